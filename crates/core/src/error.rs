@@ -1,0 +1,126 @@
+//! The one error type of the engine. Every variant has a stable code, says what was found and what to do.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, by phase. `Display` is the message a user reads; [`Error::code`] is what a program tests.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A model folder or a file that it must contain is not there.
+    #[error("model not found: {} {reason}", path.display())]
+    ModelNotFound { path: PathBuf, reason: String },
+
+    /// A file of the model is there but cannot be used: broken JSON, truncated or wrong-shaped weights.
+    #[error("cannot use {}: {reason}", path.display())]
+    ModelFile { path: PathBuf, reason: String },
+
+    /// The architecture, or a feature that its configuration asks for, is not implemented.
+    #[error("unsupported model: {reason}")]
+    UnsupportedModel { reason: String, known: Vec<&'static str> },
+
+    /// Image bytes that cannot be decoded, or that go past a limit.
+    #[error("cannot use image {index}: {reason}")]
+    Image { index: usize, reason: String },
+
+    /// A request option that is unknown, of the wrong type or out of range.
+    #[error("invalid option: {reason}{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    Option { reason: String, suggestion: Option<String> },
+
+    /// The prompt itself cannot be built: template failure, images and placeholders that do not match.
+    #[error("invalid prompt: {reason}")]
+    Prompt { reason: String },
+
+    /// The prompt and the asked tokens do not fit the model's positions. Raised before any work.
+    #[error(
+        "the request needs {needed} positions ({image_tokens} of them image tokens) but the model has {available}; \
+         shorten the prompt, use fewer images or lower maxTokens"
+    )]
+    ContextOverflow { needed: usize, available: usize, image_tokens: usize },
+
+    /// The cache pool's cap, or the machine's memory, would be exceeded. Raised before allocating.
+    #[error("out of memory: {needed} bytes needed, {available} available; {advice}")]
+    OutOfMemory { needed: u64, available: u64, advice: String },
+
+    /// The asked device does not exist in this build or on this machine.
+    #[error("device `{device}` cannot be used: {reason}")]
+    Device { device: String, reason: String },
+
+    /// The caller cancelled the request.
+    #[error("the request was aborted")]
+    Aborted,
+
+    /// The model was closed before or during the request.
+    #[error("the model is disposed; load it again")]
+    Disposed,
+
+    /// A defect of this library.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+impl Error {
+    /// All codes, in the order of the variants.
+    pub const CODES: [&'static str; 12] = [
+        "model-not-found",
+        "model-file",
+        "unsupported-model",
+        "image",
+        "option",
+        "prompt",
+        "context-overflow",
+        "out-of-memory",
+        "device",
+        "aborted",
+        "disposed",
+        "internal",
+    ];
+
+    /// The stable, machine-readable name of this kind of error; one of [`Error::CODES`].
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::ModelNotFound { .. } => "model-not-found",
+            Error::ModelFile { .. } => "model-file",
+            Error::UnsupportedModel { .. } => "unsupported-model",
+            Error::Image { .. } => "image",
+            Error::Option { .. } => "option",
+            Error::Prompt { .. } => "prompt",
+            Error::ContextOverflow { .. } => "context-overflow",
+            Error::OutOfMemory { .. } => "out-of-memory",
+            Error::Device { .. } => "device",
+            Error::Aborted => "aborted",
+            Error::Disposed => "disposed",
+            Error::Internal(_) => "internal",
+        }
+    }
+
+    /// The fields of the variant, for programs.
+    pub fn details(&self) -> Value {
+        match self {
+            Error::ModelNotFound { path, .. } | Error::ModelFile { path, .. } => json!({ "path": path }),
+            Error::UnsupportedModel { known, .. } => json!({ "known": known }),
+            Error::Image { index, .. } => json!({ "index": index }),
+            Error::Option { suggestion, .. } => json!({ "suggestion": suggestion }),
+            Error::ContextOverflow { needed, available, image_tokens } => {
+                json!({ "needed": needed, "available": available, "imageTokens": image_tokens })
+            }
+            Error::OutOfMemory { needed, available, .. } => json!({ "needed": needed, "available": available }),
+            Error::Device { device, .. } => json!({ "device": device }),
+            Error::Prompt { .. } | Error::Aborted | Error::Disposed | Error::Internal(_) => json!({}),
+        }
+    }
+
+    /// `{ "code", "message", "details" }`, the form in which an error crosses a door.
+    pub fn to_json(&self) -> Value {
+        json!({ "code": self.code(), "message": self.to_string(), "details": self.details() })
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Error::Internal(error.to_string())
+    }
+}

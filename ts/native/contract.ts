@@ -1,0 +1,197 @@
+/**
+ * What a door offers. Every door (Node-API now; the C ABI through bun:ffi and Deno.dlopen beside it) implements these
+ * interfaces and nothing more; all logic is either above (ts/) or below (crates/core).
+ *
+ * Options cross as one JSON object, images as bytes. Every answer is a stream of events that the caller pulls.
+ */
+export interface Native {
+  /** JSON of {@link About}. */
+  about(): string;
+  /**
+   * Starts an engine thread that loads a model; `json` is a {@link LoadRequest}. Returns at once; the outcome comes through
+   * {@link NativeEngine.loading}. Throws an Error whose message is the JSON of a {@link WireError} when `json` is refused.
+   */
+  open(json: string): NativeEngine;
+  /** Reads a model folder's configuration without loading weights; `json` is `{ "source": DIR }`. Ends with an `inspected` event. */
+  inspect(json: string): NativeTicket;
+}
+
+export interface NativeEngine {
+  /** The ticket of the load: `progress` events, then `loaded` or `error`. */
+  loading(): NativeTicket;
+  /**
+   * Queues one request ({@link EngineRequest} as JSON) with the bytes of its images. The bytes are copied before the call
+   * returns. Throws like {@link Native.open} when the JSON is refused.
+   */
+  submit(json: string, images: Uint8Array[]): NativeTicket;
+  /** Stops intake, cancels what runs, frees the model. Idempotent. Ends with a `closed` event once every byte is free. */
+  close(): NativeTicket;
+}
+
+export interface NativeTicket {
+  /**
+   * Resolves with all ready events as one JSON array, waiting for at least one; with null when the stream has ended.
+   * One call at a time.
+   */
+  next(): Promise<string | null>;
+  /** Asks the work to stop; it ends with an `error` event of code `aborted` (or `done` with finish `aborted` once text exists). */
+  cancel(): void;
+}
+
+export interface About {
+  version: string;
+  /** Every error code that the core can raise. */
+  errorCodes: string[];
+  /** `architectures[0]` values that load. */
+  architectures: string[];
+  devices: string[];
+  /** SIMD features that the kernels use on this machine, e.g. ["avx2", "fma", "f16c"]. */
+  cpu: string[];
+  /** Threads the process-wide pool has, or would start with. */
+  threads: number;
+}
+
+export interface WireError {
+  code: string;
+  message: string;
+  details: Record<string, unknown>;
+}
+
+export interface LoadRequest {
+  /** An absolute path of a folder with config.json. */
+  source: string;
+  device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
+  weights?: "f32" | "f16" | "q8_0" | "q4_k";
+  /** Process-wide; only the first load of a process can set it. */
+  threads?: number;
+}
+
+export type WirePart = { type: "text"; text: string } | { type: "image"; index: number };
+
+export interface WireMessage {
+  role: string;
+  content: string | WirePart[];
+}
+
+interface PromptFields {
+  /** Either messages, put through the chat template ... */
+  messages?: WireMessage[];
+  /** ... or a raw prompt, with one image placeholder per image. */
+  prompt?: string;
+}
+
+export interface GenerateRequest extends PromptFields {
+  op: "generate";
+  maxTokens?: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+  stop?: string[];
+  ignoreEos?: boolean;
+}
+
+export interface ScoreRequest extends PromptFields {
+  op: "score";
+  answer: string;
+}
+
+export type EngineRequest =
+  | GenerateRequest
+  | ScoreRequest
+  | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
+  | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
+
+export interface Usage {
+  promptTokens: number;
+  imageTokens: number;
+  completionTokens: number;
+}
+
+/** Milliseconds. */
+export interface Timings {
+  /** Waiting in the engine's queue. */
+  queued: number;
+  /** Decoding and resizing images. */
+  images: number;
+  /** Vision tower and projector. */
+  vision: number;
+  /** The prompt through the language model. */
+  prefill: number;
+  /** All steps after the first token. */
+  decode: number;
+  /** From submit to the first token. */
+  firstToken: number;
+  total: number;
+}
+
+/** Bytes of the key-value cache of one sequence. */
+export interface Memory {
+  /** What an uncompressed cache of the same positions and format would take. */
+  full: number;
+  /** Entries kept x entry bytes. */
+  payload: number;
+  /** Positions and other bookkeeping. */
+  metadata: number;
+  /** Payload, metadata and slack: what the pool holds for this sequence at the end. */
+  resident: number;
+  /** The highest value of resident. */
+  peak: number;
+  /** Entries kept, per layer. */
+  keptPerLayer: number[];
+}
+
+export interface ModelInfo {
+  architecture: string;
+  source: string;
+  parameters: number;
+  weights: string;
+  /** How the linear layers are really stored, e.g. { "q8_0": 71 } when q4_k does not fit the shapes. */
+  weightFormats: Record<string, number>;
+  weightBytes: number;
+  device: string;
+  threads: number;
+  layers: number;
+  hiddenSize: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  vocabSize: number;
+  maxPositions: number;
+  /** Bytes one position takes over all layers in the full cache. */
+  kvBytesPerToken: number;
+  /** Null for a text-only model. */
+  image: { tokens: number; size: number; patch: number } | null;
+}
+
+export type WireEvent =
+  | { type: "progress"; stage: string; done: number; total: number }
+  | { type: "loaded"; info: ModelInfo }
+  | { type: "inspected"; info: ModelInfo }
+  /** The prompt has been read; decoding begins. */
+  | { type: "prompt"; usage: Usage }
+  | { type: "token"; id: number; text: string }
+  | {
+      type: "done";
+      text: string;
+      tokens: number[];
+      finish: "eos" | "stop" | "length" | "aborted";
+      usage: Usage;
+      timings: Timings;
+      memory: Memory;
+    }
+  | {
+      type: "scored";
+      tokens: number[];
+      logprobs: number[];
+      ppl: number;
+      usage: Usage;
+      timings: Timings;
+      memory: Memory;
+    }
+  | { type: "tokens"; tokens: number[] }
+  | { type: "text"; text: string }
+  | { type: "closed" }
+  | { type: "error"; error: WireError };
