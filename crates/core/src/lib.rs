@@ -1,1 +1,16 @@
+//! The prefixkv engine: vision-language models whose key-value cache is stored in lanes that methods can shrink.
+//!
+//! Nothing here knows of the doors (Node-API, C ABI) that lead to it: [`engine`] takes JSON and bytes and gives events.
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod engine;
 pub mod error;
+pub mod media;
+pub mod model;
+pub mod nn;
+pub mod sample;
+pub mod text;
+pub mod weights;
+
+pub use error::{Error, Result};
