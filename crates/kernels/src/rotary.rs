@@ -65,37 +65,44 @@ pub fn rotate(rows: Rows<'_>, heads: usize, dim: usize, angles: &Angles, out: &m
     }
 }
 
-/// Writes the keys and values of new positions into a stretch of a lane.
+/// The keys and values of new positions, all KV heads of the layer per row.
+#[derive(Clone, Copy)]
+pub struct New<'a> {
+    pub keys: Rows<'a>,
+    pub values: Rows<'a>,
+    /// The rows `skip .. skip + n` are meant.
+    pub skip: usize,
+    pub n: usize,
+    /// Rotates the keys; row `i` by angle `i`. None stores them as they are.
+    pub angles: Option<&'a Angles>,
+}
+
+/// Writes new positions into a stretch of a lane that owns the KV heads `heads`.
 ///
-/// `keys` and `values` hold all KV heads of the layer per row; `heads` are those that the lane owns. `to_keys` and `to_values`
-/// are `[heads.len(), capacity, dim]`, and row `i` goes to entry `at + i`. With `angles` the keys are rotated on the way.
-#[allow(clippy::too_many_arguments)]
+/// `to_keys` and `to_values` are `[heads.len(), capacity, dim]`; the first new row goes to entry `at`.
 pub fn append<T: Element>(
-    keys: Rows<'_>,
-    values: Rows<'_>,
+    new: New<'_>,
     heads: std::ops::Range<usize>,
     dim: usize,
-    angles: Option<&Angles>,
     to_keys: &mut [T],
     to_values: &mut [T],
     at: usize,
-    n: usize,
 ) {
+    let (n, half) = (new.n, dim / 2);
     let capacity = to_keys.len() / (heads.len() * dim).max(1);
     assert!(at + n <= capacity, "{n} entries at {at} of {capacity}");
     assert_eq!(to_keys.len(), to_values.len());
     let (to_keys, to_values) = (Disjoint::new(to_keys), Disjoint::new(to_values));
     let one = |task: usize| {
         let (lane_head, i) = (task / n, task % n);
-        let source = (heads.start + lane_head) * dim;
+        let (source, row) = ((heads.start + lane_head) * dim, new.skip + i);
         let offset = (lane_head * capacity + at + i) * dim;
         // SAFETY: (lane_head, i) is unique to the task, so the parts do not overlap.
         let (to_key, to_value) = unsafe { (to_keys.part(offset, dim), to_values.part(offset, dim)) };
-        let key = keys.part(i, source, dim);
-        match angles {
+        let key = new.keys.part(row, source, dim);
+        match new.angles {
             Some(angles) => {
-                let half = dim / 2;
-                let (cos, sin) = (&angles.cos[i * half..(i + 1) * half], &angles.sin[i * half..(i + 1) * half]);
+                let (cos, sin) = (&angles.cos[row * half..][..half], &angles.sin[row * half..][..half]);
                 let (low, high) = key.split_at(half);
                 let (to_low, to_high) = to_key.split_at_mut(half);
                 for j in 0..half {
@@ -105,7 +112,7 @@ pub fn append<T: Element>(
             }
             None => crate::simd::narrow(key, to_key),
         }
-        crate::simd::narrow(values.part(i, source, dim), to_value);
+        crate::simd::narrow(new.values.part(row, source, dim), to_value);
     };
     if n < 16 {
         (0..heads.len() * n).for_each(one);
@@ -144,17 +151,9 @@ mod tests {
         let mut rotated = vec![0.0; keys.len()];
         rotate(Rows::dense(&keys, all_heads * dim), all_heads, dim, &angles, &mut rotated);
         let (mut k, mut v) = (vec![f16::ZERO; 2 * capacity * dim], vec![f16::ZERO; 2 * capacity * dim]);
-        append(
-            Rows::dense(&keys, all_heads * dim),
-            Rows::dense(&values, all_heads * dim),
-            1..3,
-            dim,
-            Some(&angles),
-            &mut k,
-            &mut v,
-            3,
-            n,
-        );
+        let rows = |data| Rows::dense(data, all_heads * dim);
+        let new = New { keys: rows(&keys), values: rows(&values), skip: 0, n, angles: Some(&angles) };
+        append(new, 1..3, dim, &mut k, &mut v, 3);
         for head in 0..2 {
             for i in 0..n {
                 for j in 0..dim {
