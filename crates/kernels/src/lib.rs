@@ -11,3 +11,4 @@ pub mod reference;
 pub mod rotary;
 mod shared;
 pub mod simd;
+pub mod threads;
