@@ -98,10 +98,11 @@ impl ConfigFile {
     pub fn eos_tokens(&self, tokenizer: Option<u32>) -> Result<Vec<u32>> {
         let generation = read_object(&self.dir.join("generation_config.json"))?.unwrap_or_default();
         let text = self.section(Some("text_config"))?;
-        let declared = [&generation, &self.root, &text].into_iter().find_map(|object| match object.get("eos_token_id") {
-            None | Some(Value::Null) => None,
-            Some(value) => Some(value.clone()),
-        });
+        let declared =
+            [&generation, &self.root, &text].into_iter().find_map(|object| match object.get("eos_token_id") {
+                None | Some(Value::Null) => None,
+                Some(value) => Some(value.clone()),
+            });
         match declared {
             Some(Value::Array(list)) => list.iter().map(|id| self.token_id(id)).collect(),
             Some(id) => Ok(vec![self.token_id(&id)?]),

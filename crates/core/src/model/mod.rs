@@ -105,10 +105,7 @@ impl Model {
             let (height, width) = processor.output_size();
             return Err(Error::ModelFile {
                 path: dir.join("preprocessor_config.json"),
-                reason: format!(
-                    "makes images of {width} x {height}, but the vision tower takes {0} x {0}",
-                    image.size
-                ),
+                reason: format!("makes images of {width} x {height}, but the vision tower takes {0} x {0}", image.size),
             });
         }
         progress(Progress { stage: "weights", done: total, total })?;

@@ -16,7 +16,7 @@ use crate::weights::Checkpoint;
 pub type Check<'a> = &'a dyn Fn() -> Result<()>;
 
 /// Called with the bytes loaded so far; an error stops the load.
-pub type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+pub(super) type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
 
 /// Sizes that do not depend on weights.
 #[derive(Clone, Copy, Debug)]

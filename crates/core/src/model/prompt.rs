@@ -74,9 +74,14 @@ mod tests {
 
     #[test]
     fn mismatches_are_refused() {
-        for (tokens, images, image) in
-            [(&[1u32, 9][..], 2, Some(IMAGE)), (&[1], 1, Some(IMAGE)), (&[1, 9], 0, Some(IMAGE)), (&[1], 1, None), (&[], 0, None), (&[12], 0, Some(IMAGE))]
-        {
+        for (tokens, images, image) in [
+            (&[1u32, 9][..], 2, Some(IMAGE)),
+            (&[1], 1, Some(IMAGE)),
+            (&[1, 9], 0, Some(IMAGE)),
+            (&[1], 1, None),
+            (&[], 0, None),
+            (&[12], 0, Some(IMAGE)),
+        ] {
             let error = expand(tokens, images, image, 9).expect_err("refused");
             assert_eq!(error.code(), "prompt");
         }

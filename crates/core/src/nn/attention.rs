@@ -75,8 +75,7 @@ pub fn bidirectional(fused: &Tensor, n: usize, heads: Heads) -> Result<Tensor> {
     let mut out = vec![0.0; n * heads.query * heads.dim];
     slice::with(fused, |fused| {
         let at = |head: usize| Rows::strided(fused, head * heads.dim, width);
-        let (mut keys, mut values) =
-            (vec![0.0f32; n * heads.kv * heads.dim], vec![0.0f32; n * heads.kv * heads.dim]);
+        let (mut keys, mut values) = (vec![0.0f32; n * heads.kv * heads.dim], vec![0.0f32; n * heads.kv * heads.dim]);
         let new = New { keys: at(heads.query), values: at(heads.query + heads.kv), skip: 0, n, angles: None };
         rotary::append(new, 0..heads.kv, heads.dim, &mut keys, &mut values, 0);
         let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });

@@ -7,6 +7,7 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Format;
 use crate::error::Result;
 use crate::weights::Checkpoint;
 
@@ -34,6 +35,14 @@ impl WeightFormat {
             WeightFormat::F16 => "f16",
             WeightFormat::Q8_0 => "q8_0",
             WeightFormat::Q4K => "q4_k",
+        }
+    }
+
+    /// The format of cache entries beside such weights: f32 for f32, else f16.
+    pub fn cache_format(self) -> Format {
+        match self {
+            WeightFormat::F32 => Format::F32,
+            _ => Format::F16,
         }
     }
 

@@ -93,7 +93,10 @@ impl Checkpoint {
         let bad = |reason: String| Error::ModelFile { path: path.clone(), reason };
         let map = Mapping::open(&path).map_err(|e| bad(format!("cannot be mapped: {e}")))?;
         let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            bad(format!("not a safetensors file, or its header is damaged ({e}; {} bytes): download it again", map.len()))
+            bad(format!(
+                "not a safetensors file, or its header is damaged ({e}; {} bytes): download it again",
+                map.len()
+            ))
         })?;
         // After the header's length (8 bytes) and the header come the data.
         let data_start = header + 8;
@@ -200,7 +203,10 @@ mod tests {
         assert_eq!(refused(dir.path()).code(), "model-not-found");
         std::fs::write(dir.path().join("pytorch_model.bin"), b"x").expect("written");
         let error = refused(dir.path());
-        assert!(error.to_string().contains("pytorch_model.bin") && error.to_string().contains("safetensors"), "{error}");
+        assert!(
+            error.to_string().contains("pytorch_model.bin") && error.to_string().contains("safetensors"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -235,7 +241,8 @@ mod tests {
     fn shards_must_exist_and_stay_in_the_folder() {
         let dir = tempfile::tempdir().expect("temporary folder");
         write(dir.path(), "one.safetensors", &[("a", vec![2])]);
-        let index = |map: &str| std::fs::write(dir.path().join(INDEX), format!("{{\"weight_map\": {map}}}")).expect("written");
+        let index =
+            |map: &str| std::fs::write(dir.path().join(INDEX), format!("{{\"weight_map\": {map}}}")).expect("written");
         index(r#"{"a": "one.safetensors"}"#);
         assert!(Checkpoint::open(dir.path()).expect("opens").has("a"));
         index(r#"{"a": "one.safetensors", "b": "two.safetensors"}"#);

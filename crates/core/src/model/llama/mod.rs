@@ -9,7 +9,6 @@ use prefixkv_kernels::rotary::Angles;
 
 pub(super) use config::LlamaConfig;
 
-use super::config::ConfigFile;
 use super::info::ImageInfo;
 use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
 use crate::cache::Sequence;
@@ -69,13 +68,14 @@ struct Layer {
 impl Llama {
     /// `prefixes` and `heads` are the names under which weight layouts keep the decoder and the output head.
     pub(super) fn load(
-        config: LlamaConfig,
+        mut config: LlamaConfig,
         loader: &Loader<'_>,
         prefixes: &[&'static str],
         heads: &[&'static str],
         loaded: Loaded<'_>,
     ) -> Result<Self> {
         let prefix = loader.checkpoint.find_prefix(prefixes, "embed_tokens.weight")?;
+        config.format = loader.format.cache_format();
         let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
         let table = [config.vocab_size, hidden];
         let embeddings_name = format!("{prefix}embed_tokens.weight");
@@ -178,4 +178,3 @@ impl Network for Llama {
         self.head.forward(hidden)
     }
 }
-

@@ -64,9 +64,9 @@ impl Rope {
                 original: need("original_max_position_embeddings", fields.original_max_position_embeddings)?,
             },
             Some(other) => {
-                return Err(file.unsupported(format!(
-                    "rotary embedding of type `{other}`; known are default, linear, llama3"
-                )));
+                return Err(
+                    file.unsupported(format!("rotary embedding of type `{other}`; known are default, linear, llama3"))
+                );
             }
         };
         Ok(Rope { theta, scaling })
