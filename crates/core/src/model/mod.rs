@@ -165,14 +165,12 @@ impl Model {
     /// The features of each image in the language model's space, `[image tokens, hidden]`. The vision tower is loaded by the
     /// first call.
     pub fn encode_images(&mut self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Tensor>> {
-        pixels
-            .iter()
-            .map(|pixels| {
-                check()?;
-                let features = self.network.image_features(pixels, check)?;
-                self.network.project(&features)
-            })
-            .collect()
+        let one = |pixels: &Pixels| {
+            check()?;
+            let features = self.network.image_features(pixels, check)?;
+            self.network.project(&features)
+        };
+        in_pool(|| pixels.iter().map(one).collect())
     }
 
     /// The vision tower's selected features before the projector: for tests and analysis.
@@ -188,13 +186,11 @@ impl Model {
         sequence: &mut Sequence,
         check: Check<'_>,
     ) -> Result<Vec<f32>> {
-        let x = self.embed(prompt, features)?;
-        let hidden = self.network.forward(x, sequence, check)?;
-        for span in &prompt.spans {
-            sequence.advance(span.modality, span.len);
-        }
-        let last = hidden.narrow(0, prompt.tokens.len() - 1, 1)?;
-        Ok(self.network.logits(&last)?.flatten_all()?.to_vec1()?)
+        in_pool(|| {
+            let hidden = self.run_prompt(prompt, features, sequence, check)?;
+            let last = hidden.narrow(0, prompt.tokens.len() - 1, 1)?;
+            Ok(self.network.logits(&last)?.flatten_all()?.to_vec1()?)
+        })
     }
 
     /// Like [`Model::prefill`], with the logits of every position, `[positions, vocab]`: for tests and analysis.
@@ -205,20 +201,35 @@ impl Model {
         sequence: &mut Sequence,
         check: Check<'_>,
     ) -> Result<Tensor> {
+        in_pool(|| {
+            let hidden = self.run_prompt(prompt, features, sequence, check)?;
+            self.network.logits(&hidden)
+        })
+    }
+
+    fn run_prompt(
+        &self,
+        prompt: &Prompt,
+        features: &[Tensor],
+        sequence: &mut Sequence,
+        check: Check<'_>,
+    ) -> Result<Tensor> {
         let x = self.embed(prompt, features)?;
         let hidden = self.network.forward(x, sequence, check)?;
         for span in &prompt.spans {
             sequence.advance(span.modality, span.len);
         }
-        self.network.logits(&hidden)
+        Ok(hidden)
     }
 
     /// Runs one generated token and returns the logits of the next, `[vocab]`.
     pub fn decode(&mut self, token: u32, sequence: &mut Sequence) -> Result<Vec<f32>> {
-        let x = self.network.embed(&[token])?;
-        let hidden = self.network.forward(x, sequence, &|| Ok(()))?;
-        sequence.advance(Modality::Generated, 1);
-        Ok(self.network.logits(&hidden)?.flatten_all()?.to_vec1()?)
+        in_pool(|| {
+            let x = self.network.embed(&[token])?;
+            let hidden = self.network.forward(x, sequence, &|| Ok(()))?;
+            sequence.advance(Modality::Generated, 1);
+            Ok(self.network.logits(&hidden)?.flatten_all()?.to_vec1()?)
+        })
     }
 
     /// An empty sequence with the plain full cache.
@@ -245,4 +256,10 @@ impl Model {
         }
         Ok(Tensor::cat(&parts, 0)?)
     }
+}
+
+/// Runs `work` on a thread of the pool. From outside, each parallel loop would wake the pool and wait for it: that costs tens
+/// of microseconds, and a decode step has five loops per layer.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }

@@ -13,7 +13,7 @@ use crate::nn::Loader;
 use crate::weights::Checkpoint;
 
 /// Called between pieces of work; an error stops it and is returned.
-pub type Check<'a> = &'a dyn Fn() -> Result<()>;
+pub type Check<'a> = &'a (dyn Fn() -> Result<()> + Sync);
 
 /// Called with the bytes loaded so far; an error stops the load.
 pub(super) type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
@@ -36,7 +36,7 @@ pub trait Describe {
 }
 
 /// A network with its weights.
-pub trait Network: Describe + Send {
+pub trait Network: Describe + Send + Sync {
     /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
     fn embed(&self, tokens: &[u32]) -> Result<Tensor>;
     /// The next `x.dim(0)` positions of the sequence through all layers: final hidden states after the last norm.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Format;
@@ -139,9 +140,23 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// Rows of a part of a quantised weight: small enough to share a matrix among cores, large enough to be worth a task.
+const PART_ROWS: usize = 512;
+
+/// Parts of whole rows. Candle's own threads spin at a barrier for every quantised product, which collapses as soon as another
+/// process wants a core; the parts go through the pool that everything else uses instead.
 fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
-    let quantised = QTensor::quantize(&weight.to_dtype(DType::F32)?, dtype)?;
-    Ok(Weight::Quantised(QMatMul::from_qtensor(quantised)?))
+    let rows = weight.dim(0)?;
+    let parts = rows.div_ceil(PART_ROWS).max(1);
+    let parts = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
+            let part = weight.narrow(0, from, to - from)?.to_dtype(DType::F32)?.contiguous()?;
+            Ok(QMatMul::from_qtensor(QTensor::quantize(&part, dtype)?)?)
+        })
+        .collect::<Result<_>>()?;
+    Ok(Weight::Quantised(parts))
 }
 
 /// `x W^T + b`.
@@ -152,7 +167,7 @@ pub struct Linear {
 
 enum Weight {
     Dense(Tensor),
-    Quantised(QMatMul),
+    Quantised(Vec<QMatMul>),
 }
 
 impl Linear {
@@ -161,7 +176,12 @@ impl Linear {
         let y = match &self.weight {
             Weight::Dense(weight) if weight.dtype() == DType::F32 => x.matmul(&weight.t()?)?,
             Weight::Dense(weight) => x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?,
-            Weight::Quantised(weight) => weight.forward(x)?,
+            Weight::Quantised(parts) if parts.len() == 1 => parts[0].forward(x)?,
+            Weight::Quantised(parts) => {
+                let products: Vec<Tensor> =
+                    parts.par_iter().map(|part| part.forward(x)).collect::<candle_core::Result<_>>()?;
+                Tensor::cat(&products, 1)?
+            }
         };
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
