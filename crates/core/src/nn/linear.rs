@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
+use prefixkv_kernels::linear as kernel;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::slice;
 use crate::cache::Format;
 use crate::error::Result;
 use crate::weights::Checkpoint;
@@ -19,7 +21,7 @@ pub enum WeightFormat {
     /// 4 bytes a weight.
     #[default]
     F32,
-    /// 2 bytes a weight; products are accumulated in f32 and rounded to f16.
+    /// 2 bytes a weight; products are computed in f32.
     F16,
     /// 8-bit blocks of 32 with one scale: 8.5 bits a weight.
     #[serde(rename = "q8_0")]
@@ -174,8 +176,9 @@ impl Linear {
     /// `x` is `[n, columns]` in f32; the result is `[n, rows]` in f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
+            Weight::Dense(weight) if x.dim(0)? == 1 => matvec(x, weight)?,
             Weight::Dense(weight) if weight.dtype() == DType::F32 => x.matmul(&weight.t()?)?,
-            Weight::Dense(weight) => x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?,
+            Weight::Dense(weight) => widened(x, weight)?,
             Weight::Quantised(parts) if parts.len() == 1 => parts[0].forward(x)?,
             Weight::Quantised(parts) => {
                 let products: Vec<Tensor> =
@@ -188,4 +191,38 @@ impl Linear {
             None => y,
         })
     }
+}
+
+/// One row of activations against a dense weight.
+fn matvec(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let rows = weight.dim(0)?;
+    let mut out = vec![0.0; rows];
+    slice::with(x, |x| {
+        slice::with_dense(weight, |weight| match weight {
+            slice::Dense::F32(weight) => kernel::matvec(x, weight, &mut out),
+            slice::Dense::F16(weight) => kernel::matvec(x, weight, &mut out),
+        })
+    })??;
+    Ok(Tensor::from_vec(out, (1, rows), x.device())?)
+}
+
+/// Many rows against f16 weights, which are widened part by part: the product then runs at the f32 rate with f32 activations,
+/// and the conversion costs one part in as many as there are rows of `x`.
+fn widened(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = weight.dims2()?;
+    let parts = rows.div_ceil(PART_ROWS);
+    let products: Vec<Tensor> = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
+            let mut wide = vec![0.0; (to - from) * columns];
+            slice::with_dense(weight, |weight| {
+                if let slice::Dense::F16(weight) = weight {
+                    prefixkv_kernels::simd::widen(&weight[from * columns..to * columns], &mut wide);
+                }
+            })?;
+            Ok(x.matmul(&Tensor::from_vec(wide, (to - from, columns), x.device())?.t()?)?)
+        })
+        .collect::<Result<_>>()?;
+    Ok(if parts == 1 { products[0].clone() } else { Tensor::cat(&products, 1)? })
 }
