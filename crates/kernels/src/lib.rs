@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod attention;
 pub mod element;
+pub mod linear;
 pub mod mmap;
 pub mod reference;
 pub mod rotary;

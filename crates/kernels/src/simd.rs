@@ -15,6 +15,8 @@ type Lanes = [f32; LANES];
 trait Level: Copy {
     fn mul_add(a: f32, b: f32, c: f32) -> f32;
     fn widen(from: &[f16; LANES]) -> Lanes;
+    /// The sum of the lanes of each of eight vectors.
+    fn sums(of: &[Lanes; 8]) -> Lanes;
 }
 
 #[derive(Clone, Copy)]
@@ -28,6 +30,10 @@ impl Level for Portable {
     #[inline(always)]
     fn widen(from: &[f16; LANES]) -> Lanes {
         from.map(f16::to_f32)
+    }
+    #[inline(always)]
+    fn sums(of: &[Lanes; 8]) -> Lanes {
+        of.map(sum)
     }
 }
 
@@ -47,6 +53,24 @@ impl Level for Avx2 {
         let mut to = [0.0; LANES];
         // SAFETY: this level is only entered after f16c was detected; both arrays hold eight elements.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+        to
+    }
+    #[inline(always)]
+    fn sums(of: &[Lanes; 8]) -> Lanes {
+        use std::arch::x86_64::{
+            _mm256_add_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_storeu_ps,
+        };
+        let mut to = [0.0; LANES];
+        // SAFETY: this level is only entered after avx2 was detected; every array holds eight elements.
+        unsafe {
+            let v = of.map(|lanes| _mm256_loadu_ps(lanes.as_ptr()));
+            // Three rounds of pairwise sums transpose while they add.
+            let low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+            let high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+            let left = _mm256_permute2f128_ps::<0x20>(low, high);
+            let right = _mm256_permute2f128_ps::<0x31>(low, high);
+            _mm256_storeu_ps(to.as_mut_ptr(), _mm256_add_ps(left, right));
+        }
         to
     }
 }
@@ -139,54 +163,111 @@ fn dot_body<S: Level, T: Element>(a: &[f32], b: &[T]) -> f32 {
     sum(total) + rest
 }
 
+/// Eight keys at a time for each query: eight independent sums hide the latency of the multiply-adds, and the keys stay in the
+/// first-level cache from query to query.
 #[inline(always)]
-fn scores_body<S: Level, T: Element>(query: &[f32], keys: &[T], scale: f32, scores: &mut [f32]) {
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
-        *score = scale * dot_body::<S, T>(query, key);
+fn scores_body<S: Level, T: Element>(
+    queries: &[f32],
+    dim: usize,
+    keys: &[T],
+    scale: f32,
+    scores: &mut [f32],
+    step: usize,
+) {
+    let n = keys.len() / dim;
+    let whole = dim / LANES * LANES;
+    let mut at = 0;
+    while at + 8 <= n {
+        let block = &keys[at * dim..(at + 8) * dim];
+        for (index, query) in queries.chunks_exact(dim).enumerate() {
+            let mut sums = [[0.0f32; LANES]; 8];
+            let mut column = 0;
+            while column < whole {
+                let q: Lanes = query[column..column + LANES].try_into().expect("eight lanes");
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let k = load::<S, T>(&block[row * dim + column..row * dim + column + LANES]);
+                    for lane in 0..LANES {
+                        sum[lane] = S::mul_add(q[lane], k[lane], sum[lane]);
+                    }
+                }
+                column += LANES;
+            }
+            let mut total = S::sums(&sums);
+            for (row, total) in total.iter_mut().enumerate() {
+                for column in whole..dim {
+                    *total = S::mul_add(query[column], block[row * dim + column].widen(), *total);
+                }
+                *total *= scale;
+            }
+            scores[index * step + at..index * step + at + 8].copy_from_slice(&total);
+        }
+        at += 8;
+    }
+    for row in at..n {
+        let key = &keys[row * dim..(row + 1) * dim];
+        for (index, query) in queries.chunks_exact(dim).enumerate() {
+            scores[index * step + row] = scale * dot_body::<S, T>(query, key);
+        }
     }
 }
 
+/// Rows of values that stay in the first-level cache while every query of a group uses them.
+const VALUE_ROWS: usize = 32;
+/// Vectors of a sum that are held in registers.
+const SUM_VECTORS: usize = 8;
+
 #[inline(always)]
-fn weighted_sum_body<S: Level, T: Element>(weights: &[f32], values: &[T], sum: &mut [f32]) {
-    let dim = sum.len();
-    let mut row = 0;
-    // Four rows at a time: the sum is then read and written once for four reads of the values.
-    while row + 4 <= weights.len() {
-        let (w0, w1, w2, w3) = (weights[row], weights[row + 1], weights[row + 2], weights[row + 3]);
-        let rows = &values[row * dim..(row + 4) * dim];
-        let (v0, rows) = rows.split_at(dim);
-        let (v1, rows) = rows.split_at(dim);
-        let (v2, v3) = rows.split_at(dim);
-        let mut at = 0;
-        while at + LANES <= dim {
-            let (x0, x1) = (load::<S, T>(&v0[at..at + LANES]), load::<S, T>(&v1[at..at + LANES]));
-            let (x2, x3) = (load::<S, T>(&v2[at..at + LANES]), load::<S, T>(&v3[at..at + LANES]));
-            let sum = &mut sum[at..at + LANES];
-            for lane in 0..LANES {
-                let low = S::mul_add(w1, x1[lane], S::mul_add(w0, x0[lane], sum[lane]));
-                sum[lane] = S::mul_add(w3, x3[lane], S::mul_add(w2, x2[lane], low));
+fn weighted_sums_body<S: Level, T: Element>(weights: &[f32], step: usize, values: &[T], dim: usize, sums: &mut [f32]) {
+    let n = values.len() / dim;
+    let mut at = 0;
+    while at < n {
+        let end = n.min(at + VALUE_ROWS);
+        for (index, sum) in sums.chunks_exact_mut(dim).enumerate() {
+            let weights = &weights[index * step + at..index * step + end];
+            let block = &values[at * dim..end * dim];
+            let mut column = 0;
+            while column + SUM_VECTORS * LANES <= dim {
+                add_columns::<S, T, SUM_VECTORS>(weights, block, dim, column, sum);
+                column += SUM_VECTORS * LANES;
             }
-            at += LANES;
+            while column + LANES <= dim {
+                add_columns::<S, T, 1>(weights, block, dim, column, sum);
+                column += LANES;
+            }
+            for (row, weight) in weights.iter().enumerate() {
+                for column in column..dim {
+                    sum[column] = S::mul_add(*weight, block[row * dim + column].widen(), sum[column]);
+                }
+            }
         }
-        for at in at..dim {
-            sum[at] += w0 * v0[at].widen() + w1 * v1[at].widen() + w2 * v2[at].widen() + w3 * v3[at].widen();
-        }
-        row += 4;
+        at = end;
     }
-    for row in row..weights.len() {
-        let (weight, value) = (weights[row], &values[row * dim..(row + 1) * dim]);
-        let mut at = 0;
-        while at + LANES <= dim {
-            let x = load::<S, T>(&value[at..at + LANES]);
-            let sum = &mut sum[at..at + LANES];
+}
+
+/// `sum[column ..] += weights[row] * block[row, column ..]` over `V` vectors of columns.
+#[inline(always)]
+fn add_columns<S: Level, T: Element, const V: usize>(
+    weights: &[f32],
+    block: &[T],
+    dim: usize,
+    column: usize,
+    sum: &mut [f32],
+) {
+    let mut held = [[0.0f32; LANES]; V];
+    for (vector, held) in held.iter_mut().enumerate() {
+        held.copy_from_slice(&sum[column + vector * LANES..column + (vector + 1) * LANES]);
+    }
+    for (row, weight) in weights.iter().enumerate() {
+        let value = &block[row * dim + column..row * dim + column + V * LANES];
+        for (vector, held) in held.iter_mut().enumerate() {
+            let x = load::<S, T>(&value[vector * LANES..(vector + 1) * LANES]);
             for lane in 0..LANES {
-                sum[lane] = S::mul_add(weight, x[lane], sum[lane]);
+                held[lane] = S::mul_add(*weight, x[lane], held[lane]);
             }
-            at += LANES;
         }
-        for at in at..dim {
-            sum[at] = S::mul_add(weight, value[at].widen(), sum[at]);
-        }
+    }
+    for (vector, held) in held.iter().enumerate() {
+        sum[column + vector * LANES..column + (vector + 1) * LANES].copy_from_slice(held);
     }
 }
 
@@ -265,16 +346,16 @@ fn quick_gelu_body<S: Level>(slice: &mut [f32]) {
 }
 
 dispatch! {
-    /// The inner product of two vectors of equal length.
-    pub fn dot<T: Element>(a: &[f32], b: &[T]) -> f32 = dot_body
+    /// `scores[q * step + i] = scale * queries[q] . keys[i]`; `queries` and `keys` have rows of `dim` elements.
+    pub fn scores<T: Element>(
+        queries: &[f32], dim: usize, keys: &[T], scale: f32, scores: &mut [f32], step: usize,
+    ) = scores_body
 }
 dispatch! {
-    /// `scores[i] = scale * query . keys[i]`; `keys` is `[scores.len(), query.len()]`.
-    pub fn scores<T: Element>(query: &[f32], keys: &[T], scale: f32, scores: &mut [f32]) = scores_body
-}
-dispatch! {
-    /// `sum += weights[i] * values[i]` over i; `values` is `[weights.len(), sum.len()]`.
-    pub fn weighted_sum<T: Element>(weights: &[f32], values: &[T], sum: &mut [f32]) = weighted_sum_body
+    /// `sums[q] += weights[q * step + i] * values[i]` over i; `values` and `sums` have rows of `dim` elements.
+    pub fn weighted_sums<T: Element>(
+        weights: &[f32], step: usize, values: &[T], dim: usize, sums: &mut [f32],
+    ) = weighted_sums_body
 }
 dispatch! {
     /// Replaces each score by `exp(score - max)` and returns their sum.
@@ -334,44 +415,78 @@ mod tests {
         assert!(worst < 2.5e-7, "relative error {worst:e}");
     }
 
-    #[test]
-    fn levels_agree_on_every_length() {
-        for len in 0..70 {
-            let a: Vec<f32> = (0..len).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect();
-            let b: Vec<f32> = (0..len).map(|i| ((i * 104_729 + 7) % 97) as f32 / 48.0 - 1.0).collect();
-            let half: Vec<f16> = b.iter().map(|x| f16::from_f32(*x)).collect();
-            let exact: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-            let exact_half: f64 = a.iter().zip(&half).map(|(x, y)| f64::from(*x) * y.to_f64()).sum();
-            for got in [dot(&a, &b), dot_body::<Portable, f32>(&a, &b)] {
-                assert!((f64::from(got) - exact).abs() < 1e-5, "length {len}: {got} for {exact}");
+    fn noise(n: usize, modulus: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 104_729 + 7) % modulus) as f32 / (modulus as f32 / 2.0) - 1.0).collect()
+    }
+
+    fn halves(v: &[f32]) -> Vec<f16> {
+        v.iter().map(|x| f16::from_f32(*x)).collect()
+    }
+
+    /// One query count, entry count and width, at both levels and both formats, against plain loops in f64.
+    fn check(group: usize, n: usize, dim: usize) {
+        let (step, scale) = (n + 3, 0.37f32);
+        let (queries, keys, weights) = (noise(group * dim, 101), noise(n * dim, 97), noise(group * step, 89));
+        let half = halves(&keys);
+        for rounded in [false, true] {
+            let rows: Vec<f64> = if rounded {
+                half.iter().map(|x| x.to_f64()).collect()
+            } else {
+                keys.iter().map(|x| f64::from(*x)).collect()
+            };
+            for portable in [false, true] {
+                let mut got = vec![0.0; group * step];
+                let mut sums = vec![0.25; group * dim];
+                match (rounded, portable) {
+                    (false, false) => {
+                        scores(&queries, dim, &keys, scale, &mut got, step);
+                        weighted_sums(&weights, step, &keys, dim, &mut sums);
+                    }
+                    (true, false) => {
+                        scores(&queries, dim, &half, scale, &mut got, step);
+                        weighted_sums(&weights, step, &half, dim, &mut sums);
+                    }
+                    (false, true) => {
+                        scores_body::<Portable, f32>(&queries, dim, &keys, scale, &mut got, step);
+                        weighted_sums_body::<Portable, f32>(&weights, step, &keys, dim, &mut sums);
+                    }
+                    (true, true) => {
+                        scores_body::<Portable, f16>(&queries, dim, &half, scale, &mut got, step);
+                        weighted_sums_body::<Portable, f16>(&weights, step, &half, dim, &mut sums);
+                    }
+                }
+                for q in 0..group {
+                    for i in 0..n {
+                        let exact: f64 = (0..dim).map(|j| f64::from(queries[q * dim + j]) * rows[i * dim + j]).sum();
+                        let got = f64::from(got[q * step + i]);
+                        assert!((got - f64::from(scale) * exact).abs() < 1e-5, "score {q},{i} of {group}x{n}x{dim}");
+                    }
+                    for j in 0..dim {
+                        let exact: f64 = (0..n).map(|i| f64::from(weights[q * step + i]) * rows[i * dim + j]).sum();
+                        let got = f64::from(sums[q * dim + j]);
+                        assert!((got - 0.25 - exact).abs() < 5e-5, "sum {q},{j} of {group}x{n}x{dim}");
+                    }
+                }
             }
-            for got in [dot(&a, &half), dot_body::<Portable, f16>(&a, &half)] {
-                assert!((f64::from(got) - exact_half).abs() < 1e-5, "f16, length {len}: {got} for {exact_half}");
-            }
-            assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }
 
     #[test]
-    fn weighted_sum_matches_plain_loops() {
-        for dim in [1, 7, 8, 32, 50, 128] {
-            for rows in 0..11 {
-                let weights: Vec<f32> = (0..rows).map(|i| (i as f32 + 1.0) / 10.0).collect();
-                let values: Vec<f32> = (0..rows * dim).map(|i| ((i * 31) % 17) as f32 - 8.0).collect();
-                let half: Vec<f16> = values.iter().map(|x| f16::from_f32(*x)).collect();
-                let mut want = vec![0.5; dim];
-                for row in 0..rows {
-                    for at in 0..dim {
-                        want[at] += weights[row] * values[row * dim + at];
-                    }
-                }
-                let (mut full, mut halves) = (vec![0.5; dim], vec![0.5; dim]);
-                weighted_sum(&weights, &values, &mut full);
-                weighted_sum(&weights, &half, &mut halves);
-                for at in 0..dim {
-                    assert!((full[at] - want[at]).abs() < 1e-5 && (halves[at] - want[at]).abs() < 1e-5);
+    fn scores_and_sums_match_plain_loops() {
+        for dim in [1, 7, 8, 12, 32, 50, 64, 80, 128, 200] {
+            for n in [0, 1, 7, 8, 9, 31, 32, 33, 70] {
+                for group in [1, 2, 5] {
+                    check(group, n, dim);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_at_every_length() {
+        for len in 0..40 {
+            let a = noise(len, 101);
+            assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }
 }

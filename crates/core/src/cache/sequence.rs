@@ -60,11 +60,7 @@ impl Sequence {
     }
 
     /// An empty sequence whose layer `l` has the lanes `split(l)`; the ranges must cover the KV heads in order.
-    pub fn with_lanes(
-        shape: Shape,
-        pool: &Pool,
-        split: impl Fn(usize) -> Vec<std::ops::Range<usize>>,
-    ) -> Self {
+    pub fn with_lanes(shape: Shape, pool: &Pool, split: impl Fn(usize) -> Vec<std::ops::Range<usize>>) -> Self {
         let account = pool.account();
         let layers = (0..shape.layers)
             .map(|layer| {

@@ -104,11 +104,12 @@ fn attend(
         start += run.len();
     }
     for &(run, low, high, at) in &pieces {
-        for (query, scores) in queries.chunks_exact(dim).zip(scores.chunks_exact_mut(n)) {
-            let scores = &mut scores[at..at + high - low];
-            match run {
-                AnyRun::F32(run) => simd::scores(query, run.head(head, low, high, dim).0, scale, scores),
-                AnyRun::F16(run) => simd::scores(query, run.head(head, low, high, dim).0, scale, scores),
+        match run {
+            AnyRun::F32(run) => {
+                simd::scores(queries, dim, run.head(head, low, high, dim).0, scale, &mut scores[at..], n)
+            }
+            AnyRun::F16(run) => {
+                simd::scores(queries, dim, run.head(head, low, high, dim).0, scale, &mut scores[at..], n)
             }
         }
     }
@@ -121,12 +122,9 @@ fn attend(
         .collect();
     let mut sums = vec![0.0; group * dim];
     for &(run, low, high, at) in &pieces {
-        for (sum, scores) in sums.chunks_exact_mut(dim).zip(scores.chunks_exact(n)) {
-            let weights = &scores[at..at + high - low];
-            match run {
-                AnyRun::F32(run) => simd::weighted_sum(weights, run.head(head, low, high, dim).1, sum),
-                AnyRun::F16(run) => simd::weighted_sum(weights, run.head(head, low, high, dim).1, sum),
-            }
+        match run {
+            AnyRun::F32(run) => simd::weighted_sums(&scores[at..], n, run.head(head, low, high, dim).1, dim, &mut sums),
+            AnyRun::F16(run) => simd::weighted_sums(&scores[at..], n, run.head(head, low, high, dim).1, dim, &mut sums),
         }
     }
     (partials, sums)
