@@ -55,6 +55,8 @@ async function runTests(runner) {
     },
   });
   let text = "";
+  child.stdout.setEncoding("utf8");
+  child.stderr.setEncoding("utf8");
   child.stdout.on("data", (chunk) => {
     text += chunk;
     process.stdout.write(chunk);
