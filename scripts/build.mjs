@@ -73,7 +73,11 @@ export function buildTs() {
   writeStamp(tsStamp, want);
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href && basename(process.argv[1]) === "build.mjs") {
+if (
+  process.argv[1] &&
+  import.meta.url === pathToFileURL(process.argv[1]).href &&
+  basename(process.argv[1]) === "build.mjs"
+) {
   const what = process.argv[2] ?? "all";
   if (!["all", "native", "ts"].includes(what)) fail(`unknown part \`${what}\`; use native, ts or nothing`, 2);
   install();

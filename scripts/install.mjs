@@ -15,7 +15,9 @@ export function install() {
   } else if (npm) {
     must(npm[0], [...npm.slice(1), "ci", "--no-audit", "--no-fund", "--loglevel=error"], { path: systemPath });
   } else {
-    fail("Neither npm nor bun was found. Install Node (https://nodejs.org) or Bun (https://bun.sh) and run this again.");
+    fail(
+      "Neither npm nor bun was found. Install Node (https://nodejs.org) or Bun (https://bun.sh) and run this again.",
+    );
   }
   writeStamp(stamp, want);
 }

@@ -33,7 +33,13 @@ export const runners = [
     name: "node",
     start: () => ({
       command: runtime("node"),
-      args: ["--disable-warning=ExperimentalWarning", "--test", "--test-concurrency=1", "--test-reporter=spec", "tests/**/*.test.ts"],
+      args: [
+        "--disable-warning=ExperimentalWarning",
+        "--test",
+        "--test-concurrency=1",
+        "--test-reporter=spec",
+        "tests/**/*.test.ts",
+      ],
     }),
     count: (text) => ({ passed: sum(text, /^ℹ pass (\d+)$/gm), failed: sum(text, /^ℹ (?:fail|cancelled) (\d+)$/gm) }),
     closing: /^ℹ (?:tests|pass|fail|cancelled|skipped) \d+$/gm,

@@ -79,7 +79,8 @@ export function requireCompiler() {
 
 /** A pinned runtime from the dev dependencies, or from the PATH. */
 export function runtime(name) {
-  if (name === "node") return pinnedNode() ?? newNode() ?? fail("Node 22 was not installed; run `npm ci` and try again.");
+  if (name === "node")
+    return pinnedNode() ?? newNode() ?? fail("Node 22 was not installed; run `npm ci` and try again.");
   const local = join(bin, windows ? `${name}.exe` : name);
   if (existsSync(local)) return local;
   return which(name) ?? fail(`${name} was not installed; run \`npm ci\` and try again.`);

@@ -25,7 +25,8 @@ for (const { name, closing } of results) {
 }
 for (const { name, status, passed, failed } of results) {
   if (passed + failed === 0) process.stdout.write(`${name.padEnd(5)} ran no test: counted as a failure\n`);
-  else if (status !== 0 && failed === 0) process.stdout.write(`${name.padEnd(5)} exited with ${status}: counted as a failure\n`);
+  else if (status !== 0 && failed === 0)
+    process.stdout.write(`${name.padEnd(5)} exited with ${status}: counted as a failure\n`);
 }
 const total = { passed: 0, failed: 0 };
 for (const { status, passed, failed } of results) {

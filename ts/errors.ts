@@ -110,17 +110,17 @@ export class PromptError extends PrefixKvError {}
 export class ContextOverflowError extends PrefixKvError {
   /** Positions that the request needs. */
   get needed(): number {
-    return Number(this.details["needed"]);
+    return Number(this.details.needed);
   }
 
   /** Positions that the model has. */
   get available(): number {
-    return Number(this.details["available"]);
+    return Number(this.details.available);
   }
 
   /** How many of the needed positions are image tokens. */
   get imageTokens(): number {
-    return Number(this.details["imageTokens"]);
+    return Number(this.details.imageTokens);
   }
 }
 
@@ -171,7 +171,7 @@ export class DeviceError extends PrefixKvError {}
 export class AbortError extends PrefixKvError {
   /** The text that had been generated when the work stopped. */
   get partial(): string {
-    return String(this.details["partial"] ?? "");
+    return String(this.details.partial ?? "");
   }
 }
 

@@ -93,7 +93,8 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   }
 
   [Symbol.asyncIterator](): AsyncGenerator<Part, void, undefined> {
-    if (this.#iterated) throw new PrefixKvError("consumed", "a generation can be iterated once; keep its parts instead");
+    if (this.#iterated)
+      throw new PrefixKvError("consumed", "a generation can be iterated once; keep its parts instead");
     this.#iterated = true;
     return this.#iterate();
   }
@@ -144,7 +145,8 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   async #read(): Promise<void> {
     try {
       const events = await nextEvents(await this.#ticket);
-      if (events === null) this.#end(new NativeError("internal", "the engine ended without a result; please report it"));
+      if (events === null)
+        this.#end(new NativeError("internal", "the engine ended without a result; please report it"));
       else for (const event of events) this.#take(event);
     } catch (error) {
       this.#end(error);

@@ -99,7 +99,9 @@ function wireContent(content: unknown, images: ImageInput[], index: number): str
 
 function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
-  return typeof value === "object" ? `an object with ${Object.keys(value).join(", ") || "no fields"}` : `a ${typeof value}`;
+  return typeof value === "object"
+    ? `an object with ${Object.keys(value).join(", ") || "no fields"}`
+    : `a ${typeof value}`;
 }
 
 function invalid(reason: string): PromptError {

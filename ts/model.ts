@@ -1,7 +1,15 @@
 import { disposedError, errorFromThrown, MediaError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { type PromptInput, wirePrompt } from "./messages.ts";
-import type { EngineRequest, Memory, ModelInfo, NativeEngine, NativeTicket, Timings, Usage } from "./native/contract.ts";
+import type {
+  EngineRequest,
+  Memory,
+  ModelInfo,
+  NativeEngine,
+  NativeTicket,
+  Timings,
+  Usage,
+} from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
 
 /**
@@ -88,9 +96,12 @@ export interface Score {
 }
 
 const undisposed = new FinalizationRegistry<string>((source) => {
-  process.emitWarning(`a model (${source}) was collected without being disposed; use \`await using\` or model.dispose()`, {
-    code: "PREFIXKV_UNDISPOSED",
-  });
+  process.emitWarning(
+    `a model (${source}) was collected without being disposed; use \`await using\` or model.dispose()`,
+    {
+      code: "PREFIXKV_UNDISPOSED",
+    },
+  );
 });
 
 /**
