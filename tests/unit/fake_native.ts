@@ -175,7 +175,10 @@ export class FakeNative implements Native {
     const step = (): void => {
       const piece = this.pieces[sent.length];
       if (ticket.cancelled || sent.length >= this.stallAfter) return;
-      if (piece === undefined) return ticket.end(done("eos"));
+      if (piece === undefined) {
+        ticket.end(done("eos"));
+        return;
+      }
       ticket.push({ type: "token", id: sent.length, text: piece });
       sent.push(piece);
       setTimeout(step, 1);

@@ -62,7 +62,7 @@ test("a generation can be iterated and then awaited", async () => {
     memory,
   });
   assert.deepEqual(fake.requests[0]?.images, [new Uint8Array([7])]);
-  assert.equal((fake.requests[0]?.request as { maxTokens?: number }).maxTokens, 9);
+  assert.equal((fake.requests[0]?.request as { maxTokens?: number } | undefined)?.maxTokens, 9);
 });
 
 test("awaiting without iterating drains; the parts stay readable once", async () => {
