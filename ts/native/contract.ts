@@ -38,6 +38,17 @@ export interface NativeTicket {
   cancel(): void;
 }
 
+/**
+ * What the native code of an installation can do.
+ *
+ * @example
+ * ```ts
+ * import { about, type About } from "prefixkv";
+ *
+ * const { architectures }: About = await about();
+ * console.log(architectures.includes("LlavaForConditionalGeneration"));
+ * ```
+ */
 export interface About {
   version: string;
   /** Every error code that the core can raise. */
@@ -104,13 +115,36 @@ export type EngineRequest =
   | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
   | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
 
+/**
+ * How many tokens a request took. `promptTokens` includes the image tokens.
+ *
+ * @example
+ * ```ts
+ * import { load, type Usage } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { usage }: { usage: Usage } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(usage.promptTokens + usage.completionTokens);
+ * ```
+ */
 export interface Usage {
   promptTokens: number;
   imageTokens: number;
   completionTokens: number;
 }
 
-/** Milliseconds. */
+/**
+ * How long the parts of a request took, in milliseconds.
+ *
+ * @example
+ * ```ts
+ * import { load, type Timings } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { timings }: { timings: Timings } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(timings.firstToken <= timings.total);
+ * ```
+ */
 export interface Timings {
   /** Waiting in the engine's queue. */
   queued: number;
@@ -127,7 +161,18 @@ export interface Timings {
   total: number;
 }
 
-/** Bytes of the key-value cache of one sequence. */
+/**
+ * Bytes of the key-value cache of one sequence.
+ *
+ * @example
+ * ```ts
+ * import { load, type Memory } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { memory }: { memory: Memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
 export interface Memory {
   /** What an uncompressed cache of the same positions and format would take. */
   full: number;
@@ -143,6 +188,17 @@ export interface Memory {
   keptPerLayer: number[];
 }
 
+/**
+ * What a model is: its architecture, sizes and formats.
+ *
+ * @example
+ * ```ts
+ * import { inspect, type ModelInfo } from "prefixkv";
+ *
+ * const info: ModelInfo = await inspect();
+ * console.log(info.layers * info.kvHeads * info.headDim, info.image?.tokens);
+ * ```
+ */
 export interface ModelInfo {
   architecture: string;
   source: string;

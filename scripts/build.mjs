@@ -1,0 +1,86 @@
+// `node scripts/build.mjs [native|ts]`: builds the native addon, the published JavaScript, or both.
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { install } from "./install.mjs";
+import { cargo, fail, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
+
+/** The platform as the file names say it; ts/native/binding.cjs requires the same names. */
+export function triple() {
+  const { platform, arch } = process;
+  if (platform === "linux") return `linux-${arch}-${isMusl() ? "musl" : "gnu"}`;
+  return platform === "win32" ? `win32-${arch}-msvc` : `${platform}-${arch}`;
+}
+
+function isMusl() {
+  return existsSync("/etc/alpine-release");
+}
+
+export const addon = join("native", `prefixkv.${triple()}.node`);
+
+/** Lets cargo decide what is fresh and copies the library only when it differs. */
+export function buildNative() {
+  requireCompiler();
+  const { command, path } = cargo();
+  process.stderr.write("$ cargo build --release -p prefixkv-node\n");
+  const args = ["build", "--release", "-p", "prefixkv-node", "--message-format=json-render-diagnostics"];
+  const result = spawnSync(command, args, {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, PATH: path },
+    maxBuffer: 1 << 28,
+    encoding: "utf8",
+  });
+  if (result.error) fail(`could not run cargo: ${result.error.message}`);
+  if (result.status !== 0) process.exit(result.status ?? 1);
+  const library = builtLibrary(result.stdout);
+  if (!library) fail("cargo built no library for the package prefixkv-node");
+  const target = join(root, addon);
+  if (existsSync(target) && readFileSync(library).equals(readFileSync(target))) return;
+  mkdirSync(join(root, "native"), { recursive: true });
+  // A running process may have the old file mapped: replace the name, never the bytes.
+  copyFileSync(library, `${target}.new`);
+  renameSync(`${target}.new`, target);
+  process.stderr.write(`wrote ${addon}\n`);
+}
+
+function builtLibrary(stdout) {
+  for (const line of stdout.split("\n").reverse()) {
+    if (!line.startsWith("{")) continue;
+    const message = JSON.parse(line);
+    if (message.reason !== "compiler-artifact" || message.target.name !== "prefixkv_node") continue;
+    return message.filenames.find((file) => /\.(so|dylib|dll)$/.test(file));
+  }
+  return undefined;
+}
+
+const tsStamp = ".cache/build-ts";
+
+/** Compiles ts/ to dist/ when a source has changed. */
+export function buildTs() {
+  const sources = readdirSync(join(root, "ts"), { recursive: true })
+    .map((name) => join("ts", String(name)))
+    .filter((file) => statSync(join(root, file)).isFile())
+    .sort();
+  const want = hashFiles([...sources, "tsconfig.json", "tsconfig.build.json", "package-lock.json"]);
+  if (readStamp(tsStamp) === want && existsSync(join(root, "dist", "index.js"))) return;
+  rmSync(join(root, "dist"), { recursive: true, force: true });
+  must(runtime("node"), [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"]);
+  for (const file of sources.filter((name) => /\.c(js|\.d\.cts|ts)$/.test(name))) {
+    copyFileSync(join(root, file), join(root, "dist", file.slice("ts/".length)));
+  }
+  writeStamp(tsStamp, want);
+}
+
+if (
+  process.argv[1] &&
+  import.meta.url === pathToFileURL(process.argv[1]).href &&
+  basename(process.argv[1]) === "build.mjs"
+) {
+  const what = process.argv[2] ?? "all";
+  if (!["all", "native", "ts"].includes(what)) fail(`unknown part \`${what}\`; use native, ts or nothing`, 2);
+  install();
+  if (what !== "ts") buildNative();
+  if (what !== "native") buildTs();
+}

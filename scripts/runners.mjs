@@ -1,0 +1,47 @@
+// The test runners, how each is started, and how its own closing lines are read.
+import { cargo, runtime } from "./shell.mjs";
+
+const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0);
+
+/** Each runner's `count` reads its summary: the tests that passed and failed. */
+export const runners = [
+  {
+    name: "rust",
+    start: () => ({ ...cargo(), args: ["test", "--release", "--workspace", "--no-fail-fast"] }),
+    count: (text) => ({
+      passed: sum(text, /^test result: .*? (\d+) passed/gm),
+      failed: sum(text, /^test result: .*?; (\d+) failed/gm),
+    }),
+    closing: /^test result: .*/gm,
+  },
+  {
+    name: "bun",
+    start: () => ({ command: runtime("bun"), args: ["test"] }),
+    count: (text) => ({ passed: sum(text, /^ *(\d+) pass$/gm), failed: sum(text, /^ *(\d+) fail$/gm) }),
+    closing: /^(?: *\d+ (?:pass|fail|skip)|Ran \d+ tests? .*)$/gm,
+  },
+  {
+    name: "deno",
+    start: () => ({ command: runtime("deno"), args: ["test", "-P", "--no-check"] }),
+    count: (text) => ({
+      passed: sum(text, /^(?:ok|FAILED) \| (\d+) passed/gm),
+      failed: sum(text, /^(?:ok|FAILED) \| .*?(\d+) failed/gm),
+    }),
+    closing: /^(?:ok|FAILED) \| .*/gm,
+  },
+  {
+    name: "node",
+    start: () => ({
+      command: runtime("node"),
+      args: [
+        "--disable-warning=ExperimentalWarning",
+        "--test",
+        "--test-concurrency=1",
+        "--test-reporter=spec",
+        "tests/**/*.test.ts",
+      ],
+    }),
+    count: (text) => ({ passed: sum(text, /^ℹ pass (\d+)$/gm), failed: sum(text, /^ℹ (?:fail|cancelled) (\d+)$/gm) }),
+    closing: /^ℹ (?:tests|pass|fail|cancelled|skipped) \d+$/gm,
+  },
+];

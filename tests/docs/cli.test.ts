@@ -1,0 +1,45 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { commands } from "../../ts/cli/commands.ts";
+import { run } from "../../ts/cli/run.ts";
+import { FakeNative } from "../unit/fake_native.ts";
+import { assertDocumented } from "./cli_schema.ts";
+
+const page = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");
+const scene = fileURLToPath(new URL("../../data/scenes/scene-000.png", import.meta.url));
+
+async function print(args: string[], fake: FakeNative = new FakeNative()): Promise<Record<string, unknown>> {
+  let out = "";
+  await run([...args, "--json"], {
+    out: (text) => {
+      out += text;
+    },
+    err: () => {},
+    interactive: false,
+    color: false,
+    signal: new AbortController().signal,
+    door: async () => ({ native: fake, file: "native/fake.node" }),
+  });
+  return JSON.parse(out) as Record<string, unknown>;
+}
+
+test("every command prints what docs/cli.md documents", async () => {
+  const fake = Object.assign(new FakeNative(), { loadError: { code: "model-file", message: "broken", details: {} } });
+  assertDocumented("describe --json", await print(["describe", scene]));
+  assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b"]));
+  assertDocumented("inspect --json", await print(["inspect", "/m"]));
+  assertDocumented("inspect --json", await print(["inspect", "/m", "--memory", "1GiB"]));
+  assertDocumented("doctor --json", await print(["doctor"]));
+  assertDocumented("doctor --json", await print(["doctor"], fake));
+  assertDocumented("error", await print(["describe", scene], fake));
+  assertDocumented("error", await print(["describe"]));
+});
+
+test("docs/cli.md names every command and flag", () => {
+  for (const { name, flags } of commands) {
+    assert.ok(page.includes(`\n## ${name}\n`), name);
+    for (const flag of flags) assert.match(page, new RegExp(`\`--${flag.name}[ \`]`), `--${flag.name}`);
+  }
+});

@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { before, test } from "node:test";
+import { root, runScript } from "../runtimes/spawn.ts";
+import { collectSnippets } from "./snippets.ts";
+
+const folder = join(root, ".cache", "snippets");
+const work = join(folder, "work");
+const snippets = collectSnippets().map((snippet, index) => ({ ...snippet, stem: `snippet_${index}` }));
+const outcomes = new Map<string, string | null>();
+let types = "";
+let noise = "";
+
+const configuration = {
+  extends: "../../tsconfig.json",
+  compilerOptions: {
+    noEmit: false,
+    rootDir: "src",
+    outDir: "out",
+    declaration: false,
+    isolatedDeclarations: false,
+    noUnusedLocals: false,
+    // The package by its own name, as users have it.
+    paths: {},
+    typeRoots: ["../../node_modules/@types"],
+  },
+  include: ["src"],
+};
+
+before(async () => {
+  assert.ok(
+    existsSync(join(root, "dist", "index.js")),
+    "the snippets import the built package: run `npm run build:ts`",
+  );
+  rmSync(folder, { recursive: true, force: true });
+  for (const name of ["src", "out", "work"]) mkdirSync(join(folder, name), { recursive: true });
+  copyFileSync(join(root, "data", "scenes", "scene-000.png"), join(work, "scene.png"));
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(configuration));
+  for (const { stem, code } of snippets) writeFileSync(join(folder, "src", `${stem}.ts`), `${code}\nexport {};\n`);
+  const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
+  const compiled = await runScript(tsc, ["-p", folder, "--pretty", "false"]);
+  types = compiled.out;
+  const jobs = snippets
+    .filter(({ noRun }) => noRun === undefined)
+    .map(({ name, stem, example }) => ({ name, file: join(folder, "out", `${stem}.js`), cwd: example ? root : work }));
+  writeFileSync(join(folder, "jobs.json"), JSON.stringify(jobs));
+  const ran = await runScript(join(root, "tests", "docs", "run_snippets.ts"), [join(folder, "jobs.json")]);
+  noise = ran.err;
+  for (const [, json = ""] of ran.err.matchAll(/^snippet (\{.*\})$/gm)) {
+    const { name, error } = JSON.parse(json) as { name: string; error: string | null };
+    outcomes.set(name, error);
+  }
+});
+
+for (const { name, stem, noRun } of snippets) {
+  test(`${name} ${noRun === undefined ? "runs" : `type-checks (not run: ${noRun})`}`, () => {
+    const wrong = types.split("\n").filter((line) => new RegExp(`\\b${stem}\\.ts\\(`).test(line));
+    assert.deepEqual(wrong, []);
+    if (noRun !== undefined) {
+      assert.notEqual(noRun, "", "say why it is not run: ```ts no-run: reason");
+      return;
+    }
+    assert.ok(outcomes.has(name), `did not run\n${noise.slice(-2000)}`);
+    assert.equal(outcomes.get(name), null);
+  });
+}

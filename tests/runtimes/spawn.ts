@@ -1,0 +1,54 @@
+// Starts a script under the runtime that runs the tests.
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { runtime } from "../../ts/native/pick.ts";
+
+/** The repository. */
+export const root: string = fileURLToPath(new URL("../../", import.meta.url));
+
+export interface Outcome {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+export interface SpawnOptions {
+  cwd?: string;
+  env?: Record<string, string>;
+  /** Called with all of standard output so far, and may signal the process. */
+  onOut?: (out: string, kill: (signal: NodeJS.Signals) => void) => void;
+}
+
+/** The arguments with which this runtime runs a script. */
+export function scriptArguments(script: string, args: readonly string[] = []): string[] {
+  switch (runtime().name) {
+    case "deno":
+      return ["run", "-A", "--no-check", script, ...args];
+    case "node":
+      return ["--disable-warning=ExperimentalWarning", script, ...args];
+    default:
+      return [script, ...args];
+  }
+}
+
+/** Runs a script under this runtime to its end. */
+export function runScript(script: string, args: readonly string[] = [], options: SpawnOptions = {}): Promise<Outcome> {
+  const child = spawn(process.execPath, scriptArguments(script, args), {
+    cwd: options.cwd ?? root,
+    env: { ...process.env, NO_COLOR: "1", RUST_BACKTRACE: "0", ...options.env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let out = "";
+  let err = "";
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    out += chunk;
+    options.onOut?.(out, (signal) => child.kill(signal));
+  });
+  child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
+    err += chunk;
+  });
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, out, err }));
+  });
+}

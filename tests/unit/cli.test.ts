@@ -1,0 +1,267 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { UsageError } from "../../ts/cli/args.ts";
+import type { Context } from "../../ts/cli/command.ts";
+import { whatFits } from "../../ts/cli/commands/inspect.ts";
+import { commands } from "../../ts/cli/commands.ts";
+import { formatBytes, formatCount, formatTable, formatTime, parseBytes } from "../../ts/cli/format.ts";
+import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
+import { run } from "../../ts/cli/run.ts";
+import { distance, nearest } from "../../ts/cli/suggest.ts";
+import { missingAddon } from "../../ts/native/napi.ts";
+import { FakeNative } from "./fake_native.ts";
+
+let folder: string;
+let picture: string;
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "prefixkv-cli-"));
+  picture = join(folder, "scene.png");
+  await writeFile(picture, "png");
+});
+
+after(() => rm(folder, { recursive: true }));
+
+/** Runs a command line against the fake and keeps what it wrote. */
+async function cli(
+  args: string[],
+  { fake = new FakeNative(), ...given }: Partial<Context> & { fake?: FakeNative } = {},
+) {
+  let out = "";
+  let err = "";
+  const code = await run(args, {
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+    },
+    interactive: false,
+    color: false,
+    signal: new AbortController().signal,
+    door: async () => ({ native: fake, file: "native/fake.node" }),
+    ...given,
+  });
+  return { code, out, err, fake };
+}
+
+test("describe streams the answer to standard output and a table to standard error", async () => {
+  const { code, out, err, fake } = await cli([
+    "describe",
+    picture,
+    "--prompt",
+    "What?",
+    "--max-tokens",
+    "7",
+    "--stop",
+    "a",
+    "--stop",
+    "b",
+  ]);
+  assert.equal(code, 0);
+  assert.equal(out, "There is a star.\n");
+  assert.match(
+    err,
+    /tokens +3 \(eos\), prompt 160 \(144 image\)\nfirst token +6\.0 ms\ndecoding +500\.0 tokens\/s\nkv cache +1\.9 MiB/,
+  );
+  assert.deepEqual(fake.requests[0]?.request, {
+    op: "generate",
+    maxTokens: 7,
+    stop: ["a", "b"],
+    messages: [
+      {
+        role: "user",
+        content: [
+          { type: "image", index: 0 },
+          { type: "text", text: "What?" },
+        ],
+      },
+    ],
+  });
+  assert.equal(fake.closes, 1);
+});
+
+test("describe --json prints one object and nothing else", async () => {
+  const { code, out, err, fake } = await cli(["describe", picture, "--json", "--weights", "q8_0", "--model", "/m"]);
+  assert.deepEqual([code, err], [0, ""]);
+  assert.equal(out.trimEnd().split("\n").length, 1);
+  const printed = JSON.parse(out);
+  assert.deepEqual(Object.keys(printed), [
+    "model",
+    "images",
+    "prompt",
+    "text",
+    "tokens",
+    "finish",
+    "usage",
+    "timings",
+    "memory",
+  ]);
+  assert.equal(printed.memory.full, 2_000_000);
+  assert.deepEqual(fake.loads, [{ source: "/m", weights: "q8_0" }]);
+});
+
+test("score prints a table or one object", async () => {
+  const args = ["score", "--image", picture, "--prompt", "What?", "--answer", "A star."];
+  const text = await cli(args);
+  assert.match(text.out, /perplexity +2\.7183\nlog-probability +-2\.0000\ntokens +2\n/);
+  const json = JSON.parse((await cli([...args, "--json"])).out);
+  assert.deepEqual([json.tokens, json.logprobs, json.answer], [[5, 6], [-0.5, -1.5], "A star."]);
+});
+
+test("inspect says what fits", async () => {
+  const text = await cli(["inspect", "/m", "--memory", "8GiB"]);
+  assert.match(text.out, /architecture +LlavaForConditionalGeneration\nparameters +5,520,000/);
+  assert.match(text.out, /in 8\.0 GiB +8\.0 GiB for the cache\n +557,\d{3} positions, 272 whole sequences/);
+  const json = JSON.parse((await cli(["inspect", "/m", "--memory", "8GiB", "--json"])).out);
+  assert.equal(json.source, "/m");
+  assert.equal(json.fits.sequences, 272);
+  assert.equal(JSON.parse((await cli(["inspect", "/m", "--json"])).out).fits, undefined);
+  assert.deepEqual(whatFits({ weightBytes: 100, kvBytesPerToken: 10, maxPositions: 4 }, 190), {
+    memory: 190,
+    cache: 90,
+    positions: 9,
+    sequences: 2,
+  });
+  assert.equal(whatFits({ weightBytes: 100, kvBytesPerToken: 10, maxPositions: 4 }, 50).sequences, 0);
+});
+
+test("doctor describes the sample and fails when the description is wrong", async () => {
+  const good = Object.assign(new FakeNative(), {
+    pieces: [" blue triangle, gray ring,", " green star, purple triangle"],
+  });
+  const healthy = await cli(["doctor"], { fake: good });
+  assert.equal(healthy.code, 0);
+  assert.match(healthy.out, /native +native\/fake\.node 0\.1\.0\ncpu +avx2\nthreads +2\ndevices +cpu/);
+  assert.match(healthy.out, /self test +ok/);
+  const ill = await cli(["doctor", "--json"]);
+  assert.equal(ill.code, 1);
+  assert.match(JSON.parse(ill.out).selfTest.error.message, /misses: blue triangle/);
+});
+
+test("doctor without an addon names the cure", async () => {
+  const door = async (): Promise<never> => {
+    throw missingAddon("linux-x64", [{ file: "native/x.node", reason: "not found" }]);
+  };
+  const { code, out } = await cli(["doctor"], { door });
+  assert.equal(code, 1);
+  assert.match(out, /error\[native-missing\]: .*npm run build:native/);
+});
+
+test("misuse exits with 2 and suggests", async () => {
+  const misuse = async (args: string[], pattern: RegExp) => {
+    const { code, err } = await cli(args);
+    assert.equal(code, 2, args.join(" "));
+    assert.match(err, pattern);
+  };
+  await misuse([], /prefixkv COMMAND/);
+  await misuse(["descibe", picture], /error\[usage\]: unknown command `descibe`; did you mean `describe`\?/);
+  await misuse(["--verison"], /did you mean `--version`/);
+  await misuse(["describe", picture, "--max-token", "3"], /has no flag --max-token; did you mean `--max-tokens`\?/);
+  await misuse(["describe", picture, "--zzz"], /has no flag --zzz\n/);
+  await misuse(["describe", picture, "-x"], /has no flag -x/);
+  await misuse(["describe"], /describe needs IMAGE/);
+  await misuse(["describe", picture, "--max-tokens", "many"], /--max-tokens needs a whole number, not `many`/);
+  await misuse(["describe", picture, "--seed"], /--seed needs a value: N/);
+  await misuse(["describe", picture, "--json=yes"], /--json takes no value/);
+  await misuse(["score", "--prompt", "a"], /score needs --answer TEXT/);
+  await misuse(["score", "a", "--prompt", "a", "--answer", "b"], /does not take `a`/);
+  await misuse(["inspect", "/a", "/b"], /does not take `\/b`/);
+  await misuse(["inspect", "/a", "--memory", "lots"], /needs a size such as 512MiB or 8GiB/);
+  const json = await cli(["describe", "--json"]);
+  assert.deepEqual(JSON.parse(json.out), {
+    error: { code: "usage", message: "describe needs IMAGE", details: { suggestion: null } },
+  });
+  assert.ok(new UsageError("x", "y").message.endsWith("did you mean `y`?"));
+});
+
+test("errors exit with 1, on standard error and with --json on standard output", async () => {
+  const refusal = { code: "model-not-found", message: "model not found: /m", details: { path: "/m" } };
+  const fake = Object.assign(new FakeNative(), { loadError: refusal });
+  const { code, out, err } = await cli(["describe", picture, "--json"], { fake });
+  assert.equal(code, 1);
+  assert.equal(err, "error[model-not-found]: model not found: /m\n");
+  assert.deepEqual(JSON.parse(out), { error: refusal });
+  const missing = await cli(["describe", join(folder, "none.png")]);
+  assert.deepEqual([missing.code, missing.out], [1, ""]);
+  assert.match(missing.err, /^error\[image\]: cannot read the image .*none\.png: there is no such file\n$/);
+  assert.ok((await cli(["describe", "none.png"], { color: true })).err.startsWith("\x1b[31merror[image]\x1b[0m: "));
+});
+
+test("Ctrl-C exits with 130 and frees the model", async () => {
+  const fake = Object.assign(new FakeNative(), { stallAfter: 1 });
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), 20);
+  const { code, out, err } = await cli(["describe", picture], { fake, signal: controller.signal });
+  assert.deepEqual([code, out, fake.closes], [130, "There", 1]);
+  assert.match(err, /error\[aborted\]/);
+});
+
+test("help and version", async () => {
+  const help = await cli(["--help"]);
+  assert.equal(help.code, 0);
+  for (const { name, summary, flags } of commands) {
+    assert.ok(help.out.includes(summary));
+    const own = await cli([name, "--help"]);
+    assert.equal(own.code, 0);
+    for (const flag of [...flags.map((one) => one.name), "json", "help"]) assert.ok(own.out.includes(`--${flag}`));
+    assert.equal((await cli([name, "-h"])).out, own.out);
+    assert.equal((await cli(["help", name])).out, own.out);
+  }
+  assert.match((await cli(["--version"])).out, /^\d+\.\d+\.\d+\n$/);
+});
+
+test("the progress bar shows on a terminal only and wipes itself", async () => {
+  assert.equal(progressLine({ stage: "weights", done: 1, total: 2 }), "weights [############............] 50 %");
+  assert.equal(progressLine({ stage: "weights", done: 0, total: 0 }), "weights [........................] 0 %");
+  const shown = await cli(["describe", picture], { interactive: true });
+  assert.match(shown.err, /^\rweights \[#{12}\.{12}\] 50 %\r +\r/);
+  assert.doesNotMatch((await cli(["describe", picture])).err, /weights \[/);
+  let text = "";
+  const err = (line: string): void => {
+    text += line;
+  };
+  const bar = new ProgressBar({ interactive: true, err } as Context);
+  bar.clear();
+  assert.equal(text, "");
+});
+
+test("sizes, times, counts and tables", () => {
+  assert.deepEqual([0, 1023, 1024, 15_360, 150 * 1024, 2 ** 33].map(formatBytes), [
+    "0 B",
+    "1023 B",
+    "1.0 KiB",
+    "15.0 KiB",
+    "150 KiB",
+    "8.0 GiB",
+  ]);
+  assert.deepEqual(["8GiB", "512 mib", "1.5k", "10", "3B", "x", "-1", "1 parsec"].map(parseBytes), [
+    2 ** 33,
+    2 ** 29,
+    1500,
+    10,
+    3,
+    undefined,
+    undefined,
+    undefined,
+  ]);
+  assert.deepEqual([0.25, 12.4, 850, 2310].map(formatTime), ["0.3 ms", "12 ms", "850 ms", "2.31 s"]);
+  assert.deepEqual([7, 1000, 5_520_000].map(formatCount), ["7", "1,000", "5,520,000"]);
+  assert.equal(
+    formatTable([
+      ["a", "1"],
+      ["bcd", "2"],
+    ]),
+    "a    1\nbcd  2\n",
+  );
+});
+
+test("suggestions are near or none", () => {
+  assert.equal(distance("describe", "decsribe"), 1);
+  assert.equal(nearest("temprature", ["temperature", "threads"]), "temperature");
+  assert.equal(nearest("temp", ["temperature", "threads"]), "temperature");
+  assert.equal(nearest("xyz", ["temperature", "threads"]), undefined);
+});

@@ -1,0 +1,188 @@
+// The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
+import type {
+  EngineRequest,
+  LoadRequest,
+  Memory,
+  ModelInfo,
+  Native,
+  NativeEngine,
+  NativeTicket,
+  Timings,
+  Usage,
+  WireError,
+  WireEvent,
+} from "../../ts/native/contract.ts";
+
+export const info: ModelInfo = {
+  architecture: "LlavaForConditionalGeneration",
+  source: "/models/fake",
+  parameters: 5_520_000,
+  weights: "f32",
+  weightFormats: { f32: 71 },
+  weightBytes: 22_000_000,
+  device: "cpu",
+  threads: 1,
+  layers: 10,
+  hiddenSize: 192,
+  heads: 6,
+  kvHeads: 6,
+  headDim: 32,
+  vocabSize: 768,
+  maxPositions: 2048,
+  kvBytesPerToken: 15_360,
+  image: { tokens: 144, size: 168, patch: 14 },
+};
+export const usage: Usage = { promptTokens: 160, imageTokens: 144, completionTokens: 3 };
+export const timings: Timings = { queued: 0, images: 1, vision: 2, prefill: 3, decode: 4, firstToken: 6, total: 10 };
+export const memory: Memory = {
+  full: 2_000_000,
+  payload: 2_000_000,
+  metadata: 1000,
+  resident: 2_001_000,
+  peak: 2_002_000,
+  keptPerLayer: [163, 163],
+};
+
+export class FakeTicket implements NativeTicket {
+  cancelled = false;
+  onCancel: () => void = () => {};
+  #queue: WireEvent[] = [];
+  #ended = false;
+  #wake: (() => void) | undefined;
+  #busy = false;
+
+  push(...events: WireEvent[]): void {
+    this.#queue.push(...events);
+    this.#wake?.();
+  }
+
+  end(...events: WireEvent[]): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.push(...events);
+  }
+
+  fail(error: WireError): void {
+    this.end({ type: "error", error });
+  }
+
+  async next(): Promise<string | null> {
+    if (this.#busy) throw new Error("one call at a time");
+    this.#busy = true;
+    while (this.#queue.length === 0 && !this.#ended) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    this.#busy = false;
+    const events = this.#queue.splice(0);
+    return events.length > 0 ? JSON.stringify(events) : null;
+  }
+
+  cancel(): void {
+    if (this.cancelled) return;
+    this.cancelled = true;
+    this.onCancel();
+  }
+}
+
+/** What the fake was asked, and how it shall behave. */
+export class FakeNative implements Native {
+  loads: LoadRequest[] = [];
+  requests: { request: EngineRequest; images: Uint8Array[] }[] = [];
+  tickets: FakeTicket[] = [];
+  closes = 0;
+  /** The pieces of every answer, one token each. */
+  pieces: string[] = [" There", " is", " a star."];
+  /** Keeps every answer open after this many pieces. */
+  stallAfter: number = Number.POSITIVE_INFINITY;
+  loadError: WireError | undefined;
+  submitError: unknown;
+  requestError: WireError | undefined;
+
+  about(): string {
+    return JSON.stringify({
+      version: "0.1.0",
+      errorCodes: [],
+      architectures: [info.architecture],
+      devices: ["cpu"],
+      cpu: ["avx2"],
+      threads: 2,
+    });
+  }
+
+  inspect(json: string): NativeTicket {
+    const { source } = JSON.parse(json) as { source: string };
+    const ticket = new FakeTicket();
+    if (this.loadError) ticket.fail(this.loadError);
+    else ticket.end({ type: "inspected", info: { ...info, source } });
+    return ticket;
+  }
+
+  open(json: string): NativeEngine {
+    const request = JSON.parse(json) as LoadRequest;
+    this.loads.push(request);
+    const loading = new FakeTicket();
+    if (this.loadError) loading.fail(this.loadError);
+    else {
+      loading.push({ type: "progress", stage: "weights", done: 1, total: 2 });
+      loading.end({ type: "loaded", info: { ...info, source: request.source } });
+    }
+    return {
+      loading: () => loading,
+      submit: (request, images) => this.#submit(JSON.parse(request) as EngineRequest, images),
+      close: () => {
+        this.closes += 1;
+        for (const ticket of this.tickets) ticket.fail({ code: "disposed", message: "disposed", details: {} });
+        const ticket = new FakeTicket();
+        ticket.end({ type: "closed" });
+        return ticket;
+      },
+    };
+  }
+
+  #submit(request: EngineRequest, images: Uint8Array[]): NativeTicket {
+    if (this.submitError) throw this.submitError;
+    this.requests.push({ request, images });
+    const ticket = new FakeTicket();
+    this.tickets.push(ticket);
+    if (this.requestError) ticket.fail(this.requestError);
+    else if (request.op === "generate") this.#answer(ticket);
+    else if (request.op === "score") {
+      ticket.end({ type: "scored", tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory });
+    } else if (request.op === "tokenize")
+      ticket.end({ type: "tokens", tokens: [...request.text].map((c) => c.charCodeAt(0)) });
+    else ticket.end({ type: "text", text: String.fromCharCode(...request.tokens) });
+    return ticket;
+  }
+
+  #answer(ticket: FakeTicket): void {
+    const sent: string[] = [];
+    const done = (finish: "eos" | "aborted"): WireEvent => ({
+      type: "done",
+      text: sent.join(""),
+      tokens: sent.map((_, index) => index),
+      finish,
+      usage,
+      timings,
+      memory,
+    });
+    ticket.onCancel = () => {
+      if (sent.length > 0) ticket.end(done("aborted"));
+      else ticket.fail({ code: "aborted", message: "the request was aborted", details: {} });
+    };
+    ticket.push({ type: "prompt", usage });
+    const step = (): void => {
+      const piece = this.pieces[sent.length];
+      if (ticket.cancelled || sent.length >= this.stallAfter) return;
+      if (piece === undefined) {
+        ticket.end(done("eos"));
+        return;
+      }
+      ticket.push({ type: "token", id: sent.length, text: piece });
+      sent.push(piece);
+      setTimeout(step, 1);
+    };
+    step();
+  }
+}

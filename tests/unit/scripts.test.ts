@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+interface Runner {
+  name: string;
+  count(text: string): { passed: number; failed: number };
+  closing: RegExp;
+}
+
+const { runners } = (await import(new URL("../../scripts/runners.mjs", import.meta.url).href)) as { runners: Runner[] };
+
+const outputs: Record<string, [text: string, passed: number, failed: number]> = {
+  rust: [
+    "test a ... ok\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n" +
+      "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s\n",
+    7,
+    2,
+  ],
+  bun: ["(pass) 3 pass\n 30 pass\n 1 skip\n 2 fail\nRan 33 tests across 4 files. [426.00ms]\n", 30, 2],
+  deno: ["a ... ok (2ms)\n\nFAILED | 29 passed (3 steps) | 1 failed | 2 ignored (1s)\n", 29, 1],
+  node: ["✔ pass 7\nℹ tests 6\nℹ suites 0\nℹ pass 3\nℹ fail 2\nℹ cancelled 1\nℹ skipped 0\n", 3, 3],
+};
+
+test("the runners' summaries are read as they are", () => {
+  for (const { name, count, closing } of runners) {
+    const [text = "", passed, failed] = outputs[name] ?? [];
+    assert.deepEqual(count(text), { passed, failed }, name);
+    assert.ok((text.match(closing) ?? []).length > 0, name);
+    assert.deepEqual(count("nothing ran"), { passed: 0, failed: 0 }, name);
+  }
+});
+
+test("the addon's file name is one that the binding requires", async () => {
+  const { addon } = (await import(new URL("../../scripts/build.mjs", import.meta.url).href)) as { addon: string };
+  const binding = await readFile(fileURLToPath(new URL("../../ts/native/binding.cjs", import.meta.url)), "utf8");
+  assert.ok(binding.includes(addon.replaceAll("\\", "/")), addon);
+});

@@ -1,0 +1,51 @@
+import type { OpenDoor } from "../native/napi.ts";
+import type { Values } from "./args.ts";
+
+/** What a command may touch: where it writes, when to stop, and the door to the engine. */
+export interface Context {
+  out(text: string): void;
+  err(text: string): void;
+  /** Standard error is a terminal: a progress bar makes sense. */
+  interactive: boolean;
+  /** Escape codes for colour are welcome on standard error. */
+  color: boolean;
+  signal: AbortSignal;
+  door(): Promise<OpenDoor>;
+}
+
+/** One flag of a command. */
+export interface Flag {
+  name: string;
+  type: "boolean" | "string" | "strings" | "integer" | "number" | "bytes";
+  /** What stands for the value in the help. */
+  value?: string;
+  text: string;
+  required?: boolean;
+}
+
+/** A command is one file under commands/ and one line in commands.ts. */
+export interface Command {
+  name: string;
+  summary: string;
+  /** What the arguments without a flag are; a name that ends in `...` takes one or more. */
+  positional?: string;
+  flags: readonly Flag[];
+  /** Writes for people unless `--json` is set, and resolves with what `--json` prints. */
+  run(values: Values, context: Context): Promise<Record<string, unknown>>;
+  /** Says from the printed object whether the command has succeeded. */
+  failed?(output: Record<string, unknown>): boolean;
+}
+
+/** The flags of every command. */
+export const commonFlags: readonly Flag[] = [
+  { name: "json", type: "boolean", text: "print one JSON object" },
+  { name: "help", type: "boolean", text: "show this help" },
+];
+
+/** The flags of every command that loads a model. */
+export const loadFlags: readonly Flag[] = [
+  { name: "model", type: "string", value: "DIR", text: "model folder (default: the embedded tiny-llava)" },
+  { name: "weights", type: "string", value: "FORMAT", text: "hold the weights as f32, f16, q8_0 or q4_k" },
+  { name: "threads", type: "integer", value: "N", text: "threads of the process" },
+  { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },
+];

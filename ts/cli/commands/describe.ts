@@ -1,0 +1,70 @@
+import type { GenerationResult } from "../../generation.ts";
+import { image } from "../../media.ts";
+import type { Values } from "../args.ts";
+import { type Command, type Context, loadFlags } from "../command.ts";
+import { formatBytes, formatCount, formatTable, formatTime } from "../format.ts";
+import { withModel } from "../loading.ts";
+
+const sampling = ["max-tokens", "temperature", "top-k", "top-p", "min-p", "repetition-penalty", "seed", "stop"];
+
+/** Answers a prompt about images, streaming. */
+export const describe: Command = {
+  name: "describe",
+  summary: "answer a prompt about one or more images",
+  positional: "IMAGE...",
+  flags: [
+    { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
+    { name: "max-tokens", type: "integer", value: "N", text: "the most tokens to generate" },
+    { name: "temperature", type: "number", value: "X", text: "0 (the default) takes the likeliest token" },
+    { name: "top-k", type: "integer", value: "N", text: "choose among the N likeliest tokens" },
+    { name: "top-p", type: "number", value: "X", text: "choose among the likeliest tokens with this probability" },
+    { name: "min-p", type: "number", value: "X", text: "choose among tokens this share as likely as the likeliest" },
+    { name: "repetition-penalty", type: "number", value: "X", text: "above 1, makes repeated tokens less likely" },
+    { name: "seed", type: "integer", value: "N", text: "the same seed gives the same text" },
+    { name: "stop", type: "strings", value: "TEXT", text: "end before this text; may be given more than once" },
+    ...loadFlags,
+  ],
+  run: (values, context) => withModel(values, context, (model) => answer(model, values, context)),
+};
+
+async function answer(
+  model: Parameters<Parameters<typeof withModel>[2]>[0],
+  values: Values,
+  context: Context,
+): Promise<Record<string, unknown>> {
+  const prompt = values.text("prompt") ?? "Describe the image in detail.";
+  const images = values.positionals;
+  const out = model.generate({
+    messages: [{ role: "user", content: [...images.map((source) => image(source)), prompt] }],
+    ...values.options(sampling),
+    signal: context.signal,
+  });
+  const quiet = values.has("json");
+  let text = "";
+  for await (const part of out) {
+    // The model begins its answers with a space.
+    const shown = text === "" ? part.text.trimStart() : part.text;
+    text += shown;
+    if (!quiet) context.out(shown);
+  }
+  const result = await out;
+  if (!quiet) {
+    context.out("\n");
+    context.err(`\n${summary(result)}`);
+  }
+  return { model: model.info.source, images, prompt, ...result };
+}
+
+function summary({ finish, usage, timings, memory }: GenerationResult): string {
+  const decoded = usage.completionTokens - 1;
+  const speed = timings.decode > 0 && decoded > 0 ? `${((decoded * 1000) / timings.decode).toFixed(1)} tokens/s` : "-";
+  return formatTable([
+    [
+      "tokens",
+      `${formatCount(usage.completionTokens)} (${finish}), prompt ${usage.promptTokens} (${usage.imageTokens} image)`,
+    ],
+    ["first token", formatTime(timings.firstToken)],
+    ["decoding", speed],
+    ["kv cache", `${formatBytes(memory.resident)}, peak ${formatBytes(memory.peak)}, full ${formatBytes(memory.full)}`],
+  ]);
+}

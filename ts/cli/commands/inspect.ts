@@ -1,0 +1,69 @@
+import { inspectModel } from "../../load.ts";
+import type { ModelInfo } from "../../native/contract.ts";
+import type { Command } from "../command.ts";
+import { formatBytes, formatCount, formatTable } from "../format.ts";
+
+/** Shows what a model is and what of it fits in memory. */
+export const inspect: Command = {
+  name: "inspect",
+  summary: "show what a model folder holds and what fits in memory",
+  positional: "MODEL",
+  flags: [{ name: "memory", type: "bytes", value: "SIZE", text: "also say what fits in this much memory, e.g. 8GiB" }],
+  async run(values, context) {
+    const { native } = await context.door();
+    const info = await inspectModel(native, values.positionals[0]);
+    const memory = values.number("memory");
+    const fits = memory === undefined ? undefined : whatFits(info, memory);
+    if (!values.has("json")) context.out(formatTable([...facts(info), ...(fits ? fitFacts(fits) : [])]));
+    return { ...info, ...(fits ? { fits } : {}) };
+  },
+};
+
+/** What a given memory holds beside the weights, with an uncompressed cache. */
+export interface Fits {
+  memory: number;
+  /** What the weights leave for the cache; 0 when they do not fit. */
+  cache: number;
+  /** Positions over all sequences. */
+  positions: number;
+  /** Sequences of the model's full length. */
+  sequences: number;
+}
+
+/** Works out what fits in so many bytes. */
+export function whatFits(
+  info: Pick<ModelInfo, "weightBytes" | "kvBytesPerToken" | "maxPositions">,
+  memory: number,
+): Fits {
+  const cache = Math.max(0, memory - info.weightBytes);
+  const positions = Math.floor(cache / info.kvBytesPerToken);
+  return { memory, cache, positions, sequences: Math.floor(positions / info.maxPositions) };
+}
+
+function facts(info: ModelInfo): [string, string][] {
+  const { image } = info;
+  return [
+    ["architecture", info.architecture],
+    ["parameters", formatCount(info.parameters)],
+    ["weights", `${info.weights}, ${formatBytes(info.weightBytes)}`],
+    [
+      "layers",
+      `${info.layers} of ${info.hiddenSize}, ${info.heads} heads x ${info.headDim}, ${info.kvHeads} for keys and values`,
+    ],
+    ["vocabulary", formatCount(info.vocabSize)],
+    ["positions", formatCount(info.maxPositions)],
+    ["images", image ? `${image.tokens} tokens each, ${image.size} px, patches of ${image.patch} px` : "none"],
+    [
+      "kv cache",
+      `${formatBytes(info.kvBytesPerToken)} per token, ${formatBytes(info.kvBytesPerToken * info.maxPositions)} in full`,
+    ],
+  ];
+}
+
+function fitFacts({ memory, cache, positions, sequences }: Fits): [string, string][] {
+  const left = cache === 0 ? "the weights alone do not fit" : `${formatBytes(cache)} for the cache`;
+  return [
+    [`in ${formatBytes(memory)}`, left],
+    ["", `${formatCount(positions)} positions, ${formatCount(sequences)} whole sequences`],
+  ];
+}

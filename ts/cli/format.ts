@@ -1,0 +1,38 @@
+const units = ["B", "KiB", "MiB", "GiB", "TiB"] as const;
+
+/** Bytes for people: `1.5 MiB`. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** Reads `8GiB`, `512 MB` or a number of bytes; undefined for anything else. KB, MB, ... are powers of 1000. */
+export function parseBytes(text: string): number | undefined {
+  const match = /^\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?(b)?\s*$/i.exec(text);
+  if (!match) return undefined;
+  const [, number = "", prefix, binary] = match;
+  const power = prefix === undefined ? 0 : "kmgt".indexOf(prefix.toLowerCase()) + 1;
+  return Math.floor(Number(number) * (binary === undefined ? 1000 : 1024) ** power);
+}
+
+/** Milliseconds for people: `850 ms`, `2.31 s`. */
+export function formatTime(milliseconds: number): string {
+  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(2)} s`;
+  return `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
+}
+
+/** A count with separators: `5 520 000` reads as 5,520,000. */
+export function formatCount(count: number): string {
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** Rows of a name and a value, the values in one column. */
+export function formatTable(rows: readonly (readonly [name: string, value: string])[]): string {
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join("");
+}

@@ -1,0 +1,33 @@
+import type { Progress } from "../load.ts";
+import type { Context } from "./command.ts";
+
+const width = 24;
+
+/** One line of a progress bar. */
+export function progressLine({ stage, done, total }: Progress): string {
+  const share = total > 0 ? Math.min(1, done / total) : 0;
+  const full = Math.round(share * width);
+  return `${stage} [${"#".repeat(full)}${".".repeat(width - full)}] ${Math.floor(share * 100)} %`;
+}
+
+/** Shows a load on a terminal and wipes the line at the end; does nothing elsewhere. */
+export class ProgressBar {
+  readonly #context: Context;
+  #shown = "";
+
+  constructor(context: Context) {
+    this.#context = context;
+  }
+
+  readonly update = (progress: Progress): void => {
+    const line = progressLine(progress);
+    if (!this.#context.interactive || line === this.#shown) return;
+    this.#context.err(`\r${line.padEnd(this.#shown.length)}`);
+    this.#shown = line;
+  };
+
+  clear(): void {
+    if (this.#shown !== "") this.#context.err(`\r${" ".repeat(this.#shown.length)}\r`);
+    this.#shown = "";
+  }
+}

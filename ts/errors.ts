@@ -1,0 +1,258 @@
+import type { WireError } from "./native/contract.ts";
+
+/**
+ * The base class of every error that this library throws. `code` is stable; `details` holds what a program may want.
+ *
+ * @example
+ * ```ts
+ * import { load, PrefixKvError } from "prefixkv";
+ *
+ * try {
+ *   await load("no/such/folder");
+ * } catch (error) {
+ *   if (error instanceof PrefixKvError) console.log(error.code, error.message);
+ * }
+ * ```
+ */
+export class PrefixKvError extends Error {
+  /** The stable, machine-readable name of the kind of error, e.g. `"context-overflow"`. */
+  readonly code: string;
+  /** The facts of this case, by name. */
+  readonly details: Record<string, unknown>;
+
+  constructor(code: string, message: string, details: Record<string, unknown> = {}, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+    this.details = details;
+  }
+}
+
+/**
+ * A model folder is missing (`model-not-found`) or one of its files cannot be used (`model-file`); `details.path` says which.
+ *
+ * @example
+ * ```ts
+ * import { load, ModelError } from "prefixkv";
+ *
+ * const error = await load("no/such/folder").catch((error: unknown) => error);
+ * console.log(error instanceof ModelError);
+ * ```
+ */
+export class ModelError extends PrefixKvError {}
+
+/**
+ * The architecture, or a feature that its configuration asks for, is not implemented; `details.known` lists what is.
+ *
+ * @example
+ * ```ts
+ * import { ModelError, UnsupportedModelError } from "prefixkv";
+ *
+ * console.log(UnsupportedModelError.prototype instanceof ModelError); // true: one `catch` serves both
+ * ```
+ */
+export class UnsupportedModelError extends ModelError {}
+
+/**
+ * An image cannot be read, fetched or decoded, or goes past a limit.
+ *
+ * @example
+ * ```ts
+ * import { image, MediaError } from "prefixkv";
+ *
+ * const error = await image("no-such-file.png").bytes().catch((error: unknown) => error);
+ * console.log(error instanceof MediaError);
+ * ```
+ */
+export class MediaError extends PrefixKvError {}
+
+/**
+ * An option is unknown, of the wrong type or out of range; `details.suggestion` is the nearest known name, or null.
+ *
+ * @example
+ * ```ts
+ * import { load, OptionError } from "prefixkv";
+ *
+ * const error = await load(undefined, { weights: "q9" as "q8_0" }).catch((error: unknown) => error);
+ * console.log(error instanceof OptionError);
+ * ```
+ */
+export class OptionError extends PrefixKvError {}
+
+/**
+ * The prompt cannot be built: a malformed message, or images and placeholders that do not match.
+ *
+ * @example
+ * ```ts
+ * import { load, PromptError } from "prefixkv";
+ *
+ * const model = await load();
+ * const error = await model.generate({ prompt: "<image>\nWhat is it?" }).catch((error: unknown) => error);
+ * console.log(error instanceof PromptError);
+ * await model.dispose();
+ * ```
+ */
+export class PromptError extends PrefixKvError {}
+
+/**
+ * The prompt and the asked tokens do not fit the model's positions. Raised before any work.
+ *
+ * @example
+ * ```ts
+ * import { ContextOverflowError, load } from "prefixkv";
+ *
+ * const model = await load();
+ * const error = await model.generate({ prompt: "Hello", maxTokens: 100_000 }).catch((error: unknown) => error);
+ * if (error instanceof ContextOverflowError) console.log(error.needed > error.available, error.imageTokens);
+ * await model.dispose();
+ * ```
+ */
+export class ContextOverflowError extends PrefixKvError {
+  /** Positions that the request needs. */
+  get needed(): number {
+    return Number(this.details.needed);
+  }
+
+  /** Positions that the model has. */
+  get available(): number {
+    return Number(this.details.available);
+  }
+
+  /** How many of the needed positions are image tokens. */
+  get imageTokens(): number {
+    return Number(this.details.imageTokens);
+  }
+}
+
+/**
+ * The cache's cap, or the machine's memory, would be exceeded. Raised before allocating; `details` has `needed` and
+ * `available` in bytes.
+ *
+ * @example
+ * ```ts
+ * import { OutOfMemoryError } from "prefixkv";
+ *
+ * const advice = (error: unknown) => (error instanceof OutOfMemoryError ? "use fewer images" : "look further");
+ * console.log(advice(new OutOfMemoryError("out-of-memory", "out of memory", { needed: 2, available: 1 })));
+ * ```
+ */
+export class OutOfMemoryError extends PrefixKvError {}
+
+/**
+ * The asked device does not exist in this build or on this machine.
+ *
+ * @example
+ * ```ts
+ * import { DeviceError, load } from "prefixkv";
+ *
+ * const model = await load(undefined, { device: "cuda" }).catch((error: unknown) => {
+ *   if (error instanceof DeviceError) return load();
+ *   throw error;
+ * });
+ * await model.dispose();
+ * ```
+ */
+export class DeviceError extends PrefixKvError {}
+
+/**
+ * The caller's signal stopped the work. `name` is `"AbortError"`, as everywhere on the web; `partial` is the text so far and
+ * `cause` the signal's reason.
+ *
+ * @example
+ * ```ts
+ * import { AbortError, load } from "prefixkv";
+ *
+ * const model = await load();
+ * const error = await model.generate({ prompt: "Hello", signal: AbortSignal.abort() }).catch((error: unknown) => error);
+ * if (error instanceof AbortError) console.log(error.name, error.partial);
+ * await model.dispose();
+ * ```
+ */
+export class AbortError extends PrefixKvError {
+  /** The text that had been generated when the work stopped. */
+  get partial(): string {
+    return String(this.details.partial ?? "");
+  }
+}
+
+/**
+ * The model was disposed before or during the request.
+ *
+ * @example
+ * ```ts
+ * import { DisposedError, load } from "prefixkv";
+ *
+ * const model = await load();
+ * await model.dispose();
+ * const error = await model.tokenize("Hello").catch((error: unknown) => error);
+ * console.log(error instanceof DisposedError);
+ * ```
+ */
+export class DisposedError extends PrefixKvError {}
+
+/**
+ * The native addon is missing or does not load (`native-missing`, the message names the cure), or the engine has a defect
+ * (`internal`).
+ *
+ * @example
+ * ```ts
+ * import { about, NativeError } from "prefixkv";
+ *
+ * const facts = await about().catch((error: unknown) => {
+ *   if (error instanceof NativeError) console.log(error.message);
+ *   throw error;
+ * });
+ * console.log(facts.version);
+ * ```
+ */
+export class NativeError extends PrefixKvError {}
+
+/** The class of every code that the engine can raise; {@link errorFromWire} builds from it. */
+export const errorClasses: Readonly<Record<string, typeof PrefixKvError>> = {
+  "model-not-found": ModelError,
+  "model-file": ModelError,
+  "unsupported-model": UnsupportedModelError,
+  image: MediaError,
+  option: OptionError,
+  prompt: PromptError,
+  "context-overflow": ContextOverflowError,
+  "out-of-memory": OutOfMemoryError,
+  device: DeviceError,
+  aborted: AbortError,
+  disposed: DisposedError,
+  internal: NativeError,
+};
+
+/** The typed error of what came through a door. */
+export function errorFromWire(error: WireError, extra: Record<string, unknown> = {}): PrefixKvError {
+  const Class = errorClasses[error.code] ?? PrefixKvError;
+  return new Class(error.code, error.message, { ...error.details, ...extra });
+}
+
+/** The typed error of what a door threw: an Error whose message is the JSON of a WireError, or a defect. */
+export function errorFromThrown(thrown: unknown): PrefixKvError {
+  if (thrown instanceof PrefixKvError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  try {
+    const wire: unknown = JSON.parse(message);
+    if (isWireError(wire)) return errorFromWire(wire);
+  } catch {
+    // Not a wire error: reported as a defect below.
+  }
+  return new NativeError("internal", `the native code failed: ${message}`, {}, { cause: thrown });
+}
+
+function isWireError(value: unknown): value is WireError {
+  return typeof value === "object" && value !== null && "code" in value && "message" in value;
+}
+
+/** The error of a signal that has fired. */
+export function abortError(signal: AbortSignal | undefined, partial = ""): AbortError {
+  const error = new AbortError("aborted", "the request was aborted", { partial }, { cause: signal?.reason });
+  return error;
+}
+
+/** The error of a use after disposal. */
+export function disposedError(): DisposedError {
+  return new DisposedError("disposed", "the model is disposed; load it again");
+}

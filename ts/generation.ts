@@ -1,0 +1,197 @@
+import { abortError, errorFromThrown, errorFromWire, NativeError, PrefixKvError } from "./errors.ts";
+import type { Memory, NativeTicket, Timings, Usage, WireEvent } from "./native/contract.ts";
+import { nextEvents } from "./native/ticket.ts";
+
+/**
+ * One step of a generation. Most parts have one token; `text` is empty while a character is still incomplete.
+ *
+ * @example
+ * ```ts
+ * import { load, type Part } from "prefixkv";
+ *
+ * const model = await load();
+ * const parts: Part[] = await Array.fromAsync(model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 4 }));
+ * console.log(parts.map((part) => part.token));
+ * await model.dispose();
+ * ```
+ */
+export interface Part {
+  text: string;
+  token: number;
+}
+
+/**
+ * What a generation came to.
+ *
+ * @example
+ * ```ts
+ * import { type GenerationResult, load } from "prefixkv";
+ *
+ * const model = await load();
+ * const result: GenerationResult = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 4 });
+ * console.log(result.finish, result.usage.completionTokens, result.memory.peak);
+ * await model.dispose();
+ * ```
+ */
+export interface GenerationResult {
+  text: string;
+  tokens: number[];
+  /** Why it ended: the model's end token, a stop string, `maxTokens`, or an abandoned iteration. */
+  finish: "eos" | "stop" | "length" | "aborted";
+  usage: Usage;
+  /** Milliseconds. */
+  timings: Timings;
+  /** Bytes of the key-value cache. */
+  memory: Memory;
+}
+
+/**
+ * A running generation: iterate it for the parts as they come, await it for the result, or both. It can be iterated once;
+ * leaving the loop early cancels the rest, and awaiting it then gives what there is, with finish `"aborted"`. When its signal
+ * fires, both end with an AbortError.
+ *
+ * It is a promise: an `async` function that returns it returns its result instead.
+ *
+ * @example
+ * ```ts
+ * import { image, load } from "prefixkv";
+ *
+ * const model = await load();
+ * const out = model.generate({ messages: [{ role: "user", content: [image("scene.png"), "Describe the image in detail."] }] });
+ * for await (const part of out) process.stdout.write(part.text);
+ * const { usage, timings } = await out;
+ * console.log(usage.completionTokens, timings.firstToken);
+ * await model.dispose();
+ * ```
+ */
+export class Generation implements AsyncIterable<Part>, Promise<GenerationResult> {
+  readonly [Symbol.toStringTag]: string = "Generation";
+  readonly #result = Promise.withResolvers<GenerationResult>();
+  readonly #settled: Promise<void>;
+  readonly #ticket: Promise<NativeTicket>;
+  readonly #signal: AbortSignal | undefined;
+  #parts: Part[] = [];
+  #text = "";
+  #reading: Promise<void> | undefined;
+  #failure: unknown;
+  #state: "running" | "done" | "failed" = "running";
+  #ended = false;
+  #iterated = false;
+
+  /** @internal Made by `model.generate`. */
+  constructor(ticket: Promise<NativeTicket>, signal?: AbortSignal) {
+    this.#ticket = ticket;
+    this.#signal = signal;
+    this.#settled = this.#result.promise.then(
+      () => {},
+      () => {},
+    );
+    // Whoever awaits or iterates sees the failure; a generation that nobody looks at must not end the process.
+    ticket.catch((error: unknown) => this.#end(error));
+    if (signal?.aborted) this.#abort();
+    else signal?.addEventListener("abort", this.#abort, { once: true });
+  }
+
+  [Symbol.asyncIterator](): AsyncGenerator<Part, void, undefined> {
+    if (this.#iterated)
+      throw new PrefixKvError("consumed", "a generation can be iterated once; keep its parts instead");
+    this.#iterated = true;
+    return this.#iterate();
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: a generation is awaitable by design
+  then<A = GenerationResult, B = never>(
+    onResult?: ((result: GenerationResult) => A | PromiseLike<A>) | null,
+    onError?: ((error: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    void this.#drain();
+    return this.#result.promise.then(onResult, onError);
+  }
+
+  catch<B = never>(onError?: ((error: unknown) => B | PromiseLike<B>) | null): Promise<GenerationResult | B> {
+    return this.then(undefined, onError);
+  }
+
+  finally(onEnd?: (() => void) | null): Promise<GenerationResult> {
+    return this.then().finally(onEnd);
+  }
+
+  async *#iterate(): AsyncGenerator<Part, void, undefined> {
+    try {
+      for (;;) {
+        for (let part = this.#parts.shift(); part !== undefined; part = this.#parts.shift()) yield part;
+        if (this.#state === "failed") throw this.#failure;
+        if (this.#state === "done") return;
+        await Promise.race([this.#pump(), this.#settled]);
+      }
+    } finally {
+      if (this.#state === "running") this.#cancel();
+    }
+  }
+
+  /** Reads on without a consumer until the ticket has ended. */
+  async #drain(): Promise<void> {
+    while (!this.#ended) await this.#pump();
+  }
+
+  /** Takes the next events in; the iterator and {@link #drain} share one call. */
+  #pump(): Promise<void> {
+    this.#reading ??= this.#read().finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  async #read(): Promise<void> {
+    try {
+      const events = await nextEvents(await this.#ticket);
+      if (events === null)
+        this.#end(new NativeError("internal", "the engine ended without a result; please report it"));
+      else for (const event of events) this.#take(event);
+    } catch (error) {
+      this.#end(error);
+    }
+  }
+
+  #take(event: WireEvent): void {
+    if (this.#state !== "running") return;
+    if (event.type === "token") {
+      this.#text += event.text;
+      this.#parts.push({ text: event.text, token: event.id });
+    } else if (event.type === "done") {
+      const { type: _, ...result } = event;
+      this.#state = "done";
+      this.#signal?.removeEventListener("abort", this.#abort);
+      this.#result.resolve(result);
+    } else if (event.type === "error") {
+      this.#fail(errorFromWire(event.error, event.error.code === "aborted" ? { partial: this.#text } : {}));
+    }
+  }
+
+  #end(error: unknown): void {
+    this.#ended = true;
+    this.#fail(errorFromThrown(error));
+  }
+
+  #fail(error: PrefixKvError): void {
+    if (this.#state !== "running") return;
+    this.#state = "failed";
+    this.#failure = error;
+    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#result.reject(error);
+  }
+
+  readonly #abort = (): void => {
+    this.#parts = [];
+    this.#fail(abortError(this.#signal, this.#text));
+    this.#cancel();
+  };
+
+  #cancel(): void {
+    void this.#drain();
+    this.#ticket.then(
+      (ticket) => ticket.cancel(),
+      () => {},
+    );
+  }
+}

@@ -1,0 +1,21 @@
+/** Vision-language models on Bun, Deno and Node: load a model, show it images, stream its answers. */
+export {
+  AbortError,
+  ContextOverflowError,
+  DeviceError,
+  DisposedError,
+  MediaError,
+  ModelError,
+  NativeError,
+  OptionError,
+  OutOfMemoryError,
+  PrefixKvError,
+  PromptError,
+  UnsupportedModelError,
+} from "./errors.ts";
+export { Generation, type GenerationResult, type Part } from "./generation.ts";
+export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts";
+export { type ImageInput, type ImageSource, image } from "./media.ts";
+export type { Message, MessageContent, PromptInput } from "./messages.ts";
+export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
+export type { About, Memory, ModelInfo, Timings, Usage } from "./native/contract.ts";

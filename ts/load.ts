@@ -1,0 +1,139 @@
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { abortError, errorFromThrown } from "./errors.ts";
+import { Model } from "./model.ts";
+import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
+import { pickDoor } from "./native/pick.ts";
+import { lastEvent } from "./native/ticket.ts";
+
+/**
+ * How far a load has come: `done` of `total` in the unit of the stage (bytes of weights, for most).
+ *
+ * @example
+ * ```ts
+ * import { load, type Progress } from "prefixkv";
+ *
+ * const onProgress = ({ stage, done, total }: Progress) => console.log(stage, done / total);
+ * const model = await load(undefined, { onProgress });
+ * await model.dispose();
+ * ```
+ */
+export interface Progress {
+  stage: string;
+  done: number;
+  total: number;
+}
+
+/**
+ * How to load a model.
+ *
+ * @example
+ * ```ts
+ * import { load, type LoadOptions } from "prefixkv";
+ *
+ * const options: LoadOptions = { weights: "q8_0", device: "cpu" };
+ * const model = await load(undefined, options);
+ * console.log(model.info.weightFormats);
+ * await model.dispose();
+ * ```
+ */
+export interface LoadOptions {
+  /** Where to compute; `auto` takes the best there is. */
+  device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
+  /** The format in which the weights of the linear layers are held. */
+  weights?: "f32" | "f16" | "q8_0" | "q4_k";
+  /** Threads of the whole process; only its first load can set them. */
+  threads?: number;
+  /** Stops the load; see AbortError. */
+  signal?: AbortSignal;
+  /** Called as the load proceeds. */
+  onProgress?: (progress: Progress) => void;
+}
+
+/**
+ * Loads a model: a folder in the Hugging Face layout, or without a source the small model that comes with the package.
+ *
+ * @example
+ * ```ts
+ * import { load } from "prefixkv";
+ *
+ * await using model = await load();
+ * console.log(model.info.architecture, model.info.kvBytesPerToken);
+ * ```
+ */
+export async function load(source?: string | URL, options: LoadOptions = {}): Promise<Model> {
+  if (options.signal?.aborted) throw abortError(options.signal);
+  return openModel((await pickDoor()).native, source, options);
+}
+
+/** {@link load} through a given door. */
+export async function openModel(native: Native, source?: string | URL, options: LoadOptions = {}): Promise<Model> {
+  const { signal, onProgress, ...rest } = options;
+  if (signal?.aborted) throw abortError(signal);
+  const request: LoadRequest = { source: folder(source), ...rest };
+  const engine = wire(() => native.open(JSON.stringify(request)));
+  try {
+    const onEvent = (event: { type: string }): void => {
+      if (event.type !== "progress") return;
+      const { stage, done, total } = event as Progress & { type: string };
+      onProgress?.({ stage, done, total });
+    };
+    const { info } = await lastEvent(engine.loading(), "loaded", { signal, onEvent });
+    return new Model(engine, info);
+  } catch (error) {
+    await lastEvent(engine.close(), "closed").catch(() => {});
+    throw error;
+  }
+}
+
+/**
+ * Reads what a model folder holds, without its weights.
+ *
+ * @example
+ * ```ts
+ * import { inspect } from "prefixkv";
+ *
+ * const info = await inspect();
+ * console.log(info.architecture, info.parameters, info.kvBytesPerToken);
+ * ```
+ */
+export async function inspect(source?: string | URL): Promise<ModelInfo> {
+  return inspectModel((await pickDoor()).native, source);
+}
+
+/** {@link inspect} through a given door. */
+export async function inspectModel(native: Native, source?: string | URL): Promise<ModelInfo> {
+  const ticket = wire(() => native.inspect(JSON.stringify({ source: folder(source) })));
+  return (await lastEvent(ticket, "inspected")).info;
+}
+
+/**
+ * What the native code of this installation can do: its version, architectures, devices, processor features and threads.
+ *
+ * @example
+ * ```ts
+ * import { about } from "prefixkv";
+ *
+ * const { version, devices, threads } = await about();
+ * console.log(version, devices, threads);
+ * ```
+ */
+export async function about(): Promise<About> {
+  const { native } = await pickDoor();
+  return JSON.parse(wire(() => native.about())) as About;
+}
+
+/** The absolute path of a model folder; the embedded model lies in the package, beside this code's folder. */
+function folder(source: string | URL | undefined): string {
+  if (source === undefined) return fileURLToPath(new URL("../models/tiny-llava", import.meta.url));
+  if (source instanceof URL || source.startsWith("file:")) return fileURLToPath(source);
+  return resolve(source);
+}
+
+function wire<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw errorFromThrown(error);
+  }
+}

@@ -1,0 +1,34 @@
+import { NativeError } from "../errors.ts";
+import type { Native } from "./contract.ts";
+
+/** A door that has been opened, and the file it came from. */
+export interface OpenDoor {
+  native: Native;
+  file: string;
+}
+
+/** Loads the Node-API addon; throws a NativeError with the cure when there is none. */
+export async function openNapi(): Promise<OpenDoor> {
+  const { default: binding } = await import("./binding.cjs");
+  const { native, file, attempts } = binding;
+  if (native !== null && file !== null) return { native, file };
+  throw missingAddon(`${process.platform}-${process.arch}`, attempts);
+}
+
+/** The error for a platform without a loadable addon. */
+export function missingAddon(platform: string, attempts: readonly { file: string; reason: string }[]): NativeError {
+  if (attempts.length === 0) {
+    return new NativeError(
+      "native-missing",
+      `there is no native addon for ${platform}; build it in a checkout with \`npm run build:native\``,
+      { platform, attempts },
+    );
+  }
+  const tried = attempts.map(({ file, reason }) => `\n  ${file}: ${reason.split("\n")[0]}`).join("");
+  return new NativeError(
+    "native-missing",
+    `the native addon for ${platform} could not be loaded. In a checkout run \`npm run build:native\` (Deno needs ` +
+      `--allow-ffi and --allow-read). Tried:${tried}`,
+    { platform, attempts },
+  );
+}
