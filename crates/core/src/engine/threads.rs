@@ -1,7 +1,7 @@
 //! The size of the process's thread pools.
 //!
-//! It is one number for the whole process, because rayon's global pool and candle's pool for quantised products cannot change
-//! their size once they run. The first load sets it.
+//! It is one number for the whole process, because rayon's global pool cannot change its size once it runs. The first load sets
+//! it.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -39,8 +39,7 @@ pub(crate) fn configure(wanted: Option<usize>) -> Result<usize> {
     }
 }
 
-/// Candle's own default is the number of physical cores even where a container may use fewer of them; its pool for quantised
-/// products spins, so threads beyond what the process may use are worse than useless.
+/// The physical cores, or fewer where a container may use fewer of them: hyper-threads share the units that products keep busy.
 fn default() -> usize {
     let candle = candle_core::utils::get_num_threads();
     match variable("RAYON_NUM_THREADS") {
@@ -57,10 +56,7 @@ fn start(wanted: Option<usize>) -> usize {
         .start_handler(|_| quiet_thread());
     // Where the process has a pool already, its size is what is in force.
     let threads = if pool.build_global().is_ok() { asked } else { rayon::current_num_threads() };
-    let overridden = wanted.is_some() && variable("CANDLE_NUM_THREADS").is_some_and(|other| other != threads);
-    if overridden || candle_core::utils::get_num_threads() != threads {
-        prefixkv_kernels::threads::set_candle_threads(threads);
-    }
+    prefixkv_kernels::threads::set_candle_threads(threads);
     threads
 }
 

@@ -2,13 +2,10 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
 
 /// A device by its name: `cpu`, `cuda`, `cuda:1`, `auto`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     #[default]
     Cpu,
@@ -41,29 +38,19 @@ impl std::fmt::Display for Device {
 }
 
 impl FromStr for Device {
-    type Err = String;
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
         match name {
             "cpu" => Ok(Device::Cpu),
             "auto" => Ok(Device::Auto),
             "cuda" => Ok(Device::Cuda(0)),
             _ => match name.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(index)) => Ok(Device::Cuda(index)),
-                _ => Err(format!("device must be `cpu`, `cuda`, `cuda:N` or `auto`, found `{name}`")),
+                _ => Err(Error::Option {
+                    reason: format!("`device` must be `cpu`, `cuda`, `cuda:N` or `auto`, found `{name}`"),
+                    suggestion: None,
+                }),
             },
         }
-    }
-}
-
-impl TryFrom<String> for Device {
-    type Error = String;
-    fn try_from(name: String) -> std::result::Result<Self, String> {
-        name.parse()
-    }
-}
-
-impl From<Device> for String {
-    fn from(device: Device) -> Self {
-        device.to_string()
     }
 }
