@@ -36,9 +36,7 @@ impl Fields {
         if value.is_null() {
             return Err(refuse(format!("`{name}` of {} is null; leave it out to get its default", self.place)));
         }
-        serde_json::from_value(value)
-            .map(Some)
-            .map_err(|error| refuse(format!("`{name}` of {}: {error}", self.place)))
+        serde_json::from_value(value).map(Some).map_err(|error| refuse(format!("`{name}` of {}: {error}", self.place)))
     }
 
     /// The value of a field that must be there.

@@ -29,8 +29,8 @@ use crate::model::{Model, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
 pub use request::{
-    GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_TOKENS, ModelRequest, Request, ScoreRequest, Source, SourceText,
-    TextRequest,
+    GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_TOKENS, ModelRequest, Request, ScoreRequest, Source,
+    SourceText, TextRequest,
 };
 pub use runner::{Codec, Loader, OnProgress, Runner};
 pub use ticket::{CAPACITY, Events, Ticket, stream};

@@ -240,7 +240,9 @@ fn check_messages(messages: &Value, images: usize) -> Result<Vec<usize>> {
             }
             other => {
                 let found = describe(&other);
-                return Err(refuse(format!("`content` of {place} must be a string or an array of parts, found {found}")));
+                return Err(refuse(format!(
+                    "`content` of {place} must be a string or an array of parts, found {found}"
+                )));
             }
         }
     }
@@ -301,7 +303,9 @@ mod tests {
             "maxTokens": 7, "temperature": 0.5, "topK": 3, "topP": 0.9, "minP": 0.1, "repetitionPenalty": 1.1, "seed": 1,
             "stop": ["\n"], "ignoreEos": true,
         });
-        let Ok(Request::Model(ModelRequest::Generate(read))) = Request::parse(&request.to_string(), 2) else { panic!() };
+        let Ok(Request::Model(ModelRequest::Generate(read))) = Request::parse(&request.to_string(), 2) else {
+            panic!()
+        };
         assert_eq!(read.source.order, [1, 0, 1]);
         assert_eq!(read.max_tokens, Some(7));
         assert!(read.ignore_eos);
@@ -322,7 +326,10 @@ mod tests {
         assert_eq!(unknown(json!({ "op": "score", "prompt": "a", "anwser": "b" })).unwrap(), "answer");
         let part = json!([{ "role": "user", "content": [{ "type": "txt", "text": "a" }] }]);
         assert_eq!(unknown(json!({ "op": "generate", "messages": part })).unwrap(), "text");
-        assert_eq!(unknown(json!({ "op": "generate", "messages": [{ "rol": "user", "content": "" }] })).unwrap(), "role");
+        assert_eq!(
+            unknown(json!({ "op": "generate", "messages": [{ "rol": "user", "content": "" }] })).unwrap(),
+            "role"
+        );
     }
 
     #[test]

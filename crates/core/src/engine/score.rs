@@ -74,7 +74,9 @@ fn split(model: &Model, request: &ScoreRequest) -> Result<(Vec<u32>, Vec<u32>)> 
     };
     if !whole.starts_with(&prompt) {
         return Err(Error::Prompt {
-            reason: "the chat template writes the prompt differently once an answer follows; use a raw `prompt` to score".into(),
+            reason:
+                "the chat template writes the prompt differently once an answer follows; use a raw `prompt` to score"
+                    .into(),
         });
     }
     let prompt = model.tokenizer().encode_prompt(&prompt)?;
