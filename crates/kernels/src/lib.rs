@@ -1,0 +1,15 @@
+//! The hot loops of prefixkv, and the only place with SIMD and `unsafe`: attention over cache lanes, rotary embedding with
+//! append, activations, and memory mapping. Works on slices with shapes and strides; knows nothing of tensors or models.
+//!
+//! Every kernel has a slow readable twin in [`reference`](mod@reference), which is the truth the tests compare with.
+
+pub mod activation;
+pub mod attention;
+pub mod element;
+pub mod linear;
+pub mod mmap;
+pub mod reference;
+pub mod rotary;
+mod shared;
+pub mod simd;
+pub mod threads;

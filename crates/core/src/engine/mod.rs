@@ -1,0 +1,188 @@
+//! One thread per model, a queue in, events out.
+//!
+//! [`Engine::open`] starts a thread that loads a model and then runs requests one after the other. Each request is answered
+//! through a [`Ticket`]. The engine takes JSON and bytes and knows nothing of the doors that lead to it; what it runs is behind
+//! [`Runner`].
+
+mod event;
+mod fields;
+mod generate;
+mod panic;
+mod prompt;
+mod request;
+mod runner;
+mod score;
+mod serve;
+mod state;
+mod texts;
+mod threads;
+mod ticket;
+mod worker;
+
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::model::{Model, architectures};
+
+pub use event::{Event, Finish, Timings, Usage};
+pub use request::{
+    GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_TOKENS, ModelRequest, Request, ScoreRequest, Source, SourceText,
+    TextRequest,
+};
+pub use runner::{Codec, Loader, OnProgress, Runner};
+pub use ticket::{CAPACITY, Events, Ticket, stream};
+
+use state::{Job, Phase, Shared};
+use ticket::Stop;
+
+/// A model on its own thread. Dropping it closes it, without waiting.
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Starts to load the model of a `LoadRequest` and returns at once; [`Engine::loading`] tells how it goes.
+    pub fn open(json: &str) -> Result<Engine> {
+        let LoadRequest { options, threads } = LoadRequest::parse(json)?;
+        threads::configure(threads)?;
+        Engine::start(Box::new(move |progress| serve::load(&options, progress)))
+    }
+
+    /// Starts an engine over anything that is a [`Runner`].
+    pub fn start(loader: Loader) -> Result<Engine> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = shared.clone();
+        spawn("prefixkv-engine", move || worker::run(&of_thread, loader))?;
+        Ok(Engine { shared })
+    }
+
+    /// The progress of the load: `progress` events, then `loaded` or `error`. Each call gives a stream of its own; cancelling
+    /// any of them stops the load.
+    pub fn loading(&self) -> Ticket {
+        let (events, ticket) = stream();
+        let events = Arc::new(events);
+        let mut state = self.shared.lock();
+        let outcome = match &state.phase {
+            Phase::Loading => {
+                state.watchers.push(events);
+                return ticket;
+            }
+            Phase::Ready { info, .. } => Event::Loaded { info: info.clone() },
+            Phase::Failed(error) => Event::Error { error: error.clone() },
+            Phase::Closed => Event::from(&Error::Disposed),
+        };
+        drop(state);
+        events.finish(outcome);
+        ticket
+    }
+
+    /// Queues an `EngineRequest`. An error means that the request itself is refused; all else comes through the ticket.
+    pub fn submit(&self, json: &str, images: Vec<Vec<u8>>) -> Result<Ticket> {
+        let request = Request::parse(json, images.len())?;
+        let (events, ticket) = ticket::queued();
+        let mut state = self.shared.lock();
+        let refusal = match &state.phase {
+            _ if state.closing => Some(Event::from(&Error::Disposed)),
+            Phase::Failed(error) => Some(Event::Error { error: error.clone() }),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            drop(state);
+            events.finish(refusal);
+            return Ok(ticket);
+        }
+        // Work that was cancelled in the queue holds on to its images.
+        state.queue.retain(|job| !job.events.is_dead());
+        match request {
+            Request::Model(request) => {
+                state.queue.push_back(Job { request, images, events });
+                drop(state);
+                self.shared.changed.notify_all();
+            }
+            Request::Text(request) => {
+                state.texts.push_back(Job { request, images, events });
+                texts::serve(&self.shared, state);
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Stops intake, ends running and queued work with [`Error::Disposed`] and frees the model; then the ticket says `closed`.
+    /// Every call gives a ticket of its own.
+    pub fn close(&self) -> Ticket {
+        let (events, ticket) = stream();
+        self.begin_close(Some(events));
+        ticket
+    }
+
+    /// Reads a model folder's configuration, named by `{ "source": DIR }`, on a thread of its own; ends with `inspected`.
+    pub fn inspect(json: &str) -> Result<Ticket> {
+        let source = request::parse_inspect(json)?;
+        let (events, ticket) = stream();
+        spawn("prefixkv-inspect", move || {
+            panic::quiet_thread();
+            let inspected = panic::catch(|| serve::to_json(&Model::inspect(&source)?));
+            match inspected.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
+                Ok(info) => events.finish(Event::Inspected { info }),
+                Err(error) => events.fail(&error),
+            }
+        })?;
+        Ok(ticket)
+    }
+
+    fn begin_close(&self, closer: Option<Events>) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        let queue = std::mem::take(&mut state.queue);
+        let texts = std::mem::take(&mut state.texts);
+        let running = state.running.take();
+        let closed = match closer {
+            Some(closer) if !state.finished => {
+                state.closers.push(closer);
+                None
+            }
+            other => other,
+        };
+        drop(state);
+        self.shared.changed.notify_all();
+        if let Some(running) = running {
+            running.stop(Stop::Disposed);
+        }
+        let waiting = queue.iter().map(|job| &job.events).chain(texts.iter().map(|job| &job.events));
+        waiting.for_each(|events| events.fail(&Error::Disposed));
+        if let Some(closed) = closed {
+            closed.finish(Event::Closed);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.begin_close(None);
+    }
+}
+
+/// The `About` of this build and machine.
+pub fn about() -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "errorCodes": Error::CODES,
+        "architectures": architectures(),
+        "devices": ["cpu"],
+        "cpu": prefixkv_kernels::simd::features(),
+        "threads": threads::count(),
+    })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    match thread::Builder::new().name(name.into()).spawn(body) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Internal(format!("cannot start a thread: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

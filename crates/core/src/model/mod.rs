@@ -1,0 +1,265 @@
+//! Models: one folder per family. A family knows its configuration and its weights; it never owns a cache.
+//!
+//! Adding one: a folder with a [`Family`] and a line in [`FAMILIES`].
+
+mod clip;
+mod config;
+mod device;
+mod info;
+mod llama;
+mod llava;
+mod network;
+mod prompt;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+pub use crate::nn::WeightFormat;
+pub use config::ConfigFile;
+pub use device::Device;
+pub use info::{ImageInfo, ModelInfo};
+pub use network::{Check, Family, Network};
+pub use prompt::Prompt;
+
+use crate::cache::{Modality, Pool, Sequence};
+use crate::error::{Error, Result};
+use crate::media::{ImageProcessor, Pixels};
+use crate::nn::Loader;
+use crate::text::{ChatTemplate, Tokenizer};
+use crate::weights::{Checkpoint, memory};
+
+/// Every family that loads.
+const FAMILIES: &[&Family] = &[&llava::FAMILY, &llama::FAMILY];
+
+/// The `architectures` entries that load.
+pub fn architectures() -> Vec<&'static str> {
+    FAMILIES.iter().flat_map(|family| family.architectures).copied().collect()
+}
+
+fn family(config: &ConfigFile) -> Result<&'static Family> {
+    let architecture = config.architecture()?;
+    FAMILIES.iter().find(|family| family.architectures.contains(&architecture)).copied().ok_or_else(|| {
+        Error::UnsupportedModel {
+            reason: format!("architecture `{architecture}` is not known; known are {}", architectures().join(", ")),
+            known: architectures(),
+        }
+    })
+}
+
+/// What to load, and how.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// A folder in the Hugging Face layout.
+    pub source: PathBuf,
+    pub device: Device,
+    pub weights: WeightFormat,
+}
+
+/// How far loading is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    pub stage: &'static str,
+    /// Bytes in memory.
+    pub done: u64,
+    /// Bytes that will be in memory.
+    pub total: u64,
+}
+
+/// A model ready to run: network, tokenizer, template and image processor.
+pub struct Model {
+    info: ModelInfo,
+    network: Box<dyn Network>,
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    image_processor: Option<ImageProcessor>,
+    eos_tokens: Vec<u32>,
+    pool: Pool,
+}
+
+impl Model {
+    /// Loads the folder `options.source`. An error from `progress` stops the load and is returned.
+    pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Model> {
+        options.device.require()?;
+        let dir = &options.source;
+        let config = ConfigFile::read(dir)?;
+        let family = family(&config)?;
+        let tokenizer = Arc::new(Tokenizer::from_folder(dir)?);
+        let template = ChatTemplate::from_folder(dir, &tokenizer)?;
+        let checkpoint = Arc::new(Checkpoint::open(dir)?);
+        let total = options.weights.bytes(checkpoint.parameters());
+        memory::require(total, options.weights)?;
+        progress(Progress { stage: "weights", done: 0, total })?;
+        let loader = Loader::new(&checkpoint, options.weights);
+        let network = (family.load)(&config, &loader, &checkpoint, &mut |done| {
+            progress(Progress { stage: "weights", done: done.min(total), total })
+        })?;
+        let image_processor = match network.image() {
+            Some(image) => Some(ImageProcessor::from_folder(dir, image.size)?),
+            None => None,
+        };
+        if let (Some(processor), Some(image)) = (&image_processor, network.image())
+            && processor.output_size() != (image.size, image.size)
+        {
+            let (height, width) = processor.output_size();
+            return Err(Error::ModelFile {
+                path: dir.join("preprocessor_config.json"),
+                reason: format!("makes images of {width} x {height}, but the vision tower takes {0} x {0}", image.size),
+            });
+        }
+        progress(Progress { stage: "weights", done: total, total })?;
+        let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
+        let tally = loader.tally();
+        let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally)?;
+        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool: Pool::unlimited() })
+    }
+
+    /// What a folder holds, from its configuration and weight headers; no weights are read.
+    pub fn inspect(dir: &Path) -> Result<ModelInfo> {
+        let config = ConfigFile::read(dir)?;
+        let family = family(&config)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let shape = (family.inspect)(&config)?;
+        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), WeightFormat::F32, Default::default())
+    }
+
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// None for a text-only model.
+    pub fn image_processor(&self) -> Option<&ImageProcessor> {
+        self.image_processor.as_ref()
+    }
+
+    /// Tokens that end an answer.
+    pub fn eos_tokens(&self) -> &[u32] {
+        &self.eos_tokens
+    }
+
+    /// Positions the model was made for.
+    pub fn max_positions(&self) -> usize {
+        self.info.max_positions
+    }
+
+    /// The pool that all sequences of this model draw on.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Replaces each image placeholder by as many positions as the image takes. Errors when placeholders and images differ
+    /// in number.
+    pub fn expand(&self, tokens: &[u32], images: usize) -> Result<Prompt> {
+        prompt::expand(tokens, images, self.network.image(), self.network.shape().vocab_size)
+    }
+
+    /// The features of each image in the language model's space, `[image tokens, hidden]`. The vision tower is loaded by the
+    /// first call.
+    pub fn encode_images(&mut self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Tensor>> {
+        let one = |pixels: &Pixels| {
+            check()?;
+            let features = self.network.image_features(pixels, check)?;
+            self.network.project(&features)
+        };
+        in_pool(|| pixels.iter().map(one).collect())
+    }
+
+    /// The vision tower's selected features before the projector: for tests and analysis.
+    pub fn image_features(&mut self, pixels: &Pixels) -> Result<Tensor> {
+        self.network.image_features(pixels, &|| Ok(()))
+    }
+
+    /// Runs the prompt and returns the logits of its last position, `[vocab]`.
+    pub fn prefill(
+        &mut self,
+        prompt: &Prompt,
+        features: &[Tensor],
+        sequence: &mut Sequence,
+        check: Check<'_>,
+    ) -> Result<Vec<f32>> {
+        in_pool(|| {
+            let hidden = self.run_prompt(prompt, features, sequence, check)?;
+            let last = hidden.narrow(0, prompt.tokens.len() - 1, 1)?;
+            Ok(self.network.logits(&last)?.flatten_all()?.to_vec1()?)
+        })
+    }
+
+    /// Like [`Model::prefill`], with the logits of every position, `[positions, vocab]`: for tests and analysis.
+    pub fn prefill_all(
+        &mut self,
+        prompt: &Prompt,
+        features: &[Tensor],
+        sequence: &mut Sequence,
+        check: Check<'_>,
+    ) -> Result<Tensor> {
+        in_pool(|| {
+            let hidden = self.run_prompt(prompt, features, sequence, check)?;
+            self.network.logits(&hidden)
+        })
+    }
+
+    fn run_prompt(
+        &self,
+        prompt: &Prompt,
+        features: &[Tensor],
+        sequence: &mut Sequence,
+        check: Check<'_>,
+    ) -> Result<Tensor> {
+        let x = self.embed(prompt, features)?;
+        let hidden = self.network.forward(x, sequence, check)?;
+        for span in &prompt.spans {
+            sequence.advance(span.modality, span.len);
+        }
+        Ok(hidden)
+    }
+
+    /// Runs one generated token and returns the logits of the next, `[vocab]`.
+    pub fn decode(&mut self, token: u32, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        in_pool(|| {
+            let x = self.network.embed(&[token])?;
+            let hidden = self.network.forward(x, sequence, &|| Ok(()))?;
+            sequence.advance(Modality::Generated, 1);
+            Ok(self.network.logits(&hidden)?.flatten_all()?.to_vec1()?)
+        })
+    }
+
+    /// An empty sequence with the plain full cache.
+    pub fn new_sequence(&self) -> Sequence {
+        Sequence::new(self.network.shape().cache, &self.pool)
+    }
+
+    fn embed(&self, prompt: &Prompt, features: &[Tensor]) -> Result<Tensor> {
+        let x = self.network.embed(&prompt.tokens)?;
+        if features.is_empty() {
+            return Ok(x);
+        }
+        let mut parts = Vec::new();
+        for span in &prompt.spans {
+            match span.modality {
+                Modality::Image { index } => {
+                    let image = features.get(index).ok_or_else(|| {
+                        Error::Internal(format!("no features for image {index} of {}", features.len()))
+                    })?;
+                    parts.push(image.clone());
+                }
+                _ => parts.push(x.narrow(0, span.start, span.len)?),
+            }
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+/// Runs `work` on a thread of the pool. From outside, each parallel loop would wake the pool and wait for it: that costs tens
+/// of microseconds, and a decode step has five loops per layer.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}

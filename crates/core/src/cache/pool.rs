@@ -1,0 +1,179 @@
+//! Where every byte of the cache comes from, and is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use half::f16;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The number format of cache entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    F32,
+    F16,
+}
+
+impl Format {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Format::F32 => 4,
+            Format::F16 => 2,
+        }
+    }
+}
+
+/// The memory of one device. All sequences of a model draw on one pool; clones are handles to the same pool.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Counters>);
+
+#[derive(Debug)]
+struct Counters {
+    cap: u64,
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Counters {
+    fn new(cap: u64) -> Arc<Self> {
+        Arc::new(Counters { cap, used: AtomicU64::new(0), peak: AtomicU64::new(0) })
+    }
+
+    fn add(&self, bytes: u64) -> Result<(), u64> {
+        let added = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|total| *total <= self.cap)
+        });
+        match added {
+            Ok(before) => {
+                self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(used) => Err(self.cap.saturating_sub(used)),
+        }
+    }
+
+    fn remove(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// A pool that only counts.
+    pub fn unlimited() -> Self {
+        Pool::with_cap(u64::MAX)
+    }
+
+    /// A pool that refuses to hold more than `cap` bytes, metadata included.
+    pub fn with_cap(cap: u64) -> Self {
+        Pool(Counters::new(cap))
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes ever held at once.
+    pub fn peak(&self) -> u64 {
+        self.0.peak.load(Ordering::Relaxed)
+    }
+
+    /// Opens the account of one sequence.
+    pub fn account(&self) -> Account {
+        Account { own: Counters::new(u64::MAX), pool: self.clone() }
+    }
+}
+
+/// The share of one sequence in the pool.
+#[derive(Clone, Debug)]
+pub struct Account {
+    own: Arc<Counters>,
+    pool: Pool,
+}
+
+impl Account {
+    /// Bytes held now.
+    pub fn used(&self) -> u64 {
+        self.own.used.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes ever held at once.
+    pub fn peak(&self) -> u64 {
+        self.own.peak.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that are held elsewhere (metadata) until the charge is dropped.
+    pub fn charge(&self, bytes: u64) -> Result<Charge> {
+        self.pool.0.add(bytes).map_err(|available| Error::OutOfMemory {
+            needed: bytes,
+            available,
+            advice: "the cache pool is at its cap; shorten the prompt or raise the cap".into(),
+        })?;
+        // The account itself has no cap, so this cannot fail.
+        let _ = self.own.add(bytes);
+        Ok(Charge { account: self.clone(), bytes })
+    }
+
+    /// A zeroed buffer of `elements` numbers. Refused before allocating when the pool's cap does not allow it.
+    pub fn allocate(&self, format: Format, elements: usize) -> Result<Buffer> {
+        let charge = self.charge((elements * format.bytes()) as u64)?;
+        let data = match format {
+            Format::F32 => Data::F32(vec![0.0; elements]),
+            Format::F16 => Data::F16(vec![f16::ZERO; elements]),
+        };
+        Ok(Buffer { data, _charge: charge })
+    }
+}
+
+/// Bytes on an account; given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    account: Account,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.own.remove(self.bytes);
+        self.account.pool.0.remove(self.bytes);
+    }
+}
+
+/// Memory of the pool; given back when dropped.
+#[derive(Debug)]
+pub struct Buffer {
+    pub(super) data: Data,
+    _charge: Charge,
+}
+
+#[derive(Debug)]
+pub(super) enum Data {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_counted_and_given_back() {
+        let pool = Pool::with_cap(1000);
+        let (a, b) = (pool.account(), pool.account());
+        let first = a.allocate(Format::F32, 100).expect("400 bytes fit");
+        let second = b.allocate(Format::F16, 200).expect("400 more fit");
+        assert_eq!((pool.used(), a.used(), b.used()), (800, 400, 400));
+        match a.allocate(Format::F32, 51) {
+            Err(Error::OutOfMemory { needed: 204, available: 200, .. }) => {}
+            other => panic!("expected out of memory, got {other:?}"),
+        }
+        assert_eq!(pool.used(), 800, "a refused request changes nothing");
+        drop(first);
+        assert_eq!((pool.used(), a.used(), a.peak()), (400, 0, 400));
+        drop(second);
+        assert_eq!((pool.used(), pool.peak()), (0, 800));
+    }
+}

@@ -1,0 +1,79 @@
+//! From a request's text and images to what the model reads.
+
+use std::time::Instant;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::event::{Timings, Usage, milliseconds};
+use super::request::{Source, SourceText};
+use super::ticket::Events;
+use crate::error::{Error, Result};
+use crate::model::{Model, Prompt};
+use crate::text::Message;
+
+/// Most tokens of an answer when the request does not say.
+const DEFAULT_TOKENS: usize = 512;
+
+/// The tokens of a source, image placeholders not yet expanded.
+pub(super) fn tokens(model: &Model, text: &SourceText) -> Result<Vec<u32>> {
+    match text {
+        SourceText::Messages(messages) => model.tokenizer().encode_prompt(&render(model, messages, true)?),
+        SourceText::Raw(text) => model.tokenizer().encode_prompt(text),
+    }
+}
+
+/// The messages as the model's own chat format.
+pub(super) fn render(model: &Model, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    model.template().render(messages, add_generation_prompt)
+}
+
+/// The prompt with its image placeholders expanded.
+pub(super) fn expand(model: &Model, tokens: &[u32], source: &Source) -> Result<Prompt> {
+    if !source.order.is_empty() && model.image_processor().is_none() {
+        return Err(Error::Prompt { reason: "this model reads no images".into() });
+    }
+    model.expand(tokens, source.order.len())
+}
+
+/// How many tokens may follow `prompt`: the asked number, which must fit, or by default what is left of the positions.
+pub(super) fn room(prompt: &Prompt, asked: Option<usize>, available: usize) -> Result<usize> {
+    let used = prompt.tokens.len();
+    let needed = used + asked.unwrap_or(1);
+    if needed > available {
+        return Err(Error::ContextOverflow { needed, available, image_tokens: prompt.image_tokens });
+    }
+    Ok(asked.unwrap_or(DEFAULT_TOKENS).min(available - used))
+}
+
+/// The features of the images, in the order of their placeholders; each image is decoded and seen once.
+pub(super) fn features(
+    model: &mut Model,
+    images: Vec<Vec<u8>>,
+    order: &[usize],
+    events: &Events,
+    timings: &mut Timings,
+) -> Result<Vec<Tensor>> {
+    let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
+    let start = Instant::now();
+    let decoded: Vec<_> = images
+        .par_iter()
+        .enumerate()
+        .map(|(index, bytes)| {
+            events.check()?;
+            processor.process(bytes, index)
+        })
+        .collect();
+    drop(images);
+    let pixels = decoded.into_iter().collect::<Result<Vec<_>>>()?;
+    timings.images = milliseconds(start.elapsed());
+    let start = Instant::now();
+    let features = model.encode_images(&pixels, &|| events.check())?;
+    timings.vision = milliseconds(start.elapsed());
+    Ok(order.iter().map(|&index| features[index].clone()).collect())
+}
+
+/// The usage of a request that has got `completion` tokens so far.
+pub(super) fn usage(prompt: &Prompt, completion: usize) -> Usage {
+    Usage { prompt_tokens: prompt.tokens.len(), image_tokens: prompt.image_tokens, completion_tokens: completion }
+}

@@ -1,0 +1,386 @@
+//! The requests of `ts/native/contract.ts`, checked as far as they can be without a model: what is refused here never queues.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::fields::{Fields, describe, nearest, refuse};
+use super::threads;
+use crate::error::{Error, Result};
+use crate::model::{Device, LoadOptions, WeightFormat};
+use crate::sample::SamplerOptions;
+use crate::text::{Message, StopStrings};
+
+/// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
+pub const MAX_JSON: usize = 8 << 20;
+/// Most images of one request.
+pub const MAX_IMAGES: usize = 64;
+/// Most tokens that a request may ask for.
+pub const MAX_TOKENS: usize = 1_000_000;
+
+/// A model folder to load.
+#[derive(Debug)]
+pub struct LoadRequest {
+    pub options: LoadOptions,
+    /// Size of the process-wide pools.
+    pub threads: Option<usize>,
+}
+
+impl LoadRequest {
+    /// Reads a `LoadRequest`.
+    pub fn parse(json: &str) -> Result<LoadRequest> {
+        let mut fields = Fields::new(parse(json)?, "load", &["source", "device", "weights", "threads"])?;
+        let source = source(&mut fields)?;
+        let device = fields.take::<String>("device")?.map_or(Ok(Device::Auto), |name| name.parse())?;
+        let weights = fields.take("weights")?.unwrap_or(WeightFormat::F32);
+        let threads = fields.within("threads", 1..=threads::MAX)?;
+        Ok(LoadRequest { options: LoadOptions { source, device, weights }, threads })
+    }
+}
+
+/// Reads the `{ "source": DIR }` of an inspection.
+pub(super) fn parse_inspect(json: &str) -> Result<PathBuf> {
+    source(&mut Fields::new(parse(json)?, "inspect", &["source"])?)
+}
+
+fn source(fields: &mut Fields) -> Result<PathBuf> {
+    let source: PathBuf = fields.need("source")?;
+    if !source.is_absolute() {
+        return Err(refuse(format!("`source` must be an absolute path, found `{}`", source.display())));
+    }
+    Ok(source)
+}
+
+/// What an engine can be asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Needs the model, so it waits in the queue.
+    Model(ModelRequest),
+    /// Needs the tokenizer only.
+    Text(TextRequest),
+}
+
+/// A request for the model.
+#[derive(Debug)]
+pub enum ModelRequest {
+    Generate(GenerateRequest),
+    Score(ScoreRequest),
+}
+
+/// A request for the tokenizer.
+#[derive(Debug)]
+pub enum TextRequest {
+    Tokenize { text: String, special: bool },
+    Detokenize { tokens: Vec<u32>, skip_special: bool },
+}
+
+/// What the model is to read.
+#[derive(Debug)]
+pub struct Source {
+    pub text: SourceText,
+    /// The images in the order of their placeholders, as indices into the request's images.
+    pub order: Vec<usize>,
+}
+
+/// The text of a prompt.
+#[derive(Debug)]
+pub enum SourceText {
+    /// Goes through the chat template.
+    Messages(Vec<Message>),
+    /// Goes to the tokenizer as it is, with one placeholder per image.
+    Raw(String),
+}
+
+/// A text to continue.
+#[derive(Debug)]
+pub struct GenerateRequest {
+    pub source: Source,
+    pub max_tokens: Option<usize>,
+    pub sampler: SamplerOptions,
+    pub stop: StopStrings,
+    /// Goes on after an end-of-sequence token, as benchmarks need.
+    pub ignore_eos: bool,
+}
+
+/// An answer to take the probability of.
+#[derive(Debug)]
+pub struct ScoreRequest {
+    pub source: Source,
+    pub answer: String,
+}
+
+const OPS: [&str; 4] = ["generate", "score", "tokenize", "detokenize"];
+const GENERATE: [&str; 12] = [
+    "op",
+    "messages",
+    "prompt",
+    "maxTokens",
+    "temperature",
+    "topK",
+    "topP",
+    "minP",
+    "repetitionPenalty",
+    "seed",
+    "stop",
+    "ignoreEos",
+];
+
+impl Request {
+    /// Reads an `EngineRequest` that comes with `images` images.
+    pub fn parse(json: &str, images: usize) -> Result<Request> {
+        if images > MAX_IMAGES {
+            return Err(refuse(format!("at most {MAX_IMAGES} images per request, found {images}")));
+        }
+        let value = parse(json)?;
+        let op = match value.get("op") {
+            Some(Value::String(op)) => op.clone(),
+            Some(other) => return Err(refuse(format!("`op` must be a string, found {}", describe(other)))),
+            None => return Err(refuse(format!("a request needs `op`, one of {}", OPS.join(", ")))),
+        };
+        if images > 0 && matches!(op.as_str(), "tokenize" | "detokenize") {
+            return Err(refuse(format!("{op} takes no images, found {images}")));
+        }
+        match op.as_str() {
+            "generate" => {
+                let fields = Fields::new(value, "generate", &GENERATE)?;
+                generate(fields, images).map(ModelRequest::Generate).map(Request::Model)
+            }
+            "score" => {
+                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "answer"])?;
+                score(fields, images).map(ModelRequest::Score).map(Request::Model)
+            }
+            "tokenize" => {
+                let mut fields = Fields::new(value, "tokenize", &["op", "text", "addSpecialTokens"])?;
+                let text = fields.need("text")?;
+                let special = fields.take("addSpecialTokens")?.unwrap_or(true);
+                Ok(Request::Text(TextRequest::Tokenize { text, special }))
+            }
+            "detokenize" => {
+                let mut fields = Fields::new(value, "detokenize", &["op", "tokens", "skipSpecialTokens"])?;
+                let tokens = fields.need("tokens")?;
+                let skip_special = fields.take("skipSpecialTokens")?.unwrap_or(false);
+                Ok(Request::Text(TextRequest::Detokenize { tokens, skip_special }))
+            }
+            _ => Err(Error::Option {
+                reason: format!("unknown op `{op}`; known are {}", OPS.join(", ")),
+                suggestion: nearest(&op, &OPS),
+            }),
+        }
+    }
+}
+
+fn parse(json: &str) -> Result<Value> {
+    if json.len() > MAX_JSON {
+        return Err(refuse(format!("a request may have {MAX_JSON} bytes of JSON, found {}", json.len())));
+    }
+    serde_json::from_str(json).map_err(|error| refuse(format!("the request is not JSON: {error}")))
+}
+
+fn generate(mut fields: Fields, images: usize) -> Result<GenerateRequest> {
+    let source = prompt(&mut fields, "generate", images)?;
+    let max_tokens = fields.within("maxTokens", 1..=MAX_TOKENS)?;
+    let mut sampler = SamplerOptions::default();
+    fields.set("temperature", &mut sampler.temperature)?;
+    fields.set("topK", &mut sampler.top_k)?;
+    fields.set("topP", &mut sampler.top_p)?;
+    fields.set("minP", &mut sampler.min_p)?;
+    fields.set("repetitionPenalty", &mut sampler.repetition_penalty)?;
+    fields.set("seed", &mut sampler.seed)?;
+    sampler.validate()?;
+    let stop = StopStrings::new(fields.take("stop")?.unwrap_or_default())?;
+    let ignore_eos = fields.take("ignoreEos")?.unwrap_or(false);
+    Ok(GenerateRequest { source, max_tokens, sampler, stop, ignore_eos })
+}
+
+fn score(mut fields: Fields, images: usize) -> Result<ScoreRequest> {
+    let source = prompt(&mut fields, "score", images)?;
+    let answer: String = fields.need("answer")?;
+    if answer.is_empty() {
+        return Err(refuse("`answer` of score is empty; there is nothing to score"));
+    }
+    Ok(ScoreRequest { source, answer })
+}
+
+fn prompt(fields: &mut Fields, op: &str, images: usize) -> Result<Source> {
+    match (fields.take::<Value>("messages")?, fields.take::<String>("prompt")?) {
+        (Some(_), Some(_)) => Err(refuse(format!("{op} takes `messages` or `prompt`, found both"))),
+        (None, None) => Err(refuse(format!("{op} needs `messages` or `prompt`"))),
+        (None, Some(text)) if text.is_empty() => Err(refuse("`prompt` is empty")),
+        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), order: (0..images).collect() }),
+        (Some(messages), None) => {
+            let order = check_messages(&messages, images)?;
+            let messages =
+                serde_json::from_value(messages).map_err(|error| refuse(format!("`messages` of {op}: {error}")))?;
+            Ok(Source { text: SourceText::Messages(messages), order })
+        }
+    }
+}
+
+/// Checks the shape of messages with errors that say where, and gives the images in the order in which they are mentioned.
+fn check_messages(messages: &Value, images: usize) -> Result<Vec<usize>> {
+    let Value::Array(list) = messages else {
+        return Err(refuse(format!("`messages` must be an array, found {}", describe(messages))));
+    };
+    if list.is_empty() {
+        return Err(refuse("`messages` is empty"));
+    }
+    let mut order = Vec::new();
+    for (number, message) in list.iter().enumerate() {
+        let place = format!("messages[{number}]");
+        let mut fields = Fields::new(message.clone(), place.as_str(), &["role", "content"])?;
+        if fields.need::<String>("role")?.is_empty() {
+            return Err(refuse(format!("`role` of {place} is empty")));
+        }
+        match fields.need::<Value>("content")? {
+            Value::String(_) => {}
+            Value::Array(parts) => {
+                for (number, part) in parts.into_iter().enumerate() {
+                    order.extend(check_part(part, format!("{place}.content[{number}]"), images)?);
+                }
+            }
+            other => {
+                let found = describe(&other);
+                return Err(refuse(format!("`content` of {place} must be a string or an array of parts, found {found}")));
+            }
+        }
+    }
+    match (0..images).find(|index| !order.contains(index)) {
+        Some(index) => Err(refuse(format!("image {index} is in no message; {images} came with the request"))),
+        None => Ok(order),
+    }
+}
+
+fn check_part(part: Value, place: String, images: usize) -> Result<Option<usize>> {
+    let mut fields = Fields::new(part, place.as_str(), &["type", "text", "index"])?;
+    let (text, index) = (fields.take::<String>("text")?, fields.take::<usize>("index")?);
+    match (fields.need::<String>("type")?.as_str(), text, index) {
+        ("text", Some(_), None) => Ok(None),
+        ("image", None, Some(index)) if index < images => Ok(Some(index)),
+        ("image", None, Some(index)) => {
+            Err(refuse(format!("`index` of {place} is {index}, but {images} images came with the request")))
+        }
+        ("text", ..) => Err(refuse(format!("{place} is a text, so it has `text` and nothing else"))),
+        ("image", ..) => Err(refuse(format!("{place} is an image, so it has `index` and nothing else"))),
+        (other, ..) => Err(Error::Option {
+            reason: format!("`type` of {place} is `{other}`; known are text, image"),
+            suggestion: nearest(other, &["text", "image"]),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(request: Value, images: usize) -> (String, Option<String>) {
+        match Request::parse(&request.to_string(), images) {
+            Err(Error::Option { reason, suggestion }) => (reason, suggestion),
+            other => panic!("{request} gave {other:?}"),
+        }
+    }
+
+    fn refused_with(request: Value, images: usize, part: &str) {
+        let (reason, _) = refused(request, images);
+        assert!(reason.contains(part), "`{reason}` lacks `{part}`");
+    }
+
+    fn image(index: usize) -> Value {
+        json!({ "type": "image", "index": index })
+    }
+
+    #[test]
+    fn a_full_generate_request_is_read() {
+        let request = json!({
+            "op": "generate",
+            "messages": [
+                { "role": "system", "content": "Be brief." },
+                { "role": "user", "content": [image(1), { "type": "text", "text": "and" }, image(0), image(1)] },
+            ],
+            "maxTokens": 7, "temperature": 0.5, "topK": 3, "topP": 0.9, "minP": 0.1, "repetitionPenalty": 1.1, "seed": 1,
+            "stop": ["\n"], "ignoreEos": true,
+        });
+        let Ok(Request::Model(ModelRequest::Generate(read))) = Request::parse(&request.to_string(), 2) else { panic!() };
+        assert_eq!(read.source.order, [1, 0, 1]);
+        assert_eq!(read.max_tokens, Some(7));
+        assert!(read.ignore_eos);
+    }
+
+    #[test]
+    fn a_raw_prompt_takes_all_images_in_order() {
+        let request = json!({ "op": "score", "prompt": "<image><image>", "answer": "a" }).to_string();
+        let Ok(Request::Model(ModelRequest::Score(read))) = Request::parse(&request, 2) else { panic!() };
+        assert_eq!(read.source.order, [0, 1]);
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_a_suggestion() {
+        let unknown = |request| refused(request, 0).1;
+        assert_eq!(unknown(json!({ "op": "generate", "prompt": "a", "max_tokens": 1 })).unwrap(), "maxTokens");
+        assert_eq!(unknown(json!({ "op": "generat", "prompt": "a" })).unwrap(), "generate");
+        assert_eq!(unknown(json!({ "op": "score", "prompt": "a", "anwser": "b" })).unwrap(), "answer");
+        let part = json!([{ "role": "user", "content": [{ "type": "txt", "text": "a" }] }]);
+        assert_eq!(unknown(json!({ "op": "generate", "messages": part })).unwrap(), "text");
+        assert_eq!(unknown(json!({ "op": "generate", "messages": [{ "rol": "user", "content": "" }] })).unwrap(), "role");
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_are_refused() {
+        let generate = |name: &str, value: Value| {
+            let mut request = json!({ "op": "generate", "prompt": "a" });
+            request[name] = value;
+            request
+        };
+        refused_with(generate("maxTokens", json!("7")), 0, "`maxTokens` of generate: invalid type: string \"7\"");
+        refused_with(generate("maxTokens", json!(0)), 0, "from 1 to 1000000, found 0");
+        refused_with(generate("maxTokens", json!(1_000_001)), 0, "found 1000001");
+        refused_with(generate("maxTokens", json!(-1)), 0, "`maxTokens`");
+        refused_with(generate("maxTokens", json!(1.5)), 0, "`maxTokens`");
+        refused_with(generate("temperature", Value::Null), 0, "null");
+        refused_with(generate("stop", json!("a")), 0, "`stop`");
+        refused_with(json!({ "prompt": "a" }), 0, "needs `op`");
+        refused_with(json!({ "op": 1 }), 0, "found a number");
+        refused_with(json!({ "op": "score", "prompt": "a", "answer": "" }), 0, "empty");
+        refused_with(json!({ "op": "detokenize", "tokens": [-1] }), 0, "`tokens`");
+        refused_with(json!({ "op": "tokenize" }), 0, "needs `text`");
+        refused_with(json!([]), 0, "needs `op`");
+    }
+
+    #[test]
+    fn prompts_and_images_must_agree() {
+        let message = json!([{ "role": "user", "content": [image(0)] }]);
+        refused_with(json!({ "op": "generate" }), 0, "needs `messages` or `prompt`");
+        refused_with(json!({ "op": "generate", "prompt": "a", "messages": message }), 1, "found both");
+        refused_with(json!({ "op": "generate", "messages": message }), 0, "is 0, but 0 images");
+        refused_with(json!({ "op": "generate", "messages": message }), 2, "image 1 is in no message");
+        refused_with(json!({ "op": "generate", "messages": [] }), 0, "empty");
+        refused_with(json!({ "op": "generate", "messages": [{ "role": "user", "content": 1 }] }), 0, "found a number");
+        let both = json!([{ "role": "user", "content": [{ "type": "image", "index": 0, "text": "a" }] }]);
+        refused_with(json!({ "op": "generate", "messages": both }), 1, "messages[0].content[0] is an image");
+        refused_with(json!({ "op": "generate", "prompt": "a" }), 65, "at most 64 images");
+        refused_with(json!({ "op": "tokenize", "text": "a" }), 1, "takes no images");
+    }
+
+    #[test]
+    fn size_and_syntax_are_checked_first() {
+        let long = format!(r#"{{"op":"tokenize","text":"{}"}}"#, "a".repeat(MAX_JSON));
+        assert!(Request::parse(&long, 0).unwrap_err().to_string().contains("bytes of JSON"));
+        assert!(Request::parse("{", 0).unwrap_err().to_string().contains("not JSON"));
+        assert!(Request::parse(&"[".repeat(1 << 20), 0).unwrap_err().to_string().contains("not JSON"));
+    }
+
+    #[test]
+    fn a_load_request_is_read() {
+        let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
+        assert_eq!(read.options.source, PathBuf::from("/m"));
+        assert_eq!(read.threads, Some(2));
+        let refused = |json: &str| LoadRequest::parse(json).unwrap_err().to_string();
+        assert!(refused(r#"{"source":"m"}"#).contains("absolute"));
+        assert!(refused("{}").contains("needs `source`"));
+        assert!(refused(r#"{"source":"/m","weights":"q9"}"#).contains("`weights` of load"));
+        assert!(refused(r#"{"source":"/m","threads":0}"#).contains("from 1 to 1024"));
+        assert!(refused(r#"{"source":"/m","weigths":"f32"}"#).contains("did you mean `weights`"));
+        assert!(LoadRequest::parse(r#"{"source":"/m","device":"gpu"}"#).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! The probability of a given answer, token by token.
+//!
+//! The answer is never tokenized alone, since a tokenizer may treat its first characters differently there. Prompt and answer
+//! are tokenized together, and the answer's tokens are those after the longest common start with the tokens of the prompt. So
+//! where the tokenizer merges the end of the prompt with the start of the answer, the merged token counts to the answer.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::event::{Event, Timings, milliseconds};
+use super::fields::refuse;
+use super::prompt;
+use super::request::{ScoreRequest, SourceText};
+use super::ticket::Events;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::sample::log_softmax_at;
+
+/// Scores an answer as generation would have met it: its first token from the logits of the prefill, each other token from a
+/// decoding step over the token before it.
+pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
+    let started = Instant::now();
+    let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
+    let (tokens, answer) = split(model, &request)?;
+    let prompt = prompt::expand(model, &tokens, &request.source)?;
+    prompt::room(&prompt, Some(answer.len()), model.max_positions())?;
+    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+
+    let mut sequence = model.new_sequence();
+    let start = Instant::now();
+    let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
+    let first = Instant::now();
+    timings.prefill = milliseconds(first - start);
+    timings.first_token = milliseconds(first - events.submitted());
+    drop(features);
+    events.send(Event::Prompt { usage: prompt::usage(&prompt, 0) })?;
+
+    let mut logprobs = Vec::with_capacity(answer.len());
+    for (index, &token) in answer.iter().enumerate() {
+        if index > 0 {
+            events.check()?;
+            logits = model.decode(answer[index - 1], &mut sequence)?;
+        }
+        logprobs.push(log_softmax_at(&logits, token as usize));
+    }
+
+    timings.decode = milliseconds(first.elapsed());
+    timings.total = milliseconds(events.submitted().elapsed());
+    let mean = logprobs.iter().copied().map(f64::from).sum::<f64>() / logprobs.len() as f64;
+    events.finish(Event::Scored {
+        usage: prompt::usage(&prompt, answer.len()),
+        tokens: answer,
+        logprobs,
+        ppl: (-mean).exp(),
+        timings,
+        memory: sequence.memory(),
+    });
+    Ok(())
+}
+
+/// The tokens of the prompt and of the answer. With messages, the answer ends with what the template puts after an answer,
+/// usually the end-of-sequence token; with a raw prompt nothing is added.
+fn split(model: &Model, request: &ScoreRequest) -> Result<(Vec<u32>, Vec<u32>)> {
+    let (prompt, whole) = match &request.source.text {
+        SourceText::Raw(text) => (text.clone(), format!("{text}{}", request.answer)),
+        SourceText::Messages(messages) => {
+            let answer = serde_json::from_value(json!({ "role": "assistant", "content": request.answer }));
+            let answer = answer.map_err(|error| Error::Internal(error.to_string()))?;
+            let mut answered = messages.clone();
+            answered.push(answer);
+            (prompt::render(model, messages, true)?, prompt::render(model, &answered, false)?)
+        }
+    };
+    if !whole.starts_with(&prompt) {
+        return Err(Error::Prompt {
+            reason: "the chat template writes the prompt differently once an answer follows; use a raw `prompt` to score".into(),
+        });
+    }
+    let prompt = model.tokenizer().encode_prompt(&prompt)?;
+    let mut whole = model.tokenizer().encode_prompt(&whole)?;
+    let common = prompt.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+    let answer = whole.split_off(common);
+    match (whole.is_empty(), answer.is_empty()) {
+        (true, _) => Err(Error::Prompt { reason: "the prompt has no token of its own before the answer".into() }),
+        (_, true) => Err(refuse("`answer` of score has no tokens; there is nothing to score")),
+        _ => Ok((whole, answer)),
+    }
+}

@@ -1,0 +1,126 @@
+//! The engine's thread: loads, runs jobs one after the other, frees.
+
+use std::mem;
+
+use super::event::Event;
+use super::panic::{catch, quiet_thread};
+use super::runner::{Loader, Runner};
+use super::state::{Job, Phase, Shared};
+use super::texts;
+use crate::error::{Error, Result};
+
+/// The body of the thread.
+pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader) {
+    quiet_thread();
+    let loaded = catch(|| load(shared, loader)).unwrap_or_else(|panic| Err(Error::Internal(panic)));
+    match loaded {
+        Ok(Loaded { runner, info, codec }) => {
+            announce(shared, Phase::Ready { info: info.clone(), codec }, &Event::Loaded { info });
+            texts::serve(shared, shared.lock());
+            serve(shared, runner);
+        }
+        Err(error) => {
+            fail(shared, &error);
+        }
+    }
+    finish(shared);
+}
+
+struct Loaded {
+    runner: Box<dyn Runner>,
+    info: serde_json::Value,
+    codec: std::sync::Arc<dyn super::runner::Codec>,
+}
+
+fn load(shared: &Shared, loader: Loader) -> Result<Loaded> {
+    let mut progress = |event: Event| {
+        let state = shared.lock();
+        let (closing, watchers) = (state.closing, state.watchers.clone());
+        drop(state);
+        if closing {
+            return Err(Error::Disposed);
+        }
+        if watchers.iter().any(|watcher| watcher.cancelled()) {
+            return Err(Error::Aborted);
+        }
+        watchers.iter().for_each(|watcher| watcher.offer(event.clone()));
+        Ok(())
+    };
+    let runner = loader(&mut progress)?;
+    Ok(Loaded { info: runner.info()?, codec: runner.codec(), runner })
+}
+
+fn serve(shared: &Shared, mut runner: Box<dyn Runner>) {
+    while let Some(job) = next(shared) {
+        let Job { request, images, events } = job;
+        let ran = catch(|| runner.run(request, images, &events));
+        shared.lock().running = None;
+        let mut broken = None;
+        match ran {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => events.fail(&error),
+            Err(panic) => {
+                let error = Error::Internal(panic);
+                events.fail(&error);
+                if !catch(|| runner.is_sound()).unwrap_or(false) {
+                    broken = Some(error);
+                }
+            }
+        }
+        if let Some(error) = broken {
+            fail(shared, &error);
+            break;
+        }
+    }
+    // A model that panics while it is freed is gone all the same.
+    let _ = catch(move || drop(runner));
+}
+
+/// The next job that is still wanted; `None` once the engine closes.
+fn next(shared: &Shared) -> Option<Job<super::request::ModelRequest>> {
+    let mut state = shared.lock();
+    loop {
+        state = shared.wait_while(state, |state| state.queue.is_empty() && !state.closing);
+        if state.closing {
+            return None;
+        }
+        let Some(job) = state.queue.pop_front() else { continue };
+        if job.events.start() {
+            state.running = Some(job.events.stopper());
+            return Some(job);
+        }
+    }
+}
+
+/// Sets the phase that follows a load and tells who waits for it.
+fn announce(shared: &Shared, phase: Phase, outcome: &Event) {
+    let mut state = shared.lock();
+    state.phase = phase;
+    let watchers = mem::take(&mut state.watchers);
+    drop(state);
+    watchers.iter().for_each(|watcher| watcher.finish(outcome.clone()));
+}
+
+/// Ends what waits, and all that will be asked, with `error`.
+fn fail(shared: &Shared, error: &Error) {
+    announce(shared, Phase::Failed(error.to_json()), &Event::from(error));
+    let mut state = shared.lock();
+    let queue = mem::take(&mut state.queue);
+    let texts = mem::take(&mut state.texts);
+    drop(state);
+    let waiting = queue.iter().map(|job| &job.events).chain(texts.iter().map(|job| &job.events));
+    waiting.for_each(|events| events.fail(error));
+}
+
+/// Waits until nobody holds the model's parts, then says so to whoever closes.
+fn finish(shared: &Shared) {
+    let mut state = shared.lock();
+    if !matches!(state.phase, Phase::Failed(_)) {
+        state.phase = Phase::Closed;
+    }
+    state = shared.wait_while(state, |state| state.texts_served);
+    state.finished = true;
+    let closers = mem::take(&mut state.closers);
+    drop(state);
+    closers.iter().for_each(|closer| closer.finish(Event::Closed));
+}

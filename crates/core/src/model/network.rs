@@ -1,0 +1,70 @@
+//! What a family must offer.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::config::ConfigFile;
+use super::info::ImageInfo;
+use crate::cache::{self, Sequence};
+use crate::error::{Error, Result};
+use crate::media::Pixels;
+use crate::nn::Loader;
+use crate::weights::Checkpoint;
+
+/// Called between pieces of work; an error stops it and is returned.
+pub type Check<'a> = &'a (dyn Fn() -> Result<()> + Sync);
+
+/// Called with the bytes loaded so far; an error stops the load.
+pub(super) type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+
+/// Sizes that do not depend on weights.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkShape {
+    pub hidden_size: usize,
+    pub heads: usize,
+    pub vocab_size: usize,
+    pub max_positions: usize,
+    pub cache: cache::Shape,
+}
+
+/// Sizes of a network, with or without its weights.
+pub trait Describe {
+    fn shape(&self) -> NetworkShape;
+    /// None for a text-only model.
+    fn image(&self) -> Option<ImageInfo>;
+}
+
+/// A network with its weights.
+pub trait Network: Describe + Send + Sync {
+    /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
+    fn embed(&self, tokens: &[u32]) -> Result<Tensor>;
+    /// The next `x.dim(0)` positions of the sequence through all layers: final hidden states after the last norm.
+    fn forward(&self, x: Tensor, sequence: &mut Sequence, check: Check<'_>) -> Result<Tensor>;
+    /// Logits of hidden states, `[n, vocab]` in f32.
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+    /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector.
+    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Tensor> {
+        let _ = (pixels, check);
+        Err(text_only())
+    }
+    /// Features in the language model's space, `[image tokens, hidden]` in f32.
+    fn project(&mut self, features: &Tensor) -> Result<Tensor> {
+        let _ = features;
+        Err(text_only())
+    }
+}
+
+fn text_only() -> Error {
+    Error::Prompt { reason: "this model is text-only and cannot take images".into() }
+}
+
+type Load = fn(&ConfigFile, &Loader<'_>, &Arc<Checkpoint>, Loaded<'_>) -> Result<Box<dyn Network>>;
+
+/// A model family: which architectures it is and how it comes to be.
+pub struct Family {
+    /// Values of `architectures[0]` in config.json.
+    pub architectures: &'static [&'static str],
+    pub inspect: fn(&ConfigFile) -> Result<Box<dyn Describe>>,
+    pub load: Load,
+}

@@ -1,0 +1,89 @@
+//! From tokens with image placeholders to positions.
+
+use super::info::ImageInfo;
+use crate::cache::{Modality, Span};
+use crate::error::{Error, Result};
+
+/// A prompt as positions: image placeholders are repeated once per image token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    pub tokens: Vec<u32>,
+    /// What each position is, in order, without gaps.
+    pub spans: Vec<Span>,
+    /// Positions that belong to images.
+    pub image_tokens: usize,
+}
+
+pub(super) fn expand(tokens: &[u32], images: usize, image: Option<ImageInfo>, vocab: usize) -> Result<Prompt> {
+    let prompt_error = |reason: String| Error::Prompt { reason };
+    if tokens.is_empty() {
+        return Err(prompt_error("it is empty".into()));
+    }
+    let placeholder = image.map(|image| image.placeholder);
+    if images > 0 && image.is_none() {
+        return Err(prompt_error(format!("{images} images were given, but this model is text-only")));
+    }
+    if let Some(bad) = tokens.iter().find(|token| **token as usize >= vocab && Some(**token) != placeholder) {
+        return Err(prompt_error(format!("token {bad} is past the vocabulary of {vocab}")));
+    }
+    let places = tokens.iter().filter(|token| Some(**token) == placeholder).count();
+    if places != images {
+        return Err(prompt_error(format!(
+            "it has {places} image placeholders for {images} images; give one per image (messages do it for you), \
+             and no placeholder in plain text"
+        )));
+    }
+    let mut prompt = Prompt { tokens: Vec::with_capacity(tokens.len()), spans: Vec::new(), image_tokens: 0 };
+    let mut index = 0;
+    for &token in tokens {
+        let start = prompt.tokens.len();
+        match image {
+            Some(image) if token == image.placeholder => {
+                prompt.tokens.resize(start + image.tokens, token);
+                prompt.spans.push(Span { modality: Modality::Image { index }, start, len: image.tokens });
+                prompt.image_tokens += image.tokens;
+                index += 1;
+            }
+            _ => {
+                prompt.tokens.push(token);
+                match prompt.spans.last_mut() {
+                    Some(last) if last.modality == Modality::Text => last.len += 1,
+                    _ => prompt.spans.push(Span { modality: Modality::Text, start, len: 1 }),
+                }
+            }
+        }
+    }
+    Ok(prompt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGE: ImageInfo = ImageInfo { tokens: 3, size: 28, patch: 14, placeholder: 9 };
+
+    #[test]
+    fn images_become_spans() {
+        let prompt = expand(&[1, 9, 4, 5, 9], 2, Some(IMAGE), 9).expect("two images for two placeholders");
+        assert_eq!(prompt.tokens, [1, 9, 9, 9, 4, 5, 9, 9, 9]);
+        assert_eq!(prompt.image_tokens, 6);
+        let spans: Vec<(usize, usize)> = prompt.spans.iter().map(|span| (span.start, span.len)).collect();
+        assert_eq!(spans, [(0, 1), (1, 3), (4, 2), (6, 3)]);
+        assert_eq!(prompt.spans[3].modality, Modality::Image { index: 1 });
+    }
+
+    #[test]
+    fn mismatches_are_refused() {
+        for (tokens, images, image) in [
+            (&[1u32, 9][..], 2, Some(IMAGE)),
+            (&[1], 1, Some(IMAGE)),
+            (&[1, 9], 0, Some(IMAGE)),
+            (&[1], 1, None),
+            (&[], 0, None),
+            (&[12], 0, Some(IMAGE)),
+        ] {
+            let error = expand(tokens, images, image, 9).expect_err("refused");
+            assert_eq!(error.code(), "prompt");
+        }
+    }
+}

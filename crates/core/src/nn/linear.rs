@@ -1,0 +1,228 @@
+//! Linear layers in the formats that weights are held in, and the loader that converts a checkpoint into them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
+use candle_core::{DType, Module, Tensor};
+use prefixkv_kernels::linear as kernel;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::slice;
+use crate::cache::Format;
+use crate::error::Result;
+use crate::weights::Checkpoint;
+
+/// How the weights of linear layers are held in memory, whatever the file holds. Activations are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightFormat {
+    /// 4 bytes a weight.
+    #[default]
+    F32,
+    /// 2 bytes a weight; products are computed in f32.
+    F16,
+    /// 8-bit blocks of 32 with one scale: 8.5 bits a weight.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// 4-bit super-blocks of 256: 4.5 bits a weight. Rows that are no multiple of 256 long are held as q8_0.
+    #[serde(rename = "q4_k")]
+    Q4K,
+}
+
+impl WeightFormat {
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightFormat::F32 => "f32",
+            WeightFormat::F16 => "f16",
+            WeightFormat::Q8_0 => "q8_0",
+            WeightFormat::Q4K => "q4_k",
+        }
+    }
+
+    /// The format of cache entries beside such weights: f32 for f32, else f16.
+    pub fn cache_format(self) -> Format {
+        match self {
+            WeightFormat::F32 => Format::F32,
+            _ => Format::F16,
+        }
+    }
+
+    /// Bytes that `elements` weights take.
+    pub fn bytes(self, elements: u64) -> u64 {
+        match self {
+            WeightFormat::F32 => elements * 4,
+            WeightFormat::F16 => elements * 2,
+            WeightFormat::Q8_0 => elements / 32 * 34,
+            WeightFormat::Q4K => elements / 256 * 144,
+        }
+    }
+
+    /// The format that rows of `columns` weights can be held in: blocks must fill a row.
+    fn fitting(self, columns: usize) -> WeightFormat {
+        match self {
+            WeightFormat::Q4K if !columns.is_multiple_of(256) => WeightFormat::Q8_0.fitting(columns),
+            WeightFormat::Q8_0 if !columns.is_multiple_of(32) => WeightFormat::F16,
+            other => other,
+        }
+    }
+}
+
+/// Reads layers from a checkpoint and counts what they take.
+pub struct Loader<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub format: WeightFormat,
+    /// What is in memory so far: layers and bytes by format.
+    tally: RefCell<Tally>,
+}
+
+/// Linear layers by the format they are really held in, and the bytes of all tensors.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub layers: BTreeMap<&'static str, usize>,
+    pub bytes: u64,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(checkpoint: &'a Checkpoint, format: WeightFormat) -> Self {
+        Loader { checkpoint, format, tally: RefCell::default() }
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally.borrow().clone()
+    }
+
+    /// A tensor in f32.
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let tensor = self.checkpoint.tensor(name, shape)?.to_dtype(DType::F32)?;
+        self.tally.borrow_mut().bytes += 4 * tensor.elem_count() as u64;
+        Ok(tensor)
+    }
+
+    /// A table from which rows are taken: f32 for f32 weights, else f16.
+    pub fn table(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let dtype = if self.format == WeightFormat::F32 { DType::F32 } else { DType::F16 };
+        let tensor = self.checkpoint.tensor(name, shape)?.to_dtype(dtype)?;
+        self.tally.borrow_mut().bytes += (tensor.elem_count() * dtype.size_in_bytes()) as u64;
+        Ok(tensor)
+    }
+
+    /// One linear layer made of the rows of `names`, each `[rows, columns]`, one below the other; biases likewise.
+    pub fn linear(&self, names: &[(&str, usize)], columns: usize, bias: bool) -> Result<Linear> {
+        let part = |suffix: &str, shape: &dyn Fn(usize) -> Vec<usize>| -> Result<Tensor> {
+            let parts: Vec<Tensor> = names
+                .iter()
+                .map(|(name, rows)| self.checkpoint.tensor(&format!("{name}.{suffix}"), &shape(*rows)))
+                .collect::<Result<_>>()?;
+            // Shards of one model may differ in format; the first one's serves for joining.
+            let dtype = parts[0].dtype();
+            let parts: Vec<Tensor> = parts.iter().map(|part| part.to_dtype(dtype)).collect::<Result<_, _>>()?;
+            Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
+        };
+        let weight = part("weight", &|rows| vec![rows, columns])?;
+        let bias = if bias { Some(part("bias", &|rows| vec![rows])?.to_dtype(DType::F32)?) } else { None };
+        self.hold(weight, bias)
+    }
+
+    /// A linear layer over a weight that is in memory already (tied embeddings).
+    pub fn hold(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
+        let elements = weight.elem_count() as u64;
+        let format = self.format.fitting(weight.dim(1)?);
+        let weight = match format {
+            WeightFormat::F32 => Weight::Dense(weight.to_dtype(DType::F32)?),
+            WeightFormat::F16 => Weight::Dense(weight.to_dtype(DType::F16)?),
+            WeightFormat::Q8_0 => quantised(&weight, GgmlDType::Q8_0)?,
+            WeightFormat::Q4K => quantised(&weight, GgmlDType::Q4K)?,
+        };
+        let mut tally = self.tally.borrow_mut();
+        *tally.layers.entry(format.name()).or_default() += 1;
+        tally.bytes += format.bytes(elements);
+        Ok(Linear { weight, bias })
+    }
+}
+
+/// Rows of a part of a quantised weight: small enough to share a matrix among cores, large enough to be worth a task.
+const PART_ROWS: usize = 512;
+
+/// Parts of whole rows. Candle's own threads spin at a barrier for every quantised product, which collapses as soon as another
+/// process wants a core; the parts go through the pool that everything else uses instead.
+fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
+    let rows = weight.dim(0)?;
+    let parts = rows.div_ceil(PART_ROWS).max(1);
+    let parts = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
+            let part = weight.narrow(0, from, to - from)?.to_dtype(DType::F32)?.contiguous()?;
+            Ok(QMatMul::from_qtensor(QTensor::quantize(&part, dtype)?)?)
+        })
+        .collect::<Result<_>>()?;
+    Ok(Weight::Quantised(parts))
+}
+
+/// `x W^T + b`.
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Tensor>,
+}
+
+enum Weight {
+    Dense(Tensor),
+    Quantised(Vec<QMatMul>),
+}
+
+impl Linear {
+    /// `x` is `[n, columns]` in f32; the result is `[n, rows]` in f32.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = match &self.weight {
+            Weight::Dense(weight) if x.dim(0)? == 1 => matvec(x, weight)?,
+            Weight::Dense(weight) if weight.dtype() == DType::F32 => x.matmul(&weight.t()?)?,
+            Weight::Dense(weight) => widened(x, weight)?,
+            Weight::Quantised(parts) if parts.len() == 1 => parts[0].forward(x)?,
+            Weight::Quantised(parts) => {
+                let products: Vec<Tensor> =
+                    parts.par_iter().map(|part| part.forward(x)).collect::<candle_core::Result<_>>()?;
+                Tensor::cat(&products, 1)?
+            }
+        };
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+}
+
+/// One row of activations against a dense weight.
+fn matvec(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let rows = weight.dim(0)?;
+    let mut out = vec![0.0; rows];
+    slice::with(x, |x| {
+        slice::with_dense(weight, |weight| match weight {
+            slice::Dense::F32(weight) => kernel::matvec(x, weight, &mut out),
+            slice::Dense::F16(weight) => kernel::matvec(x, weight, &mut out),
+        })
+    })??;
+    Ok(Tensor::from_vec(out, (1, rows), x.device())?)
+}
+
+/// Many rows against f16 weights, which are widened part by part: the product then runs at the f32 rate with f32 activations,
+/// and the conversion costs one part in as many as there are rows of `x`.
+fn widened(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = weight.dims2()?;
+    let parts = rows.div_ceil(PART_ROWS);
+    let products: Vec<Tensor> = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
+            let mut wide = vec![0.0; (to - from) * columns];
+            slice::with_dense(weight, |weight| {
+                if let slice::Dense::F16(weight) = weight {
+                    prefixkv_kernels::simd::widen(&weight[from * columns..to * columns], &mut wide);
+                }
+            })?;
+            Ok(x.matmul(&Tensor::from_vec(wide, (to - from, columns), x.device())?.t()?)?)
+        })
+        .collect::<Result<_>>()?;
+    Ok(if parts == 1 { products[0].clone() } else { Tensor::cat(&products, 1)? })
+}

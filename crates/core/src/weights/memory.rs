@@ -1,0 +1,42 @@
+//! Whether weights fit the machine, asked before they are read.
+
+use crate::error::{Error, Result};
+use crate::nn::WeightFormat;
+
+/// Errors when `needed` bytes are more than the machine has available. Where that is not known, nothing is refused.
+pub fn require(needed: u64, format: WeightFormat) -> Result<()> {
+    match available() {
+        Some(available) if needed > available => {
+            let smaller = match format {
+                WeightFormat::F32 => "weights \"f16\", \"q8_0\" or \"q4_k\" take 2, 4 and 7 times less",
+                WeightFormat::F16 => "weights \"q8_0\" or \"q4_k\" take 2 and 3.5 times less",
+                WeightFormat::Q8_0 => "weights \"q4_k\" take half",
+                WeightFormat::Q4K => "use a smaller model or a larger machine",
+            };
+            Err(Error::OutOfMemory { needed, available, advice: smaller.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that new allocations can get without swapping.
+fn available() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_advice() {
+        assert!(require(1, WeightFormat::F32).is_ok());
+        if available().is_some() {
+            let error = require(u64::MAX, WeightFormat::F32).expect_err("no machine has that");
+            assert!(error.code() == "out-of-memory" && error.to_string().contains("q8_0"), "{error}");
+        }
+    }
+}

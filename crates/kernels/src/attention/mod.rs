@@ -1,0 +1,101 @@
+//! Attention over lanes: the one implementation that every model and every cache method uses.
+//!
+//! A lane holds the keys and values of a range of KV heads that share their entries. It is read run by run, whatever the
+//! length of each, so ragged layers and ragged heads are the ordinary case. No buffer grows with the square of the length:
+//! [`prefill`] holds one block of query rows against the visible keys per thread, [`decode`] one row per head.
+
+mod decode;
+mod prefill;
+
+pub use decode::{DecodeItem, decode};
+pub use prefill::{Mask, prefill};
+
+use half::f16;
+
+/// Rows of f32 with a stride: row `i` starts at `offset + i * stride`. Lets fused projections be read in place.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    data: &'a [f32],
+    offset: usize,
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `width` elements that lie one after another.
+    pub fn dense(data: &'a [f32], width: usize) -> Self {
+        Rows::strided(data, 0, width)
+    }
+
+    /// Rows `stride` elements apart, the first at `offset`.
+    pub fn strided(data: &'a [f32], offset: usize, stride: usize) -> Self {
+        assert!(stride > 0);
+        Rows { data, offset, stride }
+    }
+
+    /// The elements `from .. from + len` of row `i`.
+    pub fn part(&self, i: usize, from: usize, len: usize) -> &'a [f32] {
+        let start = self.offset + i * self.stride + from;
+        &self.data[start..start + len]
+    }
+}
+
+/// Entries of a lane that lie one after another in one format: head `h`, entry `e` is at `(h * capacity + e) * head_dim`.
+#[derive(Clone, Copy)]
+pub struct Run<'a, T> {
+    pub keys: &'a [T],
+    pub values: &'a [T],
+    /// Entries in use.
+    pub len: usize,
+    /// Entries that there is room for, per head.
+    pub capacity: usize,
+}
+
+impl<'a, T> Run<'a, T> {
+    fn head(&self, head: usize, from: usize, to: usize, dim: usize) -> (&'a [T], &'a [T]) {
+        let start = (head * self.capacity + from) * dim;
+        let end = (head * self.capacity + to) * dim;
+        (&self.keys[start..end], &self.values[start..end])
+    }
+}
+
+/// A run in one of the storage formats.
+#[derive(Clone, Copy)]
+pub enum AnyRun<'a> {
+    F32(Run<'a, f32>),
+    F16(Run<'a, f16>),
+}
+
+impl AnyRun<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            AnyRun::F32(run) => run.len,
+            AnyRun::F16(run) => run.len,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What attention sees of a lane: its runs in order of position.
+#[derive(Clone)]
+pub struct LaneView<'a> {
+    /// KV heads of the lane.
+    pub heads: usize,
+    pub runs: Vec<AnyRun<'a>>,
+}
+
+impl LaneView<'_> {
+    /// Entries per head.
+    pub fn len(&self) -> usize {
+        self.runs.iter().map(AnyRun::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.runs.iter().all(AnyRun::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests;

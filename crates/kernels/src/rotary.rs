@@ -1,0 +1,169 @@
+//! Rotary position embedding in the half-split form of Hugging Face's Llama, and the append of rotated keys to a lane.
+//!
+//! Su et al. 2021, arXiv 2104.09864. Element `i` of the first half is paired with element `i` of the second half.
+
+use rayon::prelude::*;
+
+use crate::attention::Rows;
+use crate::element::Element;
+use crate::shared::Disjoint;
+
+/// Cosines and sines of a run of positions, `[positions, head_dim / 2]` each.
+pub struct Angles {
+    pub cos: Vec<f32>,
+    pub sin: Vec<f32>,
+    half: usize,
+}
+
+impl Angles {
+    /// `inverse_frequencies` has `head_dim / 2` elements; angles are computed in f32 as the reference implementation does.
+    /// `scale` multiplies cosines and sines (1 except for scaled variants).
+    pub fn new(positions: impl IntoIterator<Item = u32>, inverse_frequencies: &[f32], scale: f32) -> Self {
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for position in positions {
+            for frequency in inverse_frequencies {
+                let angle = position as f32 * frequency;
+                cos.push(angle.cos() * scale);
+                sin.push(angle.sin() * scale);
+            }
+        }
+        Angles { cos, sin, half: inverse_frequencies.len() }
+    }
+
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half.max(1)
+    }
+}
+
+#[inline]
+fn rotate_one(row: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
+    let half = cos.len();
+    let (low, high) = row.split_at(half);
+    let (out_low, out_high) = out.split_at_mut(half);
+    for i in 0..half {
+        out_low[i] = low[i] * cos[i] - high[i] * sin[i];
+        out_high[i] = high[i] * cos[i] + low[i] * sin[i];
+    }
+}
+
+/// Rotates the vectors of `rows` (`heads` of them per row, `dim` long) into `out`, `[n, heads, dim]`.
+pub fn rotate(rows: Rows<'_>, heads: usize, dim: usize, angles: &Angles, out: &mut [f32]) {
+    let n = angles.positions();
+    assert_eq!(angles.half * 2, dim);
+    assert_eq!(out.len(), n * heads * dim);
+    let one = |(i, out): (usize, &mut [f32])| {
+        let (cos, sin) = (&angles.cos[i * dim / 2..(i + 1) * dim / 2], &angles.sin[i * dim / 2..(i + 1) * dim / 2]);
+        let row = rows.part(i, 0, heads * dim);
+        for (row, out) in row.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+            rotate_one(row, cos, sin, out);
+        }
+    };
+    if n < 16 {
+        out.chunks_exact_mut(heads * dim).enumerate().for_each(one);
+    } else {
+        out.par_chunks_exact_mut(heads * dim).enumerate().for_each(one);
+    }
+}
+
+/// The keys and values of new positions, all KV heads of the layer per row.
+#[derive(Clone, Copy)]
+pub struct New<'a> {
+    pub keys: Rows<'a>,
+    pub values: Rows<'a>,
+    /// The rows `skip .. skip + n` are meant.
+    pub skip: usize,
+    pub n: usize,
+    /// Rotates the keys; row `i` by angle `i`. None stores them as they are.
+    pub angles: Option<&'a Angles>,
+}
+
+/// Writes new positions into a stretch of a lane that owns the KV heads `heads`.
+///
+/// `to_keys` and `to_values` are `[heads.len(), capacity, dim]`; the first new row goes to entry `at`.
+pub fn append<T: Element>(
+    new: New<'_>,
+    heads: std::ops::Range<usize>,
+    dim: usize,
+    to_keys: &mut [T],
+    to_values: &mut [T],
+    at: usize,
+) {
+    let (n, half) = (new.n, dim / 2);
+    let capacity = to_keys.len() / (heads.len() * dim).max(1);
+    assert!(at + n <= capacity, "{n} entries at {at} of {capacity}");
+    assert_eq!(to_keys.len(), to_values.len());
+    let (to_keys, to_values) = (Disjoint::new(to_keys), Disjoint::new(to_values));
+    let one = |task: usize| {
+        let (lane_head, i) = (task / n, task % n);
+        let (source, row) = ((heads.start + lane_head) * dim, new.skip + i);
+        let offset = (lane_head * capacity + at + i) * dim;
+        // SAFETY: (lane_head, i) is unique to the task, so the parts do not overlap.
+        let (to_key, to_value) = unsafe { (to_keys.part(offset, dim), to_values.part(offset, dim)) };
+        let key = new.keys.part(row, source, dim);
+        match new.angles {
+            Some(angles) => {
+                let (cos, sin) = (&angles.cos[row * half..][..half], &angles.sin[row * half..][..half]);
+                let (low, high) = key.split_at(half);
+                let (to_low, to_high) = to_key.split_at_mut(half);
+                for j in 0..half {
+                    to_low[j] = T::narrow(low[j] * cos[j] - high[j] * sin[j]);
+                    to_high[j] = T::narrow(high[j] * cos[j] + low[j] * sin[j]);
+                }
+            }
+            None => crate::simd::narrow(key, to_key),
+        }
+        crate::simd::narrow(new.values.part(row, source, dim), to_value);
+    };
+    if n < 16 {
+        (0..heads.len() * n).for_each(one);
+    } else {
+        (0..heads.len() * n).into_par_iter().with_min_len(64).for_each(one);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+
+    #[test]
+    fn rotation_keeps_lengths_and_depends_on_distance_only() {
+        let dim = 8;
+        let frequencies: Vec<f32> = (0..4).map(|i| 10_000f32.powf(-(i as f32) / 4.0)).collect();
+        let q: Vec<f32> = (0..dim).map(|i| (i as f32 * 0.7).sin()).collect();
+        let k: Vec<f32> = (0..dim).map(|i| (i as f32 * 1.3).cos()).collect();
+        let at = |v: &[f32], position: u32| {
+            let mut out = vec![0.0; dim];
+            rotate(Rows::dense(v, dim), 1, dim, &Angles::new([position], &frequencies, 1.0), &mut out);
+            out
+        };
+        let score = |p: u32, s: u32| at(&q, p).iter().zip(at(&k, s)).map(|(a, b)| a * b).sum::<f32>();
+        assert!((score(17, 9) - score(108, 100)).abs() < 1e-4);
+        assert!((score(17, 9) - score(18, 9)).abs() > 1e-3);
+    }
+
+    #[test]
+    fn append_places_rotated_keys_of_the_lanes_heads() {
+        let (n, all_heads, dim, capacity) = (20, 3, 4, 25);
+        let keys: Vec<f32> = (0..n * all_heads * dim).map(|i| i as f32 / 100.0).collect();
+        let values: Vec<f32> = keys.iter().map(|x| -x).collect();
+        let angles = Angles::new(5..5 + n as u32, &[1.0, 0.1], 1.0);
+        let mut rotated = vec![0.0; keys.len()];
+        rotate(Rows::dense(&keys, all_heads * dim), all_heads, dim, &angles, &mut rotated);
+        let (mut k, mut v) = (vec![f16::ZERO; 2 * capacity * dim], vec![f16::ZERO; 2 * capacity * dim]);
+        let rows = |data| Rows::dense(data, all_heads * dim);
+        let new = New { keys: rows(&keys), values: rows(&values), skip: 0, n, angles: Some(&angles) };
+        append(new, 1..3, dim, &mut k, &mut v, 3);
+        for head in 0..2 {
+            for i in 0..n {
+                for j in 0..dim {
+                    let from = (i * all_heads + head + 1) * dim + j;
+                    let to = (head * capacity + 3 + i) * dim + j;
+                    assert_eq!(k[to], f16::from_f32(rotated[from]));
+                    assert_eq!(v[to], f16::from_f32(values[from]));
+                }
+            }
+            assert_eq!(k[head * capacity * dim], f16::ZERO);
+        }
+    }
+}
