@@ -16,7 +16,7 @@ export const runners = [
   },
   {
     name: "bun",
-    start: () => ({ command: runtime("bun"), args: ["test"] }),
+    start: () => ({ command: runtime("bun"), args: ["test", "--timeout=120000"] }),
     count: (text) => ({ passed: sum(text, /^ *(\d+) pass$/gm), failed: sum(text, /^ *(\d+) fail$/gm) }),
     closing: /^(?: *\d+ (?:pass|fail|skip)|Ran \d+ tests? .*)$/gm,
   },

@@ -153,17 +153,33 @@ test("disposal ends what runs, refuses what follows and can be repeated", async 
   await assert.rejects(other.tokenize("Hi"), DisposedError);
 });
 
-test("the event loop stays alive while a model loads and generates", async () => {
+/** The share of the ticks of a 5 ms timer that come while something happens. */
+async function tickShare(during: () => Promise<unknown>): Promise<number> {
   const period = 5;
   let ticks = 0;
   const timer = setInterval(() => {
     ticks += 1;
   }, period);
   const start = performance.now();
-  const other = await load();
-  await other.generate({ messages: ask(scene.image, scene.question), ignoreEos: true, maxTokens: 400 });
-  const expected = (performance.now() - start) / period;
-  clearInterval(timer);
-  await other.dispose();
-  assert.ok(ticks >= 0.8 * expected, `${ticks} of ${Math.round(expected)} ticks`);
+  await during().finally(() => clearInterval(timer));
+  return (ticks * period) / (performance.now() - start);
+}
+
+test("the event loop stays alive while a model loads and generates", async () => {
+  const sleep = () => new Promise((resolve) => setTimeout(resolve, 300));
+  const work = async () => {
+    const other = await load();
+    await other.generate({ messages: ask(scene.image, scene.question), ignoreEos: true, maxTokens: 400 });
+    await other.dispose();
+  };
+  const seen: string[] = [];
+  // A machine that is busy with something else delays any timer: measured against the idle timer of the same moment, and
+  // repeated before it counts as a failure.
+  for (let attempt = 0; attempt < 4; attempt++) {
+    const idle = await tickShare(sleep);
+    const busy = await tickShare(work);
+    if (busy >= 0.8 * Math.min(1, idle)) return;
+    seen.push(`${busy.toFixed(2)} (idle ${idle.toFixed(2)})`);
+  }
+  assert.fail(`too few ticks came: ${seen.join(", ")}`);
 });

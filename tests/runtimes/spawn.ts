@@ -1,5 +1,6 @@
 // Starts a script under the runtime that runs the tests.
 import { spawn } from "node:child_process";
+import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 import { runtime } from "../../ts/native/pick.ts";
 
@@ -7,7 +8,8 @@ import { runtime } from "../../ts/native/pick.ts";
 export const root: string = fileURLToPath(new URL("../../", import.meta.url));
 
 export interface Outcome {
-  code: number | null;
+  /** The exit code; for a signal 128 and its number, since Deno reports a code of 130 as SIGINT. */
+  code: number;
   out: string;
   err: string;
 }
@@ -49,6 +51,8 @@ export function runScript(script: string, args: readonly string[] = [], options:
   });
   return new Promise((resolve, reject) => {
     child.on("error", reject);
-    child.on("close", (code) => resolve({ code, out, err }));
+    child.on("close", (code, signal) =>
+      resolve({ code: code ?? 128 + constants.signals[signal ?? "SIGKILL"], out, err }),
+    );
   });
 }

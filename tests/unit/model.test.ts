@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import {
   AbortError,
   DisposedError,
   image,
   MediaError,
+  type Model,
   ModelError,
   NativeError,
   OptionError,
@@ -15,11 +16,20 @@ import { FakeNative, memory, usage } from "./fake_native.ts";
 
 const native = (behaviour: Partial<FakeNative> = {}): FakeNative => Object.assign(new FakeNative(), behaviour);
 const prompt = { prompt: "Hi" };
+const opened: Model[] = [];
+
+async function open(...args: Parameters<typeof openModel>): Promise<Model> {
+  const model = await openModel(...args);
+  opened.push(model);
+  return model;
+}
+
+after(() => Promise.all(opened.map((model) => model.dispose())));
 
 test("load sends the absolute folder and the options, and reports progress", async () => {
   const fake = native();
   const seen: unknown[] = [];
-  const model = await openModel(fake, undefined, { weights: "q8_0", onProgress: (progress) => seen.push(progress) });
+  const model = await open(fake, undefined, { weights: "q8_0", onProgress: (progress) => seen.push(progress) });
   assert.match(fake.loads[0]?.source ?? "", /models[\\/]tiny-llava$/);
   assert.deepEqual({ ...fake.loads[0], source: "" }, { source: "", weights: "q8_0" });
   assert.deepEqual(seen, [{ stage: "weights", done: 1, total: 2 }]);
@@ -29,19 +39,19 @@ test("load sends the absolute folder and the options, and reports progress", asy
 
 test("a failed load closes the engine", async () => {
   const fake = native({ loadError: { code: "model-not-found", message: "no", details: { path: "/x" } } });
-  await assert.rejects(openModel(fake, "/x"), (error) => error instanceof ModelError && error.details.path === "/x");
+  await assert.rejects(open(fake, "/x"), (error) => error instanceof ModelError && error.details.path === "/x");
   assert.equal(fake.closes, 1);
 });
 
 test("load with a signal that has fired does not open", async () => {
   const fake = native();
-  await assert.rejects(openModel(fake, "/x", { signal: AbortSignal.abort() }), AbortError);
+  await assert.rejects(open(fake, "/x", { signal: AbortSignal.abort() }), AbortError);
   assert.equal(fake.loads.length, 0);
 });
 
 test("a generation can be iterated and then awaited", async () => {
   const fake = native();
-  const model = await openModel(fake);
+  const model = await open(fake);
   const out = model.generate({
     messages: [{ role: "user", content: [image(new Uint8Array([7])), "Hi"] }],
     maxTokens: 9,
@@ -66,7 +76,7 @@ test("a generation can be iterated and then awaited", async () => {
 });
 
 test("awaiting without iterating drains; the parts stay readable once", async () => {
-  const model = await openModel(native());
+  const model = await open(native());
   const out = model.generate(prompt);
   assert.equal((await out).text, " There is a star.");
   assert.equal((await Array.fromAsync(out)).length, 3);
@@ -77,7 +87,7 @@ test("awaiting without iterating drains; the parts stay readable once", async ()
 });
 
 test("awaiting inside the loop does not hang", async () => {
-  const model = await openModel(native());
+  const model = await open(native());
   const out = model.generate(prompt);
   const seen: string[] = [];
   for await (const part of out) {
@@ -89,7 +99,7 @@ test("awaiting inside the loop does not hang", async () => {
 
 test("leaving the loop cancels, and awaiting gives what there is", async () => {
   const fake = native({ stallAfter: 1 });
-  const model = await openModel(fake);
+  const model = await open(fake);
   const out = model.generate(prompt);
   for await (const part of out) {
     assert.equal(part.text, " There");
@@ -102,7 +112,7 @@ test("leaving the loop cancels, and awaiting gives what there is", async () => {
 
 test("a signal ends both the loop and the promise with what there was", async () => {
   const fake = native({ stallAfter: 2 });
-  const model = await openModel(fake);
+  const model = await open(fake);
   const controller = new AbortController();
   const out = model.generate({ ...prompt, signal: controller.signal });
   const seen: string[] = [];
@@ -123,7 +133,7 @@ test("a signal ends both the loop and the promise with what there was", async ()
 
 test("a signal that has fired sends nothing", async () => {
   const fake = native();
-  const model = await openModel(fake);
+  const model = await open(fake);
   await assert.rejects(
     model.generate({ messages: [{ role: "user", content: image("x.png") }], signal: AbortSignal.abort() }),
     AbortError,
@@ -132,13 +142,13 @@ test("a signal that has fired sends nothing", async () => {
 });
 
 test("a generation that nobody looks at does not end the process", async () => {
-  const model = await openModel(native());
+  const model = await open(native());
   model.generate({ messages: [{ role: "user", content: image("no-such-file.png") }] });
   await new Promise((resolve) => setTimeout(resolve, 20));
 });
 
 test("an unreadable image rejects with its number", async () => {
-  const model = await openModel(native());
+  const model = await open(native());
   const content = [image(new Uint8Array([1])), image("no-such-file.png"), "What?"];
   await assert.rejects(model.generate({ messages: [{ role: "user", content }] }), (error) => {
     return error instanceof MediaError && error.details.index === 1 && error.details.source === "no-such-file.png";
@@ -148,7 +158,7 @@ test("an unreadable image rejects with its number", async () => {
 test("unknown options go through, and the engine's refusal comes typed", async () => {
   const refusal = { code: "option", message: "unknown option `maxToken`", details: { suggestion: "maxTokens" } };
   const fake = native({ submitError: new Error(JSON.stringify(refusal)) });
-  const model = await openModel(fake);
+  const model = await open(fake);
   const out = model.generate({ ...prompt, maxToken: 3 } as never);
   await assert.rejects(out, (error) => error instanceof OptionError && error.details.suggestion === "maxTokens");
   fake.submitError = undefined;
@@ -157,14 +167,14 @@ test("unknown options go through, and the engine's refusal comes typed", async (
 });
 
 test("an error of the engine rejects iteration and promise", async () => {
-  const model = await openModel(native({ requestError: { code: "internal", message: "defect", details: {} } }));
+  const model = await open(native({ requestError: { code: "internal", message: "defect", details: {} } }));
   const out = model.generate(prompt);
   await assert.rejects(Array.fromAsync(out), NativeError);
   await assert.rejects(out, NativeError);
 });
 
 test("score, tokenize and detokenize", async () => {
-  const model = await openModel(native());
+  const model = await open(native());
   const score = await model.score({ ...prompt, answer: "a star" });
   assert.deepEqual([score.tokens, score.logprobs, score.memory], [[5, 6], [-0.5, -1.5], memory]);
   assert.deepEqual(await model.tokenize("ab"), [97, 98]);
@@ -173,7 +183,7 @@ test("score, tokenize and detokenize", async () => {
 
 test("disposal ends what runs, refuses what follows and happens once", async () => {
   const fake = native({ stallAfter: 1 });
-  const model = await openModel(fake);
+  const model = await open(fake);
   const running = model.generate(prompt);
   const outcome = assert.rejects(running, DisposedError);
   await new Promise((resolve) => setTimeout(resolve, 5));
