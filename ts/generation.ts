@@ -3,7 +3,8 @@ import type { Memory, NativeTicket, Timings, Usage, WireEvent } from "./native/c
 import { nextEvents } from "./native/ticket.ts";
 
 /**
- * One step of a generation. Most parts have one token; `text` is empty while a character is still incomplete.
+ * One step of a generation: a token and the text that it made certain, which is empty while a character is incomplete or could
+ * still belong to a stop string. Text that was held back until the end comes as a last part whose token is null.
  *
  * @example
  * ```ts
@@ -17,7 +18,7 @@ import { nextEvents } from "./native/ticket.ts";
  */
 export interface Part {
   text: string;
-  token: number;
+  token: number | null;
 }
 
 /**
@@ -160,6 +161,8 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
       this.#parts.push({ text: event.text, token: event.id });
     } else if (event.type === "done") {
       const { type: _, ...result } = event;
+      const held = result.text.slice(this.#text.length);
+      if (held !== "") this.#parts.push({ text: held, token: null });
       this.#state = "done";
       this.#signal?.removeEventListener("abort", this.#abort);
       this.#result.resolve(result);

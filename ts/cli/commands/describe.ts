@@ -40,13 +40,7 @@ async function answer(
     signal: context.signal,
   });
   const quiet = values.has("json");
-  let text = "";
-  for await (const part of out) {
-    // The model begins its answers with a space.
-    const shown = text === "" ? part.text.trimStart() : part.text;
-    text += shown;
-    if (!quiet) context.out(shown);
-  }
+  if (!quiet) for await (const part of out) context.out(part.text);
   const result = await out;
   if (!quiet) {
     context.out("\n");

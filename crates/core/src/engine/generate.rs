@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::event::{Event, Finish, Timings, milliseconds};
 use super::prompt;
-use super::request::GenerateRequest;
+use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -34,7 +34,9 @@ pub(super) fn generate(
     events.send(Event::Prompt { usage: prompt::usage(&prompt, 0) })?;
 
     let tokenizer = model.tokenizer().clone();
-    let mut answer = Answer::new(Detokenizer::new(&tokenizer, &tokens), request.stop);
+    // Templates put a space before an answer, which models generate themselves; it is no part of a chat's answer.
+    let trim = matches!(request.source.text, SourceText::Messages(_));
+    let mut answer = Answer::new(Detokenizer::new(&tokenizer, &tokens), request.stop, trim);
     let mut history = prompt.tokens.clone();
     let mut first = None;
     let finish = loop {
@@ -73,12 +75,14 @@ struct Answer<'a> {
     stop: StopStrings,
     tokens: Vec<u32>,
     text: String,
+    /// Whether white space before the first other character is left out.
+    trim: bool,
     closed: bool,
 }
 
 impl<'a> Answer<'a> {
-    fn new(detokenizer: Detokenizer<'a>, stop: StopStrings) -> Self {
-        Answer { detokenizer, stop, tokens: Vec::new(), text: String::new(), closed: false }
+    fn new(detokenizer: Detokenizer<'a>, stop: StopStrings, trim: bool) -> Self {
+        Answer { detokenizer, stop, tokens: Vec::new(), text: String::new(), trim, closed: false }
     }
 
     /// Adds a token; gives the text that is now certain, and why this is the last of at most `room` tokens if it is.
@@ -104,15 +108,20 @@ impl<'a> Answer<'a> {
         }
         self.closed = true;
         let held = self.stop.finish();
-        self.text.push_str(&held);
+        self.add(&held);
         Ok(finish)
     }
 
     /// Whether a stop string is now complete, which ends the text before it.
     fn emit(&mut self, piece: &str) -> bool {
         let stopped = self.stop.push(piece);
-        self.text.push_str(&stopped.emit);
+        self.add(&stopped.emit);
         self.closed |= stopped.hit;
         stopped.hit
+    }
+
+    fn add(&mut self, piece: &str) {
+        let first = self.trim && self.text.is_empty();
+        self.text.push_str(if first { piece.trim_start() } else { piece });
     }
 }
