@@ -93,7 +93,7 @@ export class FakeNative implements Native {
   tickets: FakeTicket[] = [];
   closes = 0;
   /** The pieces of every answer, one token each. */
-  pieces: string[] = [" There", " is", " a star."];
+  pieces: string[] = ["There", " is", " a star."];
   /** Keeps every answer open after this many pieces. */
   stallAfter: number = Number.POSITIVE_INFINITY;
   loadError: WireError | undefined;

@@ -64,7 +64,7 @@ test("a generation can be iterated and then awaited", async () => {
   );
   const result = await out;
   assert.deepEqual(result, {
-    text: " There is a star.",
+    text: "There is a star.",
     tokens: [0, 1, 2],
     finish: "eos",
     usage,
@@ -78,7 +78,7 @@ test("a generation can be iterated and then awaited", async () => {
 test("awaiting without iterating drains; the parts stay readable once", async () => {
   const model = await open(native());
   const out = model.generate(prompt);
-  assert.equal((await out).text, " There is a star.");
+  assert.equal((await out).text, "There is a star.");
   assert.equal((await Array.fromAsync(out)).length, 3);
   assert.throws(
     () => out[Symbol.asyncIterator](),
@@ -102,12 +102,12 @@ test("leaving the loop cancels, and awaiting gives what there is", async () => {
   const model = await open(fake);
   const out = model.generate(prompt);
   for await (const part of out) {
-    assert.equal(part.text, " There");
+    assert.equal(part.text, "There");
     break;
   }
   const result = await out;
   assert.equal(fake.tickets[0]?.cancelled, true);
-  assert.deepEqual([result.finish, result.text], ["aborted", " There"]);
+  assert.deepEqual([result.finish, result.text], ["aborted", "There"]);
 });
 
 test("a signal ends both the loop and the promise with what there was", async () => {
@@ -119,7 +119,7 @@ test("a signal ends both the loop and the promise with what there was", async ()
   const aborted = (error: unknown) =>
     error instanceof AbortError &&
     error.name === "AbortError" &&
-    error.partial === " There is" &&
+    error.partial === "There is" &&
     error.cause === "enough";
   await assert.rejects(async () => {
     for await (const part of out) {
