@@ -87,6 +87,18 @@ pub fn has_avx2() -> bool {
     }
 }
 
+/// True when the machine multiplies and adds 8-bit integers in one instruction, which quantised products need to be fast.
+pub fn has_dot_product() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Names of the instruction sets in use, for diagnostics.
 pub fn features() -> Vec<&'static str> {
     if has_avx2() { vec!["avx2", "fma", "f16c"] } else { Vec::new() }

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
-use prefixkv_kernels::linear as kernel;
+use prefixkv_kernels::{linear as kernel, simd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,27 @@ impl<'a> Loader<'a> {
 /// Rows of a part of a quantised weight: small enough to share a matrix among cores, large enough to be worth a task.
 const PART_ROWS: usize = 512;
 
+/// Some rows of a quantised weight.
+struct Part {
+    tensor: Arc<QTensor>,
+    product: QMatMul,
+}
+
+impl Part {
+    /// `x W^T` for these rows. Without 8-bit dot-product instructions candle's quantised product runs at a tenth of the f32 rate,
+    /// so many rows of `x` are multiplied with the part dequantised, which costs one part in as many as `x` has rows.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if x.dim(0)? >= DEQUANTISE_FROM && !simd::has_dot_product() {
+            x.matmul(&self.tensor.dequantize(x.device())?.t()?)
+        } else {
+            self.product.forward(x)
+        }
+    }
+}
+
+/// Rows of activations from which dequantising a part is cheaper than the quantised product.
+const DEQUANTISE_FROM: usize = 8;
+
 /// Parts of whole rows. Candle's own threads spin at a barrier for every quantised product, which collapses as soon as another
 /// process wants a core; the parts go through the pool that everything else uses instead.
 fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
@@ -155,7 +177,8 @@ fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
         .map(|part| {
             let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
             let part = weight.narrow(0, from, to - from)?.to_dtype(DType::F32)?.contiguous()?;
-            Ok(QMatMul::from_qtensor(QTensor::quantize(&part, dtype)?)?)
+            let tensor = Arc::new(QTensor::quantize(&part, dtype)?);
+            Ok(Part { product: QMatMul::from_arc(tensor.clone())?, tensor })
         })
         .collect::<Result<_>>()?;
     Ok(Weight::Quantised(parts))
@@ -169,7 +192,7 @@ pub struct Linear {
 
 enum Weight {
     Dense(Tensor),
-    Quantised(Vec<QMatMul>),
+    Quantised(Vec<Part>),
 }
 
 impl Linear {
@@ -218,7 +241,7 @@ fn widened(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
             let mut wide = vec![0.0; (to - from) * columns];
             slice::with_dense(weight, |weight| {
                 if let slice::Dense::F16(weight) = weight {
-                    prefixkv_kernels::simd::widen(&weight[from * columns..to * columns], &mut wide);
+                    simd::widen(&weight[from * columns..to * columns], &mut wide);
                 }
             })?;
             Ok(x.matmul(&Tensor::from_vec(wide, (to - from, columns), x.device())?.t()?)?)
