@@ -1,0 +1,246 @@
+//! CLIP's image processor: an encoded image to the normalised samples that the vision tower takes.
+
+use std::ops::Range;
+use std::path::Path;
+
+use image::RgbImage;
+
+use super::config::{Config, Size};
+use super::decode::decode;
+use super::kernel::Filter;
+use super::resize::{Canvas, resize_part};
+use crate::{Error, Result};
+
+/// A processed image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pixels {
+    /// `[3, height, width]`, row-major: normalised red, green, blue.
+    pub data: Vec<f32>,
+    /// Rows, in pixels.
+    pub height: usize,
+    /// Columns, in pixels.
+    pub width: usize,
+}
+
+/// What a model's `preprocessor_config.json` asks to be done with an image.
+///
+/// The result is that of transformers' Pillow processors (`CLIPImageProcessorPil`, `LlavaImageProcessorPil`) for what
+/// `load_image` gives; their torchvision counterparts resize with other rounding. See [`decode`] for the pixels.
+#[derive(Debug, Clone)]
+pub struct ImageProcessor {
+    config: Config,
+    /// (height, width)
+    output: (usize, usize),
+    /// The normalised value of each sample, per channel.
+    tables: [[f32; 256]; 3],
+}
+
+impl ImageProcessor {
+    /// Reads the processor of the model folder `dir`: `image_processor` in `processor_config.json`, or else
+    /// `preprocessor_config.json`. Settings that are left out have the defaults of transformers' CLIP processor
+    /// (shortest edge 224, bicubic, centre crop 224 x 224, OpenAI's mean and deviation). Without either file, the
+    /// same at `fallback_size` pixels.
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] for a file that cannot be read or a setting of the wrong type or range (sizes are 1 to
+    /// 4096), or settings that leave the output size open. [`Error::UnsupportedModel`] for another kind of processor.
+    pub fn from_folder(dir: &Path, fallback_size: usize) -> Result<Self> {
+        let config = Config::read(dir)?.unwrap_or_else(|| Config::clip(fallback_size));
+        let output = config.output_size().ok_or_else(|| Error::Internal("image processor without a size".into()))?;
+        let tables = [0, 1, 2].map(|channel| table(&config, channel));
+        Ok(Self { config, output, tables })
+    }
+
+    /// (height, width), in pixels, of every processed image.
+    pub fn output_size(&self) -> (usize, usize) {
+        self.output
+    }
+
+    /// Decodes and processes one image file; `index` is its place in the request, for errors.
+    ///
+    /// # Errors
+    /// [`Error::Image`] as [`decode`] raises it.
+    pub fn process(&self, bytes: &[u8], index: usize) -> Result<Pixels> {
+        Ok(self.process_rgb(&decode(bytes, index)?))
+    }
+
+    /// Processes a decoded image, which must not be empty.
+    pub fn process_rgb(&self, image: &RgbImage) -> Pixels {
+        let canvas = if self.config.pad_to_square {
+            // The cast truncates, like Python's int().
+            Canvas::square(image, self.config.mean.map(|mean| (mean * 255.0) as u8))
+        } else {
+            Canvas::plain(image)
+        };
+        let (height, width) = self.output;
+        let (resized_height, resized_width) = self.resized_size(canvas.height(), canvas.width());
+        let (rows, top) = centre(resized_height, height);
+        let (columns, left) = centre(resized_width, width);
+        let filter = self.config.resize.map_or(Filter::Nearest, |(_, filter)| filter);
+        // Only what the crop keeps is computed; a sliver of an image would otherwise grow to gigabytes.
+        let part = resize_part(canvas, (resized_width, resized_height), (columns, rows), filter);
+
+        let mut data = Vec::with_capacity(3 * height * width);
+        for (channel, table) in self.tables.iter().enumerate() {
+            let plane = data.len();
+            // Outside of a small image the crop is black, before normalisation.
+            data.resize(plane + height * width, table[0]);
+            for (y, row) in part.rows().enumerate() {
+                let start = plane + (top + y) * width + left;
+                for (value, pixel) in data[start..].iter_mut().zip(row) {
+                    *value = table[usize::from(pixel[channel])];
+                }
+            }
+        }
+        Pixels { data, height, width }
+    }
+
+    /// (height, width) after the resize step.
+    fn resized_size(&self, height: usize, width: usize) -> (usize, usize) {
+        // Truncated, as Python's int(): product first, then one division in f64.
+        let follow = |side: usize, long: usize, short: usize| ((side * long) as f64 / short as f64) as usize;
+        match self.config.resize {
+            None => (height, width),
+            Some((Size::Exact { height, width }, _)) => (height, width),
+            Some((Size::ShortestEdge(side), _)) if width <= height => (follow(side, height, width), side),
+            Some((Size::ShortestEdge(side), _)) => (side, follow(side, width, height)),
+        }
+    }
+}
+
+/// Along one axis: the part of `size` pixels that a centre crop to `crop` keeps, and where in the crop it lies.
+fn centre(size: usize, crop: usize) -> (Range<usize>, usize) {
+    if size >= crop {
+        let start = (size - crop) / 2;
+        (start..start + crop, 0)
+    } else {
+        // transformers' Pillow processors put the odd pixel of padding before; its torchvision ones after.
+        (0..size, (crop - size).div_ceil(2))
+    }
+}
+
+/// Rescaled in f64 and normalised in f32, as transformers does it with numpy.
+fn table(config: &Config, channel: usize) -> [f32; 256] {
+    std::array::from_fn(|sample| {
+        let value = config.rescale.map_or(sample as f32, |factor| (sample as f64 * factor) as f32);
+        if config.normalize { (value - config.mean[channel] as f32) / config.std[channel] as f32 } else { value }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    fn processor(json: &str) -> Result<ImageProcessor> {
+        ImageProcessor::from_folder(folder(&[("preprocessor_config.json", json)]).path(), 336)
+    }
+
+    #[test]
+    fn defaults_and_precedence() {
+        let size = |files: &[(&str, &str)]| {
+            ImageProcessor::from_folder(folder(files).path(), 336).map(|it| it.output_size()).unwrap()
+        };
+        let plain = ("preprocessor_config.json", r#"{"crop_size": {"height": 30, "width": 40}}"#);
+        let nested = ("processor_config.json", r#"{"image_processor": {"crop_size": 50}}"#);
+        let legacy = ("processor_config.json", r#"{"patch_size": 14}"#);
+        assert_eq!(size(&[]), (336, 336));
+        assert_eq!(size(&[("preprocessor_config.json", "{}")]), (224, 224));
+        assert_eq!(size(&[plain]), (30, 40));
+        assert_eq!(size(&[plain, nested]), (50, 50));
+        assert_eq!(size(&[plain, legacy]), (30, 40));
+        assert_eq!(size(&[legacy]), (336, 336));
+    }
+
+    #[test]
+    fn accepted_spellings() {
+        for (json, expected) in [
+            (r#"{"size": 99, "crop_size": 98, "image_processor_type": "CLIPImageProcessorFast"}"#, (98, 98)),
+            (r#"{"size": {"height": 12, "width": 34}, "do_center_crop": false}"#, (12, 34)),
+            (r#"{"size": [12, 34], "do_center_crop": false, "image_std": 0.5}"#, (12, 34)),
+            (r#"{"size": 20, "do_center_crop": false, "image_aspect_ratio": "pad"}"#, (20, 20)),
+            (r#"{"size": 20, "do_center_crop": false, "default_to_square": true, "resample": 1}"#, (20, 20)),
+            (r#"{"feature_extractor_type": "CLIPFeatureExtractor", "do_pad": null}"#, (224, 224)),
+        ] {
+            assert_eq!(processor(json).unwrap().output_size(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn wrong_files_are_named() {
+        for (json, part) in [
+            ("{", "not valid JSON"),
+            ("[]", "JSON object"),
+            (r#"{"size": 0}"#, "`size` is 0"),
+            (r#"{"size": {"shortest_edge": 5000}}"#, "`size`"),
+            (r#"{"size": {"shortest_edge": 8, "longest_edge": 9}}"#, "`size`"),
+            (r#"{"crop_size": "big"}"#, "`crop_size` is \"big\""),
+            (r#"{"image_std": [1, 0, 1]}"#, "`image_std`"),
+            (r#"{"image_mean": [1, 0]}"#, "`image_mean`"),
+            (r#"{"rescale_factor": 0}"#, "`rescale_factor`"),
+            (r#"{"resample": 5}"#, "`resample`"),
+            (r#"{"do_resize": "yes"}"#, "`do_resize`"),
+            (r#"{"image_aspect_ratio": "anyres"}"#, "`image_aspect_ratio`"),
+            (r#"{"do_center_crop": false}"#, "depend on the image"),
+        ] {
+            match processor(json).unwrap_err() {
+                Error::ModelFile { path, reason } => {
+                    assert!(path.ends_with("preprocessor_config.json"));
+                    assert!(reason.contains(part), "{json}: {reason}");
+                }
+                other => panic!("{json}: {other:?}"),
+            }
+        }
+        match processor(r#"{"image_processor_type": "ViTImageProcessor"}"#).unwrap_err() {
+            Error::UnsupportedModel { reason, known } => {
+                assert!(reason.contains("ViTImageProcessor") && known.contains(&"LlavaImageProcessorPil"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn follows_the_steps_by_hand() {
+        let image = RgbImage::from_fn(4, 3, |x, y| Rgb([(10 * x + y) as u8, 100, 200]));
+        let raw = r#""do_resize": false, "do_rescale": false, "do_normalize": false"#;
+        // Cropped to rows 0..2 (the odd row goes below), columns 1..3.
+        let crop = processor(&format!(r#"{{{raw}, "crop_size": 2}}"#)).unwrap().process_rgb(&image);
+        assert_eq!(crop.data[..4], [10.0, 20.0, 11.0, 21.0]);
+        // Padded with black to 6 rows: two before, one after.
+        let grown = processor(&format!(r#"{{{raw}, "crop_size": [6, 4]}}"#)).unwrap().process_rgb(&image);
+        let first_column: Vec<f32> = grown.data[..24].iter().step_by(4).copied().collect();
+        assert_eq!(first_column, [0.0, 0.0, 0.0, 1.0, 2.0, 0.0]);
+        // On a square of the mean colour, the odd row below.
+        let json = format!(r#"{{{raw}, "crop_size": 4, "image_mean": 0.5, "image_aspect_ratio": "pad"}}"#);
+        let padded = processor(&json).unwrap().process_rgb(&image);
+        assert_eq!(padded.data[12..16], [127.0; 4]);
+        assert_eq!(padded.data[..4], [0.0, 10.0, 20.0, 30.0]);
+    }
+
+    #[test]
+    fn normalises_as_clip_does() {
+        let image = RgbImage::from_pixel(50, 20, Rgb([0, 128, 255]));
+        let pixels = ImageProcessor::from_folder(Path::new("/nonexistent"), 8).unwrap().process_rgb(&image);
+        assert_eq!((pixels.height, pixels.width, pixels.data.len()), (8, 8, 192));
+        assert_eq!(pixels.data[0], -1.792_262_6);
+        assert_eq!(pixels.data[64], 0.168_897_32);
+        assert_eq!(pixels.data[191], 2.145_897);
+    }
+
+    #[test]
+    fn a_sliver_costs_no_more_than_its_crop() {
+        let image = RgbImage::new(1, 32_768);
+        let pixels = processor(r#"{"size": 4096, "crop_size": 16}"#).unwrap().process_rgb(&image);
+        assert_eq!(pixels.data.len(), 3 * 16 * 16);
+    }
+}

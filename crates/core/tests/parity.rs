@@ -1,0 +1,165 @@
+//! The models against Hugging Face transformers: every file of `tests/golden/data` that names a model and has cases.
+//!
+//! The goldens are made by scripts in `tests/golden` that share no code with this project.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device as TensorDevice, IndexOp, Tensor};
+use prefixkv_core::media::Pixels;
+use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_core::sample::argmax;
+use serde::Deserialize;
+
+/// The largest difference allowed for features, projections and logits in f32.
+const TOLERANCE: f32 = 1e-3;
+/// The reference's best two logits may be this close for a greedy token to differ.
+const NEAR_TIE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Golden {
+    /// A folder, relative to the repository.
+    model: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    #[serde(default)]
+    images: Vec<String>,
+    text: String,
+    input_ids: Vec<u32>,
+    /// The rows of the features that are stored.
+    #[serde(default)]
+    feature_rows: Vec<u32>,
+    /// Greedy tokens.
+    tokens: Vec<u32>,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    best: (u32, f32),
+    second: (u32, f32),
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn load(model: &str) -> Model {
+    let options = LoadOptions { source: root().join(model), device: Device::Cpu, weights: WeightFormat::F32 };
+    Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{model}: {e}"))
+}
+
+fn worst(got: &Tensor, want: &Tensor) -> f32 {
+    assert_eq!(got.dims(), want.dims());
+    let difference = got.sub(want).and_then(|d| d.abs()).and_then(|d| d.flatten_all()).and_then(|d| d.max(0));
+    difference.and_then(|d| d.to_scalar()).expect("two f32 tensors of one shape")
+}
+
+fn close(what: &str, got: &Tensor, want: &Tensor) {
+    let worst = worst(got, want);
+    println!("{what}: largest difference {worst:e}");
+    assert!(worst <= TOLERANCE, "{what}: largest difference {worst} is over {TOLERANCE}");
+}
+
+/// The images of a case through our own image processor, checked against the reference's pixel values.
+fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<Pixels> {
+    let Some(processor) = model.image_processor() else {
+        assert!(case.images.is_empty());
+        return Vec::new();
+    };
+    let images: Vec<Pixels> = case
+        .images
+        .iter()
+        .enumerate()
+        .map(|(index, path)| {
+            let bytes = std::fs::read(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+            processor.process(&bytes, index).unwrap_or_else(|e| panic!("{path}: {e}"))
+        })
+        .collect();
+    if let (Some(indices), Some(values)) =
+        (arrays.get(&format!("{}.pixel_indices", case.name)), arrays.get(&format!("{}.pixel_values", case.name)))
+    {
+        let indices: Vec<u32> = indices.flatten_all().and_then(|t| t.to_vec1()).expect("u32 indices");
+        let values: Vec<f32> = values.flatten_all().and_then(|t| t.to_vec1()).expect("f32 values");
+        let all: Vec<f32> = images.iter().flat_map(|pixels| pixels.data.iter().copied()).collect();
+        // 1/255 of the range: normalised values span about 1 / 0.26.
+        let (limit, jpeg) = (1.0 / 255.0 / 0.26, case.images.iter().any(|path| path.ends_with(".jpg")));
+        let differences: Vec<f32> = indices.iter().zip(&values).map(|(i, v)| (all[*i as usize] - v).abs()).collect();
+        let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+        let largest = differences.iter().fold(0.0f32, |a, b| a.max(*b));
+        println!("{} pixels: mean difference {mean:e}, largest {largest:e}", case.name);
+        assert!(if jpeg { mean < limit } else { largest <= limit }, "{}: mean {mean}, largest {largest}", case.name);
+    }
+    images
+}
+
+fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) {
+    let named = |suffix: &str| arrays.get(&format!("{}.{suffix}", case.name));
+    let tokens = model.tokenizer().encode_prompt(&case.text).expect("encodes");
+    let prompt = model.expand(&tokens, case.images.len()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    assert_eq!(prompt.tokens, case.input_ids, "{}: prompt tokens", case.name);
+
+    let pixels = pixels(model, case, arrays);
+    let rows = Tensor::new(case.feature_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
+    for (index, pixels) in pixels.iter().enumerate() {
+        if let Some(want) = named("vision") {
+            let got = model.image_features(pixels).and_then(|f| Ok(f.index_select(&rows, 0)?)).expect("features");
+            close(&format!("{} vision of image {index}", case.name), &got, &want.i(index).expect("per image"));
+        }
+    }
+    let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes images");
+    for (index, features) in features.iter().enumerate() {
+        if let Some(want) = named("projected") {
+            let got = features.index_select(&rows, 0).expect("rows");
+            close(&format!("{} projection of image {index}", case.name), &got, &want.i(index).expect("per image"));
+        }
+    }
+
+    let mut sequence = model.new_sequence();
+    let logits = model.prefill_all(&prompt, &features, &mut sequence, &|| Ok(())).expect("runs");
+    let last = logits.i(logits.dims()[0] - 1).expect("last row");
+    if let Some(want) = named("logits") {
+        close(&format!("{} logits", case.name), &logits, want);
+    }
+    let want = named("last_logits").unwrap_or_else(|| panic!("{} has no last_logits", case.name));
+    close(&format!("{} last logits", case.name), &last, want);
+    // The path that generation takes must agree with the one just checked.
+    let mut again = model.new_sequence();
+    let row = model.prefill(&prompt, &features, &mut again, &|| Ok(())).expect("runs");
+    assert_eq!(row, last.to_vec1::<f32>().expect("f32 logits"), "{}: prefill and prefill_all", case.name);
+
+    let mut row = row;
+    assert!(case.tokens.len() >= 8 && case.steps.len() >= case.tokens.len(), "{}: too few tokens", case.name);
+    for (i, (want, step)) in case.tokens.iter().zip(&case.steps).enumerate() {
+        let got = argmax(&row) as u32;
+        if got != *want {
+            let gap = step.best.1 - step.second.1;
+            assert!(gap < NEAR_TIE, "{}: token {i} is {got}, the reference says {want} by {gap}", case.name);
+            assert_eq!(got, step.second.0, "{}: token {i}", case.name);
+            println!("{}: a near-tie at token {i}; the rest is another text", case.name);
+            break;
+        }
+        row = model.decode(got, &mut again).expect("decodes");
+    }
+}
+
+fn check_file(path: &Path) {
+    let text = std::fs::read_to_string(path).expect("readable");
+    let golden: Golden = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let arrays =
+        candle_core::safetensors::load(path.with_extension("safetensors"), &TensorDevice::Cpu).expect("arrays load");
+    let mut model = load(&golden.model);
+    assert!(!golden.cases.is_empty());
+    for case in &golden.cases {
+        check_case(&mut model, case, &arrays);
+    }
+}
+
+#[test]
+fn tiny_llava_equals_transformers() {
+    check_file(&root().join("tests/golden/data/tiny-llava.json"));
+}
