@@ -1,1 +1,13 @@
+//! The next token from the logits of a position.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod candidates;
+mod logits;
+mod options;
+mod sampler;
+
+pub use {
+    logits::{argmax, log_softmax_at},
+    options::SamplerOptions,
+    sampler::Sampler,
+};

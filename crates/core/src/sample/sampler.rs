@@ -1,0 +1,117 @@
+//! Drawing a token.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::candidates::Candidates;
+use super::{SamplerOptions, argmax};
+use crate::{Error, Result};
+
+/// Chooses the tokens of one sequence, in the order of steps that transformers has: repetition penalty, temperature,
+/// top-k, top-p, min-p, then a draw.
+#[derive(Debug)]
+pub struct Sampler {
+    options: SamplerOptions,
+    seed: u64,
+    random: ChaCha8Rng,
+    candidates: Candidates,
+    penalised: Penalised,
+}
+
+impl Sampler {
+    /// Without a seed in the options, a random one below 2^53 (a JavaScript number holds it) is taken.
+    ///
+    /// # Errors
+    /// As [`SamplerOptions::validate`].
+    pub fn new(options: &SamplerOptions) -> Result<Sampler> {
+        options.validate()?;
+        let seed = options.seed.unwrap_or_else(fresh_seed);
+        Ok(Sampler {
+            options: options.clone(),
+            seed,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            candidates: Candidates::default(),
+            penalised: Penalised::default(),
+        })
+    }
+
+    /// The next token. `history` is the prompt and what was generated; ids past the logits are ignored. The logits are
+    /// changed.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the logits are empty, have NaN or infinity, or are minus infinity throughout.
+    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
+        if self.options.repetition_penalty != 1.0 {
+            self.penalised.apply(self.options.repetition_penalty, logits, history);
+        }
+        let best = argmax(logits);
+        let max = logits.get(best).copied().unwrap_or(f32::NEG_INFINITY);
+        if !max.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::Internal(format!("no token can be chosen: {}", complaint(logits))));
+        }
+        if self.options.temperature == 0.0 {
+            return token(best);
+        }
+        self.narrow(logits, max);
+        let point = (self.random.next_u64() >> 11) as f64 * (-53f64).exp2();
+        match self.candidates.at(point) {
+            Some(token) => Ok(token),
+            None => token(best),
+        }
+    }
+
+    /// The seed in use.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn narrow(&mut self, logits: &[f32], max: f32) {
+        self.candidates.fill(logits, max, self.options.temperature);
+        self.candidates.top_k(self.options.top_k);
+        self.candidates.top_p(self.options.top_p);
+        self.candidates.min_p(self.options.min_p);
+    }
+}
+
+fn token(index: usize) -> Result<u32> {
+    u32::try_from(index).map_err(|_| Error::Internal(format!("{index} is no token id")))
+}
+
+fn complaint(logits: &[f32]) -> String {
+    let nan = logits.iter().filter(|logit| logit.is_nan()).count();
+    let infinite = logits.iter().filter(|logit| logit.is_infinite()).count();
+    format!("of {} logits, {nan} are NaN and {infinite} infinite", logits.len())
+}
+
+fn fresh_seed() -> u64 {
+    // The standard library seeds every RandomState from the operating system.
+    RandomState::new().build_hasher().finish() >> 11
+}
+
+/// Applies the repetition penalty once per distinct token.
+#[derive(Debug, Default)]
+struct Penalised {
+    /// For each token, the round in which it was last penalised; saves clearing a set at each step.
+    rounds: Vec<u64>,
+    round: u64,
+}
+
+impl Penalised {
+    fn apply(&mut self, penalty: f32, logits: &mut [f32], history: &[u32]) {
+        self.rounds.resize(logits.len(), 0);
+        self.round += 1;
+        for &token in history {
+            let index = token as usize;
+            let Some(logit) = logits.get_mut(index) else { continue };
+            if self.rounds[index] != self.round {
+                self.rounds[index] = self.round;
+                *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Other tokenizers: decode a short window of tokens twice, without and with the new ones; the difference is new text.
+//!
+//! The window begins with a few tokens whose text was emitted before. They keep the decoder from treating the new
+//! tokens as the beginning of a text, where Llama's decoder would strip a space.
+
+use super::super::tokenizer::{Decoding, Tokenizer};
+use crate::Result;
+
+/// Tokens that may wait for the end of a character when a decoder gives no better sign than a trailing U+FFFD.
+const MAX_WAIT: usize = 16;
+
+pub(super) struct Window<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The anchor, then the tokens whose text has not been emitted.
+    tokens: Vec<u32>,
+    anchor: usize,
+    /// The anchor's text. `None`: not decoded yet.
+    anchor_text: Option<String>,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(tokenizer: &'a Tokenizer, context: &[u32]) -> Window<'a> {
+        let mut window = Window { tokenizer, tokens: Vec::new(), anchor: 0, anchor_text: None };
+        let mut tail = Vec::new();
+        for &token in context.iter().rev() {
+            if tokenizer.is_special(token) {
+                continue;
+            }
+            let Some(piece) = tokenizer.token(token) else { continue };
+            tail.push(token);
+            // The anchor may not begin within a run of bytes that could go on, nor with a text that is stripped away.
+            if !window.in_byte_run(&piece) && !piece.is_empty() && shows_text(tokenizer, &tail) {
+                break;
+            }
+        }
+        tail.reverse();
+        window.anchor = tail.len();
+        window.tokens = tail;
+        window
+    }
+
+    pub(super) fn push(&mut self, token: u32, piece: &str) -> Result<String> {
+        self.tokens.push(token);
+        if self.in_byte_run(piece) { Ok(String::new()) } else { self.advance(false) }
+    }
+
+    pub(super) fn finish(&mut self) -> Result<String> {
+        if self.tokens.len() == self.anchor { Ok(String::new()) } else { self.advance(true) }
+    }
+
+    fn advance(&mut self, last: bool) -> Result<String> {
+        let anchor_text = match self.anchor_text.take() {
+            Some(text) => text,
+            None => self.tokenizer.decode(&self.tokens[..self.anchor], true)?,
+        };
+        let text = self.tokenizer.decode(&self.tokens, true)?;
+        let waits = self.tokenizer.decoding() == Decoding::Plain
+            && text.ends_with(char::REPLACEMENT_CHARACTER)
+            && self.tokens.len() - self.anchor < MAX_WAIT;
+        if waits && !last {
+            self.anchor_text = Some(anchor_text);
+            return Ok(String::new());
+        }
+        self.shrink()?;
+        Ok(text[common_prefix(&anchor_text, &text)..].to_owned())
+    }
+
+    /// Keeps the shortest tail that has text as the next anchor.
+    fn shrink(&mut self) -> Result<()> {
+        for start in (0..self.tokens.len()).rev() {
+            let text = self.tokenizer.decode(&self.tokens[start..], true)?;
+            if !text.is_empty() || start == 0 {
+                self.tokens.drain(..start);
+                self.anchor_text = Some(text);
+                break;
+            }
+        }
+        self.anchor = self.tokens.len();
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn width(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// `<0xHH>`: the decoder turns a whole run of these into text, or into U+FFFD if any of it is not UTF-8.
+    fn in_byte_run(&self, piece: &str) -> bool {
+        self.tokenizer.decoding() == Decoding::ByteFallback
+            && piece.len() == 6
+            && piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).is_some()
+    }
+}
+
+fn shows_text(tokenizer: &Tokenizer, reversed: &[u32]) -> bool {
+    let tokens: Vec<u32> = reversed.iter().rev().copied().collect();
+    // A decoder that fails here fails again, and is reported, at the first token.
+    tokenizer.decode(&tokens, true).is_ok_and(|text| !text.is_empty())
+}
+
+/// Bytes that two texts have in common at the beginning, whole characters only.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum()
+}
