@@ -61,7 +61,7 @@ fn worst(got: &Tensor, want: &Tensor) -> f32 {
 
 fn close(what: &str, got: &Tensor, want: &Tensor) {
     let worst = worst(got, want);
-    println!("{what}: largest difference {worst:e}");
+    eprintln!("{what}: largest difference {worst:e}");
     assert!(worst <= TOLERANCE, "{what}: largest difference {worst} is over {TOLERANCE}");
 }
 
@@ -91,7 +91,7 @@ fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<P
         let differences: Vec<f32> = indices.iter().zip(&values).map(|(i, v)| (all[*i as usize] - v).abs()).collect();
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
         let largest = differences.iter().fold(0.0f32, |a, b| a.max(*b));
-        println!("{} pixels: mean difference {mean:e}, largest {largest:e}", case.name);
+        eprintln!("{} pixels: mean difference {mean:e}, largest {largest:e}", case.name);
         assert!(if jpeg { mean < limit } else { largest <= limit }, "{}: mean {mean}, largest {largest}", case.name);
     }
     images
@@ -130,7 +130,9 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
     // The path that generation takes must agree with the one just checked.
     let mut again = model.new_sequence();
     let row = model.prefill(&prompt, &features, &mut again, &|| Ok(())).expect("runs");
-    assert_eq!(row, last.to_vec1::<f32>().expect("f32 logits"), "{}: prefill and prefill_all", case.name);
+    // One row takes another product than many, so equal up to rounding.
+    let last: Vec<f32> = last.to_vec1().expect("f32 logits");
+    assert!(row.iter().zip(&last).all(|(a, b)| (a - b).abs() < 1e-4), "{}: prefill and prefill_all", case.name);
 
     let mut row = row;
     assert!(case.tokens.len() >= 8 && case.steps.len() >= case.tokens.len(), "{}: too few tokens", case.name);
@@ -140,7 +142,7 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
             let gap = step.best.1 - step.second.1;
             assert!(gap < NEAR_TIE, "{}: token {i} is {got}, the reference says {want} by {gap}", case.name);
             assert_eq!(got, step.second.0, "{}: token {i}", case.name);
-            println!("{}: a near-tie at token {i}; the rest is another text", case.name);
+            eprintln!("{}: a near-tie at token {i}; the rest is another text", case.name);
             break;
         }
         row = model.decode(got, &mut again).expect("decodes");
