@@ -61,8 +61,8 @@ def measure_text(model, tokenizer, scenes, references: list[Turn], questions: in
         batch = packer.batch(some, [[[r]] for r in references[start : start + 4]])
         where = batch.targets >= 0
         target = batch.targets[where]
-        views = {"right": batch.pixels, "wrong": to_pixels([scenes[(start + i + 1) % len(scenes)] for i in range(len(some))])}
-        views["blank"] = torch.zeros_like(batch.pixels)
+        others = [scenes[(start + i + 1) % len(scenes)] for i in range(len(some))]
+        views = {"right": batch.pixels, "wrong": to_pixels(others), "blank": torch.zeros_like(batch.pixels)}
         for view, pixels in views.items():
             hidden, _ = model.read(batch.ids, model.see(pixels), batch.positions, batch.mask)
             logits = model.words(hidden[where])
@@ -71,7 +71,7 @@ def measure_text(model, tokenizer, scenes, references: list[Turn], questions: in
                 telling = torch.isin(target, content_ids)
                 tokens, content = tokens + len(target), content + int(telling.sum())
                 content_right += int((logits.argmax(-1) == target)[telling].sum())
-        if not questions or not some[0].background[0]:
+        if not questions:
             continue
         dialogues = []
         for scene in some:
@@ -153,7 +153,7 @@ def from_samples(folder: Path) -> tuple[list[Scene], list[Turn]]:
         pixels = np.asarray(Image.open(folder / s["image"]).convert("RGB"))
         things = [Thing(o["row"], o["col"], o["size"], o["color"], o["shape"]) for o in s["objects"]]
         # The file tells neither the background nor which pixel is whose.
-        scenes.append(Scene(things, ("", "", ""), pixels, np.full(pixels.shape[:2], -1, np.int8)))
+        scenes.append(Scene(things, None, pixels, np.full(pixels.shape[:2], -1, np.int8)))
         references.append(Turn("description", [s["question"]], s["answer"]))
     return scenes, references
 

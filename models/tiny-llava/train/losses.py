@@ -32,6 +32,7 @@ class PatchLoss:
 
     def __init__(self, tokenizer):
         self.words = {k: torch.tensor([word_id(tokenizer, w) for w in ws]) for k, ws in PATCH_WORDS.items()}
+        self.shape_weight = torch.tensor([1.0] * len(SHAPES) + [0.1])
 
     def __call__(self, image, embedding, labels, parts=THING_PARTS):
         """image: (batch, patches, size). Returns the mean loss and the accuracy on things' patches per part."""
@@ -44,11 +45,13 @@ class PatchLoss:
                 continue
             logits = image.flatten(0, 1)[asked] @ embedding[self.words[part]].float().T
             label = label[asked]
-            loss = loss + F.cross_entropy(logits, label)
             hit = logits.argmax(-1) == label
             if part == "shape":
-                # Four patches in five are background, and easy: they are not counted.
+                # Four patches in five are background, and easy: they weigh little and are not counted as right.
+                loss = loss + F.cross_entropy(logits, label, self.shape_weight)
                 hit = hit[label < len(SHAPES)]
+            else:
+                loss = loss + F.cross_entropy(logits, label)
             right[part] = hit.float().mean().item()
         return loss / len(parts), right
 

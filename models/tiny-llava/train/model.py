@@ -215,8 +215,12 @@ class TinyLlava(nn.Module):
         random = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
             if p.dim() > 1:
-                # Fan-in scale for the matrices; embeddings small, since they are also the classifier.
-                std = 0.02 if "embed" in name and "patch" not in name else p[0].numel() ** -0.5
+                std = p[0].numel() ** -0.5
+                if "embed_tokens" in name:
+                    std = 0.02
+                elif "position_embedding" in name:
+                    # Loud enough to be read beside the patches from the first step on.
+                    std = 0.5
                 with torch.no_grad():
                     p.normal_(0, std, generator=random)
             elif name.endswith("bias"):

@@ -47,7 +47,7 @@ class Batch:
     refs: list[tuple[int, int, list]]
     """(sample, token, things the phrase fits)"""
     scenes: list[Scene]
-    labels: dict[str, torch.Tensor]
+    labels: dict[str, torch.Tensor] | None
 
 
 def to_pixels(scenes: list[Scene]) -> torch.Tensor:
@@ -141,7 +141,7 @@ class Packer:
             kinds=[p[5] for p in packed],
             refs=[(b, i, fits) for b, p in enumerate(packed) for i, fits in p[6]],
             scenes=scenes,
-            labels=to_labels(scenes),
+            labels=to_labels(scenes) if all(s.background for s in scenes) else None,
         )
 
     def random_batch(self, rng, size, fewest, most, described, mix) -> Batch:

@@ -64,8 +64,8 @@ class Thing:
 @dataclass
 class Scene:
     things: list[Thing]
-    background: tuple[str, str, str]
-    """kind ("plain", "fade" or "two-tone"), colour at the top, colour at the bottom"""
+    background: tuple[str, str, str] | None
+    """kind ("plain", "fade" or "two-tone"), colour at the top, colour at the bottom; None if not known"""
     pixels: np.ndarray = field(repr=False)
     """(168, 168, 3) uint8"""
     owner: np.ndarray = field(repr=False)
