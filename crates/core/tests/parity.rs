@@ -33,6 +33,8 @@ struct Case {
     /// The rows of the features that are stored.
     #[serde(default)]
     feature_rows: Vec<u32>,
+    /// The rows of the logits that are stored; the last one always is.
+    logit_rows: Vec<u32>,
     /// Greedy tokens.
     tokens: Vec<u32>,
     steps: Vec<Step>,
@@ -122,11 +124,10 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
     let mut sequence = model.new_sequence();
     let logits = model.prefill_all(&prompt, &features, &mut sequence, &|| Ok(())).expect("runs");
     let last = logits.i(logits.dims()[0] - 1).expect("last row");
-    if let Some(want) = named("logits") {
-        close(&format!("{} logits", case.name), &logits, want);
-    }
-    let want = named("last_logits").unwrap_or_else(|| panic!("{} has no last_logits", case.name));
-    close(&format!("{} last logits", case.name), &last, want);
+    let rows = Tensor::new(case.logit_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
+    assert_eq!(case.logit_rows.last().map(|row| *row as usize + 1), Some(prompt.tokens.len()), "{}", case.name);
+    let want = named("logits").unwrap_or_else(|| panic!("{} has no logits", case.name));
+    close(&format!("{} logits", case.name), &logits.index_select(&rows, 0).expect("rows"), want);
     // The path that generation takes must agree with the one just checked.
     let mut again = model.new_sequence();
     let row = model.prefill(&prompt, &features, &mut again, &|| Ok(())).expect("runs");
@@ -161,7 +162,34 @@ fn check_file(path: &Path) {
     }
 }
 
-#[test]
-fn tiny_llava_equals_transformers() {
-    check_file(&root().join("tests/golden/data/tiny-llava.json"));
+macro_rules! parity {
+    ($($name:ident: $file:literal),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            check_file(&root().join("tests/golden/data").join($file));
+        }
+    )*
+
+        #[test]
+        fn every_fixture_is_tested() {
+            let fixtures = std::fs::read_dir(root().join("tests/golden/fixtures")).expect("fixtures");
+            let models = fixtures.filter_map(|entry| {
+                let path = entry.expect("readable").path();
+                path.join("config.json").exists().then(|| path.file_name()?.to_str().map(|name| format!("{name}.json")))?
+            });
+            for name in models {
+                assert!([$($file),*].contains(&name.as_str()), "{name} has no test");
+            }
+        }
+    };
+}
+
+parity! {
+    tiny_llava: "tiny-llava.json",
+    grouped_queries_of_64: "llava-gqa64.json",
+    heads_of_128: "llava-head128.json",
+    several_feature_layers_in_shards: "llava-layers-sharded.json",
+    what_hub_configs_leave_out: "llava-bare.json",
+    text_only_with_linear_rope: "llama-linear-tied.json",
+    text_only_with_llama3_rope: "llama3-rope.json",
 }

@@ -229,23 +229,27 @@ fn matvec(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(out, (1, rows), x.device())?)
 }
 
-/// Many rows against f16 weights, which are widened part by part: the product then runs at the f32 rate with f32 activations,
+/// Weights widened at a time: bounds the buffer to 16 MiB.
+const WIDENED: usize = 4 << 20;
+
+/// Many rows against f16 weights, which are widened piece by piece: the product then runs at the f32 rate with f32 activations,
 /// and the conversion costs one part in as many as there are rows of `x`.
 fn widened(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (rows, columns) = weight.dims2()?;
-    let parts = rows.div_ceil(PART_ROWS);
-    let products: Vec<Tensor> = (0..parts)
-        .into_par_iter()
-        .map(|part| {
-            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
+    let pieces = (rows * columns).div_ceil(WIDENED).max(1);
+    let products: Vec<Tensor> = (0..pieces)
+        .map(|piece| {
+            let (from, to) = (piece * rows / pieces, (piece + 1) * rows / pieces);
             let mut wide = vec![0.0; (to - from) * columns];
             slice::with_dense(weight, |weight| {
                 if let slice::Dense::F16(weight) = weight {
-                    simd::widen(&weight[from * columns..to * columns], &mut wide);
+                    let narrow = &weight[from * columns..to * columns];
+                    let chunks = wide.par_chunks_mut(WIDENED / 64).zip(narrow.par_chunks(WIDENED / 64));
+                    chunks.for_each(|(wide, narrow)| simd::widen(narrow, wide));
                 }
             })?;
             Ok(x.matmul(&Tensor::from_vec(wide, (to - from, columns), x.device())?.t()?)?)
         })
         .collect::<Result<_>>()?;
-    Ok(if parts == 1 { products[0].clone() } else { Tensor::cat(&products, 1)? })
+    Ok(if pieces == 1 { products[0].clone() } else { Tensor::cat(&products, 1)? })
 }
