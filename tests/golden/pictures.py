@@ -61,7 +61,8 @@ def main():
     alpha.convert("LA").save(IMAGES / "grey-alpha.png", optimize=True)
     palette = small.quantize(64, dither=Image.Dither.NONE)
     palette.save(IMAGES / "palette.png", optimize=True)
-    palette.save(IMAGES / "palette-transparent.png", optimize=True, transparency=5)
+    commonest = int(np.bincount(np.asarray(palette).reshape(-1)).argmax())
+    palette.save(IMAGES / "palette-transparent.png", transparency=commonest)
     small.convert("L").save(IMAGES / "grey.png", optimize=True)
     small.convert("1").save(IMAGES / "bilevel.png", optimize=True)
     wide = np.asarray(small).astype(np.uint16) * 257
