@@ -31,8 +31,11 @@ def main():
     for sample in json.loads((SCENES / "samples.json").read_text()):
         image = Image.open(SCENES / sample["image"])
         prompt, tokens, logprobs = reference_logprobs(processor, model, image, sample)
-        out = model.generate(**prompt, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
-        greedy = out[0, prompt["input_ids"].shape[1] :].tolist()
+        out = model.generate(
+            **prompt, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, output_logits=True, return_dict_in_generate=True
+        )
+        greedy = out.sequences[0, prompt["input_ids"].shape[1] :].tolist()
+        best = torch.cat(out.logits).topk(2).values
         total, count = total - sum(logprobs), count + len(tokens)
         scenes.append(
             {
@@ -43,6 +46,7 @@ def main():
                 "logprobs": [round(p, 6) for p in logprobs],
                 "ppl": round(math.exp(-sum(logprobs) / len(tokens)), 8),
                 "greedy": greedy,
+                "least_gap": round(float((best[:, 0] - best[:, 1]).min()), 6),
             }
         )
     overall = {"tokens": count, "nll": round(total, 6), "ppl": round(math.exp(total / count), 8)}

@@ -38,9 +38,8 @@ def main():
         rows = list(range(vision.shape[1])) if number == 0 else list(range(0, vision.shape[1], 8))
         arrays |= image_arrays(name, pixels, processor.image_processor, seed=index)
         arrays |= {f"{name}.vision": vision[:, rows], f"{name}.projected": projected[:, rows]}
-        arrays[f"{name}.last_logits"] = logits[-1]
-        if number == 0:
-            arrays[f"{name}.logits"] = logits
+        logit_rows = list(range(len(logits))) if number == 0 else [len(logits) - 1]
+        arrays[f"{name}.logits"] = logits[logit_rows]
         cases.append(
             {
                 "name": name,
@@ -48,6 +47,7 @@ def main():
                 "text": text,
                 "input_ids": inputs["input_ids"][0].tolist(),
                 "feature_rows": rows,
+                "logit_rows": logit_rows,
                 "tokens": ids,
                 "answer": processor.tokenizer.decode(ids, skip_special_tokens=True),
                 "steps": steps,
