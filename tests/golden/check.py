@@ -36,9 +36,12 @@ def check_case(name, case, arrays, vocab, hidden, side):
 
 def check_tiny_llava():
     golden, arrays = read("tiny-llava")
+    generated = {scene["image"]: scene["greedy"] for scene in read("scenes")[0]["scenes"]}
     for case in golden["cases"]:
         check_case("tiny-llava", case, arrays, 768, 192, 168)
         assert case["input_ids"].count(4) == 144 * len(case["images"])
+        # our own loop agrees with transformers' generate
+        assert generated[f"{case['name']}.png"][: len(case["tokens"])] == case["tokens"]
 
 
 def check_fixtures():
