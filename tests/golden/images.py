@@ -26,7 +26,7 @@ def opened(path):
 
 
 def loaded(path):
-    """As in `apply_chat_template` with a path or address: EXIF turn, transparency simply dropped."""
+    """As in `apply_chat_template` with a path or address: EXIF turn, an alpha channel simply dropped."""
     return load_image(str(path))
 
 

@@ -92,7 +92,7 @@ ALL = [
         torch.float32,
         llama(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_key_value_heads=2),
         clip(hidden_size=24, patch_size=16, image_size=64, intermediate_size=48),
-        {"vision_feature_layer": [-3, 1, -1], "multimodal_projector_bias": False},
+        {"vision_feature_layer": [-2, 1, -1], "multimodal_projector_bias": False},
         names=RUNTIME,
         template=("tokenizer", VICUNA),
         shards=4,

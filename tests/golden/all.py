@@ -1,0 +1,16 @@
+"""Makes everything under fixtures/ and data/ again, then checks it. `all.py --keep-inputs` leaves fixtures/ as it is."""
+
+import runpy
+import sys
+
+from common import GOLDEN
+
+INPUTS = ["pictures", "tokens", "models"]
+OUTPUTS = ["templates", "configs", "tiny_llava", "scenes", "images", "generate", "wide", "check"]
+
+if __name__ == "__main__":
+    keep = "--keep-inputs" in sys.argv
+    sys.argv[1:] = []
+    for script in OUTPUTS if keep else INPUTS + OUTPUTS:
+        print(f"== {script}", flush=True)
+        runpy.run_path(str(GOLDEN / f"{script}.py"), run_name="__main__")

@@ -1,0 +1,101 @@
+"""Reads every golden back and asserts what the README promises about names, shapes and sizes."""
+
+import json
+
+from safetensors.numpy import load_file
+
+import models
+from common import DATA, FIXTURES, GOLDEN, IMAGES, ROOT
+
+LLAVA = [f for f in models.ALL if f.vision is not None]
+
+
+def read(name):
+    arrays = DATA / f"{name}.safetensors"
+    return json.loads((DATA / f"{name}.json").read_text()), load_file(arrays) if arrays.exists() else None
+
+
+def check_case(name, case, arrays, vocab, hidden, side):
+    rows, tokens = case["logit_rows"], case["tokens"]
+    assert arrays[f"{case['name']}.logits"].shape == (len(rows), vocab), name
+    assert rows[-1] == len(case["input_ids"]) - 1
+    assert len(case["steps"]) == len(tokens)
+    assert arrays[f"{case['name']}.logits"][-1].argmax() == tokens[0]
+    for token, step in zip(tokens, case["steps"]):
+        assert step["best"][0] == token and step["best"][1] >= step["second"][1]
+    count = len(case["images"])
+    assert all((ROOT / image).exists() for image in case["images"])
+    if not count:
+        return
+    get = lambda key: arrays[f"{case['name']}.{key}"]
+    assert get("pixels").shape == (count, 3, side, side)
+    assert get("pixel_indices").shape == get("pixel_values").shape == (256,)
+    assert get("vision").shape[:2] == (count, len(case["feature_rows"]))
+    assert get("projected").shape == (count, len(case["feature_rows"]), hidden)
+
+
+def check_tiny_llava():
+    golden, arrays = read("tiny-llava")
+    generated = {scene["image"]: scene["greedy"] for scene in read("scenes")[0]["scenes"]}
+    for case in golden["cases"]:
+        check_case("tiny-llava", case, arrays, 768, 192, 168)
+        assert case["input_ids"].count(4) == 144 * len(case["images"])
+        # our own loop agrees with transformers' generate
+        assert generated[f"{case['name']}.png"][: len(case["tokens"])] == case["tokens"]
+
+
+def check_fixtures():
+    for fixture in models.ALL:
+        golden, arrays = read(fixture.name)
+        vision = fixture.vision or {"image_size": 0, "patch_size": 1}
+        patches = (vision["image_size"] // vision["patch_size"]) ** 2
+        patches += fixture.llava.get("vision_feature_select_strategy") == "full"
+        for case in golden["cases"]:
+            check_case(fixture.name, case, arrays, models.vocabulary(fixture), fixture.text["hidden_size"], vision["image_size"])
+            assert len(case["tokens"]) == 32
+            assert case["input_ids"].count(models.IMAGE[fixture.tokenizer]) == patches * len(case["images"])
+
+
+def check_scenes():
+    golden, _ = read("scenes")
+    assert len(golden["scenes"]) == 60
+    assert all(len(s["tokens"]) == len(s["logprobs"]) and s["tokens"][-1] == 2 for s in golden["scenes"])
+    assert sum(len(s["tokens"]) for s in golden["scenes"]) == golden["overall"]["tokens"]
+    assert abs(-sum(sum(s["logprobs"]) for s in golden["scenes"]) - golden["overall"]["nll"]) < 0.01
+
+
+def check_images():
+    golden, arrays = read("images")
+    assert {case["image"].split("/")[-1] for case in golden["cases"]} == {path.name for path in IMAGES.iterdir()}
+    for case in golden["cases"]:
+        size = 3 * case["height"] * case["width"]
+        assert arrays[f"{case['name']}/decoded"].shape == (min(2000, size),)
+        assert all(arrays[output["key"]].shape == (2000,) for output in case["outputs"])
+
+
+def check_text():
+    tokenizers, _ = read("tokenizers")
+    assert len(tokenizers) == 4 and all(len(t["cases"]) >= 30 for t in tokenizers)
+    templates, _ = read("templates")
+    assert all(("rendered" in case) != ("error" in case) for t in templates for case in t["cases"])
+    for path in (DATA / "configs").iterdir():
+        config = json.loads(path.read_text())
+        assert ("resolved" in config) != ("error" in config)
+
+
+def check_wide():
+    golden, arrays = read("wide")
+    assert arrays["logits"].shape == (24, 1024) and len(golden["tokens"]) == 8 and len(golden["tensors"]) == 21
+
+
+def check_sizes():
+    for folder, most in ((DATA, 3 << 20), (FIXTURES, 3 << 20)):
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
+        assert total < most
+
+
+if __name__ == "__main__":
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_sizes):
+        check()
+    print("all goldens read back well")
