@@ -22,12 +22,13 @@ const FORMATS: &str = "use PNG, JPEG, WebP or GIF";
 /// Decodes a PNG, JPEG, WebP or GIF file (of an animation the first frame), recognised by its content.
 ///
 /// Like `load_image` of transformers, it turns the image upright by its EXIF (or else XMP) orientation, then converts
-/// it like Pillow's `convert("RGB")`: alpha is dropped, not blended; palettes are looked up; 16-bit samples keep their
-/// high byte. On purpose different from Pillow: 16-bit grey without alpha keeps its high byte too, where Pillow clips
+/// it like Pillow's `convert("RGB")`: an alpha channel is dropped, not blended; palettes are looked up; 16-bit samples
+/// keep their high byte. On purpose different from Pillow: 16-bit grey without alpha keeps its high byte too, where Pillow clips
 /// at 255 and so turns nearly every such image white. Colour profiles and gamma are ignored, as Pillow does.
 ///
-/// transformers 5 blends onto white instead when its processor is handed an image that still has alpha, or one whose
-/// PNG or GIF palette marks a colour as transparent; its `load_image`, and this function, never blend.
+/// A colour that a PNG or GIF without an alpha channel marks as transparent becomes white, as the processors of
+/// transformers 5 have it. (Handed an opened image with an alpha channel, they blend that onto white too; by path or
+/// address they do what this function does.)
 ///
 /// # Errors
 /// [`Error::Image`] with `index` when the bytes are no image of these formats, are damaged or cut off, or pass
@@ -50,7 +51,9 @@ fn decode_rgb(bytes: &[u8]) -> Result<RgbImage, String> {
     let mut decoder = reader.into_decoder().map_err(explain)?;
     check_size(decoder.dimensions())?;
     let orientation = orientation(&mut decoder);
-    let mut image = DynamicImage::ImageRgb8(into_rgb(DynamicImage::from_decoder(decoder).map_err(explain)?));
+    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    let rgb = if has_alpha_channel(format, bytes) { into_rgb(image) } else { onto_white(image) };
+    let mut image = DynamicImage::ImageRgb8(rgb);
     image.apply_orientation(orientation);
     Ok(image.into_rgb8())
 }
@@ -144,6 +147,29 @@ fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
         let digit = value.strip_prefix(b"=\"").or_else(|| value.strip_prefix(b">"))?.first()?;
         Orientation::from_exif(digit.checked_sub(b'0')?)
     })
+}
+
+/// Whether transparency, if there is any, is a channel of the file rather than a colour that is marked as transparent.
+fn has_alpha_channel(format: ImageFormat, bytes: &[u8]) -> bool {
+    match format {
+        // The colour type of a PNG is byte 25; 4 and 6 are grey and colour with alpha.
+        ImageFormat::Png => matches!(bytes.get(25), Some(4 | 6)),
+        ImageFormat::Gif => false,
+        _ => true,
+    }
+}
+
+fn onto_white(image: DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return into_rgb(image);
+    }
+    let alpha: Vec<u8> = image.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect();
+    let mut rgb = into_rgb(image);
+    for (pixel, alpha) in rgb.pixels_mut().zip(alpha) {
+        let alpha = u32::from(alpha);
+        pixel.0 = pixel.0.map(|level| ((u32::from(level) * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+    }
+    rgb
 }
 
 fn into_rgb(image: DynamicImage) -> RgbImage {

@@ -118,3 +118,50 @@ impl ConfigFile {
             .ok_or_else(|| self.bad(format!("`eos_token_id` must be a token id or a list of them, found {value}")))
     }
 }
+
+/// What transformers makes of configurations: `tests/golden/data/configs`.
+#[cfg(test)]
+pub(super) mod golden {
+    use super::*;
+    use crate::model::llama::LlamaConfig;
+
+    /// Name, file and resolved values of every golden of one model type.
+    pub(crate) fn configs(kind: &str) -> Vec<(String, ConfigFile, Value)> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/configs");
+        let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .filter_map(|path| {
+                let golden: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+                let (config, want) = (golden["config"].as_object().unwrap().clone(), golden["resolved"].clone());
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                (want["model_type"] == kind).then(|| (name, ConfigFile { dir: dir.clone(), root: config }, want))
+            })
+            .collect()
+    }
+
+    pub(crate) fn check_llama(name: &str, config: &LlamaConfig, want: &Value) {
+        let sizes = [
+            ("hidden_size", config.hidden_size),
+            ("intermediate_size", config.intermediate_size),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("num_attention_heads", config.num_attention_heads),
+            ("num_key_value_heads", config.num_key_value_heads),
+            ("head_dim", config.head_dim),
+            ("max_position_embeddings", config.max_position_embeddings),
+            ("vocab_size", config.vocab_size),
+        ];
+        for (key, got) in sizes {
+            assert_eq!(want[key].as_u64(), Some(got as u64), "{name}: {key}");
+        }
+        let flags = [
+            ("tie_word_embeddings", config.tie_word_embeddings),
+            ("attention_bias", config.attention_bias),
+            ("mlp_bias", config.mlp_bias),
+        ];
+        for (key, got) in flags {
+            assert_eq!(want[key].as_bool(), Some(got), "{name}: {key}");
+        }
+        assert_eq!(want["rms_norm_eps"].as_f64(), Some(config.rms_norm_eps), "{name}: rms_norm_eps");
+        assert_eq!(want["rope"]["rope_theta"].as_f64(), Some(config.rope.theta), "{name}: rope_theta");
+    }
+}

@@ -151,3 +151,26 @@ impl LlamaConfig {
         self.rope.inverse_frequencies(self.head_dim)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::golden;
+
+    #[test]
+    fn resolved_as_transformers_does() {
+        let (mut checked, mut refused) = (0, 0);
+        for (name, file, want) in golden::configs("llama") {
+            match LlamaConfig::parse(&file, None) {
+                Ok(config) => golden::check_llama(&name, &config, &want),
+                Err(error) => {
+                    let kind = want["rope"]["rope_type"].as_str();
+                    assert!(error.code() == "unsupported-model" && kind == Some("dynamic"), "{name}: {error}");
+                    refused += 1;
+                }
+            }
+            checked += 1;
+        }
+        assert!(checked >= 8 && refused == 1, "{checked} configurations, {refused} refused");
+    }
+}

@@ -99,7 +99,9 @@ impl Llama {
             });
             loaded(loader.tally().bytes)?;
         }
-        let head = if config.tie_word_embeddings {
+        let own_head = heads.iter().any(|head| loader.checkpoint.has(&format!("{head}.weight")));
+        // A head of its own in the file counts for more than the configuration, as in transformers.
+        let head = if config.tie_word_embeddings && !own_head {
             // From the file, not from the table, so that quantisation starts from the same numbers.
             loader.hold(loader.checkpoint.tensor(&embeddings_name, &table)?, None)?
         } else {

@@ -1,7 +1,6 @@
 //! config.json of a LLaVA, with the defaults of Hugging Face's LlavaConfig for what is omitted.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::error::Result;
 use crate::model::clip::ClipConfig;
@@ -35,7 +34,7 @@ struct Fields {
     vision_feature_select_strategy: SelectStrategy,
     vision_feature_layer: Layers,
     multimodal_projector_bias: bool,
-    tie_word_embeddings: Option<bool>,
+    tie_word_embeddings: bool,
 }
 
 impl Default for Fields {
@@ -46,7 +45,7 @@ impl Default for Fields {
             vision_feature_select_strategy: SelectStrategy::Default,
             vision_feature_layer: Layers::One(-2),
             multimodal_projector_bias: true,
-            tie_word_embeddings: None,
+            tie_word_embeddings: false,
         }
     }
 }
@@ -65,14 +64,13 @@ pub(super) struct LlavaConfig {
 impl LlavaConfig {
     pub(super) fn parse(file: &ConfigFile) -> Result<Self> {
         let mut root = file.section(None)?;
-        // Both spellings at once would be a duplicate field.
-        if root.contains_key("image_token_index") {
-            root.remove("image_token_id");
+        // Both spellings at once would be a duplicate field; transformers lets the new one win.
+        if root.contains_key("image_token_id") {
+            root.remove("image_token_index");
         }
         let fields: Fields = file.parse(root)?;
         let mut text = LlamaConfig::parse(file, Some("text_config"))?;
-        let text_says = file.section(Some("text_config"))?.get("tie_word_embeddings").and_then(Value::as_bool);
-        text.tie_word_embeddings = fields.tie_word_embeddings.or(text_says).unwrap_or(false);
+        text.tie_word_embeddings |= fields.tie_word_embeddings;
         let vision = ClipConfig::parse(file, "vision_config")?;
         let layers = match fields.vision_feature_layer {
             Layers::One(layer) => vec![layer],
@@ -110,5 +108,61 @@ impl LlavaConfig {
             SelectStrategy::Default => self.vision.patches(),
             SelectStrategy::Full => self.vision.patches() + 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::model::config::golden;
+
+    #[test]
+    fn resolved_as_transformers_does() {
+        let mut checked = 0;
+        for (name, file, want) in golden::configs("llava") {
+            let config = LlavaConfig::parse(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+            golden::check_llama(&name, &config.text, &want);
+            let vision = &want["vision"];
+            let got = [
+                ("hidden_size", config.vision.hidden_size),
+                ("intermediate_size", config.vision.intermediate_size),
+                ("num_hidden_layers", config.vision.num_hidden_layers),
+                ("num_attention_heads", config.vision.num_attention_heads),
+                ("image_size", config.vision.image_size),
+                ("patch_size", config.vision.patch_size),
+            ];
+            for (key, got) in got {
+                assert_eq!(vision[key].as_u64(), Some(got as u64), "{name}: vision {key}");
+            }
+            assert_eq!(vision["layer_norm_eps"].as_f64(), Some(config.vision.layer_norm_eps), "{name}");
+            assert_eq!(vision["hidden_act"], "quick_gelu", "{name}");
+            assert_eq!(config.vision.hidden_act, Activation::QuickGelu, "{name}");
+            assert_eq!(want["image_token_index"].as_u64(), Some(u64::from(config.image_token)), "{name}");
+            assert_eq!(want["multimodal_projector_bias"].as_bool(), Some(config.projector_bias), "{name}");
+            let act: Activation = serde_json::from_value(want["projector_hidden_act"].clone()).unwrap();
+            assert_eq!(act, config.projector_act, "{name}");
+            // Generation in transformers reads the outer token first.
+            let outer = file.section(None).unwrap().get("eos_token_id").and_then(Value::as_u64);
+            let eos = outer.or(want["eos_token_id"].as_u64()).unwrap();
+            assert_eq!(file.eos_tokens(None).unwrap(), [eos as u32], "{name}");
+            let strategy: SelectStrategy =
+                serde_json::from_value(want["vision_feature_select_strategy"].clone()).unwrap();
+            assert_eq!(strategy, config.strategy, "{name}");
+            let layers = match want["vision_feature_layer"].clone() {
+                Value::Array(list) => list,
+                one => vec![one],
+            };
+            let count = config.vision.num_hidden_layers as i64;
+            let depths: Vec<usize> = layers
+                .iter()
+                .map(|layer| layer.as_i64().unwrap())
+                .map(|layer| if layer < 0 { count + 1 + layer } else { layer } as usize)
+                .collect();
+            assert_eq!(depths, config.feature_depths, "{name}");
+            checked += 1;
+        }
+        assert!(checked >= 10, "{checked} configurations");
     }
 }

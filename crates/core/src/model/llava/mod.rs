@@ -34,7 +34,8 @@ pub(super) const FAMILY: Family = Family {
 // The layouts of Hugging Face: before transformers 4.52, since then, and as transformers 5 writes.
 const TEXT: &[&str] = &["language_model.model.", "model.language_model."];
 const HEAD: &[&str] = &["language_model.lm_head", "lm_head"];
-const VISION: &[&str] = &["vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower."];
+const VISION: &[&str] =
+    &["vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower."];
 const PROJECTOR: &[&str] = &["multi_modal_projector.", "model.multi_modal_projector."];
 
 impl Describe for LlavaConfig {

@@ -1,0 +1,99 @@
+// The embedded model on the 60 held-out scenes: `npm run scenes`. Writes bench/results/scenes.json and prints a summary.
+//
+// An object counts as described right when one sentence of the greedy description gives its place, colour and shape together.
+// The perplexity is that of the reference descriptions, token-weighted over all scenes, beside what Hugging Face transformers
+// computes on the same files (tests/golden/data/scenes.json).
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { cpus } from "node:os";
+import { image, load } from "../ts/index.ts";
+
+interface Placed {
+  row: number;
+  col: number;
+  color: string;
+  shape: string;
+}
+
+interface Sample {
+  image: string;
+  question: string;
+  answer: string;
+  objects: Placed[];
+}
+
+interface Golden {
+  /** `greedy` ends with the end-of-sequence token, which our tokens leave out. */
+  scenes: { image: string; tokens: number[]; logprobs: number[]; greedy: number[] }[];
+  overall: { ppl: number };
+}
+
+const rows = ["top", "middle", "bottom"];
+const columns = ["left", "center", "right"];
+const scenes = new URL("../data/scenes/", import.meta.url);
+
+/** Whether a sentence of `text` gives the object's place, colour and shape. */
+export function describes(text: string, object: Placed): boolean {
+  const place = `${rows[object.row]} ${columns[object.col]}`;
+  return text.split(/[.!?]/).some((sentence) => {
+    const placed = sentence.includes(place) && sentence.includes(`${object.color} ${object.shape}`);
+    // A sentence about several places says nothing certain about which object is where.
+    return placed && [...sentence.matchAll(/\b(?:top|middle|bottom) (?:left|center|right)\b/g)].length === 1;
+  });
+}
+
+async function main(): Promise<void> {
+  const samples: Sample[] = JSON.parse(await readFile(new URL("samples.json", scenes), "utf8"));
+  const golden: Golden = JSON.parse(
+    await readFile(new URL("../tests/golden/data/scenes.json", import.meta.url), "utf8"),
+  );
+  const reference = new Map(golden.scenes.map((scene) => [scene.image, scene]));
+  await using model = await load();
+
+  const result = { objects: 0, right: 0, exact: 0, sameText: 0, worstLogprob: 0, nll: 0, tokens: 0 };
+  for (const sample of samples) {
+    const picture = image(new URL(sample.image, scenes));
+    const messages = [{ role: "user" as const, content: [picture, sample.question] }];
+    const described = await model.generate({ messages, maxTokens: 256 });
+    const right = sample.objects.filter((object) => describes(described.text, object)).length;
+    result.objects += sample.objects.length;
+    result.right += right;
+    if (described.text.trim() === sample.answer) result.exact += 1;
+
+    const scored = await model.score({ messages, answer: sample.answer });
+    result.nll -= scored.logprobs.reduce((a, b) => a + b, 0);
+    result.tokens += scored.tokens.length;
+
+    const want = reference.get(sample.image);
+    if (!want) throw new Error(`tests/golden/data/scenes.json has no ${sample.image}`);
+    if (want.tokens.join() !== scored.tokens.join())
+      throw new Error(`${sample.image}: other answer tokens than transformers`);
+    want.logprobs.forEach((logprob, i) => {
+      result.worstLogprob = Math.max(result.worstLogprob, Math.abs(logprob - (scored.logprobs[i] ?? Number.NaN)));
+    });
+    if (want.greedy.slice(0, -1).join() === described.tokens.join()) result.sameText += 1;
+    process.stderr.write(`\r${sample.image}: ${right}/${sample.objects.length} objects right`);
+  }
+  process.stderr.write("\n");
+
+  const ppl = Math.exp(result.nll / result.tokens);
+  const report = {
+    scenes: samples.length,
+    objects: result.objects,
+    objectsRight: result.right,
+    objectsRightShare: result.right / result.objects,
+    referenceTextExact: result.exact,
+    answerTokens: result.tokens,
+    ppl,
+    pplTransformers: golden.overall.ppl,
+    pplRelativeDifference: Math.abs(ppl / golden.overall.ppl - 1),
+    largestLogprobDifference: result.worstLogprob,
+    greedyTextsEqualToTransformers: result.sameText,
+    weights: model.info.weights,
+    machine: `${cpus().length} cores, ${cpus()[0]?.model ?? "unknown"}`,
+  };
+  await mkdir(new URL("results/", import.meta.url), { recursive: true });
+  await writeFile(new URL("results/scenes.json", import.meta.url), `${JSON.stringify(report, null, 2)}\n`);
+  process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+}
+
+if (import.meta.main) await main();

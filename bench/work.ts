@@ -1,0 +1,24 @@
+// What a step must compute and read at the least: the numerators of every figure that stands beside a limit.
+import type { ModelInfo } from "../ts/index.ts";
+import type { Shape } from "./random_model.ts";
+
+/** Weights of the linear layers of all blocks: every token of a prompt meets each once. */
+export function blockWeights(shape: Shape): number {
+  const heads = (shape.heads + 2 * shape.kvHeads) * shape.headDim + shape.heads * shape.headDim;
+  return shape.layers * shape.hidden * (heads + 3 * shape.intermediate);
+}
+
+/** Floating-point operations of a prompt of `n` tokens, of which only the last needs logits. */
+export function prefillFlops(shape: Shape, n: number): number {
+  const linear = 2 * blockWeights(shape) * n + 2 * shape.vocabulary * shape.hidden;
+  // Two products over the lower triangle of the scores.
+  const attention = (4 * shape.layers * shape.heads * shape.headDim * n * (n + 1)) / 2;
+  return linear + attention;
+}
+
+/** Bytes that one decode step reads with `context` entries in the cache. */
+export function decodeBytes(info: ModelInfo, context: number): number {
+  // The table of embeddings is counted among the weights, but a step takes a single row from it.
+  const table = info.vocabSize * info.hiddenSize * (info.weights === "f32" ? 4 : 2);
+  return info.weightBytes - table + info.kvBytesPerToken * context;
+}

@@ -1,0 +1,42 @@
+// `npm run bench`, `npm run bench:peers`, `npm run scenes`, each with `-- [--quick] [--no-build]`: see bench/README.md.
+import { join } from "node:path";
+import { buildNative } from "./build.mjs";
+import { install } from "./install.mjs";
+import { cargo, fail, must, root, runtime } from "./shell.mjs";
+
+/** Both sides of every comparison get as many. */
+const env = { RAYON_NUM_THREADS: "2", OMP_NUM_THREADS: "2" };
+const suites = { suite, peers, scenes: () => bun("scenes.ts") };
+
+const args = process.argv.slice(2);
+const quick = args.includes("--quick");
+const [name = "suite", ...rest] = args.filter((arg) => !["--quick", "--no-build"].includes(arg));
+if (!Object.hasOwn(suites, name) || rest.length > 0)
+  fail(`unknown bench \`${args.join(" ")}\`; there are ${Object.keys(suites).join(", ")}, --quick and --no-build`, 2);
+
+install();
+if (!args.includes("--no-build")) buildNative();
+suites[name]();
+
+function suite() {
+  kernels("before", quick ? "limits" : undefined);
+  bun("suite.ts");
+  kernels("after", "limits");
+  bun("report.ts");
+}
+
+function peers() {
+  bun(join("peers", "compare.ts"));
+}
+
+/** Criterion's benches whose name has `filter`, kept as a baseline. */
+function kernels(baseline, filter) {
+  const { command, path } = cargo();
+  const options = ["--noplot", "--save-baseline", baseline, ...(quick ? ["--quick"] : [])];
+  const only = filter ? [filter] : [];
+  must(command, ["bench", "-p", "prefixkv-kernels", "--bench", "attention", "--", ...only, ...options], { path, env });
+}
+
+function bun(file) {
+  must(runtime("bun"), [join(root, "bench", file), ...(quick ? ["--quick"] : [])], { env });
+}
