@@ -126,7 +126,13 @@ impl<'a> Loader<'a> {
         self.hold(weight, bias)
     }
 
-    /// A linear layer over a weight that is in memory already (tied embeddings).
+    /// A linear layer that shares the memory of a table (tied embeddings).
+    pub fn share(&self, table: &Tensor) -> Linear {
+        *self.tally.borrow_mut().layers.entry(self.format.name()).or_default() += 1;
+        Linear { weight: Weight::Dense(table.clone()), bias: None }
+    }
+
+    /// A linear layer of one tensor, converted to the format it will be held in.
     pub fn hold(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
         let elements = weight.elem_count() as u64;
         let format = self.format.fitting(weight.dim(1)?);

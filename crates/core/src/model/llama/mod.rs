@@ -14,7 +14,7 @@ use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::nn::attention::{self, Heads};
-use crate::nn::{Linear, Loader, RmsNorm, slice};
+use crate::nn::{Linear, Loader, RmsNorm, WeightFormat, slice};
 
 pub(super) const FAMILY: Family = Family {
     architectures: &["LlamaForCausalLM"],
@@ -102,8 +102,11 @@ impl Llama {
         let own_head = heads.iter().any(|head| loader.checkpoint.has(&format!("{head}.weight")));
         // A head of its own in the file counts for more than the configuration, as in transformers.
         let head = if config.tie_word_embeddings && !own_head {
-            // From the file, not from the table, so that quantisation starts from the same numbers.
-            loader.hold(loader.checkpoint.tensor(&embeddings_name, &table)?, None)?
+            match loader.format {
+                WeightFormat::F32 | WeightFormat::F16 => loader.share(&embeddings),
+                // From the file, so that quantisation starts from its numbers.
+                _ => loader.hold(loader.checkpoint.tensor(&embeddings_name, &table)?, None)?,
+            }
         } else {
             let name = loader.checkpoint.find_prefix(heads, ".weight")?;
             loader.linear(&[(name, config.vocab_size)], hidden, false)?

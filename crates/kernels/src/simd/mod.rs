@@ -1,79 +1,14 @@
-//! Vector code without a build flag: each loop is written once over eight-lane arrays, compiled for several instruction sets,
-//! and chosen at run time.
+//! Vector code without a build flag: each loop is written once over a vector of eight f32, compiled for several instruction
+//! sets, and chosen at run time.
 //!
-//! The compiler turns the `[f32; 8]` arithmetic into vector instructions; `Level` only decides whether a fused
-//! multiply-add and the f16 conversion instruction may be used.
+//! The instruction sets are the implementations of [`level::Level`]; the loops below know only its operations.
 
-use half::f16;
+mod level;
 
 use crate::element::Element;
-
-const LANES: usize = 8;
-type Lanes = [f32; LANES];
-
-/// The instruction sets that a loop is compiled for.
-trait Level: Copy {
-    fn mul_add(a: f32, b: f32, c: f32) -> f32;
-    fn widen(from: &[f16; LANES]) -> Lanes;
-    /// The sum of the lanes of each of eight vectors.
-    fn sums(of: &[Lanes; 8]) -> Lanes;
-}
-
-#[derive(Clone, Copy)]
-struct Portable;
-
-impl Level for Portable {
-    #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        a * b + c
-    }
-    #[inline(always)]
-    fn widen(from: &[f16; LANES]) -> Lanes {
-        from.map(f16::to_f32)
-    }
-    #[inline(always)]
-    fn sums(of: &[Lanes; 8]) -> Lanes {
-        of.map(sum)
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-struct Avx2;
-
-#[cfg(target_arch = "x86_64")]
-impl Level for Avx2 {
-    #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
-    }
-    #[inline(always)]
-    fn widen(from: &[f16; LANES]) -> Lanes {
-        use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
-        let mut to = [0.0; LANES];
-        // SAFETY: this level is only entered after f16c was detected; both arrays hold eight elements.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
-        to
-    }
-    #[inline(always)]
-    fn sums(of: &[Lanes; 8]) -> Lanes {
-        use std::arch::x86_64::{
-            _mm256_add_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_storeu_ps,
-        };
-        let mut to = [0.0; LANES];
-        // SAFETY: this level is only entered after avx2 was detected; every array holds eight elements.
-        unsafe {
-            let v = of.map(|lanes| _mm256_loadu_ps(lanes.as_ptr()));
-            // Three rounds of pairwise sums transpose while they add.
-            let low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-            let high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
-            let left = _mm256_permute2f128_ps::<0x20>(low, high);
-            let right = _mm256_permute2f128_ps::<0x31>(low, high);
-            _mm256_storeu_ps(to.as_mut_ptr(), _mm256_add_ps(left, right));
-        }
-        to
-    }
-}
+use level::Avx2;
+use level::{LANES, Level, Portable};
 
 /// True when the AVX2 versions are used.
 pub fn has_avx2() -> bool {
@@ -127,52 +62,16 @@ macro_rules! dispatch {
     };
 }
 
+/// Eight elements as f32.
 #[inline(always)]
-fn load<S: Level, T: Element>(slice: &[T]) -> Lanes {
+fn load<S: Level, T: Element>(slice: &[T]) -> S::Vector {
     if let Some(full) = T::as_f32(slice) {
-        full.try_into().expect("eight lanes")
+        S::load(full)
     } else if let Some(half) = T::as_f16(slice) {
-        S::widen(half.try_into().expect("eight lanes"))
+        S::load_half(half)
     } else {
-        std::array::from_fn(|lane| slice[lane].widen())
+        S::load(&std::array::from_fn::<f32, LANES, _>(|lane| slice[lane].widen()))
     }
-}
-
-#[inline(always)]
-fn sum(lanes: Lanes) -> f32 {
-    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
-}
-
-#[inline(always)]
-fn dot_body<S: Level, T: Element>(a: &[f32], b: &[T]) -> f32 {
-    let mut wide = [[0.0f32; LANES]; 4];
-    let (a_wide, b_wide) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
-    let (a_rest, b_rest) = (a_wide.remainder(), b_wide.remainder());
-    for (x, y) in a_wide.zip(b_wide) {
-        for (part, acc) in wide.iter_mut().enumerate() {
-            let y = load::<S, T>(&y[part * LANES..(part + 1) * LANES]);
-            for lane in 0..LANES {
-                acc[lane] = S::mul_add(x[part * LANES + lane], y[lane], acc[lane]);
-            }
-        }
-    }
-    let (a_eight, b_eight) = (a_rest.chunks_exact(LANES), b_rest.chunks_exact(LANES));
-    let (a_last, b_last) = (a_eight.remainder(), b_eight.remainder());
-    for (x, y) in a_eight.zip(b_eight) {
-        let y = load::<S, T>(y);
-        for lane in 0..LANES {
-            wide[0][lane] = S::mul_add(x[lane], y[lane], wide[0][lane]);
-        }
-    }
-    let mut total = [0.0; LANES];
-    for lane in 0..LANES {
-        total[lane] = (wide[0][lane] + wide[1][lane]) + (wide[2][lane] + wide[3][lane]);
-    }
-    let mut rest = 0.0;
-    for (x, y) in a_last.iter().zip(b_last) {
-        rest = S::mul_add(*x, y.widen(), rest);
-    }
-    sum(total) + rest
 }
 
 /// Eight keys at a time for each query: eight independent sums hide the latency of the multiply-adds, and the keys stay in the
@@ -189,38 +88,47 @@ fn scores_body<S: Level, T: Element>(
     let n = keys.len() / dim;
     let whole = dim / LANES * LANES;
     let mut at = 0;
-    while at + 8 <= n {
-        let block = &keys[at * dim..(at + 8) * dim];
+    while at + LANES <= n {
+        let block = &keys[at * dim..(at + LANES) * dim];
         for (index, query) in queries.chunks_exact(dim).enumerate() {
-            let mut sums = [[0.0f32; LANES]; 8];
+            let mut sums = [S::splat(0.0); LANES];
             let mut column = 0;
             while column < whole {
-                let q: Lanes = query[column..column + LANES].try_into().expect("eight lanes");
+                let q = S::load(&query[column..column + LANES]);
                 for (row, sum) in sums.iter_mut().enumerate() {
                     let k = load::<S, T>(&block[row * dim + column..row * dim + column + LANES]);
-                    for lane in 0..LANES {
-                        sum[lane] = S::mul_add(q[lane], k[lane], sum[lane]);
-                    }
+                    *sum = S::mul_add(q, k, *sum);
                 }
                 column += LANES;
             }
-            let mut total = S::sums(&sums);
-            for (row, total) in total.iter_mut().enumerate() {
+            let scores = &mut scores[index * step + at..index * step + at + LANES];
+            S::store(S::sums(&sums), scores);
+            for (row, score) in scores.iter_mut().enumerate() {
                 for column in whole..dim {
-                    *total = S::mul_add(query[column], block[row * dim + column].widen(), *total);
+                    *score += query[column] * block[row * dim + column].widen();
                 }
-                *total *= scale;
+                *score *= scale;
             }
-            scores[index * step + at..index * step + at + 8].copy_from_slice(&total);
         }
-        at += 8;
+        at += LANES;
     }
     for row in at..n {
         let key = &keys[row * dim..(row + 1) * dim];
         for (index, query) in queries.chunks_exact(dim).enumerate() {
-            scores[index * step + row] = scale * dot_body::<S, T>(query, key);
+            scores[index * step + row] = scale * dot::<S, T>(query, key);
         }
     }
+}
+
+#[inline(always)]
+fn dot<S: Level, T: Element>(a: &[f32], b: &[T]) -> f32 {
+    let mut sum = S::splat(0.0);
+    let (a_eight, b_eight) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_eight.remainder().iter().zip(b_eight.remainder()).map(|(x, y)| x * y.widen()).sum();
+    for (x, y) in a_eight.zip(b_eight) {
+        sum = S::mul_add(S::load(x), load::<S, T>(y), sum);
+    }
+    S::sum(sum) + rest
 }
 
 /// Rows of values that stay in the first-level cache while every query of a group uses them.
@@ -248,7 +156,7 @@ fn weighted_sums_body<S: Level, T: Element>(weights: &[f32], step: usize, values
             }
             for (row, weight) in weights.iter().enumerate() {
                 for column in column..dim {
-                    sum[column] = S::mul_add(*weight, block[row * dim + column].widen(), sum[column]);
+                    sum[column] += weight * block[row * dim + column].widen();
                 }
             }
         }
@@ -265,96 +173,105 @@ fn add_columns<S: Level, T: Element, const V: usize>(
     column: usize,
     sum: &mut [f32],
 ) {
-    let mut held = [[0.0f32; LANES]; V];
+    let mut held = [S::splat(0.0); V];
     for (vector, held) in held.iter_mut().enumerate() {
-        held.copy_from_slice(&sum[column + vector * LANES..column + (vector + 1) * LANES]);
+        *held = S::load(&sum[column + vector * LANES..column + (vector + 1) * LANES]);
     }
     for (row, weight) in weights.iter().enumerate() {
+        let weight = S::splat(*weight);
         let value = &block[row * dim + column..row * dim + column + V * LANES];
         for (vector, held) in held.iter_mut().enumerate() {
-            let x = load::<S, T>(&value[vector * LANES..(vector + 1) * LANES]);
-            for lane in 0..LANES {
-                held[lane] = S::mul_add(*weight, x[lane], held[lane]);
-            }
+            *held = S::mul_add(weight, load::<S, T>(&value[vector * LANES..(vector + 1) * LANES]), *held);
         }
     }
     for (vector, held) in held.iter().enumerate() {
-        sum[column + vector * LANES..column + (vector + 1) * LANES].copy_from_slice(held);
+        S::store(*held, &mut sum[column + vector * LANES..column + (vector + 1) * LANES]);
     }
 }
 
-/// e^x for x <= 0 and moderate positive x; relative error below 2e-7. Cody-Waite reduction and a degree-6 polynomial.
+/// e^x for x <= 0 and moderate positive x; relative error below 2.5e-7. Cody-Waite reduction and a degree-6 polynomial.
 #[inline(always)]
-fn exp_one<S: Level>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = S::mul_add(x, std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
+fn exp<S: Level>(x: S::Vector) -> S::Vector {
+    let x = S::min(S::max(x, S::splat(-87.0)), S::splat(88.0));
+    let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts, so that n * ln 2 is exact enough to subtract
-    let r = S::mul_add(n, -0.693_359_4, x);
-    let r = S::mul_add(n, 2.121_944_4e-4, r);
-    let mut p = 1.0 / 720.0;
-    p = S::mul_add(p, r, 1.0 / 120.0);
-    p = S::mul_add(p, r, 1.0 / 24.0);
-    p = S::mul_add(p, r, 1.0 / 6.0);
-    p = S::mul_add(p, r, 0.5);
-    p = S::mul_add(p, r, 1.0);
-    p = S::mul_add(p, r, 1.0);
-    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
-    p * power
+    let r = S::mul_add(n, S::splat(-0.693_359_4), x);
+    let r = S::mul_add(n, S::splat(2.121_944_4e-4), r);
+    let mut p = S::splat(1.0 / 720.0);
+    for factor in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = S::mul_add(p, r, S::splat(factor));
+    }
+    S::times_power_of_two(p, n)
+}
+
+/// Replaces all elements of a slice, eight at a time; the last ones are padded with zeros. A macro, because a closure would be
+/// compiled without the instruction set of the function around it.
+macro_rules! in_place {
+    ($level:ident, $slice:expr, $x:ident => $value:expr) => {{
+        let mut chunks = $slice.chunks_exact_mut(LANES);
+        for chunk in &mut chunks {
+            let $x = $level::load(chunk);
+            $level::store($value, chunk);
+        }
+        let rest = chunks.into_remainder();
+        if !rest.is_empty() {
+            let mut padded = [0.0; LANES];
+            padded[..rest.len()].copy_from_slice(rest);
+            let $x = $level::load(&padded);
+            $level::store($value, &mut padded);
+            rest.copy_from_slice(&padded[..rest.len()]);
+        }
+    }};
 }
 
 #[inline(always)]
 fn exp_sum_body<S: Level>(scores: &mut [f32], max: f32) -> f32 {
-    let mut total = [0.0f32; LANES];
-    let mut chunks = scores.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for lane in 0..LANES {
-            let e = exp_one::<S>(chunk[lane] - max);
-            chunk[lane] = e;
-            total[lane] += e;
-        }
+    let max = S::splat(max);
+    let mut total = S::splat(0.0);
+    let whole = scores.len() / LANES * LANES;
+    let (eights, rest) = scores.split_at_mut(whole);
+    for chunk in eights.chunks_exact_mut(LANES) {
+        let e = exp::<S>(S::sub(S::load(chunk), max));
+        total = S::add(total, e);
+        S::store(e, chunk);
     }
-    let mut rest = 0.0;
-    for score in chunks.into_remainder() {
-        *score = exp_one::<S>(*score - max);
-        rest += *score;
-    }
-    sum(total) + rest
+    in_place!(S, rest, x => exp::<S>(S::sub(x, max)));
+    S::sum(total) + rest.iter().sum::<f32>()
 }
 
 #[inline(always)]
 fn max_body<S: Level>(scores: &[f32]) -> f32 {
-    let mut top = [f32::NEG_INFINITY; LANES];
     let chunks = scores.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let mut largest = f32::NEG_INFINITY;
+    for score in chunks.remainder() {
+        largest = largest.max(*score);
+    }
+    let mut top = S::splat(f32::NEG_INFINITY);
     for chunk in chunks {
-        for lane in 0..LANES {
-            top[lane] = if chunk[lane] > top[lane] { chunk[lane] } else { top[lane] };
-        }
+        top = S::max(top, S::load(chunk));
     }
-    top.iter().fold(rest, |a, b| a.max(*b))
-}
-
-#[inline(always)]
-fn scale_body<S: Level>(slice: &mut [f32], factor: f32) {
-    for x in slice {
-        *x *= factor;
+    let mut lanes = [0.0; LANES];
+    S::store(top, &mut lanes);
+    for lane in lanes {
+        largest = largest.max(lane);
     }
+    largest
 }
 
 #[inline(always)]
 fn swiglu_body<S: Level>(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = gate / (1.0 + exp_one::<S>(-gate)) * up;
+    let one = S::splat(1.0);
+    out.copy_from_slice(gate);
+    in_place!(S, out, gate => S::div(gate, S::add(one, exp::<S>(S::sub(S::splat(0.0), gate)))));
+    for (out, up) in out.iter_mut().zip(up) {
+        *out *= up;
     }
 }
 
 #[inline(always)]
 fn quick_gelu_body<S: Level>(slice: &mut [f32]) {
-    for x in slice {
-        *x /= 1.0 + exp_one::<S>(-1.702 * *x);
-    }
+    let one = S::splat(1.0);
+    in_place!(S, slice, x => S::div(x, S::add(one, exp::<S>(S::mul(S::splat(-1.702), x)))));
 }
 
 dispatch! {
@@ -376,10 +293,6 @@ dispatch! {
 dispatch! {
     /// The largest element, or negative infinity of none.
     pub fn max(scores: &[f32]) -> f32 = max_body
-}
-dispatch! {
-    /// Multiplies every element by `factor`.
-    pub fn scale(slice: &mut [f32], factor: f32) = scale_body
 }
 dispatch! {
     /// `out = silu(gate) * up`.
@@ -412,6 +325,8 @@ pub fn narrow<T: Element>(from: &[f32], to: &mut [T]) {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,208 @@
+//! What a loop may use of an instruction set.
+
+use half::f16;
+
+/// Elements of a vector.
+pub(super) const LANES: usize = 8;
+
+/// Operations on vectors of eight f32. Slices given to `load`, `load_half` and `store` have at least eight elements.
+pub(super) trait Level: Copy {
+    type Vector: Copy;
+    fn splat(value: f32) -> Self::Vector;
+    fn load(from: &[f32]) -> Self::Vector;
+    fn load_half(from: &[f16]) -> Self::Vector;
+    fn store(vector: Self::Vector, to: &mut [f32]);
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, fused where the machine can.
+    fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// To the nearest integer, halves to even.
+    fn round(a: Self::Vector) -> Self::Vector;
+    /// `a * 2^n` for integers -126 <= n <= 127.
+    fn times_power_of_two(a: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// The sum of the lanes.
+    fn sum(a: Self::Vector) -> f32;
+    /// The sum of the lanes of each of eight vectors.
+    fn sums(of: &[Self::Vector; LANES]) -> Self::Vector;
+}
+
+/// Any machine.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|lane| f(a[lane], b[lane]))
+}
+
+impl Level for Portable {
+    type Vector = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self::Vector {
+        [value; LANES]
+    }
+    #[inline(always)]
+    fn load(from: &[f32]) -> Self::Vector {
+        std::array::from_fn(|lane| from[lane])
+    }
+    #[inline(always)]
+    fn load_half(from: &[f16]) -> Self::Vector {
+        std::array::from_fn(|lane| from[lane].to_f32())
+    }
+    #[inline(always)]
+    fn store(vector: Self::Vector, to: &mut [f32]) {
+        to[..LANES].copy_from_slice(&vector);
+    }
+    #[inline(always)]
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+    #[inline(always)]
+    fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        zip(a, b, f32::max)
+    }
+    #[inline(always)]
+    fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        zip(a, b, f32::min)
+    }
+    #[inline(always)]
+    fn round(a: Self::Vector) -> Self::Vector {
+        a.map(f32::round_ties_even)
+    }
+    #[inline(always)]
+    fn times_power_of_two(a: Self::Vector, n: Self::Vector) -> Self::Vector {
+        zip(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn sum(a: Self::Vector) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    fn sums(of: &[Self::Vector; LANES]) -> Self::Vector {
+        of.map(Self::sum)
+    }
+}
+
+/// AVX2 with fused multiply-add and f16 conversion. Only entered after all three were detected.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps,
+        _mm256_castsi256_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
+        _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    };
+
+    use half::f16;
+
+    use super::{Avx2, LANES, Level};
+
+    /// An intrinsic of a feature that was detected before this level was entered.
+    macro_rules! intrinsic {
+        ($call:expr) => {
+            // SAFETY: see the macro's description; pointers given to it cover eight elements, as asserted before.
+            unsafe { $call }
+        };
+    }
+
+    impl Level for Avx2 {
+        type Vector = __m256;
+
+        #[inline(always)]
+        fn splat(value: f32) -> __m256 {
+            intrinsic!(_mm256_set1_ps(value))
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> __m256 {
+            assert!(from.len() >= LANES);
+            intrinsic!(_mm256_loadu_ps(from.as_ptr()))
+        }
+        #[inline(always)]
+        fn load_half(from: &[f16]) -> __m256 {
+            assert!(from.len() >= LANES);
+            intrinsic!(_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())))
+        }
+        #[inline(always)]
+        fn store(vector: __m256, to: &mut [f32]) {
+            assert!(to.len() >= LANES);
+            intrinsic!(_mm256_storeu_ps(to.as_mut_ptr(), vector));
+        }
+        #[inline(always)]
+        fn add(a: __m256, b: __m256) -> __m256 {
+            intrinsic!(_mm256_add_ps(a, b))
+        }
+        #[inline(always)]
+        fn sub(a: __m256, b: __m256) -> __m256 {
+            intrinsic!(_mm256_sub_ps(a, b))
+        }
+        #[inline(always)]
+        fn mul(a: __m256, b: __m256) -> __m256 {
+            intrinsic!(_mm256_mul_ps(a, b))
+        }
+        #[inline(always)]
+        fn div(a: __m256, b: __m256) -> __m256 {
+            intrinsic!(_mm256_div_ps(a, b))
+        }
+        #[inline(always)]
+        fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+            intrinsic!(_mm256_fmadd_ps(a, b, c))
+        }
+        #[inline(always)]
+        fn max(a: __m256, b: __m256) -> __m256 {
+            intrinsic!(_mm256_max_ps(a, b))
+        }
+        #[inline(always)]
+        fn min(a: __m256, b: __m256) -> __m256 {
+            intrinsic!(_mm256_min_ps(a, b))
+        }
+        #[inline(always)]
+        fn round(a: __m256) -> __m256 {
+            intrinsic!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+        }
+        #[inline(always)]
+        fn times_power_of_two(a: __m256, n: __m256) -> __m256 {
+            let exponent = intrinsic!(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+            intrinsic!(_mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))))
+        }
+        #[inline(always)]
+        fn sum(a: __m256) -> f32 {
+            let mut lanes = [0.0; LANES];
+            Self::store(a, &mut lanes);
+            super::Portable::sum(lanes)
+        }
+        #[inline(always)]
+        fn sums(v: &[__m256; LANES]) -> __m256 {
+            // Three rounds of pairwise sums transpose while they add.
+            let low = intrinsic!(_mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3])));
+            let high = intrinsic!(_mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7])));
+            let left = intrinsic!(_mm256_permute2f128_ps::<0x20>(low, high));
+            let right = intrinsic!(_mm256_permute2f128_ps::<0x31>(low, high));
+            Self::add(left, right)
+        }
+    }
+}
