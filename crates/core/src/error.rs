@@ -45,6 +45,14 @@ pub enum Error {
     #[error("out of memory: {needed} bytes needed, {available} available; {advice}")]
     OutOfMemory { needed: u64, available: u64, advice: String },
 
+    /// The asked size of the cache does not hold the entries that are protected.
+    #[error("cannot keep {asked} of the cache: {reason}; the least possible here is {least}")]
+    Budget { asked: String, least: String, reason: String },
+
+    /// A calibration that cannot be read, that belongs to another model, or that does not hold the asked size.
+    #[error("cannot use the calibration: {reason}")]
+    Calibration { reason: String },
+
     /// The asked device does not exist in this build or on this machine.
     #[error("device `{device}` cannot be used: {reason}")]
     Device { device: String, reason: String },
@@ -64,7 +72,7 @@ pub enum Error {
 
 impl Error {
     /// All codes, in the order of the variants.
-    pub const CODES: [&'static str; 12] = [
+    pub const CODES: [&'static str; 14] = [
         "model-not-found",
         "model-file",
         "unsupported-model",
@@ -73,6 +81,8 @@ impl Error {
         "prompt",
         "context-overflow",
         "out-of-memory",
+        "budget",
+        "calibration",
         "device",
         "aborted",
         "disposed",
@@ -90,6 +100,8 @@ impl Error {
             Error::Prompt { .. } => "prompt",
             Error::ContextOverflow { .. } => "context-overflow",
             Error::OutOfMemory { .. } => "out-of-memory",
+            Error::Budget { .. } => "budget",
+            Error::Calibration { .. } => "calibration",
             Error::Device { .. } => "device",
             Error::Aborted => "aborted",
             Error::Disposed => "disposed",
@@ -108,8 +120,9 @@ impl Error {
                 json!({ "needed": needed, "available": available, "imageTokens": image_tokens })
             }
             Error::OutOfMemory { needed, available, .. } => json!({ "needed": needed, "available": available }),
+            Error::Budget { asked, least, .. } => json!({ "asked": asked, "least": least }),
             Error::Device { device, .. } => json!({ "device": device }),
-            Error::Prompt { .. } | Error::Aborted | Error::Disposed | Error::Internal(_) => json!({}),
+            Error::Prompt { .. } | Error::Calibration { .. } | Error::Aborted | Error::Disposed | Error::Internal(_) => json!({}),
         }
     }
 

@@ -6,7 +6,9 @@
 pub mod cache;
 pub mod engine;
 pub mod error;
+pub(crate) mod fields;
 pub mod media;
+pub mod method;
 pub mod model;
 pub mod nn;
 pub mod sample;

@@ -2,63 +2,93 @@
 
 use std::ops::Range;
 
-use prefixkv_kernels::attention::{AnyRun, LaneView, Rows, Run};
-use prefixkv_kernels::rotary::{self, Angles};
+use prefixkv_kernels::attention::{LaneView, Rows};
+use prefixkv_kernels::int4::GROUP;
+use prefixkv_kernels::rotary::Angles;
 
-use super::pool::{Account, Buffer, Charge, Data, Format};
-use crate::error::Result;
+use super::pool::{Account, Charge, Format};
+use super::stretch::{self, Deletion, Stretch};
+use crate::error::{Error, Result};
 
-/// Entries per block of the tail. The slack of a lane is at most one block less one entry.
+/// Most entries by which the tail of a lane grows at once.
 pub const TAIL_BLOCK: usize = 16;
+/// The tail grows by at most this share of the lane, so that the slack of a short lane is as small as that of a long one.
+const GROWTH: usize = 24;
+/// A tail stretch smaller than this is enlarged by copying it; larger ones are left as they are and followed by another.
+const TAIL_STRETCH: usize = 32;
 
-/// Keys and values of consecutive entries, `[heads, capacity, head_dim]` each.
-#[derive(Debug)]
-struct Stretch {
-    keys: Buffer,
-    values: Buffer,
-    len: usize,
-    capacity: usize,
-    /// The entries' positions, four bytes each.
-    _metadata: Charge,
+/// When keys are rotated to their positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rotation {
+    /// Before they are stored, to their place in the original sequence.
+    #[default]
+    Stored,
+    /// Whenever they are read, to their rank among the entries that are left.
+    OnRead,
 }
 
-impl Stretch {
-    fn view(&self) -> AnyRun<'_> {
-        match (&self.keys.data, &self.values.data) {
-            (Data::F32(keys), Data::F32(values)) => {
-                AnyRun::F32(Run { keys, values, len: self.len, capacity: self.capacity })
-            }
-            (Data::F16(keys), Data::F16(values)) => {
-                AnyRun::F16(Run { keys, values, len: self.len, capacity: self.capacity })
-            }
-            _ => unreachable!("keys and values of a stretch share one format"),
-        }
-    }
+/// What a lane holds and how.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneOptions {
+    pub head_dim: usize,
+    pub format: Format,
+    pub rotation: Rotation,
+    /// Whether every entry has a mark, a number that a method keeps.
+    pub marked: bool,
 }
 
 /// The entries of one sequence, one layer and the KV heads `heads`, which share their positions.
+///
+/// Entries are named by their *place*: their number in the physical order in which attention reads them, deleted entries of
+/// group formats included. Places change with every change of the lane.
 #[derive(Debug)]
 pub struct Lane {
     heads: Range<usize>,
-    head_dim: usize,
-    format: Format,
-    positions: Vec<u32>,
+    options: LaneOptions,
     stretches: Vec<Stretch>,
+    len: usize,
+    /// Whether the last stretch may be enlarged.
+    tail: bool,
+    /// Most entries that there will be.
+    limit: usize,
+    /// Which places are deleted; empty while none is.
+    dead: Vec<bool>,
     account: Account,
+    _metadata: Charge,
+}
+
+/// One entry of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the original sequence.
+    pub position: u32,
+    /// Its number in the order in which attention reads the lane.
+    pub place: u32,
 }
 
 impl Lane {
-    pub fn new(heads: Range<usize>, head_dim: usize, format: Format, account: Account) -> Self {
-        Lane { heads, head_dim, format, positions: Vec::new(), stretches: Vec::new(), account }
+    pub fn new(heads: Range<usize>, options: LaneOptions, account: Account) -> Result<Self> {
+        let charge = account.charge(size_of::<Lane>() as u64)?;
+        Ok(Lane {
+            heads,
+            options,
+            stretches: Vec::new(),
+            len: 0,
+            tail: false,
+            limit: usize::MAX,
+            dead: Vec::new(),
+            account,
+            _metadata: charge,
+        })
     }
 
     /// Entries held.
     pub fn len(&self) -> usize {
-        self.positions.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.positions.is_empty()
+        self.len == 0
     }
 
     /// The KV heads whose entries these are.
@@ -66,184 +96,486 @@ impl Lane {
         self.heads.clone()
     }
 
-    /// The place of every entry in the original sequence, ascending.
-    pub fn positions(&self) -> &[u32] {
-        &self.positions
+    pub fn rotation(&self) -> Rotation {
+        self.options.rotation
+    }
+
+    /// The positions of the entries, ascending.
+    pub fn positions(&self) -> Vec<u32> {
+        let mut positions: Vec<u32> = self.entries().map(|entry| entry.position).collect();
+        positions.sort_unstable();
+        positions
+    }
+
+    /// The entries in physical order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let slots = self.stretches.iter().flat_map(|stretch| {
+            stretch.positions().iter().enumerate().map(|(slot, position)| (*position, stretch.is_dead(slot)))
+        });
+        slots
+            .enumerate()
+            .filter(|(_, (_, dead))| !dead)
+            .map(|(place, (position, _))| Entry { position, place: place as u32 })
+    }
+
+    /// The entries in the order of their positions.
+    pub fn sorted(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self.entries().collect();
+        entries.sort_unstable_by_key(|entry| entry.position);
+        entries
+    }
+
+    /// Places, those of deleted entries included.
+    pub fn places(&self) -> usize {
+        self.stretches.iter().map(Stretch::len).sum()
     }
 
     /// Bytes of the entries themselves.
     pub fn payload(&self) -> u64 {
-        (self.len() * 2 * self.heads.len() * self.head_dim * self.format.bytes()) as u64
+        self.stretches.iter().map(Stretch::payload).sum()
     }
 
-    /// Bytes of the entries' positions.
+    /// Bytes of positions, marks and bookkeeping.
     pub fn metadata(&self) -> u64 {
-        (self.positions.len() * size_of::<u32>()) as u64
+        size_of::<Lane>() as u64 + self.stretches.iter().map(Stretch::metadata).sum::<u64>()
     }
 
-    /// What attention reads.
-    pub fn view(&self) -> LaneView<'_> {
-        LaneView { heads: self.heads.len(), runs: self.stretches.iter().map(Stretch::view).collect() }
+    /// Bytes of entries that are deleted but still stored, because their group is not empty.
+    pub fn dead_bytes(&self) -> u64 {
+        self.stretches.iter().map(Stretch::dead_bytes).sum()
     }
 
-    /// Adds `n` entries at consecutive positions from `first`, rotating the keys by `angles`.
-    ///
-    /// A run of more than one tail block becomes an extent of exactly its size; fewer entries go to the tail. `keys` and
-    /// `values` hold all KV heads of the layer.
-    pub fn append(&mut self, keys: Rows<'_>, values: Rows<'_>, n: usize, first: u32, angles: &Angles) -> Result<()> {
-        if n > TAIL_BLOCK {
-            self.grow(n)?;
-            self.write(keys, values, n, angles);
-        } else {
-            // At most two blocks are touched; single decode steps touch one.
-            let room = self.stretches.last().map_or(0, |last| last.capacity - last.len);
-            if room < n {
-                if room > 0 {
-                    return self.append_across(keys, values, n, first, angles, room);
-                }
-                self.grow(TAIL_BLOCK)?;
-            }
-            self.write(keys, values, n, angles);
+    /// Most entries that the lane will be asked to hold: its tail never has room for more.
+    pub fn set_limit(&mut self, entries: usize) {
+        self.limit = entries;
+    }
+
+    /// What attention reads. `phases` are needed with [`Rotation::OnRead`]: an angle per place.
+    pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> LaneView<'a> {
+        LaneView {
+            heads: self.heads.len(),
+            runs: self.stretches.iter().map(Stretch::view).collect(),
+            phases,
+            dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
         }
-        self.positions.extend(first..first + n as u32);
-        Ok(())
     }
 
-    fn append_across(
+    /// The rank of every place among the entries by position; 0 for deleted ones.
+    pub fn ranks(&self) -> Vec<u32> {
+        let mut ranks = vec![0; self.places()];
+        for (rank, entry) in self.sorted().into_iter().enumerate() {
+            ranks[entry.place as usize] = rank as u32;
+        }
+        ranks
+    }
+
+    /// Adds a prompt's `n` entries at consecutive positions from `first` as an extent of exactly their number, physically
+    /// behind all others. `keys` and `values` hold all KV heads of the layer; `angles` rotates the keys.
+    pub fn append(
         &mut self,
         keys: Rows<'_>,
         values: Rows<'_>,
         n: usize,
         first: u32,
-        angles: &Angles,
-        room: usize,
+        angles: Option<&Angles>,
     ) -> Result<()> {
-        // Both blocks exist before anything is written, so that a refusal leaves the lane as it was.
-        self.grow(TAIL_BLOCK)?;
-        let fresh = self.stretches.pop();
-        self.write_part(keys, values, 0, room, angles);
-        self.stretches.extend(fresh);
-        self.write_part(keys, values, room, n - room, angles);
-        self.positions.extend(first..first + n as u32);
-        Ok(())
-    }
-
-    fn grow(&mut self, capacity: usize) -> Result<()> {
-        let elements = self.heads.len() * capacity * self.head_dim;
-        let stretch = Stretch {
-            keys: self.account.allocate(self.format, elements)?,
-            values: self.account.allocate(self.format, elements)?,
-            len: 0,
-            capacity,
-            _metadata: self.account.charge((capacity * size_of::<u32>()) as u64)?,
-        };
-        self.positions.reserve_exact(capacity);
-        self.stretches.push(stretch);
-        Ok(())
-    }
-
-    fn write(&mut self, keys: Rows<'_>, values: Rows<'_>, n: usize, angles: &Angles) {
-        self.write_part(keys, values, 0, n, angles);
-    }
-
-    /// Writes the rows `skip .. skip + n` behind the entries of the last stretch.
-    fn write_part(&mut self, keys: Rows<'_>, values: Rows<'_>, skip: usize, n: usize, angles: &Angles) {
-        let (heads, dim) = (self.heads.clone(), self.head_dim);
-        let Some(last) = self.stretches.last_mut() else { return };
-        let rows = rotary::New { keys, values, skip, n, angles: Some(angles) };
-        match (&mut last.keys.data, &mut last.values.data) {
-            (Data::F32(to_keys), Data::F32(to_values)) => {
-                rotary::append(rows, heads, dim, to_keys, to_values, last.len);
-            }
-            (Data::F16(to_keys), Data::F16(to_values)) => {
-                rotary::append(rows, heads, dim, to_keys, to_values, last.len);
-            }
-            _ => unreachable!("keys and values of a stretch share one format"),
+        if n == 0 {
+            return Ok(());
         }
-        last.len += n;
+        let mut extent = self.stretch(n)?;
+        extent.append(
+            stretch::rows(keys, values, n, angles),
+            self.heads.clone(),
+            first..first + n as u32,
+            self.options.marked,
+        )?;
+        self.push(extent);
+        self.tail = false;
+        self.len += n;
+        Ok(())
     }
+
+    /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place.
+    pub fn append_one(
+        &mut self,
+        keys: Rows<'_>,
+        values: Rows<'_>,
+        position: u32,
+        angles: Option<&Angles>,
+    ) -> Result<u32> {
+        let free = |stretch: &Stretch| stretch.deletion() == Deletion::Entry && stretch.room() > 0;
+        let index = match self.stretches.iter().rposition(free) {
+            Some(index) => index,
+            None => {
+                self.grow()?;
+                self.stretches.len() - 1
+            }
+        };
+        let rows = stretch::rows(keys, values, 1, angles);
+        self.stretches[index].append(rows, self.heads.clone(), position..position + 1, self.options.marked)?;
+        self.len += 1;
+        self.note_dead();
+        let before: usize = self.stretches[..=index].iter().map(Stretch::len).sum();
+        Ok(before as u32 - 1)
+    }
+
+    fn stretch(&self, capacity: usize) -> Result<Stretch> {
+        let LaneOptions { head_dim, format, marked, .. } = self.options;
+        Stretch::plain(&self.account, format, self.heads.len(), head_dim, capacity, marked)
+    }
+
+    fn push(&mut self, stretch: Stretch) {
+        // Exactly, because the pool counts exactly.
+        self.stretches.reserve_exact(1);
+        self.stretches.push(stretch);
+        self.note_dead();
+    }
+
+    /// Makes room for at least one entry at the end.
+    fn grow(&mut self) -> Result<()> {
+        let step = (self.len / GROWTH).clamp(1, TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1));
+        let last = self.stretches.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
+        let grown = match last {
+            Some(last) => {
+                let mut grown = self.stretch(last.capacity() + step)?;
+                let slots: Vec<u32> = (0..last.len() as u32).collect();
+                grown.take(last, &slots, self.options.marked)?;
+                self.stretches.pop();
+                grown
+            }
+            None => self.stretch(step)?,
+        };
+        self.push(grown);
+        self.tail = true;
+        Ok(())
+    }
+
+    /// The stretch and slot of a place.
+    fn find(&self, place: u32) -> Option<(usize, usize)> {
+        let mut slot = place as usize;
+        for (index, stretch) in self.stretches.iter().enumerate() {
+            if slot < stretch.len() {
+                return Some((index, slot));
+            }
+            slot -= stretch.len();
+        }
+        None
+    }
+
+    /// Deletes one entry.
+    pub fn delete(&mut self, place: u32) -> Result<()> {
+        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+        if self.stretches[index].is_dead(slot) {
+            return Err(no_place(place));
+        }
+        self.stretches[index].delete(slot);
+        self.len -= 1;
+        if self.stretches[index].alive() == 0 {
+            self.stretches.remove(index);
+            self.stretches.shrink_to_fit();
+            self.tail &= index < self.stretches.len();
+        }
+        self.note_dead();
+        Ok(())
+    }
+
+    /// Keeps only the entries at `places`, in that order, which is to be that of their positions. They move to an extent of
+    /// exactly their size; entries of group formats stay where they are. The old extents are freed at the end, so that for a
+    /// moment this lane, and no other, is there twice.
+    pub fn retain(&mut self, places: &[u32]) -> Result<()> {
+        let mut keep = vec![false; self.places()];
+        let mut plain: Vec<(usize, Vec<u32>)> = Vec::new();
+        let mut moved = 0;
+        for &place in places {
+            let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+            if std::mem::replace(&mut keep[place as usize], true) || self.stretches[index].is_dead(slot) {
+                return Err(no_place(place));
+            }
+            if self.stretches[index].deletion() == Deletion::Group {
+                continue;
+            }
+            moved += 1;
+            match plain.last_mut() {
+                Some((last, slots)) if *last == index => slots.push(slot as u32),
+                _ => plain.push((index, vec![slot as u32])),
+            }
+        }
+        let mut extent = if moved > 0 { Some(self.stretch(moved)?) } else { None };
+        if let Some(extent) = &mut extent {
+            for (index, slots) in &plain {
+                extent.take(&self.stretches[*index], slots, self.options.marked)?;
+            }
+        }
+        let mut start = 0;
+        for stretch in std::mem::take(&mut self.stretches) {
+            let range = start..start + stretch.len();
+            start = range.end;
+            if stretch.deletion() == Deletion::Group {
+                let mut stretch = stretch;
+                (0..stretch.len()).filter(|slot| !keep[range.start + slot]).for_each(|slot| stretch.delete(slot));
+                if stretch.alive() > 0 {
+                    self.push(stretch);
+                }
+            }
+        }
+        if let Some(extent) = extent {
+            self.push(extent);
+        }
+        self.tail = false;
+        self.len = places.len();
+        self.note_dead();
+        Ok(())
+    }
+
+    /// Stores [`GROUP`] entries, in the order of their positions, in four bits. They are then deleted by group.
+    pub fn quantise(&mut self, places: &[u32]) -> Result<()> {
+        if places.len() != GROUP {
+            return Err(Error::Internal(format!("a group has {GROUP} entries, found {}", places.len())));
+        }
+        let (heads, dim) = (self.heads.len(), self.options.head_dim);
+        let (mut keys, mut values) = (vec![0.0; heads * GROUP * dim], vec![0.0; heads * GROUP * dim]);
+        let (mut positions, mut marks) = (Vec::new(), Vec::new());
+        for (to, &place) in places.iter().enumerate() {
+            let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+            let stretch = &self.stretches[index];
+            stretch.read(slot, to, &mut keys, &mut values)?;
+            positions.push(stretch.positions()[slot]);
+            marks.extend(stretch.marks().get(slot));
+        }
+        let group = Stretch::int4(&self.account, heads, dim, &keys, &values, &positions, &marks)?;
+        let left: Vec<u32> = {
+            let gone: std::collections::HashSet<u32> = places.iter().copied().collect();
+            self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone.contains(place)).collect()
+        };
+        self.retain(&left)?;
+        self.push(group);
+        self.len += GROUP;
+        Ok(())
+    }
+
+    /// The marks of all places in physical order; empty for a lane without marks.
+    pub fn marks(&self) -> Vec<f32> {
+        self.stretches.iter().flat_map(|stretch| stretch.marks()).copied().collect()
+    }
+
+    /// Changes the marks; `change` gets the place and the mark.
+    pub fn update_marks(&mut self, mut change: impl FnMut(usize, &mut f32)) {
+        let mut place = 0;
+        for stretch in &mut self.stretches {
+            for mark in stretch.marks_mut() {
+                change(place, mark);
+                place += 1;
+            }
+        }
+    }
+
+    /// The L2 norm of the key at `place`, averaged over the lane's heads.
+    pub fn key_norm(&self, place: u32) -> Option<f32> {
+        let (index, slot) = self.find(place)?;
+        Some(self.stretches[index].key_norm(slot) / self.heads.len() as f32)
+    }
+
+    /// The L2 norm of the key of every place, averaged over the lane's heads.
+    pub fn key_norms(&self) -> Vec<f32> {
+        let mut out = Vec::with_capacity(self.places());
+        for stretch in &self.stretches {
+            let norms = stretch.key_norms();
+            let len = stretch.len();
+            out.extend((0..len).map(|slot| {
+                let sum: f32 = (0..self.heads.len()).map(|head| norms[head * len + slot]).sum();
+                sum / self.heads.len() as f32
+            }));
+        }
+        out
+    }
+
+    fn note_dead(&mut self) {
+        self.dead.clear();
+        if self.stretches.iter().any(Stretch::has_dead) {
+            let of = |stretch: &Stretch| (0..stretch.len()).map(|slot| stretch.is_dead(slot)).collect::<Vec<_>>();
+            self.dead.extend(self.stretches.iter().flat_map(of));
+        }
+    }
+}
+
+fn no_place(place: u32) -> Error {
+    Error::Internal(format!("a lane has no entry at place {place}, or it is named twice"))
 }
 
 #[cfg(test)]
 mod tests {
+    use prefixkv_kernels::attention::AnyRun;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::cache::Pool;
 
-    /// Appends `counts` in turn and checks that the lane reads like one long append.
-    fn check(counts: &[usize], format: Format) {
-        let (heads, dim) = (2, 4);
-        let total: usize = counts.iter().sum();
-        let data: Vec<f32> = (0..total * heads * dim).map(|i| (i % 251) as f32).collect();
-        let frequencies = [1.0, 0.01];
-        let pool = Pool::unlimited();
-        let account = pool.account();
-        let mut lane = Lane::new(0..heads, dim, format, account.clone());
-        let mut at = 0;
-        for &n in counts {
-            let rows = Rows::strided(&data, at * heads * dim, heads * dim);
-            let angles = Angles::new(at as u32..(at + n) as u32, &frequencies, 1.0);
-            lane.append(rows, rows, n, at as u32, &angles).expect("no cap");
-            at += n;
-        }
-        assert_eq!(lane.positions(), (0..total as u32).collect::<Vec<_>>());
-        assert_eq!(lane.payload(), (total * 2 * heads * dim * format.bytes()) as u64);
-        let slack = account.used() - lane.payload() - lane.metadata();
-        let entry = (2 * heads * dim * format.bytes() + 4) as u64;
-        assert!(slack < TAIL_BLOCK as u64 * entry * counts.len() as u64);
+    const FREQUENCIES: [f32; 2] = [1.0, 0.01];
+    const HEADS: usize = 2;
+    const DIM: usize = 4;
 
-        let mut whole = Lane::new(0..heads, dim, format, pool.account());
-        let angles = Angles::new(0..total as u32, &frequencies, 1.0);
-        let rows = Rows::dense(&data, heads * dim);
-        // One extent, whatever the length.
-        whole.grow(total).expect("no cap");
-        whole.write(rows, rows, total, &angles);
-        let flat = |lane: &Lane, head: usize| {
-            let mut out = Vec::new();
-            for run in &lane.view().runs {
-                match run {
-                    AnyRun::F32(run) => {
-                        let at = head * run.capacity * dim;
-                        out.extend_from_slice(&run.keys[at..at + run.len * dim]);
-                        out.extend_from_slice(&run.values[at..at + run.len * dim]);
-                    }
-                    AnyRun::F16(run) => {
-                        let at = head * run.capacity * dim;
-                        out.extend(run.keys[at..at + run.len * dim].iter().map(|x| x.to_f32()));
-                        out.extend(run.values[at..at + run.len * dim].iter().map(|x| x.to_f32()));
-                    }
+    fn options(format: Format, marked: bool) -> LaneOptions {
+        LaneOptions { head_dim: DIM, format, rotation: Rotation::Stored, marked }
+    }
+
+    fn lane(pool: &Pool, format: Format, marked: bool) -> Lane {
+        Lane::new(0..HEADS, options(format, marked), pool.account()).expect("no cap")
+    }
+
+    fn data(position: u32) -> Vec<f32> {
+        (0..HEADS * DIM).map(|i| ((position as usize * HEADS * DIM + i) % 251) as f32).collect()
+    }
+
+    fn add(lane: &mut Lane, first: u32, n: usize) {
+        let data: Vec<f32> = (first..first + n as u32).flat_map(data).collect();
+        let rows = Rows::dense(&data, HEADS * DIM);
+        let angles = Angles::new(first..first + n as u32, &FREQUENCIES, 1.0);
+        if n == 1 {
+            lane.append_one(rows, rows, first, Some(&angles)).expect("no cap");
+        } else {
+            lane.append(rows, rows, n, first, Some(&angles)).expect("no cap");
+        }
+    }
+
+    /// The values of the entries by position, which tell whether an entry is where its position says.
+    fn check(lane: &Lane, positions: &[u32]) {
+        assert_eq!(lane.positions(), positions);
+        assert_eq!(lane.len(), positions.len());
+        let places: Vec<u32> = lane.entries().map(|entry| entry.position).collect();
+        for head in 0..HEADS {
+            let mut place = 0;
+            for run in lane.view(None).runs {
+                for slot in 0..run.len() {
+                    let value = match run {
+                        AnyRun::F32(run) => run.values[(head * run.capacity + slot) * DIM],
+                        AnyRun::F16(run) => run.values[(head * run.capacity + slot) * DIM].to_f32(),
+                        AnyRun::Int4(_) => unreachable!("no group here"),
+                    };
+                    assert_eq!(value, data(places[place])[head * DIM]);
+                    place += 1;
                 }
             }
-            out.sort_by(f32::total_cmp);
-            out
-        };
-        for head in 0..heads {
-            assert_eq!(flat(&lane, head), flat(&whole, head));
         }
-        drop((lane, whole));
-        assert_eq!(pool.used(), 0);
+        let marks = lane.marks();
+        assert!(marks.is_empty() || marks.len() == lane.places());
     }
 
     #[test]
-    fn appends_of_any_size_read_like_one() {
+    fn prompts_are_exact_and_tails_small() {
         for format in [Format::F32, Format::F16] {
-            check(&[1; 40], format);
-            check(&[17, 1, 1], format);
-            check(&[100, 5, 14, 16, 2, 31, 1], format);
-            check(&[3, 15, 15, 15], format);
+            let pool = Pool::unlimited();
+            let mut lane = lane(&pool, format, false);
+            let mut next = 0;
+            for n in [600, 1, 1, 17, 1, 5] {
+                add(&mut lane, next, n);
+                next += n as u32;
+            }
+            check(&lane, &(0..next).collect::<Vec<_>>());
+            assert_eq!(lane.payload(), u64::from(next) * (2 * HEADS * DIM * format.bytes()) as u64);
+            for _ in 0..100 {
+                add(&mut lane, next, 1);
+                next += 1;
+                let slack = pool.used() - lane.payload() - lane.metadata();
+                assert!(slack < (TAIL_BLOCK * 2 * HEADS * DIM * format.bytes()) as u64 * 3);
+            }
+            drop(lane);
+            assert_eq!(pool.used(), 0);
+        }
+    }
+
+    #[test]
+    fn a_short_lane_grows_in_short_steps() {
+        let pool = Pool::unlimited();
+        let mut lane = lane(&pool, Format::F32, false);
+        add(&mut lane, 0, 40);
+        for next in 40..140 {
+            add(&mut lane, next, 1);
+            let slack = pool.used() - lane.payload() - lane.metadata();
+            assert!(slack as f64 <= lane.payload() as f64 / 24.0, "{slack} of {}", lane.payload());
+        }
+        check(&lane, &(0..140).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_lane_at_its_limit_has_no_room_to_spare() {
+        let pool = Pool::unlimited();
+        let mut lane = lane(&pool, Format::F32, false);
+        lane.set_limit(100);
+        add(&mut lane, 0, 90);
+        (90..100).for_each(|next| add(&mut lane, next, 1));
+        let at_limit = pool.used();
+        assert_eq!(at_limit, lane.payload() + lane.metadata());
+        for next in 100..150 {
+            let oldest = lane.sorted()[4].place;
+            lane.delete(oldest).expect("there");
+            add(&mut lane, next, 1);
+            assert_eq!(pool.used(), at_limit);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn any_history_leaves_the_right_entries(
+            steps in prop::collection::vec((0usize..4, 0usize..40, any::<u64>()), 1..40), marked: bool, half: bool,
+        ) {
+            let pool = Pool::unlimited();
+            let mut lane = lane(&pool, if half { Format::F16 } else { Format::F32 }, marked);
+            let (mut held, mut next) = (Vec::<u32>::new(), 0u32);
+            for (kind, n, seed) in steps {
+                match kind {
+                    0 if n > 0 => {
+                        add(&mut lane, next, n);
+                        held.extend(next..next + n as u32);
+                        next += n as u32;
+                    }
+                    1 | 0 => {
+                        add(&mut lane, next, 1);
+                        held.push(next);
+                        next += 1;
+                    }
+                    2 if !held.is_empty() => {
+                        let index = (seed % held.len() as u64) as usize;
+                        let entry = lane.sorted()[index];
+                        assert_eq!(entry.position, held.remove(index));
+                        lane.delete(entry.place).expect("there");
+                    }
+                    _ => {
+                        let keep = |position: u32| (u64::from(position).wrapping_mul(seed | 1) >> 3) & 3 != 0;
+                        held.retain(|position| keep(*position));
+                        let places: Vec<u32> =
+                            lane.sorted().into_iter().filter(|entry| keep(entry.position)).map(|entry| entry.place).collect();
+                        lane.retain(&places).expect("all there");
+                        assert_eq!(pool.used(), lane.payload() + lane.metadata(), "exact after compaction");
+                    }
+                }
+                check(&lane, &held);
+            }
+            drop(lane);
+            assert_eq!(pool.used(), 0);
         }
     }
 
     #[test]
     fn a_refused_append_leaves_the_lane_whole() {
-        let data = vec![1.0; 64 * 4];
-        let pool = Pool::with_cap(20 * (2 * 4 * 4 + 4));
-        let mut lane = Lane::new(0..1, 4, Format::F32, pool.account());
-        let rows = Rows::dense(&data, 4);
-        let angles = |n: u32| Angles::new(0..n, &[1.0, 0.5], 1.0);
-        lane.append(rows, rows, 10, 0, &angles(10)).expect("one block fits");
-        assert!(lane.append(rows, rows, 10, 10, &angles(10)).is_err());
-        assert_eq!(lane.len(), 10);
-        lane.append(rows, rows, 6, 10, &angles(6)).expect("the block has room for six more");
-        assert_eq!((lane.len(), lane.view().len()), (16, 16));
+        let entry = 2 * HEADS * DIM * 4;
+        let pool = Pool::with_cap((size_of::<Lane>() + stretch::metadata(10, false) + 15 * entry) as u64);
+        let mut lane = lane(&pool, Format::F32, false);
+        add(&mut lane, 0, 10);
+        let data = vec![1.0; 64 * HEADS * DIM];
+        let rows = Rows::dense(&data, HEADS * DIM);
+        assert!(lane.append(rows, rows, 10, 10, None).is_err());
+        check(&lane, &(0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_refused() {
+        let pool = Pool::unlimited();
+        let mut lane = lane(&pool, Format::F32, true);
+        add(&mut lane, 0, 5);
+        assert!(lane.delete(5).is_err());
+        assert!(lane.retain(&[1, 1]).is_err());
+        check(&lane, &[0, 1, 2, 3, 4]);
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use half::f16;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -117,14 +116,10 @@ impl Account {
         Ok(Charge { account: self.clone(), bytes })
     }
 
-    /// A zeroed buffer of `elements` numbers. Refused before allocating when the pool's cap does not allow it.
-    pub fn allocate(&self, format: Format, elements: usize) -> Result<Buffer> {
-        let charge = self.charge((elements * format.bytes()) as u64)?;
-        let data = match format {
-            Format::F32 => Data::F32(vec![0.0; elements]),
-            Format::F16 => Data::F16(vec![f16::ZERO; elements]),
-        };
-        Ok(Buffer { data, _charge: charge })
+    /// A zeroed buffer of `elements`. Refused before allocating when the pool's cap does not allow it.
+    pub fn allocate<T: Clone + Default>(&self, elements: usize) -> Result<Buffer<T>> {
+        let charge = self.charge((elements * size_of::<T>()) as u64)?;
+        Ok(Buffer { data: vec![T::default(); elements], _charge: charge })
     }
 }
 
@@ -144,15 +139,23 @@ impl Drop for Charge {
 
 /// Memory of the pool; given back when dropped.
 #[derive(Debug)]
-pub struct Buffer {
-    pub(super) data: Data,
+pub struct Buffer<T> {
+    data: Vec<T>,
     _charge: Charge,
 }
 
-#[derive(Debug)]
-pub(super) enum Data {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
+impl<T> std::ops::Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.data
+    }
+}
+
+impl<T> std::ops::DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.data
+    }
 }
 
 #[cfg(test)]
@@ -163,10 +166,10 @@ mod tests {
     fn bytes_are_counted_and_given_back() {
         let pool = Pool::with_cap(1000);
         let (a, b) = (pool.account(), pool.account());
-        let first = a.allocate(Format::F32, 100).expect("400 bytes fit");
-        let second = b.allocate(Format::F16, 200).expect("400 more fit");
+        let first = a.allocate::<f32>(100).expect("400 bytes fit");
+        let second = b.allocate::<half::f16>(200).expect("400 more fit");
         assert_eq!((pool.used(), a.used(), b.used()), (800, 400, 400));
-        match a.allocate(Format::F32, 51) {
+        match a.allocate::<f32>(51) {
             Err(Error::OutOfMemory { needed: 204, available: 200, .. }) => {}
             other => panic!("expected out of memory, got {other:?}"),
         }

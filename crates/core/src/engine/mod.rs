@@ -5,7 +5,6 @@
 //! [`Runner`].
 
 mod event;
-mod fields;
 mod generate;
 mod panic;
 mod prompt;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::fields::{Fields, describe, nearest, refuse};
+use crate::fields::{Fields, describe, nearest, refuse};
 use super::threads;
 use crate::error::{Error, Result};
 use crate::model::{Device, LoadOptions, WeightFormat};

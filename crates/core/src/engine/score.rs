@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::event::{Event, Timings, milliseconds};
-use super::fields::refuse;
+use crate::fields::refuse;
 use super::prompt;
 use super::request::{ScoreRequest, SourceText};
 use super::ticket::Events;

@@ -1,0 +1,150 @@
+//! How many entries each layer keeps: one file per way to split the whole.
+
+mod calibrated;
+pub mod prefix;
+mod uniform;
+
+use std::fmt::Debug;
+
+pub use calibrated::Calibrated;
+pub use prefix::{OfficialPrefix, Prefix};
+pub use uniform::Uniform;
+
+use super::keep::{Cost, Keep, too_small};
+use crate::cache::Shape;
+use crate::error::{Error, Result};
+
+/// What is to be split. A layer's entry, over all its lanes, counts one.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    pub keep: Keep,
+    pub cost: &'a Cost,
+    /// Positions seen, the prompt's included.
+    pub positions: usize,
+    /// Entries that may be kept over all layers.
+    pub total: usize,
+    /// Entries that each layer has.
+    pub available: &'a [usize],
+    /// Entries that each layer must keep at least.
+    pub least: &'a [usize],
+}
+
+impl Ask<'_> {
+    /// Refuses a whole that does not hold `least` in every layer.
+    pub fn check(&self, needed: usize, why: &str) -> Result<()> {
+        if self.total >= needed {
+            return Ok(());
+        }
+        Err(too_small(self.keep, needed, self.positions, self.cost, why))
+    }
+
+    /// Entries over all layers that must be kept.
+    pub fn all_least(&self) -> usize {
+        self.least.iter().sum()
+    }
+}
+
+/// The scores of one lane in the order of positions, and which entries are safe.
+#[derive(Debug)]
+pub struct ScoredLane {
+    pub scores: Vec<f32>,
+    pub safe: Vec<bool>,
+    /// KV heads.
+    pub heads: usize,
+}
+
+/// How the size of a lane follows the number of positions seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Slope {
+    /// `kept` of `positions`.
+    Exact { kept: usize, positions: usize },
+    /// All but this share: a number of a published configuration.
+    Evicted(f64),
+}
+
+impl Slope {
+    /// Whether `len` entries are at least one too many for `positions`.
+    pub fn exceeded(self, len: usize, positions: usize) -> bool {
+        match self {
+            Slope::Exact { kept, positions: of } => {
+                (len as u128) * (of as u128) >= positions as u128 * kept as u128 + of as u128
+            }
+            // As the published code has it.
+            Slope::Evicted(share) => (len as f64 - positions as f64 * (1.0 - share)) as i64 >= 1,
+        }
+    }
+}
+
+/// The outcome for one lane.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Count {
+    pub kept: usize,
+    pub slope: Slope,
+}
+
+impl Count {
+    pub fn exact(kept: usize, positions: usize) -> Count {
+        Count { kept, slope: Slope::Exact { kept, positions } }
+    }
+}
+
+/// Says how many entries each lane keeps.
+pub trait Budget: Send + Sync + Debug {
+    /// Whether scores must be shares of a mass.
+    fn needs_mass(&self) -> bool {
+        false
+    }
+
+    /// Refuses a model that the budget is not made for.
+    fn check_model(&self, model: &ModelKey) -> Result<()> {
+        let _ = model;
+        Ok(())
+    }
+
+    /// The size for which the budget was made, when none is asked for.
+    fn default_keep(&self) -> Option<Keep> {
+        None
+    }
+
+    /// Counts per layer that need no scores, so that each layer can be compacted right after its attention. None: they need
+    /// the scores of all layers.
+    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>>;
+
+    /// Counts per layer and lane from the scores of all layers. Only asked when [`Budget::ahead`] says None.
+    fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
+        let _ = (ask, scored);
+        Err(Error::Internal("a budget that needs scores must split by them".into()))
+    }
+}
+
+/// What a calibration is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelKey {
+    pub shape: Shape,
+    /// A hash of the configuration and of samples of the weights.
+    pub fingerprint: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_slopes_say_the_same_away_from_rounding() {
+        for (kept, of) in [(13, 100), (1, 3), (100, 100), (57, 187)] {
+            let evicted = Slope::Evicted(1.0 - kept as f64 / of as f64);
+            let exact = Slope::Exact { kept, positions: of };
+            for positions in of..of + 90 {
+                let allowed = positions as f64 * kept as f64 / of as f64;
+                if (allowed - allowed.round()).abs() < 1e-6 {
+                    continue;
+                }
+                for len in 0..positions {
+                    assert_eq!(exact.exceeded(len, positions), evicted.exceeded(len, positions), "{len} {positions}");
+                }
+            }
+            assert!(!exact.exceeded(kept, of));
+            assert!(exact.exceeded(kept + 1, of));
+        }
+    }
+}

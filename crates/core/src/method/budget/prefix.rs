@@ -1,0 +1,277 @@
+//! PrefixKV's split: one threshold of retained importance for all layers, found by binary search.
+//!
+//! Wang et al. 2024, arXiv 2412.03409. Each layer's entries in falling order of importance give a curve, the share of the
+//! layer's importance that its first `o` entries hold. One threshold for all layers gives each the least `o` that reaches it;
+//! the threshold is the highest whose sum of `o` fits the whole. So the least retained share over the layers is as high as it
+//! can be.
+
+use super::{Ask, Budget, Count, ScoredLane, Slope};
+use crate::error::{Error, Result};
+
+/// Halvings of the threshold's interval: enough for the last bit of a double.
+const HALVINGS: usize = 64;
+
+/// The share of a layer's importance that is retained, by the number of entries kept.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// For `least`, `least + 1`, ... entries; rising.
+    retained: Vec<f64>,
+    least: usize,
+}
+
+impl Curve {
+    /// The curve of a layer whose `safe` entries are kept before all others. The first `excluded` entries count nothing (a
+    /// variant: attention sinks hold most of some layers' mass).
+    pub fn new(scores: &[f32], safe: &[bool], excluded: usize) -> Curve {
+        let value = |rank: usize| if rank < excluded { 0.0 } else { f64::from(scores[rank].max(0.0)) };
+        let mut held: f64 = (0..scores.len()).filter(|rank| safe[*rank]).map(value).sum();
+        let mut others: Vec<f32> =
+            (0..scores.len()).filter(|rank| !safe[*rank]).map(|rank| value(rank) as f32).collect();
+        others.sort_unstable_by(|a, b| b.total_cmp(a));
+        let total = held + others.iter().copied().map(f64::from).sum::<f64>();
+        // A layer without any importance is as good with its safe entries as with all.
+        let share = |held: f64| if total > 0.0 { held / total } else { 1.0 };
+        let mut retained = Vec::with_capacity(others.len() + 1);
+        retained.push(share(held));
+        for other in &others {
+            held += f64::from(*other);
+            retained.push(share(held));
+        }
+        Curve { retained, least: scores.len() - others.len() }
+    }
+
+    /// Entries that are kept in any case.
+    pub fn least(&self) -> usize {
+        self.least
+    }
+
+    /// All entries.
+    pub fn most(&self) -> usize {
+        self.least + self.retained.len() - 1
+    }
+
+    /// The retained share with `kept` entries.
+    pub fn retained(&self, kept: usize) -> f64 {
+        self.retained[kept.clamp(self.least, self.most()) - self.least]
+    }
+
+    /// The least number of entries that retains `threshold`, or all.
+    fn reach(&self, threshold: f64) -> usize {
+        let steps = self.retained.partition_point(|retained| *retained < threshold);
+        self.least + steps.min(self.retained.len() - 1)
+    }
+}
+
+/// How many entries each layer keeps of `total`, so that the least retained share is the highest possible. `total` is met
+/// exactly, unless it is less than all layers' least or more than all.
+///
+/// O(halvings x layers x log entries); what is left after the last threshold goes, entry by entry, to the layer that
+/// retains least (on a tie the lower layer).
+pub fn search(curves: &[Curve], total: usize) -> Vec<usize> {
+    let counts = |threshold: f64| -> Vec<usize> { curves.iter().map(|curve| curve.reach(threshold)).collect() };
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if counts(middle).iter().sum::<usize>() <= total { low = middle } else { high = middle }
+    }
+    let mut kept = counts(low);
+    let mut left = total.saturating_sub(kept.iter().sum());
+    while left > 0 {
+        let open = (0..curves.len()).filter(|layer| kept[*layer] < curves[*layer].most());
+        let worst = |a: &usize, b: &usize| {
+            curves[*a].retained(kept[*a]).total_cmp(&curves[*b].retained(kept[*b])).then(a.cmp(b))
+        };
+        let Some(layer) = open.min_by(worst) else { break };
+        kept[layer] += 1;
+        left -= 1;
+    }
+    kept
+}
+
+/// The search per prompt ("online"): the scores of all layers are needed, so the whole prompt is cached before any layer is
+/// compacted.
+#[derive(Debug)]
+pub struct Prefix {
+    /// Entries at the start whose importance does not count.
+    pub excluded: usize,
+}
+
+impl Budget for Prefix {
+    fn needs_mass(&self) -> bool {
+        true
+    }
+
+    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
+        ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
+        Ok(None)
+    }
+
+    fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
+        let curves: Vec<Curve> =
+            whole(scored)?.map(|lane| Curve::new(&lane.scores, &lane.safe, self.excluded)).collect();
+        let kept = search(&curves, ask.total);
+        Ok(kept.into_iter().map(|kept| vec![Count::exact(kept, ask.positions)]).collect())
+    }
+}
+
+/// The search as the published code does it when it writes configurations, for reproduction: its tolerance, its clipping, and
+/// its rescaling, which together miss the asked whole by a little.
+#[derive(Debug)]
+pub struct OfficialPrefix;
+
+impl Budget for OfficialPrefix {
+    fn needs_mass(&self) -> bool {
+        true
+    }
+
+    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
+        ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
+        Ok(None)
+    }
+
+    fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
+        let curves: Vec<Curve> = whole(scored)?
+            .map(|lane| Curve::new(&lane.scores, &vec![false; lane.scores.len()], 0))
+            .collect();
+        let n = ask.positions;
+        let all = (n * curves.len()) as f64;
+        let target = match ask.keep {
+            super::Keep::Share(share) => (1.0 - share) * all,
+            _ => all - ask.total as f64,
+        };
+        let evicted = official_search(&curves, target);
+        let count = |evicted: usize| {
+            let share = evicted as f64 / n as f64;
+            vec![Count { kept: n - evicted, slope: Slope::Evicted(share) }]
+        };
+        Ok(evicted.into_iter().map(count).collect())
+    }
+}
+
+/// Entries that the published code evicts per layer. Its loop has no cap and its tolerance of five positions can be out of
+/// reach; here it ends after 100 halvings.
+fn official_search(curves: &[Curve], target: f64) -> Vec<usize> {
+    let (mut low, mut high) = (0.0, 1.0);
+    let mut evicted = Vec::new();
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        // The first entry always counts, and one entry at either end is kept in any case.
+        evicted = curves.iter().map(|curve| curve.most().saturating_sub(curve.reach(middle).max(1) + 2)).collect();
+        let sum = evicted.iter().sum::<usize>() as f64;
+        if (sum - target).abs() < 5.0 {
+            break;
+        }
+        if sum > target { low = middle } else { high = middle }
+    }
+    let sum = evicted.iter().sum::<usize>() as f64;
+    let rescale = |(evicted, curve): (&usize, &Curve)| {
+        if sum == 0.0 { 0 } else { ((*evicted as f64 * target / sum) as usize).min(curve.most().saturating_sub(2)) }
+    };
+    evicted.iter().zip(curves).map(rescale).collect()
+}
+
+/// The single lane of every layer.
+fn whole(scored: &[Vec<ScoredLane>]) -> Result<impl Iterator<Item = &ScoredLane>> {
+    if scored.iter().any(|lanes| lanes.len() != 1) {
+        return Err(Error::Internal("a prefix budget splits over layers whose heads share their entries".into()));
+    }
+    Ok(scored.iter().flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn curve(scores: &[f32], safe: usize) -> Curve {
+        let safe: Vec<bool> = (0..scores.len()).map(|rank| rank < safe).collect();
+        Curve::new(scores, &safe, 0)
+    }
+
+    /// The highest least retained share over all ways to split `total`.
+    fn brute_force(curves: &[Curve], total: usize) -> f64 {
+        let Some((first, rest)) = curves.split_first() else { return if total == 0 { 1.0 } else { -1.0 } };
+        (first.least()..=first.most().min(total))
+            .map(|kept| {
+                let others = brute_force(rest, total - kept);
+                if others < 0.0 { -1.0 } else { first.retained(kept).min(others) }
+            })
+            .fold(-1.0, f64::max)
+    }
+
+    fn least_retained(curves: &[Curve], kept: &[usize]) -> f64 {
+        curves.iter().zip(kept).map(|(curve, kept)| curve.retained(*kept)).fold(1.0, f64::min)
+    }
+
+    proptest! {
+        #[test]
+        fn no_split_of_the_same_total_retains_more(
+            layers in prop::collection::vec((prop::collection::vec(0.0f32..1.0, 1..9), 0usize..3, 1i32..12), 1..5), share in 0.0f64..1.0,
+        ) {
+            let curves: Vec<Curve> = layers
+                .iter()
+                .map(|(scores, safe, power)| {
+                    let peaked: Vec<f32> = scores.iter().map(|score| score.powi(*power)).collect();
+                    curve(&peaked, (*safe).min(scores.len()))
+                })
+                .collect();
+            let least: usize = curves.iter().map(Curve::least).sum();
+            let most: usize = curves.iter().map(Curve::most).sum();
+            let total = least + ((most - least) as f64 * share) as usize;
+            let kept = search(&curves, total);
+            prop_assert_eq!(kept.iter().sum::<usize>(), total);
+            prop_assert!(curves.iter().zip(&kept).all(|(curve, kept)| (curve.least()..=curve.most()).contains(kept)));
+            prop_assert_eq!(least_retained(&curves, &kept), brute_force(&curves, total));
+        }
+
+        #[test]
+        fn the_search_equals_giving_entry_by_entry(
+            layers in prop::collection::vec(prop::collection::vec(0.0f32..1.0, 50..90), 2..8), share in 0.05f64..1.0,
+        ) {
+            let curves: Vec<Curve> = layers
+                .iter()
+                .enumerate()
+                .map(|(i, scores)| curve(&scores.iter().map(|s| s.powi(1 + 4 * i as i32)).collect::<Vec<_>>(), 2))
+                .collect();
+            let most: usize = curves.iter().map(Curve::most).sum();
+            let total = (most as f64 * share) as usize;
+            let mut kept: Vec<usize> = curves.iter().map(Curve::least).collect();
+            while kept.iter().sum::<usize>() < total {
+                let open = (0..curves.len()).filter(|l| kept[*l] < curves[*l].most());
+                let worst = open.min_by(|a, b| curves[*a].retained(kept[*a]).total_cmp(&curves[*b].retained(kept[*b])));
+                kept[worst.expect("some layer is not full")] += 1;
+            }
+            prop_assert_eq!(search(&curves, total), kept);
+        }
+    }
+
+    #[test]
+    fn layers_without_importance_end_the_search() {
+        let curves = [curve(&[0.0; 8], 1), curve(&[1.0; 8], 1), curve(&[1.0, 0.0, 0.0], 1)];
+        for total in 3..=19 {
+            assert_eq!(search(&curves, total).iter().sum::<usize>(), total);
+        }
+        assert_eq!(search(&curves, 25), [8, 8, 3]);
+    }
+
+    #[test]
+    fn the_sink_can_be_left_out_of_the_curve() {
+        let scores = [80.0, 10.0, 6.0, 4.0];
+        let safe = [true, false, false, false];
+        assert!((Curve::new(&scores, &safe, 0).retained(1) - 0.8).abs() < 1e-6);
+        assert!((Curve::new(&scores, &safe, 1).retained(2) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_published_search_ends_and_comes_near() {
+        let layers: Vec<Curve> = (1..8).map(|p| curve(&(0..300).map(|i| ((i * 37 % 101) as f32 / 101.0).powi(p)).collect::<Vec<_>>(), 0)).collect();
+        for share in [0.1, 0.5, 0.9] {
+            let target = share * 7.0 * 300.0;
+            let sum = official_search(&layers, target).iter().sum::<usize>() as f64;
+            assert!((sum - target).abs() <= 8.0, "{sum} for {target}");
+        }
+        let tiny: Vec<Curve> = (0..3).map(|_| curve(&[1.0; 4], 0)).collect();
+        assert_eq!(official_search(&tiny, 0.5).len(), 3);
+    }
+}

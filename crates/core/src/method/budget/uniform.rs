@@ -1,0 +1,20 @@
+use super::{Ask, Budget, Count};
+use crate::error::Result;
+
+/// The same for every layer; what does not divide goes to the first layers, one each.
+#[derive(Debug)]
+pub struct Uniform;
+
+impl Budget for Uniform {
+    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
+        let layers = ask.available.len();
+        let most = ask.least.iter().copied().max().unwrap_or(0);
+        ask.check(most * layers, "every layer has the same size, which must hold its protected entries")?;
+        let (each, rest) = (ask.total / layers, ask.total % layers);
+        let count = |layer: usize| {
+            let wanted = (each + usize::from(layer < rest)).max(ask.least[layer]);
+            Count::exact(wanted.min(ask.available[layer]), ask.positions)
+        };
+        Ok(Some((0..layers).map(count).collect()))
+    }
+}

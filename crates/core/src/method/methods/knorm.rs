@@ -1,0 +1,59 @@
+use super::super::budget::Uniform;
+use super::super::options::Options;
+use super::super::score::KeyNorm;
+use super::super::select::{Guard, Recent};
+use super::super::spec::common::{PROTECT_TEXT, choice, count};
+use super::super::spec::{BudgetKind, MethodSpec};
+use super::super::{Eviction, Lanes, Positions, Recipe};
+use crate::error::Result;
+
+pub(super) const SPEC: MethodSpec = MethodSpec {
+    name: "knorm",
+    title: "L2 norm",
+    summary: "keeps the keys with the lowest L2 norm, per layer and head",
+    source: "Devoto et al. 2024, A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430",
+    page: r#"
+Keys with a low L2 norm tend to get high attention. Each head of each layer keeps the entries whose keys have the lowest norms; no attention has to be looked at.
+
+```
+S_lh[j] = -|| K[l, h, j] ||
+```
+
+All heads have the same size `keep * N`. While generating, when a head has one entry too many, the highest norm goes.
+
+- Rotation keeps norms, so it does not matter whether keys are taken before or after it.
+- The paper is said to leave the first two layers alone; that could not be checked in its text, and the code of kvpress does not. Here all layers are treated alike.
+- No window and no sinks by itself; see `recent` and `sinks`.
+"#,
+    budget: BudgetKind::Exact,
+    options: &[
+        count("sinks", "0", "first entries that are never evicted"),
+        count("recent", "0", "last entries that are never evicted"),
+        PROTECT_TEXT,
+        choice(
+            "decode",
+            &["lowest-score", "none"],
+            "\"lowest-score\"",
+            "which entry goes while generating: the one with the highest norm, or none",
+        ),
+    ],
+    build,
+};
+
+fn build(options: &mut Options) -> Result<Option<Recipe>> {
+    Ok(Some(Recipe {
+        score: Box::new(KeyNorm),
+        budget: Box::new(Uniform),
+        guard: Guard {
+            sinks: options.count("sinks")?,
+            recent: Recent::Entries(options.count("recent")?),
+            text: options.flag("protectText")?,
+        },
+        eviction: match options.choice("decode")?.as_str() {
+            "none" => Eviction::Never,
+            _ => Eviction::LowestScore,
+        },
+        lanes: Lanes::PerHead,
+        positions: Positions::True,
+    }))
+}

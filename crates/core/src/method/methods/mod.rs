@@ -1,0 +1,15 @@
+//! The methods: one file each, and a line in the list.
+
+mod full;
+mod h2o;
+mod knorm;
+mod prefixkv;
+mod random;
+mod snapkv;
+mod streaming;
+
+use super::spec::MethodSpec;
+
+/// Every method, in the order of the docs.
+pub const METHODS: &[MethodSpec] =
+    &[full::SPEC, prefixkv::SPEC, h2o::SPEC, snapkv::SPEC, streaming::SPEC, knorm::SPEC, random::SPEC];

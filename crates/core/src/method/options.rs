@@ -1,0 +1,97 @@
+//! Reading the options of a method against its specification, so that names, ranges and defaults stand in one place.
+
+use serde_json::{Map, Value};
+
+use super::calibration::Calibration;
+use super::spec::{MethodSpec, OptionKind, OptionSpec};
+use crate::error::Result;
+use crate::fields::{Fields, describe, refuse};
+
+/// The options of one method, checked and with their defaults.
+pub struct Options {
+    spec: &'static MethodSpec,
+    given: Map<String, Value>,
+}
+
+impl Options {
+    /// Checks names, types and ranges of everything in `given`.
+    pub(super) fn new(spec: &'static MethodSpec, given: Map<String, Value>) -> Result<Options> {
+        let known: Vec<&str> = spec.options.iter().map(|option| option.name).collect();
+        // For its error, which suggests the nearest name.
+        Fields::new(Value::Object(given.clone()), format!("the options of {}", spec.name), &known)?;
+        for option in spec.options {
+            if let Some(value) = given.get(option.name) {
+                check(spec.name, option, value)?;
+            }
+        }
+        Ok(Options { spec, given })
+    }
+
+    fn value(&self, name: &str) -> Result<Value> {
+        let option = self.spec.options.iter().find(|option| option.name == name);
+        let option = option.ok_or_else(|| {
+            crate::Error::Internal(format!("{} reads an option `{name}` that it does not list", self.spec.name))
+        })?;
+        match self.given.get(name) {
+            Some(value) => Ok(value.clone()),
+            None if option.default.is_empty() => Ok(Value::Null),
+            None => serde_json::from_str(option.default)
+                .map_err(|error| crate::Error::Internal(format!("default of `{name}`: {error}"))),
+        }
+    }
+
+    /// Whether the caller has given the option.
+    pub fn given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    pub fn count(&self, name: &str) -> Result<usize> {
+        Ok(self.value(name)?.as_u64().unwrap_or(0) as usize)
+    }
+
+    pub fn share(&self, name: &str) -> Result<f64> {
+        Ok(self.value(name)?.as_f64().unwrap_or(0.0))
+    }
+
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        Ok(self.value(name)?.as_bool().unwrap_or(false))
+    }
+
+    pub fn choice(&self, name: &str) -> Result<String> {
+        Ok(self.value(name)?.as_str().unwrap_or_default().to_owned())
+    }
+
+    pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
+        match self.given.get(name) {
+            Some(value) => Calibration::parse(value).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
+    let name = option.name;
+    let expected = match option.kind {
+        OptionKind::Count { least, most } => match value.as_u64() {
+            Some(number) if (least..=most).contains(&number) => return Ok(()),
+            _ => format!("a whole number from {least} to {most}"),
+        },
+        OptionKind::Share => match value.as_f64() {
+            Some(number) if (0.0..=1.0).contains(&number) => return Ok(()),
+            _ => "a number from 0 to 1".into(),
+        },
+        OptionKind::Flag if value.is_boolean() => return Ok(()),
+        OptionKind::Flag => "true or false".into(),
+        OptionKind::Choice { values } => match value.as_str() {
+            Some(text) if values.contains(&text) => return Ok(()),
+            _ => format!("one of {}", values.join(", ")),
+        },
+        OptionKind::Calibration if value.is_object() || value.is_array() => return Ok(()),
+        OptionKind::Calibration => "a calibration, or the evicted share of every layer".into(),
+    };
+    let found = match value {
+        Value::Number(_) | Value::String(_) => value.to_string(),
+        other => describe(other).into(),
+    };
+    Err(refuse(format!("`{name}` of {method} must be {expected}, found {found}")))
+}

@@ -1,0 +1,377 @@
+//! A method at work on one sequence: what it asks of attention, and when it frees entries.
+
+use std::sync::Arc;
+
+use super::budget::{Ask, Count, ScoredLane};
+use super::keep::{Cost, Keep};
+use super::score::{LaneInput, PromptView};
+use super::select::best;
+use super::{Eviction, Lanes, Method};
+use crate::cache::{Account, Charge, Entry, Lane, Shape, Span};
+use crate::error::{Error, Result};
+
+/// The retained shares per layer that a prompt asks for, one row per size.
+pub type Profile = Vec<Vec<f64>>;
+
+/// The method of a sequence and what it has decided so far.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    method: Arc<Method>,
+    marked: bool,
+    cost: Cost,
+    /// Per owning layer and lane, after the first prompt.
+    counts: Vec<Vec<Count>>,
+    plan: Option<Plan>,
+    /// Sizes to profile instead of evicting.
+    profile: Option<Vec<f64>>,
+    profiled: Profile,
+}
+
+/// What is known while a prompt is on its way.
+#[derive(Debug)]
+struct Plan {
+    past: usize,
+    n: usize,
+    total: usize,
+    available: Vec<usize>,
+    least: Vec<usize>,
+    /// All entries may stay.
+    all_stay: bool,
+    /// Known before the scores.
+    ahead: Option<Vec<Count>>,
+    weights: Option<Vec<f32>>,
+    scored: Vec<Vec<ScoredLane>>,
+    /// For `scored`, which lives until the last layer is done.
+    workspace: Vec<Charge>,
+}
+
+impl Policy {
+    /// `carry` keeps what a next prompt on the same sequence needs.
+    pub(crate) fn new(method: Arc<Method>, shape: &Shape, carry: bool) -> Policy {
+        let marked = method.keep != Keep::Share(1.0) && method.marked(carry);
+        let lanes = match method.recipe.lanes {
+            Lanes::PerLayer => 1,
+            Lanes::PerHead => shape.kv_heads,
+        };
+        let cost = Cost::new(shape, lanes, marked);
+        Policy { method, marked, cost, counts: Vec::new(), plan: None, profile: None, profiled: Profile::new() }
+    }
+
+    /// Finds the sizes for each of `keeps` at the next prompt and evicts nothing.
+    pub(crate) fn profile(&mut self, keeps: Vec<f64>) {
+        self.profile = Some(keeps);
+    }
+
+    pub(crate) fn take_profile(&mut self) -> Profile {
+        std::mem::take(&mut self.profiled)
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(crate) fn marked(&self) -> bool {
+        self.marked
+    }
+
+    /// A prompt of `n` positions after `past`; `spans` says what all of them are. Refuses a size that does not hold what is
+    /// protected, before any work.
+    pub(crate) fn begin_prompt(
+        &mut self,
+        layers: &[Vec<Lane>],
+        owners: &[usize],
+        spans: &[Span],
+        past: usize,
+        n: usize,
+    ) -> Result<()> {
+        self.cost.layers = owners.len();
+        let positions = past + n;
+        let available: Vec<usize> =
+            owners.iter().map(|layer| layers[*layer].iter().map(Lane::len).max().unwrap_or(0) + n).collect();
+        let least: Vec<usize> = owners
+            .iter()
+            .map(|layer| {
+                let lanes = layers[*layer].iter();
+                lanes.map(|lane| self.least(lane, spans, past, n)).max().unwrap_or(0)
+            })
+            .collect();
+        let total = self.method.keep.total(positions, &self.cost);
+        let all: usize = available.iter().sum();
+        let all_stay = total >= all && self.profile.is_none();
+        let mut plan = Plan {
+            past,
+            n,
+            total,
+            all_stay,
+            ahead: None,
+            weights: None,
+            scored: Vec::new(),
+            workspace: Vec::new(),
+            available,
+            least,
+        };
+        if !all_stay {
+            plan.ahead = self.method.recipe.budget.ahead(&self.ask(&plan, total))?;
+        }
+        if self.profile.is_some() && plan.ahead.is_some() {
+            return Err(crate::fields::refuse(format!(
+                "{} has nothing to calibrate: its sizes do not depend on the prompt",
+                self.method.name
+            )));
+        }
+        if !all_stay || self.marked {
+            plan.weights = self.method.recipe.score.queries(&self.view(&plan, spans));
+        }
+        self.plan = Some(plan);
+        Ok(())
+    }
+
+    fn ask<'a>(&'a self, plan: &'a Plan, total: usize) -> Ask<'a> {
+        Ask {
+            keep: self.method.keep,
+            cost: &self.cost,
+            positions: plan.past + plan.n,
+            total,
+            available: &plan.available,
+            least: &plan.least,
+        }
+    }
+
+    fn view<'a>(&self, plan: &Plan, spans: &'a [Span]) -> PromptView<'a> {
+        PromptView { past: plan.past, n: plan.n, spans, allowance: plan.total / self.cost.layers.max(1) }
+    }
+
+    /// The least number of entries that holds all that are then protected.
+    fn least(&self, lane: &Lane, spans: &[Span], past: usize, n: usize) -> usize {
+        let guard = &self.method.recipe.guard;
+        let mut sorted = lane.sorted();
+        sorted.extend((past..past + n).map(|position| Entry { position: position as u32, place: 0 }));
+        let mut kept = 0;
+        loop {
+            let needed = guard.protected(&sorted, kept, spans).iter().filter(|safe| **safe).count();
+            if needed <= kept {
+                return kept;
+            }
+            kept = needed;
+        }
+    }
+
+    /// The weights of the prompt's queries in the sums that attention is to gather.
+    pub(crate) fn weights(&self) -> Option<&[f32]> {
+        self.plan.as_ref()?.weights.as_deref()
+    }
+
+    /// A layer's attention is done: scores its entries, and frees them where the size is known. `index` counts owning layers.
+    pub(crate) fn attended(
+        &mut self,
+        index: usize,
+        layer: usize,
+        lanes: &mut [Lane],
+        sums: &[Vec<f32>],
+        spans: &[Span],
+        account: &Account,
+    ) -> Result<()> {
+        let Some(mut plan) = self.plan.take() else { return Ok(()) };
+        let done = self.score_layer(&mut plan, index, layer, lanes, sums, spans, account);
+        self.plan = Some(plan);
+        done
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn score_layer(
+        &self,
+        plan: &mut Plan,
+        index: usize,
+        layer: usize,
+        lanes: &mut [Lane],
+        sums: &[Vec<f32>],
+        spans: &[Span],
+        account: &Account,
+    ) -> Result<()> {
+        if plan.all_stay && !self.marked {
+            return Ok(());
+        }
+        let recipe = &self.method.recipe;
+        let view = self.view(plan, spans);
+        let ahead = plan.ahead.as_ref().map(|counts| counts[index]);
+        let mut scored = Vec::new();
+        for lane in lanes {
+            let sorted = lane.sorted();
+            let marks = lane.marks();
+            let sums = if sums.is_empty() { &[] } else { &sums[lane.heads()] };
+            let input = LaneInput { lane, layer, sorted: &sorted, sums, marks: &marks, prompt: &view };
+            let scores = recipe.score.score(&input);
+            if self.marked {
+                let mut marks = vec![0.0; lane.places()];
+                for (entry, score) in sorted.iter().zip(&scores) {
+                    marks[entry.place as usize] = *score;
+                }
+                lane.update_marks(|place, mark| *mark = marks[place]);
+            }
+            if plan.all_stay {
+                continue;
+            }
+            let kept = ahead.map_or(view.allowance, |count| count.kept);
+            let safe = recipe.guard.protected(&sorted, kept, spans);
+            match ahead {
+                Some(count) => retain(lane, &sorted, &scores, &safe, count.kept)?,
+                None => scored.push(ScoredLane { scores, safe, heads: lane.heads().len() }),
+            }
+        }
+        if !scored.is_empty() {
+            let bytes = scored.iter().map(|lane| lane.scores.len() * (size_of::<f32>() + 1)).sum::<usize>();
+            plan.workspace.push(account.charge(bytes as u64)?);
+            plan.scored.push(scored);
+        }
+        Ok(())
+    }
+
+    /// The prompt is through: frees what a split over all layers leaves out, layer by layer.
+    pub(crate) fn finish_prompt(&mut self, layers: &mut [Vec<Lane>], owners: &[usize]) -> Result<()> {
+        let Some(plan) = self.plan.take() else { return Ok(()) };
+        let budget = &self.method.recipe.budget;
+        let positions = plan.past + plan.n;
+        if let Some(keeps) = self.profile.take() {
+            let rows = keeps.iter().map(|keep| {
+                let total = Keep::Share(*keep).total(positions, &self.cost);
+                let ask = Ask { keep: Keep::Share(*keep), ..self.ask(&plan, total) };
+                ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
+                let counts = budget.split(&ask, &plan.scored)?;
+                let share = |lanes: &Vec<Count>| lanes.iter().map(|count| count.kept).sum::<usize>() as f64
+                    / (lanes.len() * positions) as f64;
+                Ok(counts.iter().map(share).collect())
+            });
+            self.profiled = rows.collect::<Result<Profile>>()?;
+            return Ok(());
+        }
+        let per_lane = |counts: &[Count]| -> Vec<Vec<Count>> {
+            owners.iter().zip(counts).map(|(layer, count)| vec![*count; layers[*layer].len()]).collect()
+        };
+        let mut counts = match &plan.ahead {
+            _ if plan.all_stay => {
+                let each = plan.total / owners.len().max(1);
+                let of = |available: &usize| {
+                    let mut count = Count::exact(each.max(*available), positions);
+                    count.kept = *available;
+                    count
+                };
+                per_lane(&plan.available.iter().map(of).collect::<Vec<_>>())
+            }
+            Some(counts) => per_lane(counts),
+            None => budget.split(&self.ask(&plan, plan.total), &plan.scored)?,
+        };
+        if plan.ahead.is_none() && !plan.all_stay {
+            for ((layer, counts), scored) in owners.iter().zip(&counts).zip(&plan.scored) {
+                for ((lane, count), scored) in layers[*layer].iter_mut().zip(counts).zip(scored) {
+                    let sorted = lane.sorted();
+                    retain(lane, &sorted, &scored.scores, &scored.safe, count.kept)?;
+                }
+            }
+        }
+        if self.method.keep.is_cap() {
+            self.cap(layers, owners, &mut counts);
+        }
+        self.counts = counts;
+        Ok(())
+    }
+
+    /// Turns counts into caps: what is left of the whole is shared evenly.
+    fn cap(&self, layers: &mut [Vec<Lane>], owners: &[usize], counts: &mut [Vec<Count>]) {
+        // More positions than any model has.
+        const ENDLESS: usize = 1 << 40;
+        let whole = self.method.keep.total(ENDLESS, &self.cost);
+        let used: usize = counts.iter().filter_map(|lanes| lanes.iter().map(|count| count.kept).max()).sum();
+        let left = whole.saturating_sub(used);
+        for (index, (layer, counts)) in owners.iter().zip(counts).enumerate() {
+            for (lane, count) in layers[*layer].iter_mut().zip(counts) {
+                count.kept += left / owners.len() + usize::from(index < left % owners.len());
+                lane.set_limit(count.kept);
+            }
+        }
+    }
+
+    /// Before a generated token: a lane at its cap gives up an entry first, so that the cap holds during the step as well.
+    pub(crate) fn make_room(&self, index: usize, lanes: &mut [Lane], spans: &[Span]) -> Result<()> {
+        let Some(counts) = self.counts.get(index).filter(|_| self.method.keep.is_cap()) else { return Ok(()) };
+        for (lane, count) in lanes.iter_mut().zip(counts) {
+            while lane.len() + 1 > count.kept && self.evict(lane, *count, spans)? {}
+        }
+        Ok(())
+    }
+
+    /// The mark of a generated entry.
+    pub(crate) fn appended(&self, layer: usize, lane: &mut Lane, entry: Entry) {
+        if self.marked {
+            let fresh = self.method.recipe.score.fresh(lane, layer, entry);
+            lane.update_marks(|place, mark| {
+                if place == entry.place as usize {
+                    *mark = fresh;
+                }
+            });
+        }
+    }
+
+    /// Whether generated tokens' attention is to be gathered.
+    pub(crate) fn accumulates(&self) -> bool {
+        self.marked && self.method.recipe.score.accumulates()
+    }
+
+    /// A generated token's attention in a layer is done: adds it to the marks.
+    pub(crate) fn add_sums(lane: &mut Lane, sums: &[f32]) {
+        lane.update_marks(|place, mark| *mark += sums[place]);
+    }
+
+    /// After a generated token, the last of `positions`: a lane that has become too long gives up an entry.
+    pub(crate) fn stepped(&self, index: usize, lanes: &mut [Lane], spans: &[Span], positions: usize) -> Result<()> {
+        let Some(counts) = self.counts.get(index).filter(|_| !self.method.keep.is_cap()) else { return Ok(()) };
+        for (lane, count) in lanes.iter_mut().zip(counts) {
+            if count.slope.exceeded(lane.len(), positions) {
+                self.evict(lane, *count, spans)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees one entry. False when all are protected.
+    fn evict(&self, lane: &mut Lane, count: Count, spans: &[Span]) -> Result<bool> {
+        let recipe = &self.method.recipe;
+        if recipe.eviction == Eviction::Never || lane.is_empty() {
+            return Ok(false);
+        }
+        let sorted = lane.sorted();
+        let safe = recipe.guard.protected(&sorted, sorted.len() - 1, spans);
+        let open = (0..sorted.len()).filter(|rank| !safe[*rank]);
+        let rank = match recipe.eviction {
+            Eviction::Never => None,
+            Eviction::Oldest => open.min(),
+            Eviction::LowestScore => {
+                let marks = lane.marks();
+                let mark = |rank: usize| marks.get(sorted[rank].place as usize).copied().unwrap_or(0.0);
+                open.min_by(|a, b| mark(*a).total_cmp(&mark(*b)).then(a.cmp(b)))
+            }
+            Eviction::Distance(distance) => {
+                // Near the start there is no room for the distance: the middle, as in the published code.
+                let rank = match count.kept.saturating_sub(distance) {
+                    0 => count.kept / 2,
+                    rank => rank,
+                };
+                open.min_by_key(|open| open.abs_diff(rank))
+            }
+        };
+        match rank {
+            Some(rank) => lane.delete(sorted[rank].place).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+fn retain(lane: &mut Lane, sorted: &[Entry], scores: &[f32], safe: &[bool], kept: usize) -> Result<()> {
+    if kept >= sorted.len() {
+        return Ok(());
+    }
+    if scores.len() != sorted.len() {
+        return Err(Error::Internal(format!("{} scores for {} entries", scores.len(), sorted.len())));
+    }
+    let places: Vec<u32> = best(scores, safe, kept).into_iter().map(|rank| sorted[rank].place).collect();
+    lane.retain(&places)
+}

@@ -1,0 +1,27 @@
+use super::{LaneInput, PromptView, Score};
+use crate::cache::{Entry, Lane};
+
+/// The negative L2 norm of an entry's key: keys with a low norm matter.
+///
+/// Devoto et al. 2024, arXiv 2406.11430. Rotation keeps norms, so stored keys are taken as they are.
+#[derive(Debug)]
+pub struct KeyNorm;
+
+impl Score for KeyNorm {
+    fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
+        None
+    }
+
+    fn has_mass(&self) -> bool {
+        false
+    }
+
+    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
+        let norms = input.lane.key_norms();
+        input.sorted.iter().map(|entry| -norms[entry.place as usize]).collect()
+    }
+
+    fn fresh(&self, lane: &Lane, _: usize, entry: Entry) -> f32 {
+        -lane.key_norm(entry.place).unwrap_or(0.0)
+    }
+}

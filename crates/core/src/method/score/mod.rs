@@ -1,0 +1,79 @@
+//! Which entries matter: one file per score.
+
+mod columns;
+mod key_norm;
+mod random;
+mod recency;
+mod text;
+mod window;
+
+use std::fmt::Debug;
+
+pub use columns::Columns;
+pub use key_norm::KeyNorm;
+pub use random::Random;
+pub use recency::Recency;
+pub use text::Text;
+pub use window::{Pool, Window};
+
+use crate::cache::{Entry, Lane, Span};
+
+/// A prompt, or the next part of a conversation, on its way through the model.
+#[derive(Debug)]
+pub struct PromptView<'a> {
+    /// Positions seen before it.
+    pub past: usize,
+    /// Its own positions.
+    pub n: usize,
+    /// What all positions are, its own included.
+    pub spans: &'a [Span],
+    /// Entries that a layer may keep of all positions, on average.
+    pub allowance: usize,
+}
+
+/// A lane whose entries are to be scored, right after the attention of the prompt.
+#[derive(Debug)]
+pub struct LaneInput<'a> {
+    pub lane: &'a Lane,
+    pub layer: usize,
+    /// The lane's entries in the order of their positions.
+    pub sorted: &'a [Entry],
+    /// What attention gathered: per KV head of the lane the sums of all places. Empty when nothing was asked for.
+    pub sums: &'a [Vec<f32>],
+    /// The marks of all places; empty for a lane without marks.
+    pub marks: &'a [f32],
+    pub prompt: &'a PromptView<'a>,
+}
+
+impl LaneInput<'_> {
+    /// The gathered sums, averaged over the lane's heads, in the order of positions.
+    pub fn mean_sums(&self) -> Vec<f32> {
+        let heads = self.sums.len().max(1) as f32;
+        let at = |entry: &Entry| self.sums.iter().map(|sums| sums[entry.place as usize]).sum::<f32>() / heads;
+        self.sorted.iter().map(at).collect()
+    }
+}
+
+/// Says which entries matter.
+pub trait Score: Send + Sync + Debug {
+    /// The weight with which each query of the prompt counts in the sums that attention gathers; None when the score needs
+    /// none.
+    fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>>;
+
+    /// Whether scores are shares of an attention mass, so that their sums mean something.
+    fn has_mass(&self) -> bool;
+
+    /// Whether the attention of generated tokens adds to the marks.
+    fn accumulates(&self) -> bool {
+        self.has_mass()
+    }
+
+    /// One number per entry in the order of positions; the higher the better.
+    fn score(&self, input: &LaneInput<'_>) -> Vec<f32>;
+
+    /// The mark with which a generated entry starts.
+    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> f32 {
+        let _ = (lane, layer, entry);
+        0.0
+    }
+}

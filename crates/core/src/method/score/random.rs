@@ -1,0 +1,40 @@
+use super::{LaneInput, PromptView, Score};
+use crate::cache::{Entry, Lane};
+
+/// A number that depends on seed, layer, head and position only.
+#[derive(Debug)]
+pub struct Random {
+    pub seed: u64,
+}
+
+impl Random {
+    fn at(&self, lane: &Lane, layer: usize, position: u32) -> f32 {
+        // splitmix64 (Steele et al. 2014).
+        let mut z = self.seed ^ ((layer as u64) << 48) ^ ((lane.heads().start as u64) << 32) ^ u64::from(position);
+        for _ in 0..2 {
+            z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^= z >> 31;
+        }
+        (z >> 40) as f32 / (1u64 << 24) as f32
+    }
+}
+
+impl Score for Random {
+    fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
+        None
+    }
+
+    fn has_mass(&self) -> bool {
+        false
+    }
+
+    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
+        input.sorted.iter().map(|entry| self.at(input.lane, input.layer, entry.position)).collect()
+    }
+
+    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> f32 {
+        self.at(lane, layer, entry.position)
+    }
+}

@@ -1,0 +1,80 @@
+use super::{LaneInput, PromptView, Score};
+
+/// How neighbouring scores are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    None,
+    /// The highest of the neighbourhood.
+    Max,
+    /// The mean, places beyond the ends counting as 0.
+    Mean,
+}
+
+/// The attention that an entry has got from the last queries of the prompt.
+///
+/// SnapKV (Li et al. 2024, arXiv 2404.14469).
+#[derive(Debug)]
+pub struct Window {
+    /// Queries that count.
+    pub queries: usize,
+    /// Whether the window may take at most half of what a layer keeps, because its own entries are all kept.
+    pub kept: bool,
+    pub pool: Pool,
+    /// Entries of a neighbourhood.
+    pub size: usize,
+}
+
+impl Window {
+    fn of(&self, prompt: &PromptView<'_>) -> usize {
+        let most = if self.kept { prompt.allowance / 2 } else { usize::MAX };
+        self.queries.min(most).min(prompt.n)
+    }
+}
+
+impl Score for Window {
+    fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
+        let mut weights = vec![0.0; prompt.n];
+        weights[prompt.n - self.of(prompt)..].fill(1.0);
+        Some(weights)
+    }
+
+    fn has_mass(&self) -> bool {
+        true
+    }
+
+    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
+        let mut scores = input.mean_sums();
+        if self.pool != Pool::None {
+            // The window itself is always kept; its own sums must not leak into those before it.
+            let before = scores.len() - self.of(input.prompt);
+            let pooled = pool(&scores[..before], self.pool, self.size);
+            scores[..before].copy_from_slice(&pooled);
+        }
+        scores
+    }
+}
+
+fn pool(scores: &[f32], kind: Pool, size: usize) -> Vec<f32> {
+    let half = size / 2;
+    (0..scores.len())
+        .map(|i| {
+            let near = &scores[i.saturating_sub(half)..(i + half + 1).min(scores.len())];
+            match kind {
+                Pool::Max => near.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+                _ => near.iter().sum::<f32>() / size as f32,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_joined() {
+        let scores = [1.0, 0.0, 0.0, 5.0, 0.0];
+        assert_eq!(pool(&scores, Pool::Max, 3), [1.0, 1.0, 5.0, 5.0, 5.0]);
+        assert_eq!(pool(&scores, Pool::Mean, 5), [0.2, 1.2, 1.2, 1.0, 1.0]);
+    }
+}

@@ -1,0 +1,109 @@
+//! Which entries are safe, and which of the rest are best.
+
+use crate::cache::{Entry, Modality, Span};
+
+/// How many of the last entries are safe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Recent {
+    Entries(usize),
+    /// This share of what a lane keeps, and never more than `most`.
+    Share { share: f64, most: usize },
+}
+
+impl Recent {
+    /// The last entries that are safe in a lane that keeps `kept`.
+    pub fn of(self, kept: usize) -> usize {
+        match self {
+            Recent::Entries(entries) => entries,
+            Recent::Share { share, most } => ((kept as f64 * share).floor() as usize).min(most),
+        }
+    }
+}
+
+/// Entries that no method may evict.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard {
+    /// The first entries of a lane (attention sinks).
+    pub sinks: usize,
+    pub recent: Recent,
+    /// The text of prompts.
+    pub text: bool,
+}
+
+impl Guard {
+    /// For every entry of a lane, in the order of positions, whether it is safe when `kept` entries are to be kept.
+    pub fn protected(&self, sorted: &[Entry], kept: usize, spans: &[Span]) -> Vec<bool> {
+        let recent = self.recent.of(kept);
+        let mut safe: Vec<bool> =
+            (0..sorted.len()).map(|rank| rank < self.sinks || rank + recent >= sorted.len()).collect();
+        if self.text {
+            let mut spans = spans.iter().peekable();
+            for (entry, safe) in sorted.iter().zip(&mut safe) {
+                while spans.next_if(|span| span.start + span.len <= entry.position as usize).is_some() {}
+                *safe |= spans.peek().is_some_and(|span| span.modality == Modality::Text);
+            }
+        }
+        safe
+    }
+}
+
+/// The ranks of the `keep` entries that stay: all safe ones and the best of the others, ascending. Of equal scores the earlier
+/// position wins. `scores` and `safe` are in the order of positions.
+pub fn best(scores: &[f32], safe: &[bool], keep: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> = (0..scores.len()).filter(|rank| safe[*rank]).collect();
+    let mut others: Vec<usize> = (0..scores.len()).filter(|rank| !safe[*rank]).collect();
+    let wanted = keep.saturating_sub(kept.len()).min(others.len());
+    if wanted < others.len() && wanted > 0 {
+        others.select_nth_unstable_by(wanted - 1, |a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    }
+    kept.extend(&others[..wanted]);
+    kept.sort_unstable();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entries(n: u32) -> Vec<Entry> {
+        (0..n).map(|i| Entry { position: 2 * i, place: n - 1 - i }).collect()
+    }
+
+    #[test]
+    fn sinks_recent_and_text_are_safe() {
+        let spans = [
+            Span { modality: Modality::Text, start: 0, len: 5 },
+            Span { modality: Modality::Image { index: 0 }, start: 5, len: 6 },
+            Span { modality: Modality::Text, start: 11, len: 3 },
+            Span { modality: Modality::Generated, start: 14, len: 10 },
+        ];
+        let guard = Guard { sinks: 1, recent: Recent::Entries(2), text: false };
+        let safe = |guard: Guard| -> Vec<u32> {
+            let sorted = entries(10);
+            let safe = guard.protected(&sorted, 5, &spans);
+            sorted.iter().zip(safe).filter(|(_, safe)| *safe).map(|(entry, _)| entry.position).collect()
+        };
+        assert_eq!(safe(guard), [0, 16, 18]);
+        assert_eq!(safe(Guard { text: true, ..guard }), [0, 2, 4, 12, 16, 18]);
+        assert_eq!(safe(Guard { recent: Recent::Share { share: 0.5, most: 9 }, ..guard }), [0, 16, 18]);
+        assert_eq!(safe(Guard { recent: Recent::Share { share: 1.0, most: 3 }, ..guard }), [0, 14, 16, 18]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_of_a_full_sort(
+            scores in prop::collection::vec(0u8..9, 1..60), safe in prop::collection::vec(any::<bool>(), 60), keep in 0usize..70,
+        ) {
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let safe = &safe[..scores.len()];
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|a, b| safe[*b].cmp(&safe[*a]).then(scores[*b].total_cmp(&scores[*a])).then(a.cmp(b)));
+            let protected = safe.iter().filter(|safe| **safe).count();
+            order.truncate(keep.max(protected));
+            order.sort_unstable();
+            prop_assert_eq!(best(&scores, safe, keep), order);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a method says about itself: the one source of its TypeScript constructor, its command-line help and its page.
+
+use serde::Serialize;
+
+use super::Recipe;
+use super::options::Options;
+use crate::error::Result;
+
+/// How the entries that a method keeps relate to the asked budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BudgetKind {
+    /// After the prompt exactly the asked number of entries, over all layers.
+    Exact,
+    /// Never more than asked.
+    AtMost,
+    /// What comes out; the budget is not asked for.
+    Outcome,
+}
+
+/// One option of a method.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OptionSpec {
+    pub name: &'static str,
+    pub kind: OptionKind,
+    /// As JSON; empty where leaving it out means something of its own.
+    pub default: &'static str,
+    pub text: &'static str,
+}
+
+/// The values of an option.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum OptionKind {
+    /// A whole number in a range.
+    Count { least: u64, most: u64 },
+    /// A share, from 0 to 1.
+    Share,
+    Flag,
+    Choice { values: &'static [&'static str] },
+    /// A prefix configuration: a calibration file's content, or evicted shares per layer.
+    Calibration,
+}
+
+/// A method: a named combination of score, budget and eviction with the defaults of its source.
+pub struct MethodSpec {
+    /// As requests and the command line name it, and the name of its TypeScript constructor.
+    pub name: &'static str,
+    /// As its authors write it.
+    pub title: &'static str,
+    /// What it keeps, in one line.
+    pub summary: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// Its page: the formulas and what deviates from the source and why, in Markdown.
+    pub page: &'static str,
+    pub budget: BudgetKind,
+    /// Its options beside `keep`.
+    pub options: &'static [OptionSpec],
+    /// Puts the parts together. None for the plain cache.
+    pub build: fn(&mut Options) -> Result<Option<Recipe>>,
+}
+
+impl MethodSpec {
+    /// Whether the method takes `keep`.
+    pub fn takes_keep(&self) -> bool {
+        self.budget != BudgetKind::Outcome
+    }
+}
+
+/// Options that several methods share.
+pub(super) mod common {
+    use super::{OptionKind, OptionSpec};
+
+    const MOST: u64 = 1_000_000;
+
+    pub(in crate::method) const fn count(name: &'static str, default: &'static str, text: &'static str) -> OptionSpec {
+        OptionSpec { name, kind: OptionKind::Count { least: 0, most: MOST }, default, text }
+    }
+
+    pub(in crate::method) const fn positive(
+        name: &'static str,
+        default: &'static str,
+        text: &'static str,
+    ) -> OptionSpec {
+        OptionSpec { name, kind: OptionKind::Count { least: 1, most: MOST }, default, text }
+    }
+
+    pub(in crate::method) const fn flag(name: &'static str, text: &'static str) -> OptionSpec {
+        OptionSpec { name, kind: OptionKind::Flag, default: "false", text }
+    }
+
+    pub(in crate::method) const fn choice(
+        name: &'static str,
+        values: &'static [&'static str],
+        default: &'static str,
+        text: &'static str,
+    ) -> OptionSpec {
+        OptionSpec { name, kind: OptionKind::Choice { values }, default, text }
+    }
+
+    pub(in crate::method) const PROTECT_TEXT: OptionSpec =
+        flag("protectText", "never evict positions that are text of the prompt");
+}
