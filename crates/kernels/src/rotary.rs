@@ -33,6 +33,13 @@ impl Angles {
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)
     }
+
+    /// Rotates rows of `2 * half` elements where they are, the first by angle `first`. The same bits as [`rotate`].
+    pub(crate) fn rotate_rows(&self, first: usize, dim: usize, rows: &mut [f32]) {
+        assert_eq!(self.half * 2, dim);
+        let angles = first * self.half..first * self.half + rows.len() / 2;
+        crate::simd::rotate_rows(rows, dim, &self.cos[angles.clone()], &self.sin[angles]);
+    }
 }
 
 #[inline]

@@ -83,7 +83,7 @@ impl Lane {
 
     /// What attention reads.
     pub fn view(&self) -> LaneView<'_> {
-        LaneView { heads: self.heads.len(), runs: self.stretches.iter().map(Stretch::view).collect() }
+        LaneView::new(self.heads.len(), self.stretches.iter().map(Stretch::view).collect())
     }
 
     /// Adds `n` entries at consecutive positions from `first`, rotating the keys by `angles`.
@@ -211,6 +211,7 @@ mod tests {
                         out.extend(run.keys[at..at + run.len * dim].iter().map(|x| x.to_f32()));
                         out.extend(run.values[at..at + run.len * dim].iter().map(|x| x.to_f32()));
                     }
+                    AnyRun::Int4(_) => unreachable!("lanes hold f32 or f16"),
                 }
             }
             out.sort_by(f32::total_cmp);

@@ -54,13 +54,13 @@ pub fn causal(fused: &Tensor, heads: Heads, angles: &Angles, layer: usize, seque
                 let (query, queries_left) = queries.split_at(width);
                 let (out, rest_left) = rest.split_at_mut(width);
                 (queries, rest) = (queries_left, rest_left);
-                items.push(DecodeItem { lane: lane.view(), queries: query, out });
+                items.push(DecodeItem { lane: lane.view(), queries: query, out, sums: None });
             }
             kernel::decode(&mut items, heads.dim, heads.scale());
         } else {
             let views: Vec<LaneView<'_>> = lanes.iter().map(|lane| lane.view()).collect();
             let queries = Rows::dense(&rotated, heads.query * heads.dim);
-            kernel::prefill(queries, n, heads.query, heads.dim, &views, heads.scale(), Mask::Causal, &mut out);
+            kernel::prefill(queries, n, heads.query, heads.dim, &views, heads.scale(), Mask::Causal, None, &mut out);
         }
         Ok(())
     })??;
@@ -79,8 +79,8 @@ pub fn bidirectional(fused: &Tensor, n: usize, heads: Heads) -> Result<Tensor> {
         let new = New { keys: at(heads.query), values: at(heads.query + heads.kv), skip: 0, n, angles: None };
         rotary::append(new, 0..heads.kv, heads.dim, &mut keys, &mut values, 0);
         let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });
-        let lane = LaneView { heads: heads.kv, runs: vec![run] };
-        kernel::prefill(at(0), n, heads.query, heads.dim, &[lane], heads.scale(), Mask::None, &mut out);
+        let lane = LaneView::new(heads.kv, vec![run]);
+        kernel::prefill(at(0), n, heads.query, heads.dim, &[lane], heads.scale(), Mask::None, None, &mut out);
     })?;
     Ok(Tensor::from_vec(out, (n, heads.query * heads.dim), fused.device())?)
 }
