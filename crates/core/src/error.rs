@@ -122,7 +122,11 @@ impl Error {
             Error::OutOfMemory { needed, available, .. } => json!({ "needed": needed, "available": available }),
             Error::Budget { asked, least, .. } => json!({ "asked": asked, "least": least }),
             Error::Device { device, .. } => json!({ "device": device }),
-            Error::Prompt { .. } | Error::Calibration { .. } | Error::Aborted | Error::Disposed | Error::Internal(_) => json!({}),
+            Error::Prompt { .. }
+            | Error::Calibration { .. }
+            | Error::Aborted
+            | Error::Disposed
+            | Error::Internal(_) => json!({}),
         }
     }
 

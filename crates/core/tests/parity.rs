@@ -121,7 +121,7 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
         }
     }
 
-    let mut sequence = model.new_sequence();
+    let mut sequence = model.new_sequence().expect("no cap");
     let logits = model.prefill_all(&prompt, &features, &mut sequence, &|| Ok(())).expect("runs");
     let last = logits.i(logits.dims()[0] - 1).expect("last row");
     let rows = Tensor::new(case.logit_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
@@ -129,7 +129,7 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
     let want = named("logits").unwrap_or_else(|| panic!("{} has no logits", case.name));
     close(&format!("{} logits", case.name), &logits.index_select(&rows, 0).expect("rows"), want);
     // The path that generation takes must agree with the one just checked.
-    let mut again = model.new_sequence();
+    let mut again = model.new_sequence().expect("no cap");
     let row = model.prefill(&prompt, &features, &mut again, &|| Ok(())).expect("runs");
     // One row takes another product than many, so equal up to rounding.
     let last: Vec<f32> = last.to_vec1().expect("f32 logits");

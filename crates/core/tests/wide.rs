@@ -94,7 +94,7 @@ fn seven_billion_widths_equal_transformers() {
     let options = LoadOptions { source: dir.path().to_owned(), device: Device::Cpu, weights: WeightFormat::F32 };
     let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let prompt = model.expand(&golden.input_ids, 0).expect("tokens of the vocabulary");
-    let mut sequence = model.new_sequence();
+    let mut sequence = model.new_sequence().expect("no cap");
     let logits = model.prefill_all(&prompt, &[], &mut sequence, &|| Ok(())).expect("runs");
     let worst: f32 = (logits.sub(&want).and_then(|d| d.abs()?.flatten_all()?.max(0)))
         .and_then(|worst| worst.to_scalar())

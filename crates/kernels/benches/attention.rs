@@ -89,12 +89,12 @@ fn prefill_rate(c: &mut Criterion) {
             let queries = noise(n * query_heads * dim);
             let mut out = vec![0.0; queries.len()];
             let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });
-            let lanes = [LaneView { heads: kv_heads, runs: vec![run] }];
+            let lanes = [LaneView::new(kv_heads, vec![run])];
             group.throughput(Throughput::Elements((2 * query_heads * dim * n * (n + 1)) as u64));
             group.bench_function(BenchmarkId::new(name, n), |bencher| {
                 bencher.iter(|| {
                     let rows = Rows::dense(&queries, query_heads * dim);
-                    prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, &mut out);
+                    prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, None, &mut out);
                 });
             });
         }
@@ -119,8 +119,8 @@ fn decode_rate(c: &mut Criterion) {
                         let keys = &keys[layer * size..(layer + 1) * size];
                         let values = &values[layer * size..(layer + 1) * size];
                         let run = AnyRun::F32(Run { keys, values, len, capacity: len });
-                        let lane = LaneView { heads: kv_heads, runs: vec![run] };
-                        decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out }], dim, 0.1);
+                        let lane = LaneView::new(kv_heads, vec![run]);
+                        decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out, sums: None }], dim, 0.1);
                     }
                 });
             });

@@ -6,10 +6,13 @@
 pub mod activation;
 pub mod attention;
 pub mod element;
+pub mod gather;
+pub mod int4;
 pub mod linear;
 pub mod mmap;
 pub mod reference;
 pub mod rotary;
 mod shared;
 pub mod simd;
+mod tasks;
 pub mod threads;

@@ -1,14 +1,17 @@
 //! Slow, readable twins of the kernels, in f64. The tests hold the fast versions against these.
 
+use half::f16;
+
 use crate::attention::{AnyRun, LaneView, Mask};
 use crate::element::Element;
+use crate::int4::{CHANNELS, GROUP};
 
-/// The keys and values of one head of a lane as plain rows, `[len][dim]`.
+/// The keys and values of one head of a lane as plain rows, `[len][dim]`, the keys rotated.
 fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for run in &lane.runs {
         for entry in 0..run.len() {
-            let (key, value): (Vec<f64>, Vec<f64>) = match run {
+            let (mut key, value): (Vec<f64>, Vec<f64>) = match run {
                 AnyRun::F32(run) => {
                     let at = (head * run.capacity + entry) * dim;
                     (widen(&run.keys[at..at + dim]), widen(&run.values[at..at + dim]))
@@ -17,7 +20,31 @@ fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<
                     let at = (head * run.capacity + entry) * dim;
                     (widen(&run.keys[at..at + dim]), widen(&run.values[at..at + dim]))
                 }
+                AnyRun::Int4(run) => {
+                    let row = head * GROUP + entry;
+                    let code = |codes: &[u8], channel: usize| {
+                        f64::from(codes[(row * dim + channel) / 2] >> (4 * (channel % 2)) & 15)
+                    };
+                    let key = |channel: usize| {
+                        let range = &run.key_ranges[(head * dim + channel) * 2..][..2];
+                        code(run.key_codes, channel) * range[1].to_f64() + range[0].to_f64()
+                    };
+                    let value = |channel: usize| {
+                        let range = &run.value_ranges[(row * dim / CHANNELS + channel / CHANNELS) * 2..][..2];
+                        code(run.value_codes, channel) * range[1].to_f64() + range[0].to_f64()
+                    };
+                    ((0..dim).map(key).collect(), (0..dim).map(value).collect())
+                }
             };
+            if let Some(angles) = lane.phases {
+                let half = dim / 2;
+                let stored = key.clone();
+                for i in 0..half {
+                    let (cos, sin) = (&angles.cos[keys.len() * half + i], &angles.sin[keys.len() * half + i]);
+                    key[i] = stored[i] * f64::from(*cos) - stored[half + i] * f64::from(*sin);
+                    key[half + i] = stored[half + i] * f64::from(*cos) + stored[i] * f64::from(*sin);
+                }
+            }
             keys.push(key);
             values.push(value);
         }
@@ -27,6 +54,18 @@ fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<
 
 fn widen<T: Element>(slice: &[T]) -> Vec<f64> {
     slice.iter().map(|x| f64::from(x.widen())).collect()
+}
+
+/// softmax(scale * q K^T) over the first `visible` entries of a head; dead entries and those behind get 0, and so does every
+/// entry when all that are visible are dead.
+fn probabilities(query: &[f32], keys: &[Vec<f64>], visible: usize, dead: Option<&[bool]>, scale: f32) -> Vec<f64> {
+    let counts = |entry: usize| entry < visible && dead.is_none_or(|dead| !dead[entry]);
+    let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(q, k)| f64::from(*q) * k).sum::<f64>();
+    let scores: Vec<Option<f64>> =
+        keys.iter().enumerate().map(|(entry, key)| counts(entry).then(|| f64::from(scale) * dot(key))).collect();
+    let max = scores.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().flatten().map(|score| (score - max).exp()).sum();
+    scores.iter().map(|score| score.map_or(0.0, |score| (score - max).exp() / total)).collect()
 }
 
 /// softmax(scale * q K^T) V, head by head and query by query. `queries` is `[n, query_heads, dim]`, and so is the result.
@@ -39,37 +78,88 @@ pub fn attention(
     scale: f32,
     mask: Mask,
 ) -> Vec<f32> {
+    attention_and_sums(queries, n, query_heads, dim, lanes, scale, mask, &vec![0.0; n]).0
+}
+
+/// [`attention`], and per KV head the sums over queries of weight x probability, averaged over the query heads of the group.
+#[allow(clippy::too_many_arguments)]
+pub fn attention_and_sums(
+    queries: &[f32],
+    n: usize,
+    query_heads: usize,
+    dim: usize,
+    lanes: &[LaneView<'_>],
+    scale: f32,
+    mask: Mask,
+    weights: &[f32],
+) -> (Vec<f32>, Vec<Vec<f64>>) {
+    assert_eq!(weights.len(), n);
     let kv_heads: usize = lanes.iter().map(|lane| lane.heads).sum();
     let group = query_heads / kv_heads;
     let mut out = vec![0.0; n * query_heads * dim];
-    let mut kv_head = 0;
+    let mut sums = Vec::new();
     for lane in lanes {
         for lane_head in 0..lane.heads {
             let (keys, values) = entries(lane, lane_head, dim);
-            for query_head in kv_head * group..(kv_head + 1) * group {
-                for i in 0..n {
+            let mut columns = vec![0.0; keys.len()];
+            for query_head in sums.len() * group..(sums.len() + 1) * group {
+                for (i, weight) in weights.iter().enumerate() {
                     let at = (i * query_heads + query_head) * dim;
-                    let query = &queries[at..at + dim];
                     let visible = match mask {
                         Mask::Causal => keys.len() - n + i + 1,
                         Mask::None => keys.len(),
                     };
-                    let scores: Vec<f64> = keys[..visible]
-                        .iter()
-                        .map(|key| {
-                            f64::from(scale) * query.iter().zip(key).map(|(q, k)| f64::from(*q) * k).sum::<f64>()
-                        })
-                        .collect();
-                    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let total: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+                    let row = probabilities(&queries[at..at + dim], &keys, visible, lane.dead, scale);
                     for j in 0..dim {
-                        let mixed: f64 = scores.iter().zip(&values).map(|(s, v)| (s - max).exp() / total * v[j]).sum();
-                        out[at + j] = mixed as f32;
+                        out[at + j] = row.iter().zip(&values).map(|(p, v)| p * v[j]).sum::<f64>() as f32;
+                    }
+                    for (column, p) in columns.iter_mut().zip(&row) {
+                        *column += f64::from(*weight) * p / group as f64;
                     }
                 }
             }
-            kv_head += 1;
+            sums.push(columns);
         }
     }
-    out
+    (out, sums)
+}
+
+/// What one query per head gives to the entries of a lane: the mean of the probabilities over all query heads.
+pub fn decode_sums(queries: &[f32], dim: usize, lane: &LaneView<'_>, scale: f32) -> Vec<f64> {
+    let query_heads = queries.len() / dim;
+    let (_, sums) =
+        attention_and_sums(queries, 1, query_heads, dim, std::slice::from_ref(lane), scale, Mask::None, &[1.0]);
+    (0..lane.len()).map(|entry| sums.iter().map(|head| head[entry]).sum::<f64>() / lane.heads as f64).collect()
+}
+
+/// The Euclidean norms `[heads, len]` of the first `len` keys of each head of `[heads, capacity, dim]`.
+pub fn key_norms<T: Element>(keys: &[T], capacity: usize, len: usize, heads: usize, dim: usize) -> Vec<f64> {
+    let norm = |head: usize, entry: usize| {
+        let at = (head * capacity + entry) * dim;
+        widen(&keys[at..at + dim]).iter().map(|x| x * x).sum::<f64>().sqrt()
+    };
+    (0..heads)
+        .flat_map(|head| (0..len).map(move |entry| (head, entry)))
+        .map(|(head, entry)| norm(head, entry))
+        .collect()
+}
+
+/// What keys and values `[heads, GROUP, dim]` are after four bits: keys quantised per channel over the group, values per entry
+/// in groups of channels.
+pub fn quantise(keys: &[f32], values: &[f32], heads: usize, dim: usize) -> (Vec<f64>, Vec<f64>) {
+    // The numbers that share a range with number i.
+    let key_group = |i: usize| -> Vec<f32> {
+        (0..GROUP).map(|entry| keys[(i / (GROUP * dim) * GROUP + entry) * dim + i % dim]).collect()
+    };
+    let value_group = |i: usize| values[i / CHANNELS * CHANNELS..][..CHANNELS].to_vec();
+    let one = |x: f32, group: Vec<f32>| {
+        let (min, max) = group.iter().fold((f32::MAX, f32::MIN), |(min, max), x| (min.min(*x), max.max(*x)));
+        let (min, step) = (f16::from_f32(min).to_f64(), f16::from_f32((max - min) / 15.0).to_f64());
+        if step == 0.0 { min } else { ((f64::from(x) - min) / step).round().clamp(0.0, 15.0) * step + min }
+    };
+    let count = heads * GROUP * dim;
+    (
+        (0..count).map(|i| one(keys[i], key_group(i))).collect(),
+        (0..count).map(|i| one(values[i], value_group(i))).collect(),
+    )
 }

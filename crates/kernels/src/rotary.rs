@@ -30,8 +30,24 @@ impl Angles {
         Angles { cos, sin, half: inverse_frequencies.len() }
     }
 
+    /// The angles with the numbers `rows`.
+    pub fn select(&self, rows: &[u32]) -> Angles {
+        let pick = |from: &[f32]| {
+            let row = |row: &u32| &from[*row as usize * self.half..(*row as usize + 1) * self.half];
+            rows.iter().flat_map(row).copied().collect()
+        };
+        Angles { cos: pick(&self.cos), sin: pick(&self.sin), half: self.half }
+    }
+
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)
+    }
+
+    /// Rotates rows of `2 * half` elements where they are, the first by angle `first`. The same bits as [`rotate`].
+    pub(crate) fn rotate_rows(&self, first: usize, dim: usize, rows: &mut [f32]) {
+        assert_eq!(self.half * 2, dim);
+        let angles = first * self.half..first * self.half + rows.len() / 2;
+        crate::simd::rotate_rows(rows, dim, &self.cos[angles.clone()], &self.sin[angles]);
     }
 }
 

@@ -10,9 +10,11 @@ pub struct MemoryReport {
     pub full: u64,
     /// Entries held x bytes of an entry.
     pub payload: u64,
-    /// Positions of the entries.
+    /// Positions and marks of the entries, and bookkeeping.
     pub metadata: u64,
-    /// Payload, metadata and slack: all that the pool holds for the sequence.
+    /// Entries that are deleted but still stored, because their format frees them by group.
+    pub dead: u64,
+    /// Payload, metadata, dead entries and slack: all that the pool holds for the sequence.
     pub resident: u64,
     /// The highest value of `resident` so far.
     pub peak: u64,

@@ -1,17 +1,20 @@
 //! The key-value cache: a pool that counts every byte, and sequences whose layers hold lanes of entries.
 //!
 //! ```text
-//! Pool ─ Sequence ─ per layer ─ Lane(s) { heads, positions, extents | tail blocks }
+//! Pool ─ Sequence ─ per layer ─ Lane(s) { heads, stretches { positions, marks, keys and values } }
 //! ```
-//! A lane is the unit of storage and of attention: the entries of a range of KV heads that share their indices. Each lane has
-//! its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
+//! A lane is the unit of storage, eviction and attention: the entries of a range of KV heads that share their indices. Each
+//! lane has its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
 
 mod lane;
 mod memory;
 mod pool;
 mod sequence;
+mod stretch;
 
-pub use lane::{Lane, TAIL_BLOCK};
+pub use lane::{Entry, Lane, LaneOptions, Rotation, TAIL_BLOCK};
 pub use memory::MemoryReport;
-pub use pool::{Account, Buffer, Format, Pool};
-pub use sequence::{Modality, Sequence, Shape, Span};
+pub use pool::{Account, Buffer, Charge, Format, Pool};
+pub use sequence::{Kept, Modality, Sequence, Shape, Span};
+pub use stretch::Deletion;
+pub(crate) use stretch::STRETCH_BYTES;

@@ -1,10 +1,17 @@
 //! The cache of one sequence: its layers, its position counter and what each position is.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use prefixkv_kernels::attention::Rows;
+use prefixkv_kernels::rotary::Angles;
 use serde::Serialize;
 
-use super::lane::Lane;
+use super::lane::{Lane, LaneOptions, Rotation};
 use super::memory::MemoryReport;
 use super::pool::{Account, Format, Pool};
+use crate::error::{Error, Result};
+use crate::method::{Lanes, Method, Policy, Positions, Profile};
 
 /// The dimensions of a model's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,42 +49,118 @@ pub struct Span {
     pub len: usize,
 }
 
+/// The entries of a range of KV heads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// First KV head and the one behind the last.
+    pub heads: [usize; 2],
+    /// Ascending.
+    pub positions: Vec<u32>,
+}
+
 /// The cache of one sequence.
+///
+/// A prompt goes between [`Sequence::begin_prompt`] and [`Sequence::finish_prompt`], a generated token between
+/// [`Sequence::begin_step`] and [`Sequence::finish_step`]; in between every layer, in order, stores its new entries and says
+/// when it has attended. An error in between leaves a sequence that refuses further work.
 #[derive(Debug)]
 pub struct Sequence {
     shape: Shape,
-    /// The lanes of each layer, together covering its KV heads in order.
-    pub(crate) layers: Vec<Vec<Lane>>,
+    /// The lanes of each layer, together covering its KV heads in order; none for a layer that reads another's.
+    layers: Vec<Vec<Lane>>,
+    /// For each layer the one whose lanes it reads: itself, or one before it.
+    roots: Vec<usize>,
+    /// Layers that have lanes of their own.
+    owners: Vec<usize>,
     spans: Vec<Span>,
     next_position: u32,
+    work: Work,
+    policy: Option<Policy>,
     account: Account,
 }
 
+/// What is on its way through the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    None,
+    Prompt { n: usize },
+    Step,
+}
+
 impl Sequence {
-    /// An empty sequence with one lane per layer.
-    pub fn new(shape: Shape, pool: &Pool) -> Self {
-        Sequence::with_lanes(shape, pool, |_| std::iter::once(0..shape.kv_heads).collect())
+    /// An empty sequence with the plain full cache.
+    pub fn new(shape: Shape, pool: &Pool) -> Result<Self> {
+        Sequence::with_method(shape, pool, None, false)
+    }
+
+    /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
+    pub fn with_method(shape: Shape, pool: &Pool, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
+        let per_head = method.as_ref().is_some_and(|method| method.recipe.lanes == Lanes::PerHead);
+        let on_read = method.as_ref().is_some_and(|method| method.recipe.positions == Positions::Cache);
+        let policy = method.map(|method| Policy::new(method, &shape, carry));
+        let options = LaneOptions {
+            head_dim: shape.head_dim,
+            format: shape.format,
+            rotation: if on_read { Rotation::OnRead } else { Rotation::Stored },
+            marked: policy.as_ref().is_some_and(Policy::marked),
+        };
+        let split = |_| -> Vec<Range<usize>> {
+            if per_head {
+                (0..shape.kv_heads).map(|head| head..head + 1).collect()
+            } else {
+                std::iter::once(0..shape.kv_heads).collect()
+            }
+        };
+        let mut sequence = Sequence::with_lanes(shape, pool, options, split)?;
+        sequence.policy = policy;
+        Ok(sequence)
     }
 
     /// An empty sequence whose layer `l` has the lanes `split(l)`; the ranges must cover the KV heads in order.
-    pub fn with_lanes(shape: Shape, pool: &Pool, split: impl Fn(usize) -> Vec<std::ops::Range<usize>>) -> Self {
+    pub fn with_lanes(
+        shape: Shape,
+        pool: &Pool,
+        options: LaneOptions,
+        split: impl Fn(usize) -> Vec<Range<usize>>,
+    ) -> Result<Self> {
         let account = pool.account();
-        let layers = (0..shape.layers)
-            .map(|layer| {
-                let ranges = split(layer);
-                let mut next = 0;
-                for range in &ranges {
-                    assert_eq!(range.start, next, "lanes of layer {layer} must cover its heads in order");
-                    next = range.end;
-                }
-                assert_eq!(next, shape.kv_heads, "lanes of layer {layer} must cover its heads");
-                ranges
-                    .into_iter()
-                    .map(|heads| Lane::new(heads, shape.head_dim, shape.format, account.clone()))
-                    .collect()
-            })
-            .collect();
-        Sequence { shape, layers, spans: Vec::new(), next_position: 0, account }
+        let mut layers = Vec::with_capacity(shape.layers);
+        for layer in 0..shape.layers {
+            let ranges = split(layer);
+            let mut next = 0;
+            for range in &ranges {
+                assert_eq!(range.start, next, "lanes of layer {layer} must cover its heads in order");
+                next = range.end;
+            }
+            assert_eq!(next, shape.kv_heads, "lanes of layer {layer} must cover its heads");
+            let lanes = ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone()));
+            layers.push(lanes.collect::<Result<Vec<Lane>>>()?);
+        }
+        Ok(Sequence {
+            shape,
+            layers,
+            roots: (0..shape.layers).collect(),
+            owners: (0..shape.layers).collect(),
+            spans: Vec::new(),
+            next_position: 0,
+            work: Work::None,
+            policy: None,
+            account,
+        })
+    }
+
+    /// Makes `layer` read the lanes of `root`, a layer before it, instead of having its own. Only before the first prompt.
+    pub fn alias(&mut self, layer: usize, root: usize) -> Result<()> {
+        if root >= layer || layer >= self.shape.layers || !self.spans.is_empty() {
+            return Err(Error::Internal(format!("layer {layer} cannot read the lanes of layer {root}")));
+        }
+        if self.policy.is_some() {
+            return Err(Error::Internal("methods for layers that share their entries do not exist yet".into()));
+        }
+        self.roots[layer] = self.roots[root];
+        self.owners.retain(|owner| *owner != layer);
+        self.layers[layer].clear();
+        Ok(())
     }
 
     /// The position that the next token gets, which is the number of positions seen so far; independent of what is kept.
@@ -85,13 +168,160 @@ impl Sequence {
         self.next_position
     }
 
-    /// Counts `n` positions of `modality` as seen. Called once all layers hold them.
-    pub fn advance(&mut self, modality: Modality, n: usize) {
+    /// The position to which the next token is rotated.
+    pub fn next_phase(&self) -> u32 {
+        match &self.policy {
+            Some(policy) if policy.method().recipe.positions == Positions::Official => {
+                self.layers.first().and_then(|lanes| lanes.first()).map_or(0, |lane| lane.len() as u32)
+            }
+            _ => self.next_position,
+        }
+    }
+
+    /// Whether keys are rotated to their ranks whenever they are read.
+    pub fn rotates_on_read(&self) -> bool {
+        self.layers.iter().flatten().any(|lane| lane.rotation() == Rotation::OnRead)
+    }
+
+    /// Starts a prompt whose positions are `spans`, numbered from 0. Refuses a budget that does not hold what is protected.
+    pub fn begin_prompt(&mut self, spans: &[Span]) -> Result<()> {
+        self.begin(Work::Prompt { n: spans.iter().map(|span| span.len).sum() })?;
+        let n: usize = spans.iter().map(|span| span.len).sum();
+        spans.iter().for_each(|span| self.see(span.modality, span.len));
+        if let Some(policy) = &mut self.policy {
+            policy.begin_prompt(&self.layers, &self.owners, &self.spans, self.next_position as usize, n)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a generated token.
+    pub fn begin_step(&mut self) -> Result<()> {
+        self.begin(Work::Step)?;
+        self.see(Modality::Generated, 1);
+        Ok(())
+    }
+
+    fn begin(&mut self, work: Work) -> Result<()> {
+        if self.work != Work::None {
+            return Err(Error::Internal("the sequence was left in the middle of its work".into()));
+        }
+        self.work = work;
+        Ok(())
+    }
+
+    fn see(&mut self, modality: Modality, n: usize) {
         match self.spans.last_mut() {
             Some(last) if last.modality == modality => last.len += n,
-            _ => self.spans.push(Span { modality, start: self.next_position as usize, len: n }),
+            _ => {
+                let start = self.spans.last().map_or(0, |last| last.start + last.len);
+                self.spans.push(Span { modality, start, len: n });
+            }
+        }
+    }
+
+    /// Whether a prompt, and not a generated token, is on its way.
+    pub fn in_prompt(&self) -> bool {
+        matches!(self.work, Work::Prompt { .. })
+    }
+
+    /// Whether the sequence can go on: nothing was left unfinished.
+    pub fn is_sound(&self) -> bool {
+        self.work == Work::None
+    }
+
+    /// Stores the new positions' keys and values, all KV heads of `layer` per row, unless the layer reads another's.
+    pub fn store(&mut self, layer: usize, keys: Rows<'_>, values: Rows<'_>, angles: &Angles) -> Result<()> {
+        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
+        let lanes = &mut self.layers[layer];
+        let first = self.next_position;
+        match self.work {
+            Work::Prompt { n } => {
+                for lane in lanes {
+                    let angles = (lane.rotation() == Rotation::Stored).then_some(angles);
+                    lane.append(keys, values, n, first, angles)?;
+                }
+            }
+            Work::Step => {
+                if let Some(policy) = &self.policy {
+                    policy.make_room(index, lanes, &self.spans)?;
+                }
+                for lane in lanes {
+                    let angles = (lane.rotation() == Rotation::Stored).then_some(angles);
+                    let place = lane.append_one(keys, values, first, angles)?;
+                    if let Some(policy) = &self.policy {
+                        policy.appended(layer, lane, super::Entry { position: first, place });
+                    }
+                }
+            }
+            Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
+        }
+        Ok(())
+    }
+
+    /// The weights of the prompt's queries in the sums that `layer` is to gather; None when nothing is asked for.
+    pub fn query_weights(&self, layer: usize) -> Option<&[f32]> {
+        if !self.in_prompt() || self.roots[layer] != layer {
+            return None;
+        }
+        self.policy.as_ref()?.weights()
+    }
+
+    /// Whether `layer` is to gather the attention of a generated token.
+    pub fn gathers_step(&self, layer: usize) -> bool {
+        self.work == Work::Step && self.roots[layer] == layer && self.policy.as_ref().is_some_and(Policy::accumulates)
+    }
+
+    /// `layer` has attended to a prompt, and `sums` were gathered: per KV head, all places. Frees what the method frees now.
+    pub fn attended(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
+        let Some(policy) = &mut self.policy else { return Ok(()) };
+        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
+        policy.attended(index, layer, &mut self.layers[layer], sums, &self.spans, &self.account)
+    }
+
+    /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places.
+    pub fn stepped(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
+        let lanes = &mut self.layers[layer];
+        for (lane, sums) in lanes.iter_mut().zip(sums) {
+            Policy::add_sums(lane, sums);
+        }
+        policy.stepped(index, lanes, &self.spans, self.next_position as usize + 1)
+    }
+
+    /// All layers hold the prompt: frees what could not be freed before, and counts the positions as seen.
+    pub fn finish_prompt(&mut self) -> Result<()> {
+        let Work::Prompt { n } = self.work else {
+            return Err(Error::Internal("no prompt has begun".into()));
+        };
+        if let Some(policy) = &mut self.policy {
+            policy.finish_prompt(&mut self.layers, &self.owners)?;
         }
         self.next_position += n as u32;
+        self.work = Work::None;
+        Ok(())
+    }
+
+    /// All layers hold the generated token.
+    pub fn finish_step(&mut self) -> Result<()> {
+        if self.work != Work::Step {
+            return Err(Error::Internal("no token has begun".into()));
+        }
+        self.next_position += 1;
+        self.work = Work::None;
+        Ok(())
+    }
+
+    /// At the next prompt finds the sizes for each of `keeps` instead of evicting; [`Sequence::take_profile`] gives them.
+    pub fn profile(&mut self, keeps: Vec<f64>) {
+        if let Some(policy) = &mut self.policy {
+            policy.profile(keeps);
+        }
+    }
+
+    /// The retained share of every layer for each profiled size.
+    pub fn take_profile(&mut self) -> Profile {
+        self.policy.as_mut().map(Policy::take_profile).unwrap_or_default()
     }
 
     /// What each position is, in order.
@@ -99,9 +329,25 @@ impl Sequence {
         &self.spans
     }
 
-    /// The lanes of a layer.
+    /// The lanes that a layer reads.
     pub fn lanes(&self, layer: usize) -> &[Lane] {
-        &self.layers[layer]
+        &self.layers[self.roots[layer]]
+    }
+
+    /// The lanes that a layer has, to change them; none for one that reads another's.
+    pub fn lanes_mut(&mut self, layer: usize) -> &mut [Lane] {
+        &mut self.layers[layer]
+    }
+
+    /// Counts bytes of working memory on the sequence's account until the charge is dropped.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The positions that are kept, per layer and range of heads.
+    pub fn kept(&self) -> Vec<Vec<Kept>> {
+        let kept = |lane: &Lane| Kept { heads: [lane.heads().start, lane.heads().end], positions: lane.positions() };
+        (0..self.shape.layers).map(|layer| self.lanes(layer).iter().map(kept).collect()).collect()
     }
 
     /// Bytes by the pool's count.
@@ -111,6 +357,7 @@ impl Sequence {
             full: (self.next_position as usize * self.shape.bytes_per_position()) as u64,
             payload: lanes().map(Lane::payload).sum(),
             metadata: lanes().map(Lane::metadata).sum(),
+            dead: lanes().map(Lane::dead_bytes).sum(),
             resident: self.account.used(),
             peak: self.account.peak(),
             kept_per_layer: self

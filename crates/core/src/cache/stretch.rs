@@ -42,9 +42,12 @@ pub(super) struct Stretch {
     _metadata: Charge,
 }
 
+/// Bookkeeping of a stretch, whatever its capacity.
+pub(crate) const STRETCH_BYTES: usize = size_of::<Stretch>();
+
 /// Bytes beside keys and values that a stretch of `capacity` entries takes.
 pub(super) fn metadata(capacity: usize, marked: bool) -> usize {
-    size_of::<Stretch>() + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
+    STRETCH_BYTES + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
 }
 
 impl Stretch {
@@ -95,14 +98,7 @@ impl Stretch {
         Ok(stretch)
     }
 
-    fn new(
-        store: Store,
-        account: &Account,
-        heads: usize,
-        dim: usize,
-        capacity: usize,
-        marked: bool,
-    ) -> Result<Self> {
+    fn new(store: Store, account: &Account, heads: usize, dim: usize, capacity: usize, marked: bool) -> Result<Self> {
         let charge = account.charge(metadata(capacity, marked) as u64)?;
         Ok(Stretch {
             store,

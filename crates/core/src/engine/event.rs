@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cache::MemoryReport;
+use crate::cache::{Kept, MemoryReport};
 use crate::error::Error;
 
 /// One answer of a request, a load or a close.
@@ -26,7 +26,21 @@ pub enum Event {
     /// A generation has ended.
     Done { text: String, tokens: Vec<u32>, finish: Finish, usage: Usage, timings: Timings, memory: MemoryReport },
     /// An answer has been scored.
-    Scored { tokens: Vec<u32>, logprobs: Vec<f32>, ppl: f64, usage: Usage, timings: Timings, memory: MemoryReport },
+    Scored {
+        tokens: Vec<u32>,
+        logprobs: Vec<f32>,
+        ppl: f64,
+        usage: Usage,
+        timings: Timings,
+        memory: MemoryReport,
+        /// Which positions were left after the prompt, per layer and range of heads, if asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kept: Option<Vec<Vec<Kept>>>,
+    },
+    /// The retained share of every layer for each asked size.
+    Profiled { retained: Vec<Vec<f64>>, usage: Usage, timings: Timings },
+    /// A session has been opened or closed.
+    Session { session: u64 },
     /// A text as tokens.
     Tokens { tokens: Vec<u32> },
     /// Tokens as a text.
@@ -71,9 +85,11 @@ pub enum Finish {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Positions of the prompt, image tokens included.
+    /// Positions of the prompt, image tokens included; in a session of the whole conversation up to the answer.
     pub prompt_tokens: usize,
-    /// Positions that images take.
+    /// Positions of the prompt that were in the session's cache already.
+    pub cached_tokens: usize,
+    /// Positions that images of this request take.
     pub image_tokens: usize,
     /// Generated or scored tokens, without the final end-of-sequence token.
     pub completion_tokens: usize,

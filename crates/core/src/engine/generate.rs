@@ -2,71 +2,145 @@
 
 use std::time::Instant;
 
+use candle_core::Tensor;
+
 use super::event::{Event, Finish, Timings, milliseconds};
 use super::prompt;
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
+use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::sample::Sampler;
+use crate::model::{Model, Prompt};
+use crate::sample::{Sampler, SamplerOptions};
 use crate::text::{Detokenizer, StopStrings};
 
-/// Runs a generation. Cancelled after its first token, it ends as `done` with what is there.
+/// Runs a generation on a sequence of its own.
 pub(super) fn generate(
     model: &mut Model,
     request: GenerateRequest,
     images: Vec<Vec<u8>>,
     events: &Events,
 ) -> Result<()> {
-    let started = Instant::now();
-    let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
-    let mut sampler = Sampler::new(&request.sampler)?;
+    let mut timings = queued(events);
     let tokens = prompt::tokens(model, &request.source.text)?;
-    let prompt = prompt::expand(model, &tokens, &request.source)?;
-    let room = prompt::room(&prompt, request.max_tokens, model.max_positions())?;
-    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
-
-    let mut sequence = model.new_sequence();
-    let start = Instant::now();
-    let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
-    timings.prefill = milliseconds(start.elapsed());
-    drop(features);
-    events.send(Event::Prompt { usage: prompt::usage(&prompt, 0) })?;
-
-    let tokenizer = model.tokenizer().clone();
+    let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+    let room = prompt::room(0, &prompt, request.max_tokens, model.max_positions())?;
+    let features = prompt::features(model, &images, &request.source.order, events, &mut timings)?;
+    drop(images);
+    let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
     // Templates put a space before an answer, which models generate themselves; it is no part of a chat's answer.
     let trim = matches!(request.source.text, SourceText::Messages(_));
-    let mut answer = Answer::new(Detokenizer::new(&tokenizer, &tokens), request.stop, trim);
-    let mut history = prompt.tokens.clone();
-    let mut first = None;
-    let finish = loop {
-        let id = sampler.sample(&mut logits, &history)?;
-        first.get_or_insert_with(Instant::now);
-        if !request.ignore_eos && model.eos_tokens().contains(&id) {
-            break Finish::Eos;
-        }
-        history.push(id);
-        let (text, end) = answer.push(id, room)?;
-        match events.send(Event::Token { id, text }) {
-            Err(Error::Aborted) => break Finish::Aborted,
-            other => other?,
-        }
-        if let Some(end) = end {
-            break end;
-        }
-        logits = model.decode(id, &mut sequence)?;
+    let turn = Turn {
+        prompt,
+        features,
+        context: tokens,
+        history: Vec::new(),
+        room,
+        trim,
+        sampler: request.sampler,
+        stop: request.stop,
+        ignore_eos: request.ignore_eos,
+        timings,
     };
-    let finish = answer.close(finish)?;
-
-    if let Some(first) = first {
-        timings.decode = milliseconds(first.elapsed());
-        timings.first_token = milliseconds(first - events.submitted());
-    }
-    timings.total = milliseconds(events.submitted().elapsed());
-    let usage = prompt::usage(&prompt, answer.tokens.len());
-    let Answer { text, tokens, .. } = answer;
-    events.finish(Event::Done { text, tokens, finish, usage, timings, memory: sequence.memory() });
+    let answered = turn.run(model, &mut sequence, events)?;
+    events.finish(answered.event(&sequence));
     Ok(())
+}
+
+/// The timings of a request that has just left the queue.
+pub(super) fn queued(events: &Events) -> Timings {
+    Timings { queued: milliseconds(Instant::now() - events.submitted()), ..Timings::default() }
+}
+
+/// A prompt that is ready to be read, and how to go on from it.
+pub(super) struct Turn {
+    pub(super) prompt: Prompt,
+    pub(super) features: Vec<Tensor>,
+    /// The prompt's tokens before expansion, from which the text goes on.
+    pub(super) context: Vec<u32>,
+    /// Tokens before the prompt, for the repetition penalty.
+    pub(super) history: Vec<u32>,
+    /// The most tokens to generate.
+    pub(super) room: usize,
+    /// Whether white space before the answer is left out.
+    pub(super) trim: bool,
+    pub(super) sampler: SamplerOptions,
+    pub(super) stop: StopStrings,
+    pub(super) ignore_eos: bool,
+    pub(super) timings: Timings,
+}
+
+/// What a generation came to.
+pub(super) struct Answered {
+    pub(super) text: String,
+    /// The text with everything that `text` leaves out: white space before it, a stop string and what follows.
+    pub(super) raw: String,
+    pub(super) tokens: Vec<u32>,
+    pub(super) finish: Finish,
+    /// Whether the last token is not in the cache, because nothing was generated from it.
+    pub(super) pending: bool,
+    cached: usize,
+    prompt: Prompt,
+    timings: Timings,
+}
+
+impl Answered {
+    pub(super) fn event(&self, sequence: &Sequence) -> Event {
+        Event::Done {
+            text: self.text.clone(),
+            tokens: self.tokens.clone(),
+            finish: self.finish,
+            usage: prompt::usage(self.cached, &self.prompt, self.tokens.len()),
+            timings: self.timings,
+            memory: sequence.memory(),
+        }
+    }
+}
+
+impl Turn {
+    /// Reads the prompt and generates. Cancelled after its first token, it ends with what is there.
+    pub(super) fn run(self, model: &mut Model, sequence: &mut Sequence, events: &Events) -> Result<Answered> {
+        let Turn { prompt, features, context, mut history, room, trim, sampler, stop, ignore_eos, mut timings } = self;
+        let mut sampler = Sampler::new(&sampler)?;
+        let cached = sequence.next_position() as usize;
+        let start = Instant::now();
+        let mut logits = model.prefill(&prompt, &features, sequence, &|| events.check())?;
+        timings.prefill = milliseconds(start.elapsed());
+        drop(features);
+        events.send(Event::Prompt { usage: prompt::usage(cached, &prompt, 0) })?;
+
+        let tokenizer = model.tokenizer().clone();
+        let mut answer = Answer::new(Detokenizer::new(&tokenizer, &context), stop, trim);
+        history.extend(&prompt.tokens);
+        let mut first = None;
+        let finish = loop {
+            let id = sampler.sample(&mut logits, &history)?;
+            first.get_or_insert_with(Instant::now);
+            if !ignore_eos && model.eos_tokens().contains(&id) {
+                break Finish::Eos;
+            }
+            history.push(id);
+            let (text, end) = answer.push(id, room)?;
+            match events.send(Event::Token { id, text }) {
+                Err(Error::Aborted) => break Finish::Aborted,
+                other => other?,
+            }
+            if let Some(end) = end {
+                break end;
+            }
+            logits = model.decode(id, sequence)?;
+        };
+        let pending = finish != Finish::Eos;
+        let finish = answer.close(finish)?;
+
+        if let Some(first) = first {
+            timings.decode = milliseconds(first.elapsed());
+            timings.first_token = milliseconds(first - events.submitted());
+        }
+        timings.total = milliseconds(events.submitted().elapsed());
+        let Answer { text, raw, tokens, .. } = answer;
+        Ok(Answered { text, raw, tokens, finish, pending, cached, prompt, timings })
+    }
 }
 
 /// The text that grows out of the tokens. What [`Answer::push`] gives, joined, is always a prefix of `text`.
@@ -75,6 +149,7 @@ struct Answer<'a> {
     stop: StopStrings,
     tokens: Vec<u32>,
     text: String,
+    raw: String,
     /// Whether white space before the first other character is left out.
     trim: bool,
     closed: bool,
@@ -82,7 +157,7 @@ struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     fn new(detokenizer: Detokenizer<'a>, stop: StopStrings, trim: bool) -> Self {
-        Answer { detokenizer, stop, tokens: Vec::new(), text: String::new(), trim, closed: false }
+        Answer { detokenizer, stop, tokens: Vec::new(), text: String::new(), raw: String::new(), trim, closed: false }
     }
 
     /// Adds a token; gives the text that is now certain, and why this is the last of at most `room` tokens if it is.
@@ -114,6 +189,7 @@ impl<'a> Answer<'a> {
 
     /// Whether a stop string is now complete, which ends the text before it.
     fn emit(&mut self, piece: &str) -> bool {
+        self.raw.push_str(piece);
         let stopped = self.stop.push(piece);
         self.add(&stopped.emit);
         self.closed |= stopped.hit;

@@ -7,11 +7,13 @@
 mod event;
 mod generate;
 mod panic;
+mod profile;
 mod prompt;
 mod request;
 mod runner;
 mod score;
 mod serve;
+mod session;
 mod state;
 mod texts;
 mod threads;
@@ -28,8 +30,8 @@ use crate::model::{Model, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
 pub use request::{
-    GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_TOKENS, ModelRequest, Request, ScoreRequest, Source,
-    SourceText, TextRequest,
+    GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, ProfileRequest, Request,
+    ScoreRequest, Source, SourceText, TextRequest,
 };
 pub use runner::{Codec, Loader, OnProgress, Runner};
 pub use ticket::{CAPACITY, Events, Ticket, stream};

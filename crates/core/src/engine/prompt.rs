@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::event::{Timings, Usage, milliseconds};
-use super::request::{Source, SourceText};
+use super::request::SourceText;
 use super::ticket::Events;
 use crate::error::{Error, Result};
 use crate::model::{Model, Prompt};
@@ -28,17 +28,18 @@ pub(super) fn render(model: &Model, messages: &[Message], add_generation_prompt:
     model.template().render(messages, add_generation_prompt)
 }
 
-/// The prompt with its image placeholders expanded.
-pub(super) fn expand(model: &Model, tokens: &[u32], source: &Source) -> Result<Prompt> {
-    if !source.order.is_empty() && model.image_processor().is_none() {
+/// The prompt with the placeholders of its `images` images expanded.
+pub(super) fn expand(model: &Model, tokens: &[u32], images: usize) -> Result<Prompt> {
+    if images > 0 && model.image_processor().is_none() {
         return Err(Error::Prompt { reason: "this model reads no images".into() });
     }
-    model.expand(tokens, source.order.len())
+    model.expand(tokens, images)
 }
 
-/// How many tokens may follow `prompt`: the asked number, which must fit, or by default what is left of the positions.
-pub(super) fn room(prompt: &Prompt, asked: Option<usize>, available: usize) -> Result<usize> {
-    let used = prompt.tokens.len();
+/// How many tokens may follow `past` positions and `prompt`: the asked number, which must fit, or by default what is left of
+/// the positions.
+pub(super) fn room(past: usize, prompt: &Prompt, asked: Option<usize>, available: usize) -> Result<usize> {
+    let used = past + prompt.tokens.len();
     let needed = used + asked.unwrap_or(1);
     if needed > available {
         return Err(Error::ContextOverflow { needed, available, image_tokens: prompt.image_tokens });
@@ -47,9 +48,9 @@ pub(super) fn room(prompt: &Prompt, asked: Option<usize>, available: usize) -> R
 }
 
 /// The features of the images, in the order of their placeholders; each image is decoded and seen once.
-pub(super) fn features(
+pub(super) fn features<I: AsRef<[u8]> + Sync>(
     model: &mut Model,
-    images: Vec<Vec<u8>>,
+    images: &[I],
     order: &[usize],
     events: &Events,
     timings: &mut Timings,
@@ -61,10 +62,9 @@ pub(super) fn features(
         .enumerate()
         .map(|(index, bytes)| {
             events.check()?;
-            processor.process(bytes, index)
+            processor.process(bytes.as_ref(), index)
         })
         .collect();
-    drop(images);
     let pixels = decoded.into_iter().collect::<Result<Vec<_>>>()?;
     timings.images = milliseconds(start.elapsed());
     let start = Instant::now();
@@ -73,7 +73,12 @@ pub(super) fn features(
     Ok(order.iter().map(|&index| features[index].clone()).collect())
 }
 
-/// The usage of a request that has got `completion` tokens so far.
-pub(super) fn usage(prompt: &Prompt, completion: usize) -> Usage {
-    Usage { prompt_tokens: prompt.tokens.len(), image_tokens: prompt.image_tokens, completion_tokens: completion }
+/// The usage of a request that continues `cached` positions and has got `completion` tokens so far.
+pub(super) fn usage(cached: usize, prompt: &Prompt, completion: usize) -> Usage {
+    Usage {
+        prompt_tokens: cached + prompt.tokens.len(),
+        cached_tokens: cached,
+        image_tokens: prompt.image_tokens,
+        completion_tokens: completion,
+    }
 }

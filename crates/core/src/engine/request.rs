@@ -1,12 +1,14 @@
 //! The requests of `ts/native/contract.ts`, checked as far as they can be without a model: what is refused here never queues.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::fields::{Fields, describe, nearest, refuse};
 use super::threads;
 use crate::error::{Error, Result};
+use crate::fields::{Fields, describe, nearest, refuse};
+use crate::method::Method;
 use crate::model::{Device, LoadOptions, WeightFormat};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, StopStrings};
@@ -65,6 +67,10 @@ pub enum Request {
 pub enum ModelRequest {
     Generate(GenerateRequest),
     Score(ScoreRequest),
+    Profile(ProfileRequest),
+    /// Starts a conversation that keeps its cache from turn to turn.
+    OpenSession(Option<Arc<Method>>),
+    CloseSession(u64),
 }
 
 /// A request for the tokenizer.
@@ -95,6 +101,10 @@ pub enum SourceText {
 #[derive(Debug)]
 pub struct GenerateRequest {
     pub source: Source,
+    /// What makes the cache small; None is the plain cache.
+    pub method: Option<Arc<Method>>,
+    /// The conversation that the messages continue.
+    pub session: Option<u64>,
     pub max_tokens: Option<usize>,
     pub sampler: SamplerOptions,
     pub stop: StopStrings,
@@ -106,12 +116,29 @@ pub struct GenerateRequest {
 #[derive(Debug)]
 pub struct ScoreRequest {
     pub source: Source,
+    pub method: Option<Arc<Method>>,
     pub answer: String,
+    /// Whether to say which positions are kept after the prompt.
+    pub kept: bool,
 }
 
-const OPS: [&str; 4] = ["generate", "score", "tokenize", "detokenize"];
-const GENERATE: [&str; 12] = [
+/// A prompt whose retained shares per layer are asked for.
+#[derive(Debug)]
+pub struct ProfileRequest {
+    pub source: Source,
+    pub method: Arc<Method>,
+    /// Sizes of the whole, each above 0 and at most 1.
+    pub keeps: Vec<f64>,
+}
+
+/// Most sizes that one profile may ask for.
+pub const MAX_KEEPS: usize = 1024;
+
+const OPS: [&str; 7] = ["generate", "score", "profile", "open-session", "close-session", "tokenize", "detokenize"];
+const GENERATE: [&str; 14] = [
     "op",
+    "cache",
+    "session",
     "messages",
     "prompt",
     "maxTokens",
@@ -137,7 +164,7 @@ impl Request {
             Some(other) => return Err(refuse(format!("`op` must be a string, found {}", describe(other)))),
             None => return Err(refuse(format!("a request needs `op`, one of {}", OPS.join(", ")))),
         };
-        if images > 0 && matches!(op.as_str(), "tokenize" | "detokenize") {
+        if images > 0 && !matches!(op.as_str(), "generate" | "score" | "profile") {
             return Err(refuse(format!("{op} takes no images, found {images}")));
         }
         match op.as_str() {
@@ -146,8 +173,20 @@ impl Request {
                 generate(fields, images).map(ModelRequest::Generate).map(Request::Model)
             }
             "score" => {
-                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "answer"])?;
+                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept"])?;
                 score(fields, images).map(ModelRequest::Score).map(Request::Model)
+            }
+            "profile" => {
+                let fields = Fields::new(value, "profile", &["op", "messages", "prompt", "cache", "keeps"])?;
+                profile(fields, images).map(ModelRequest::Profile).map(Request::Model)
+            }
+            "open-session" => {
+                let mut fields = Fields::new(value, "open-session", &["op", "cache"])?;
+                Ok(Request::Model(ModelRequest::OpenSession(method(&mut fields)?)))
+            }
+            "close-session" => {
+                let mut fields = Fields::new(value, "close-session", &["op", "session"])?;
+                Ok(Request::Model(ModelRequest::CloseSession(fields.need("session")?)))
             }
             "tokenize" => {
                 let mut fields = Fields::new(value, "tokenize", &["op", "text", "addSpecialTokens"])?;
@@ -178,6 +217,14 @@ fn parse(json: &str) -> Result<Value> {
 
 fn generate(mut fields: Fields, images: usize) -> Result<GenerateRequest> {
     let source = prompt(&mut fields, "generate", images)?;
+    let method = method(&mut fields)?;
+    let session = fields.take("session")?;
+    if session.is_some() && method.is_some() {
+        return Err(refuse("`cache` is given when a session is opened, not with its turns"));
+    }
+    if session.is_some() && matches!(source.text, SourceText::Raw(_)) {
+        return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
+    }
     let max_tokens = fields.within("maxTokens", 1..=MAX_TOKENS)?;
     let mut sampler = SamplerOptions::default();
     fields.set("temperature", &mut sampler.temperature)?;
@@ -189,16 +236,35 @@ fn generate(mut fields: Fields, images: usize) -> Result<GenerateRequest> {
     sampler.validate()?;
     let stop = StopStrings::new(fields.take("stop")?.unwrap_or_default())?;
     let ignore_eos = fields.take("ignoreEos")?.unwrap_or(false);
-    Ok(GenerateRequest { source, max_tokens, sampler, stop, ignore_eos })
+    Ok(GenerateRequest { source, method, session, max_tokens, sampler, stop, ignore_eos })
 }
 
 fn score(mut fields: Fields, images: usize) -> Result<ScoreRequest> {
     let source = prompt(&mut fields, "score", images)?;
+    let method = method(&mut fields)?;
+    let kept = fields.take("kept")?.unwrap_or(false);
     let answer: String = fields.need("answer")?;
     if answer.is_empty() {
         return Err(refuse("`answer` of score is empty; there is nothing to score"));
     }
-    Ok(ScoreRequest { source, answer })
+    Ok(ScoreRequest { source, method, answer, kept })
+}
+
+fn profile(mut fields: Fields, images: usize) -> Result<ProfileRequest> {
+    let source = prompt(&mut fields, "profile", images)?;
+    let method = method(&mut fields)?.ok_or_else(|| refuse("profile needs `cache` with a method that has sizes"))?;
+    let keeps: Vec<f64> = fields.need("keeps")?;
+    if keeps.is_empty() || keeps.len() > MAX_KEEPS || keeps.iter().any(|keep| !(*keep > 0.0 && *keep <= 1.0)) {
+        return Err(refuse(format!("`keeps` of profile must be 1 to {MAX_KEEPS} shares above 0 and at most 1")));
+    }
+    Ok(ProfileRequest { source, method, keeps })
+}
+
+fn method(fields: &mut Fields) -> Result<Option<Arc<Method>>> {
+    match fields.take::<Value>("cache")? {
+        Some(value) => Method::parse(&value),
+        None => Ok(None),
+    }
 }
 
 fn prompt(fields: &mut Fields, op: &str, images: usize) -> Result<Source> {

@@ -9,32 +9,34 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::event::{Event, Timings, milliseconds};
-use crate::fields::refuse;
 use super::prompt;
 use super::request::{ScoreRequest, SourceText};
 use super::ticket::Events;
 use crate::error::{Error, Result};
+use crate::fields::refuse;
 use crate::model::Model;
 use crate::sample::log_softmax_at;
 
-/// Scores an answer as generation would have met it: its first token from the logits of the prefill, each other token from a
-/// decoding step over the token before it.
+/// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
+/// and each other token comes from a decoding step over the token before it.
 pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
     let (tokens, answer) = split(model, &request)?;
-    let prompt = prompt::expand(model, &tokens, &request.source)?;
-    prompt::room(&prompt, Some(answer.len()), model.max_positions())?;
-    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+    let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+    prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
+    let features = prompt::features(model, &images, &request.source.order, events, &mut timings)?;
 
-    let mut sequence = model.new_sequence();
+    drop(images);
+    let mut sequence = model.new_sequence_with(request.method, false)?;
     let start = Instant::now();
     let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
     let first = Instant::now();
     timings.prefill = milliseconds(first - start);
     timings.first_token = milliseconds(first - events.submitted());
     drop(features);
-    events.send(Event::Prompt { usage: prompt::usage(&prompt, 0) })?;
+    let kept = request.kept.then(|| sequence.kept());
+    events.send(Event::Prompt { usage: prompt::usage(0, &prompt, 0) })?;
 
     let mut logprobs = Vec::with_capacity(answer.len());
     for (index, &token) in answer.iter().enumerate() {
@@ -49,12 +51,13 @@ pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8
     timings.total = milliseconds(events.submitted().elapsed());
     let mean = logprobs.iter().copied().map(f64::from).sum::<f64>() / logprobs.len() as f64;
     events.finish(Event::Scored {
-        usage: prompt::usage(&prompt, answer.len()),
+        usage: prompt::usage(0, &prompt, answer.len()),
         tokens: answer,
         logprobs,
         ppl: (-mean).exp(),
         timings,
         memory: sequence.memory(),
+        kept,
     });
     Ok(())
 }

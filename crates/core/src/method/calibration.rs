@@ -179,7 +179,9 @@ impl Calibration {
                 format!("keep {least:.4} to {most:.4}")
             };
             return Err(Error::Calibration {
-                reason: format!("it holds {holds}, asked is {keep:.4}; calibrate that size, or leave the calibration out"),
+                reason: format!(
+                    "it holds {holds}, asked is {keep:.4}; calibrate that size, or leave the calibration out"
+                ),
             });
         };
         let (low, high) = (&self.rows[above - 1], &self.rows[above]);
@@ -232,14 +234,16 @@ mod tests {
         let shape = Shape { layers: 2, kv_heads: 4, head_dim: 8, format: Format::F32 };
         let key = |shape, fingerprint: &str| ModelKey { shape, fingerprint: fingerprint.into() };
         assert!(calibration.check_model(&key(shape, "a")).is_ok());
-        for other in [key(shape, "b"), key(Shape { layers: 3, ..shape }, "a"), key(Shape { head_dim: 9, ..shape }, "a")] {
+        for other in [key(shape, "b"), key(Shape { layers: 3, ..shape }, "a"), key(Shape { head_dim: 9, ..shape }, "a")]
+        {
             assert_eq!(calibration.check_model(&other).unwrap_err().code(), "calibration");
         }
     }
 
     #[test]
     fn broken_files_are_refused() {
-        let mut broken = vec![json!("x"), json!([]), json!(["a"]), json!([1.5]), json!({}), json!({ "format": "other" })];
+        let mut broken =
+            vec![json!("x"), json!([]), json!(["a"]), json!([1.5]), json!({}), json!({ "format": "other" })];
         for (key, value) in [
             ("version", json!(2)),
             ("rows", json!([])),

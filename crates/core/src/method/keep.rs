@@ -159,8 +159,16 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let bad = [
-            json!(0), json!(-0.5), json!(1.5), json!("0.5"), json!({}), json!({ "tokens": 0 }), json!({ "bytes": "64 apples" }),
-            json!({ "tokens": 5, "bytes": 5 }), json!({ "token": 5 }), json!([0.5]),
+            json!(0),
+            json!(-0.5),
+            json!(1.5),
+            json!("0.5"),
+            json!({}),
+            json!({ "tokens": 0 }),
+            json!({ "bytes": "64 apples" }),
+            json!({ "tokens": 5, "bytes": 5 }),
+            json!({ "token": 5 }),
+            json!([0.5]),
         ];
         for value in bad {
             let error = Keep::parse(value.clone()).expect_err(&value.to_string());

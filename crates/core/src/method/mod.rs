@@ -90,7 +90,8 @@ impl Method {
     pub fn parse(value: &Value) -> Result<Option<Arc<Method>>> {
         let one = match value {
             Value::Array(stages) => {
-                let mut stages = stages.iter().filter(|stage| stage.get("method").and_then(Value::as_str) != Some("full"));
+                let mut stages =
+                    stages.iter().filter(|stage| stage.get("method").and_then(Value::as_str) != Some("full"));
                 match (stages.next(), stages.next()) {
                     (None, _) => return Ok(None),
                     (Some(stage), None) => stage,

@@ -237,8 +237,9 @@ impl Policy {
                 let ask = Ask { keep: Keep::Share(*keep), ..self.ask(&plan, total) };
                 ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
                 let counts = budget.split(&ask, &plan.scored)?;
-                let share = |lanes: &Vec<Count>| lanes.iter().map(|count| count.kept).sum::<usize>() as f64
-                    / (lanes.len() * positions) as f64;
+                let share = |lanes: &Vec<Count>| {
+                    lanes.iter().map(|count| count.kept).sum::<usize>() as f64 / (lanes.len() * positions) as f64
+                };
                 Ok(counts.iter().map(share).collect())
             });
             self.profiled = rows.collect::<Result<Profile>>()?;

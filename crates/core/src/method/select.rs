@@ -7,7 +7,10 @@ use crate::cache::{Entry, Modality, Span};
 pub enum Recent {
     Entries(usize),
     /// This share of what a lane keeps, and never more than `most`.
-    Share { share: f64, most: usize },
+    Share {
+        share: f64,
+        most: usize,
+    },
 }
 
 impl Recent {

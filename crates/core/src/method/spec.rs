@@ -34,11 +34,16 @@ pub struct OptionSpec {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum OptionKind {
     /// A whole number in a range.
-    Count { least: u64, most: u64 },
+    Count {
+        least: u64,
+        most: u64,
+    },
     /// A share, from 0 to 1.
     Share,
     Flag,
-    Choice { values: &'static [&'static str] },
+    Choice {
+        values: &'static [&'static str],
+    },
     /// A prefix configuration: a calibration file's content, or evicted shares per layer.
     Calibration,
 }

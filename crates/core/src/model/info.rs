@@ -33,6 +33,8 @@ pub struct ModelInfo {
     pub architecture: String,
     /// The folder it came from.
     pub source: String,
+    /// A hash of sizes, tensor names and samples of the weights: the same for the same model wherever it lies.
+    pub fingerprint: String,
     pub parameters: u64,
     /// The asked weight format.
     pub weights: &'static str,
@@ -68,6 +70,7 @@ impl ModelInfo {
         Ok(ModelInfo {
             architecture: config.architecture()?.to_owned(),
             source: config.dir().display().to_string(),
+            fingerprint: checkpoint.map(Checkpoint::fingerprint).unwrap_or_default(),
             parameters,
             weights: weights.name(),
             weight_bytes: if tally.bytes > 0 { tally.bytes } else { weights.bytes(parameters) },

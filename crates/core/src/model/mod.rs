@@ -26,6 +26,8 @@ pub use prompt::Prompt;
 use crate::cache::{Modality, Pool, Sequence};
 use crate::error::{Error, Result};
 use crate::media::{ImageProcessor, Pixels};
+use crate::method::Method;
+use crate::method::budget::ModelKey;
 use crate::nn::Loader;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, memory};
@@ -215,10 +217,9 @@ impl Model {
         check: Check<'_>,
     ) -> Result<Tensor> {
         let x = self.embed(prompt, features)?;
+        sequence.begin_prompt(&prompt.spans)?;
         let hidden = self.network.forward(x, sequence, check)?;
-        for span in &prompt.spans {
-            sequence.advance(span.modality, span.len);
-        }
+        sequence.finish_prompt()?;
         Ok(hidden)
     }
 
@@ -226,15 +227,25 @@ impl Model {
     pub fn decode(&mut self, token: u32, sequence: &mut Sequence) -> Result<Vec<f32>> {
         in_pool(|| {
             let x = self.network.embed(&[token])?;
+            sequence.begin_step()?;
             let hidden = self.network.forward(x, sequence, &|| Ok(()))?;
-            sequence.advance(Modality::Generated, 1);
+            sequence.finish_step()?;
             Ok(self.network.logits(&hidden)?.flatten_all()?.to_vec1()?)
         })
     }
 
     /// An empty sequence with the plain full cache.
-    pub fn new_sequence(&self) -> Sequence {
-        Sequence::new(self.network.shape().cache, &self.pool)
+    pub fn new_sequence(&self) -> Result<Sequence> {
+        self.new_sequence_with(None, false)
+    }
+
+    /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
+    pub fn new_sequence_with(&self, method: Option<Arc<Method>>, carry: bool) -> Result<Sequence> {
+        let key = ModelKey { shape: self.network.shape().cache, fingerprint: self.info.fingerprint.clone() };
+        if let Some(method) = &method {
+            method.check_model(&key)?;
+        }
+        Sequence::with_method(key.shape, &self.pool, method, carry)
     }
 
     fn embed(&self, prompt: &Prompt, features: &[Tensor]) -> Result<Tensor> {

@@ -10,6 +10,7 @@ use prefixkv_kernels::mmap::Mapping;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -147,6 +148,26 @@ impl Checkpoint {
     pub fn parameters_under(&self, prefix: &str) -> u64 {
         let under = self.tensors.iter().filter(|(name, _)| name.starts_with(prefix));
         under.map(|(_, entry)| entry.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// A hash of the names, formats and shapes of all tensors and of samples of their bytes, as `sha256:` and 64 hexadecimal
+    /// digits. It does not depend on the folder or on how the tensors are spread over files.
+    pub fn fingerprint(&self) -> String {
+        /// Enough to tell two trainings of one architecture apart.
+        const SAMPLE: usize = 64;
+        let mut names: Vec<&String> = self.tensors.keys().collect();
+        names.sort();
+        let mut hash = Sha256::new();
+        for name in names {
+            let entry = &self.tensors[name];
+            hash.update(format!("{name} {:?} {:?}\n", entry.dtype, entry.shape));
+            let bytes = &self.files[entry.file].map[entry.start..entry.end];
+            for start in [0, bytes.len() / 2] {
+                hash.update(&bytes[start..(start + SAMPLE).min(bytes.len())]);
+            }
+        }
+        let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{digits}")
     }
 
     /// A tensor on the CPU in the file's own format, its shape checked.

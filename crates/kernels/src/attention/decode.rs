@@ -6,7 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::{AnyRun, LaneView};
+use super::LaneView;
+use super::read::Stored;
 use crate::simd;
 
 /// Entries per task.
@@ -22,15 +23,43 @@ pub struct DecodeItem<'a> {
     pub queries: &'a [f32],
     /// Like `queries`.
     pub out: &'a mut [f32],
+    /// One element per entry of the lane, to which the probability of the entry is added, averaged over the query heads of the
+    /// lane. Nothing is added for dead entries.
+    pub sums: Option<&'a mut [f32]>,
 }
 
-/// The softmax over one chunk, relative to its own maximum.
+/// Some entries of one KV head of one item.
+struct Task {
+    item: usize,
+    head: usize,
+    from: usize,
+    to: usize,
+}
+
+/// The softmax over the entries of a task, relative to its own maximum.
 struct Partial {
     max: f32,
     total: f32,
 }
 
-/// Attends one query per head to every entry of its lane. A lane without entries is a defect of the caller.
+impl Partial {
+    /// What its sums count for beside a larger maximum. A part without live entries counts for nothing.
+    fn weight(&self, max: f32) -> f32 {
+        if self.max == f32::NEG_INFINITY { 0.0 } else { (self.max - max).exp() }
+    }
+}
+
+/// What a task found for the queries of its head.
+struct Found {
+    partials: Vec<Partial>,
+    /// `[group, dim]`: values weighted by exp(score - max).
+    sums: Vec<f32>,
+    /// `[group, entries]`: exp(score - max). Empty when nobody asked for it.
+    weights: Vec<f32>,
+}
+
+/// Attends one query per head to every entry of its lane. A lane without entries is a defect of the caller; one with only dead
+/// entries gives zeros.
 pub fn decode(items: &mut [DecodeItem<'_>], dim: usize, scale: f32) {
     let elements: usize = items.iter().map(|item| 2 * item.lane.heads * item.lane.len() * dim).sum();
     let mut tasks = Vec::new();
@@ -39,93 +68,93 @@ pub fn decode(items: &mut [DecodeItem<'_>], dim: usize, scale: f32) {
         assert!(len > 0, "attention to an empty lane");
         assert_eq!(item.queries.len(), item.out.len());
         assert!(item.queries.len().is_multiple_of(item.lane.heads * dim));
+        assert!(item.sums.as_ref().is_none_or(|sums| sums.len() == len));
+        item.lane.check();
+        // Even chunks: 513 entries become 257 + 256, not 512 + 1.
+        let chunks = len.div_ceil(CHUNK);
         for head in 0..item.lane.heads {
-            // Even chunks: 513 entries become 257 + 256, not 512 + 1.
-            let chunks = len.div_ceil(CHUNK);
-            for chunk in 0..chunks {
-                tasks.push((index, head, chunk * len / chunks, (chunk + 1) * len / chunks));
-            }
+            tasks.extend((0..chunks).map(|chunk| Task {
+                item: index,
+                head,
+                from: chunk * len / chunks,
+                to: (chunk + 1) * len / chunks,
+            }));
         }
     }
-    let run = |&(index, head, from, to): &(usize, usize, usize, usize)| {
-        let item = &items[index];
-        let group = item.queries.len() / (item.lane.heads * dim);
-        let queries = &item.queries[head * group * dim..(head + 1) * group * dim];
-        attend(&item.lane, head, from, to, queries, dim, scale)
-    };
-    let results: Vec<(Vec<Partial>, Vec<f32>)> =
+    let run = |task: &Task| attend(&items[task.item], task, dim, scale);
+    let found: Vec<Found> =
         if elements < PARALLEL_FROM { tasks.iter().map(run).collect() } else { tasks.par_iter().map(run).collect() };
 
-    let mut at = 0;
-    while at < tasks.len() {
-        let (index, head, ..) = tasks[at];
-        let end = at + tasks[at..].iter().take_while(|task| (task.0, task.1) == (index, head)).count();
-        let item = &mut items[index];
-        let group = item.queries.len() / (item.lane.heads * dim);
-        for query in 0..group {
-            let out = &mut item.out[(head * group + query) * dim..][..dim];
-            let parts = &results[at..end];
-            let max = parts.iter().fold(f32::NEG_INFINITY, |max, (partials, _)| max.max(partials[query].max));
-            let weight = |partial: &Partial| (partial.max - max).exp();
-            let total: f32 = parts.iter().map(|(partials, _)| weight(&partials[query]) * partials[query].total).sum();
-            out.fill(0.0);
-            for (partials, sums) in parts {
-                let factor = weight(&partials[query]) / total;
-                for (out, sum) in out.iter_mut().zip(&sums[query * dim..]) {
-                    *out += factor * sum;
-                }
-            }
-        }
-        at = end;
+    let mut parts = &found[..];
+    let mut places = &tasks[..];
+    while let Some(first) = places.first() {
+        let n = places.iter().take_while(|task| (task.item, task.head) == (first.item, first.head)).count();
+        merge(&mut items[first.item], &places[..n], &parts[..n], dim);
+        (places, parts) = (&places[n..], &parts[n..]);
     }
 }
 
-/// Scores, softmax and weighted values of the entries `from .. to` for the queries of one KV head.
-fn attend(
-    lane: &LaneView<'_>,
-    head: usize,
-    from: usize,
-    to: usize,
-    queries: &[f32],
-    dim: usize,
-    scale: f32,
-) -> (Vec<Partial>, Vec<f32>) {
-    let group = queries.len() / dim;
-    let n = to - from;
-    let mut scores = vec![0.0; group * n];
-    // (run, first entry, last entry, offset among the scores)
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    for run in &lane.runs {
-        let (low, high) = (from.max(start), to.min(start + run.len()));
-        if low < high {
-            pieces.push((run, low - start, high - start, low - from));
+/// Joins what the tasks of one head found.
+fn merge(item: &mut DecodeItem<'_>, tasks: &[Task], parts: &[Found], dim: usize) {
+    let query_heads = item.queries.len() / dim;
+    let group = query_heads / item.lane.heads;
+    // Per part and query.
+    let mut factors = vec![0.0; parts.len() * group];
+    for query in 0..group {
+        let max = parts.iter().fold(f32::NEG_INFINITY, |max, part| max.max(part.partials[query].max));
+        let total: f32 = parts.iter().map(|part| part.partials[query].weight(max) * part.partials[query].total).sum();
+        let out = &mut item.out[(tasks[0].head * group + query) * dim..][..dim];
+        out.fill(0.0);
+        if total == 0.0 {
+            continue;
         }
-        start += run.len();
-    }
-    for &(run, low, high, at) in &pieces {
-        match run {
-            AnyRun::F32(run) => {
-                simd::scores(queries, dim, run.head(head, low, high, dim).0, scale, &mut scores[at..], n)
-            }
-            AnyRun::F16(run) => {
-                simd::scores(queries, dim, run.head(head, low, high, dim).0, scale, &mut scores[at..], n)
+        for (index, part) in parts.iter().enumerate() {
+            let factor = part.partials[query].weight(max) / total;
+            factors[index * group + query] = factor;
+            for (out, sum) in out.iter_mut().zip(&part.sums[query * dim..]) {
+                *out += factor * sum;
             }
         }
     }
-    let partials = scores
+    if let Some(sums) = &mut item.sums {
+        let share = 1.0 / query_heads as f32;
+        factors.iter_mut().for_each(|factor| *factor *= share);
+        for ((task, part), factors) in tasks.iter().zip(parts).zip(factors.chunks_exact(group)) {
+            simd::add_rows(factors, &part.weights, task.to - task.from, &mut sums[task.from..task.to]);
+        }
+    }
+}
+
+/// Scores, softmax and weighted values of the entries of a task for the queries of its head.
+fn attend(item: &DecodeItem<'_>, task: &Task, dim: usize, scale: f32) -> Found {
+    let lane = &item.lane;
+    let group = item.queries.len() / (lane.heads * dim);
+    let queries = &item.queries[task.head * group * dim..(task.head + 1) * group * dim];
+    let n = task.to - task.from;
+    let mut wide = Vec::new();
+    let mut weights = vec![0.0; group * n];
+    for piece in lane.pieces(task.from, task.to) {
+        let scores = &mut weights[piece.at - task.from..];
+        match piece.keys(lane, task.head, dim, &mut wide) {
+            Stored::F32(keys) => simd::scores(queries, dim, keys, scale, scores, n),
+            Stored::F16(keys) => simd::scores(queries, dim, keys, scale, scores, n),
+        }
+    }
+    let dead: Vec<usize> = lane.dead_of(task.from, task.to).collect();
+    let partials = weights
         .chunks_exact_mut(n)
         .map(|scores| {
-            let max = simd::max(scores);
-            Partial { max, total: simd::exp_sum(scores, max) }
+            let (max, total) = simd::softmax(scores, &dead);
+            Partial { max, total }
         })
         .collect();
     let mut sums = vec![0.0; group * dim];
-    for &(run, low, high, at) in &pieces {
-        match run {
-            AnyRun::F32(run) => simd::weighted_sums(&scores[at..], n, run.head(head, low, high, dim).1, dim, &mut sums),
-            AnyRun::F16(run) => simd::weighted_sums(&scores[at..], n, run.head(head, low, high, dim).1, dim, &mut sums),
+    for piece in lane.pieces(task.from, task.to) {
+        let weights = &weights[piece.at - task.from..];
+        match piece.values(task.head, dim, &mut wide) {
+            Stored::F32(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
+            Stored::F16(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
         }
     }
-    (partials, sums)
+    Found { partials, sums, weights: if item.sums.is_some() { weights } else { Vec::new() } }
 }

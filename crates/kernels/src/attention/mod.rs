@@ -6,11 +6,15 @@
 
 mod decode;
 mod prefill;
+mod read;
 
 pub use decode::{DecodeItem, decode};
-pub use prefill::{Mask, prefill};
+pub use prefill::{Gather, Mask, prefill};
 
 use half::f16;
+
+use crate::int4::{self, Int4Run};
+use crate::rotary::Angles;
 
 /// Rows of f32 with a stride: row `i` starts at `offset + i * stride`. Lets fused projections be read in place.
 #[derive(Clone, Copy)]
@@ -63,6 +67,8 @@ impl<'a, T> Run<'a, T> {
 pub enum AnyRun<'a> {
     F32(Run<'a, f32>),
     F16(Run<'a, f16>),
+    /// [`int4::GROUP`] entries.
+    Int4(Int4Run<'a>),
 }
 
 impl AnyRun<'_> {
@@ -70,6 +76,7 @@ impl AnyRun<'_> {
         match self {
             AnyRun::F32(run) => run.len,
             AnyRun::F16(run) => run.len,
+            AnyRun::Int4(_) => int4::GROUP,
         }
     }
 
@@ -84,9 +91,20 @@ pub struct LaneView<'a> {
     /// KV heads of the lane.
     pub heads: usize,
     pub runs: Vec<AnyRun<'a>>,
+    /// Keys are stored unrotated: entry `e` of the view (over all runs, in order) is rotated by angle `e` when it is read. None:
+    /// stored rotated.
+    pub phases: Option<&'a Angles>,
+    /// Entries of the view that no longer count (deleted from a format that frees by group); the same for all heads. None: all
+    /// count.
+    pub dead: Option<&'a [bool]>,
 }
 
-impl LaneView<'_> {
+impl<'a> LaneView<'a> {
+    /// A lane of rotated keys whose entries all count.
+    pub fn new(heads: usize, runs: Vec<AnyRun<'a>>) -> Self {
+        LaneView { heads, runs, phases: None, dead: None }
+    }
+
     /// Entries per head.
     pub fn len(&self) -> usize {
         self.runs.iter().map(AnyRun::len).sum()
@@ -94,6 +112,19 @@ impl LaneView<'_> {
 
     pub fn is_empty(&self) -> bool {
         self.runs.iter().all(AnyRun::is_empty)
+    }
+
+    /// Which of the entries `from .. to` are dead, counted from `from`.
+    fn dead_of(&self, from: usize, to: usize) -> impl Iterator<Item = usize> {
+        self.dead
+            .iter()
+            .flat_map(move |dead| dead[from..to].iter().enumerate().filter(|(_, dead)| **dead).map(|(at, _)| at))
+    }
+
+    fn check(&self) {
+        let len = self.len();
+        assert!(self.dead.is_none_or(|dead| dead.len() == len), "{len} entries, as many marks of the dead");
+        assert!(self.phases.is_none_or(|angles| angles.positions() >= len), "{len} entries need an angle each");
     }
 }
 

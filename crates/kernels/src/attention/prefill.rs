@@ -5,12 +5,11 @@
 //! the scores at `BLOCK * N` floats per thread, and every key column it needs is visited exactly once.
 
 use gemm::Parallelism;
-use rayon::prelude::*;
 
-use super::{AnyRun, LaneView, Rows, Run};
-use crate::element::Element;
+use super::{LaneView, Rows};
 use crate::shared::Disjoint;
 use crate::simd;
+use crate::tasks;
 
 /// Query rows per block.
 const BLOCK: usize = 64;
@@ -24,10 +23,25 @@ pub enum Mask {
     None,
 }
 
+/// Column sums of the attention probabilities, weighted by query.
+pub struct Gather<'a> {
+    /// One weight per query row, `n` of them; rows of weight 0 cost nothing.
+    pub weights: &'a [f32],
+    /// Per KV head in lane order; resized to the lane's entries (dead ones get 0) and overwritten: sum over queries of weight x
+    /// probability, averaged over the query heads of the group.
+    pub sums: &'a mut Vec<Vec<f32>>,
+}
+
+/// Sums over columns that are kept apart, of all query heads together, so that they can be taken at the same time: each is as
+/// long as a lane, and they are added in a fixed order in the end. Depends on nothing but the shape, so that the same sums come
+/// from any number of threads.
+const PARTS: usize = 128;
+
 /// Attends `n` new queries to the lanes of one layer, which must already hold the keys and values of the new positions.
 ///
 /// `queries` has `query_heads * dim` elements per row, rotated; the lanes, in order, hold all KV heads; `out` is
-/// `[n, query_heads, dim]`. Query heads are grouped over KV heads evenly.
+/// `[n, query_heads, dim]`. Query heads are grouped over KV heads evenly. A query that sees only dead entries gets zeros.
+/// `gather` changes nothing about `out`.
 #[allow(clippy::too_many_arguments)]
 pub fn prefill(
     queries: Rows<'_>,
@@ -37,25 +51,94 @@ pub fn prefill(
     lanes: &[LaneView<'_>],
     scale: f32,
     mask: Mask,
+    gather: Option<Gather<'_>>,
     out: &mut [f32],
 ) {
     let kv_heads: Vec<(usize, usize)> =
         lanes.iter().enumerate().flat_map(|(lane, view)| (0..view.heads).map(move |head| (lane, head))).collect();
     assert!(query_heads.is_multiple_of(kv_heads.len()), "{query_heads} query heads over {} KV heads", kv_heads.len());
     assert_eq!(out.len(), n * query_heads * dim);
+    let lens: Vec<usize> = lanes.iter().map(LaneView::len).collect();
+    for (view, len) in lanes.iter().zip(&lens) {
+        assert!(mask == Mask::None || *len >= n, "a causal lane of {len} entries for {n} queries");
+        view.check();
+    }
+    let dead: Vec<Vec<usize>> = lanes.iter().zip(&lens).map(|(view, len)| view.dead_of(0, *len).collect()).collect();
     let group = query_heads / kv_heads.len();
     let blocks = n.div_ceil(BLOCK);
-    let out = Disjoint::new(out);
-    // The last blocks see the most keys: taking them first leaves small ones to fill the gaps at the end.
-    (0..blocks * query_heads).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
-        let (block, query_head) = (blocks - 1 - task / query_heads, task % query_heads);
-        let (lane, lane_head) = kv_heads[query_head / group];
-        let view = &lanes[lane];
+    let heads: Vec<Head<'_>> = (0..query_heads)
+        .map(|query_head| {
+            let (lane, lane_head) = kv_heads[query_head / group];
+            Head { query_head, lane: &lanes[lane], lane_head, len: lens[lane], dead: &dead[lane] }
+        })
+        .collect();
+    let call = Call { queries, n, query_heads, dim, scale, mask, out: Disjoint::new(out) };
+
+    // The last blocks see the most keys: they are taken first, and small ones fill the gaps at the end.
+    let Some(Gather { weights, sums }) = gather else {
+        tasks::in_order(blocks * query_heads, |scratch, task| {
+            call.block(&heads[task % query_heads], blocks - 1 - task / query_heads, scratch, None);
+        });
+        return;
+    };
+    assert_eq!(weights.len(), n);
+    let parts = (PARTS / query_heads).clamp(1, blocks.max(1));
+    let starts: Vec<usize> = heads
+        .iter()
+        .scan(0, |end, head| {
+            let start = *end;
+            *end += parts * head.len;
+            Some(start)
+        })
+        .collect();
+    let mut columns = vec![0.0; heads.iter().map(|head| parts * head.len).sum()];
+    let shared = Disjoint::new(&mut columns);
+    tasks::in_order(parts * query_heads, |scratch, task| {
+        let (part, head) = (task / query_heads, &heads[task % query_heads]);
+        // SAFETY: (part, query head) belongs to this task alone.
+        let columns = unsafe { shared.part(starts[head.query_head] + part * head.len, head.len) };
+        for block in (0..blocks).rev().skip(part).step_by(parts) {
+            call.block(head, block, scratch, Some((weights, &mut *columns)));
+        }
+    });
+    sums.resize_with(kv_heads.len(), Vec::new);
+    let shares = vec![1.0 / group as f32; group * parts];
+    for (kv_head, sums) in sums.iter_mut().enumerate() {
+        let len = heads[kv_head * group].len;
+        sums.clear();
+        sums.resize(len, 0.0);
+        simd::add_rows(&shares, &columns[starts[kv_head * group]..], len, sums);
+    }
+}
+
+/// A query head with the entries that it attends to.
+struct Head<'a> {
+    query_head: usize,
+    lane: &'a LaneView<'a>,
+    lane_head: usize,
+    len: usize,
+    /// Which entries are dead, ascending.
+    dead: &'a [usize],
+}
+
+/// What all tasks of a call share.
+struct Call<'a> {
+    queries: Rows<'a>,
+    n: usize,
+    query_heads: usize,
+    dim: usize,
+    scale: f32,
+    mask: Mask,
+    out: Disjoint<'a, f32>,
+}
+
+impl Call<'_> {
+    /// Attends the queries of one block and head, and adds their weighted probabilities to the columns.
+    fn block(&self, head: &Head<'_>, block: usize, scratch: &mut Scratch, mut gather: Option<(&[f32], &mut [f32])>) {
+        let (n, dim, len) = (self.n, self.dim, head.len);
         let first = block * BLOCK;
         let rows = BLOCK.min(n - first);
-        let len = view.len();
-        assert!(mask == Mask::None || len >= n, "a causal lane of {len} entries for {n} queries");
-        let visible = |row: usize| match mask {
+        let visible = |row: usize| match self.mask {
             Mask::Causal => len - n + first + row + 1,
             Mask::None => len,
         };
@@ -64,56 +147,55 @@ pub fn prefill(
         scratch.sums.resize(rows * dim, 0.0);
 
         let query = Matrix {
-            data: &queries.data[queries.offset + first * queries.stride + query_head * dim..],
-            row_step: queries.stride,
+            data: &self.queries.data[self.queries.offset + first * self.queries.stride + head.query_head * dim..],
+            row_step: self.queries.stride,
             rows,
             columns: dim,
         };
-        let mut start = 0;
-        for run in &view.runs {
-            let take = run.len().min(width - start);
-            match run {
-                AnyRun::F32(run) => {
-                    score(query, run, lane_head, take, dim, scale, width, start, &mut scratch.scores, &mut scratch.wide)
-                }
-                AnyRun::F16(run) => {
-                    score(query, run, lane_head, take, dim, scale, width, start, &mut scratch.scores, &mut scratch.wide)
-                }
-            }
-            start += take;
+        let tiles = head.lane.tiles(width);
+        for &tile in &tiles {
+            let keys = head.lane.keys(head.lane_head, tile, dim, &mut scratch.wide);
+            score(query, keys, self.scale, width, tile.0, &mut scratch.scores);
         }
         scratch.totals.clear();
-        for (row, scores) in scratch.scores.chunks_exact_mut(width).enumerate() {
-            let (seen, hidden) = scores.split_at_mut(visible(row));
-            let max = simd::max(seen);
-            scratch.totals.push(simd::exp_sum(seen, max));
-            hidden.fill(0.0);
-        }
-        let mut start = 0;
-        for run in &view.runs {
-            let take = run.len().min(width - start);
-            let probabilities =
-                Matrix { data: &scratch.scores[start.min(rows * width - 1)..], row_step: width, rows, columns: take };
-            match run {
-                AnyRun::F32(run) => {
-                    mix(probabilities, run, lane_head, dim, start > 0, &mut scratch.sums, &mut scratch.wide)
-                }
-                AnyRun::F16(run) => {
-                    mix(probabilities, run, lane_head, dim, start > 0, &mut scratch.sums, &mut scratch.wide)
-                }
+        for (index, some) in scratch.scores.chunks_mut(SOFTMAX_ROWS * width).enumerate() {
+            for (row, scores) in some.chunks_exact_mut(width).enumerate() {
+                let seen = visible(index * SOFTMAX_ROWS + row);
+                let (scores, hidden) = scores.split_at_mut(seen);
+                let dead = &head.dead[..head.dead.partition_point(|at| *at < seen)];
+                scratch.totals.push(simd::softmax(scores, dead).1);
+                hidden.fill(0.0);
             }
-            start += take;
+            if let Some((weights, columns)) = &mut gather {
+                let rows = index * SOFTMAX_ROWS..scratch.totals.len();
+                let mut factors = [0.0; SOFTMAX_ROWS];
+                let weights = &weights[first + rows.start..first + rows.end];
+                for ((factor, weight), total) in factors.iter_mut().zip(weights).zip(&scratch.totals[rows.clone()]) {
+                    *factor = if *total > 0.0 { weight / total } else { 0.0 };
+                }
+                simd::add_rows(&factors[..rows.len()], some, width, &mut columns[..width]);
+            }
+        }
+        for &tile in &tiles {
+            let values = head.lane.values(head.lane_head, tile, dim, &mut scratch.wide);
+            let probabilities =
+                Matrix { data: &scratch.scores[tile.0..], row_step: width, rows, columns: tile.1 - tile.0 };
+            mix(probabilities, values, dim, tile.0 > 0, &mut scratch.sums);
         }
         for row in 0..rows {
-            // SAFETY: (row, query_head) belongs to this task alone.
-            let to = unsafe { out.part(((first + row) * query_heads + query_head) * dim, dim) };
-            let inverse = 1.0 / scratch.totals[row];
+            // SAFETY: (row, query_head) belongs to this block and head alone.
+            let to = unsafe { self.out.part(((first + row) * self.query_heads + head.query_head) * dim, dim) };
+            let total = scratch.totals[row];
+            let inverse = if total > 0.0 { 1.0 / total } else { 0.0 };
             for (to, from) in to.iter_mut().zip(&scratch.sums[row * dim..(row + 1) * dim]) {
                 *to = from * inverse;
             }
         }
-    });
+    }
 }
+
+/// Rows that go through the softmax before their columns are summed: few enough to be still in a near cache.
+const SOFTMAX_ROWS: usize = 8;
 
 /// Buffers of one thread, reused from task to task.
 #[derive(Default)]
@@ -138,36 +220,10 @@ impl Matrix<'_> {
     }
 }
 
-/// The first `n * dim` elements of `from` as f32, converted into `wide` if need be.
-fn as_f32<'a, T: Element>(from: &'a [T], wide: &'a mut Vec<f32>) -> &'a [f32] {
-    match T::as_f32(from) {
-        Some(slice) => slice,
-        None => {
-            wide.resize(from.len(), 0.0);
-            simd::widen(from, wide);
-            wide
-        }
-    }
-}
-
-/// `scores[row, start + j] = scale * query[row] . key[j]` for the first `take` entries of the run.
-#[allow(clippy::too_many_arguments)]
-fn score<T: Element>(
-    query: Matrix<'_>,
-    run: &Run<'_, T>,
-    head: usize,
-    take: usize,
-    dim: usize,
-    scale: f32,
-    width: usize,
-    start: usize,
-    scores: &mut [f32],
-    wide: &mut Vec<f32>,
-) {
-    if take == 0 {
-        return;
-    }
-    let keys = as_f32(run.head(head, 0, take, dim).0, wide);
+/// `scores[row, start + j] = scale * query[row] . key[j]` for rows of `width` scores.
+fn score(query: Matrix<'_>, keys: &[f32], scale: f32, width: usize, start: usize, scores: &mut [f32]) {
+    let dim = query.columns;
+    let take = keys.len() / dim;
     query.check();
     assert!(keys.len() == take * dim && start + take <= width && query.rows * width <= scores.len());
     // SAFETY: the three matrices lie within their slices by the assertions; `scores` is borrowed uniquely.
@@ -197,20 +253,8 @@ fn score<T: Element>(
 }
 
 /// `sums[row] (+)= sum_j probabilities[row, j] * value[j]`.
-fn mix<T: Element>(
-    probabilities: Matrix<'_>,
-    run: &Run<'_, T>,
-    head: usize,
-    dim: usize,
-    accumulate: bool,
-    sums: &mut [f32],
-    wide: &mut Vec<f32>,
-) {
+fn mix(probabilities: Matrix<'_>, values: &[f32], dim: usize, accumulate: bool, sums: &mut [f32]) {
     let take = probabilities.columns;
-    if take == 0 {
-        return;
-    }
-    let values = as_f32(run.head(head, 0, take, dim).1, wide);
     probabilities.check();
     assert!(values.len() == take * dim && probabilities.rows * dim <= sums.len());
     // SAFETY: the three matrices lie within their slices by the assertions; `sums` is borrowed uniquely.

@@ -2,6 +2,7 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::*;
+use crate::int4::{GROUP, Int4Mut, quantise, sizes};
 use crate::reference;
 
 /// Deterministic noise in -1..1.
@@ -17,51 +18,113 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A lane of several runs, some with room to spare, f32 and f16 in turn.
+/// A lane of several runs, some with room to spare, in several formats.
 struct Owned {
     heads: usize,
     runs: Vec<OwnedRun>,
+    phases: Option<Angles>,
+    dead: Option<Vec<bool>>,
 }
 
 enum OwnedRun {
     Full(Vec<f32>, Vec<f32>, usize, usize),
     Half(Vec<f16>, Vec<f16>, usize, usize),
+    Int4(Vec<u8>, Vec<f16>, Vec<u8>, Vec<f16>),
+}
+
+/// How the lanes of a test are made.
+#[derive(Clone, Copy, Debug)]
+struct Traits {
+    /// Whether f16 is among the formats.
+    halves: bool,
+    /// Whether runs as long as a group are kept in four bits, if the width allows it.
+    int4: bool,
+    /// Whether keys are stored unrotated.
+    phases: bool,
+    /// One of this many entries is dead; 0: none.
+    dead: usize,
+    /// Entries of room behind those in use.
+    spare: usize,
+}
+
+fn traits() -> impl Strategy<Value = Traits> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), prop::sample::select(vec![0, 0, 2, 7]), 0usize..5)
+        .prop_map(|(halves, int4, phases, dead, spare)| Traits { halves, int4, phases, dead, spare })
+}
+
+impl OwnedRun {
+    fn new(seed: u64, heads: usize, dim: usize, len: usize, half: bool, traits: Traits) -> Self {
+        let fits = traits.int4 && len == GROUP && dim.is_multiple_of(32);
+        let capacity = if fits { len } else { len + traits.spare };
+        let keys = noise(seed, heads * capacity * dim);
+        let values = noise(seed + 1, heads * capacity * dim);
+        if fits {
+            let sizes = sizes(heads, dim);
+            let (mut key_codes, mut value_codes) = (vec![0; sizes.codes], vec![0; sizes.codes]);
+            let (mut key_ranges, mut value_ranges) =
+                (vec![f16::ZERO; sizes.key_ranges], vec![f16::ZERO; sizes.value_ranges]);
+            let to = Int4Mut {
+                key_codes: &mut key_codes,
+                key_ranges: &mut key_ranges,
+                value_codes: &mut value_codes,
+                value_ranges: &mut value_ranges,
+            };
+            quantise(&keys, &values, heads, dim, to);
+            OwnedRun::Int4(key_codes, key_ranges, value_codes, value_ranges)
+        } else if half {
+            let half = |v: Vec<f32>| v.into_iter().map(f16::from_f32).collect::<Vec<_>>();
+            OwnedRun::Half(half(keys), half(values), len, capacity)
+        } else {
+            OwnedRun::Full(keys, values, len, capacity)
+        }
+    }
+
+    fn view(&self) -> AnyRun<'_> {
+        match self {
+            OwnedRun::Full(keys, values, len, capacity) => {
+                AnyRun::F32(Run { keys, values, len: *len, capacity: *capacity })
+            }
+            OwnedRun::Half(keys, values, len, capacity) => {
+                AnyRun::F16(Run { keys, values, len: *len, capacity: *capacity })
+            }
+            OwnedRun::Int4(key_codes, key_ranges, value_codes, value_ranges) => {
+                AnyRun::Int4(Int4Run { key_codes, key_ranges, value_codes, value_ranges })
+            }
+        }
+    }
 }
 
 impl Owned {
-    fn new(seed: u64, heads: usize, dim: usize, lens: &[usize], spare: usize, halves: bool) -> Self {
+    fn new(seed: u64, heads: usize, dim: usize, lens: &[usize], traits: Traits) -> Self {
         let runs = lens
             .iter()
             .enumerate()
             .map(|(i, &len)| {
-                let capacity = len + spare;
-                let keys = noise(seed + 2 * i as u64 + 1, heads * capacity * dim);
-                let values = noise(seed + 2 * i as u64 + 2, heads * capacity * dim);
-                if halves && i % 2 == 0 {
-                    let half = |v: Vec<f32>| v.into_iter().map(f16::from_f32).collect::<Vec<_>>();
-                    OwnedRun::Half(half(keys), half(values), len, capacity)
-                } else {
-                    OwnedRun::Full(keys, values, len, capacity)
-                }
+                OwnedRun::new(seed + 2 * i as u64 + 1, heads, dim, len, traits.halves && i % 2 == 0, traits)
             })
             .collect();
-        Owned { heads, runs }
+        let len = lens.iter().sum::<usize>();
+        let phases = (traits.phases && dim.is_multiple_of(2)).then(|| {
+            let frequencies: Vec<f32> = (0..dim / 2).map(|i| 0.7f32.powi(i as i32)).collect();
+            // Angles of entries to come do no harm.
+            Angles::new(3..3 + len as u32 + seed as u32 % 3, &frequencies, 1.0)
+        });
+        let dead = (traits.dead > 0).then(|| {
+            let of = traits.dead as u64;
+            // Whole chunks of decode die now and then.
+            (0..len as u64)
+                .map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1)
+                .collect()
+        });
+        Owned { heads, runs, phases, dead }
     }
 
     fn view(&self) -> LaneView<'_> {
-        let runs = self
-            .runs
-            .iter()
-            .map(|run| match run {
-                OwnedRun::Full(keys, values, len, capacity) => {
-                    AnyRun::F32(Run { keys, values, len: *len, capacity: *capacity })
-                }
-                OwnedRun::Half(keys, values, len, capacity) => {
-                    AnyRun::F16(Run { keys, values, len: *len, capacity: *capacity })
-                }
-            })
-            .collect();
-        LaneView { heads: self.heads, runs }
+        LaneView {
+            phases: self.phases.as_ref(),
+            dead: self.dead.as_deref(),
+            ..LaneView::new(self.heads, self.runs.iter().map(OwnedRun::view).collect())
+        }
     }
 }
 
@@ -72,37 +135,64 @@ fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
     }
 }
 
+/// Each element to 1e-5 of itself; nothing where there must be nothing.
+fn assert_relatively_close(got: &[f32], want: &[f64]) {
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - want).abs();
+        assert!(error <= 1e-5 * want.abs(), "element {i}: {got} for {want}");
+    }
+}
+
+fn on_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(run)
+}
+
 fn dims() -> impl Strategy<Value = usize> {
-    prop::sample::select(vec![4usize, 7, 16, 32, 64, 80, 128])
+    prop::sample::select(vec![4usize, 7, 16, 32, 64, 80, 96, 128])
+}
+
+/// `len` entries as runs: up to `cut` entries at first, groups of four bits, then the rest.
+fn lens(len: usize, cut: usize) -> Vec<usize> {
+    let first = cut.min(len);
+    let groups = (len - first) / GROUP / 2;
+    let mut lens = vec![first];
+    lens.extend(std::iter::repeat_n(GROUP, groups));
+    lens.push(len - first - groups * GROUP);
+    lens
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn prefill_equals_the_reference(
         seed in 1u64..1_000_000, dim in dims(), group in 1usize..4, n in 1usize..150, past in 0usize..90,
-        heads in prop::collection::vec(1usize..3, 1..3), spare in 0usize..5, halves: bool, causal: bool, cut in 0usize..200,
+        heads in prop::collection::vec(1usize..3, 1..3), traits in traits(), causal: bool, cut in 0usize..200,
+        window in 0usize..200,
     ) {
-        // Ragged lanes: each keeps another number of past entries, in two runs.
+        // Ragged lanes: each keeps another number of past entries, in several runs.
         let lanes: Vec<Owned> = heads
             .iter()
             .enumerate()
-            .map(|(i, &heads)| {
-                let len = n + past / (i + 1);
-                let cut = cut.min(len);
-                Owned::new(seed + 100 * i as u64, heads, dim, &[cut, len - cut], spare, halves)
-            })
+            .map(|(i, &heads)| Owned::new(seed + 100 * i as u64, heads, dim, &lens(n + past / (i + 1), cut), traits))
             .collect();
         let views: Vec<LaneView<'_>> = lanes.iter().map(Owned::view).collect();
         let query_heads = group * heads.iter().sum::<usize>();
         let queries = noise(seed, n * query_heads * dim);
         let mask = if causal { Mask::Causal } else { Mask::None };
         let scale = 1.0 / (dim as f32).sqrt();
-        let want = reference::attention(&queries, n, query_heads, dim, &views, scale, mask);
+        // Weights of the last queries only, some of them 0.
+        let weights: Vec<f32> = noise(seed + 5, n)
+            .iter()
+            .enumerate()
+            .map(|(i, x)| if i + window >= n && *x > -0.6 { x + 1.0 } else { 0.0 })
+            .collect();
+        let (want, columns) =
+            reference::attention_and_sums(&queries, n, query_heads, dim, &views, scale, mask, &weights);
 
         let mut got = vec![f32::NAN; want.len()];
-        prefill(Rows::dense(&queries, query_heads * dim), n, query_heads, dim, &views, scale, mask, &mut got);
+        prefill(Rows::dense(&queries, query_heads * dim), n, query_heads, dim, &views, scale, mask, None, &mut got);
         assert_close(&got, &want, 2e-5);
 
         // The same queries as a slice of wider rows.
@@ -111,16 +201,38 @@ proptest! {
         for i in 0..n {
             wide[i * stride + 3..][..query_heads * dim].copy_from_slice(&queries[i * query_heads * dim..][..query_heads * dim]);
         }
-        got.fill(f32::NAN);
-        prefill(Rows::strided(&wide, 3, stride), n, query_heads, dim, &views, scale, mask, &mut got);
-        assert_close(&got, &want, 2e-5);
+        let rows = Rows::strided(&wide, 3, stride);
+        let mut again = vec![f32::NAN; want.len()];
+        prefill(rows, n, query_heads, dim, &views, scale, mask, None, &mut again);
+        assert_close(&again, &want, 2e-5);
+
+        // The column sums, into buffers that held something else; `out` is the same to the bit.
+        let mut sums = vec![vec![7.0; 3]; 9];
+        again.fill(f32::NAN);
+        let gather = Some(Gather { weights: &weights, sums: &mut sums });
+        prefill(rows, n, query_heads, dim, &views, scale, mask, gather, &mut again);
+        prop_assert!(got == again);
+        prop_assert_eq!(sums.len(), columns.len());
+        for (sums, columns) in sums.iter().zip(&columns) {
+            assert_relatively_close(sums, columns);
+        }
+
+        // And so are the sums from any number of threads.
+        for threads in [1, 3] {
+            let mut others = Vec::new();
+            on_threads(threads, || {
+                let gather = Some(Gather { weights: &weights, sums: &mut others });
+                prefill(rows, n, query_heads, dim, &views, scale, mask, gather, &mut again);
+            });
+            prop_assert!(sums == others && got == again);
+        }
     }
 
     #[test]
     fn decode_equals_the_reference(
-        seed in 1u64..1_000_000, dim in dims(), group in 1usize..5, halves: bool, spare in 0usize..17,
-        lens in prop::collection::vec(prop::sample::select(vec![0usize, 1, 2, 15, 16, 17, 511, 512, 513, 700]), 1..4),
-        heads in prop::collection::vec(1usize..4, 1..3),
+        seed in 1u64..1_000_000, dim in dims(), group in 1usize..8, traits in traits(),
+        lens in prop::collection::vec(prop::sample::select(vec![0usize, 1, 2, 15, 16, 17, 32, 511, 512, 513, 700]), 1..5),
+        heads in prop::collection::vec(1usize..4, 1..3), spare in 0usize..17,
     ) {
         prop_assume!(lens.iter().sum::<usize>() > 0);
         // Two sequences with the same lanes but other queries, in one sweep.
@@ -128,30 +240,149 @@ proptest! {
             .iter()
             .enumerate()
             .map(|(i, &heads)| {
-                let lens: Vec<usize> = lens.iter().map(|len| len / (i + 1)).collect();
-                Owned::new(seed + 100 * i as u64, heads, dim, &lens, spare, halves)
+                let lens: Vec<usize> = lens.iter().map(|&len| if len == GROUP { len } else { len / (i + 1) }).collect();
+                Owned::new(seed + 100 * i as u64, heads, dim, &lens, Traits { spare, ..traits })
             })
             .collect();
         let views: Vec<LaneView<'_>> = lanes.iter().map(Owned::view).filter(|view| !view.is_empty()).collect();
         prop_assume!(!views.is_empty());
-        let scale = 0.3;
+        let scale = 1.7 / (dim as f32).sqrt();
         let queries: Vec<Vec<f32>> = (0..2 * views.len())
             .map(|i| noise(seed + 7 * i as u64, views[i % views.len()].heads * group * dim))
             .collect();
-        let mut outs: Vec<Vec<f32>> = queries.iter().map(|q| vec![f32::NAN; q.len()]).collect();
-        let mut items: Vec<DecodeItem<'_>> = queries
-            .iter()
-            .zip(&mut outs)
-            .enumerate()
-            .map(|(i, (queries, out))| DecodeItem { lane: views[i % views.len()].clone(), queries, out })
-            .collect();
-        decode(&mut items, dim, scale);
-        for (i, out) in outs.iter().enumerate() {
+        // The second sequence asks for sums.
+        let run = || {
+            let mut outs: Vec<Vec<f32>> = queries.iter().map(|q| vec![f32::NAN; q.len()]).collect();
+            let mut sums: Vec<Vec<f32>> =
+                (0..queries.len()).map(|i| vec![0.0; views[i % views.len()].len()]).collect();
+            let mut items: Vec<DecodeItem<'_>> = queries
+                .iter()
+                .zip(outs.iter_mut().zip(&mut sums))
+                .enumerate()
+                .map(|(i, (queries, (out, sums)))| {
+                    let lane = views[i % views.len()].clone();
+                    DecodeItem { lane, queries, out, sums: (i >= views.len()).then_some(sums) }
+                })
+                .collect();
+            decode(&mut items, dim, scale);
+            (outs, sums)
+        };
+        let (outs, sums) = run();
+        prop_assert!((&outs, &sums) == (&on_threads(1, run).0, &on_threads(3, run).1));
+        for (i, (out, sums)) in outs.iter().zip(&sums).enumerate() {
             let view = &views[i % views.len()];
             let want = reference::attention(&queries[i], 1, view.heads * group, dim, std::slice::from_ref(view), scale, Mask::None);
             assert_close(out, &want, 2e-5);
+            if i < views.len() {
+                prop_assert!(sums.iter().all(|sum| *sum == 0.0));
+            } else {
+                assert_relatively_close(sums, &reference::decode_sums(&queries[i], dim, view, scale));
+            }
         }
     }
+}
+
+/// 16-entry blocks behind groups of four bits behind a long run: the tiles of a lane cover it once, in order.
+#[test]
+fn tiles_cover_a_lane() {
+    let plain = Traits { halves: false, int4: true, phases: false, dead: 0, spare: 3 };
+    let mut runs = vec![700, 20];
+    runs.extend([GROUP; 40]);
+    runs.extend([16; 5]);
+    runs.extend([512, 9]);
+    for traits in [plain, Traits { phases: true, ..plain }, Traits { halves: true, ..plain }] {
+        let lane = Owned::new(5, 2, 32, &runs, traits);
+        let view = lane.view();
+        for width in [1, 699, 700, 701, 1500, view.len()] {
+            let tiles = view.tiles(width);
+            assert_eq!(tiles.iter().fold(0, |end, tile| if tile.0 == end { tile.1 } else { usize::MAX }), width);
+            assert!(tiles.len() <= width / 512 + 4, "{tiles:?}");
+        }
+        let n = 300;
+        let queries = noise(9, n * 4 * 32);
+        let weights = vec![1.0; n];
+        let (mut out, mut sums) = (vec![f32::NAN; queries.len()], Vec::new());
+        let gather = Some(Gather { weights: &weights, sums: &mut sums });
+        prefill(
+            Rows::dense(&queries, 4 * 32),
+            n,
+            4,
+            32,
+            std::slice::from_ref(&view),
+            0.2,
+            Mask::Causal,
+            gather,
+            &mut out,
+        );
+        let (want, columns) = reference::attention_and_sums(&queries, n, 4, 32, &[view], 0.2, Mask::Causal, &weights);
+        assert_close(&out, &want, 2e-5);
+        for (sums, columns) in sums.iter().zip(&columns) {
+            assert_relatively_close(sums, columns);
+        }
+    }
+}
+
+#[test]
+fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
+    let (heads, dim, n) = (2, 64, 100);
+    let (keys, values, queries) = (noise(1, n * heads * dim), noise(2, n * heads * dim), noise(3, n * 4 * dim));
+    let frequencies: Vec<f32> = (0..dim / 2).map(|i| 0.8f32.powi(i as i32)).collect();
+    let angles = Angles::new(0..n as u32, &frequencies, 1.0);
+    let store = |angles| {
+        let (mut k, mut v) = (vec![0.0f32; keys.len()], vec![0.0f32; keys.len()]);
+        let (keys, values) = (Rows::dense(&keys, heads * dim), Rows::dense(&values, heads * dim));
+        crate::rotary::append(
+            crate::rotary::New { keys, values, skip: 0, n, angles },
+            0..heads,
+            dim,
+            &mut k,
+            &mut v,
+            0,
+        );
+        (k, v)
+    };
+    let (rotated, plain) = (store(Some(&angles)), store(None));
+    let view = |(keys, values)| LaneView::new(heads, vec![AnyRun::F32(Run { keys, values, len: n, capacity: n })]);
+    let stored = view((&rotated.0, &rotated.1));
+    let read = LaneView { phases: Some(&angles), ..view((&plain.0, &plain.1)) };
+    let prefilled = |view: &LaneView<'_>| {
+        let mut out = vec![f32::NAN; queries.len()];
+        let rows = Rows::dense(&queries, 4 * dim);
+        prefill(rows, n, 4, dim, std::slice::from_ref(view), 0.1, Mask::Causal, None, &mut out);
+        out
+    };
+    assert!(prefilled(&stored) == prefilled(&read));
+    let decoded = |lane: &LaneView<'_>| {
+        let mut out = vec![f32::NAN; 4 * dim];
+        decode(
+            &mut [DecodeItem { lane: lane.clone(), queries: &queries[..4 * dim], out: &mut out, sums: None }],
+            dim,
+            0.1,
+        );
+        out
+    };
+    assert!(decoded(&stored) == decoded(&read));
+}
+
+#[test]
+fn a_lane_of_dead_entries_gives_zeros() {
+    let (dim, len) = (32, 1100);
+    let (keys, values, queries) = (noise(1, len * dim), noise(2, len * dim), noise(3, 3 * 2 * dim));
+    let run = AnyRun::F32(Run { keys: &keys, values: &values, len, capacity: len });
+    let dead = vec![true; len];
+    let view = LaneView { dead: Some(&dead), ..LaneView::new(1, vec![run]) };
+    let (mut out, mut sums) = (vec![f32::NAN; 2 * dim], vec![0.5; len]);
+    let queries_now = &queries[..2 * dim];
+    decode(
+        &mut [DecodeItem { lane: view.clone(), queries: queries_now, out: &mut out, sums: Some(&mut sums) }],
+        dim,
+        1.0,
+    );
+    assert!(out.iter().all(|x| *x == 0.0) && sums.iter().all(|x| *x == 0.5));
+    let (mut out, mut sums) = (vec![f32::NAN; queries.len()], Vec::new());
+    let gather = Some(Gather { weights: &[1.0; 3], sums: &mut sums });
+    prefill(Rows::dense(&queries, 2 * dim), 3, 2, dim, &[view], 1.0, Mask::Causal, gather, &mut out);
+    assert!(out.iter().all(|x| *x == 0.0) && sums == [vec![0.0; len]]);
 }
 
 #[test]
@@ -160,10 +391,10 @@ fn extreme_scores_neither_overflow_nor_vanish() {
     let keys = [vec![1000.0f32; 4], vec![-1000.0; 4], vec![999.0; 4]].concat();
     let values = [vec![1.0f32; 4], vec![2.0; 4], vec![3.0; 4]].concat();
     let run = Run { keys: &keys, values: &values, len: 3, capacity: 3 };
-    let view = LaneView { heads: 1, runs: vec![AnyRun::F32(run)] };
+    let view = LaneView::new(1, vec![AnyRun::F32(run)]);
     let queries = [0.75f32; 4];
     let mut out = [0.0; 4];
-    decode(&mut [DecodeItem { lane: view.clone(), queries: &queries, out: &mut out }], 4, 1.0);
+    decode(&mut [DecodeItem { lane: view.clone(), queries: &queries, out: &mut out, sums: None }], 4, 1.0);
     let want = reference::attention(&queries, 1, 1, 4, &[view], 1.0, Mask::None);
     assert_close(&out, &want, 1e-5);
     assert!((out[0] - 1.0).abs() < 0.2);

@@ -11,6 +11,8 @@ pub(super) trait Level: Copy {
     fn splat(value: f32) -> Self::Vector;
     fn load(from: &[f32]) -> Self::Vector;
     fn load_half(from: &[f16]) -> Self::Vector;
+    /// Eight integers 0..16 from four bytes, low nibble first.
+    fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector;
     fn store(vector: Self::Vector, to: &mut [f32]);
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -53,6 +55,10 @@ impl Level for Portable {
     #[inline(always)]
     fn load_half(from: &[f16]) -> Self::Vector {
         std::array::from_fn(|lane| from[lane].to_f32())
+    }
+    #[inline(always)]
+    fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector {
+        std::array::from_fn(|lane| f32::from(from[lane / 2] >> (lane % 2 * 4) & 15))
     }
     #[inline(always)]
     fn store(vector: Self::Vector, to: &mut [f32]) {
@@ -112,10 +118,11 @@ pub(super) struct Avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps,
-        _mm256_castsi256_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
-        _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps,
-        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_unpacklo_epi8,
+        _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
+        _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps,
+        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
     };
 
     use half::f16;
@@ -146,6 +153,13 @@ mod avx2 {
         fn load_half(from: &[f16]) -> __m256 {
             assert!(from.len() >= LANES);
             intrinsic!(_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())))
+        }
+        #[inline(always)]
+        fn load_nibbles(from: [u8; LANES / 2]) -> __m256 {
+            let bytes = u32::from_le_bytes(from);
+            let (low, high) = ((bytes & 0x0f0f_0f0f) as i32, (bytes >> 4 & 0x0f0f_0f0f) as i32);
+            let codes = intrinsic!(_mm_unpacklo_epi8(_mm_cvtsi32_si128(low), _mm_cvtsi32_si128(high)));
+            intrinsic!(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)))
         }
         #[inline(always)]
         fn store(vector: __m256, to: &mut [f32]) {

@@ -62,6 +62,13 @@ macro_rules! dispatch {
     };
 }
 
+// Behind the macro that they use.
+mod nibbles;
+mod rows;
+
+pub use nibbles::{dequantise_keys, dequantise_values};
+pub use rows::{add_rows, norms, rotate_rows};
+
 /// Eight elements as f32.
 #[inline(always)]
 fn load<S: Level, T: Element>(slice: &[T]) -> S::Vector {
@@ -301,6 +308,25 @@ dispatch! {
 dispatch! {
     /// `x = x * sigmoid(1.702 x)`, CLIP's activation.
     pub fn quick_gelu(slice: &mut [f32]) = quick_gelu_body
+}
+
+/// Replaces each score by `exp(score - max)`, those at `dead` by 0, and returns the largest of the others and the sum; negative
+/// infinity and 0 when all are dead.
+pub fn softmax(scores: &mut [f32], dead: &[usize]) -> (f32, f32) {
+    for &at in dead {
+        scores[at] = f32::NEG_INFINITY;
+    }
+    let max = max(scores);
+    if max == f32::NEG_INFINITY {
+        scores.fill(0.0);
+        return (max, 0.0);
+    }
+    // The exponential stops at e^-87, which is too little to change the sum but would not be nothing.
+    let total = exp_sum(scores, max);
+    for &at in dead {
+        scores[at] = 0.0;
+    }
+    (max, total)
 }
 
 /// Widens `from` to f32.

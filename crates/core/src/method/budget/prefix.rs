@@ -130,9 +130,8 @@ impl Budget for OfficialPrefix {
     }
 
     fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
-        let curves: Vec<Curve> = whole(scored)?
-            .map(|lane| Curve::new(&lane.scores, &vec![false; lane.scores.len()], 0))
-            .collect();
+        let curves: Vec<Curve> =
+            whole(scored)?.map(|lane| Curve::new(&lane.scores, &vec![false; lane.scores.len()], 0)).collect();
         let n = ask.positions;
         let all = (n * curves.len()) as f64;
         let target = match ask.keep {
@@ -265,7 +264,9 @@ mod tests {
 
     #[test]
     fn the_published_search_ends_and_comes_near() {
-        let layers: Vec<Curve> = (1..8).map(|p| curve(&(0..300).map(|i| ((i * 37 % 101) as f32 / 101.0).powi(p)).collect::<Vec<_>>(), 0)).collect();
+        let layers: Vec<Curve> = (1..8)
+            .map(|p| curve(&(0..300).map(|i| ((i * 37 % 101) as f32 / 101.0).powi(p)).collect::<Vec<_>>(), 0))
+            .collect();
         for share in [0.1, 0.5, 0.9] {
             let target = share * 7.0 * 300.0;
             let sum = official_search(&layers, target).iter().sum::<usize>() as f64;

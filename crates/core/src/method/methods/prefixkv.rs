@@ -85,9 +85,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 fn build(options: &mut Options) -> Result<Option<Recipe>> {
     let sinks = options.count("sinks")?;
     let score: Box<dyn Score> = match options.choice("score")?.as_str() {
-        "window" => {
-            Box::new(Window { queries: options.count("window")?, kept: false, pool: Pool::None, size: 1 })
-        }
+        "window" => Box::new(Window { queries: options.count("window")?, kept: false, pool: Pool::None, size: 1 }),
         "text" => Box::new(Text),
         _ => Box::new(Columns),
     };
@@ -113,11 +111,7 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     Ok(Some(Recipe {
         score,
         budget,
-        guard: Guard {
-            sinks,
-            recent: Recent::Entries(options.count("recent")?),
-            text: options.flag("protectText")?,
-        },
+        guard: Guard { sinks, recent: Recent::Entries(options.count("recent")?), text: options.flag("protectText")? },
         eviction: match options.choice("decode")?.as_str() {
             "none" => Eviction::Never,
             "lowest-score" => Eviction::LowestScore,

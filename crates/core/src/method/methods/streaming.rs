@@ -37,11 +37,7 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     Ok(Some(Recipe {
         score: Box::new(Recency),
         budget: Box::new(Uniform),
-        guard: Guard {
-            sinks: options.count("sinks")?,
-            recent: Recent::Entries(1),
-            text: options.flag("protectText")?,
-        },
+        guard: Guard { sinks: options.count("sinks")?, recent: Recent::Entries(1), text: options.flag("protectText")? },
         eviction: Eviction::Oldest,
         lanes: Lanes::PerLayer,
         positions: match options.choice("positions")?.as_str() {

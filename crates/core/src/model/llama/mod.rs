@@ -5,7 +5,6 @@ mod rope;
 
 use candle_core::Tensor;
 use prefixkv_kernels::activation::swiglu;
-use prefixkv_kernels::rotary::Angles;
 
 pub(super) use config::LlamaConfig;
 
@@ -13,7 +12,7 @@ use super::info::ImageInfo;
 use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::nn::attention::{self, Heads};
+use crate::nn::attention::{self, Heads, Rotary};
 use crate::nn::{Linear, Loader, RmsNorm, WeightFormat, slice};
 
 pub(super) const FAMILY: Family = Family {
@@ -165,13 +164,13 @@ impl Network for Llama {
                 image_tokens: 0,
             });
         }
-        let angles = Angles::new(first..end as u32, &self.inverse_frequencies, 1.0);
+        let rotary = Rotary::new(&self.inverse_frequencies, sequence, n);
         let heads: Heads = self.config.heads();
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
-            let mixed = attention::causal(&fused, heads, &angles, index, sequence)?;
+            let mixed = attention::causal(&fused, heads, &rotary, index, sequence)?;
             x = (x + layer.output.forward(&mixed)?)?;
             let mlp = self.mlp(layer, &x)?;
             x = (x + mlp)?;

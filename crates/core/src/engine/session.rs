@@ -1,0 +1,211 @@
+//! Conversations that keep their cache from turn to turn.
+//!
+//! A turn brings new messages only. What the template adds to the text that is in the cache already is read on top of what is
+//! kept; where the template writes earlier turns differently (or a turn was broken off while its prompt was read), the whole
+//! conversation is read anew, so nothing is ever lost but time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::event::Event;
+use super::generate::{Turn, queued};
+use super::prompt;
+use super::request::{GenerateRequest, SourceText};
+use super::ticket::Events;
+use crate::cache::{Modality, Sequence, Span};
+use crate::error::{Error, Result};
+use crate::fields::refuse;
+use crate::method::Method;
+use crate::model::{Model, Prompt};
+use crate::text::{Content, Message, Part};
+
+/// Most sessions of one model.
+const MAX_SESSIONS: usize = 1024;
+
+/// The sessions of a model by their numbers.
+#[derive(Default)]
+pub(super) struct Sessions {
+    open: BTreeMap<u64, Session>,
+    next: u64,
+}
+
+struct Session {
+    method: Option<Arc<Method>>,
+    messages: Vec<Message>,
+    images: Vec<Arc<[u8]>>,
+    /// The images in the order of their placeholders.
+    order: Vec<usize>,
+    state: Option<State>,
+}
+
+/// A cache that a turn can be read on top of.
+struct State {
+    sequence: Sequence,
+    /// The text that the sequence has seen, and `pending` after it.
+    text: String,
+    /// Tokens of `text`, placeholders not expanded.
+    tokens: Vec<u32>,
+    /// The last token of the answer, if it is not in the cache yet.
+    pending: Option<u32>,
+    /// Images in `text`.
+    images: usize,
+}
+
+impl Sessions {
+    /// Opens a session; gives its number.
+    pub(super) fn open(&mut self, model: &Model, method: Option<Arc<Method>>) -> Result<u64> {
+        if self.open.len() >= MAX_SESSIONS {
+            return Err(refuse(format!("{MAX_SESSIONS} sessions are open; close some")));
+        }
+        // For its errors: a calibration of another model, say.
+        model.new_sequence_with(method.clone(), true)?;
+        self.next += 1;
+        let session = Session { method, messages: Vec::new(), images: Vec::new(), order: Vec::new(), state: None };
+        self.open.insert(self.next, session);
+        Ok(self.next)
+    }
+
+    pub(super) fn close(&mut self, session: u64) -> Result<()> {
+        self.open.remove(&session).map(|_| ()).ok_or_else(|| unknown(session))
+    }
+
+    /// Runs a turn: the request's messages come after those of the session. When it fails, the session is as before.
+    pub(super) fn turn(
+        &mut self,
+        model: &mut Model,
+        number: u64,
+        request: GenerateRequest,
+        images: Vec<Vec<u8>>,
+        events: &Events,
+    ) -> Result<()> {
+        let session = self.open.get_mut(&number).ok_or_else(|| unknown(number))?;
+        // Built beside the old one, so that neither an error nor a panic leaves half a turn.
+        let mut next = session.with(&request, images);
+        match next.run(model, request, events) {
+            Ok(()) => *session = next,
+            Err(error) => {
+                session.state = next.state;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unknown(session: u64) -> Error {
+    refuse(format!("no session {session} is open"))
+}
+
+impl Session {
+    /// The session with the messages and images of a turn. Takes the cache along.
+    fn with(&mut self, request: &GenerateRequest, images: Vec<Vec<u8>>) -> Session {
+        let first = self.images.len();
+        let mut messages = self.messages.clone();
+        if let SourceText::Messages(new) = &request.source.text {
+            for message in new {
+                let mut message = message.clone();
+                if let Content::Parts(parts) = &mut message.content {
+                    for part in parts {
+                        if let Part::Image { index } = part {
+                            *index += first;
+                        }
+                    }
+                }
+                messages.push(message);
+            }
+        }
+        let order = self.order.iter().copied().chain(request.source.order.iter().map(|index| first + index)).collect();
+        let images = self.images.iter().cloned().chain(images.into_iter().map(Arc::from)).collect();
+        Session { method: self.method.clone(), messages, images, order, state: self.state.take() }
+    }
+
+    fn run(&mut self, model: &mut Model, request: GenerateRequest, events: &Events) -> Result<()> {
+        let mut timings = queued(events);
+        let text = prompt::render(model, &self.messages, true)?;
+        let whole = model.tokenizer().encode_prompt(&text)?;
+        // What is in the cache is used when the new text goes on from it, in text and in tokens.
+        let goes_on = |state: &State| {
+            let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
+            seen && whole.len() > state.tokens.len()
+        };
+        let mut state = match self.state.take().filter(goes_on) {
+            Some(state) => state,
+            None => State {
+                sequence: model.new_sequence_with(self.method.clone(), true)?,
+                text: String::new(),
+                tokens: Vec::new(),
+                pending: None,
+                images: 0,
+            },
+        };
+        let rest = &whole[state.tokens.len()..];
+        let order = &self.order[state.images..];
+        let ready = prepare(model, &state, rest, order, &self.images, &request, events, &mut timings);
+        let (prompt, features, room) = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
+                // Nothing has touched the cache yet.
+                self.state = (!state.tokens.is_empty()).then_some(state);
+                return Err(error);
+            }
+        };
+        let turn = Turn {
+            prompt,
+            features,
+            context: whole.clone(),
+            history: state.tokens.clone(),
+            room,
+            trim: true,
+            sampler: request.sampler,
+            stop: request.stop,
+            ignore_eos: request.ignore_eos,
+            timings,
+        };
+        let answered = turn.run(model, &mut state.sequence, events)?;
+        state.text = text + &answered.raw;
+        state.tokens = whole;
+        state.tokens.extend(&answered.tokens);
+        state.pending = answered.tokens.last().copied().filter(|_| answered.pending);
+        state.images = self.order.len();
+        let answer = json!({ "role": "assistant", "content": answered.text });
+        let answer = serde_json::from_value(answer).map_err(|error| Error::Internal(error.to_string()))?;
+        self.messages.push(answer);
+        let event = answered.event(&state.sequence);
+        self.state = Some(state);
+        events.finish(event);
+        Ok(())
+    }
+}
+
+/// The prompt of a turn, with the token before it that is not in the cache yet; its features; how much may follow.
+#[allow(clippy::too_many_arguments)]
+fn prepare(
+    model: &mut Model,
+    state: &State,
+    rest: &[u32],
+    order: &[usize],
+    images: &[Arc<[u8]>],
+    request: &GenerateRequest,
+    events: &Events,
+    timings: &mut super::event::Timings,
+) -> Result<(Prompt, Vec<candle_core::Tensor>, usize)> {
+    let mut prompt = prompt::expand(model, rest, order.len())?;
+    if let Some(pending) = state.pending {
+        prompt.tokens.insert(0, pending);
+        prompt.spans.iter_mut().for_each(|span| span.start += 1);
+        prompt.spans.insert(0, Span { modality: Modality::Generated, start: 0, len: 1 });
+    }
+    let past = state.sequence.next_position() as usize;
+    let room = prompt::room(past, &prompt, request.max_tokens, model.max_positions())?;
+    let used: Vec<Arc<[u8]>> = order.iter().map(|index| images[*index].clone()).collect();
+    let each: Vec<usize> = (0..used.len()).collect();
+    let features = prompt::features(model, &used, &each, events, timings)?;
+    Ok((prompt, features, room))
+}
+
+/// The event that ends the opening or closing of a session.
+pub(super) fn done(session: u64) -> Event {
+    Event::Session { session }
+}
