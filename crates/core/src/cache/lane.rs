@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 /// Most entries by which the tail of a lane grows at once.
 pub const TAIL_BLOCK: usize = 16;
-/// The tail grows by at most this share of the lane, so that the slack of a short lane is as small as that of a long one.
-const GROWTH: usize = 24;
+/// The tail grows by about this part of the lane, so that the slack of a short lane is as small as that of a long one.
+const GROWTH: usize = 80;
 /// A tail stretch smaller than this is enlarged by copying it; larger ones are left as they are and followed by another.
 const TAIL_STRETCH: usize = 32;
 
@@ -233,7 +233,7 @@ impl Lane {
 
     /// Makes room for at least one entry at the end.
     fn grow(&mut self) -> Result<()> {
-        let step = (self.len / GROWTH).clamp(1, TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1));
+        let step = (self.len / GROWTH + 1).min(TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1));
         let last = self.stretches.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
         let grown = match last {
             Some(last) => {
@@ -491,7 +491,7 @@ mod tests {
         for next in 40..140 {
             add(&mut lane, next, 1);
             let slack = pool.used() - lane.payload() - lane.metadata();
-            assert!(slack as f64 <= lane.payload() as f64 / 24.0, "{slack} of {}", lane.payload());
+            assert!(slack as f64 <= lane.payload() as f64 / 40.0, "{slack} of {}", lane.payload());
         }
         check(&lane, &(0..140).collect::<Vec<_>>());
     }

@@ -118,7 +118,12 @@ impl Account {
 
     /// A zeroed buffer of `elements`. Refused before allocating when the pool's cap does not allow it.
     pub fn allocate<T: Clone + Default>(&self, elements: usize) -> Result<Buffer<T>> {
-        let charge = self.charge((elements * size_of::<T>()) as u64)?;
+        self.allocate_with(elements, 0)
+    }
+
+    /// The same, with bytes of bookkeeping that are counted as long as the buffer is there.
+    pub fn allocate_with<T: Clone + Default>(&self, elements: usize, bookkeeping: usize) -> Result<Buffer<T>> {
+        let charge = self.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
         Ok(Buffer { data: vec![T::default(); elements], _charge: charge })
     }
 }

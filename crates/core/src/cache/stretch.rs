@@ -6,7 +6,7 @@ use prefixkv_kernels::gather::{gather, key_norms};
 use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
 use prefixkv_kernels::rotary::{self, Angles};
 
-use super::pool::{Account, Buffer, Charge, Format};
+use super::pool::{Account, Buffer, Format};
 use crate::error::{Error, Result};
 
 /// How entries are deleted from a stretch, by its storage format.
@@ -18,28 +18,45 @@ pub enum Deletion {
     Group,
 }
 
+/// Keys and values; in one buffer where they have one format, keys first, so that a short stretch needs little bookkeeping.
 #[derive(Debug)]
 enum Store {
-    F32 { keys: Buffer<f32>, values: Buffer<f32> },
-    F16 { keys: Buffer<f16>, values: Buffer<f16> },
-    Int4 { key_codes: Buffer<u8>, key_ranges: Buffer<f16>, value_codes: Buffer<u8>, value_ranges: Buffer<f16> },
+    F32(Buffer<f32>),
+    F16(Buffer<f16>),
+    Int4(Box<Int4>),
+}
+
+#[derive(Debug)]
+struct Int4 {
+    key_codes: Buffer<u8>,
+    key_ranges: Buffer<f16>,
+    value_codes: Buffer<u8>,
+    value_ranges: Buffer<f16>,
+    /// Entries that are deleted but still stored.
+    dead: Vec<bool>,
+}
+
+fn halves<T>(buffer: &Buffer<T>) -> (&[T], &[T]) {
+    buffer.split_at(buffer.len() / 2)
+}
+
+fn halves_mut<T>(buffer: &mut Buffer<T>) -> (&mut [T], &mut [T]) {
+    let half = buffer.len() / 2;
+    buffer.split_at_mut(half)
 }
 
 /// The entries of some KV heads, `[heads, capacity, head_dim]` for keys and for values.
 #[derive(Debug)]
 pub(super) struct Stretch {
     store: Store,
-    heads: usize,
-    dim: usize,
-    capacity: usize,
+    heads: u32,
+    dim: u32,
+    capacity: u32,
+    alive: u32,
     /// The entries' places in the original sequence, in physical order.
     positions: Vec<u32>,
     /// A number per entry that a method keeps, or none.
     marks: Vec<f32>,
-    /// Entries that are deleted but still stored; empty while there are none.
-    dead: Vec<bool>,
-    alive: usize,
-    _metadata: Charge,
 }
 
 /// Bookkeeping of a stretch, whatever its capacity.
@@ -60,12 +77,13 @@ impl Stretch {
         capacity: usize,
         marked: bool,
     ) -> Result<Self> {
-        let elements = heads * capacity * dim;
+        let elements = 2 * heads * capacity * dim;
+        let metadata = metadata(capacity, marked);
         let store = match format {
-            Format::F32 => Store::F32 { keys: account.allocate(elements)?, values: account.allocate(elements)? },
-            Format::F16 => Store::F16 { keys: account.allocate(elements)?, values: account.allocate(elements)? },
+            Format::F32 => Store::F32(account.allocate_with(elements, metadata)?),
+            Format::F16 => Store::F16(account.allocate_with(elements, metadata)?),
         };
-        Stretch::new(store, account, heads, dim, capacity, marked)
+        Ok(Stretch::new(store, heads, dim, capacity, marked))
     }
 
     /// Quantises [`GROUP`] entries, `[heads, GROUP, head_dim]` each.
@@ -79,44 +97,49 @@ impl Stretch {
         marks: &[f32],
     ) -> Result<Self> {
         let sizes = int4::sizes(heads, dim);
-        let mut key_codes: Buffer<u8> = account.allocate(sizes.codes)?;
-        let mut key_ranges: Buffer<f16> = account.allocate(sizes.key_ranges)?;
-        let mut value_codes: Buffer<u8> = account.allocate(sizes.codes)?;
-        let mut value_ranges: Buffer<f16> = account.allocate(sizes.value_ranges)?;
-        let to = Int4Mut {
-            key_codes: &mut key_codes,
-            key_ranges: &mut key_ranges,
-            value_codes: &mut value_codes,
-            value_ranges: &mut value_ranges,
+        let metadata = metadata(GROUP, !marks.is_empty());
+        let mut to = Int4 {
+            key_codes: account.allocate_with(sizes.codes, metadata)?,
+            key_ranges: account.allocate(sizes.key_ranges)?,
+            value_codes: account.allocate(sizes.codes)?,
+            value_ranges: account.allocate(sizes.value_ranges)?,
+            dead: Vec::new(),
         };
-        int4::quantise(keys, values, heads, dim, to);
-        let store = Store::Int4 { key_codes, key_ranges, value_codes, value_ranges };
-        let mut stretch = Stretch::new(store, account, heads, dim, GROUP, !marks.is_empty())?;
+        let target = Int4Mut {
+            key_codes: &mut to.key_codes,
+            key_ranges: &mut to.key_ranges,
+            value_codes: &mut to.value_codes,
+            value_ranges: &mut to.value_ranges,
+        };
+        int4::quantise(keys, values, heads, dim, target);
+        let mut stretch = Stretch::new(Store::Int4(Box::new(to)), heads, dim, GROUP, !marks.is_empty());
         stretch.positions.extend_from_slice(positions);
         stretch.marks.extend_from_slice(marks);
-        stretch.alive = GROUP;
+        stretch.alive = GROUP as u32;
         Ok(stretch)
     }
 
-    fn new(store: Store, account: &Account, heads: usize, dim: usize, capacity: usize, marked: bool) -> Result<Self> {
-        let charge = account.charge(metadata(capacity, marked) as u64)?;
-        Ok(Stretch {
+    fn new(store: Store, heads: usize, dim: usize, capacity: usize, marked: bool) -> Self {
+        Stretch {
             store,
-            heads,
-            dim,
-            capacity,
+            heads: heads as u32,
+            dim: dim as u32,
+            capacity: capacity as u32,
+            alive: 0,
             positions: Vec::with_capacity(capacity),
             marks: Vec::with_capacity(if marked { capacity } else { 0 }),
-            dead: Vec::new(),
-            alive: 0,
-            _metadata: charge,
-        })
+        }
+    }
+
+    /// Heads, head size and capacity.
+    fn sizes(&self) -> (usize, usize, usize) {
+        (self.heads as usize, self.dim as usize, self.capacity as usize)
     }
 
     pub(super) fn deletion(&self) -> Deletion {
         match self.store {
-            Store::F32 { .. } | Store::F16 { .. } => Deletion::Entry,
-            Store::Int4 { .. } => Deletion::Group,
+            Store::F32(_) | Store::F16(_) => Deletion::Entry,
+            Store::Int4(_) => Deletion::Group,
         }
     }
 
@@ -127,43 +150,44 @@ impl Stretch {
 
     /// Entries that count.
     pub(super) fn alive(&self) -> usize {
-        self.alive
+        self.alive as usize
     }
 
     pub(super) fn room(&self) -> usize {
-        self.capacity - self.len()
+        self.capacity() - self.len()
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity as usize
     }
 
     /// Bytes of the keys and values of one entry.
     fn entry_bytes(&self) -> f64 {
-        let elements = (2 * self.heads * self.dim) as f64;
+        let elements = f64::from(2 * self.heads * self.dim);
         match &self.store {
-            Store::F32 { .. } => elements * 4.0,
-            Store::F16 { .. } => elements * 2.0,
-            Store::Int4 { key_codes, key_ranges, value_codes, value_ranges } => {
-                let bytes = key_codes.len() + value_codes.len() + 2 * (key_ranges.len() + value_ranges.len());
-                bytes as f64 / GROUP as f64
+            Store::F32(_) => elements * 4.0,
+            Store::F16(_) => elements * 2.0,
+            Store::Int4(group) => {
+                let codes = group.key_codes.len() + group.value_codes.len();
+                let ranges = group.key_ranges.len() + group.value_ranges.len();
+                (codes + 2 * ranges) as f64 / GROUP as f64
             }
         }
     }
 
     /// Bytes of the entries that count.
     pub(super) fn payload(&self) -> u64 {
-        (self.alive as f64 * self.entry_bytes()) as u64
+        (f64::from(self.alive) * self.entry_bytes()) as u64
     }
 
     /// Bytes of entries that are deleted but still stored.
     pub(super) fn dead_bytes(&self) -> u64 {
-        ((self.len() - self.alive) as f64 * self.entry_bytes()) as u64
+        ((self.len() - self.alive()) as f64 * self.entry_bytes()) as u64
     }
 
     /// Bytes beside keys and values.
     pub(super) fn metadata(&self) -> u64 {
-        metadata(self.capacity, self.marks.capacity() > 0) as u64
+        metadata(self.capacity(), self.marks.capacity() > 0) as u64
     }
 
     pub(super) fn positions(&self) -> &[u32] {
@@ -180,21 +204,30 @@ impl Stretch {
 
     /// Whether entry `slot` is deleted.
     pub(super) fn is_dead(&self, slot: usize) -> bool {
-        self.dead.get(slot).copied().unwrap_or(false)
+        matches!(&self.store, Store::Int4(group) if group.dead.get(slot).copied().unwrap_or(false))
     }
 
     pub(super) fn has_dead(&self) -> bool {
-        !self.dead.is_empty()
+        matches!(&self.store, Store::Int4(group) if !group.dead.is_empty())
     }
 
     pub(super) fn view(&self) -> AnyRun<'_> {
-        let (len, capacity) = (self.len(), self.capacity);
+        let (len, capacity) = (self.len(), self.capacity());
         match &self.store {
-            Store::F32 { keys, values } => AnyRun::F32(Run { keys, values, len, capacity }),
-            Store::F16 { keys, values } => AnyRun::F16(Run { keys, values, len, capacity }),
-            Store::Int4 { key_codes, key_ranges, value_codes, value_ranges } => {
-                AnyRun::Int4(Int4Run { key_codes, key_ranges, value_codes, value_ranges })
+            Store::F32(buffer) => {
+                let (keys, values) = halves(buffer);
+                AnyRun::F32(Run { keys, values, len, capacity })
             }
+            Store::F16(buffer) => {
+                let (keys, values) = halves(buffer);
+                AnyRun::F16(Run { keys, values, len, capacity })
+            }
+            Store::Int4(group) => AnyRun::Int4(Int4Run {
+                key_codes: &group.key_codes,
+                key_ranges: &group.key_ranges,
+                value_codes: &group.value_codes,
+                value_ranges: &group.value_ranges,
+            }),
         }
     }
 
@@ -206,36 +239,40 @@ impl Stretch {
         positions: std::ops::Range<u32>,
         marks: bool,
     ) -> Result<()> {
-        let (at, dim) = (self.len(), self.dim);
+        let (at, dim) = (self.len(), self.dim as usize);
         match &mut self.store {
-            Store::F32 { keys, values } => rotary::append(rows, heads, dim, keys, values, at),
-            Store::F16 { keys, values } => rotary::append(rows, heads, dim, keys, values, at),
-            Store::Int4 { .. } => return Err(Error::Internal("append to a quantised group".into())),
+            Store::F32(buffer) => {
+                let (keys, values) = halves_mut(buffer);
+                rotary::append(rows, heads, dim, keys, values, at);
+            }
+            Store::F16(buffer) => {
+                let (keys, values) = halves_mut(buffer);
+                rotary::append(rows, heads, dim, keys, values, at);
+            }
+            Store::Int4(_) => return Err(Error::Internal("append to a quantised group".into())),
         }
         self.positions.extend(positions);
-        self.alive = self.len();
+        self.alive = self.positions.len() as u32;
         if marks {
-            self.marks.resize(self.alive, 0.0);
+            self.marks.resize(self.positions.len(), 0.0);
         }
         Ok(())
     }
 
     /// Copies the entries `slots` of `from` behind the entries. Both must be plain and of one format, and there must be room.
     pub(super) fn take(&mut self, from: &Stretch, slots: &[u32], marked: bool) -> Result<()> {
-        let (heads, dim, at, capacity) = (self.heads, self.dim, self.len(), self.capacity);
+        let ((heads, dim, capacity), at) = (self.sizes(), self.len());
         match (&mut self.store, &from.store) {
-            (Store::F32 { keys, values }, Store::F32 { keys: k, values: v }) => {
-                gather(k, from.capacity, slots, heads, dim, keys, capacity, at);
-                gather(v, from.capacity, slots, heads, dim, values, capacity, at);
+            (Store::F32(to), Store::F32(buffer)) => {
+                move_entries(halves(buffer), from.capacity(), slots, heads, dim, halves_mut(to), capacity, at);
             }
-            (Store::F16 { keys, values }, Store::F16 { keys: k, values: v }) => {
-                gather(k, from.capacity, slots, heads, dim, keys, capacity, at);
-                gather(v, from.capacity, slots, heads, dim, values, capacity, at);
+            (Store::F16(to), Store::F16(buffer)) => {
+                move_entries(halves(buffer), from.capacity(), slots, heads, dim, halves_mut(to), capacity, at);
             }
             _ => return Err(Error::Internal("entries of two formats cannot be gathered".into())),
         }
         self.positions.extend(slots.iter().map(|slot| from.positions[*slot as usize]));
-        self.alive = self.len();
+        self.alive = self.positions.len() as u32;
         if marked {
             self.marks.extend(slots.iter().map(|slot| from.marks.get(*slot as usize).copied().unwrap_or(0.0)));
         }
@@ -244,19 +281,14 @@ impl Stretch {
 
     /// Deletes entry `slot`.
     pub(super) fn delete(&mut self, slot: usize) {
-        let (last, heads, dim, capacity) = (self.len() - 1, self.heads, self.dim, self.capacity);
+        let ((heads, dim, capacity), last) = (self.sizes(), self.len() - 1);
         match &mut self.store {
-            Store::F32 { keys, values } => {
-                move_entry(keys, heads, dim, capacity, last, slot);
-                move_entry(values, heads, dim, capacity, last, slot);
-            }
-            Store::F16 { keys, values } => {
-                move_entry(keys, heads, dim, capacity, last, slot);
-                move_entry(values, heads, dim, capacity, last, slot);
-            }
-            Store::Int4 { .. } => {
-                self.dead.resize(self.positions.len(), false);
-                if !std::mem::replace(&mut self.dead[slot], true) {
+            // Keys and values together are twice the heads.
+            Store::F32(buffer) => move_entry(buffer, 2 * heads, dim, capacity, last, slot),
+            Store::F16(buffer) => move_entry(buffer, 2 * heads, dim, capacity, last, slot),
+            Store::Int4(group) => {
+                group.dead.resize(self.positions.len(), false);
+                if !std::mem::replace(&mut group.dead[slot], true) {
                     self.alive -= 1;
                 }
                 return;
@@ -266,57 +298,75 @@ impl Stretch {
         if !self.marks.is_empty() {
             self.marks.swap_remove(slot);
         }
-        self.alive = self.len();
+        self.alive = self.positions.len() as u32;
     }
 
     /// The L2 norm of every key, `[heads, len]`. Quantised keys have none of their own.
     pub(super) fn key_norms(&self) -> Vec<f32> {
-        let mut out = vec![0.0; self.heads * self.len()];
+        let (heads, dim, capacity) = self.sizes();
+        let mut out = vec![0.0; heads * self.len()];
         match &self.store {
-            Store::F32 { keys, .. } => key_norms(keys, self.capacity, self.len(), self.heads, self.dim, &mut out),
-            Store::F16 { keys, .. } => key_norms(keys, self.capacity, self.len(), self.heads, self.dim, &mut out),
-            Store::Int4 { .. } => {}
+            Store::F32(buffer) => key_norms(halves(buffer).0, capacity, self.len(), heads, dim, &mut out),
+            Store::F16(buffer) => key_norms(halves(buffer).0, capacity, self.len(), heads, dim, &mut out),
+            Store::Int4(_) => {}
         }
         out
     }
 
     /// The sum over the heads of the L2 norm of the key of entry `slot`.
     pub(super) fn key_norm(&self, slot: usize) -> f32 {
-        let (dim, capacity) = (self.dim, self.capacity);
+        let (heads, dim, capacity) = self.sizes();
         let key = |head: usize| (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
         let norm = |head: usize| -> f32 {
             let squares: f32 = match &self.store {
-                Store::F32 { keys, .. } => keys[key(head)].iter().map(|x| x * x).sum(),
-                Store::F16 { keys, .. } => keys[key(head)].iter().map(|x| x.to_f32() * x.to_f32()).sum(),
-                Store::Int4 { .. } => 0.0,
+                Store::F32(buffer) => buffer[key(head)].iter().map(|x| x * x).sum(),
+                Store::F16(buffer) => buffer[key(head)].iter().map(|x| x.to_f32() * x.to_f32()).sum(),
+                Store::Int4(_) => 0.0,
             };
             squares.sqrt()
         };
-        (0..self.heads).map(norm).sum()
+        (0..heads).map(norm).sum()
     }
 
-    /// Keys and values of entry `slot` as f32, `[heads, head_dim]` each, at stride `GROUP` of the targets.
+    /// Keys and values of entry `slot` as f32, to entry `to` of `[heads, GROUP, head_dim]`.
     pub(super) fn read(&self, slot: usize, to: usize, keys_to: &mut [f32], values_to: &mut [f32]) -> Result<()> {
-        let (dim, capacity) = (self.dim, self.capacity);
-        for head in 0..self.heads {
-            let from = (head * capacity + slot) * dim;
-            let at = (head * GROUP + to) * dim;
+        let (heads, dim, capacity) = self.sizes();
+        for head in 0..heads {
+            let from = (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
+            let at = (head * GROUP + to) * dim..(head * GROUP + to + 1) * dim;
             match &self.store {
-                Store::F32 { keys, values } => {
-                    keys_to[at..at + dim].copy_from_slice(&keys[from..from + dim]);
-                    values_to[at..at + dim].copy_from_slice(&values[from..from + dim]);
+                Store::F32(buffer) => {
+                    let (keys, values) = halves(buffer);
+                    keys_to[at.clone()].copy_from_slice(&keys[from.clone()]);
+                    values_to[at].copy_from_slice(&values[from]);
                 }
-                Store::F16 { keys, values } => {
-                    for i in 0..dim {
-                        keys_to[at + i] = keys[from + i].to_f32();
-                        values_to[at + i] = values[from + i].to_f32();
-                    }
+                Store::F16(buffer) => {
+                    let (keys, values) = halves(buffer);
+                    let widen = |(to, from): (&mut f32, &f16)| *to = from.to_f32();
+                    keys_to[at.clone()].iter_mut().zip(&keys[from.clone()]).for_each(widen);
+                    values_to[at].iter_mut().zip(&values[from]).for_each(widen);
                 }
-                Store::Int4 { .. } => return Err(Error::Internal("entries are quantised already".into())),
+                Store::Int4(_) => return Err(Error::Internal("entries are quantised already".into())),
             }
         }
         Ok(())
     }
+}
+
+/// Copies entries of keys and values from one stretch to another.
+#[allow(clippy::too_many_arguments)]
+fn move_entries<T: Copy + Send + Sync>(
+    from: (&[T], &[T]),
+    from_capacity: usize,
+    slots: &[u32],
+    heads: usize,
+    dim: usize,
+    to: (&mut [T], &mut [T]),
+    capacity: usize,
+    at: usize,
+) {
+    gather(from.0, from_capacity, slots, heads, dim, to.0, capacity, at);
+    gather(from.1, from_capacity, slots, heads, dim, to.1, capacity, at);
 }
 
 /// New positions' keys and values; `angles` rotates the keys.

@@ -1,0 +1,200 @@
+//! The pool's count against the allocator's: what a sequence says it takes is what it takes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prefixkv_core::cache::{Format, Modality, Pool, Sequence, Shape, Span};
+use prefixkv_core::method::{METHODS, Method};
+use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_kernels::attention::Rows;
+use prefixkv_kernels::rotary::Angles;
+use serde_json::{Value, json};
+
+/// Counts the bytes that are allocated, and the most of them.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn live() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// Bytes that go back to the allocator with `sequence`.
+fn freed_by(sequence: Sequence) -> usize {
+    let before = live();
+    drop(sequence);
+    before - live()
+}
+
+fn method(value: &Value) -> Option<std::sync::Arc<Method>> {
+    Method::parse(value).unwrap_or_else(|e| panic!("{value}: {e}"))
+}
+
+/// Beside the lanes a sequence has lists of layers and spans, and its method's numbers: a few hundred bytes a layer.
+const LISTS_PER_LAYER: usize = 800;
+
+fn close_to_allocator(sequence: Sequence, what: &str) {
+    let memory = sequence.memory();
+    let freed = freed_by(sequence);
+    let lists = LISTS_PER_LAYER * memory.kept_per_layer.len();
+    eprintln!("{what}: resident {} allocator {freed} payload {}", memory.resident, memory.payload);
+    assert!(freed as u64 >= memory.resident - memory.resident / 100, "{what}: {freed} of {}", memory.resident);
+    assert!(freed as u64 <= memory.resident + lists as u64, "{what}: {freed} for {}", memory.resident);
+}
+
+// One test, because the allocator is shared by all threads of the process.
+#[test]
+fn what_is_said_is_what_is_allocated() {
+    generation_on_the_embedded_model();
+    six_hundred_positions_and_more();
+    the_peak_of_a_known_configuration_is_one_layer_more();
+}
+
+fn generation_on_the_embedded_model() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let source = root.join("models/tiny-llava");
+    let options = LoadOptions { source, device: Device::Cpu, weights: WeightFormat::F32 };
+    let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    let bytes = std::fs::read(root.join("data/scenes/scene-002.png")).expect("a scene");
+    let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+    let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+    let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
+    let prompt = model.expand(&model.tokenizer().encode_prompt(text).expect("encodes"), 1).expect("one image");
+    for spec in METHODS {
+        let mut cache = json!({ "method": spec.name });
+        if spec.takes_keep() {
+            cache["keep"] = json!(0.2);
+        }
+        let mut sequence = model.new_sequence_with(method(&cache), false).expect("a sequence");
+        model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
+        for token in 10..70 {
+            model.decode(token, &mut sequence).expect("goes on");
+        }
+        let memory = sequence.memory();
+        let over = memory.resident as f64 / memory.payload as f64;
+        eprintln!("{}: resident is {over:.4} of payload", spec.name);
+        assert!(over <= 1.10, "{}: {over}", spec.name);
+        close_to_allocator(sequence, spec.name);
+    }
+}
+
+/// A sequence that is fed by hand, so that nothing else is allocated: every layer gets the same rows, and sums that differ
+/// from layer to layer.
+fn feed(sequence: &mut Sequence, shape: &Shape, angles: &Angles, rows: &[f32], sums: &[Vec<Vec<f32>>]) {
+    let width = shape.kv_heads * shape.head_dim;
+    let n = angles.positions();
+    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }]).expect("begins");
+    for (layer, sums) in sums.iter().enumerate() {
+        sequence.store(layer, Rows::dense(rows, width), Rows::dense(rows, width), angles).expect("stores");
+        sequence.attended(layer, sums).expect("frees");
+    }
+    sequence.finish_prompt().expect("ends");
+}
+
+fn angles(shape: &Shape, n: usize) -> Angles {
+    Angles::new(0..n as u32, &vec![0.1; shape.head_dim / 2], 1.0)
+}
+
+fn noise(n: usize, power: i32) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 1009.0).map(|x| x.powi(power)).collect()
+}
+
+fn sums(shape: &Shape, n: usize) -> Vec<Vec<Vec<f32>>> {
+    (0..shape.layers).map(|layer| vec![noise(n, 1 + 3 * layer as i32); shape.kv_heads]).collect()
+}
+
+fn six_hundred_positions_and_more() {
+    for format in [Format::F32, Format::F16] {
+        let shape = Shape { layers: 4, kv_heads: 4, head_dim: 64, format };
+        for n in [600, 1000] {
+            let rows = noise(n * shape.kv_heads * shape.head_dim, 1);
+            let (sums, angles) = (sums(&shape, n), angles(&shape, n));
+            for (name, keep) in [("prefixkv", 0.99), ("prefixkv", 0.6), ("h2o", 0.99), ("snapkv", 0.99), ("full", 1.0)]
+            {
+                let mut cache = json!({ "method": name });
+                if name != "full" {
+                    cache["keep"] = json!(keep);
+                }
+                let pool = Pool::unlimited();
+                let mut sequence = Sequence::with_method(shape, &pool, method(&cache), false).expect("a sequence");
+                feed(&mut sequence, &shape, &angles, &rows, &sums);
+                let row = &rows[..shape.kv_heads * shape.head_dim];
+                for step in 0..50 {
+                    sequence.begin_step().expect("begins");
+                    for layer in 0..shape.layers {
+                        let angles = Angles::new([(n + step) as u32], &vec![0.1; shape.head_dim / 2], 1.0);
+                        let rows = Rows::dense(row, row.len());
+                        sequence.store(layer, rows, rows, &angles).expect("stores");
+                        sequence.stepped(layer, &[]).expect("frees");
+                    }
+                    sequence.finish_step().expect("ends");
+                    let memory = sequence.memory();
+                    let over = memory.resident as f64 / memory.payload as f64;
+                    assert!(over <= 1.05, "{cache} {format:?}: {over} after {step} steps");
+                }
+                close_to_allocator(sequence, &format!("{cache} {format:?} {n}"));
+            }
+        }
+    }
+}
+
+fn the_peak_of_a_known_configuration_is_one_layer_more() {
+    let shape = Shape { layers: 8, kv_heads: 4, head_dim: 64, format: Format::F32 };
+    let n = 1024;
+    let rows = noise(n * shape.kv_heads * shape.head_dim, 1);
+    let (sums, angles) = (sums(&shape, n), angles(&shape, n));
+    let retained: Vec<f64> = (0..shape.layers).map(|layer| 0.05 + 0.1 * layer as f64).collect();
+    let keep = retained.iter().sum::<f64>() / shape.layers as f64;
+    let calibration = json!({
+        "format": "prefixkv-calibration", "version": 1, "model": { "layers": shape.layers },
+        "rows": [{ "keep": keep, "retained": retained }],
+    });
+    let online = json!({ "method": "prefixkv", "keep": keep });
+    let mut offline = online.clone();
+    offline["calibration"] = calibration;
+    let layer = n * 2 * shape.kv_heads * shape.head_dim * 4;
+    // Scores, order and safety of one layer's entries, and their places while they are chosen.
+    let workspace = 64 * n;
+    for (cache, layers_at_once) in [(offline, 1), (online, shape.layers)] {
+        let pool = Pool::unlimited();
+        let mut sequence = Sequence::with_method(shape, &pool, method(&cache), false).expect("a sequence");
+        let base = live();
+        PEAK.store(base, Ordering::Relaxed);
+        feed(&mut sequence, &shape, &angles, &rows, &sums);
+        let peak = PEAK.load(Ordering::Relaxed) - base;
+        let memory = sequence.memory();
+        let kept = memory.payload as usize;
+        eprintln!("peak {peak} by the allocator, {} by the pool; kept {kept}, a layer {layer}", memory.peak);
+        if layers_at_once == 1 {
+            assert!(peak <= kept + layer + workspace, "{peak} over {kept} + {layer}");
+            assert!(memory.peak as usize <= kept + layer + workspace);
+        } else {
+            assert!(peak >= layer * shape.layers, "the search needs the scores of all layers");
+            // Never two copies of more than one layer.
+            assert!(peak <= layer * (shape.layers + 1) + workspace * shape.layers);
+        }
+        assert!(memory.peak as usize <= peak + 2000, "the pool does not count more than there is");
+        assert!(memory.peak as usize + workspace * shape.layers >= peak, "nor less");
+    }
+}

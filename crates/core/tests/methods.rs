@@ -1,0 +1,465 @@
+//! What every method must do, whatever it keeps: one suite over the list of methods, two models and several sizes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use prefixkv_core::Error;
+use prefixkv_core::cache::{Modality, Sequence};
+use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind};
+use prefixkv_core::model::{Device, LoadOptions, Model, Prompt, WeightFormat};
+use serde_json::{Value, json};
+
+const KEEPS: [f64; 4] = [0.7, 0.5, 0.3, 0.2];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A model with a prompt and tokens that follow it.
+struct Case {
+    model: Model,
+    prompt: Prompt,
+    features: Vec<Tensor>,
+    answer: Vec<u32>,
+}
+
+fn load(folder: &str) -> Model {
+    let options = LoadOptions { source: root().join(folder), device: Device::Cpu, weights: WeightFormat::F32 };
+    Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{folder}: {e}"))
+}
+
+impl Case {
+    /// The embedded model with a picture.
+    fn picture() -> Case {
+        let mut model = load("models/tiny-llava");
+        let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
+        let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+        let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
+        let tokens = model.tokenizer().encode_prompt(text).expect("encodes");
+        let prompt = model.expand(&tokens, 1).expect("one image");
+        let answer = model.tokenizer().encode(" There is a green star at the top left. There is a blue ring.", false);
+        let answer = answer.expect("encodes");
+        Case { model, prompt, features, answer }
+    }
+
+    /// A random model with grouped queries (4 heads over 1) and a text of 160 tokens.
+    fn text() -> Case {
+        let model = load("tests/golden/fixtures/llama-linear-tied");
+        let vocab = model.info().vocab_size as u32;
+        let tokens: Vec<u32> = (0..200u32).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
+        let prompt = model.expand(&tokens[..160], 0).expect("text");
+        Case { model, prompt, features: Vec::new(), answer: tokens[160..].to_vec() }
+    }
+
+    fn sequence(&self, cache: &Value, carry: bool) -> Result<Sequence, Error> {
+        self.model.new_sequence_with(Method::parse(cache)?, carry)
+    }
+
+    /// The logits of the prompt's end and of every answer token, and the sequence.
+    fn run(&mut self, cache: &Value) -> (Vec<Vec<f32>>, Sequence) {
+        self.run_with(cache, |_, _| ())
+    }
+
+    fn run_with(&mut self, cache: &Value, mut each: impl FnMut(usize, &Sequence)) -> (Vec<Vec<f32>>, Sequence) {
+        let mut sequence = self.sequence(cache, false).unwrap_or_else(|e| panic!("{cache}: {e}"));
+        let prefill = self.model.prefill(&self.prompt, &self.features, &mut sequence, &|| Ok(()));
+        let mut logits = vec![prefill.unwrap_or_else(|e| panic!("{cache}: {e}"))];
+        each(0, &sequence);
+        for (step, token) in self.answer.clone().into_iter().enumerate() {
+            logits.push(self.model.decode(token, &mut sequence).unwrap_or_else(|e| panic!("{cache}: {e}")));
+            each(step + 1, &sequence);
+        }
+        (logits, sequence)
+    }
+
+    /// Entries over all layers, a layer's entry counting one.
+    fn total(&self, sequence: &Sequence) -> f64 {
+        sequence.memory().kept_per_layer.iter().sum()
+    }
+
+    fn layers(&self) -> usize {
+        self.model.info().layers
+    }
+}
+
+fn sized() -> impl Iterator<Item = &'static MethodSpec> {
+    METHODS.iter().filter(|spec| spec.takes_keep())
+}
+
+fn both() -> [Case; 2] {
+    [Case::picture(), Case::text()]
+}
+
+#[test]
+fn budgets_are_met_to_the_entry() {
+    for mut case in both() {
+        let n = case.prompt.tokens.len();
+        for spec in sized() {
+            for keep in KEEPS {
+                let cache = json!({ "method": spec.name, "keep": keep });
+                let (_, sequence) = case.run_with(&cache, |step, sequence| {
+                    if step > 0 {
+                        return;
+                    }
+                    let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
+                    let asked = (keep * (n * sequence.kept().len()) as f64 + 0.5).floor();
+                    match spec.budget {
+                        BudgetKind::Exact => assert_eq!(kept, asked, "{cache}"),
+                        BudgetKind::AtMost => assert!(kept <= asked, "{cache}: {kept} of {asked}"),
+                        BudgetKind::Outcome => {}
+                    }
+                });
+                // A method that evicts while generating follows the share within an entry per layer; one that does not
+                // grows by every token.
+                let seen = n + case.answer.len();
+                let most = keep * (seen * case.layers()) as f64 + case.layers() as f64;
+                let total = case.total(&sequence);
+                if spec.name == "snapkv" {
+                    assert_eq!(
+                        total,
+                        (keep * (n * case.layers()) as f64 + 0.5).floor() + (case.answer.len() * case.layers()) as f64
+                    );
+                } else {
+                    assert!(total <= most, "{cache}: {total} of {most}");
+                    assert!(total > most - 3.0 * case.layers() as f64, "{cache}: {total} of {most}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn everything_kept_is_the_plain_cache_bit_for_bit() {
+    for mut case in both() {
+        let (plain, _) = case.run(&json!({ "method": "full" }));
+        for spec in sized() {
+            for keep in [json!(1), json!({ "tokens": 100_000 }), json!({ "bytes": "1GiB" })] {
+                let cache = json!({ "method": spec.name, "keep": keep });
+                let (logits, sequence) = case.run(&cache);
+                assert!(logits == plain, "{cache} differs from the plain cache");
+                assert!(sequence.memory().kept_per_layer.iter().all(|kept| *kept as u32 == sequence.next_position()));
+            }
+        }
+    }
+}
+
+#[test]
+fn kept_positions_are_true_sorted_and_hold_what_is_protected() {
+    for mut case in both() {
+        let n = case.prompt.tokens.len() as u32;
+        let text: Vec<u32> = case
+            .prompt
+            .spans
+            .iter()
+            .filter(|span| span.modality == Modality::Text)
+            .flat_map(|span| span.start as u32..(span.start + span.len) as u32)
+            .collect();
+        for spec in sized() {
+            let has = |name: &str| spec.options.iter().any(|option| option.name == name);
+            let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+            if has("sinks") {
+                cache["sinks"] = json!(3);
+            }
+            if has("recent") {
+                cache["recent"] = json!(5);
+            }
+            // In the text-only prompt everything is text.
+            let protects = !case.features.is_empty();
+            cache["protectText"] = json!(protects);
+            case.run_with(&cache, |_, sequence| {
+                let seen = sequence.next_position();
+                for lanes in sequence.kept() {
+                    let mut head = 0;
+                    for lane in lanes {
+                        assert_eq!(lane.heads[0], head, "{cache}: heads in order");
+                        head = lane.heads[1];
+                        assert!(lane.positions.is_sorted_by(|a, b| a < b), "{cache}: sorted, none twice");
+                        assert!(lane.positions.last().is_some_and(|last| *last < seen), "{cache}: true positions");
+                        if has("sinks") {
+                            assert_eq!(lane.positions[..3], [0, 1, 2], "{cache}: sinks");
+                        }
+                        if has("recent") {
+                            let last = &lane.positions[lane.positions.len() - 5..];
+                            assert_eq!(last, (seen - 5..seen).collect::<Vec<_>>(), "{cache}: recent");
+                        }
+                        if protects {
+                            assert!(text.iter().all(|position| lane.positions.contains(position)), "{cache}: text");
+                        }
+                    }
+                }
+                assert!(seen >= n);
+            });
+        }
+    }
+}
+
+#[test]
+fn runs_repeat_whatever_the_number_of_threads() {
+    for mut case in both() {
+        for spec in sized() {
+            let cache = json!({ "method": spec.name, "keep": 0.3 });
+            let mut run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+                pool.install(|| {
+                    let (logits, sequence) = case.run(&cache);
+                    (logits, sequence.kept())
+                })
+            };
+            let first = run(2);
+            assert!(first == run(2), "{cache}");
+            assert!(first == run(1), "{cache} depends on the number of threads");
+        }
+    }
+}
+
+#[test]
+fn sequences_side_by_side_do_not_touch_each_other() {
+    let mut case = Case::text();
+    let other = case.model.expand(&case.answer, 0).expect("text");
+    for spec in sized() {
+        let cache = json!({ "method": spec.name, "keep": 0.4 });
+        let (alone, _) = case.run(&cache);
+        let mut first = case.sequence(&cache, false).expect("a sequence");
+        let mut second = case.sequence(&cache, false).expect("a sequence");
+        case.model.prefill(&case.prompt, &[], &mut first, &|| Ok(())).expect("reads");
+        case.model.prefill(&other, &[], &mut second, &|| Ok(())).expect("reads");
+        for (step, token) in case.answer.clone().into_iter().enumerate() {
+            let logits = case.model.decode(token, &mut first).expect("goes on");
+            case.model.decode(7, &mut second).expect("goes on");
+            assert!(logits == alone[step + 1], "{cache} at step {step}");
+        }
+    }
+}
+
+#[test]
+fn caps_hold_at_every_step() {
+    for mut case in both() {
+        let layers = case.layers();
+        for spec in sized() {
+            for tokens in [60usize, 187] {
+                let cache = json!({ "method": spec.name, "keep": { "tokens": tokens } });
+                let (_, sequence) = case.run_with(&cache, |_, sequence| {
+                    let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
+                    assert!(kept <= (tokens * layers) as f64, "{cache}: {kept}");
+                });
+                let seen = sequence.next_position() as usize;
+                assert_eq!(case.total(&sequence), (tokens.min(seen) * layers) as f64, "{cache}: all of it is used");
+            }
+            let (_, full) = case.run(&json!({ "method": "full" }));
+            for share in [0.3, 0.95] {
+                let bytes = (full.memory().full as f64 * share) as u64;
+                let cache = json!({ "method": spec.name, "keep": { "bytes": bytes } });
+                let (_, sequence) = case.run_with(&cache, |_, sequence| {
+                    let resident = sequence.memory().resident;
+                    assert!(resident <= bytes, "{cache}: {resident}");
+                });
+                // Nor is much of it wasted, unless a model is so small that bookkeeping is most of it.
+                let resident = sequence.memory().resident;
+                assert!(bytes < 100_000 || resident as f64 > 0.9 * bytes as f64, "{cache}: {resident}");
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_sizes_are_refused_with_the_least_possible_one() {
+    for mut case in both() {
+        for spec in sized() {
+            for keep in [json!(0.0001), json!({ "bytes": 1000 })] {
+                let mut cache = json!({ "method": spec.name, "keep": keep, "protectText": !case.features.is_empty() });
+                if spec.options.iter().any(|option| option.name == "sinks") {
+                    cache["sinks"] = json!(4);
+                }
+                let mut sequence = case.sequence(&cache, false).expect("refused only when the prompt is known");
+                let refused = case.model.prefill(&case.prompt, &case.features, &mut sequence, &|| Ok(()));
+                let Err(Error::Budget { least, .. }) = refused else { panic!("{cache}: {refused:?}") };
+                let least = least.replace("tokens", "\"tokens\"").replace("bytes", "\"bytes\"");
+                cache["keep"] = serde_json::from_str(&least).expect("JSON but for its names");
+                case.run(&cache);
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_falls_by_the_asked_share() {
+    for mut case in both() {
+        let (_, full) = case.run(&json!({ "method": "full" }));
+        assert_eq!(full.memory().payload, full.memory().full);
+        for spec in sized().filter(|spec| spec.name != "snapkv") {
+            for keep in KEEPS {
+                let cache = json!({ "method": spec.name, "keep": keep });
+                let (_, sequence) = case.run(&cache);
+                let memory = sequence.memory();
+                let entries: f64 = memory.kept_per_layer.iter().sum();
+                let entry = memory.full as f64 / f64::from(sequence.next_position()) / case.layers() as f64;
+                assert_eq!(memory.payload as f64, entries * entry, "{cache}: payload is exact");
+                assert_eq!(memory.dead, 0);
+                let share = memory.payload as f64 / memory.full as f64;
+                assert!((share - keep).abs() < 0.015, "{cache}: {share}");
+                assert!(memory.resident >= memory.payload + memory.metadata);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_after_eviction() {
+    for mut case in both() {
+        let second = case.model.expand(&case.answer[..15], 0).expect("text");
+        let third = case.model.expand(&case.answer[3..4], 0).expect("text");
+        for spec in sized() {
+            for keep in [json!(0.5), json!({ "tokens": 70 })] {
+                let cache = json!({ "method": spec.name, "keep": keep });
+                let mut sequence = case.sequence(&cache, true).expect("a sequence");
+                let mut seen = 0;
+                for prompt in [&case.prompt, &second, &third] {
+                    let logits = case.model.prefill(prompt, &case.features, &mut sequence, &|| Ok(())).expect("reads");
+                    assert!(logits.iter().all(|logit| logit.is_finite()), "{cache}");
+                    seen += prompt.tokens.len();
+                    assert_eq!(sequence.next_position() as usize, seen);
+                    let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
+                    let allowed = match keep.as_f64() {
+                        Some(share) => share * (seen * case.layers()) as f64 + 0.5,
+                        None => (70 * case.layers()) as f64,
+                    };
+                    // A size that evicts only after prompts may be above it in between, never after one.
+                    assert!(kept <= allowed.max(0.0), "{cache}: {kept} of {allowed} after {seen}");
+                    for token in [5, 6, 7] {
+                        case.model.decode(token, &mut sequence).expect("goes on");
+                        seen += 1;
+                    }
+                }
+                drop(sequence);
+                assert_eq!(case.model.pool().used(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn turns_on_a_full_cache_equal_one_prompt() {
+    let mut case = Case::text();
+    let whole: Vec<u32> = case.prompt.tokens.iter().chain(&case.answer).copied().collect();
+    let all = case.model.expand(&whole, 0).expect("text");
+    let mut plain = case.model.new_sequence().expect("no cap");
+    let want = case.model.prefill(&all, &[], &mut plain, &|| Ok(())).expect("reads");
+    for spec in METHODS {
+        let mut cache = json!({ "method": spec.name });
+        if spec.takes_keep() {
+            cache["keep"] = json!(1);
+        }
+        let mut sequence = case.sequence(&cache, true).expect("a sequence");
+        let mut got = Vec::new();
+        for part in [&whole[..100], &whole[100..101], &whole[101..130], &whole[130..]] {
+            let prompt = case.model.expand(part, 0).expect("text");
+            got = case.model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        }
+        let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "{}: {worst}", spec.name);
+    }
+}
+
+#[test]
+fn every_value_of_every_option_works() {
+    let mut case = Case::text();
+    for spec in sized() {
+        for option in spec.options {
+            let values = match option.kind {
+                OptionKind::Choice { values } => values.iter().map(|value| json!(value)).collect(),
+                OptionKind::Flag if option.name == "protectText" => vec![json!(false)],
+                OptionKind::Flag => vec![json!(true), json!(false)],
+                OptionKind::Count { .. } => vec![json!(1), json!(5)],
+                OptionKind::Share => vec![json!(0.0), json!(0.9)],
+                OptionKind::Calibration => vec![json!(vec![0.5; case.layers()])],
+            };
+            for value in values {
+                let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+                cache[option.name] = value;
+                let (logits, _) = case.run(&cache);
+                assert!(logits.iter().flatten().all(|logit| logit.is_finite()), "{cache}");
+            }
+            if !option.default.is_empty() {
+                let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+                let (unset, _) = case.run(&cache);
+                cache[option.name] = serde_json::from_str(option.default).expect("JSON");
+                assert!(case.run(&cache).0 == unset, "{cache}: the default is the default");
+            }
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_refused_with_advice() {
+    let refused = |cache: Value| match Method::parse(&cache) {
+        Err(error) => error.to_string(),
+        Ok(method) => panic!("{cache} gave {method:?}"),
+    };
+    assert!(refused(json!({ "method": "prefix-kv", "keep": 0.5 })).contains("did you mean `prefixkv`"));
+    assert!(refused(json!({ "method": "prefixkv", "keep": 0.5, "protect_text": true })).contains("`protectText`"));
+    assert!(refused(json!({ "method": "prefixkv" })).contains("needs `keep`"));
+    assert!(refused(json!({ "method": "full", "keep": 0.5 })).contains("takes no `keep`"));
+    assert!(refused(json!({ "keep": 0.5 })).contains("needs `method`"));
+    assert!(refused(json!({ "method": "prefixkv", "keep": 0.5, "score": "rows" })).contains("columns, window, text"));
+    assert!(refused(json!({ "method": "prefixkv", "keep": 0.5, "sinks": -1 })).contains("whole number"));
+    assert!(refused(json!({ "method": "snapkv", "keep": 0.5, "poolSize": 4 })).contains("odd"));
+    let none = json!({ "method": "prefixkv", "keep": { "tokens": 50 }, "decode": "none" });
+    assert!(refused(none).contains("lowest-score"));
+    let two = json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "h2o", "keep": 0.5 }]);
+    assert!(refused(two).contains("both choose"));
+    assert!(Method::parse(&json!([{ "method": "full" }, { "method": "h2o", "keep": 0.5 }])).unwrap().is_some());
+    assert!(refused(json!("prefixkv")).contains("found a string"));
+}
+
+#[test]
+fn a_calibration_compacts_layer_by_layer() {
+    let mut case = Case::picture();
+    let layers = case.layers();
+    let n = case.prompt.tokens.len() as f64;
+    let retained: Vec<f64> = (0..layers).map(|layer| 0.1 + 0.8 * (layer % 4) as f64 / 4.0).collect();
+    let keep = retained.iter().sum::<f64>() / layers as f64;
+    let calibration = json!({
+        "format": "prefixkv-calibration", "version": 1, "model": { "layers": layers },
+        "rows": [{ "keep": keep, "retained": retained }],
+    });
+    let cache = json!({ "method": "prefixkv", "keep": keep, "calibration": calibration });
+    let (logits, sequence) = case.run(&cache);
+    let online = case.run(&json!({ "method": "prefixkv", "keep": keep }));
+    assert!(logits[0] == online.0[0], "the prompt's own logits do not depend on what is freed");
+    let memory = sequence.memory();
+    let layer = memory.full as f64 / f64::from(sequence.next_position()) / layers as f64 * n;
+    assert!(memory.peak as f64 <= memory.resident as f64 + layer * 1.05, "{} over {}", memory.peak, memory.resident);
+    assert!(online.1.memory().peak as f64 >= layer * layers as f64, "online holds the whole prompt");
+
+    let mut foreign = calibration;
+    foreign["model"]["fingerprint"] = json!("sha256:0");
+    let cache = json!({ "method": "prefixkv", "keep": keep, "calibration": foreign });
+    assert_eq!(case.sequence(&cache, false).unwrap_err().code(), "calibration");
+    foreign["model"]["fingerprint"] = json!(case.model.info().fingerprint);
+    case.run(&json!({ "method": "prefixkv", "keep": keep, "calibration": foreign }));
+}
+
+#[test]
+fn profiles_are_what_the_search_would_keep() {
+    let mut case = Case::picture();
+    let keeps = [0.2, 0.5];
+    let method: Option<Arc<Method>> = Method::parse(&json!({ "method": "prefixkv", "keep": 1 })).expect("parses");
+    let mut sequence = case.model.new_sequence_with(method, false).expect("a sequence");
+    sequence.profile(keeps.to_vec());
+    case.model.prefill(&case.prompt, &case.features, &mut sequence, &|| Ok(())).expect("reads");
+    let profile = sequence.take_profile();
+    assert_eq!(sequence.memory().payload, sequence.memory().full, "nothing is evicted");
+    for (keep, retained) in keeps.iter().zip(&profile) {
+        let cache = json!({ "method": "prefixkv", "keep": keep });
+        let mut first = Vec::new();
+        case.run_with(&cache, |step, sequence| {
+            if step == 0 {
+                first = sequence.memory().kept_per_layer;
+            }
+        });
+        let n = case.prompt.tokens.len() as f64;
+        assert_eq!(first.iter().map(|kept| kept / n).collect::<Vec<_>>(), *retained);
+    }
+}

@@ -1,0 +1,197 @@
+//! Shapes of cache that later methods need, on the bones as they are: heads of their own length, layers that share entries,
+//! four-bit groups, keys without rotation. None of them may need a case of its own in attention or in the pool.
+
+use std::path::Path;
+
+use prefixkv_core::cache::{Format, LaneOptions, Modality, Pool, Rotation, Sequence, Shape, Span};
+use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_kernels::attention::{DecodeItem, LaneView, Mask, Rows, decode};
+use prefixkv_kernels::int4::GROUP;
+use prefixkv_kernels::reference;
+use prefixkv_kernels::rotary::Angles;
+
+const SHAPE: Shape = Shape { layers: 2, kv_heads: 3, head_dim: 32, format: Format::F32 };
+const GROUP_OF_QUERIES: usize = 2;
+
+fn noise(seed: usize, n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((((i + seed) * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5) * 2.0).collect()
+}
+
+fn options(rotation: Rotation) -> LaneOptions {
+    LaneOptions { head_dim: SHAPE.head_dim, format: SHAPE.format, rotation, marked: false }
+}
+
+fn frequencies() -> Vec<f32> {
+    (0..SHAPE.head_dim / 2).map(|i| 10_000f32.powf(-(i as f32) / 16.0)).collect()
+}
+
+/// A sequence with a prompt of `n` positions in every layer.
+fn filled(pool: &Pool, rotation: Rotation, per_head: bool, n: usize) -> Sequence {
+    let split = |_| -> Vec<std::ops::Range<usize>> {
+        if per_head {
+            (0..SHAPE.kv_heads).map(|head| head..head + 1).collect()
+        } else {
+            std::iter::once(0..3).collect()
+        }
+    };
+    let mut sequence = Sequence::with_lanes(SHAPE, pool, options(rotation), split).expect("no cap");
+    let width = SHAPE.kv_heads * SHAPE.head_dim;
+    let angles = Angles::new(0..n as u32, &frequencies(), 1.0);
+    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }]).expect("begins");
+    for layer in 0..SHAPE.layers {
+        let (keys, values) = (noise(layer * 10 + 1, n * width), noise(layer * 10 + 2, n * width));
+        sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), &angles).expect("stores");
+        sequence.attended(layer, &[]).expect("nothing to free");
+    }
+    sequence.finish_prompt().expect("ends");
+    sequence
+}
+
+/// Attention of one query to all lanes, against the slow twin.
+fn check_attention(views: &[LaneView<'_>]) -> Vec<f32> {
+    let dim = SHAPE.head_dim;
+    let heads: usize = views.iter().map(|view| view.heads).sum();
+    let queries = noise(99, heads * GROUP_OF_QUERIES * dim);
+    let mut out = vec![0.0; queries.len()];
+    let (mut rest_in, mut rest_out, mut items) = (&queries[..], &mut out[..], Vec::new());
+    for view in views {
+        let (queries, left_in) = rest_in.split_at(view.heads * GROUP_OF_QUERIES * dim);
+        let (out, left_out) = rest_out.split_at_mut(queries.len());
+        (rest_in, rest_out) = (left_in, left_out);
+        items.push(DecodeItem { lane: view.clone(), queries, out, sums: None });
+    }
+    decode(&mut items, dim, 0.2);
+    drop(items);
+    let want = reference::attention(&queries, 1, heads * GROUP_OF_QUERIES, dim, views, 0.2, Mask::None);
+    for (got, want) in out.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-4, "{got} for {want}");
+    }
+    out
+}
+
+#[test]
+fn heads_of_one_layer_have_lengths_of_their_own() {
+    let pool = Pool::unlimited();
+    let mut sequence = filled(&pool, Rotation::Stored, true, 120);
+    let full = sequence.memory().payload;
+    for (head, keep) in [(0, 100), (1, 3), (2, 41)] {
+        let lane = &mut sequence.lanes_mut(0)[head];
+        let places: Vec<u32> = lane.sorted().iter().skip(head).step_by(1).take(keep).map(|entry| entry.place).collect();
+        lane.retain(&places).expect("all there");
+    }
+    let memory = sequence.memory();
+    assert_eq!(memory.kept_per_layer, [(100 + 3 + 41) as f64 / 3.0, 120.0]);
+    let head_entry = (2 * SHAPE.head_dim * 4) as u64;
+    assert_eq!(full - memory.payload, (20 + 117 + 79) * head_entry);
+    assert_eq!(memory.resident, memory.payload + memory.metadata, "freed bytes go back at once");
+    let views: Vec<LaneView<'_>> = sequence.lanes(0).iter().map(|lane| lane.view(None)).collect();
+    check_attention(&views);
+    let kept = sequence.kept();
+    assert_eq!(kept[0][1].positions, [1, 2, 3]);
+}
+
+#[test]
+fn a_layer_reads_the_lanes_of_another() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let source = root.join("tests/golden/fixtures/llama-linear-tied");
+    let load = LoadOptions { source, device: Device::Cpu, weights: WeightFormat::F32 };
+    let mut model = Model::load(&load, &mut |_| Ok(())).expect("loads");
+    let prompt = model.expand(&[5, 9, 11, 6, 20, 31], 0).expect("text");
+    let layers = model.info().layers;
+    assert!(layers >= 2);
+
+    let mut own = model.new_sequence().expect("no cap");
+    let plain = model.prefill(&prompt, &[], &mut own, &|| Ok(())).expect("reads");
+    let mut shared = model.new_sequence().expect("no cap");
+    shared.alias(layers - 1, 0).expect("before the first prompt");
+    let logits = model.prefill(&prompt, &[], &mut shared, &|| Ok(())).expect("reads");
+    assert_ne!(plain, logits, "the last layer sees other keys");
+    for token in [7, 8] {
+        assert!(model.decode(token, &mut shared).expect("goes on").iter().all(|logit| logit.is_finite()));
+        model.decode(token, &mut own).expect("goes on");
+    }
+    let (own, shared) = (own.memory(), shared.memory());
+    assert_eq!(shared.payload * layers as u64, own.payload * (layers as u64 - 1));
+    assert_eq!(shared.full, own.full);
+    assert_eq!(shared.kept_per_layer[layers - 1], 0.0);
+    assert!(shared.resident < own.resident);
+}
+
+#[test]
+fn four_bit_groups_are_freed_when_they_are_empty() {
+    let pool = Pool::unlimited();
+    let mut sequence = filled(&pool, Rotation::Stored, false, 2 * GROUP + 20);
+    let before = check_attention(&[sequence.lanes(0)[0].view(None)]);
+    let full = sequence.memory();
+    for _ in 0..2 {
+        let lane = &mut sequence.lanes_mut(0)[0];
+        // The oldest entries that are not in a group yet; groups lie behind them in no particular order.
+        let mut quantised: Vec<u32> = lane.sorted().iter().map(|entry| entry.place).collect();
+        let start = if lane.dead_bytes() == 0 && lane.payload() == full.payload / 2 { 0 } else { GROUP };
+        quantised = quantised[start..start + GROUP].to_vec();
+        lane.quantise(&quantised).expect("all there");
+    }
+    let lane = &sequence.lanes(0)[0];
+    assert_eq!(lane.len(), 2 * GROUP + 20);
+    assert_eq!(lane.positions(), (0..(2 * GROUP + 20) as u32).collect::<Vec<_>>());
+    let after = check_attention(&[lane.view(None)]);
+    let worst = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.1, "four bits are near, and not the same: {worst}");
+    let memory = sequence.memory();
+    assert!(memory.payload < full.payload - full.payload / 5, "{} of {}", memory.payload, full.payload);
+
+    // Of one group all entries go, of the other all but one.
+    let gone: Vec<u32> = (0..2 * GROUP as u32).filter(|position| *position != 40).collect();
+    let mut resident = Vec::new();
+    for position in gone {
+        let lane = &mut sequence.lanes_mut(0)[0];
+        let entry = lane.entries().find(|entry| entry.position == position).expect("still there");
+        lane.delete(entry.place).expect("there");
+        resident.push(sequence.memory().resident);
+        check_attention(&[sequence.lanes(0)[0].view(None)]);
+    }
+    let memory = sequence.memory();
+    assert_eq!(resident[0], resident[GROUP - 2], "a group's bytes stay while one of its entries is there");
+    assert!(resident[GROUP - 1] < resident[GROUP - 2], "and go with the last one");
+    assert!(memory.dead > 0, "what is deleted but held is shown");
+    assert_eq!(sequence.lanes(0)[0].len(), 21);
+    assert_eq!(memory.resident, memory.payload + memory.metadata + memory.dead);
+
+    // A plan keeps single entries of a group as well.
+    let lane = &mut sequence.lanes_mut(0)[0];
+    let places: Vec<u32> = lane.sorted().iter().take(5).map(|entry| entry.place).collect();
+    lane.retain(&places).expect("all there");
+    assert_eq!(lane.positions()[0], 40);
+    check_attention(&[sequence.lanes(0)[0].view(None)]);
+    drop(sequence);
+    assert_eq!(pool.used(), 0);
+}
+
+#[test]
+fn keys_without_rotation_are_rotated_when_read() {
+    let pool = Pool::unlimited();
+    let n = 50;
+    let stored = filled(&pool, Rotation::Stored, false, n);
+    let mut on_read = filled(&pool, Rotation::OnRead, false, n);
+    let want = check_attention(&[stored.lanes(0)[0].view(None)]);
+    let ranks = |sequence: &Sequence| Angles::new(sequence.lanes(0)[0].ranks(), &frequencies(), 1.0);
+    let phases = ranks(&on_read);
+    let got = check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-5, "with all entries there, rank and position are the same");
+    }
+    // After an eviction and an append into the freed place, ranks follow positions, not physical order.
+    let lane = &mut on_read.lanes_mut(0)[0];
+    let third = lane.sorted()[3].place;
+    lane.delete(third).expect("there");
+    let row = noise(5, SHAPE.kv_heads * SHAPE.head_dim);
+    let place =
+        lane.append_one(Rows::dense(&row, row.len()), Rows::dense(&row, row.len()), n as u32, None).expect("room");
+    let ranks_now = lane.ranks();
+    assert_eq!(ranks_now[place as usize], n as u32 - 1);
+    let mut sorted = ranks_now.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..n as u32).collect::<Vec<_>>());
+    let phases = ranks(&on_read);
+    check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
+}
