@@ -111,16 +111,15 @@ fn scores_body<S: Level, T: Element>(
     let mut at = 0;
     while at + LANES <= n {
         let block = &keys[at * dim..(at + LANES) * dim];
-        ask_ahead::<S, T>(block);
         let mut query = 0;
         while query < group {
             let queries = &queries[query * dim..];
             let scores = &mut scores[query * step + at..];
             query += match group - query {
-                1 => score_block::<S, T, 1, 8>(queries, dim, block, scale, scores, step),
-                2 => score_block::<S, T, 2, 4>(queries, dim, block, scale, scores, step),
-                3 => score_block::<S, T, 3, 4>(queries, dim, block, scale, scores, step),
-                _ => score_block::<S, T, 4, 2>(queries, dim, block, scale, scores, step),
+                1 => score_block::<S, T, 1, 8>(queries, dim, block, scale, scores, step, query == 0),
+                2 => score_block::<S, T, 2, 4>(queries, dim, block, scale, scores, step, query == 0),
+                3 => score_block::<S, T, 3, 4>(queries, dim, block, scale, scores, step, query == 0),
+                _ => score_block::<S, T, 4, 2>(queries, dim, block, scale, scores, step, query == 0),
             };
         }
         at += LANES;
@@ -142,10 +141,14 @@ fn score_block<S: Level, T: Element, const Q: usize, const K: usize>(
     scale: f32,
     scores: &mut [f32],
     step: usize,
+    ask: bool,
 ) -> usize {
     let whole = dim / LANES * LANES;
     let mut sums = [[S::splat(0.0); LANES]; Q];
     for first in (0..LANES).step_by(K) {
+        if ask {
+            ask_ahead::<S, T>(&block[first * dim..(first + K) * dim]);
+        }
         let mut held = [[S::splat(0.0); K]; Q];
         let mut column = 0;
         while column < whole {
