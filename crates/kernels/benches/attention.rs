@@ -170,7 +170,7 @@ fn ratios(_: &mut Criterion) {
                 let rows = Rows::dense(&queries, query_heads * dim);
                 prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
             };
-            let rounds = (0..((1 << 33) / (query_heads * dim * n * n)).clamp(7, 51)).map(|_| {
+            let rounds = (0..((1 << 36) / (query_heads * dim * n * n)).clamp(11, 41)).map(|_| {
                 let plain = time(&mut || attend(None));
                 time(&mut || attend(Some(Gather { weights: &weights, sums: &mut sums }))) / plain
             });
