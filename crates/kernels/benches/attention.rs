@@ -2,8 +2,10 @@
 //!
 //! `limits/gemm` is the f32 matrix product rate that bounds prefill; `limits/read` the memory bandwidth that bounds decode.
 
+use std::time::Instant;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use prefixkv_kernels::attention::{AnyRun, DecodeItem, LaneView, Mask, Rows, Run, decode, prefill};
+use prefixkv_kernels::attention::{AnyRun, DecodeItem, Gather, LaneView, Mask, Rows, Run, decode, prefill};
 use rayon::prelude::*;
 
 fn noise(n: usize) -> Vec<f32> {
@@ -20,6 +22,25 @@ fn noise(n: usize) -> Vec<f32> {
 
 /// Heads of SmolLM2-135M and of one LLaVA-1.5-7B layer.
 const SHAPES: [(&str, usize, usize, usize); 2] = [("9q3kv-d64", 9, 3, 64), ("32q32kv-d128", 32, 32, 128)];
+
+/// Reads every element on all threads.
+fn read(big: &[f32]) -> u64 {
+    big.par_chunks(1 << 20)
+        .map(|chunk| {
+            chunk
+                .chunks_exact(8)
+                .fold([0u32; 8], |mut sum, eight| {
+                    for lane in 0..8 {
+                        sum[lane] = sum[lane].wrapping_add(eight[lane].to_bits());
+                    }
+                    sum
+                })
+                .iter()
+                .map(|x| u64::from(*x))
+                .sum::<u64>()
+        })
+        .sum()
+}
 
 fn limits(c: &mut Criterion) {
     let mut group = c.benchmark_group("limits");
@@ -57,25 +78,7 @@ fn limits(c: &mut Criterion) {
     let big = noise(64 << 20);
     group.throughput(Throughput::Bytes(4 * big.len() as u64));
     group.bench_function("read", |bencher| {
-        bencher.iter(|| {
-            let total: u64 = big
-                .par_chunks(1 << 20)
-                .map(|chunk| {
-                    chunk
-                        .chunks_exact(8)
-                        .fold([0u32; 8], |mut sum, eight| {
-                            for lane in 0..8 {
-                                sum[lane] = sum[lane].wrapping_add(eight[lane].to_bits());
-                            }
-                            sum
-                        })
-                        .iter()
-                        .map(|x| u64::from(*x))
-                        .sum::<u64>()
-                })
-                .sum();
-            std::hint::black_box(total)
-        });
+        bencher.iter(|| std::hint::black_box(read(&big)));
     });
     group.finish();
 }
@@ -84,10 +87,11 @@ fn prefill_rate(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefill");
     group.sample_size(10);
     for (name, query_heads, kv_heads, dim) in SHAPES {
-        for n in [512, 2048] {
+        for n in [512, 2048, 4096] {
             let (keys, values) = (noise(kv_heads * n * dim), noise(kv_heads * n * dim));
             let queries = noise(n * query_heads * dim);
             let mut out = vec![0.0; queries.len()];
+            let (weights, mut sums) = (vec![1.0; n], Vec::new());
             let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });
             let lanes = [LaneView::new(kv_heads, vec![run])];
             group.throughput(Throughput::Elements((2 * query_heads * dim * n * (n + 1)) as u64));
@@ -95,6 +99,13 @@ fn prefill_rate(c: &mut Criterion) {
                 bencher.iter(|| {
                     let rows = Rows::dense(&queries, query_heads * dim);
                     prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, None, &mut out);
+                });
+            });
+            group.bench_function(BenchmarkId::new(format!("{name}-column-sums"), n), |bencher| {
+                bencher.iter(|| {
+                    let rows = Rows::dense(&queries, query_heads * dim);
+                    let gather = Some(Gather { weights: &weights, sums: &mut sums });
+                    prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
                 });
             });
         }
@@ -112,22 +123,86 @@ fn decode_rate(c: &mut Criterion) {
             let queries = noise(query_heads * dim);
             let mut out = vec![0.0; queries.len()];
             let size = kv_heads * len * dim;
+            let mut sums = vec![0.0; len];
             group.throughput(Throughput::Bytes((layers * 8 * size) as u64));
-            group.bench_function(BenchmarkId::new(name, len), |bencher| {
-                bencher.iter(|| {
-                    for layer in 0..layers {
-                        let keys = &keys[layer * size..(layer + 1) * size];
-                        let values = &values[layer * size..(layer + 1) * size];
-                        let run = AnyRun::F32(Run { keys, values, len, capacity: len });
-                        let lane = LaneView::new(kv_heads, vec![run]);
-                        decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out, sums: None }], dim, 0.1);
-                    }
+            for summed in [false, true] {
+                let name = if summed { format!("{name}-sums") } else { name.to_owned() };
+                group.bench_function(BenchmarkId::new(name, len), |bencher| {
+                    bencher.iter(|| {
+                        for layer in 0..layers {
+                            let keys = &keys[layer * size..(layer + 1) * size];
+                            let values = &values[layer * size..(layer + 1) * size];
+                            let run = AnyRun::F32(Run { keys, values, len, capacity: len });
+                            let lane = LaneView::new(kv_heads, vec![run]);
+                            let sums = summed.then_some(&mut sums[..]);
+                            decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }], dim, 0.1);
+                        }
+                    });
                 });
-            });
+            }
         }
     }
     group.finish();
 }
 
-criterion_group!(benches, limits, prefill_rate, decode_rate);
+/// What column sums and decode sums cost, and what part of the read bandwidth decode reaches: everything of a shape in turn, round
+/// by round, so that a machine that others use too slows all of it alike. Prints medians and quartiles of the rounds' ratios.
+fn ratios(_: &mut Criterion) {
+    let time = |run: &mut dyn FnMut()| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    };
+    let show = |name: String, mut ratios: Vec<f64>| {
+        ratios.sort_by(f64::total_cmp);
+        let at = |part: usize| ratios[(ratios.len() - 1) * part / 4];
+        eprintln!("ratio {name}: {:.3} [{:.3} {:.3}]", at(2), at(1), at(3));
+    };
+    for (name, query_heads, kv_heads, dim) in SHAPES {
+        for n in [2048, 4096] {
+            let (keys, values) = (noise(kv_heads * n * dim), noise(kv_heads * n * dim));
+            let queries = noise(n * query_heads * dim);
+            let mut out = vec![0.0; queries.len()];
+            let (weights, mut sums) = (vec![1.0; n], Vec::new());
+            let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });
+            let lanes = [LaneView::new(kv_heads, vec![run])];
+            let mut attend = |gather: Option<Gather<'_>>| {
+                let rows = Rows::dense(&queries, query_heads * dim);
+                prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
+            };
+            let rounds = (0..((1 << 36) / (query_heads * dim * n * n)).clamp(11, 41)).map(|_| {
+                let plain = time(&mut || attend(None));
+                time(&mut || attend(Some(Gather { weights: &weights, sums: &mut sums }))) / plain
+            });
+            show(format!("{name} {n} prefill with column sums to without"), rounds.collect());
+        }
+        for len in [4096, 16_384] {
+            let layers = ((256 << 20) / (8 * kv_heads * len * dim)).clamp(1, 32);
+            let size = kv_heads * len * dim;
+            let (keys, values) = (noise(layers * size), noise(layers * size));
+            let queries = noise(query_heads * dim);
+            let (mut out, mut sums) = (vec![0.0; queries.len()], vec![0.0; len]);
+            let mut sweep = |summed: bool| {
+                for (keys, values) in keys.chunks_exact(size).zip(values.chunks_exact(size)) {
+                    let lane = LaneView::new(kv_heads, vec![AnyRun::F32(Run { keys, values, len, capacity: len })]);
+                    let sums = summed.then_some(&mut sums[..]);
+                    decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }], dim, 0.1);
+                }
+            };
+            let (mut reached, mut summed) = (Vec::new(), Vec::new());
+            for _ in 0..15 {
+                let floor = time(&mut || {
+                    std::hint::black_box(read(&keys) + read(&values));
+                });
+                let plain = time(&mut || sweep(false));
+                reached.push(floor / plain);
+                summed.push(time(&mut || sweep(true)) / plain);
+            }
+            show(format!("{name} {len} decode to read bandwidth"), reached);
+            show(format!("{name} {len} decode with sums to without"), summed);
+        }
+    }
+}
+
+criterion_group!(benches, limits, prefill_rate, decode_rate, ratios);
 criterion_main!(benches);

@@ -143,8 +143,9 @@ impl Call<'_> {
             Mask::None => len,
         };
         let width = visible(rows - 1);
-        scratch.scores.resize(rows * width, 0.0);
-        scratch.sums.resize(rows * dim, 0.0);
+        let Scratch { scores, totals, sums, wide } = scratch;
+        let scores = first_of(scores, rows * width);
+        let sums = first_of(sums, rows * dim);
 
         let query = Matrix {
             data: &self.queries.data[self.queries.offset + first * self.queries.stride + head.query_head * dim..],
@@ -154,40 +155,39 @@ impl Call<'_> {
         };
         let tiles = head.lane.tiles(width);
         for &tile in &tiles {
-            let keys = head.lane.keys(head.lane_head, tile, dim, &mut scratch.wide);
-            score(query, keys, self.scale, width, tile.0, &mut scratch.scores);
+            let keys = head.lane.keys(head.lane_head, tile, dim, wide);
+            score(query, keys, self.scale, width, tile.0, scores);
         }
-        scratch.totals.clear();
-        for (index, some) in scratch.scores.chunks_mut(SOFTMAX_ROWS * width).enumerate() {
+        totals.clear();
+        for (index, some) in scores.chunks_mut(SOFTMAX_ROWS * width).enumerate() {
             for (row, scores) in some.chunks_exact_mut(width).enumerate() {
                 let seen = visible(index * SOFTMAX_ROWS + row);
                 let (scores, hidden) = scores.split_at_mut(seen);
                 let dead = &head.dead[..head.dead.partition_point(|at| *at < seen)];
-                scratch.totals.push(simd::softmax(scores, dead).1);
+                totals.push(simd::softmax(scores, dead).1);
                 hidden.fill(0.0);
             }
             if let Some((weights, columns)) = &mut gather {
-                let rows = index * SOFTMAX_ROWS..scratch.totals.len();
+                let rows = index * SOFTMAX_ROWS..totals.len();
                 let mut factors = [0.0; SOFTMAX_ROWS];
                 let weights = &weights[first + rows.start..first + rows.end];
-                for ((factor, weight), total) in factors.iter_mut().zip(weights).zip(&scratch.totals[rows.clone()]) {
+                for ((factor, weight), total) in factors.iter_mut().zip(weights).zip(&totals[rows.clone()]) {
                     *factor = if *total > 0.0 { weight / total } else { 0.0 };
                 }
                 simd::add_rows(&factors[..rows.len()], some, width, &mut columns[..width]);
             }
         }
         for &tile in &tiles {
-            let values = head.lane.values(head.lane_head, tile, dim, &mut scratch.wide);
-            let probabilities =
-                Matrix { data: &scratch.scores[tile.0..], row_step: width, rows, columns: tile.1 - tile.0 };
-            mix(probabilities, values, dim, tile.0 > 0, &mut scratch.sums);
+            let values = head.lane.values(head.lane_head, tile, dim, wide);
+            let probabilities = Matrix { data: &scores[tile.0..], row_step: width, rows, columns: tile.1 - tile.0 };
+            mix(probabilities, values, dim, tile.0 > 0, sums);
         }
         for row in 0..rows {
             // SAFETY: (row, query_head) belongs to this block and head alone.
             let to = unsafe { self.out.part(((first + row) * self.query_heads + head.query_head) * dim, dim) };
-            let total = scratch.totals[row];
+            let total = totals[row];
             let inverse = if total > 0.0 { 1.0 / total } else { 0.0 };
-            for (to, from) in to.iter_mut().zip(&scratch.sums[row * dim..(row + 1) * dim]) {
+            for (to, from) in to.iter_mut().zip(&sums[row * dim..(row + 1) * dim]) {
                 *to = from * inverse;
             }
         }
@@ -204,6 +204,14 @@ struct Scratch {
     totals: Vec<f32>,
     sums: Vec<f32>,
     wide: Vec<f32>,
+}
+
+/// The first `n` elements, whatever they hold. A buffer only grows: what shrinks is zeroed when it grows again.
+fn first_of(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
 }
 
 #[derive(Clone, Copy)]

@@ -14,6 +14,8 @@ pub(super) trait Level: Copy {
     /// Eight integers 0..16 from four bytes, low nibble first.
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector;
     fn store(vector: Self::Vector, to: &mut [f32]);
+    /// Asks for a cache line that may be read soon. Any address will do.
+    fn prefetch(address: *const u8);
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -64,6 +66,8 @@ impl Level for Portable {
     fn store(vector: Self::Vector, to: &mut [f32]) {
         to[..LANES].copy_from_slice(&vector);
     }
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
     #[inline(always)]
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
         zip(a, b, |a, b| a + b)
@@ -118,11 +122,11 @@ pub(super) struct Avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_unpacklo_epi8,
-        _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
-        _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps,
-        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128,
+        _mm_prefetch, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
+        _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
+        _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
     };
 
     use half::f16;
@@ -165,6 +169,11 @@ mod avx2 {
         fn store(vector: __m256, to: &mut [f32]) {
             assert!(to.len() >= LANES);
             intrinsic!(_mm256_storeu_ps(to.as_mut_ptr(), vector));
+        }
+        #[inline(always)]
+        fn prefetch(address: *const u8) {
+            // Touches no memory that the program could see, whatever the address.
+            intrinsic!(_mm_prefetch::<_MM_HINT_T0>(address.cast()));
         }
         #[inline(always)]
         fn add(a: __m256, b: __m256) -> __m256 {

@@ -81,8 +81,22 @@ fn load<S: Level, T: Element>(slice: &[T]) -> S::Vector {
     }
 }
 
-/// Eight keys at a time for each query: eight independent sums hide the latency of the multiply-adds, and the keys stay in the
-/// first-level cache from query to query.
+/// Bytes ahead of the entries at work that are asked for. The entries are read at the pace of memory; the hardware looks ahead
+/// too, but stops at the end of a page and while the registers are busy with what is there.
+const AHEAD: usize = 4096;
+
+/// Asks for what lies [`AHEAD`] of `block`.
+#[inline(always)]
+fn ask_ahead<S: Level, T>(block: &[T]) {
+    const LINE: usize = 64;
+    for at in (0..size_of_val(block)).step_by(LINE) {
+        // Never read through, so it may lie behind the end.
+        S::prefetch(block.as_ptr().cast::<u8>().wrapping_add(AHEAD + at));
+    }
+}
+
+/// Eight keys at a time, for up to four queries at once: each vector of a key is loaded once for them, and the independent sums
+/// hide the latency of the multiply-adds. The keys stay in the first-level cache for the other queries.
 #[inline(always)]
 fn scores_body<S: Level, T: Element>(
     queries: &[f32],
@@ -93,29 +107,20 @@ fn scores_body<S: Level, T: Element>(
     step: usize,
 ) {
     let n = keys.len() / dim;
-    let whole = dim / LANES * LANES;
+    let group = queries.len() / dim;
     let mut at = 0;
     while at + LANES <= n {
         let block = &keys[at * dim..(at + LANES) * dim];
-        for (index, query) in queries.chunks_exact(dim).enumerate() {
-            let mut sums = [S::splat(0.0); LANES];
-            let mut column = 0;
-            while column < whole {
-                let q = S::load(&query[column..column + LANES]);
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let k = load::<S, T>(&block[row * dim + column..row * dim + column + LANES]);
-                    *sum = S::mul_add(q, k, *sum);
-                }
-                column += LANES;
-            }
-            let scores = &mut scores[index * step + at..index * step + at + LANES];
-            S::store(S::sums(&sums), scores);
-            for (row, score) in scores.iter_mut().enumerate() {
-                for column in whole..dim {
-                    *score += query[column] * block[row * dim + column].widen();
-                }
-                *score *= scale;
-            }
+        let mut query = 0;
+        while query < group {
+            let queries = &queries[query * dim..];
+            let scores = &mut scores[query * step + at..];
+            query += match group - query {
+                1 => score_block::<S, T, 1, 8>(queries, dim, block, scale, scores, step, query == 0),
+                2 => score_block::<S, T, 2, 4>(queries, dim, block, scale, scores, step, query == 0),
+                3 => score_block::<S, T, 3, 4>(queries, dim, block, scale, scores, step, query == 0),
+                _ => score_block::<S, T, 4, 2>(queries, dim, block, scale, scores, step, query == 0),
+            };
         }
         at += LANES;
     }
@@ -125,6 +130,54 @@ fn scores_body<S: Level, T: Element>(
             scores[index * step + row] = scale * dot::<S, T>(query, key);
         }
     }
+}
+
+/// The scores of `Q` queries for eight keys, of which `K` are in registers at a time. Returns `Q`.
+#[inline(always)]
+fn score_block<S: Level, T: Element, const Q: usize, const K: usize>(
+    queries: &[f32],
+    dim: usize,
+    block: &[T],
+    scale: f32,
+    scores: &mut [f32],
+    step: usize,
+    ask: bool,
+) -> usize {
+    let whole = dim / LANES * LANES;
+    let mut sums = [[S::splat(0.0); LANES]; Q];
+    for first in (0..LANES).step_by(K) {
+        if ask {
+            ask_ahead::<S, T>(&block[first * dim..(first + K) * dim]);
+        }
+        let mut held = [[S::splat(0.0); K]; Q];
+        let mut column = 0;
+        while column < whole {
+            let q: [S::Vector; Q] =
+                std::array::from_fn(|q| S::load(&queries[q * dim + column..q * dim + column + LANES]));
+            for row in 0..K {
+                let start = (first + row) * dim + column;
+                let k = load::<S, T>(&block[start..start + LANES]);
+                for (q, held) in q.iter().zip(&mut held) {
+                    held[row] = S::mul_add(*q, k, held[row]);
+                }
+            }
+            column += LANES;
+        }
+        for (sums, held) in sums.iter_mut().zip(&held) {
+            sums[first..first + K].copy_from_slice(held);
+        }
+    }
+    for (index, sums) in sums.iter().enumerate() {
+        let scores = &mut scores[index * step..index * step + LANES];
+        S::store(S::sums(sums), scores);
+        for (row, score) in scores.iter_mut().enumerate() {
+            for column in whole..dim {
+                *score += queries[index * dim + column] * block[row * dim + column].widen();
+            }
+            *score *= scale;
+        }
+    }
+    Q
 }
 
 #[inline(always)]
@@ -139,60 +192,92 @@ fn dot<S: Level, T: Element>(a: &[f32], b: &[T]) -> f32 {
 }
 
 /// Rows of values that stay in the first-level cache while every query of a group uses them.
-const VALUE_ROWS: usize = 32;
-/// Vectors of a sum that are held in registers.
-const SUM_VECTORS: usize = 8;
+const VALUE_ROWS: usize = 16;
 
 #[inline(always)]
 fn weighted_sums_body<S: Level, T: Element>(weights: &[f32], step: usize, values: &[T], dim: usize, sums: &mut [f32]) {
     let n = values.len() / dim;
+    let group = sums.len() / dim;
     let mut at = 0;
     while at < n {
         let end = n.min(at + VALUE_ROWS);
-        for (index, sum) in sums.chunks_exact_mut(dim).enumerate() {
-            let weights = &weights[index * step + at..index * step + end];
-            let block = &values[at * dim..end * dim];
-            let mut column = 0;
-            while column + SUM_VECTORS * LANES <= dim {
-                add_columns::<S, T, SUM_VECTORS>(weights, block, dim, column, sum);
-                column += SUM_VECTORS * LANES;
-            }
-            while column + LANES <= dim {
-                add_columns::<S, T, 1>(weights, block, dim, column, sum);
-                column += LANES;
-            }
-            for (row, weight) in weights.iter().enumerate() {
-                for column in column..dim {
-                    sum[column] += weight * block[row * dim + column].widen();
-                }
-            }
+        let block = &values[at * dim..end * dim];
+        ask_ahead::<S, T>(block);
+        let mut query = 0;
+        while query < group {
+            let weights = &weights[query * step + at..];
+            let sums = &mut sums[query * dim..];
+            query += match group - query {
+                1 => add_block::<S, T, 1, 8>(weights, step, block, dim, sums),
+                2 => add_block::<S, T, 2, 4>(weights, step, block, dim, sums),
+                3 => add_block::<S, T, 3, 4>(weights, step, block, dim, sums),
+                _ => add_block::<S, T, 4, 2>(weights, step, block, dim, sums),
+            };
         }
         at = end;
     }
 }
 
-/// `sum[column ..] += weights[row] * block[row, column ..]` over `V` vectors of columns.
+/// Adds a block of rows to the sums of `Q` queries, `V` vectors of columns at a time. Returns `Q`.
 #[inline(always)]
-fn add_columns<S: Level, T: Element, const V: usize>(
+fn add_block<S: Level, T: Element, const Q: usize, const V: usize>(
     weights: &[f32],
+    step: usize,
+    block: &[T],
+    dim: usize,
+    sums: &mut [f32],
+) -> usize {
+    let rows = block.len() / dim;
+    // Of one length that the compiler sees, so that the loop over rows checks no bounds.
+    let weights: [&[f32]; Q] = std::array::from_fn(|q| &weights[q * step..q * step + rows]);
+    let mut column = 0;
+    while column + V * LANES <= dim {
+        add_columns::<S, T, Q, V>(&weights, block, dim, column, sums);
+        column += V * LANES;
+    }
+    while column + LANES <= dim {
+        add_columns::<S, T, Q, 1>(&weights, block, dim, column, sums);
+        column += LANES;
+    }
+    for (q, weights) in weights.iter().enumerate() {
+        for (row, weight) in weights.iter().enumerate() {
+            for column in column..dim {
+                sums[q * dim + column] += weight * block[row * dim + column].widen();
+            }
+        }
+    }
+    Q
+}
+
+/// `sums[q, column ..] += weights[q][row] * block[row, column ..]` over `V` vectors of columns.
+#[inline(always)]
+fn add_columns<S: Level, T: Element, const Q: usize, const V: usize>(
+    weights: &[&[f32]; Q],
     block: &[T],
     dim: usize,
     column: usize,
-    sum: &mut [f32],
+    sums: &mut [f32],
 ) {
-    let mut held = [S::splat(0.0); V];
-    for (vector, held) in held.iter_mut().enumerate() {
-        *held = S::load(&sum[column + vector * LANES..column + (vector + 1) * LANES]);
-    }
-    for (row, weight) in weights.iter().enumerate() {
-        let weight = S::splat(*weight);
-        let value = &block[row * dim + column..row * dim + column + V * LANES];
+    let mut held = [[S::splat(0.0); V]; Q];
+    for (q, held) in held.iter_mut().enumerate() {
         for (vector, held) in held.iter_mut().enumerate() {
-            *held = S::mul_add(weight, load::<S, T>(&value[vector * LANES..(vector + 1) * LANES]), *held);
+            *held = S::load(&sums[q * dim + column + vector * LANES..]);
         }
     }
-    for (vector, held) in held.iter().enumerate() {
-        S::store(*held, &mut sum[column + vector * LANES..column + (vector + 1) * LANES]);
+    for (row, value) in block.chunks_exact(dim).enumerate() {
+        let value = &value[column..column + V * LANES];
+        let weight: [S::Vector; Q] = std::array::from_fn(|q| S::splat(weights[q][row]));
+        for vector in 0..V {
+            let value = load::<S, T>(&value[vector * LANES..(vector + 1) * LANES]);
+            for (weight, held) in weight.iter().zip(&mut held) {
+                held[vector] = S::mul_add(*weight, value, held[vector]);
+            }
+        }
+    }
+    for (q, held) in held.iter().enumerate() {
+        for (vector, held) in held.iter().enumerate() {
+            S::store(*held, &mut sums[q * dim + column + vector * LANES..]);
+        }
     }
 }
 

@@ -34,21 +34,21 @@ fn add_rows_body<S: Level>(factors: &[f32], rows: &[f32], step: usize, sums: &mu
 /// `sums += factor * row` for `R` rows as long as `sums`, in their order.
 #[inline(always)]
 fn add_some<S: Level, const R: usize>(rows: &[(f32, &[f32]); R], sums: &mut [f32]) {
-    let whole = sums.len() / LANES * LANES;
     let factors = rows.map(|(factor, _)| S::splat(factor));
-    let mut column = 0;
-    while column < whole {
-        let to = &mut sums[column..column + LANES];
+    let (eights, rest) = sums.as_chunks_mut::<LANES>();
+    let n = eights.len();
+    // Of one length that the compiler sees, so that the loop checks no bounds.
+    let row_eights = rows.map(|(_, row)| &row.as_chunks::<LANES>().0[..n]);
+    for (i, to) in eights.iter_mut().enumerate() {
         let mut sum = S::load(to);
-        for (factor, (_, row)) in factors.iter().zip(rows) {
-            sum = S::mul_add(*factor, S::load(&row[column..column + LANES]), sum);
+        for (factor, row) in factors.iter().zip(&row_eights) {
+            sum = S::mul_add(*factor, S::load(&row[i]), sum);
         }
         S::store(sum, to);
-        column += LANES;
     }
-    for column in whole..sums.len() {
+    for (i, to) in rest.iter_mut().enumerate() {
         for (factor, row) in rows {
-            sums[column] += factor * row[column];
+            *to += factor * row[n * LANES + i];
         }
     }
 }
