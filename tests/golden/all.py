@@ -5,8 +5,8 @@ import sys
 
 from common import GOLDEN
 
-INPUTS = ["pictures", "tokens", "models"]
-OUTPUTS = ["templates", "configs", "tiny_llava", "scenes", "images", "generate", "wide", "check"]
+INPUTS = ["pictures", "tokens", "models", "planted"]
+OUTPUTS = ["templates", "configs", "tiny_llava", "scenes", "images", "generate", "wide", "eviction", "check"]
 
 if __name__ == "__main__":
     keep = "--keep-inputs" in sys.argv

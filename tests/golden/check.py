@@ -5,6 +5,7 @@ import json
 from safetensors.numpy import load_file
 
 import models
+import planted
 from common import DATA, FIXTURES, GOLDEN, IMAGES, ROOT
 
 LLAVA = [f for f in models.ALL if f.vision is not None]
@@ -88,14 +89,77 @@ def check_wide():
     assert arrays["logits"].shape == (24, 1024) and len(golden["tokens"]) == 8 and len(golden["tensors"]) == 21
 
 
+def positions(text):
+    """"0-2,5" as [0, 1, 2, 5]."""
+    ends = [[int(end) for end in run.split("-")] for run in text.split(",") if run]
+    return [position for run in ends for position in range(run[0], run[-1] + 1)]
+
+
+def check_eviction():
+    for name, layers, kv_heads, found in (("tiny-llava", 10, 6, 18), ("planted", 6, 2, 17)):
+        golden, _ = read(f"eviction/{name}")
+        for scene in golden["scenes"]:
+            assert len(scene["cases"]) == found
+            for case in scene["cases"]:
+                check_evicted(case, len(scene["prompt"]), len(scene["answer"]), layers, kv_heads)
+    for scene in golden["scenes"]:
+        check_planted(scene)
+    scores, _ = read("eviction/scores")
+    # a query's attention sums to one, so a layer's scores sum to the number of queries
+    for row in [*scores["layers"].values(), *scores["heads_of_layer_4"]]:
+        assert abs(sum(row) - len(row)) < 1e-3
+
+
+def check_evicted(case, length, answer, layers, kv_heads):
+    options, counts = case["options"], case["counts"]
+    method, searched = options["method"], options.get("variant") == "official"
+    lanes = 1 if method in ("prefixkv", "streaming") else kv_heads
+    total = int(options["keep"] * layers * length + 0.5) if "keep" in options else None
+    if searched:  # every layer's evicted count is rounded down
+        assert 0 <= sum(counts) - options["keep"] * layers * length < layers
+    elif "calibration" in options:
+        assert counts == [length - min(round(rho * length), length - 2) for rho in options["calibration"]]
+    else:
+        assert sum(counts) == total
+        assert method == "prefixkv" or max(counts) - min(counts) <= 1
+    assert len(case["logprobs"]) == answer and max(case["logprobs"]) < 0
+    for layer in range(layers):
+        assert [len(case[key][layer]) for key in ("kept", "kept_end", "loose")] == [lanes] * 3
+        count, seen = counts[layer], length + answer - 1
+        for kept, end in zip(map(positions, case["kept"][layer]), map(positions, case["kept_end"][layer])):
+            assert len(kept) == count and kept == sorted(set(kept)) and kept[-1] < length
+            assert end == sorted(set(end)) and set(end) <= {*kept, *range(length, seen)}
+            if method == "prefixkv":
+                assert kept[0] == 0 and kept[-1] == length - 1
+            if method == "streaming":
+                assert kept == [*range(4), *range(length - count + 4, length)]
+                assert end == [*range(4), *range(seen - len(end) + 4, seen)]
+            if method == "snapkv":
+                assert end == [*kept, *range(length, seen)]
+            elif searched or "calibration" in options:
+                assert abs(len(end) - seen * count / length) <= 1 + 1e-9
+            else:  # one more is dropped as soon as one whole entry is too many
+                assert -length < len(end) * length - seen * count < length
+
+
+def check_planted(scene):
+    important = [set(positions(text)) for text in scene["important"]]
+    assert [len(places) for places in important] == planted.COUNTS and len(scene["prompt"]) == planted.LENGTH
+    for case in scene["cases"]:
+        if case["options"]["method"] == "prefixkv" and "calibration" not in case["options"]:
+            window = case["options"].get("window")
+            for places, kept in zip(important, case["kept"]):
+                assert window or places <= set(positions(kept[0]))
+
+
 def check_sizes():
-    for folder, most in ((DATA, 3 << 20), (FIXTURES, 3 << 20)):
+    for folder, most in ((DATA, 4 << 20), (FIXTURES, 3 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_eviction, check_sizes):
         check()
     print("all goldens read back well")

@@ -127,14 +127,14 @@ def byte_level(vocab=448):
     return tokenizer
 
 
-def wrap(kind):
+def wrap(kind, **size):
     """The tokenizer with its named special tokens, as transformers loads it."""
     if kind == BYTE_LEVEL:
         named = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
-        tokenizer = byte_level()
+        tokenizer = byte_level(**size)
     else:
         named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-        tokenizer = sentencepiece(kind == METASPACE)
+        tokenizer = sentencepiece(kind == METASPACE, **size)
     extra = {"extra_special_tokens": {"image_token": "<image>"}, "clean_up_tokenization_spaces": False}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **named, **extra)
 
