@@ -63,6 +63,16 @@ pub struct Row {
     pub keep: f64,
     /// The retained share of every layer.
     pub retained: Vec<f64>,
+    /// One less that, as a published configuration has it: subtracting twice would change its last bit, and so a rounding.
+    #[serde(skip)]
+    evicted: Option<Vec<f64>>,
+}
+
+impl Row {
+    /// The evicted share of every layer.
+    pub fn evicted(&self) -> Vec<f64> {
+        self.evicted.clone().unwrap_or_else(|| self.retained.iter().map(|retained| 1.0 - retained).collect())
+    }
 }
 
 impl Calibration {
@@ -84,11 +94,12 @@ impl Calibration {
     }
 
     fn published(evicted: &[Value]) -> Result<Calibration> {
-        let retained: Vec<f64> = evicted
+        let evicted: Vec<f64> = evicted
             .iter()
-            .map(|share| share.as_f64().map(|share| 1.0 - share))
+            .map(Value::as_f64)
             .collect::<Option<_>>()
             .ok_or_else(|| bad("a configuration of the published code is an array of numbers".into()))?;
+        let retained: Vec<f64> = evicted.iter().map(|share| 1.0 - share).collect();
         let keep = retained.iter().sum::<f64>() / retained.len().max(1) as f64;
         Ok(Calibration {
             format: FORMAT.into(),
@@ -98,7 +109,7 @@ impl Calibration {
             score: None,
             published: true,
             origin: None,
-            rows: vec![Row { keep, retained }],
+            rows: vec![Row { keep, retained, evicted: Some(evicted) }],
         })
     }
 
@@ -225,7 +236,8 @@ mod tests {
     fn published_configurations_are_evicted_shares() {
         let calibration = Calibration::parse(&json!([0.25, 0.75])).unwrap();
         assert!(calibration.published);
-        assert_eq!(calibration.rows, [Row { keep: 0.5, retained: vec![0.75, 0.25] }]);
+        let row = &calibration.rows[0];
+        assert_eq!((row.keep, &row.retained[..], row.evicted()), (0.5, &[0.75, 0.25][..], vec![0.25, 0.75]));
     }
 
     #[test]

@@ -26,10 +26,10 @@ impl Budget for Calibrated {
             super::Keep::Share(share) => share,
             _ => ask.total as f64 / (layers * ask.positions) as f64,
         };
-        let retained = self.0.read_off(keep)?;
-        let counts = if self.0.published && self.0.row(keep).is_some() {
-            published(&retained, ask)
+        let counts = if let Some(row) = self.0.row(keep).filter(|_| self.0.published) {
+            published(&row.evicted(), ask)
         } else {
+            let retained = self.0.read_off(keep)?;
             let wanted: Vec<f64> = retained.iter().map(|share| share * ask.positions as f64).collect();
             let kept = apportion(&wanted, ask.least, ask.available, ask.total);
             kept.into_iter().map(|kept| Count::exact(kept, ask.positions)).collect()
@@ -39,15 +39,14 @@ impl Budget for Calibrated {
 }
 
 /// `round(evicted share x n)` entries go, halves to even, as in the published code.
-fn published(retained: &[f64], ask: &Ask<'_>) -> Vec<Count> {
+fn published(evicted: &[f64], ask: &Ask<'_>) -> Vec<Count> {
     let n = ask.positions;
-    let count = |(layer, retained): (usize, &f64)| {
-        let share = 1.0 - retained;
+    let count = |(layer, share): (usize, &f64)| {
         let evicted = (share * n as f64).round_ties_even() as usize;
         let kept = n.saturating_sub(evicted).max(ask.least[layer]).min(ask.available[layer]);
-        Count { kept, slope: Slope::Evicted(share) }
+        Count { kept, slope: Slope::Evicted(*share) }
     };
-    retained.iter().enumerate().map(count).collect()
+    evicted.iter().enumerate().map(count).collect()
 }
 
 /// Whole numbers near `wanted`, within `least` and `most`, whose sum is `total` (or as near as the bounds allow): rounded

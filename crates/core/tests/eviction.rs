@@ -1,0 +1,165 @@
+//! What every method keeps, against an independent reference in PyTorch (tests/golden/eviction.py).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use prefixkv_core::cache::Kept;
+use prefixkv_core::method::Method;
+use prefixkv_core::model::{Device, LoadOptions, Model, Prompt, WeightFormat};
+use prefixkv_core::sample::log_softmax_at;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The largest difference allowed for the log-probability of a token.
+const TOLERANCE: f32 = 1e-3;
+
+#[derive(Deserialize)]
+struct Golden {
+    model: String,
+    scenes: Vec<Scene>,
+}
+
+#[derive(Deserialize)]
+struct Scene {
+    name: String,
+    #[serde(default)]
+    image: Option<String>,
+    prompt: Vec<u32>,
+    answer: Vec<u32>,
+    #[serde(default)]
+    important: Vec<String>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    options: Value,
+    counts: Vec<usize>,
+    kept: Vec<Vec<String>>,
+    loose: Vec<Vec<String>>,
+    kept_end: Vec<Vec<String>>,
+    logprobs: Vec<f32>,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// `"0-3,7"` as positions.
+fn positions(ranges: &str) -> BTreeSet<u32> {
+    let number = |text: &str| text.parse::<u32>().expect("a position");
+    let range = |part: &str| match part.split_once('-') {
+        Some((first, last)) => number(first)..=number(last),
+        None => number(part)..=number(part),
+    };
+    ranges.split(',').filter(|part| !part.is_empty()).flat_map(range).collect()
+}
+
+fn compare(what: &str, got: &[Vec<Kept>], want: &[Vec<String>], loose: Option<&[Vec<String>]>) {
+    assert_eq!(got.len(), want.len(), "{what}: layers");
+    for (layer, (got, want)) in got.iter().zip(want).enumerate() {
+        assert_eq!(got.len(), want.len(), "{what}: lanes of layer {layer}");
+        for (lane, (got, want)) in got.iter().zip(want).enumerate() {
+            let got: BTreeSet<u32> = got.positions.iter().copied().collect();
+            let want = positions(want);
+            assert_eq!(got.len(), want.len(), "{what}: size of layer {layer}, lane {lane}");
+            let differ: Vec<u32> = got.symmetric_difference(&want).copied().collect();
+            let near = loose.map(|loose| positions(&loose[layer][lane])).unwrap_or_default();
+            assert!(
+                differ.iter().all(|position| near.contains(position)),
+                "{what}: layer {layer}, lane {lane} differs in {differ:?}"
+            );
+        }
+    }
+}
+
+/// Runs all cases of a file; gives the largest difference of a log-probability.
+fn check(file: &str) {
+    let path = root().join("tests/golden/data/eviction").join(file);
+    let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden");
+    let options = LoadOptions { source: root().join(&golden.model), device: Device::Cpu, weights: WeightFormat::F32 };
+    let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    let mut worst = 0f32;
+    for scene in &golden.scenes {
+        let (prompt, features) = read(&mut model, scene);
+        for case in &scene.cases {
+            let what = format!("{} {}", scene.name, case.options);
+            let method = Method::parse(&case.options).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let mut sequence = model.new_sequence_with(method, false).expect("a sequence");
+            let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
+            let kept = sequence.kept();
+            let counts: Vec<usize> = kept.iter().map(|lanes| lanes[0].positions.len()).collect();
+            assert_eq!(counts, case.counts, "{what}: entries per layer");
+            compare(&what, &kept, &case.kept, Some(&case.loose));
+            for (index, token) in scene.answer.iter().enumerate() {
+                if index > 0 {
+                    logits = model.decode(scene.answer[index - 1], &mut sequence).expect("goes on");
+                }
+                let difference = (log_softmax_at(&logits, *token as usize) - case.logprobs[index]).abs();
+                assert!(difference <= TOLERANCE, "{what}: log-probability {index} is off by {difference}");
+                worst = worst.max(difference);
+            }
+            let exchanged = case.loose.iter().flatten().any(|loose| !loose.is_empty());
+            if !exchanged {
+                compare(&format!("{what} at the end"), &sequence.kept(), &case.kept_end, None);
+            }
+        }
+    }
+    eprintln!("{file}: log-probabilities differ by at most {worst:e}");
+}
+
+fn read(model: &mut Model, scene: &Scene) -> (Prompt, Vec<candle_core::Tensor>) {
+    let Some(image) = &scene.image else {
+        return (model.expand(&scene.prompt, 0).expect("text"), Vec::new());
+    };
+    let bytes = std::fs::read(root().join(image)).expect("a scene");
+    let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+    let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+    // The golden repeats the placeholder once per image token.
+    let mut tokens = scene.prompt.clone();
+    tokens.dedup();
+    let prompt = model.expand(&tokens, 1).expect("one image");
+    assert_eq!(prompt.tokens, scene.prompt);
+    (prompt, features)
+}
+
+#[test]
+fn methods_on_the_embedded_model_keep_what_the_reference_keeps() {
+    check("tiny-llava.json");
+}
+
+#[test]
+fn methods_on_planted_attention_keep_what_the_reference_keeps() {
+    check("planted.json");
+}
+
+/// Not only the same as the reference: the positions that were planted are the ones that stay.
+#[test]
+fn planted_positions_are_found() {
+    let path = root().join("tests/golden/data/eviction/planted.json");
+    let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden");
+    let options = LoadOptions { source: root().join(&golden.model), device: Device::Cpu, weights: WeightFormat::F32 };
+    let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    for scene in &golden.scenes {
+        let prompt = model.expand(&scene.prompt, 0).expect("text");
+        let planted: usize = scene.important.iter().map(|lanes| positions(lanes).len()).sum();
+        let layers = scene.important.len();
+        // A fifth more than what matters.
+        let keep = 1.2 * planted as f64 / (layers * prompt.tokens.len()) as f64;
+        let cache = serde_json::json!({ "method": "prefixkv", "keep": keep });
+        let mut sequence = model.new_sequence_with(Method::parse(&cache).expect("parses"), false).expect("a sequence");
+        model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        for (layer, (kept, important)) in sequence.kept().iter().zip(&scene.important).enumerate() {
+            let kept: BTreeSet<u32> = kept[0].positions.iter().copied().collect();
+            let important = positions(important);
+            let found = important.intersection(&kept).count() as f64 / important.len() as f64;
+            eprintln!(
+                "{} layer {layer}: {} planted, {} kept, {found:.3} found",
+                scene.name,
+                important.len(),
+                kept.len()
+            );
+            assert!(found > 0.9, "{}: layer {layer} keeps {found} of what was planted", scene.name);
+        }
+    }
+}
