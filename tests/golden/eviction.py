@@ -109,16 +109,18 @@ class Prompt:
 # Which positions stay after the prompt
 
 
-def select(scores, count, protected):
-    """(the protected and the best others, sorted; positions too close to the cut to be sure of)."""
+def select(scores, count, protected, pooled=False):
+    """(the protected and the best others, sorted; positions too close to the cut to be sure of).
+
+    Equal scores are no doubt if they are one maximum pooled over neighbours: there the lower position wins everywhere."""
     rest = sorted((j for j in range(len(scores)) if j not in protected), key=lambda j: (-scores[j], j))
     chosen, dropped = rest[: count - len(protected)], rest[count - len(protected) :]
     loose = []
     if chosen and dropped:
         cut = scores[chosen[-1]]
         near = [j for j in rest if abs(scores[j] - cut) <= LOOSE * abs(cut)]
-        # equal scores are one maximum pooled over neighbours: the lower position wins everywhere
-        if len({scores[j] for j in near}) > 1 and set(near) & set(dropped):
+        alike = pooled and len({scores[j] for j in near}) == 1
+        if set(near) & set(dropped) and not alike:
             loose = sorted(near)
     return sorted([*protected, *chosen]), loose
 
@@ -239,7 +241,7 @@ def choose(prompt, options, layer, lane, count, queries):
     if count >= length:
         kept, loose = list(range(length)), []
     else:
-        kept, loose = select(scores.tolist(), count, protected)
+        kept, loose = select(scores.tolist(), count, protected, method == "snapkv")
     return kept, loose, [float(scores[j]) for j in kept]
 
 
@@ -255,6 +257,7 @@ class Lane:
     keys: torch.Tensor
     values: torch.Tensor
     marks: list
+    margin: float | None = None
 
     def append(self, position, key, value):
         self.positions.append(position)
@@ -301,7 +304,7 @@ def lowest(marks, indices):
 class Cache:
     def __init__(self, prompt, kept, options):
         self.prompt, self.llama, self.options, self.counts = prompt, prompt.llama, options, kept.counts
-        self.seen, self.margin = prompt.length, None
+        self.seen = prompt.length
         self.lanes = []
         for layer, (keys, values) in enumerate(zip(prompt.keys, prompt.values)):
             row = []
@@ -331,7 +334,7 @@ class Cache:
             if due(self.options, len(lane.positions), self.seen, count, self.prompt.length):
                 index, margin = victim(self.options, lane, count)
                 lane.delete(index)
-                self.margin = margin if self.margin is None else min(self.margin, margin)
+                lane.margin = margin if lane.margin is None else min(lane.margin, margin)
         return torch.cat(mixed)
 
 
@@ -366,7 +369,7 @@ def run(prompt, answer, options):
         "counts": kept.counts,
         "kept": written(kept.positions),
         "loose": written(kept.loose),
-        "margins": {"counts": brief(kept.margin), "decode": brief(cache.margin)},
+        "margins": {"counts": brief(kept.margin), "decode": [[brief(lane.margin) for lane in lanes] for lanes in cache.lanes]},
         "kept_end": written([[lane.positions for lane in lanes] for lanes in cache.lanes]),
         "logprobs": logprobs,
     }
