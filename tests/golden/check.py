@@ -122,10 +122,13 @@ def check_evicted(case, length, answer, layers, kv_heads):
     else:
         assert sum(counts) == total
         assert method == "prefixkv" or max(counts) - min(counts) <= 1
-    assert len(case["logprobs"]) == answer and max(case["logprobs"]) < 0
+    # a choice that rounding may turn ends a case early, and its own step is not in `kept_end`
+    steps = len(case["logprobs"])
+    assert 2 <= steps <= answer and max(case["logprobs"]) < 0
+    steps -= 1 if steps == answer else 2
     for layer in range(layers):
         assert [len(case[key][layer]) for key in ("kept", "kept_end", "loose")] == [lanes] * 3
-        count, seen = counts[layer], length + answer - 1
+        count, seen = counts[layer], length + steps
         for kept, end in zip(map(positions, case["kept"][layer]), map(positions, case["kept_end"][layer])):
             assert len(kept) == count and kept == sorted(set(kept)) and kept[-1] < length
             assert end == sorted(set(end)) and set(end) <= {*kept, *range(length, seen)}
@@ -137,7 +140,9 @@ def check_evicted(case, length, answer, layers, kv_heads):
             if method == "snapkv":
                 assert end == [*kept, *range(length, seen)]
             elif searched or "calibration" in options:
-                assert abs(len(end) - seen * count / length) <= 1 + 1e-9
+                share = 1 - options["calibration"][layer] if "calibration" in options else count / length
+                # with all evicted the two protected entries stay, and one goes for each that comes
+                assert -1.5 < len(end) - max(seen * share, 2 if share == 0 else 0) <= 1 + 1e-9
             else:  # one more is dropped as soon as one whole entry is too many
                 assert -length < len(end) * length - seen * count < length
 

@@ -154,9 +154,9 @@ def even_counts(scores, total):
 def searched_counts(scores, keep):
     """The official search: bisects the share of attention that every layer must keep, then fits the evicted counts.
 
-    Also returns how close a curve came to the last tested share."""
+    Also returns how close a curve came to one of the tested shares."""
     length = len(scores[0])
-    target = (1 - keep) * len(scores) * length
+    target = (1 - keep) * (len(scores) * length)
     curves = []
     for s in scores:
         whole, running, curve = math.fsum(s), 0.0, []
@@ -164,9 +164,10 @@ def searched_counts(scores, keep):
             running += value
             curve.append(running / whole)
         curves.append(curve)
-    low, high = 0.0, 1.0
+    low, high, margin = 0.0, 1.0, 1.0
     for _ in range(100):
         threshold = (low + high) / 2
+        margin = min(margin, *(abs(c - threshold) for curve in curves for c in curve))
         needed = [next((o for o, c in enumerate(curve, 1) if c >= threshold), length) for curve in curves]
         evicted = [min(max(length - k - 2, 0), length) for k in needed]
         if abs(sum(evicted) - target) < 5:
@@ -176,7 +177,6 @@ def searched_counts(scores, keep):
         else:
             high = threshold
     total = sum(evicted)
-    margin = min(abs(c - threshold) for curve in curves for c in curve)
     return [length - min(int(f * target / total), length - 2) for f in evicted], margin
 
 
@@ -271,12 +271,17 @@ class Lane:
         del self.positions[index], self.marks[index]
 
 
-def due(options, entries, seen, count, length):
+# Relative distance below which the rounding of 32-bit floats may decide which of two entries goes.
+UNDECIDED = 1e-5
+
+
+def due(options, layer, entries, seen, count, length):
     """Whether a lane that keeps the share count / length has an entry too many."""
     if options["method"] == "snapkv" or count >= length:
         return False
     if "calibration" in options or options.get("variant") == "official":
-        evicted = (length - count) / length
+        # The published code goes on with the configured share, not with the rounded count.
+        evicted = options["calibration"][layer] if "calibration" in options else (length - count) / length
         return int(entries - seen * (1 - evicted)) >= 1
     return entries * length - seen * count >= length
 
@@ -312,6 +317,7 @@ class Cache:
                 heads = list(heads)
                 row.append(Lane(heads, list(positions), keys[heads][:, positions], values[heads][:, positions], list(marks)))
             self.lanes.append(row)
+        self.decided = True
 
     def step(self, token):
         """Logits after one more token."""
@@ -331,10 +337,11 @@ class Cache:
             received = probabilities[:, 0].double().mean(0).tolist()
             lane.marks = [mark + more for mark, more in zip(lane.marks, received)]
             count = self.counts[layer]
-            if due(self.options, len(lane.positions), self.seen, count, self.prompt.length):
+            if due(self.options, layer, len(lane.positions), self.seen, count, self.prompt.length):
                 index, margin = victim(self.options, lane, count)
                 lane.delete(index)
                 lane.margin = margin if lane.margin is None else min(lane.margin, margin)
+                self.decided &= margin is None or margin >= UNDECIDED
         return torch.cat(mixed)
 
 
@@ -362,6 +369,10 @@ def run(prompt, answer, options):
     cache, row, logprobs = Cache(prompt, kept, options), prompt.logits[-1], []
     for number, token in enumerate(answer):
         logprobs.append(rounded(row.log_softmax(-1)[token]))
+        # A choice that rounding may turn ends the case: its own step still counts, what it leaves does not.
+        if not cache.decided:
+            break
+        kept_end = written([[lane.positions for lane in lanes] for lanes in cache.lanes])
         if number + 1 < len(answer):
             row = cache.step(token)
     return {
@@ -370,7 +381,7 @@ def run(prompt, answer, options):
         "kept": written(kept.positions),
         "loose": written(kept.loose),
         "margins": {"counts": brief(kept.margin), "decode": [[brief(lane.margin) for lane in lanes] for lanes in cache.lanes]},
-        "kept_end": written([[lane.positions for lane in lanes] for lanes in cache.lanes]),
+        "kept_end": kept_end,
         "logprobs": logprobs,
     }
 

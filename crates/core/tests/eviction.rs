@@ -38,8 +38,19 @@ struct Case {
     kept: Vec<Vec<String>>,
     loose: Vec<Vec<String>>,
     kept_end: Vec<Vec<String>>,
+    margins: Margins,
     logprobs: Vec<f32>,
 }
+
+/// How nearly the reference's own choices went the other way.
+#[derive(Deserialize)]
+struct Margins {
+    /// Least distance, as a share of attention, at which a layer would have got an entry more or less.
+    counts: Option<f64>,
+}
+
+/// Below this distance of shares of attention the order in which f32 numbers were added decides.
+const EQUAL_SHARES: f64 = 1e-6;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -55,7 +66,14 @@ fn positions(ranges: &str) -> BTreeSet<u32> {
     ranges.split(',').filter(|part| !part.is_empty()).flat_map(range).collect()
 }
 
-fn compare(what: &str, got: &[Vec<Kept>], want: &[Vec<String>], loose: Option<&[Vec<String>]>) {
+/// Compares what is kept; the positions that `loose` gives may have been exchanged. Gives how many were.
+fn compare(
+    what: &str,
+    got: &[Vec<Kept>],
+    want: &[Vec<String>],
+    loose: impl Fn(usize, usize) -> BTreeSet<u32>,
+) -> usize {
+    let mut exchanged = 0;
     assert_eq!(got.len(), want.len(), "{what}: layers");
     for (layer, (got, want)) in got.iter().zip(want).enumerate() {
         assert_eq!(got.len(), want.len(), "{what}: lanes of layer {layer}");
@@ -64,13 +82,15 @@ fn compare(what: &str, got: &[Vec<Kept>], want: &[Vec<String>], loose: Option<&[
             let want = positions(want);
             assert_eq!(got.len(), want.len(), "{what}: size of layer {layer}, lane {lane}");
             let differ: Vec<u32> = got.symmetric_difference(&want).copied().collect();
-            let near = loose.map(|loose| positions(&loose[layer][lane])).unwrap_or_default();
+            let near = loose(layer, lane);
             assert!(
                 differ.iter().all(|position| near.contains(position)),
                 "{what}: layer {layer}, lane {lane} differs in {differ:?}"
             );
+            exchanged += differ.len();
         }
     }
+    exchanged
 }
 
 /// Runs all cases of a file; gives the largest difference of a log-probability.
@@ -80,32 +100,56 @@ fn check(file: &str) {
     let options = LoadOptions { source: root().join(&golden.model), device: Device::Cpu, weights: WeightFormat::F32 };
     let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let mut worst = 0f32;
+    let (mut cases, mut turned, mut steps, mut all_steps) = (0, 0, 0, 0);
     for scene in &golden.scenes {
         let (prompt, features) = read(&mut model, scene);
         for case in &scene.cases {
             let what = format!("{} {}", scene.name, case.options);
+            cases += 1;
             let method = Method::parse(&case.options).unwrap_or_else(|e| panic!("{what}: {e}"));
             let mut sequence = model.new_sequence_with(method, false).expect("a sequence");
             let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
             let kept = sequence.kept();
             let counts: Vec<usize> = kept.iter().map(|lanes| lanes[0].positions.len()).collect();
+            if counts != case.counts && case.margins.counts.is_some_and(|margin| margin < EQUAL_SHARES) {
+                // Two layers are equally good to the last bit of their sums; the whole is still the same, or nearly so
+                // where the published search stopped one probe earlier.
+                let difference = counts.iter().sum::<usize>().abs_diff(case.counts.iter().sum());
+                assert!(difference <= 10, "{what}: {counts:?} for {:?}", case.counts);
+                turned += 1;
+                continue;
+            }
             assert_eq!(counts, case.counts, "{what}: entries per layer");
-            compare(&what, &kept, &case.kept, Some(&case.loose));
-            for (index, token) in scene.answer.iter().enumerate() {
+            let loose = |layer: usize, lane: usize| positions(&case.loose[layer][lane]);
+            if compare(&what, &kept, &case.kept, loose) > 0 {
+                // Another entry of the same score, and so another answer.
+                turned += 1;
+                continue;
+            }
+            let whole = case.logprobs.len() == scene.answer.len();
+            steps += case.logprobs.len();
+            all_steps += scene.answer.len();
+            for (index, (token, want)) in scene.answer.iter().zip(&case.logprobs).enumerate() {
                 if index > 0 {
+                    if !whole && index + 1 == case.logprobs.len() {
+                        // The reference's choice in this step was one of rounding; what it leaves is not compared.
+                        compare(&format!("{what} before step {index}"), &sequence.kept(), &case.kept_end, loose);
+                    }
                     logits = model.decode(scene.answer[index - 1], &mut sequence).expect("goes on");
                 }
-                let difference = (log_softmax_at(&logits, *token as usize) - case.logprobs[index]).abs();
+                let difference = (log_softmax_at(&logits, *token as usize) - want).abs();
                 assert!(difference <= TOLERANCE, "{what}: log-probability {index} is off by {difference}");
                 worst = worst.max(difference);
             }
-            let exchanged = case.loose.iter().flatten().any(|loose| !loose.is_empty());
-            if !exchanged {
-                compare(&format!("{what} at the end"), &sequence.kept(), &case.kept_end, None);
+            if whole {
+                compare(&format!("{what} at the end"), &sequence.kept(), &case.kept_end, loose);
             }
         }
     }
     eprintln!("{file}: log-probabilities differ by at most {worst:e}");
+    eprintln!("{file}: {turned} of {cases} cases were turned by rounding; {steps} of {all_steps} steps compared");
+    assert!(turned * 8 <= cases, "{file}: {turned} of {cases} cases differ in their counts");
+    assert!(steps * 10 >= all_steps * 8, "{file}: only {steps} of {all_steps} steps are decided by more than rounding");
 }
 
 fn read(model: &mut Model, scene: &Scene) -> (Prompt, Vec<candle_core::Tensor>) {

@@ -259,11 +259,12 @@ impl Sequence {
     }
 
     /// The weights of the prompt's queries in the sums that `layer` is to gather; None when nothing is asked for.
-    pub fn query_weights(&self, layer: usize) -> Option<&[f32]> {
-        if !self.in_prompt() || self.roots[layer] != layer {
+    pub fn query_weights(&self, layer: usize) -> Option<Vec<f32>> {
+        if !self.in_prompt() {
             return None;
         }
-        self.policy.as_ref()?.weights()
+        let index = self.owners.iter().position(|owner| *owner == layer)?;
+        self.policy.as_ref()?.weights(index, &self.spans)
     }
 
     /// Whether `layer` is to gather the attention of a generated token.

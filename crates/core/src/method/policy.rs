@@ -39,7 +39,6 @@ struct Plan {
     all_stay: bool,
     /// Known before the scores.
     ahead: Option<Vec<Count>>,
-    weights: Option<Vec<f32>>,
     scored: Vec<Vec<ScoredLane>>,
     /// For `scored`, which lives until the last layer is done.
     workspace: Vec<Charge>,
@@ -98,18 +97,8 @@ impl Policy {
         let total = self.method.keep.total(positions, &self.cost);
         let all: usize = available.iter().sum();
         let all_stay = total >= all && self.profile.is_none();
-        let mut plan = Plan {
-            past,
-            n,
-            total,
-            all_stay,
-            ahead: None,
-            weights: None,
-            scored: Vec::new(),
-            workspace: Vec::new(),
-            available,
-            least,
-        };
+        let mut plan =
+            Plan { past, n, total, all_stay, ahead: None, scored: Vec::new(), workspace: Vec::new(), available, least };
         if !all_stay {
             plan.ahead = self.method.recipe.budget.ahead(&self.ask(&plan, total))?;
         }
@@ -118,9 +107,6 @@ impl Policy {
                 "{} has nothing to calibrate: its sizes do not depend on the prompt",
                 self.method.name
             )));
-        }
-        if !all_stay || self.marked {
-            plan.weights = self.method.recipe.score.queries(&self.view(&plan, spans));
         }
         self.plan = Some(plan);
         Ok(())
@@ -137,8 +123,13 @@ impl Policy {
         }
     }
 
-    fn view<'a>(&self, plan: &Plan, spans: &'a [Span]) -> PromptView<'a> {
-        PromptView { past: plan.past, n: plan.n, spans, allowance: plan.total / self.cost.layers.max(1) }
+    /// `index` counts owning layers.
+    fn view<'a>(&self, plan: &Plan, index: usize, spans: &'a [Span]) -> PromptView<'a> {
+        let allowance = match &plan.ahead {
+            Some(counts) => counts[index].kept,
+            None => plan.total / self.cost.layers.max(1),
+        };
+        PromptView { past: plan.past, n: plan.n, spans, allowance }
     }
 
     /// The least number of entries that holds all that are then protected.
@@ -156,9 +147,10 @@ impl Policy {
         }
     }
 
-    /// The weights of the prompt's queries in the sums that attention is to gather.
-    pub(crate) fn weights(&self) -> Option<&[f32]> {
-        self.plan.as_ref()?.weights.as_deref()
+    /// The weights of the prompt's queries in the sums that the attention of a layer is to gather. `index` counts owning layers.
+    pub(crate) fn weights(&self, index: usize, spans: &[Span]) -> Option<Vec<f32>> {
+        let plan = self.plan.as_ref().filter(|plan| !plan.all_stay || self.marked)?;
+        self.method.recipe.score.queries(&self.view(plan, index, spans))
     }
 
     /// A layer's attention is done: scores its entries, and frees them where the size is known. `index` counts owning layers.
@@ -192,7 +184,7 @@ impl Policy {
             return Ok(());
         }
         let recipe = &self.method.recipe;
-        let view = self.view(plan, spans);
+        let view = self.view(plan, index, spans);
         let ahead = plan.ahead.as_ref().map(|counts| counts[index]);
         let mut scored = Vec::new();
         for lane in lanes {

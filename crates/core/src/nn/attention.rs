@@ -78,7 +78,8 @@ pub fn causal(fused: &Tensor, heads: Heads, rotary: &Rotary, layer: usize, seque
         if sequence.in_prompt() {
             let queries = Rows::dense(&rotated, heads.query * heads.dim);
             let mut sums = Vec::new();
-            let gather = sequence.query_weights(layer).map(|weights| Gather { weights, sums: &mut sums });
+            let weights = sequence.query_weights(layer);
+            let gather = weights.as_deref().map(|weights| Gather { weights, sums: &mut sums });
             let places: usize = lanes.iter().map(|lane| lane.places() * lane.heads().len()).sum();
             let _workspace = match gather {
                 Some(_) => Some(sequence.account().charge((places * size_of::<f32>()) as u64)?),

@@ -27,7 +27,7 @@ pub struct PromptView<'a> {
     pub n: usize,
     /// What all positions are, its own included.
     pub spans: &'a [Span],
-    /// Entries that a layer may keep of all positions, on average.
+    /// Entries that the layer may keep; where that is not known yet, the mean over the layers.
     pub allowance: usize,
 }
 
