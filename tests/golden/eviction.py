@@ -408,7 +408,7 @@ def options(calibrations, text):
     found += [{"method": "h2o", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": "streaming", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": "streaming", "keep": 0.3, "positions": "cache"}]
-    found += [{"method": "knorm", "keep": 0.5}]
+    found += [{"method": "knorm", "keep": 0.5, "decode": "lowest-score"}]
     found += [{"method": "snapkv", "keep": keep} for keep in (0.5, 0.2)]
     return found
 

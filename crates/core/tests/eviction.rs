@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use prefixkv_core::cache::Kept;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{Device, LoadOptions, Model, Prompt, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model, Prompt};
 use prefixkv_core::sample::log_softmax_at;
 use serde::Deserialize;
 use serde_json::Value;
@@ -97,7 +97,7 @@ fn compare(
 fn check(file: &str) {
     let path = root().join("tests/golden/data/eviction").join(file);
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden");
-    let options = LoadOptions { source: root().join(&golden.model), device: Device::Cpu, weights: WeightFormat::F32 };
+    let options = LoadOptions::new(root().join(&golden.model));
     let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let mut worst = 0f32;
     let (mut cases, mut turned, mut steps, mut all_steps) = (0, 0, 0, 0);
@@ -182,7 +182,7 @@ fn methods_on_planted_attention_keep_what_the_reference_keeps() {
 fn planted_positions_are_found() {
     let path = root().join("tests/golden/data/eviction/planted.json");
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden");
-    let options = LoadOptions { source: root().join(&golden.model), device: Device::Cpu, weights: WeightFormat::F32 };
+    let options = LoadOptions::new(root().join(&golden.model));
     let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     for scene in &golden.scenes {
         let prompt = model.expand(&scene.prompt, 0).expect("text");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prefixkv_core::cache::{Format, Modality, Pool, Sequence, Shape, Span};
 use prefixkv_core::method::{METHODS, Method};
-use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ fn what_is_said_is_what_is_allocated() {
 fn generation_on_the_embedded_model() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let source = root.join("models/tiny-llava");
-    let options = LoadOptions { source, device: Device::Cpu, weights: WeightFormat::F32 };
+    let options = LoadOptions::new(source);
     let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let bytes = std::fs::read(root.join("data/scenes/scene-002.png")).expect("a scene");
     let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Modality, Sequence};
 use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind};
-use prefixkv_core::model::{Device, LoadOptions, Model, Prompt, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model, Prompt};
 use serde_json::{Value, json};
 
 const KEEPS: [f64; 4] = [0.7, 0.5, 0.3, 0.2];
@@ -25,7 +25,7 @@ struct Case {
 }
 
 fn load(folder: &str) -> Model {
-    let options = LoadOptions { source: root().join(folder), device: Device::Cpu, weights: WeightFormat::F32 };
+    let options = LoadOptions::new(root().join(folder));
     Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{folder}: {e}"))
 }
 
@@ -88,6 +88,11 @@ fn sized() -> impl Iterator<Item = &'static MethodSpec> {
     METHODS.iter().filter(|spec| spec.takes_keep())
 }
 
+/// Whether the method evicts after prompts only.
+fn once(spec: &MethodSpec) -> bool {
+    spec.options.iter().any(|option| option.name == "decode" && option.default == "\"none\"")
+}
+
 fn both() -> [Case; 2] {
     [Case::picture(), Case::text()]
 }
@@ -116,7 +121,7 @@ fn budgets_are_met_to_the_entry() {
                 let seen = n + case.answer.len();
                 let most = keep * (seen * case.layers()) as f64 + case.layers() as f64;
                 let total = case.total(&sequence);
-                if spec.name == "snapkv" {
+                if once(spec) {
                     assert_eq!(
                         total,
                         (keep * (n * case.layers()) as f64 + 0.5).floor() + (case.answer.len() * case.layers()) as f64
@@ -284,11 +289,42 @@ fn impossible_sizes_are_refused_with_the_least_possible_one() {
 }
 
 #[test]
+fn the_least_possible_size_holds_for_ever() {
+    for mut case in both() {
+        for spec in sized() {
+            for (keep, protect) in
+                [(json!({ "tokens": 1 }), false), (json!({ "tokens": 1 }), true), (json!({ "bytes": 9 }), true)]
+            {
+                let protect = protect && !case.features.is_empty();
+                let mut cache = json!({ "method": spec.name, "keep": keep, "protectText": protect });
+                let mut sequence = case.sequence(&cache, false).expect("refused only when the prompt is known");
+                let refused = case.model.prefill(&case.prompt, &case.features, &mut sequence, &|| Ok(()));
+                if let Err(Error::Budget { least, .. }) = refused {
+                    let least = least.replace("tokens", "\"tokens\"").replace("bytes", "\"bytes\"");
+                    cache["keep"] = serde_json::from_str(&least).expect("JSON but for its names");
+                }
+                let keep = cache["keep"].clone();
+                case.run_with(&cache, |step, sequence| {
+                    let memory = sequence.memory();
+                    if let Some(tokens) = keep["tokens"].as_u64() {
+                        let most = (tokens * memory.kept_per_layer.len() as u64) as f64;
+                        assert!(memory.kept_per_layer.iter().sum::<f64>() <= most, "{cache} at step {step}");
+                    } else {
+                        assert!(memory.resident <= keep["bytes"].as_u64().expect("bytes"), "{cache} at step {step}");
+                    }
+                    assert!(memory.kept_per_layer.iter().all(|kept| *kept >= 1.0), "{cache} at step {step}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn memory_falls_by_the_asked_share() {
     for mut case in both() {
         let (_, full) = case.run(&json!({ "method": "full" }));
         assert_eq!(full.memory().payload, full.memory().full);
-        for spec in sized().filter(|spec| spec.name != "snapkv") {
+        for spec in sized().filter(|spec| !once(spec)) {
             for keep in KEEPS {
                 let cache = json!({ "method": spec.name, "keep": keep });
                 let (_, sequence) = case.run(&cache);

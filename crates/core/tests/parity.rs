@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device as TensorDevice, IndexOp, Tensor};
 use prefixkv_core::media::Pixels;
-use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sample::argmax;
 use serde::Deserialize;
 
@@ -51,7 +51,7 @@ fn root() -> PathBuf {
 }
 
 fn load(model: &str) -> Model {
-    let options = LoadOptions { source: root().join(model), device: Device::Cpu, weights: WeightFormat::F32 };
+    let options = LoadOptions::new(root().join(model));
     Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{model}: {e}"))
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use prefixkv_core::cache::{Format, LaneOptions, Modality, Pool, Rotation, Sequence, Shape, Span};
-use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_kernels::attention::{DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::int4::GROUP;
 use prefixkv_kernels::reference;
@@ -94,7 +94,7 @@ fn heads_of_one_layer_have_lengths_of_their_own() {
 fn a_layer_reads_the_lanes_of_another() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let source = root.join("tests/golden/fixtures/llama-linear-tied");
-    let load = LoadOptions { source, device: Device::Cpu, weights: WeightFormat::F32 };
+    let load = LoadOptions::new(source);
     let mut model = Model::load(&load, &mut |_| Ok(())).expect("loads");
     let prompt = model.expand(&[5, 9, 11, 6, 20, 31], 0).expect("text");
     let layers = model.info().layers;

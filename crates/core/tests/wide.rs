@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use half::f16;
-use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sample::argmax;
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -91,7 +91,7 @@ fn seven_billion_widths_equal_transformers() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary folder");
     write(dir.path(), &golden);
 
-    let options = LoadOptions { source: dir.path().to_owned(), device: Device::Cpu, weights: WeightFormat::F32 };
+    let options = LoadOptions::new(dir.path().to_owned());
     let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let prompt = model.expand(&golden.input_ids, 0).expect("tokens of the vocabulary");
     let mut sequence = model.new_sequence().expect("no cap");

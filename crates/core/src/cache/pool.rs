@@ -80,6 +80,11 @@ impl Pool {
         self.0.peak.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may still be taken.
+    pub fn available(&self) -> u64 {
+        self.0.cap.saturating_sub(self.used())
+    }
+
     /// Opens the account of one sequence.
     pub fn account(&self) -> Account {
         Account { own: Counters::new(u64::MAX), pool: self.clone() }
@@ -104,13 +109,15 @@ impl Account {
         self.own.peak.load(Ordering::Relaxed)
     }
 
+    /// Refuses work that will take `bytes` more than there is room for in the pool, before it begins.
+    pub fn admit(&self, bytes: u64) -> Result<()> {
+        let available = self.pool.available();
+        if bytes > available { Err(refusal(bytes, available)) } else { Ok(()) }
+    }
+
     /// Counts bytes that are held elsewhere (metadata) until the charge is dropped.
     pub fn charge(&self, bytes: u64) -> Result<Charge> {
-        self.pool.0.add(bytes).map_err(|available| Error::OutOfMemory {
-            needed: bytes,
-            available,
-            advice: "the cache pool is at its cap; shorten the prompt or raise the cap".into(),
-        })?;
+        self.pool.0.add(bytes).map_err(|available| refusal(bytes, available))?;
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
         Ok(Charge { account: self.clone(), bytes })
@@ -126,6 +133,11 @@ impl Account {
         let charge = self.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
         Ok(Buffer { data: vec![T::default(); elements], _charge: charge })
     }
+}
+
+fn refusal(needed: u64, available: u64) -> Error {
+    let advice = "the cache is at its limit; shorten the prompt, close sessions, use a calibration or raise cacheLimit";
+    Error::OutOfMemory { needed, available, advice: advice.into() }
 }
 
 /// Bytes on an account; given back when dropped.

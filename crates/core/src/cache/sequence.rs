@@ -191,7 +191,16 @@ impl Sequence {
         if let Some(policy) = &mut self.policy {
             policy.begin_prompt(&self.layers, &self.owners, &self.spans, self.next_position as usize, n)?;
         }
-        Ok(())
+        self.account.admit(self.prompt_bytes(n))
+    }
+
+    /// Bytes that a prompt of `n` positions takes at its peak beside what is held: all of it, unless its layers are compacted
+    /// one by one.
+    fn prompt_bytes(&self, n: usize) -> u64 {
+        let layer = (self.shape.bytes_per_position() / self.shape.layers * n) as u64;
+        let whole = layer * self.owners.len() as u64;
+        let kept = self.policy.as_ref().and_then(Policy::prompt_share);
+        kept.map_or(whole, |share| ((whole as f64 * share) as u64 + layer).min(whole))
     }
 
     /// Starts a generated token.

@@ -9,6 +9,7 @@ use super::threads;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, nearest, refuse};
 use crate::method::Method;
+use crate::method::keep::bytes;
 use crate::model::{Device, LoadOptions, WeightFormat};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, StopStrings};
@@ -31,12 +32,13 @@ pub struct LoadRequest {
 impl LoadRequest {
     /// Reads a `LoadRequest`.
     pub fn parse(json: &str) -> Result<LoadRequest> {
-        let mut fields = Fields::new(parse(json)?, "load", &["source", "device", "weights", "threads"])?;
+        let mut fields = Fields::new(parse(json)?, "load", &["source", "device", "weights", "threads", "cacheLimit"])?;
         let source = source(&mut fields)?;
         let device = fields.take::<String>("device")?.map_or(Ok(Device::Auto), |name| name.parse())?;
         let weights = fields.take("weights")?.unwrap_or(WeightFormat::F32);
         let threads = fields.within("threads", 1..=threads::MAX)?;
-        Ok(LoadRequest { options: LoadOptions { source, device, weights }, threads })
+        let cache_limit = fields.take::<Value>("cacheLimit")?.map(|value| bytes("cacheLimit", &value)).transpose()?;
+        Ok(LoadRequest { options: LoadOptions { source, device, weights, cache_limit }, threads })
     }
 }
 
@@ -448,6 +450,8 @@ mod tests {
         let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
         assert_eq!(read.options.source, PathBuf::from("/m"));
         assert_eq!(read.threads, Some(2));
+        let limited = LoadRequest::parse(r#"{"source":"/m","cacheLimit":"1.5GiB"}"#).unwrap();
+        assert_eq!(limited.options.cache_limit, Some(3 << 29));
         let refused = |json: &str| LoadRequest::parse(json).unwrap_err().to_string();
         assert!(refused(r#"{"source":"m"}"#).contains("absolute"));
         assert!(refused("{}").contains("needs `source`"));

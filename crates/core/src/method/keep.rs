@@ -33,7 +33,7 @@ impl Keep {
                 match (fields.take::<u64>("tokens")?, fields.take::<Value>("bytes")?) {
                     (Some(0), None) => Err(refuse("`tokens` of `keep` must be at least 1, found 0")),
                     (Some(tokens), None) => Ok(Keep::Tokens(usize::try_from(tokens).unwrap_or(usize::MAX))),
-                    (None, Some(bytes)) => bytes_of(&bytes).map(Keep::Bytes),
+                    (None, Some(value)) => bytes("bytes", &value).map(Keep::Bytes),
                     _ => Err(refuse("`keep` takes either `tokens` or `bytes`")),
                 }
             }
@@ -107,15 +107,16 @@ impl Cost {
     }
 }
 
-fn bytes_of(value: &Value) -> Result<u64> {
+/// A number of bytes, or a text such as `"64MiB"`.
+pub(crate) fn bytes(name: &str, value: &Value) -> Result<u64> {
     let bytes = match value {
         Value::Number(number) => number.as_u64(),
         Value::String(text) => parse_size(text),
         _ => None,
     };
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
-        refuse(format!("`bytes` of `keep` must be a number of bytes or a text such as \"64MiB\", found {value}"))
-    })
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| refuse(format!("`{name}` must be a number of bytes or a text such as \"64MiB\", found {value}")))
 }
 
 fn parse_size(text: &str) -> Option<u64> {

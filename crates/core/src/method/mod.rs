@@ -136,6 +136,7 @@ impl Method {
             Some(keep) => keep,
             None => return Err(refuse(format!("{name} needs `keep`: a share, {{ tokens: N }} or {{ bytes: N }}"))),
         };
+        recipe.budget.check_keep(keep)?;
         if recipe.budget.needs_mass() && !recipe.score.has_mass() {
             return Err(refuse(format!(
                 "the budget of {name} compares shares of attention, and its score {:?} is none",

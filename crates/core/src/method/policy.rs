@@ -112,6 +112,13 @@ impl Policy {
         Ok(())
     }
 
+    /// The share of all entries that stays when layers are compacted one by one; None when all are held until the prompt ends.
+    pub(crate) fn prompt_share(&self) -> Option<f64> {
+        let plan = self.plan.as_ref()?;
+        let kept: usize = plan.ahead.as_ref()?.iter().map(|count| count.kept).sum();
+        Some(kept as f64 / plan.available.iter().sum::<usize>().max(1) as f64)
+    }
+
     fn ask<'a>(&'a self, plan: &'a Plan, total: usize) -> Ask<'a> {
         Ask {
             keep: self.method.keep,
@@ -134,17 +141,9 @@ impl Policy {
 
     /// The least number of entries that holds all that are then protected.
     fn least(&self, lane: &Lane, spans: &[Span], past: usize, n: usize) -> usize {
-        let guard = &self.method.recipe.guard;
         let mut sorted = lane.sorted();
         sorted.extend((past..past + n).map(|position| Entry { position: position as u32, place: 0 }));
-        let mut kept = 0;
-        loop {
-            let needed = guard.protected(&sorted, kept, spans).iter().filter(|safe| **safe).count();
-            if needed <= kept {
-                return kept;
-            }
-            kept = needed;
-        }
+        self.method.recipe.guard.least(&sorted, spans, self.method.keep.is_cap())
     }
 
     /// The weights of the prompt's queries in the sums that the attention of a layer is to gather. `index` counts owning layers.
@@ -287,7 +286,7 @@ impl Policy {
     pub(crate) fn make_room(&self, index: usize, lanes: &mut [Lane], spans: &[Span]) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
-            while lane.len() + 1 > count.kept && self.evict(lane, *count, spans)? {}
+            while lane.len() + 1 > count.kept && self.evict(lane, *count, spans, 1)? {}
         }
         Ok(())
     }
@@ -319,20 +318,20 @@ impl Policy {
         let Some(counts) = self.counts.get(index).filter(|_| !self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
             if count.slope.exceeded(lane.len(), positions) {
-                self.evict(lane, *count, spans)?;
+                self.evict(lane, *count, spans, 0)?;
             }
         }
         Ok(())
     }
 
-    /// Frees one entry. False when all are protected.
-    fn evict(&self, lane: &mut Lane, count: Count, spans: &[Span]) -> Result<bool> {
+    /// Frees one entry of a lane that is about to get `coming` more. False when all are protected.
+    fn evict(&self, lane: &mut Lane, count: Count, spans: &[Span], coming: usize) -> Result<bool> {
         let recipe = &self.method.recipe;
         if recipe.eviction == Eviction::Never || lane.is_empty() {
             return Ok(false);
         }
         let sorted = lane.sorted();
-        let safe = recipe.guard.protected(&sorted, sorted.len() - 1, spans);
+        let safe = recipe.guard.protected_but(coming, &sorted, sorted.len() - 1 + coming, spans);
         let open = (0..sorted.len()).filter(|rank| !safe[*rank]);
         let rank = match recipe.eviction {
             Eviction::Never => None,

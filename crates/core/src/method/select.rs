@@ -36,7 +36,12 @@ pub struct Guard {
 impl Guard {
     /// For every entry of a lane, in the order of positions, whether it is safe when `kept` entries are to be kept.
     pub fn protected(&self, sorted: &[Entry], kept: usize, spans: &[Span]) -> Vec<bool> {
-        let recent = self.recent.of(kept);
+        self.protected_but(0, sorted, kept, spans)
+    }
+
+    /// The same for a lane that is about to get `coming` entries, which will be the most recent ones.
+    pub fn protected_but(&self, coming: usize, sorted: &[Entry], kept: usize, spans: &[Span]) -> Vec<bool> {
+        let recent = self.recent.of(kept).saturating_sub(coming);
         let mut safe: Vec<bool> =
             (0..sorted.len()).map(|rank| rank < self.sinks || rank + recent >= sorted.len()).collect();
         if self.text {
@@ -47,6 +52,24 @@ impl Guard {
             }
         }
         safe
+    }
+}
+
+impl Guard {
+    /// The least number of entries that holds all that are then safe, and at least one. `for_ever` counts for a lane that goes
+    /// on at this size, whose recent entries will not be the sinks and the text that are safe anyhow.
+    pub fn least(&self, sorted: &[Entry], spans: &[Span], for_ever: bool) -> usize {
+        let count =
+            |guard: &Guard, kept: usize| guard.protected(sorted, kept, spans).iter().filter(|safe| **safe).count();
+        let fixed = count(&Guard { recent: Recent::Entries(0), ..*self }, 0);
+        let mut kept = 1;
+        loop {
+            let needed = if for_ever { fixed + self.recent.of(kept).max(1) } else { count(self, kept) };
+            if needed <= kept || kept >= sorted.len() {
+                return kept.min(sorted.len());
+            }
+            kept = needed;
+        }
     }
 }
 

@@ -57,6 +57,15 @@ pub struct LoadOptions {
     pub source: PathBuf,
     pub device: Device,
     pub weights: WeightFormat,
+    /// Most bytes that the caches of all sequences may take together.
+    pub cache_limit: Option<u64>,
+}
+
+impl LoadOptions {
+    /// Everything by default: on the CPU, in f32, without a limit.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        LoadOptions { source: source.into(), device: Device::Cpu, weights: WeightFormat::F32, cache_limit: None }
+    }
 }
 
 /// How far loading is.
@@ -111,10 +120,11 @@ impl Model {
             });
         }
         progress(Progress { stage: "weights", done: total, total })?;
+        let pool = options.cache_limit.map_or_else(Pool::unlimited, Pool::with_cap);
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally)?;
-        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool: Pool::unlimited() })
+        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool })
     }
 
     /// What a folder holds, from its configuration and weight headers; no weights are read.

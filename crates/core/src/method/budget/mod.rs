@@ -95,6 +95,12 @@ pub trait Budget: Send + Sync + Debug {
         false
     }
 
+    /// Refuses a size that the budget cannot hold.
+    fn check_keep(&self, keep: Keep) -> Result<()> {
+        let _ = keep;
+        Ok(())
+    }
+
     /// Refuses a model that the budget is not made for.
     fn check_model(&self, model: &ModelKey) -> Result<()> {
         let _ = model;

@@ -7,6 +7,7 @@
 
 use super::{Ask, Budget, Count, ScoredLane, Slope};
 use crate::error::{Error, Result};
+use crate::fields::refuse;
 
 /// Halvings of the threshold's interval: enough for the last bit of a double.
 const HALVINGS: usize = 64;
@@ -38,6 +39,14 @@ impl Curve {
             retained.push(share(held));
         }
         Curve { retained, least: scores.len() - others.len() }
+    }
+
+    /// The curve from at least `entries` on.
+    pub fn at_least(mut self, entries: usize) -> Curve {
+        let skip = entries.clamp(self.least, self.most()) - self.least;
+        self.retained.drain(..skip);
+        self.least += skip;
+        self
     }
 
     /// Entries that are kept in any case.
@@ -107,8 +116,9 @@ impl Budget for Prefix {
     }
 
     fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
-        let curves: Vec<Curve> =
-            whole(scored)?.map(|lane| Curve::new(&lane.scores, &lane.safe, self.excluded)).collect();
+        let curve =
+            |(lane, least): (&ScoredLane, &usize)| Curve::new(&lane.scores, &lane.safe, self.excluded).at_least(*least);
+        let curves: Vec<Curve> = whole(scored)?.zip(ask.least).map(curve).collect();
         let kept = search(&curves, ask.total);
         Ok(kept.into_iter().map(|kept| vec![Count::exact(kept, ask.positions)]).collect())
     }
@@ -124,6 +134,13 @@ impl Budget for OfficialPrefix {
         true
     }
 
+    fn check_keep(&self, keep: super::Keep) -> Result<()> {
+        if keep.is_cap() {
+            return Err(refuse("`variant: \"official\"` of prefixkv takes a share, because its search misses caps"));
+        }
+        Ok(())
+    }
+
     fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
         ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
         Ok(None)
@@ -134,10 +151,10 @@ impl Budget for OfficialPrefix {
             whole(scored)?.map(|lane| Curve::new(&lane.scores, &vec![false; lane.scores.len()], 0)).collect();
         let n = ask.positions;
         let all = (n * curves.len()) as f64;
-        let target = match ask.keep {
-            super::Keep::Share(share) => (1.0 - share) * all,
-            _ => all - ask.total as f64,
+        let super::Keep::Share(share) = ask.keep else {
+            return Err(Error::Internal("the published search takes a share".into()));
         };
+        let target = (1.0 - share) * all;
         let evicted = official_search(&curves, target);
         let count = |evicted: usize| {
             let share = evicted as f64 / n as f64;

@@ -19,11 +19,11 @@ Keys with a low L2 norm tend to get high attention. Each head of each layer keep
 S_lh[j] = -|| K[l, h, j] ||
 ```
 
-All heads have the same size `keep * N`. While generating, when a head has one entry too many, the highest norm goes.
+All heads have the same size `keep * N`. Once, after the prompt, as in kvpress; while generating nothing is evicted, so the cache grows by every token (with `keep` as a cap, or with `decode: "lowest-score"`, the highest norm goes).
 
 - Rotation keeps norms, so it does not matter whether keys are taken before or after it.
 - The paper is said to leave the first two layers alone; that could not be checked in its text, and the code of kvpress does not. Here all layers are treated alike.
-- No window and no sinks by itself; see `recent` and `sinks`.
+- No window and no sinks by itself; see `recent` and `sinks`. Evicting while generating without `recent` does great harm on the embedded model: the keys of new tokens have high norms, and they go at once.
 "#,
     budget: BudgetKind::Exact,
     options: &[
@@ -32,9 +32,9 @@ All heads have the same size `keep * N`. While generating, when a head has one e
         PROTECT_TEXT,
         choice(
             "decode",
-            &["lowest-score", "none"],
-            "\"lowest-score\"",
-            "which entry goes while generating: the one with the highest norm, or none",
+            &["none", "lowest-score"],
+            "\"none\"",
+            "which entry goes while generating: none, or the one with the highest norm",
         ),
     ],
     build,
@@ -50,8 +50,8 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
             text: options.flag("protectText")?,
         },
         eviction: match options.choice("decode")?.as_str() {
-            "none" => Eviction::Never,
-            _ => Eviction::LowestScore,
+            "lowest-score" => Eviction::LowestScore,
+            _ => Eviction::Never,
         },
         lanes: Lanes::PerHead,
         positions: Positions::True,
