@@ -1,3 +1,4 @@
+import type { ErrorCode } from "./generated/errors.ts";
 import type { WireError } from "./native/contract.ts";
 
 /**
@@ -67,7 +68,7 @@ export class UnsupportedModelError extends ModelError {}
 export class MediaError extends PrefixKvError {}
 
 /**
- * An option is unknown, of the wrong type or out of range; `details.suggestion` is the nearest known name, or null.
+ * An option is unknown, of the wrong type or out of range; `details.suggestion` is the nearest known name, if one is near.
  *
  * @example
  * ```ts
@@ -78,6 +79,48 @@ export class MediaError extends PrefixKvError {}
  * ```
  */
 export class OptionError extends PrefixKvError {}
+
+/**
+ * The asked size of the cache does not hold the entries that its method protects. Raised before any work.
+ *
+ * @example
+ * ```ts
+ * import { BudgetError, load, streaming } from "prefixkv";
+ *
+ * const model = await load();
+ * const cache = streaming({ keep: { tokens: 2 } });
+ * const error = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache }).catch((error: unknown) => error);
+ * if (error instanceof BudgetError) console.log(error.asked, error.least);
+ * await model.dispose();
+ * ```
+ */
+export class BudgetError extends OptionError {
+  /** The asked size, as text. */
+  get asked(): string {
+    return String(this.details.asked);
+  }
+
+  /** The least size that is possible for this prompt, in the terms of the asked one, as text. */
+  get least(): string {
+    return String(this.details.least);
+  }
+}
+
+/**
+ * A calibration cannot be found or read, belongs to another model, or does not hold the asked size.
+ *
+ * @example
+ * ```ts
+ * import { CalibrationError, load, prefixkv } from "prefixkv";
+ *
+ * const model = await load();
+ * const cache = prefixkv({ keep: 0.5, calibration: "llava-1.5-7b" });
+ * const error = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache }).catch((error: unknown) => error);
+ * console.log(error instanceof CalibrationError); // true: the embedded model has other sizes
+ * await model.dispose();
+ * ```
+ */
+export class CalibrationError extends OptionError {}
 
 /**
  * The prompt cannot be built: a malformed message, or images and placeholders that do not match.
@@ -208,7 +251,7 @@ export class DisposedError extends PrefixKvError {}
 export class NativeError extends PrefixKvError {}
 
 /** The class of every code that the engine can raise; {@link errorFromWire} builds from it. */
-export const errorClasses: Readonly<Record<string, typeof PrefixKvError>> = {
+export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {
   "model-not-found": ModelError,
   "model-file": ModelError,
   "unsupported-model": UnsupportedModelError,
@@ -217,6 +260,8 @@ export const errorClasses: Readonly<Record<string, typeof PrefixKvError>> = {
   prompt: PromptError,
   "context-overflow": ContextOverflowError,
   "out-of-memory": OutOfMemoryError,
+  budget: BudgetError,
+  calibration: CalibrationError,
   device: DeviceError,
   aborted: AbortError,
   disposed: DisposedError,
@@ -225,7 +270,7 @@ export const errorClasses: Readonly<Record<string, typeof PrefixKvError>> = {
 
 /** The typed error of what came through a door. */
 export function errorFromWire(error: WireError, extra: Record<string, unknown> = {}): PrefixKvError {
-  const Class = errorClasses[error.code] ?? PrefixKvError;
+  const Class = Object.hasOwn(errorClasses, error.code) ? errorClasses[error.code as ErrorCode] : PrefixKvError;
   return new Class(error.code, error.message, { ...error.details, ...extra });
 }
 
@@ -253,6 +298,6 @@ export function abortError(signal: AbortSignal | undefined, partial = ""): Abort
 }
 
 /** The error of a use after disposal. */
-export function disposedError(): DisposedError {
-  return new DisposedError("disposed", "the model is disposed; load it again");
+export function disposedError(message = "the model is disposed; load it again"): DisposedError {
+  return new DisposedError("disposed", message);
 }

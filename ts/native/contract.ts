@@ -84,6 +84,12 @@ export interface WireMessage {
   content: string | WirePart[];
 }
 
+/** A method of the cache with its options, calibrations included as objects. */
+export interface WireMethod {
+  method: string;
+  [option: string]: unknown;
+}
+
 interface PromptFields {
   /** Either messages, put through the chat template ... */
   messages?: WireMessage[];
@@ -93,6 +99,10 @@ interface PromptFields {
 
 export interface GenerateRequest extends PromptFields {
   op: "generate";
+  /** One method, or several stages; the plain cache without. */
+  cache?: WireMethod | WireMethod[];
+  /** The conversation that `messages` go on with; its cache is that of the session. */
+  session?: number;
   maxTokens?: number;
   temperature?: number;
   topK?: number;
@@ -106,17 +116,32 @@ export interface GenerateRequest extends PromptFields {
 
 export interface ScoreRequest extends PromptFields {
   op: "score";
+  cache?: WireMethod | WireMethod[];
   answer: string;
+  /** Asks which positions are kept after the prompt. */
+  kept?: boolean;
+}
+
+/** Asks for the retained share per layer that a prompt leads to, for several sizes; evicts nothing. */
+export interface ProfileRequest extends PromptFields {
+  op: "profile";
+  cache: WireMethod | WireMethod[];
+  /** Retained shares of the whole, above 0 and at most 1. */
+  keeps: number[];
 }
 
 export type EngineRequest =
   | GenerateRequest
   | ScoreRequest
+  | ProfileRequest
+  /** Starts a conversation that keeps its cache from turn to turn; ends with a `session` event, as its closing does. */
+  | { op: "open-session"; cache?: WireMethod | WireMethod[] }
+  | { op: "close-session"; session: number }
   | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
   | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
 
 /**
- * How many tokens a request took. `promptTokens` includes the image tokens.
+ * How many tokens a request took. `promptTokens` includes the image tokens, and in a chat all that was said before.
  *
  * @example
  * ```ts
@@ -129,6 +154,9 @@ export type EngineRequest =
  */
 export interface Usage {
   promptTokens: number;
+  /** Positions of the prompt that the cache of a chat held already; 0 without one. */
+  cachedTokens: number;
+  /** Positions of the images that came with this request. */
   imageTokens: number;
   completionTokens: number;
 }
@@ -180,12 +208,35 @@ export interface Memory {
   payload: number;
   /** Positions and other bookkeeping. */
   metadata: number;
-  /** Payload, metadata and slack: what the pool holds for this sequence at the end. */
+  /** Entries that are evicted but still stored, because their format frees them in groups. */
+  dead: number;
+  /** Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end. */
   resident: number;
   /** The highest value of resident. */
   peak: number;
-  /** Entries kept, per layer. */
+  /** Entries kept, per layer; the mean over the heads where they keep different numbers. */
   keptPerLayer: number[];
+}
+
+/**
+ * The positions that a range of heads of one layer keeps.
+ *
+ * @example
+ * ```ts
+ * import { type Kept, load, snapkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const prompt = "USER: Which colors are there, and which shapes? ASSISTANT:";
+ * const { kept } = await model.score({ prompt, answer: " Red.", cache: snapkv({ keep: 0.5 }), kept: true });
+ * const [first]: Kept[] = kept[0] ?? [];
+ * console.log(first?.heads, first?.positions);
+ * ```
+ */
+export interface Kept {
+  /** The first KV head and the one behind the last. */
+  heads: [first: number, end: number];
+  /** Places in the prompt, rising. */
+  positions: number[];
 }
 
 /**
@@ -202,6 +253,8 @@ export interface Memory {
 export interface ModelInfo {
   architecture: string;
   source: string;
+  /** The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights. */
+  fingerprint: string;
   parameters: number;
   weights: string;
   /** How the linear layers are really stored, e.g. { "q8_0": 71 } when q4_k does not fit the shapes. */
@@ -246,7 +299,13 @@ export type WireEvent =
       usage: Usage;
       timings: Timings;
       memory: Memory;
+      /** Per layer, if asked for. */
+      kept?: Kept[][];
     }
+  /** The retained share of every layer, for each asked size. */
+  | { type: "profiled"; retained: number[][]; usage: Usage; timings: Timings }
+  /** A session has been opened or closed. */
+  | { type: "session"; session: number }
   | { type: "tokens"; tokens: number[] }
   | { type: "text"; text: string }
   | { type: "closed" }
