@@ -1,5 +1,6 @@
-import { abortError, errorFromThrown, errorFromWire, NativeError, PrefixKvError } from "./errors.ts";
+import { abortError, NativeError, PrefixKvError } from "./errors.ts";
 import type { Memory, NativeTicket, Timings, Usage, WireEvent } from "./native/contract.ts";
+import { errorFromThrown, errorFromWire } from "./native/errors.ts";
 import { nextEvents } from "./native/ticket.ts";
 
 /**

@@ -25,4 +25,4 @@ export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
 export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
-export type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./native/contract.ts";
+export type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";

@@ -1,7 +1,8 @@
 import { type CacheOption, wireCache } from "./cache.ts";
-import { disposedError, errorFromThrown, MediaError } from "./errors.ts";
+import { disposedError, MediaError } from "./errors.ts";
 import { type PromptInput, wirePrompt } from "./messages.ts";
 import type { EngineRequest, NativeEngine, NativeTicket } from "./native/contract.ts";
+import { errorFromThrown } from "./native/errors.ts";
 import { lastEvent } from "./native/ticket.ts";
 
 /** A prompt with whatever else its request has. */

@@ -97,6 +97,7 @@ export class FakeNative implements Native {
   closes = 0;
   sessions = 0;
   profiles = 0;
+  memory: Memory = memory;
   /** The least size that a profile takes. */
   leastKeep = 0;
   /** The pieces of every answer, one token each. */
@@ -157,7 +158,7 @@ export class FakeNative implements Native {
     else if (request.op === "generate") this.#answer(ticket);
     else if (request.op === "score") {
       const kept: Kept[][] = [[{ heads: [0, 6], positions: [0, 2] }], [{ heads: [0, 6], positions: [0, 1] }]];
-      const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory };
+      const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
       ticket.end({ type: "scored", ...score, ...(request.kept && { kept }) });
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "open-session") {
@@ -192,7 +193,7 @@ export class FakeNative implements Native {
       finish,
       usage,
       timings,
-      memory,
+      memory: this.memory,
     });
     ticket.onCancel = () => {
       if (sent.length > 0) ticket.end(done("aborted"));
