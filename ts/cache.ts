@@ -18,7 +18,10 @@ import type { WireMethod } from "./native/contract.ts";
  * }
  * ```
  */
-export type Keep = number | { readonly tokens: number } | { readonly bytes: number | string };
+export type Keep =
+  | number
+  | { readonly tokens: number; readonly bytes?: never }
+  | { readonly bytes: number | string; readonly tokens?: never };
 
 /**
  * What makes the cache small: a method, or several that work together. Without one, every entry is kept.

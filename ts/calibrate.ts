@@ -104,7 +104,7 @@ async function profile(
       const { retained } = await lastEvent(ticket, "profiled", { signal });
       return new Map(left.map((keep, index) => [keep, retained[index] ?? []]));
     } catch (error) {
-      const least = error instanceof BudgetError ? Number(error.least) : Number.NaN;
+      const least = error instanceof BudgetError ? Number(error.details.least) : Number.NaN;
       const feasible = left.filter((keep) => keep >= least);
       if (!fewer || feasible.length === 0 || feasible.length === left.length) throw error;
       left = feasible;

@@ -1,3 +1,5 @@
+import type { Keep } from "./cache.ts";
+
 /**
  * The base class of every error that this library throws. `code` is stable; `details` holds what a program may want.
  *
@@ -85,22 +87,29 @@ export class OptionError extends PrefixKvError {}
  * import { BudgetError, load, streaming } from "prefixkv";
  *
  * const model = await load();
- * const cache = streaming({ keep: { tokens: 2 } });
- * const error = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache }).catch((error: unknown) => error);
- * if (error instanceof BudgetError) console.log(error.asked, error.least);
+ * const prompt = "USER: Which shapes are there? ASSISTANT:";
+ * const error = await model.generate({ prompt, cache: streaming({ keep: { tokens: 2 } }) }).catch((error: unknown) => error);
+ * if (error instanceof BudgetError) console.log((await model.generate({ prompt, cache: streaming({ keep: error.least }) })).text);
  * await model.dispose();
  * ```
  */
 export class BudgetError extends OptionError {
-  /** The asked size, as text. */
-  get asked(): string {
-    return String(this.details.asked);
+  /** The asked size. */
+  get asked(): Keep {
+    return keepOf(this.details.asked);
   }
 
-  /** The least size that is possible for this prompt, in the terms of the asked one, as text. */
-  get least(): string {
-    return String(this.details.least);
+  /** The least size that is possible for this prompt, in the terms of the asked one. */
+  get least(): Keep {
+    return keepOf(this.details.least);
   }
+}
+
+/** A size as the engine writes it: `0.5`, `{ tokens: 5 }` or `{ bytes: 1000 }`. */
+function keepOf(text: unknown): Keep {
+  const [, unit, count] = /^\{ (tokens|bytes): (\d+) \}$/.exec(String(text)) ?? [];
+  if (unit === "tokens") return { tokens: Number(count) };
+  return unit === "bytes" ? { bytes: Number(count) } : Number(text);
 }
 
 /**

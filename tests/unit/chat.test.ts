@@ -1,15 +1,33 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { AbortError, CalibrationError, DisposedError, image, PrefixKvError, prefixkv } from "../../ts/index.ts";
+import { after, test } from "node:test";
+import {
+  AbortError,
+  CalibrationError,
+  DisposedError,
+  image,
+  type Model,
+  PrefixKvError,
+  prefixkv,
+} from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
 import { FakeNative } from "./fake_native.ts";
 
 const native = (behaviour: Partial<FakeNative> = {}): FakeNative => Object.assign(new FakeNative(), behaviour);
 const ops = (fake: FakeNative) => fake.requests.map(({ request }) => request.op);
 
+const opened: Model[] = [];
+
+async function open(fake: FakeNative): Promise<Model> {
+  const model = await openModel(fake);
+  opened.push(model);
+  return model;
+}
+
+after(() => Promise.all(opened.map((model) => model.dispose())));
+
 test("a chat opens a session, sends new messages only, and closes once", async () => {
   const fake = native();
-  await using model = await openModel(fake);
+  const model = await open(fake);
   const chat = model.chat({ cache: prefixkv({ keep: 0.5 }), maxTokens: 9 });
   const content = [image(new Uint8Array([7])), "Hi"];
   assert.equal((await Array.fromAsync(chat.send(content))).length, 3);
@@ -48,8 +66,8 @@ test("a chat opens a session, sends new messages only, and closes once", async (
 
 test("turns that are sent together go in order, an unreadable image fails its own only", async () => {
   const fake = native();
-  await using model = await openModel(fake);
-  await using chat = model.chat();
+  const model = await open(fake);
+  const chat = model.chat();
   const slow = new Blob([new Uint8Array([1])]);
   const turns = [chat.send([image(slow), "one"]), chat.send([image("none.png"), "two"]), chat.send("three")];
   const outcomes = await Promise.allSettled(turns);
@@ -64,8 +82,8 @@ test("turns that are sent together go in order, an unreadable image fails its ow
 
 test("a turn that fails leaves the conversation, one that is aborted keeps what the engine keeps", async () => {
   const fake = native();
-  await using model = await openModel(fake);
-  await using chat = model.chat();
+  const model = await open(fake);
+  const chat = model.chat();
   await chat.send("one");
   fake.requestError = { code: "context-overflow", message: "too long", details: {} };
   await assert.rejects(chat.send("two"), PrefixKvError);
@@ -91,7 +109,7 @@ test("a turn that fails leaves the conversation, one that is aborted keeps what 
 });
 
 test("a chat that cannot be opened refuses its turns with the reason", async () => {
-  await using model = await openModel(native());
+  const model = await open(native());
   const chat = model.chat({ cache: prefixkv({ calibration: "no-such-name" }) });
   await assert.rejects(chat.send("one"), CalibrationError);
   await assert.rejects(chat.send("two"), CalibrationError);
@@ -100,7 +118,7 @@ test("a chat that cannot be opened refuses its turns with the reason", async () 
 
 test("disposal cancels what runs and refuses what follows; the model's disposal ends its chats", async () => {
   const fake = native({ stallAfter: 1 });
-  const model = await openModel(fake);
+  const model = await open(fake);
   const chat = model.chat();
   const turn = chat.send("one");
   await new Promise((resolve) => setTimeout(resolve, 10));

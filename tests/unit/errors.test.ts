@@ -26,7 +26,14 @@ test("a budget error has the asked and the least size, and is an option error", 
   const details = { asked: "0.01", least: "0.0213" };
   const error = errorFromWire({ code: "budget", message: "too small", details });
   assert.ok(error instanceof api.BudgetError && error instanceof api.OptionError);
-  assert.deepEqual([error.asked, error.least], ["0.01", "0.0213"]);
+  assert.deepEqual([error.asked, error.least], [0.01, 0.0213]);
+  const absolute = errorFromWire({
+    code: "budget",
+    message: "",
+    details: { asked: "{ tokens: 2 }", least: "{ bytes: 5000 }" },
+  });
+  assert.ok(absolute instanceof api.BudgetError);
+  assert.deepEqual([absolute.asked, absolute.least], [{ tokens: 2 }, { bytes: 5000 }]);
 });
 
 test("an unknown code keeps its code", () => {
