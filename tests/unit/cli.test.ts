@@ -182,6 +182,7 @@ test("methods lists the methods and the options of one", async () => {
   const one = await cli(["methods", "streaming"]);
   assert.match(one.out, /^StreamingLLM \(streaming\): .*\nXiao et al/);
   assert.match(one.out, /--set positions=\.\.\. +`cache` rotates .* \(one of "true", "cache"; default "true"\)/);
+  assert.match((await cli(["methods", "prefixkv"])).out, /^--calibration FILE +sizes found before/m);
   assert.doesNotMatch((await cli(["methods", "full"])).out, /--keep/);
   assert.deepEqual(JSON.parse((await cli(["methods", "--json"])).out).methods, methods);
 });

@@ -19,7 +19,8 @@ export const methods: Command = {
 };
 
 function page({ name, title, summary, source, budget, options }: MethodFacts): string {
-  const rows: [string, string][] = options.map((option) => [`--set ${option.name}=...`, about(option)]);
+  const flag = ({ name, kind }: MethodOption) => (kind === "calibration" ? "--calibration FILE" : `--set ${name}=...`);
+  const rows: [string, string][] = options.map((option) => [flag(option), about(option)]);
   if (budget !== "outcome")
     rows.unshift(["--keep SIZE", "how much stays: a share (0.5), 256tokens per layer, or 64MiB"]);
   const head = `${title} (${name}): ${summary}\n${source === "" ? "" : `${source}\n`}`;
