@@ -62,8 +62,8 @@ export class Chat implements AsyncDisposable {
   readonly #session: Promise<number>;
   readonly #messages: Message[] = [];
   readonly #running = new Set<NativeTicket>();
-  /** Settles once the last turn has been submitted, so that turns reach the engine in order. */
-  #submitted: Promise<unknown>;
+  /** Resolves once every turn so far has been submitted or has failed, so that turns reach the engine in order. */
+  #submitted: Promise<void>;
   #closing: Promise<void> | undefined;
 
   /** @internal Made by `model.chat`. */
@@ -82,8 +82,10 @@ export class Chat implements AsyncDisposable {
   /** Says something, with images or without, and starts to answer it. The result is both iterable and awaitable. */
   send(content: MessageContent, options: TurnOptions = {}): Generation {
     const message: Message = { role: "user", content };
-    const ticket = this.#turn(message, options, this.#submitted);
-    this.#submitted = settled(ticket);
+    const before = this.#submitted;
+    const ticket = this.#turn(message, options, before);
+    // A turn that fails early, say over its image, must not let later ones overtake those before it.
+    this.#submitted = settled(ticket).then(() => before);
     const turn = new Generation(ticket, options.signal, ({ text }) => {
       this.#messages.push(message, { role: "assistant", content: text });
     });
@@ -108,12 +110,13 @@ export class Chat implements AsyncDisposable {
     return (await lastEvent(ticket, "session")).session;
   }
 
-  async #turn(message: Message, options: TurnOptions, before: Promise<unknown>): Promise<NativeTicket> {
+  async #turn(message: Message, options: TurnOptions, before: Promise<void>): Promise<NativeTicket> {
     if (this.#closing) throw chatDisposed();
     const request = { ...this.#defaults, ...options, messages: [message], session: await this.#session };
-    const ready = before.then(() => {
+    const ready = async () => {
+      await before;
       if (this.#closing) throw chatDisposed();
-    });
+    };
     const ticket = await this.#requests.ask("generate", request, ready);
     this.#running.add(ticket);
     return {

@@ -21,13 +21,13 @@ export class Requests {
   }
 
   /**
-   * Reads the images and the calibration of a request, then submits it once `ready`. Unknown fields go through: the engine
+   * Reads the images and the calibration of a request, then submits it once `ready` resolves. Unknown fields go through: the engine
    * refuses them with a suggestion.
    */
   async ask<Fields extends Asked>(
     op: "generate" | "score" | "profile",
     asked: Fields,
-    ready?: Promise<unknown>,
+    ready?: () => Promise<void>,
   ): Promise<NativeTicket> {
     const { messages, prompt, images: extra, cache, signal, ...rest } = asked;
     const given = Object.entries({ messages, prompt, images: extra }).filter(([, value]) => value !== undefined);
@@ -43,7 +43,7 @@ export class Requests {
         ),
       ),
     ]);
-    await ready;
+    await ready?.();
     return this.submit({ op, ...rest, ...(wire && { cache: wire }), ...fields } as EngineRequest, bytes);
   }
 

@@ -68,7 +68,13 @@ test("turns that are sent together go in order, an unreadable image fails its ow
   const fake = native();
   const model = await open(fake);
   const chat = model.chat();
-  const slow = new Blob([new Uint8Array([1])]);
+  class SlowBlob extends Blob {
+    override async arrayBuffer(): Promise<ArrayBuffer> {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      return super.arrayBuffer();
+    }
+  }
+  const slow = new SlowBlob([new Uint8Array([1])]);
   const turns = [chat.send([image(slow), "one"]), chat.send([image("none.png"), "two"]), chat.send("three")];
   const outcomes = await Promise.allSettled(turns);
   assert.deepEqual(
@@ -78,6 +84,10 @@ test("turns that are sent together go in order, an unreadable image fails its ow
   const said = chat.messages.filter(({ role }) => role === "user").map(({ content }) => [content].flat().at(-1));
   assert.deepEqual(said, ["one", "three"]);
   assert.deepEqual(ops(fake), ["open-session", "generate", "generate"]);
+  assert.deepEqual(
+    fake.requests.map(({ images }) => images.length),
+    [0, 1, 0],
+  );
 });
 
 test("a turn that fails leaves the conversation, one that is aborted keeps what the engine keeps", async () => {
