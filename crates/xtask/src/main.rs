@@ -72,7 +72,8 @@ fn check(root: &Path) -> Result<(), String> {
         fs::read_to_string(root.join(path)).map_or(true, |old| old.replace("\r\n", "\n") != *content)
     };
     let mut stale: Vec<String> = files().into_iter().filter(stale).map(|(path, _)| path).collect();
-    stale.extend(leftovers(root).iter().map(|page| page.display().to_string()));
+    let name = |page: &PathBuf| page.strip_prefix(root).unwrap_or(page).display().to_string();
+    stale.extend(leftovers(root).iter().map(name));
     match stale.is_empty() {
         true => Ok(()),
         false => Err(format!("stale: {}; run `cargo xtask gen`", stale.join(", "))),
