@@ -1,4 +1,4 @@
-import type { WireError } from "./native/contract.ts";
+import type { Keep } from "./cache.ts";
 
 /**
  * The base class of every error that this library throws. `code` is stable; `details` holds what a program may want.
@@ -67,7 +67,7 @@ export class UnsupportedModelError extends ModelError {}
 export class MediaError extends PrefixKvError {}
 
 /**
- * An option is unknown, of the wrong type or out of range; `details.suggestion` is the nearest known name, or null.
+ * An option is unknown, of the wrong type or out of range; `details.suggestion` is the nearest known name, if one is near.
  *
  * @example
  * ```ts
@@ -78,6 +78,55 @@ export class MediaError extends PrefixKvError {}
  * ```
  */
 export class OptionError extends PrefixKvError {}
+
+/**
+ * The asked size of the cache does not hold the entries that its method protects. Raised before any work.
+ *
+ * @example
+ * ```ts
+ * import { BudgetError, load, streaming } from "prefixkv";
+ *
+ * const model = await load();
+ * const prompt = "USER: Which shapes are there? ASSISTANT:";
+ * const error = await model.generate({ prompt, cache: streaming({ keep: { tokens: 2 } }) }).catch((error: unknown) => error);
+ * if (error instanceof BudgetError) console.log((await model.generate({ prompt, cache: streaming({ keep: error.least }) })).text);
+ * await model.dispose();
+ * ```
+ */
+export class BudgetError extends OptionError {
+  /** The asked size. */
+  get asked(): Keep {
+    return keepOf(this.details.asked);
+  }
+
+  /** The least size that is possible for this prompt, in the terms of the asked one. */
+  get least(): Keep {
+    return keepOf(this.details.least);
+  }
+}
+
+/** A size as the engine writes it: `0.5`, `{ tokens: 5 }` or `{ bytes: 1000 }`. */
+function keepOf(text: unknown): Keep {
+  const [, unit, count] = /^\{ (tokens|bytes): (\d+) \}$/.exec(String(text)) ?? [];
+  if (unit === "tokens") return { tokens: Number(count) };
+  return unit === "bytes" ? { bytes: Number(count) } : Number(text);
+}
+
+/**
+ * A calibration cannot be found or read, belongs to another model, or does not hold the asked size.
+ *
+ * @example
+ * ```ts
+ * import { CalibrationError, load, prefixkv } from "prefixkv";
+ *
+ * const model = await load();
+ * const cache = prefixkv({ keep: 0.5, calibration: "llava-1.5-7b" });
+ * const error = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache }).catch((error: unknown) => error);
+ * console.log(error instanceof CalibrationError); // true: the embedded model has other sizes
+ * await model.dispose();
+ * ```
+ */
+export class CalibrationError extends OptionError {}
 
 /**
  * The prompt cannot be built: a malformed message, or images and placeholders that do not match.
@@ -207,45 +256,6 @@ export class DisposedError extends PrefixKvError {}
  */
 export class NativeError extends PrefixKvError {}
 
-/** The class of every code that the engine can raise; {@link errorFromWire} builds from it. */
-export const errorClasses: Readonly<Record<string, typeof PrefixKvError>> = {
-  "model-not-found": ModelError,
-  "model-file": ModelError,
-  "unsupported-model": UnsupportedModelError,
-  image: MediaError,
-  option: OptionError,
-  prompt: PromptError,
-  "context-overflow": ContextOverflowError,
-  "out-of-memory": OutOfMemoryError,
-  device: DeviceError,
-  aborted: AbortError,
-  disposed: DisposedError,
-  internal: NativeError,
-};
-
-/** The typed error of what came through a door. */
-export function errorFromWire(error: WireError, extra: Record<string, unknown> = {}): PrefixKvError {
-  const Class = errorClasses[error.code] ?? PrefixKvError;
-  return new Class(error.code, error.message, { ...error.details, ...extra });
-}
-
-/** The typed error of what a door threw: an Error whose message is the JSON of a WireError, or a defect. */
-export function errorFromThrown(thrown: unknown): PrefixKvError {
-  if (thrown instanceof PrefixKvError) return thrown;
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
-  try {
-    const wire: unknown = JSON.parse(message);
-    if (isWireError(wire)) return errorFromWire(wire);
-  } catch {
-    // Not a wire error: reported as a defect below.
-  }
-  return new NativeError("internal", `the native code failed: ${message}`, {}, { cause: thrown });
-}
-
-function isWireError(value: unknown): value is WireError {
-  return typeof value === "object" && value !== null && "code" in value && "message" in value;
-}
-
 /** The error of a signal that has fired. */
 export function abortError(signal: AbortSignal | undefined, partial = ""): AbortError {
   const error = new AbortError("aborted", "the request was aborted", { partial }, { cause: signal?.reason });
@@ -253,6 +263,6 @@ export function abortError(signal: AbortSignal | undefined, partial = ""): Abort
 }
 
 /** The error of a use after disposal. */
-export function disposedError(): DisposedError {
-  return new DisposedError("disposed", "the model is disposed; load it again");
+export function disposedError(message = "the model is disposed; load it again"): DisposedError {
+  return new DisposedError("disposed", message);
 }

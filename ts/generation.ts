@@ -1,5 +1,6 @@
-import { abortError, errorFromThrown, errorFromWire, NativeError, PrefixKvError } from "./errors.ts";
+import { abortError, NativeError, PrefixKvError } from "./errors.ts";
 import type { Memory, NativeTicket, Timings, Usage, WireEvent } from "./native/contract.ts";
+import { errorFromThrown, errorFromWire } from "./native/errors.ts";
 import { nextEvents } from "./native/ticket.ts";
 
 /**
@@ -71,6 +72,7 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   readonly #settled: Promise<void>;
   readonly #ticket: Promise<NativeTicket>;
   readonly #signal: AbortSignal | undefined;
+  readonly #onDone: ((result: GenerationResult) => void) | undefined;
   #parts: Part[] = [];
   #text = "";
   #reading: Promise<void> | undefined;
@@ -79,10 +81,14 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   #ended = false;
   #iterated = false;
 
-  /** @internal Made by `model.generate`. */
-  constructor(ticket: Promise<NativeTicket>, signal?: AbortSignal) {
+  /**
+   * @internal Made by `model.generate` and `chat.send`. `onDone` hears of the engine's result, even when a signal has ended
+   * the generation before.
+   */
+  constructor(ticket: Promise<NativeTicket>, signal?: AbortSignal, onDone?: (result: GenerationResult) => void) {
     this.#ticket = ticket;
     this.#signal = signal;
+    this.#onDone = onDone;
     this.#settled = this.#result.promise.then(
       () => {},
       () => {},
@@ -155,6 +161,10 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   }
 
   #take(event: WireEvent): void {
+    if (event.type === "done") {
+      const { type: _, ...result } = event;
+      this.#onDone?.(result);
+    }
     if (this.#state !== "running") return;
     if (event.type === "token") {
       this.#text += event.text;

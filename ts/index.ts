@@ -1,6 +1,12 @@
 /** Vision-language models on Bun, Deno and Node: load a model, show it images, stream its answers. */
+export type { CacheOption, Keep } from "./cache.ts";
+export type { CalibrateOptions } from "./calibrate.ts";
+export type { Calibration, CalibrationSource } from "./calibration.ts";
+export { Chat, type ChatOptions, type TurnOptions } from "./chat.ts";
 export {
   AbortError,
+  BudgetError,
+  CalibrationError,
   ContextOverflowError,
   DeviceError,
   DisposedError,
@@ -13,9 +19,10 @@ export {
   PromptError,
   UnsupportedModelError,
 } from "./errors.ts";
+export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming } from "./generated/methods.ts";
 export { Generation, type GenerationResult, type Part } from "./generation.ts";
 export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts";
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
 export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
-export type { About, Memory, ModelInfo, Timings, Usage } from "./native/contract.ts";
+export type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";

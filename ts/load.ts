@@ -1,8 +1,9 @@
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { abortError, errorFromThrown } from "./errors.ts";
+import { abortError } from "./errors.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
+import { errorFromThrown } from "./native/errors.ts";
 import { pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
 

@@ -1,16 +1,12 @@
-import { disposedError, errorFromThrown, MediaError } from "./errors.ts";
+import type { CacheOption } from "./cache.ts";
+import { type CalibrateOptions, calibrate } from "./calibrate.ts";
+import type { Calibration } from "./calibration.ts";
+import { Chat, type ChatOptions } from "./chat.ts";
 import { Generation } from "./generation.ts";
-import { type PromptInput, wirePrompt } from "./messages.ts";
-import type {
-  EngineRequest,
-  Memory,
-  ModelInfo,
-  NativeEngine,
-  NativeTicket,
-  Timings,
-  Usage,
-} from "./native/contract.ts";
+import type { PromptInput } from "./messages.ts";
+import type { Kept, Memory, ModelInfo, NativeEngine, Timings, Usage } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
+import { Requests } from "./requests.ts";
 
 /**
  * What to generate, and how. Without a temperature the most likely token is taken each time.
@@ -26,6 +22,8 @@ import { lastEvent } from "./native/ticket.ts";
  * ```
  */
 export interface GenerateOptions extends PromptInput {
+  /** What makes the cache small; without it every entry is kept. */
+  cache?: CacheOption;
   /** The most tokens to generate. */
   maxTokens?: number;
   /** 0 takes the most likely token; higher values spread the choice. */
@@ -64,6 +62,10 @@ export interface GenerateOptions extends PromptInput {
 export interface ScoreOptions extends PromptInput {
   /** The text whose probability is asked for. */
   answer: string;
+  /** What makes the cache small; without it every entry is kept. */
+  cache?: CacheOption;
+  /** Also says which positions are kept after the prompt. */
+  kept?: boolean;
   /** Stops the work; see AbortError. */
   signal?: AbortSignal;
 }
@@ -93,6 +95,8 @@ export interface Score {
   timings: Timings;
   /** Bytes of the key-value cache. */
   memory: Memory;
+  /** Which positions of the prompt are kept, per layer and range of heads; with `kept: true`. */
+  kept?: Kept[][];
 }
 
 const undisposed = new FinalizationRegistry<string>((source) => {
@@ -121,76 +125,57 @@ const undisposed = new FinalizationRegistry<string>((source) => {
 export class Model implements AsyncDisposable {
   /** What was loaded: architecture, sizes, formats, device. */
   readonly info: ModelInfo;
-  readonly #engine: NativeEngine;
-  #closing: Promise<void> | undefined;
+  readonly #requests: Requests;
 
   /** @internal Made by `load`. */
   constructor(engine: NativeEngine, info: ModelInfo) {
-    this.#engine = engine;
+    this.#requests = new Requests(engine);
     this.info = info;
     undisposed.register(this, info.source, this);
   }
 
   /** Starts to answer a prompt. The result is both iterable and awaitable: see Generation. */
   generate(options: GenerateOptions): Generation {
-    const { messages, prompt, images, signal, ...rest } = options;
-    return new Generation(this.#ask({ messages, prompt, images }, { op: "generate", ...rest }, signal), signal);
+    return new Generation(this.#requests.ask("generate", options), options.signal);
+  }
+
+  /** Starts a conversation that keeps its cache from turn to turn: see Chat. */
+  chat(options: ChatOptions = {}): Chat {
+    return new Chat(this.#requests, options);
   }
 
   /** Reads an answer after a prompt and says how likely the model finds each of its tokens. */
+  score(options: ScoreOptions & { kept: true }): Promise<Score & { kept: Kept[][] }>;
+  score(options: ScoreOptions): Promise<Score>;
   async score(options: ScoreOptions): Promise<Score> {
-    const { messages, prompt, images, signal, ...rest } = options;
-    const ticket = await this.#ask({ messages, prompt, images }, { op: "score", ...rest }, signal);
-    const { type: _, ...score } = await lastEvent(ticket, "scored", { signal });
+    const ticket = await this.#requests.ask("score", options);
+    const { type: _, ...score } = await lastEvent(ticket, "scored", { signal: options.signal });
     return score;
+  }
+
+  /** Finds how much each layer should keep, averaged over sample prompts: see CalibrateOptions. */
+  calibrate(options: CalibrateOptions): Promise<Calibration> {
+    return calibrate(this.#requests, this.info, options);
   }
 
   /** The token ids of a text. */
   async tokenize(text: string, options: { addSpecialTokens?: boolean } = {}): Promise<number[]> {
-    return (await lastEvent(this.#submit({ op: "tokenize", text, ...options }), "tokens")).tokens;
+    return (await lastEvent(this.#requests.submit({ op: "tokenize", text, ...options }), "tokens")).tokens;
   }
 
   /** The text of token ids. */
   async detokenize(tokens: readonly number[], options: { skipSpecialTokens?: boolean } = {}): Promise<string> {
-    return (await lastEvent(this.#submit({ op: "detokenize", tokens: [...tokens], ...options }), "text")).text;
+    const ticket = this.#requests.submit({ op: "detokenize", tokens: [...tokens], ...options });
+    return (await lastEvent(ticket, "text")).text;
   }
 
   /** Cancels what runs and frees the model's memory. Later calls are refused; a second disposal waits for the first. */
   dispose(): Promise<void> {
     undisposed.unregister(this);
-    this.#closing ??= lastEvent(this.#engine.close(), "closed").then(() => {});
-    return this.#closing;
+    return this.#requests.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
-  }
-
-  /** Reads the images of a prompt, then submits it. Unknown fields go through: the engine refuses them with a suggestion. */
-  async #ask(
-    input: { [K in keyof PromptInput]: PromptInput[K] | undefined },
-    request: Record<string, unknown> & { op: "generate" | "score" },
-    signal: AbortSignal | undefined,
-  ): Promise<NativeTicket> {
-    const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined)) as PromptInput;
-    const { fields, images } = wirePrompt(given);
-    const bytes = await Promise.all(
-      images.map((image, index) =>
-        image.bytes(signal).catch((error: unknown) => {
-          if (!(error instanceof MediaError)) throw error;
-          throw new MediaError(error.code, error.message, { ...error.details, index }, { cause: error.cause });
-        }),
-      ),
-    );
-    return this.#submit({ ...request, ...fields } as EngineRequest, bytes);
-  }
-
-  #submit(request: EngineRequest, images: Uint8Array[] = []): NativeTicket {
-    if (this.#closing) throw disposedError();
-    try {
-      return this.#engine.submit(JSON.stringify(request), images);
-    } catch (error) {
-      throw errorFromThrown(error);
-    }
   }
 }

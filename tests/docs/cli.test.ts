@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { commands } from "../../ts/cli/commands.ts";
@@ -29,6 +32,12 @@ test("every command prints what docs/cli.md documents", async () => {
   const fake = Object.assign(new FakeNative(), { loadError: { code: "model-file", message: "broken", details: {} } });
   assertDocumented("describe --json", await print(["describe", scene]));
   assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b"]));
+  assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b", "--kept"]));
+  const folder = await mkdtemp(join(tmpdir(), "prefixkv-docs-"));
+  assertDocumented("calibrate --json", await print(["calibrate", scene, "--out", join(folder, "mine.json")]));
+  await rm(folder, { recursive: true });
+  assertDocumented("methods --json", await print(["methods"]));
+  assertDocumented("methods --json", await print(["methods", "h2o"]));
   assertDocumented("inspect --json", await print(["inspect", "/m"]));
   assertDocumented("inspect --json", await print(["inspect", "/m", "--memory", "1GiB"]));
   assertDocumented("doctor --json", await print(["doctor"]));

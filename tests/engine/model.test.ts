@@ -3,7 +3,6 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { errorClasses } from "../../ts/errors.ts";
 import {
   AbortError,
   about,
@@ -19,6 +18,7 @@ import {
   type Progress,
   UnsupportedModelError,
 } from "../../ts/index.ts";
+import { errorClasses } from "../../ts/native/errors.ts";
 import { scene, scenes } from "./scenes.ts";
 
 let model: Model;

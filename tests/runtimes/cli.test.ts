@@ -53,6 +53,19 @@ test("score, inspect and doctor print the documented objects", async () => {
   assertDocumented("doctor --json", JSON.parse(doctor.out));
 });
 
+test("a calibration is written, used and shown", async () => {
+  const out = join(folder, "mine.json");
+  const made = await runScript(main, ["calibrate", scene.image, "--keeps", "0.4,0.8", "--out", out, "--json"]);
+  assert.equal(made.code, 0, made.err);
+  assertDocumented("calibrate --json", JSON.parse(made.out));
+  const cache = ["--method", "prefixkv", "--keep", "0.5", "--calibration", out];
+  const used = await runScript(main, ["describe", scene.image, ...cache, "--max-tokens", "8"]);
+  assert.equal(used.code, 0, used.err);
+  assert.match(used.err, /kept +[▁▂▃▄▅▆▇█]{10} (49|50|51)\.\d %\n$/);
+  const methods = await runScript(main, ["methods", "prefixkv", "--json"]);
+  assertDocumented("methods --json", JSON.parse(methods.out));
+});
+
 test("errors and misuse have their exit codes", async () => {
   const missing = await runScript(main, ["describe", "none.png", "--json"]);
   assert.equal(missing.code, 1);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -7,12 +7,22 @@ import { UsageError } from "../../ts/cli/args.ts";
 import type { Context } from "../../ts/cli/command.ts";
 import { whatFits } from "../../ts/cli/commands/inspect.ts";
 import { commands } from "../../ts/cli/commands.ts";
-import { formatBytes, formatCount, formatTable, formatTime, parseBytes } from "../../ts/cli/format.ts";
+import {
+  formatBars,
+  formatBytes,
+  formatCount,
+  formatRuns,
+  formatShare,
+  formatTable,
+  formatTime,
+  parseBytes,
+} from "../../ts/cli/format.ts";
 import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
 import { run } from "../../ts/cli/run.ts";
 import { distance, nearest } from "../../ts/cli/suggest.ts";
+import { methods } from "../../ts/generated/methods.ts";
 import { missingAddon } from "../../ts/native/napi.ts";
-import { FakeNative } from "./fake_native.ts";
+import { FakeNative, memory } from "./fake_native.ts";
 
 let folder: string;
 let picture: string;
@@ -112,6 +122,71 @@ test("score prints a table or one object", async () => {
   assert.deepEqual([json.tokens, json.logprobs, json.answer], [[5, 6], [-0.5, -1.5], "A star."]);
 });
 
+test("the flags of the cache become its option", async () => {
+  const cacheOf = async (...flags: string[]) => {
+    const { code, err, fake } = await cli(["describe", picture, ...flags]);
+    assert.equal(code, 0, err);
+    return (fake.requests[0]?.request as { cache?: unknown } | undefined)?.cache;
+  };
+  assert.equal(await cacheOf(), undefined);
+  assert.deepEqual(await cacheOf("--method", "full"), { method: "full" });
+  assert.deepEqual(await cacheOf("--method", "h2o", "--keep", "0.5", "--set", "sinks=4", "--set", "decode=none"), {
+    method: "h2o",
+    keep: 0.5,
+    sinks: 4,
+    decode: "none",
+  });
+  assert.deepEqual(await cacheOf("--method", "streaming", "--keep", "256tokens", "--set", "positions=true"), {
+    method: "streaming",
+    keep: { tokens: 256 },
+    positions: "true",
+  });
+  assert.deepEqual(await cacheOf("--method", "knorm", "--keep", "64MiB", "--set", "protectText=true"), {
+    method: "knorm",
+    keep: { bytes: 2 ** 26 },
+    protectText: true,
+  });
+  const calibrated = await cacheOf("--method", "prefixkv", "--keep", "0.3", "--calibration", "llava-1.5-7b");
+  assert.equal((calibrated as { calibration?: { version?: number } }).calibration?.version, 1);
+});
+
+test("the closing tables show what is kept", async () => {
+  const short = { ...memory, full: 200 * 15_360, keptPerLayer: [200, 100, 50, 25] };
+  const fake = new FakeNative();
+  fake.memory = short;
+  const { err } = await cli(["describe", picture], { fake });
+  assert.match(err, /kept +█▄▂▁ 46\.9 %\n$/);
+  const { out } = await cli(["score", "--prompt", "a", "--answer", "b", "--kept"], { fake });
+  assert.match(out, /kept +█▄▂▁ 46\.9 %\n\nlayer 0 +0 2\nlayer 1 +0-1\n$/);
+});
+
+test("calibrate writes a file and shows its sizes", async () => {
+  const file = join(folder, "mine.json");
+  const args = ["calibrate", picture, picture, "--prompt", "What?", "--keeps", "0.2,0.5", "--out", file];
+  const { code, out, err, fake } = await cli(args, { interactive: true });
+  assert.equal(code, 0, err);
+  assert.match(out, /^0\.20 {2}▂▂\n0\.50 {2}▄▄\nwrote .*mine\.json\n$/);
+  assert.match(err, /samples \[#{12}\.{12}\] 50 %/);
+  assert.deepEqual(
+    fake.requests.map(({ request }) => request.op),
+    ["profile", "profile"],
+  );
+  const { calibration } = JSON.parse((await cli([...args, "--method", "prefixkv", "--json"])).out);
+  assert.deepEqual(calibration, JSON.parse(await readFile(file, "utf8")));
+});
+
+test("methods lists the methods and the options of one", async () => {
+  const { code, out } = await cli(["methods"]);
+  assert.equal(code, 0);
+  for (const { name, summary } of methods) assert.match(out, new RegExp(`^${name} +${summary}$`, "m"));
+  const one = await cli(["methods", "streaming"]);
+  assert.match(one.out, /^StreamingLLM \(streaming\): .*\nXiao et al/);
+  assert.match(one.out, /--set positions=\.\.\. +`cache` rotates .* \(one of "true", "cache"; default "true"\)/);
+  assert.match((await cli(["methods", "prefixkv"])).out, /^--calibration FILE +sizes found before/m);
+  assert.doesNotMatch((await cli(["methods", "full"])).out, /--keep/);
+  assert.deepEqual(JSON.parse((await cli(["methods", "--json"])).out).methods, methods);
+});
+
 test("inspect says what fits", async () => {
   const text = await cli(["inspect", "/m", "--memory", "8GiB"]);
   assert.match(text.out, /architecture +LlavaForConditionalGeneration\nparameters +5,520,000/);
@@ -171,6 +246,16 @@ test("misuse exits with 2 and suggests", async () => {
   await misuse(["score", "a", "--prompt", "a", "--answer", "b"], /does not take `a`/);
   await misuse(["inspect", "/a", "/b"], /does not take `\/b`/);
   await misuse(["inspect", "/a", "--memory", "lots"], /needs a size such as 512MiB or 8GiB/);
+  await misuse(["describe", picture, "--keep", "0.5"], /--keep needs --method NAME/);
+  await misuse(["describe", picture, "--method", "snapvk"], /unknown method `snapvk`; .*; did you mean `snapkv`\?/);
+  for (const keep of ["0", "1.5", "256", "half", "-3tokens"])
+    await misuse(["describe", picture, "--method", "h2o", `--keep=${keep}`], /--keep needs a share above 0/);
+  await misuse(["describe", picture, "--method", "h2o", "--set", "sink=4"], /no option `sink`.*did you mean `sinks`\?/);
+  await misuse(["describe", picture, "--method", "h2o", "--set", "sinks"], /--set needs NAME=VALUE, not `sinks`/);
+  await misuse(["calibrate", picture], /calibrate needs --out FILE/);
+  await misuse(["calibrate", picture, "--out", "x.json", "--keeps", "0.1,,0.2"], /--keeps needs shares/);
+  await misuse(["methods", "h20"], /did you mean `h2o`\?/);
+  await misuse(["methods", "h2o", "knorm"], /does not take `knorm`/);
   const json = await cli(["describe", "--json"]);
   assert.deepEqual(JSON.parse(json.out), {
     error: { code: "usage", message: "describe needs IMAGE", details: { suggestion: null } },
@@ -257,6 +342,13 @@ test("sizes, times, counts and tables", () => {
     ]),
     "a    1\nbcd  2\n",
   );
+});
+
+test("bars, shares and runs", () => {
+  assert.equal(formatBars([0, 0.1, 0.5, 0.74, 1, 1.2]), "▁▁▄▆██");
+  assert.equal(formatShare(0.5034), "50.3 %");
+  assert.equal(formatRuns([0, 1, 2, 7, 9, 10]), "0-2 7 9-10");
+  assert.equal(formatRuns([]), "");
 });
 
 test("suggestions are near or none", () => {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { abortError, errorClasses, errorFromThrown, errorFromWire } from "../../ts/errors.ts";
+import { abortError } from "../../ts/errors.ts";
 import * as api from "../../ts/index.ts";
+import { errorClasses, errorFromThrown, errorFromWire } from "../../ts/native/errors.ts";
 
 test("every code has a class of the public list, and there are at most ten direct ones", () => {
   const classes = new Set(Object.values(errorClasses));
@@ -19,6 +20,20 @@ test("a wire error becomes the class of its code with its details", () => {
   assert.equal(error.name, "ContextOverflowError");
   assert.equal(error.message, "too long");
   assert.deepEqual([error.needed, error.available, error.imageTokens], [3000, 2048, 144]);
+});
+
+test("a budget error has the asked and the least size, and is an option error", () => {
+  const details = { asked: "0.01", least: "0.0213" };
+  const error = errorFromWire({ code: "budget", message: "too small", details });
+  assert.ok(error instanceof api.BudgetError && error instanceof api.OptionError);
+  assert.deepEqual([error.asked, error.least], [0.01, 0.0213]);
+  const absolute = errorFromWire({
+    code: "budget",
+    message: "",
+    details: { asked: "{ tokens: 2 }", least: "{ bytes: 5000 }" },
+  });
+  assert.ok(absolute instanceof api.BudgetError);
+  assert.deepEqual([absolute.asked, absolute.least], [{ tokens: 2 }, { bytes: 5000 }]);
 });
 
 test("an unknown code keeps its code", () => {

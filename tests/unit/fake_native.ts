@@ -1,6 +1,7 @@
 // The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
 import type {
   EngineRequest,
+  Kept,
   LoadRequest,
   Memory,
   ModelInfo,
@@ -16,6 +17,7 @@ import type {
 export const info: ModelInfo = {
   architecture: "LlavaForConditionalGeneration",
   source: "/models/fake",
+  fingerprint: "f00d",
   parameters: 5_520_000,
   weights: "f32",
   weightFormats: { f32: 71 },
@@ -32,12 +34,13 @@ export const info: ModelInfo = {
   kvBytesPerToken: 15_360,
   image: { tokens: 144, size: 168, patch: 14 },
 };
-export const usage: Usage = { promptTokens: 160, imageTokens: 144, completionTokens: 3 };
+export const usage: Usage = { promptTokens: 160, cachedTokens: 0, imageTokens: 144, completionTokens: 3 };
 export const timings: Timings = { queued: 0, images: 1, vision: 2, prefill: 3, decode: 4, firstToken: 6, total: 10 };
 export const memory: Memory = {
   full: 2_000_000,
   payload: 2_000_000,
   metadata: 1000,
+  dead: 0,
   resident: 2_001_000,
   peak: 2_002_000,
   keptPerLayer: [163, 163],
@@ -92,6 +95,11 @@ export class FakeNative implements Native {
   requests: { request: EngineRequest; images: Uint8Array[] }[] = [];
   tickets: FakeTicket[] = [];
   closes = 0;
+  sessions = 0;
+  profiles = 0;
+  memory: Memory = memory;
+  /** The least size that a profile takes. */
+  leastKeep = 0;
   /** The pieces of every answer, one token each. */
   pieces: string[] = ["There", " is", " a star."];
   /** Keeps every answer open after this many pieces. */
@@ -149,11 +157,31 @@ export class FakeNative implements Native {
     if (this.requestError) ticket.fail(this.requestError);
     else if (request.op === "generate") this.#answer(ticket);
     else if (request.op === "score") {
-      ticket.end({ type: "scored", tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory });
+      const kept: Kept[][] = [[{ heads: [0, 6], positions: [0, 2] }], [{ heads: [0, 6], positions: [0, 1] }]];
+      const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
+      ticket.end({ type: "scored", ...score, ...(request.kept && { kept }) });
+    } else if (request.op === "profile") this.#profile(ticket, request.keeps);
+    else if (request.op === "open-session") {
+      this.sessions += 1;
+      ticket.end({ type: "session", session: this.sessions });
+    } else if (request.op === "close-session") {
+      ticket.end({ type: "session", session: request.session });
     } else if (request.op === "tokenize")
       ticket.end({ type: "tokens", tokens: [...request.text].map((c) => c.charCodeAt(0)) });
     else ticket.end({ type: "text", text: String.fromCharCode(...request.tokens) });
     return ticket;
+  }
+
+  #profile(ticket: FakeTicket, keeps: number[]): void {
+    this.profiles += 1;
+    const least = this.leastKeep;
+    if (keeps.some((keep) => keep < least)) {
+      ticket.fail({ code: "budget", message: "too small", details: { asked: String(keeps[0]), least: String(least) } });
+      return;
+    }
+    // The samples differ in a known way: by how many came before.
+    const change = 0.01 * (this.profiles - 1);
+    ticket.end({ type: "profiled", retained: keeps.map((keep) => [keep + change, keep - change]), usage, timings });
   }
 
   #answer(ticket: FakeTicket): void {
@@ -165,7 +193,7 @@ export class FakeNative implements Native {
       finish,
       usage,
       timings,
-      memory,
+      memory: this.memory,
     });
     ticket.onCancel = () => {
       if (sent.length > 0) ticket.end(done("aborted"));

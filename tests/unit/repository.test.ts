@@ -17,11 +17,11 @@ test("versions agree", async () => {
   assert.match(await read("Cargo.toml"), new RegExp(`^version = "${version.replaceAll(".", "\\.")}"$`, "m"));
 });
 
-test("every file is small, and only pick.ts asks for the runtime", async () => {
+test("every written file is small, and only pick.ts asks for the runtime", async () => {
   const sources = (await readdir(join(root, "ts"), { recursive: true })).filter((name) => name.endsWith(".ts"));
   for (const name of sources) {
     const text = await read(join("ts", name));
-    assert.ok(text.split("\n").length <= 300, `${name} is longer than 300 lines`);
+    if (!name.startsWith("generated")) assert.ok(text.split("\n").length <= 300, `${name} is longer than 300 lines`);
     const code = text.replace(/\/\*\*.*?\*\//gs, "");
     if (!name.endsWith("pick.ts")) assert.doesNotMatch(code, /\b(Bun|Deno)\.|process\.versions/, name);
     assert.doesNotMatch(text, /export default/, name);

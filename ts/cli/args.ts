@@ -88,7 +88,7 @@ function unknownFlag(command: Command, raw: string, flags: readonly Flag[]): Usa
 
 function checkComplete(command: Command, values: ReadonlyMap<string, unknown>, positionals: readonly string[]): void {
   const { positional } = command;
-  if (positional && positionals.length === 0)
+  if (positional && !positional.startsWith("[") && positionals.length === 0)
     throw new UsageError(`${command.name} needs ${positional.replace("...", "")}`);
   const most = positional === undefined ? 0 : positional.endsWith("...") ? Number.POSITIVE_INFINITY : 1;
   if (positionals.length > most) throw new UsageError(`${command.name} does not take \`${positionals[most]}\``);

@@ -27,7 +27,7 @@ export interface Flag {
 export interface Command {
   name: string;
   summary: string;
-  /** What the arguments without a flag are; a name that ends in `...` takes one or more. */
+  /** What the arguments without a flag are; a name that ends in `...` takes one or more, one in brackets may be missing. */
   positional?: string;
   flags: readonly Flag[];
   /** Writes for people unless `--json` is set, and resolves with what `--json` prints. */
@@ -48,4 +48,17 @@ export const loadFlags: readonly Flag[] = [
   { name: "weights", type: "string", value: "FORMAT", text: "hold the weights as f32, f16, q8_0 or q4_k" },
   { name: "threads", type: "integer", value: "N", text: "threads of the process" },
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },
+];
+
+/** The flags of every command that can make the cache small. */
+export const cacheFlags: readonly Flag[] = [
+  { name: "method", type: "string", value: "NAME", text: "make the cache small; `prefixkv methods` lists the methods" },
+  { name: "keep", type: "string", value: "SIZE", text: "how much stays: a share (0.5), 256tokens per layer, or 64MiB" },
+  { name: "set", type: "strings", value: "NAME=VALUE", text: "an option of the method; may be given more than once" },
+  {
+    name: "calibration",
+    type: "string",
+    value: "FILE",
+    text: "sizes per layer: a file, or a name such as llava-1.5-7b",
+  },
 ];

@@ -36,3 +36,26 @@ export function formatTable(rows: readonly (readonly [name: string, value: strin
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join("");
 }
+
+const blocks = "▁▂▃▄▅▆▇█";
+
+/** One block per share from 0 to 1. */
+export function formatBars(shares: readonly number[]): string {
+  return shares.map((share) => blocks[Math.max(1, Math.round(Math.min(1, share) * blocks.length)) - 1]).join("");
+}
+
+/** A share for people: `50.3 %`. */
+export function formatShare(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+/** Rising numbers with their runs joined: `0-3 7 9-10`. */
+export function formatRuns(numbers: readonly number[]): string {
+  const runs: [first: number, last: number][] = [];
+  for (const number of numbers) {
+    const run = runs.at(-1);
+    if (run && run[1] === number - 1) run[1] = number;
+    else runs.push([number, number]);
+  }
+  return runs.map(([first, last]) => (first === last ? String(first) : `${first}-${last}`)).join(" ");
+}

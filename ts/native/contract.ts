@@ -1,3 +1,7 @@
+import type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./report.ts";
+
+export type { About, Kept, Memory, ModelInfo, Timings, Usage };
+
 /**
  * What a door offers. Every door (Node-API now; the C ABI through bun:ffi and Deno.dlopen beside it) implements these
  * interfaces and nothing more; all logic is either above (ts/) or below (crates/core).
@@ -38,30 +42,6 @@ export interface NativeTicket {
   cancel(): void;
 }
 
-/**
- * What the native code of an installation can do.
- *
- * @example
- * ```ts
- * import { about, type About } from "prefixkv";
- *
- * const { architectures }: About = await about();
- * console.log(architectures.includes("LlavaForConditionalGeneration"));
- * ```
- */
-export interface About {
-  version: string;
-  /** Every error code that the core can raise. */
-  errorCodes: string[];
-  /** `architectures[0]` values that load. */
-  architectures: string[];
-  devices: string[];
-  /** SIMD features that the kernels use on this machine, e.g. ["avx2", "fma", "f16c"]. */
-  cpu: string[];
-  /** Threads the process-wide pool has, or would start with. */
-  threads: number;
-}
-
 export interface WireError {
   code: string;
   message: string;
@@ -84,6 +64,12 @@ export interface WireMessage {
   content: string | WirePart[];
 }
 
+/** A method of the cache with its options, calibrations included as objects. */
+export interface WireMethod {
+  method: string;
+  [option: string]: unknown;
+}
+
 interface PromptFields {
   /** Either messages, put through the chat template ... */
   messages?: WireMessage[];
@@ -93,6 +79,10 @@ interface PromptFields {
 
 export interface GenerateRequest extends PromptFields {
   op: "generate";
+  /** One method, or several stages; the plain cache without. */
+  cache?: WireMethod | WireMethod[];
+  /** The conversation that `messages` go on with; its cache is that of the session. */
+  session?: number;
   maxTokens?: number;
   temperature?: number;
   topK?: number;
@@ -106,121 +96,29 @@ export interface GenerateRequest extends PromptFields {
 
 export interface ScoreRequest extends PromptFields {
   op: "score";
+  cache?: WireMethod | WireMethod[];
   answer: string;
+  /** Asks which positions are kept after the prompt. */
+  kept?: boolean;
+}
+
+/** Asks for the retained share per layer that a prompt leads to, for several sizes; evicts nothing. */
+export interface ProfileRequest extends PromptFields {
+  op: "profile";
+  cache: WireMethod | WireMethod[];
+  /** Retained shares of the whole, above 0 and at most 1. */
+  keeps: number[];
 }
 
 export type EngineRequest =
   | GenerateRequest
   | ScoreRequest
+  | ProfileRequest
+  /** Starts a conversation that keeps its cache from turn to turn; ends with a `session` event, as its closing does. */
+  | { op: "open-session"; cache?: WireMethod | WireMethod[] }
+  | { op: "close-session"; session: number }
   | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
   | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
-
-/**
- * How many tokens a request took. `promptTokens` includes the image tokens.
- *
- * @example
- * ```ts
- * import { load, type Usage } from "prefixkv";
- *
- * await using model = await load();
- * const { usage }: { usage: Usage } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
- * console.log(usage.promptTokens + usage.completionTokens);
- * ```
- */
-export interface Usage {
-  promptTokens: number;
-  imageTokens: number;
-  completionTokens: number;
-}
-
-/**
- * How long the parts of a request took, in milliseconds.
- *
- * @example
- * ```ts
- * import { load, type Timings } from "prefixkv";
- *
- * await using model = await load();
- * const { timings }: { timings: Timings } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
- * console.log(timings.firstToken <= timings.total);
- * ```
- */
-export interface Timings {
-  /** Waiting in the engine's queue. */
-  queued: number;
-  /** Decoding and resizing images. */
-  images: number;
-  /** Vision tower and projector. */
-  vision: number;
-  /** The prompt through the language model. */
-  prefill: number;
-  /** All steps after the first token. */
-  decode: number;
-  /** From submit to the first token. */
-  firstToken: number;
-  total: number;
-}
-
-/**
- * Bytes of the key-value cache of one sequence.
- *
- * @example
- * ```ts
- * import { load, type Memory } from "prefixkv";
- *
- * await using model = await load();
- * const { memory }: { memory: Memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
- * console.log(memory.resident / memory.full);
- * ```
- */
-export interface Memory {
-  /** What an uncompressed cache of the same positions and format would take. */
-  full: number;
-  /** Entries kept x entry bytes. */
-  payload: number;
-  /** Positions and other bookkeeping. */
-  metadata: number;
-  /** Payload, metadata and slack: what the pool holds for this sequence at the end. */
-  resident: number;
-  /** The highest value of resident. */
-  peak: number;
-  /** Entries kept, per layer. */
-  keptPerLayer: number[];
-}
-
-/**
- * What a model is: its architecture, sizes and formats.
- *
- * @example
- * ```ts
- * import { inspect, type ModelInfo } from "prefixkv";
- *
- * const info: ModelInfo = await inspect();
- * console.log(info.layers * info.kvHeads * info.headDim, info.image?.tokens);
- * ```
- */
-export interface ModelInfo {
-  architecture: string;
-  source: string;
-  parameters: number;
-  weights: string;
-  /** How the linear layers are really stored, e.g. { "q8_0": 71 } when q4_k does not fit the shapes. */
-  weightFormats: Record<string, number>;
-  weightBytes: number;
-  device: string;
-  threads: number;
-  layers: number;
-  hiddenSize: number;
-  heads: number;
-  kvHeads: number;
-  headDim: number;
-  vocabSize: number;
-  maxPositions: number;
-  /** Bytes one position takes over all layers in the full cache. */
-  kvBytesPerToken: number;
-  /** Null for a text-only model. */
-  image: { tokens: number; size: number; patch: number } | null;
-}
 
 export type WireEvent =
   | { type: "progress"; stage: string; done: number; total: number }
@@ -246,7 +144,13 @@ export type WireEvent =
       usage: Usage;
       timings: Timings;
       memory: Memory;
+      /** Per layer, if asked for. */
+      kept?: Kept[][];
     }
+  /** The retained share of every layer, for each asked size. */
+  | { type: "profiled"; retained: number[][]; usage: Usage; timings: Timings }
+  /** A session has been opened or closed. */
+  | { type: "session"; session: number }
   | { type: "tokens"; tokens: number[] }
   | { type: "text"; text: string }
   | { type: "closed" }

@@ -1,5 +1,6 @@
-import { abortError, errorFromThrown, errorFromWire, NativeError } from "../errors.ts";
+import { abortError, NativeError } from "../errors.ts";
 import type { NativeTicket, WireEvent } from "./contract.ts";
+import { errorFromThrown, errorFromWire } from "./errors.ts";
 
 /** An event by its type. */
 export type EventOf<T extends WireEvent["type"]> = Extract<WireEvent, { type: T }>;

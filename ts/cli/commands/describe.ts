@@ -1,8 +1,11 @@
+import type { CacheMethod } from "../../generated/methods.ts";
 import type { GenerationResult } from "../../generation.ts";
 import { image } from "../../media.ts";
+import type { Memory, ModelInfo } from "../../native/contract.ts";
 import type { Values } from "../args.ts";
-import { type Command, type Context, loadFlags } from "../command.ts";
-import { formatBytes, formatCount, formatTable, formatTime } from "../format.ts";
+import { cacheOption } from "../cache.ts";
+import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";
+import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../format.ts";
 import { withModel } from "../loading.ts";
 
 const sampling = ["max-tokens", "temperature", "top-k", "top-p", "min-p", "repetition-penalty", "seed", "stop"];
@@ -22,14 +25,18 @@ export const describe: Command = {
     { name: "repetition-penalty", type: "number", value: "X", text: "above 1, makes repeated tokens less likely" },
     { name: "seed", type: "integer", value: "N", text: "the same seed gives the same text" },
     { name: "stop", type: "strings", value: "TEXT", text: "end before this text; may be given more than once" },
+    ...cacheFlags,
     ...loadFlags,
   ],
-  run: (values, context) => withModel(values, context, (model) => answer(model, values, context)),
+  async run(values, context) {
+    const cache = cacheOption(values);
+    return withModel(values, context, (model) => answer(model, { cache, values }, context));
+  },
 };
 
 async function answer(
   model: Parameters<Parameters<typeof withModel>[2]>[0],
-  values: Values,
+  { cache, values }: { cache: CacheMethod | undefined; values: Values },
   context: Context,
 ): Promise<Record<string, unknown>> {
   const prompt = values.text("prompt") ?? "Describe the image in detail.";
@@ -37,6 +44,7 @@ async function answer(
   const out = model.generate({
     messages: [{ role: "user", content: [...images.map((source) => image(source)), prompt] }],
     ...values.options(sampling),
+    ...(cache && { cache }),
     signal: context.signal,
   });
   const quiet = values.has("json");
@@ -44,12 +52,12 @@ async function answer(
   const result = await out;
   if (!quiet) {
     context.out("\n");
-    context.err(`\n${summary(result)}`);
+    context.err(`\n${summary(result, model.info)}`);
   }
   return { model: model.info.source, images, prompt, ...result };
 }
 
-function summary({ finish, usage, timings, memory }: GenerationResult): string {
+function summary({ finish, usage, timings, memory }: GenerationResult, info: ModelInfo): string {
   const decoded = usage.completionTokens - 1;
   const speed = timings.decode > 0 && decoded > 0 ? `${((decoded * 1000) / timings.decode).toFixed(1)} tokens/s` : "-";
   return formatTable([
@@ -60,5 +68,13 @@ function summary({ finish, usage, timings, memory }: GenerationResult): string {
     ["first token", formatTime(timings.firstToken)],
     ["decoding", speed],
     ["kv cache", `${formatBytes(memory.resident)}, peak ${formatBytes(memory.peak)}, full ${formatBytes(memory.full)}`],
+    ["kept", keptBars(memory, info)],
   ]);
+}
+
+/** How much of the positions seen each layer keeps, and all layers together. */
+export function keptBars({ full, keptPerLayer }: Memory, { kvBytesPerToken }: ModelInfo): string {
+  const shares = keptPerLayer.map((kept) => (kept * kvBytesPerToken) / full);
+  const mean = shares.reduce((sum, share) => sum + share, 0) / shares.length;
+  return `${formatBars(shares)} ${formatShare(mean)}`;
 }

@@ -1,7 +1,10 @@
 import { image } from "../../media.ts";
-import { type Command, loadFlags } from "../command.ts";
-import { formatBytes, formatCount, formatTable, formatTime } from "../format.ts";
+import type { Kept } from "../../native/contract.ts";
+import { cacheOption } from "../cache.ts";
+import { type Command, cacheFlags, loadFlags } from "../command.ts";
+import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../format.ts";
 import { withModel } from "../loading.ts";
+import { keptBars } from "./describe.ts";
 
 /** Says how likely the model finds an answer. */
 export const score: Command = {
@@ -11,15 +14,24 @@ export const score: Command = {
     { name: "image", type: "strings", value: "FILE", text: "an image; may be given more than once" },
     { name: "prompt", type: "string", value: "TEXT", text: "the question", required: true },
     { name: "answer", type: "string", value: "TEXT", text: "the answer to score", required: true },
+    { name: "kept", type: "boolean", text: "also say which positions each layer keeps after the prompt" },
+    ...cacheFlags,
     ...loadFlags,
   ],
-  run: (values, context) =>
-    withModel(values, context, async (model) => {
+  async run(values, context) {
+    const cache = cacheOption(values);
+    return withModel(values, context, async (model) => {
       const images = values.texts("image");
       const prompt = values.text("prompt") ?? "";
       const answer = values.text("answer") ?? "";
       const content = [...images.map((source) => image(source)), prompt];
-      const result = await model.score({ messages: [{ role: "user", content }], answer, signal: context.signal });
+      const result = await model.score({
+        messages: [{ role: "user", content }],
+        answer,
+        ...(cache && { cache }),
+        ...(values.has("kept") && { kept: true }),
+        signal: context.signal,
+      });
       if (!values.has("json")) {
         context.out(
           formatTable([
@@ -28,9 +40,20 @@ export const score: Command = {
             ["tokens", formatCount(result.tokens.length)],
             ["time", formatTime(result.timings.total)],
             ["kv cache", `${formatBytes(result.memory.resident)}, peak ${formatBytes(result.memory.peak)}`],
+            ["kept", keptBars(result.memory, model.info)],
           ]),
         );
+        if (result.kept) context.out(`\n${formatTable(result.kept.flatMap(keptRows))}`);
       }
       return { model: model.info.source, images, prompt, answer, ...result };
-    }),
+    });
+  },
 };
+
+/** A layer's positions, one row for each range of heads. */
+function keptRows(lanes: Kept[], layer: number): [string, string][] {
+  return lanes.map(({ heads: [first, end], positions }) => [
+    lanes.length === 1 ? `layer ${layer}` : `layer ${layer}, head ${formatRuns([first, end - 1])}`,
+    formatRuns(positions),
+  ]);
+}

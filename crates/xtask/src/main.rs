@@ -1,0 +1,91 @@
+//! `cargo xtask gen [--check]`: writes the TypeScript and the pages that follow from the engine's specifications, or fails
+//! when what is there is stale.
+
+mod page;
+mod typescript;
+mod words;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use prefixkv_core::Error;
+use prefixkv_core::method::METHODS;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["gen"] => write(&root()),
+        ["gen", "--check"] => check(&root()),
+        _ => Err("usage: cargo xtask gen [--check]".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Every generated file with its content.
+fn files() -> Vec<(String, String)> {
+    let mut files = vec![
+        ("ts/generated/errors.ts".into(), typescript::errors(&Error::CODES)),
+        ("ts/generated/methods.ts".into(), typescript::methods(METHODS)),
+        ("docs/methods/README.md".into(), page::overview(METHODS)),
+    ];
+    files.extend(METHODS.iter().map(|spec| (format!("docs/methods/{}.md", spec.name), page::method(spec))));
+    files
+}
+
+/// Pages of methods that are no more.
+fn leftovers(root: &Path) -> Vec<PathBuf> {
+    let known: Vec<PathBuf> = files().iter().map(|(path, _)| root.join(path)).collect();
+    let pages = fs::read_dir(root.join("docs/methods")).into_iter().flatten().flatten().map(|entry| entry.path());
+    pages.filter(|page| !known.contains(page)).collect()
+}
+
+fn write(root: &Path) -> Result<(), String> {
+    for (path, content) in files() {
+        let file = root.join(&path);
+        if fs::read_to_string(&file).is_ok_and(|old| old == content) {
+            continue;
+        }
+        let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&file, content));
+        written.map_err(|error| format!("cannot write {path}: {error}"))?;
+        eprintln!("wrote {path}");
+    }
+    for page in leftovers(root) {
+        fs::remove_file(&page).map_err(|error| format!("cannot remove {}: {error}", page.display()))?;
+    }
+    Ok(())
+}
+
+fn check(root: &Path) -> Result<(), String> {
+    let stale = |(path, content): &(String, String)| {
+        // A checkout on Windows may have its own line ends.
+        fs::read_to_string(root.join(path)).map_or(true, |old| old.replace("\r\n", "\n") != *content)
+    };
+    let mut stale: Vec<String> = files().into_iter().filter(stale).map(|(path, _)| path).collect();
+    let name = |page: &PathBuf| page.strip_prefix(root).unwrap_or(page).display().to_string();
+    stale.extend(leftovers(root).iter().map(name));
+    match stale.is_empty() {
+        true => Ok(()),
+        false => Err(format!("stale: {}; run `cargo xtask gen`", stale.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generated_files_are_fresh() {
+        assert_eq!(check(&root()), Ok(()));
+    }
+}

@@ -1,0 +1,112 @@
+//! The pages of the methods.
+
+use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec};
+
+use crate::words;
+
+const NOTE: &str = "<!-- Written by `cargo xtask gen` from the specifications of the engine; edit those instead. -->\n";
+
+/// `docs/methods/README.md`.
+pub(crate) fn overview(specs: &[MethodSpec]) -> String {
+    let rows: Vec<String> = specs.iter().map(overview_row).collect();
+    format!(
+        r#"{NOTE}
+# Methods
+
+A method says which entries of the cache stay. It is given to `generate`, `score` and `chat` as `cache`, and to the command line as `--method`; [../cache.md](../cache.md) says what `keep` means and how to measure what a method does.
+
+| method | constructor | what it does | size | source |
+| --- | --- | --- | --- | --- |
+{}
+Every method gives the text of the full cache at `keep: 1`. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
+"#,
+        rows.concat()
+    )
+}
+
+fn overview_row(spec: &MethodSpec) -> String {
+    let size = words::budget(spec.budget).split(':').next().unwrap_or_default();
+    let source = if spec.source.is_empty() { "-" } else { spec.source };
+    format!(
+        "| [{title}]({name}.md) | `{name}()` | {summary} | {size} | {source} |\n",
+        title = spec.title,
+        name = spec.name,
+        summary = spec.summary
+    )
+}
+
+/// `docs/methods/NAME.md`.
+pub(crate) fn method(spec: &MethodSpec) -> String {
+    let source = if spec.source.is_empty() { String::new() } else { format!(" Source: {}.", spec.source) };
+    let name = spec.name;
+    let (call, flags) = match spec.takes_keep() {
+        true => (format!("{name}({{ keep: 0.5 }})"), " --keep 0.5"),
+        false => (format!("{name}()"), ""),
+    };
+    let mut imports = ["image", "load", name];
+    imports.sort_unstable();
+    format!(
+        r#"{NOTE}
+# {title}
+
+{summary}{source}
+
+```ts
+import {{ {imports} }} from "prefixkv";
+
+await using model = await load();
+const content = [image("scene.png"), "Describe the image in detail."];
+const {{ text, memory }} = await model.generate({{ messages: [{{ role: "user", content }}], cache: {call} }});
+console.log(text, memory.keptPerLayer);
+```
+
+```sh
+prefixkv describe scene.png --method {name}{flags}{set}
+```
+
+The size is {budget}.
+
+## Options
+
+{options}
+## What it does
+
+{page}
+"#,
+        title = spec.title,
+        summary = words::sentence(spec.summary),
+        imports = imports.join(", "),
+        set = spec.options.iter().find_map(example).unwrap_or_default(),
+        budget = words::budget(spec.budget),
+        options = options(spec),
+        page = spec.page.trim(),
+    )
+}
+
+/// How an option is set on the command line.
+fn example(option: &OptionSpec) -> Option<String> {
+    let value = words::default(option)?;
+    Some(format!(" --set {}={}", option.name, value.trim_matches('"')))
+}
+
+fn options(spec: &MethodSpec) -> String {
+    let mut rows = Vec::new();
+    if spec.takes_keep() {
+        let default = if words::keep_is_optional(spec) { "that of a calibration with one size" } else { "needed" };
+        rows.push(format!(
+            "| `keep` | a share above 0 and up to 1, `{{ tokens: N }}` or `{{ bytes: N }}` | {default} | how much of the cache is kept |\n"
+        ));
+    }
+    rows.extend(spec.options.iter().map(|option| {
+        let default = words::default(option).map_or_else(|| "none".into(), |default| format!("`{default}`"));
+        let values = match option.kind {
+            OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
+            kind => words::values(kind),
+        };
+        format!("| `{}` | {values} | {default} | {} |\n", option.name, option.text)
+    }));
+    match rows.is_empty() {
+        true => "None.\n".into(),
+        false => format!("| option | values | default | meaning |\n| --- | --- | --- | --- |\n{}", rows.concat()),
+    }
+}

@@ -1,0 +1,285 @@
+//! The TypeScript of the methods, in the format of the repository's formatter.
+
+use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec};
+
+use crate::words;
+
+/// The longest line that the formatter makes.
+const WIDTH: usize = 120;
+const HEADER: &str = "// Written by `cargo xtask gen` from the specifications of the engine; edit those instead.\n";
+
+/// `ts/generated/errors.ts`.
+pub(crate) fn errors(codes: &[&str]) -> String {
+    let codes: Vec<String> = codes.iter().map(|code| format!("  | {}", string(code))).collect();
+    format!(
+        "{HEADER}\n/** The codes of the errors that the engine raises. */\nexport type ErrorCode =\n{};\n",
+        codes.join("\n")
+    )
+}
+
+/// `ts/generated/methods.ts`.
+pub(crate) fn methods(specs: &[MethodSpec]) -> String {
+    let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
+    let parts: Vec<String> = specs.iter().map(constructor).collect();
+    let table: Vec<String> = specs.iter().map(row).collect();
+    format!(
+        r#"{HEADER}import {{ type Keep, stage }} from "../cache.ts";
+import type {{ CalibrationSource }} from "../calibration.ts";
+
+/**
+ * A method that makes the cache small, with its options: a plain frozen object that can be sent, stored and compared. The
+ * functions named as the methods make it; an object literal of the same form is as good.
+ *
+ * @example
+ * ```ts
+ * import {{ type CacheMethod, h2o, prefixkv }} from "prefixkv";
+ *
+ * const methods: CacheMethod[] = [prefixkv({{ keep: 0.5 }}), h2o({{ keep: {{ tokens: 64 }} }}), {{ method: "knorm", keep: 0.25 }}];
+ * console.log(JSON.stringify(methods));
+ * ```
+ */
+export type CacheMethod =
+{union};
+
+/** A method's options with its name. */
+type Stage<Name extends string, Options = unknown> = Readonly<{{ method: Name }} & Options>;
+
+{parts}
+
+/** An option of a method, for the command line. */
+export interface MethodOption {{
+  name: string;
+  kind: "count" | "share" | "flag" | "choice" | "calibration";
+  /** The values that it takes, in words. */
+  values: string;
+  /** Null where leaving it out means something of its own. */
+  default: string | number | boolean | null;
+  text: string;
+}}
+
+/** What a method says about itself, for the command line. */
+export interface MethodFacts {{
+  name: CacheMethod["method"];
+  title: string;
+  summary: string;
+  source: string;
+  /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
+  budget: "exact" | "atmost" | "outcome";
+  options: readonly MethodOption[];
+}}
+
+/** Every method, in the order of the docs. */
+export const methods: readonly MethodFacts[] = [
+{table}];
+"#,
+        union = union.join("\n"),
+        parts = parts.concat().trim_end(),
+        table = table.concat(),
+    )
+}
+
+fn stage(spec: &MethodSpec) -> String {
+    match has_options(spec) {
+        true => format!("Stage<{}, {}>", string(spec.name), options_name(spec)),
+        false => format!("Stage<{}>", string(spec.name)),
+    }
+}
+
+fn has_options(spec: &MethodSpec) -> bool {
+    spec.takes_keep() || !spec.options.is_empty()
+}
+
+fn options_name(spec: &MethodSpec) -> String {
+    let (first, rest) = spec.name.split_at(1);
+    format!("{}{rest}Options", first.to_uppercase())
+}
+
+/// A method's options and its constructor.
+fn constructor(spec: &MethodSpec) -> String {
+    let name = spec.name;
+    let options = options_name(spec);
+    let mut fields = String::new();
+    if spec.takes_keep() {
+        if words::keep_is_optional(spec) {
+            fields.push_str(&comment(
+                "How much of the cache is kept. May be left out where the calibration holds exactly one size.",
+                "  ",
+            ));
+            fields.push_str("  keep?: Keep;\n");
+        } else {
+            fields.push_str(&comment("How much of the cache is kept.", "  "));
+            fields.push_str("  keep: Keep;\n");
+        }
+    }
+    for option in spec.options {
+        fields.push_str(&comment(&option_text(option), "  "));
+        fields.push_str(&format!("  {}?: {};\n", option.name, kind_type(option.kind)));
+    }
+    let declared = match !has_options(spec) {
+        true => String::new(),
+        false => format!("/** Options of {{@link {name}}}. */\nexport interface {options} {{\n{fields}}}\n\n"),
+    };
+    let source = if spec.source.is_empty() { String::new() } else { format!(" {}.", spec.source) };
+    let about = wrapped(&format!("{}: {}.{source}", spec.title, spec.summary), " * ");
+    let call = if spec.takes_keep() { format!("{name}({{ keep: 0.5 }})") } else { format!("{name}()") };
+    let needed = spec.takes_keep() && !words::keep_is_optional(spec);
+    let (parameter, value) = match (has_options(spec), needed) {
+        (false, _) => (String::new(), "{}"),
+        (true, true) => (format!("options: {options}"), "options"),
+        (true, false) => (format!("options: {options} = {{}}"), "options"),
+    };
+    let mut imports = ["image", "load", name];
+    imports.sort_unstable();
+    format!(
+        r#"{declared}/**
+{about} *
+ * @example
+ * ```ts
+ * import {{ {imports} }} from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const {{ memory }} = await model.generate({{ messages: [{{ role: "user", content }}], cache: {call} }});
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function {name}({parameter}): {stage} {{
+  return stage({quoted}, {value});
+}}
+
+"#,
+        imports = imports.join(", "),
+        stage = stage(spec),
+        quoted = string(name),
+    )
+}
+
+fn option_text(option: &OptionSpec) -> String {
+    let default = match words::default(option) {
+        Some(default) => format!("; `{default}` by default"),
+        None => String::new(),
+    };
+    format!("{} {}{default}.", words::sentence(option.text), capital(&words::values(option.kind)))
+}
+
+fn capital(text: &str) -> String {
+    words::sentence(text).trim_end_matches('.').to_owned()
+}
+
+fn kind_type(kind: OptionKind) -> String {
+    match kind {
+        OptionKind::Count { .. } | OptionKind::Share => "number".into(),
+        OptionKind::Flag => "boolean".into(),
+        OptionKind::Choice { values } => values.iter().map(|value| string(value)).collect::<Vec<_>>().join(" | "),
+        OptionKind::Calibration => "CalibrationSource".into(),
+    }
+}
+
+fn kind_name(kind: OptionKind) -> &'static str {
+    match kind {
+        OptionKind::Count { .. } => "count",
+        OptionKind::Share => "share",
+        OptionKind::Flag => "flag",
+        OptionKind::Choice { .. } => "choice",
+        OptionKind::Calibration => "calibration",
+    }
+}
+
+/// A method in the table.
+fn row(spec: &MethodSpec) -> String {
+    let fields = [("name", spec.name), ("title", spec.title), ("summary", spec.summary), ("source", spec.source)];
+    let mut text = String::from("  {\n");
+    for (name, value) in fields {
+        text.push_str(&property(name, &string(value), "    "));
+    }
+    text.push_str(&property("budget", &string(words::budget_name(spec.budget)), "    "));
+    let options: Vec<String> = spec.options.iter().map(option_row).collect();
+    match options.is_empty() {
+        true => text.push_str("    options: [],\n"),
+        false => text.push_str(&format!("    options: [\n{}    ],\n", options.concat())),
+    }
+    text + "  },\n"
+}
+
+fn option_row(option: &OptionSpec) -> String {
+    let default = match words::default(option).map(serde_json::from_str::<serde_json::Value>) {
+        Some(Ok(serde_json::Value::String(text))) => string(&text),
+        Some(Ok(value)) => value.to_string(),
+        _ => "null".into(),
+    };
+    let fields = [
+        ("name", string(option.name)),
+        ("kind", string(kind_name(option.kind))),
+        ("values", string(&words::values(option.kind).replace('`', ""))),
+        ("default", default),
+        ("text", string(option.text)),
+    ];
+    let fields: Vec<String> = fields.iter().map(|(name, value)| property(name, value, "        ")).collect();
+    format!("      {{\n{}      }},\n", fields.concat())
+}
+
+/// A property of an object; a value that does not fit goes to a line of its own.
+fn property(name: &str, value: &str, indent: &str) -> String {
+    let line = format!("{indent}{name}: {value},");
+    match line.chars().count() > WIDTH {
+        true => format!("{indent}{name}:\n{indent}  {value},\n"),
+        false => line + "\n",
+    }
+}
+
+/// A string literal with the quotes that need fewer escapes.
+fn string(text: &str) -> String {
+    let double = text.matches('"').count();
+    match double > text.matches('\'').count() {
+        true => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
+        false => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+/// A doc comment, on one line where it fits.
+fn comment(text: &str, indent: &str) -> String {
+    let line = format!("{indent}/** {text} */");
+    match line.chars().count() > WIDTH {
+        true => format!("{indent}/**\n{}{indent} */\n", wrapped(text, &format!("{indent} * "))),
+        false => line + "\n",
+    }
+}
+
+/// Lines of at most the width, each with a prefix.
+fn wrapped(text: &str, prefix: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let fits = |line: &String| prefix.len() + line.chars().count() + 1 + word.chars().count() <= WIDTH;
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if fits(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines.iter().map(|line| format!("{prefix}{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_take_the_quotes_that_need_fewer_escapes() {
+        assert_eq!(string("plain"), "\"plain\"");
+        assert_eq!(string("with \"these\""), "'with \"these\"'");
+        assert_eq!(string("Pillow's"), "\"Pillow's\"");
+        assert_eq!(string("'a' \"b\""), "\"'a' \\\"b\\\"\"");
+    }
+
+    #[test]
+    fn long_texts_are_wrapped() {
+        let text = "word ".repeat(60);
+        let comment = comment(text.trim(), "  ");
+        assert!(comment.starts_with("  /**\n   * word word") && comment.ends_with("word\n   */\n"), "{comment}");
+        assert!(comment.lines().all(|line| line.len() <= WIDTH));
+        assert!(property("text", &string(&"x".repeat(120)), "  ").starts_with("  text:\n    \"x"));
+    }
+}

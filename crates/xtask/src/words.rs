@@ -1,0 +1,79 @@
+//! Wording that the TypeScript and the pages share.
+
+use prefixkv_core::method::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
+
+/// The text as a sentence.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
+/// The values that an option takes, in words.
+pub(crate) fn values(kind: OptionKind) -> String {
+    match kind {
+        OptionKind::Count { least, most } => format!("a whole number from {} to {}", grouped(least), grouped(most)),
+        OptionKind::Share => "a number from 0 to 1".into(),
+        OptionKind::Flag => "true or false".into(),
+        OptionKind::Choice { values } => {
+            let values: Vec<String> = values.iter().map(|value| format!("`\"{value}\"`")).collect();
+            format!("one of {}", values.join(", "))
+        }
+        OptionKind::Calibration => {
+            "a calibration, its file, the name of a shipped one, or the evicted share of every layer".into()
+        }
+    }
+}
+
+/// What the method does to the asked size.
+pub(crate) fn budget(kind: BudgetKind) -> &'static str {
+    match kind {
+        BudgetKind::Exact => "exact: after the prompt as many entries as asked, over all layers",
+        BudgetKind::AtMost => "at most: never more entries than asked",
+        BudgetKind::Outcome => "an outcome: it takes no `keep`",
+    }
+}
+
+/// The name of a budget kind in programs.
+pub(crate) fn budget_name(kind: BudgetKind) -> &'static str {
+    match kind {
+        BudgetKind::Exact => "exact",
+        BudgetKind::AtMost => "atmost",
+        BudgetKind::Outcome => "outcome",
+    }
+}
+
+/// Whether `keep` may be left out, because a calibration can say it.
+pub(crate) fn keep_is_optional(spec: &MethodSpec) -> bool {
+    spec.options.iter().any(|option| matches!(option.kind, OptionKind::Calibration))
+}
+
+/// The default of an option as JSON, if it has one.
+pub(crate) fn default(option: &OptionSpec) -> Option<&'static str> {
+    Some(option.default).filter(|default| !default.is_empty())
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_become_sentences_and_numbers_have_separators() {
+        assert_eq!(sentence("keeps every entry"), "Keeps every entry.");
+        assert_eq!(sentence("`official` replays."), "`official` replays.");
+        assert_eq!([0, 999, 1000, 1_000_000].map(grouped), ["0", "999", "1,000", "1,000,000"]);
+    }
+}

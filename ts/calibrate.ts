@@ -1,0 +1,120 @@
+import type { CacheOption } from "./cache.ts";
+import { type Calibration, writeCalibration } from "./calibration.ts";
+import { abortError, BudgetError, OptionError } from "./errors.ts";
+import { type CacheMethod, methods } from "./generated/methods.ts";
+import type { Progress } from "./load.ts";
+import type { PromptInput } from "./messages.ts";
+import type { ModelInfo } from "./native/contract.ts";
+import { lastEvent } from "./native/ticket.ts";
+import type { Requests } from "./requests.ts";
+
+/**
+ * What to calibrate with. Every sample is read once, the retained share of each layer is noted for every size, and the shares
+ * are averaged over the samples. The result is bound to the model by its fingerprint and sizes.
+ *
+ * @example
+ * ```ts
+ * import { type CalibrateOptions, image, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const options: CalibrateOptions = { method: prefixkv(), samples: [{ messages: [{ role: "user", content }] }], file: "mine.json" };
+ * const { rows } = await model.calibrate(options);
+ * const cache = prefixkv({ keep: 0.3, calibration: "./mine.json" });
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache });
+ * console.log(rows.length, memory.peak);
+ * ```
+ */
+export interface CalibrateOptions {
+  /** The method whose sizes are found; its `keep` does not matter here. Only methods that search per prompt have something to find. */
+  method: CacheMethod;
+  /** Prompts like those that the calibration is for. */
+  samples: Iterable<PromptInput> | AsyncIterable<PromptInput>;
+  /**
+   * Sizes, as shares of the whole. Without them 0.05 to 0.95 in steps of 0.05, less those that do not hold the protected
+   * entries of every sample; a size that is asked for and does not hold them is a BudgetError.
+   */
+  keeps?: readonly number[];
+  /** A JSON file to write, whole or not at all. */
+  file?: string | URL;
+  /** Called after every sample; `total` is 0 while the number of samples is not known. */
+  onProgress?: (progress: Progress) => void;
+  /** Stops the work; see AbortError. */
+  signal?: AbortSignal;
+}
+
+const defaultKeeps: readonly number[] = Array.from({ length: 19 }, (_, index) => (index + 1) / 20);
+
+/** Runs the samples one after the other and averages what they say. */
+export async function calibrate(
+  requests: Requests,
+  info: ModelInfo,
+  { method, samples, keeps: asked, file, onProgress, signal }: CalibrateOptions,
+): Promise<Calibration> {
+  let keeps = asked === undefined ? defaultKeeps : [...new Set(asked)].sort((a, b) => a - b);
+  const total = Array.isArray(samples) ? samples.length : 0;
+  const sums = new Map<number, number[]>();
+  let count = 0;
+  for await (const sample of samples) {
+    if (signal?.aborted) throw abortError(signal);
+    const found = await profile(requests, { method, sample, signal }, keeps, asked === undefined);
+    keeps = [...found.keys()];
+    for (const [keep, retained] of found) {
+      const sum = sums.get(keep);
+      sums.set(keep, sum === undefined ? retained : sum.map((value, layer) => value + (retained[layer] ?? 0)));
+    }
+    count += 1;
+    onProgress?.({ stage: "samples", done: count, total });
+  }
+  if (count === 0)
+    throw new OptionError("option", "invalid option: `samples` of calibrate is empty", { suggestion: null });
+  const score = scoreOf(method);
+  const calibration: Calibration = {
+    format: "prefixkv-calibration",
+    version: 1,
+    model: {
+      name: info.source.split(/[\\/]/).filter(Boolean).at(-1) ?? info.architecture,
+      layers: info.layers,
+      kvHeads: info.kvHeads,
+      headDim: info.headDim,
+      fingerprint: info.fingerprint,
+    },
+    samples: count,
+    ...(score !== undefined && { score }),
+    rows: keeps.map((keep) => ({ keep, retained: (sums.get(keep) ?? []).map((sum) => sum / count) })),
+  };
+  if (file !== undefined) await writeCalibration(calibration, file);
+  return calibration;
+}
+
+/** The retained shares of one sample by size; `fewer` leaves sizes out that are too small for it. */
+async function profile(
+  requests: Requests,
+  { method, sample, signal }: { method: CacheMethod; sample: PromptInput; signal: AbortSignal | undefined },
+  keeps: readonly number[],
+  fewer: boolean,
+): Promise<Map<number, number[]>> {
+  // The sizes come from `keeps`; the method's own must only be valid.
+  const cache = { ...method, keep: 1 } as CacheOption;
+  const { messages, prompt, images } = sample;
+  const given = Object.entries({ messages, prompt, images, signal }).filter(([, value]) => value !== undefined);
+  for (let left = keeps; ; ) {
+    try {
+      const ticket = await requests.ask("profile", { ...Object.fromEntries(given), cache, keeps: left });
+      const { retained } = await lastEvent(ticket, "profiled", { signal });
+      return new Map(left.map((keep, index) => [keep, retained[index] ?? []]));
+    } catch (error) {
+      const least = error instanceof BudgetError ? Number(error.details.least) : Number.NaN;
+      const feasible = left.filter((keep) => keep >= least);
+      if (!fewer || feasible.length === 0 || feasible.length === left.length) throw error;
+      left = feasible;
+    }
+  }
+}
+
+function scoreOf(method: CacheMethod): string | undefined {
+  if ("score" in method && typeof method.score === "string") return method.score;
+  const options = methods.find(({ name }) => name === method.method)?.options;
+  const fallback = options?.find(({ name }) => name === "score")?.default;
+  return typeof fallback === "string" ? fallback : undefined;
+}

@@ -1,0 +1,147 @@
+import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { abortError, CalibrationError } from "./errors.ts";
+
+/**
+ * How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a search
+ * per prompt.
+ *
+ * @example
+ * ```ts
+ * import { type Calibration, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+ * const calibration: Calibration = await model.calibrate({ method: prefixkv(), samples, keeps: [0.4, 0.6] });
+ * console.log(calibration.rows[0]?.retained);
+ * ```
+ */
+export interface Calibration {
+  readonly format: "prefixkv-calibration";
+  readonly version: 1;
+  /** The model that it belongs to; what is not said is not checked. */
+  readonly model: {
+    readonly name?: string;
+    readonly layers: number;
+    readonly kvHeads?: number;
+    readonly headDim?: number;
+    /** `ModelInfo.fingerprint`. */
+    readonly fingerprint?: string;
+  };
+  /** Prompts over which the shares are averaged. */
+  readonly samples?: number;
+  /** The score from which they come. */
+  readonly score?: string;
+  /** Each layer is rounded by itself, as the published code does, instead of meeting the asked whole. */
+  readonly published?: boolean;
+  /** Where it comes from, in words. */
+  readonly origin?: string;
+  /** By rising `keep`; sizes in between are interpolated. */
+  readonly rows: readonly {
+    /** The retained share of the whole. */
+    readonly keep: number;
+    /** The retained share of every layer. */
+    readonly retained: readonly number[];
+  }[];
+}
+
+/**
+ * Where a calibration comes from: the object, a JSON file by path or `file:` URL, the name of one that comes with the package
+ * (`"llava-1.5-7b"`, `"llava-1.5-13b"`), or a configuration of the published PrefixKV code, which is the evicted share of every
+ * layer. A name has neither a slash nor an ending `.json`; a path is relative to the working directory.
+ *
+ * @example
+ * ```ts
+ * import { type CalibrationSource, prefixkv } from "prefixkv";
+ *
+ * const sources: CalibrationSource[] = ["llava-1.5-7b", "./mine.json", new URL("file:///data/mine.json"), [0.4, 0.5, 0.6]];
+ * console.log(sources.map((calibration) => prefixkv({ keep: 0.5, calibration })));
+ * ```
+ */
+export type CalibrationSource = Calibration | readonly number[] | string | URL;
+
+const shipped: URL = new URL("../calibrations/", import.meta.url);
+
+/** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
+export async function readCalibration(
+  source: CalibrationSource,
+  signal?: AbortSignal,
+): Promise<Calibration | readonly number[]> {
+  if (typeof source !== "string" && !(source instanceof URL)) return source;
+  const file = place(source);
+  let text: string;
+  try {
+    text = await readFile(file, { encoding: "utf8", ...(signal && { signal }) });
+  } catch (cause) {
+    if (signal?.aborted) throw abortError(signal);
+    throw unusable(source, await missing(source, file, cause), { cause });
+  }
+  return parse(source, text);
+}
+
+/** Writes a calibration so that a reader never sees half of it. */
+export async function writeCalibration(calibration: Calibration, file: string | URL): Promise<void> {
+  const target = place(file instanceof URL || /^file:/i.test(file) ? file : resolve(file));
+  const fresh = `${target}.${process.pid}.new`;
+  try {
+    await writeFile(fresh, calibrationText(calibration));
+    await rename(fresh, target);
+  } catch (cause) {
+    await rm(fresh, { force: true });
+    throw new CalibrationError("calibration", `cannot write the calibration ${file}: ${reason(cause)}`, {}, { cause });
+  }
+}
+
+/** The content of a calibration file, a row per line. */
+export function calibrationText({ rows, ...head }: Calibration): string {
+  const lines = rows.map((row) => `    ${JSON.stringify(row)}`).join(",\n");
+  const start = JSON.stringify(head, null, 2).replace(/\n\}$/, "");
+  return `${start},\n  "rows": [\n${lines}\n  ]\n}\n`;
+}
+
+function place(source: string | URL): string {
+  if (source instanceof URL || /^file:/i.test(source)) {
+    const url = new URL(source);
+    if (url.protocol === "file:") return fileURLToPath(url);
+    throw unusable(source, "a calibration is read from a file; use a path or a file: URL");
+  }
+  if (isName(source)) return fileURLToPath(new URL(`${encodeURIComponent(source)}.json`, shipped));
+  return resolve(source);
+}
+
+function isName(source: string): boolean {
+  return !/[\\/]/.test(source) && !/\.json$/i.test(source);
+}
+
+function parse(source: string | URL, text: string): Calibration | readonly number[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw unusable(source, `it is not JSON: ${reason(cause)}`, { cause });
+  }
+  const format = (value as { format?: unknown } | null)?.format;
+  if (Array.isArray(value) || format === "prefixkv-calibration") return value as Calibration | readonly number[];
+  throw unusable(
+    source,
+    'it has no `format` "prefixkv-calibration" and is no array with the evicted share of every layer',
+  );
+}
+
+async function missing(source: string | URL, file: string, cause: unknown): Promise<string> {
+  if (typeof source !== "string" || !isName(source)) return `${file}: ${reason(cause)}`;
+  const files = await readdir(shipped).catch(() => []);
+  const names = files.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -".json".length));
+  return `no calibration of that name comes with the package; there are ${names.sort().join(", ")}, and a file needs its path`;
+}
+
+function unusable(source: string | URL, why: string, options?: ErrorOptions): CalibrationError {
+  return new CalibrationError("calibration", `cannot use the calibration ${source}: ${why}`, {}, options);
+}
+
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if ("code" in error && error.code === "ENOENT") return "there is no such file or folder";
+  return error.message;
+}

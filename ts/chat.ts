@@ -1,0 +1,154 @@
+import { type CacheOption, wireCache } from "./cache.ts";
+import { disposedError } from "./errors.ts";
+import { Generation } from "./generation.ts";
+import type { Message, MessageContent } from "./messages.ts";
+import type { GenerateOptions } from "./model.ts";
+import type { NativeTicket } from "./native/contract.ts";
+import { lastEvent } from "./native/ticket.ts";
+import type { Requests } from "./requests.ts";
+
+/**
+ * How one turn of a chat is answered.
+ *
+ * @example
+ * ```ts
+ * import { load, type TurnOptions } from "prefixkv";
+ *
+ * await using model = await load();
+ * await using chat = model.chat();
+ * const options: TurnOptions = { maxTokens: 8, signal: AbortSignal.timeout(60_000) };
+ * console.log((await chat.send("Which shapes are there?", options)).text);
+ * ```
+ */
+export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache">;
+
+/**
+ * What makes the cache of a chat small, and how its turns are answered when they do not say.
+ *
+ * @example
+ * ```ts
+ * import { type ChatOptions, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const options: ChatOptions = { cache: prefixkv({ keep: 0.5 }), maxTokens: 64 };
+ * await using chat = model.chat(options);
+ * console.log(chat.messages.length);
+ * ```
+ */
+export interface ChatOptions extends Omit<TurnOptions, "signal"> {
+  /** What makes the cache small, over all turns; without it every entry is kept. */
+  cache?: CacheOption;
+}
+
+/**
+ * A conversation that keeps its cache from turn to turn: only what is new is read. Turns that are sent before earlier ones have
+ * ended wait for them. A turn that fails, or is aborted before it has text, leaves the conversation as it was; one that is
+ * aborted later keeps the text that was there. Dispose it when done; disposing of the model ends its chats too.
+ *
+ * @example
+ * ```ts
+ * import { image, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * await using chat = model.chat({ cache: prefixkv({ keep: 0.5 }) });
+ * for await (const part of chat.send([image("scene.png"), "How many objects are there?"])) process.stdout.write(part.text);
+ * const { text, usage, memory } = await chat.send("What color is the star?");
+ * console.log(text, usage.cachedTokens, memory.resident / memory.full);
+ * ```
+ */
+export class Chat implements AsyncDisposable {
+  readonly #requests: Requests;
+  readonly #defaults: Omit<TurnOptions, "signal">;
+  readonly #session: Promise<number>;
+  readonly #messages: Message[] = [];
+  readonly #running = new Set<NativeTicket>();
+  /** Resolves once every turn so far has been submitted or has failed, so that turns reach the engine in order. */
+  #submitted: Promise<void>;
+  #closing: Promise<void> | undefined;
+
+  /** @internal Made by `model.chat`. */
+  constructor(requests: Requests, { cache, ...defaults }: ChatOptions) {
+    this.#requests = requests;
+    this.#defaults = defaults;
+    this.#session = this.#open(cache);
+    this.#submitted = settled(this.#session);
+  }
+
+  /** What has been said in the turns that have ended. */
+  get messages(): readonly Message[] {
+    return [...this.#messages];
+  }
+
+  /** Says something, with images or without, and starts to answer it. The result is both iterable and awaitable. */
+  send(content: MessageContent, options: TurnOptions = {}): Generation {
+    const message: Message = { role: "user", content };
+    const before = this.#submitted;
+    const ticket = this.#turn(message, options, before);
+    // A turn that fails early, say over its image, must not let later ones overtake those before it.
+    this.#submitted = settled(ticket).then(() => before);
+    const turn = new Generation(ticket, options.signal, ({ text }) => {
+      this.#messages.push(message, { role: "assistant", content: text });
+    });
+    // Read to its end even if nobody looks, so that the messages are those of the engine.
+    turn.catch(() => {});
+    return turn;
+  }
+
+  /** Cancels what runs and frees the cache. Later turns are refused; a second disposal waits for the first. */
+  dispose(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #open(cache: CacheOption | undefined): Promise<number> {
+    const wire = cache === undefined ? undefined : await wireCache(cache);
+    const ticket = this.#requests.submit({ op: "open-session", ...(wire && { cache: wire }) });
+    return (await lastEvent(ticket, "session")).session;
+  }
+
+  async #turn(message: Message, options: TurnOptions, before: Promise<void>): Promise<NativeTicket> {
+    if (this.#closing) throw chatDisposed();
+    const request = { ...this.#defaults, ...options, messages: [message], session: await this.#session };
+    const ready = async () => {
+      await before;
+      if (this.#closing) throw chatDisposed();
+    };
+    const ticket = await this.#requests.ask("generate", request, ready);
+    this.#running.add(ticket);
+    return {
+      next: async () => {
+        const events = await ticket.next();
+        if (events === null) this.#running.delete(ticket);
+        return events;
+      },
+      cancel: () => ticket.cancel(),
+    };
+  }
+
+  async #close(): Promise<void> {
+    for (const ticket of this.#running) ticket.cancel();
+    try {
+      const session = await this.#session;
+      await this.#submitted;
+      if (this.#requests.closed) return;
+      await lastEvent(this.#requests.submit({ op: "close-session", session }), "session");
+    } catch {
+      // The session was never opened, or has gone with its model.
+    }
+  }
+}
+
+function chatDisposed(): Error {
+  return disposedError("the chat is disposed; start another with model.chat()");
+}
+
+function settled(promise: Promise<unknown>): Promise<void> {
+  return promise.then(
+    () => {},
+    () => {},
+  );
+}

@@ -1,0 +1,69 @@
+import type { Keep } from "../cache.ts";
+import { type CacheMethod, type MethodFacts, methods } from "../generated/methods.ts";
+import { UsageError, type Values } from "./args.ts";
+import { parseBytes } from "./format.ts";
+import { nearest } from "./suggest.ts";
+
+/** The method that the flags name, if they do; throws a UsageError for what they cannot mean. */
+export function cacheOption(values: Values, fallback?: CacheMethod["method"]): CacheMethod | undefined {
+  const name = values.text("method") ?? fallback;
+  if (name === undefined) {
+    const flag = ["keep", "set", "calibration"].find((flag) => values.has(flag));
+    if (flag === undefined) return undefined;
+    throw new UsageError(`--${flag} needs --method NAME; \`prefixkv methods\` lists the methods`);
+  }
+  const facts = findMethod(name);
+  const keep = values.text("keep");
+  const calibration = values.text("calibration");
+  const options = Object.fromEntries(values.texts("set").map((text) => parseSet(facts, text)));
+  const method: Record<string, unknown> = {
+    method: facts.name,
+    ...(keep !== undefined && { keep: parseKeep(keep) }),
+    ...options,
+    ...(calibration !== undefined && { calibration }),
+  };
+  // The engine checks values and says what is wrong with them.
+  return method as unknown as CacheMethod;
+}
+
+/** What is known of a method; throws a UsageError with the nearest name. */
+export function findMethod(name: string): MethodFacts {
+  const facts = methods.find((method) => method.name === name);
+  if (facts) return facts;
+  const names = methods.map((method) => method.name);
+  throw new UsageError(`unknown method \`${name}\`; there are ${names.join(", ")}`, nearest(name, names));
+}
+
+/** Reads `0.5`, `256tokens` or `64MiB`. */
+export function parseKeep(text: string): Keep {
+  const tokens = /^\s*(\d+)\s*tokens?\s*$/i.exec(text)?.[1];
+  if (tokens !== undefined) return { tokens: Number(tokens) };
+  const share = text.trim() === "" ? Number.NaN : Number(text);
+  if (share > 0 && share <= 1) return share;
+  const bytes = Number.isNaN(share) ? parseBytes(text) : undefined;
+  if (bytes !== undefined) return { bytes };
+  throw new UsageError(`--keep needs a share above 0 and up to 1, 256tokens or 64MiB, not \`${text}\``);
+}
+
+function parseSet(facts: MethodFacts, text: string): [name: string, value: unknown] {
+  const at = text.indexOf("=");
+  if (at <= 0) throw new UsageError(`--set needs NAME=VALUE, not \`${text}\``);
+  const name = text.slice(0, at);
+  const option = facts.options.find((candidate) => candidate.name === name);
+  if (!option) {
+    const names = facts.options.map((candidate) => candidate.name);
+    const list = names.length === 0 ? "none" : names.join(", ");
+    throw new UsageError(`${facts.name} has no option \`${name}\`; its options are: ${list}`, nearest(name, names));
+  }
+  // A choice may be called `true`, which is no boolean then.
+  const value = text.slice(at + 1);
+  return [name, option.kind === "choice" ? value : jsonOrText(value)];
+}
+
+function jsonOrText(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,55 @@
+import { image } from "../../media.ts";
+import { UsageError, type Values } from "../args.ts";
+import { cacheOption } from "../cache.ts";
+import { type Command, cacheFlags, loadFlags } from "../command.ts";
+import { formatBars, formatTable } from "../format.ts";
+import { withModel } from "../loading.ts";
+import { ProgressBar } from "../progress.ts";
+
+/** Finds how much each layer should keep, over sample pictures. */
+export const calibrate: Command = {
+  name: "calibrate",
+  summary: "find how much each layer should keep, over one or more images",
+  positional: "IMAGE...",
+  flags: [
+    { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
+    { name: "keeps", type: "string", value: "LIST", text: "the sizes, e.g. 0.1,0.2,0.5 (default: 0.05 to 0.95)" },
+    { name: "out", type: "string", value: "FILE", text: "the JSON file to write", required: true },
+    ...cacheFlags.filter(({ name }) => name === "method" || name === "set"),
+    ...loadFlags,
+  ],
+  async run(values, context) {
+    const method = cacheOption(values, "prefixkv");
+    const keeps = parseKeeps(values);
+    if (method === undefined) throw new UsageError("calibrate needs --method NAME");
+    return withModel(values, context, async (model) => {
+      const prompt = values.text("prompt") ?? "Describe the image in detail.";
+      const file = values.text("out") ?? "";
+      const images = values.positionals;
+      const bar = new ProgressBar(context);
+      const calibration = await model
+        .calibrate({
+          method,
+          samples: images.map((source) => ({ messages: [{ role: "user", content: [image(source), prompt] }] })),
+          ...(keeps && { keeps }),
+          file,
+          onProgress: bar.update,
+          signal: context.signal,
+        })
+        .finally(() => bar.clear());
+      if (!values.has("json")) {
+        const rows = calibration.rows.map(({ keep, retained }) => [keep.toFixed(2), formatBars(retained)] as const);
+        context.out(`${formatTable(rows)}wrote ${file}\n`);
+      }
+      return { model: model.info.source, images, prompt, file, calibration };
+    });
+  },
+};
+
+function parseKeeps(values: Values): number[] | undefined {
+  const text = values.text("keeps");
+  if (text === undefined) return undefined;
+  const keeps = text.split(",").map((item) => (item.trim() === "" ? Number.NaN : Number(item)));
+  if (keeps.every((keep) => keep > 0 && keep <= 1)) return keeps;
+  throw new UsageError(`--keeps needs shares above 0 and up to 1 with commas, such as 0.1,0.2, not \`${text}\``);
+}

@@ -1,0 +1,596 @@
+// Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
+import { type Keep, stage } from "../cache.ts";
+import type { CalibrationSource } from "../calibration.ts";
+
+/**
+ * A method that makes the cache small, with its options: a plain frozen object that can be sent, stored and compared. The
+ * functions named as the methods make it; an object literal of the same form is as good.
+ *
+ * @example
+ * ```ts
+ * import { type CacheMethod, h2o, prefixkv } from "prefixkv";
+ *
+ * const methods: CacheMethod[] = [prefixkv({ keep: 0.5 }), h2o({ keep: { tokens: 64 } }), { method: "knorm", keep: 0.25 }];
+ * console.log(JSON.stringify(methods));
+ * ```
+ */
+export type CacheMethod =
+  | Stage<"full">
+  | Stage<"prefixkv", PrefixkvOptions>
+  | Stage<"h2o", H2oOptions>
+  | Stage<"snapkv", SnapkvOptions>
+  | Stage<"streaming", StreamingOptions>
+  | Stage<"knorm", KnormOptions>
+  | Stage<"random", RandomOptions>;
+
+/** A method's options with its name. */
+type Stage<Name extends string, Options = unknown> = Readonly<{ method: Name } & Options>;
+
+/**
+ * Full cache: keeps every entry.
+ *
+ * @example
+ * ```ts
+ * import { full, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: full() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function full(): Stage<"full"> {
+  return stage("full", {});
+}
+
+/** Options of {@link prefixkv}. */
+export interface PrefixkvOptions {
+  /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
+  keep?: Keep;
+  /**
+   * Attention from all queries, from the last `window`, or from the prompt's text only. One of `"columns"`, `"window"`,
+   * `"text"`; `"columns"` by default.
+   */
+  score?: "columns" | "window" | "text";
+  /** Queries that count with `score: "window"`. A whole number from 1 to 1,000,000; `32` by default. */
+  window?: number;
+  /**
+   * Sizes found before instead of a search per prompt: see model.calibrate. A calibration, its file, the name of a
+   * shipped one, or the evicted share of every layer.
+   */
+  calibration?: CalibrationSource;
+  /**
+   * Which entry goes while generating: the one at a fixed distance, the one with the lowest score, or none. One of
+   * `"distance"`, `"lowest-score"`, `"none"`; `"distance"` by default.
+   */
+  decode?: "distance" | "lowest-score" | "none";
+  /**
+   * Places before the end of what the prompt has left, for `decode: "distance"`. A whole number from 0 to 1,000,000;
+   * `25` by default.
+   */
+  distance?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Leave the sinks out of the cumulative importance. True or false; `false` by default. */
+  excludeSink?: boolean;
+  /**
+   * `official` replays the published code's positions while generating. One of `"true"`, `"official"`; `"true"` by
+   * default.
+   */
+  positions?: "true" | "official";
+  /**
+   * `official` replays the published code's search, which misses the asked size by a little. One of `"paper"`,
+   * `"official"`; `"paper"` by default.
+   */
+  variant?: "paper" | "official";
+}
+
+/**
+ * PrefixKV: gives each layer its own size by one binary search over cumulative importance. Wang et al. 2024, PrefixKV,
+ * arXiv 2412.03409 (NeurIPS 2025).
+ *
+ * @example
+ * ```ts
+ * import { image, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: prefixkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function prefixkv(options: PrefixkvOptions = {}): Stage<"prefixkv", PrefixkvOptions> {
+  return stage("prefixkv", options);
+}
+
+/** Options of {@link h2o}. */
+export interface H2oOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** Share of what a head keeps that is its last entries. A number from 0 to 1; `0.5` by default. */
+  recentShare?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: the one with the lowest score, or none. One of `"lowest-score"`, `"none"`;
+   * `"lowest-score"` by default.
+   */
+  decode?: "lowest-score" | "none";
+}
+
+/**
+ * H2O: keeps heavy hitters and recent entries, per layer and head. Zhang et al. 2023, H2O: Heavy-Hitter Oracle, arXiv
+ * 2306.14048.
+ *
+ * @example
+ * ```ts
+ * import { h2o, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: h2o({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function h2o(options: H2oOptions): Stage<"h2o", H2oOptions> {
+  return stage("h2o", options);
+}
+
+/** Options of {@link snapkv}. */
+export interface SnapkvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `32` by default.
+   */
+  window?: number;
+  /** How neighbouring votes are joined. One of `"max"`, `"mean"`, `"none"`; `"max"` by default. */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * SnapKV: keeps what the last queries of the prompt look at, per layer and head. Li et al. 2024, SnapKV, arXiv
+ * 2404.14469.
+ *
+ * @example
+ * ```ts
+ * import { image, load, snapkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: snapkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function snapkv(options: SnapkvOptions): Stage<"snapkv", SnapkvOptions> {
+  return stage("snapkv", options);
+}
+
+/** Options of {@link streaming}. */
+export interface StreamingOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `4` by default. */
+  sinks?: number;
+  /**
+   * `cache` rotates keys to their rank among the entries that are left. One of `"true"`, `"cache"`; `"true"` by
+   * default.
+   */
+  positions?: "true" | "cache";
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+}
+
+/**
+ * StreamingLLM: keeps the first entries and the last ones. Xiao et al. 2023, StreamingLLM, arXiv 2309.17453.
+ *
+ * @example
+ * ```ts
+ * import { image, load, streaming } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: streaming({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function streaming(options: StreamingOptions): Stage<"streaming", StreamingOptions> {
+  return stage("streaming", options);
+}
+
+/** Options of {@link knorm}. */
+export interface KnormOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: the one with the highest norm, or none. One of `"lowest-score"`, `"none"`;
+   * `"lowest-score"` by default.
+   */
+  decode?: "lowest-score" | "none";
+}
+
+/**
+ * L2 norm: keeps the keys with the lowest L2 norm, per layer and head. Devoto et al. 2024, A Simple and Effective L2
+ * Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430.
+ *
+ * @example
+ * ```ts
+ * import { image, knorm, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: knorm({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function knorm(options: KnormOptions): Stage<"knorm", KnormOptions> {
+  return stage("knorm", options);
+}
+
+/** Options of {@link random}. */
+export interface RandomOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** The same seed keeps the same entries. A whole number from 0 to 1,000,000; `0` by default. */
+  seed?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+}
+
+/**
+ * Random: keeps entries by chance: what every method must beat.
+ *
+ * @example
+ * ```ts
+ * import { image, load, random } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: random({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function random(options: RandomOptions): Stage<"random", RandomOptions> {
+  return stage("random", options);
+}
+
+/** An option of a method, for the command line. */
+export interface MethodOption {
+  name: string;
+  kind: "count" | "share" | "flag" | "choice" | "calibration";
+  /** The values that it takes, in words. */
+  values: string;
+  /** Null where leaving it out means something of its own. */
+  default: string | number | boolean | null;
+  text: string;
+}
+
+/** What a method says about itself, for the command line. */
+export interface MethodFacts {
+  name: CacheMethod["method"];
+  title: string;
+  summary: string;
+  source: string;
+  /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
+  budget: "exact" | "atmost" | "outcome";
+  options: readonly MethodOption[];
+}
+
+/** Every method, in the order of the docs. */
+export const methods: readonly MethodFacts[] = [
+  {
+    name: "full",
+    title: "Full cache",
+    summary: "keeps every entry",
+    source: "",
+    budget: "outcome",
+    options: [],
+  },
+  {
+    name: "prefixkv",
+    title: "PrefixKV",
+    summary: "gives each layer its own size by one binary search over cumulative importance",
+    source: "Wang et al. 2024, PrefixKV, arXiv 2412.03409 (NeurIPS 2025)",
+    budget: "exact",
+    options: [
+      {
+        name: "score",
+        kind: "choice",
+        values: 'one of "columns", "window", "text"',
+        default: "columns",
+        text: "attention from all queries, from the last `window`, or from the prompt's text only",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: 'queries that count with `score: "window"`',
+      },
+      {
+        name: "calibration",
+        kind: "calibration",
+        values: "a calibration, its file, the name of a shipped one, or the evicted share of every layer",
+        default: null,
+        text: "sizes found before instead of a search per prompt: see model.calibrate",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "distance", "lowest-score", "none"',
+        default: "distance",
+        text: "which entry goes while generating: the one at a fixed distance, the one with the lowest score, or none",
+      },
+      {
+        name: "distance",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 25,
+        text: 'places before the end of what the prompt has left, for `decode: "distance"`',
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "excludeSink",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "leave the sinks out of the cumulative importance",
+      },
+      {
+        name: "positions",
+        kind: "choice",
+        values: 'one of "true", "official"',
+        default: "true",
+        text: "`official` replays the published code's positions while generating",
+      },
+      {
+        name: "variant",
+        kind: "choice",
+        values: 'one of "paper", "official"',
+        default: "paper",
+        text: "`official` replays the published code's search, which misses the asked size by a little",
+      },
+    ],
+  },
+  {
+    name: "h2o",
+    title: "H2O",
+    summary: "keeps heavy hitters and recent entries, per layer and head",
+    source: "Zhang et al. 2023, H2O: Heavy-Hitter Oracle, arXiv 2306.14048",
+    budget: "exact",
+    options: [
+      {
+        name: "recentShare",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "share of what a head keeps that is its last entries",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "lowest-score", "none"',
+        default: "lowest-score",
+        text: "which entry goes while generating: the one with the lowest score, or none",
+      },
+    ],
+  },
+  {
+    name: "snapkv",
+    title: "SnapKV",
+    summary: "keeps what the last queries of the prompt look at, per layer and head",
+    source: "Li et al. 2024, SnapKV, arXiv 2404.14469",
+    budget: "exact",
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: "queries that vote, and last entries that are kept; at most half of the size",
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: "how neighbouring votes are joined",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the lowest score",
+      },
+    ],
+  },
+  {
+    name: "streaming",
+    title: "StreamingLLM",
+    summary: "keeps the first entries and the last ones",
+    source: "Xiao et al. 2023, StreamingLLM, arXiv 2309.17453",
+    budget: "exact",
+    options: [
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 4,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "positions",
+        kind: "choice",
+        values: 'one of "true", "cache"',
+        default: "true",
+        text: "`cache` rotates keys to their rank among the entries that are left",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+    ],
+  },
+  {
+    name: "knorm",
+    title: "L2 norm",
+    summary: "keeps the keys with the lowest L2 norm, per layer and head",
+    source:
+      "Devoto et al. 2024, A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430",
+    budget: "exact",
+    options: [
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "lowest-score", "none"',
+        default: "lowest-score",
+        text: "which entry goes while generating: the one with the highest norm, or none",
+      },
+    ],
+  },
+  {
+    name: "random",
+    title: "Random",
+    summary: "keeps entries by chance: what every method must beat",
+    source: "",
+    budget: "exact",
+    options: [
+      {
+        name: "seed",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "the same seed keeps the same entries",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+    ],
+  },
+];

@@ -1,0 +1,160 @@
+// The parts of the contract that users get to see.
+
+/**
+ * What the native code of an installation can do.
+ *
+ * @example
+ * ```ts
+ * import { about, type About } from "prefixkv";
+ *
+ * const { architectures }: About = await about();
+ * console.log(architectures.includes("LlavaForConditionalGeneration"));
+ * ```
+ */
+export interface About {
+  version: string;
+  /** Every error code that the core can raise. */
+  errorCodes: string[];
+  /** `architectures[0]` values that load. */
+  architectures: string[];
+  devices: string[];
+  /** SIMD features that the kernels use on this machine, e.g. ["avx2", "fma", "f16c"]. */
+  cpu: string[];
+  /** Threads the process-wide pool has, or would start with. */
+  threads: number;
+}
+
+/**
+ * How many tokens a request took. `promptTokens` includes the image tokens, and in a chat all that was said before.
+ *
+ * @example
+ * ```ts
+ * import { load, type Usage } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { usage }: { usage: Usage } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(usage.promptTokens + usage.completionTokens);
+ * ```
+ */
+export interface Usage {
+  promptTokens: number;
+  /** Positions of the prompt that the cache of a chat held already; 0 without one. */
+  cachedTokens: number;
+  /** Positions of the images that came with this request. */
+  imageTokens: number;
+  completionTokens: number;
+}
+
+/**
+ * How long the parts of a request took, in milliseconds.
+ *
+ * @example
+ * ```ts
+ * import { load, type Timings } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { timings }: { timings: Timings } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(timings.firstToken <= timings.total);
+ * ```
+ */
+export interface Timings {
+  /** Waiting in the engine's queue. */
+  queued: number;
+  /** Decoding and resizing images. */
+  images: number;
+  /** Vision tower and projector. */
+  vision: number;
+  /** The prompt through the language model. */
+  prefill: number;
+  /** All steps after the first token. */
+  decode: number;
+  /** From submit to the first token. */
+  firstToken: number;
+  total: number;
+}
+
+/**
+ * Bytes of the key-value cache of one sequence.
+ *
+ * @example
+ * ```ts
+ * import { load, type Memory } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { memory }: { memory: Memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export interface Memory {
+  /** What an uncompressed cache of the same positions and format would take. */
+  full: number;
+  /** Entries kept x entry bytes. */
+  payload: number;
+  /** Positions and other bookkeeping. */
+  metadata: number;
+  /** Entries that are evicted but still stored, because their format frees them in groups. */
+  dead: number;
+  /** Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end. */
+  resident: number;
+  /** The highest value of resident. */
+  peak: number;
+  /** Entries kept, per layer; the mean over the heads where they keep different numbers. */
+  keptPerLayer: number[];
+}
+
+/**
+ * The positions that a range of heads of one layer keeps.
+ *
+ * @example
+ * ```ts
+ * import { type Kept, load, snapkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const prompt = "USER: Which colors are there, and which shapes? ASSISTANT:";
+ * const { kept } = await model.score({ prompt, answer: " Red.", cache: snapkv({ keep: 0.5 }), kept: true });
+ * const [first]: Kept[] = kept[0] ?? [];
+ * console.log(first?.heads, first?.positions);
+ * ```
+ */
+export interface Kept {
+  /** The first KV head and the one behind the last. */
+  heads: [first: number, end: number];
+  /** Places in the prompt, rising. */
+  positions: number[];
+}
+
+/**
+ * What a model is: its architecture, sizes and formats.
+ *
+ * @example
+ * ```ts
+ * import { inspect, type ModelInfo } from "prefixkv";
+ *
+ * const info: ModelInfo = await inspect();
+ * console.log(info.layers * info.kvHeads * info.headDim, info.image?.tokens);
+ * ```
+ */
+export interface ModelInfo {
+  architecture: string;
+  source: string;
+  /** The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights. */
+  fingerprint: string;
+  parameters: number;
+  weights: string;
+  /** How the linear layers are really stored, e.g. { "q8_0": 71 } when q4_k does not fit the shapes. */
+  weightFormats: Record<string, number>;
+  weightBytes: number;
+  device: string;
+  threads: number;
+  layers: number;
+  hiddenSize: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  vocabSize: number;
+  maxPositions: number;
+  /** Bytes one position takes over all layers in the full cache. */
+  kvBytesPerToken: number;
+  /** Null for a text-only model. */
+  image: { tokens: number; size: number; patch: number } | null;
+}
