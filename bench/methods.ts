@@ -310,11 +310,17 @@ function short(value: number): number {
   return Number(value.toPrecision(8));
 }
 
-function chosen<T>(list: string | undefined, all: readonly T[], of: (text: string) => T | undefined): readonly T[] {
+/** The things that a list names, all of them without one. */
+function chosen<T>(
+  list: string | undefined,
+  all: readonly T[],
+  of: (text: string) => T | undefined,
+  known: string,
+): readonly T[] {
   if (list === undefined) return all;
   return list.split(",").map((text) => {
     const found = of(text);
-    if (found === undefined) throw new Error(`unknown: ${text}`);
+    if (found === undefined) throw new Error(`unknown \`${text}\`; there are ${known}`);
     return found;
   });
 }
@@ -333,8 +339,13 @@ async function main(): Promise<void> {
   if (options.check || options.docs) return await pages(options.check ?? false);
   const share = (text: string): number | undefined =>
     Number(text) > 0 && Number(text) <= 1 ? Number(text) : undefined;
-  const methods = chosen(options.methods, variants, (text) => variants.find(({ id }) => id === text));
-  const keeps = chosen(options.keeps, sizes, share);
+  const methods = chosen(
+    options.methods,
+    variants,
+    (text) => variants.find(({ id }) => id === text),
+    variants.map(({ id }) => id).join(", "),
+  );
+  const keeps = chosen(options.keeps, sizes, share, "shares above 0 and at most 1");
   const samples = (await readSamples()).slice(0, options.limit === undefined ? undefined : Number(options.limit));
   if (samples.length === 0) throw new Error(`--limit ${options.limit} leaves no scenes`);
   const part = [options.limit, options.methods, options.keeps].some((option) => option !== undefined);
