@@ -44,6 +44,22 @@ export const smol: Shape = {
 /** About the same number of weights per token, in multiples of the 256 columns that q4_k needs. */
 export const even: Shape = { ...smol, hidden: 768, intermediate: 2048, layers: 12, heads: 12, kvHeads: 12 };
 
+/** LLaVA-1.5's proportions in small: every query head has a KV head of its own. */
+export const plain: Shape = {
+  hidden: 512,
+  intermediate: 1376,
+  layers: 8,
+  heads: 8,
+  kvHeads: 8,
+  headDim: 64,
+  vocabulary: 1024,
+  maxPositions: 8192,
+  ropeTheta: 10_000,
+};
+
+/** The same depth with three query heads for each KV head. */
+export const grouped: Shape = { ...plain, hidden: 576, heads: 9, kvHeads: 3 };
+
 const writing: Writing = { dtype: "f16", seed: 1, deviation: 0.03 };
 const here = new URL("../", import.meta.url);
 const tokenizer = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];

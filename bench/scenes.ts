@@ -5,16 +5,16 @@
 // computes on the same files (tests/golden/data/scenes.json).
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
-import { image, load } from "../ts/index.ts";
+import { image, load, type Message, type Model } from "../ts/index.ts";
 
-interface Placed {
+export interface Placed {
   row: number;
   col: number;
   color: string;
   shape: string;
 }
 
-interface Sample {
+export interface Sample {
   image: string;
   question: string;
   answer: string;
@@ -41,18 +41,25 @@ export function describes(text: string, object: Placed): boolean {
   });
 }
 
-async function main(): Promise<void> {
-  const samples: Sample[] = JSON.parse(await readFile(new URL("samples.json", scenes), "utf8"));
+export async function readSamples(): Promise<Sample[]> {
+  return JSON.parse(await readFile(new URL("samples.json", scenes), "utf8"));
+}
+
+/** The picture of a scene and the question about it. */
+export function ask(sample: Sample): Message[] {
+  return [{ role: "user", content: [image(new URL(sample.image, scenes)), sample.question] }];
+}
+
+async function measure(model: Model): Promise<void> {
+  const samples = await readSamples();
   const golden: Golden = JSON.parse(
     await readFile(new URL("../tests/golden/data/scenes.json", import.meta.url), "utf8"),
   );
   const reference = new Map(golden.scenes.map((scene) => [scene.image, scene]));
-  await using model = await load();
 
   const result = { objects: 0, right: 0, exact: 0, sameText: 0, worstLogprob: 0, nll: 0, tokens: 0 };
   for (const sample of samples) {
-    const picture = image(new URL(sample.image, scenes));
-    const messages = [{ role: "user" as const, content: [picture, sample.question] }];
+    const messages = ask(sample);
     const described = await model.generate({ messages, maxTokens: 256 });
     const right = sample.objects.filter((object) => describes(described.text, object)).length;
     result.objects += sample.objects.length;
@@ -96,4 +103,8 @@ async function main(): Promise<void> {
   process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
 }
 
-if (import.meta.main) await main();
+// Node 22 reads this file in the tests and has no `await using`.
+if (import.meta.main) {
+  const model = await load();
+  await measure(model).finally(() => model.dispose());
+}

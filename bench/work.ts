@@ -18,7 +18,12 @@ export function prefillFlops(shape: Shape, n: number): number {
 
 /** Bytes that one decode step reads with `context` entries in the cache. */
 export function decodeBytes(info: ModelInfo, context: number): number {
+  return stepWeightBytes(info) + info.kvBytesPerToken * context;
+}
+
+/** Bytes of the weights that one decode step reads. */
+export function stepWeightBytes(info: ModelInfo): number {
   // The table of embeddings is counted among the weights, but a step takes a single row from it.
   const table = info.vocabSize * info.hiddenSize * (info.weights === "f32" ? 4 : 2);
-  return info.weightBytes - table + info.kvBytesPerToken * context;
+  return info.weightBytes - table;
 }

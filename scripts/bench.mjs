@@ -1,4 +1,5 @@
-// `npm run bench`, `npm run bench:peers`, `npm run scenes`, each with `-- [--quick] [--no-build]`: see bench/README.md.
+// `npm run bench`, `bench:peers`, `bench:cache`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` with options of its
+// own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
 import { install } from "./install.mjs";
@@ -6,16 +7,16 @@ import { cargo, fail, must, root, runtime } from "./shell.mjs";
 
 /** Both sides of every comparison get as many. */
 const env = { RAYON_NUM_THREADS: "2", OMP_NUM_THREADS: "2" };
-const suites = { suite, peers, scenes: () => bun("scenes.ts") };
+const suites = { suite, peers, cache, scenes: () => bun("scenes.ts"), methods: () => bun("methods.ts") };
 
 const args = process.argv.slice(2);
 const quick = args.includes("--quick");
 const [name = "suite", ...rest] = args.filter((arg) => !["--quick", "--no-build"].includes(arg));
-if (!Object.hasOwn(suites, name) || rest.length > 0)
+if (!Object.hasOwn(suites, name) || (rest.length > 0 && name !== "methods"))
   fail(`unknown bench \`${args.join(" ")}\`; there are ${Object.keys(suites).join(", ")}, --quick and --no-build`, 2);
 
 install();
-if (!args.includes("--no-build")) buildNative();
+if (!["--no-build", "--check", "--docs"].some((option) => args.includes(option))) buildNative();
 suites[name]();
 
 function suite() {
@@ -29,6 +30,13 @@ function peers() {
   bun(join("peers", "compare.ts"));
 }
 
+function cache() {
+  kernels("before", "limits");
+  bun("cache.ts");
+  kernels("after", "limits");
+  bun("cache_report.ts");
+}
+
 /** Criterion's benches whose name has `filter`, kept as a baseline. */
 function kernels(baseline, filter) {
   const { command, path } = cargo();
@@ -38,5 +46,5 @@ function kernels(baseline, filter) {
 }
 
 function bun(file) {
-  must(runtime("bun"), [join(root, "bench", file), ...(quick ? ["--quick"] : [])], { env });
+  must(runtime("bun"), [join(root, "bench", file), ...rest, ...(quick ? ["--quick"] : [])], { env });
 }

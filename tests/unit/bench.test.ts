@@ -4,11 +4,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { bootstrap, random, ratio } from "../../bench/bootstrap.ts";
+import { order, type Series, whole } from "../../bench/cache.ts";
+import { markdown as cacheMarkdown, compare as compareCaches } from "../../bench/cache_report.ts";
+import { average } from "../../bench/calibrate.ts";
 import { best, rateOf } from "../../bench/limits.ts";
 import { slug } from "../../bench/machine.ts";
+import { entries, type Outcome, type Report, summarise as summariseMethod } from "../../bench/methods.ts";
+import { markdown as methodsMarkdown } from "../../bench/methods_report.ts";
 import { compare } from "../../bench/peers/compare.ts";
-import { promptOf } from "../../bench/prompts.ts";
+import { mixedPrompt, promptOf } from "../../bench/prompts.ts";
 import { elements, half, type Shape, smol, tensors, writeModel } from "../../bench/random_model.ts";
+import { rougeL, words } from "../../bench/rouge.ts";
 import { digits, paired, quantile, spread, summarise, table } from "../../bench/stats.ts";
 import { blockWeights, prefillFlops } from "../../bench/work.ts";
 
@@ -143,4 +150,181 @@ test("criterion's files give rates", () => {
 
 test("a prompt has one word less than tokens", () => {
   assert.equal(promptOf(4), " a a a");
+  assert.equal(mixedPrompt(50).trim().split(" ").length, 49);
+  assert.ok(mixedPrompt(60).startsWith(mixedPrompt(50)));
+  assert.ok(new Set(mixedPrompt(200).split(" ")).size > 10);
+});
+
+test("ROUGE-L counts the longest common subsequence of words", () => {
+  assert.deepEqual(words("The top-left's 3 STARS, café."), ["the", "top", "left", "s", "3", "stars", "caf"]);
+  assert.equal(rougeL("a b c d", "A, b: c; d!"), 1);
+  // "police the gunman" for "police killed the gunman": 3 of 3 and 3 of 4.
+  assert.ok(Math.abs(rougeL("police the gunman", "police killed the gunman") - 6 / 7) < 1e-12);
+  // The order counts: only one of the two groups is common.
+  assert.equal(rougeL("c d a b", "a b c d"), 0.5);
+  // What is between is skipped: a _ c _ e.
+  assert.equal(rougeL("a x c y e", "a b c d e"), 0.6);
+  assert.equal(rougeL("a", "b"), 0);
+  assert.equal(rougeL("", ""), 0);
+  assert.equal(rougeL("...", "a"), 0);
+});
+
+test("bootstrap intervals are the same each time and cover as they should", () => {
+  const items = [1, 2, 3, 4, 5].map((value) => ({ value, weight: value }));
+  const mean = ratio<(typeof items)[number]>(
+    ({ value, weight }) => value * weight,
+    ({ weight }) => weight,
+  );
+  const interval = bootstrap(items, mean);
+  assert.equal(interval.value, 55 / 15);
+  assert.deepEqual(bootstrap(items, mean), interval);
+  assert.notDeepEqual(bootstrap(items, mean, { seed: 2 }), interval);
+  assert.ok(interval.low < interval.value && interval.value < interval.high);
+  assert.deepEqual(bootstrap([items[0], items[0]] as typeof items, mean), { value: 1, low: 1, high: 1 });
+
+  // Token-weighted means of 60 scenes whose true value is known: skewed values of mean 1, weights that do not depend on them.
+  const draw = random(7);
+  const worlds = 300;
+  let covered = 0;
+  for (let world = 0; world < worlds; world += 1) {
+    const scenes = Array.from({ length: 60 }, () => ({ value: -Math.log(1 - draw()), weight: 60 + 80 * draw() }));
+    const { low, high } = bootstrap(scenes, mean, { resamples: 400, seed: world });
+    if (low <= 1 && 1 <= high) covered += 1;
+  }
+  assert.ok(covered / worlds > 0.9 && covered / worlds < 0.99, String(covered / worlds));
+});
+
+const outcome = (nll: number, tokens: number, excess = 0): Outcome => ({
+  text: "",
+  generated: tokens,
+  nll,
+  tokens,
+  right: 1,
+  objects: 2,
+  rouge: 0.5,
+  promptShare: 0.6,
+  afterPrompt: 0.5,
+  atEnd: 0.503,
+  excess,
+  resident: 0.53,
+  peak: 0.62,
+});
+
+test("perplexity weighs tokens, not scenes", () => {
+  const row = summariseMethod("h2o", 0.5, [outcome(10, 10), outcome(0, 30, -2), outcome(0, 10, 1)]);
+  assert.equal(row.ppl.value, Number(Math.exp(0.2).toPrecision(8)));
+  assert.equal(row.right.value, 0.5);
+  assert.equal(row.excess, -2);
+  const kept = [
+    [
+      { heads: [0, 1] as [number, number], positions: [0, 1, 2] },
+      { heads: [1, 2] as [number, number], positions: [0] },
+    ],
+    [{ heads: [0, 2] as [number, number], positions: [0, 5] }],
+  ];
+  assert.equal(entries(kept, 2), 4);
+});
+
+test("a calibration averages the retained shares", () => {
+  const profiles = [
+    [
+      [0.2, 0.4],
+      [0.6, 1],
+    ],
+    [
+      [0.4, 0.2],
+      [0.8, 1],
+    ],
+  ];
+  const { rows, samples } = average({ layers: 2, kvHeads: 1, headDim: 4 }, [0.3, 0.85], profiles);
+  assert.equal(samples, 2);
+  assert.deepEqual(
+    rows.map(({ keep, retained }) => [keep, ...retained.map((share) => share.toFixed(3))]),
+    [
+      [0.3, "0.300", "0.300"],
+      [0.85, "0.700", "1.000"],
+    ],
+  );
+});
+
+test("the page of methods says what was refused, missed and grown", () => {
+  const row = summariseMethod("h2o", 0.5, [outcome(10, 10, 3), outcome(1, 10)]);
+  const report: Report = {
+    scenes: 2,
+    objects: 4,
+    answerTokens: 20,
+    promptShare: 0.6,
+    layers: 10,
+    weights: "f32",
+    resampling: { resamples: 2000, seed: 1, coverage: 0.95 },
+    methods: [
+      { id: "h2o", title: "H2O", cache: { method: "h2o", sinks: 2 } },
+      { id: "snapkv", title: "SnapKV", cache: { method: "snapkv" } },
+    ],
+    keeps: [0.5, 0.1],
+    full: { ...row, method: "full", keep: 1, atEnd: 1 },
+    rows: [row, { ...row, method: "snapkv", atEnd: 0.7 }, { method: "h2o", keep: 0.1, least: 0.1234 }],
+  };
+  const page = methodsMarkdown(report);
+  assert.match(page, /\| H2O \| least 0\.13 \|/);
+  assert.match(page, /differed from the asked one by at most 3 \(H2O, keep 0\.5\)/);
+  assert.match(page, /all kept the asked share but SnapKV, whose/);
+  assert.match(page, /- H2O: `\{ method: "h2o", keep, sinks: 2 \}`/);
+  for (const line of page.split("\n").filter((line) => line.startsWith("|")))
+    assert.equal(line.split(" | ").length, 8, line);
+});
+
+test("a smaller cache stands beside what its bytes predict", () => {
+  const memory = (share: number) => ({
+    full: 1000,
+    payload: 1000 * share,
+    metadata: 0,
+    resident: 1100 * share,
+    peak: 1100,
+    keptPerLayer: [],
+  });
+  const series: Series = {
+    model: "plain",
+    shape: tiny,
+    context: 8,
+    weightBytes: 900,
+    measured: [
+      { name: "half", prefill: [2, 6], decode: [1, 2], memory: memory(0.5) },
+      { name: whole, prefill: [1, 4], decode: [2, 2], memory: memory(1) },
+    ],
+  };
+  const [half, full] = compareCaches(series);
+  assert.equal(half?.prefill.median, 1.75);
+  assert.equal(half?.gain.median, 1.5);
+  assert.equal(half?.predicted, 2000 / 1450);
+  assert.equal(half?.rate, 1450 / 1.5e6);
+  assert.deepEqual([half?.resident, half?.payload, half?.peak], [1.1, 0.5, 1.1]);
+  assert.equal(full?.predicted, 1);
+  assert.throws(() => compareCaches({ ...series, measured: series.measured.slice(0, 1) }), /full cache/);
+  assert.deepEqual(
+    [order(["a", "b"], 0), order(["a", "b"], 1)],
+    [
+      ["a", "b"],
+      ["b", "a"],
+    ],
+  );
+  const limit = { gemm: 100, read: 0.002 };
+  const page = cacheMarkdown({
+    quick: true,
+    rounds: 2,
+    steps: 8,
+    origin: {
+      date: "2026-01-01",
+      commit: "0",
+      changed: false,
+      machine: { slug: "m", cpu: "c", cores: 2, features: [], platform: "p" },
+      versions: {},
+    },
+    limits: { ...limit, before: limit, after: limit },
+    compared: [{ model: "plain", context: 8, variants: compareCaches(series) }],
+  });
+  assert.match(
+    page,
+    /\| half \| 1\.75 \(1\.63 to 1\.88\) \|.* 1\.38 \| 0\.000967 \(48 %\) \| 1\.100 \| 0\.500 \| 1\.100 \|/,
+  );
 });
