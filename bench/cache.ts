@@ -1,15 +1,14 @@
 // What a smaller cache costs while the prompt is read and gains while tokens are generated. Run through `npm run bench:cache`,
 // which measures the limits before and after.
 import { mkdir, writeFile } from "node:fs/promises";
-import { load, type Memory, type Model } from "../ts/index.ts";
-import { type Cache, generate } from "./cache_option.ts";
+import { type CacheMethod, full, load, type Memory, type Model } from "../ts/index.ts";
 import { mixedPrompt } from "./prompts.ts";
 import { grouped, plain, randomModel, type Shape } from "./random_model.ts";
 import { stepWeightBytes } from "./work.ts";
 
 export interface Variant {
   name: string;
-  cache: Cache;
+  cache: CacheMethod;
 }
 
 /** A variant at one context; samples of the same index are of the same round. */
@@ -76,11 +75,11 @@ async function series(model: Model, name: string, shape: Shape, context: number,
   const prompt = mixedPrompt(context);
   const measured = new Map<string, Measured>();
   // The very first run pays for what is set up once.
-  await generate(model, { prompt, maxTokens: steps + 1, ignoreEos: true }, { method: "full" });
+  await model.generate({ prompt, maxTokens: steps + 1, ignoreEos: true, cache: full() });
   for (let round = 0; round < rounds; round += 1) {
     for (const { name: variant, cache } of order(all, round)) {
       process.stderr.write(`\r\x1b[K${name}, ${context} tokens, round ${round + 1} of ${rounds}: ${variant}`);
-      const ran = await generate(model, { prompt, maxTokens: steps + 1, ignoreEos: true }, cache);
+      const ran = await model.generate({ prompt, maxTokens: steps + 1, ignoreEos: true, cache });
       if (ran.usage.promptTokens !== context || ran.usage.completionTokens !== steps + 1)
         throw new Error(
           `${ran.usage.promptTokens} + ${ran.usage.completionTokens} tokens, not ${context} + ${steps + 1}`,

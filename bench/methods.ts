@@ -1,16 +1,26 @@
-// Every method on the 60 held-out scenes: `npm run methods`. Writes bench/results/methods.json and docs/methods/results.md, which
+// Every method on the 60 held-out scenes: `npm run methods`. Writes bench/results/methods.json and docs/results/methods.md, which
 // hold no times. What is done stays in .cache/bench/methods, so that an interrupted run goes on where it was.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { load, type Message, type Model, PrefixKvError } from "../ts/index.ts";
+import {
+  type CacheMethod,
+  type Calibration,
+  type Kept,
+  load,
+  type Message,
+  type Model,
+  PrefixKvError,
+  prefixkv,
+} from "../ts/index.ts";
 import { bootstrap, type Interval, ratio, resampling } from "./bootstrap.ts";
-import { type Cache, generate, type Kept, score } from "./cache_option.ts";
-import { type Calibration, calibrate } from "./calibrate.ts";
 import { resultsFolder } from "./machine.ts";
 import { markdown } from "./methods_report.ts";
 import { rougeL } from "./rouge.ts";
 import { ask, describes, readSamples, type Sample } from "./scenes.ts";
+
+/** A method without its size. */
+export type Cache = { method: CacheMethod["method"]; keep?: number; [option: string]: unknown };
 
 export interface Variant {
   id: string;
@@ -86,7 +96,11 @@ export const variants: readonly Variant[] = [
   { id: "prefixkv", title: "PrefixKV", cache: { method: "prefixkv" } },
   { id: "prefixkv-window", title: "PrefixKV, window 16", cache: { method: "prefixkv", score: "window", window: 16 } },
   { id: "prefixkv-text", title: "PrefixKV, text", cache: { method: "prefixkv", score: "text" } },
-  { id: "prefixkv-lowest", title: "PrefixKV, lowest score", cache: { method: "prefixkv", decode: "lowest-score" } },
+  {
+    id: "prefixkv-lowest",
+    title: "PrefixKV, lowest score, recent 16",
+    cache: { method: "prefixkv", decode: "lowest-score", recent: 16 },
+  },
   { id: "prefixkv-none", title: "PrefixKV, none while generating", cache: { method: "prefixkv", decode: "none" } },
   { id: "prefixkv-offline", title: "PrefixKV, offline", cache: { method: "prefixkv" }, calibrated: true },
   { id: "h2o", title: "H2O", cache: { method: "h2o" } },
@@ -106,7 +120,7 @@ export const sizes: readonly number[] = [0.8, 0.5, 0.3, 0.2, 0.1];
 const longer = 16;
 const root = new URL("../", import.meta.url);
 const done = new URL(".cache/bench/methods/", root);
-const docs = new URL("docs/methods/results.md", root);
+const docs = new URL("docs/results/methods.md", root);
 const results = (part: boolean): URL => new URL("methods.json", resultsFolder(part));
 
 /** All scenes of a cell as one row. */
@@ -150,8 +164,9 @@ async function scene(model: Model, sample: Sample, cache: Cache, reference: Outc
   const messages = ask(sample);
   const { layers, kvHeads } = model.info;
   const maxTokens = reference ? reference.generated + longer : 256;
-  const scored = await score(model, { messages, answer: sample.answer }, cache);
-  const { text, tokens } = await generate(model, { messages, maxTokens }, cache);
+  const method = cache as CacheMethod;
+  const scored = await model.score({ messages, answer: sample.answer, cache: method, kept: true });
+  const { text, tokens } = await model.generate({ messages, maxTokens, cache: method });
   const { memory, usage, kept } = scored;
   const held = entries(kept, kvHeads);
   const all = layers * usage.promptTokens;
@@ -246,7 +261,7 @@ async function measure(
   if (!("outcomes" in plain)) throw new Error("the full cache was refused");
   run.reference = plain.outcomes;
   const needed = missing.filter(([variant]) => variant.calibrated).map(([, keep]) => keep);
-  const calibrations = await crossCalibrations(samples, needed);
+  const calibrations = await crossCalibrations(model, samples, needed);
   for (const [variant, keep] of missing) {
     await run.cell(variant, keep, (index) => {
       const calibration = variant.calibrated && calibrations[index % calibrations.length];
@@ -287,19 +302,28 @@ async function measure(
 }
 
 /** A calibration for the scenes with even numbers, from the others, and one the other way round: no scene is among its own. */
-async function crossCalibrations(samples: readonly Sample[], keeps: readonly number[]): Promise<Calibration[]> {
+async function crossCalibrations(
+  model: Model,
+  samples: readonly Sample[],
+  keeps: readonly number[],
+): Promise<Calibration[]> {
   if (keeps.length === 0) return [];
   if (samples.length < 2) throw new Error("a calibration needs other scenes: take --limit 2 or more, or --methods");
   const groups = [1, 0].map((parity): Message[][] => samples.filter((_, index) => index % 2 === parity).map(ask));
   process.stderr.write("\r\x1b[Kcalibrating");
-  return await calibrate(groups, { method: "prefixkv" }, keeps);
+  const found: Calibration[] = [];
+  for (const group of groups) {
+    const given = group.map((messages) => ({ messages }));
+    found.push(await model.calibrate({ method: prefixkv(), samples: given, keeps: [...keeps].sort((a, b) => a - b) }));
+  }
+  return found;
 }
 
 /** What results depend on: the native code, the model, the scenes, how many of them, and what is done with each. */
 async function state(scenes: number): Promise<string> {
   const hash = createHash("sha256").update(String(scenes));
   const native = (await readdir(new URL("native/", root))).sort().map((name) => `native/${name}`);
-  const ours = ["methods.ts", "rouge.ts", "scenes.ts", "calibrate.ts"].map((name) => `bench/${name}`);
+  const ours = ["methods.ts", "rouge.ts", "scenes.ts"].map((name) => `bench/${name}`);
   for (const file of [...native, "models/tiny-llava/model.safetensors", "data/scenes/samples.json", ...ours])
     hash.update(await readFile(new URL(file, root)));
   return hash.digest("hex").slice(0, 16);
@@ -370,7 +394,7 @@ async function pages(check: boolean): Promise<void> {
     await mkdir(new URL("./", docs), { recursive: true });
     await writeFile(docs, want);
   } else if ((await readFile(docs, "utf8").catch(() => "")).replaceAll("\r\n", "\n") !== want) {
-    throw new Error("docs/methods/results.md is stale; run `npm run methods -- --docs`");
+    throw new Error("docs/results/methods.md is stale; run `npm run methods -- --docs`");
   }
 }
 

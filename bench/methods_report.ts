@@ -1,4 +1,4 @@
-// docs/methods/results.md, made of bench/results/methods.json and nothing else.
+// docs/results/methods.md, made of bench/results/methods.json and nothing else.
 import type { Interval } from "./bootstrap.ts";
 import type { Refused, Report, Row } from "./methods.ts";
 import { percent, table } from "./stats.ts";

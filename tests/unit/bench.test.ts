@@ -7,7 +7,6 @@ import { pathToFileURL } from "node:url";
 import { bootstrap, random, ratio } from "../../bench/bootstrap.ts";
 import { order, type Series, whole } from "../../bench/cache.ts";
 import { markdown as cacheMarkdown, compare as compareCaches } from "../../bench/cache_report.ts";
-import { average } from "../../bench/calibrate.ts";
 import { best, rateOf } from "../../bench/limits.ts";
 import { slug } from "../../bench/machine.ts";
 import { entries, type Outcome, type Report, summarise as summariseMethod } from "../../bench/methods.ts";
@@ -223,28 +222,6 @@ test("perplexity weighs tokens, not scenes", () => {
     [{ heads: [0, 2] as [number, number], positions: [0, 5] }],
   ];
   assert.equal(entries(kept, 2), 4);
-});
-
-test("a calibration averages the retained shares", () => {
-  const profiles = [
-    [
-      [0.2, 0.4],
-      [0.6, 1],
-    ],
-    [
-      [0.4, 0.2],
-      [0.8, 1],
-    ],
-  ];
-  const { rows, samples } = average({ layers: 2, kvHeads: 1, headDim: 4 }, [0.3, 0.85], profiles);
-  assert.equal(samples, 2);
-  assert.deepEqual(
-    rows.map(({ keep, retained }) => [keep, ...retained.map((share) => share.toFixed(3))]),
-    [
-      [0.3, "0.300", "0.300"],
-      [0.85, "0.700", "1.000"],
-    ],
-  );
 });
 
 test("the page of methods says what was refused, missed and grown", () => {

@@ -227,10 +227,10 @@ export interface KnormOptions {
   /** Never evict positions that are text of the prompt. True or false; `false` by default. */
   protectText?: boolean;
   /**
-   * Which entry goes while generating: the one with the highest norm, or none. One of `"lowest-score"`, `"none"`;
-   * `"lowest-score"` by default.
+   * Which entry goes while generating: none, or the one with the highest norm. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
    */
-  decode?: "lowest-score" | "none";
+  decode?: "none" | "lowest-score";
 }
 
 /**
@@ -550,9 +550,9 @@ export const methods: readonly MethodFacts[] = [
       {
         name: "decode",
         kind: "choice",
-        values: 'one of "lowest-score", "none"',
-        default: "lowest-score",
-        text: "which entry goes while generating: the one with the highest norm, or none",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the highest norm",
       },
     ],
   },
