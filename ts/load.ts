@@ -45,6 +45,11 @@ export interface LoadOptions {
   weights?: "f32" | "f16" | "q8_0" | "q4_k";
   /** Threads of the whole process; only its first load can set them. */
   threads?: number;
+  /**
+   * Most bytes that the key-value caches of all requests and chats take together, as a number or a text such as `"2GiB"`. A prompt
+   * that would go past it is refused before any work, with an OutOfMemoryError. Without it, memory is the limit.
+   */
+  cacheLimit?: number | string;
   /** Stops the load; see AbortError. */
   signal?: AbortSignal;
   /** Called as the load proceeds. */

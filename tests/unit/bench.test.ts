@@ -256,6 +256,7 @@ test("a smaller cache stands beside what its bytes predict", () => {
     full: 1000,
     payload: 1000 * share,
     metadata: 0,
+    dead: 0,
     resident: 1100 * share,
     peak: 1100,
     keptPerLayer: [],

@@ -48,6 +48,7 @@ export const loadFlags: readonly Flag[] = [
   { name: "weights", type: "string", value: "FORMAT", text: "hold the weights as f32, f16, q8_0 or q4_k" },
   { name: "threads", type: "integer", value: "N", text: "threads of the process" },
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },
+  { name: "cache-limit", type: "bytes", value: "SIZE", text: "most bytes of the cache, e.g. 2GiB" },
 ];
 
 /** The flags of every command that can make the cache small. */

@@ -55,6 +55,8 @@ export interface LoadRequest {
   weights?: "f32" | "f16" | "q8_0" | "q4_k";
   /** Process-wide; only the first load of a process can set it. */
   threads?: number;
+  /** Bytes, or a text such as "2GiB". */
+  cacheLimit?: number | string;
 }
 
 export type WirePart = { type: "text"; text: string } | { type: "image"; index: number };
