@@ -7,7 +7,7 @@ use super::keep::{Cost, Keep};
 use super::score::{LaneInput, PromptView};
 use super::select::best;
 use super::{Eviction, Lanes, Method};
-use crate::cache::{Account, Charge, Entry, Lane, Shape, Span};
+use crate::cache::{Account, Charge, Entry, Lane, Modality, Shape, Span};
 use crate::error::{Error, Result};
 
 /// The retained shares per layer that a prompt asks for, one row per size.
@@ -330,16 +330,16 @@ impl Policy {
         if recipe.eviction == Eviction::Never || lane.is_empty() {
             return Ok(false);
         }
-        let sorted = lane.sorted();
-        let safe = recipe.guard.protected_but(coming, &sorted, sorted.len() - 1 + coming, spans);
-        let open = (0..sorted.len()).filter(|rank| !safe[*rank]);
-        let rank = match recipe.eviction {
+        let entries: Vec<Entry> = lane.entries().collect();
+        let recent = recipe.guard.recent.of(entries.len() - 1 + coming).saturating_sub(coming);
+        let open = open_entries(&entries, recipe.guard.sinks, recent, recipe.guard.text.then_some(spans));
+        let gone = match recipe.eviction {
             Eviction::Never => None,
-            Eviction::Oldest => open.min(),
+            Eviction::Oldest => open.min_by_key(|entry| entry.position),
             Eviction::LowestScore => {
                 let marks = lane.marks();
-                let mark = |rank: usize| marks.get(sorted[rank].place as usize).copied().unwrap_or(0.0);
-                open.min_by(|a, b| mark(*a).total_cmp(&mark(*b)).then(a.cmp(b)))
+                let mark = |entry: &Entry| marks.get(entry.place as usize).copied().unwrap_or(0.0);
+                open.min_by(|a, b| mark(a).total_cmp(&mark(b)).then(a.position.cmp(&b.position)))
             }
             Eviction::Distance(distance) => {
                 // Near the start there is no room for the distance: the middle, as in the published code.
@@ -347,14 +347,49 @@ impl Policy {
                     0 => count.kept / 2,
                     rank => rank,
                 };
-                open.min_by_key(|open| open.abs_diff(rank))
+                from_rank(open, &entries, rank)
             }
         };
-        match rank {
-            Some(rank) => lane.delete(sorted[rank].place).map(|()| true),
+        match gone.map(|entry| entry.place) {
+            Some(place) => lane.delete(place).map(|()| true),
             None => Ok(false),
         }
     }
+}
+
+/// The entries between the first `sinks` and the last `recent` ones by position, without those in the text of `spans`. In
+/// physical order: nothing is sorted, because this runs for every lane and every token.
+fn open_entries<'a>(
+    entries: &'a [Entry],
+    sinks: usize,
+    recent: usize,
+    spans: Option<&'a [Span]>,
+) -> impl Iterator<Item = &'a Entry> + Clone {
+    let mut positions: Vec<u32> = entries.iter().map(|entry| entry.position).collect();
+    let mut at_rank = |rank: usize| match rank < positions.len() {
+        true => *positions.select_nth_unstable(rank).1,
+        false => u32::MAX,
+    };
+    let first = at_rank(sinks);
+    let behind = match recent {
+        0 => u32::MAX,
+        recent => at_rank(entries.len().saturating_sub(recent)),
+    };
+    let text = move |position: u32| {
+        spans.is_some_and(|spans| {
+            let index = spans.partition_point(|span| span.start + span.len <= position as usize);
+            spans.get(index).is_some_and(|span| span.modality == Modality::Text)
+        })
+    };
+    entries.iter().filter(move |entry| entry.position >= first && entry.position < behind && !text(entry.position))
+}
+
+/// The first open entry from `rank` among all `entries` on, or else the last open one.
+fn from_rank<'a>(open: impl Iterator<Item = &'a Entry> + Clone, entries: &[Entry], rank: usize) -> Option<&'a Entry> {
+    let mut positions: Vec<u32> = entries.iter().map(|entry| entry.position).collect();
+    let wanted = *positions.select_nth_unstable(rank.min(entries.len() - 1)).1;
+    let behind = open.clone().filter(|entry| entry.position >= wanted).min_by_key(|entry| entry.position);
+    behind.or_else(|| open.max_by_key(|entry| entry.position))
 }
 
 fn retain(lane: &mut Lane, sorted: &[Entry], scores: &[f32], safe: &[bool], kept: usize) -> Result<()> {

@@ -36,12 +36,7 @@ pub struct Guard {
 impl Guard {
     /// For every entry of a lane, in the order of positions, whether it is safe when `kept` entries are to be kept.
     pub fn protected(&self, sorted: &[Entry], kept: usize, spans: &[Span]) -> Vec<bool> {
-        self.protected_but(0, sorted, kept, spans)
-    }
-
-    /// The same for a lane that is about to get `coming` entries, which will be the most recent ones.
-    pub fn protected_but(&self, coming: usize, sorted: &[Entry], kept: usize, spans: &[Span]) -> Vec<bool> {
-        let recent = self.recent.of(kept).saturating_sub(coming);
+        let recent = self.recent.of(kept);
         let mut safe: Vec<bool> =
             (0..sorted.len()).map(|rank| rank < self.sinks || rank + recent >= sorted.len()).collect();
         if self.text {
