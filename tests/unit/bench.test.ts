@@ -306,3 +306,9 @@ test("a smaller cache stands beside what its bytes predict", () => {
     /\| half \| 1\.75 \(1\.63 to 1\.88\) \|.* 1\.38 \| 0\.000967 \(48 %\) \| 1\.100 \| 0\.500 \| 1\.100 \|/,
   );
 });
+
+test("the committed page of results is made of the committed figures", async () => {
+  const root = new URL("../../", import.meta.url);
+  const report: Report = JSON.parse(await readFile(new URL("bench/results/methods.json", root), "utf8"));
+  assert.equal(await readFile(new URL("docs/results/methods.md", root), "utf8"), methodsMarkdown(report));
+});
