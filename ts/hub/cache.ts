@@ -7,9 +7,11 @@ import { isCommit } from "./ids.ts";
 export class ModelCache {
   readonly folder: string;
   readonly #locks: string;
+  readonly #links: boolean;
 
-  constructor(cacheDir: string, id: string) {
+  constructor(cacheDir: string, id: string, links: boolean = true) {
     const name = `models--${id.replaceAll("/", "--")}`;
+    this.#links = links;
     this.folder = join(cacheDir, name);
     this.#locks = join(cacheDir, ".locks", name);
   }
@@ -79,12 +81,17 @@ export class ModelCache {
     const pointer = join(this.snapshot(commit), ...name.split("/"));
     const blob = this.blob(etag);
     await replace(pointer, async (path) => {
-      try {
-        await symlink(relative(dirname(pointer), blob), path);
-      } catch {
-        await copyFile(blob, path);
-      }
+      if (!this.#links || !(await tryToLink(relative(dirname(pointer), blob), path))) await copyFile(blob, path);
     });
+  }
+}
+
+async function tryToLink(target: string, path: string): Promise<boolean> {
+  try {
+    await symlink(target, path);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -47,14 +47,17 @@ async function download(transfer: Transfer, file: HubFile): Promise<void> {
   try {
     await retrying(session, attempts, async () => {
       const from = partial.whole ? file.size : await receive(transfer, file, subject, url, partial);
-      if (await partial.finish(cache.blob(file.etag))) return;
+      const outcome = await partial.finish(cache.blob(file.etag));
+      if (outcome === "done") return;
+      if (outcome === "lost") {
+        // Somebody who took this load for dead has gone on with the file, or still does.
+        if (await cache.hasBlob(file.etag, file.size)) return;
+        await partial.restart();
+        throw new Transient(answerError("hub-integrity", subject, url, "another program has changed it on its way"));
+      }
       await partial.remove();
-      const error = answerError(
-        "hub-integrity",
-        subject,
-        url,
-        "what came does not have the promised hash; it was removed",
-      );
+      const why = "what came does not have the promised hash; it was removed";
+      const error = answerError("hub-integrity", subject, url, why);
       // A file of several pieces may be wrong by an earlier one: it gets one more chance, as a whole.
       if (from === 0 || !again) throw error;
       again = false;

@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { link, mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { abortError } from "../errors.ts";
@@ -34,7 +34,8 @@ async function take(path: string, { signal, system, waiting }: LockOptions): Pro
   const mark = JSON.stringify({ pid: process.pid, host: hostname(), id: crypto.randomUUID() });
   while (!(await create(path, mark))) {
     if (signal.aborted) throw abortError(signal);
-    if (await isStale(path)) await takeAway(path);
+    const dead = await deadMark(path);
+    if (dead !== undefined) await takeAway(path, dead);
     else {
       await waiting();
       await system.pause(100, signal);
@@ -61,15 +62,17 @@ async function create(path: string, mark: string): Promise<boolean> {
   }
 }
 
-async function isStale(path: string): Promise<boolean> {
-  const found = await stat(path).catch(() => undefined);
-  if (!found) return false;
-  if (Date.now() - found.mtimeMs > patience) return true;
+/** The content of a lock whose holder is dead; undefined for one that is alive. */
+async function deadMark(path: string): Promise<string | undefined> {
   try {
-    const { pid, host } = JSON.parse(await readFile(path, "utf8")) as { pid: number; host: string };
-    return host === hostname() && !isAlive(pid);
+    const { mtimeMs } = await stat(path);
+    const mark = await readFile(path, "utf8");
+    if (Date.now() - mtimeMs > patience) return mark;
+    const { pid, host } = JSON.parse(mark) as { pid: number; host: string };
+    return host === hostname() && !isAlive(pid) ? mark : undefined;
   } catch {
-    return false;
+    // Gone by now, or not yet written.
+    return undefined;
   }
 }
 
@@ -82,9 +85,14 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** By renaming: of several who see the same dead lock, one succeeds, and the others find the next one. */
-async function takeAway(path: string): Promise<void> {
+/** Of several who see the same dead lock one must take it, and none a new one: what was no longer the dead one goes back. */
+async function takeAway(path: string, dead: string): Promise<void> {
   const away = `${path}.${crypto.randomUUID()}`;
-  await rename(path, away).catch(() => {});
+  try {
+    await rename(path, away);
+  } catch {
+    return;
+  }
+  if ((await readFile(away, "utf8")) !== dead) await link(away, path).catch(() => {});
   await rm(away, { force: true });
 }

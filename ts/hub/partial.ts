@@ -70,15 +70,15 @@ export class PartialFile {
     this.length = 0;
   }
 
-  /** Moves the file to its place if every byte is right; false, and the file stays, if not. */
-  async finish(target: string): Promise<boolean> {
-    const hash = this.#hash.copy().digest("hex");
+  /** Moves the file to its place if every byte is right, and if nobody has moved or replaced it meanwhile. */
+  async finish(target: string): Promise<"done" | "wrong" | "lost"> {
+    if (this.#hash.copy().digest("hex") !== this.#file.etag) return "wrong";
     const [own, named] = await Promise.all([this.#handle.stat(), stat(this.#path).catch(() => undefined)]);
-    if (hash !== this.#file.etag || own.size !== this.#file.size || named?.ino !== own.ino) return false;
+    if (own.size !== this.#file.size || named?.ino !== own.ino) return "lost";
     await this.#handle.sync();
     await this.close();
     await rename(this.#path, target);
-    return true;
+    return "done";
   }
 
   async remove(): Promise<void> {

@@ -11,6 +11,8 @@ export interface Settings {
   cacheDir: string;
   token: string | undefined;
   offline: boolean;
+  /** Snapshots link to their files; where they may not, the files are copied. */
+  links: boolean;
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -25,6 +27,7 @@ export async function readSettings(options: HubOptions, env: Environment = proce
     cacheDir: resolve(cacheDir),
     token: offline ? undefined : await findToken(options.token, env, home),
     offline,
+    links: !isTrue(env.HF_HUB_DISABLE_SYMLINKS),
   };
 }
 

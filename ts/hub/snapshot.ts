@@ -54,7 +54,7 @@ class HubLoad {
     this.#session = session;
     this.#progress = progress;
     this.#stop = stop;
-    this.#cache = new ModelCache(settings.cacheDir, hub.id);
+    this.#cache = new ModelCache(settings.cacheDir, hub.id, settings.links);
     this.#subject = { ...hub, endpoint: settings.endpoint, hasToken: settings.token !== undefined };
   }
 
