@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
+import { run } from "../../ts/cli/run.ts";
 import { AbortError, HubError, inspect, load, ModelError, OptionError, type Progress } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
 import { FakeNative } from "./fake_native.ts";
@@ -228,4 +229,41 @@ test("an existing folder goes before a model of the hub", async () => {
   assert.match(await source({ offline: true }, name), /tests[\\/]unit$/);
   await assert.rejects(source({ revision: "main" }, "./no/such"), OptionError);
   await assert.rejects(source({ revision: "main" }, name), OptionError);
+});
+
+test("the command line takes names of the hub, and its token from the environment only", async () => {
+  const { endpoint, cacheDir } = fresh();
+  const env = { HF_ENDPOINT: endpoint, HF_HUB_CACHE: cacheDir, HF_TOKEN: "hf_env" };
+  const before = Object.keys(env).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, env);
+  const fake = new FakeNative();
+  let err = "";
+  const cli = async (...args: string[]) => {
+    const out: string[] = [];
+    const context = { interactive: true, color: false, signal: new AbortController().signal };
+    const door = async () => ({ native: fake, file: "native/fake.node" });
+    const write = (text: string): void => {
+      err += text;
+    };
+    const exit = await run([...args, "--json"], { ...context, door, err: write, out: (text) => void out.push(text) });
+    return { exit, printed: JSON.parse(out.join("")) };
+  };
+  try {
+    const snapshot = join(model(cacheDir), "snapshots", commit);
+    const first = await cli("inspect", "org/tiny", "--revision", "main");
+    assert.deepEqual([first.exit, first.printed.source], [0, snapshot]);
+    assert.match(err, /^\rdownload \[[#.]+\] \d+ %/);
+    assert.ok(server.seen.some(({ authorization }) => authorization === "Bearer hf_env"));
+    server.seen = [];
+    const score = ["score", "--prompt", "a", "--answer", "b"];
+    assert.equal((await cli(...score, "--model", "org/tiny", "--offline")).printed.model, snapshot);
+    assert.deepEqual([fake.loads, server.seen], [[{ source: snapshot }], []]);
+    const missing = await cli(...score, "--model", "org/other", "--offline");
+    assert.deepEqual([missing.exit, missing.printed.error.code], [1, "hub-offline"]);
+    assert.equal((await cli(...score, "--model", "org/tiny", "--token", "x")).exit, 2);
+  } finally {
+    for (const [name, value] of before)
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  }
 });
