@@ -312,7 +312,7 @@ test("a model without safetensors says what there is", async () => {
 });
 
 test("a full disk says how much is needed, and the next load goes on", async () => {
-  const errno = (code: string) => Object.assign(new Error(code), { code, syscall: "write" });
+  const errno = (code: string) => Object.assign(new Error(code), { code });
   let room = 250_000;
   const full = {
     write: async (...given: Parameters<System["write"]>) => {

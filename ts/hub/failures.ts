@@ -85,7 +85,8 @@ export function retryAfter(value: string | null, now: number = Date.now()): numb
 export function diskError(thrown: unknown, cacheDir: string, needed: number | undefined): HubError | undefined {
   if (thrown instanceof PrefixKvError || !(thrown instanceof Error) || !("code" in thrown)) return undefined;
   const errno = String(thrown.code);
-  if (!/^E[A-Z0-9]+$/.test(errno) || !("syscall" in thrown)) return undefined;
+  // Deno does not always say the system call; errors of connections are errors of the hub already.
+  if (!/^E[A-Z0-9]+$/.test(errno)) return undefined;
   const full = ["ENOSPC", "EDQUOT"].includes(errno);
   const room = needed === undefined ? "" : `; ${needed} bytes are needed`;
   const message = full
