@@ -54,6 +54,20 @@ export class ModelError extends PrefixKvError {}
 export class UnsupportedModelError extends ModelError {}
 
 /**
+ * A model cannot be had from the hub. `code` is `hub-not-found`, `hub-unauthorized`, `hub-rate-limited`, `hub-network`,
+ * `hub-response`, `hub-integrity`, `hub-files`, `hub-offline` or `hub-disk`; docs/hub.md says what each means.
+ *
+ * @example
+ * ```ts
+ * import { HubError, load } from "prefixkv";
+ *
+ * const error = await load("org/name", { offline: true, cacheDir: "empty" }).catch((error: unknown) => error);
+ * if (error instanceof HubError) console.log(error.code, error.details.missing);
+ * ```
+ */
+export class HubError extends ModelError {}
+
+/**
  * An image cannot be read, fetched or decoded, or goes past a limit.
  *
  * @example

@@ -10,6 +10,7 @@ export {
   ContextOverflowError,
   DeviceError,
   DisposedError,
+  HubError,
   MediaError,
   ModelError,
   NativeError,
@@ -21,6 +22,7 @@ export {
 } from "./errors.ts";
 export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming } from "./generated/methods.ts";
 export { Generation, type GenerationResult, type Part } from "./generation.ts";
+export type { HubOptions } from "./hub/options.ts";
 export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts";
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";

@@ -1,6 +1,6 @@
-import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { abortError } from "./errors.ts";
+import type { HubOptions } from "./hub/options.ts";
+import { modelFolder } from "./hub/source.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
 import { errorFromThrown } from "./native/errors.ts";
@@ -8,7 +8,7 @@ import { pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
 
 /**
- * How far a load has come: `done` of `total` in the unit of the stage (bytes of weights, for most).
+ * How far a load has come: `done` of `total` in the unit of the stage (bytes, for `download` and most others).
  *
  * @example
  * ```ts
@@ -38,7 +38,7 @@ export interface Progress {
  * await model.dispose();
  * ```
  */
-export interface LoadOptions {
+export interface LoadOptions extends HubOptions {
   /** Where to compute; `auto` takes the best there is. */
   device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
   /** The format in which the weights of the linear layers are held. */
@@ -57,7 +57,9 @@ export interface LoadOptions {
 }
 
 /**
- * Loads a model: a folder in the Hugging Face layout, or without a source the small model that comes with the package.
+ * Loads a model: a folder in the Hugging Face layout, a model of the Hugging Face hub (`org/name` or `org/name@revision`), or
+ * without a source the small model that comes with the package. What is `org/name` and an existing folder is the folder; what
+ * starts with `.`, `/` or `~` is never a model of the hub.
  *
  * @example
  * ```ts
@@ -74,9 +76,11 @@ export async function load(source?: string | URL, options: LoadOptions = {}): Pr
 
 /** {@link load} through a given door. */
 export async function openModel(native: Native, source?: string | URL, options: LoadOptions = {}): Promise<Model> {
-  const { signal, onProgress, ...rest } = options;
+  const { signal, onProgress, revision, token, offline, cacheDir, endpoint, ...rest } = options;
   if (signal?.aborted) throw abortError(signal);
-  const request: LoadRequest = { source: folder(source), ...rest };
+  const folder = await modelFolder(source, options);
+  if (signal?.aborted) throw abortError(signal);
+  const request: LoadRequest = { source: folder, ...rest };
   const engine = wire(() => native.open(JSON.stringify(request)));
   try {
     const onEvent = (event: { type: string }): void => {
@@ -93,7 +97,7 @@ export async function openModel(native: Native, source?: string | URL, options: 
 }
 
 /**
- * Reads what a model folder holds, without its weights.
+ * Reads what a model holds, without loading its weights; one of the hub is downloaded first.
  *
  * @example
  * ```ts
@@ -103,14 +107,21 @@ export async function openModel(native: Native, source?: string | URL, options: 
  * console.log(info.architecture, info.parameters, info.kvBytesPerToken);
  * ```
  */
-export async function inspect(source?: string | URL): Promise<ModelInfo> {
-  return inspectModel((await pickDoor()).native, source);
+export async function inspect(source?: string | URL, options: HubOptions = {}): Promise<ModelInfo> {
+  return inspectModel((await pickDoor()).native, source, options);
 }
 
 /** {@link inspect} through a given door. */
-export async function inspectModel(native: Native, source?: string | URL): Promise<ModelInfo> {
-  const ticket = wire(() => native.inspect(JSON.stringify({ source: folder(source) })));
-  return (await lastEvent(ticket, "inspected")).info;
+export async function inspectModel(
+  native: Native,
+  source?: string | URL,
+  options: HubOptions = {},
+): Promise<ModelInfo> {
+  const { signal } = options;
+  if (signal?.aborted) throw abortError(signal);
+  const folder = await modelFolder(source, options);
+  const ticket = wire(() => native.inspect(JSON.stringify({ source: folder })));
+  return (await lastEvent(ticket, "inspected", { signal })).info;
 }
 
 /**
@@ -127,13 +138,6 @@ export async function inspectModel(native: Native, source?: string | URL): Promi
 export async function about(): Promise<About> {
   const { native } = await pickDoor();
   return JSON.parse(wire(() => native.about())) as About;
-}
-
-/** The absolute path of a model folder; the embedded model lies in the package, beside this code's folder. */
-function folder(source: string | URL | undefined): string {
-  if (source === undefined) return fileURLToPath(new URL("../models/tiny-llava", import.meta.url));
-  if (source instanceof URL || source.startsWith("file:")) return fileURLToPath(source);
-  return resolve(source);
 }
 
 function wire<T>(call: () => T): T {

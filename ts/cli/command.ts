@@ -42,9 +42,21 @@ export const commonFlags: readonly Flag[] = [
   { name: "help", type: "boolean", text: "show this help" },
 ];
 
+/** The flags of every command that can name a model of the hub; its token comes from the environment only. */
+export const hubFlags: readonly Flag[] = [
+  { name: "revision", type: "string", value: "NAME", text: "branch, tag or commit of a model of the hub" },
+  { name: "offline", type: "boolean", text: "take models of the hub from the cache only" },
+];
+
 /** The flags of every command that loads a model. */
 export const loadFlags: readonly Flag[] = [
-  { name: "model", type: "string", value: "DIR", text: "model folder (default: the embedded tiny-llava)" },
+  {
+    name: "model",
+    type: "string",
+    value: "MODEL",
+    text: "folder, or org/name of the hub (default: the embedded model)",
+  },
+  ...hubFlags,
   { name: "weights", type: "string", value: "FORMAT", text: "hold the weights as f32, f16, q8_0 or q4_k" },
   { name: "threads", type: "integer", value: "N", text: "threads of the process" },
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },

@@ -1,17 +1,28 @@
+import type { HubOptions } from "../../hub/options.ts";
 import { inspectModel } from "../../load.ts";
 import type { ModelInfo } from "../../native/contract.ts";
-import type { Command } from "../command.ts";
+import { type Command, hubFlags } from "../command.ts";
 import { formatBytes, formatCount, formatTable } from "../format.ts";
+import { ProgressBar } from "../progress.ts";
 
 /** Shows what a model is and what of it fits in memory. */
 export const inspect: Command = {
   name: "inspect",
-  summary: "show what a model folder holds and what fits in memory",
+  summary: "show what a model holds and what fits in memory",
   positional: "MODEL",
-  flags: [{ name: "memory", type: "bytes", value: "SIZE", text: "also say what fits in this much memory, e.g. 8GiB" }],
+  flags: [
+    { name: "memory", type: "bytes", value: "SIZE", text: "also say what fits in this much memory, e.g. 8GiB" },
+    ...hubFlags,
+  ],
   async run(values, context) {
     const { native } = await context.door();
-    const info = await inspectModel(native, values.positionals[0]);
+    const bar = new ProgressBar(context);
+    const options: HubOptions = values.options(hubFlags.map((flag) => flag.name));
+    const info = await inspectModel(native, values.positionals[0], {
+      ...options,
+      signal: context.signal,
+      onProgress: bar.update,
+    }).finally(() => bar.clear());
     const memory = values.number("memory");
     const fits = memory === undefined ? undefined : whatFits(info, memory);
     if (!values.has("json")) context.out(formatTable([...facts(info), ...(fits ? fitFacts(fits) : [])]));

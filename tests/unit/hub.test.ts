@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import { run } from "../../ts/cli/run.ts";
+import { AbortError, HubError, inspect, load, ModelError, OptionError, type Progress } from "../../ts/index.ts";
+import { openModel } from "../../ts/load.ts";
+import { FakeNative } from "./fake_native.ts";
+import { commit, etagOf, HubServer, smallFiles, tinyFiles } from "./hub_server.ts";
+
+let folder: string;
+let server: HubServer;
+let caches = 0;
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "prefixkv-hub-"));
+  server = await new HubServer(smallFiles()).start();
+});
+
+after(async () => {
+  await server.stop();
+  await rm(folder, { recursive: true });
+});
+
+beforeEach(() => {
+  server.reset();
+  server.files = smallFiles();
+});
+
+/** Options with a new cache, so that no test sees another's. */
+const fresh = () => ({ endpoint: server.endpoint, cacheDir: join(folder, `cache-${caches++}`), token: false as const });
+const model = (cacheDir: string): string => join(cacheDir, "models--org--tiny");
+const source = async (options: object, name = "org/tiny"): Promise<string> => {
+  const fake = new FakeNative();
+  const opened = await openModel(fake, name, options);
+  await opened.dispose();
+  const [request] = fake.loads;
+  assert.deepEqual(Object.keys(request ?? {}), ["source"], "options of the hub do not reach the engine");
+  return request?.source ?? "";
+};
+const code = (expected: string, pattern?: RegExp) => (error: unknown) => {
+  assert.ok(error instanceof HubError && error instanceof ModelError, String(error));
+  assert.equal(error.code, expected, error.message);
+  if (pattern) assert.match(error.message, pattern);
+  return true;
+};
+
+test("a model of the hub is downloaded, loads, describes, and loads again offline", { timeout: 60_000 }, async () => {
+  server.files = tinyFiles();
+  const options = fresh();
+  const seen: Progress[] = [];
+  const first = await load("org/tiny", { ...options, onProgress: (progress) => seen.push(progress) });
+  const { text } = await first.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 4 });
+  assert.notEqual(text, "");
+  assert.equal(first.info.source, join(model(options.cacheDir), "snapshots", commit));
+  await first.dispose();
+  const download = seen.filter(({ stage }) => stage === "download");
+  const bytes = [...server.files]
+    .filter(([name]) => !/CARD|pytorch/.test(name))
+    .reduce((sum, [, { length }]) => sum + length, 0);
+  assert.deepEqual(download.at(-1), { stage: "download", done: bytes, total: bytes });
+  for (const [at, { done }] of download.entries()) assert.ok(done >= (download[at - 1]?.done ?? 0));
+  assert.ok(!server.fetched.some((path) => /CARD|pytorch/.test(path)), "only the needed files");
+
+  server.seen = [];
+  assert.equal((await inspect("org/tiny", { ...options, offline: true })).layers, 10);
+  assert.deepEqual(server.seen, []);
+});
+
+test("the cache is that of huggingface_hub", async () => {
+  const options = fresh();
+  assert.equal(await source(options), join(model(options.cacheDir), "snapshots", commit));
+  assert.equal(await readFile(join(model(options.cacheDir), "refs", "main"), "utf8"), commit);
+  const names = [
+    "config.json",
+    "model-1.safetensors",
+    "model-2.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+  ];
+  assert.deepEqual((await readdir(join(model(options.cacheDir), "snapshots", commit))).sort(), names);
+  const etags = names.map((name) => etagOf(name, server.files.get(name) as Uint8Array));
+  assert.deepEqual((await readdir(join(model(options.cacheDir), "blobs"))).sort(), etags.toSorted());
+  for (const [at, name] of names.entries()) {
+    const path = join(model(options.cacheDir), "snapshots", commit, name);
+    assert.equal(await readlink(path), join("..", "..", "blobs", etags[at] as string));
+    assert.deepEqual(new Uint8Array(await readFile(path)), new Uint8Array(server.files.get(name) as Uint8Array));
+  }
+  assert.ok((await readdir(join(model(options.cacheDir), ".no_exist", commit))).includes("chat_template.json"));
+  assert.deepEqual(await readdir(join(options.cacheDir, ".locks", "models--org--tiny")), []);
+});
+
+test("a second load asks the list only, a commit nothing at all", async () => {
+  const options = fresh();
+  await source(options);
+  server.seen = [];
+  await source(options);
+  assert.deepEqual(
+    server.seen.map(({ path }) => path),
+    ["/api/models/org/tiny/revision/main"],
+  );
+  server.seen = [];
+  await source(options, `org/tiny@${commit}`);
+  await source({ ...options, revision: commit });
+  await source({ ...options, offline: true });
+  assert.deepEqual(server.seen, []);
+});
+
+test("a new commit brings only what has changed, and the old one stays", async () => {
+  const options = fresh();
+  await source(options);
+  server.commit = "f".repeat(40);
+  server.files.set("config.json", Buffer.from("{ }"));
+  server.seen = [];
+  assert.equal(await source(options), join(model(options.cacheDir), "snapshots", server.commit));
+  assert.deepEqual(server.fetched, [`/org/tiny/resolve/${server.commit}/config.json`]);
+  assert.equal(await source({ ...options, revision: commit }), join(model(options.cacheDir), "snapshots", commit));
+});
+
+test("a revision may have slashes", async () => {
+  const options = fresh();
+  await source(options, "org/tiny@refs/pr/1");
+  assert.equal(await readFile(join(model(options.cacheDir), "refs", "refs", "pr", "1"), "utf8"), commit);
+  await assert.rejects(source({ ...options, revision: "main" }, "org/tiny@other"), OptionError);
+  await assert.rejects(source({ ...options, revision: "../../x" }), OptionError);
+});
+
+test("what huggingface_hub has cached is used without a download", async () => {
+  const options = fresh();
+  const root = model(options.cacheDir);
+  for (const name of ["blobs", "refs", `snapshots/${commit}`]) await mkdir(join(root, name), { recursive: true });
+  await writeFile(join(root, "refs", "main"), commit);
+  for (const [name, content] of server.files) {
+    await writeFile(join(root, "blobs", etagOf(name, content)), content);
+    await symlink(`../../blobs/${etagOf(name, content)}`, join(root, "snapshots", commit, name));
+  }
+  const snapshot = join(root, "snapshots", commit);
+  assert.equal(await source({ ...options, offline: true }), snapshot);
+  assert.deepEqual(server.seen, []);
+  assert.equal(await source(options), snapshot);
+  assert.deepEqual(server.fetched, []);
+});
+
+test("offline without a cache says what is missing", async () => {
+  const options = { ...fresh(), offline: true };
+  await assert.rejects(
+    source(options),
+    code("hub-offline", /cannot load org\/tiny at main: offline, and the cache .* does not have it/),
+  );
+  await mkdir(join(model(options.cacheDir), "snapshots", commit), { recursive: true });
+  const error = await source({ ...options, revision: commit }).catch((error: unknown) => error);
+  assert.ok(code("hub-offline", /misses config\.json, tokenizer\.json, model\.safetensors/)(error));
+  assert.deepEqual((error as HubError).details.missing, ["config.json", "tokenizer.json", "model.safetensors"]);
+  assert.deepEqual(server.seen, []);
+});
+
+test("without a hub that answers, the cache will do", async () => {
+  const options = fresh();
+  await source(options);
+  server.hook = (request) => {
+    request.socket.destroy();
+    return true;
+  };
+  assert.equal(await source(options), join(model(options.cacheDir), "snapshots", commit));
+});
+
+test("a list without sizes and hashes is completed from the files", async () => {
+  server.blobs = false;
+  const options = fresh();
+  await source(options);
+  assert.ok(server.seen.some(({ method }) => method === "HEAD"));
+  assert.equal((await readdir(join(model(options.cacheDir), "blobs"))).length, 5);
+});
+
+test("two loads at the same time share one download", async () => {
+  const options = fresh();
+  await Promise.all([source(options), source(options), source({ ...options, revision: commit })]);
+  assert.deepEqual(server.fetched.toSorted(), [...new Set(server.fetched)].sort());
+});
+
+test("the lock of a process that has died is no obstacle", async () => {
+  const options = fresh();
+  const [name, content] = ["config.json", server.files.get("config.json") as Uint8Array];
+  const locks = join(options.cacheDir, ".locks", "models--org--tiny");
+  await mkdir(locks, { recursive: true });
+  const { hostname } = await import("node:os");
+  // No system gives out so high a number.
+  const mark = JSON.stringify({ pid: 2 ** 30, host: hostname(), id: "x" });
+  await writeFile(join(locks, `${etagOf(name, content)}.prefixkv`), mark);
+  await source(options);
+  assert.deepEqual(await readdir(locks), []);
+});
+
+test("the token goes to the hub and nowhere else", async () => {
+  await source({ ...fresh(), token: "hf_secret" });
+  assert.ok(server.seen.some(({ foreign }) => foreign));
+  for (const { foreign, authorization } of server.seen)
+    assert.equal(authorization, foreign ? undefined : "Bearer hf_secret");
+});
+
+test("an abort leaves only what can be resumed", async () => {
+  const options = fresh();
+  const controller = new AbortController();
+  server.hook = (_request, response, { path }) => {
+    const content = server.files.get("model-1.safetensors") as Uint8Array;
+    if (path !== "/store/model-1.safetensors") return false;
+    response.writeHead(200, { "content-length": content.length });
+    response.write(content.subarray(0, 50_000), () => setTimeout(() => controller.abort(), 50));
+    return true;
+  };
+  const started = performance.now();
+  await assert.rejects(source({ ...options, signal: controller.signal }), AbortError);
+  assert.ok(performance.now() - started < 5000);
+  const etag = etagOf("model-1.safetensors", server.files.get("model-1.safetensors") as Uint8Array);
+  const blobs = await readdir(join(model(options.cacheDir), "blobs"));
+  assert.ok(blobs.includes(`${etag}.incomplete`) && !blobs.includes(etag));
+  assert.deepEqual(await readdir(join(options.cacheDir, ".locks", "models--org--tiny")), []);
+  await assert.rejects(source({ ...options, offline: true }), code("hub-offline"));
+
+  server.reset();
+  await source(options);
+  const resumed = server.seen.find(({ path }) => path === "/store/model-1.safetensors");
+  assert.deepEqual([resumed?.range, resumed?.sent], ["bytes=50000-", 150_000]);
+});
+
+test("an existing folder goes before a model of the hub", async () => {
+  const name = "tests/unit";
+  assert.match(await source({ offline: true }, name), /tests[\\/]unit$/);
+  await assert.rejects(source({ revision: "main" }, "./no/such"), OptionError);
+  await assert.rejects(source({ revision: "main" }, name), OptionError);
+});
+
+test("the command line takes names of the hub, and its token from the environment only", async () => {
+  const { endpoint, cacheDir } = fresh();
+  const env = { HF_ENDPOINT: endpoint, HF_HUB_CACHE: cacheDir, HF_TOKEN: "hf_env" };
+  const before = Object.keys(env).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, env);
+  const fake = new FakeNative();
+  let err = "";
+  const cli = async (...args: string[]) => {
+    const out: string[] = [];
+    const context = { interactive: true, color: false, signal: new AbortController().signal };
+    const door = async () => ({ native: fake, file: "native/fake.node" });
+    const write = (text: string): void => {
+      err += text;
+    };
+    const exit = await run([...args, "--json"], { ...context, door, err: write, out: (text) => void out.push(text) });
+    return { exit, printed: JSON.parse(out.join("")) };
+  };
+  try {
+    const snapshot = join(model(cacheDir), "snapshots", commit);
+    const first = await cli("inspect", "org/tiny", "--revision", "main");
+    assert.deepEqual([first.exit, first.printed.source], [0, snapshot]);
+    assert.match(err, /^\rdownload \[[#.]+\] \d+ %/);
+    assert.ok(server.seen.some(({ authorization }) => authorization === "Bearer hf_env"));
+    server.seen = [];
+    const score = ["score", "--prompt", "a", "--answer", "b"];
+    assert.equal((await cli(...score, "--model", "org/tiny", "--offline")).printed.model, snapshot);
+    assert.deepEqual([fake.loads, server.seen], [[{ source: snapshot }], []]);
+    const missing = await cli(...score, "--model", "org/other", "--offline");
+    assert.deepEqual([missing.exit, missing.printed.error.code], [1, "hub-offline"]);
+    assert.equal((await cli(...score, "--model", "org/tiny", "--token", "x")).exit, 2);
+  } finally {
+    for (const [name, value] of before)
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  }
+});

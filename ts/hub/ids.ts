@@ -1,0 +1,42 @@
+import { OptionError } from "../errors.ts";
+
+/** A model of the hub at a branch, tag or commit. */
+export interface HubId {
+  /** `org/name`. */
+  id: string;
+  revision: string;
+}
+
+const part = "[A-Za-z0-9_](?:[\\w.-]{0,94}[A-Za-z0-9_])?";
+const pattern = new RegExp(`^(${part}/${part})(?:@(.+))?$`);
+
+/** Reads `org/name` or `org/name@revision`; undefined for what can only be a path. */
+export function parseHubId(source: string, revision: string | undefined): HubId | undefined {
+  const [, id, own] = pattern.exec(source) ?? [];
+  if (id === undefined || id.includes("--") || id.includes("..") || id.endsWith(".git")) return undefined;
+  if (own !== undefined && revision !== undefined && own !== revision)
+    throw new OptionError("option", `\`${source}\` names another revision than the option \`revision\`: ${revision}`, {
+      option: "revision",
+    });
+  return { id, revision: checkRevision(own ?? revision ?? "main") };
+}
+
+/** A full commit hash, which never changes its meaning. */
+export function isCommit(revision: string): boolean {
+  return /^[0-9a-f]{40}$/.test(revision);
+}
+
+/** A revision becomes a path below `refs`: it must not lead out of it. */
+function checkRevision(revision: string): string {
+  if (/^[\w.+-]+(\/[\w.+-]+)*$/.test(revision) && !/(^|\/)\.{1,2}(\/|$)/.test(revision)) return revision;
+  throw new OptionError("option", `\`${revision}\` is no revision: give a branch, a tag or a commit`, {
+    option: "revision",
+  });
+}
+
+/** Whether a file name of a repository stays inside the folder that it is relative to. */
+export function isSafeName(name: string): boolean {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is refused
+  if (name === "" || /[\x00-\x1f\\:]/.test(name)) return false;
+  return name.split("/").every((segment) => segment !== "" && segment !== "." && segment !== "..");
+}

@@ -1,0 +1,212 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { abortError, HubError } from "../errors.ts";
+import { completeFile, type HubFile, type Repository, readRepository } from "./api.ts";
+import { ModelCache } from "./cache.ts";
+import { fetchFile, type Transfer } from "./download.ts";
+import { answerError, diskError, type Subject } from "./failures.ts";
+import type { Session } from "./http.ts";
+import { type HubId, isCommit } from "./ids.ts";
+import type { HubOptions } from "./options.ts";
+import { index, maxIndexBytes, neededFiles, optional, required, shardNames, single } from "./plan.ts";
+import { DownloadProgress } from "./progress.ts";
+import { readSettings, type Settings } from "./settings.ts";
+import { machine, type System } from "./system.ts";
+
+const atOnce = 4;
+
+/** The folder of a model of the hub, with every file that the engine reads; downloads what the cache does not have. */
+export async function hubFolder(hub: HubId, options: HubOptions, system: System = machine): Promise<string> {
+  const settings = await readSettings(options);
+  // Ends what is left of a load when one of its files fails.
+  const controller = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, controller.signal]) : controller.signal;
+  const session: Session = { endpoint: settings.endpoint, token: settings.token, signal, system };
+  const load = new HubLoad(hub, settings, session, new DownloadProgress(options.onProgress), () => controller.abort());
+  try {
+    return await load.run();
+  } catch (error) {
+    if (options.signal?.aborted) throw abortError(options.signal);
+    throw diskError(error, settings.cacheDir, load.remaining) ?? error;
+  } finally {
+    controller.abort();
+  }
+}
+
+/** What the cache has of a commit: every file that is read, all but perhaps optional ones, or less. */
+interface Found {
+  state: "whole" | "usable" | "partly";
+  missing: string[];
+}
+
+class HubLoad {
+  readonly #hub: HubId;
+  readonly #settings: Settings;
+  readonly #session: Session;
+  readonly #cache: ModelCache;
+  readonly #subject: Subject;
+  readonly #progress: DownloadProgress;
+  readonly #stop: () => void;
+
+  constructor(hub: HubId, settings: Settings, session: Session, progress: DownloadProgress, stop: () => void) {
+    this.#hub = hub;
+    this.#settings = settings;
+    this.#session = session;
+    this.#progress = progress;
+    this.#stop = stop;
+    this.#cache = new ModelCache(settings.cacheDir, hub.id, settings.links);
+    this.#subject = { ...hub, endpoint: settings.endpoint, hasToken: settings.token !== undefined };
+  }
+
+  /** Bytes that have yet to come; undefined before that is known. */
+  get remaining(): number | undefined {
+    return this.#progress.remaining;
+  }
+
+  async run(): Promise<string> {
+    const { revision } = this.#hub;
+    const known = await this.#cache.commitOf(revision);
+    const found: Found = known ? await this.#look(known) : { state: "partly", missing: [] };
+    if (known && found.state === "whole" && isCommit(revision)) return this.#cache.snapshot(known);
+    if (this.#settings.offline) {
+      if (known && found.state !== "partly") return this.#cache.snapshot(known);
+      throw this.#offline(found.missing);
+    }
+    const usable = known !== undefined && found.state !== "partly" ? known : undefined;
+    const repository = await this.#ask(usable);
+    if (!repository) return this.#cache.snapshot(usable ?? revision);
+    await this.#download(repository);
+    await this.#note(repository);
+    return this.#cache.snapshot(repository.commit);
+  }
+
+  /** Asks the hub; where it cannot be reached, a cache that has the model will do, as in huggingface_hub. */
+  async #ask(usable: string | undefined): Promise<Repository | undefined> {
+    try {
+      return await readRepository(this.#session, this.#subject, usable === undefined ? 5 : 2);
+    } catch (error) {
+      const passing = error instanceof HubError && ["hub-network", "hub-rate-limited"].includes(error.code);
+      if (passing && usable !== undefined) return undefined;
+      throw error;
+    }
+  }
+
+  async #look(commit: string): Promise<Found> {
+    const cache = this.#cache;
+    const missing: string[] = [];
+    for (const name of required) if (!(await cache.has(commit, name))) missing.push(name);
+    const sharded = await cache.has(commit, index);
+    if (sharded) {
+      const path = join(cache.snapshot(commit), index);
+      const text = await readFile(path, "utf8");
+      // A damaged index is one that has to come again.
+      const shards = tryTo(() => shardNames(text, this.#subject, path)) ?? [];
+      if (shards.length === 0) missing.push(index);
+      for (const name of shards) if (!(await cache.has(commit, name))) missing.push(name);
+    } else if (!(await cache.has(commit, single))) missing.push(single);
+    if (missing.length > 0) return { state: "partly", missing };
+    const unsure = [...optional, ...(sharded ? [] : [index])];
+    for (const name of unsure)
+      if (!(await cache.has(commit, name)) && !(await cache.lacks(commit, name))) return { state: "usable", missing };
+    return { state: "whole", missing };
+  }
+
+  #offline(missing: string[]): HubError {
+    const { id, revision } = this.#hub;
+    const { cacheDir } = this.#settings;
+    const what = missing.length > 0 ? `misses ${missing.join(", ")} of it` : "does not have it";
+    const message = `cannot load ${id} at ${revision}: offline, and the cache ${cacheDir} ${what}; load it once without \`offline\` (HF_HUB_OFFLINE)`;
+    return new HubError("hub-offline", message, { id, revision, cacheDir, missing });
+  }
+
+  async #download({ commit, files }: Repository): Promise<void> {
+    const transfer: Transfer = {
+      session: this.#session,
+      subject: this.#subject,
+      cache: this.#cache,
+      commit,
+      onBytes: (name, bytes) => this.#progress.set(name, bytes),
+    };
+    const complete = async (name: string): Promise<HubFile> => {
+      const { size, etag } = files.get(name) ?? {};
+      if (size !== undefined && etag !== undefined) return { name, size, etag };
+      return completeFile(this.#session, this.#subject, commit, name);
+    };
+    const names = neededFiles(new Set(files.keys()), this.#subject);
+    const wanted = await inParallel(names, complete, this.#stop);
+    const listed = wanted.find(({ name }) => name === index);
+    if (listed) wanted.push(...(await inParallel(await this.#shards(transfer, listed, files), complete, this.#stop)));
+    const missing: HubFile[] = [];
+    for (const file of wanted) if (!(await this.#cache.has(commit, file.name, file.size))) missing.push(file);
+    if (missing.length === 0) return;
+    await this.#expect(missing);
+    await inParallel(missing, (file) => fetchFile(transfer, file), this.#stop);
+    this.#progress.end();
+  }
+
+  /** Brings the index and reads from it which files have the weights. */
+  async #shards(transfer: Transfer, file: HubFile, files: Repository["files"]): Promise<string[]> {
+    const path = join(this.#cache.snapshot(transfer.commit), index);
+    const bad = (why: string) => answerError("hub-response", { ...this.#subject, file: index }, path, why);
+    if (file.size > maxIndexBytes) throw bad(`it has more than ${maxIndexBytes} bytes`);
+    await fetchFile({ ...transfer, onBytes: () => {} }, file);
+    const names = shardNames(await readFile(path, "utf8"), this.#subject, path);
+    const absent = names.find((name) => !files.has(name));
+    if (absent !== undefined) throw bad(`it names the file ${absent}, which the model does not have`);
+    return names;
+  }
+
+  /** Says what will come, and finds out before the first byte whether there is room. */
+  async #expect(missing: readonly HubFile[]): Promise<void> {
+    const { cacheDir } = this.#settings;
+    for (const { name, size, etag } of missing)
+      this.#progress.expect(name, size, await this.#cache.bytesOf(etag, size));
+    await mkdir(cacheDir, { recursive: true });
+    const free = await this.#session.system.free(cacheDir);
+    const needed = this.#progress.remaining ?? 0;
+    if (free === undefined || free >= needed) return;
+    const full = `the disk of ${cacheDir} is full: ${needed} bytes are needed, ${free} are free`;
+    const cure = "free some, or set HF_HUB_CACHE or `cacheDir` to another disk";
+    throw new HubError("hub-disk", `${full}; ${cure}`, { cacheDir, needed, free });
+  }
+
+  /** Writes down what the revision means, and which files it does not have. */
+  async #note({ commit, files }: Repository): Promise<void> {
+    try {
+      for (const name of [...optional, index])
+        if (!files.has(name) && !(await this.#cache.lacks(commit, name))) await this.#cache.setLacking(commit, name);
+      await this.#cache.setCommit(this.#hub.revision, commit);
+    } catch (error) {
+      // A cache that may only be read, and has everything, does as well.
+      if (!["EROFS", "EACCES", "EPERM"].includes(String((error as NodeJS.ErrnoException).code))) throw error;
+    }
+  }
+}
+
+/** Does the same for all, a few at a time; after a failure it stops the others and waits for them to end. */
+async function inParallel<T, R>(items: readonly T[], each: (item: T) => Promise<R>, stop: () => void): Promise<R[]> {
+  const results: R[] = [];
+  const failures: unknown[] = [];
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let at = next++; at < items.length && failures.length === 0; at = next++) {
+      try {
+        results[at] = await each(items[at] as T);
+      } catch (error) {
+        failures.push(error);
+        stop();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, work));
+  if (failures.length > 0) throw failures[0];
+  return results;
+}
+
+function tryTo<T>(call: () => T): T | undefined {
+  try {
+    return call();
+  } catch {
+    return undefined;
+  }
+}

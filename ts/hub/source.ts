@@ -1,0 +1,27 @@
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { OptionError } from "../errors.ts";
+import { parseHubId } from "./ids.ts";
+import type { HubOptions } from "./options.ts";
+import { hubFolder } from "./snapshot.ts";
+
+/** The absolute path of a model's folder; a model of the hub is downloaded into the cache first. */
+export async function modelFolder(source: string | URL | undefined, options: HubOptions): Promise<string> {
+  const hub = typeof source === "string" && (await isHubId(source)) ? parseHubId(source, options.revision) : undefined;
+  if (hub) return hubFolder(hub, options);
+  if (options.revision !== undefined)
+    throw new OptionError("option", "`revision` is for models of the hub (`org/name`); a folder has none", {
+      option: "revision",
+    });
+  // The embedded model lies in the package, beside this code's folder.
+  if (source === undefined) return fileURLToPath(new URL("../../models/tiny-llava", import.meta.url));
+  if (source instanceof URL || source.startsWith("file:")) return fileURLToPath(source);
+  return resolve(source);
+}
+
+/** A folder that is there goes first, so that what worked without the hub goes on working. */
+async function isHubId(source: string): Promise<boolean> {
+  const found = await stat(resolve(source)).catch(() => undefined);
+  return found === undefined;
+}
