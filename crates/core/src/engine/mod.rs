@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
+pub use panic::catch;
 pub use request::{
     GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, ProfileRequest, Request,
     ScoreRequest, Source, SourceText, TextRequest,
