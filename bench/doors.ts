@@ -20,7 +20,7 @@ const combinations = [
 ] as const;
 
 const quick = process.argv.includes("--quick");
-const [rounds, tokens, requests] = quick ? [2, 400, 20] : [7, 1500, 200];
+const [rounds, tokens, requests] = quick ? [2, 400, 20] : [5, 500, 100];
 
 const runs = new Map(combinations.map((combination) => [combination, [] as DoorRun[]]));
 for (let round = 0; round < rounds; round++) {

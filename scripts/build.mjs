@@ -26,12 +26,30 @@ export const library = join(
   { win32: "prefixkv.dll", darwin: "libprefixkv.dylib" }[process.platform] ?? "libprefixkv.so",
 );
 
-/** Lets cargo decide what is fresh and copies a library only when it differs. */
+/** The addon over a model that panics, for the tests. */
+export const panics = join(".cache", "panics.node");
+
+/** Builds the addon and the library of the C ABI. */
 export function buildNative() {
+  build(
+    ["-p", "prefixkv-node", "-p", "prefixkv-capi"],
+    [
+      ["prefixkv_node", addon],
+      ["prefixkv", library],
+    ],
+  );
+}
+
+/** Builds what only the tests need. */
+export function buildPanics() {
+  build(["-p", "prefixkv-node", "--example", "panics"], [["panics", panics]]);
+}
+
+/** Lets cargo decide what is fresh and copies a library only when it differs. */
+function build(packages, targets) {
   requireCompiler();
   const { command, path } = cargo();
-  process.stderr.write("$ cargo build --release -p prefixkv-node -p prefixkv-capi\n");
-  const packages = ["-p", "prefixkv-node", "-p", "prefixkv-capi"];
+  process.stderr.write(`$ cargo build --release ${packages.join(" ")}\n`);
   const args = ["build", "--release", ...packages, "--message-format=json-render-diagnostics"];
   const result = spawnSync(command, args, {
     cwd: root,
@@ -42,10 +60,7 @@ export function buildNative() {
   });
   if (result.error) fail(`could not run cargo: ${result.error.message}`);
   if (result.status !== 0) process.exit(result.status ?? 1);
-  for (const [target, file] of [
-    ["prefixkv_node", addon],
-    ["prefixkv", library],
-  ]) {
+  for (const [target, file] of targets) {
     place(builtLibrary(result.stdout, target) ?? fail(`cargo built no library ${target}`), file);
   }
 }

@@ -6,23 +6,24 @@ import { locateAddon, missingAddon, type OpenDoor } from "./napi.ts";
 
 /** Opens the C ABI of the addon's file through the foreign functions of a runtime. */
 export async function openFfi(runtime: "bun" | "deno"): Promise<OpenDoor> {
+  const { path, file } = await locateAddon();
+  return { native: await openLibrary(runtime, path, file), file };
+}
+
+/** {@link openFfi} for any file that has the C ABI; `name` is what messages call it. */
+export async function openLibrary(runtime: "bun" | "deno", path: string, name: string): Promise<Native> {
   const open: OpenLibrary =
     runtime === "bun" ? (await import("./ffi_bun.ts")).openBun : (await import("./ffi_deno.ts")).openDeno;
-  const { path, file } = await locateAddon();
   let library: Library;
   try {
     library = await open(path);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw missingAddon(`${process.platform}-${process.arch}`, [{ file, reason }]);
+    throw missingAddon(`${process.platform}-${process.arch}`, [{ file: name, reason }]);
   }
-  return { native: new FfiNative(checked(library, file)), file };
-}
-
-function checked(library: Library, file: string): Library {
   const found = library.symbols.pkv_abi_version();
-  if (found === abiVersion) return library;
-  const reason = `${file} has version ${found} of the C ABI, this code needs ${abiVersion}; run \`npm run build:native\``;
+  if (found === abiVersion) return new FfiNative(library);
+  const reason = `${name} has version ${found} of the C ABI, this code needs ${abiVersion}; run \`npm run build:native\``;
   throw new NativeError("native-missing", reason, { found, needed: abiVersion });
 }
 
