@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` with options of its
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:doors`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` with options of its
 // own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -7,7 +7,14 @@ import { cargo, fail, must, root, runtime } from "./shell.mjs";
 
 /** Both sides of every comparison get as many. */
 const env = { RAYON_NUM_THREADS: "2", OMP_NUM_THREADS: "2" };
-const suites = { suite, peers, cache, scenes: () => bun("scenes.ts"), methods: () => bun("methods.ts") };
+const suites = {
+  suite,
+  peers,
+  cache,
+  doors: () => bun("doors.ts"),
+  scenes: () => bun("scenes.ts"),
+  methods: () => bun("methods.ts"),
+};
 
 const args = process.argv.slice(2);
 const quick = args.includes("--quick");

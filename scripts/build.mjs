@@ -1,7 +1,7 @@
-// `node scripts/build.mjs [native|ts]`: builds the native addon, the published JavaScript, or both.
+// `node scripts/build.mjs [native|ts]`: builds the native addon and libprefixkv, the published JavaScript, or all.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { install } from "./install.mjs";
 import { cargo, fail, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
@@ -19,12 +19,38 @@ function isMusl() {
 
 export const addon = join("native", `prefixkv.${triple()}.node`);
 
-/** Lets cargo decide what is fresh and copies the library only when it differs. */
+/** The C ABI alone, for programs that are not JavaScript. */
+export const library = join(
+  "native",
+  "capi",
+  { win32: "prefixkv.dll", darwin: "libprefixkv.dylib" }[process.platform] ?? "libprefixkv.so",
+);
+
+/** The addon over a model that panics, for the tests. */
+export const panics = join(".cache", "panics.node");
+
+/** Builds the addon and the library of the C ABI. */
 export function buildNative() {
+  build(
+    ["-p", "prefixkv-node", "-p", "prefixkv-capi"],
+    [
+      ["prefixkv_node", addon],
+      ["prefixkv", library],
+    ],
+  );
+}
+
+/** Builds what only the tests need. */
+export function buildPanics() {
+  build(["-p", "prefixkv-node", "--example", "panics"], [["panics", panics]]);
+}
+
+/** Lets cargo decide what is fresh and copies a library only when it differs. */
+function build(packages, targets) {
   requireCompiler();
   const { command, path } = cargo();
-  process.stderr.write("$ cargo build --release -p prefixkv-node\n");
-  const args = ["build", "--release", "-p", "prefixkv-node", "--message-format=json-render-diagnostics"];
+  process.stderr.write(`$ cargo build --release ${packages.join(" ")}\n`);
+  const args = ["build", "--release", ...packages, "--message-format=json-render-diagnostics"];
   const result = spawnSync(command, args, {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
@@ -34,22 +60,26 @@ export function buildNative() {
   });
   if (result.error) fail(`could not run cargo: ${result.error.message}`);
   if (result.status !== 0) process.exit(result.status ?? 1);
-  const library = builtLibrary(result.stdout);
-  if (!library) fail("cargo built no library for the package prefixkv-node");
-  const target = join(root, addon);
-  if (existsSync(target) && readFileSync(library).equals(readFileSync(target))) return;
-  mkdirSync(join(root, "native"), { recursive: true });
-  // A running process may have the old file mapped: replace the name, never the bytes.
-  copyFileSync(library, `${target}.new`);
-  renameSync(`${target}.new`, target);
-  process.stderr.write(`wrote ${addon}\n`);
+  for (const [target, file] of targets) {
+    place(builtLibrary(result.stdout, target) ?? fail(`cargo built no library ${target}`), file);
+  }
 }
 
-function builtLibrary(stdout) {
+function place(built, file) {
+  const target = join(root, file);
+  if (existsSync(target) && readFileSync(built).equals(readFileSync(target))) return;
+  mkdirSync(dirname(target), { recursive: true });
+  // A running process may have the old file mapped: replace the name, never the bytes.
+  copyFileSync(built, `${target}.new`);
+  renameSync(`${target}.new`, target);
+  process.stderr.write(`wrote ${file}\n`);
+}
+
+function builtLibrary(stdout, target) {
   for (const line of stdout.split("\n").reverse()) {
     if (!line.startsWith("{")) continue;
     const message = JSON.parse(line);
-    if (message.reason !== "compiler-artifact" || message.target.name !== "prefixkv_node") continue;
+    if (message.reason !== "compiler-artifact" || message.target.name !== target) continue;
     return message.filenames.find((file) => /\.(so|dylib|dll)$/.test(file));
   }
   return undefined;

@@ -1,7 +1,7 @@
 // `npm test [-- RUNNER...]`: installs, builds and runs every test, one runner after the other.
 import { spawn } from "node:child_process";
 import { delimiter, join } from "node:path";
-import { buildNative, buildTs } from "./build.mjs";
+import { buildNative, buildPanics, buildTs } from "./build.mjs";
 import { install } from "./install.mjs";
 import { runners } from "./runners.mjs";
 import { fail, root, systemPath, writeStamp } from "./shell.mjs";
@@ -12,6 +12,7 @@ if (unknown) fail(`unknown runner \`${unknown}\`; there are ${runners.map((runne
 
 install();
 buildNative();
+buildPanics();
 buildTs();
 
 const results = [];

@@ -4,7 +4,7 @@ import { modelFolder } from "./hub/source.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
 import { errorFromThrown } from "./native/errors.ts";
-import { pickDoor } from "./native/pick.ts";
+import { type Binding, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
 
 /**
@@ -50,6 +50,11 @@ export interface LoadOptions extends HubOptions {
    * that would go past it is refused before any work, with an OutOfMemoryError. Without it, memory is the limit.
    */
   cacheLimit?: number | string;
+  /**
+   * How the native code is reached: `napi` is Node-API, on every runtime; `ffi` is the C ABI through the foreign functions of Bun or
+   * Deno; `auto`, the default, takes what measures best on this runtime.
+   */
+  binding?: Binding;
   /** Stops the load; see AbortError. */
   signal?: AbortSignal;
   /** Called as the load proceeds. */
@@ -71,11 +76,16 @@ export interface LoadOptions extends HubOptions {
  */
 export async function load(source?: string | URL, options: LoadOptions = {}): Promise<Model> {
   if (options.signal?.aborted) throw abortError(options.signal);
-  return openModel((await pickDoor()).native, source, options);
+  const { binding, ...rest } = options;
+  return openModel((await pickDoor(binding)).native, source, rest);
 }
 
 /** {@link load} through a given door. */
-export async function openModel(native: Native, source?: string | URL, options: LoadOptions = {}): Promise<Model> {
+export async function openModel(
+  native: Native,
+  source?: string | URL,
+  options: Omit<LoadOptions, "binding"> = {},
+): Promise<Model> {
   const { signal, onProgress, revision, token, offline, cacheDir, endpoint, ...rest } = options;
   if (signal?.aborted) throw abortError(signal);
   const folder = await modelFolder(source, options);

@@ -38,6 +38,15 @@ test("importing the library does not load the addon", async () => {
   assert.match(await read("ts/native/napi.ts"), /await import\("\.\/binding\.cjs"\)/);
 });
 
+test("no panic leaves the Node-API door", async () => {
+  for (const name of await readdir(join(root, "crates/node/src"))) {
+    const text = await read(join("crates/node/src", name));
+    const exported = [...text.matchAll(/#\[napi([^\]]*)\]\s+pub fn (\w+)/g)];
+    for (const [, options = "", method] of exported) assert.match(options, /catch_unwind/, `${name}: ${method}`);
+    assert.equal(exported.length, [...text.matchAll(/^ *pub fn /gm)].length, name);
+  }
+});
+
 test("every public name has a doc comment with an example", async () => {
   const index = await read("ts/index.ts");
   const names = [...index.matchAll(/^export (?:type )?\{([^}]*)\} from "([^"]*)";$/gm)].flatMap(

@@ -10,8 +10,16 @@ export interface OpenDoor {
 /** Loads the Node-API addon; throws a NativeError with the cure when there is none. */
 export async function openNapi(): Promise<OpenDoor> {
   const { default: binding } = await import("./binding.cjs");
-  const { native, file, attempts } = binding;
+  const { native, file, attempts } = binding.load();
   if (native !== null && file !== null) return { native, file };
+  throw missingAddon(`${process.platform}-${process.arch}`, attempts);
+}
+
+/** Where the addon is, whose file carries the C ABI too; throws like {@link openNapi}. */
+export async function locateAddon(): Promise<{ path: string; file: string }> {
+  const { default: binding } = await import("./binding.cjs");
+  const { path, file, attempts } = binding.locate();
+  if (path !== null && file !== null) return { path, file };
   throw missingAddon(`${process.platform}-${process.arch}`, attempts);
 }
 

@@ -1,3 +1,5 @@
+import { OptionError } from "../errors.ts";
+import { openFfi } from "./ffi.ts";
 import { type OpenDoor, openNapi } from "./napi.ts";
 
 /** The runtime that this program runs on. */
@@ -6,12 +8,41 @@ export interface Runtime {
   version: string;
 }
 
-let door: Promise<OpenDoor> | undefined;
+/** A door by its name: Node-API, the C ABI through the runtime's foreign functions, or what is best on this runtime. */
+export type Binding = "auto" | "napi" | "ffi";
 
-/** Opens the door of this runtime, once. Node-API serves Bun, Deno and Node alike. */
-export function pickDoor(): Promise<OpenDoor> {
-  door ??= openNapi();
-  return door;
+/** docs/design/doors.md has the measurements behind this. */
+const best = { bun: "napi", deno: "napi", node: "napi" } as const;
+
+const open: Partial<Record<Binding, Promise<OpenDoor>>> = {};
+
+/** Opens a door, once. */
+export async function pickDoor(binding: Binding = "auto"): Promise<OpenDoor> {
+  const { name } = runtime();
+  const door = binding === "auto" ? best[name] : binding;
+  if (door === "napi") {
+    open.napi ??= openNapi();
+    return open.napi;
+  }
+  if (door !== "ffi") {
+    throw new OptionError(
+      "option",
+      `invalid option: \`binding\` must be "auto", "napi" or "ffi", found ${inspect(door)}`,
+    );
+  }
+  if (name === "node") {
+    throw new OptionError(
+      "option",
+      'binding "ffi" needs Bun or Deno: Node has no foreign function interface; use "napi", or "auto", which takes it',
+      { suggestion: "napi" },
+    );
+  }
+  open.ffi ??= openFfi(name);
+  return open.ffi;
+}
+
+function inspect(value: unknown): string {
+  return JSON.stringify(value) ?? String(value);
 }
 
 /** Which runtime this is. */

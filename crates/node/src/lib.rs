@@ -6,6 +6,9 @@ mod engine;
 mod refusal;
 mod ticket;
 
+// The addon also exports the C ABI, so that one file serves every door.
+extern crate prefixkv as _;
+
 use napi::Result;
 use napi_derive::napi;
 use prefixkv_core::engine::{self as core, Engine};

@@ -1,7 +1,9 @@
-//! `cargo xtask gen [--check]`: writes the TypeScript and the pages that follow from the engine's specifications, or fails
-//! when what is there is stale.
+//! `cargo xtask gen [--check]`: writes the TypeScript, the pages and the C header that follow from the sources of the engine, or
+//! fails when what is there is stale.
 
+mod header;
 mod page;
+mod symbols;
 mod typescript;
 mod words;
 
@@ -9,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use prefixkv::{ABI_VERSION, FUNCTIONS, STATUSES};
 use prefixkv_core::Error;
 use prefixkv_core::method::METHODS;
 
@@ -37,6 +40,8 @@ fn files() -> Vec<(String, String)> {
     let mut files = vec![
         ("ts/generated/errors.ts".into(), typescript::errors(&Error::CODES)),
         ("ts/generated/methods.ts".into(), typescript::methods(METHODS)),
+        ("ts/generated/abi.ts".into(), symbols::typescript(ABI_VERSION, FUNCTIONS, STATUSES)),
+        ("crates/capi/include/prefixkv.h".into(), header::c(ABI_VERSION, FUNCTIONS, STATUSES)),
         ("docs/methods/README.md".into(), page::overview(METHODS)),
     ];
     files.extend(METHODS.iter().map(|spec| (format!("docs/methods/{}.md", spec.name), page::method(spec))));

@@ -27,7 +27,7 @@ pub(crate) fn quiet_thread() {
 }
 
 /// Runs `job`; a panic comes back as its message and place. The caller decides what of the state that `job` touched is sound.
-pub(crate) fn catch<T>(job: impl FnOnce() -> T) -> Result<T, String> {
+pub fn catch<T>(job: impl FnOnce() -> T) -> Result<T, String> {
     PLACE.set(None);
     panic::catch_unwind(AssertUnwindSafe(job)).map_err(|payload| {
         let message = message(payload.as_ref());
