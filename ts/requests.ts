@@ -1,5 +1,5 @@
 import { type CacheOption, wireCache } from "./cache.ts";
-import { disposedError, MediaError } from "./errors.ts";
+import { abortError, disposedError, MediaError } from "./errors.ts";
 import { type PromptInput, wirePrompt } from "./messages.ts";
 import type { EngineRequest, NativeEngine, NativeTicket } from "./native/contract.ts";
 import { errorFromThrown } from "./native/errors.ts";
@@ -44,6 +44,8 @@ export class Requests {
       ),
     ]);
     await ready?.();
+    // Cancelled after it is submitted, a turn of a chat could have text before the engine hears of it.
+    if (signal?.aborted) throw abortError(signal);
     return this.submit({ op, ...rest, ...(wire && { cache: wire }), ...fields } as EngineRequest, bytes);
   }
 
