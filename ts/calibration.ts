@@ -18,7 +18,9 @@ import { abortError, CalibrationError } from "./errors.ts";
  * ```
  */
 export interface Calibration {
+  /** What marks such a file. */
   readonly format: "prefixkv-calibration";
+  /** The version of the format. */
   readonly version: 1;
   /** The model that it belongs to; what is not said is not checked. */
   readonly model: {

@@ -18,7 +18,9 @@ import { nextEvents } from "./native/ticket.ts";
  * ```
  */
 export interface Part {
+  /** The text that became certain with this step; may be empty. */
   text: string;
+  /** The id of the token; null for text that was held back until the end. */
   token: number | null;
 }
 
@@ -36,10 +38,13 @@ export interface Part {
  * ```
  */
 export interface GenerationResult {
+  /** All text that was generated, without a stop string. */
   text: string;
+  /** The ids of all tokens that were generated, without the end token. */
   tokens: number[];
   /** Why it ended: the model's end token, a stop string, `maxTokens`, or an abandoned iteration. */
   finish: "eos" | "stop" | "length" | "aborted";
+  /** Numbers of tokens. */
   usage: Usage;
   /** Milliseconds. */
   timings: Timings;

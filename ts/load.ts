@@ -20,8 +20,11 @@ import { lastEvent } from "./native/ticket.ts";
  * ```
  */
 export interface Progress {
+  /** What is being done: `download`, `weights` and others. */
   stage: string;
+  /** How much of it is done. */
   done: number;
+  /** How much there is in all. */
   total: number;
 }
 
@@ -39,9 +42,9 @@ export interface Progress {
  * ```
  */
 export interface LoadOptions extends HubOptions {
-  /** Where to compute; `auto` takes the best there is. */
+  /** Where to compute; `auto` takes the best there is. `cpu` by default. */
   device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
-  /** The format in which the weights of the linear layers are held. */
+  /** The format in which the weights of the linear layers are held; `f32` by default. */
   weights?: "f32" | "f16" | "q8_0" | "q4_k";
   /** Threads of the whole process; only its first load can set them. */
   threads?: number;

@@ -32,7 +32,9 @@ export type MessageContent = string | ImageInput | readonly (string | ImageInput
  * ```
  */
 export interface Message {
+  /** Who says it. */
   role: "user" | "assistant" | "system" | (string & {});
+  /** What is said. */
   content: MessageContent;
 }
 

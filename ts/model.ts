@@ -90,6 +90,7 @@ export interface Score {
   logprobs: number[];
   /** exp of the mean negative log-probability. */
   ppl: number;
+  /** Numbers of tokens. */
   usage: Usage;
   /** Milliseconds. */
   timings: Timings;

@@ -13,9 +13,10 @@ export interface Snippet {
   example: boolean;
 }
 
-/** Every snippet, in the order of the files. */
+/** Every snippet, in the order of the files. Those of the reference are the sources' own. */
 export function collectSnippets(): Snippet[] {
-  const pages = ["README.md", ...list("docs", ".md")].flatMap((file) => blocks(file, read(file)));
+  const written = list("docs", ".md").filter((file) => !file.startsWith(join("docs", "reference")));
+  const pages = ["README.md", ...written].flatMap((file) => blocks(file, read(file)));
   const sources = list("ts", ".ts").flatMap((file) => blocks(file, read(file).replace(/^ *\* ?/gm, "")));
   const examples = list("examples", ".ts").map((file) => ({
     name: file,

@@ -12,11 +12,13 @@
  * ```
  */
 export interface About {
+  /** The version of the native code. */
   version: string;
   /** Every error code that the core can raise. */
   errorCodes: string[];
   /** `architectures[0]` values that load. */
   architectures: string[];
+  /** What `device` can be. */
   devices: string[];
   /** SIMD features that the kernels use on this machine, e.g. ["avx2", "fma", "f16c"]. */
   cpu: string[];
@@ -37,11 +39,13 @@ export interface About {
  * ```
  */
 export interface Usage {
+  /** Positions of the prompt. */
   promptTokens: number;
   /** Positions of the prompt that the cache of a chat held already; 0 without one. */
   cachedTokens: number;
   /** Positions of the images that came with this request. */
   imageTokens: number;
+  /** Tokens that were generated or scored. */
   completionTokens: number;
 }
 
@@ -70,6 +74,7 @@ export interface Timings {
   decode: number;
   /** From submit to the first token. */
   firstToken: number;
+  /** From submit to the end. */
   total: number;
 }
 
@@ -135,23 +140,37 @@ export interface Kept {
  * ```
  */
 export interface ModelInfo {
+  /** `architectures[0]` of the configuration. */
   architecture: string;
+  /** The folder. */
   source: string;
   /** The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights. */
   fingerprint: string;
+  /** Numbers in all weights. */
   parameters: number;
+  /** The format in which the linear layers are to be held. */
   weights: string;
   /** How the linear layers are really stored, e.g. { "q8_0": 71 } when q4_k does not fit the shapes. */
   weightFormats: Record<string, number>;
+  /** Bytes of all weights as they are held. */
   weightBytes: number;
+  /** Where it computes. */
   device: string;
+  /** Threads of the process. */
   threads: number;
+  /** Layers of the language model. */
   layers: number;
+  /** Width of the language model. */
   hiddenSize: number;
+  /** Query heads per layer. */
   heads: number;
+  /** KV heads per layer. */
   kvHeads: number;
+  /** Channels per head. */
   headDim: number;
+  /** Tokens that there are. */
   vocabSize: number;
+  /** Most positions of prompt and answer together. */
   maxPositions: number;
   /** Bytes one position takes over all layers in the full cache. */
   kvBytesPerToken: number;
