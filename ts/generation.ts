@@ -83,6 +83,8 @@ function listen(generation: Generation, signal: AbortSignal, abort: (generation:
  * ```
  */
 export class Generation implements AsyncIterable<Part>, Promise<GenerationResult> {
+  // Not an arrow of the constructor, which would hold what the others there hold: the generation.
+  static readonly #onAbort = (generation: Generation): void => generation.#abort();
   readonly [Symbol.toStringTag]: string = "Generation";
   readonly #result = Promise.withResolvers<GenerationResult>();
   readonly #settled: Promise<void>;
@@ -113,7 +115,7 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
     // Whoever awaits or iterates sees the failure; a generation that nobody looks at must not end the process.
     ticket.catch((error: unknown) => this.#end(error));
     if (signal?.aborted) this.#abort();
-    else if (signal) this.#unlisten = listen(this, signal, (generation) => generation.#abort());
+    else if (signal) this.#unlisten = listen(this, signal, Generation.#onAbort);
   }
 
   [Symbol.asyncIterator](): AsyncGenerator<Part, void, undefined> {

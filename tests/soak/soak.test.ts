@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { random } from "../../bench/bootstrap.ts";
-import { about, load } from "../../ts/index.ts";
 import { doors } from "../contract/doors.ts";
 import { runScript } from "../runtimes/spawn.ts";
 import type { Sample } from "./rounds.ts";
@@ -26,29 +25,6 @@ for (const door of doors) {
     }
   });
 }
-
-test("what is alive is counted, whichever door it came through", async () => {
-  for (const binding of doors) {
-    const before = (await about()).live;
-    const model = await load(undefined, { binding });
-    const chat = model.chat({ maxTokens: 2 });
-    await chat.send("Hello");
-    const busy = model.generate({ prompt: "USER: Describe. ASSISTANT:", ignoreEos: true, maxTokens: 1500 });
-    for await (const _ of busy) {
-      const { live } = await about();
-      assert.deepEqual(
-        [live.models - before.models, live.sessions - before.sessions, live.requests - before.requests],
-        [1, 1, 1],
-      );
-      assert.ok(live.cacheBytes > before.cacheBytes && live.layersRun >= before.layersRun + 2 * model.info.layers);
-      break;
-    }
-    await model.dispose();
-    const { layersRun: _, ...alive } = (await about()).live;
-    const { layersRun: __, ...were } = before;
-    assert.deepEqual(alive, were);
-  }
-});
 
 test("the slope is that of the line through the values", () => {
   const near = (found: number, wanted: number): void => assert.ok(Math.abs(found - wanted) < 1e-9, `${found}`);

@@ -42,7 +42,9 @@ const chosen = combinations.filter(
   ({ runtime, door }) => (values.runtime ?? runtime) === runtime && (values.door ?? door) === door,
 );
 if (chosen.length === 0 || !Number.isSafeInteger(rounds) || rounds < 1)
-  throw new Error("--runtime is bun, deno or node; --door is napi or, on bun and deno, ffi; --rounds is a whole number");
+  throw new Error(
+    "--runtime is bun, deno or node; --door is napi or, on bun and deno, ffi; --rounds is a whole number",
+  );
 
 interface Result {
   runtime: string;

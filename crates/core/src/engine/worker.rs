@@ -120,6 +120,9 @@ fn finish(shared: &Shared, live: live::One) {
         state.phase = Phase::Closed;
     }
     state = shared.wait_while(state, |state| state.texts_served);
+    drop(state);
+    prefixkv_kernels::heap::give_back();
+    let mut state = shared.lock();
     state.finished = true;
     drop(live);
     let closers = mem::take(&mut state.closers);
