@@ -1,4 +1,4 @@
-// `npm run soak [-- --runtime NAME --door NAME --rounds N --seed N --no-build]`: loads, uses and disposes models for a long time and
+// `npm run soak [-- --runtime NAME --door NAME --rounds N --seed N --jobs N --no-build]`: loads, uses and disposes models for a long time and
 // fails when anything is left or resident memory grows; see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";

@@ -82,7 +82,7 @@ for (const door of doors) {
           env: { ...process.env, NO_COLOR: "1" },
         });
       };
-      for (const permissions of [["--allow-read"], ["--allow-ffi"], []]) {
+      for (const permissions of [["--allow-read"], ["--allow-ffi"], ["--allow-env"]]) {
         const denied = run(...permissions);
         assert.equal(denied.status, 1, `${permissions}: ${denied.stdout}`);
         assert.match(denied.stderr, /NativeError: .*--allow-ffi and --allow-read/, String(permissions));

@@ -1,6 +1,6 @@
-// `npm run soak`: the rounds on every runtime and through every door, each in a process of its own, one after the other. Writes
-// bench/results/soak.json and .md when it is the whole soak. Options: --runtime NAME, --door NAME, --rounds N, --seed N.
-import { spawnSync } from "node:child_process";
+// `npm run soak`: the rounds on every runtime and through every door, each in a process of its own, one after the other or `--jobs`
+// side by side. Writes bench/results/soak.json and .md when it is the whole soak. Options: --runtime NAME, --door NAME, --rounds N, --seed N.
+import { spawn } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -35,9 +35,11 @@ const { values } = parseArgs({
     door: { type: "string" },
     rounds: { type: "string", default: String(whole) },
     seed: { type: "string", default: "1" },
+    jobs: { type: "string", default: "1" },
   },
 });
 const rounds = Number(values.rounds);
+const jobs = Number(values.jobs);
 const chosen = combinations.filter(
   ({ runtime, door }) => (values.runtime ?? runtime) === runtime && (values.door ?? door) === door,
 );
@@ -63,21 +65,23 @@ interface Result {
   resident: number[];
 }
 
-const results: Result[] = [];
-for (const combination of chosen) {
-  process.stderr.write(`${combination.runtime} ${combination.door} `);
+async function measure(combination: (typeof combinations)[number]): Promise<Result> {
   const args = [...combination.args, script, combination.door, values.rounds, values.seed];
-  const { stdout, status } = spawnSync(runtime(combination.runtime), args, {
-    encoding: "utf8",
-    maxBuffer: 1 << 28,
-    stdio: ["ignore", "pipe", "inherit"],
+  const child = spawn(runtime(combination.runtime), args, { stdio: ["ignore", "pipe", "inherit"] });
+  let stdout = "";
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    stdout += chunk;
   });
-  process.stderr.write("\n");
+  const status = await new Promise<number | null>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  process.stderr.write(`\n${combination.runtime} ${combination.door} has ended\n`);
   const run = read(stdout, status);
   const resident = run.samples.map((sample) => sample.resident);
   const left = run.samples.map(({ live }) => live.models + live.sessions + live.requests + live.cacheBytes);
   const grown = resident.length > warmup + 2 ? slope(resident.slice(warmup)) : null;
-  results.push({
+  return {
     runtime: combination.runtime,
     door: combination.door,
     rounds: resident.length,
@@ -88,8 +92,19 @@ for (const combination of chosen) {
     error: grown && Math.round(grown.error),
     failure: run.failure,
     resident,
-  });
+  };
 }
+
+// Counts and resident memory are those of each process, so they may run side by side.
+const measured = new Map<string, Result>();
+const waiting = [...chosen];
+const worker = async (): Promise<void> => {
+  for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+    measured.set(`${next.runtime} ${next.door}`, await measure(next));
+  }
+};
+await Promise.all(Array.from({ length: jobs }, worker));
+const results = chosen.map(({ runtime, door }) => measured.get(`${runtime} ${door}`) as Result);
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 const kibibytes = (bytes: number | null): string => (bytes === null ? "-" : (bytes / 1024).toFixed(1));
