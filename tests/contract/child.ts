@@ -1,5 +1,6 @@
 // Run by process.test.ts and work.test.ts in a process, or a worker, of its own: `child.ts DOOR WHAT`.
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import type { Model } from "../../ts/index.ts";
 import type { NativeEngine, NativeTicket, WireEvent } from "../../ts/native/contract.ts";
 import { collect, type Door, engineThrough, generate, live, loadThrough, readAll, sleep, until } from "./doors.ts";
 
@@ -90,35 +91,38 @@ async function ticks(): Promise<void> {
   parentPort?.postMessage("started");
 }
 
+// Not collected before the process ends, which would be a warning.
+let model: Model;
+
 switch (what) {
   case "await": {
     // Nothing else keeps the process alive.
-    const model = await loadThrough(door);
+    model = await loadThrough(door);
     console.log((await model.generate(asked)).tokens.length);
     break;
   }
   case "leave": {
     // A model that is neither used nor disposed keeps nothing alive.
-    const model = await loadThrough(door);
+    model = await loadThrough(door);
     await model.generate({ ...asked, maxTokens: 1 });
     console.log("left");
     break;
   }
   case "exit": {
-    const model = await loadThrough(door);
+    model = await loadThrough(door);
     void model.generate({ ...asked, maxTokens: 1500 }).then();
     setTimeout(() => process.exit(3), 20);
     break;
   }
   case "worker": {
-    const model = await loadThrough(door);
+    model = await loadThrough(door);
     parentPort?.postMessage((await model.generate(asked)).tokens);
     await model.dispose();
     break;
   }
   case "stay": {
     // Until it is terminated.
-    const model = await loadThrough(door);
+    model = await loadThrough(door);
     const chat = model.chat();
     await chat.send("Hello", { maxTokens: 2 });
     const running = model.generate({ ...asked, maxTokens: 1800 });
@@ -144,7 +148,7 @@ switch (what) {
     break;
   }
   case "drop": {
-    const model = await loadThrough(door);
+    model = await loadThrough(door);
     const { signal } = new AbortController();
     const drop = (index: number): void => {
       void model.generate({ ...asked, maxTokens: 1500, ...(index % 2 === 1 && { signal }) });

@@ -63,7 +63,7 @@ test("C++: the header compiles as C++, and its functions are those of C", () => 
 #include <vector>
 
 int main() {
-  std::uint32_t size = 0;
+  uint32_t size = 0;
   if (pkv_abi_version() != PKV_ABI_VERSION || pkv_about(nullptr, 0, &size) != PKV_TOO_SMALL) return 1;
   std::vector<char> text(size);
   if (pkv_about(text.data(), text.size(), &size) != PKV_OK) return 2;

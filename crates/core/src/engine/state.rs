@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
+use super::event::Event;
 use super::request::{ModelRequest, TextRequest};
 use super::runner::Codec;
-use super::event::Event;
 use super::ticket::{Events, Stop, Stopper};
 use crate::error::Error;
 
