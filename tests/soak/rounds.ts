@@ -22,6 +22,8 @@ export interface Sample {
   live: About["live"];
   /** Bytes of resident memory after garbage was collected. */
   resident: number;
+  /** Bytes of it that the heap of JavaScript has reserved. */
+  heap: number;
 }
 
 export interface SoakOptions {
@@ -127,7 +129,8 @@ export async function soak({ door, rounds, seed = 1, onRound }: SoakOptions): Pr
     await model.dispose();
     const { live } = await about();
     await collect();
-    const sample = { actions: names, live, resident: process.memoryUsage().rss };
+    const { rss, heapTotal } = process.memoryUsage();
+    const sample = { actions: names, live, resident: rss, heap: heapTotal };
     samples.push(sample);
     onRound?.(sample, round);
     const { models, sessions, requests, cacheBytes } = live;
