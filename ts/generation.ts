@@ -52,6 +52,22 @@ export interface GenerationResult {
   memory: Memory;
 }
 
+/** Takes the listeners of collected generations from signals that live on. */
+const listeners = new FinalizationRegistry<() => void>((unlisten) => unlisten());
+
+/** Calls `abort` when the signal fires, without keeping a generation alive that nobody reads. */
+function listen(generation: Generation, signal: AbortSignal, abort: (generation: Generation) => void): () => void {
+  const reference = new WeakRef(generation);
+  const listener = (): void => {
+    const alive = reference.deref();
+    if (alive) abort(alive);
+  };
+  const unlisten = (): void => signal.removeEventListener("abort", listener);
+  signal.addEventListener("abort", listener, { once: true });
+  listeners.register(generation, unlisten);
+  return unlisten;
+}
+
 /**
  * A running generation: iterate it for the parts as they come, await it for the result, or both. It can be iterated once;
  * leaving the loop early cancels the rest, and awaiting it then gives what there is, with finish `"aborted"`. When its signal
@@ -72,11 +88,14 @@ export interface GenerationResult {
  * ```
  */
 export class Generation implements AsyncIterable<Part>, Promise<GenerationResult> {
+  // Not an arrow of the constructor, which would hold what the others there hold: the generation.
+  static readonly #onAbort = (generation: Generation): void => generation.#abort();
   readonly [Symbol.toStringTag]: string = "Generation";
   readonly #result = Promise.withResolvers<GenerationResult>();
   readonly #settled: Promise<void>;
   readonly #ticket: Promise<NativeTicket>;
   readonly #signal: AbortSignal | undefined;
+  #unlisten: (() => void) | undefined;
   readonly #onDone: ((result: GenerationResult) => void) | undefined;
   #parts: Part[] = [];
   #text = "";
@@ -101,7 +120,7 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
     // Whoever awaits or iterates sees the failure; a generation that nobody looks at must not end the process.
     ticket.catch((error: unknown) => this.#end(error));
     if (signal?.aborted) this.#abort();
-    else signal?.addEventListener("abort", this.#abort, { once: true });
+    else if (signal) this.#unlisten = listen(this, signal, Generation.#onAbort);
   }
 
   [Symbol.asyncIterator](): AsyncGenerator<Part, void, undefined> {
@@ -179,7 +198,7 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
       const held = result.text.slice(this.#text.length);
       if (held !== "") this.#parts.push({ text: held, token: null });
       this.#state = "done";
-      this.#signal?.removeEventListener("abort", this.#abort);
+      this.#unlisten?.();
       this.#result.resolve(result);
     } else if (event.type === "error") {
       this.#fail(errorFromWire(event.error, event.error.code === "aborted" ? { partial: this.#text } : {}));
@@ -195,15 +214,15 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
     if (this.#state !== "running") return;
     this.#state = "failed";
     this.#failure = error;
-    this.#signal?.removeEventListener("abort", this.#abort);
+    this.#unlisten?.();
     this.#result.reject(error);
   }
 
-  readonly #abort = (): void => {
+  #abort(): void {
     this.#parts = [];
     this.#fail(abortError(this.#signal, this.#text));
     this.#cancel();
-  };
+  }
 
   #cancel(): void {
     void this.#drain();

@@ -4,7 +4,7 @@ import { modelFolder } from "./hub/source.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
 import { errorFromThrown } from "./native/errors.ts";
-import { type Binding, pickDoor } from "./native/pick.ts";
+import { type Binding, inWorker, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
 
 /**
@@ -93,7 +93,7 @@ export async function openModel(
   if (signal?.aborted) throw abortError(signal);
   const folder = await modelFolder(source, options);
   if (signal?.aborted) throw abortError(signal);
-  const request: LoadRequest = { source: folder, ...rest };
+  const request: LoadRequest = { source: folder, ...rest, ...(inWorker() && { closeWithThread: true }) };
   const engine = wire(() => native.open(JSON.stringify(request)));
   try {
     const onEvent = (event: { type: string }): void => {
@@ -110,7 +110,7 @@ export async function openModel(
 }
 
 /**
- * Reads what a model holds, without loading its weights; one of the hub is downloaded first.
+ * Reads what a model holds, without loading its weights; one of the hub is downloaded first. `binding` is as in LoadOptions.
  *
  * @example
  * ```ts
@@ -120,8 +120,12 @@ export async function openModel(
  * console.log(info.architecture, info.parameters, info.kvBytesPerToken);
  * ```
  */
-export async function inspect(source?: string | URL, options: HubOptions = {}): Promise<ModelInfo> {
-  return inspectModel((await pickDoor()).native, source, options);
+export async function inspect(
+  source?: string | URL,
+  options: HubOptions & { binding?: Binding } = {},
+): Promise<ModelInfo> {
+  const { binding, ...rest } = options;
+  return inspectModel((await pickDoor(binding)).native, source, rest);
 }
 
 /** {@link inspect} through a given door. */
@@ -138,14 +142,15 @@ export async function inspectModel(
 }
 
 /**
- * What the native code of this installation can do: its version, architectures, devices, processor features and threads.
+ * What the native code of this installation can do: its version, architectures, devices, processor features and threads; and what
+ * is alive in this process, over all models and both bindings.
  *
  * @example
  * ```ts
  * import { about } from "prefixkv";
  *
- * const { version, devices, threads } = await about();
- * console.log(version, devices, threads);
+ * const { version, devices, live } = await about();
+ * console.log(version, devices, live.models, live.cacheBytes);
  * ```
  */
 export async function about(): Promise<About> {

@@ -1,7 +1,7 @@
 // The doors that this runtime has; every test of the contract runs through each.
 import type { Model } from "../../ts/index.ts";
-import { load } from "../../ts/index.ts";
-import type { Native, NativeEngine, NativeTicket, WireEvent } from "../../ts/native/contract.ts";
+import { about, load } from "../../ts/index.ts";
+import type { About, Native, NativeEngine, NativeTicket, WireEvent } from "../../ts/native/contract.ts";
 import { pickDoor, runtime } from "../../ts/native/pick.ts";
 import { lastEvent } from "../../ts/native/ticket.ts";
 import { root } from "../runtimes/spawn.ts";
@@ -38,6 +38,28 @@ export async function readAll(ticket: NativeTicket): Promise<WireEvent[]> {
     events.push(...(JSON.parse(json) as WireEvent[]));
   }
   return events;
+}
+
+/** What is alive in this process. */
+export async function live(): Promise<About["live"]> {
+  return (await about()).live;
+}
+
+/** Resolves once `condition` holds, looking every few milliseconds; rejects after half a minute. */
+export async function until(condition: () => Promise<boolean>, pause = 5): Promise<void> {
+  const start = performance.now();
+  while (!(await condition())) {
+    if (performance.now() - start > 30_000) throw new Error(`not within half a minute: ${condition}`);
+    await sleep(pause);
+  }
+}
+
+/** Makes so much garbage that the collector runs. */
+export function collect(): void {
+  const { Bun: bun, gc } = globalThis as { Bun?: { gc(force: boolean): void }; gc?: () => void };
+  if (bun) bun.gc(true);
+  else if (gc) gc();
+  else for (let index = 0; index < 40; index++) Array.from({ length: 100_000 }, () => ({}));
 }
 
 export const sleep = (milliseconds: number): Promise<void> =>

@@ -1,7 +1,7 @@
 // The C ABI from C and from Python: the examples are compiled and run.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
@@ -41,6 +41,42 @@ test("C: the example compiles against the header without a warning, and describe
     const refused = run(program, [join(folder, "none"), scene.image]);
     assert.equal(refused.status, 1);
     assert.match(refused.stdout, /model-not-found/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("C++: the header compiles as C++, and its functions are those of C", () => {
+  const compiler = process.env.CXX ?? "c++";
+  if (spawnSync(compiler, ["--version"]).status !== 0) {
+    console.log(`${compiler} is not on the PATH: the header was not compiled as C++`);
+    return;
+  }
+  const folder = mkdtempSync(join(tmpdir(), "prefixkv-cpp-"));
+  try {
+    const source = join(folder, "about.cpp");
+    const program = join(folder, "about");
+    writeFileSync(
+      source,
+      `#include "prefixkv.h"
+#include <cstdio>
+#include <vector>
+
+int main() {
+  uint32_t size = 0;
+  if (pkv_abi_version() != PKV_ABI_VERSION || pkv_about(nullptr, 0, &size) != PKV_TOO_SMALL) return 1;
+  std::vector<char> text(size);
+  if (pkv_about(text.data(), text.size(), &size) != PKV_OK) return 2;
+  std::fwrite(text.data(), 1, size, stdout);
+}
+`,
+    );
+    const native = join(root, dirname(library));
+    const flags = ["-std=c++11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-I", "crates/capi/include"];
+    const link = ["-L", native, "-lprefixkv", `-Wl,-rpath,${native}`];
+    assert.deepEqual(run(compiler, [source, ...flags, ...link, "-o", program]), { status: 0, stdout: "", stderr: "" });
+    const { status, stdout } = run(program, []);
+    assert.deepEqual([status, JSON.parse(stdout).devices[0]], [0, "cpu"]);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -6,6 +6,7 @@ import {
   ContextOverflowError,
   DisposedError,
   image,
+  inspect,
   load,
   MediaError,
   type Message,
@@ -71,6 +72,12 @@ for (const door of doors) {
     assert.equal((await model(door).generate({ ...long, maxTokens: 3 })).tokens.length, 3);
   });
 
+  test(`${door}: reads a folder without its weights`, async () => {
+    const info = await inspect(undefined, { binding: door });
+    assert.equal(info.kvBytesPerToken, model(door).info.kvBytesPerToken);
+    await assert.rejects(inspect("no/such/folder", { binding: door }), ModelError);
+  });
+
   test(`${door}: errors come with their code`, async () => {
     const one = model(door);
     const picture = { prompt: "<image>", images: [new Uint8Array(9)] };
@@ -124,6 +131,7 @@ test("all doors give the same tokens", async () => {
 
 test("a door that does not exist here is refused with the cure", async () => {
   await assert.rejects(load(undefined, { binding: "wasm" as never }), OptionError);
+  await assert.rejects(inspect(undefined, { binding: "wasm" as never }), OptionError);
   if (runtime().name === "node") {
     await assert.rejects(load(undefined, { binding: "ffi" }), (error) => {
       return error instanceof OptionError && error.details.suggestion === "napi" && /Bun or Deno/.test(error.message);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { NativeEngine, WireError, WireEvent } from "../../ts/native/contract.ts";
-import { type Door, doors, engineThrough, generate, nativeOf, readAll, sleep } from "./doors.ts";
+import { collect, type Door, doors, engineThrough, generate, nativeOf, readAll, sleep } from "./doors.ts";
 
 const engines = new Map<Door, NativeEngine>();
 
@@ -103,11 +103,4 @@ function codeOf(event: WireEvent | undefined): string | undefined {
 /** Starts a stream that blocks the engine until somebody reads, and forgets it. */
 async function abandon(engine: NativeEngine): Promise<void> {
   await engine.submit(generate(1500), []).next();
-}
-
-/** Makes so much garbage that the collector runs. */
-function collect(): void {
-  const { Bun: bun } = globalThis as { Bun?: { gc(force: boolean): void } };
-  if (bun) bun.gc(true);
-  else for (let index = 0; index < 40; index++) Array.from({ length: 100_000 }, () => ({}));
 }

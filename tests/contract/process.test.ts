@@ -4,9 +4,11 @@ import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
+import { image } from "../../ts/index.ts";
 import { runtime } from "../../ts/native/pick.ts";
+import { scene } from "../engine/scenes.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
-import { type Door, doors, loadThrough, sleep } from "./doors.ts";
+import { type Door, doors, loadThrough } from "./doors.ts";
 
 const script = new URL("./child.ts", import.meta.url);
 const child = (door: Door, what: string) => runScript(fileURLToPath(script), [door, what]);
@@ -42,22 +44,33 @@ for (const door of doors) {
     await model.dispose();
   });
 
-  test(`${door}: the event loop stays alive`, async () => {
+  test(`${door}: the event loop stays alive while a model loads, sees, reads and writes`, async () => {
     const work = async () => {
       const model = await loadThrough(door);
-      await model.generate({ ...asked, maxTokens: 300 });
+      const content = [image(scene.image), scene.question];
+      await model.generate({ messages: [{ role: "user", content }], maxTokens: 5 });
+      await model.generate({ prompt: `USER: ${"word ".repeat(300)}ASSISTANT:`, maxTokens: 1 });
+      await model.generate({ ...asked, maxTokens: 150 });
       await model.dispose();
     };
     const seen: string[] = [];
-    // As in tests/engine/model.test.ts: against the idle timer of the same moment, and repeated on a busy machine.
-    for (let attempt = 0; attempt < 4; attempt++) {
-      const idle = await tickShare(() => sleep(300));
-      const busy = await tickShare(work);
-      if (busy >= 0.8 * Math.min(1, idle)) return;
-      seen.push(`${busy.toFixed(2)} (idle ${idle.toFixed(2)})`);
+    // Beside an idle timer in a worker: where that keeps the limits the loop must, and what it loses to a busy machine is forgiven.
+    for (let attempt = 0; attempt < 5; attempt++) {
+      const { busy, idle } = await ticksBeside(work);
+      if (busy.share >= 0.8 * Math.min(1, idle.share) && busy.gap < Math.max(50, 2 * idle.gap)) return;
+      const show = ({ share, gap }: Ticks) => `${share.toFixed(2)} of the ticks, longest gap ${gap.toFixed(0)} ms`;
+      seen.push(`${show(busy)} (idle: ${show(idle)})`);
     }
-    assert.fail(`too few ticks came: ${seen.join(", ")}`);
+    assert.fail(`too few ticks came: ${seen.join("; ")}`);
   });
+
+  if (runtime().name !== "node") {
+    test(`${door}: a model that was open in a terminated web worker is freed`, async () => {
+      const main = new URL("./web_worker_main.ts", import.meta.url);
+      const { code, out, err } = await runScript(fileURLToPath(main), [door]);
+      assert.deepEqual([code, JSON.parse(out)], [0, { models: 1, cacheBytes: 0, requests: 0 }], err);
+    });
+  }
 
   if (runtime().name === "deno") {
     test(`${door}: Deno needs --allow-ffi and --allow-read, and says so`, () => {
@@ -69,22 +82,45 @@ for (const door of doors) {
           env: { ...process.env, NO_COLOR: "1" },
         });
       };
-      const denied = run("--allow-read");
-      assert.ok(denied.status !== 0 && denied.stderr.includes("--allow-ffi"), denied.stderr);
+      for (const permissions of [["--allow-read"], ["--allow-ffi"], ["--allow-env"]]) {
+        const denied = run(...permissions);
+        assert.equal(denied.status, 1, `${permissions}: ${denied.stdout}`);
+        assert.match(denied.stderr, /NativeError: .*--allow-ffi and --allow-read/, String(permissions));
+      }
       const allowed = run("--allow-read", "--allow-ffi");
       assert.deepEqual([allowed.status, allowed.stdout], [0, "left\n"], allowed.stderr);
     });
   }
 }
 
-/** The share of the ticks of a 5 ms timer that come while something happens. */
-async function tickShare(during: () => Promise<unknown>): Promise<number> {
+interface Ticks {
+  /** The share of the ticks of a 5 ms timer that came. */
+  share: number;
+  /** The longest time between two, in milliseconds. */
+  gap: number;
+}
+
+/** The ticks here, and those of a worker that does nothing else, while something happens. */
+async function ticksBeside(during: () => Promise<unknown>): Promise<{ busy: Ticks; idle: Ticks }> {
+  const worker = new Worker(script, { workerData: ["napi", "ticks"] });
+  const message = () => new Promise<unknown>((resolve) => worker.once("message", resolve));
+  await message();
   const period = 5;
-  let ticks = 0;
-  const timer = setInterval(() => {
-    ticks += 1;
-  }, period);
   const start = performance.now();
+  let last = start;
+  let count = 0;
+  let gap = 0;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    gap = Math.max(gap, now - last);
+    last = now;
+    count += 1;
+  }, period);
   await during().finally(() => clearInterval(timer));
-  return (ticks * period) / (performance.now() - start);
+  const busy = { share: (count * period) / (performance.now() - start), gap };
+  const answer = message();
+  worker.postMessage("stop");
+  const idle = (await answer) as Ticks;
+  await worker.terminate();
+  return { busy, idle };
 }

@@ -17,17 +17,19 @@ export interface Outcome {
 export interface SpawnOptions {
   cwd?: string;
   env?: Record<string, string>;
+  /** Gives the script `gc()`, where the runtime has no such function of its own. */
+  gc?: boolean;
   /** Called with all of standard output so far, and may signal the process. */
   onOut?: (out: string, kill: (signal: NodeJS.Signals) => void) => void;
 }
 
-/** The arguments with which this runtime runs a script. */
-export function scriptArguments(script: string, args: readonly string[] = []): string[] {
+/** The arguments with which this runtime runs a script, with `gc()` for it if asked. */
+export function scriptArguments(script: string, args: readonly string[] = [], gc = false): string[] {
   switch (runtime().name) {
     case "deno":
-      return ["run", "-A", "--no-check", script, ...args];
+      return ["run", "-A", "--no-check", ...(gc ? ["--v8-flags=--expose-gc"] : []), script, ...args];
     case "node":
-      return ["--disable-warning=ExperimentalWarning", script, ...args];
+      return ["--disable-warning=ExperimentalWarning", ...(gc ? ["--expose-gc"] : []), script, ...args];
     default:
       return [script, ...args];
   }
@@ -35,7 +37,7 @@ export function scriptArguments(script: string, args: readonly string[] = []): s
 
 /** Runs a script under this runtime to its end. */
 export function runScript(script: string, args: readonly string[] = [], options: SpawnOptions = {}): Promise<Outcome> {
-  const child = spawn(process.execPath, scriptArguments(script, args), {
+  const child = spawn(process.execPath, scriptArguments(script, args, options.gc), {
     cwd: options.cwd ?? root,
     env: { ...process.env, NO_COLOR: "1", RUST_BACKTRACE: "0", ...options.env },
     stdio: ["ignore", "pipe", "pipe"],

@@ -204,6 +204,20 @@ test("inspect says what fits", async () => {
   assert.equal(whatFits({ weightBytes: 100, kvBytesPerToken: 10, maxPositions: 4 }, 50).sequences, 0);
 });
 
+test("--binding names the door, which the load does not hear of", async () => {
+  const fake = new FakeNative();
+  const asked: unknown[] = [];
+  const door = async (binding?: string) => {
+    asked.push(binding);
+    return { native: fake, file: "native/fake.node" };
+  };
+  const commands = [["describe", picture], ["score", "--prompt", "a", "--answer", "b"], ["inspect", "/m"], ["doctor"]];
+  for (const args of commands) await cli([...args, "--binding", "ffi"], { door });
+  await cli(["inspect", "/m"], { door });
+  assert.deepEqual(asked, ["ffi", "ffi", "ffi", "ffi", undefined]);
+  for (const request of fake.loads) assert.deepEqual(Object.keys(request), ["source"]);
+});
+
 test("doctor describes the sample and fails when the description is wrong", async () => {
   const good = Object.assign(new FakeNative(), {
     pieces: [" blue triangle, gray ring,", " green star, purple triangle"],

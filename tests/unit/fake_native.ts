@@ -116,6 +116,7 @@ export class FakeNative implements Native {
       devices: ["cpu"],
       cpu: ["avx2"],
       threads: 2,
+      live: { models: 0, sessions: 0, requests: 0, cacheBytes: 0, layersRun: 0 },
     });
   }
 

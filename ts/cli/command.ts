@@ -1,4 +1,5 @@
 import type { OpenDoor } from "../native/napi.ts";
+import type { Binding } from "../native/pick.ts";
 import type { Values } from "./args.ts";
 
 /** What a command may touch: where it writes, when to stop, and the door to the engine. */
@@ -10,7 +11,8 @@ export interface Context {
   /** Escape codes for colour are welcome on standard error. */
   color: boolean;
   signal: AbortSignal;
-  door(): Promise<OpenDoor>;
+  /** The door of a name; the best one without. */
+  door(binding?: Binding): Promise<OpenDoor>;
 }
 
 /** One flag of a command. */
@@ -48,6 +50,14 @@ export const hubFlags: readonly Flag[] = [
   { name: "offline", type: "boolean", text: "take models of the hub from the cache only" },
 ];
 
+/** How a command reaches the engine. */
+export const bindingFlag: Flag = {
+  name: "binding",
+  type: "string",
+  value: "NAME",
+  text: "reach the native code through napi, ffi or what is best (auto)",
+};
+
 /** The flags of every command that loads a model. */
 export const loadFlags: readonly Flag[] = [
   {
@@ -61,6 +71,7 @@ export const loadFlags: readonly Flag[] = [
   { name: "threads", type: "integer", value: "N", text: "threads of the process" },
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },
   { name: "cache-limit", type: "bytes", value: "SIZE", text: "most bytes of the cache, e.g. 2GiB" },
+  bindingFlag,
 ];
 
 /** The flags of every command that can make the cache small. */

@@ -57,6 +57,8 @@ export interface LoadRequest {
   threads?: number;
   /** Bytes, or a text such as "2GiB". */
   cacheLimit?: number | string;
+  /** Closes the model when the calling thread ends: a terminated worker tells its objects nothing on some runtimes. */
+  closeWithThread?: boolean;
 }
 
 export type WirePart = { type: "text"; text: string } | { type: "image"; index: number };

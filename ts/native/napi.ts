@@ -10,7 +10,7 @@ export interface OpenDoor {
 /** Loads the Node-API addon; throws a NativeError with the cure when there is none. */
 export async function openNapi(): Promise<OpenDoor> {
   const { default: binding } = await import("./binding.cjs");
-  const { native, file, attempts } = binding.load();
+  const { native, file, attempts } = permitted(() => binding.load());
   if (native !== null && file !== null) return { native, file };
   throw missingAddon(`${process.platform}-${process.arch}`, attempts);
 }
@@ -18,9 +18,19 @@ export async function openNapi(): Promise<OpenDoor> {
 /** Where the addon is, whose file carries the C ABI too; throws like {@link openNapi}. */
 export async function locateAddon(): Promise<{ path: string; file: string }> {
   const { default: binding } = await import("./binding.cjs");
-  const { path, file, attempts } = binding.locate();
+  const { path, file, attempts } = permitted(() => binding.locate());
   if (path !== null && file !== null) return { path, file };
   throw missingAddon(`${process.platform}-${process.arch}`, attempts);
+}
+
+/** Without Deno's --allow-read even the look for the addon throws. */
+function permitted<T>(find: () => T): T {
+  try {
+    return find();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw missingAddon(`${process.platform}-${process.arch}`, [{ file: "native/*.node", reason }]);
+  }
 }
 
 /** The error for a platform without a loadable addon. */

@@ -1,3 +1,4 @@
+import { isMainThread } from "node:worker_threads";
 import { OptionError } from "../errors.ts";
 import { openFfi } from "./ffi.ts";
 import { type OpenDoor, openNapi } from "./napi.ts";
@@ -51,4 +52,10 @@ export function runtime(): Runtime {
   if (bun !== undefined) return { name: "bun", version: bun };
   if (deno !== undefined) return { name: "deno", version: deno };
   return { name: "node", version: node ?? process.version.slice(1) };
+}
+
+/** Whether this code runs in a worker, whose thread may be ended at any time. */
+export function inWorker(): boolean {
+  // Deno has `isMainThread` right for the workers of node:worker_threads only.
+  return !isMainThread || "WorkerGlobalScope" in globalThis;
 }

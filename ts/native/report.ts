@@ -24,6 +24,19 @@ export interface About {
   cpu: string[];
   /** Threads the process-wide pool has, or would start with. */
   threads: number;
+  /** What is alive in this process now, over all models, workers and bindings. */
+  live: {
+    /** Models that are loading, loaded, or being freed. */
+    models: number;
+    /** Chats that have not been disposed. */
+    sessions: number;
+    /** Loads, inspections, requests and disposals that have not ended. */
+    requests: number;
+    /** Bytes that all key-value caches hold, metadata included. */
+    cacheBytes: number;
+    /** Layers of language models run so far, one for each prompt or token that has passed one; it only grows. */
+    layersRun: number;
+  };
 }
 
 /**

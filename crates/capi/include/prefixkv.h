@@ -55,14 +55,15 @@ extern "C" {
 uint32_t pkv_abi_version(void);
 
 /*
- * Writes what this build can do on this machine, a JSON object: version, errorCodes, architectures, devices, cpu, threads.
+ * Writes what this build can do on this machine, a JSON object: version, errorCodes, architectures, devices, cpu, threads; and
+ * `live`, what is alive in this process: models, sessions, requests, cacheBytes, and layersRun, which only grows.
  */
 int32_t pkv_about(char *out, size_t capacity, uint32_t *size);
 
 /*
  * Starts an engine that loads a model on a thread of its own, and returns at once; pkv_loading tells how it goes. `json` is
- * an object with `source`, an absolute path of a folder in the Hugging Face layout, and perhaps device, weights, threads
- * and cacheLimit.
+ * an object with `source`, an absolute path of a folder in the Hugging Face layout, and perhaps device, weights, threads,
+ * cacheLimit, and closeWithThread, which closes the model when the calling thread ends.
  */
 int32_t pkv_open(const char *json, size_t json_length, uint32_t *engine, char *out, size_t capacity, uint32_t *size);
 

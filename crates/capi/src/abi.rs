@@ -17,7 +17,8 @@ exports! {
         ABI_VERSION
     }
 
-    /// Writes what this build can do on this machine, a JSON object: version, errorCodes, architectures, devices, cpu, threads.
+    /// Writes what this build can do on this machine, a JSON object: version, errorCodes, architectures, devices, cpu, threads; and
+    /// `live`, what is alive in this process: models, sessions, requests, cacheBytes, and layersRun, which only grows.
     fn pkv_about(out: *mut c_char, capacity: usize, size: *mut u32) -> i32 {
         // SAFETY: the caller promises what `Out` asks for.
         guarded(unsafe { Out::new(out, capacity, size) }, |out| {
@@ -27,8 +28,8 @@ exports! {
     }
 
     /// Starts an engine that loads a model on a thread of its own, and returns at once; pkv_loading tells how it goes. `json` is
-    /// an object with `source`, an absolute path of a folder in the Hugging Face layout, and perhaps device, weights, threads
-    /// and cacheLimit.
+    /// an object with `source`, an absolute path of a folder in the Hugging Face layout, and perhaps device, weights, threads,
+    /// cacheLimit, and closeWithThread, which closes the model when the calling thread ends.
     fn pkv_open(
         json: *const c_char,
         json_length: usize,

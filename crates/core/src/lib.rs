@@ -7,6 +7,7 @@ pub mod cache;
 pub mod engine;
 pub mod error;
 pub(crate) mod fields;
+pub(crate) mod live;
 pub mod media;
 pub mod method;
 pub mod model;

@@ -3,8 +3,8 @@ import { PrefixKvError } from "../../errors.ts";
 import { openModel } from "../../load.ts";
 import { image } from "../../media.ts";
 import type { About, Native } from "../../native/contract.ts";
-import { runtime } from "../../native/pick.ts";
-import type { Command, Context } from "../command.ts";
+import { type Binding, runtime } from "../../native/pick.ts";
+import { bindingFlag, type Command, type Context } from "../command.ts";
 import { formatTable, formatTime } from "../format.ts";
 import { packageVersion } from "../version.ts";
 
@@ -18,7 +18,7 @@ type Outcome = { ok: boolean; text: string; milliseconds: number; error: { code:
 export const doctor: Command = {
   name: "doctor",
   summary: "check this installation",
-  flags: [],
+  flags: [bindingFlag],
   failed: (output) => output.ok !== true,
   async run(values, context) {
     const { name, version } = runtime();
@@ -30,7 +30,7 @@ export const doctor: Command = {
     let native: { file: string; about: About } | null = null;
     let selfTest: Outcome;
     try {
-      const door = await context.door();
+      const door = await context.door(values.text("binding") as Binding | undefined);
       native = { file: door.file, about: JSON.parse(door.native.about()) as About };
       selfTest = await describeSample(door.native, context);
     } catch (error) {

@@ -1,7 +1,8 @@
 import type { HubOptions } from "../../hub/options.ts";
 import { inspectModel } from "../../load.ts";
 import type { ModelInfo } from "../../native/contract.ts";
-import { type Command, hubFlags } from "../command.ts";
+import type { Binding } from "../../native/pick.ts";
+import { bindingFlag, type Command, hubFlags } from "../command.ts";
 import { formatBytes, formatCount, formatTable } from "../format.ts";
 import { ProgressBar } from "../progress.ts";
 
@@ -13,9 +14,10 @@ export const inspect: Command = {
   flags: [
     { name: "memory", type: "bytes", value: "SIZE", text: "also say what fits in this much memory, e.g. 8GiB" },
     ...hubFlags,
+    bindingFlag,
   ],
   async run(values, context) {
-    const { native } = await context.door();
+    const { native } = await context.door(values.text("binding") as Binding | undefined);
     const bar = new ProgressBar(context);
     const options: HubOptions = values.options(hubFlags.map((flag) => flag.name));
     const info = await inspectModel(native, values.positionals[0], {

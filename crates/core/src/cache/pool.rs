@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::live;
 
 /// The number format of cache entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,7 @@ impl Account {
     /// Counts bytes that are held elsewhere (metadata) until the charge is dropped.
     pub fn charge(&self, bytes: u64) -> Result<Charge> {
         self.pool.0.add(bytes).map_err(|available| refusal(bytes, available))?;
+        live::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
         Ok(Charge { account: self.clone(), bytes })
@@ -151,6 +153,7 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.account.own.remove(self.bytes);
         self.account.pool.0.remove(self.bytes);
+        live::CACHE_BYTES.remove(self.bytes);
     }
 }
 

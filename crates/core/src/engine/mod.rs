@@ -6,6 +6,7 @@
 
 mod event;
 mod generate;
+mod owned;
 mod panic;
 mod profile;
 mod prompt;
@@ -26,6 +27,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::live;
 use crate::model::{Model, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
@@ -38,7 +40,6 @@ pub use runner::{Codec, Loader, OnProgress, Runner};
 pub use ticket::{CAPACITY, Events, Ticket, stream};
 
 use state::{Job, Phase, Shared};
-use ticket::Stop;
 
 static STAND_IN: OnceLock<fn() -> Loader> = OnceLock::new();
 
@@ -56,19 +57,24 @@ pub struct Engine {
 impl Engine {
     /// Starts to load the model of a `LoadRequest` and returns at once; [`Engine::loading`] tells how it goes.
     pub fn open(json: &str) -> Result<Engine> {
-        let LoadRequest { options, threads } = LoadRequest::parse(json)?;
+        let LoadRequest { options, threads, close_with_thread } = LoadRequest::parse(json)?;
         threads::configure(threads)?;
-        match STAND_IN.get() {
+        let engine = match STAND_IN.get() {
             Some(loader) => Engine::start(loader()),
             None => Engine::start(Box::new(move |progress| serve::load(&options, progress))),
+        }?;
+        if close_with_thread {
+            owned::close_with_thread(&engine.shared);
         }
+        Ok(engine)
     }
 
     /// Starts an engine over anything that is a [`Runner`].
     pub fn start(loader: Loader) -> Result<Engine> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        spawn("prefixkv-engine", move || worker::run(&of_thread, loader))?;
+        let live = live::MODELS.one();
+        spawn("prefixkv-engine", move || worker::run(&of_thread, loader, live))?;
         Ok(Engine { shared })
     }
 
@@ -127,7 +133,7 @@ impl Engine {
     /// Every call gives a ticket of its own.
     pub fn close(&self) -> Ticket {
         let (events, ticket) = stream();
-        self.begin_close(Some(events));
+        self.shared.begin_close(Some(events));
         ticket
     }
 
@@ -145,36 +151,11 @@ impl Engine {
         })?;
         Ok(ticket)
     }
-
-    fn begin_close(&self, closer: Option<Events>) {
-        let mut state = self.shared.lock();
-        state.closing = true;
-        let queue = std::mem::take(&mut state.queue);
-        let texts = std::mem::take(&mut state.texts);
-        let running = state.running.take();
-        let closed = match closer {
-            Some(closer) if !state.finished => {
-                state.closers.push(closer);
-                None
-            }
-            other => other,
-        };
-        drop(state);
-        self.shared.changed.notify_all();
-        if let Some(running) = running {
-            running.stop(Stop::Disposed);
-        }
-        let waiting = queue.iter().map(|job| &job.events).chain(texts.iter().map(|job| &job.events));
-        waiting.for_each(|events| events.fail(&Error::Disposed));
-        if let Some(closed) = closed {
-            closed.finish(Event::Closed);
-        }
-    }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.begin_close(None);
+        self.shared.begin_close(None);
     }
 }
 
@@ -187,6 +168,7 @@ pub fn about() -> Value {
         "devices": ["cpu"],
         "cpu": prefixkv_kernels::simd::features(),
         "threads": threads::count(),
+        "live": live::report(),
     })
 }
 

@@ -27,18 +27,22 @@ pub struct LoadRequest {
     pub options: LoadOptions,
     /// Size of the process-wide pools.
     pub threads: Option<usize>,
+    /// Whether the model is closed when the thread that opens it ends.
+    pub close_with_thread: bool,
 }
 
 impl LoadRequest {
     /// Reads a `LoadRequest`.
     pub fn parse(json: &str) -> Result<LoadRequest> {
-        let mut fields = Fields::new(parse(json)?, "load", &["source", "device", "weights", "threads", "cacheLimit"])?;
+        let known = ["source", "device", "weights", "threads", "cacheLimit", "closeWithThread"];
+        let mut fields = Fields::new(parse(json)?, "load", &known)?;
         let source = source(&mut fields)?;
         let device = fields.take::<String>("device")?.map_or(Ok(Device::Auto), |name| name.parse())?;
         let weights = fields.take("weights")?.unwrap_or(WeightFormat::F32);
         let threads = fields.within("threads", 1..=threads::MAX)?;
         let cache_limit = fields.take::<Value>("cacheLimit")?.map(|value| bytes("cacheLimit", &value)).transpose()?;
-        Ok(LoadRequest { options: LoadOptions { source, device, weights, cache_limit }, threads })
+        let close_with_thread = fields.take("closeWithThread")?.unwrap_or(false);
+        Ok(LoadRequest { options: LoadOptions { source, device, weights, cache_limit }, threads, close_with_thread })
     }
 }
 
@@ -450,6 +454,8 @@ mod tests {
         let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
         assert_eq!(read.options.source, PathBuf::from("/m"));
         assert_eq!(read.threads, Some(2));
+        assert!(!read.close_with_thread);
+        assert!(LoadRequest::parse(r#"{"source":"/m","closeWithThread":true}"#).unwrap().close_with_thread);
         let limited = LoadRequest::parse(r#"{"source":"/m","cacheLimit":"1.5GiB"}"#).unwrap();
         assert_eq!(limited.options.cache_limit, Some(3 << 29));
         let refused = |json: &str| LoadRequest::parse(json).unwrap_err().to_string();

@@ -17,6 +17,7 @@ use super::ticket::Events;
 use crate::cache::{Modality, Sequence, Span};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
+use crate::live;
 use crate::method::Method;
 use crate::model::{Model, Prompt};
 use crate::text::{Content, Message, Part};
@@ -38,6 +39,8 @@ struct Session {
     /// The images in the order of their placeholders.
     order: Vec<usize>,
     state: Option<State>,
+    /// Shared with the copy that a turn works on.
+    live: Arc<live::One>,
 }
 
 /// A cache that a turn can be read on top of.
@@ -62,7 +65,14 @@ impl Sessions {
         // For its errors: a calibration of another model, say.
         model.new_sequence_with(method.clone(), true)?;
         self.next += 1;
-        let session = Session { method, messages: Vec::new(), images: Vec::new(), order: Vec::new(), state: None };
+        let session = Session {
+            method,
+            messages: Vec::new(),
+            images: Vec::new(),
+            order: Vec::new(),
+            state: None,
+            live: Arc::new(live::SESSIONS.one()),
+        };
         self.open.insert(self.next, session);
         Ok(self.next)
     }
@@ -118,7 +128,8 @@ impl Session {
         }
         let order = self.order.iter().copied().chain(request.source.order.iter().map(|index| first + index)).collect();
         let images = self.images.iter().cloned().chain(images.into_iter().map(Arc::from)).collect();
-        Session { method: self.method.clone(), messages, images, order, state: self.state.take() }
+        let (method, live) = (self.method.clone(), self.live.clone());
+        Session { method, messages, images, order, state: self.state.take(), live }
     }
 
     fn run(&mut self, model: &mut Model, request: GenerateRequest, events: &Events) -> Result<()> {

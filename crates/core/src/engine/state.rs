@@ -1,13 +1,16 @@
 //! What an engine's handle and its threads share.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
+use super::event::Event;
 use super::request::{ModelRequest, TextRequest};
 use super::runner::Codec;
-use super::ticket::{Events, Stopper};
+use super::ticket::{Events, Stop, Stopper};
+use crate::error::Error;
 
 /// A request on its way.
 pub(super) struct Job<R> {
@@ -58,6 +61,44 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops intake and ends all work; `closer` hears when everything is freed.
+    pub(super) fn begin_close(&self, closer: Option<Events>) {
+        let mut state = self.lock();
+        state.closing = true;
+        let queue = mem::take(&mut state.queue);
+        let texts = mem::take(&mut state.texts);
+        let running = state.running.take();
+        let closed = match closer {
+            Some(closer) if !state.finished => {
+                state.closers.push(closer);
+                None
+            }
+            other => other,
+        };
+        drop(state);
+        self.changed.notify_all();
+        if let Some(running) = running {
+            running.stop(Stop::Disposed);
+        }
+        let waiting = queue.iter().map(|job| &job.events).chain(texts.iter().map(|job| &job.events));
+        waiting.for_each(|events| events.fail(&Error::Disposed));
+        if let Some(closed) = closed {
+            closed.finish(Event::Closed);
+        }
+    }
+
+    /// Like [`Shared::begin_close`], for an engine whose readers end with the calling thread: none of them is called any more.
+    pub(super) fn abandon(&self) {
+        let state = self.lock();
+        state.running.iter().for_each(Stopper::orphan);
+        state.queue.iter().for_each(|job| job.events.orphan());
+        state.texts.iter().for_each(|job| job.events.orphan());
+        state.watchers.iter().for_each(|events| events.orphan());
+        state.closers.iter().for_each(Events::orphan);
+        drop(state);
+        self.begin_close(None);
     }
 
     pub(super) fn wait_while<'a>(

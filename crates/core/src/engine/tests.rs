@@ -306,6 +306,28 @@ fn about_names_what_the_build_can() {
 }
 
 #[test]
+fn a_model_that_is_owned_by_a_thread_is_closed_with_it() {
+    let (send, receive) = channel();
+    let owner = thread::spawn(move || {
+        let (engine, counters, open) = ready();
+        owned::close_with_thread(&engine.shared);
+        let (running, waiting) = (ask(&engine, "endless"), ask(&engine, "go on"));
+        until_running(&running);
+        waiting.on_ready(|| panic!("the reader's thread has ended")).unwrap();
+        // As a runtime does that ends the thread without a word.
+        std::mem::forget((engine, running, waiting, open));
+        send.send(counters).unwrap();
+    });
+    owner.join().unwrap();
+    let counters = receive.recv().unwrap();
+    let start = Instant::now();
+    while counters.alive.load(Ordering::SeqCst) > 0 {
+        assert!(start.elapsed() < LONG, "the model is still there");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
 fn opening_and_inspecting_a_missing_folder_are_errors_of_the_stream() {
     let engine = Engine::open(r#"{"source":"/nowhere"}"#).unwrap();
     assert_eq!(code(&engine.loading()), "model-not-found");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::event::Event;
 use crate::error::{Error, Result};
+use crate::live;
 
 /// Events that may wait for the reader before the producer does.
 pub const CAPACITY: usize = 256;
@@ -26,7 +27,8 @@ pub fn stream() -> (Events, Ticket) {
 
 /// A stream whose work waits in a queue: until [`Events::start`], a cancel ends it on the spot.
 pub(crate) fn queued() -> (Events, Ticket) {
-    let channel = Arc::new(Channel::default());
+    let state = State { live: Some(live::REQUESTS.one()), ..State::default() };
+    let channel = Arc::new(Channel { state: Mutex::new(state), ..Channel::default() });
     (Events { channel: channel.clone(), submitted: Instant::now() }, Ticket { channel })
 }
 
@@ -54,6 +56,8 @@ struct State {
     ended: bool,
     reader_gone: bool,
     stop: Option<Stop>,
+    /// Counted until the end.
+    live: Option<live::One>,
 }
 
 #[derive(Default)]
@@ -86,10 +90,22 @@ impl Channel {
             return;
         }
         state.ended = true;
+        state.live = None;
         if !state.reader_gone {
             state.waiting.push_back(last);
         }
         self.wake(state);
+    }
+
+    /// Ends the reader's interest without calling its waiter, which may lead into a thread that is ending: it is never freed.
+    fn orphan(&self) {
+        let mut state = self.lock();
+        state.reader_gone = true;
+        let waiting = mem::take(&mut state.waiting);
+        mem::forget(state.waiter.take());
+        drop(state);
+        self.room.notify_all();
+        drop(waiting);
     }
 
     fn stop(&self, reason: Stop) {
@@ -191,6 +207,11 @@ impl Events {
         state.ended || state.reader_gone
     }
 
+    /// Lets the stream go on without its reader, whose thread is ending.
+    pub(crate) fn orphan(&self) {
+        self.channel.orphan();
+    }
+
     /// A handle that stops the work from the engine's side.
     pub(crate) fn stopper(&self) -> Stopper {
         Stopper(self.channel.clone())
@@ -209,6 +230,11 @@ pub(crate) struct Stopper(Arc<Channel>);
 impl Stopper {
     pub(crate) fn stop(&self, reason: Stop) {
         self.0.stop(reason);
+    }
+
+    /// See [`Events::orphan`].
+    pub(crate) fn orphan(&self) {
+        self.0.orphan();
     }
 }
 
@@ -461,6 +487,16 @@ mod tests {
         drop(ticket);
         assert_eq!(Arc::strong_count(&token), 1);
         assert!(events.check().is_err());
+    }
+
+    #[test]
+    fn an_orphaned_stream_stops_its_producer_and_never_calls_its_waiter() {
+        let (events, ticket) = stream();
+        ticket.on_ready(|| panic!("called")).unwrap();
+        events.orphan();
+        assert!(matches!(events.send(token(1)), Err(Error::Aborted)) && events.is_dead());
+        events.finish(Event::Closed);
+        assert!(ticket.poll().is_none());
     }
 
     #[test]

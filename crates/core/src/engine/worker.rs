@@ -8,9 +8,10 @@ use super::runner::{Loader, Runner};
 use super::state::{Job, Phase, Shared};
 use super::texts;
 use crate::error::{Error, Result};
+use crate::live;
 
 /// The body of the thread.
-pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader) {
+pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader, live: live::One) {
     quiet_thread();
     let loaded = catch(|| load(shared, loader)).unwrap_or_else(|panic| Err(Error::Internal(panic)));
     match loaded {
@@ -23,7 +24,7 @@ pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader) {
             fail(shared, &error);
         }
     }
-    finish(shared);
+    finish(shared, live);
 }
 
 struct Loaded {
@@ -113,13 +114,17 @@ fn fail(shared: &Shared, error: &Error) {
 }
 
 /// Waits until nobody holds the model's parts, then says so to whoever closes.
-fn finish(shared: &Shared) {
+fn finish(shared: &Shared, live: live::One) {
     let mut state = shared.lock();
     if !matches!(state.phase, Phase::Failed(_)) {
         state.phase = Phase::Closed;
     }
     state = shared.wait_while(state, |state| state.texts_served);
+    drop(state);
+    prefixkv_kernels::heap::give_back();
+    let mut state = shared.lock();
     state.finished = true;
+    drop(live);
     let closers = mem::take(&mut state.closers);
     drop(state);
     closers.iter().for_each(|closer| closer.finish(Event::Closed));

@@ -12,6 +12,7 @@ use super::info::ImageInfo;
 use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
+use crate::live;
 use crate::nn::attention::{self, Heads, Rotary};
 use crate::nn::{Linear, Loader, RmsNorm, WeightFormat, slice};
 
@@ -169,6 +170,7 @@ impl Network for Llama {
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
+            live::LAYERS_RUN.add(1);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
             let mixed = attention::causal(&fused, heads, &rotary, index, sequence)?;
             x = (x + layer.output.forward(&mixed)?)?;

@@ -1,0 +1,83 @@
+//! What is alive in this process, over all engines, and what they have worked: counted where it begins and ends, so that leaks and
+//! work that nobody wants can be seen from outside.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+/// A number of the whole process.
+#[derive(Debug)]
+pub(crate) struct Counter(AtomicU64);
+
+/// Engines whose thread has not freed everything it held.
+pub(crate) static MODELS: Counter = Counter::new();
+/// Open sessions of all models.
+pub(crate) static SESSIONS: Counter = Counter::new();
+/// Streams whose work has not ended: loads, inspections, requests and closes.
+pub(crate) static REQUESTS: Counter = Counter::new();
+/// Bytes that all pools hold.
+pub(crate) static CACHE_BYTES: Counter = Counter::new();
+/// Layers of language models that have been run, each for one prompt or one step.
+pub(crate) static LAYERS_RUN: Counter = Counter::new();
+
+/// One of what a counter counts; no longer counted once dropped.
+#[derive(Debug)]
+pub(crate) struct One(&'static Counter);
+
+impl Counter {
+    const fn new() -> Self {
+        Counter(AtomicU64::new(0))
+    }
+
+    pub(crate) fn one(&'static self) -> One {
+        self.add(1);
+        One(self)
+    }
+
+    pub(crate) fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self, number: u64) {
+        self.0.fetch_sub(number, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.remove(1);
+    }
+}
+
+/// The `live` of an `About`.
+pub(crate) fn report() -> Value {
+    json!({
+        "models": MODELS.value(),
+        "sessions": SESSIONS.value(),
+        "requests": REQUESTS.value(),
+        "cacheBytes": CACHE_BYTES.value(),
+        "layersRun": LAYERS_RUN.value(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_no_longer_counted() {
+        static THINGS: Counter = Counter::new();
+        let (first, second) = (THINGS.one(), THINGS.one());
+        THINGS.add(5);
+        assert_eq!(THINGS.value(), 7);
+        drop(first);
+        THINGS.remove(5);
+        assert_eq!(THINGS.value(), 1);
+        drop(second);
+        assert_eq!(THINGS.value(), 0);
+    }
+}
