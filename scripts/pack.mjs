@@ -5,6 +5,7 @@ import { spawnSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { addon, buildDist, buildTs, triple } from "./build.mjs";
+import { glibcFloor } from "./glibc.mjs";
 import { install, npmCommand } from "./install.mjs";
 import { mainManifest, nativeFile, packageName, platformManifest, platforms } from "./platforms.mjs";
 import { fail, root, systemPath, windows } from "./shell.mjs";
@@ -29,14 +30,20 @@ for (const platform of platforms.filter(({ built }) => built)) {
 }
 jsrPackage(join(out, "jsr"));
 
-const report = { profile: release ? "release" : "dist", platform: triple(), nativeBytes: size(native), packages };
+const report = {
+  profile: release ? "release" : "dist",
+  platform: triple(),
+  nativeBytes: statSync(join(root, native)).size,
+  glibc: glibcFloor(readFileSync(join(root, native))) ?? null,
+  packages,
+};
 writeJson(join(out, "report.json"), report);
 if (!release) writeJson(join(root, "bench", "results", "package.json"), report);
 for (const { name, file, packedBytes, unpackedBytes, files } of packages) {
   const sizes = `${megabytes(packedBytes)} packed, ${megabytes(unpackedBytes)} unpacked, ${files} files`;
   process.stdout.write(`${name}: ${relative(root, join(out, file))}: ${sizes}\n`);
 }
-process.stdout.write(`native file: ${megabytes(report.nativeBytes)} (profile ${report.profile})\n`);
+process.stdout.write(`native file: ${megabytes(report.nativeBytes)} (profile ${report.profile}), needs glibc ${report.glibc}\n`);
 
 /** Fills a folder and has npm make its tarball. */
 function pack(name, fill) {
@@ -99,7 +106,7 @@ function jsrPackage(folder) {
     const module = subpath === "." ? "./index.ts" : `${subpath}.ts`;
     const from = `npm:prefixkv@${manifest.version}${subpath.slice(1)}`;
     mkdirSync(dirname(join(folder, module)), { recursive: true });
-    writeFileSync(join(folder, module), `/** The npm package. @module */\nexport * from "${from}";\n`);
+    writeFileSync(join(folder, module), `/** ${manifest.description}.\n * @module\n */\nexport * from "${from}";\n`);
     exports[subpath] = module;
   }
   const { version, license } = manifest;
@@ -110,10 +117,6 @@ function jsrPackage(folder) {
 
 function writeJson(file, value) {
   writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
-}
-
-function size(file) {
-  return statSync(join(root, file)).size;
 }
 
 function megabytes(bytes) {

@@ -26,6 +26,7 @@ export function platformManifest(platform, { version, license, engines }) {
     cpu: [cpu],
     ...(libc && { libc: [libc] }),
     engines,
+    type: "commonjs",
     main: nativeFile(platform),
     files: [nativeFile(platform)],
   };
