@@ -110,7 +110,13 @@ export function buildTs() {
     .map((name) => join("ts", String(name)))
     .filter((file) => statSync(join(root, file)).isFile())
     .sort();
-  const want = hashFiles([...sources, "scripts/build.mjs", "tsconfig.json", "tsconfig.build.json", "package-lock.json"]);
+  const want = hashFiles([
+    ...sources,
+    "scripts/build.mjs",
+    "tsconfig.json",
+    "tsconfig.build.json",
+    "package-lock.json",
+  ]);
   if (readStamp(tsStamp) === want && existsSync(join(root, "dist", "index.js"))) return;
   rmSync(join(root, "dist"), { recursive: true, force: true });
   must(runtime("node"), [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"]);

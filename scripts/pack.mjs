@@ -2,7 +2,17 @@
 // their sizes to bench/results/package.json. With --release-build, for the tests: in .cache/pack/release, with the native file that
 // is in native/ already, and nothing is written elsewhere.
 import { spawnSync } from "node:child_process";
-import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { addon, buildDist, buildTs, triple } from "./build.mjs";
 import { glibcFloor } from "./glibc.mjs";
@@ -43,7 +53,9 @@ for (const { name, file, packedBytes, unpackedBytes, files } of packages) {
   const sizes = `${megabytes(packedBytes)} packed, ${megabytes(unpackedBytes)} unpacked, ${files} files`;
   process.stdout.write(`${name}: ${relative(root, join(out, file))}: ${sizes}\n`);
 }
-process.stdout.write(`native file: ${megabytes(report.nativeBytes)} (profile ${report.profile}), needs glibc ${report.glibc}\n`);
+process.stdout.write(
+  `native file: ${megabytes(report.nativeBytes)} (profile ${report.profile}), needs glibc ${report.glibc}\n`,
+);
 
 /** Fills a folder and has npm make its tarball. */
 function pack(name, fill) {

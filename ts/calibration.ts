@@ -68,9 +68,7 @@ export async function readCalibration(
   signal?: AbortSignal,
 ): Promise<Calibration | readonly number[]> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
-  const file = isName(source)
-    ? await packageFile(`calibrations/${encodeURIComponent(source)}.json`)
-    : place(source);
+  const file = isName(source) ? await packageFile(`calibrations/${encodeURIComponent(source)}.json`) : place(source);
   let text: string;
   try {
     text = await readFile(file, { encoding: "utf8", ...(signal && { signal }) });

@@ -22,10 +22,12 @@ export async function packageFile(name: string): Promise<string> {
   if (await isFile(path)) return path;
   const copy = Object.hasOwn(bundled, name) ? bundled[name] : undefined;
   // Where there is neither, the place in the package is what messages should name.
-  return copy ? await copy().then(
-    (found) => found.default,
-    () => path,
-  ) : path;
+  return copy
+    ? await copy().then(
+        (found) => found.default,
+        () => path,
+      )
+    : path;
 }
 
 /** The names of the files in a folder of the package, by the folder's path with its slash. */

@@ -13,7 +13,8 @@ for (const file of process.argv.slice(2)) {
   // The package of a platform has no types: nobody imports it.
   if (analysis.types === false) continue;
   for (const problem of analysis.problems) {
-    if (problem.kind === "CJSResolvesToESM" || ("resolutionKind" in problem && problem.resolutionKind === "node10")) continue;
+    if (problem.kind === "CJSResolvesToESM" || ("resolutionKind" in problem && problem.resolutionKind === "node10"))
+      continue;
     found.push(`${file}: attw ${JSON.stringify(problem)}`);
   }
 }

@@ -58,10 +58,7 @@ function programs(cwd: string): void {
       typeRoots: [join(root, "node_modules", "@types")],
       outDir: resolution,
     };
-    writeFileSync(
-      join(cwd, `${resolution}.json`),
-      JSON.stringify({ compilerOptions, files: ["types.ts", "ten.ts"] }),
-    );
+    writeFileSync(join(cwd, `${resolution}.json`), JSON.stringify({ compilerOptions, files: ["types.ts", "ten.ts"] }));
   }
 }
 
@@ -94,12 +91,16 @@ function list(from: string): string[] {
   return names.filter((name) => statSync(join(from, name)).isFile()).sort();
 }
 
-const tsc = (project: string) => run(runtime("node"), [join(root, "node_modules/typescript/bin/tsc"), "-p", project], folder("npm"));
+const tsc = (project: string) =>
+  run(runtime("node"), [join(root, "node_modules/typescript/bin/tsc"), "-p", project], folder("npm"));
 
 test("npm run pack makes the tarballs", slow, async () => {
   const outcome = await pack();
   ok(outcome);
-  assert.match(outcome.out, /^prefixkv: .*\d MB packed, .*\n@prefixkv\/linux-x64-gnu: .*\nnative file: .* needs glibc 2\.\d+\n$/);
+  assert.match(
+    outcome.out,
+    /^prefixkv: .*\d MB packed, .*\n@prefixkv\/linux-x64-gnu: .*\nnative file: .* needs glibc 2\.\d+\n$/,
+  );
 });
 
 test("the packages hold what they should, and no more", slow, async () => {
@@ -107,7 +108,10 @@ test("the packages hold what they should, and no more", slow, async () => {
   const { out } = await step("contents", async () => {
     const folders = ["prefixkv", "linux-x64-gnu"].map((name) => join(root, ".cache", "pack", "release", name));
     const report = readFileSync(join(root, ".cache", "pack", "release", "report.json"), "utf8");
-    const [files, manifests] = [folders.map(list), folders.map((name) => readFileSync(join(name, "package.json"), "utf8"))];
+    const [files, manifests] = [
+      folders.map(list),
+      folders.map((name) => readFileSync(join(name, "package.json"), "utf8")),
+    ];
     return { code: 0, out: JSON.stringify({ files, manifests, report }), err: "" };
   });
   const { files, manifests, report } = JSON.parse(out) as { files: string[][]; manifests: string[]; report: string };
@@ -134,7 +138,9 @@ test("the packages hold what they should, and no more", slow, async () => {
     ["data/scenes/scene-000.png"],
   );
   // The limit that docs/install.md states.
-  const packed = (JSON.parse(report) as { packages: { packedBytes: number }[] }).packages.map((made) => made.packedBytes);
+  const packed = (JSON.parse(report) as { packages: { packedBytes: number }[] }).packages.map(
+    (made) => made.packedBytes,
+  );
   assert.ok((packed[0] ?? Number.POSITIVE_INFINITY) < 12e6, report);
 
   const [published, platform] = manifests.map((text) => JSON.parse(text) as Record<string, unknown>);
@@ -162,7 +168,8 @@ test("npm installs them without a registry", slow, async () => ok(await installe
 
 test("the packed types check under nodenext and bundler, and refuse what is wrong", slow, async () => {
   ok(await installed());
-  for (const resolution of ["nodenext", "bundler"]) ok(await step(`types ${resolution}`, () => tsc(`${resolution}.json`)));
+  for (const resolution of ["nodenext", "bundler"])
+    ok(await step(`types ${resolution}`, () => tsc(`${resolution}.json`)));
 });
 
 test("the ten lines of the README run under Bun, Deno and Node", slow, async () => {
@@ -179,7 +186,9 @@ test("the ten lines of the README run under Bun, Deno and Node", slow, async () 
 test("the command line is installed", slow, async () => {
   ok(await installed());
   const program = join("node_modules", ".bin", "prefixkv");
-  const outcome = await step("cli", () => run(join(folder("npm"), program), ["describe", "scene.png", "--json"], folder("npm")));
+  const outcome = await step("cli", () =>
+    run(join(folder("npm"), program), ["describe", "scene.png", "--json"], folder("npm")),
+  );
   ok(outcome);
   const { text } = JSON.parse(outcome.out) as { text: string };
   for (const object of described) assert.ok(text.includes(object), text);

@@ -1,7 +1,16 @@
 // The packages, made once and installed into folders that know nothing of this repository. The steps are slow, so that the first
 // runner whose steps all succeed leaves their outcomes in .cache/pack for the others, under a hash of everything that goes in.
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { root } from "../runtimes/spawn.ts";
@@ -32,7 +41,18 @@ export const tarballs: string[] = ["prefixkv", "prefixkv-linux-x64-gnu"].map((na
 });
 
 const key = shell.hashFiles(
-  ["package.json", "README.md", "CHANGELOG.md", "docs", "ts", "scripts", "models", "calibrations", "native", "tests/package"]
+  [
+    "package.json",
+    "README.md",
+    "CHANGELOG.md",
+    "docs",
+    "ts",
+    "scripts",
+    "models",
+    "calibrations",
+    "native",
+    "tests/package",
+  ]
     .flatMap(filesIn)
     .sort(),
 );

@@ -46,7 +46,10 @@ async function describeSample(native: Native, { signal }: Context): Promise<Outc
   const start = performance.now();
   const model = await openModel(native, undefined, { signal });
   try {
-    const content = [image(await readFile(await packageFile("data/scenes/scene-000.png"))), "Describe the image in detail."];
+    const content = [
+      image(await readFile(await packageFile("data/scenes/scene-000.png"))),
+      "Describe the image in detail.",
+    ];
     const { text } = await model.generate({ messages: [{ role: "user", content }], signal });
     const missing = expected.filter((object) => !text.includes(object));
     const error =
