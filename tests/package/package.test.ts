@@ -30,7 +30,11 @@ const installed = () =>
     ok(await pack());
     const cwd = folder("npm");
     writeFileSync(join(cwd, "package.json"), '{ "type": "module" }\n');
-    const outcome = await run(npm, ["install", "--offline", "--no-audit", "--no-fund", ...tarballs], cwd);
+    const outcome = await run(
+      npm,
+      ["install", "--offline", "--cache", folder("npm cache"), "--no-audit", "--no-fund", ...tarballs],
+      cwd,
+    );
     programs(cwd);
     return outcome;
   });
@@ -201,7 +205,9 @@ test("Bun installs them without a registry and runs the ten lines", slow, async 
     programs(cwd);
     writeFileSync(join(cwd, "package.json"), '{ "type": "module" }\n');
     // Nobody listens at this port: an optional dependency that comes as a tarball needs nobody.
-    const added = await run(runtime("bun"), ["add", "--registry", "http://127.0.0.1:9", ...tarballs], cwd);
+    const added = await run(runtime("bun"), ["add", "--registry", "http://127.0.0.1:9", ...tarballs], cwd, {
+      BUN_INSTALL_CACHE_DIR: folder("bun cache"),
+    });
     return added.code === 0 ? run(runtime("bun"), ["ten.ts"], cwd) : added;
   });
   describes(outcome);
