@@ -1,3 +1,4 @@
+// @ts-self-types="./bundled.d.mts"
 // The files of the package beside its code, as bundlers see them: `bun build --compile` puts what a literal import names into
 // the program, and the import gives the path there. Nothing here is imported while the files lie where the package has them.
 export const bundled = {
