@@ -1,12 +1,22 @@
 // `node scripts/build.mjs [native|ts]`: builds the native addon and libprefixkv, the published JavaScript, or all.
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { install } from "./install.mjs";
 import { cargo, fail, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
 
-/** The platform as the file names say it; ts/native/binding.cjs requires the same names. */
+/** The platform as the file names say it; scripts/platforms.mjs and ts/native/binding.cjs have the same names. */
 export function triple() {
   const { platform, arch } = process;
   if (platform === "linux") return `linux-${arch}-${isMusl() ? "musl" : "gnu"}`;
@@ -45,12 +55,19 @@ export function buildPanics() {
   build(["-p", "prefixkv-node", "--example", "panics"], [["panics", panics]]);
 }
 
+/** Builds the addon as it is packaged, smaller and faster, slowly; returns its file. */
+export function buildDist() {
+  const file = join(".cache", "pack", "native", basename(addon));
+  build(["-p", "prefixkv-node"], [["prefixkv_node", file]], "dist");
+  return file;
+}
+
 /** Lets cargo decide what is fresh and copies a library only when it differs. */
-function build(packages, targets) {
+function build(packages, targets, profile = "release") {
   requireCompiler();
   const { command, path } = cargo();
-  process.stderr.write(`$ cargo build --release ${packages.join(" ")}\n`);
-  const args = ["build", "--release", ...packages, "--message-format=json-render-diagnostics"];
+  process.stderr.write(`$ cargo build --profile ${profile} ${packages.join(" ")}\n`);
+  const args = ["build", "--profile", profile, ...packages, "--message-format=json-render-diagnostics"];
   const result = spawnSync(command, args, {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
@@ -93,14 +110,31 @@ export function buildTs() {
     .map((name) => join("ts", String(name)))
     .filter((file) => statSync(join(root, file)).isFile())
     .sort();
-  const want = hashFiles([...sources, "tsconfig.json", "tsconfig.build.json", "package-lock.json"]);
+  const want = hashFiles([
+    ...sources,
+    "scripts/build.mjs",
+    "tsconfig.json",
+    "tsconfig.build.json",
+    "package-lock.json",
+  ]);
   if (readStamp(tsStamp) === want && existsSync(join(root, "dist", "index.js"))) return;
   rmSync(join(root, "dist"), { recursive: true, force: true });
   must(runtime("node"), [join(root, "node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.build.json"]);
-  for (const file of sources.filter((name) => /\.c(js|\.d\.cts|ts)$/.test(name))) {
+  for (const file of sources.filter((name) => /\.[cm]js$|\.d\.[cm]ts$/.test(name))) {
     copyFileSync(join(root, file), join(root, "dist", file.slice("ts/".length)));
   }
+  nameDeclarations();
   writeStamp(tsStamp, want);
+}
+
+/** The compiler rewrites imports in JavaScript, and leaves `./x.ts` in declarations, where there is no such file. */
+function nameDeclarations() {
+  for (const name of readdirSync(join(root, "dist"), { recursive: true })) {
+    if (!/\.d\.[cm]?ts$/.test(String(name))) continue;
+    const file = join(root, "dist", String(name));
+    const text = readFileSync(file, "utf8");
+    writeFileSync(file, text.replace(/(\bfrom |\bimport\()"(\.[^"]*)\.ts"/g, '$1"$2.js"'));
+  }
 }
 
 if (

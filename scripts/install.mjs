@@ -27,7 +27,7 @@ function bun() {
 }
 
 /** The npm that runs this script, else the one on the PATH. */
-function npmCommand() {
+export function npmCommand() {
   const { npm_execpath: script, npm_node_execpath: node } = process.env;
   if (script && node && /npm-cli\.[cm]?js$/.test(script) && !node.startsWith(join(root, "node_modules"))) {
     if (existsSync(script) && existsSync(node)) return [node, script];

@@ -1,7 +1,8 @@
-import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { abortError, CalibrationError } from "./errors.ts";
+import { packageFile, shippedNames } from "./package_files.ts";
 
 /**
  * How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a search
@@ -63,21 +64,19 @@ export interface Calibration {
  */
 export type CalibrationSource = Calibration | readonly number[] | string | URL;
 
-const shipped: URL = new URL("../calibrations/", import.meta.url);
-
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
 export async function readCalibration(
   source: CalibrationSource,
   signal?: AbortSignal,
 ): Promise<Calibration | readonly number[]> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
-  const file = place(source);
+  const file = isName(source) ? await packageFile(`calibrations/${encodeURIComponent(source)}.json`) : place(source);
   let text: string;
   try {
     text = await readFile(file, { encoding: "utf8", ...(signal && { signal }) });
   } catch (cause) {
     if (signal?.aborted) throw abortError(signal);
-    throw unusable(source, await missing(source, file, cause), { cause });
+    throw unusable(source, missing(source, file, cause), { cause });
   }
   return parse(source, text);
 }
@@ -108,12 +107,11 @@ function place(source: string | URL): string {
     if (url.protocol === "file:") return fileURLToPath(url);
     throw unusable(source, "a calibration is read from a file; use a path or a file: URL");
   }
-  if (isName(source)) return fileURLToPath(new URL(`${encodeURIComponent(source)}.json`, shipped));
   return resolve(source);
 }
 
-function isName(source: string): boolean {
-  return !/[\\/]/.test(source) && !/\.json$/i.test(source);
+function isName(source: string | URL): source is string {
+  return typeof source === "string" && !/^file:/i.test(source) && !/[\\/]/.test(source) && !/\.json$/i.test(source);
 }
 
 function parse(source: string | URL, text: string): Calibration | readonly number[] {
@@ -131,11 +129,10 @@ function parse(source: string | URL, text: string): Calibration | readonly numbe
   );
 }
 
-async function missing(source: string | URL, file: string, cause: unknown): Promise<string> {
-  if (typeof source !== "string" || !isName(source)) return `${file}: ${reason(cause)}`;
-  const files = await readdir(shipped).catch(() => []);
-  const names = files.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -".json".length));
-  return `no calibration of that name comes with the package; there are ${names.sort().join(", ")}, and a file needs its path`;
+function missing(source: string | URL, file: string, cause: unknown): string {
+  if (!isName(source)) return `${file}: ${reason(cause)}`;
+  const names = shippedNames("calibrations/").map((name) => name.slice(0, -".json".length));
+  return `no calibration of that name comes with the package; there are ${names.join(", ")}, and a file needs its path`;
 }
 
 function unusable(source: string | URL, why: string, options?: ErrorOptions): CalibrationError {

@@ -26,7 +26,7 @@ async function dispatch(args: readonly string[], context: Context): Promise<numb
     return 0;
   }
   if (first === "--version" || first === "-v") {
-    context.out(`${packageVersion()}\n`);
+    context.out(`${await packageVersion()}\n`);
     return 0;
   }
   const command = find(first);

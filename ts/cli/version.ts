@@ -1,7 +1,8 @@
-import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { packageFile } from "../package_files.ts";
 
-/** The version in package.json, which lies two folders above this file's, in ts/ as in dist/. */
-export function packageVersion(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+/** The version in package.json. */
+export async function packageVersion(): Promise<string> {
+  const text = await readFile(await packageFile("package.json"), "utf8");
   return (JSON.parse(text) as { version: string }).version;
 }

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { OptionError } from "../errors.ts";
+import { embeddedModel } from "../package_files.ts";
 import { parseHubId } from "./ids.ts";
 import type { HubOptions } from "./options.ts";
 import { hubFolder } from "./snapshot.ts";
@@ -14,8 +15,7 @@ export async function modelFolder(source: string | URL | undefined, options: Hub
     throw new OptionError("option", "`revision` is for models of the hub (`org/name`); a folder has none", {
       option: "revision",
     });
-  // The embedded model lies in the package, beside this code's folder.
-  if (source === undefined) return fileURLToPath(new URL("../../models/tiny-llava", import.meta.url));
+  if (source === undefined) return embeddedModel();
   if (source instanceof URL || source.startsWith("file:")) return fileURLToPath(source);
   return resolve(source);
 }

@@ -1,111 +1,223 @@
-// Finds the native addon of this platform. The requires are literal so that bundlers and `bun build --compile` see them:
-// first the file that this repository builds, then the platform package.
+// Finds the native addon of this platform. The requires are literal so that bundlers and `bun build --compile` see them, and each
+// stands in its own `try`, because bundlers forgive what they cannot find only there: first the file that this repository builds,
+// then the platform package.
 "use strict";
 
 const { existsSync } = require("node:fs");
 
-function musl() {
-  return existsSync("/etc/alpine-release");
+/** The platform as scripts/platforms.mjs names it. */
+function platform() {
+  const name = `${process.platform}-${process.arch}`;
+  if (process.platform === "win32") return `${name}-msvc`;
+  if (process.platform !== "linux") return name;
+  return `${name}-${existsSync("/etc/alpine-release") ? "musl" : "gnu"}`;
 }
 
 /** Loads the addon through Node-API. */
 function load() {
-  return first((candidate) => candidate.open(), "native");
+  return first("open", "native");
 }
 
 /** Finds the addon's file without loading it. */
 function locate() {
-  return first((candidate) => candidate.path(), "path");
+  return first("path", "path");
 }
 
-function first(take, name) {
+function first(action, name) {
   const attempts = [];
-  for (const candidate of candidates()) {
-    try {
-      return { [name]: take(candidate), file: candidate.file, attempts };
-    } catch (error) {
-      attempts.push({ file: candidate.file, reason: error instanceof Error ? error.message : String(error) });
-    }
+  for (const candidate of candidates[platform()] ?? []) {
+    const { value, error } = candidate[action]();
+    if (error === undefined) return { [name]: value, file: candidate.file, attempts };
+    attempts.push({ file: candidate.file, reason: error instanceof Error ? error.message : String(error) });
   }
   return { [name]: null, file: null, attempts };
 }
 
-function candidates() {
-  switch (`${process.platform}-${process.arch}`) {
-    case "linux-x64":
-      return musl()
-        ? [
-            {
-              file: "native/prefixkv.linux-x64-musl.node",
-              open: () => require("../../native/prefixkv.linux-x64-musl.node"),
-              path: () => require.resolve("../../native/prefixkv.linux-x64-musl.node"),
-            },
-          ]
-        : [
-            {
-              file: "native/prefixkv.linux-x64-gnu.node",
-              open: () => require("../../native/prefixkv.linux-x64-gnu.node"),
-              path: () => require.resolve("../../native/prefixkv.linux-x64-gnu.node"),
-            },
-            {
-              file: "@prefixkv/linux-x64-gnu",
-              open: () => require("@prefixkv/linux-x64-gnu"),
-              path: () => require.resolve("@prefixkv/linux-x64-gnu"),
-            },
-          ];
-    case "linux-arm64":
-      return musl()
-        ? [
-            {
-              file: "native/prefixkv.linux-arm64-musl.node",
-              open: () => require("../../native/prefixkv.linux-arm64-musl.node"),
-              path: () => require.resolve("../../native/prefixkv.linux-arm64-musl.node"),
-            },
-          ]
-        : [
-            {
-              file: "native/prefixkv.linux-arm64-gnu.node",
-              open: () => require("../../native/prefixkv.linux-arm64-gnu.node"),
-              path: () => require.resolve("../../native/prefixkv.linux-arm64-gnu.node"),
-            },
-            {
-              file: "@prefixkv/linux-arm64-gnu",
-              open: () => require("@prefixkv/linux-arm64-gnu"),
-              path: () => require.resolve("@prefixkv/linux-arm64-gnu"),
-            },
-          ];
-    case "darwin-arm64":
-      return [
-        {
-          file: "native/prefixkv.darwin-arm64.node",
-          open: () => require("../../native/prefixkv.darwin-arm64.node"),
-          path: () => require.resolve("../../native/prefixkv.darwin-arm64.node"),
-        },
-        {
-          file: "@prefixkv/darwin-arm64",
-          open: () => require("@prefixkv/darwin-arm64"),
-          path: () => require.resolve("@prefixkv/darwin-arm64"),
-        },
-      ];
-    case "darwin-x64":
-      return [
-        {
-          file: "native/prefixkv.darwin-x64.node",
-          open: () => require("../../native/prefixkv.darwin-x64.node"),
-          path: () => require.resolve("../../native/prefixkv.darwin-x64.node"),
-        },
-      ];
-    case "win32-x64":
-      return [
-        {
-          file: "native/prefixkv.win32-x64-msvc.node",
-          open: () => require("../../native/prefixkv.win32-x64-msvc.node"),
-          path: () => require.resolve("../../native/prefixkv.win32-x64-msvc.node"),
-        },
-      ];
-    default:
-      return [];
-  }
-}
+const candidates = {
+  "linux-x64-gnu": [
+    {
+      file: "native/prefixkv.linux-x64-gnu.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.linux-x64-gnu.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.linux-x64-gnu.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+    {
+      file: "@prefixkv/linux-x64-gnu",
+      open() {
+        try {
+          return { value: require("@prefixkv/linux-x64-gnu") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("@prefixkv/linux-x64-gnu") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+  "linux-x64-musl": [
+    {
+      file: "native/prefixkv.linux-x64-musl.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.linux-x64-musl.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.linux-x64-musl.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+  "linux-arm64-gnu": [
+    {
+      file: "native/prefixkv.linux-arm64-gnu.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.linux-arm64-gnu.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.linux-arm64-gnu.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+    {
+      file: "@prefixkv/linux-arm64-gnu",
+      open() {
+        try {
+          return { value: require("@prefixkv/linux-arm64-gnu") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("@prefixkv/linux-arm64-gnu") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+  "linux-arm64-musl": [
+    {
+      file: "native/prefixkv.linux-arm64-musl.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.linux-arm64-musl.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.linux-arm64-musl.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+  "darwin-arm64": [
+    {
+      file: "native/prefixkv.darwin-arm64.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.darwin-arm64.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.darwin-arm64.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+    {
+      file: "@prefixkv/darwin-arm64",
+      open() {
+        try {
+          return { value: require("@prefixkv/darwin-arm64") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("@prefixkv/darwin-arm64") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+  "darwin-x64": [
+    {
+      file: "native/prefixkv.darwin-x64.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.darwin-x64.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.darwin-x64.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+  "win32-x64-msvc": [
+    {
+      file: "native/prefixkv.win32-x64-msvc.node",
+      open() {
+        try {
+          return { value: require("../../native/prefixkv.win32-x64-msvc.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+      path() {
+        try {
+          return { value: require.resolve("../../native/prefixkv.win32-x64-msvc.node") };
+        } catch (error) {
+          return { error };
+        }
+      },
+    },
+  ],
+};
 
 module.exports = { load, locate };

@@ -45,8 +45,8 @@ export function missingAddon(platform: string, attempts: readonly { file: string
   const tried = attempts.map(({ file, reason }) => `\n  ${file}: ${reason.split("\n")[0]}`).join("");
   return new NativeError(
     "native-missing",
-    `the native addon for ${platform} could not be loaded. In a checkout run \`npm run build:native\` (Deno needs ` +
-      `--allow-ffi and --allow-read). Tried:${tried}`,
+    `the native addon for ${platform} could not be loaded. It is a package of its own: install with optional dependencies; in a ` +
+      `checkout run \`npm run build:native\` (Deno needs --allow-ffi and --allow-read). Tried:${tried}`,
     { platform, attempts },
   );
 }

@@ -1,14 +1,14 @@
-import { fileURLToPath } from "node:url";
+import { readFile } from "node:fs/promises";
 import { PrefixKvError } from "../../errors.ts";
 import { openModel } from "../../load.ts";
 import { image } from "../../media.ts";
 import type { About, Native } from "../../native/contract.ts";
 import { type Binding, runtime } from "../../native/pick.ts";
+import { packageFile } from "../../package_files.ts";
 import { bindingFlag, type Command, type Context } from "../command.ts";
 import { formatTable, formatTime } from "../format.ts";
 import { packageVersion } from "../version.ts";
 
-const sample: URL = new URL("../../../data/scenes/scene-000.png", import.meta.url);
 /** What is in the sample picture. */
 const expected: readonly string[] = ["blue triangle", "gray ring", "green star", "purple triangle"];
 
@@ -23,7 +23,7 @@ export const doctor: Command = {
   async run(values, context) {
     const { name, version } = runtime();
     const facts = {
-      version: packageVersion(),
+      version: await packageVersion(),
       runtime: { name, version },
       platform: `${process.platform}-${process.arch}`,
     };
@@ -46,7 +46,10 @@ async function describeSample(native: Native, { signal }: Context): Promise<Outc
   const start = performance.now();
   const model = await openModel(native, undefined, { signal });
   try {
-    const content = [image(fileURLToPath(sample)), "Describe the image in detail."];
+    const content = [
+      image(await readFile(await packageFile("data/scenes/scene-000.png"))),
+      "Describe the image in detail.",
+    ];
     const { text } = await model.generate({ messages: [{ role: "user", content }], signal });
     const missing = expected.filter((object) => !text.includes(object));
     const error =

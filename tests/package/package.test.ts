@@ -1,0 +1,272 @@
+import assert from "node:assert/strict";
+import {
+  copyFileSync,
+  cpSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { root } from "../runtimes/spawn.ts";
+import { finish, folder, manifest, npm, type Outcome, run, runtime, step, tarballs } from "./workplace.ts";
+
+const slow = { timeout: 300_000, skip: process.platform !== "linux" || process.arch !== "x64" };
+const readme = readFileSync(join(root, "README.md"), "utf8");
+const described = ["blue triangle", "gray ring", "green star", "purple triangle"];
+
+after(finish);
+
+const pack = () =>
+  step("pack", () => run(runtime("node"), [join(root, "scripts", "pack.mjs"), "--release-build"], root));
+
+/** A folder with the packages as npm installs them, without a registry, and with the programs of these tests. */
+const installed = () =>
+  step("npm install", async () => {
+    ok(await pack());
+    const cwd = folder("npm");
+    writeFileSync(join(cwd, "package.json"), '{ "type": "module" }\n');
+    const outcome = await run(
+      npm,
+      ["install", "--offline", "--cache", folder("npm cache"), "--no-audit", "--no-fund", ...tarballs],
+      cwd,
+    );
+    programs(cwd);
+    return outcome;
+  });
+
+function programs(cwd: string): void {
+  copyFileSync(join(root, "data", "scenes", "scene-000.png"), join(cwd, "scene.png"));
+  const [, tenLines = ""] = readme.match(/^## Ten lines\n+```ts\n(.*?)^```$/ms) ?? [];
+  assert.notEqual(tenLines, "", "README.md has its ten lines");
+  writeFileSync(join(cwd, "ten.ts"), tenLines);
+  writeFileSync(join(cwd, "types.ts"), types);
+  writeFileSync(join(cwd, "jsr.ts"), tenLines.replace('"prefixkv"', '"./jsr/index.ts"'));
+  for (const [module, resolution] of [
+    ["nodenext", "nodenext"],
+    ["esnext", "bundler"],
+  ]) {
+    const compilerOptions = {
+      module,
+      moduleResolution: resolution,
+      target: "es2023",
+      lib: ["es2023", "dom", "esnext.disposable"],
+      strict: true,
+      skipLibCheck: false,
+      // Without this the ten lines would have no `process`.
+      types: ["node"],
+      typeRoots: [join(root, "node_modules", "@types")],
+      outDir: resolution,
+    };
+    writeFileSync(join(cwd, `${resolution}.json`), JSON.stringify({ compilerOptions, files: ["types.ts", "ten.ts"] }));
+  }
+}
+
+const types = `import { type GenerationResult, image, load, type Model, prefixkv } from "prefixkv";
+const model: Model = await load();
+const messages = [{ role: "user", content: [image("scene.png"), "Describe."] }];
+const result: GenerationResult = await model.generate({ messages, cache: prefixkv({ keep: 0.5 }) });
+const bytes: number = result.memory.resident;
+// @ts-expect-error: there is no such option
+await model.generate({ prompt: "USER:", maxToken: bytes });
+// @ts-expect-error: keep is a size
+prefixkv({ keep: true });
+`;
+
+function ok({ code, out, err }: Outcome): void {
+  assert.equal(code, 0, `${out}${err}`);
+}
+
+/** The ten lines have described the sample picture and freed a fifth of its cache. */
+function describes(outcome: Outcome): void {
+  ok(outcome);
+  for (const object of described) assert.ok(outcome.out.includes(object), outcome.out);
+  const [resident = 0, full = 0] = (outcome.out.match(/(\d+) (\d+)\s*$/)?.slice(1) ?? []).map(Number);
+  assert.ok(resident > 0.7 * full && resident < 0.9 * full, `${resident} of ${full}`);
+}
+
+/** The files in a folder, as the tarball has them. */
+function list(from: string): string[] {
+  const names = readdirSync(from, { recursive: true }).map(String);
+  return names.filter((name) => statSync(join(from, name)).isFile()).sort();
+}
+
+const tsc = (project: string) =>
+  run(runtime("node"), [join(root, "node_modules/typescript/bin/tsc"), "-p", project], folder("npm"));
+
+test("npm run pack makes the tarballs", slow, async () => {
+  const outcome = await pack();
+  ok(outcome);
+  assert.match(
+    outcome.out,
+    /^prefixkv: .*\d MB packed, .*\n@prefixkv\/linux-x64-gnu: .*\nnative file: .* needs glibc 2\.\d+\n$/,
+  );
+});
+
+test("the packages hold what they should, and no more", slow, async () => {
+  ok(await pack());
+  const { out } = await step("contents", async () => {
+    const folders = ["prefixkv", "linux-x64-gnu"].map((name) => join(root, ".cache", "pack", "release", name));
+    const report = readFileSync(join(root, ".cache", "pack", "release", "report.json"), "utf8");
+    const [files, manifests] = [
+      folders.map(list),
+      folders.map((name) => readFileSync(join(name, "package.json"), "utf8")),
+    ];
+    return { code: 0, out: JSON.stringify({ files, manifests, report }), err: "" };
+  });
+  const { files, manifests, report } = JSON.parse(out) as { files: string[][]; manifests: string[]; report: string };
+  const [main = [], native = []] = files;
+  const top = [...new Set(main.map((name) => name.split("/")[0]))];
+  assert.deepEqual(top, [
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "calibrations",
+    "data",
+    "dist",
+    "docs",
+    "models",
+    "package.json",
+  ]);
+  assert.deepEqual(native, ["LICENSE", "README.md", "package.json", "prefixkv.linux-x64-gnu.node"]);
+  assert.deepEqual(
+    main.filter((name) => /\.node$|(^|\/)(train|tests?)\/|(?<!\.d)\.ts$/.test(name)),
+    [],
+  );
+  assert.deepEqual(
+    main.filter((name) => name.startsWith("data/")),
+    ["data/scenes/scene-000.png"],
+  );
+  // The limit that docs/install.md states.
+  const packed = (JSON.parse(report) as { packages: { packedBytes: number }[] }).packages.map(
+    (made) => made.packedBytes,
+  );
+  assert.ok((packed[0] ?? Number.POSITIVE_INFINITY) < 12e6, report);
+
+  const [published, platform] = manifests.map((text) => JSON.parse(text) as Record<string, unknown>);
+  for (const field of ["scripts", "devDependencies", "workspaces", "allowScripts", "dependencies", "private"]) {
+    assert.equal(published?.[field], undefined, field);
+    assert.equal(platform?.[field], undefined, field);
+  }
+  assert.deepEqual(published?.optionalDependencies, { "@prefixkv/linux-x64-gnu": manifest.version });
+  assert.deepEqual([platform?.os, platform?.cpu, platform?.libc], [["linux"], ["x64"], ["glibc"]]);
+  assert.equal(platform?.version, manifest.version);
+});
+
+test("the packages lint clean: publint, and are the types wrong", slow, async () => {
+  ok(await pack());
+  const outcome = await step("lint", () => {
+    return run(runtime("node"), [join(root, "tests", "package", "lint.ts"), ...tarballs], root, {
+      NODE_OPTIONS: "--disable-warning=ExperimentalWarning",
+    });
+  });
+  ok(outcome);
+  assert.deepEqual(JSON.parse(outcome.out), []);
+});
+
+test("npm installs them without a registry", slow, async () => ok(await installed()));
+
+test("the packed types check under nodenext and bundler, and refuse what is wrong", slow, async () => {
+  ok(await installed());
+  for (const resolution of ["nodenext", "bundler"])
+    ok(await step(`types ${resolution}`, () => tsc(`${resolution}.json`)));
+});
+
+test("the ten lines of the README run under Bun, Deno and Node", slow, async () => {
+  ok(await installed());
+  const cwd = folder("npm");
+  describes(await step("ten bun", () => run(runtime("bun"), ["ten.ts"], cwd)));
+  const deno = ["run", "--no-lock", "--no-check", "--allow-read", "--allow-ffi", "ten.ts"];
+  describes(await step("ten deno", () => run(runtime("deno"), deno, cwd)));
+  // Node 22 does not know `await using`: what the test of the types compiled.
+  ok(await step("types nodenext", () => tsc("nodenext.json")));
+  describes(await step("ten node", () => run(runtime("node"), [join("nodenext", "ten.js")], cwd)));
+});
+
+test("the command line is installed", slow, async () => {
+  ok(await installed());
+  const program = join("node_modules", ".bin", "prefixkv");
+  const outcome = await step("cli", () =>
+    run(join(folder("npm"), program), ["describe", "scene.png", "--json"], folder("npm")),
+  );
+  ok(outcome);
+  const { text } = JSON.parse(outcome.out) as { text: string };
+  for (const object of described) assert.ok(text.includes(object), text);
+});
+
+test("Bun installs them without a registry and runs the ten lines", slow, async () => {
+  ok(await pack());
+  const outcome = await step("bun add", async () => {
+    const cwd = folder("bun");
+    programs(cwd);
+    writeFileSync(join(cwd, "package.json"), '{ "type": "module" }\n');
+    // Nobody listens at this port: an optional dependency that comes as a tarball needs nobody.
+    const added = await run(runtime("bun"), ["add", "--registry", "http://127.0.0.1:9", ...tarballs], cwd, {
+      BUN_INSTALL_CACHE_DIR: folder("bun cache"),
+    });
+    return added.code === 0 ? run(runtime("bun"), ["ten.ts"], cwd) : added;
+  });
+  describes(outcome);
+});
+
+test("the modules for JSR are publishable and give what the npm package gives", slow, async () => {
+  ok(await installed());
+  const cwd = folder("npm");
+  const outcome = await step("jsr", async () => {
+    const jsr = join(cwd, "jsr");
+    cpSync(join(root, ".cache", "pack", "release", "jsr"), jsr, { recursive: true });
+    // The npm package that the modules name is not published: here it is the installed one.
+    copyFileSync(join(cwd, "package.json"), join(jsr, "package.json"));
+    symlinkSync(join(cwd, "node_modules"), join(jsr, "node_modules"));
+    const env = { DENO_DIR: folder("deno") };
+    const published = await run(runtime("deno"), ["publish", "--dry-run", "--allow-dirty"], jsr, env);
+    if (published.code !== 0) return published;
+    return run(runtime("deno"), ["run", "--no-lock", "--allow-read", "--allow-ffi", "jsr.ts"], cwd, env);
+  });
+  describes(outcome);
+});
+
+test("bun build --compile makes one file that describes the picture in an empty folder", slow, async () => {
+  ok(await installed());
+  const outcome = await step("compiled", async () => {
+    const cwd = folder("npm");
+    const args = ["build", "--compile", "ten.ts", "--outfile", join(folder("empty"), "ten")];
+    const built = await run(runtime("bun"), args, cwd);
+    if (built.code !== 0) return built;
+    copyFileSync(join(cwd, "scene.png"), join(folder("empty"), "scene.png"));
+    return alone("ten", []);
+  });
+  describes(outcome);
+});
+
+test("the command line compiles too, with its self test", slow, async () => {
+  ok(await installed());
+  const outcome = await step("compiled cli", async () => {
+    const main = join("node_modules", "prefixkv", "dist", "cli", "main.js");
+    const built = await run(
+      runtime("bun"),
+      ["build", "--compile", main, "--outfile", join(folder("empty"), "cli")],
+      folder("npm"),
+    );
+    return built.code === 0 ? alone("cli", ["doctor", "--json"]) : built;
+  });
+  ok(outcome);
+  const report = JSON.parse(outcome.out) as { ok: boolean; version: string };
+  assert.deepEqual([report.ok, report.version], [true, manifest.version]);
+});
+
+/** Runs a compiled program while what it was made from is away. */
+async function alone(name: string, args: string[]): Promise<Outcome> {
+  const modules = join(folder("npm"), "node_modules");
+  renameSync(modules, `${modules}.away`);
+  try {
+    return await run(join(folder("empty"), name), args, folder("empty"), { XDG_CACHE_HOME: folder("cache") });
+  } finally {
+    renameSync(`${modules}.away`, modules);
+    rmSync(join(folder("empty"), name), { force: true });
+  }
+}
