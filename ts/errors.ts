@@ -55,7 +55,7 @@ export class UnsupportedModelError extends ModelError {}
 
 /**
  * A model cannot be had from the hub. `code` is `hub-not-found`, `hub-unauthorized`, `hub-rate-limited`, `hub-network`,
- * `hub-response`, `hub-integrity`, `hub-files`, `hub-offline` or `hub-disk`; docs/hub.md says what each means.
+ * `hub-response`, `hub-integrity`, `hub-files`, `hub-offline` or `hub-disk`; docs/errors.md says what each means.
  *
  * @example
  * ```ts

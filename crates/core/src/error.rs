@@ -1,8 +1,12 @@
 //! The one error type of the engine. Every variant has a stable code, says what was found and what to do.
 
+mod facts;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+
+pub use facts::{FACTS, Facts};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -71,44 +75,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// All codes, in the order of the variants.
-    pub const CODES: [&'static str; 14] = [
-        "model-not-found",
-        "model-file",
-        "unsupported-model",
-        "image",
-        "option",
-        "prompt",
-        "context-overflow",
-        "out-of-memory",
-        "budget",
-        "calibration",
-        "device",
-        "aborted",
-        "disposed",
-        "internal",
-    ];
-
-    /// The stable, machine-readable name of this kind of error; one of [`Error::CODES`].
-    pub fn code(&self) -> &'static str {
-        match self {
-            Error::ModelNotFound { .. } => "model-not-found",
-            Error::ModelFile { .. } => "model-file",
-            Error::UnsupportedModel { .. } => "unsupported-model",
-            Error::Image { .. } => "image",
-            Error::Option { .. } => "option",
-            Error::Prompt { .. } => "prompt",
-            Error::ContextOverflow { .. } => "context-overflow",
-            Error::OutOfMemory { .. } => "out-of-memory",
-            Error::Budget { .. } => "budget",
-            Error::Calibration { .. } => "calibration",
-            Error::Device { .. } => "device",
-            Error::Aborted => "aborted",
-            Error::Disposed => "disposed",
-            Error::Internal(_) => "internal",
-        }
-    }
-
     /// The fields of the variant, for programs.
     pub fn details(&self) -> Value {
         match self {

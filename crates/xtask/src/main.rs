@@ -1,6 +1,7 @@
 //! `cargo xtask gen [--check]`: writes the TypeScript, the pages and the C header that follow from the sources of the engine, or
 //! fails when what is there is stale.
 
+mod errors;
 mod header;
 mod page;
 mod symbols;
@@ -12,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use prefixkv::{ABI_VERSION, FUNCTIONS, STATUSES};
-use prefixkv_core::Error;
 use prefixkv_core::method::METHODS;
 
 fn main() -> ExitCode {
@@ -38,10 +38,11 @@ fn root() -> PathBuf {
 /// Every generated file with its content.
 fn files() -> Vec<(String, String)> {
     let mut files = vec![
-        ("ts/generated/errors.ts".into(), typescript::errors(&Error::CODES)),
+        ("ts/generated/errors.ts".into(), errors::typescript()),
         ("ts/generated/methods.ts".into(), typescript::methods(METHODS)),
         ("ts/generated/abi.ts".into(), symbols::typescript(ABI_VERSION, FUNCTIONS, STATUSES)),
         ("crates/capi/include/prefixkv.h".into(), header::c(ABI_VERSION, FUNCTIONS, STATUSES)),
+        ("docs/errors.md".into(), errors::page()),
         ("docs/methods/README.md".into(), page::overview(METHODS)),
     ];
     files.extend(METHODS.iter().map(|spec| (format!("docs/methods/{}.md", spec.name), page::method(spec))));

@@ -6,16 +6,8 @@ use crate::words;
 
 /// The longest line that the formatter makes.
 const WIDTH: usize = 120;
-const HEADER: &str = "// Written by `cargo xtask gen` from the specifications of the engine; edit those instead.\n";
-
-/// `ts/generated/errors.ts`.
-pub(crate) fn errors(codes: &[&str]) -> String {
-    let codes: Vec<String> = codes.iter().map(|code| format!("  | {}", string(code))).collect();
-    format!(
-        "{HEADER}\n/** The codes of the errors that the engine raises. */\nexport type ErrorCode =\n{};\n",
-        codes.join("\n")
-    )
-}
+pub(crate) const HEADER: &str =
+    "// Written by `cargo xtask gen` from the specifications of the engine; edit those instead.\n";
 
 /// `ts/generated/methods.ts`.
 pub(crate) fn methods(specs: &[MethodSpec]) -> String {
@@ -228,7 +220,7 @@ fn property(name: &str, value: &str, indent: &str) -> String {
 }
 
 /// A string literal with the quotes that need fewer escapes.
-fn string(text: &str) -> String {
+pub(crate) fn string(text: &str) -> String {
     let double = text.matches('"').count();
     match double > text.matches('\'').count() {
         true => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),

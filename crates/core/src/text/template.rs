@@ -4,6 +4,7 @@ mod generation;
 mod jinja;
 mod json;
 mod large_stack;
+mod limits;
 mod shape;
 mod source;
 mod strftime;
@@ -69,7 +70,7 @@ pub enum Part {
 ///
 /// # Limits
 /// A template has at most 64 KiB. Rendering ends with [`Error::Prompt`] after 500,000 template instructions, past
-/// 4 MiB of text, or when macros nest too deep. A template can still ask for much memory at once; a model folder
+/// 4 MiB of text, when macros nest too deep, or for a list of more than 131,072 entries. A template can still ask for much memory at once; a model folder
 /// deserves the trust of its origin.
 pub struct ChatTemplate {
     environment: Environment<'static>,

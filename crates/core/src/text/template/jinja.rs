@@ -9,7 +9,7 @@ use minijinja::value::{Kwargs, Serde, Value, ValueKind, from_args};
 use minijinja::{AutoEscape, Environment, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
-use super::{generation, json, large_stack, strftime};
+use super::{generation, json, large_stack, limits, strftime};
 use crate::{Error, Result};
 
 const NAME: &str = "chat_template";
@@ -34,6 +34,7 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>> {
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
     environment.set_unknown_method_callback(method);
+    limits::set(&mut environment);
     environment.add_filter("tojson", tojson);
     // Quadratic in the depth of a value, and no use to a prompt.
     environment.remove_filter("pprint");
@@ -131,6 +132,7 @@ fn title(text: &str) -> String {
 
 /// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`
 fn tojson(value: &Value, positional: &[Value], named: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    limits::check(value)?;
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
     if positional.len() > names.len() {
         return Err(minijinja::Error::from(ErrorKind::TooManyArguments));

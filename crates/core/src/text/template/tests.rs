@@ -223,3 +223,24 @@ fn messages_are_checked() {
     let error = serde_json::from_value::<Message>(json!({ "role": "user", "content": 1 })).unwrap_err();
     assert!(error.to_string().contains("must be a string or a list"), "{error}");
 }
+
+/// Each of these took seconds or gigabytes.
+#[test]
+fn long_lists_are_refused() {
+    for source in [
+        "{{ [1] * 99999999 }}",
+        "{{ [[1] * 99999999] }}",
+        "{{ ([1] * 99999999)|list }}",
+        "{{ ([1] * 99999999)|tojson }}",
+        "{{ messages|slice(99999999) }}",
+        "{{ messages|batch(99999999) }}",
+        "{% for i in range(9)|slice(99999999) %}{% endfor %}",
+    ] {
+        let reason = reason(compile(source).render(&strings(), true));
+        assert!(reason.contains("a list may have 131072 entries"), "{source}: {reason}");
+    }
+    assert_eq!(
+        render("{{ [1, 2] * 2 }}{{ range(4)|slice(2)|list }}{{ range(3)|batch(2)|tojson }}"),
+        "[1, 2, 1, 2][[0, 1], [2, 3]][[0, 1], [2]]"
+    );
+}

@@ -1,0 +1,79 @@
+//! The `cache` of a request.
+
+use prefixkv_core::method::{METHODS, Method};
+use serde_json::{Value, json};
+
+use crate::folder::{read_json, written_anew};
+use crate::target::{Kind, Target, outcome};
+
+pub const TARGET: Target = Target {
+    name: "method",
+    reads: "the `cache` of a request: methods, their options and sizes",
+    kind: Kind::Json,
+    memory: 64 << 20,
+    short: 4000,
+    words: &[
+        "method",
+        "keep",
+        "tokens",
+        "bytes",
+        "64MiB",
+        "full",
+        "prefixkv",
+        "h2o",
+        "snapkv",
+        "streaming",
+        "knorm",
+        "random",
+        "calibration",
+        "decode",
+        "none",
+        "lowest-score",
+        "sinks",
+        "recent",
+        "window",
+        "kernel",
+        "heads",
+        "positions",
+        "seed",
+    ],
+    seeds,
+    run,
+};
+
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = vec![
+        json!({ "method": "prefixkv", "keep": 0.5, "calibration": read_json("calibrations/llava-1.5-7b.json") }),
+        json!({ "method": "prefixkv", "keep": { "bytes": "2MB" }, "calibration": [0.1, 0.5, 0.25] }),
+        json!([{ "method": "full" }, { "method": "h2o", "keep": { "tokens": 64 } }]),
+    ];
+    for spec in METHODS {
+        let mut seed = json!({ "method": spec.name });
+        if spec.takes_keep() {
+            seed["keep"] = json!(0.5);
+        }
+        let defaults =
+            spec.options.iter().filter_map(|option| Some((option.name, serde_json::from_str(option.default).ok()?)));
+        for (name, value) in defaults.collect::<Vec<(&str, Value)>>() {
+            seed[name] = value;
+        }
+        seeds.push(seed);
+    }
+    seeds.iter().map(|seed| seed.to_string().into_bytes()).collect()
+}
+
+fn run(data: &[u8]) -> String {
+    let Ok(value) = serde_json::from_slice::<Value>(data) else { return "not JSON".into() };
+    let read = Method::parse(&value);
+    let text = value.to_string();
+    if let Some(written) =
+        written_anew(&text).filter(|_| serde_json::from_str::<Value>(&text).is_ok_and(|same| same == value))
+    {
+        let again = serde_json::from_str(&written).expect("JSON written by serde_json");
+        assert_eq!(format!("{read:?}"), format!("{:?}", Method::parse(&again)));
+    }
+    match &read {
+        Ok(Some(method)) => format!("ok {}", method.name),
+        _ => outcome(&read, &["option", "calibration"]),
+    }
+}

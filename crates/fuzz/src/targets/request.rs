@@ -1,0 +1,103 @@
+//! The JSON of the engine's requests.
+
+use prefixkv_core::engine::{ModelRequest, Request, SourceText};
+use serde_json::{Value, json};
+
+use crate::folder::written_anew;
+use crate::target::{Kind, Target, outcome};
+
+pub const TARGET: Target = Target {
+    name: "request",
+    reads: "the JSON of generate, score, profile, sessions, tokenize and detokenize",
+    kind: Kind::Json,
+    memory: 64 << 20,
+    short: 4000,
+    words: &[
+        "op",
+        "generate",
+        "score",
+        "profile",
+        "open-session",
+        "close-session",
+        "tokenize",
+        "detokenize",
+        "messages",
+        "prompt",
+        "cache",
+        "answer",
+        "kept",
+        "keeps",
+        "session",
+        "text",
+        "tokens",
+        "addSpecialTokens",
+        "skipSpecialTokens",
+        "maxTokens",
+        "temperature",
+        "topK",
+        "topP",
+        "minP",
+        "repetitionPenalty",
+        "seed",
+        "stop",
+        "ignoreEos",
+        "method",
+        "keep",
+        "role",
+        "user",
+        "content",
+        "type",
+        "image",
+        "index",
+    ],
+    seeds,
+    run,
+};
+
+/// Requests of every kind, valid for two images or none.
+pub fn requests() -> Vec<Value> {
+    let parts = json!([{ "type": "image", "index": 0 }, { "type": "text", "text": "What is it?" }]);
+    let messages = json!([{ "role": "user", "content": parts }]);
+    let turns = json!([{ "role": "system", "content": "Be short." }, { "role": "user", "content": "Hello" },
+        { "role": "assistant", "content": "Hi" }, { "role": "user", "content": [{ "type": "text", "text": "And?" }] }]);
+    vec![
+        json!({ "op": "generate", "messages": messages, "maxTokens": 4, "cache": { "method": "prefixkv", "keep": 0.5 } }),
+        json!({ "op": "generate", "prompt": "USER: Hello ASSISTANT:", "maxTokens": 3, "temperature": 0.7, "topK": 5,
+            "topP": 0.9, "minP": 0.05, "repetitionPenalty": 1.1, "seed": 7, "stop": ["x", "\n"], "ignoreEos": true }),
+        json!({ "op": "generate", "messages": turns, "maxTokens": 2, "cache": { "method": "h2o", "keep": { "tokens": 9 } } }),
+        json!({ "op": "score", "messages": messages, "answer": "A red circle.", "kept": true,
+            "cache": { "method": "streaming", "keep": { "bytes": "64KiB" } } }),
+        json!({ "op": "profile", "messages": messages, "keeps": [0.25, 0.5], "cache": { "method": "prefixkv", "keep": 0.5 } }),
+        json!({ "op": "open-session", "cache": { "method": "snapkv", "keep": 0.5 } }),
+        json!({ "op": "generate", "session": 0, "messages": messages, "maxTokens": 2 }),
+        json!({ "op": "close-session", "session": 0 }),
+        json!({ "op": "tokenize", "text": "Hello, w\u{f6}rld", "addSpecialTokens": false }),
+        json!({ "op": "detokenize", "tokens": [1, 2, 300, 4], "skipSpecialTokens": true }),
+    ]
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    requests().iter().map(|request| request.to_string().into_bytes()).collect()
+}
+
+fn run(data: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(data) else { return "not UTF-8".into() };
+    let mut kinds = String::new();
+    for images in 0..2 {
+        let read = Request::parse(text, images);
+        let kind = outcome(&read, &["option", "prompt", "calibration"]);
+        // Written anew, a request means the same.
+        if let Some(written) = written_anew(text) {
+            let again = Request::parse(&written, images);
+            assert_eq!(format!("{read:?}"), format!("{again:?}"));
+        }
+        if let Ok(Request::Model(ModelRequest::Generate(request))) = &read {
+            assert!(request.max_tokens.is_none_or(|tokens| (1..=1_000_000).contains(&tokens)));
+            if let SourceText::Messages(messages) = &request.source.text {
+                assert!(!messages.is_empty());
+            }
+        }
+        kinds.push_str(&kind);
+    }
+    kinds
+}
