@@ -71,7 +71,15 @@ export const trace: Trace = {
     { modality: { type: "generated" }, start: 160, len: 2 },
   ],
   images: [
-    { source: 0, width: 168, height: 168, rows: 12, columns: 12, lead: 0, area: { x: 0, y: 0, width: 168, height: 168 } },
+    {
+      source: 0,
+      width: 168,
+      height: 168,
+      rows: 12,
+      columns: 12,
+      lead: 0,
+      area: { x: 0, y: 0, width: 168, height: 168 },
+    },
   ],
   layers: [2, 1].map((step) => ({
     importance,

@@ -1,12 +1,13 @@
 import { formatBytes, formatCount, formatShare, formatTime } from "../cli/format.ts";
 import type { ModelInfo } from "../native/report.ts";
 import type { Chart, Report } from "./chart.ts";
-import { cumulativeChart, keptOfScene } from "./charts/layers.ts";
 import { barChart } from "./charts/bars.ts";
+import { cumulativeChart, keptOfScene } from "./charts/layers.ts";
 import { memoryChart } from "./charts/memory.ts";
 import { importanceChart, keptChart, pictureId } from "./charts/patches.ts";
 import { type Pen, pen, standalone } from "./draw.ts";
 import { type Control, page, type Section } from "./page.ts";
+import { type Look, look } from "./palette.ts";
 import { frameOf, type Picture, promptLength, type Run, type Scene, scoreText } from "./runs.ts";
 
 /** What a report of one prompt is made of. */
@@ -35,9 +36,18 @@ export async function describeReport(input: DescribeInput): Promise<Report> {
       subtitle: `“${input.prompt}”`,
       facts: [
         ["model", input.info.source.split(/[\\/]/).filter(Boolean).at(-1) ?? input.info.architecture],
-        ["prompt", `${formatCount(trace.usage.promptTokens)} positions, ${formatCount(trace.usage.imageTokens)} of images`],
-        ["answer", `${formatCount(trace.usage.completionTokens)} ${trace.usage.completionTokens === 1 ? "token" : "tokens"} (${trace.finish})`],
-        ["cache at the end", `${formatBytes(trace.memory.resident)} of ${formatBytes(trace.memory.full)} (${formatShare(trace.memory.resident / Math.max(1, trace.memory.full))})`],
+        [
+          "prompt",
+          `${formatCount(trace.usage.promptTokens)} positions, ${formatCount(trace.usage.imageTokens)} of images`,
+        ],
+        [
+          "answer",
+          `${formatCount(trace.usage.completionTokens)} ${trace.usage.completionTokens === 1 ? "token" : "tokens"} (${trace.finish})`,
+        ],
+        [
+          "cache at the end",
+          `${formatBytes(trace.memory.resident)} of ${formatBytes(trace.memory.full)} (${formatShare(trace.memory.resident / Math.max(1, trace.memory.full))})`,
+        ],
         ["ranked by", scoreText(trace)],
         ...(trace.threshold === null ? [] : [["threshold", formatShare(trace.threshold)] as const]),
         ["first token", formatTime(trace.timings.firstToken)],
@@ -89,8 +99,11 @@ function memorySection(own: Pen, scene: Scene): Section {
       : [],
   );
   if (speeds.length > 1) {
+    const lookOf = (label: string): Look => look(scene.runs.findIndex((run) => run.label === label));
     const about = "Tokens per second after the first, of one run each: a hint, not a benchmark.";
-    charts.push(barChart(own, speeds, { id: "speed", title: "Decoding speed", about, unit: "tokens per second" }));
+    charts.push(
+      barChart(own, speeds, { id: "speed", title: "Decoding speed", about, unit: "tokens per second" }, lookOf),
+    );
   }
   return { title: "Memory and speed", charts };
 }

@@ -1,6 +1,6 @@
 import type { Markish, PlotOptions } from "@observablehq/plot";
+import { type Chart, escapeText } from "./chart.ts";
 import { properties } from "./palette.ts";
-import { type Chart, escape } from "./chart.ts";
 
 type PlotModule = typeof import("@observablehq/plot");
 
@@ -27,7 +27,6 @@ export async function pen(): Promise<Pen> {
       const figure = plot.plot({
         document,
         className: "plot",
-        style: "font-size:12px",
         ...options,
       });
       return tidy(serializer.serializeToString(figure as never), label, about);
@@ -58,10 +57,11 @@ export function both(make: (size: Size) => string): Pick<Chart, "wide" | "narrow
 
 /** Plot's SVG without its own style, with short numbers, a name, and frames where marks are described as `frame NAME`. */
 function tidy(svg: string, label: string, about: string): string {
-  const head = `role="img" aria-label="${escape(label)}"`;
+  const head = `role="img" aria-label="${escapeText(label)}"`;
   return svg
-    .replace(/<style>.*?<\/style>/s, `<title>${escape(label)}</title><desc>${escape(about)}</desc>`)
+    .replace(/<style>.*?<\/style>/s, `<title>${escapeText(label)}</title><desc>${escapeText(about)}</desc>`)
     .replace(/^<svg class="plot"/, `<svg class="plot" ${head}`)
+    .replace(' font-size="10"', ' font-size="12"')
     .replace(/aria-description="frame ([^"]+)"/g, 'data-frame="$1"')
     .replace(/(\d\.\d{2})\d+/g, "$1");
 }

@@ -1,4 +1,4 @@
-import { type Chart, escape, type Table } from "./chart.ts";
+import { type Chart, escapeText, type Table } from "./chart.ts";
 import { properties } from "./palette.ts";
 
 /** A slider or a choice that the frames of charts follow. */
@@ -42,17 +42,17 @@ export function page(head: Head, sections: readonly Section[]): string {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>${escape(head.title)}</title>
+<title>${escapeText(head.title)}</title>
 <style>${style}</style>
 </head>
 <body>
 ${head.shared}<header>
-<div><h1>${escape(head.title)}</h1><p class="sub">${escape(head.subtitle)}</p></div>
+<div><h1>${escapeText(head.title)}</h1><p class="sub">${escapeText(head.subtitle)}</p></div>
 <button id="scheme" type="button" aria-pressed="false">Dark</button>
 </header>
 <main>
-<dl class="facts">${head.facts.map(([name, value]) => `<div><dt>${escape(name)}</dt><dd>${escape(value)}</dd></div>`).join("")}</dl>
-${head.texts.map((text) => `<blockquote>${escape(text)}</blockquote>`).join("\n")}
+<dl class="facts">${head.facts.map(([name, value]) => `<div><dt>${escapeText(name)}</dt><dd>${escapeText(value)}</dd></div>`).join("")}</dl>
+${head.texts.map((text) => `<blockquote>${escapeText(text)}</blockquote>`).join("\n")}
 ${sections.map(sectionHtml).join("\n")}
 </main>
 <footer>Made by prefixkv. Open each table under its chart for the numbers.</footer>
@@ -63,7 +63,7 @@ ${sections.map(sectionHtml).join("\n")}
 }
 
 function sectionHtml({ title, text, controls = [], charts }: Section): string {
-  return `<section><h2>${escape(title)}</h2>${text === undefined ? "" : `<p>${escape(text)}</p>`}
+  return `<section><h2>${escapeText(title)}</h2>${text === undefined ? "" : `<p>${escapeText(text)}</p>`}
 ${controls.length > 0 ? `<div class="controls">${controls.map(controlHtml).join("")}</div>` : ""}
 <div class="charts">
 ${charts.map(chartHtml).join("\n")}
@@ -71,9 +71,9 @@ ${charts.map(chartHtml).join("\n")}
 }
 
 function controlHtml({ name, label, values, texts, start }: Control): string {
-  const data = escape(JSON.stringify({ values, texts }));
+  const data = escapeText(JSON.stringify({ values, texts }));
   const id = `control-${name}`;
-  return `<div class="control"><label for="${id}">${escape(label)}</label><input type="range" id="${id}" data-control="${name}" data-frames="${data}" min="0" max="${values.length - 1}" step="1" value="${start}" aria-valuetext="${escape(texts[start] ?? "")}"><output for="${id}">${escape(texts[start] ?? "")}</output></div>`;
+  return `<div class="control"><label for="${id}">${escapeText(label)}</label><input type="range" id="${id}" data-control="${name}" data-frames="${data}" min="0" max="${values.length - 1}" step="1" value="${start}" aria-valuetext="${escapeText(texts[start] ?? "")}"><output for="${id}">${escapeText(texts[start] ?? "")}</output></div>`;
 }
 
 function chartHtml(chart: Chart): string {
@@ -82,19 +82,19 @@ function chartHtml(chart: Chart): string {
     wide === narrow
       ? `<div class="picture">${wide}</div>`
       : `<div class="picture wide">${wide}</div><div class="picture narrow">${narrow}</div>`;
-  const lines = captions.map(({ frame, text }) => `<p class="caption" data-frame="${frame}">${escape(text)}</p>`);
+  const lines = captions.map(({ frame, text }) => `<p class="caption" data-frame="${frame}">${escapeText(text)}</p>`);
   const attributes = `${broad ? ' class="broad"' : ""}${follows === undefined ? "" : ` data-follows="${follows}"`}`;
-  return `<figure data-chart="${id}"${attributes}><figcaption><h3>${escape(title)}</h3><p>${escape(about)}</p></figcaption>
+  return `<figure data-chart="${id}"${attributes}><figcaption><h3>${escapeText(title)}</h3><p>${escapeText(about)}</p></figcaption>
 ${picture}${lines.join("")}
 <details><summary>Table</summary>${tableHtml(table, title)}</details></figure>`;
 }
 
 function tableHtml({ head, rows }: Table, title: string): string {
   const cell = (value: string | number): string =>
-    typeof value === "number" ? `<td class="n">${value}</td>` : `<td>${escape(value)}</td>`;
+    typeof value === "number" ? `<td class="n">${value}</td>` : `<td>${escapeText(value)}</td>`;
   const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("");
-  const heads = head.map((name) => `<th scope="col">${escape(name)}</th>`).join("");
-  return `<div class="table"><table aria-label="${escape(title)}"><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>`;
+  const heads = head.map((name) => `<th scope="col">${escapeText(name)}</th>`).join("");
+  return `<div class="table"><table aria-label="${escapeText(title)}"><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>`;
 }
 
 const style = `:root{color-scheme:light;${properties("light")}}

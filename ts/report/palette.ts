@@ -17,16 +17,7 @@ const colors: readonly (readonly [light: string, dark: string])[] = [
   ["#555555", "#b8b8b8"],
   ["#7a3b00", "#c98f5a"],
 ];
-const symbols: readonly Look["symbol"][] = [
-  "circle",
-  "square",
-  "triangle",
-  "diamond",
-  "star",
-  "cross",
-  "wye",
-  "times",
-];
+const symbols: readonly Look["symbol"][] = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
 const dashes: readonly string[] = ["none", "7 3", "2 3", "9 3 2 3", "5 2", "1 4", "12 4", "3 1"];
 
 /** The look of the line number `index`; looks repeat after eight, with other dashes. */

@@ -47,7 +47,8 @@ export interface EvalFolder {
 /** Reads what a report needs of the folder of an evaluation; throws an OptionError that names the file and the field. */
 export async function readEval(folder: string): Promise<EvalFolder> {
   const run = object(await json(folder, "run.json"), "run.json");
-  if (run.version !== 1) throw wrong("run.json", `has the version ${String(run.version)}; this release reads version 1`);
+  if (run.version !== 1)
+    throw wrong("run.json", `has the version ${String(run.version)}; this release reads version 1`);
   for (const field of ["model", "data"]) object(run[field], `run.json: \`${field}\``);
   if (!Array.isArray(run.methods)) throw wrong("run.json", "has no list `methods`");
   const summary = object(await json(folder, "summary.json"), "summary.json");

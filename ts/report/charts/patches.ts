@@ -1,7 +1,17 @@
 import { formatRuns } from "../../cli/format.ts";
 import type { TraceImage } from "../../trace.ts";
-import { type Chart, escape } from "../chart.ts";
-import { follows, frames, keptEntries, keptPatches, patchesOf, promptLength, type Scene, scoreText, short } from "../runs.ts";
+import { type Chart, escapeText } from "../chart.ts";
+import {
+  follows,
+  frames,
+  keptEntries,
+  keptPatches,
+  patchesOf,
+  promptLength,
+  type Scene,
+  scoreText,
+  short,
+} from "../runs.ts";
 
 /** Levels of the heat map. */
 const levels = 8;
@@ -18,7 +28,10 @@ export function keptChart(scene: Scene, image: number): Chart | undefined {
   const title = `Kept patches${suffix(scene, image)}`;
   const about =
     "Light patches stay in the cache of the layer after the prompt; dark ones are freed, less dark where only some heads free them.";
-  const every = frames(scene).map(({ run, layer, frame }) => ({ frame, ...veil(scene, { run, layer, image }, picture) }));
+  const every = frames(scene).map(({ run, layer, frame }) => ({
+    frame,
+    ...veil(scene, { run, layer, image }, picture),
+  }));
   const svg = draw(picture, title, about, every);
   return {
     id: `kept-patches${image === 0 ? "" : `-${image}`}`,
@@ -41,7 +54,10 @@ export function importanceChart(scene: Scene, image: number): Chart | undefined 
   if (picture === undefined) return undefined;
   const title = `Importance of patches${suffix(scene, image)}`;
   const about = `The more colour, the more important: ${[...new Set(scene.runs.map(({ trace }) => scoreText(trace)))].join("; ")}. Colours go from the least to the 98th percentile of the layer's patches.`;
-  const every = frames(scene).map(({ run, layer, frame }) => ({ frame, ...heat(scene, { run, layer, image }, picture) }));
+  const every = frames(scene).map(({ run, layer, frame }) => ({
+    frame,
+    ...heat(scene, { run, layer, image }, picture),
+  }));
   const svg = draw(picture, title, about, every, "grayscale(1)");
   return {
     id: `importance-patches${image === 0 ? "" : `-${image}`}`,
@@ -90,7 +106,8 @@ function veil({ runs }: Scene, { run, layer, image }: Place, picture: TraceImage
     if (gone > 0) groups.set(gone, [...(groups.get(gone) ?? []), patch]);
   }
   const dark = [...groups].map(
-    ([gone, patches]) => `<path d="${path(patches, picture)}" fill="#0b0e12" fill-opacity="${(0.8 * gone).toFixed(2)}"/>`,
+    ([gone, patches]) =>
+      `<path d="${path(patches, picture)}" fill="#0b0e12" fill-opacity="${(0.8 * gone).toFixed(2)}"/>`,
   );
   const whole = shares.flatMap((share, patch) => (share > 0.999 ? [patch] : []));
   const edges = `<path d="${path(whole, picture)}" fill="none" stroke="#fff" stroke-opacity="0.55" stroke-width="${(picture.area.width / picture.columns / 18).toFixed(2)}"/>`;
@@ -144,7 +161,13 @@ function path(patches: readonly number[], { rows, columns, area }: TraceImage): 
     .join("");
 }
 
-function draw({ source, width, height, area }: TraceImage, title: string, about: string, every: readonly Part[], filter?: string): string {
+function draw(
+  { source, width, height, area }: TraceImage,
+  title: string,
+  about: string,
+  every: readonly Part[],
+  filter?: string,
+): string {
   const left = Math.min(0, area.x);
   const top = Math.min(0, area.y);
   const right = Math.max(width, area.x + area.width);
@@ -153,5 +176,5 @@ function draw({ source, width, height, area }: TraceImage, title: string, about:
   // What the model never sees lies around the patches.
   const outside = `<path fill-rule="evenodd" d="M0 0h${width}v${height}h${-width}zM${area.x} ${area.y}h${area.width}v${area.height}h${-area.width}z" fill="var(--page)" fill-opacity="0.75"/>`;
   const groups = every.map(({ frame, svg }) => `<g data-frame="${frame}">${svg}</g>`);
-  return `<svg viewBox="${box.join(" ")}" role="img" aria-label="${escape(title)}"><title>${escape(title)}</title><desc>${escape(about)}</desc><rect x="${box[0]}" y="${box[1]}" width="${box[2]}" height="${box[3]}" fill="var(--panel)"/><g${filter === undefined ? "" : ` style="filter:${filter}"`}><use href="#${pictureId(source)}"/></g>${outside}${groups.join("")}</svg>`;
+  return `<svg viewBox="${box.join(" ")}" role="img" aria-label="${escapeText(title)}"><title>${escapeText(title)}</title><desc>${escapeText(about)}</desc><rect x="${box[0]}" y="${box[1]}" width="${box[2]}" height="${box[3]}" fill="var(--panel)"/><g${filter === undefined ? "" : ` style="filter:${filter}"`}><use href="#${pictureId(source)}"/></g>${outside}${groups.join("")}</svg>`;
 }
