@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { type BrowserContext, chromium, type Page } from "playwright-core";
+import type { BrowserContext, Page } from "playwright-core";
+import { runtime } from "../../ts/native/pick.ts";
 import { describeScene, evaluation } from "./made.ts";
 
 const executablePath = ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => existsSync(path));
@@ -21,10 +22,16 @@ const args = [
   "--disable-sync",
 ];
 
-const options = {
-  timeout: 180_000,
-  ...(executablePath === undefined && { skip: "not run: this machine has no /usr/bin/chromium" }),
-};
+/** Why the browser is left alone, if it is. */
+const reason =
+  runtime().name !== "node"
+    ? "not run here: the pages are the same from every runtime, and the tests under Node look at them"
+    : executablePath === undefined
+      ? "NOT RUN: this machine has no /usr/bin/chromium; on Debian `apt-get install chromium`"
+      : undefined;
+if (reason !== undefined) process.stderr.write(`tests/report/browser.test.ts ${reason}\n`);
+
+const options = { timeout: 180_000, ...(reason !== undefined && { skip: reason }) };
 
 /** Opens a page from a file, in both schemes and widths, and watches what it does. */
 async function inBrowser(
@@ -35,6 +42,7 @@ async function inBrowser(
   mkdirSync(artefacts, { recursive: true });
   const file = join(artefacts, `${name}.html`);
   writeFileSync(file, html);
+  const { chromium } = await import("playwright-core");
   const profile = mkdtempSync(join(tmpdir(), "prefixkv-chromium-"));
   let context: BrowserContext | undefined;
   try {

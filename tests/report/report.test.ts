@@ -45,7 +45,9 @@ function checkPage(html: string, ids: readonly string[]): void {
     }
   }
   // Nothing is fetched: the only addresses are names of XML and data.
-  const addresses = [...html.replace(/data:image[^"]*/g, "").matchAll(/(?:https?:)?\/\/[\w.]+/g)].map(([address]) => address);
+  const addresses = [...html.replace(/data:image[^"]*/g, "").matchAll(/(?:https?:)?\/\/[\w.]+/g)].map(
+    ([address]) => address,
+  );
   assert.deepEqual([...new Set(addresses)], ["http://www.w3.org"]);
   for (const [, target = ""] of html.matchAll(/(?:href|src)="([^"]*)"/g)) assert.match(target, /^(data:|#)/);
   assert.doesNotMatch(html, /<link rel="stylesheet"|@import|url\(/);
