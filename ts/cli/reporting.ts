@@ -1,5 +1,5 @@
 import type { CacheMethod } from "../generated/methods.ts";
-import { image } from "../media.ts";
+import type { ImageInput } from "../media.ts";
 import type { GenerateOptions, Model } from "../model.ts";
 import { describeReport } from "../report/describe.ts";
 import type { Run } from "../report/runs.ts";
@@ -25,11 +25,19 @@ export const reportFlags: readonly Flag[] = [
 /** The size at which methods are shown when none is asked for. */
 const defaultKeep = 0.5;
 
+/** A prompt, its pictures, its method, and the flags that say where the report goes. */
+interface Asked {
+  prompt: string;
+  pictures: readonly ImageInput[];
+  cache: CacheMethod | undefined;
+  values: Values;
+}
+
 /** Answers like `generate` with the same options, and writes the report that the flags name. */
 export async function answerWithReport(
   model: Model,
   options: GenerateOptions,
-  { prompt, cache, values }: { prompt: string; cache: CacheMethod | undefined; values: Values },
+  { prompt, pictures: images, cache, values }: Asked,
 ): Promise<Trace> {
   const file = values.text("report") ?? "";
   await requireFolder(file);
@@ -48,10 +56,7 @@ export async function answerWithReport(
   // Where nothing was to be freed, what PrefixKV would free comes first.
   if (cache === undefined) runs.splice(0, 2, ...runs.slice(0, 2).reverse());
   const pictures = await Promise.all(
-    values.positionals.map(async (name) => ({
-      name: name.split(/[\\/]/).at(-1) ?? name,
-      bytes: await image(name).bytes(),
-    })),
+    images.map(async (picture) => ({ name: picture.name.split(/[\\/]/).at(-1) ?? "", bytes: await picture.bytes() })),
   );
   await writeReport(await describeReport({ info: model.info, prompt, runs, pictures }), file, values.text("svg"));
   return answer;

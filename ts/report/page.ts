@@ -91,7 +91,9 @@ ${picture}${lines.join("")}
 
 function tableHtml({ head, rows }: Table, title: string): string {
   const cell = (value: string | number): string =>
-    typeof value === "number" ? `<td class="n">${value}</td>` : `<td>${escapeText(value)}</td>`;
+    typeof value === "number"
+      ? `<td class="n">${value}</td>`
+      : `<td${value.length > 40 ? ' class="long"' : ""}>${escapeText(value)}</td>`;
   const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("");
   const heads = head.map((name) => `<th scope="col">${escapeText(name)}</th>`).join("");
   return `<div class="table"><table aria-label="${escapeText(title)}"><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>`;
@@ -130,11 +132,12 @@ svg text{white-space:pre}
 details{margin-top:8px;font-size:14px}summary{cursor:pointer;color:var(--muted)}
 .table{overflow:auto;max-height:420px;margin-top:6px;border:1px solid var(--line);border-radius:6px}
 table{border-collapse:collapse;width:100%}
-th,td{padding:4px 10px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
+th,td{padding:4px 10px;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line);vertical-align:top}
 th{position:sticky;top:0;background:var(--panel);font-weight:600}
+.long{white-space:normal;min-width:260px}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 [hidden],g[hidden]{display:none}
-footer{margin-top:48px;padding-bottom:32px}
+footer{margin-top:48px;margin-bottom:32px}
 @media print{.controls,#scheme{display:none}}`;
 
 const script = `(function(){

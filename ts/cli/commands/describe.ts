@@ -45,8 +45,9 @@ async function answer(
 ): Promise<Record<string, unknown>> {
   const prompt = values.text("prompt") ?? "Describe the image in detail.";
   const images = values.positionals;
+  const pictures = images.map((source) => image(source));
   const options = {
-    messages: [{ role: "user", content: [...images.map((source) => image(source)), prompt] }],
+    messages: [{ role: "user", content: [...pictures, prompt] }],
     ...values.options(sampling),
     ...(cache && { cache }),
     signal: context.signal,
@@ -61,7 +62,7 @@ async function answer(
   return { model: model.info.source, images, prompt, ...result, ...(file !== undefined && { report: file }) };
 
   async function reported(): Promise<GenerationResult> {
-    const trace = await answerWithReport(model, options, { prompt, cache, values });
+    const trace = await answerWithReport(model, options, { prompt, pictures, cache, values });
     const { text, tokens, finish, usage, timings, memory } = trace;
     if (!quiet) context.out(text);
     return { text, tokens, finish, usage, timings, memory };

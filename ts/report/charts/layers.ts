@@ -19,9 +19,10 @@ export function keptPerLayer(
 ): Chart {
   const { plot } = pen;
   const layers = Math.max(0, ...lines.map(({ kept }) => kept.length));
-  const points = lines.flatMap(({ label, kept }) => kept.map((entries, layer) => ({ label, layer, entries })));
+  const drawn = joined(lines);
+  const points = drawn.flatMap(({ label, kept }) => kept.map((entries, layer) => ({ label, layer, entries })));
   const mean = lines[0] === undefined ? 0 : lines[0].kept.reduce((sum, value) => sum + value, 0) / Math.max(1, layers);
-  const entries: Entry[] = lines.map(({ label, look: own }) => ({ name: label, ...own }));
+  const entries: Entry[] = drawn.map(({ label, look: own }) => ({ name: label, ...own }));
   const most = Math.max(of ?? 0, ...points.map((point) => point.entries));
   const pictures = both(({ width, height }) => {
     const names = legend(pen, entries, width - 60);
@@ -39,7 +40,7 @@ export function keptPerLayer(
         ticks: Math.min(layers, 8),
         tickFormat: "d",
       },
-      y: { label: null, domain: [0, most], nice: true, grid: true },
+      y: { label: "entries", labelArrow: "none", domain: [0, most], nice: true, grid: true },
       marks: [
         ...(lines.length === 1 ? uniformMarks(pen, mean, layers) : []),
         ...(of === undefined
@@ -55,7 +56,7 @@ export function keptPerLayer(
                 fill: "var(--muted)",
               }),
             ]),
-        ...lines.map(({ label, look: { color, dash } }) => {
+        ...drawn.map(({ label, look: { color, dash } }) => {
           return plot.line(
             points.filter((point) => point.label === label),
             {
@@ -67,7 +68,7 @@ export function keptPerLayer(
             },
           );
         }),
-        ...lines.map(({ label, look: { color, symbol } }) => {
+        ...drawn.map(({ label, look: { color, symbol } }) => {
           return plot.dot(
             points.filter((point) => point.label === label),
             {
@@ -89,6 +90,20 @@ export function keptPerLayer(
     ...lines.map(({ kept }) => short(kept[layer] ?? 0)),
   ]);
   return { id, title, about, ...pictures, table: { head: ["layer", ...lines.map(({ label }) => label)], rows } };
+}
+
+/** Lines that lie on each other as one with all their names. */
+function joined(lines: readonly KeptLine[]): KeptLine[] {
+  const drawn: KeptLine[] = [];
+  for (const line of lines) {
+    const same = drawn.findIndex(({ kept }) =>
+      kept.every((entries, at) => Math.abs(entries - (line.kept[at] ?? 0)) < 0.5),
+    );
+    const found = drawn[same];
+    if (found === undefined) drawn.push(line);
+    else drawn[same] = { ...found, label: `${found.label}, ${line.label}` };
+  }
+  return drawn;
 }
 
 function uniformMarks({ plot }: Pen, mean: number, layers: number) {

@@ -58,7 +58,7 @@ export function importanceChart(scene: Scene, image: number): Chart | undefined 
     frame,
     ...heat(scene, { run, layer, image }, picture),
   }));
-  const svg = draw(picture, title, about, every, "grayscale(1)");
+  const svg = draw(picture, title, about, every, true);
   return {
     id: `importance-patches${image === 0 ? "" : `-${image}`}`,
     title,
@@ -166,7 +166,7 @@ function draw(
   title: string,
   about: string,
   every: readonly Part[],
-  filter?: string,
+  heat = false,
 ): string {
   const left = Math.min(0, area.x);
   const top = Math.min(0, area.y);
@@ -176,5 +176,22 @@ function draw(
   // What the model never sees lies around the patches.
   const outside = `<path fill-rule="evenodd" d="M0 0h${width}v${height}h${-width}zM${area.x} ${area.y}h${area.width}v${area.height}h${-area.width}z" fill="var(--page)" fill-opacity="0.75"/>`;
   const groups = every.map(({ frame, svg }) => `<g data-frame="${frame}">${svg}</g>`);
-  return `<svg viewBox="${box.join(" ")}" role="img" aria-label="${escapeText(title)}"><title>${escapeText(title)}</title><desc>${escapeText(about)}</desc><rect x="${box[0]}" y="${box[1]}" width="${box[2]}" height="${box[3]}" fill="var(--panel)"/><g${filter === undefined ? "" : ` style="filter:${filter}"`}><use href="#${pictureId(source)}"/></g>${outside}${groups.join("")}</svg>`;
+  const strip = heat ? scale(left, bottom, right - left) : { svg: "", height: 0 };
+  const whole = [box[0], box[1], box[2], Number((bottom - top + strip.height).toFixed(2))];
+  return `<svg viewBox="${whole.join(" ")}" role="img" aria-label="${escapeText(title)}"><title>${escapeText(title)}</title><desc>${escapeText(about)}</desc><rect x="${box[0]}" y="${box[1]}" width="${box[2]}" height="${box[3]}" fill="var(--panel)"/><g${heat ? ' style="filter:grayscale(1)"' : ""}><use href="#${pictureId(source)}"/></g>${outside}${groups.join("")}${strip.svg}</svg>`;
+}
+
+/** The colours of the heat map under a picture, and what they take of the height. */
+function scale(x: number, y: number, width: number): { svg: string; height: number } {
+  const side = width / 28;
+  const n = (value: number): string => String(Number(value.toFixed(2)));
+  const top = y + side * 0.6;
+  const squares = Array.from({ length: levels + 1 }, (_, level) => {
+    const opacity = ((0.85 * level) / levels).toFixed(2);
+    return `<rect x="${n(x + side * (4 + level))}" y="${n(top)}" width="${n(side)}" height="${n(side)}" fill="var(--heat)" fill-opacity="${opacity}" stroke="var(--line)" stroke-width="${n(side / 30)}"/>`;
+  });
+  const text = (at: number, anchor: string, words: string): string =>
+    `<text x="${n(x + side * at)}" y="${n(top + side * 0.75)}" font-family="system-ui, sans-serif" font-size="${n(side * 0.85)}" text-anchor="${anchor}" fill="var(--ink)">${words}</text>`;
+  const words = text(3.7, "end", "least") + text(levels + 5.3, "start", "98th percentile and above");
+  return { svg: `<g>${squares.join("")}${words}</g>`, height: side * 1.8 };
 }

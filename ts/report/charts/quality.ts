@@ -92,6 +92,11 @@ export function qualityChart(
         ...(log && { tickFormat: (value: number) => short(Number((10 ** value).toPrecision(3))) }),
       },
       marks: [
+        // The full cache is what all others are held against.
+        plot.ruleY(
+          placed.filter(({ keep }) => keep === null),
+          { y: "y", stroke: "var(--muted)", strokeDasharray: "2 3" },
+        ),
         ...methods.flatMap((method) => {
           const { color, symbol, dash } = lookOf(method);
           const own = placed.filter((point) => point.method === method).sort((a, b) => a.x - b.x);
