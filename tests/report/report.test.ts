@@ -160,6 +160,9 @@ test("a picture that is padded or cropped has its patches where the model saw th
   const { html } = await describeReport({ ...input, runs: [{ label: "full", trace: padded }] });
   assert.match(html, /viewBox="-50 0 300 300"/);
   assert.match(html, /M-50 0h25v25h-25z/);
+  assert.match(html, /added to make a square/);
+  const { html: whole } = await describeReport({ ...input, runs: [{ label: "full", trace }] });
+  assert.doesNotMatch(whole, /added to make a square/);
   assert.ok(html.includes("a &amp; &lt;b&gt;") && html.includes("x&lt;.png") && !html.includes("x<.png"));
 });
 

@@ -137,7 +137,7 @@ th{position:sticky;top:0;background:var(--panel);font-weight:600}
 .long{white-space:normal;min-width:260px}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 [hidden],g[hidden]{display:none}
-footer{margin-top:48px;margin-bottom:32px}
+footer{margin:48px auto 32px}
 @media print{.controls,#scheme{display:none}}`;
 
 const script = `(function(){

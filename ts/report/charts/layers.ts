@@ -163,7 +163,7 @@ export function cumulativeChart(pen: Pen, scene: Scene): Chart | undefined {
     scene.runs.length > 1
       ? "The mark is what the layer keeps"
       : "Thin lines are all layers, the thick one is the chosen layer, its mark what it keeps";
-  const about = `The share of a layer's importance that its best entries hold, those first that are always kept. ${lines}; PrefixKV looks for the dashed threshold that all layers reach.`;
+  const about = `The share of a layer's importance that its best entries hold, those first that are always kept. ${lines}${curves.some(({ threshold }) => threshold !== null) ? "; PrefixKV looks for the dashed threshold that all layers reach" : ""}.`;
   const pictures = both(({ width, height }) =>
     pen.draw(title, about, {
       width,

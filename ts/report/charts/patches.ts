@@ -26,8 +26,7 @@ export function keptChart(scene: Scene, image: number): Chart | undefined {
   const picture = pictureOf(scene, image);
   if (picture === undefined) return undefined;
   const title = `Kept patches${suffix(scene, image)}`;
-  const about =
-    "Light patches stay in the cache of the layer after the prompt; dark ones are freed, less dark where only some heads free them.";
+  const about = `Light patches stay in the cache of the layer after the prompt; dark ones are freed, less dark where only some heads free them.${margins(picture)}`;
   const every = frames(scene).map(({ run, layer, frame }) => ({
     frame,
     ...veil(scene, { run, layer, image }, picture),
@@ -53,7 +52,7 @@ export function importanceChart(scene: Scene, image: number): Chart | undefined 
   const picture = pictureOf(scene, image);
   if (picture === undefined) return undefined;
   const title = `Importance of patches${suffix(scene, image)}`;
-  const about = `The more colour, the more important: ${[...new Set(scene.runs.map(({ trace }) => scoreText(trace)))].join("; ")}. Colours go from the least to the 98th percentile of the layer's patches.`;
+  const about = `The more colour, the more important: ${[...new Set(scene.runs.map(({ trace }) => scoreText(trace)))].join("; ")}. Colours go from the least to the 98th percentile of the layer's patches.${margins(picture)}`;
   const every = frames(scene).map(({ run, layer, frame }) => ({
     frame,
     ...heat(scene, { run, layer, image }, picture),
@@ -90,6 +89,18 @@ interface Part {
 function pictureOf({ runs, pictures }: Scene, image: number): TraceImage | undefined {
   const picture = runs[0]?.trace.images[image];
   return picture && pictures[picture.source] ? picture : undefined;
+}
+
+/** Whether the patches cover the picture and no more. */
+function isWhole({ width, height, area }: Pick<TraceImage, "width" | "height" | "area">): boolean {
+  return area.x === 0 && area.y === 0 && area.width === width && area.height === height;
+}
+
+/** What is said of a picture that is not seen as it is. */
+function margins(picture: TraceImage): string {
+  return isWhole(picture)
+    ? ""
+    : " The model sees what is inside the frame; grey is cut off, or added to make a square.";
 }
 
 function suffix({ runs }: Scene, image: number): string {
@@ -173,8 +184,11 @@ function draw(
   const right = Math.max(width, area.x + area.width);
   const bottom = Math.max(height, area.y + area.height);
   const box = [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(2)));
-  // What the model never sees lies around the patches.
-  const outside = `<path fill-rule="evenodd" d="M0 0h${width}v${height}h${-width}zM${area.x} ${area.y}h${area.width}v${area.height}h${-area.width}z" fill="var(--page)" fill-opacity="0.75"/>`;
+  // What the model never sees lies around the patches, or around the picture where it is padded.
+  const edge = Number((box[2] ?? 0) / 200).toFixed(2);
+  const outside = isWhole({ width, height, area })
+    ? ""
+    : `<path fill-rule="evenodd" d="M0 0h${width}v${height}h${-width}zM${area.x} ${area.y}h${area.width}v${area.height}h${-area.width}z" fill="#808080" fill-opacity="0.85"/><rect x="${area.x}" y="${area.y}" width="${area.width}" height="${area.height}" fill="none" stroke="var(--accent)" stroke-width="${edge}"/>`;
   const groups = every.map(({ frame, svg }) => `<g data-frame="${frame}">${svg}</g>`);
   const strip = heat ? scale(left, bottom, right - left) : { svg: "", height: 0 };
   const whole = [box[0], box[1], box[2], Number((bottom - top + strip.height).toFixed(2))];
