@@ -28,3 +28,4 @@ export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
 export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
 export type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";
+export type { Trace } from "./trace.ts";

@@ -7,6 +7,7 @@ import type { PromptInput } from "./messages.ts";
 import type { Kept, Memory, ModelInfo, NativeEngine, Timings, Usage } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Requests } from "./requests.ts";
+import type { Trace } from "./trace.ts";
 
 /**
  * What to generate, and how. Without a temperature the most likely token is taken each time.
@@ -152,6 +153,16 @@ export class Model implements AsyncDisposable {
     const ticket = await this.#requests.ask("score", options);
     const { type: _, ...score } = await lastEvent(ticket, "scored", { signal: options.signal });
     return score;
+  }
+
+  /**
+   * Generates, and also says what the cache held at every step and by what order its entries were chosen: see Trace. The answer is
+   * that of `generate` with the same options.
+   */
+  async trace(options: GenerateOptions): Promise<Trace> {
+    const ticket = await this.#requests.ask("trace", options);
+    const { type: _, ...trace } = await lastEvent(ticket, "traced", { signal: options.signal });
+    return trace;
   }
 
   /** Finds how much each layer should keep, averaged over sample prompts: see CalibrateOptions. */

@@ -25,7 +25,7 @@ export class Requests {
    * refuses them with a suggestion.
    */
   async ask<Fields extends Asked>(
-    op: "generate" | "score" | "profile",
+    op: "generate" | "score" | "profile" | "trace",
     asked: Fields,
     ready?: () => Promise<void>,
   ): Promise<NativeTicket> {

@@ -11,6 +11,7 @@ import { FakeNative } from "../unit/fake_native.ts";
 import { assertDocumented } from "./cli_schema.ts";
 
 const page = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");
+const evalRun = fileURLToPath(new URL("../fixtures/eval-run", import.meta.url));
 const scene = fileURLToPath(new URL("../../data/scenes/scene-000.png", import.meta.url));
 
 async function print(args: string[], fake: FakeNative = new FakeNative()): Promise<Record<string, unknown>> {
@@ -35,6 +36,9 @@ test("every command prints what docs/cli.md documents", async () => {
   assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b", "--kept"]));
   const folder = await mkdtemp(join(tmpdir(), "prefixkv-docs-"));
   assertDocumented("calibrate --json", await print(["calibrate", scene, "--out", join(folder, "mine.json")]));
+  const report = join(folder, "report.html");
+  assertDocumented("describe --json", await print(["describe", scene, "--report", report]));
+  assertDocumented("report --json", await print(["report", evalRun, "--out", report]));
   await rm(folder, { recursive: true });
   assertDocumented("methods --json", await print(["methods"]));
   assertDocumented("methods --json", await print(["methods", "h2o"]));

@@ -371,3 +371,46 @@ test("suggestions are near or none", () => {
   assert.equal(nearest("temp", ["temperature", "threads"]), "temperature");
   assert.equal(nearest("xyz", ["temperature", "threads"]), undefined);
 });
+
+test("describe --report asks for traces and writes the page and its charts", async () => {
+  const file = join(folder, "report.html");
+  const svg = join(folder, "svg");
+  const { code, out, err, fake } = await cli([
+    ...["describe", picture, "--report", file, "--svg", svg, "--method", "prefixkv", "--keep", "0.3"],
+    ...["--compare", "h2o", "--compare", "full", "--max-tokens", "3"],
+  ]);
+  assert.equal(code, 0, err);
+  assert.equal(out, "There is a star.\n");
+  assert.match(err, /wrote .*report\.html/);
+  assert.deepEqual(
+    fake.requests.map(({ request }) => ("cache" in request ? [request.op, request.cache] : [request.op])),
+    [
+      ["trace", { method: "prefixkv", keep: 0.3 }],
+      ["trace", { method: "h2o", keep: 0.3 }],
+      ["trace", { method: "full" }],
+    ],
+  );
+  assert.match(await readFile(file, "utf8"), /<title>prefixkv 0\.3: what stays of scene\.png<\/title>/);
+  assert.match(await readFile(join(svg, "kept-per-layer.svg"), "utf8"), /^<svg /);
+  // Without a method the plain cache answers, and PrefixKV is shown.
+  const plain = await cli(["describe", picture, "--report", file]);
+  assert.deepEqual(
+    plain.fake.requests.map(({ request }) => ("cache" in request ? request.cache : undefined)),
+    [undefined, { method: "prefixkv", keep: 0.5 }],
+  );
+  assert.match(await readFile(file, "utf8"), /<title>prefixkv 0\.5: /);
+});
+
+test("reports refuse what they cannot do before any work", async () => {
+  const alone = await cli(["describe", picture, "--svg", folder]);
+  assert.deepEqual([alone.code, alone.fake.requests.length], [2, 0]);
+  assert.match(alone.err, /--svg needs --report FILE/);
+  const nowhere = await cli(["describe", picture, "--report", join(folder, "no", "report.html")]);
+  assert.deepEqual([nowhere.code, nowhere.fake.requests.length], [1, 0]);
+  assert.match(nowhere.err, /its folder does not exist/);
+  const unknown = await cli(["describe", picture, "--report", join(folder, "a.html"), "--compare", "snapvk"]);
+  assert.deepEqual([unknown.code, unknown.fake.requests.length], [2, 0]);
+  const empty = await cli(["report", folder, "--out", join(folder, "a.html")]);
+  assert.equal(empty.code, 1);
+  assert.match(empty.err, /is no folder of an evaluation: run\.json is missing/);
+});

@@ -13,6 +13,7 @@ import type {
   WireError,
   WireEvent,
 } from "../../ts/native/contract.ts";
+import type { Trace } from "../../ts/trace.ts";
 
 export const info: ModelInfo = {
   architecture: "LlavaForConditionalGeneration",
@@ -44,6 +45,49 @@ export const memory: Memory = {
   resident: 2_001_000,
   peak: 2_002_000,
   keptPerLayer: [163, 163],
+};
+
+/** Two layers over a picture of 12 x 12 patches: the first keeps the even positions, the second the first hundred. */
+const importance = Array.from({ length: 160 }, (_, at) => 1 / (1 + at));
+const cumulative = { from: 0, shares: Array.from({ length: 161 }, (_, kept) => Math.sqrt(kept / 160)) };
+const steps = [160, 161, 162].map((positions) => {
+  const [resident, full] = [positions * 10_000, positions * 15_360];
+  return { positions, resident, payload: resident, full, kept: 90 };
+});
+export const trace: Trace = {
+  text: "There is a star.",
+  tokens: [0, 1, 2],
+  finish: "eos",
+  usage,
+  timings,
+  memory,
+  score: "columns",
+  mass: true,
+  threshold: 0.75,
+  spans: [
+    { modality: { type: "text" }, start: 0, len: 5 },
+    { modality: { type: "image", index: 0 }, start: 5, len: 144 },
+    { modality: { type: "text" }, start: 149, len: 11 },
+    { modality: { type: "generated" }, start: 160, len: 2 },
+  ],
+  images: [
+    {
+      source: 0,
+      width: 168,
+      height: 168,
+      rows: 12,
+      columns: 12,
+      lead: 0,
+      area: { x: 0, y: 0, width: 168, height: 168 },
+    },
+  ],
+  layers: [2, 1].map((step) => ({
+    importance,
+    cumulative,
+    retained: 0.75,
+    kept: [{ heads: [0, 6], positions: Array.from({ length: step === 2 ? 80 : 100 }, (_, at) => at * step) }],
+  })),
+  steps,
 };
 
 export class FakeTicket implements NativeTicket {
@@ -169,7 +213,8 @@ export class FakeNative implements Native {
       ticket.end({ type: "session", session: request.session });
     } else if (request.op === "tokenize")
       ticket.end({ type: "tokens", tokens: [...request.text].map((c) => c.charCodeAt(0)) });
-    else ticket.end({ type: "text", text: String.fromCharCode(...request.tokens) });
+    else if (request.op === "detokenize") ticket.end({ type: "text", text: String.fromCharCode(...request.tokens) });
+    else ticket.end({ type: "traced", ...trace });
     return ticket;
   }
 

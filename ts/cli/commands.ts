@@ -4,7 +4,8 @@ import { describe } from "./commands/describe.ts";
 import { doctor } from "./commands/doctor.ts";
 import { inspect } from "./commands/inspect.ts";
 import { methods } from "./commands/methods.ts";
+import { report } from "./commands/report.ts";
 import { score } from "./commands/score.ts";
 
 /** Every command, in the order of the help. */
-export const commands: readonly Command[] = [describe, score, calibrate, methods, inspect, doctor];
+export const commands: readonly Command[] = [describe, score, calibrate, report, methods, inspect, doctor];

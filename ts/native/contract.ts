@@ -1,3 +1,4 @@
+import type { Trace } from "../trace.ts";
 import type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./report.ts";
 
 export type { About, Kept, Memory, ModelInfo, Timings, Usage };
@@ -114,10 +115,16 @@ export interface ProfileRequest extends PromptFields {
   keeps: number[];
 }
 
+/** A generation outside of a session that also says what the cache held; ends with `traced`. */
+export interface TraceRequest extends Omit<GenerateRequest, "op" | "session"> {
+  op: "trace";
+}
+
 export type EngineRequest =
   | GenerateRequest
   | ScoreRequest
   | ProfileRequest
+  | TraceRequest
   /** Starts a conversation that keeps its cache from turn to turn; ends with a `session` event, as its closing does. */
   | { op: "open-session"; cache?: WireMethod | WireMethod[] }
   | { op: "close-session"; session: number }
@@ -153,6 +160,7 @@ export type WireEvent =
     }
   /** The retained share of every layer, for each asked size. */
   | { type: "profiled"; retained: number[][]; usage: Usage; timings: Timings }
+  | ({ type: "traced" } & Trace)
   /** A session has been opened or closed. */
   | { type: "session"; session: number }
   | { type: "tokens"; tokens: number[] }

@@ -1,12 +1,14 @@
 import type { CacheMethod } from "../../generated/methods.ts";
 import type { GenerationResult } from "../../generation.ts";
 import { image } from "../../media.ts";
+import type { GenerateOptions, Model } from "../../model.ts";
 import type { Memory, ModelInfo } from "../../native/contract.ts";
 import type { Values } from "../args.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";
 import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../format.ts";
 import { withModel } from "../loading.ts";
+import { answerWithReport, checkReportFlags, reportFlags } from "../reporting.ts";
 
 const sampling = ["max-tokens", "temperature", "top-k", "top-p", "min-p", "repetition-penalty", "seed", "stop"];
 
@@ -26,35 +28,56 @@ export const describe: Command = {
     { name: "seed", type: "integer", value: "N", text: "the same seed gives the same text" },
     { name: "stop", type: "strings", value: "TEXT", text: "end before this text; may be given more than once" },
     ...cacheFlags,
+    ...reportFlags,
     ...loadFlags,
   ],
   async run(values, context) {
     const cache = cacheOption(values);
+    checkReportFlags(values);
     return withModel(values, context, (model) => answer(model, { cache, values }, context));
   },
 };
 
 async function answer(
-  model: Parameters<Parameters<typeof withModel>[2]>[0],
+  model: Model,
   { cache, values }: { cache: CacheMethod | undefined; values: Values },
   context: Context,
 ): Promise<Record<string, unknown>> {
   const prompt = values.text("prompt") ?? "Describe the image in detail.";
   const images = values.positionals;
-  const out = model.generate({
-    messages: [{ role: "user", content: [...images.map((source) => image(source)), prompt] }],
+  const pictures = images.map((source) => image(source));
+  const options = {
+    messages: [{ role: "user", content: [...pictures, prompt] }],
     ...values.options(sampling),
     ...(cache && { cache }),
     signal: context.signal,
-  });
+  };
   const quiet = values.has("json");
-  if (!quiet) for await (const part of out) context.out(part.text);
-  const result = await out;
+  const file = values.text("report");
+  const result = file === undefined ? await stream(model, options, quiet, context) : await reported();
   if (!quiet) {
     context.out("\n");
-    context.err(`\n${summary(result, model.info)}`);
+    context.err(`\n${summary(result, model.info)}${file === undefined ? "" : `wrote ${file}\n`}`);
   }
-  return { model: model.info.source, images, prompt, ...result };
+  return { model: model.info.source, images, prompt, ...result, ...(file !== undefined && { report: file }) };
+
+  async function reported(): Promise<GenerationResult> {
+    const trace = await answerWithReport(model, options, { prompt, pictures, cache, values });
+    const { text, tokens, finish, usage, timings, memory } = trace;
+    if (!quiet) context.out(text);
+    return { text, tokens, finish, usage, timings, memory };
+  }
+}
+
+async function stream(
+  model: Model,
+  options: GenerateOptions,
+  quiet: boolean,
+  context: Context,
+): Promise<GenerationResult> {
+  const out = model.generate(options);
+  if (!quiet) for await (const part of out) context.out(part.text);
+  return out;
 }
 
 function summary({ finish, usage, timings, memory }: GenerationResult, info: ModelInfo): string {

@@ -11,7 +11,7 @@ use super::lane::{Lane, LaneOptions, Rotation};
 use super::memory::MemoryReport;
 use super::pool::{Account, Format, Pool};
 use crate::error::{Error, Result};
-use crate::method::{Lanes, Method, Policy, Positions, Profile};
+use crate::method::{Lanes, Method, Policy, Positions, Profile, Record};
 
 /// The dimensions of a model's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,6 +332,18 @@ impl Sequence {
     /// The retained share of every layer for each profiled size.
     pub fn take_profile(&mut self) -> Profile {
         self.policy.as_mut().map(Policy::take_profile).unwrap_or_default()
+    }
+
+    /// Keeps how the next prompt's entries are ranked, for [`Sequence::take_record`]; only before the first prompt.
+    pub fn record(&mut self) {
+        if let Some(policy) = self.policy.as_mut().filter(|_| self.spans.is_empty()) {
+            policy.record();
+        }
+    }
+
+    /// How the entries of the recorded prompt were ranked.
+    pub fn take_record(&mut self) -> Option<Record> {
+        self.policy.as_mut().and_then(Policy::take_record)
     }
 
     /// What each position is, in order.

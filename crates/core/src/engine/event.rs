@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::trace::Traced;
 use crate::cache::{Kept, MemoryReport};
 use crate::error::Error;
 
@@ -39,6 +40,8 @@ pub enum Event {
     },
     /// The retained share of every layer for each asked size.
     Profiled { retained: Vec<Vec<f64>>, usage: Usage, timings: Timings },
+    /// A traced generation has ended.
+    Traced(Box<Traced>),
     /// A session has been opened or closed.
     Session { session: u64 },
     /// A text as tokens.

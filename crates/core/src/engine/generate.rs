@@ -21,28 +21,9 @@ pub(super) fn generate(
     images: Vec<Vec<u8>>,
     events: &Events,
 ) -> Result<()> {
-    let mut timings = queued(events);
-    let tokens = prompt::tokens(model, &request.source.text)?;
-    let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
-    let room = prompt::room(0, &prompt, request.max_tokens, model.max_positions())?;
-    let features = prompt::features(model, &images, &request.source.order, events, &mut timings)?;
+    let (turn, mut sequence) = Turn::prepare(model, request, &images, events)?;
     drop(images);
-    let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
-    // Templates put a space before an answer, which models generate themselves; it is no part of a chat's answer.
-    let trim = matches!(request.source.text, SourceText::Messages(_));
-    let turn = Turn {
-        prompt,
-        features,
-        context: tokens,
-        history: Vec::new(),
-        room,
-        trim,
-        sampler: request.sampler,
-        stop: request.stop,
-        ignore_eos: request.ignore_eos,
-        timings,
-    };
-    let answered = turn.run(model, &mut sequence, events)?;
+    let answered = turn.run(model, &mut sequence, events, &mut |_| ())?;
     events.finish(answered.event(&sequence));
     Ok(())
 }
@@ -79,9 +60,9 @@ pub(super) struct Answered {
     pub(super) finish: Finish,
     /// Whether the last token is not in the cache, because nothing was generated from it.
     pub(super) pending: bool,
-    cached: usize,
-    prompt: Prompt,
-    timings: Timings,
+    pub(super) cached: usize,
+    pub(super) prompt: Prompt,
+    pub(super) timings: Timings,
 }
 
 impl Answered {
@@ -98,8 +79,45 @@ impl Answered {
 }
 
 impl Turn {
-    /// Reads the prompt and generates. Cancelled after its first token, it ends with what is there.
-    pub(super) fn run(self, model: &mut Model, sequence: &mut Sequence, events: &Events) -> Result<Answered> {
+    /// Reads a request that stands alone, its images included, and makes its sequence.
+    pub(super) fn prepare(
+        model: &mut Model,
+        request: GenerateRequest,
+        images: &[Vec<u8>],
+        events: &Events,
+    ) -> Result<(Turn, Sequence)> {
+        let mut timings = queued(events);
+        let tokens = prompt::tokens(model, &request.source.text)?;
+        let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+        let room = prompt::room(0, &prompt, request.max_tokens, model.max_positions())?;
+        let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+        let sequence = model.new_sequence_with(request.method.clone(), false)?;
+        // Templates put a space before an answer, which models generate themselves; it is no part of a chat's answer.
+        let trim = matches!(request.source.text, SourceText::Messages(_));
+        let turn = Turn {
+            prompt,
+            features,
+            context: tokens,
+            history: Vec::new(),
+            room,
+            trim,
+            sampler: request.sampler,
+            stop: request.stop,
+            ignore_eos: request.ignore_eos,
+            timings,
+        };
+        Ok((turn, sequence))
+    }
+
+    /// Reads the prompt and generates. Cancelled after its first token, it ends with what is there. `watch` sees the sequence
+    /// after the prompt and after every token that is read.
+    pub(super) fn run(
+        self,
+        model: &mut Model,
+        sequence: &mut Sequence,
+        events: &Events,
+        watch: &mut dyn FnMut(&Sequence),
+    ) -> Result<Answered> {
         let Turn { prompt, features, context, mut history, room, trim, sampler, stop, ignore_eos, mut timings } = self;
         let mut sampler = Sampler::new(&sampler)?;
         let cached = sequence.next_position() as usize;
@@ -107,6 +125,7 @@ impl Turn {
         let mut logits = model.prefill(&prompt, &features, sequence, &|| events.check())?;
         timings.prefill = milliseconds(start.elapsed());
         drop(features);
+        watch(sequence);
         events.send(Event::Prompt { usage: prompt::usage(cached, &prompt, 0) })?;
 
         let tokenizer = model.tokenizer().clone();
@@ -129,6 +148,7 @@ impl Turn {
                 break end;
             }
             logits = model.decode(id, sequence)?;
+            watch(sequence);
         };
         let pending = finish != Finish::Eos;
         let finish = answer.close(finish)?;

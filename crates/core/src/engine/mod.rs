@@ -19,6 +19,7 @@ mod state;
 mod texts;
 mod threads;
 mod ticket;
+mod trace;
 mod worker;
 
 use std::sync::{Arc, OnceLock};
@@ -38,6 +39,7 @@ pub use request::{
 };
 pub use runner::{Codec, Loader, OnProgress, Runner};
 pub use ticket::{CAPACITY, Events, Ticket, stream};
+pub use trace::{Traced, TracedImage, TracedLayer, TracedStep};
 
 use state::{Job, Phase, Shared};
 

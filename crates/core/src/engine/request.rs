@@ -74,6 +74,8 @@ pub enum ModelRequest {
     Generate(GenerateRequest),
     Score(ScoreRequest),
     Profile(ProfileRequest),
+    /// A generation that also says what the cache held and why.
+    Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
     OpenSession(Option<Arc<Method>>),
     CloseSession(u64),
@@ -140,7 +142,8 @@ pub struct ProfileRequest {
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
 
-const OPS: [&str; 7] = ["generate", "score", "profile", "open-session", "close-session", "tokenize", "detokenize"];
+const OPS: [&str; 8] =
+    ["generate", "score", "profile", "trace", "open-session", "close-session", "tokenize", "detokenize"];
 const GENERATE: [&str; 14] = [
     "op",
     "cache",
@@ -170,13 +173,13 @@ impl Request {
             Some(other) => return Err(refuse(format!("`op` must be a string, found {}", describe(other)))),
             None => return Err(refuse(format!("a request needs `op`, one of {}", OPS.join(", ")))),
         };
-        if images > 0 && !matches!(op.as_str(), "generate" | "score" | "profile") {
+        if images > 0 && !matches!(op.as_str(), "generate" | "score" | "profile" | "trace") {
             return Err(refuse(format!("{op} takes no images, found {images}")));
         }
         match op.as_str() {
             "generate" => {
                 let fields = Fields::new(value, "generate", &GENERATE)?;
-                generate(fields, images).map(ModelRequest::Generate).map(Request::Model)
+                generate(fields, "generate", images).map(ModelRequest::Generate).map(Request::Model)
             }
             "score" => {
                 let fields = Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept"])?;
@@ -185,6 +188,11 @@ impl Request {
             "profile" => {
                 let fields = Fields::new(value, "profile", &["op", "messages", "prompt", "cache", "keeps"])?;
                 profile(fields, images).map(ModelRequest::Profile).map(Request::Model)
+            }
+            "trace" => {
+                let known: Vec<&str> = GENERATE.iter().copied().filter(|field| *field != "session").collect();
+                let fields = Fields::new(value, "trace", &known)?;
+                generate(fields, "trace", images).map(ModelRequest::Trace).map(Request::Model)
             }
             "open-session" => {
                 let mut fields = Fields::new(value, "open-session", &["op", "cache"])?;
@@ -221,8 +229,8 @@ fn parse(json: &str) -> Result<Value> {
     serde_json::from_str(json).map_err(|error| refuse(format!("the request is not JSON: {error}")))
 }
 
-fn generate(mut fields: Fields, images: usize) -> Result<GenerateRequest> {
-    let source = prompt(&mut fields, "generate", images)?;
+fn generate(mut fields: Fields, op: &str, images: usize) -> Result<GenerateRequest> {
+    let source = prompt(&mut fields, op, images)?;
     let method = method(&mut fields)?;
     let session = fields.take("session")?;
     if session.is_some() && method.is_some() {

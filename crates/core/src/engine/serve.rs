@@ -13,6 +13,7 @@ use super::runner::{Codec, OnProgress, Runner};
 use super::score::score;
 use super::session::{self, Sessions};
 use super::ticket::Events;
+use super::trace::trace;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model};
 use crate::text::Tokenizer;
@@ -50,6 +51,7 @@ impl Runner for ModelRunner {
             },
             ModelRequest::Score(request) => score(&mut self.model, request, images, events),
             ModelRequest::Profile(request) => profile(&mut self.model, request, images, events),
+            ModelRequest::Trace(request) => trace(&mut self.model, request, images, events),
             ModelRequest::OpenSession(method) => {
                 let session = self.sessions.open(&self.model, method)?;
                 events.finish(session::done(session));

@@ -174,7 +174,7 @@ impl Session {
             ignore_eos: request.ignore_eos,
             timings,
         };
-        let answered = turn.run(model, &mut state.sequence, events)?;
+        let answered = turn.run(model, &mut state.sequence, events, &mut |_| ())?;
         state.text = text + &answered.raw;
         state.tokens = whole;
         state.tokens.extend(&answered.tokens);

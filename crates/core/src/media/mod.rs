@@ -13,5 +13,5 @@ mod whole;
 
 pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode};
 pub use kernel::Filter;
-pub use processor::{ImageProcessor, Pixels};
+pub use processor::{Area, ImageProcessor, Pixels};
 pub use resize::{Canvas, resize, resize_part};

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use image::RgbImage;
+use serde::Serialize;
 
 use super::config::{Config, Size};
 use super::decode::decode;
@@ -20,6 +21,15 @@ pub struct Pixels {
     pub height: usize,
     /// Columns, in pixels.
     pub width: usize,
+}
+
+/// A rectangle in the pixels of a picture; it may reach beyond the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Area {
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
 }
 
 /// What a model's `preprocessor_config.json` asks to be done with an image.
@@ -95,6 +105,22 @@ impl ImageProcessor {
         Pixels { data, height, width }
     }
 
+    /// The part of a picture of `width` x `height` pixels that the processed image shows: smaller than the picture where it
+    /// is cropped, larger where it is padded.
+    pub fn area(&self, width: usize, height: usize) -> Area {
+        let (left, top, across, down) = match self.config.pad_to_square {
+            true => {
+                let side = width.max(height);
+                ((side - width) / 2, (side - height) / 2, side, side)
+            }
+            false => (0, 0, width, height),
+        };
+        let (resized_height, resized_width) = self.resized_size(down, across);
+        let (x, width) = span(across, resized_width, self.output.1);
+        let (y, height) = span(down, resized_height, self.output.0);
+        Area { x: x - left as f64, y: y - top as f64, width, height }
+    }
+
     /// (height, width) after the resize step.
     fn resized_size(&self, height: usize, width: usize) -> (usize, usize) {
         // Truncated, as Python's int(): product first, then one division in f64.
@@ -117,6 +143,13 @@ fn centre(size: usize, crop: usize) -> (Range<usize>, usize) {
         // transformers' Pillow processors put the odd pixel of padding before; its torchvision ones after.
         (0..size, (crop - size).div_ceil(2))
     }
+}
+
+/// Along one axis: where, in pixels before a resize of `size` to `resized`, a centre crop to `crop` starts, and its length.
+fn span(size: usize, resized: usize, crop: usize) -> (f64, f64) {
+    let (kept, before) = centre(resized, crop);
+    let scale = size as f64 / resized.max(1) as f64;
+    ((kept.start as f64 - before as f64) * scale, crop as f64 * scale)
 }
 
 /// Rescaled in f64 and normalised in f32, as transformers does it with numpy.
@@ -225,6 +258,26 @@ mod tests {
         let padded = processor(&json).unwrap().process_rgb(&image);
         assert_eq!(padded.data[12..16], [127.0; 4]);
         assert_eq!(padded.data[..4], [0.0, 10.0, 20.0, 30.0]);
+    }
+
+    #[test]
+    fn the_area_is_what_is_seen_of_the_picture() {
+        let area = |json: &str, width, height| {
+            let Area { x, y, width, height } = processor(json).unwrap().area(width, height);
+            [x, y, width, height]
+        };
+        let crop = r#"{"size": 100, "crop_size": 100}"#;
+        assert_eq!(area(crop, 200, 200), [0.0, 0.0, 200.0, 200.0]);
+        assert_eq!(area(crop, 400, 200), [100.0, 0.0, 200.0, 200.0]);
+        assert_eq!(area(crop, 50, 150), [0.0, 50.0, 50.0, 50.0]);
+        let pad = r#"{"size": 100, "crop_size": 100, "image_aspect_ratio": "pad"}"#;
+        assert_eq!(area(pad, 400, 200), [0.0, -100.0, 400.0, 400.0]);
+        assert_eq!(area(pad, 200, 300), [-50.0, 0.0, 300.0, 300.0]);
+        // Squeezed, not cropped.
+        let exact = r#"{"size": {"height": 30, "width": 60}, "do_center_crop": false}"#;
+        assert_eq!(area(exact, 90, 90), [0.0, 0.0, 90.0, 90.0]);
+        // A small picture in the middle of a larger output.
+        assert_eq!(area(r#"{"do_resize": false, "crop_size": 10}"#, 4, 8), [-3.0, -1.0, 10.0, 10.0]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod policy;
 pub mod score;
 pub mod select;
 pub mod spec;
+pub mod trace;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use methods::METHODS;
 pub(crate) use policy::Policy;
 pub use policy::Profile;
 pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
+pub use trace::{Cumulative, LayerRecord, Record};
 
 use crate::error::{Error, Result};
 use crate::fields::{describe, nearest, refuse};

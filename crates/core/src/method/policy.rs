@@ -6,6 +6,7 @@ use super::budget::{Ask, Count, ScoredLane};
 use super::keep::{Cost, Keep};
 use super::score::{LaneInput, PromptView};
 use super::select::best;
+use super::trace::Record;
 use super::{Eviction, Lanes, Method};
 use crate::cache::{Account, Charge, Entry, Lane, Modality, Shape, Span};
 use crate::error::{Error, Result};
@@ -25,6 +26,9 @@ pub(crate) struct Policy {
     /// Sizes to profile instead of evicting.
     profile: Option<Vec<f64>>,
     profiled: Profile,
+    /// The scores of the next prompt are to be kept; they are, per owning layer.
+    recording: Option<Vec<Vec<ScoredLane>>>,
+    record: Option<Record>,
 }
 
 /// What is known while a prompt is on its way.
@@ -53,7 +57,17 @@ impl Policy {
             Lanes::PerHead => shape.kv_heads,
         };
         let cost = Cost::new(shape, lanes, marked);
-        Policy { method, marked, cost, counts: Vec::new(), plan: None, profile: None, profiled: Profile::new() }
+        Policy {
+            method,
+            marked,
+            cost,
+            counts: Vec::new(),
+            plan: None,
+            profile: None,
+            profiled: Profile::new(),
+            recording: None,
+            record: None,
+        }
     }
 
     /// Finds the sizes for each of `keeps` at the next prompt and evicts nothing.
@@ -63,6 +77,15 @@ impl Policy {
 
     pub(crate) fn take_profile(&mut self) -> Profile {
         std::mem::take(&mut self.profiled)
+    }
+
+    /// Keeps what the next prompt's entries are ranked by, for [`Policy::take_record`].
+    pub(crate) fn record(&mut self) {
+        self.recording = Some(Vec::new());
+    }
+
+    pub(crate) fn take_record(&mut self) -> Option<Record> {
+        self.record.take()
     }
 
     pub(crate) fn method(&self) -> &Method {
@@ -148,7 +171,7 @@ impl Policy {
 
     /// The weights of the prompt's queries in the sums that the attention of a layer is to gather. `index` counts owning layers.
     pub(crate) fn weights(&self, index: usize, spans: &[Span]) -> Option<Vec<f32>> {
-        let plan = self.plan.as_ref().filter(|plan| !plan.all_stay || self.marked)?;
+        let plan = self.plan.as_ref().filter(|plan| !plan.all_stay || self.marked || self.recording.is_some())?;
         self.method.recipe.score.queries(&self.view(plan, index, spans))
     }
 
@@ -170,7 +193,7 @@ impl Policy {
 
     #[allow(clippy::too_many_arguments)]
     fn score_layer(
-        &self,
+        &mut self,
         plan: &mut Plan,
         index: usize,
         layer: usize,
@@ -179,9 +202,10 @@ impl Policy {
         spans: &[Span],
         account: &Account,
     ) -> Result<()> {
-        if plan.all_stay && !self.marked {
+        if plan.all_stay && !self.marked && self.recording.is_none() {
             return Ok(());
         }
+        let mut recorded = Vec::new();
         let recipe = &self.method.recipe;
         let view = self.view(plan, index, spans);
         let ahead = plan.ahead.as_ref().map(|counts| counts[index]);
@@ -199,11 +223,14 @@ impl Policy {
                 }
                 lane.update_marks(|place, mark| *mark = marks[place]);
             }
+            let kept = ahead.map_or(view.allowance, |count| count.kept);
+            let safe = recipe.guard.protected(&sorted, kept, spans);
+            if self.recording.is_some() {
+                recorded.push(ScoredLane { scores: scores.clone(), safe: safe.clone(), heads: lane.heads().len() });
+            }
             if plan.all_stay {
                 continue;
             }
-            let kept = ahead.map_or(view.allowance, |count| count.kept);
-            let safe = recipe.guard.protected(&sorted, kept, spans);
             match ahead {
                 Some(count) => retain(lane, &sorted, &scores, &safe, count.kept)?,
                 None => scored.push(ScoredLane { scores, safe, heads: lane.heads().len() }),
@@ -213,6 +240,9 @@ impl Policy {
             let bytes = scored.iter().map(|lane| lane.scores.len() * (size_of::<f32>() + 1)).sum::<usize>();
             plan.workspace.push(account.charge(bytes as u64)?);
             plan.scored.push(scored);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.push(recorded);
         }
         Ok(())
     }
@@ -259,6 +289,15 @@ impl Policy {
                     retain(lane, &sorted, &scored.scores, &scored.safe, count.kept)?;
                 }
             }
+        }
+        if let Some(recording) = self.recording.take() {
+            let left: Vec<Vec<Vec<u32>>> =
+                owners.iter().map(|layer| layers[*layer].iter().map(Lane::positions).collect()).collect();
+            let threshold = match plan.ahead.is_none() && !plan.all_stay {
+                true => budget.threshold(&self.ask(&plan, plan.total), &recording)?,
+                false => None,
+            };
+            self.record = Some(Record::new(&self.method.recipe, &recording, &left, threshold));
         }
         if self.method.keep.is_cap() {
             self.cap(layers, owners, &mut counts);

@@ -116,6 +116,17 @@ pub trait Budget: Send + Sync + Debug {
     /// the scores of all layers.
     fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>>;
 
+    /// First entries whose scores count nothing when layers are compared.
+    fn excluded(&self) -> usize {
+        0
+    }
+
+    /// The share of importance that every layer was to retain at least, where a split looks for one.
+    fn threshold(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
+        let _ = (ask, scored);
+        Ok(None)
+    }
+
     /// Counts per layer and lane from the scores of all layers. Only asked when [`Budget::ahead`] says None.
     fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
         let _ = (ask, scored);

@@ -64,6 +64,11 @@ impl Curve {
         self.retained[kept.clamp(self.least, self.most()) - self.least]
     }
 
+    /// The retained shares with [`Curve::least`], one more, ... and all entries.
+    pub fn shares(&self) -> &[f64] {
+        &self.retained
+    }
+
     /// The least number of entries that retains `threshold`, or all.
     fn reach(&self, threshold: f64) -> usize {
         let steps = self.retained.partition_point(|retained| *retained < threshold);
@@ -77,13 +82,7 @@ impl Curve {
 /// O(halvings x layers x log entries); what is left after the last threshold goes, entry by entry, to the layer that
 /// retains least (on a tie the lower layer).
 pub fn search(curves: &[Curve], total: usize) -> Vec<usize> {
-    let counts = |threshold: f64| -> Vec<usize> { curves.iter().map(|curve| curve.reach(threshold)).collect() };
-    let (mut low, mut high) = (0.0, 1.0);
-    for _ in 0..HALVINGS {
-        let middle = 0.5 * (low + high);
-        if counts(middle).iter().sum::<usize>() <= total { low = middle } else { high = middle }
-    }
-    let mut kept = counts(low);
+    let mut kept = counts(curves, threshold(curves, total));
     let mut left = total.saturating_sub(kept.iter().sum());
     while left > 0 {
         let open = (0..curves.len()).filter(|layer| kept[*layer] < curves[*layer].most());
@@ -97,6 +96,20 @@ pub fn search(curves: &[Curve], total: usize) -> Vec<usize> {
     kept
 }
 
+/// The highest share that every layer can retain with `total` entries in all.
+pub fn threshold(curves: &[Curve], total: usize) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if counts(curves, middle).iter().sum::<usize>() <= total { low = middle } else { high = middle }
+    }
+    low
+}
+
+fn counts(curves: &[Curve], threshold: f64) -> Vec<usize> {
+    curves.iter().map(|curve| curve.reach(threshold)).collect()
+}
+
 /// The search per prompt ("online"): the scores of all layers are needed, so the whole prompt is cached before any layer is
 /// compacted.
 #[derive(Debug)]
@@ -105,9 +118,25 @@ pub struct Prefix {
     pub excluded: usize,
 }
 
+impl Prefix {
+    fn curves(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Curve>> {
+        let curve =
+            |(lane, least): (&ScoredLane, &usize)| Curve::new(&lane.scores, &lane.safe, self.excluded).at_least(*least);
+        Ok(whole(scored)?.zip(ask.least).map(curve).collect())
+    }
+}
+
 impl Budget for Prefix {
     fn needs_mass(&self) -> bool {
         true
+    }
+
+    fn excluded(&self) -> usize {
+        self.excluded
+    }
+
+    fn threshold(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
+        Ok(Some(threshold(&self.curves(ask, scored)?, ask.total)))
     }
 
     fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
@@ -116,10 +145,7 @@ impl Budget for Prefix {
     }
 
     fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
-        let curve =
-            |(lane, least): (&ScoredLane, &usize)| Curve::new(&lane.scores, &lane.safe, self.excluded).at_least(*least);
-        let curves: Vec<Curve> = whole(scored)?.zip(ask.least).map(curve).collect();
-        let kept = search(&curves, ask.total);
+        let kept = search(&self.curves(ask, scored)?, ask.total);
         Ok(kept.into_iter().map(|kept| vec![Count::exact(kept, ask.positions)]).collect())
     }
 }

@@ -8,6 +8,10 @@ use super::{LaneInput, PromptView, Score};
 pub struct Columns;
 
 impl Score for Columns {
+    fn name(&self) -> &'static str {
+        "columns"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         Some(vec![1.0; prompt.n])
     }

@@ -8,6 +8,10 @@ use crate::cache::{Entry, Lane};
 pub struct KeyNorm;
 
 impl Score for KeyNorm {
+    fn name(&self) -> &'static str {
+        "key-norm"
+    }
+
     fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
         None
     }

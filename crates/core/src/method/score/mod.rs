@@ -56,6 +56,9 @@ impl LaneInput<'_> {
 
 /// Says which entries matter.
 pub trait Score: Send + Sync + Debug {
+    /// What a trace calls it.
+    fn name(&self) -> &'static str;
+
     /// The weight with which each query of the prompt counts in the sums that attention gathers; None when the score needs
     /// none.
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>>;

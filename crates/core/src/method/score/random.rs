@@ -22,6 +22,10 @@ impl Random {
 }
 
 impl Score for Random {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
     fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
         None
     }

@@ -6,6 +6,10 @@ use crate::cache::{Entry, Lane};
 pub struct Recency;
 
 impl Score for Recency {
+    fn name(&self) -> &'static str {
+        "recency"
+    }
+
     fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
         None
     }

@@ -6,6 +6,10 @@ use crate::cache::Modality;
 pub struct Text;
 
 impl Score for Text {
+    fn name(&self) -> &'static str {
+        "text"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         let mut weights = vec![0.0; prompt.n];
         for span in prompt.spans.iter().filter(|span| !matches!(span.modality, Modality::Image { .. })) {

@@ -32,6 +32,10 @@ impl Window {
 }
 
 impl Score for Window {
+    fn name(&self) -> &'static str {
+        "window"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         let mut weights = vec![0.0; prompt.n];
         weights[prompt.n - self.of(prompt)..].fill(1.0);

@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { h2o, image, load, type Model, OptionError, prefixkv, streaming } from "../../ts/index.ts";
+import { scene } from "./scenes.ts";
+
+let model: Model;
+
+before(async () => {
+  model = await load();
+});
+
+after(() => model.dispose());
+
+const messages = [{ role: "user", content: [image(scene.image), scene.question] }];
+
+test("a trace gives the answer of generate and says where its memory went", async () => {
+  for (const cache of [undefined, prefixkv({ keep: 0.4 }), h2o({ keep: 0.4 }), streaming({ keep: { tokens: 60 } })]) {
+    const request = { messages, maxTokens: 10, ignoreEos: true, ...(cache && { cache }) };
+    const trace = await model.trace(request);
+    const answer = await model.generate(request);
+    assert.deepEqual([trace.text, trace.tokens], [answer.text, answer.tokens]);
+    assert.deepEqual(trace.memory, answer.memory);
+    assert.equal(trace.layers.length, model.info.layers);
+    assert.equal(trace.steps.length, 10);
+    assert.equal(trace.steps.at(-1)?.resident, trace.memory.resident);
+    assert.ok(trace.steps.every(({ resident, payload, full }) => resident >= payload && payload <= full));
+    const { kept } = await model.score({ messages, answer: "There", kept: true, ...(cache && { cache }) });
+    assert.deepEqual(
+      trace.layers.map((layer) => layer.kept),
+      kept,
+    );
+    assert.equal(trace.mass, cache?.method !== "streaming");
+    assert.equal(trace.threshold === null, cache?.method !== "prefixkv");
+  }
+});
+
+test("a trace names the patches of a picture", async () => {
+  const { spans, images, usage, layers } = await model.trace({ messages, maxTokens: 2 });
+  const patches = spans.filter(({ modality }) => modality.type === "image");
+  assert.deepEqual([patches.length, patches[0]?.len], [1, 144]);
+  const [picture] = images;
+  assert.deepEqual([picture?.rows, picture?.columns, picture?.source], [12, 12, 0]);
+  assert.deepEqual(picture?.area, { x: 0, y: 0, width: picture?.width, height: picture?.height });
+  assert.equal(
+    spans.filter(({ modality }) => modality.type !== "generated").reduce((sum, { len }) => sum + len, 0),
+    usage.promptTokens,
+  );
+  assert.ok(layers.every(({ importance }) => importance.length === usage.promptTokens));
+});
+
+test("a trace refuses options that it does not know, and can be aborted", async () => {
+  await assert.rejects(model.trace({ messages, maxToken: 2 } as never), (error) => {
+    return error instanceof OptionError && error.details.suggestion === "maxTokens";
+  });
+  await assert.rejects(model.trace({ messages, signal: AbortSignal.abort() }), { name: "AbortError" });
+});

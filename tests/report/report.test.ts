@@ -1,0 +1,201 @@
+import assert from "node:assert/strict";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { DOMParser, type Element } from "@xmldom/xmldom";
+import { OptionError } from "../../ts/errors.ts";
+import { describeReport, evalReport } from "../../ts/report/index.ts";
+import { info, trace } from "../unit/fake_native.ts";
+import { describeScene, evalFolder, evaluation } from "./made.ts";
+
+let folder: string;
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "prefixkv-report-"));
+});
+
+after(() => rm(folder, { recursive: true }));
+
+const timeout = { timeout: 120_000 };
+
+/** Every chart of a page: its name and its HTML. */
+function figures(html: string): Map<string, string> {
+  const parts = [...html.matchAll(/<figure data-chart="([^"]+)".*?<\/figure>/gs)];
+  return new Map(parts.map(([whole, id = ""]) => [id, whole]));
+}
+
+/** The elements of an SVG; throws when it is not well-formed. */
+function parse(svg: string): Element[] {
+  const document = new DOMParser().parseFromString(svg, "image/svg+xml");
+  return [...document.getElementsByTagName("*")];
+}
+
+function checkPage(html: string, ids: readonly string[]): void {
+  const found = figures(html);
+  assert.deepEqual([...found.keys()], ids);
+  for (const [id, figure] of found) {
+    assert.match(figure, /<table [^>]*>.*<tbody><tr>.*<\/tr><\/tbody>/s, `${id} has no table`);
+    assert.match(figure, /<svg [^>]*viewBox="[-\d.]+ [-\d.]+ [\d.]+ [\d.]+"/, id);
+    for (const [svg] of figure.matchAll(/<svg .*?<\/svg>/gs)) {
+      assert.match(svg, /^<svg [^>]*role="img"[^>]*aria-label="[^"]+"/, id);
+      assert.match(svg, /<title>[^<]+<\/title><desc>[^<]+<\/desc>/, id);
+      assert.doesNotMatch(svg, /NaN|undefined|Infinity/, id);
+      parse(svg);
+    }
+  }
+  // Nothing is fetched: the only addresses are names of XML and data.
+  const addresses = [...html.replace(/data:image[^"]*/g, "").matchAll(/(?:https?:)?\/\/[\w.]+/g)].map(
+    ([address]) => address,
+  );
+  assert.deepEqual([...new Set(addresses)], ["http://www.w3.org"]);
+  for (const [, target = ""] of html.matchAll(/(?:href|src)="([^"]*)"/g)) assert.match(target, /^(data:|#)/);
+  assert.doesNotMatch(html, /<link rel="stylesheet"|@import|url\(/);
+}
+
+test("the page of an evaluation has every chart with its table", timeout, async () => {
+  const { html, charts } = await evaluation();
+  const ids = ["ppl", "rouge", "agreement", "kl", "right"].map((name) => `quality-${name}`);
+  const kept = [0.1, 0.2, 0.3, 0.5, 0.8].map((keep) => `kept-${keep}`);
+  checkPage(html, [...ids, ...kept, "speed-decode", "speed-first-token"]);
+  assert.deepEqual(
+    charts.map(({ name }) => name),
+    [...figures(html).keys()].map((id) => `${id}.svg`),
+  );
+  for (const { svg } of charts) {
+    parse(svg);
+    assert.match(svg, /prefers-color-scheme:dark/);
+  }
+  const table = figures(html).get("quality-ppl") ?? "";
+  const { rows } = JSON.parse(await readFile(join(evalFolder, "summary.json"), "utf8"));
+  const measured = rows.filter((row: { ppl?: unknown }) => row.ppl !== undefined);
+  assert.equal([...(table.split("<tbody>")[1] ?? "").matchAll(/<tr>/g)].length, measured.length);
+  assert.match(html, /streaming at 0.01 \(3\)/);
+  // Perplexities from 1.07 to 13 need a log scale, shares do not.
+  assert.match(figures(html).get("quality-ppl") ?? "", /log scale/);
+  assert.doesNotMatch(figures(html).get("quality-rouge") ?? "", /log scale/);
+});
+
+test("a method has one colour and one mark in all charts of a page", timeout, async () => {
+  const { html } = await evaluation();
+  for (const method of ["prefixkv", "streaming"]) {
+    const colors = [...figures(html).values()].flatMap((figure) =>
+      [
+        ...figure.matchAll(
+          new RegExp(`fill="(var\\(--series-\\d\\))"[^>]*>(?:(?!</g>).)*</g><g [^>]*><text[^>]*>${method}</text>`, "g"),
+        ),
+      ].map(([, color]) => color),
+    );
+    assert.ok(colors.length >= 10, `${method}: ${colors.length}`);
+    assert.equal(new Set(colors).size, 1, method);
+  }
+});
+
+test("the page of a picture shows what each layer keeps", timeout, async () => {
+  const { input, report } = await describeScene();
+  checkPage(report.html, ["kept-patches", "importance-patches", "cumulative", "kept-per-layer", "memory", "speed"]);
+  const svg = /<svg .*?<\/svg>/s.exec(figures(report.html).get("kept-patches") ?? "")?.[0] ?? "";
+  const groups = parse(svg).filter((element) => element.hasAttribute("data-frame"));
+  assert.equal(groups.length, 20);
+  for (const [index, group] of groups.entries()) {
+    const { trace: run } = input.runs[Math.floor(index / 10)] ?? {};
+    assert.ok(run);
+    const start = run.spans.find(({ modality }) => modality.type === "image")?.start ?? -1;
+    const kept = (run.layers[index % 10]?.kept ?? []).map(
+      ({ positions }) => new Set(positions.map((position) => position - start)),
+    );
+    const whole = Array.from({ length: 144 }, (_, patch) => patch).filter((patch) =>
+      kept.every((own) => own.has(patch)),
+    );
+    const paths = [...group.getElementsByTagName("path")];
+    const edges = paths.find((path) => path.getAttribute("stroke") === "#fff")?.getAttribute("d") ?? "";
+    assert.deepEqual(squares(edges), whole, `frame ${group.getAttribute("data-frame")}`);
+    // Together the dark ones are all others.
+    const dark = paths.filter((path) => path.getAttribute("fill") !== "none");
+    const gone = dark.flatMap((path) => squares(path.getAttribute("d") ?? "")).sort((a, b) => a - b);
+    assert.deepEqual(
+      gone,
+      Array.from({ length: 144 }, (_, patch) => patch).filter((patch) => !whole.includes(patch)),
+    );
+  }
+});
+
+/** The patches of a path over a picture of 168 x 168 pixels and 12 x 12 patches. */
+function squares(path: string): number[] {
+  return [...path.matchAll(/M([\d.]+) ([\d.]+)h14v14h-14z/g)].map(([, x, y]) => (Number(y) / 14) * 12 + Number(x) / 14);
+}
+
+test("charts of a picture stand alone, one file per frame", timeout, async () => {
+  const { report } = await describeScene();
+  const names = report.charts.map(({ name }) => name);
+  assert.equal(new Set(names).size, names.length);
+  assert.equal(names.filter((name) => name.startsWith("kept-patches-")).length, 20);
+  for (const { name, svg } of report.charts) {
+    const elements = parse(svg);
+    assert.ok(
+      elements
+        .filter((element) => element.hasAttribute("data-frame"))
+        .every((element, _, all) => {
+          return element.getAttribute("data-frame") === all[0]?.getAttribute("data-frame");
+        }),
+      name,
+    );
+    // A file of its own has the picture in it.
+    if (name.includes("patches"))
+      assert.ok(
+        elements.some(({ localName }) => localName === "image"),
+        name,
+      );
+    assert.doesNotMatch(svg, /<use /, name);
+  }
+});
+
+test("a picture that is padded or cropped has its patches where the model saw them", async () => {
+  const [picture] = trace.images;
+  assert.ok(picture);
+  const area = { x: -50, y: 0, width: 300, height: 300 };
+  const padded = { ...trace, images: [{ ...picture, width: 200, height: 300, area }] };
+  const bytes = new Uint8Array([0x89, 0x50]);
+  const input = { info, prompt: "a & <b>", pictures: [{ name: "x<.png", bytes }] };
+  const { html } = await describeReport({ ...input, runs: [{ label: "full", trace: padded }] });
+  assert.match(html, /viewBox="-50 0 300 300"/);
+  assert.match(html, /M-50 0h25v25h-25z/);
+  assert.match(html, /added to make a square/);
+  const { html: whole } = await describeReport({ ...input, runs: [{ label: "full", trace }] });
+  assert.doesNotMatch(whole, /added to make a square/);
+  assert.ok(html.includes("a &amp; &lt;b&gt;") && html.includes("x&lt;.png") && !html.includes("x<.png"));
+});
+
+test("a prompt without pictures or attention scores leaves charts out, not half", async () => {
+  const layers = trace.layers.map((layer) => ({ ...layer, cumulative: null, retained: null }));
+  const text = { ...trace, mass: false, score: "recency", threshold: null, images: [], layers };
+  const { html } = await describeReport({
+    info,
+    prompt: "a",
+    pictures: [],
+    runs: [{ label: "streaming", trace: text }],
+  });
+  checkPage(html, ["kept-per-layer", "memory"]);
+  await assert.rejects(describeReport({ info, prompt: "a", pictures: [], runs: [] }), /at least one run/);
+});
+
+test("a folder that is no evaluation is refused with the file and the field", async () => {
+  const refused = async (change: (run: string) => Promise<void>, pattern: RegExp): Promise<void> => {
+    const run = join(folder, "run");
+    await cp(evalFolder, run, { recursive: true });
+    await change(run);
+    await assert.rejects(evalReport(run), (error) => error instanceof OptionError && pattern.test(error.message));
+    await rm(run, { recursive: true });
+  };
+  const summary = (rows: unknown) => (run: string) => writeFile(join(run, "summary.json"), JSON.stringify({ rows }));
+  await refused((run) => rm(join(run, "run.json")), /run\.json is missing/);
+  await refused((run) => writeFile(join(run, "run.json"), "{"), /run\.json is not JSON/);
+  await refused((run) => writeFile(join(run, "run.json"), '{"version":2}'), /version 2; this release reads version 1/);
+  await refused(summary([]), /has no rows/);
+  await refused(summary([{ method: "h2o", samples: 3 }]), /rows\[0\] has no number `keptShare`/);
+  await refused(
+    summary([{ method: "h2o", samples: 1, keptShare: 1, residentShare: 1, ppl: { value: "1" } }]),
+    /rows\[0\]\.ppl/,
+  );
+  await refused(summary({}), /no list `rows`/);
+});

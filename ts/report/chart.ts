@@ -1,0 +1,43 @@
+/** A table that says in numbers what a chart shows. */
+export interface Table {
+  head: readonly string[];
+  rows: readonly (readonly (string | number)[])[];
+}
+
+/** A picture of a report, with the widths it is drawn for. */
+export interface Chart {
+  /** Its name in the page and of its file. */
+  id: string;
+  title: string;
+  /** What it shows and how to read it, in a sentence or two. */
+  about: string;
+  /** Drawn for wide and for narrow pages; the same picture where it has no text. */
+  wide: string;
+  narrow: string;
+  table: Table;
+  /** Goes over both columns of the page. */
+  broad?: boolean;
+  /** What the frames of the picture follow: `layer` or `size`; they have `data-frame`. */
+  follows?: string;
+  /** Under the picture, one per frame. */
+  captions?: readonly { frame: string; text: string }[];
+}
+
+/** A chart as a file of its own. */
+export interface ChartFile {
+  name: string;
+  svg: string;
+}
+
+/** A report: the page, and its charts as files. */
+export interface Report {
+  html: string;
+  charts: ChartFile[];
+}
+
+const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
+
+/** Text for HTML and SVG, in attributes too. */
+export function escapeText(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
+}

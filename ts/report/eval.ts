@@ -1,0 +1,191 @@
+import { formatCount } from "../cli/format.ts";
+import type { Chart, Report } from "./chart.ts";
+import { type Bar, barChart } from "./charts/bars.ts";
+import { keptPerLayer } from "./charts/layers.ts";
+import { type Metric, type QualityPoint, qualityChart } from "./charts/quality.ts";
+import { type Pen, pen, standalone } from "./draw.ts";
+import { page, type Section } from "./page.ts";
+import { type Look, look } from "./palette.ts";
+import { type EvalFolder, readEval, type SummaryRow } from "./read.ts";
+
+/** What all charts of an evaluation share, so that a method looks the same in all of them. */
+interface Drawn {
+  own: Pen;
+  rows: readonly SummaryRow[];
+  lookOf: (method: string) => Look;
+}
+
+type Quality = "ppl" | "rougeL" | "agreement" | "kl" | "accuracy" | "right";
+
+const metrics: readonly (Metric & { field: Quality })[] = [
+  {
+    field: "ppl",
+    id: "quality-ppl",
+    title: "Perplexity",
+    about: "Of the reference answers, exp of the mean negative log-probability of a token. Lower is better.",
+    label: "perplexity",
+    log: true,
+  },
+  {
+    field: "rougeL",
+    id: "quality-rouge",
+    title: "ROUGE-L",
+    about: "Longest common subsequence of generated and reference answer, as an F-measure. Higher is better.",
+    label: "ROUGE-L",
+    low: 0,
+    high: 1,
+    log: false,
+  },
+  {
+    field: "agreement",
+    id: "quality-agreement",
+    title: "Agreement with the full cache",
+    about: "Share of positions at which the most likely token is that of the full cache. Higher is better.",
+    label: "agreement",
+    high: 1,
+    log: false,
+  },
+  {
+    field: "kl",
+    id: "quality-kl",
+    title: "Divergence from the full cache",
+    about:
+      "Mean Kullback-Leibler divergence of the next-token distributions from those of the full cache, in nats. Lower is better.",
+    label: "KL divergence (nats)",
+    log: true,
+  },
+  {
+    field: "accuracy",
+    id: "quality-accuracy",
+    title: "Accuracy",
+    about: "Share of questions that are answered right. Higher is better.",
+    label: "accuracy",
+    low: 0,
+    high: 1,
+    log: false,
+  },
+  {
+    field: "right",
+    id: "quality-right",
+    title: "Objects described right",
+    about: "Share of the objects of a scene whose colour, shape and place the answer names. Higher is better.",
+    label: "objects right",
+    low: 0,
+    high: 1,
+    log: false,
+  },
+];
+
+/** Makes the report of an evaluation from its folder, which `prefixkv eval` writes. Throws an OptionError for another folder. */
+export async function evalReport(folder: string): Promise<Report> {
+  const found = await readEval(folder);
+  const own = await pen();
+  const names = [...new Set(found.rows.map(({ method }) => method))];
+  const drawn: Drawn = { own, rows: found.rows, lookOf: (method) => look(Math.max(0, names.indexOf(method))) };
+  const sections = [quality(drawn), kept(drawn), speed(drawn)].filter(({ charts }) => charts.length > 0);
+  const { run, rows } = found;
+  const html = page(
+    {
+      title: `Evaluation on ${run.data.name}`,
+      subtitle: subtitle(found),
+      facts: facts(found),
+      texts: refused(rows),
+      shared: "",
+    },
+    sections,
+  );
+  const charts = sections.flatMap((section) =>
+    section.charts.map(({ id, wide }) => ({ name: `${id}.svg`, svg: standalone(wide) })),
+  );
+  return { html, charts };
+}
+
+function subtitle({ run }: EvalFolder): string {
+  const name = run.model.source.split(/[\\/]/).filter(Boolean).at(-1) ?? run.model.architecture;
+  return `${name}, ${run.methods.length} methods at ${run.keeps?.length ?? 0} sizes, ${formatCount(run.data.samples)} samples`;
+}
+
+function facts({ run }: EvalFolder): [string, string][] {
+  return [
+    ["model", `${run.model.architecture}, ${run.model.layers} layers, ${run.model.weights}`],
+    ["full cache", `${formatCount(run.model.kvBytesPerToken)} bytes per position`],
+    ["data", `${run.data.name}, ${formatCount(run.data.samples)} samples`],
+    ...(run.threads === undefined ? [] : [["threads", String(run.threads)] as [string, string]]),
+    ...(run.seed === undefined ? [] : [["seed", String(run.seed)] as [string, string]]),
+  ];
+}
+
+function refused(rows: readonly SummaryRow[]): string[] {
+  const some = rows.filter((row) => row.refused > 0);
+  if (some.length === 0) return [];
+  const list = some.map(({ method, keep, refused: count }) => `${method} at ${keep ?? "its size"} (${count})`);
+  return [`Refused because the size does not hold what is protected: ${list.join(", ")}.`];
+}
+
+function quality({ own, rows, lookOf }: Drawn): Section {
+  const charts = metrics.flatMap(({ field, ...metric }): Chart[] => {
+    const points = rows.flatMap((row): QualityPoint[] => {
+      const interval = row[field];
+      const { method, keep, samples, residentShare: share } = row;
+      return interval === undefined ? [] : [{ ...interval, method, keep, samples, share }];
+    });
+    return points.length === 0 ? [] : [qualityChart(own, metric, points, lookOf)];
+  });
+  const text =
+    "One mark per size; lines join the sizes of a method, bars are 95 % bootstrap intervals over the samples. To the left is less memory.";
+  return { title: "Quality against memory", text, charts };
+}
+
+function kept({ own, rows, lookOf }: Drawn): Section {
+  const keeps = [...new Set(rows.flatMap(({ keep }) => (keep === null || keep >= 1 ? [] : [keep])))].sort(
+    (a, b) => a - b,
+  );
+  const charts = keeps.flatMap((keep): Chart[] => {
+    const lines = rows
+      .filter((row) => row.keep === keep && row.keptPerLayer.length > 0)
+      .map((row) => ({ label: row.method, kept: row.keptPerLayer, look: lookOf(row.method) }));
+    if (lines.length === 0) return [];
+    const title = `Kept entries per layer at keep ${keep}`;
+    return [
+      keptPerLayer(own, lines, {
+        id: `kept-${keep}`,
+        title,
+        about: "Mean over the samples and over the heads of a layer.",
+      }),
+    ];
+  });
+  return { title: "What each layer keeps", charts };
+}
+
+function speed({ own, rows, lookOf }: Drawn): Section {
+  const bars = (field: "tokensPerSecond" | "firstTokenMs"): Bar[] =>
+    rows.flatMap((row) => {
+      const value = row[field];
+      const group = row.keep === null ? "all" : `keep ${row.keep}`;
+      return value === undefined ? [] : [{ series: row.method, group, value }];
+    });
+  const parts = [
+    {
+      field: "tokensPerSecond",
+      id: "speed-decode",
+      title: "Decoding speed",
+      about: "Tokens per second after the first. Higher is better.",
+      unit: "tokens per second",
+    },
+    {
+      field: "firstTokenMs",
+      id: "speed-first-token",
+      title: "Time to the first token",
+      about: "From the request to the first token, images included. Lower is better.",
+      unit: "milliseconds",
+    },
+  ] as const;
+  const charts = parts.flatMap(({ field, ...part }) => {
+    const found = bars(field);
+    // A method without sizes, the full cache, is a line that all others stand beside.
+    const reference = found.find(({ group }) => group === "all");
+    const sized = found.filter((bar) => bar !== reference);
+    return sized.length === 0 ? [] : [barChart(own, sized, { ...part, reference }, lookOf)];
+  });
+  return { title: "Speed", charts };
+}

@@ -1,0 +1,133 @@
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { OptionError } from "../errors.ts";
+import type { Interval } from "./charts/quality.ts";
+
+/** No file of an evaluation may be larger. */
+const maxBytes = 512 * 1024 * 1024;
+
+/** `run.json`: what was evaluated. */
+export interface RunFile {
+  version: 1;
+  model: { source: string; architecture: string; layers: number; kvBytesPerToken: number; weights: string };
+  data: { name: string; samples: number };
+  methods: { id: string; cache: Record<string, unknown> }[];
+  keeps: number[];
+  threads?: number;
+  seed?: number;
+  baseline?: string;
+}
+
+/** A row of `summary.json`: a method at one size, over all samples. */
+export interface SummaryRow {
+  method: string;
+  keep: number | null;
+  samples: number;
+  refused: number;
+  ppl?: Interval;
+  rougeL?: Interval;
+  agreement?: Interval;
+  kl?: Interval;
+  accuracy?: Interval;
+  right?: Interval;
+  keptPerLayer: number[];
+  keptShare: number;
+  residentShare: number;
+  peakShare?: number;
+  tokensPerSecond?: number;
+  firstTokenMs?: number;
+}
+
+/** An evaluation's folder. */
+export interface EvalFolder {
+  run: RunFile;
+  rows: SummaryRow[];
+}
+
+/** Reads what a report needs of the folder of an evaluation; throws an OptionError that names the file and the field. */
+export async function readEval(folder: string): Promise<EvalFolder> {
+  const run = object(await json(folder, "run.json"), "run.json");
+  if (run.version !== 1)
+    throw wrong("run.json", `has the version ${String(run.version)}; this release reads version 1`);
+  for (const field of ["model", "data"]) object(run[field], `run.json: \`${field}\``);
+  if (!Array.isArray(run.methods)) throw wrong("run.json", "has no list `methods`");
+  const summary = object(await json(folder, "summary.json"), "summary.json");
+  if (!Array.isArray(summary.rows)) throw wrong("summary.json", "has no list `rows`");
+  const rows = summary.rows.map((value: unknown, index: number) => row(value, `summary.json: rows[${index}]`));
+  if (rows.length === 0) throw wrong("summary.json", "has no rows; the evaluation has not finished a sample");
+  return { run: run as unknown as RunFile, rows };
+}
+
+async function json(folder: string, name: string): Promise<unknown> {
+  const file = join(folder, name);
+  let text: string;
+  try {
+    const { size } = await stat(file);
+    if (size > maxBytes) throw wrong(name, `has ${size} bytes; ${maxBytes} are allowed`);
+    text = await readFile(file, "utf8");
+  } catch (cause) {
+    if (cause instanceof OptionError) throw cause;
+    const reason = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "is missing" : String(cause);
+    throw new OptionError("option", `${folder} is no folder of an evaluation: ${name} ${reason}`, { file }, { cause });
+  }
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    throw new OptionError("option", `${file} is not JSON: ${String(cause)}`, { file }, { cause });
+  }
+}
+
+function object(value: unknown, where: string): Record<string, unknown> {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw wrong(where, "is no object");
+}
+
+const intervals = ["ppl", "rougeL", "agreement", "kl", "accuracy", "right"] as const;
+const shares = ["keptShare", "residentShare"] as const;
+const optional = ["peakShare", "tokensPerSecond", "firstTokenMs"] as const;
+
+function row(value: unknown, where: string): SummaryRow {
+  const fields = object(value, where);
+  if (typeof fields.method !== "string") throw wrong(where, "has no text `method`");
+  if (!Number.isInteger(fields.samples)) throw wrong(where, "has no whole number `samples`");
+  // A size at which every sample was refused has no numbers.
+  const empty = fields.samples === 0;
+  const number = (name: string): number => {
+    const found = fields[name];
+    if (typeof found === "number" && Number.isFinite(found)) return found;
+    if (empty) return 0;
+    throw wrong(where, `has no number \`${name}\``);
+  };
+  const kept = fields.keptPerLayer ?? [];
+  if (!Array.isArray(kept) || kept.some((entry) => typeof entry !== "number")) {
+    throw wrong(where, "has no list of numbers `keptPerLayer`");
+  }
+  const found = intervals.flatMap((name) => {
+    const interval = fields[name];
+    return interval === undefined || interval === null ? [] : [[name, readInterval(interval, `${where}.${name}`)]];
+  });
+  const others = optional.flatMap((name) => (typeof fields[name] === "number" ? [[name, fields[name]]] : []));
+  return {
+    method: fields.method,
+    keep: typeof fields.keep === "number" ? fields.keep : null,
+    samples: fields.samples as number,
+    refused: typeof fields.refused === "number" ? fields.refused : 0,
+    keptPerLayer: kept as number[],
+    keptShare: number(shares[0]),
+    residentShare: number(shares[1]),
+    ...Object.fromEntries(found),
+    ...Object.fromEntries(others),
+  };
+}
+
+function readInterval(value: unknown, where: string): Interval {
+  const { value: middle, low = middle, high = middle } = object(value, where);
+  if (![middle, low, high].every((number) => typeof number === "number" && Number.isFinite(number))) {
+    throw wrong(where, "is no { value, low, high } of finite numbers");
+  }
+  return { value: middle as number, low: low as number, high: high as number };
+}
+
+function wrong(where: string, what: string): OptionError {
+  return new OptionError("option", `${where} ${what}`, { suggestion: null });
+}

@@ -1,0 +1,93 @@
+import type { ModelInfo } from "../native/report.ts";
+import type { Trace } from "../trace.ts";
+
+/** A traced generation with the name of its method. */
+export interface Run {
+  label: string;
+  trace: Trace;
+}
+
+/** A picture of the prompt as it was given. */
+export interface Picture {
+  name: string;
+  bytes: Uint8Array;
+}
+
+/** What the charts of one prompt are made of. */
+export interface Scene {
+  info: ModelInfo;
+  runs: readonly Run[];
+  pictures: readonly Picture[];
+}
+
+/** The frame of a run and a layer; charts follow `run layer`, or only `layer` where there is one run. */
+export function frameOf({ runs }: Scene, run: number, layer: number): string {
+  return runs.length > 1 ? `${run}.${layer}` : `${layer}`;
+}
+
+/** The controls that {@link frameOf} goes by. */
+export function follows({ runs }: Scene): string {
+  return runs.length > 1 ? "run layer" : "layer";
+}
+
+/** Every run and layer. */
+export function frames(scene: Scene): { run: number; layer: number; frame: string }[] {
+  return scene.runs.flatMap(({ trace }, run) =>
+    trace.layers.map((_, layer) => ({ run, layer, frame: frameOf(scene, run, layer) })),
+  );
+}
+
+/** Positions of the prompt. */
+export function promptLength({ layers }: Trace): number {
+  return layers[0]?.importance.length ?? 0;
+}
+
+/** The first position of a picture's patches, and how many there are. */
+export function patchesOf({ spans, images }: Trace, image: number): { start: number; count: number } {
+  const span = spans.find(({ modality }) => modality.type === "image" && modality.index === image);
+  const { rows = 0, columns = 0, lead = 0 } = images[image] ?? {};
+  return { start: (span?.start ?? 0) + lead, count: span === undefined ? 0 : rows * columns };
+}
+
+/** For each patch of a picture the share of the heads that keep it in a layer. */
+export function keptPatches(trace: Trace, layer: number, image: number): number[] {
+  const { start, count } = patchesOf(trace, image);
+  const lanes = trace.layers[layer]?.kept ?? [];
+  const heads = Math.max(1, ...lanes.map((lane) => lane.heads[1]));
+  const shares = new Array<number>(count).fill(0);
+  for (const lane of lanes) {
+    const weight = (lane.heads[1] - lane.heads[0]) / heads;
+    for (const position of lane.positions) {
+      const patch = position - start;
+      if (patch >= 0 && patch < count) shares[patch] = (shares[patch] ?? 0) + weight;
+    }
+  }
+  return shares;
+}
+
+/** Entries that a layer keeps after the prompt; the mean over its heads. */
+export function keptEntries(trace: Trace, layer: number): number {
+  const lanes = trace.layers[layer]?.kept ?? [];
+  const heads = Math.max(1, ...lanes.map((lane) => lane.heads[1]));
+  return lanes.reduce((sum, { heads: [first, end], positions }) => sum + (end - first) * positions.length, 0) / heads;
+}
+
+const scores: Record<string, string> = {
+  columns: "attention from all queries of the prompt",
+  window: "attention from the last queries of the prompt",
+  text: "attention from the text of the prompt",
+  "key-norm": "minus the L2 norm of the key (no attention)",
+  recency: "the position itself: later is better (no attention)",
+  random: "a random number (no attention)",
+};
+
+/** What a run ranks its entries by, in words. */
+export function scoreText({ score }: Trace): string {
+  return scores[score] ?? score;
+}
+
+/** A number with as many digits as tell something. */
+export function short(value: number): string {
+  if (value === 0 || Number.isInteger(value)) return String(value);
+  return Math.abs(value) >= 100 ? value.toFixed(1) : String(Number(value.toPrecision(4)));
+}
