@@ -4,9 +4,9 @@ import { openModel } from "../../load.ts";
 import { image } from "../../media.ts";
 import type { About, Native } from "../../native/contract.ts";
 import { runtime } from "../../native/pick.ts";
+import { packageVersion } from "../../version.ts";
 import type { Command, Context } from "../command.ts";
 import { formatTable, formatTime } from "../format.ts";
-import { packageVersion } from "../version.ts";
 
 const sample: URL = new URL("../../../data/scenes/scene-000.png", import.meta.url);
 /** What is in the sample picture. */

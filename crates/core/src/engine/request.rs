@@ -122,6 +122,8 @@ pub struct ScoreRequest {
     pub answer: String,
     /// Whether to say which positions are kept after the prompt.
     pub kept: bool,
+    /// Whether to compare every distribution with that of the full cache.
+    pub kl: bool,
 }
 
 /// A prompt whose retained shares per layer are asked for.
@@ -175,7 +177,7 @@ impl Request {
                 generate(fields, images).map(ModelRequest::Generate).map(Request::Model)
             }
             "score" => {
-                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept"])?;
+                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept", "kl"])?;
                 score(fields, images).map(ModelRequest::Score).map(Request::Model)
             }
             "profile" => {
@@ -245,11 +247,12 @@ fn score(mut fields: Fields, images: usize) -> Result<ScoreRequest> {
     let source = prompt(&mut fields, "score", images)?;
     let method = method(&mut fields)?;
     let kept = fields.take("kept")?.unwrap_or(false);
+    let kl = fields.take("kl")?.unwrap_or(false);
     let answer: String = fields.need("answer")?;
     if answer.is_empty() {
         return Err(refuse("`answer` of score is empty; there is nothing to score"));
     }
-    Ok(ScoreRequest { source, method, answer, kept })
+    Ok(ScoreRequest { source, method, answer, kept, kl })
 }
 
 fn profile(mut fields: Fields, images: usize) -> Result<ProfileRequest> {
