@@ -1,10 +1,21 @@
 import type { Command } from "./command.ts";
 import { calibrate } from "./commands/calibrate.ts";
+import { compare } from "./commands/compare.ts";
 import { describe } from "./commands/describe.ts";
 import { doctor } from "./commands/doctor.ts";
+import { evalCommand } from "./commands/eval.ts";
 import { inspect } from "./commands/inspect.ts";
 import { methods } from "./commands/methods.ts";
 import { score } from "./commands/score.ts";
 
 /** Every command, in the order of the help. */
-export const commands: readonly Command[] = [describe, score, calibrate, methods, inspect, doctor];
+export const commands: readonly Command[] = [
+  describe,
+  score,
+  calibrate,
+  evalCommand,
+  compare,
+  methods,
+  inspect,
+  doctor,
+];
