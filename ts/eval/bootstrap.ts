@@ -98,7 +98,8 @@ export class Resamples {
     this.#options = { ...resampling, ...options };
     this.#items = items;
     const draw = random(this.#options.seed);
-    this.#draws = Uint32Array.from({ length: items * this.#options.resamples }, () => Math.floor(draw() * items));
+    this.#draws = new Uint32Array(items * this.#options.resamples);
+    for (let place = 0; place < this.#draws.length; place += 1) this.#draws[place] = Math.floor(draw() * items);
   }
 
   /** The ratio of the sum of `of` to that of `per` in every resample, and first in the items themselves. */

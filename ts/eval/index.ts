@@ -3,6 +3,7 @@ export { bootstrap, type Interval } from "./bootstrap.ts";
 export { type CompareResult, compareResults, type Thresholds } from "./compare.ts";
 export { openData } from "./data/open.ts";
 export { describes } from "./data/scenes.ts";
+
 export { EvaluationError } from "./errors.ts";
 export { type EvaluateOptions, evaluate } from "./evaluate.ts";
 export { readResults } from "./files.ts";
