@@ -93,7 +93,14 @@ test("what keeps everything is the full cache in every metric", async () => {
 
 test("a smaller cache differs and is smaller", async () => {
   const out = join(folder, "small");
-  const options = { model, methods: ["prefixkv:score=text", "streaming"], keeps: [0.5, 0.02], limit: 1, maxTokens: 128, out };
+  const options = {
+    model,
+    methods: ["prefixkv:score=text", "streaming"],
+    keeps: [0.5, 0.02],
+    limit: 1,
+    maxTokens: 128,
+    out,
+  };
   const { cells, overhead } = await evaluate(options);
   const [full, text, streaming, , refused] = cells;
   assert.deepEqual([full?.right?.value, full?.kl?.value, full?.keptShareAfterPrompt], [1, 0, 1]);

@@ -6,6 +6,7 @@ import { doctor } from "./commands/doctor.ts";
 import { evalCommand } from "./commands/eval.ts";
 import { inspect } from "./commands/inspect.ts";
 import { methods } from "./commands/methods.ts";
+import { reproduce } from "./commands/reproduce.ts";
 import { score } from "./commands/score.ts";
 
 /** Every command, in the order of the help. */
@@ -15,6 +16,7 @@ export const commands: readonly Command[] = [
   calibrate,
   evalCommand,
   compare,
+  reproduce,
   methods,
   inspect,
   doctor,

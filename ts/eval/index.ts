@@ -10,5 +10,7 @@ export { readResults } from "./files.ts";
 export { type EvalMethod, parseMethod } from "./methods.ts";
 export { agreement, vqaAccuracy } from "./metrics.ts";
 export type { QualityRecord, RunRecord, Summary } from "./records.ts";
+export { publishedTables, type Reproduced, type ReproduceOptions, reproduce } from "./reproduce/reproduce.ts";
+export type { PublishedTable } from "./reproduce/table.ts";
 export { rougeL } from "./rouge.ts";
 export { dataOf, type EvalData, type EvalSample, type SceneObject } from "./samples.ts";
