@@ -57,7 +57,7 @@ function page({ title, source, faults, keeps, missing, samples, rows }: Reproduc
   const warning =
     missing.length === 0
       ? ""
-      : `Nothing is reproduced here. Missing:\n${missing.map((what) => `- ${what}\n`).join("")}Our numbers below are those of ${model} on ${samples} samples: they show that the grid runs, and nothing else.\n\n`;
+      : `This is not the published setting, so nothing is reproduced. Missing:\n${missing.map((what) => `- ${what}\n`).join("")}Our numbers below are those of ${model} (samples: ${samples}): they show that the grid runs, and nothing else.\n\n`;
   const notes = faults.map((fault) => `- ${fault}\n`).join("");
   return `${title}\n${source}\n\n${warning}${tables.join("\n")}\nOf the published numbers:\n${notes}`;
 }

@@ -94,7 +94,8 @@ export async function reproduce(options: ReproduceOptions): Promise<Reproduced> 
   const { model } = options;
   const size = sizeOf(model);
   const data = await openData(options.data, options.images === undefined ? {} : { images: options.images });
-  const missing = missingFor(table, size, options.data, data.samples.length);
+  const count = Math.min(options.limit ?? data.samples.length, data.samples.length);
+  const missing = missingFor(table, size, options.data, count);
   const limit = options.limit ?? (missing.length > 0 ? few : undefined);
   const summary = await evaluate({
     model,
@@ -104,6 +105,8 @@ export async function reproduce(options: ReproduceOptions): Promise<Reproduced> 
     out: options.out,
     // The grid has no divergences, and texts only where they are compared or timed.
     kl: false,
+    // As the published scripts have it.
+    maxTokens: 1024,
     generate: table.rows.some(({ values }) => values.rougeL !== undefined || values.speed !== undefined),
     ...(limit !== undefined && { limit }),
     ...(options.signal && { signal: options.signal }),
@@ -141,7 +144,7 @@ export function missingFor(
       `${table.data.file} (${table.data.samples} samples): give the file or its folder with --data; pictures: ${table.data.images}`,
     );
   else if (table.data && samples !== table.data.samples)
-    missing.push(`all ${table.data.samples} samples of ${table.data.file}: the given data hold ${samples}`);
+    missing.push(`all ${table.data.samples} samples of ${table.data.file}: ${samples} are run`);
   return missing;
 }
 
@@ -170,7 +173,7 @@ function rowsOf(table: PublishedTable, size: Size | undefined, { cells }: Summar
     (table.ours[method] ?? []).flatMap((ours) =>
       Object.entries(values).map(([name, published]): ReproducedRow => {
         const metric = name as TableMetric;
-        const values = table.keeps.map((keep) => valueOf(metric, cellOf(ours, size, cells, keep), full));
+        const values = table.keeps.map((keep) => measuredValue(metric, cellOf(ours, size, cells, keep), full));
         const note = noteOf(ours);
         const head = { model, method, variant: ours.variant, metric, published: [...published], ours: values };
         return { ...head, ...(note !== undefined && { note }) };
@@ -190,7 +193,11 @@ function cellOf(
   return cells.find((cell) => cell.method === id && cell.keep === keep);
 }
 
-function valueOf(metric: TableMetric, cell: CellSummary | undefined, full: CellSummary | undefined): number | null {
+function measuredValue(
+  metric: TableMetric,
+  cell: CellSummary | undefined,
+  full: CellSummary | undefined,
+): number | null {
   if (metric !== "speed") return cell?.[metric]?.value ?? null;
   const [ours, theirs] = [cell?.tokensPerSecond, full?.tokensPerSecond];
   return ours && theirs ? ours / theirs : null;
