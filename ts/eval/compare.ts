@@ -35,7 +35,18 @@ export interface Comparison {
   certain?: boolean;
 }
 
-/** What a comparison came to. */
+/**
+ * What a comparison came to.
+ *
+ * @example
+ * ```ts
+ * import { type CompareResult, compareResults, evaluate } from "prefixkv/eval";
+ *
+ * await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const result: CompareResult = await compareResults("results-of-h2o", "results-of-h2o", { kl: 0.1 });
+ * console.log(result.worse, result.missing);
+ * ```
+ */
 export interface CompareResult {
   /** Whether anything got worse by more than its threshold, is missing or is newly refused. */
   worse: boolean;

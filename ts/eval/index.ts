@@ -3,13 +3,12 @@ export { bootstrap, type Interval } from "./bootstrap.ts";
 export { type CompareResult, compareResults, type Thresholds } from "./compare.ts";
 export { openData } from "./data/open.ts";
 export { describes } from "./data/scenes.ts";
-
 export { EvaluationError } from "./errors.ts";
 export { type EvaluateOptions, evaluate } from "./evaluate.ts";
 export { readResults } from "./files.ts";
 export { type EvalMethod, parseMethod } from "./methods.ts";
 export { agreement, vqaAccuracy } from "./metrics.ts";
-export type { QualityRecord, RunRecord, Summary } from "./records.ts";
+export type { CellSummary, QualityRecord, RunRecord, Summary, TimingRecord } from "./records.ts";
 export { publishedTables, type Reproduced, type ReproduceOptions, reproduce } from "./reproduce/reproduce.ts";
 export type { PublishedTable } from "./reproduce/table.ts";
 export { rougeL } from "./rouge.ts";

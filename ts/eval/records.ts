@@ -104,7 +104,18 @@ export interface Refused extends CellKey {
   refused: { code: string; least: Keep };
 }
 
-/** A line of `timings.jsonl`, in milliseconds. */
+/**
+ * A line of `timings.jsonl`, in milliseconds: the generation's, or without texts the scoring's.
+ *
+ * @example
+ * ```ts
+ * import { evaluate, readResults, type TimingRecord } from "prefixkv/eval";
+ *
+ * await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const { timings }: { timings: TimingRecord[] } = await readResults("results-of-h2o");
+ * console.log(timings.map(({ engineMs, wallMs }) => wallMs / engineMs));
+ * ```
+ */
 export interface TimingRecord extends CellKey {
   imageMs: number;
   visionMs: number;
@@ -137,7 +148,18 @@ export const metrics = ["ppl", "rougeL", "agreement", "kl", "accuracy", "right"]
 /** One of the metrics that have intervals. */
 export type Metric = (typeof metrics)[number];
 
-/** A method at a size over all samples; shares are means over them. */
+/**
+ * A method at a size over all samples; shares are means over them.
+ *
+ * @example
+ * ```ts
+ * import { type CellSummary, evaluate } from "prefixkv/eval";
+ *
+ * const { cells } = await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const line = ({ method, keep, kl, versus }: CellSummary): unknown[] => [method, keep, kl?.value, versus?.ppl?.difference];
+ * console.log(cells.map(line));
+ * ```
+ */
 export interface CellSummary extends Partial<Record<Metric, Interval>> {
   method: string;
   keep: number;

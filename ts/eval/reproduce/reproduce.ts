@@ -42,7 +42,17 @@ export interface ReproducedRow {
   note?: string;
 }
 
-/** A table with our numbers. */
+/**
+ * A table with our numbers.
+ *
+ * @example
+ * ```ts
+ * import type { Reproduced } from "prefixkv/eval";
+ *
+ * const reproduced = ({ missing }: Reproduced): boolean => missing.length === 0;
+ * console.log(typeof reproduced);
+ * ```
+ */
 export interface Reproduced {
   table: string;
   title: string;
@@ -55,7 +65,19 @@ export interface Reproduced {
   rows: ReproducedRow[];
 }
 
-/** What to run a table with. */
+/**
+ * What to run a table with.
+ *
+ * @example
+ * ```ts
+ * import { load } from "prefixkv";
+ * import type { ReproduceOptions } from "prefixkv/eval";
+ *
+ * await using model = await load();
+ * const options: ReproduceOptions = { table: "prefixkv-ablation", model, out: "table", limit: 1 };
+ * console.log(options.table);
+ * ```
+ */
 export interface ReproduceOptions {
   table: string;
   /** LLaVA-1.5 7B or 13B; any other model stands in. */
