@@ -420,6 +420,7 @@ mod tests {
         refused_with(json!({ "prompt": "a" }), 0, "needs `op`");
         refused_with(json!({ "op": 1 }), 0, "found a number");
         refused_with(json!({ "op": "score", "prompt": "a", "answer": "" }), 0, "empty");
+        refused_with(json!({ "op": "score", "prompt": "a", "answer": "b", "kl": 1 }), 0, "`kl` of score");
         refused_with(json!({ "op": "detokenize", "tokens": [-1] }), 0, "`tokens`");
         refused_with(json!({ "op": "tokenize" }), 0, "needs `text`");
         refused_with(json!([]), 0, "needs `op`");
