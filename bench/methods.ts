@@ -317,7 +317,10 @@ async function crossCalibrations(
 /** What results depend on: the native code, the model, the scenes, how many of them, and what is done with each. */
 async function state(scenes: number): Promise<string> {
   const hash = createHash("sha256").update(String(scenes));
-  const native = (await readdir(new URL("native/", root))).sort().map((name) => `native/${name}`);
+  const native = (await readdir(new URL("native/", root)))
+    .filter((name) => name.endsWith(".node"))
+    .sort()
+    .map((name) => `native/${name}`);
   const ours = [
     "bench/methods.ts",
     "bench/scenes.ts",

@@ -8,7 +8,8 @@ use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
 use serde_json::{Value, json};
 
-const PROMPT: &str = "the quick brown fox jumps over the lazy dog, and then the dog sleeps while the fox runs far away to the hills";
+const PROMPT: &str =
+    "the quick brown fox jumps over the lazy dog, and then the dog sleeps while the fox runs far away to the hills";
 const ANSWER: &str = " and never comes back to see the dog again";
 
 fn folder() -> PathBuf {
@@ -79,7 +80,9 @@ fn divergences_are_those_of_whole_distributions() {
 #[test]
 fn what_keeps_everything_diverges_by_exactly_nothing() {
     let engine = Engine::open(&json!({ "source": folder().canonicalize().unwrap() }).to_string()).unwrap();
-    for cache in [json!({ "method": "full" }), json!({ "method": "prefixkv", "keep": 1 }), json!({ "method": "h2o", "keep": 1 })] {
+    for cache in
+        [json!({ "method": "full" }), json!({ "method": "prefixkv", "keep": 1 }), json!({ "method": "h2o", "keep": 1 })]
+    {
         let (logprobs, kl) = scored(&engine, &cache);
         assert_eq!(kl, Some(vec![0.0; logprobs.len()]), "{cache}");
     }

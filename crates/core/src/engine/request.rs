@@ -177,7 +177,8 @@ impl Request {
                 generate(fields, images).map(ModelRequest::Generate).map(Request::Model)
             }
             "score" => {
-                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept", "kl"])?;
+                let fields =
+                    Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept", "kl"])?;
                 score(fields, images).map(ModelRequest::Score).map(Request::Model)
             }
             "profile" => {
