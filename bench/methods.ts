@@ -3,21 +3,22 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import { bootstrap, type Interval, ratio, resampling } from "../ts/eval/bootstrap.ts";
+import { describes } from "../ts/eval/data/scenes.ts";
+import { entries } from "../ts/eval/metrics.ts";
+import { rougeL } from "../ts/eval/rouge.ts";
 import {
   type CacheMethod,
   type Calibration,
-  type Kept,
   load,
   type Message,
   type Model,
   PrefixKvError,
   prefixkv,
 } from "../ts/index.ts";
-import { bootstrap, type Interval, ratio, resampling } from "./bootstrap.ts";
 import { resultsFolder } from "./machine.ts";
 import { markdown } from "./methods_report.ts";
-import { rougeL } from "./rouge.ts";
-import { ask, describes, readSamples, type Sample } from "./scenes.ts";
+import { ask, readSamples, type Sample } from "./scenes.ts";
 
 /** A method without its size. */
 export type Cache = { method: CacheMethod["method"]; keep?: number; [option: string]: unknown };
@@ -151,12 +152,6 @@ export function summarise(method: string, keep: number, outcomes: readonly Outco
     resident: mean((scene) => scene.resident),
     peak: mean((scene) => scene.peak),
   };
-}
-
-/** Entries that all layers keep; one of a layer counts as many heads as hold it, of `kvHeads`. */
-export function entries(kept: readonly (readonly Kept[])[], kvHeads: number): number {
-  const lanes = kept.flat().map(({ heads: [first, end], positions }) => positions.length * (end - first));
-  return lanes.reduce((sum, lane) => sum + lane, 0) / kvHeads;
 }
 
 /** One scene; throws the budget error of a size that does not hold what the method protects. */
@@ -322,8 +317,17 @@ async function crossCalibrations(
 /** What results depend on: the native code, the model, the scenes, how many of them, and what is done with each. */
 async function state(scenes: number): Promise<string> {
   const hash = createHash("sha256").update(String(scenes));
-  const native = (await readdir(new URL("native/", root))).sort().map((name) => `native/${name}`);
-  const ours = ["methods.ts", "rouge.ts", "scenes.ts"].map((name) => `bench/${name}`);
+  const native = (await readdir(new URL("native/", root)))
+    .filter((name) => name.endsWith(".node"))
+    .sort()
+    .map((name) => `native/${name}`);
+  const ours = [
+    "bench/methods.ts",
+    "bench/scenes.ts",
+    "ts/eval/data/scenes.ts",
+    "ts/eval/metrics.ts",
+    "ts/eval/rouge.ts",
+  ];
   for (const file of [...native, "models/tiny-llava/model.safetensors", "data/scenes/samples.json", ...ours])
     hash.update(await readFile(new URL(file, root)));
   return hash.digest("hex").slice(0, 16);

@@ -1,5 +1,5 @@
 // docs/results/methods.md, made of bench/results/methods.json and nothing else.
-import type { Interval } from "./bootstrap.ts";
+import type { Interval } from "../ts/eval/bootstrap.ts";
 import type { Refused, Report, Row } from "./methods.ts";
 import { percent, table } from "./stats.ts";
 

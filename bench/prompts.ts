@@ -1,4 +1,4 @@
-import { random } from "./bootstrap.ts";
+import { random } from "../ts/eval/bootstrap.ts";
 
 /** A text of exactly `n` tokens: the tokenizer of the embedded model adds one at the start and takes " a" as one. */
 export function promptOf(n: number): string {

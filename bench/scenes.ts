@@ -5,21 +5,9 @@
 // computes on the same files (tests/golden/data/scenes.json).
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
+import { describes, scenes } from "../ts/eval/data/scenes.ts";
+import type { EvalSample } from "../ts/eval/samples.ts";
 import { image, load, type Message, type Model } from "../ts/index.ts";
-
-export interface Placed {
-  row: number;
-  col: number;
-  color: string;
-  shape: string;
-}
-
-export interface Sample {
-  image: string;
-  question: string;
-  answer: string;
-  objects: Placed[];
-}
 
 interface Golden {
   /** `greedy` ends with the end-of-sequence token, which our tokens leave out. */
@@ -27,27 +15,16 @@ interface Golden {
   overall: { ppl: number };
 }
 
-const rows = ["top", "middle", "bottom"];
-const columns = ["left", "center", "right"];
-const scenes = new URL("../data/scenes/", import.meta.url);
-
-/** Whether a sentence of `text` gives the object's place, colour and shape. */
-export function describes(text: string, object: Placed): boolean {
-  const place = `${rows[object.row]} ${columns[object.col]}`;
-  return text.split(/[.!?]/).some((sentence) => {
-    const placed = sentence.includes(place) && sentence.includes(`${object.color} ${object.shape}`);
-    // A sentence about several places says nothing certain about which object is where.
-    return placed && [...sentence.matchAll(/\b(?:top|middle|bottom) (?:left|center|right)\b/g)].length === 1;
-  });
-}
+/** A scene of the package, whose objects are known. */
+export type Sample = EvalSample & Required<Pick<EvalSample, "objects">>;
 
 export async function readSamples(): Promise<Sample[]> {
-  return JSON.parse(await readFile(new URL("samples.json", scenes), "utf8"));
+  return (await scenes()).samples.map((sample) => ({ ...sample, objects: sample.objects ?? [] }));
 }
 
 /** The picture of a scene and the question about it. */
 export function ask(sample: Sample): Message[] {
-  return [{ role: "user", content: [image(new URL(sample.image, scenes)), sample.question] }];
+  return [{ role: "user", content: [image(sample.image), sample.question] }];
 }
 
 async function measure(model: Model): Promise<void> {
@@ -70,15 +47,15 @@ async function measure(model: Model): Promise<void> {
     result.nll -= scored.logprobs.reduce((a, b) => a + b, 0);
     result.tokens += scored.tokens.length;
 
-    const want = reference.get(sample.image);
-    if (!want) throw new Error(`tests/golden/data/scenes.json has no ${sample.image}`);
+    const want = reference.get(`${sample.id}.png`);
+    if (!want) throw new Error(`tests/golden/data/scenes.json has no ${sample.id}`);
     if (want.tokens.join() !== scored.tokens.join())
-      throw new Error(`${sample.image}: other answer tokens than transformers`);
+      throw new Error(`${sample.id}: other answer tokens than transformers`);
     want.logprobs.forEach((logprob, i) => {
       result.worstLogprob = Math.max(result.worstLogprob, Math.abs(logprob - (scored.logprobs[i] ?? Number.NaN)));
     });
     if (want.greedy.slice(0, -1).join() === described.tokens.join()) result.sameText += 1;
-    process.stderr.write(`\r${sample.image}: ${right}/${sample.objects.length} objects right`);
+    process.stderr.write(`\r${sample.id}: ${right}/${sample.objects.length} objects right`);
   }
   process.stderr.write("\n");
 

@@ -1,4 +1,5 @@
 // Statistics that hold up on a shared machine: medians, never means.
+import { quantile } from "../ts/eval/bootstrap.ts";
 
 export interface Summary {
   n: number;
@@ -7,16 +8,6 @@ export interface Summary {
   low: number;
   high: number;
   min: number;
-}
-
-/** The value below which the share `at` of the samples lies, interpolated. */
-export function quantile(samples: readonly number[], at: number): number {
-  if (samples.length === 0) throw new RangeError("no samples");
-  const sorted = [...samples].sort((a, b) => a - b);
-  const place = at * (sorted.length - 1);
-  const below = Math.floor(place);
-  const [left = Number.NaN, right = left] = sorted.slice(below, below + 2);
-  return left + (place - below) * (right - left);
 }
 
 export function summarise(samples: readonly number[]): Summary {

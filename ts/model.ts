@@ -67,6 +67,11 @@ export interface ScoreOptions extends PromptInput {
   cache?: CacheOption;
   /** Also says which positions are kept after the prompt. */
   kept?: boolean;
+  /**
+   * Also says how far each token's distribution lies from that of the full cache, which goes through the answer beside the method: it
+   * takes another prefill, as many steps and the memory of a full cache.
+   */
+  kl?: boolean;
   /** Stops the work; see AbortError. */
   signal?: AbortSignal;
 }
@@ -99,6 +104,11 @@ export interface Score {
   memory: Memory;
   /** Which positions of the prompt are kept, per layer and range of heads; with `kept: true`. */
   kept?: Kept[][];
+  /**
+   * The divergence KL(full || cache) = sum over the vocabulary of p (ln p - ln q), per answer token, in nats; with `kl: true`. The time
+   * of the full cache counts in `timings.total` only.
+   */
+  kl?: number[];
 }
 
 const undisposed = new FinalizationRegistry<string>((source) => {

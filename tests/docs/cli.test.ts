@@ -39,6 +39,13 @@ test("every command prints what docs/cli.md documents", async () => {
   const report = join(folder, "report.html");
   assertDocumented("describe --json", await print(["describe", scene, "--report", report]));
   assertDocumented("report --json", await print(["report", evalRun, "--out", report]));
+  const out = join(folder, "results");
+  const grid = ["--methods", "h2o", "--keeps", "0.5", "--limit", "1", "--out", out];
+  assertDocumented("eval --json", await print(["eval", ...grid]));
+  assertDocumented("compare --json", await print(["compare", out, out, "--threshold", "ppl=0.1"]));
+  assertDocumented("reproduce --json", await print(["reproduce"]));
+  const table = ["reproduce", "prefixkv-ablation", "--limit", "1", "--out", join(folder, "table")];
+  assertDocumented("reproduce --json", await print(table));
   await rm(folder, { recursive: true });
   assertDocumented("methods --json", await print(["methods"]));
   assertDocumented("methods --json", await print(["methods", "h2o"]));

@@ -1,6 +1,6 @@
 // Rounds of loading, using and disposing the embedded model, with aborts at random places, and what must be left after each: nothing.
 import { fileURLToPath } from "node:url";
-import { random } from "../../bench/bootstrap.ts";
+import { random } from "../../ts/eval/bootstrap.ts";
 import {
   AbortError,
   about,

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { random } from "../../bench/bootstrap.ts";
+import { random } from "../../ts/eval/bootstrap.ts";
 import { doors } from "../contract/doors.ts";
 import { runScript } from "../runtimes/spawn.ts";
 import type { Sample } from "./rounds.ts";

@@ -4,19 +4,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { bootstrap, random, ratio } from "../../bench/bootstrap.ts";
 import { order, type Series, whole } from "../../bench/cache.ts";
 import { markdown as cacheMarkdown, compare as compareCaches } from "../../bench/cache_report.ts";
 import { best, rateOf } from "../../bench/limits.ts";
 import { slug } from "../../bench/machine.ts";
-import { entries, type Outcome, type Report, summarise as summariseMethod } from "../../bench/methods.ts";
+import { type Outcome, type Report, summarise as summariseMethod } from "../../bench/methods.ts";
 import { markdown as methodsMarkdown } from "../../bench/methods_report.ts";
 import { compare } from "../../bench/peers/compare.ts";
 import { mixedPrompt, promptOf } from "../../bench/prompts.ts";
 import { elements, half, type Shape, smol, tensors, writeModel } from "../../bench/random_model.ts";
-import { rougeL, words } from "../../bench/rouge.ts";
-import { digits, paired, quantile, spread, summarise, table } from "../../bench/stats.ts";
+import { digits, paired, spread, summarise, table } from "../../bench/stats.ts";
 import { blockWeights, prefillFlops } from "../../bench/work.ts";
+import { quantile } from "../../ts/eval/bootstrap.ts";
+import { entries } from "../../ts/eval/metrics.ts";
 
 const tiny: Shape = {
   hidden: 8,
@@ -152,45 +152,6 @@ test("a prompt has one word less than tokens", () => {
   assert.equal(mixedPrompt(50).trim().split(" ").length, 49);
   assert.ok(mixedPrompt(60).startsWith(mixedPrompt(50)));
   assert.ok(new Set(mixedPrompt(200).split(" ")).size > 10);
-});
-
-test("ROUGE-L counts the longest common subsequence of words", () => {
-  assert.deepEqual(words("The top-left's 3 STARS, café."), ["the", "top", "left", "s", "3", "stars", "caf"]);
-  assert.equal(rougeL("a b c d", "A, b: c; d!"), 1);
-  // "police the gunman" for "police killed the gunman": 3 of 3 and 3 of 4.
-  assert.ok(Math.abs(rougeL("police the gunman", "police killed the gunman") - 6 / 7) < 1e-12);
-  // The order counts: only one of the two groups is common.
-  assert.equal(rougeL("c d a b", "a b c d"), 0.5);
-  // What is between is skipped: a _ c _ e.
-  assert.equal(rougeL("a x c y e", "a b c d e"), 0.6);
-  assert.equal(rougeL("a", "b"), 0);
-  assert.equal(rougeL("", ""), 0);
-  assert.equal(rougeL("...", "a"), 0);
-});
-
-test("bootstrap intervals are the same each time and cover as they should", () => {
-  const items = [1, 2, 3, 4, 5].map((value) => ({ value, weight: value }));
-  const mean = ratio<(typeof items)[number]>(
-    ({ value, weight }) => value * weight,
-    ({ weight }) => weight,
-  );
-  const interval = bootstrap(items, mean);
-  assert.equal(interval.value, 55 / 15);
-  assert.deepEqual(bootstrap(items, mean), interval);
-  assert.notDeepEqual(bootstrap(items, mean, { seed: 2 }), interval);
-  assert.ok(interval.low < interval.value && interval.value < interval.high);
-  assert.deepEqual(bootstrap([items[0], items[0]] as typeof items, mean), { value: 1, low: 1, high: 1 });
-
-  // Token-weighted means of 60 scenes whose true value is known: skewed values of mean 1, weights that do not depend on them.
-  const draw = random(7);
-  const worlds = 300;
-  let covered = 0;
-  for (let world = 0; world < worlds; world += 1) {
-    const scenes = Array.from({ length: 60 }, () => ({ value: -Math.log(1 - draw()), weight: 60 + 80 * draw() }));
-    const { low, high } = bootstrap(scenes, mean, { resamples: 400, seed: world });
-    if (low <= 1 && 1 <= high) covered += 1;
-  }
-  assert.ok(covered / worlds > 0.9 && covered / worlds < 0.99, String(covered / worlds));
 });
 
 const outcome = (nll: number, tokens: number, excess = 0): Outcome => ({

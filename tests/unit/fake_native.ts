@@ -204,7 +204,7 @@ export class FakeNative implements Native {
     else if (request.op === "score") {
       const kept: Kept[][] = [[{ heads: [0, 6], positions: [0, 2] }], [{ heads: [0, 6], positions: [0, 1] }]];
       const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
-      ticket.end({ type: "scored", ...score, ...(request.kept && { kept }) });
+      ticket.end({ type: "scored", ...score, ...(request.kept && { kept }), ...(request.kl && { kl: [0, 0.5] }) });
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "open-session") {
       this.sessions += 1;

@@ -48,7 +48,15 @@ test("no panic leaves the Node-API door", async () => {
 });
 
 test("every public name has a doc comment with an example", async () => {
-  const index = await read("ts/index.ts");
+  for (const [folder, least, most] of [
+    ["ts", 10, 60],
+    ["ts/eval", 10, 40],
+  ] as const)
+    await checkDocumented(folder, least, most);
+});
+
+async function checkDocumented(folder: string, least: number, most: number): Promise<void> {
+  const index = await read(join(folder, "index.ts"));
   const names = [...index.matchAll(/^export (?:type )?\{([^}]*)\} from "([^"]*)";$/gm)].flatMap(
     ([, list = "", file = ""]) =>
       list
@@ -56,14 +64,14 @@ test("every public name has a doc comment with an example", async () => {
         .map((name) => [name.trim().replace(/^type /, ""), file] as const)
         .filter(([name]) => name !== ""),
   );
-  assert.ok(names.length > 10 && names.length <= 60);
+  assert.ok(names.length > least && names.length <= most);
   for (const [name, file] of names) {
-    const text = await read(join("ts", file));
-    const at = text.search(new RegExp(`^export (?:async )?(?:class|interface|type|function) ${name}\\b`, "m"));
+    const text = await read(join(folder, file));
+    const at = text.search(new RegExp(`^export (?:async )?(?:class|const|interface|type|function) ${name}\\b`, "m"));
     assert.ok(at > 0, `${name} is not in ${file}`);
     const before = text.slice(0, at).trimEnd();
     assert.ok(before.endsWith("*/"), `${name} has no doc comment`);
     if (!file.includes("contract"))
       assert.ok(before.slice(before.lastIndexOf("/**")).includes("@example"), `${name} has no example`);
   }
-});
+}

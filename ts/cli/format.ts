@@ -59,3 +59,36 @@ export function formatRuns(numbers: readonly number[]): string {
   }
   return runs.map(([first, last]) => (first === last ? String(first) : `${first}-${last}`)).join(" ");
 }
+
+/** Rows as columns, each as wide as its widest cell; a row may be short. */
+export function formatColumns(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  // A short row's last cell may stick out: it is a remark.
+  const most = Math.max(...rows.map((row) => row.length));
+  for (const row of rows.filter((row) => row.length === most))
+    row.forEach((cell, column) => {
+      widths[column] = Math.max(widths[column] ?? 0, cell.length);
+    });
+  for (const row of rows) {
+    row.slice(0, -1).forEach((cell, column) => {
+      widths[column] = Math.max(widths[column] ?? 0, cell.length);
+    });
+  }
+  return rows
+    .map(
+      (row) =>
+        `${row
+          .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+          .join("  ")
+          .trimEnd()}\n`,
+    )
+    .join("");
+}
+
+/** A duration for people: `40 s`, `12 min`, `3 h 5 min`. */
+export function formatDuration(milliseconds: number): string {
+  const seconds = Math.ceil(milliseconds / 1000);
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

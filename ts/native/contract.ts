@@ -105,6 +105,8 @@ export interface ScoreRequest extends PromptFields {
   answer: string;
   /** Asks which positions are kept after the prompt. */
   kept?: boolean;
+  /** Asks for the divergence of every token's distribution from that of the full cache. */
+  kl?: boolean;
 }
 
 /** Asks for the retained share per layer that a prompt leads to, for several sizes; evicts nothing. */
@@ -157,6 +159,8 @@ export type WireEvent =
       memory: Memory;
       /** Per layer, if asked for. */
       kept?: Kept[][];
+      /** Per token in nats, if asked for. */
+      kl?: number[];
     }
   /** The retained share of every layer, for each asked size. */
   | { type: "profiled"; retained: number[][]; usage: Usage; timings: Timings }

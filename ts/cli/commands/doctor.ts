@@ -5,9 +5,9 @@ import { image } from "../../media.ts";
 import type { About, Native } from "../../native/contract.ts";
 import { type Binding, runtime } from "../../native/pick.ts";
 import { packageFile } from "../../package_files.ts";
+import { packageVersion } from "../../version.ts";
 import { bindingFlag, type Command, type Context } from "../command.ts";
 import { formatTable, formatTime } from "../format.ts";
-import { packageVersion } from "../version.ts";
 
 /** What is in the sample picture. */
 const expected: readonly string[] = ["blue triangle", "gray ring", "green star", "purple triangle"];

@@ -37,6 +37,9 @@ pub enum Event {
         /// Which positions were left after the prompt, per layer and range of heads, if asked for.
         #[serde(skip_serializing_if = "Option::is_none")]
         kept: Option<Vec<Vec<Kept>>>,
+        /// The Kullback-Leibler divergence of each token's distribution from that of the full cache, if asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kl: Option<Vec<f64>>,
     },
     /// The retained share of every layer for each asked size.
     Profiled { retained: Vec<Vec<f64>>, usage: Usage, timings: Timings },

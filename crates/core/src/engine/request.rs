@@ -128,6 +128,8 @@ pub struct ScoreRequest {
     pub answer: String,
     /// Whether to say which positions are kept after the prompt.
     pub kept: bool,
+    /// Whether to compare every distribution with that of the full cache.
+    pub kl: bool,
 }
 
 /// A prompt whose retained shares per layer are asked for.
@@ -182,7 +184,8 @@ impl Request {
                 generate(fields, "generate", images).map(ModelRequest::Generate).map(Request::Model)
             }
             "score" => {
-                let fields = Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept"])?;
+                let fields =
+                    Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept", "kl"])?;
                 score(fields, images).map(ModelRequest::Score).map(Request::Model)
             }
             "profile" => {
@@ -257,11 +260,12 @@ fn score(mut fields: Fields, images: usize) -> Result<ScoreRequest> {
     let source = prompt(&mut fields, "score", images)?;
     let method = method(&mut fields)?;
     let kept = fields.take("kept")?.unwrap_or(false);
+    let kl = fields.take("kl")?.unwrap_or(false);
     let answer: String = fields.need("answer")?;
     if answer.is_empty() {
         return Err(refuse("`answer` of score is empty; there is nothing to score"));
     }
-    Ok(ScoreRequest { source, method, answer, kept })
+    Ok(ScoreRequest { source, method, answer, kept, kl })
 }
 
 fn profile(mut fields: Fields, images: usize) -> Result<ProfileRequest> {
@@ -429,6 +433,7 @@ mod tests {
         refused_with(json!({ "prompt": "a" }), 0, "needs `op`");
         refused_with(json!({ "op": 1 }), 0, "found a number");
         refused_with(json!({ "op": "score", "prompt": "a", "answer": "" }), 0, "empty");
+        refused_with(json!({ "op": "score", "prompt": "a", "answer": "b", "kl": 1 }), 0, "`kl` of score");
         refused_with(json!({ "op": "detokenize", "tokens": [-1] }), 0, "`tokens`");
         refused_with(json!({ "op": "tokenize" }), 0, "needs `text`");
         refused_with(json!([]), 0, "needs `op`");

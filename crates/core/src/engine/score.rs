@@ -15,10 +15,11 @@ use super::ticket::Events;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::model::Model;
-use crate::sample::log_softmax_at;
+use crate::sample::{divergence, log_softmax_at};
 
 /// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
-/// and each other token comes from a decoding step over the token before it.
+/// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
+/// along step by step; its time counts in `total` only and its bytes are in no report.
 pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
@@ -31,23 +32,37 @@ pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8
     let mut sequence = model.new_sequence_with(request.method, false)?;
     let start = Instant::now();
     let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
-    let first = Instant::now();
-    timings.prefill = milliseconds(first - start);
-    timings.first_token = milliseconds(first - events.submitted());
-    drop(features);
+    timings.prefill = milliseconds(start.elapsed());
+    timings.first_token = milliseconds(events.submitted().elapsed());
     let kept = request.kept.then(|| sequence.kept());
+    let mut full = match request.kl {
+        true => {
+            let mut sequence = model.new_sequence_with(None, false)?;
+            let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
+            Some((sequence, logits, Vec::with_capacity(answer.len())))
+        }
+        false => None,
+    };
+    drop(features);
     events.send(Event::Prompt { usage: prompt::usage(0, &prompt, 0) })?;
 
     let mut logprobs = Vec::with_capacity(answer.len());
     for (index, &token) in answer.iter().enumerate() {
         if index > 0 {
             events.check()?;
+            let start = Instant::now();
             logits = model.decode(answer[index - 1], &mut sequence)?;
+            timings.decode += milliseconds(start.elapsed());
         }
         logprobs.push(log_softmax_at(&logits, token as usize));
+        if let Some((sequence, reference, kl)) = &mut full {
+            if index > 0 {
+                *reference = model.decode(answer[index - 1], sequence)?;
+            }
+            kl.push(divergence(reference, &logits));
+        }
     }
 
-    timings.decode = milliseconds(first.elapsed());
     timings.total = milliseconds(events.submitted().elapsed());
     let mean = logprobs.iter().copied().map(f64::from).sum::<f64>() / logprobs.len() as f64;
     events.finish(Event::Scored {
@@ -58,6 +73,7 @@ pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8
         timings,
         memory: sequence.memory(),
         kept,
+        kl: full.map(|(_, _, kl)| kl),
     });
     Ok(())
 }

@@ -21,6 +21,26 @@ pub fn log_softmax_at(logits: &[f32], index: usize) -> f32 {
     (f64::from(logit) - max - sum.ln()) as f32
 }
 
+/// The Kullback-Leibler divergence of the distribution of `other` from that of `reference`, in nats: the sum over all tokens of
+/// p (ln p - ln q). Exactly 0 for equal logits.
+pub fn divergence(reference: &[f32], other: &[f32]) -> f64 {
+    let (shift, other_shift) = (log_sum(reference), log_sum(other));
+    let each = reference.iter().zip(other).map(|(&logit, &other)| {
+        let (p, q) = (f64::from(logit) - shift, f64::from(other) - other_shift);
+        // What cannot occur adds nothing.
+        if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) }
+    });
+    // Rounding may leave a little below 0. A NaN stays one.
+    let sum: f64 = each.sum();
+    if sum < 0.0 { 0.0 } else { sum }
+}
+
+/// The logarithm of the sum of the exponentials.
+fn log_sum(logits: &[f32]) -> f64 {
+    let max = logits.get(argmax(logits)).copied().map_or(0.0, f64::from);
+    max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +66,24 @@ mod tests {
         // A million equal terms would lose digits in f32.
         let flat = vec![0.1f32; 1 << 20];
         assert!((log_softmax_at(&flat, 3) + (20.0 * std::f32::consts::LN_2)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn divergences_of_small_distributions() {
+        let logits = |shares: &[f64]| shares.iter().map(|share| share.ln() as f32 + 3.0).collect::<Vec<_>>();
+        let (p, q) = (logits(&[0.5, 0.25, 0.25]), logits(&[0.25, 0.25, 0.5]));
+        // 0.5 ln 2 - 0.25 ln 2
+        assert!((divergence(&p, &q) - 0.25 * std::f64::consts::LN_2).abs() < 1e-6);
+        assert_eq!(divergence(&p, &p), 0.0);
+        // It has a direction: 0.9 ln 9 + ..., whichever way round.
+        let (a, b) = (logits(&[0.9, 0.1]), logits(&[0.5, 0.5]));
+        let forth = 0.9 * (0.9f64 / 0.5).ln() + 0.1 * (0.1f64 / 0.5).ln();
+        let back = 0.5 * (0.5f64 / 0.9).ln() + 0.5 * (0.5f64 / 0.1).ln();
+        assert!((divergence(&a, &b) - forth).abs() < 1e-6 && (divergence(&b, &a) - back).abs() < 1e-6);
+        // A shift of all logits is no change, and what cannot occur adds nothing.
+        let shifted: Vec<f32> = q.iter().map(|logit| logit + 2.0).collect();
+        assert!((divergence(&p, &shifted) - divergence(&p, &q)).abs() < 1e-6);
+        assert_eq!(divergence(&[f32::NEG_INFINITY, 0.0], &[0.0, 700.0]), 0.0);
+        assert!(divergence(&[f32::NAN, 0.0], &[0.0, 0.0]).is_nan());
     }
 }

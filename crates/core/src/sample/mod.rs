@@ -7,7 +7,7 @@ mod options;
 mod sampler;
 
 pub use {
-    logits::{argmax, log_softmax_at},
+    logits::{argmax, divergence, log_softmax_at},
     options::SamplerOptions,
     sampler::Sampler,
 };

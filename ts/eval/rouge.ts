@@ -1,5 +1,6 @@
-// ROUGE-L (Lin 2004) of two texts, with the tokens of Google's rouge-score without stemming.
+// ROUGE-L (Lin 2004) of two texts, as the Python package rouge-score computes it without stemming.
 
+/** The words of a text: runs of the letters a to z and digits, after lowering the case. Everything else separates. */
 export function words(text: string): string[] {
   return text.toLowerCase().match(/[a-z0-9]+/g) ?? [];
 }
@@ -16,7 +17,18 @@ export function common(a: readonly string[], b: readonly string[]): number {
   return at(above, b.length);
 }
 
-/** The F1 of precision and recall; 0 when a text has no words, as in rouge-score. */
+/**
+ * ROUGE-L F1 of a text against a reference, from 0 to 1: with L the length of the longest common subsequence of words,
+ * precision P = L / words of the text and recall R = L / words of the reference, it is 2PR / (P + R); 0 when either has no words.
+ * Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; equal to the Python package `rouge-score` without stemming.
+ *
+ * @example
+ * ```ts
+ * import { rougeL } from "prefixkv/eval";
+ *
+ * console.log(rougeL("police the gunman", "police killed the gunman")); // 6 / 7
+ * ```
+ */
 export function rougeL(text: string, reference: string): number {
   const [ours, theirs] = [words(text), words(reference)];
   const shared = common(ours, theirs);

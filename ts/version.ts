@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { packageFile } from "../package_files.ts";
+import { packageFile } from "./package_files.ts";
 
 /** The version in package.json. */
 export async function packageVersion(): Promise<string> {

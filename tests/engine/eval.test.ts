@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { random } from "../../ts/eval/bootstrap.ts";
+import { compareResults, evaluate, readResults } from "../../ts/eval/index.ts";
+import { load, type Model, prefixkv, snapkv } from "../../ts/index.ts";
+import { root, runScript } from "../runtimes/spawn.ts";
+
+let folder: string;
+let model: Model;
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "prefixkv-eval-"));
+  model = await load();
+});
+
+after(async () => {
+  await model.dispose();
+  await rm(folder, { recursive: true });
+});
+
+const child = join(root, "tests", "engine", "eval_child.ts");
+const env = { RAYON_NUM_THREADS: "1" };
+
+/** Runs the child, killing it at a moment after it has begun with line `at`; says whether it came to its end. */
+async function runChild(out: string, kill?: { at: number; delay: number }): Promise<boolean> {
+  let due = kill !== undefined;
+  const { code, err } = await runScript(child, [out], {
+    env,
+    onOut: (text, signal) => {
+      // The child counts from where it goes on.
+      if (!kill || !due || text.split("\n").length - 1 <= kill.at) return;
+      due = false;
+      setTimeout(() => signal("SIGKILL"), kill.delay);
+    },
+  });
+  assert.ok(code === 0 || (kill && code === 137), `${code} ${err}`);
+  return code === 0;
+}
+
+test("a run that is killed and started again writes the same quality to the byte", { timeout: 300_000 }, async () => {
+  const whole = join(folder, "whole");
+  assert.ok(await runChild(whole));
+  const quality = await readFile(join(whole, "quality.jsonl"), "utf8");
+  assert.equal(quality.split("\n").length, 3 * 5 + 1);
+  for (const seed of [1, 2]) {
+    const draw = random(seed);
+    const out = join(folder, `killed-${seed}`);
+    let kills = 0;
+    while (kills < 4 && !(await runChild(out, { at: Math.floor(4 * draw()), delay: 250 * draw() }))) kills += 1;
+    assert.ok(kills > 1, `${kills} kills`);
+    assert.ok(await runChild(out));
+    assert.equal(await readFile(join(out, "quality.jsonl"), "utf8"), quality, `seed ${seed}`);
+    assert.equal(
+      await readFile(join(out, "reference.jsonl"), "utf8"),
+      await readFile(join(whole, "reference.jsonl"), "utf8"),
+    );
+    assert.equal((await readResults(out)).timings.length, 15);
+  }
+});
+
+test("the perplexity is that of transformers", async () => {
+  const file = new URL("../golden/data/scenes.json", import.meta.url);
+  const golden: { scenes: { image: string; ppl: number; logprobs: number[] }[] } = JSON.parse(
+    await readFile(file, "utf8"),
+  );
+  const scenes = golden.scenes.slice(0, 6);
+  const out = join(folder, "ppl");
+  const { cells } = await evaluate({ model, methods: [], keeps: [], limit: 6, generate: false, out });
+  const { quality } = await readResults(out);
+  for (const [index, line] of quality.entries()) {
+    const want = scenes[index];
+    assert.ok("ppl" in line && want?.image === `${line.sample}.png`);
+    assert.equal(line.answerTokens, want.logprobs.length);
+    assert.ok(Math.abs(line.ppl / want.ppl - 1) < 1e-3, `${line.sample}: ${line.ppl} for ${want.ppl}`);
+  }
+  const logprobs = scenes.flatMap((scene) => scene.logprobs);
+  const ppl = Math.exp(-logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length);
+  assert.ok(Math.abs((cells[0]?.ppl?.value ?? 0) / ppl - 1) < 1e-3);
+});
+
+test("what keeps everything is the full cache in every metric", async () => {
+  const out = join(folder, "one");
+  const { cells } = await evaluate({ model, methods: ["prefixkv", "h2o"], keeps: [1], limit: 1, maxTokens: 24, out });
+  for (const cell of cells) {
+    assert.deepEqual([cell.kl?.value, cell.rougeL?.value, cell.agreement?.value, cell.keptShare], [0, 1, 1, 1]);
+    assert.equal(cell.ppl?.value, cells[0]?.ppl?.value);
+    assert.equal(cell.effectiveBits, 32);
+  }
+});
+
+test("a smaller cache differs and is smaller", async () => {
+  const out = join(folder, "small");
+  const options = {
+    model,
+    methods: ["prefixkv:score=text", "streaming"],
+    keeps: [0.5, 0.02],
+    limit: 1,
+    maxTokens: 128,
+    out,
+  };
+  const { cells, overhead } = await evaluate(options);
+  const [full, text, streaming, , refused] = cells;
+  assert.deepEqual([full?.right?.value, full?.kl?.value, full?.keptShareAfterPrompt], [1, 0, 1]);
+  for (const cell of [text, streaming]) {
+    assert.ok((cell?.kl?.value ?? 0) > 0 && (cell?.ppl?.value ?? 0) > (full?.ppl?.value ?? 0));
+    assert.ok(Math.abs((cell?.keptShareAfterPrompt ?? 0) - 0.5) < 0.002);
+    assert.ok((cell?.residentShare ?? 1) < 0.55 && (cell?.rougeL?.value ?? 1) < 1);
+    assert.ok((cell?.tokensPerSecond ?? 0) > 0 && (cell?.firstTokenMs ?? 0) > 0);
+  }
+  assert.deepEqual([refused?.method, refused?.samples, refused?.refused], ["streaming", 0, 1]);
+  assert.ok(overhead.ratio >= 1, String(overhead.ratio));
+  assert.equal((await compareResults(out, out, { ppl: 0, kl: 0 })).worse, false);
+});
+
+test("divergences come with a score that asks for them", async () => {
+  const asked = {
+    prompt: "USER: Which shapes are there, and where? ASSISTANT:",
+    answer: " There is a star in the top left.",
+  };
+  const { kl, logprobs } = await model.score({ ...asked, cache: snapkv({ keep: 0.3 }), kl: true });
+  assert.equal(kl?.length, logprobs.length);
+  assert.ok(kl?.some((each) => each > 0) && kl.every((each) => each >= 0));
+  // The first token comes from the whole prompt.
+  assert.equal(kl?.[0], 0);
+  const one = await model.score({ ...asked, cache: prefixkv({ keep: 1 }), kl: true });
+  assert.ok(one.kl?.every((each) => each === 0));
+  assert.equal((await model.score(asked)).kl, undefined);
+});

@@ -1,0 +1,185 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { dataOf, EvaluationError, openData } from "../../ts/eval/index.ts";
+import { hashOf } from "../../ts/eval/samples.ts";
+
+const fixtures = fileURLToPath(new URL("../fixtures/eval/", import.meta.url));
+const system =
+  "A chat between a curious user and an artificial intelligence assistant. " +
+  "The assistant gives helpful, detailed, and polite answers to the user's questions. ";
+let folder: string;
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "prefixkv-data-"));
+});
+
+after(() => rm(folder, { recursive: true }));
+
+test("the shipped scenes are read", async () => {
+  const { name, samples } = await openData();
+  assert.equal(name, "scenes");
+  assert.equal(samples.length, 60);
+  assert.equal(samples[7]?.id, "scene-007");
+  assert.ok(samples.every(({ image, objects }) => existsSync(image) && (objects?.length ?? 0) >= 3));
+});
+
+test("LLaVA-Description has the prompts of the published script", async () => {
+  for (const source of ["llava-description", "llava-description/detail_1k.json"]) {
+    const { name, samples } = await openData(join(fixtures, source));
+    assert.equal(name, "llava-description");
+    assert.deepEqual(
+      samples.map(({ id, question, raw, answer }) => [id, question, raw, answer]),
+      [
+        [
+          "one",
+          `${system}USER: <image>\nDescribe the following image. ASSISTANT:`,
+          true,
+          " There are four objects on a pale blue background.",
+        ],
+        [
+          "two",
+          `${system}USER: What do you see happening in this image?\n<image> ASSISTANT:`,
+          true,
+          " Nothing happens; some shapes lie there.",
+        ],
+      ],
+    );
+    assert.ok(samples.every(({ image }) => existsSync(image)));
+  }
+  const elsewhere = await openData(join(fixtures, "llava-description"), { images: join(fixtures, "mm-vet") });
+  assert.equal(elsewhere.samples[0]?.image, join(fixtures, "mm-vet", "000000000001.png"));
+});
+
+test("MM-Vet is read as published and as the scripts have it", async () => {
+  const { name, samples } = await openData(join(fixtures, "mm-vet"));
+  assert.equal(name, "mm-vet");
+  assert.deepEqual(
+    samples.map(({ id, question, answer }) => [id, question, answer]),
+    [
+      ["v1_0", `${system}USER: How many shapes are there?\n<image> ASSISTANT:`, " three"],
+      ["v1_1", `${system}USER: Is there a ring?\n<image> ASSISTANT:`, " yes<OR>one"],
+    ],
+  );
+  assert.equal(samples[0]?.image, join(fixtures, "mm-vet", "images", "v1_0.png"));
+  const file = join(folder, "mm-vet.json");
+  await writeFile(file, JSON.stringify([{ image: "a.jpg", question: "Q?", answer: "A" }]));
+  assert.deepEqual((await openData(file)).samples[0]?.image, join(folder, "images", "a.jpg"));
+});
+
+test("JSON Lines of one's own", async () => {
+  const { name, samples } = await openData(join(fixtures, "lines"));
+  assert.equal(name, "samples.jsonl");
+  assert.deepEqual(
+    samples.map(({ image: _, ...sample }) => sample),
+    [
+      { id: "line-1", question: "What is in the picture?", answer: "Some shapes." },
+      { id: "counted", question: "How many shapes are there?", answer: "3", answers: ["3", "three"] },
+      { id: "line-3", question: "USER: <image>\nWhat is it? ASSISTANT:", raw: true, answer: " A drawing." },
+    ],
+  );
+});
+
+test("easy-VQA is read from its data folder and from the folder of its package", async () => {
+  const data = join(fixtures, "easy-vqa");
+  const { name, samples } = await openData(data);
+  assert.equal(name, "easy-vqa");
+  assert.ok(samples.length > 3);
+  assert.equal(samples[0]?.question, "what is the red shape?\nAnswer the question using a single word or phrase.");
+  assert.deepEqual(samples[0]?.answers, ["triangle"]);
+  assert.ok(samples.every(({ image }) => existsSync(image)));
+  const installed = join(folder, "installed", "easy_vqa", "data", "test");
+  await mkdir(installed, { recursive: true });
+  await writeFile(join(installed, "..", "answers.txt"), "yes\nno\n");
+  await writeFile(join(installed, "questions.json"), JSON.stringify([["is it?", "yes", 3]]));
+  const [sample] = (await openData(join(folder, "installed"))).samples;
+  assert.equal(sample?.image, join(installed, "images", "3.png"));
+});
+
+const malformed: [name: string, content: string, pattern: RegExp, line?: number][] = [
+  ["detail_1k.json", "{", /is not JSON/],
+  ["detail_1k.json", "{}", /is no array of conversations/],
+  ["detail_1k.json", "[]", /has no samples/],
+  ["detail_1k.json", '[{"id":"a"}]', /sample 0 needs `conversations`/],
+  ["detail_1k.json", '[{"image":"a","conversations":[{"value":"no picture"},{"value":"b"}]}]', /needs one <image>/],
+  [
+    "detail_1k.json",
+    '[{"image":"../../etc/a","conversations":[{"value":"<image>"},{"value":"b"}]}]',
+    /lies outside of/,
+  ],
+  [
+    "detail_1k.json",
+    '[{"image":3,"conversations":[{"value":"<image>"},{"value":"b"}]}]',
+    /needs a text `image`, found 3/,
+  ],
+  ["mm-vet.json", '{"v1_0":{"imagename":"a.png","question":"q"}}', /sample v1_0 needs a text `answer`, found nothing/],
+  ["mm-vet.json", '{"v1_0":[]}', /sample v1_0 is an array, not an object/],
+  ["a.jsonl", '{"image":"a","question":"q","answer":"b"}\nnonsense\n', /line 2: it is not JSON/, 2],
+  ["a.jsonl", '\n{"image":"a","question":"q"}\n', /line 2: the sample needs a text `answer`/, 2],
+  ["a.jsonl", '{"image":"a","question":"q","answer":"b","anwsers":[]}\n', /unknown field `anwsers`/, 1],
+  ["a.jsonl", '{"image":"a","question":"q","answer":"b","answers":"b"}\n', /no array of texts/, 1],
+  ["a.jsonl", '{"image":"a","question":"q","answer":"b","raw":true}\n', /needs one <image>/, 1],
+  ["a.jsonl", '{"image":"/etc/a","question":"q","answer":"b"}\n', /lies outside of/, 1],
+  ["a.jsonl", '{"id":"x","image":"a","question":"q","answer":"b"}\n'.repeat(2), /`x` is there twice/],
+  ["a.jsonl", "\n\n", /has no samples/],
+  ["samples.json", '[{"image":"a.png","question":"q","answer":"b","objects":[{"row":3,"col":0}]}]', /row and col/],
+  ["other.txt", "", /its name is neither/],
+];
+
+for (const [name, content, pattern, line] of malformed) {
+  test(`${name} with ${pattern.source} is refused`, async () => {
+    const file = join(folder, name);
+    await writeFile(file, content);
+    const error = await openData(name === "samples.json" ? folder : file).catch((error: unknown) => error);
+    await rm(file);
+    assert.ok(error instanceof EvaluationError, String(error));
+    assert.equal(error.code, "eval-data");
+    assert.match(error.message, pattern);
+    if (line !== undefined) assert.equal(error.details.line, line);
+  });
+}
+
+test("questions of easy-VQA that cannot be are refused", async () => {
+  const data = join(folder, "vqa");
+  await mkdir(join(data, "test"), { recursive: true });
+  await writeFile(join(data, "answers.txt"), "yes\nno\n");
+  for (const [question, pattern] of [
+    [["is it?", "maybe", 0], /"maybe", which is not in answers.txt/],
+    [["is it?", "yes"], /not \[question, answer, number of the image\]/],
+    [["is it?", "yes", -1], /has -1 as number/],
+    [["", "yes", 1], /has the text "" as question/],
+  ] as const) {
+    await writeFile(join(data, "test", "questions.json"), JSON.stringify([question]));
+    await assert.rejects(
+      openData(data),
+      (error: Error) => error instanceof EvaluationError && pattern.test(error.message),
+    );
+  }
+});
+
+test("missing data are named", async () => {
+  await assert.rejects(openData("no/such"), /no such file or folder/);
+  await mkdir(join(folder, "empty"));
+  await assert.rejects(openData(join(folder, "empty")), /holds none of detail_1k.json/);
+  assert.throws(() => dataOf("mine", []), /has no samples/);
+  assert.throws(() => dataOf("mine", [{ id: "a", image: "a", question: "", answer: "b" }]), /empty text/);
+});
+
+test("the hash of samples is that of texts and pictures, not of places", async () => {
+  const { samples } = await openData(join(fixtures, "lines"));
+  const copy = join(folder, "copy.png");
+  const { readFile } = await import("node:fs/promises");
+  await writeFile(copy, await readFile(join(fixtures, "lines", "picture.png")));
+  const moved = samples.map((sample) => ({ ...sample, image: copy }));
+  assert.equal(await hashOf(moved), await hashOf(samples));
+  const reworded = samples.map((sample, index) => (index === 1 ? { ...sample, answer: "4" } : sample));
+  assert.notEqual(await hashOf(reworded), await hashOf(samples));
+  await writeFile(copy, "other");
+  assert.notEqual(await hashOf(moved), await hashOf(samples));
+  await rm(copy);
+  await assert.rejects(hashOf(moved), /its picture .* cannot be read: there is no such file/);
+});

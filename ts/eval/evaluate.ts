@@ -1,0 +1,231 @@
+import { fileURLToPath } from "node:url";
+import { abortError } from "../errors.ts";
+import { type LoadOptions, load } from "../load.ts";
+import type { Model } from "../model.ts";
+import type { ModelInfo } from "../native/report.ts";
+import { packageVersion } from "../version.ts";
+import { openData } from "./data/open.ts";
+import { badOption } from "./errors.ts";
+import { RunFiles } from "./files.ts";
+import { Measurer, type Reference, round } from "./measure.ts";
+import { checkKeeps, type EvalMethod, full, type Prepared, prepareMethods } from "./methods.ts";
+import type { CellKey, RunRecord, Summary } from "./records.ts";
+import { type EvalData, type EvalSample, hashOf } from "./samples.ts";
+import { summarise } from "./summarise.ts";
+
+/**
+ * What to measure, and where to write it.
+ *
+ * @example
+ * ```ts
+ * import { type EvaluateOptions, evaluate } from "prefixkv/eval";
+ *
+ * const options: EvaluateOptions = { methods: ["prefixkv:score=text", "h2o"], keeps: [0.5], limit: 1, out: "results-of-two" };
+ * const { cells } = await evaluate(options);
+ * console.log(cells.map(({ method, keep, keptShare }) => [method, keep, keptShare]));
+ * ```
+ */
+export interface EvaluateOptions {
+  /** A model that is loaded already. It is not disposed. */
+  model?: Model;
+  /** Without `model`: what `load` takes; the embedded model by default. */
+  source?: string | URL;
+  load?: LoadOptions;
+  /** Samples, or what `openData` takes; the 60 scenes of the package by default. */
+  data?: EvalData | string;
+  /** Methods as `NAME`, `NAME:OPTION=VALUE,...` or with an id of their own. The full cache always comes first. */
+  methods: readonly (string | EvalMethod)[];
+  /** Retained shares, above 0 and up to 1. */
+  keeps: readonly number[];
+  /** The folder to write to. One that holds a part of the same run is gone on with; that of another run is refused. */
+  out: string | URL;
+  /** Only so many of the samples, from the first. */
+  limit?: number;
+  /** The id that others are compared with; `"full"`, the full cache, by default, else a method at the same size. */
+  baseline?: string;
+  /** Whether to generate texts; true by default. Without them there is no ROUGE-L, no agreement and no accuracy. */
+  generate?: boolean;
+  /** The most tokens of a text; 256 by default. A text is at most 16 tokens longer than that of the full cache. */
+  maxTokens?: number;
+  /** Whether to compare whole distributions with those of the full cache; true by default, and costs another pass per line. */
+  kl?: boolean;
+  /** Of the resampling; 1 by default. */
+  seed?: number;
+  /** Stops the work; see AbortError. What is written stays and is gone on with. */
+  signal?: AbortSignal;
+  /** Called before every sample and at the end. */
+  onProgress?: (progress: EvalProgress) => void;
+}
+
+/** How far an evaluation has come: `done` of `total` lines. */
+export interface EvalProgress {
+  done: number;
+  total: number;
+  /** What comes next; absent at the end. */
+  next?: CellKey;
+  /** An estimate, once a line has been measured. */
+  millisecondsLeft?: number;
+}
+
+/** A text may be this many tokens longer than that of the full cache: one that does not end would take all the time. */
+const beyond = 16;
+
+/**
+ * Measures methods at several sizes over samples: perplexity of the reference answers, closeness to the full cache's answers and
+ * distributions, entries, bytes and times. Writes `run.json`, `quality.jsonl`, `timings.jsonl`, `reference.jsonl` and
+ * `summary.json` to `out`; a run that was broken off goes on where it was when it is asked for again, and the quality is the same to the
+ * byte as without the break. Throws an OptionError when `out` holds another run, and an EvaluationError for data or files that cannot be used.
+ *
+ * @example
+ * ```ts
+ * import { evaluate } from "prefixkv/eval";
+ *
+ * const { cells } = await evaluate({ methods: ["prefixkv", "streaming"], keeps: [0.5], limit: 2, out: "results-of-scenes" });
+ * for (const { method, keep, ppl, rougeL } of cells) console.log(method, keep, ppl, rougeL);
+ * ```
+ */
+export async function evaluate(options: EvaluateOptions): Promise<Summary> {
+  const { signal } = options;
+  if (signal?.aborted) throw abortError(signal);
+  const methods = await prepareMethods(options.methods, signal);
+  const keeps = checkKeeps(options.keeps);
+  const samples = await samplesOf(options);
+  const { baseline = "full" } = options;
+  if (baseline !== "full" && !methods.some(({ id }) => id === baseline))
+    throw badOption(`\`baseline\` is \`${baseline}\`; there are full, ${methods.map(({ id }) => id).join(", ")}`);
+  const model = options.model ?? (await load(options.source, { ...options.load, ...(signal && { signal }) }));
+  try {
+    const run = await describeRun(options, model.info, samples, methods, keeps);
+    return await new Evaluation(model, run, methods, samples.samples, options).run();
+  } finally {
+    if (!options.model) await model.dispose();
+  }
+}
+
+async function samplesOf({ data, limit }: EvaluateOptions): Promise<EvalData> {
+  const all = typeof data === "object" ? data : await openData(data);
+  if (limit === undefined) return all;
+  if (!Number.isSafeInteger(limit) || limit < 1)
+    throw badOption(`\`limit\` must be a whole number from 1, found ${limit}`);
+  return { ...all, samples: all.samples.slice(0, limit) };
+}
+
+async function describeRun(
+  options: EvaluateOptions,
+  info: ModelInfo,
+  { name, samples }: EvalData,
+  methods: readonly Prepared[],
+  keeps: number[],
+): Promise<RunRecord> {
+  const { seed = 1, baseline = "full", generate = true, maxTokens = 256, kl = true } = options;
+  if (!Number.isSafeInteger(seed) || seed < 0) throw badOption(`\`seed\` must be a whole number from 0, found ${seed}`);
+  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1)
+    throw badOption(`\`maxTokens\` must be a whole number from 1, found ${maxTokens}`);
+  const { fingerprint, architecture, device, layers, kvHeads, weights, kvBytesPerToken } = info;
+  return {
+    version: 1,
+    package: await packageVersion(),
+    model: {
+      source: sourceName(info.source),
+      fingerprint,
+      architecture,
+      device,
+      layers,
+      kvHeads,
+      weights,
+      kvBytesPerToken,
+    },
+    data: { name, samples: samples.length, hash: await hashOf(samples) },
+    methods: [full, ...methods].map(({ record }) => record),
+    keeps,
+    threads: info.threads,
+    seed,
+    baseline,
+    generate: generate && { maxTokens, beyond },
+    kl,
+  };
+}
+
+/** The name of a model without the place where it lies: the folder's, or `org/name@revision` in the cache of the hub. */
+export function sourceName(path: string): string {
+  const parts = path.split(/[\\/]/).filter((part) => part !== "");
+  const [hub = "", kind, revision] = parts.slice(-3);
+  if (kind === "snapshots" && hub.startsWith("models--"))
+    return `${hub.slice("models--".length).replace("--", "/")}@${revision}`;
+  return parts.at(-1) ?? "";
+}
+
+/** One run over its grid. */
+class Evaluation {
+  readonly #run: RunRecord;
+  readonly #samples: readonly EvalSample[];
+  readonly #cells: { method: Prepared; keep: number }[];
+  readonly #measurer: Measurer;
+  readonly #options: EvaluateOptions;
+
+  constructor(
+    model: Model,
+    run: RunRecord,
+    methods: readonly Prepared[],
+    samples: readonly EvalSample[],
+    options: EvaluateOptions,
+  ) {
+    this.#run = run;
+    this.#samples = samples;
+    this.#cells = [
+      { method: full, keep: 1 },
+      ...run.keeps.flatMap((keep) => methods.map((method) => ({ method, keep }))),
+    ];
+    this.#measurer = new Measurer(model, run, options.signal);
+    this.#options = options;
+  }
+
+  async run(): Promise<Summary> {
+    const { out } = this.#options;
+    const plan = this.#cells.flatMap(({ method, keep }) =>
+      this.#samples.map(({ id }): CellKey => ({ method: method.id, keep, sample: id })),
+    );
+    const files = await RunFiles.open(out instanceof URL ? fileURLToPath(out) : out, this.#run, plan);
+    const before = files.quality.length;
+    const start = performance.now();
+    let last = start;
+    for (const [index, key] of plan.entries()) {
+      if (index < before) continue;
+      const each = (last - start) / (index - before);
+      this.#say(index, plan.length, key, index > before ? each * (plan.length - index) : undefined);
+      const sample = this.#samples[index % this.#samples.length];
+      const cell = this.#cells[Math.floor(index / this.#samples.length)];
+      if (!sample || !cell) throw new RangeError("the plan does not fit its cells");
+      const { quality, timing, tokens } = await this.#measurer.measure(
+        cell.method,
+        cell.keep,
+        sample,
+        cell.method === full ? undefined : referenceOf(files, index % this.#samples.length, sample),
+      );
+      const now = performance.now();
+      const reference = cell.method === full && tokens ? { sample: sample.id, tokens } : undefined;
+      await files.add(quality, { ...timing, wallMs: round(now - last) }, reference);
+      last = now;
+    }
+    this.#say(plan.length, plan.length);
+    const summary = summarise(this.#run, files.quality, files.timings);
+    await files.finish(summary);
+    return summary;
+  }
+
+  #say(done: number, total: number, next?: CellKey, millisecondsLeft?: number): void {
+    this.#options.onProgress?.({
+      done,
+      total,
+      ...(next && { next }),
+      ...(millisecondsLeft !== undefined && { millisecondsLeft }),
+    });
+  }
+}
+
+/** The answer of the full cache, whose lines are the first. */
+function referenceOf(files: RunFiles, index: number, sample: EvalSample): Reference | undefined {
+  const line = files.quality[index];
+  const tokens = files.references.get(sample.id);
+  return line && "text" in line && tokens ? { text: line.text ?? "", tokens } : undefined;
+}

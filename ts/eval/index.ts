@@ -1,0 +1,15 @@
+/** Quality, size and speed of cache methods, side by side: run a grid, go on with one that was broken off, compare two. */
+export { bootstrap, type Interval } from "./bootstrap.ts";
+export { type CompareResult, compareResults, type Thresholds } from "./compare.ts";
+export { openData } from "./data/open.ts";
+export { describes } from "./data/scenes.ts";
+export { EvaluationError } from "./errors.ts";
+export { type EvaluateOptions, evaluate } from "./evaluate.ts";
+export { readResults } from "./files.ts";
+export { type EvalMethod, parseMethod } from "./methods.ts";
+export { agreement, vqaAccuracy } from "./metrics.ts";
+export type { CellSummary, QualityRecord, RunRecord, Summary, TimingRecord } from "./records.ts";
+export { publishedTables, type Reproduced, type ReproduceOptions, reproduce } from "./reproduce/reproduce.ts";
+export type { PublishedTable } from "./reproduce/table.ts";
+export { rougeL } from "./rouge.ts";
+export { dataOf, type EvalData, type EvalSample, type SceneObject } from "./samples.ts";

@@ -1,0 +1,151 @@
+import { BudgetError } from "../errors.ts";
+import type { GenerationResult } from "../generation.ts";
+import type { Model, Score } from "../model.ts";
+import type { Kept } from "../native/report.ts";
+import { describes } from "./data/scenes.ts";
+import type { Prepared } from "./methods.ts";
+import { agreement, effectiveBits, entries, vqaAccuracy } from "./metrics.ts";
+import type { CellKey, Measured, QualityRecord, RunRecord, TimingRecord } from "./records.ts";
+import { rougeL } from "./rouge.ts";
+import { type EvalSample, promptOf } from "./samples.ts";
+
+/** The full cache's answer to a sample. */
+export interface Reference {
+  text: string;
+  tokens: readonly number[];
+}
+
+/** What came of a sample with a method at a size. */
+export interface Outcome {
+  quality: QualityRecord;
+  timing: Omit<TimingRecord, "wallMs">;
+  /** The tokens of the generated text. */
+  tokens?: number[];
+}
+
+/** Runs one sample with one method at one size. */
+export class Measurer {
+  readonly #model: Model;
+  readonly #run: RunRecord;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(model: Model, run: RunRecord, signal: AbortSignal | undefined) {
+    this.#model = model;
+    this.#run = run;
+    this.#signal = signal;
+  }
+
+  /** `reference` is missing for the full cache itself, which is its own. */
+  async measure(method: Prepared, keep: number, sample: EvalSample, reference?: Reference): Promise<Outcome> {
+    const key: CellKey = { method: method.id, keep, sample: sample.id };
+    const cache = method.at(keep);
+    const signal = this.#signal && { signal: this.#signal };
+    const compare = this.#run.kl && method.id !== "full";
+    const { answer } = sample;
+    try {
+      const asked = {
+        ...promptOf(sample),
+        answer,
+        cache,
+        kept: true as const,
+        ...(compare && { kl: true }),
+        ...signal,
+      };
+      const scored = await this.#model.score(asked);
+      const generated = this.#run.generate
+        ? await this.#model.generate({ ...promptOf(sample), cache, ...signal, maxTokens: this.#most(reference) })
+        : undefined;
+      return {
+        quality: this.#quality(key, sample, scored, generated, reference),
+        timing: timing(key, scored, generated),
+        ...(generated && { tokens: generated.tokens }),
+      };
+    } catch (error) {
+      if (!(error instanceof BudgetError)) throw error;
+      const none = { imageMs: 0, visionMs: 0, prefillMs: 0, decodeMs: 0, firstTokenMs: 0, tokensPerSecond: 0 };
+      return {
+        quality: { ...key, refused: { code: error.code, least: error.least } },
+        timing: { ...key, ...none, engineMs: 0 },
+      };
+    }
+  }
+
+  #most(reference: Reference | undefined): number {
+    const { maxTokens, beyond } = this.#run.generate || { maxTokens: 0, beyond: 0 };
+    return reference === undefined ? maxTokens : Math.min(maxTokens, reference.tokens.length + beyond);
+  }
+
+  #quality(
+    key: CellKey,
+    sample: EvalSample,
+    scored: Score & { kept: Kept[][] },
+    generated: GenerationResult | undefined,
+    reference: Reference | undefined,
+  ): Measured {
+    const { layers, kvHeads, kvBytesPerToken } = this.#model.info;
+    const { memory, usage, kept, logprobs } = scored;
+    const nll = -logprobs.reduce((sum, logprob) => sum + logprob, 0);
+    const seen = memory.full / kvBytesPerToken;
+    const kl = key.method === "full" ? 0 : mean(scored.kl ?? []);
+    return {
+      ...key,
+      ...(generated && texts(sample, generated, reference ?? generated)),
+      nll: short(nll),
+      answerTokens: logprobs.length,
+      ppl: short(Math.exp(nll / logprobs.length)),
+      ...(this.#run.kl && { kl: short(kl) }),
+      keptPerLayer: memory.keptPerLayer,
+      keptShareAfterPrompt: short(entries(kept, kvHeads) / (layers * usage.promptTokens)),
+      keptShareAtEnd: short(memory.keptPerLayer.reduce((sum, count) => sum + count, 0) / (layers * seen)),
+      effectiveBits: short(effectiveBits(memory, this.#model.info)),
+      payloadBytes: memory.payload,
+      residentBytes: memory.resident,
+      peakBytes: memory.peak,
+      fullBytes: memory.full,
+    };
+  }
+}
+
+function texts(sample: EvalSample, { text, tokens }: GenerationResult, reference: Reference): Partial<Measured> {
+  const { answers, objects } = sample;
+  return {
+    text,
+    tokens: tokens.length,
+    rougeL: short(rougeL(text, reference.text)),
+    agreement: short(agreement(tokens, reference.tokens)),
+    ...(answers && { correct: short(vqaAccuracy(text, answers)) }),
+    ...(objects && {
+      right: objects.filter((object) => describes(text, object)).length,
+      objects: objects.length,
+    }),
+  };
+}
+
+function timing(key: CellKey, scored: Score, generated: GenerationResult | undefined): Omit<TimingRecord, "wallMs"> {
+  const { images, vision, prefill, decode, firstToken } = (generated ?? scored).timings;
+  const steps = (generated?.tokens.length ?? scored.tokens.length) - 1;
+  return {
+    ...key,
+    imageMs: round(images),
+    visionMs: round(vision),
+    prefillMs: round(prefill),
+    decodeMs: round(decode),
+    firstTokenMs: round(firstToken),
+    tokensPerSecond: steps > 0 && decode > 0 ? round((1000 * steps) / decode) : 0,
+    engineMs: round(scored.timings.total + (generated?.timings.total ?? 0)),
+  };
+}
+
+function mean(numbers: readonly number[]): number {
+  return numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+}
+
+/** Nine digits are more than two runs of floats have in common on different machines. */
+export function short(value: number): number {
+  return Number(value.toPrecision(9));
+}
+
+/** Microseconds. */
+export function round(milliseconds: number): number {
+  return Math.round(1000 * milliseconds) / 1000;
+}

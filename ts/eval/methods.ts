@@ -1,0 +1,154 @@
+import { createHash } from "node:crypto";
+import { basename } from "node:path";
+import type { CacheOption } from "../cache.ts";
+import { readCalibration } from "../calibration.ts";
+import { methods as table } from "../generated/methods.ts";
+import { badOption } from "./errors.ts";
+import type { MethodRecord } from "./records.ts";
+
+/** A stage of a method without its size. */
+export interface SizelessStage {
+  readonly method: string;
+  readonly [option: string]: unknown;
+}
+
+/**
+ * A method to measure under a name of its own: the options of `cache` without the size, which the evaluation sets.
+ *
+ * @example
+ * ```ts
+ * import { type EvalMethod, evaluate } from "prefixkv/eval";
+ *
+ * const methods: EvalMethod[] = [{ id: "text first", cache: { method: "prefixkv", score: "text" } }];
+ * await evaluate({ methods, keeps: [0.5], limit: 1, out: "results-of-text-first" });
+ * ```
+ */
+export interface EvalMethod {
+  id: string;
+  cache: SizelessStage | readonly SizelessStage[];
+}
+
+/** Most methods of one evaluation. */
+const most = 256;
+
+/**
+ * Reads `prefixkv` or `prefixkv:score=text,decode=none`: a name and options behind a colon. Values are JSON or plain text.
+ *
+ * @example
+ * ```ts
+ * import { parseMethod } from "prefixkv/eval";
+ *
+ * console.log(parseMethod("snapkv:window=16,pool=mean"));
+ * ```
+ */
+export function parseMethod(text: string): EvalMethod {
+  const [, name = "", list] = /^\s*([^:]*?)\s*(?::(.*))?$/s.exec(text) ?? [];
+  const facts = table.find((method) => method.name === name);
+  if (!facts) throw badOption(`there is no method \`${name}\`; there are ${table.map(({ name }) => name).join(", ")}`);
+  const given = (list ?? "").split(",").filter((item) => item.trim() !== "");
+  const shown: string[] = [];
+  const options = given.map((item): [string, unknown] => {
+    const at = item.indexOf("=");
+    const [option, value] = [item.slice(0, Math.max(0, at)).trim(), item.slice(at + 1).trim()];
+    const known = facts.options.find((candidate) => candidate.name === option);
+    if (!known) {
+      const names = facts.options.map((candidate) => candidate.name).join(", ") || "none";
+      throw badOption(`\`${item}\` of \`${text}\` is no OPTION=VALUE of ${name}; its options are ${names}`);
+    }
+    shown.push(`${option}=${known.kind === "calibration" ? basename(value) : value}`);
+    return [option, known.kind === "choice" ? value : jsonOrText(value)];
+  });
+  const id = shown.length === 0 ? name : `${name}:${shown.join(",")}`;
+  return { id, cache: { method: name, ...Object.fromEntries(options) } };
+}
+
+/** Splits `prefixkv:score=text,decode=none,h2o` into its methods: what is OPTION=VALUE belongs to the method before it. */
+export function splitMethods(text: string): string[] {
+  const found: string[] = [];
+  for (const part of text.split(",")) {
+    const before = found.at(-1);
+    if (before?.includes(":") && /^\s*\w+\s*=/.test(part)) found[found.length - 1] = `${before},${part}`;
+    else if (part.trim() !== "") found.push(part.trim());
+  }
+  return found;
+}
+
+function jsonOrText(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}
+
+/** A method that is ready to be asked at any size. */
+export interface Prepared {
+  id: string;
+  record: MethodRecord;
+  at(keep: number): CacheOption;
+}
+
+/** The full cache, which every evaluation begins with. */
+export const full: Prepared = {
+  id: "full",
+  record: { id: "full", cache: { method: "full" } },
+  at: () => ({ method: "full" }),
+};
+
+/** The methods with their calibrations read, without the full cache. */
+export async function prepareMethods(
+  given: readonly (string | EvalMethod)[],
+  signal?: AbortSignal,
+): Promise<Prepared[]> {
+  if (given.length > most) throw badOption(`${given.length} \`methods\` are too many, at most ${most} are measured`);
+  const read = given.map((method) => (typeof method === "string" ? parseMethod(method) : method));
+  const ids = new Set<string>();
+  for (const { id, cache } of read) {
+    if (typeof id !== "string" || id === "") throw badOption("each of `methods` needs an `id`");
+    if (ids.has(id)) throw badOption(`the method \`${id}\` is there twice in \`methods\`; give each an id of its own`);
+    if (id === "full" && stagesOf(cache).some(({ method }) => method !== "full"))
+      throw badOption("the id `full` is that of the full cache; give the method another one");
+    ids.add(id);
+  }
+  return Promise.all(read.filter(({ id }) => id !== "full").map((method) => prepare(method, signal)));
+}
+
+function stagesOf(cache: EvalMethod["cache"]): readonly SizelessStage[] {
+  return Array.isArray(cache) ? (cache as readonly SizelessStage[]) : [cache as SizelessStage];
+}
+
+async function prepare({ id, cache }: EvalMethod, signal?: AbortSignal): Promise<Prepared> {
+  const stages = stagesOf(cache);
+  if (stages.some((stage) => typeof stage !== "object" || stage === null || typeof stage.method !== "string"))
+    throw badOption(`the method \`${id}\` needs a \`cache\` with the name of a method`);
+  const sized = stages.find((stage) => stage.keep !== undefined);
+  if (sized) throw badOption(`the method \`${id}\` has a \`keep\`; the sizes of an evaluation are its \`keeps\``);
+  const read = await Promise.all(stages.map((stage) => withCalibration(stage, signal)));
+  const shown = stages.map((stage, index) => withHash(stage, read[index]?.calibration));
+  const at = (keep: number): CacheOption => {
+    const sized = read.map((stage) => (stage.method === "full" ? stage : { ...stage, keep }));
+    return (Array.isArray(cache) ? sized : sized[0]) as unknown as CacheOption;
+  };
+  return { id, record: { id, cache: Array.isArray(cache) ? shown : shown[0] }, at };
+}
+
+async function withCalibration(stage: SizelessStage, signal?: AbortSignal): Promise<SizelessStage> {
+  const { calibration } = stage;
+  if (typeof calibration !== "string" && !(calibration instanceof URL)) return stage;
+  return { ...stage, calibration: await readCalibration(calibration, signal) };
+}
+
+/** A stage as `run.json` has it: a calibration by its hash, not by where it lies. */
+function withHash(stage: SizelessStage, calibration: unknown): SizelessStage {
+  if (calibration === undefined) return stage;
+  const hash = createHash("sha256").update(JSON.stringify(calibration)).digest("hex");
+  return { ...stage, calibration: `sha256:${hash}` };
+}
+
+/** The sizes in the order given; throws for what is none. */
+export function checkKeeps(keeps: readonly number[]): number[] {
+  const wrong = keeps.find((keep) => typeof keep !== "number" || !(keep > 0 && keep <= 1));
+  if (wrong !== undefined) throw badOption(`\`keeps\` are shares above 0 and up to 1, found ${String(wrong)}`);
+  if (new Set(keeps).size !== keeps.length) throw badOption("`keeps` holds a size twice");
+  return [...keeps];
+}

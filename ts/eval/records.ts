@@ -1,0 +1,200 @@
+// The files of a folder of results, line by line; docs/eval.md describes them.
+import type { Keep } from "../cache.ts";
+import type { Interval } from "./bootstrap.ts";
+
+/** A method with its options but without a size. */
+export interface MethodRecord {
+  id: string;
+  /** One stage or several, calibrations being told by their hash. */
+  cache: unknown;
+}
+
+/**
+ * `run.json`: what was asked. A folder of results takes no other run.
+ *
+ * @example
+ * ```ts
+ * import { evaluate, readResults, type RunRecord } from "prefixkv/eval";
+ *
+ * await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const { run }: { run: RunRecord } = await readResults("results-of-h2o");
+ * console.log(run.model.architecture, run.data.samples);
+ * ```
+ */
+export interface RunRecord {
+  version: 1;
+  /** Version of this package. */
+  package: string;
+  model: {
+    source: string;
+    fingerprint: string;
+    architecture: string;
+    device: string;
+    layers: number;
+    kvHeads: number;
+    weights: string;
+    kvBytesPerToken: number;
+  };
+  data: { name: string; samples: number; hash: string };
+  methods: MethodRecord[];
+  keeps: number[];
+  threads: number;
+  seed: number;
+  baseline: string;
+  /** Most tokens of a text, or false where none is generated. */
+  generate: { maxTokens: number; beyond: number } | false;
+  kl: boolean;
+}
+
+/** What a line of any file is about. */
+export interface CellKey {
+  method: string;
+  keep: number;
+  sample: string;
+}
+
+/**
+ * A line of `quality.jsonl`: a sample with a method at a size. Holds no times and no paths.
+ *
+ * @example
+ * ```ts
+ * import { evaluate, type QualityRecord, readResults } from "prefixkv/eval";
+ *
+ * await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const { quality }: { quality: QualityRecord[] } = await readResults("results-of-h2o");
+ * console.log(quality.map((line) => ("refused" in line ? line.refused.least : line.ppl)));
+ * ```
+ */
+export type QualityRecord = Measured | Refused;
+
+/** What was measured of a sample. */
+export interface Measured extends CellKey {
+  /** The greedy answer, and how many tokens it has. Absent, as the two after it, where nothing is generated. */
+  text?: string;
+  tokens?: number;
+  /** F1 against the full cache's answer. */
+  rougeL?: number;
+  /** Share of equal tokens with the full cache's answer. */
+  agreement?: number;
+  /** Minus the sum of the log-probabilities of the reference answer, in nats. */
+  nll: number;
+  answerTokens: number;
+  ppl: number;
+  /** Mean divergence per answer token of the full cache's distribution from this one, in nats. */
+  kl?: number;
+  /** Accuracy of a short answer, 0 to 1. */
+  correct?: number;
+  /** Objects described right, of how many. */
+  right?: number;
+  objects?: number;
+  /** Entries per layer at the end of the reference answer. */
+  keptPerLayer: number[];
+  keptShareAfterPrompt: number;
+  keptShareAtEnd: number;
+  effectiveBits: number;
+  payloadBytes: number;
+  residentBytes: number;
+  peakBytes: number;
+  /** What a full cache of the same positions takes. */
+  fullBytes: number;
+}
+
+/** A size that does not hold what the method protects, and the least one that does. */
+export interface Refused extends CellKey {
+  refused: { code: string; least: Keep };
+}
+
+/**
+ * A line of `timings.jsonl`, in milliseconds: the generation's, or without texts the scoring's.
+ *
+ * @example
+ * ```ts
+ * import { evaluate, readResults, type TimingRecord } from "prefixkv/eval";
+ *
+ * await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const { timings }: { timings: TimingRecord[] } = await readResults("results-of-h2o");
+ * console.log(timings.map(({ engineMs, wallMs }) => wallMs / engineMs));
+ * ```
+ */
+export interface TimingRecord extends CellKey {
+  imageMs: number;
+  visionMs: number;
+  prefillMs: number;
+  decodeMs: number;
+  firstTokenMs: number;
+  tokensPerSecond: number;
+  /** All of the engine's work on this line. */
+  engineMs: number;
+  /** From the line before to this one. */
+  wallMs: number;
+}
+
+/** A line of `reference.jsonl`: the tokens of the full cache's answer. */
+export interface ReferenceRecord {
+  sample: string;
+  tokens: number[];
+}
+
+/** A difference from the baseline with its paired interval. */
+export interface Difference {
+  difference: number;
+  low: number;
+  high: number;
+}
+
+/** The metrics that have intervals. */
+export const metrics = ["ppl", "rougeL", "agreement", "kl", "accuracy", "right"] as const;
+
+/** One of the metrics that have intervals. */
+export type Metric = (typeof metrics)[number];
+
+/**
+ * A method at a size over all samples; shares are means over them.
+ *
+ * @example
+ * ```ts
+ * import { type CellSummary, evaluate } from "prefixkv/eval";
+ *
+ * const { cells } = await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * const line = ({ method, keep, kl, versus }: CellSummary): unknown[] => [method, keep, kl?.value, versus?.ppl?.difference];
+ * console.log(cells.map(line));
+ * ```
+ */
+export interface CellSummary extends Partial<Record<Metric, Interval>> {
+  method: string;
+  keep: number;
+  /** Samples that were measured. */
+  samples: number;
+  refused: number;
+  /** The largest of the least sizes of what was refused. */
+  least?: Keep;
+  keptPerLayer?: number[];
+  keptShareAfterPrompt?: number;
+  keptShare?: number;
+  effectiveBits?: number;
+  residentShare?: number;
+  peakShare?: number;
+  /** Medians. */
+  tokensPerSecond?: number;
+  firstTokenMs?: number;
+  /** This cell less the baseline, over the samples that both have. */
+  versus?: Partial<Record<Metric, Difference>>;
+}
+
+/**
+ * `summary.json`: every method at every size, and how long it took.
+ *
+ * @example
+ * ```ts
+ * import { evaluate, type Summary } from "prefixkv/eval";
+ *
+ * const summary: Summary = await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 1, out: "results-of-h2o" });
+ * for (const { method, keep, ppl } of summary.cells) console.log(method, keep, ppl?.value);
+ * ```
+ */
+export interface Summary {
+  version: 1;
+  cells: CellSummary[];
+  /** All time over the engine's. */
+  overhead: { wallMs: number; engineMs: number; ratio: number };
+}

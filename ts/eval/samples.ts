@@ -1,0 +1,124 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { image } from "../media.ts";
+import type { PromptInput } from "../messages.ts";
+import { badData, reasonOf } from "./errors.ts";
+
+/**
+ * One thing in a drawn scene: its place in a grid of three by three, its colour and its shape.
+ *
+ * @example
+ * ```ts
+ * import { describes, type SceneObject } from "prefixkv/eval";
+ *
+ * const star: SceneObject = { row: 0, col: 2, color: "green", shape: "star" };
+ * console.log(describes("In the top right there is a small green star.", star));
+ * ```
+ */
+export interface SceneObject {
+  /** 0 is the top. */
+  row: number;
+  /** 0 is the left. */
+  col: number;
+  color: string;
+  shape: string;
+}
+
+/**
+ * One question about one picture.
+ *
+ * @example
+ * ```ts
+ * import { dataOf, type EvalSample, evaluate } from "prefixkv/eval";
+ *
+ * const samples: EvalSample[] = [{ id: "mine", image: "scene.png", question: "Which shapes are there?", answer: "A star." }];
+ * const summary = await evaluate({ data: dataOf("mine", samples), methods: ["h2o"], keeps: [0.5], out: "results-of-mine" });
+ * console.log(summary.cells.map(({ method, ppl }) => [method, ppl?.value]));
+ * ```
+ */
+export interface EvalSample {
+  /** Names the sample in the results; different from the others. */
+  id: string;
+  /** The picture's file. */
+  image: string | URL;
+  /** The question, for the model's chat template; with `raw` the whole prompt, the picture's place being `<image>`. */
+  question: string;
+  raw?: boolean;
+  /** The text whose perplexity is measured after the prompt. */
+  answer: string;
+  /** Accepted answers, where the accuracy of short answers is measured. */
+  answers?: readonly string[];
+  /** What the picture shows, where descriptions are checked. */
+  objects?: readonly SceneObject[];
+}
+
+/**
+ * Samples with a name.
+ *
+ * @example
+ * ```ts
+ * import { type EvalData, openData } from "prefixkv/eval";
+ *
+ * const data: EvalData = await openData("scenes");
+ * console.log(data.name, data.samples.length);
+ * ```
+ */
+export interface EvalData {
+  name: string;
+  samples: readonly EvalSample[];
+}
+
+/** Most samples of a data set. */
+export const maxSamples = 1_000_000;
+
+/**
+ * Samples under a name, checked: every sample needs an id of its own, a question and an answer.
+ *
+ * @example
+ * ```ts
+ * import { dataOf } from "prefixkv/eval";
+ *
+ * const data = dataOf("mine", [{ id: "one", image: "scene.png", question: "What is it?", answer: "A star." }]);
+ * console.log(data.samples.length);
+ * ```
+ */
+export function dataOf(name: string, samples: readonly EvalSample[]): EvalData {
+  if (samples.length === 0) throw badData(name, undefined, "it has no samples");
+  if (samples.length > maxSamples)
+    throw badData(name, undefined, `it has ${samples.length} samples, at most ${maxSamples} are read`);
+  const ids = new Set<string>();
+  for (const { id, question, answer } of samples) {
+    if (ids.has(id)) throw badData(name, undefined, `the sample \`${id}\` is there twice; give each an id of its own`);
+    ids.add(id);
+    if (question === "" || answer === "") throw badData(name, undefined, `the sample \`${id}\` has an empty text`);
+  }
+  return { name, samples };
+}
+
+/** The prompt of a sample. */
+export function promptOf(sample: EvalSample): PromptInput {
+  if (sample.raw) return { prompt: sample.question, images: [sample.image] };
+  return { messages: [{ role: "user", content: [image(sample.image), sample.question] }] };
+}
+
+/** A hash over the texts of samples and the bytes of their pictures, but not over where these lie. */
+export async function hashOf(samples: readonly EvalSample[]): Promise<string> {
+  const hash = createHash("sha256");
+  const pictures = new Map<string, string>();
+  for (const { image: source, ...sample } of samples) {
+    const place = String(source);
+    let picture = pictures.get(place);
+    if (picture === undefined) {
+      const bytes = await readFile(source instanceof URL || !place.startsWith("file:") ? source : new URL(place)).catch(
+        (error: unknown) => {
+          throw badData(sample.id, undefined, `its picture ${place} cannot be read: ${reasonOf(error)}`);
+        },
+      );
+      picture = createHash("sha256").update(bytes).digest("hex");
+      pictures.set(place, picture);
+    }
+    const { id, question, raw, answer, answers, objects } = sample;
+    hash.update(`${JSON.stringify([id, picture, question, raw ?? false, answer, answers ?? null, objects ?? null])}\n`);
+  }
+  return hash.digest("hex");
+}
