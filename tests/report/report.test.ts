@@ -67,8 +67,8 @@ test("the page of an evaluation has every chart with its table", timeout, async 
     assert.match(svg, /prefers-color-scheme:dark/);
   }
   const table = figures(html).get("quality-ppl") ?? "";
-  const { rows } = JSON.parse(await readFile(join(evalFolder, "summary.json"), "utf8"));
-  const measured = rows.filter((row: { ppl?: unknown }) => row.ppl !== undefined);
+  const { cells } = JSON.parse(await readFile(join(evalFolder, "summary.json"), "utf8"));
+  const measured = cells.filter((row: { ppl?: unknown }) => row.ppl !== undefined);
   assert.equal([...(table.split("<tbody>")[1] ?? "").matchAll(/<tr>/g)].length, measured.length);
   assert.match(html, /streaming at 0.01 \(3\)/);
   // Perplexities from 1.07 to 13 need a log scale, shares do not.
@@ -187,15 +187,15 @@ test("a folder that is no evaluation is refused with the file and the field", as
     await assert.rejects(evalReport(run), (error) => error instanceof OptionError && pattern.test(error.message));
     await rm(run, { recursive: true });
   };
-  const summary = (rows: unknown) => (run: string) => writeFile(join(run, "summary.json"), JSON.stringify({ rows }));
+  const summary = (cells: unknown) => (run: string) => writeFile(join(run, "summary.json"), JSON.stringify({ cells }));
   await refused((run) => rm(join(run, "run.json")), /run\.json is missing/);
   await refused((run) => writeFile(join(run, "run.json"), "{"), /run\.json is not JSON/);
   await refused((run) => writeFile(join(run, "run.json"), '{"version":2}'), /version 2; this release reads version 1/);
-  await refused(summary([]), /has no rows/);
-  await refused(summary([{ method: "h2o", samples: 3 }]), /rows\[0\] has no number `keptShare`/);
+  await refused(summary([]), /has no cells/);
+  await refused(summary([{ method: "h2o", samples: 3 }]), /cells\[0\] has no number `keptShare`/);
   await refused(
     summary([{ method: "h2o", samples: 1, keptShare: 1, residentShare: 1, ppl: { value: "1" } }]),
-    /rows\[0\]\.ppl/,
+    /cells\[0\]\.ppl/,
   );
-  await refused(summary({}), /no list `rows`/);
+  await refused(summary({}), /no list `cells`/);
 });

@@ -18,9 +18,10 @@ export interface RunFile {
   baseline?: string;
 }
 
-/** A row of `summary.json`: a method at one size, over all samples. */
+/** A cell of `summary.json`: a method at one size, over all samples. */
 export interface SummaryRow {
   method: string;
+  /** Null for the full cache, which has no size. */
   keep: number | null;
   samples: number;
   refused: number;
@@ -52,9 +53,9 @@ export async function readEval(folder: string): Promise<EvalFolder> {
   for (const field of ["model", "data"]) object(run[field], `run.json: \`${field}\``);
   if (!Array.isArray(run.methods)) throw wrong("run.json", "has no list `methods`");
   const summary = object(await json(folder, "summary.json"), "summary.json");
-  if (!Array.isArray(summary.rows)) throw wrong("summary.json", "has no list `rows`");
-  const rows = summary.rows.map((value: unknown, index: number) => row(value, `summary.json: rows[${index}]`));
-  if (rows.length === 0) throw wrong("summary.json", "has no rows; the evaluation has not finished a sample");
+  if (!Array.isArray(summary.cells)) throw wrong("summary.json", "has no list `cells`");
+  const rows = summary.cells.map((value: unknown, index: number) => row(value, `summary.json: cells[${index}]`));
+  if (rows.length === 0) throw wrong("summary.json", "has no cells; the evaluation has not finished a sample");
   return { run: run as unknown as RunFile, rows };
 }
 
@@ -109,7 +110,7 @@ function row(value: unknown, where: string): SummaryRow {
   const others = optional.flatMap((name) => (typeof fields[name] === "number" ? [[name, fields[name]]] : []));
   return {
     method: fields.method,
-    keep: typeof fields.keep === "number" ? fields.keep : null,
+    keep: fields.method === "full" || typeof fields.keep !== "number" ? null : fields.keep,
     samples: fields.samples as number,
     refused: typeof fields.refused === "number" ? fields.refused : 0,
     keptPerLayer: kept as number[],
