@@ -121,7 +121,9 @@ impl<T: Format> Owned<T> {
         let runs = self
             .runs
             .iter()
-            .map(|run| AnyRun::F32(Run { keys: &run.wide.0, values: &run.wide.1, len: run.len, capacity: run.capacity }))
+            .map(|run| {
+                AnyRun::F32(Run { keys: &run.wide.0, values: &run.wide.1, len: run.len, capacity: run.capacity })
+            })
             .collect();
         LaneView { dead: self.dead.as_deref(), ..LaneView::new(self.heads, runs) }
     }

@@ -35,7 +35,14 @@ fn cases() -> impl Strategy<Value = Case> {
         0usize..3,
         prop::sample::select(vec![1u32, 4, 132]),
     )
-        .prop_map(|(seed, dim, group, lanes, spare, processors)| Case { seed, dim, group, lanes, spare, processors })
+        .prop_map(|(seed, dim, group, lanes, spare, processors)| Case {
+            seed,
+            dim,
+            group,
+            lanes,
+            spare,
+            processors,
+        })
 }
 
 fn check<T: Format>(case: &Case) {
@@ -76,13 +83,21 @@ fn check<T: Format>(case: &Case) {
         (read(&outs), read(&sums))
     });
 
-    let mut twins: Vec<(Vec<f32>, Vec<f32>)> =
-        owned.iter().zip(&queries).map(|(lane, queries)| (vec![f32::NAN; queries.len()], vec![0.0; lane.len()])).collect();
+    let mut twins: Vec<(Vec<f32>, Vec<f32>)> = owned
+        .iter()
+        .zip(&queries)
+        .map(|(lane, queries)| (vec![f32::NAN; queries.len()], vec![0.0; lane.len()]))
+        .collect();
     let mut items: Vec<attention::DecodeItem<'_>> = owned
         .iter()
         .zip(&queries)
         .zip(&mut twins)
-        .map(|((lane, queries), (out, sums))| attention::DecodeItem { lane: lane.view(), queries, out, sums: Some(sums) })
+        .map(|((lane, queries), (out, sums))| attention::DecodeItem {
+            lane: lane.view(),
+            queries,
+            out,
+            sums: Some(sums),
+        })
         .collect();
     attention::decode(&mut items, dim, scale);
     drop(items);
@@ -90,8 +105,7 @@ fn check<T: Format>(case: &Case) {
     for (i, lane) in owned.iter().enumerate() {
         let view = lane.view();
         let heads = lane.heads * group;
-        let want =
-            reference::attention(&queries[i], 1, heads, dim, std::slice::from_ref(&view), scale, Mask::None);
+        let want = reference::attention(&queries[i], 1, heads, dim, std::slice::from_ref(&view), scale, Mask::None);
         // A lane whose entries are all dead gives NaN there and zeros here.
         if lane.dead.as_ref().is_some_and(|dead| dead.iter().all(|dead| *dead)) {
             assert!(got.0[i].iter().all(|x| *x == 0.0));
@@ -139,7 +153,10 @@ fn probability_sums_are_relatively_right() {
         let mut out = Buffer::<f32, _>::new(shim, queries.len()).expect("room");
         let mut sums = Buffer::from_slice(shim, &vec![0.0f32; lane.len()]).expect("room");
         let item = cuda::DecodeItem {
-            lane: uploaded.lane(), queries: up.all(), out: out.all_mut(), sums: Some(sums.all_mut()),
+            lane: uploaded.lane(),
+            queries: up.all(),
+            out: out.all_mut(),
+            sums: Some(sums.all_mut()),
         };
         cuda::decode(shim, &mut [item], group, dim, scale).expect("it runs");
         sums.read(shim).expect("contents")

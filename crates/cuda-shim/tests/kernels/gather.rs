@@ -18,9 +18,8 @@ fn stretches() -> impl Strategy<Value = Vec<Stretch>> {
             .prop_map(|kept| (0..).zip(kept).filter(|(_, kept)| *kept).map(|(slot, _)| slot).collect::<Vec<u32>>());
         prop_oneof![some, kept, Just(Vec::new())]
     };
-    let one = (1usize..4, 1usize..70).prop_flat_map(move |(heads, capacity)| {
-        (Just(heads), Just(capacity), 0usize..5, 0usize..5, slots(capacity))
-    });
+    let one = (1usize..4, 1usize..70)
+        .prop_flat_map(move |(heads, capacity)| (Just(heads), Just(capacity), 0usize..5, 0usize..5, slots(capacity)));
     prop::collection::vec(one, 1..4)
 }
 
@@ -46,7 +45,8 @@ fn check<T: Format + Send + Sync>(stretches: &[Stretch], dim: usize, shift: usiz
                 let mut from = vec![T::narrow(7.0); shift];
                 from.extend(numbers((2 * i + part) as u64 + 1, heads * capacity * dim));
                 buffers.push(Buffer::from_slice(shim, &from).expect("room"));
-                buffers.push(Buffer::from_slice(shim, &vec![T::narrow(9.0); shift + heads * room * dim]).expect("room"));
+                buffers
+                    .push(Buffer::from_slice(shim, &vec![T::narrow(9.0); shift + heads * room * dim]).expect("room"));
             }
         }
         let mut items: Vec<GatherItem<'_, T>> = Vec::new();
@@ -144,10 +144,18 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
     let refuse = |slots: &[u32], to_capacity: usize, at: usize, dim: usize| {
         let from = Buffer::from_slice(&shim, &[0.0f32; 2 * 5 * 8]).expect("room");
-        let (mut a, mut b) = (Buffer::new(&shim, 2 * 4 * 8).expect("room"), Buffer::new(&shim, 2 * 4 * 8).expect("room"));
+        let (mut a, mut b) =
+            (Buffer::new(&shim, 2 * 4 * 8).expect("room"), Buffer::new(&shim, 2 * 4 * 8).expect("room"));
         let item = GatherItem {
-            keys: from.all(), values: from.all(), capacity: 5, slots, heads: 2,
-            to_keys: a.all_mut(), to_values: b.all_mut(), to_capacity, at,
+            keys: from.all(),
+            values: from.all(),
+            capacity: 5,
+            slots,
+            heads: 2,
+            to_keys: a.all_mut(),
+            to_values: b.all_mut(),
+            to_capacity,
+            at,
         };
         match cuda::gather(&shim, &mut [item], dim) {
             Err(Error::Argument(text)) => text,

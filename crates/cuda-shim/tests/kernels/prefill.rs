@@ -83,8 +83,8 @@ fn check<T: Format>(case: &Case) {
         let mut out = Buffer::<f32, _>::new(shim, want.len()).expect("room");
         let mut sums: Vec<_> =
             owned.iter().map(|lane| Buffer::<f32, _>::new(shim, lane.heads * lane.len()).expect("room")).collect();
-        let gather = gathers
-            .then(|| cuda::Gather { weights: &weights, sums: sums.iter_mut().map(Buffer::all_mut).collect() });
+        let gather =
+            gathers.then(|| cuda::Gather { weights: &weights, sums: sums.iter_mut().map(Buffer::all_mut).collect() });
         let rows = cuda::Rows { data: data.all(), offset: wider, stride };
         cuda::prefill(shim, rows, n, query_heads, dim, &lanes, scale, mask, gather, out.all_mut()).expect("it runs");
         let sums: Vec<Vec<f32>> =
@@ -97,7 +97,17 @@ fn check<T: Format>(case: &Case) {
     let mut twin = vec![f32::NAN; want.len()];
     let mut twin_sums = Vec::new();
     let gather = Some(attention::Gather { weights: &weights, sums: &mut twin_sums });
-    attention::prefill(Rows::strided(&rows, wider, stride), n, query_heads, dim, &views, scale, mask, gather, &mut twin);
+    attention::prefill(
+        Rows::strided(&rows, wider, stride),
+        n,
+        query_heads,
+        dim,
+        &views,
+        scale,
+        mask,
+        gather,
+        &mut twin,
+    );
     assert_close(&got, &twin, 2e-5);
     // A query that sees only dead entries is NaN in the reference's division by nothing, zeros elsewhere.
     let want: Vec<f32> = want.iter().map(|x| if x.is_nan() { 0.0 } else { *x }).collect();
@@ -126,7 +136,17 @@ proptest! {
 fn longer_lanes_than_a_few_tiles() {
     for (n, past) in [(70, 511), (65, 512), (3, 1000)] {
         let case = Case {
-            seed: 11, dim: 64, group: 2, n, past, heads: vec![1], dead: 7, spare: 1, mask: Mask::Causal, window: 20, wider: 0,
+            seed: 11,
+            dim: 64,
+            group: 2,
+            n,
+            past,
+            heads: vec![1],
+            dead: 7,
+            spare: 1,
+            mask: Mask::Causal,
+            window: 20,
+            wider: 0,
         };
         check::<f16>(&case);
     }

@@ -41,7 +41,11 @@ trait Stored: Format {
 }
 
 fn with_twin<T: Element>(
-    new: rotary::New<'_>, heads: std::ops::Range<usize>, dim: usize, [keys, values]: &mut [Vec<T>; 2], at: usize,
+    new: rotary::New<'_>,
+    heads: std::ops::Range<usize>,
+    dim: usize,
+    [keys, values]: &mut [Vec<T>; 2],
+    at: usize,
 ) {
     rotary::append(new, heads, dim, keys, values, at);
 }
@@ -105,19 +109,24 @@ fn appends<A: Format, T: Stored>(case: &Case) {
         want.push(to);
     }
     let got = in_both_orders(2, |shim| {
-        let (keys, values) = (Buffer::from_slice(shim, &keys).expect("room"), Buffer::from_slice(shim, &values).expect("room"));
+        let (keys, values) =
+            (Buffer::from_slice(shim, &keys).expect("room"), Buffer::from_slice(shim, &values).expect("room"));
         let mut buffers: Vec<_> = lanes
             .iter()
-            .map(|(_, heads, _, n)| {
-                [(); 2].map(|()| Buffer::from_slice(shim, &empty(*heads, *n)).expect("room"))
-            })
+            .map(|(_, heads, _, n)| [(); 2].map(|()| Buffer::from_slice(shim, &empty(*heads, *n)).expect("room")))
             .collect();
         let mut items: Vec<AppendItem<'_, T>> = buffers
             .iter_mut()
             .zip(lanes)
             .map(|([keys, values], (first_head, heads, first_row, n))| AppendItem {
-                first_head, heads, first_row, n,
-                keys: keys.all_mut(), values: values.all_mut(), capacity: at + n + spare, at,
+                first_head,
+                heads,
+                first_row,
+                n,
+                keys: keys.all_mut(),
+                values: values.all_mut(),
+                capacity: at + n + spare,
+                at,
             })
             .collect();
         let new = cuda::New {
@@ -129,7 +138,10 @@ fn appends<A: Format, T: Stored>(case: &Case) {
         };
         cuda::append(shim, new, &mut items, dim).expect("it runs");
         drop(items);
-        buffers.iter().map(|buffers| buffers.each_ref().map(|buffer| buffer.read(shim).expect("contents"))).collect::<Vec<_>>()
+        buffers
+            .iter()
+            .map(|buffers| buffers.each_ref().map(|buffer| buffer.read(shim).expect("contents")))
+            .collect::<Vec<_>>()
     });
     assert!(got == want, "appended entries differ");
 }

@@ -42,7 +42,8 @@ fn threads_meet_at_barriers_and_shuffles() {
 
 #[test]
 fn a_missing_barrier_shows_in_one_of_the_orders() {
-    let results = [Order::FirstToLast, Order::LastToFirst].map(|order| run("selftest_no_barrier", order).expect("runs"));
+    let results =
+        [Order::FirstToLast, Order::LastToFirst].map(|order| run("selftest_no_barrier", order).expect("runs"));
     assert!(results.iter().all(|result| result.iter().any(|x| x.is_nan())), "{results:?}");
 }
 

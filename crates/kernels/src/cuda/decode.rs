@@ -38,7 +38,8 @@ pub fn decode<T: Element, B: Backend>(
         return Ok(());
     }
     let wanted = backend.processors() as usize * 4;
-    let tasks = |chunk: usize| items.iter().map(|item| item.lane.heads * item.lane.len().div_ceil(chunk)).sum::<usize>();
+    let tasks =
+        |chunk: usize| items.iter().map(|item| item.lane.heads * item.lane.len().div_ceil(chunk)).sum::<usize>();
     let chunk = CHUNKS.into_iter().find(|chunk| tasks(*chunk) >= wanted).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
 
     let (mut all, mut runs, mut owners) = (Vec::new(), Vec::new(), Vec::new());

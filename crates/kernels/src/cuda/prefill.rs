@@ -84,9 +84,12 @@ pub fn prefill<T: Element, B: Backend>(
     }
 
     let listed: Vec<(u32, f32)> = match &gather {
-        Some(Gather { weights, .. }) => {
-            weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0).map(|(i, weight)| (i as u32, *weight)).collect()
-        }
+        Some(Gather { weights, .. }) => weights
+            .iter()
+            .enumerate()
+            .filter(|(_, weight)| **weight != 0.0)
+            .map(|(i, weight)| (i as u32, *weight))
+            .collect(),
         None => Vec::new(),
     };
     let rows: Vec<u32> = listed.iter().map(|(row, _)| *row).collect();

@@ -113,10 +113,7 @@ pub fn append<A: Element, T: Element, B: Backend>(
     for item in items.iter() {
         let AppendItem { first_head, heads, first_row, n, capacity, at, .. } = *item;
         require(first_head + heads <= new.heads && first_row + n <= new.rows, || {
-            format!(
-                "heads {first_head}+{heads} of {} and rows {first_row}+{n} of {}",
-                new.heads, new.rows
-            )
+            format!("heads {first_head}+{heads} of {} and rows {first_row}+{n} of {}", new.heads, new.rows)
         })?;
         let len = heads * capacity * dim;
         require(item.keys.len() == len && item.values.len() == len && at + n <= capacity, || {
