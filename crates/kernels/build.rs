@@ -9,14 +9,12 @@ use std::{env, fs, thread};
 const KERNELS: [&str; 4] = ["decode", "gather", "prefill", "rotary"];
 
 /// Machine code for A100 and H100/H200, and PTX from which drivers make code for newer devices.
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 7] = [
     "-fatbin",
     "-O3",
     "-std=c++17",
     "-gencode",
-    "arch=compute_80,code=sm_80",
-    "-gencode",
-    "arch=compute_80,code=compute_80",
+    "arch=compute_80,code=[sm_80,compute_80]",
     "-gencode",
     "arch=compute_90a,code=sm_90a",
 ];
