@@ -1,7 +1,7 @@
 // `npm run build:cuda -- --kernels`: compiles the CUDA kernels with nvcc and tests the Rust side that embeds them. No GPU is needed.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { cargo, fail, must, readStamp, requireCompiler, root, which, windows, writeStamp } from "./shell.mjs";
 
@@ -64,13 +64,14 @@ function buildKernels() {
   requireCompiler();
   const home = toolkit();
   const { command, path } = cargo();
-  const env = { ...process.env, PATH: path, CUDA_HOME: home, PREFIXKV_CUDA_CHECK: "" };
-  const target = ["--release", "-p", "prefixkv-kernels", "--features", "cuda", "--lib"];
+  // By the PATH, because a changed CUDA_HOME makes cargo build cudarc again.
+  const env = { PATH: [join(home, "bin"), path].join(delimiter), PREFIXKV_CUDA_CHECK: "" };
+  const target = ["--release", "-p", "prefixkv-kernels", "--features", "cuda"];
   process.stderr.write(`$ cargo build ${target.join(" ")}\n`);
-  const built = spawnSync(command, ["build", ...target, "--message-format=json-render-diagnostics"], {
+  const built = spawnSync(command, ["build", ...target, "--lib", "--message-format=json-render-diagnostics"], {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
-    env,
+    env: { ...process.env, ...env },
     maxBuffer: 1 << 28,
     encoding: "utf8",
   });
@@ -86,7 +87,7 @@ function buildKernels() {
   for (const line of readFileSync(join(script.out_dir, "kernels.txt"), "utf8").trim().split("\n")) {
     process.stdout.write(`compiled ${line}\n`);
   }
-  must(command, ["test", ...target, "cuda::"], { env, path });
+  must(command, ["test", ...target, "--test", "device"], { env, path: env.PATH });
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href && basename(process.argv[1]) === "cuda.mjs") {

@@ -139,10 +139,13 @@ impl<T: Format> Owned<T> {
     }
 }
 
+/// Keys, values, entries in use and room.
+type UploadedRun<T> = (Buffer<T, Memory>, Buffer<T, Memory>, usize, usize);
+
 /// A lane on the device.
 pub(crate) struct Uploaded<T> {
     heads: usize,
-    runs: Vec<(Buffer<T, Memory>, Buffer<T, Memory>, usize, usize)>,
+    runs: Vec<UploadedRun<T>>,
     dead: Option<Buffer<u8, Memory>>,
 }
 
