@@ -14,6 +14,17 @@ __device__ void mirror(const NormArgs& args) {
   args.items[0].out[threadIdx.x] = shared[THREADS - 1 - threadIdx.x];
 }
 
+// Like mirror, but what the other warp reads is overwritten without a barrier. A shuffle lies in between, which orders a warp only.
+__device__ void overwritten(const NormArgs& args) {
+  float* shared = shared_memory<float>();
+  shared[threadIdx.x] = static_cast<const float*>(args.items[0].keys)[threadIdx.x];
+  __syncthreads();
+  const float x = shared[THREADS - 1 - threadIdx.x];
+  const float most = team_max<32>(x);
+  shared[threadIdx.x] = -1.0f;
+  args.items[0].out[threadIdx.x] = x + 0.0f * most;
+}
+
 __device__ void early_leave(const NormArgs&) {
   if (threadIdx.x == 40) return;
   __syncthreads();
@@ -50,6 +61,7 @@ __device__ void sums(const NormArgs& args) {
 
 KERNEL(selftest_mirror, NormArgs, selftest::THREADS, selftest::mirror<true>)
 KERNEL(selftest_no_barrier, NormArgs, selftest::THREADS, selftest::mirror<false>)
+KERNEL(selftest_overwritten, NormArgs, selftest::THREADS, selftest::overwritten)
 KERNEL(selftest_early_leave, NormArgs, selftest::THREADS, selftest::early_leave)
 KERNEL(selftest_half_at_a_shuffle, NormArgs, selftest::THREADS, selftest::half_at_a_shuffle)
 KERNEL(selftest_two_barriers, NormArgs, selftest::THREADS, selftest::two_barriers)

@@ -1,7 +1,7 @@
 // Runs kernels on the CPU: one block after the other, its threads as fibers of one thread of the machine.
 //
 // A fiber runs until it leaves or comes to a barrier or a shuffle; it goes on when all threads of its block (or warp) have come
-// to the same line. Threads that can never meet are divergence, which is undefined on a device and an error here. Order is the
+// to the same line, warp by warp. Threads that can never meet are divergence, which is undefined on a device and an error here. Order is the
 // caller's: threads and blocks from the first to the last or the other way round; a kernel that misses a barrier reads what is
 // not there yet in one of the two. Shared memory is all NaN before a block starts and must be as it was behind the size asked for.
 #include "shim.h"
@@ -187,24 +187,39 @@ struct Machine {
     for (unsigned i = 0; i < threads; ++i) prepare(i);
     memset(lanes, POISON, sizeof lanes);
     for (;;) {
-      for (unsigned i = 0; i < threads; ++i) {
-        current = reverse ? threads - 1 - i : i;
-        Fiber& fiber = fibers[current];
-        if (fiber.left || fiber.waits != shim::Wait::None) continue;
-        threadIdx = {current, 0, 0};
-        shim_switch(&scheduler, fiber.stack_pointer);
-        if (!error.empty()) return false;
-        for (int byte = 0; byte < 64; ++byte) {
-          if (stacks[current * STACK + byte] != POISON) return error = "the stack of a thread was too small", false;
-        }
+      // Warp by warp, each as far as it comes without the others: what it does before the next barrier, it does while the
+      // warps behind it have not begun.
+      bool moved = false;
+      const unsigned warps = threads / 32;
+      for (unsigned i = 0; i < warps; ++i) {
+        const unsigned first = 32 * (reverse ? warps - 1 - i : i);
+        do {
+          if (!warp(first, reverse, moved)) return false;
+        } while (release(first, 32, shim::Wait::Shuffle));
       }
-      bool left = true, moved = false;
+      bool left = true;
       for (unsigned i = 0; i < threads; ++i) left &= fibers[i].left;
       if (left) return true;
-      for (unsigned i = 0; i < threads; i += 32) moved |= release(i, 32, shim::Wait::Shuffle);
       moved |= release(0, threads, shim::Wait::Block);
       if (!moved) return error = stuck(threads), false;
     }
+  }
+
+  // Runs the threads of a warp that do not wait until they leave or wait.
+  bool warp(unsigned first, bool reverse, bool& moved) {
+    for (unsigned i = 0; i < 32; ++i) {
+      current = first + (reverse ? 31 - i : i);
+      Fiber& fiber = fibers[current];
+      if (fiber.left || fiber.waits != shim::Wait::None) continue;
+      moved = true;
+      threadIdx = {current, 0, 0};
+      shim_switch(&scheduler, fiber.stack_pointer);
+      if (!error.empty()) return false;
+      for (int byte = 0; byte < 64; ++byte) {
+        if (stacks[current * STACK + byte] != POISON) return error = "the stack of a thread was too small", false;
+      }
+    }
+    return true;
   }
 };
 

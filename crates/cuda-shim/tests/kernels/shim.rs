@@ -48,6 +48,14 @@ fn a_missing_barrier_shows_in_one_of_the_orders() {
 }
 
 #[test]
+fn a_barrier_that_is_missing_behind_a_shuffle_shows() {
+    let results =
+        [Order::FirstToLast, Order::LastToFirst].map(|order| run("selftest_overwritten", order).expect("runs"));
+    assert_ne!(results[0], results[1]);
+    assert!(results.iter().all(|result| result.contains(&-1.0)), "{results:?}");
+}
+
+#[test]
 fn divergence_is_an_error_that_says_who_waits_where() {
     let left = refusal("selftest_early_leave");
     assert!(left.contains("can never meet") && left.contains("thread 40 has left"), "{left}");

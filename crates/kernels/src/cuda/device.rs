@@ -9,13 +9,18 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
 use super::{Backend, Error, Geometry, Plain, Result};
 
+/// Bytes where a driver may read words.
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
+macro_rules! image {
+    ($name:literal) => {
+        ($name, &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin"))))
+    };
+}
+
 /// The compiled sources, for sm_80 and sm_90a with PTX for devices to come. Empty when only types are checked.
-const IMAGES: [(&str, &[u8]); 4] = [
-    ("decode", include_bytes!(concat!(env!("OUT_DIR"), "/decode.fatbin"))),
-    ("gather", include_bytes!(concat!(env!("OUT_DIR"), "/gather.fatbin"))),
-    ("prefill", include_bytes!(concat!(env!("OUT_DIR"), "/prefill.fatbin"))),
-    ("rotary", include_bytes!(concat!(env!("OUT_DIR"), "/rotary.fatbin"))),
-];
+static IMAGES: [(&str, &Aligned<[u8]>); 4] = [image!("decode"), image!("gather"), image!("prefill"), image!("rotary")];
 
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
@@ -58,7 +63,7 @@ impl Device {
                     .into(),
             ));
         }
-        if IMAGES.iter().any(|(_, image)| image.is_empty()) {
+        if IMAGES.iter().any(|(_, image)| image.0.is_empty()) {
             return Err(Error::Unavailable(
                 "this build has no CUDA kernels: it was made with PREFIXKV_CUDA_CHECK=1. Build again without it."
                     .into(),
@@ -84,9 +89,9 @@ impl Device {
         let stream = context.new_stream()?;
         let mut device =
             Device { context, stream, modules: Vec::new(), functions: Mutex::default(), processors, shared };
-        for (name, image) in IMAGES {
+        for (name, image) in &IMAGES {
             // SAFETY: the image is a whole fatbin, as nvcc wrote it; the context was bound when it was made.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
+            let module = unsafe { result::module::load_data(image.0.as_ptr().cast()) }
                 .map_err(|error| Error::Unavailable(format!("CUDA device {ordinal} does not load {name}: {error}")))?;
             device.modules.push(module);
         }
