@@ -291,7 +291,6 @@ __device__ __forceinline__ void columns(const PrefillArgs& args) {
       }
     }
   }
-  __syncthreads();
   // Sixteen threads have a part of each column.
 #pragma unroll
   for (unsigned j = 0; j < S::COLUMNS; ++j) tiles.scores[ty * (S::ENTRIES + 4) + tx + 16 * j] = sums[j];
