@@ -1,9 +1,11 @@
 // The test runners, how each is started, and how its own closing lines are read.
-import { cargo, runtime } from "./shell.mjs";
+import { join } from "node:path";
+import { obstacle } from "./cuda.mjs";
+import { cargo, root, runtime } from "./shell.mjs";
 
 const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0);
 
-/** Each runner's `count` reads its summary: the tests that passed and failed. */
+/** Each runner's `count` reads its summary: the tests that passed and failed. `start` says `skip` where there is nothing to run. */
 export const runners = [
   {
     name: "rust",
@@ -13,6 +15,19 @@ export const runners = [
       failed: sum(text, /^test result: .*?; (\d+) failed/gm),
     }),
     closing: /^test result: .*/gm,
+  },
+  {
+    // Compiles every kernel with nvcc; whether it works is what the `rust` runner tests on the CPU.
+    name: "cuda",
+    start: () => {
+      const skip = obstacle();
+      return skip ? { skip } : { command: process.execPath, args: [join(root, "scripts", "cuda.mjs"), "--kernels"] };
+    },
+    count: (text) => ({
+      passed: [...text.matchAll(/^compiled /gm)].length + sum(text, /^test result: .*? (\d+) passed/gm),
+      failed: sum(text, /^test result: .*?; (\d+) failed/gm),
+    }),
+    closing: /^(?:compiled|test result:) .*/gm,
   },
   {
     name: "bun",

@@ -24,13 +24,14 @@ process.stdout.write("\n");
 for (const { name, closing } of results) {
   for (const line of closing) process.stdout.write(`${name.padEnd(5)} ${line.trim()}\n`);
 }
-for (const { name, status, passed, failed } of results) {
+const ran = results.filter(({ skipped }) => !skipped);
+for (const { name, status, passed, failed } of ran) {
   if (passed + failed === 0) process.stdout.write(`${name.padEnd(5)} ran no test: counted as a failure\n`);
   else if (status !== 0 && failed === 0)
     process.stdout.write(`${name.padEnd(5)} exited with ${status}: counted as a failure\n`);
 }
 const total = { passed: 0, failed: 0 };
-for (const { status, passed, failed } of results) {
+for (const { status, passed, failed } of ran) {
   total.passed += passed;
   total.failed += failed > 0 ? failed : status !== 0 || passed === 0 ? 1 : 0;
 }
@@ -41,7 +42,11 @@ process.exitCode = total.failed === 0 ? 0 : 1;
 
 /** Runs one runner with its output shown and read. */
 async function runTests(runner) {
-  const { command, args, path } = runner.start();
+  const { command, args, path, skip } = runner.start();
+  if (skip) {
+    process.stdout.write(`\n== ${runner.name}: ${skip}\n`);
+    return { name: runner.name, skipped: true, closing: [skip] };
+  }
   process.stdout.write(`\n== ${runner.name}: ${[runner.name === "rust" ? "cargo" : runner.name, ...args].join(" ")}\n`);
   const child = spawn(command, args, {
     cwd: root,

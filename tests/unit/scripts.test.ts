@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 interface Runner {
   name: string;
@@ -18,6 +22,12 @@ const outputs: Record<string, [text: string, passed: number, failed: number]> = 
     7,
     2,
   ],
+  cuda: [
+    "compiled decode.cu 26.1 s 1789280 bytes\ncompiled gather.cu 1.7 s 77144 bytes\n" +
+      "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
+    3,
+    0,
+  ],
   bun: ["(pass) 3 pass\n 30 pass\n 1 skip\n 2 fail\nRan 33 tests across 4 files. [426.00ms]\n", 30, 2],
   deno: ["a ... ok (2ms)\n\nFAILED | 29 passed (3 steps) | 1 failed | 2 ignored (1s)\n", 29, 1],
   node: ["✔ pass 7\nℹ tests 6\nℹ suites 0\nℹ pass 3\nℹ fail 2\nℹ cancelled 1\nℹ skipped 0\n", 3, 3],
@@ -29,6 +39,24 @@ test("the runners' summaries are read as they are", () => {
     assert.deepEqual(count(text), { passed, failed }, name);
     assert.ok((text.match(closing) ?? []).length > 0, name);
     assert.deepEqual(count("nothing ran"), { passed: 0, failed: 0 }, name);
+  }
+});
+
+test("without a toolkit, python3 and pip nothing of CUDA is compiled, and it is said", async () => {
+  const { runtime } = (await import(new URL("../../scripts/shell.mjs", import.meta.url).href)) as {
+    runtime(name: string): string;
+  };
+  // Elsewhere, so that no toolkit fetched before is found.
+  const folder = await mkdtemp(join(tmpdir(), "prefixkv-scripts-"));
+  try {
+    await cp(fileURLToPath(new URL("../../scripts", import.meta.url)), join(folder, "scripts"), { recursive: true });
+    const url = pathToFileURL(join(folder, "scripts", "runners.mjs")).href;
+    const code = `import(${JSON.stringify(url)}).then(({ runners }) => console.log(runners.find(({ name }) => name === "cuda").start().skip))`;
+    const { stdout } = spawnSync(runtime("node"), ["-e", code], { env: { PATH: folder }, encoding: "utf8" });
+    const want = existsSync("/usr/local/cuda/bin/nvcc") ? /^undefined$/ : /^not compiled: no CUDA toolkit/;
+    assert.match(stdout.trim(), want);
+  } finally {
+    await rm(folder, { recursive: true });
   }
 });
 

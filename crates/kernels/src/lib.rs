@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod cuda;
 pub mod element;
 pub mod gather;
 pub mod heap;

@@ -1,0 +1,56 @@
+// Sizes and offsets of the argument structs as the kernels see them.
+#pragma once
+
+#include <cstddef>
+
+struct ShimField {
+  const char* owner;
+  const char* name;
+  size_t offset;
+};
+
+#define SIZE(OWNER) {#OWNER, "", sizeof(OWNER)}
+#define FIELD(OWNER, NAME) {#OWNER, #NAME, offsetof(OWNER, NAME)}
+
+static const ShimField SHIM_FIELDS[] = {
+    SIZE(Run), FIELD(Run, keys), FIELD(Run, values), FIELD(Run, start), FIELD(Run, len), FIELD(Run, capacity),
+    FIELD(Run, unused),
+    SIZE(GatherItem), FIELD(GatherItem, keys), FIELD(GatherItem, values), FIELD(GatherItem, to_keys),
+    FIELD(GatherItem, to_values), FIELD(GatherItem, slots), FIELD(GatherItem, count), FIELD(GatherItem, capacity),
+    FIELD(GatherItem, to_capacity), FIELD(GatherItem, at), FIELD(GatherItem, heads), FIELD(GatherItem, unused),
+    SIZE(GatherArgs), FIELD(GatherArgs, items), FIELD(GatherArgs, units), FIELD(GatherArgs, unused),
+    SIZE(NormItem), FIELD(NormItem, keys), FIELD(NormItem, out), FIELD(NormItem, capacity), FIELD(NormItem, len),
+    FIELD(NormItem, heads), FIELD(NormItem, unused),
+    SIZE(NormArgs), FIELD(NormArgs, items), FIELD(NormArgs, dim), FIELD(NormArgs, unused),
+    SIZE(RotateArgs), FIELD(RotateArgs, rows), FIELD(RotateArgs, cosines), FIELD(RotateArgs, sines), FIELD(RotateArgs, out),
+    FIELD(RotateArgs, stride), FIELD(RotateArgs, n), FIELD(RotateArgs, heads), FIELD(RotateArgs, dim),
+    FIELD(RotateArgs, unused),
+    SIZE(AppendItem), FIELD(AppendItem, keys), FIELD(AppendItem, values), FIELD(AppendItem, first_head),
+    FIELD(AppendItem, heads), FIELD(AppendItem, capacity), FIELD(AppendItem, at), FIELD(AppendItem, first_row),
+    FIELD(AppendItem, n),
+    SIZE(AppendArgs), FIELD(AppendArgs, items), FIELD(AppendArgs, keys), FIELD(AppendArgs, values),
+    FIELD(AppendArgs, cosines), FIELD(AppendArgs, sines), FIELD(AppendArgs, key_stride), FIELD(AppendArgs, value_stride),
+    FIELD(AppendArgs, dim), FIELD(AppendArgs, unused),
+    SIZE(DecodeItem), FIELD(DecodeItem, dead), FIELD(DecodeItem, queries), FIELD(DecodeItem, out), FIELD(DecodeItem, sums),
+    FIELD(DecodeItem, weights), FIELD(DecodeItem, first_run), FIELD(DecodeItem, runs), FIELD(DecodeItem, heads),
+    FIELD(DecodeItem, len), FIELD(DecodeItem, first_task), FIELD(DecodeItem, chunks),
+    SIZE(DecodeArgs), FIELD(DecodeArgs, items), FIELD(DecodeArgs, runs), FIELD(DecodeArgs, owners), FIELD(DecodeArgs, stats),
+    FIELD(DecodeArgs, partials), FIELD(DecodeArgs, factors), FIELD(DecodeArgs, weights), FIELD(DecodeArgs, dim),
+    FIELD(DecodeArgs, group), FIELD(DecodeArgs, chunk), FIELD(DecodeArgs, scale),
+    SIZE(PrefillLane), FIELD(PrefillLane, dead), FIELD(PrefillLane, sums), FIELD(PrefillLane, first_run),
+    FIELD(PrefillLane, runs), FIELD(PrefillLane, first_head), FIELD(PrefillLane, len),
+    SIZE(PrefillArgs), FIELD(PrefillArgs, queries), FIELD(PrefillArgs, lanes), FIELD(PrefillArgs, runs),
+    FIELD(PrefillArgs, head_lanes), FIELD(PrefillArgs, out), FIELD(PrefillArgs, lse), FIELD(PrefillArgs, rows),
+    FIELD(PrefillArgs, weights), FIELD(PrefillArgs, stride), FIELD(PrefillArgs, n), FIELD(PrefillArgs, query_heads),
+    FIELD(PrefillArgs, group), FIELD(PrefillArgs, dim), FIELD(PrefillArgs, causal), FIELD(PrefillArgs, listed),
+    FIELD(PrefillArgs, scale), FIELD(PrefillArgs, unused),
+};
+
+// Field `index`, or 1 behind the last.
+extern "C" int shim_field(size_t index, const char** owner, const char** name, size_t* offset) {
+  if (index >= sizeof SHIM_FIELDS / sizeof SHIM_FIELDS[0]) return 1;
+  *owner = SHIM_FIELDS[index].owner;
+  *name = SHIM_FIELDS[index].name;
+  *offset = SHIM_FIELDS[index].offset;
+  return 0;
+}

@@ -1,0 +1,8 @@
+//! The CUDA sources against their twins on the CPU, and the shim against what it must find.
+
+mod common;
+mod decode;
+mod gather;
+mod prefill;
+mod rotary;
+mod shim;

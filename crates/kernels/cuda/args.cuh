@@ -1,0 +1,171 @@
+// What the host hands to the kernels. The Rust side is src/cuda/args.rs; the tests of crates/cuda-shim compare every size and
+// offset of the two. Pointers are addresses on the device. Everything is written out, so that no byte is padding.
+#pragma once
+
+#include <stdint.h>
+
+// Entries of a lane that lie one after another: head h, entry e (of the lane) is at (h * capacity + e - start) * dim.
+struct Run {
+  const void* keys;
+  const void* values;
+  uint32_t start;
+  uint32_t len;
+  uint32_t capacity;
+  uint32_t unused;
+};
+
+struct GatherItem {
+  const void* keys;
+  const void* values;
+  void* to_keys;
+  void* to_values;
+  const uint32_t* slots;
+  uint32_t count;
+  uint32_t capacity;
+  uint32_t to_capacity;
+  uint32_t at;
+  uint32_t heads;
+  uint32_t unused;
+};
+
+struct GatherArgs {
+  const GatherItem* items;
+  // Of a row, in the width that the kernel copies.
+  uint32_t units;
+  uint32_t unused;
+};
+
+struct NormItem {
+  const void* keys;
+  float* out;
+  uint32_t capacity;
+  uint32_t len;
+  uint32_t heads;
+  uint32_t unused;
+};
+
+struct NormArgs {
+  const NormItem* items;
+  uint32_t dim;
+  uint32_t unused;
+};
+
+struct RotateArgs {
+  const void* rows;
+  const float* cosines;
+  const float* sines;
+  float* out;
+  uint64_t stride;
+  uint32_t n;
+  uint32_t heads;
+  uint32_t dim;
+  uint32_t unused;
+};
+
+struct AppendItem {
+  void* keys;
+  void* values;
+  uint32_t first_head;
+  uint32_t heads;
+  uint32_t capacity;
+  uint32_t at;
+  uint32_t first_row;
+  uint32_t n;
+};
+
+struct AppendArgs {
+  const AppendItem* items;
+  const void* keys;
+  const void* values;
+  // Null: keys are stored as they are.
+  const float* cosines;
+  const float* sines;
+  uint64_t key_stride;
+  uint64_t value_stride;
+  uint32_t dim;
+  uint32_t unused;
+};
+
+struct DecodeItem {
+  // Null: all entries count.
+  const uint8_t* dead;
+  const float* queries;
+  float* out;
+  // Null: nobody asked.
+  float* sums;
+  // Where the item's part of DecodeArgs.weights starts; used when sums is not null.
+  uint64_t weights;
+  uint32_t first_run;
+  uint32_t runs;
+  uint32_t heads;
+  uint32_t len;
+  uint32_t first_task;
+  // Tasks per head.
+  uint32_t chunks;
+};
+
+struct DecodeArgs {
+  const DecodeItem* items;
+  const Run* runs;
+  // The item of each task.
+  const uint32_t* owners;
+  float* stats;
+  float* partials;
+  float* factors;
+  float* weights;
+  uint32_t dim;
+  uint32_t group;
+  // Entries per task.
+  uint32_t chunk;
+  // Of the scores, times log2(e).
+  float scale;
+};
+
+struct PrefillLane {
+  // Null: all entries count.
+  const uint8_t* dead;
+  float* sums;
+  uint32_t first_run;
+  uint32_t runs;
+  // The first KV head of the lane among those of the layer.
+  uint32_t first_head;
+  uint32_t len;
+};
+
+struct PrefillArgs {
+  const float* queries;
+  const PrefillLane* lanes;
+  const Run* runs;
+  // The lane of each KV head.
+  const uint32_t* head_lanes;
+  float* out;
+  // Null: not saved.
+  float* lse;
+  const uint32_t* rows;
+  const float* weights;
+  uint64_t stride;
+  uint32_t n;
+  uint32_t query_heads;
+  // Query heads per KV head.
+  uint32_t group;
+  uint32_t dim;
+  uint32_t causal;
+  // Elements of rows and weights.
+  uint32_t listed;
+  // Of the scores, times log2(e).
+  float scale;
+  uint32_t unused;
+};
+
+static_assert(sizeof(Run) == 32, "Run");
+static_assert(sizeof(GatherItem) == 64, "GatherItem");
+static_assert(sizeof(GatherArgs) == 16, "GatherArgs");
+static_assert(sizeof(NormItem) == 32, "NormItem");
+static_assert(sizeof(NormArgs) == 16, "NormArgs");
+static_assert(sizeof(RotateArgs) == 56, "RotateArgs");
+static_assert(sizeof(AppendItem) == 40, "AppendItem");
+static_assert(sizeof(AppendArgs) == 64, "AppendArgs");
+static_assert(sizeof(DecodeItem) == 64, "DecodeItem");
+static_assert(sizeof(DecodeArgs) == 72, "DecodeArgs");
+static_assert(sizeof(PrefillLane) == 32, "PrefillLane");
+static_assert(sizeof(PrefillArgs) == 104, "PrefillArgs");

@@ -1,0 +1,83 @@
+//! What the host hands to the kernels: `cuda/args.cuh` in Rust. The tests of `crates/cuda-shim` compare the two field by field.
+
+use super::Plain;
+
+/// An address on the device.
+pub type Address = u64;
+
+/// A struct with its size and the offsets of its fields.
+pub struct Layout {
+    pub name: &'static str,
+    pub size: usize,
+    pub fields: &'static [(&'static str, usize)],
+}
+
+macro_rules! shared {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            #[repr(C)]
+            #[derive(Clone, Copy, Debug, Default)]
+            pub struct $name { $(pub $field: $type),* }
+
+            const _: () = assert!(0 $(+ size_of::<$type>())* == size_of::<$name>(), "no byte is padding");
+
+            // SAFETY: integers and floats in C order, without padding by the assertion.
+            unsafe impl Plain for $name {}
+        )*
+
+        /// Every struct.
+        pub const LAYOUTS: &[Layout] = &[$(Layout {
+            name: stringify!($name),
+            size: size_of::<$name>(),
+            fields: &[$((stringify!($field), std::mem::offset_of!($name, $field))),*],
+        }),*];
+    };
+}
+
+shared! {
+    Run { keys: Address, values: Address, start: u32, len: u32, capacity: u32, unused: u32 }
+
+    GatherItem {
+        keys: Address, values: Address, to_keys: Address, to_values: Address, slots: Address,
+        count: u32, capacity: u32, to_capacity: u32, at: u32, heads: u32, unused: u32,
+    }
+
+    GatherArgs { items: Address, units: u32, unused: u32 }
+
+    NormItem { keys: Address, out: Address, capacity: u32, len: u32, heads: u32, unused: u32 }
+
+    NormArgs { items: Address, dim: u32, unused: u32 }
+
+    RotateArgs {
+        rows: Address, cosines: Address, sines: Address, out: Address, stride: u64,
+        n: u32, heads: u32, dim: u32, unused: u32,
+    }
+
+    AppendItem {
+        keys: Address, values: Address,
+        first_head: u32, heads: u32, capacity: u32, at: u32, first_row: u32, n: u32,
+    }
+
+    AppendArgs {
+        items: Address, keys: Address, values: Address, cosines: Address, sines: Address,
+        key_stride: u64, value_stride: u64, dim: u32, unused: u32,
+    }
+
+    DecodeItem {
+        dead: Address, queries: Address, out: Address, sums: Address, weights: u64,
+        first_run: u32, runs: u32, heads: u32, len: u32, first_task: u32, chunks: u32,
+    }
+
+    DecodeArgs {
+        items: Address, runs: Address, owners: Address, stats: Address, partials: Address, factors: Address,
+        weights: Address, dim: u32, group: u32, chunk: u32, scale: f32,
+    }
+
+    PrefillLane { dead: Address, sums: Address, first_run: u32, runs: u32, first_head: u32, len: u32 }
+
+    PrefillArgs {
+        queries: Address, lanes: Address, runs: Address, head_lanes: Address, out: Address, lse: Address, rows: Address,
+        weights: Address, stride: u64, n: u32, query_heads: u32, group: u32, dim: u32, causal: u32, listed: u32, scale: f32,
+        unused: u32,
+    }
+}

@@ -1,0 +1,115 @@
+//! The kernels on CUDA: what the host does for each, over any [`Backend`].
+//!
+//! The functions here mirror those of the CPU, with [`Slice`]s of device memory for slices. They check shapes, build the
+//! descriptors of [`args`], choose the variant and its geometry, and launch. `device::Device` (feature `cuda`) launches on a
+//! GPU; the tests of `crates/cuda-shim` launch the same sources on the CPU through the same functions.
+//!
+//! Launches are asynchronous and in order: what a function is given may be freed or read after it returned, because a backend
+//! frees and copies in the same order.
+
+pub mod args;
+mod decode;
+#[cfg(feature = "cuda")]
+pub mod device;
+mod gather;
+mod lane;
+mod memory;
+mod prefill;
+mod rotary;
+
+pub use decode::{DecodeItem, decode};
+pub use gather::{GatherItem, NormItem, gather, key_norms};
+pub use lane::{Lane, Run};
+pub use memory::{Buffer, Element, Plain, Slice, SliceMut};
+pub use prefill::{Gather, prefill};
+pub use rotary::{AppendItem, New, Rows, append, rotate};
+
+use std::fmt;
+
+/// The sources of the kernels, for the tests.
+pub const SOURCES: &[&str] = &["decode.cu", "gather.cu", "prefill.cu", "rotary.cu"];
+
+/// Why something could not be done on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// There is no device to work on: what is missing, and what to do.
+    Unavailable(String),
+    /// Arguments that do not fit together. Nothing was launched.
+    Argument(String),
+    /// A call of the driver failed.
+    Driver(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Unavailable(text) | Error::Argument(text) | Error::Driver(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// How many blocks of how many threads, with how many bytes of shared memory each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    pub grid: [u32; 2],
+    pub threads: u32,
+    pub shared: u32,
+}
+
+/// A device that holds memory and runs kernels, in the order in which it is asked.
+pub trait Backend {
+    /// An allocation, freed with the value, after what was launched before.
+    type Memory;
+
+    /// At least `bytes` bytes, aligned to 256, of unspecified contents. `bytes` may be 0.
+    fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
+    fn address(&self, memory: &Self::Memory) -> u64;
+    /// Copies to the start of an allocation.
+    fn write(&self, to: &mut Self::Memory, from: &[u8]) -> Result<()>;
+    /// Copies from the start of an allocation, after everything launched before.
+    fn read(&self, from: &Self::Memory, to: &mut [u8]) -> Result<()>;
+    /// Multiprocessors, for the number of blocks that fill the device.
+    fn processors(&self) -> u32;
+
+    /// Runs a kernel on its argument.
+    ///
+    /// # Safety
+    /// The addresses in `args` must be valid for what the kernel, by its contract, reads and writes there, and nothing else may
+    /// use what it writes until a later call in order.
+    unsafe fn launch<A: Plain>(&self, kernel: &str, geometry: Geometry, args: &A) -> Result<()>;
+}
+
+/// Refuses arguments unless `holds`.
+fn require(holds: bool, text: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Argument(text())) }
+}
+
+/// A count as the kernels take it: in 32 bits, with room for a step of the grid.
+fn count(n: usize, what: &str) -> Result<u32> {
+    u32::try_from(n)
+        .ok()
+        .filter(|n| *n <= i32::MAX as u32)
+        .ok_or_else(|| Error::Argument(format!("{n} {what} are more than a kernel can number")))
+}
+
+/// Blocks that cover `n` units of work, `per` to a block, but not more than keep the device busy; blocks stride.
+fn blocks<B: Backend>(backend: &B, n: u32, per: u32) -> u32 {
+    n.div_ceil(per).clamp(1, backend.processors().max(1) * 16)
+}
+
+/// The height of a grid, which devices bound.
+fn height(n: usize, what: &str) -> Result<u32> {
+    require(n <= 65_535, || format!("{n} {what} in one launch, of which there may be 65535"))?;
+    Ok(n as u32)
+}
+
+/// Widths that the attention kernels read.
+fn require_dim(dim: usize) -> Result<()> {
+    require(dim > 0 && dim <= 256 && dim.is_multiple_of(8), || {
+        format!("heads of {dim} elements: the CUDA kernels take multiples of 8 up to 256")
+    })
+}

@@ -1,0 +1,98 @@
+// `npm run build:cuda -- --kernels`: compiles the CUDA kernels with nvcc and tests the Rust side that embeds them. No GPU is needed.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { basename, delimiter, dirname, join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { cargo, fail, must, readStamp, requireCompiler, root, which, windows, writeStamp } from "./shell.mjs";
+
+/** The compiler and its headers, 270 MB. PTX of 13.0 is what drivers from 580 on read: do not go higher lightly. */
+const wheels = [
+  "nvidia-cuda-nvcc==13.0.88",
+  "nvidia-cuda-crt==13.0.88",
+  "nvidia-nvvm==13.0.88",
+  "nvidia-cuda-cccl==13.0.85",
+  "nvidia-cuda-runtime==13.0.96",
+];
+const cache = join(".cache", "cuda");
+const stamp = join(cache, "wheels.txt");
+const fetched = join(root, cache, "nvidia", "cu13");
+const nvcc = (home) => join(home, "bin", windows ? "nvcc.exe" : "nvcc");
+
+/** The folder of a CUDA toolkit: one that is installed, else the one fetched before. */
+function installed() {
+  const { CUDA_HOME, CUDA_PATH } = process.env;
+  const home = [CUDA_HOME, CUDA_PATH, "/usr/local/cuda"].find((home) => home && existsSync(nvcc(home)));
+  if (home) return home;
+  const found = which("nvcc");
+  if (found) return dirname(dirname(found));
+  return readStamp(stamp) === wheels.join("\n") && existsSync(nvcc(fetched)) ? fetched : undefined;
+}
+
+function pip() {
+  const python = which("python3") ?? which("python");
+  if (!python) return undefined;
+  const asked = spawnSync(python, ["-m", "pip", "--version"], { stdio: "ignore" });
+  return asked.status === 0 ? [python, "-m", "pip"] : undefined;
+}
+
+/** Why the kernels cannot be compiled here, if so. */
+export function obstacle() {
+  if (installed()) return undefined;
+  if (process.platform === "darwin") return "not compiled: no CUDA toolkit, and NVIDIA has none for macOS";
+  return pip() ? undefined : "not compiled: no CUDA toolkit and no python3 with pip";
+}
+
+function toolkit() {
+  const home = installed();
+  if (home) return home;
+  const [python, ...args] = pip() ?? fail(obstacle());
+  const folder = join(root, `${cache}.new`);
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const options = ["--no-deps", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"];
+  must(python, [...args, "install", ...options, "--target", `${cache}.new`, ...wheels]);
+  rmSync(join(root, cache), { recursive: true, force: true });
+  renameSync(folder, join(root, cache));
+  writeStamp(stamp, wheels.join("\n"));
+  return existsSync(nvcc(fetched)) ? fetched : fail(`the wheels hold no ${nvcc(fetched)}`);
+}
+
+/** Compiles the kernels, says what each took and how large it is, and runs the tests of the device. */
+function buildKernels() {
+  const why = obstacle();
+  if (why) fail(why);
+  requireCompiler();
+  const home = toolkit();
+  const { command, path } = cargo();
+  // By the PATH, because a changed CUDA_HOME makes cargo build cudarc again.
+  const env = { PATH: [join(home, "bin"), path].join(delimiter), PREFIXKV_CUDA_CHECK: "" };
+  const target = ["--release", "-p", "prefixkv-kernels", "--features", "cuda"];
+  process.stderr.write(`$ cargo build ${target.join(" ")}\n`);
+  const built = spawnSync(command, ["build", ...target, "--lib", "--message-format=json-render-diagnostics"], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, ...env },
+    maxBuffer: 1 << 28,
+    encoding: "utf8",
+  });
+  if (built.error) fail(`could not run cargo: ${built.error.message}`);
+  if (built.status !== 0) process.exit(built.status ?? 1);
+  const messages = built.stdout.split("\n").filter((line) => line.startsWith("{"));
+  const script = messages
+    .map((line) => JSON.parse(line))
+    .find(
+      ({ reason, package_id: id }) => reason === "build-script-executed" && /prefixkv-kernels|crates\/kernels/.test(id),
+    );
+  if (!script) fail("cargo did not run the build script of prefixkv-kernels");
+  for (const line of readFileSync(join(script.out_dir, "kernels.txt"), "utf8").trim().split("\n")) {
+    process.stdout.write(`compiled ${line}\n`);
+  }
+  must(command, ["test", ...target, "--test", "device"], { env, path: env.PATH });
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href && basename(process.argv[1]) === "cuda.mjs") {
+  if (process.argv.slice(2).join(" ") !== "--kernels") {
+    fail("only the kernels can be built with CUDA so far: npm run build:cuda -- --kernels", 2);
+  }
+  buildKernels();
+}
