@@ -70,7 +70,7 @@ test("the page of an evaluation has every chart with its table", timeout, async 
   const { cells } = JSON.parse(await readFile(join(evalFolder, "summary.json"), "utf8"));
   const measured = cells.filter((row: { ppl?: unknown }) => row.ppl !== undefined);
   assert.equal([...(table.split("<tbody>")[1] ?? "").matchAll(/<tr>/g)].length, measured.length);
-  assert.match(html, /streaming at 0.01 \(3\)/);
+  assert.match(html, /streaming at 0.02 \(3\)/);
   // Perplexities from 1.07 to hundreds need a log scale, shares do not.
   assert.match(figures(html).get("quality-ppl") ?? "", /log scale/);
   assert.doesNotMatch(figures(html).get("quality-rouge") ?? "", /log scale/);
