@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { basename, delimiter, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { cargo, fail, must, readStamp, requireCompiler, root, which, windows, writeStamp } from "./shell.mjs";
+import { cargo, fail, must, readStamp, requireCompiler, root, run, which, windows, writeStamp } from "./shell.mjs";
 
 /** The compiler and its headers, 270 MB. PTX of 13.0 is what drivers from 580 on read: do not go higher lightly. */
 const wheels = [
@@ -35,26 +35,25 @@ function pip() {
   return asked.status === 0 ? [python, "-m", "pip"] : undefined;
 }
 
-/** Why the kernels cannot be compiled here, if so. */
+/** Why the kernels cannot be compiled here, if so; fetches the compiler where there is none. */
 export function obstacle() {
   if (installed()) return undefined;
   if (process.platform === "darwin") return "not compiled: no CUDA toolkit, and NVIDIA has none for macOS";
-  return pip() ? undefined : "not compiled: no CUDA toolkit and no python3 with pip";
+  const found = pip();
+  if (!found) return "not compiled: no CUDA toolkit and no python3 with pip";
+  return fetchToolkit(found) ? undefined : "not compiled: no CUDA toolkit, and pip could not fetch one";
 }
 
-function toolkit() {
-  const home = installed();
-  if (home) return home;
-  const [python, ...args] = pip() ?? fail(obstacle());
+function fetchToolkit([python, ...args]) {
   const folder = join(root, `${cache}.new`);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const options = ["--no-deps", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"];
-  must(python, [...args, "install", ...options, "--target", `${cache}.new`, ...wheels]);
+  if (run(python, [...args, "install", ...options, "--target", `${cache}.new`, ...wheels]) !== 0) return false;
   rmSync(join(root, cache), { recursive: true, force: true });
   renameSync(folder, join(root, cache));
   writeStamp(stamp, wheels.join("\n"));
-  return existsSync(nvcc(fetched)) ? fetched : fail(`the wheels hold no ${nvcc(fetched)}`);
+  return existsSync(nvcc(fetched));
 }
 
 /** Compiles the kernels, says what each took and how large it is, and runs the tests of the device. */
@@ -62,7 +61,7 @@ function buildKernels() {
   const why = obstacle();
   if (why) fail(why);
   requireCompiler();
-  const home = toolkit();
+  const home = installed() ?? fail("the toolkit is gone");
   const { command, path } = cargo();
   // By the PATH, because a changed CUDA_HOME makes cargo build cudarc again.
   const env = { PATH: [join(home, "bin"), path].join(delimiter), PREFIXKV_CUDA_CHECK: "" };
