@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import * as evaluation from "../../ts/eval/index.ts";
 import * as api from "../../ts/index.ts";
 import type { Native } from "../../ts/native/contract.ts";
 import { errorFromWire } from "../../ts/native/errors.ts";
@@ -19,7 +20,7 @@ let folder: string;
 let model: api.Model;
 let server: HubServer;
 let caches = 0;
-const classes = new Map<string, unknown>(Object.entries(api));
+const classes = new Map<string, unknown>([...Object.entries(api), ...Object.entries(evaluation)]);
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "prefixkv-codes-"));
@@ -116,6 +117,12 @@ const cases: Record<string, () => Promise<unknown>> = {
     await writeFile(file, "");
     return download(undefined, 200, { cacheDir: file });
   },
+  "eval-data": async () => {
+    const file = join(folder, "samples.jsonl");
+    await writeFile(file, "{}\n");
+    return evaluation.openData(file);
+  },
+  "eval-files": () => evaluation.readResults(folder),
 };
 
 /** The rows of the page: class and fields by code. */
@@ -135,7 +142,7 @@ test("the table has a case for every code, and every code that the sources name"
   assert.deepEqual(codes.toSorted(), Object.keys(cases).toSorted());
   const files = (await readdir(join(root, "ts"), { recursive: true })).filter((file) => file.endsWith(".ts"));
   const text = (await Promise.all(files.map((file) => readFile(join(root, "ts", file), "utf8")))).join("\n");
-  const code = /\bnew \w+Error\(\s*"([a-z-]+)"|"((?:hub|native)-[a-z-]+)"/g;
+  const code = /\bnew \w+Error\(\s*"([a-z-]+)"|"((?:hub|native|eval)-[a-z-]+)"/g;
   const named = new Set([...text.matchAll(code)].map(([, first, second]) => first ?? second ?? ""));
   assert.ok(named.size > 12);
   assert.deepEqual([...named].filter((name) => !codes.includes(name)).toSorted(), []);

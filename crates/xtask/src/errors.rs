@@ -85,6 +85,20 @@ const LIBRARY: &[Facts] = &[
             ("free", "bytes that are free, if they were too few from the start"),
         ],
     },
+    Facts {
+        code: "eval-data",
+        class: "EvaluationError",
+        cause: "The data of an evaluation cannot be read, or are not what their format says.",
+        cure: "Mend the line that the message names, or look up the format in docs/eval.md.",
+        details: &[("file", "the file"), ("line", "the line, if it is about one")],
+    },
+    Facts {
+        code: "eval-files",
+        class: "EvaluationError",
+        cause: "A folder of results cannot be read or written, or holds other results.",
+        cure: "Take another folder for other results.",
+        details: &[("file", "the file or the folder")],
+    },
 ];
 
 const STATUS: (&str, &str) = ("status", "the status of the answer, if there was one");
