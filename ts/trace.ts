@@ -18,10 +18,13 @@ import type { Kept, Memory, Timings, Usage } from "./native/report.ts";
  * ```
  */
 export interface Trace {
+  /** The answer. */
   text: string;
   /** The token ids of the answer. */
   tokens: number[];
+  /** Why it ended. */
   finish: "eos" | "stop" | "length" | "aborted";
+  /** Numbers of tokens. */
   usage: Usage;
   /** Milliseconds. */
   timings: Timings;

@@ -12,8 +12,11 @@
  * ```
  */
 export interface Interval {
+  /** The statistic of the samples themselves. */
   value: number;
+  /** The lower end. */
   low: number;
+  /** The upper end. */
   high: number;
 }
 

@@ -50,6 +50,7 @@ export interface Comparison {
 export interface CompareResult {
   /** Whether anything got worse by more than its threshold, is missing or is newly refused. */
   worse: boolean;
+  /** Every metric with a threshold, of every method at every size. */
   comparisons: Comparison[];
   /** Cells that the second folder lacks, or where it refuses more samples. */
   missing: { method: string; keep: number; reason: string }[];

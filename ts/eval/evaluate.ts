@@ -30,6 +30,7 @@ export interface EvaluateOptions {
   model?: Model;
   /** Without `model`: what `load` takes; the embedded model by default. */
   source?: string | URL;
+  /** How `source` is loaded. */
   load?: LoadOptions;
   /** Samples, or what `openData` takes; the 60 scenes of the package by default. */
   data?: EvalData | string;

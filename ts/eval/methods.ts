@@ -24,7 +24,9 @@ export interface SizelessStage {
  * ```
  */
 export interface EvalMethod {
+  /** Names the method in the results. */
   id: string;
+  /** The method without its size, or several stages. */
   cache: SizelessStage | readonly SizelessStage[];
 }
 

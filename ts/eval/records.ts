@@ -22,9 +22,11 @@ export interface MethodRecord {
  * ```
  */
 export interface RunRecord {
+  /** The version of the format. */
   version: 1;
   /** Version of this package. */
   package: string;
+  /** What was measured; `source` is the name of its folder. */
   model: {
     source: string;
     fingerprint: string;
@@ -35,14 +37,21 @@ export interface RunRecord {
     weights: string;
     kvBytesPerToken: number;
   };
+  /** The samples, with a hash over texts and pictures. */
   data: { name: string; samples: number; hash: string };
+  /** The methods, the full cache first. */
   methods: MethodRecord[];
+  /** The sizes, as shares. */
   keeps: number[];
+  /** Threads of the process; results repeat to the byte for the same number. */
   threads: number;
+  /** Of the resampling. */
   seed: number;
+  /** The method that the others are compared with. */
   baseline: string;
   /** Most tokens of a text, or false where none is generated. */
   generate: { maxTokens: number; beyond: number } | false;
+  /** Whether distributions are compared with those of the full cache. */
   kl: boolean;
 }
 
@@ -117,11 +126,17 @@ export interface Refused extends CellKey {
  * ```
  */
 export interface TimingRecord extends CellKey {
+  /** Decoding and resizing the picture. */
   imageMs: number;
+  /** Vision tower and projector. */
   visionMs: number;
+  /** The prompt through the language model, the method included. */
   prefillMs: number;
+  /** All steps after the first token. */
   decodeMs: number;
+  /** From submit to the first token. */
   firstTokenMs: number;
+  /** Of the steps after the first token. */
   tokensPerSecond: number;
   /** All of the engine's work on this line. */
   engineMs: number;
@@ -161,21 +176,31 @@ export type Metric = (typeof metrics)[number];
  * ```
  */
 export interface CellSummary extends Partial<Record<Metric, Interval>> {
+  /** The id of the method. */
   method: string;
+  /** The size as a share; 1 for the full cache. */
   keep: number;
   /** Samples that were measured. */
   samples: number;
+  /** Samples for which the size does not hold what the method protects. */
   refused: number;
   /** The largest of the least sizes of what was refused. */
   least?: Keep;
+  /** Entries per layer at the end of the reference answer. */
   keptPerLayer?: number[];
+  /** Entries over positions and layers, after the prompt. */
   keptShareAfterPrompt?: number;
+  /** The same at the end of the reference answer. */
   keptShare?: number;
+  /** Bits that one number of a key or value takes, scales included. */
   effectiveBits?: number;
+  /** Bytes of the cache over those of a full one, at the end of the reference answer. */
   residentShare?: number;
+  /** The most bytes on the way over those of a full cache. */
   peakShare?: number;
   /** Medians. */
   tokensPerSecond?: number;
+  /** Milliseconds from submit to the first token, the median. */
   firstTokenMs?: number;
   /** This cell less the baseline, over the samples that both have. */
   versus?: Partial<Record<Metric, Difference>>;
@@ -193,7 +218,9 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
  * ```
  */
 export interface Summary {
+  /** The version of the format. */
   version: 1;
+  /** Every method at every size, the full cache first. */
   cells: CellSummary[];
   /** All time over the engine's. */
   overhead: { wallMs: number; engineMs: number; ratio: number };

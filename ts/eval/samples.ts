@@ -20,7 +20,9 @@ export interface SceneObject {
   row: number;
   /** 0 is the left. */
   col: number;
+  /** Its colour. */
   color: string;
+  /** Its shape. */
   shape: string;
 }
 
@@ -43,6 +45,7 @@ export interface EvalSample {
   image: string | URL;
   /** The question, for the model's chat template; with `raw` the whole prompt, the picture's place being `<image>`. */
   question: string;
+  /** The question is the whole prompt. */
   raw?: boolean;
   /** The text whose perplexity is measured after the prompt. */
   answer: string;
@@ -64,7 +67,9 @@ export interface EvalSample {
  * ```
  */
 export interface EvalData {
+  /** Names the data in the results. */
   name: string;
+  /** In the order in which they are run. */
   samples: readonly EvalSample[];
 }
 

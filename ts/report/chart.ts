@@ -25,13 +25,17 @@ export interface Chart {
 
 /** A chart as a file of its own. */
 export interface ChartFile {
+  /** The name of the file. */
   name: string;
+  /** Its content. */
   svg: string;
 }
 
 /** A report: the page, and its charts as files. */
 export interface Report {
+  /** The page, complete in itself. */
   html: string;
+  /** Its charts, one by one. */
   charts: ChartFile[];
 }
 

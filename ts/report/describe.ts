@@ -14,6 +14,7 @@ import { frameOf, type Picture, promptLength, type Run, type Scene, scoreText } 
 export interface DescribeInput {
   /** The model that was asked. */
   info: ModelInfo;
+  /** What was asked. */
   prompt: string;
   /** Traces of the same prompt, the one that matters first. */
   runs: readonly Run[];

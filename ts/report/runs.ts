@@ -3,13 +3,17 @@ import type { Trace } from "../trace.ts";
 
 /** A traced generation with the name of its method. */
 export interface Run {
+  /** What the charts call it. */
   label: string;
+  /** What was recorded. */
   trace: Trace;
 }
 
 /** A picture of the prompt as it was given. */
 export interface Picture {
+  /** What the page calls it. */
   name: string;
+  /** The encoded file. */
   bytes: Uint8Array;
 }
 

@@ -54,14 +54,21 @@ export interface ReproducedRow {
  * ```
  */
 export interface Reproduced {
+  /** The name of the table. */
   table: string;
+  /** What it shows. */
   title: string;
+  /** Where it was published. */
   source: string;
+  /** What the published numbers suffer from. */
   faults: string[];
+  /** The sizes. */
   keeps: number[];
   /** Nothing is reproduced, because this is missing; ours are of another model or other data, and show only that the grid runs. */
   missing: string[];
+  /** Samples that were run. */
   samples: number;
+  /** Published numbers and ours. */
   rows: ReproducedRow[];
 }
 
@@ -79,6 +86,7 @@ export interface Reproduced {
  * ```
  */
 export interface ReproduceOptions {
+  /** The name of the table. */
   table: string;
   /** LLaVA-1.5 7B or 13B; any other model stands in. */
   model: Model;
@@ -86,9 +94,13 @@ export interface ReproduceOptions {
   data?: string;
   /** The folder of the pictures, where it is not the usual one. */
   images?: string;
+  /** The folder of the results. */
   out: string;
+  /** Only the first samples. */
   limit?: number;
+  /** Stops the work; the same call goes on later. */
   signal?: AbortSignal;
+  /** Called after every sample. */
   onProgress?: (progress: EvalProgress) => void;
 }
 

@@ -33,14 +33,19 @@ export type TableMetric = "ppl" | "rougeL" | "speed";
  * ```
  */
 export interface PublishedTable {
+  /** What `prefixkv reproduce` calls it. */
   name: string;
+  /** What it shows. */
   title: string;
+  /** Where it was published. */
   source: string;
   /** What the numbers suffer from, so that they are not taken for more than they are. */
   faults: readonly string[];
   /** The file of the data, where it has to be, and how many samples it holds. */
   data: { file: string; images: string; samples: number } | null;
+  /** The sizes. */
   keeps: readonly number[];
+  /** The published numbers. */
   rows: readonly PublishedRow[];
   /** What is run for each published method. */
   ours: Readonly<Record<string, readonly Ours[]>>;
