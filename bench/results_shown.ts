@@ -64,7 +64,7 @@ function point(head: string, lines: readonly string[]): string[] {
 
 /** The method, and what it keeps in the end where that is not what was asked: its figures are those of a larger cache. */
 function name({ method, keep, keptShare = keep }: Cell): string {
-  return `${titleOf(method)}${keptShare > keep + slack ? `, which ends with ${keptShare.toFixed(2)},` : ""}`;
+  return `${titleOf(method)}${keptShare > keep + slack ? ` (${keptShare.toFixed(2)} kept at the end)` : ""}`;
 }
 
 const over = (cell: Cell): string => `${name(cell)} ${cell.overFull ? interval(cell.overFull) : ""}`;
@@ -76,7 +76,7 @@ export function works(report: Evaluated): string[] {
   const answer = answerOf(report);
   const nearly = bySize(report, (cells) =>
     list(
-      cells.filter(isNear).map((cell) => `${over(cell)}${isWhollyNear(cell) ? "" : ", whose interval goes beyond"}`),
+      cells.filter(isNear).map((cell) => `${over(cell)}${isWhollyNear(cell) ? "" : `, the interval passing ${near}`}`),
     ),
   );
   const answers =
@@ -194,7 +194,7 @@ export function memory(reports: readonly Evaluated[]): { works: string[]; worksN
   const apart = Math.max(...cells.map((cell) => Math.abs((cell.keptShareAfterPrompt ?? Number.NaN) - cell.keep)));
   return {
     works: [
-      `- After the prompt the share of entries kept is the asked one in every cell of every data set, within ${(Math.ceil(apart * 1e4) / 1e4).toFixed(4)}.`,
+      `- After the prompt the share of entries kept is the asked one in every cell of every data set, ${apart < 1e-9 ? "exactly" : `within ${(Math.ceil(apart * 1e4) / 1e4).toFixed(4)}`}.`,
       `- Bytes fall by the asked share: at the end of the answer, resident is at most ${slack} above it in every cell with ${names(held)}.`,
       `- The peak falls too: it is at most ${slack} and one layer (${layer.toFixed(2)}) above the asked share in every cell with ${names(low)}.`,
     ],
