@@ -1,5 +1,5 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:doors`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` with options of its
-// own: see bench/README.md.
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:doors`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
 import { install } from "./install.mjs";
@@ -14,12 +14,14 @@ const suites = {
   doors: () => bun("doors.ts"),
   scenes: () => bun("scenes.ts"),
   methods: () => bun("methods.ts"),
+  results,
 };
+const withOptions = ["methods", "results"];
 
 const args = process.argv.slice(2);
 const quick = args.includes("--quick");
 const [name = "suite", ...rest] = args.filter((arg) => !["--quick", "--no-build"].includes(arg));
-if (!Object.hasOwn(suites, name) || (rest.length > 0 && name !== "methods"))
+if (!Object.hasOwn(suites, name) || (rest.length > 0 && !withOptions.includes(name)))
   fail(`unknown bench \`${args.join(" ")}\`; there are ${Object.keys(suites).join(", ")}, --quick and --no-build`, 2);
 
 install();
@@ -42,6 +44,12 @@ function cache() {
   bun("cache.ts");
   kernels("after", "limits");
   bun("cache_report.ts");
+}
+
+function results() {
+  const measures = !["--check", "--docs"].some((option) => args.includes(option));
+  if (measures) must(runtime("node"), [join(root, "scripts", "fetch.mjs"), "easy-vqa"]);
+  bun("results.ts");
 }
 
 /** Criterion's benches whose name has `filter`, kept as a baseline. */

@@ -1,0 +1,234 @@
+// docs/results.md, made of bench/results/eval-*.json and nothing else.
+import { resampling } from "../ts/eval/bootstrap.ts";
+import type { Metric } from "../ts/eval/records.ts";
+import type { Cell, Evaluated } from "./results_record.ts";
+import { answerOf, canTell, interval, memory, number, signed, titleOf, works, worksNot } from "./results_shown.ts";
+import { percent, table } from "./stats.ts";
+
+/** What a data set is, by its name in run.json. */
+const about: Record<string, { title: string; text: string }> = {
+  scenes: {
+    title: "Scenes",
+    text: "held-out drawn scenes that come with the package ([data/scenes](../data/scenes/README.md)), each to be described in detail; the reference answers are made of sentence templates",
+  },
+  "easy-vqa": {
+    title: "easy-VQA",
+    text: "first test questions of easy-VQA (`npm run fetch:easy-vqa`), asked as `prefixkv eval` asks them: with LLaVA-1.5's instruction to answer in a word",
+  },
+  "easy-vqa-plain": {
+    title: "easy-VQA, plain questions",
+    text: "the same questions without that instruction, which is how the embedded model was trained on the train split of easy-VQA ([card](../models/tiny-llava/CARD.md))",
+  },
+};
+
+const titleOfData = ({ run }: Evaluated): string => about[run.data.name]?.title ?? run.data.name;
+
+export function markdown(reports: readonly Evaluated[]): string {
+  const [first] = reports;
+  if (!first) throw new RangeError("a page needs results");
+  const telling = reports.filter(canTell);
+  const bytes = memory(reports);
+  return `# Results of the evaluations
+
+Written by \`npm run results\` from \`bench/results/eval-*.json\`; edit those instead.
+
+What works, what does not, and what cannot be concluded from a tiny model. [results/methods.md](results/methods.md) has twelve variants of the
+methods on the same scenes.
+
+## What was run
+
+${model(first)}
+
+Data:
+
+${[...reports.map((report) => `- **${titleOfData(report)}**: ${data(report)}`), ...missing(reports)].join("\n")}
+
+Every method at every size over all samples with \`evaluate\` of \`prefixkv/eval\`, each with its default options; [eval.md](eval.md) has the protocol,
+the formulas and their sources. In short: the reference answer is scored token by token after the compacted prompt (perplexity, divergence KL
+from the full cache, entries, bytes), then the model answers greedily (ROUGE-L and agreement with the full cache's text, objects or answers
+right). \`keep\` is the share of all positions that a method is asked to keep.
+
+In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples. *Less full* is the paired difference from the full
+cache, whose interval is of the same draws of both; *over full* is the ratio of the perplexities, paired likewise.
+
+${reports.map(tables).join("\n\n")}
+
+## Time
+
+${table([["data", "lines", "all time, s", "engine, s", "all over engine", "threads", "measured"], ...reports.map(time)])}
+
+*All time* is the grid's from the first line to the last, files and text measures included. *Engine* is the engine's own time for the same lines:
+pictures, prefill, decode, and in scoring the full cache beside it for the divergence. Times are of a shared machine; the ratio is what counts.
+
+## What works
+
+${[...bytes.works, ...telling.flatMap((report) => headed(report, works(report)))].join("\n")}
+
+## What does not
+
+${[...bytes.worksNot, ...telling.flatMap((report) => headed(report, worksNot(report)))].join("\n")}
+
+## What cannot be concluded
+
+${limits(reports)}
+
+## Again, and on real models
+
+\`npm run results\` measures what is missing and writes this page; [bench/README.md](../bench/README.md) has its options.
+\`prefixkv report DIR --out report.html\` shows the folder of a grid, such as \`.cache/bench/results/scenes\`, as [charts](report.md).
+For LLaVA-1.5, beside the published numbers (see [eval.md](eval.md#published-tables)):
+
+\`\`\`sh
+prefixkv reproduce prefixkv-mm-vet --model llava-hf/llava-1.5-7b-hf --data mm-vet --out mm-vet-7b
+\`\`\`
+`;
+}
+
+function missing(reports: readonly Evaluated[]): string[] {
+  const names = reports.map(({ run }) => run.data.name);
+  const left = Object.entries(about).filter(([name]) => !names.includes(name));
+  return left.map(([, { title }]) => `- **${title}**: not measured yet.`);
+}
+
+function model({ run }: Evaluated): string {
+  const { source, architecture, layers, kvHeads, weights, device, fingerprint } = run.model;
+  return (
+    `Model: \`${source}\` (${architecture}), the embedded one: 5.5 million parameters, ${layers} layers with ${kvHeads} KV heads, 144 positions for a picture; ` +
+    `weights in ${weights} on the ${device === "cpu" ? "CPU" : device}, \`${fingerprint.slice(0, 19)}\`, prefixkv ${run.package}.`
+  );
+}
+
+function data({ run, answerTokens, objects }: Evaluated): string {
+  const text = about[run.data.name]?.text ?? "";
+  const found = objects === undefined ? "" : ` with ${objects} objects`;
+  return `${run.data.samples} samples${found}, reference answers of ${answerTokens} tokens in all, sizes ${run.keeps.join(", ")}; ${text}.`;
+}
+
+function tables(report: Evaluated): string {
+  const answer = answerOf(report);
+  const title = titleOfData(report);
+  const quality = section(report, ["perplexity", "less full", "over full", "KL, nats"], (cell) => [
+    of(cell, "ppl"),
+    less(cell, "ppl"),
+    cell.overFull ? interval(cell.overFull) : "",
+    of(cell, "kl"),
+  ]);
+  const right = answer === "right" ? "objects right" : "answers right";
+  const texts = section(
+    report,
+    ["ROUGE-L", "less full", "agreement", "less full", ...(answer ? [right, "less full"] : [])],
+    (cell) => [
+      of(cell, "rougeL", two),
+      less(cell, "rougeL", two),
+      of(cell, "agreement", two),
+      less(cell, "agreement", two),
+      ...(answer ? [of(cell, answer, percent), less(cell, answer, percent)] : []),
+    ],
+  );
+  const bytes = section(report, ["kept after the prompt", "kept at the end", "resident", "peak", "bits"], (cell) =>
+    [cell.keptShareAfterPrompt, cell.keptShare, cell.residentShare, cell.peakShare, cell.effectiveBits].map((value) =>
+      value === undefined ? "" : number(value),
+    ),
+  );
+  return `## ${title}: perplexity and divergence
+
+${quality}
+
+## ${title}: texts
+
+${texts}
+
+## ${title}: memory
+
+Kept entries over positions times layers, and bytes with all bookkeeping over those of a full cache of the same positions without any;
+*kept at the end*, *resident* and *peak* are at and up to the end of the reference answer. *Bits*: those of one number of a key or value.
+
+${bytes}`;
+}
+
+function section(report: Evaluated, head: string[], cellsOf: (cell: Cell) => string[]): string {
+  const rows = report.cells.map((cell) => {
+    const some = cell.refused > 0 && cell.samples > 0 ? ` (${cell.samples} samples)` : "";
+    const name = `${titleOf(cell.method)}${some}`;
+    const refused = [`refused${typeof cell.least === "number" ? `, least ${number(cell.least)}` : ""}`];
+    const values = cell.samples > 0 ? cellsOf(cell) : [...refused, ...head.slice(1).map(() => "")];
+    return [String(cell.keep), name, ...values];
+  });
+  return table([["keep", "method", ...head], ...rows]);
+}
+
+const two = (value: number): string => value.toFixed(2);
+
+function of(cell: Cell, metric: Metric, text: (value: number) => string = number): string {
+  const found = cell[metric];
+  return found ? interval(found, text) : "";
+}
+
+function less({ versus }: Cell, metric: Metric, text?: (value: number) => string): string {
+  const found = versus?.[metric];
+  return found ? signed(found, text) : "";
+}
+
+function time(report: Evaluated): string[] {
+  const { run, timings, cells } = report;
+  const { origin, wallMs, engineMs, ratio } = timings;
+  const lines = cells.reduce((sum, { samples, refused }) => sum + samples + refused, 0);
+  const commit = `${origin.commit}${origin.changed ? " with changes" : ""}`;
+  return [
+    titleOfData(report),
+    String(lines),
+    (wallMs / 1000).toFixed(0),
+    (engineMs / 1000).toFixed(0),
+    ratio.toFixed(3),
+    String(run.threads),
+    `${origin.machine.cpu}, ${origin.machine.cores} cores; summed up ${origin.date} at commit ${commit}`,
+  ];
+}
+
+function headed(report: Evaluated, points: readonly string[]): string[] {
+  return ["", `${titleOfData(report)}:`, "", ...(points.length === 0 ? ["- Nothing to name."] : points)];
+}
+
+function limits(reports: readonly Evaluated[]): string {
+  const compared = reports.reduce((sum, { cells }) => sum + cells.filter(({ versusRandom }) => versusRandom).length, 0);
+  const layers = reports[0]?.run.model.layers ?? 0;
+  return `- **Which method is better on real models.** Nothing here ranks methods. The model has ${layers} layers and 5.5 million parameters. Which layers
+  spread their attention, how strong sinks are and where keys with low norms lie are properties of a model; what is better or worse than
+  Random here is so for this model and these prompts, with the default options and one seed of Random.
+- **Long prompts.** A picture takes 144 positions and a prompt has few more. The windows and sinks of methods made for thousands of
+  positions are a good part of all there is.
+- **The quality of text about photographs.** The scenes are drawn and the captions are templates: much of a sentence follows from its
+  beginning without a look at the picture. *Objects right* is nearer to what is seen than perplexity.
+- **Small differences.** ${compared} cells are set against Random and as many against the full cache, and no interval is corrected for their number: at
+  ${percent(resampling.coverage)} some leave 0 out by chance. An interval that holds 0 does not show that two are equal.
+- **Speed.** The times above are of the grid. What a smaller cache costs and gains is in the [benches](../bench/README.md).
+${reports.flatMap(questions).join("\n")}`;
+}
+
+/** What accuracies of short answers can say. */
+function questions(report: Evaluated): string[] {
+  const { blind, spoiled, cells, answerTokens, run } = report;
+  const full = cells.find(({ method }) => method === "full")?.accuracy;
+  if (!blind || !full) return [];
+  const title = titleOfData(report);
+  const guess =
+    `Of its questions ${percent(blind.yesNo)} are yes/no; the most frequent of ${blind.answers} answers, "${blind.majority}", is right for ${percent(blind.majorityShare)},\n` +
+    `  a guess among them by lot for ${percent(1 / blind.answers)}, and the most frequent answer of each kind of question for ${percent(blind.byKind)}.\n` +
+    `  The full cache has ${interval(full, percent)} right.`;
+  if (!canTell(report))
+    return [
+      `- **Anything about quality from ${title}.** ${guess} That is no better than answering without the picture: the model does not follow this\n` +
+        "  prompt, so there is nothing that a method could lose, and the perplexities are those of answers that the model does not give.\n" +
+        `  The tables of ${title} are evidence for entries and bytes only, and no statement above about quality uses them.`,
+    ];
+  const { answers, begun } = spoiled ?? { answers: 0, begun: 0 };
+  const wrong =
+    answers === 0
+      ? "No method spoiled an answer."
+      : `Of the ${answers} answers that a method spoiled, ${begun} begin with the full cache's and say more.`;
+  return [
+    `- **What a method remembers of the picture from ${title}.** ${guess} But an answer has ${(answerTokens / run.data.samples).toFixed(1)} tokens, the end token included,\n` +
+      `  and every method predicts the first from the whole prompt, before it frees anything. ${wrong} So *answers right*\n` +
+      "  and perplexity say here whether the model still stops in time. The same kind of questions was in its training.",
+  ];
+}

@@ -1,0 +1,139 @@
+// What bench/results/eval-*.json hold: a folder of `prefixkv/eval`, summed up.
+import { type Interval, Resamples } from "../ts/eval/bootstrap.ts";
+import type { Results } from "../ts/eval/files.ts";
+import { short } from "../ts/eval/measure.ts";
+import {
+  type CellSummary,
+  type Difference,
+  type Measured,
+  type Metric,
+  metrics,
+  type QualityRecord,
+  type RunRecord,
+} from "../ts/eval/records.ts";
+import type { EvalSample } from "../ts/eval/samples.ts";
+import { measured, pair, Statistics, summarise } from "../ts/eval/summarise.ts";
+import type { Origin } from "./machine.ts";
+
+/** A cell without times, with two comparisons more. */
+export interface Cell extends Omit<CellSummary, "tokensPerSecond" | "firstTokenMs"> {
+  /** The perplexity over that of the full cache, paired by sample. */
+  overFull?: Interval;
+  /** Less the random method at the same size, paired by sample. */
+  versusRandom?: Partial<Record<Metric, Difference>>;
+}
+
+/** What the asked questions give away without their pictures. */
+export interface Blind {
+  /** Different answers among the samples. */
+  answers: number;
+  majority: string;
+  /** Share of samples with that answer. */
+  majorityShare: number;
+  /** Share of yes/no questions. */
+  yesNo: number;
+  /** Right answers of one who says the most frequent answer to yes/no questions, and that to the others. */
+  byKind: number;
+}
+
+/** Answers that are wrong although the full cache's are right. */
+export interface Spoiled {
+  answers: number;
+  /** How many of them begin with the full cache's answer and say more. */
+  begun: number;
+}
+
+export interface Evaluated {
+  run: RunRecord;
+  answerTokens: number;
+  objects?: number;
+  blind?: Blind;
+  spoiled?: Spoiled;
+  cells: Cell[];
+  /** Nothing else here depends on speed. The origin is the machine and commit that summed the folder up; the folder may have been given. */
+  timings: {
+    origin: Origin;
+    wallMs: number;
+    engineMs: number;
+    ratio: number;
+    cells: { method: string; keep: number; tokensPerSecond: number; firstTokenMs: number }[];
+  };
+}
+
+export function sumUp({ run, quality, timings }: Results, samples: readonly EvalSample[], origin: Origin): Evaluated {
+  const { cells, overhead } = summarise(run, quality, timings);
+  const lines = (method: string, keep: number): QualityRecord[] =>
+    quality.filter((line) => line.method === method && line.keep === keep);
+  const full = measured(lines("full", 1));
+  const statistics = new Statistics(run.seed);
+  const times: Evaluated["timings"]["cells"] = [];
+  const compared = cells.map(({ tokensPerSecond, firstTokenMs, ...cell }): Cell => {
+    const { method, keep } = cell;
+    if (tokensPerSecond !== undefined && firstTokenMs !== undefined)
+      times.push({ method, keep, tokensPerSecond, firstTokenMs });
+    if (method === "full" || cell.samples === 0) return cell;
+    const overFull = perplexityOver(pair(lines(method, keep), full), run.seed);
+    const [ours, random] = pair(lines(method, keep), lines("random", keep));
+    const differences = metrics.flatMap((metric) => {
+      const difference = method === "random" ? undefined : statistics.difference(metric, ours, random);
+      return difference ? [[metric, difference] as const] : [];
+    });
+    return {
+      ...cell,
+      overFull,
+      ...(differences.length > 0 && { versusRandom: Object.fromEntries(differences) }),
+    };
+  });
+  const sum = (of: (line: Measured) => number): number => full.reduce((total, line) => total + of(line), 0);
+  const objects = sum((line) => line.objects ?? 0);
+  const blind = blindOf(samples);
+  return {
+    run,
+    answerTokens: sum((line) => line.answerTokens),
+    ...(objects > 0 && { objects }),
+    ...(blind && { blind, spoiled: spoiledOf(measured(quality), full) }),
+    cells: compared,
+    timings: { origin, ...overhead, cells: times },
+  };
+}
+
+function spoiledOf(lines: readonly Measured[], full: readonly Measured[]): Spoiled {
+  const right = new Map(full.filter(({ correct }) => correct === 1).map(({ sample, text = "" }) => [sample, text]));
+  const wrong = lines.filter(({ sample, correct }) => correct === 0 && right.has(sample));
+  const begun = wrong.filter(({ sample, text = "" }) => text.startsWith(right.get(sample) ?? ""));
+  return { answers: wrong.length, begun: begun.length };
+}
+
+/** exp of the difference of the mean negative log-likelihoods per token. */
+function perplexityOver([ours, full]: [Measured[], Measured[]], seed: number): Interval {
+  const resamples = new Resamples(ours.length, { seed });
+  const { value, values } = resamples.ratios(
+    ours.map((line, index) => line.nll - (full[index]?.nll ?? Number.NaN)),
+    ours.map((line) => line.answerTokens),
+  );
+  const { low, high } = resamples.ends(values.map((each) => Math.exp(each)));
+  return { value: short(Math.exp(value)), low: short(low), high: short(high) };
+}
+
+/** Undefined where samples have no short answers. */
+export function blindOf(samples: readonly EvalSample[]): Blind | undefined {
+  const answers = samples.flatMap(({ answers }) => answers?.slice(0, 1) ?? []);
+  if (answers.length < samples.length || samples.length === 0) return undefined;
+  const isYesNo = (answer: string): boolean => answer === "yes" || answer === "no";
+  const yesNo = answers.filter(isYesNo);
+  const others = answers.filter((answer) => !isYesNo(answer));
+  const [majority, most] = mostFrequent(answers);
+  return {
+    answers: new Set(answers).size,
+    majority,
+    majorityShare: short(most / answers.length),
+    yesNo: short(yesNo.length / answers.length),
+    byKind: short((mostFrequent(yesNo)[1] + mostFrequent(others)[1]) / answers.length),
+  };
+}
+
+function mostFrequent(answers: readonly string[]): [answer: string, count: number] {
+  const counts = new Map<string, number>();
+  for (const answer of answers) counts.set(answer, (counts.get(answer) ?? 0) + 1);
+  return [...counts].reduce<[string, number]>((most, each) => (each[1] > most[1] ? each : most), ["", 0]);
+}

@@ -1,0 +1,214 @@
+// What can be read off the figures of bench/results/eval-*.json whatever they are: every sentence with a number is made from them.
+import type { Interval } from "../ts/eval/bootstrap.ts";
+import type { Difference, Metric } from "../ts/eval/records.ts";
+import type { Cell, Evaluated } from "./results_record.ts";
+import { digits, percent } from "./stats.ts";
+
+/** A cache is said to cost nothing when the perplexity is at most this many times that of the full cache. */
+export const near = 1.05;
+/** A share of bytes is said to be the asked one when it is at most this much above it. */
+export const slack = 0.05;
+/** Answers are said to be kept when at most this share of all is lost. */
+export const lost = 0.05;
+
+const titles: Record<string, string> = {
+  full: "full cache",
+  prefixkv: "PrefixKV",
+  h2o: "H2O",
+  snapkv: "SnapKV",
+  streaming: "StreamingLLM",
+  knorm: "L2 norm",
+  random: "Random",
+};
+
+export const titleOf = (method: string): string => titles[method] ?? method;
+
+/** Numbers near one with their place behind the point, large ones with three digits. */
+export function number(value: number): string {
+  if (!Number.isFinite(value)) return String(value);
+  return Math.abs(value) < 100 ? value.toFixed(3) : String(Number(digits(value)));
+}
+
+export function interval({ value, low, high }: Interval, text: (value: number) => string = number): string {
+  return `${text(value)} (${text(low)} to ${text(high)})`;
+}
+
+/** What samples with short answers, or with known objects, say is right. */
+export function answerOf({ cells }: Evaluated): "accuracy" | "right" | undefined {
+  return (["right", "accuracy"] as const).find((metric) => cells.some((cell) => cell[metric]));
+}
+
+/** Whether the full cache knows more answers than one who does not look; without that nothing can be lost. */
+export function canTell(report: Evaluated): boolean {
+  const { cells, blind } = report;
+  const full = cells.find(({ method }) => method === "full");
+  return blind === undefined || (full?.accuracy?.low ?? 0) > blind.byKind;
+}
+
+const measuredCells = ({ cells }: Evaluated): Cell[] =>
+  cells.filter(({ method, samples }) => method !== "full" && samples > 0);
+
+const list = (parts: readonly string[]): string => parts.join("; ");
+
+/** One line per size that has something to say. */
+function bySize(report: Evaluated, of: (cells: Cell[]) => string): string[] {
+  return report.run.keeps.flatMap((keep) => {
+    const said = of(measuredCells(report).filter((cell) => cell.keep === keep));
+    return said === "" ? [] : [`  - keep ${keep}: ${said}`];
+  });
+}
+
+function point(head: string, lines: readonly string[]): string[] {
+  return lines.length === 0 ? [] : [`- ${head}`, ...lines];
+}
+
+/** The method, and what it keeps in the end where that is not what was asked: its figures are those of a larger cache. */
+function name({ method, keep, keptShare = keep }: Cell): string {
+  return `${titleOf(method)}${keptShare > keep + slack ? ` (${keptShare.toFixed(2)} kept at the end)` : ""}`;
+}
+
+const over = (cell: Cell): string => `${name(cell)} ${cell.overFull ? interval(cell.overFull) : ""}`;
+const isNear = ({ overFull }: Cell): boolean => overFull !== undefined && overFull.value <= near;
+const isWhollyNear = ({ overFull }: Cell): boolean => overFull !== undefined && overFull.high <= near;
+
+/** Statements about quality that hold where the answers can tell. */
+export function works(report: Evaluated): string[] {
+  const answer = answerOf(report);
+  const nearly = bySize(report, (cells) =>
+    list(
+      cells.filter(isNear).map((cell) => `${over(cell)}${isWhollyNear(cell) ? "" : `, the interval passing ${near}`}`),
+    ),
+  );
+  const answers =
+    answer &&
+    bySize(report, (cells) =>
+      list(
+        cells
+          .filter(({ versus }) => (versus?.[answer]?.low ?? -1) >= -lost)
+          .map((cell) => `${name(cell)} ${cell[answer] ? interval(cell[answer], percent) : ""}`),
+      ),
+    );
+  const better = bySize(report, (cells) =>
+    list(cells.filter((cell) => sideOf(cell, "ppl") === "better").map(againstRandom("ppl"))),
+  );
+  return [
+    ...point(`Perplexity within ${near} times that of the full cache, with the paired interval of the ratio:`, nearly),
+    ...point(
+      `${answer === "right" ? "Objects" : "Answers"} right, at most ${percent(lost)} of all lost against the full cache (the whole paired interval):`,
+      answers ?? [],
+    ),
+    ...point(
+      "Perplexity below that of Random at the same size, the paired interval of the difference being wholly below 0:",
+      better,
+    ),
+  ];
+}
+
+export function worksNot(report: Evaluated): string[] {
+  const answer = answerOf(report);
+  const far = report.run.keeps.filter(
+    (keep) => !measuredCells(report).some((cell) => cell.keep === keep && isNear(cell)),
+  );
+  const best = far.flatMap((keep) => {
+    const sorted = measuredCells(report)
+      .filter((cell) => cell.keep === keep && cell.overFull)
+      .sort((a, b) => (a.overFull?.value ?? 0) - (b.overFull?.value ?? 0));
+    return sorted[0] ? [`  - keep ${keep}: the least is ${over(sorted[0])}`] : [];
+  });
+  const never = report.run.methods
+    .map(({ id }) => id)
+    .filter((id) => id !== "full" && !measuredCells(report).some((cell) => cell.method === id && isNear(cell)));
+  const half =
+    answer &&
+    bySize(report, (cells) => {
+      const full = report.cells.find(({ method }) => method === "full")?.[answer]?.value ?? 0;
+      const fallen = cells.filter((cell) => (cell[answer]?.value ?? full) < full / 2);
+      return list(fallen.map((cell) => `${name(cell)} ${cell[answer] ? percent(cell[answer].value) : ""}`));
+    });
+  const unlike = (side: "worse" | "unclear", head: string): string[] =>
+    point(
+      head,
+      bySize(report, (cells) => list(cells.filter((cell) => sideOf(cell, "ppl") === side).map(againstRandom("ppl")))),
+    );
+  return [
+    ...point(`At these sizes no method stays within ${near} times the full cache's perplexity:`, best),
+    ...(never.length > 0 ? [`- Within ${near} at none of the sizes: ${list(never.map(titleOf))}.`] : []),
+    ...unlike(
+      "worse",
+      "Worse than Random at the same size, the paired interval of the perplexities being wholly above 0:",
+    ),
+    ...unlike("unclear", "Not told apart from Random at the same size, the paired interval holding 0:"),
+    ...point(
+      `Less than half of the ${answer === "right" ? "objects" : "answers"} that are right with the full cache:`,
+      half ?? [],
+    ),
+    ...refused(report),
+  ];
+}
+
+function refused(report: Evaluated): string[] {
+  const cells = report.cells.filter((cell) => cell.refused > 0);
+  const least = (cell: Cell): string => (typeof cell.least === "number" ? `, least ${number(cell.least)}` : "");
+  return point(
+    "Sizes that do not hold what the method protects:",
+    cells.map((cell) => `  - ${titleOf(cell.method)} at keep ${cell.keep}: ${cell.refused} samples${least(cell)}`),
+  );
+}
+
+function sideOf({ versusRandom }: Cell, metric: Metric): "better" | "worse" | "unclear" | undefined {
+  const difference = versusRandom?.[metric];
+  if (!difference) return undefined;
+  if (difference.high < 0) return "better";
+  return difference.low > 0 ? "worse" : "unclear";
+}
+
+function againstRandom(metric: Metric): (cell: Cell) => string {
+  return (cell) => `${name(cell)} ${cell.versusRandom?.[metric] ? signed(cell.versusRandom[metric]) : ""}`;
+}
+
+export function signed({ difference, low, high }: Difference, text: (value: number) => string = number): string {
+  const sign = (value: number): string => {
+    // What is rounded to nothing has no sign.
+    const size = text(Math.abs(value));
+    return size === text(0) ? size : `${value > 0 ? "+" : "-"}${size}`;
+  };
+  return `${sign(difference)} (${sign(low)} to ${sign(high)})`;
+}
+
+/** What happens to entries and bytes, over the cells of all data sets. */
+export function memory(reports: readonly Evaluated[]): { works: string[]; worksNot: string[] } {
+  const cells = reports.flatMap(measuredCells);
+  const ids = [...new Set(cells.map(({ method }) => method))];
+  const layer = 1 / Math.min(...reports.map(({ run }) => run.model.layers));
+  const excess = (id: string, of: (cell: Cell) => number | undefined): number =>
+    Math.max(...cells.filter(({ method }) => method === id).map((cell) => (of(cell) ?? Number.NaN) - cell.keep));
+  const resident = (id: string): number => excess(id, ({ residentShare }) => residentShare);
+  const peak = (id: string): number => excess(id, ({ peakShare }) => peakShare);
+  const held = ids.filter((id) => resident(id) <= slack);
+  const low = ids.filter((id) => peak(id) <= slack + layer);
+  const names = (found: readonly string[]): string => (found.length === 0 ? "no method" : list(found.map(titleOf)));
+  const by = (found: readonly string[], of: (id: string) => number): string =>
+    list(found.map((id) => `${titleOf(id)} by up to ${of(id).toFixed(2)}`));
+  const grown = ids.filter((id) => !held.includes(id));
+  const high = held.filter((id) => !low.includes(id));
+  const apart = Math.max(...cells.map((cell) => Math.abs((cell.keptShareAfterPrompt ?? Number.NaN) - cell.keep)));
+  return {
+    works: [
+      `- After the prompt the share of entries kept is the asked one in every cell of every data set, ${apart < 1e-9 ? "exactly" : `within ${(Math.ceil(apart * 1e4) / 1e4).toFixed(4)}`}.`,
+      `- Bytes fall by the asked share: at the end of the answer, resident is at most ${slack} above it in every cell with ${names(held)}.`,
+      `- The peak falls too: it is at most ${slack} and one layer (${layer.toFixed(2)}) above the asked share in every cell with ${names(low)}.`,
+    ],
+    worksNot: [
+      ...(grown.length === 0
+        ? []
+        : [
+            `- Bytes that are above the asked share at the end of the answer: ${by(grown, resident)}. A method that frees nothing while generating grows with the answer.`,
+          ]),
+      ...(high.length === 0
+        ? []
+        : [
+            `- A peak that is above the asked share although resident is not: ${by(high, peak)}. A method that compares layers holds the whole prompt until it knows their sizes; a [calibration](cache.md#calibration) saves that.`,
+          ]),
+    ],
+  };
+}

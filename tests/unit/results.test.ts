@@ -1,0 +1,191 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import type { Origin } from "../../bench/machine.ts";
+import { committed, grids } from "../../bench/results.ts";
+import { markdown } from "../../bench/results_page.ts";
+import { blindOf, type Evaluated, sumUp } from "../../bench/results_record.ts";
+import { canTell, memory, signed, works, worksNot } from "../../bench/results_shown.ts";
+import type { Measured, QualityRecord, RunRecord } from "../../ts/eval/records.ts";
+import type { EvalSample } from "../../ts/eval/samples.ts";
+
+const origin: Origin = {
+  date: "2026-01-01",
+  commit: "0",
+  changed: false,
+  machine: { slug: "m", cpu: "c", cores: 2, features: [], platform: "p" },
+  versions: {},
+};
+
+const run: RunRecord = {
+  version: 1,
+  package: "0.1.0",
+  model: {
+    source: "tiny-llava",
+    fingerprint: "sha256:0123456789abcdef",
+    architecture: "Llava",
+    device: "cpu",
+    layers: 2,
+    kvHeads: 1,
+    weights: "f32",
+    kvBytesPerToken: 8,
+  },
+  data: { name: "easy-vqa-plain", samples: 4, hash: "0" },
+  methods: ["full", "h2o", "snapkv", "knorm", "random"].map((id) => ({ id, cache: { method: id } })),
+  keeps: [0.5, 0.1],
+  threads: 1,
+  seed: 1,
+  baseline: "full",
+  generate: { maxTokens: 256, beyond: 16 },
+  kl: true,
+};
+
+const answers = ["yes", "no", "yes", "red"];
+const samples: EvalSample[] = answers.map((answer, index) => ({
+  id: `${index}`,
+  image: "none.png",
+  question: "What?",
+  answer,
+  answers: [answer],
+}));
+
+/** How far the negative log-likelihood of two tokens is above the full cache's, which answers are right, and the shares of bytes. */
+interface Given {
+  above: number;
+  right: number;
+  end?: number;
+  peak?: number;
+}
+
+function cell(method: string, keep: number, { above, right, end = keep, peak = end }: Given): Measured[] {
+  return answers.map((answer, index) => ({
+    method,
+    keep,
+    sample: `${index}`,
+    text: index < right ? answer : index % 2 === 0 ? `${answer} star` : "star",
+    tokens: 1,
+    rougeL: 1,
+    agreement: 1,
+    nll: 1 + index + above,
+    answerTokens: 2,
+    ppl: 1,
+    kl: 0,
+    correct: index < right ? 1 : 0,
+    keptPerLayer: [1, 1],
+    keptShareAfterPrompt: keep,
+    keptShareAtEnd: end,
+    effectiveBits: 32,
+    payloadBytes: 80,
+    residentBytes: 100 * end,
+    peakBytes: 100 * peak,
+    fullBytes: 100,
+  }));
+}
+
+const at = (keep: number): QualityRecord[] => [
+  ...cell("h2o", keep, { above: 0.02, right: 4, peak: 1 }),
+  ...cell("snapkv", keep, { above: 2, right: 1, end: 0.9 }),
+  ...(keep < 0.5
+    ? answers.map((_, index) => ({
+        method: "knorm",
+        keep,
+        sample: `${index}`,
+        refused: { code: "budget", least: 0.2 },
+      }))
+    : cell("knorm", keep, { above: 1, right: 3 })),
+  ...cell("random", keep, { above: 1, right: 3 }),
+];
+
+function evaluated(full: Given = { above: 0, right: 4 }): Evaluated {
+  const quality = [...cell("full", 1, full), ...at(0.5), ...at(0.1)];
+  const timings = quality.map(({ method, keep, sample }) => ({
+    method,
+    keep,
+    sample,
+    imageMs: 0,
+    visionMs: 0,
+    prefillMs: 1,
+    decodeMs: 1,
+    firstTokenMs: 1,
+    tokensPerSecond: 9,
+    engineMs: 2,
+    wallMs: 3,
+  }));
+  return sumUp({ run, quality, timings }, samples, origin);
+}
+
+test("a grid is summed up with what is paired by sample, its times apart", () => {
+  const report = evaluated();
+  const [full, h2o, , knorm, random] = report.cells;
+  assert.equal(full?.overFull, undefined);
+  // The same is added to each of two tokens' sums, so that every resample has the same ratio.
+  const ratio = Number(Math.exp(0.01).toPrecision(9));
+  assert.deepEqual(h2o?.overFull, { value: ratio, low: ratio, high: ratio });
+  assert.ok((h2o?.versusRandom?.ppl?.high ?? 0) < 0);
+  assert.deepEqual(knorm?.versusRandom?.ppl, { difference: 0, low: 0, high: 0 });
+  assert.equal(random?.versusRandom, undefined);
+  assert.equal(report.answerTokens, 8);
+  assert.deepEqual([report.timings.wallMs, report.timings.engineMs, report.timings.ratio], [108, 72, 1.5]);
+  assert.doesNotMatch(JSON.stringify(report.cells), /Ms|PerSecond/);
+  assert.equal(report.timings.cells.length, report.cells.length - 1);
+  // SnapKV spoils three at each size, of which that with an even number begins right; L2 norm and Random the last one.
+  assert.deepEqual(report.spoiled, { answers: 9, begun: 2 });
+});
+
+test("what is right without looking", () => {
+  assert.deepEqual(blindOf(samples), { answers: 3, majority: "yes", majorityShare: 0.5, yesNo: 0.75, byKind: 0.75 });
+  assert.equal(blindOf(samples.map(({ answers: _, ...sample }) => sample)), undefined);
+  assert.equal(canTell(evaluated()), true);
+  assert.equal(canTell(evaluated({ above: 0, right: 3 })), false);
+});
+
+test("the statements follow the figures", () => {
+  const report = evaluated();
+  const good = works(report).join("\n");
+  assert.match(good, /within 1\.05[^-]*- keep 0\.5: H2O 1\.010 \(1\.010 to 1\.010\)\n {2}- keep 0\.1: H2O 1\.010/);
+  assert.match(good, /5 % of all lost[^-]*- keep 0\.5: H2O 100 % \(100 % to 100 %\)\n/);
+  assert.doesNotMatch(good, /SnapKV|L2 norm|Random \d/);
+  const bad = worksNot(report).join("\n");
+  assert.doesNotMatch(bad, /no method stays/);
+  assert.match(bad, /at none of the sizes: SnapKV; L2 norm; Random\./);
+  assert.match(bad, /wholly above 0:\n {2}- keep 0\.5: SnapKV \(0\.90 kept at the end\) \+/);
+  assert.match(bad, /holding 0:\n {2}- keep 0\.5: L2 norm 0\.000 \(0\.000 to 0\.000\)/);
+  assert.match(bad, /Less than half[^-]*- keep 0\.5: SnapKV \(0\.90 kept at the end\) 25 %/);
+  assert.match(bad, /- L2 norm at keep 0\.1: 4 samples, least 0\.200/);
+  const bytes = memory([report]);
+  assert.match(bytes.works.join("\n"), /resident is at most 0\.05 above it in every cell with H2O; L2 norm; Random\./);
+  assert.match(
+    bytes.works.join("\n"),
+    /one layer \(0\.50\) above the asked share in every cell with L2 norm; Random\./,
+  );
+  assert.match(bytes.worksNot.join("\n"), /end of the answer: SnapKV by up to 0\.80\./);
+  assert.match(bytes.worksNot.join("\n"), /although resident is not: H2O by up to 0\.90\./);
+  assert.equal(signed({ difference: -0.0001, low: -1, high: 0.5 }), "0.000 (-1.000 to +0.500)");
+});
+
+test("the page says what was refused, what is missing and what says nothing", () => {
+  const page = markdown([evaluated()]);
+  assert.match(page, /- \*\*Scenes\*\*: not measured yet\./);
+  assert.match(page, /\| 0\.1 \| L2 norm \| refused, least 0\.200 \|/);
+  assert.match(page, /Of the 9 answers that a method spoiled, 2 begin/);
+  const tables = page.split("\n\n").filter((block) => block.startsWith("|"));
+  assert.equal(tables.length, 4);
+  for (const rows of tables.map((block) => block.split("\n")))
+    for (const row of rows) assert.equal(row.split(" | ").length, rows[0]?.split(" | ").length, row);
+  const silent = markdown([evaluated({ above: 0, right: 3 })]);
+  assert.match(silent, /no better than answering without the picture/);
+  assert.doesNotMatch(silent, /within 1\.05/);
+  assert.throws(() => markdown([]), /needs results/);
+});
+
+test("the committed page is made of the committed figures, which are those of whole grids", async () => {
+  const reports = await committed();
+  const page = await readFile(new URL("../../docs/results.md", import.meta.url), "utf8");
+  assert.equal(page.replaceAll("\r\n", "\n"), markdown(reports));
+  for (const { run, cells } of reports) {
+    assert.deepEqual(run.keeps, grids.find(({ name }) => name === run.data.name)?.keeps);
+    assert.equal(run.data.samples, 60);
+    assert.equal(cells.length, 1 + run.keeps.length * 6);
+    for (const { samples, refused } of cells) assert.equal(samples + refused, 60);
+  }
+});
