@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { addon, buildDist, buildTs, triple } from "./build.mjs";
+import { bundleCharts } from "./charts.mjs";
 import { glibcFloor } from "./glibc.mjs";
 import { install, npmCommand } from "./install.mjs";
 import { mainManifest, nativeFile, packageName, platformManifest, platforms } from "./platforms.mjs";
@@ -83,6 +84,7 @@ function mainPackage(folder) {
     if (!existsSync(join(root, name))) fail(`package.json names ${name} in \`files\`, and there is none`);
     cpSync(join(root, name), join(folder, name), { recursive: true, filter: (from) => !unwanted.includes(from) });
   }
+  bundleCharts(folder);
   writeJson(join(folder, "package.json"), mainManifest(manifest));
   for (const name of readdirSync(folder, { recursive: true })) {
     if (String(name).endsWith(".md")) unlinkMissing(folder, join(folder, String(name)));
