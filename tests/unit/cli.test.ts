@@ -7,6 +7,9 @@ import { UsageError } from "../../ts/cli/args.ts";
 import type { Context } from "../../ts/cli/command.ts";
 import { whatFits } from "../../ts/cli/commands/inspect.ts";
 import { commands } from "../../ts/cli/commands.ts";
+import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
+import { run } from "../../ts/cli/run.ts";
+import { distance, nearest } from "../../ts/cli/suggest.ts";
 import {
   formatBars,
   formatBytes,
@@ -16,10 +19,7 @@ import {
   formatTable,
   formatTime,
   parseBytes,
-} from "../../ts/cli/format.ts";
-import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
-import { run } from "../../ts/cli/run.ts";
-import { distance, nearest } from "../../ts/cli/suggest.ts";
+} from "../../ts/format.ts";
 import { methods } from "../../ts/generated/methods.ts";
 import { missingAddon } from "../../ts/native/napi.ts";
 import { FakeNative, memory } from "./fake_native.ts";

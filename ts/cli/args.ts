@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
+import { parseBytes } from "../format.ts";
 import { type Command, commonFlags, type Flag } from "./command.ts";
-import { parseBytes } from "./format.ts";
 import { nearest } from "./suggest.ts";
 
 /** A command line that cannot be understood; the program exits with 2. */

@@ -1,7 +1,7 @@
 import type { Keep } from "../cache.ts";
+import { parseBytes } from "../format.ts";
 import { type CacheMethod, type MethodFacts, methods } from "../generated/methods.ts";
 import { UsageError, type Values } from "./args.ts";
-import { parseBytes } from "./format.ts";
 import { nearest } from "./suggest.ts";
 
 /** The method that the flags name, if they do; throws a UsageError for what they cannot mean. */

@@ -1,4 +1,4 @@
-import { formatBytes, formatCount, formatShare, formatTime } from "../cli/format.ts";
+import { formatBytes, formatCount, formatShare, formatTime } from "../format.ts";
 import type { ModelInfo } from "../native/report.ts";
 import type { Chart, Report } from "./chart.ts";
 import { barChart } from "./charts/bars.ts";

@@ -1,4 +1,4 @@
-import { formatCount } from "../cli/format.ts";
+import { formatCount } from "../format.ts";
 import type { Chart, Report } from "./chart.ts";
 import { type Bar, barChart } from "./charts/bars.ts";
 import { keptPerLayer } from "./charts/layers.ts";

@@ -1,8 +1,8 @@
+import { formatBars, formatTable } from "../../format.ts";
 import { image } from "../../media.ts";
 import { UsageError, type Values } from "../args.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
-import { formatBars, formatTable } from "../format.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress.ts";
 

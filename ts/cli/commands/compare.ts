@@ -1,8 +1,8 @@
 import { type Comparison, compareResults, type Thresholds } from "../../eval/compare.ts";
 import { metrics } from "../../eval/records.ts";
+import { formatColumns } from "../../format.ts";
 import { UsageError } from "../args.ts";
 import type { Command } from "../command.ts";
-import { formatColumns } from "../format.ts";
 
 /** Compares two folders of results and fails when the second is worse. */
 export const compare: Command = {

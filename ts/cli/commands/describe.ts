@@ -1,3 +1,4 @@
+import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../../format.ts";
 import type { CacheMethod } from "../../generated/methods.ts";
 import type { GenerationResult } from "../../generation.ts";
 import { image } from "../../media.ts";
@@ -6,7 +7,6 @@ import type { Memory, ModelInfo } from "../../native/contract.ts";
 import type { Values } from "../args.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";
-import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../format.ts";
 import { withModel } from "../loading.ts";
 import { answerWithReport, checkReportFlags, reportFlags } from "../reporting.ts";
 

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { PrefixKvError } from "../../errors.ts";
+import { formatTable, formatTime } from "../../format.ts";
 import { openModel } from "../../load.ts";
 import { image } from "../../media.ts";
 import type { About, Native } from "../../native/contract.ts";
@@ -7,7 +8,6 @@ import { type Binding, runtime } from "../../native/pick.ts";
 import { packageFile } from "../../package_files.ts";
 import { packageVersion } from "../../version.ts";
 import { bindingFlag, type Command, type Context } from "../command.ts";
-import { formatTable, formatTime } from "../format.ts";
 
 /** What is in the sample picture. */
 const expected: readonly string[] = ["blue triangle", "gray ring", "green star", "purple triangle"];

@@ -3,9 +3,9 @@ import { openData } from "../../eval/data/open.ts";
 import { type EvalProgress, evaluate } from "../../eval/evaluate.ts";
 import { parseMethod, splitMethods } from "../../eval/methods.ts";
 import type { CellSummary } from "../../eval/records.ts";
+import { formatColumns, formatDuration } from "../../format.ts";
 import { UsageError } from "../args.ts";
 import { type Command, type Context, loadFlags } from "../command.ts";
-import { formatColumns, formatDuration } from "../format.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress.ts";
 

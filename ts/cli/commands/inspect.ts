@@ -1,9 +1,9 @@
+import { formatBytes, formatCount, formatTable } from "../../format.ts";
 import type { HubOptions } from "../../hub/options.ts";
 import { inspectModel } from "../../load.ts";
 import type { ModelInfo } from "../../native/contract.ts";
 import type { Binding } from "../../native/pick.ts";
 import { bindingFlag, type Command, hubFlags } from "../command.ts";
-import { formatBytes, formatCount, formatTable } from "../format.ts";
 import { ProgressBar } from "../progress.ts";
 
 /** Shows what a model is and what of it fits in memory. */

@@ -1,7 +1,7 @@
+import { formatTable } from "../../format.ts";
 import { type MethodFacts, type MethodOption, methods as table } from "../../generated/methods.ts";
 import { findMethod } from "../cache.ts";
 import type { Command } from "../command.ts";
-import { formatTable } from "../format.ts";
 
 /** Lists the methods, or the options of one. */
 export const methods: Command = {

@@ -5,8 +5,8 @@ import {
   type ReproducedRow,
   reproduce as run,
 } from "../../eval/reproduce/reproduce.ts";
+import { formatColumns, formatTable } from "../../format.ts";
 import { type Command, loadFlags } from "../command.ts";
-import { formatColumns, formatTable } from "../format.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress.ts";
 import { asUsage, shown } from "./eval.ts";

@@ -1,8 +1,8 @@
+import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../../format.ts";
 import { image } from "../../media.ts";
 import type { Kept } from "../../native/contract.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
-import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../format.ts";
 import { withModel } from "../loading.ts";
 import { keptBars } from "./describe.ts";
 

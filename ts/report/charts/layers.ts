@@ -1,4 +1,4 @@
-import { formatShare } from "../../cli/format.ts";
+import { formatShare } from "../../format.ts";
 import type { Chart } from "../chart.ts";
 import { both, type Entry, legend, type Pen } from "../draw.ts";
 import { type Look, look } from "../palette.ts";

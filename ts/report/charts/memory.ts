@@ -1,4 +1,4 @@
-import { formatBytes } from "../../cli/format.ts";
+import { formatBytes } from "../../format.ts";
 import type { Chart } from "../chart.ts";
 import { both, legend, type Pen } from "../draw.ts";
 import { look } from "../palette.ts";

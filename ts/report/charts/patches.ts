@@ -1,4 +1,4 @@
-import { formatRuns } from "../../cli/format.ts";
+import { formatRuns } from "../../format.ts";
 import type { TraceImage } from "../../trace.ts";
 import { type Chart, escapeText } from "../chart.ts";
 import {
