@@ -148,8 +148,8 @@ fn extreme(words: &[&str], random: &mut Random) -> Value {
         19 => json!([]),
         20 => json!({}),
         21 => (0..1 + random.below(120)).fold(json!(0), |inner, _| json!([inner])),
-        22 => json!(vec![random.next() as u16; 1 << random.below(10)]),
-        23 => json!(random.next() as u32),
+        22 => json!(vec![random.draw() as u16; 1 << random.below(10)]),
+        23 => json!(random.draw() as u32),
         _ if !words.is_empty() => json!(random.pick(words)),
         _ => json!("x"),
     }

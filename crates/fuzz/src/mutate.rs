@@ -44,7 +44,7 @@ pub fn bytes(data: &mut Vec<u8>, other: &[u8], words: &[&str], random: &mut Rand
     let at = random.below(data.len() + 1);
     match random.below(if words.is_empty() { 9 } else { 12 }) {
         0 if at < data.len() => data[at] ^= 1 << random.below(8),
-        1 if at < data.len() => data[at] = random.next() as u8,
+        1 if at < data.len() => data[at] = random.draw() as u8,
         2 => data.truncate(at),
         3 => {
             let end = (at + 1 + random.below(32)).min(data.len());
