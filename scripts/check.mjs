@@ -1,7 +1,7 @@
 // `node scripts/check.mjs [rust|types|style|fix]...`: the linters; without a name all of them but `fix`.
 import { join } from "node:path";
 import { install } from "./install.mjs";
-import { cargo, fail, root, run, runtime } from "./shell.mjs";
+import { cargo, fail, root, run, runtime, workspace } from "./shell.mjs";
 
 const module = (...parts) => join(root, "node_modules", ...parts);
 const node = (...args) => [[runtime("node"), args]];
@@ -13,7 +13,7 @@ const withCuda = ([command, args, options]) => [command, args, { ...options, env
 const checks = {
   rust: () => [
     rust("fmt", "--all", "--check"),
-    clippy("--workspace"),
+    clippy(...workspace()),
     withCuda(clippy("-p", "prefixkv-kernels", "--features", "cuda")),
   ],
   types: () => node(module("typescript", "bin", "tsc"), "--noEmit"),

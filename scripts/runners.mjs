@@ -1,7 +1,7 @@
 // The test runners, how each is started, and how its own closing lines are read.
 import { join } from "node:path";
 import { obstacle } from "./cuda.mjs";
-import { cargo, root, runtime } from "./shell.mjs";
+import { cargo, root, runtime, workspace } from "./shell.mjs";
 
 const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0);
 
@@ -9,7 +9,7 @@ const sum = (text, pattern) => [...text.matchAll(pattern)].reduce((total, match)
 export const runners = [
   {
     name: "rust",
-    start: () => ({ ...cargo(), args: ["test", "--release", "--workspace", "--no-fail-fast"] }),
+    start: () => ({ ...cargo(), args: ["test", "--release", ...workspace(), "--no-fail-fast"] }),
     count: (text) => ({
       passed: sum(text, /^test result: .*? (\d+) passed/gm),
       failed: sum(text, /^test result: .*?; (\d+) failed/gm),

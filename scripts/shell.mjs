@@ -77,6 +77,15 @@ export function requireCompiler() {
   );
 }
 
+/** Which crates cargo looks at: all, but not the shim of the CUDA kernels where nothing can compile its C++, which is said. */
+export function workspace() {
+  if (process.env.CXX || ["c++", "g++", "clang++"].some((name) => which(name))) return ["--workspace"];
+  process.stderr.write(
+    "without the tests of the CUDA kernels (crates/cuda-shim): neither c++, g++ nor clang++ is on the PATH\n",
+  );
+  return ["--workspace", "--exclude", "prefixkv-cuda-shim"];
+}
+
 /** A pinned runtime from the dev dependencies, or from the PATH. */
 export function runtime(name) {
   if (name === "node")
