@@ -94,5 +94,11 @@ function cacheFolder(): string {
 }
 
 async function isFile(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
+  try {
+    return (await stat(path)).isFile();
+  } catch (cause) {
+    if (!(cause instanceof Error && cause.name === "NotCapable")) return false;
+    const message = `cannot read a file of the package: ${cause.message} (Deno needs --allow-read)`;
+    throw new ModelError("model-file", message, { path }, { cause });
+  }
 }

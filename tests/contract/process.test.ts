@@ -85,10 +85,17 @@ for (const door of doors) {
       for (const permissions of [["--allow-read"], ["--allow-ffi"], ["--allow-env"]]) {
         const denied = run(...permissions);
         assert.equal(denied.status, 1, `${permissions}: ${denied.stdout}`);
-        assert.match(denied.stderr, /NativeError: .*--allow-ffi and --allow-read/, String(permissions));
+        assert.match(denied.stderr, /(?:Native|Model)Error: .*--allow-(?:ffi and --allow-)?read/, String(permissions));
       }
-      const allowed = run("--allow-read", "--allow-ffi");
-      assert.deepEqual([allowed.status, allowed.stdout], [0, "left\n"], allowed.stderr);
+      // Folders that hold the library, the addon, the model, and nothing else.
+      const folders = "--allow-read=ts,tests,native,models,package.json";
+      for (const permissions of [
+        ["--allow-read", "--allow-ffi"],
+        ["--allow-ffi=native", folders],
+      ]) {
+        const allowed = run(...permissions);
+        assert.deepEqual([allowed.status, allowed.stdout], [0, "left\n"], allowed.stderr);
+      }
     });
   }
 }

@@ -10,7 +10,16 @@ function platform() {
   const name = `${process.platform}-${process.arch}`;
   if (process.platform === "win32") return `${name}-msvc`;
   if (process.platform !== "linux") return name;
-  return `${name}-${existsSync("/etc/alpine-release") ? "musl" : "gnu"}`;
+  return `${name}-${alpine() ? "musl" : "gnu"}`;
+}
+
+function alpine() {
+  try {
+    return existsSync("/etc/alpine-release");
+  } catch {
+    // Deno may read some folders only, and not this file.
+    return false;
+  }
 }
 
 /** Loads the addon through Node-API. */
