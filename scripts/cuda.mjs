@@ -3,7 +3,19 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { basename, delimiter, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { cargo, fail, must, readStamp, requireCompiler, root, run, which, windows, writeStamp } from "./shell.mjs";
+import {
+  cargo,
+  fail,
+  hasCxx,
+  must,
+  readStamp,
+  requireCompiler,
+  root,
+  run,
+  which,
+  windows,
+  writeStamp,
+} from "./shell.mjs";
 
 /** The compiler and its headers, 270 MB. PTX of 13.0 is what drivers from 580 on read: do not go higher lightly. */
 const wheels = [
@@ -37,6 +49,7 @@ function pip() {
 
 /** Why the kernels cannot be compiled here, if so; fetches the compiler where there is none. */
 export function obstacle() {
+  if (!windows && !hasCxx()) return "not compiled: no C++ compiler, which nvcc needs";
   if (installed()) return undefined;
   if (process.platform === "darwin") return "not compiled: no CUDA toolkit, and NVIDIA has none for macOS";
   const found = pip();

@@ -77,9 +77,14 @@ export function requireCompiler() {
   );
 }
 
+/** Whether a C++ compiler is there, which only the tests of the CUDA kernels need. */
+export function hasCxx() {
+  return Boolean(process.env.CXX) || ["c++", "g++", "clang++"].some((name) => which(name));
+}
+
 /** Which crates cargo looks at: all, but not the shim of the CUDA kernels where nothing can compile its C++, which is said. */
 export function workspace() {
-  if (process.env.CXX || ["c++", "g++", "clang++"].some((name) => which(name))) return ["--workspace"];
+  if (hasCxx()) return ["--workspace"];
   process.stderr.write(
     "without the tests of the CUDA kernels (crates/cuda-shim): neither c++, g++ nor clang++ is on the PATH\n",
   );

@@ -3,6 +3,7 @@ import { isMainThread, parentPort, Worker, workerData } from "node:worker_thread
 import type { Model } from "../../ts/index.ts";
 import type { NativeEngine, NativeTicket, WireEvent } from "../../ts/native/contract.ts";
 import { collect, type Door, engineThrough, generate, live, loadThrough, readAll, sleep, until } from "./doors.ts";
+import { countTicks } from "./ticks.ts";
 
 const [door, what] = isMainThread ? (process.argv.slice(2) as [Door, string]) : (workerData as [Door, string]);
 const asked = { prompt: "USER: Describe. ASSISTANT:", maxTokens: 50, ignoreEos: true };
@@ -73,21 +74,8 @@ async function contract(run: (engine: NativeEngine) => Promise<unknown>): Promis
 }
 
 async function ticks(): Promise<void> {
-  const period = 5;
-  const start = performance.now();
-  let last = start;
-  let count = 0;
-  let gap = 0;
-  const timer = setInterval(() => {
-    const now = performance.now();
-    gap = Math.max(gap, now - last);
-    last = now;
-    count += 1;
-  }, period);
-  parentPort?.once("message", () => {
-    clearInterval(timer);
-    parentPort?.postMessage({ share: (count * period) / (performance.now() - start), gap });
-  });
+  const stop = countTicks();
+  parentPort?.once("message", () => parentPort?.postMessage(stop()));
   parentPort?.postMessage("started");
 }
 

@@ -9,6 +9,7 @@ import { runtime } from "../../ts/native/pick.ts";
 import { scene } from "../engine/scenes.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
 import { type Door, doors, loadThrough } from "./doors.ts";
+import { countTicks, type Ticks } from "./ticks.ts";
 
 const script = new URL("./child.ts", import.meta.url);
 const child = (door: Door, what: string) => runScript(fileURLToPath(script), [door, what]);
@@ -100,31 +101,13 @@ for (const door of doors) {
   }
 }
 
-interface Ticks {
-  /** The share of the ticks of a 5 ms timer that came. */
-  share: number;
-  /** The longest time between two, in milliseconds. */
-  gap: number;
-}
-
 /** The ticks here, and those of a worker that does nothing else, while something happens. */
 async function ticksBeside(during: () => Promise<unknown>): Promise<{ busy: Ticks; idle: Ticks }> {
   const worker = new Worker(script, { workerData: ["napi", "ticks"] });
   const message = () => new Promise<unknown>((resolve) => worker.once("message", resolve));
   await message();
-  const period = 5;
-  const start = performance.now();
-  let last = start;
-  let count = 0;
-  let gap = 0;
-  const timer = setInterval(() => {
-    const now = performance.now();
-    gap = Math.max(gap, now - last);
-    last = now;
-    count += 1;
-  }, period);
-  await during().finally(() => clearInterval(timer));
-  const busy = { share: (count * period) / (performance.now() - start), gap };
+  const stop = countTicks();
+  const busy = await during().then(stop).finally(stop);
   const answer = message();
   worker.postMessage("stop");
   const idle = (await answer) as Ticks;

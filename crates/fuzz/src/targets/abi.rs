@@ -57,7 +57,8 @@ impl Reader<'_> {
         match self.byte() {
             choice @ 128.. => {
                 let mut texts: Vec<Value> = request::requests();
-                texts.retain(|text| text["op"] != "generate" && text["op"] != "score" && text["op"] != "profile");
+                let runs_a_model = ["generate", "score", "trace", "profile"];
+                texts.retain(|text| text["op"].as_str().is_none_or(|op| !runs_a_model.contains(&op)));
                 texts.push(json!({ "source": "/nowhere" }));
                 texts[usize::from(choice) % texts.len()].to_string().into_bytes()
             }

@@ -106,7 +106,7 @@ fn ended(event: &Event) -> String {
 /// Few tokens, and the sessions of this input: a number counts them.
 fn small(request: &mut Value, sessions: &[u64]) {
     let Some(fields) = request.as_object_mut() else { return };
-    if fields.get("op").and_then(Value::as_str) == Some("generate") {
+    if matches!(fields.get("op").and_then(Value::as_str), Some("generate" | "trace")) {
         match fields.get("maxTokens").map(Value::as_u64) {
             None => drop(fields.insert("maxTokens".into(), json!(4))),
             Some(Some(17..=1_000_000)) => drop(fields.insert("maxTokens".into(), json!(16))),
