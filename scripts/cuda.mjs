@@ -49,11 +49,11 @@ function pip() {
 
 /** Why the kernels cannot be compiled here, if so; fetches the compiler where there is none. */
 export function obstacle() {
-  if (!windows && !hasCxx()) return "not compiled: no C++ compiler, which nvcc needs";
   if (installed()) return undefined;
   if (process.platform === "darwin") return "not compiled: no CUDA toolkit, and NVIDIA has none for macOS";
   const found = pip();
   if (!found) return "not compiled: no CUDA toolkit and no python3 with pip";
+  if (!windows && !hasCxx()) return "not compiled: no C++ compiler, which nvcc needs";
   return fetchToolkit(found) ? undefined : "not compiled: no CUDA toolkit, and pip could not fetch one";
 }
 
