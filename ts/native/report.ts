@@ -18,8 +18,10 @@ export interface About {
   errorCodes: string[];
   /** `architectures[0]` values that load. */
   architectures: string[];
-  /** What `device` can be. */
+  /** What `device` can be in this native file on this machine. */
   devices: string[];
+  /** Why `devices` has no GPU; null where it has. */
+  noGpu: string | null;
   /** SIMD features that the kernels use on this machine, e.g. ["avx2", "fma", "f16c"]. */
   cpu: string[];
   /** Threads the process-wide pool has, or would start with. */

@@ -5,14 +5,17 @@
 //! aligned. What it cannot: anything about the compiler, the memory model or the speed of a device. `docs/design/cuda.md` has
 //! the whole list.
 
-use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prefixkv_kernels::cuda::{Backend, Error, Geometry, Plain, Result};
+use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Number, Result};
 
 /// Bytes before and behind an allocation that must stay as they are.
 const MARGIN: usize = 4096;
 const POISON: u8 = 0xff;
+/// Bytes that the device says it has.
+const TOTAL: u64 = 1 << 40;
 
 /// In which order blocks and the threads of a block are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,26 +43,31 @@ unsafe extern "C" {
     fn shim_narrow_bfloat(x: f32) -> u16;
 }
 
-/// A device of the CPU.
+/// A device of the CPU. Allocations lie between two margins that are watched, and are NaN until they are written.
 pub struct Shim {
-    order: Order,
-    processors: u32,
-    launched: RefCell<Vec<String>>,
+    gpu: Gpu,
+    machine: Arc<Machine>,
 }
 
-/// An allocation between two margins. Its contents are NaN until they are written.
-pub struct Memory {
+struct Machine {
+    order: Order,
+    processors: u32,
+    launched: Mutex<Vec<String>>,
+    allocations: Mutex<HashMap<u64, Allocation>>,
+}
+
+struct Allocation {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
 }
 
-impl Memory {
+impl Allocation {
     fn new(len: usize) -> Self {
         let mut bytes = vec![POISON; len + 2 * MARGIN + 256];
         let margin = bytes.as_mut_ptr() as usize + MARGIN;
         let start = MARGIN + margin.next_multiple_of(256) - margin;
-        Memory { bytes, start, len }
+        Allocation { bytes, start, len }
     }
 
     fn intact(&self) -> bool {
@@ -68,54 +76,116 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            assert!(self.intact(), "a kernel wrote outside an allocation of {} bytes", self.len);
-        }
-    }
-}
-
 impl Shim {
     /// A device with so many multiprocessors, which decides how work is cut.
     pub fn new(order: Order, processors: u32) -> Self {
-        Shim { order, processors, launched: RefCell::default() }
+        let machine =
+            Arc::new(Machine { order, processors, launched: Mutex::default(), allocations: Mutex::default() });
+        Shim { gpu: Gpu::new(Handle(machine.clone())), machine }
     }
 
     /// The kernels launched so far.
     pub fn launched(&self) -> Vec<String> {
-        self.launched.borrow().clone()
+        lock(&self.machine.launched).clone()
+    }
+
+    /// Bytes that are allocated.
+    pub fn allocated(&self) -> usize {
+        lock(&self.machine.allocations).values().map(|allocation| allocation.len).sum()
     }
 }
 
-impl Backend for Shim {
-    type Memory = Memory;
+impl std::ops::Deref for Shim {
+    type Target = Gpu;
 
-    fn allocate(&self, bytes: usize) -> Result<Memory> {
-        Ok(Memory::new(bytes))
+    fn deref(&self) -> &Gpu {
+        &self.gpu
     }
+}
 
-    fn address(&self, memory: &Memory) -> u64 {
-        memory.bytes.as_ptr() as u64 + memory.start as u64
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Handle(Arc<Machine>);
+
+impl Handle {
+    /// Checks that bytes are all within one allocation.
+    fn require(&self, address: u64, len: usize) -> Result<()> {
+        let allocations = lock(&self.0.allocations);
+        let inside = |(start, allocation): (&u64, &Allocation)| {
+            *start <= address && address + len as u64 <= start + allocation.len as u64
+        };
+        if len == 0 || allocations.iter().any(inside) {
+            return Ok(());
+        }
+        Err(Error::Driver(format!("{len} bytes at {address:#x} are not in one allocation")))
     }
+}
 
-    fn write(&self, to: &mut Memory, from: &[u8]) -> Result<()> {
-        to.bytes[to.start..to.start + to.len][..from.len()].copy_from_slice(from);
-        Ok(())
-    }
-
-    fn read(&self, from: &Memory, to: &mut [u8]) -> Result<()> {
-        to.copy_from_slice(&from.bytes[from.start..from.start + from.len][..to.len()]);
-        Ok(())
+impl Backend for Handle {
+    fn name(&self) -> String {
+        "the shim".into()
     }
 
     fn processors(&self) -> u32 {
-        self.processors
+        self.0.processors
     }
 
-    unsafe fn launch<A: Plain>(&self, kernel: &str, geometry: Geometry, args: &A) -> Result<()> {
+    fn memory(&self) -> Result<Memory> {
+        let used: usize = lock(&self.0.allocations).values().map(|allocation| allocation.len).sum();
+        Ok(Memory { free: TOTAL - used as u64, total: TOTAL })
+    }
+
+    fn trim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let allocation = Allocation::new(bytes);
+        let address = allocation.bytes.as_ptr() as u64 + allocation.start as u64;
+        lock(&self.0.allocations).insert(address, allocation);
+        Ok(address)
+    }
+
+    unsafe fn free(&self, address: u64, bytes: usize) {
+        let allocation = lock(&self.0.allocations).remove(&address);
+        if !std::thread::panicking() {
+            let allocation = allocation.expect("only what was allocated is freed");
+            assert_eq!(allocation.len, bytes, "freed with another size");
+            assert!(allocation.intact(), "a kernel wrote outside an allocation of {bytes} bytes");
+        }
+    }
+
+    unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
+        self.require(to, from.len())?;
+        // SAFETY: within an allocation by the check.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+        Ok(())
+    }
+
+    unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        self.require(from, to.len())?;
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.require(from, bytes)?;
+        self.require(to, bytes)?;
+        // SAFETY: as above, twice; apart by the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
+    unsafe fn launch(&self, kernel: &str, geometry: Geometry, args: &[u8]) -> Result<()> {
         let name = CString::new(kernel).map_err(|error| Error::Driver(error.to_string()))?;
-        self.launched.borrow_mut().push(kernel.to_owned());
+        lock(&self.0.launched).push(kernel.to_owned());
         let grid = [geometry.grid[0], geometry.grid[1], 1];
         let mut error = [0 as c_char; 512];
         // SAFETY: the pointers are alive for the call with the lengths given; what the kernel does with its arguments is the
@@ -126,9 +196,9 @@ impl Backend for Shim {
                 grid.as_ptr(),
                 geometry.threads,
                 geometry.shared,
-                std::ptr::from_ref(args).cast(),
-                size_of::<A>(),
-                (self.order == Order::LastToFirst).into(),
+                args.as_ptr().cast(),
+                args.len(),
+                (self.0.order == Order::LastToFirst).into(),
                 error.as_mut_ptr(),
                 error.len(),
             )
@@ -139,6 +209,49 @@ impl Backend for Shim {
         // SAFETY: the shim ended the text with a zero within the buffer.
         Err(Error::Driver(unsafe { CStr::from_ptr(error.as_ptr()) }.to_string_lossy().into_owned()))
     }
+
+    unsafe fn product(&self, args: &Multiply) -> Result<()> {
+        let Multiply { x, weight, y, n, rows, columns, number } = *args;
+        let bytes = if number == Number::F32 { 4 } else { 2 };
+        self.require(x, n * columns * bytes)?;
+        self.require(weight, rows * columns * bytes)?;
+        self.require(y, n * rows * 4)?;
+        // SAFETY: within allocations by the checks, aligned by the caller's promise.
+        let read = |address: u64, len: usize| -> Vec<f32> {
+            unsafe {
+                match number {
+                    Number::F32 => std::slice::from_raw_parts(address as *const f32, len).to_vec(),
+                    Number::F16 => {
+                        std::slice::from_raw_parts(address as *const u16, len).iter().map(|x| widen_half(*x)).collect()
+                    }
+                    Number::Bf16 => std::slice::from_raw_parts(address as *const u16, len)
+                        .iter()
+                        .map(|x| widen_bfloat(*x))
+                        .collect(),
+                }
+            }
+        };
+        let (x, weight) = (read(x, n * columns), read(weight, rows * columns));
+        // SAFETY: as above; nothing else uses it by the caller's promise.
+        let y = unsafe { std::slice::from_raw_parts_mut(y as *mut f32, n * rows) };
+        for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(rows)) {
+            for (weight, y) in weight.chunks_exact(columns).zip(y) {
+                *y = dot(x, weight);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In sixteen sums, which the compiler computes at once.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a.zip(b) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+    }
+    sums.iter().sum::<f32>() + rest
 }
 
 /// Every field of the structs of `args.cuh` as the C++ compiler lays them out: struct, field (empty for the struct itself),

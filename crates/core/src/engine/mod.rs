@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::live;
-use crate::model::{Model, architectures};
+use crate::model::{Device, Model, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
 pub use panic::catch;
@@ -163,11 +163,13 @@ impl Drop for Engine {
 
 /// The `About` of this build and machine.
 pub fn about() -> Value {
+    let (devices, no_gpu) = Device::available();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "errorCodes": Error::CODES,
         "architectures": architectures(),
-        "devices": ["cpu"],
+        "devices": devices,
+        "noGpu": no_gpu,
         "cpu": prefixkv_kernels::simd::features(),
         "threads": threads::count(),
         "live": live::report(),

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use prefixkv_kernels::cuda::Gpu;
+
 use crate::error::{Error, Result};
 
 /// A device by its name: `cpu`, `cuda`, `cuda:1`, `auto`.
@@ -14,17 +16,73 @@ pub enum Device {
     Auto,
 }
 
-impl Device {
-    /// Errors when this build cannot run there.
-    pub fn require(self) -> Result<()> {
+/// A device that is there.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Cpu,
+    Gpu {
+        gpu: Gpu,
+        /// As [`Device`] names it.
+        device: String,
+    },
+}
+
+impl Place {
+    /// The name of the device: `cpu`, `cuda:0`.
+    pub fn name(&self) -> &str {
         match self {
-            Device::Cpu | Device::Auto => Ok(()),
-            Device::Cuda(_) => Err(Error::Device {
-                device: self.to_string(),
-                reason: "this build runs on the CPU only; use `cpu` or `auto`".into(),
-            }),
+            Place::Cpu => "cpu",
+            Place::Gpu { device, .. } => device,
         }
     }
+}
+
+impl Device {
+    /// Starts the device. Errors when this build cannot run there, or when there is none.
+    pub fn open(self) -> Result<Place> {
+        match self {
+            Device::Cpu => Ok(Place::Cpu),
+            Device::Auto => Ok(open(0).unwrap_or(Place::Cpu)),
+            Device::Cuda(index) => open(index),
+        }
+    }
+
+    /// What `device` can be in this build on this machine, and why it cannot be more.
+    pub fn available() -> (Vec<String>, Option<String>) {
+        let (count, reason) = found();
+        let names = std::iter::once("cpu".to_owned()).chain((0..count).map(|index| Device::Cuda(index).to_string()));
+        (names.collect(), reason)
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open(index: usize) -> Result<Place> {
+    let device = Device::Cuda(index).to_string();
+    match prefixkv_kernels::cuda::device::Device::new(index) {
+        Ok(gpu) => Ok(Place::Gpu { gpu: Gpu::new(gpu), device }),
+        Err(error) => Err(Error::Device { device, reason: error.to_string() }),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn found() -> (usize, Option<String>) {
+    match prefixkv_kernels::cuda::device::count() {
+        Ok(count) => (count, None),
+        Err(error) => (0, Some(error.to_string())),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+const CPU_ONLY: &str = "this build runs on the CPU only; use `cpu` or `auto`, or the build for CUDA";
+
+#[cfg(not(feature = "cuda"))]
+fn open(index: usize) -> Result<Place> {
+    Err(Error::Device { device: Device::Cuda(index).to_string(), reason: CPU_ONLY.into() })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn found() -> (usize, Option<String>) {
+    (0, Some(CPU_ONLY.into()))
 }
 
 impl std::fmt::Display for Device {

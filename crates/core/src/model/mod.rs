@@ -18,7 +18,7 @@ use candle_core::Tensor;
 
 pub use crate::nn::WeightFormat;
 pub use config::ConfigFile;
-pub use device::Device;
+pub use device::{Device, Place};
 pub use info::{ImageInfo, ModelInfo};
 pub use network::{Check, Family, Network};
 pub use prompt::Prompt;
@@ -92,7 +92,10 @@ pub struct Model {
 impl Model {
     /// Loads the folder `options.source`. An error from `progress` stops the load and is returned.
     pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Model> {
-        options.device.require()?;
+        if let Place::Gpu { device, .. } = options.device.open()? {
+            let reason = "the network does not run on GPUs yet; use `cpu`".into();
+            return Err(Error::Device { device, reason });
+        }
         let dir = &options.source;
         let config = ConfigFile::read(dir)?;
         let family = family(&config)?;

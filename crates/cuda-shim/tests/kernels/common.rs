@@ -1,7 +1,7 @@
 //! Lanes with noise in them, on the host and on the shim's device.
 
 use half::{bf16, f16};
-use prefixkv_cuda_shim::{Memory, Order, Shim};
+use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::attention::{AnyRun, LaneView, Run};
 use prefixkv_kernels::cuda::{self, Buffer, Element};
 
@@ -140,13 +140,13 @@ impl<T: Format> Owned<T> {
 }
 
 /// Keys, values, entries in use and room.
-type UploadedRun<T> = (Buffer<T, Memory>, Buffer<T, Memory>, usize, usize);
+type UploadedRun<T> = (Buffer<T>, Buffer<T>, usize, usize);
 
 /// A lane on the device.
 pub(crate) struct Uploaded<T> {
     heads: usize,
     runs: Vec<UploadedRun<T>>,
-    dead: Option<Buffer<u8, Memory>>,
+    dead: Option<Buffer<u8>>,
 }
 
 impl<T: Format> Uploaded<T> {

@@ -77,8 +77,8 @@ fn check<T: Format>(case: &Case) {
         }
         cuda::decode(shim, &mut items, group, dim, scale).expect("it runs");
         drop(items);
-        let read = |buffers: &[Buffer<f32, _>]| -> Vec<Vec<f32>> {
-            buffers.iter().map(|buffer| buffer.read(shim).expect("contents")).collect()
+        let read = |buffers: &[Buffer<f32>]| -> Vec<Vec<f32>> {
+            buffers.iter().map(|buffer| buffer.read().expect("contents")).collect()
         };
         (read(&outs), read(&sums))
     });
@@ -150,7 +150,7 @@ fn probability_sums_are_relatively_right() {
     let queries = noise(8, 2 * group * dim);
     let got = in_both_orders(132, |shim| {
         let (up, uploaded) = (Buffer::from_slice(shim, &queries).expect("room"), lane.upload(shim));
-        let mut out = Buffer::<f32, _>::new(shim, queries.len()).expect("room");
+        let mut out = Buffer::<f32>::new(shim, queries.len()).expect("room");
         let mut sums = Buffer::from_slice(shim, &vec![0.0f32; lane.len()]).expect("room");
         let item = cuda::DecodeItem {
             lane: uploaded.lane(),
@@ -159,7 +159,7 @@ fn probability_sums_are_relatively_right() {
             sums: Some(sums.all_mut()),
         };
         cuda::decode(shim, &mut [item], group, dim, scale).expect("it runs");
-        sums.read(shim).expect("contents")
+        sums.read().expect("contents")
     });
     let want = reference::decode_sums(&queries, dim, &lane.view(), scale);
     assert_relatively_close(&got, &want, 1e-4);
@@ -172,7 +172,7 @@ fn every_variant_runs_for_its_width() {
     let run = |dim: usize, group: usize| {
         let lane = Owned::<bf16>::new(5, 1, dim, &[3], 0, 0);
         let queries = Buffer::from_slice(&shim, &noise(8, group * dim)).expect("room");
-        let mut out = Buffer::<f32, _>::new(&shim, group * dim).expect("room");
+        let mut out = Buffer::<f32>::new(&shim, group * dim).expect("room");
         let uploaded = lane.upload(&shim);
         let item = cuda::DecodeItem { lane: uploaded.lane(), queries: queries.all(), out: out.all_mut(), sums: None };
         cuda::decode(&shim, &mut [item], group, dim, 1.0).expect("it runs");
@@ -190,7 +190,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let refuse = |dim: usize, group: usize, lens: &[usize], queries: usize| {
         let lane = Owned::<f32>::new(5, 1, 8, lens, 0, 0);
         let queries = Buffer::from_slice(&shim, &noise(8, queries)).expect("room");
-        let mut out = Buffer::<f32, _>::new(&shim, queries.len()).expect("room");
+        let mut out = Buffer::<f32>::new(&shim, queries.len()).expect("room");
         let uploaded = lane.upload(&shim);
         let item = cuda::DecodeItem { lane: uploaded.lane(), queries: queries.all(), out: out.all_mut(), sums: None };
         match cuda::decode(&shim, &mut [item], group, dim, 1.0) {

@@ -66,7 +66,7 @@ fn check<T: Format + Send + Sync>(stretches: &[Stretch], dim: usize, shift: usiz
         }
         cuda::gather(shim, &mut items, dim).expect("it runs");
         drop(items);
-        let got: Vec<Vec<T>> = buffers.iter().map(|buffer| buffer.read(shim).expect("contents")).collect();
+        let got: Vec<Vec<T>> = buffers.iter().map(|buffer| buffer.read().expect("contents")).collect();
         assert!(got.iter().skip(1).step_by(2).all(|to| to[..shift].iter().all(|x| *x == T::narrow(9.0))));
         let to: Vec<Vec<T>> = got.into_iter().skip(1).step_by(2).map(|mut to| to.split_off(shift)).collect();
         (to, shim.launched())
@@ -116,7 +116,7 @@ fn norms<T: Format>(heads: usize, len: usize, spare: usize, dim: usize, seed: u6
     let got = in_both_orders(2, |shim| {
         let keys: Vec<_> = keys.iter().map(|keys| Buffer::from_slice(shim, keys).expect("room")).collect();
         let mut out: Vec<_> =
-            shapes.iter().map(|(heads, len, _)| Buffer::<f32, _>::new(shim, heads * len).expect("room")).collect();
+            shapes.iter().map(|(heads, len, _)| Buffer::<f32>::new(shim, heads * len).expect("room")).collect();
         let mut items: Vec<NormItem<'_, T>> = out
             .iter_mut()
             .zip(&keys)
@@ -131,7 +131,7 @@ fn norms<T: Format>(heads: usize, len: usize, spare: usize, dim: usize, seed: u6
             .collect();
         cuda::key_norms(shim, &mut items, dim).expect("it runs");
         drop(items);
-        out.iter().map(|out| out.read(shim).expect("contents")).collect::<Vec<_>>()
+        out.iter().map(|out| out.read().expect("contents")).collect::<Vec<_>>()
     });
     for ((got, keys), (heads, len, capacity)) in got.iter().zip(&keys).zip(&shapes) {
         let want = reference::key_norms(&widened(keys), *capacity, *len, *heads, dim);

@@ -80,16 +80,16 @@ fn check<T: Format>(case: &Case) {
         let uploaded: Vec<_> = owned.iter().map(|lane| lane.upload(shim)).collect();
         let lanes: Vec<_> = uploaded.iter().map(Uploaded::lane).collect();
         let data = Buffer::from_slice(shim, &rows).expect("room");
-        let mut out = Buffer::<f32, _>::new(shim, want.len()).expect("room");
+        let mut out = Buffer::<f32>::new(shim, want.len()).expect("room");
         let mut sums: Vec<_> =
-            owned.iter().map(|lane| Buffer::<f32, _>::new(shim, lane.heads * lane.len()).expect("room")).collect();
+            owned.iter().map(|lane| Buffer::<f32>::new(shim, lane.heads * lane.len()).expect("room")).collect();
         let gather =
             gathers.then(|| cuda::Gather { weights: &weights, sums: sums.iter_mut().map(Buffer::all_mut).collect() });
         let rows = cuda::Rows { data: data.all(), offset: wider, stride };
         cuda::prefill(shim, rows, n, query_heads, dim, &lanes, scale, mask, gather, out.all_mut()).expect("it runs");
         let sums: Vec<Vec<f32>> =
-            sums.iter().map(|sums| if gathers { sums.read(shim).expect("contents") } else { Vec::new() }).collect();
-        (out.read(shim).expect("contents"), sums)
+            sums.iter().map(|sums| if gathers { sums.read().expect("contents") } else { Vec::new() }).collect();
+        (out.read().expect("contents"), sums)
     };
     let (got, sums) = in_both_orders(4, |shim| run(shim, true));
     assert_eq!(got, run(&Shim::new(Order::FirstToLast, 1), false).0, "the sums change the result");
@@ -159,15 +159,15 @@ fn no_weight_at_all_gives_zeros_and_no_query_nothing() {
     let uploaded = lane.upload(&shim);
     let data = Buffer::from_slice(&shim, &noise(4, 5 * 64)).expect("room");
     for n in [5, 0] {
-        let mut out = Buffer::<f32, _>::new(&shim, n * 64).expect("room");
-        let mut sums = Buffer::<f32, _>::new(&shim, 2 * 40).expect("room");
+        let mut out = Buffer::<f32>::new(&shim, n * 64).expect("room");
+        let mut sums = Buffer::<f32>::new(&shim, 2 * 40).expect("room");
         let weights = vec![0.0; n];
         let gather = cuda::Gather { weights: &weights, sums: vec![sums.all_mut()] };
         let rows = cuda::Rows { data: data.all(), offset: 0, stride: 64 };
         let lanes = [uploaded.lane()];
         cuda::prefill(&shim, rows, n, 2, 32, &lanes, 1.0, Mask::Causal, Some(gather), out.all_mut()).expect("it runs");
-        assert_eq!(sums.read(&shim).expect("contents"), vec![0.0; 80]);
-        assert!(out.read(&shim).expect("contents").iter().all(|x| x.is_finite()));
+        assert_eq!(sums.read().expect("contents"), vec![0.0; 80]);
+        assert!(out.read().expect("contents").iter().all(|x| x.is_finite()));
     }
 }
 
@@ -178,7 +178,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let uploaded = lane.upload(&shim);
     let data = Buffer::from_slice(&shim, &noise(4, 5 * 32)).expect("room");
     let refuse = |n: usize, query_heads: usize, dim: usize, stride: usize, mask: Mask| {
-        let mut out = Buffer::<f32, _>::new(&shim, n * query_heads * dim).expect("room");
+        let mut out = Buffer::<f32>::new(&shim, n * query_heads * dim).expect("room");
         let rows = cuda::Rows { data: data.all(), offset: 0, stride };
         match cuda::prefill(&shim, rows, n, query_heads, dim, &[uploaded.lane()], 1.0, mask, None, out.all_mut()) {
             Err(Error::Argument(text)) => text,

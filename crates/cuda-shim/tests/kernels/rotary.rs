@@ -27,10 +27,10 @@ fn rotates<A: Format>(n: usize, heads: usize, dim: usize, offset: usize, spare: 
     rotary::rotate(Rows::strided(&wide, offset, stride), heads, dim, &angles, &mut want);
     let got = in_both_orders(1, |shim| {
         let data = Buffer::from_slice(shim, &rows).expect("room");
-        let mut out = Buffer::<f32, _>::new(shim, want.len()).expect("room");
+        let mut out = Buffer::<f32>::new(shim, want.len()).expect("room");
         let rows = cuda::Rows { data: data.all(), offset, stride };
         cuda::rotate(shim, rows, heads, dim, &angles, out.all_mut()).expect("it runs");
-        out.read(shim).expect("contents")
+        out.read().expect("contents")
     });
     assert!(got == want, "rotated rows differ");
 }
@@ -140,7 +140,7 @@ fn appends<A: Format, T: Stored>(case: &Case) {
         drop(items);
         buffers
             .iter()
-            .map(|buffers| buffers.each_ref().map(|buffer| buffer.read(shim).expect("contents")))
+            .map(|buffers| buffers.each_ref().map(|buffer| buffer.read().expect("contents")))
             .collect::<Vec<_>>()
     });
     assert!(got == want, "appended entries differ");
@@ -185,7 +185,7 @@ proptest! {
 fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
     let data = Buffer::from_slice(&shim, &[0.0f32; 4 * 16]).expect("room");
-    let mut out = Buffer::<f32, _>::new(&shim, 4 * 16).expect("room");
+    let mut out = Buffer::<f32>::new(&shim, 4 * 16).expect("room");
     let rows = |offset, stride| cuda::Rows { data: data.all(), offset, stride };
     let angles = angles(4, 8, 1);
     let mut refuse = |rows, heads, dim| match cuda::rotate(&shim, rows, heads, dim, &angles, out.all_mut()) {

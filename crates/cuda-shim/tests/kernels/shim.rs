@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim, fields, narrow_bfloat, narrow_half, widen_bfloat, widen_half};
 use prefixkv_kernels::cuda::args::{LAYOUTS, NormArgs, NormItem};
-use prefixkv_kernels::cuda::{Backend, Buffer, Geometry, Result};
+use prefixkv_kernels::cuda::{Buffer, Geometry, Result};
 
 const THREADS: usize = 64;
 
@@ -12,7 +12,7 @@ fn run(kernel: &str, order: Order) -> Result<Vec<f32>> {
     let shim = Shim::new(order, 1);
     let input: Vec<f32> = (0..THREADS + 4).map(|i| i as f32).collect();
     let keys = Buffer::from_slice(&shim, &input)?;
-    let out = Buffer::<f32, _>::new(&shim, THREADS)?;
+    let out = Buffer::<f32>::new(&shim, THREADS)?;
     let item =
         NormItem { keys: keys.all().address(), out: out.all().address(), capacity: 0, len: 0, heads: 0, unused: 0 };
     let items = Buffer::from_slice(&shim, &[item])?;
@@ -20,7 +20,7 @@ fn run(kernel: &str, order: Order) -> Result<Vec<f32>> {
     let geometry = Geometry { grid: [1, 1], threads: THREADS as u32, shared: (THREADS * 4) as u32 };
     // SAFETY: the addresses are those of buffers that are alive and as large as selftest.cu uses.
     unsafe { shim.launch(kernel, geometry, &args)? };
-    out.read(&shim)
+    out.read()
 }
 
 fn refusal(kernel: &str) -> String {

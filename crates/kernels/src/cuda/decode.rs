@@ -1,7 +1,7 @@
 //! Attention of one new query per sequence. Contract: `cuda/decode.cu`; twin: [`crate::attention::decode`].
 
 use super::args;
-use super::{Backend, Buffer, Element, Geometry, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
+use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
 
 const THREADS: u32 = 128;
 
@@ -25,8 +25,8 @@ pub struct DecodeItem<'a, T> {
 ///
 /// How lanes are cut follows from their lengths and the number of multiprocessors, so the last bits of a result may differ
 /// between devices, and with what else is in a batch.
-pub fn decode<T: Element, B: Backend>(
-    backend: &B,
+pub fn decode<T: Element>(
+    gpu: &Gpu,
     items: &mut [DecodeItem<'_, T>],
     group: usize,
     dim: usize,
@@ -37,7 +37,7 @@ pub fn decode<T: Element, B: Backend>(
     if items.is_empty() {
         return Ok(());
     }
-    let wanted = backend.processors() as usize * 4;
+    let wanted = gpu.processors() as usize * 4;
     let tasks =
         |chunk: usize| items.iter().map(|item| item.lane.heads * item.lane.len().div_ceil(chunk)).sum::<usize>();
     let chunk = CHUNKS.into_iter().find(|chunk| tasks(*chunk) >= wanted).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
@@ -82,13 +82,13 @@ pub fn decode<T: Element, B: Backend>(
 
     let tasks = count(owners.len(), "tasks")?;
     let parts = owners.len() * group;
-    let stats = Buffer::<f32, _>::new(backend, parts * 2)?;
-    let partials = Buffer::<f32, _>::new(backend, parts * dim)?;
-    let factors = Buffer::<f32, _>::new(backend, if weights > 0 { parts } else { 0 })?;
-    let weights = Buffer::<f32, _>::new(backend, weights)?;
-    let all = Buffer::from_slice(backend, &all)?;
-    let runs = Buffer::from_slice(backend, &runs)?;
-    let owners = Buffer::from_slice(backend, &owners)?;
+    let stats = Buffer::<f32>::new(gpu, parts * 2)?;
+    let partials = Buffer::<f32>::new(gpu, parts * dim)?;
+    let factors = Buffer::<f32>::new(gpu, if weights > 0 { parts } else { 0 })?;
+    let weights = Buffer::<f32>::new(gpu, weights)?;
+    let all = Buffer::from_slice(gpu, &all)?;
+    let runs = Buffer::from_slice(gpu, &runs)?;
+    let owners = Buffer::from_slice(gpu, &owners)?;
     let args = args::DecodeArgs {
         items: all.all().address(),
         runs: runs.all().address(),
@@ -118,12 +118,12 @@ pub fn decode<T: Element, B: Backend>(
     // SAFETY: shapes and alignment were checked above, the workspace is as large as the contract says, and what is written is
     // borrowed uniquely.
     unsafe {
-        backend.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
+        gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         let grid = [count(most_heads * group, "query heads")?, rows];
-        backend.launch("decode_merge", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
+        gpu.launch("decode_merge", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
         if most_len > 0 {
             let grid = [count(most_len, "entries")?.div_ceil(THREADS), rows];
-            backend.launch("decode_sums", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
+            gpu.launch("decode_sums", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
         }
     }
     Ok(())

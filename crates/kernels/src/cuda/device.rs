@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
-use super::{Backend, Error, Geometry, Plain, Result};
+use super::{Backend, Error, Geometry, Memory, Multiply, Result};
 
 /// Bytes where a driver may read words.
 #[repr(C, align(64))]
@@ -26,6 +26,29 @@ impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
         Error::Driver(format!("the CUDA driver answered {error}"))
     }
+}
+
+/// How many GPUs the driver knows.
+///
+/// # Errors
+/// [`Error::Unavailable`] when there is no driver, or none that answers.
+pub fn count() -> Result<usize> {
+    require_driver()?;
+    let count = result::init().and_then(|()| result::device::get_count());
+    count.map(|count| count.max(0) as usize).map_err(|error| {
+        Error::Unavailable(format!("the NVIDIA driver is there and lists no GPU: it answered {error}"))
+    })
+}
+
+fn require_driver() -> Result<()> {
+    // SAFETY: opens the driver's library, whose initialisers are trusted.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(Error::Unavailable(
+        "no NVIDIA driver: its library (libcuda.so.1, on Windows nvcuda.dll) was not found. Install the driver, or use the CPU."
+            .into(),
+    ))
 }
 
 /// A GPU with the kernels loaded, working in the order of one stream.
@@ -55,14 +78,7 @@ impl Device {
     /// # Errors
     /// [`Error::Unavailable`] when there is no driver, no such device, or one that the kernels do not run on.
     pub fn new(ordinal: usize) -> Result<Self> {
-        // SAFETY: opens the driver's library, whose initialisers are trusted.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(Error::Unavailable(
-                "no NVIDIA driver: its library (libcuda.so.1, on Windows nvcuda.dll) was not found. Install the driver, or use \
-                 the CPU."
-                    .into(),
-            ));
-        }
+        require_driver()?;
         if IMAGES.iter().any(|(_, image)| image.0.is_empty()) {
             return Err(Error::Unavailable(
                 "this build has no CUDA kernels: it was made with PREFIXKV_CUDA_CHECK=1. Build again without it."
@@ -98,16 +114,6 @@ impl Device {
         Ok(device)
     }
 
-    /// The name that the driver gives the device.
-    pub fn name(&self) -> Result<String> {
-        Ok(self.context.name()?)
-    }
-
-    /// Waits until everything launched is done.
-    pub fn synchronize(&self) -> Result<()> {
-        Ok(self.stream.synchronize()?)
-    }
-
     fn function(&self, kernel: &str) -> Result<Function> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(kernel) {
@@ -141,60 +147,70 @@ impl Drop for Device {
     }
 }
 
-/// An allocation of a [`Device`], freed in the order of its stream.
-pub struct Memory {
-    address: sys::CUdeviceptr,
-    bytes: usize,
-    stream: Arc<CudaStream>,
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        let _ = self.stream.context().bind_to_thread();
-        // SAFETY: allocated on this stream and freed once.
-        let _ = unsafe { result::free_async(self.address, self.stream.cu_stream()) };
-    }
-}
-
 impl Backend for Device {
-    type Memory = Memory;
-
-    fn allocate(&self, bytes: usize) -> Result<Memory> {
-        self.context.bind_to_thread()?;
-        // SAFETY: the stream is alive. The driver does not allocate nothing.
-        let address = unsafe { result::malloc_async(self.stream.cu_stream(), bytes.max(1)) }?;
-        Ok(Memory { address, bytes, stream: self.stream.clone() })
-    }
-
-    fn address(&self, memory: &Memory) -> u64 {
-        memory.address
-    }
-
-    fn write(&self, to: &mut Memory, from: &[u8]) -> Result<()> {
-        assert!(from.len() <= to.bytes, "{} bytes into {}", from.len(), to.bytes);
-        if from.is_empty() {
-            return Ok(());
-        }
-        self.context.bind_to_thread()?;
-        // SAFETY: in bounds by the assertion. Memory that is not pinned is taken over before the call returns.
-        Ok(unsafe { result::memcpy_htod_async(to.address, from, self.stream.cu_stream()) }?)
-    }
-
-    fn read(&self, from: &Memory, to: &mut [u8]) -> Result<()> {
-        assert!(to.len() <= from.bytes, "{} bytes of {}", to.len(), from.bytes);
-        if !to.is_empty() {
-            self.context.bind_to_thread()?;
-            // SAFETY: in bounds by the assertion; `to` is borrowed until the stream has caught up.
-            unsafe { result::memcpy_dtoh_async(to, from.address, self.stream.cu_stream()) }?;
-        }
-        self.synchronize()
+    fn name(&self) -> String {
+        self.context.name().unwrap_or_else(|error| format!("CUDA device ({error})"))
     }
 
     fn processors(&self) -> u32 {
         self.processors
     }
 
-    unsafe fn launch<A: Plain>(&self, kernel: &str, geometry: Geometry, args: &A) -> Result<()> {
+    fn memory(&self) -> Result<Memory> {
+        self.context.bind_to_thread()?;
+        let (free, total) = result::mem_get_info()?;
+        Ok(Memory { free: free as u64, total: total as u64 })
+    }
+
+    fn trim(&self) -> Result<()> {
+        self.synchronize()
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(self.stream.synchronize()?)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.context.bind_to_thread()?;
+        // SAFETY: the stream is alive. The driver does not allocate nothing.
+        Ok(unsafe { result::malloc_async(self.stream.cu_stream(), bytes.max(1)) }?)
+    }
+
+    unsafe fn free(&self, address: u64, _: usize) {
+        // What fails here fails because the driver is going away.
+        let _ = self.context.bind_to_thread();
+        // SAFETY: allocated on this stream and freed once, by the caller's promise.
+        let _ = unsafe { result::free_async(address, self.stream.cu_stream()) };
+    }
+
+    unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        self.context.bind_to_thread()?;
+        // SAFETY: in bounds by the caller's promise. Memory that is not pinned is taken over before the call returns.
+        Ok(unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }?)
+    }
+
+    unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        if !to.is_empty() {
+            self.context.bind_to_thread()?;
+            // SAFETY: in bounds by the caller's promise; `to` is borrowed until the stream has caught up.
+            unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }?;
+        }
+        self.synchronize()
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.context.bind_to_thread()?;
+        // SAFETY: in bounds and apart by the caller's promise.
+        Ok(unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }?)
+    }
+
+    unsafe fn launch(&self, kernel: &str, geometry: Geometry, args: &[u8]) -> Result<()> {
         let Geometry { grid, threads, shared } = geometry;
         if shared > self.shared {
             return Err(Error::Unavailable(format!(
@@ -204,11 +220,15 @@ impl Backend for Device {
         }
         self.context.bind_to_thread()?;
         let function = self.function(kernel)?;
-        let mut arguments = [std::ptr::from_ref(args).cast_mut().cast::<c_void>()];
+        let mut arguments = [args.as_ptr().cast_mut().cast::<c_void>()];
         let (grid, threads) = ((grid[0], grid[1], 1), (threads, 1, 1));
         // SAFETY: the function belongs to a loaded module and takes one argument, which the driver copies during the call; what
         // it does with the addresses in it is the caller's promise.
         unsafe { result::launch_kernel(function.0, grid, threads, shared, self.stream.cu_stream(), &mut arguments) }
             .map_err(|error| Error::Driver(format!("{kernel} was not launched: the CUDA driver answered {error}")))
+    }
+
+    unsafe fn product(&self, _: &Multiply) -> Result<()> {
+        Err(Error::Unavailable("this build has no matrix products on CUDA devices".into()))
     }
 }

@@ -1,7 +1,7 @@
 //! Compaction of lanes and norms of keys. Contract: `cuda/gather.cu`; twin: [`crate::gather`].
 
 use super::args;
-use super::{Backend, Buffer, Element, Geometry, Result, Slice, SliceMut, blocks, count, height, require};
+use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
 
 const THREADS: u32 = 256;
 
@@ -25,7 +25,7 @@ pub struct GatherItem<'a, T> {
 }
 
 /// Copies the chosen entries of every item, keys and values, in one launch.
-pub fn gather<T: Element, B: Backend>(backend: &B, items: &mut [GatherItem<'_, T>], dim: usize) -> Result<()> {
+pub fn gather<T: Element>(gpu: &Gpu, items: &mut [GatherItem<'_, T>], dim: usize) -> Result<()> {
     let row = dim * size_of::<T>();
     let mut unit = 16;
     let mut slots = Vec::new();
@@ -59,7 +59,7 @@ pub fn gather<T: Element, B: Backend>(backend: &B, items: &mut [GatherItem<'_, T
         }
         slots.extend_from_slice(item.slots);
     }
-    let slots = Buffer::from_slice(backend, &slots)?;
+    let slots = Buffer::from_slice(gpu, &slots)?;
     let mut next = slots.all().address();
     let mut all = Vec::new();
     for item in items.iter().filter(|item| !item.slots.is_empty() && item.heads > 0) {
@@ -82,11 +82,11 @@ pub fn gather<T: Element, B: Backend>(backend: &B, items: &mut [GatherItem<'_, T
     if most == 0 {
         return Ok(());
     }
-    let grid = [blocks(backend, most, THREADS), height(all.len(), "stretches")?];
-    let all = Buffer::from_slice(backend, &all)?;
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
+    let all = Buffer::from_slice(gpu, &all)?;
     let args = args::GatherArgs { items: all.all().address(), units: count(row / unit, "words")?, unused: 0 };
     // SAFETY: lengths, slots and alignment were checked above; the targets are borrowed uniquely.
-    unsafe { backend.launch(&format!("gather_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    unsafe { gpu.launch(&format!("gather_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }
 
 /// Keys of one stretch whose norms are wanted.
@@ -102,7 +102,7 @@ pub struct NormItem<'a, T> {
 }
 
 /// The Euclidean norms of the keys of every item, in one launch. `dim` is a multiple of 8.
-pub fn key_norms<T: Element, B: Backend>(backend: &B, items: &mut [NormItem<'_, T>], dim: usize) -> Result<()> {
+pub fn key_norms<T: Element>(gpu: &Gpu, items: &mut [NormItem<'_, T>], dim: usize) -> Result<()> {
     require(dim > 0 && dim.is_multiple_of(8), || format!("keys of {dim} elements, which is no multiple of 8"))?;
     let mut most = 0;
     let mut all = Vec::new();
@@ -131,10 +131,10 @@ pub fn key_norms<T: Element, B: Backend>(backend: &B, items: &mut [NormItem<'_, 
     if most == 0 {
         return Ok(());
     }
-    let grid = [blocks(backend, most, THREADS / 32), height(all.len(), "stretches")?];
-    let all = Buffer::from_slice(backend, &all)?;
+    let grid = [blocks(gpu, most, THREADS / 32), height(all.len(), "stretches")?];
+    let all = Buffer::from_slice(gpu, &all)?;
     let args = args::NormArgs { items: all.all().address(), dim: count(dim, "elements")?, unused: 0 };
     let kernel = format!("key_norms_{}", T::NAME);
     // SAFETY: lengths and alignment were checked above; the targets are borrowed uniquely.
-    unsafe { backend.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }

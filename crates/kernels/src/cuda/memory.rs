@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::{Backend, Result};
+use super::{Gpu, Number, Result};
 
 /// Types whose bytes are their value, without padding.
 ///
@@ -38,48 +38,77 @@ fn bytes_mut<T: Plain>(slice: &mut [T]) -> &mut [u8] {
 pub trait Element: Plain {
     /// As the names of the kernels say it.
     const NAME: &'static str;
+    const NUMBER: Number;
     /// Elements of 16 bytes.
     const WIDTH: usize = 16 / size_of::<Self>();
 }
 
 impl Element for f32 {
     const NAME: &'static str = "f32";
+    const NUMBER: Number = Number::F32;
 }
 
 impl Element for f16 {
     const NAME: &'static str = "f16";
+    const NUMBER: Number = Number::F16;
 }
 
 impl Element for bf16 {
     const NAME: &'static str = "bf16";
+    const NUMBER: Number = Number::Bf16;
 }
 
-/// An allocation of `len` elements.
-pub struct Buffer<T, M> {
-    memory: M,
+/// An allocation of `len` elements, freed with the value after what was launched before.
+pub struct Buffer<T> {
+    gpu: Gpu,
     address: u64,
     len: usize,
     element: PhantomData<T>,
 }
 
-impl<T: Plain, M> Buffer<T, M> {
+impl<T: Plain> Buffer<T> {
     /// Of unspecified contents.
-    pub fn new<B: Backend<Memory = M>>(backend: &B, len: usize) -> Result<Self> {
-        let memory = backend.allocate(len * size_of::<T>())?;
-        Ok(Buffer { address: backend.address(&memory), memory, len, element: PhantomData })
+    pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
+        let address = gpu.allocate(len * size_of::<T>())?;
+        Ok(Buffer { gpu: gpu.clone(), address, len, element: PhantomData })
     }
 
-    pub fn from_slice<B: Backend<Memory = M>>(backend: &B, from: &[T]) -> Result<Self> {
-        let mut buffer = Buffer::new(backend, from.len())?;
-        backend.write(&mut buffer.memory, bytes(from))?;
+    pub fn from_slice(gpu: &Gpu, from: &[T]) -> Result<Self> {
+        let mut buffer = Buffer::new(gpu, from.len())?;
+        buffer.write(0, from)?;
         Ok(buffer)
     }
 
-    pub fn read<B: Backend<Memory = M>>(&self, backend: &B) -> Result<Vec<T>> {
+    /// Copies `from` to the elements from `at` on.
+    pub fn write(&mut self, at: usize, from: &[T]) -> Result<()> {
+        let to = self.slice(at..at + from.len()).address;
+        // SAFETY: in bounds, which `slice` checks.
+        unsafe { self.gpu.write(to, bytes(from)) }
+    }
+
+    pub fn read(&self) -> Result<Vec<T>> {
         // SAFETY: any bytes are values of a plain type.
         let mut to = vec![unsafe { std::mem::zeroed() }; self.len];
-        backend.read(&self.memory, bytes_mut(&mut to))?;
+        self.read_at(0, &mut to)?;
         Ok(to)
+    }
+
+    /// Copies the elements from `at` on to `to`.
+    pub fn read_at(&self, at: usize, to: &mut [T]) -> Result<()> {
+        let from = self.slice(at..at + to.len()).address;
+        // SAFETY: in bounds, which `slice` checks; any bytes are values.
+        unsafe { self.gpu.read(from, bytes_mut(to)) }
+    }
+
+    /// Copies elements of another allocation to the elements from `at` on.
+    pub fn copy(&mut self, at: usize, from: Slice<'_, T>) -> Result<()> {
+        let to = self.slice(at..at + from.len()).address;
+        // SAFETY: in bounds, which `slice` checks; `self` is borrowed uniquely, so `from` is elsewhere.
+        unsafe { self.gpu.copy(from.address, to, from.len() * size_of::<T>()) }
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 
     pub fn len(&self) -> usize {
@@ -101,6 +130,19 @@ impl<T: Plain, M> Buffer<T, M> {
 
     pub fn all_mut(&mut self) -> SliceMut<'_, T> {
         SliceMut { address: self.address, len: self.len, memory: PhantomData }
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this size; the slices of it are gone.
+        unsafe { self.gpu.free(self.address, self.len * size_of::<T>()) }
+    }
+}
+
+impl<T> std::fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} elements at {:#x})", self.len, self.address)
     }
 }
 
@@ -127,6 +169,13 @@ macro_rules! slice {
             /// this use.
             pub unsafe fn from_address(address: u64, len: usize) -> Self {
                 $name { address, len, memory: PhantomData }
+            }
+
+            /// Some of the elements.
+            pub fn part(self, range: Range<usize>) -> Self {
+                assert!(range.start <= range.end && range.end <= self.len, "elements {range:?} of {}", self.len);
+                let address = self.address + (range.start * size_of::<T>()) as u64;
+                $name { address, len: range.len(), memory: PhantomData }
             }
 
             pub fn address(&self) -> u64 {

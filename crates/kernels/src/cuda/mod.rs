@@ -1,4 +1,4 @@
-//! The kernels on CUDA: what the host does for each, over any [`Backend`].
+//! The kernels on CUDA: what the host does for each, over any [`Gpu`].
 //!
 //! The functions here mirror those of the CPU, with [`Slice`]s of device memory for slices. They check shapes, build the
 //! descriptors of [`args`], choose the variant and its geometry, and launch. `device::Device` (feature `cuda`) launches on a
@@ -15,6 +15,7 @@ mod gather;
 mod lane;
 mod memory;
 mod prefill;
+mod product;
 mod rotary;
 
 pub use decode::{DecodeItem, decode};
@@ -22,9 +23,11 @@ pub use gather::{GatherItem, NormItem, gather, key_norms};
 pub use lane::{Lane, Run};
 pub use memory::{Buffer, Element, Plain, Slice, SliceMut};
 pub use prefill::{Gather, prefill};
+pub use product::{Multiply, Number, product};
 pub use rotary::{AppendItem, New, Rows, append, rotate};
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The sources of the kernels, for the tests.
 pub const SOURCES: &[&str] = &["decode.cu", "gather.cu", "prefill.cu", "rotary.cu"];
@@ -60,27 +63,104 @@ pub struct Geometry {
     pub shared: u32,
 }
 
-/// A device that holds memory and runs kernels, in the order in which it is asked.
-pub trait Backend {
-    /// An allocation, freed with the value, after what was launched before.
-    type Memory;
-
-    /// At least `bytes` bytes, aligned to 256, of unspecified contents. `bytes` may be 0.
-    fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
-    fn address(&self, memory: &Self::Memory) -> u64;
-    /// Copies to the start of an allocation.
-    fn write(&self, to: &mut Self::Memory, from: &[u8]) -> Result<()>;
-    /// Copies from the start of an allocation, after everything launched before.
-    fn read(&self, from: &Self::Memory, to: &mut [u8]) -> Result<()>;
+/// A device that holds memory and runs kernels, in the order in which it is asked. [`Gpu`] is how it is used.
+pub trait Backend: Send + Sync {
+    /// What the device calls itself.
+    fn name(&self) -> String;
     /// Multiprocessors, for the number of blocks that fill the device.
     fn processors(&self) -> u32;
+    /// Bytes that are free and bytes that there are, as the device counts them.
+    fn memory(&self) -> Result<Memory>;
+    /// Gives memory that is kept for reuse back to the device.
+    fn trim(&self) -> Result<()>;
+    /// Waits until everything launched is done.
+    fn synchronize(&self) -> Result<()>;
 
-    /// Runs a kernel on its argument.
+    /// The address of at least `bytes` bytes, aligned to 256, of unspecified contents. `bytes` may be 0.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
+
+    /// Frees what [`Backend::allocate`] gave, after what was launched before.
+    ///
+    /// # Safety
+    /// `address` was allocated here with `bytes` and is not used any more.
+    unsafe fn free(&self, address: u64, bytes: usize);
+
+    /// Copies to the device; `from` is taken over before the call returns.
+    ///
+    /// # Safety
+    /// As many bytes at `to` are allocated here.
+    unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()>;
+
+    /// Copies from the device, after everything launched before.
+    ///
+    /// # Safety
+    /// As many bytes at `from` are allocated here.
+    unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()>;
+
+    /// Copies within the device, in order.
+    ///
+    /// # Safety
+    /// As many bytes are allocated here at both addresses, and they do not overlap.
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
+
+    /// Runs a kernel on its argument, the bytes of the one struct that it takes.
     ///
     /// # Safety
     /// The addresses in `args` must be valid for what the kernel, by its contract, reads and writes there, and nothing else may
     /// use what it writes until a later call in order.
-    unsafe fn launch<A: Plain>(&self, kernel: &str, geometry: Geometry, args: &A) -> Result<()>;
+    unsafe fn launch(&self, kernel: &str, geometry: Geometry, args: &[u8]) -> Result<()>;
+
+    /// Multiplies matrices; [`product`] is the safe way.
+    ///
+    /// # Safety
+    /// The addresses in `args` must be valid for the sizes given with them, aligned to their elements, and what is written must
+    /// not overlap with what is read.
+    unsafe fn product(&self, args: &Multiply) -> Result<()>;
+}
+
+/// Bytes of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub free: u64,
+    pub total: u64,
+}
+
+/// A device, shared by everything that lives on it.
+#[derive(Clone)]
+pub struct Gpu(Arc<dyn Backend>);
+
+impl Gpu {
+    pub fn new(backend: impl Backend + 'static) -> Self {
+        Gpu(Arc::new(backend))
+    }
+
+    /// Runs a kernel on its argument.
+    ///
+    /// # Safety
+    /// As [`Backend::launch`]; `A` is the struct that the kernel takes.
+    pub unsafe fn launch<A: Plain>(&self, kernel: &str, geometry: Geometry, args: &A) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.launch(kernel, geometry, memory::bytes(std::slice::from_ref(args))) }
+    }
+
+    /// Whether two handles are of one device.
+    pub fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::ops::Deref for Gpu {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &(dyn Backend + 'static) {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({})", self.name())
+    }
 }
 
 /// Refuses arguments unless `holds`.
@@ -97,8 +177,8 @@ fn count(n: usize, what: &str) -> Result<u32> {
 }
 
 /// Blocks that cover `n` units of work, `per` to a block, but not more than keep the device busy; blocks stride.
-fn blocks<B: Backend>(backend: &B, n: u32, per: u32) -> u32 {
-    n.div_ceil(per).clamp(1, backend.processors().max(1) * 16)
+fn blocks(gpu: &Gpu, n: u32, per: u32) -> u32 {
+    n.div_ceil(per).clamp(1, gpu.processors().max(1) * 16)
 }
 
 /// The height of a grid, which devices bound.

@@ -2,7 +2,7 @@
 
 use super::args;
 use super::rotary::Rows;
-use super::{Backend, Buffer, Element, Geometry, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
+use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
 use crate::attention::Mask;
 
 const THREADS: u32 = 256;
@@ -22,8 +22,8 @@ pub struct Gather<'a> {
 /// `[n, query_heads, dim]`. Query heads are grouped over KV heads evenly. A query that sees only dead entries gets zeros.
 /// `gather` changes nothing about `out`.
 #[allow(clippy::too_many_arguments)]
-pub fn prefill<T: Element, B: Backend>(
-    backend: &B,
+pub fn prefill<T: Element>(
+    gpu: &Gpu,
     queries: Rows<'_, f32>,
     n: usize,
     query_heads: usize,
@@ -94,11 +94,11 @@ pub fn prefill<T: Element, B: Backend>(
     };
     let rows: Vec<u32> = listed.iter().map(|(row, _)| *row).collect();
     let weights: Vec<f32> = listed.iter().map(|(_, weight)| *weight).collect();
-    let (rows, weights) = (Buffer::from_slice(backend, &rows)?, Buffer::from_slice(backend, &weights)?);
-    let all = Buffer::from_slice(backend, &all)?;
-    let runs = Buffer::from_slice(backend, &runs)?;
-    let head_lanes = Buffer::from_slice(backend, &head_lanes)?;
-    let lse = Buffer::<f32, _>::new(backend, if gather.is_some() { n * query_heads } else { 0 })?;
+    let (rows, weights) = (Buffer::from_slice(gpu, &rows)?, Buffer::from_slice(gpu, &weights)?);
+    let all = Buffer::from_slice(gpu, &all)?;
+    let runs = Buffer::from_slice(gpu, &runs)?;
+    let head_lanes = Buffer::from_slice(gpu, &head_lanes)?;
+    let lse = Buffer::<f32>::new(gpu, if gather.is_some() { n * query_heads } else { 0 })?;
     let args = args::PrefillArgs {
         queries: from,
         lanes: all.all().address(),
@@ -131,12 +131,12 @@ pub fn prefill<T: Element, B: Backend>(
         if n > 0 {
             let grid = [count(n.div_ceil(queries), "blocks")?, height(query_heads, "query heads")?];
             let kernel = format!("prefill_attend_{}_d{width}", T::NAME);
-            backend.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
+            gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         }
         if gather.is_some() && most_len > 0 {
             let grid = [count(most_len.div_ceil(entries), "blocks")?, height(kv_heads, "KV heads")?];
             let kernel = format!("prefill_columns_{}_d{width}", T::NAME);
-            backend.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
+            gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         }
     }
     Ok(())

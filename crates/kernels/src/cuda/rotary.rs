@@ -1,7 +1,7 @@
 //! Rotary position embedding and the append of new entries. Contract: `cuda/rotary.cu`; twin: [`crate::rotary`].
 
 use super::args;
-use super::{Backend, Buffer, Element, Geometry, Result, Slice, SliceMut, blocks, count, height, require};
+use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
 use crate::rotary::Angles;
 
 const THREADS: u32 = 256;
@@ -27,8 +27,8 @@ impl<T> Rows<'_, T> {
 }
 
 /// Rotates the vectors of `rows` (`heads` of them per row, `dim` long), row `i` by angle `i`, into `out`, `[n, heads, dim]`.
-pub fn rotate<A: Element, B: Backend>(
-    backend: &B,
+pub fn rotate<A: Element>(
+    gpu: &Gpu,
     rows: Rows<'_, A>,
     heads: usize,
     dim: usize,
@@ -44,7 +44,7 @@ pub fn rotate<A: Element, B: Backend>(
     if out.is_empty() {
         return Ok(());
     }
-    let (cosines, sines) = (Buffer::from_slice(backend, &angles.cos)?, Buffer::from_slice(backend, &angles.sin)?);
+    let (cosines, sines) = (Buffer::from_slice(gpu, &angles.cos)?, Buffer::from_slice(gpu, &angles.sin)?);
     let args = args::RotateArgs {
         rows: from,
         cosines: cosines.all().address(),
@@ -56,10 +56,10 @@ pub fn rotate<A: Element, B: Backend>(
         dim: count(dim, "elements")?,
         unused: 0,
     };
-    let grid = [blocks(backend, count(out.len() / 2, "pairs")?, THREADS), 1];
+    let grid = [blocks(gpu, count(out.len() / 2, "pairs")?, THREADS), 1];
     let kernel = format!("rotate_{}", A::NAME);
     // SAFETY: rows, angles and target were checked above; the target is borrowed uniquely.
-    unsafe { backend.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }
 
 /// The keys and values of new positions, all KV heads of the layer per row.
@@ -93,8 +93,8 @@ pub struct AppendItem<'a, T> {
 }
 
 /// Writes new positions into stretches of lanes, in one launch.
-pub fn append<A: Element, T: Element, B: Backend>(
-    backend: &B,
+pub fn append<A: Element, T: Element>(
+    gpu: &Gpu,
     new: New<'_, A>,
     items: &mut [AppendItem<'_, T>],
     dim: usize,
@@ -137,10 +137,10 @@ pub fn append<A: Element, T: Element, B: Backend>(
     if most == 0 {
         return Ok(());
     }
-    let grid = [blocks(backend, most, THREADS), height(all.len(), "stretches")?];
-    let all = Buffer::from_slice(backend, &all)?;
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
+    let all = Buffer::from_slice(gpu, &all)?;
     let angles = match new.angles {
-        Some(angles) => Some((Buffer::from_slice(backend, &angles.cos)?, Buffer::from_slice(backend, &angles.sin)?)),
+        Some(angles) => Some((Buffer::from_slice(gpu, &angles.cos)?, Buffer::from_slice(gpu, &angles.sin)?)),
         None => None,
     };
     let (cosines, sines) = match &angles {
@@ -160,5 +160,5 @@ pub fn append<A: Element, T: Element, B: Backend>(
     };
     let kernel = format!("append_{}_{}", A::NAME, T::NAME);
     // SAFETY: rows, angles and targets were checked above; the targets are borrowed uniquely.
-    unsafe { backend.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }
