@@ -216,8 +216,8 @@ impl Backend for Handle {
         self.require(x, n * columns * bytes)?;
         self.require(weight, rows * columns * bytes)?;
         self.require(y, n * rows * 4)?;
-        // SAFETY: within allocations by the checks, aligned by the caller's promise.
         let read = |address: u64, len: usize| -> Vec<f32> {
+            // SAFETY: within allocations by the checks, aligned by the caller's promise.
             unsafe {
                 match number {
                     Number::F32 => std::slice::from_raw_parts(address as *const f32, len).to_vec(),
