@@ -4,6 +4,7 @@ mod facts;
 
 use std::path::PathBuf;
 
+use prefixkv_kernels::cuda;
 use serde_json::{Value, json};
 
 pub use facts::{FACTS, Facts};
@@ -99,6 +100,17 @@ impl Error {
     /// `{ "code", "message", "details" }`, the form in which an error crosses a door.
     pub fn to_json(&self) -> Value {
         json!({ "code": self.code(), "message": self.to_string(), "details": self.details() })
+    }
+}
+
+impl From<cuda::Error> for Error {
+    fn from(error: cuda::Error) -> Self {
+        match error {
+            cuda::Error::Argument(reason) => Error::Internal(reason),
+            cuda::Error::Unavailable(reason) | cuda::Error::Driver(reason) => {
+                Error::Device { device: "cuda".into(), reason }
+            }
+        }
     }
 }
 

@@ -152,7 +152,7 @@ fn check(file: &str) {
     assert!(steps * 10 >= all_steps * 8, "{file}: only {steps} of {all_steps} steps are decided by more than rounding");
 }
 
-fn read(model: &mut Model, scene: &Scene) -> (Prompt, Vec<candle_core::Tensor>) {
+fn read(model: &mut Model, scene: &Scene) -> (Prompt, Vec<prefixkv_core::nn::Matrix>) {
     let Some(image) = &scene.image else {
         return (model.expand(&scene.prompt, 0).expect("text"), Vec::new());
     };

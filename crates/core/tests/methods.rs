@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Modality, Sequence};
 use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind};
@@ -20,7 +19,7 @@ fn root() -> PathBuf {
 struct Case {
     model: Model,
     prompt: Prompt,
-    features: Vec<Tensor>,
+    features: Vec<prefixkv_core::nn::Matrix>,
     answer: Vec<u32>,
 }
 

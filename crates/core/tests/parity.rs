@@ -109,20 +109,26 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
     let rows = Tensor::new(case.feature_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
     for (index, pixels) in pixels.iter().enumerate() {
         if let Some(want) = named("vision") {
-            let got = model.image_features(pixels).and_then(|f| Ok(f.index_select(&rows, 0)?)).expect("features");
+            let got = model
+                .image_features(pixels)
+                .and_then(|f| Ok(f.to_tensor()?.index_select(&rows, 0)?))
+                .expect("features");
             close(&format!("{} vision of image {index}", case.name), &got, &want.i(index).expect("per image"));
         }
     }
     let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes images");
     for (index, features) in features.iter().enumerate() {
         if let Some(want) = named("projected") {
-            let got = features.index_select(&rows, 0).expect("rows");
+            let got = features.to_tensor().and_then(|f| Ok(f.index_select(&rows, 0)?)).expect("rows");
             close(&format!("{} projection of image {index}", case.name), &got, &want.i(index).expect("per image"));
         }
     }
 
     let mut sequence = model.new_sequence().expect("no cap");
-    let logits = model.prefill_all(&prompt, &features, &mut sequence, &|| Ok(())).expect("runs");
+    let logits = model
+        .prefill_all(&prompt, &features, &mut sequence, &|| Ok(()))
+        .and_then(|logits| logits.to_tensor())
+        .expect("runs");
     let last = logits.i(logits.dims()[0] - 1).expect("last row");
     let rows = Tensor::new(case.logit_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
     assert_eq!(case.logit_rows.last().map(|row| *row as usize + 1), Some(prompt.tokens.len()), "{}", case.name);

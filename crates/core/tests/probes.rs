@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use prefixkv_core::cache::{Format, LaneOptions, Modality, Pool, Rotation, Sequence, Shape, Span};
+use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Sequence, Shape, Span};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_kernels::attention::{DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::int4::GROUP;
@@ -84,7 +84,7 @@ fn heads_of_one_layer_have_lengths_of_their_own() {
     let head_entry = (2 * SHAPE.head_dim * 4) as u64;
     assert_eq!(full - memory.payload, (20 + 117 + 79) * head_entry);
     assert_eq!(memory.resident, memory.payload + memory.metadata, "freed bytes go back at once");
-    let views: Vec<LaneView<'_>> = sequence.lanes(0).iter().map(|lane| lane.view(None)).collect();
+    let views: Vec<LaneView<'_>> = sequence.lanes(0).iter().map(|lane| lane.view(None).expect("on the CPU")).collect();
     check_attention(&views);
     let kept = sequence.kept();
     assert_eq!(kept[0][1].positions, [1, 2, 3]);
@@ -121,7 +121,7 @@ fn a_layer_reads_the_lanes_of_another() {
 fn four_bit_groups_are_freed_when_they_are_empty() {
     let pool = Pool::unlimited();
     let mut sequence = filled(&pool, Rotation::Stored, false, 2 * GROUP + 20);
-    let before = check_attention(&[sequence.lanes(0)[0].view(None)]);
+    let before = check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
     let full = sequence.memory();
     for _ in 0..2 {
         let lane = &mut sequence.lanes_mut(0)[0];
@@ -134,7 +134,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     let lane = &sequence.lanes(0)[0];
     assert_eq!(lane.len(), 2 * GROUP + 20);
     assert_eq!(lane.positions(), (0..(2 * GROUP + 20) as u32).collect::<Vec<_>>());
-    let after = check_attention(&[lane.view(None)]);
+    let after = check_attention(&[lane.view(None).expect("on the CPU")]);
     let worst = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.1, "four bits are near, and not the same: {worst}");
     let memory = sequence.memory();
@@ -148,7 +148,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
         let entry = lane.entries().find(|entry| entry.position == position).expect("still there");
         lane.delete(entry.place).expect("there");
         resident.push(sequence.memory().resident);
-        check_attention(&[sequence.lanes(0)[0].view(None)]);
+        check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
     }
     let memory = sequence.memory();
     assert_eq!(resident[0], resident[GROUP - 2], "a group's bytes stay while one of its entries is there");
@@ -162,7 +162,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     let places: Vec<u32> = lane.sorted().iter().take(5).map(|entry| entry.place).collect();
     lane.retain(&places).expect("all there");
     assert_eq!(lane.positions()[0], 40);
-    check_attention(&[sequence.lanes(0)[0].view(None)]);
+    check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
     drop(sequence);
     assert_eq!(pool.used(), 0);
 }
@@ -173,10 +173,10 @@ fn keys_without_rotation_are_rotated_when_read() {
     let n = 50;
     let stored = filled(&pool, Rotation::Stored, false, n);
     let mut on_read = filled(&pool, Rotation::OnRead, false, n);
-    let want = check_attention(&[stored.lanes(0)[0].view(None)]);
+    let want = check_attention(&[stored.lanes(0)[0].view(None).expect("on the CPU")]);
     let ranks = |sequence: &Sequence| Angles::new(sequence.lanes(0)[0].ranks(), &frequencies(), 1.0);
     let phases = ranks(&on_read);
-    let got = check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
+    let got = check_attention(&[on_read.lanes(0)[0].view(Some(&phases)).expect("on the CPU")]);
     for (got, want) in got.iter().zip(&want) {
         assert!((got - want).abs() < 1e-5, "with all entries there, rank and position are the same");
     }
@@ -185,13 +185,13 @@ fn keys_without_rotation_are_rotated_when_read() {
     let third = lane.sorted()[3].place;
     lane.delete(third).expect("there");
     let row = noise(5, SHAPE.kv_heads * SHAPE.head_dim);
-    let place =
-        lane.append_one(Rows::dense(&row, row.len()), Rows::dense(&row, row.len()), n as u32, None).expect("room");
+    let rows = Rows::dense(&row, row.len());
+    let place = lane.append_one(Some(New { keys: rows, values: rows, angles: None }), n as u32).expect("room");
     let ranks_now = lane.ranks();
     assert_eq!(ranks_now[place as usize], n as u32 - 1);
     let mut sorted = ranks_now.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (0..n as u32).collect::<Vec<_>>());
     let phases = ranks(&on_read);
-    check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
+    check_attention(&[on_read.lanes(0)[0].view(Some(&phases)).expect("on the CPU")]);
 }

@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use prefixkv_kernels::attention::{LaneView, Rows};
+use prefixkv_kernels::cuda::{self, AppendItem, MoveItem};
 use prefixkv_kernels::int4::GROUP;
-use prefixkv_kernels::rotary::Angles;
+use prefixkv_kernels::rotary::{self, Angles};
 
+use super::gpu::{OnGpu, Stored};
 use super::pool::{Account, Charge, Format};
-use super::stretch::{self, Deletion, Stretch};
+use super::stretch::{Deletion, Stretch};
 use crate::error::{Error, Result};
 
 /// Most entries by which the tail of a lane grows at once.
@@ -55,6 +57,20 @@ pub struct Lane {
     dead: Vec<bool>,
     account: Account,
     _metadata: Charge,
+}
+
+/// The keys and values of new positions on the CPU, a row each; `angles` rotates the keys.
+#[derive(Clone, Copy)]
+pub struct New<'a> {
+    pub keys: Rows<'a>,
+    pub values: Rows<'a>,
+    pub angles: Option<&'a Angles>,
+}
+
+impl<'a> New<'a> {
+    fn of(self, n: usize) -> rotary::New<'a> {
+        rotary::New { keys: self.keys, values: self.values, skip: 0, n, angles: self.angles }
+    }
 }
 
 /// One entry of a lane.
@@ -150,14 +166,44 @@ impl Lane {
         self.limit = entries;
     }
 
-    /// What attention reads. `phases` are needed with [`Rotation::OnRead`]: an angle per place.
-    pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> LaneView<'a> {
-        LaneView {
+    /// What attention on the CPU reads. `phases` are needed with [`Rotation::OnRead`]: an angle per place.
+    pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> Result<LaneView<'a>> {
+        Ok(LaneView {
             heads: self.heads.len(),
-            runs: self.stretches.iter().map(Stretch::view).collect(),
+            runs: self.stretches.iter().map(Stretch::view).collect::<Result<_>>()?,
             phases,
             dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
-        }
+        })
+    }
+
+    /// What attention on a GPU reads.
+    pub(crate) fn gpu_view<T: Stored>(&self) -> Result<cuda::Lane<'_, T>> {
+        let runs = self.stretches.iter().map(Stretch::gpu_view).collect::<Result<_>>()?;
+        Ok(cuda::Lane { heads: self.heads.len(), runs, dead: None })
+    }
+
+    /// The moves that wait on the GPU.
+    pub(crate) fn moves<T: Stored>(&mut self) -> impl Iterator<Item = MoveItem<'_, T>> {
+        self.stretches.iter_mut().filter_map(Stretch::on_gpu).filter_map(|(store, sizes)| store.moves(sizes))
+    }
+
+    pub(crate) fn moved(&mut self) {
+        self.on_gpu().for_each(OnGpu::moved);
+    }
+
+    /// What waits to be written on the GPU, from row `row` on.
+    pub(crate) fn unwritten<T: Stored>(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_, T>> {
+        let first = self.heads.start;
+        let stores = self.stretches.iter_mut().filter_map(Stretch::on_gpu);
+        stores.filter_map(move |(store, sizes)| store.unwritten(sizes, first, row))
+    }
+
+    pub(crate) fn written(&mut self) {
+        self.on_gpu().for_each(OnGpu::written);
+    }
+
+    fn on_gpu(&mut self) -> impl Iterator<Item = &mut OnGpu> {
+        self.stretches.iter_mut().filter_map(Stretch::on_gpu).map(|(store, _)| store)
     }
 
     /// The rank of every place among the entries by position; 0 for deleted ones.
@@ -170,39 +216,22 @@ impl Lane {
     }
 
     /// Adds a prompt's `n` entries at consecutive positions from `first` as an extent of exactly their number, physically
-    /// behind all others. `keys` and `values` hold all KV heads of the layer; `angles` rotates the keys.
-    pub fn append(
-        &mut self,
-        keys: Rows<'_>,
-        values: Rows<'_>,
-        n: usize,
-        first: u32,
-        angles: Option<&Angles>,
-    ) -> Result<()> {
+    /// behind all others. `rows` holds all KV heads of the layer; entries on a GPU are written there, later.
+    pub fn append(&mut self, rows: Option<New<'_>>, n: usize, first: u32) -> Result<()> {
         if n == 0 {
             return Ok(());
         }
         let mut extent = self.stretch(n)?;
-        extent.append(
-            stretch::rows(keys, values, n, angles),
-            self.heads.clone(),
-            first..first + n as u32,
-            self.options.marked,
-        )?;
+        let at = extent.extend(first..first + n as u32, self.options.marked);
+        extent.write(rows.map(|rows| rows.of(n)), self.heads.clone(), at)?;
         self.push(extent);
         self.tail = false;
         self.len += n;
         Ok(())
     }
 
-    /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place.
-    pub fn append_one(
-        &mut self,
-        keys: Rows<'_>,
-        values: Rows<'_>,
-        position: u32,
-        angles: Option<&Angles>,
-    ) -> Result<u32> {
+    /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `rows` as in [`Lane::append`].
+    pub fn append_one(&mut self, rows: Option<New<'_>>, position: u32) -> Result<u32> {
         let free = |stretch: &Stretch| stretch.deletion() == Deletion::Entry && stretch.room() > 0;
         let index = match self.stretches.iter().rposition(free) {
             Some(index) => index,
@@ -211,8 +240,8 @@ impl Lane {
                 self.stretches.len() - 1
             }
         };
-        let rows = stretch::rows(keys, values, 1, angles);
-        self.stretches[index].append(rows, self.heads.clone(), position..position + 1, self.options.marked)?;
+        let at = self.stretches[index].extend(position..position + 1, self.options.marked);
+        self.stretches[index].write(rows.map(|rows| rows.of(1)), self.heads.clone(), at)?;
         self.len += 1;
         self.note_dead();
         let before: usize = self.stretches[..=index].iter().map(Stretch::len).sum();
@@ -370,23 +399,23 @@ impl Lane {
     }
 
     /// The L2 norm of the key at `place`, averaged over the lane's heads.
-    pub fn key_norm(&self, place: u32) -> Option<f32> {
-        let (index, slot) = self.find(place)?;
-        Some(self.stretches[index].key_norm(slot) / self.heads.len() as f32)
+    pub fn key_norm(&self, place: u32) -> Result<f32> {
+        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+        Ok(self.stretches[index].key_norm(slot)? / self.heads.len() as f32)
     }
 
     /// The L2 norm of the key of every place, averaged over the lane's heads.
-    pub fn key_norms(&self) -> Vec<f32> {
+    pub fn key_norms(&self) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(self.places());
         for stretch in &self.stretches {
-            let norms = stretch.key_norms();
+            let norms = stretch.key_norms()?;
             let len = stretch.len();
             out.extend((0..len).map(|slot| {
                 let sum: f32 = (0..self.heads.len()).map(|head| norms[head * len + slot]).sum();
                 sum / self.heads.len() as f32
             }));
         }
-        out
+        Ok(out)
     }
 
     fn note_dead(&mut self) {
@@ -430,10 +459,11 @@ mod tests {
         let data: Vec<f32> = (first..first + n as u32).flat_map(data).collect();
         let rows = Rows::dense(&data, HEADS * DIM);
         let angles = Angles::new(first..first + n as u32, &FREQUENCIES, 1.0);
+        let new = New { keys: rows, values: rows, angles: Some(&angles) };
         if n == 1 {
-            lane.append_one(rows, rows, first, Some(&angles)).expect("no cap");
+            lane.append_one(Some(new), first).expect("no cap");
         } else {
-            lane.append(rows, rows, n, first, Some(&angles)).expect("no cap");
+            lane.append(Some(new), n, first).expect("no cap");
         }
     }
 
@@ -444,7 +474,7 @@ mod tests {
         let places: Vec<u32> = lane.entries().map(|entry| entry.position).collect();
         for head in 0..HEADS {
             let mut place = 0;
-            for run in lane.view(None).runs {
+            for run in lane.view(None).expect("on the CPU").runs {
                 for slot in 0..run.len() {
                     let value = match run {
                         AnyRun::F32(run) => run.values[(head * run.capacity + slot) * DIM],
@@ -560,12 +590,12 @@ mod tests {
     #[test]
     fn a_refused_append_leaves_the_lane_whole() {
         let entry = 2 * HEADS * DIM * 4;
-        let pool = Pool::with_cap((size_of::<Lane>() + stretch::metadata(10, false) + 15 * entry) as u64);
+        let pool = Pool::with_cap((size_of::<Lane>() + super::super::stretch::metadata(10, false) + 15 * entry) as u64);
         let mut lane = lane(&pool, Format::F32, false);
         add(&mut lane, 0, 10);
         let data = vec![1.0; 64 * HEADS * DIM];
         let rows = Rows::dense(&data, HEADS * DIM);
-        assert!(lane.append(rows, rows, 10, 10, None).is_err());
+        assert!(lane.append(Some(New { keys: rows, values: rows, angles: None }), 10, 10).is_err());
         check(&lane, &(0..10).collect::<Vec<_>>());
     }
 

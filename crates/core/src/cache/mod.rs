@@ -6,14 +6,18 @@
 //! A lane is the unit of storage, eviction and attention: the entries of a range of KV heads that share their indices. Each
 //! lane has its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
 
+mod gpu;
 mod lane;
 mod memory;
+mod pass;
 mod pool;
 mod sequence;
 mod stretch;
 
-pub use lane::{Entry, Lane, LaneOptions, Rotation, TAIL_BLOCK};
+pub(crate) use gpu::{Stored, write};
+pub use lane::{Entry, Lane, LaneOptions, New, Rotation, TAIL_BLOCK};
 pub use memory::MemoryReport;
+pub use pass::{Member, Pass};
 pub use pool::{Account, Buffer, Charge, Format, Pool};
 pub use sequence::{Kept, Modality, Sequence, Shape, Span};
 pub use stretch::Deletion;

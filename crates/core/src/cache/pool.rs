@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prefixkv_kernels::cuda::Gpu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::live;
+use crate::model::Place;
 
 /// The number format of cache entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,11 @@ impl Format {
 
 /// The memory of one device. All sequences of a model draw on one pool; clones are handles to the same pool.
 #[derive(Clone, Debug)]
-pub struct Pool(Arc<Counters>);
+pub struct Pool {
+    counters: Arc<Counters>,
+    /// None: entries are in the memory of the CPU.
+    gpu: Option<Gpu>,
+}
 
 #[derive(Debug)]
 struct Counters {
@@ -68,22 +74,31 @@ impl Pool {
 
     /// A pool that refuses to hold more than `cap` bytes, metadata included.
     pub fn with_cap(cap: u64) -> Self {
-        Pool(Counters::new(cap))
+        Pool { counters: Counters::new(cap), gpu: None }
+    }
+
+    /// The same pool, with the entries of its sequences where a model runs.
+    pub fn on(self, place: &Place) -> Self {
+        let gpu = match place {
+            Place::Cpu => None,
+            Place::Gpu { gpu, .. } => Some(gpu.clone()),
+        };
+        Pool { gpu, ..self }
     }
 
     /// Bytes held now.
     pub fn used(&self) -> u64 {
-        self.0.used.load(Ordering::Relaxed)
+        self.counters.used.load(Ordering::Relaxed)
     }
 
     /// The most bytes ever held at once.
     pub fn peak(&self) -> u64 {
-        self.0.peak.load(Ordering::Relaxed)
+        self.counters.peak.load(Ordering::Relaxed)
     }
 
     /// Bytes that may still be taken.
     pub fn available(&self) -> u64 {
-        self.0.cap.saturating_sub(self.used())
+        self.counters.cap.saturating_sub(self.used())
     }
 
     /// Opens the account of one sequence.
@@ -100,6 +115,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Where the entries are; None: on the CPU.
+    pub(super) fn gpu(&self) -> Option<&Gpu> {
+        self.pool.gpu.as_ref()
+    }
+
     /// Bytes held now.
     pub fn used(&self) -> u64 {
         self.own.used.load(Ordering::Relaxed)
@@ -118,7 +138,7 @@ impl Account {
 
     /// Counts bytes that are held elsewhere (metadata) until the charge is dropped.
     pub fn charge(&self, bytes: u64) -> Result<Charge> {
-        self.pool.0.add(bytes).map_err(|available| refusal(bytes, available))?;
+        self.pool.counters.add(bytes).map_err(|available| refusal(bytes, available))?;
         live::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
@@ -152,7 +172,7 @@ pub struct Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.account.own.remove(self.bytes);
-        self.account.pool.0.remove(self.bytes);
+        self.account.pool.counters.remove(self.bytes);
         live::CACHE_BYTES.remove(self.bytes);
     }
 }

@@ -7,9 +7,9 @@ use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use serde::Serialize;
 
-use super::lane::{Lane, LaneOptions, Rotation};
+use super::lane::{Entry, Lane, LaneOptions, New, Rotation};
 use super::memory::MemoryReport;
-use super::pool::{Account, Format, Pool};
+use super::pool::{Account, Charge, Format, Pool};
 use crate::error::{Error, Result};
 use crate::method::{Lanes, Method, Policy, Positions, Profile, Record};
 
@@ -240,29 +240,42 @@ impl Sequence {
 
     /// Stores the new positions' keys and values, all KV heads of `layer` per row, unless the layer reads another's.
     pub fn store(&mut self, layer: usize, keys: Rows<'_>, values: Rows<'_>, angles: &Angles) -> Result<()> {
-        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
+        let entries = self.place(layer, Some((keys, values, angles)))?;
+        self.written(layer, &entries)
+    }
+
+    /// Makes the places of the new positions in the lanes of `layer`, to be written on the GPU; then [`Sequence::written`] gets
+    /// the entries.
+    pub(crate) fn reserve(&mut self, layer: usize) -> Result<Vec<Entry>> {
+        self.place(layer, None)
+    }
+
+    /// The new entries of `layer`, one per lane for a generated token.
+    fn place(&mut self, layer: usize, rows: Option<(Rows<'_>, Rows<'_>, &Angles)>) -> Result<Vec<Entry>> {
+        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(Vec::new()) };
         let lanes = &mut self.layers[layer];
         let first = self.next_position;
-        match self.work {
-            Work::Prompt { n } => {
-                for lane in lanes {
-                    let angles = (lane.rotation() == Rotation::Stored).then_some(angles);
-                    lane.append(keys, values, n, first, angles)?;
-                }
+        let mut entries = Vec::new();
+        if let (Work::Step, Some(policy)) = (self.work, &self.policy) {
+            policy.make_room(index, lanes, &self.spans)?;
+        }
+        for lane in lanes {
+            let stored = lane.rotation() == Rotation::Stored;
+            let rows = rows.map(|(keys, values, angles)| New { keys, values, angles: stored.then_some(angles) });
+            match self.work {
+                Work::Prompt { n } => lane.append(rows, n, first)?,
+                Work::Step => entries.push(Entry { position: first, place: lane.append_one(rows, first)? }),
+                Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
             }
-            Work::Step => {
-                if let Some(policy) = &self.policy {
-                    policy.make_room(index, lanes, &self.spans)?;
-                }
-                for lane in lanes {
-                    let angles = (lane.rotation() == Rotation::Stored).then_some(angles);
-                    let place = lane.append_one(keys, values, first, angles)?;
-                    if let Some(policy) = &self.policy {
-                        policy.appended(layer, lane, super::Entry { position: first, place });
-                    }
-                }
-            }
-            Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
+        }
+        Ok(entries)
+    }
+
+    /// The keys and values of `entries` are in the lanes of `layer`.
+    pub(crate) fn written(&mut self, layer: usize, entries: &[Entry]) -> Result<()> {
+        let Some(policy) = &self.policy else { return Ok(()) };
+        for (lane, entry) in self.layers[layer].iter_mut().zip(entries) {
+            policy.appended(layer, lane, *entry)?;
         }
         Ok(())
     }
@@ -359,6 +372,17 @@ impl Sequence {
     /// The lanes that a layer has, to change them; none for one that reads another's.
     pub fn lanes_mut(&mut self, layer: usize) -> &mut [Lane] {
         &mut self.layers[layer]
+    }
+
+    /// The number format of the entries.
+    pub fn format(&self) -> Format {
+        self.shape.format
+    }
+
+    /// Counts the sums that a layer's attention gathers, one per head and place, until the charge is dropped.
+    pub(crate) fn charge_sums(&self, layer: usize) -> Result<Charge> {
+        let sums: usize = self.lanes(layer).iter().map(|lane| lane.places() * lane.heads().len()).sum();
+        self.account.charge((sums * size_of::<f32>()) as u64)
     }
 
     /// Counts bytes of working memory on the sequence's account until the charge is dropped.

@@ -1,11 +1,13 @@
 //! Consecutive storage of a lane: what is allocated and freed at once.
 
 use half::f16;
-use prefixkv_kernels::attention::{AnyRun, Rows, Run};
+use prefixkv_kernels::attention::{AnyRun, Run};
+use prefixkv_kernels::cuda;
 use prefixkv_kernels::gather::{gather, key_norms};
 use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
-use prefixkv_kernels::rotary::{self, Angles};
+use prefixkv_kernels::rotary;
 
+use super::gpu::{OnGpu, Sizes, Stored};
 use super::pool::{Account, Buffer, Format};
 use crate::error::{Error, Result};
 
@@ -24,6 +26,7 @@ enum Store {
     F32(Buffer<f32>),
     F16(Buffer<f16>),
     Int4(Box<Int4>),
+    Gpu(Box<OnGpu>),
 }
 
 #[derive(Debug)]
@@ -79,9 +82,10 @@ impl Stretch {
     ) -> Result<Self> {
         let elements = 2 * heads * capacity * dim;
         let metadata = metadata(capacity, marked);
-        let store = match format {
-            Format::F32 => Store::F32(account.allocate_with(elements, metadata)?),
-            Format::F16 => Store::F16(account.allocate_with(elements, metadata)?),
+        let store = match (account.gpu(), format) {
+            (Some(gpu), _) => Store::Gpu(Box::new(OnGpu::new(account, gpu, format, elements, metadata)?)),
+            (None, Format::F32) => Store::F32(account.allocate_with(elements, metadata)?),
+            (None, Format::F16) => Store::F16(account.allocate_with(elements, metadata)?),
         };
         Ok(Stretch::new(store, heads, dim, capacity, marked))
     }
@@ -138,7 +142,7 @@ impl Stretch {
 
     pub(super) fn deletion(&self) -> Deletion {
         match self.store {
-            Store::F32(_) | Store::F16(_) => Deletion::Entry,
+            Store::F32(_) | Store::F16(_) | Store::Gpu(_) => Deletion::Entry,
             Store::Int4(_) => Deletion::Group,
         }
     }
@@ -167,6 +171,7 @@ impl Stretch {
         match &self.store {
             Store::F32(_) => elements * 4.0,
             Store::F16(_) => elements * 2.0,
+            Store::Gpu(store) => elements * store.number_bytes() as f64,
             Store::Int4(group) => {
                 let codes = group.key_codes.len() + group.value_codes.len();
                 let ranges = group.key_ranges.len() + group.value_ranges.len();
@@ -211,9 +216,10 @@ impl Stretch {
         matches!(&self.store, Store::Int4(group) if !group.dead.is_empty())
     }
 
-    pub(super) fn view(&self) -> AnyRun<'_> {
+    /// What attention on the CPU reads.
+    pub(super) fn view(&self) -> Result<AnyRun<'_>> {
         let (len, capacity) = (self.len(), self.capacity());
-        match &self.store {
+        Ok(match &self.store {
             Store::F32(buffer) => {
                 let (keys, values) = halves(buffer);
                 AnyRun::F32(Run { keys, values, len, capacity })
@@ -228,18 +234,52 @@ impl Stretch {
                 value_codes: &group.value_codes,
                 value_ranges: &group.value_ranges,
             }),
+            Store::Gpu(_) => return Err(Error::Internal("entries on a GPU cannot be read on the CPU".into())),
+        })
+    }
+
+    /// What attention on a GPU reads.
+    pub(super) fn gpu_view<T: Stored>(&self) -> Result<cuda::Run<'_, T>> {
+        match &self.store {
+            Store::Gpu(store) => store.run(self.len(), self.capacity()),
+            _ => Err(Error::Internal("entries on the CPU cannot be read on a GPU".into())),
         }
     }
 
-    /// Writes the rows `skip .. skip + positions.len()` behind the entries. There must be room.
-    pub(super) fn append(
+    /// The entries on a GPU, if they are there.
+    pub(super) fn on_gpu(&mut self) -> Option<(&mut OnGpu, Sizes)> {
+        let (heads, dim, capacity) = self.sizes();
+        match &mut self.store {
+            Store::Gpu(store) => Some((store, Sizes { heads, dim, capacity })),
+            _ => None,
+        }
+    }
+
+    /// Counts entries at `positions` behind the others; gives the slot of the first. There must be room.
+    pub(super) fn extend(&mut self, positions: std::ops::Range<u32>, marks: bool) -> usize {
+        let at = self.len();
+        self.positions.extend(positions);
+        self.alive = self.positions.len() as u32;
+        if marks {
+            self.marks.resize(self.positions.len(), 0.0);
+        }
+        at
+    }
+
+    /// Writes entries that were counted, from slot `at` on; without `rows` they will be written on the GPU.
+    pub(super) fn write(
         &mut self,
-        rows: rotary::New<'_>,
+        rows: Option<rotary::New<'_>>,
         heads: std::ops::Range<usize>,
-        positions: std::ops::Range<u32>,
-        marks: bool,
+        at: usize,
     ) -> Result<()> {
-        let (at, dim) = (self.len(), self.dim as usize);
+        let (dim, n) = (self.dim as usize, self.len() - at);
+        let Some(rows) = rows else {
+            return match &mut self.store {
+                Store::Gpu(store) => store.reserve(at, n),
+                _ => Err(Error::Internal("entries on the CPU need their rows".into())),
+            };
+        };
         match &mut self.store {
             Store::F32(buffer) => {
                 let (keys, values) = halves_mut(buffer);
@@ -250,11 +290,7 @@ impl Stretch {
                 rotary::append(rows, heads, dim, keys, values, at);
             }
             Store::Int4(_) => return Err(Error::Internal("append to a quantised group".into())),
-        }
-        self.positions.extend(positions);
-        self.alive = self.positions.len() as u32;
-        if marks {
-            self.marks.resize(self.positions.len(), 0.0);
+            Store::Gpu(_) => return Err(Error::Internal("rows of the CPU for entries on a GPU".into())),
         }
         Ok(())
     }
@@ -268,6 +304,9 @@ impl Stretch {
             }
             (Store::F16(to), Store::F16(buffer)) => {
                 move_entries(halves(buffer), from.capacity(), slots, heads, dim, halves_mut(to), capacity, at);
+            }
+            (Store::Gpu(to), Store::Gpu(store)) => {
+                to.take(Sizes { heads, dim, capacity }, at, store, from.capacity(), slots)?;
             }
             _ => return Err(Error::Internal("entries of two formats cannot be gathered".into())),
         }
@@ -286,6 +325,7 @@ impl Stretch {
             // Keys and values together are twice the heads.
             Store::F32(buffer) => move_entry(buffer, 2 * heads, dim, capacity, last, slot),
             Store::F16(buffer) => move_entry(buffer, 2 * heads, dim, capacity, last, slot),
+            Store::Gpu(store) => store.delete(slot, last),
             Store::Int4(group) => {
                 group.dead.resize(self.positions.len(), false);
                 if !std::mem::replace(&mut group.dead[slot], true) {
@@ -302,30 +342,35 @@ impl Stretch {
     }
 
     /// The L2 norm of every key, `[heads, len]`. Quantised keys have none of their own.
-    pub(super) fn key_norms(&self) -> Vec<f32> {
+    pub(super) fn key_norms(&self) -> Result<Vec<f32>> {
         let (heads, dim, capacity) = self.sizes();
         let mut out = vec![0.0; heads * self.len()];
         match &self.store {
             Store::F32(buffer) => key_norms(halves(buffer).0, capacity, self.len(), heads, dim, &mut out),
             Store::F16(buffer) => key_norms(halves(buffer).0, capacity, self.len(), heads, dim, &mut out),
             Store::Int4(_) => {}
+            Store::Gpu(store) => return store.key_norms(Sizes { heads, dim, capacity }, self.len()),
         }
-        out
+        Ok(out)
     }
 
     /// The sum over the heads of the L2 norm of the key of entry `slot`.
-    pub(super) fn key_norm(&self, slot: usize) -> f32 {
+    pub(super) fn key_norm(&self, slot: usize) -> Result<f32> {
         let (heads, dim, capacity) = self.sizes();
         let key = |head: usize| (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
+        if let Store::Gpu(_) = &self.store {
+            let (norms, len) = (self.key_norms()?, self.len());
+            return Ok((0..heads).map(|head| norms[head * len + slot]).sum());
+        }
         let norm = |head: usize| -> f32 {
             let squares: f32 = match &self.store {
                 Store::F32(buffer) => buffer[key(head)].iter().map(|x| x * x).sum(),
                 Store::F16(buffer) => buffer[key(head)].iter().map(|x| x.to_f32() * x.to_f32()).sum(),
-                Store::Int4(_) => 0.0,
+                Store::Int4(_) | Store::Gpu(_) => 0.0,
             };
             squares.sqrt()
         };
-        (0..heads).map(norm).sum()
+        Ok((0..heads).map(norm).sum())
     }
 
     /// Keys and values of entry `slot` as f32, to entry `to` of `[heads, GROUP, head_dim]`.
@@ -347,6 +392,7 @@ impl Stretch {
                     values_to[at].iter_mut().zip(&values[from]).for_each(widen);
                 }
                 Store::Int4(_) => return Err(Error::Internal("entries are quantised already".into())),
+                Store::Gpu(_) => return Err(Error::Internal("entries on a GPU are not quantised".into())),
             }
         }
         Ok(())
@@ -367,11 +413,6 @@ fn move_entries<T: Copy + Send + Sync>(
 ) {
     gather(from.0, from_capacity, slots, heads, dim, to.0, capacity, at);
     gather(from.1, from_capacity, slots, heads, dim, to.1, capacity, at);
-}
-
-/// New positions' keys and values; `angles` rotates the keys.
-pub(super) fn rows<'a>(keys: Rows<'a>, values: Rows<'a>, n: usize, angles: Option<&'a Angles>) -> rotary::New<'a> {
-    rotary::New { keys, values, skip: 0, n, angles }
 }
 
 fn move_entry<T: Copy>(data: &mut [T], heads: usize, dim: usize, capacity: usize, from: usize, to: usize) {

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use candle_core::Tensor;
-
 use super::event::{Event, Finish, Timings, milliseconds};
 use super::prompt;
 use super::request::{GenerateRequest, SourceText};
@@ -11,6 +9,7 @@ use super::ticket::Events;
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::model::{Model, Prompt};
+use crate::nn::Matrix;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::text::{Detokenizer, StopStrings};
 
@@ -36,7 +35,7 @@ pub(super) fn queued(events: &Events) -> Timings {
 /// A prompt that is ready to be read, and how to go on from it.
 pub(super) struct Turn {
     pub(super) prompt: Prompt,
-    pub(super) features: Vec<Tensor>,
+    pub(super) features: Vec<Matrix>,
     /// The prompt's tokens before expansion, from which the text goes on.
     pub(super) context: Vec<u32>,
     /// Tokens before the prompt, for the repetition penalty.

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::event::{Timings, Usage, milliseconds};
@@ -10,6 +9,7 @@ use super::request::SourceText;
 use super::ticket::Events;
 use crate::error::{Error, Result};
 use crate::model::{Model, Prompt};
+use crate::nn::Matrix;
 use crate::text::Message;
 
 /// Most tokens of an answer when the request does not say.
@@ -54,7 +54,7 @@ pub(super) fn features<I: AsRef<[u8]> + Sync>(
     order: &[usize],
     events: &Events,
     timings: &mut Timings,
-) -> Result<Vec<Tensor>> {
+) -> Result<Vec<Matrix>> {
     let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
     let start = Instant::now();
     let decoded: Vec<_> = images

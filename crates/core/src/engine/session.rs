@@ -201,7 +201,7 @@ fn prepare(
     request: &GenerateRequest,
     events: &Events,
     timings: &mut super::event::Timings,
-) -> Result<(Prompt, Vec<candle_core::Tensor>, usize)> {
+) -> Result<(Prompt, Vec<crate::nn::Matrix>, usize)> {
     let mut prompt = prompt::expand(model, rest, order.len())?;
     if let Some(pending) = state.pending {
         prompt.tokens.insert(0, pending);

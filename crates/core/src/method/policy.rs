@@ -215,7 +215,7 @@ impl Policy {
             let marks = lane.marks();
             let sums = if sums.is_empty() { &[] } else { &sums[lane.heads()] };
             let input = LaneInput { lane, layer, sorted: &sorted, sums, marks: &marks, prompt: &view };
-            let scores = recipe.score.score(&input);
+            let scores = recipe.score.score(&input)?;
             if self.marked {
                 let mut marks = vec![0.0; lane.places()];
                 for (entry, score) in sorted.iter().zip(&scores) {
@@ -331,15 +331,16 @@ impl Policy {
     }
 
     /// The mark of a generated entry.
-    pub(crate) fn appended(&self, layer: usize, lane: &mut Lane, entry: Entry) {
+    pub(crate) fn appended(&self, layer: usize, lane: &mut Lane, entry: Entry) -> Result<()> {
         if self.marked {
-            let fresh = self.method.recipe.score.fresh(lane, layer, entry);
+            let fresh = self.method.recipe.score.fresh(lane, layer, entry)?;
             lane.update_marks(|place, mark| {
                 if place == entry.place as usize {
                     *mark = fresh;
                 }
             });
         }
+        Ok(())
     }
 
     /// Whether generated tokens' attention is to be gathered.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::config::ConfigFile;
+use super::device::Place;
 use super::network::Describe;
 use crate::error::Result;
 use crate::nn::WeightFormat;
@@ -42,7 +43,8 @@ pub struct ModelInfo {
     pub weight_formats: BTreeMap<&'static str, usize>,
     /// Bytes of all weights in memory; for a model that is only inspected, what they would take in f32.
     pub weight_bytes: u64,
-    pub device: &'static str,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
     pub threads: usize,
     pub layers: usize,
     pub hidden_size: usize,
@@ -64,6 +66,7 @@ impl ModelInfo {
         checkpoint: Option<&Checkpoint>,
         weights: WeightFormat,
         tally: Tally,
+        place: &Place,
     ) -> Result<Self> {
         let shape = network.shape();
         let parameters = checkpoint.map_or(0, Checkpoint::parameters);
@@ -75,7 +78,7 @@ impl ModelInfo {
             weights: weights.name(),
             weight_bytes: if tally.bytes > 0 { tally.bytes } else { weights.bytes(parameters) },
             weight_formats: tally.layers,
-            device: "cpu",
+            device: place.name().to_owned(),
             threads: rayon::current_num_threads(),
             layers: shape.cache.layers,
             hidden_size: shape.hidden_size,

@@ -14,8 +14,6 @@ mod prompt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Tensor;
-
 pub use crate::nn::WeightFormat;
 pub use config::ConfigFile;
 pub use device::{Device, Place};
@@ -23,12 +21,12 @@ pub use info::{ImageInfo, ModelInfo};
 pub use network::{Check, Family, Network};
 pub use prompt::Prompt;
 
-use crate::cache::{Modality, Pool, Sequence};
+use crate::cache::{Member, Modality, Pass, Pool, Sequence};
 use crate::error::{Error, Result};
 use crate::media::{ImageProcessor, Pixels};
 use crate::method::Method;
 use crate::method::budget::ModelKey;
-use crate::nn::Loader;
+use crate::nn::{Loader, Matrix};
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, memory};
 
@@ -92,10 +90,16 @@ pub struct Model {
 impl Model {
     /// Loads the folder `options.source`. An error from `progress` stops the load and is returned.
     pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Model> {
-        if let Place::Gpu { device, .. } = options.device.open()? {
-            let reason = "the network does not run on GPUs yet; use `cpu`".into();
-            return Err(Error::Device { device, reason });
-        }
+        Model::load_on(options.device.open()?, options, progress)
+    }
+
+    /// As [`Model::load`], on a device that is open already.
+    pub fn load_on(
+        place: Place,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Model> {
+        options.weights.require(&place)?;
         let dir = &options.source;
         let config = ConfigFile::read(dir)?;
         let family = family(&config)?;
@@ -103,9 +107,9 @@ impl Model {
         let template = ChatTemplate::from_folder(dir, &tokenizer)?;
         let checkpoint = Arc::new(Checkpoint::open(dir)?);
         let total = options.weights.bytes(checkpoint.parameters());
-        memory::require(total, options.weights)?;
+        memory::require(total, options.weights, &place)?;
         progress(Progress { stage: "weights", done: 0, total })?;
-        let loader = Loader::new(&checkpoint, options.weights);
+        let loader = Loader::new(&checkpoint, options.weights, place.clone());
         let network = (family.load)(&config, &loader, &checkpoint, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })?;
@@ -123,10 +127,10 @@ impl Model {
             });
         }
         progress(Progress { stage: "weights", done: total, total })?;
-        let pool = options.cache_limit.map_or_else(Pool::unlimited, Pool::with_cap);
+        let pool = options.cache_limit.map_or_else(Pool::unlimited, Pool::with_cap).on(&place);
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
-        let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally)?;
+        let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, &place)?;
         Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool })
     }
 
@@ -136,7 +140,7 @@ impl Model {
         let family = family(&config)?;
         let checkpoint = Checkpoint::open(dir)?;
         let shape = (family.inspect)(&config)?;
-        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), WeightFormat::F32, Default::default())
+        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), WeightFormat::F32, Default::default(), &Place::Cpu)
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -179,7 +183,7 @@ impl Model {
 
     /// The features of each image in the language model's space, `[image tokens, hidden]`. The vision tower is loaded by the
     /// first call.
-    pub fn encode_images(&mut self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Tensor>> {
+    pub fn encode_images(&mut self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Matrix>> {
         let one = |pixels: &Pixels| {
             check()?;
             let features = self.network.image_features(pixels, check)?;
@@ -189,7 +193,7 @@ impl Model {
     }
 
     /// The vision tower's selected features before the projector: for tests and analysis.
-    pub fn image_features(&mut self, pixels: &Pixels) -> Result<Tensor> {
+    pub fn image_features(&mut self, pixels: &Pixels) -> Result<Matrix> {
         self.network.image_features(pixels, &|| Ok(()))
     }
 
@@ -197,14 +201,14 @@ impl Model {
     pub fn prefill(
         &mut self,
         prompt: &Prompt,
-        features: &[Tensor],
+        features: &[Matrix],
         sequence: &mut Sequence,
         check: Check<'_>,
     ) -> Result<Vec<f32>> {
         in_pool(|| {
             let hidden = self.run_prompt(prompt, features, sequence, check)?;
-            let last = hidden.narrow(0, prompt.tokens.len() - 1, 1)?;
-            Ok(self.network.logits(&last)?.flatten_all()?.to_vec1()?)
+            let last = hidden.narrow(prompt.tokens.len() - 1, 1)?;
+            self.network.logits(&last)?.to_vec()
         })
     }
 
@@ -212,10 +216,10 @@ impl Model {
     pub fn prefill_all(
         &mut self,
         prompt: &Prompt,
-        features: &[Tensor],
+        features: &[Matrix],
         sequence: &mut Sequence,
         check: Check<'_>,
-    ) -> Result<Tensor> {
+    ) -> Result<Matrix> {
         in_pool(|| {
             let hidden = self.run_prompt(prompt, features, sequence, check)?;
             self.network.logits(&hidden)
@@ -225,25 +229,43 @@ impl Model {
     fn run_prompt(
         &self,
         prompt: &Prompt,
-        features: &[Tensor],
+        features: &[Matrix],
         sequence: &mut Sequence,
         check: Check<'_>,
-    ) -> Result<Tensor> {
+    ) -> Result<Matrix> {
         let x = self.embed(prompt, features)?;
         sequence.begin_prompt(&prompt.spans)?;
-        let hidden = self.network.forward(x, sequence, check)?;
+        let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
         sequence.finish_prompt()?;
         Ok(hidden)
     }
 
     /// Runs one generated token and returns the logits of the next, `[vocab]`.
     pub fn decode(&mut self, token: u32, sequence: &mut Sequence) -> Result<Vec<f32>> {
+        let mut decoded = self.decode_batch(&[token], &mut [sequence])?;
+        decoded.pop().unwrap_or_else(|| Err(Error::Internal("a step without a sequence".into())))
+    }
+
+    /// Runs one generated token of each sequence, all together: weights are read once for all. Gives the logits of the next
+    /// token of each, `[vocab]`, or what has failed for that sequence alone. With several sequences the last bits may differ
+    /// from those of one alone.
+    pub fn decode_batch(&mut self, tokens: &[u32], sequences: &mut [&mut Sequence]) -> Result<Vec<Result<Vec<f32>>>> {
+        if tokens.len() != sequences.len() || tokens.is_empty() {
+            return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
+        }
         in_pool(|| {
-            let x = self.network.embed(&[token])?;
-            sequence.begin_step()?;
-            let hidden = self.network.forward(x, sequence, &|| Ok(()))?;
-            sequence.finish_step()?;
-            Ok(self.network.logits(&hidden)?.flatten_all()?.to_vec1()?)
+            let x = self.network.embed(tokens)?;
+            let mut members: Vec<Member<'_>> = sequences.iter_mut().map(|sequence| Member::new(sequence)).collect();
+            members.iter_mut().for_each(|member| member.attempt(Sequence::begin_step));
+            let hidden = self.network.forward(x, &mut Pass::Step(&mut members), &|| Ok(()))?;
+            members.iter_mut().for_each(|member| member.attempt(Sequence::finish_step));
+            let logits = self.network.logits(&hidden)?.to_vec()?;
+            let rows = logits.chunks_exact(logits.len() / tokens.len());
+            let each = members.into_iter().zip(rows).map(|(member, logits)| match member.failed {
+                Some(error) => Err(error),
+                None => Ok(logits.to_vec()),
+            });
+            Ok(each.collect())
         })
     }
 
@@ -261,7 +283,7 @@ impl Model {
         Sequence::with_method(key.shape, &self.pool, method, carry)
     }
 
-    fn embed(&self, prompt: &Prompt, features: &[Tensor]) -> Result<Tensor> {
+    fn embed(&self, prompt: &Prompt, features: &[Matrix]) -> Result<Matrix> {
         let x = self.network.embed(&prompt.tokens)?;
         if features.is_empty() {
             return Ok(x);
@@ -275,10 +297,10 @@ impl Model {
                     })?;
                     parts.push(image.clone());
                 }
-                _ => parts.push(x.narrow(0, span.start, span.len)?),
+                _ => parts.push(x.narrow(span.start, span.len)?),
             }
         }
-        Ok(Tensor::cat(&parts, 0)?)
+        Matrix::cat(&parts)
     }
 }
 

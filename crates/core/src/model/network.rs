@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
-
 use super::config::ConfigFile;
 use super::info::ImageInfo;
-use crate::cache::{self, Sequence};
+use crate::cache::{self, Pass};
 use crate::error::{Error, Result};
 use crate::media::Pixels;
-use crate::nn::Loader;
+use crate::nn::{Loader, Matrix};
 use crate::weights::Checkpoint;
 
 /// Called between pieces of work; an error stops it and is returned.
@@ -38,18 +36,18 @@ pub trait Describe {
 /// A network with its weights.
 pub trait Network: Describe + Send + Sync {
     /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
-    fn embed(&self, tokens: &[u32]) -> Result<Tensor>;
-    /// The next `x.dim(0)` positions of the sequence through all layers: final hidden states after the last norm.
-    fn forward(&self, x: Tensor, sequence: &mut Sequence, check: Check<'_>) -> Result<Tensor>;
+    fn embed(&self, tokens: &[u32]) -> Result<Matrix>;
+    /// The rows of `pass` through all layers: final hidden states after the last norm.
+    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix>;
     /// Logits of hidden states, `[n, vocab]` in f32.
-    fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+    fn logits(&self, hidden: &Matrix) -> Result<Matrix>;
     /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector.
-    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Tensor> {
+    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix> {
         let _ = (pixels, check);
         Err(text_only())
     }
     /// Features in the language model's space, `[image tokens, hidden]` in f32.
-    fn project(&mut self, features: &Tensor) -> Result<Tensor> {
+    fn project(&mut self, features: &Matrix) -> Result<Matrix> {
         let _ = features;
         Err(text_only())
     }

@@ -6,13 +6,19 @@ use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{DType, Module, Tensor};
+use half::f16;
+use prefixkv_kernels::cuda::{self, Buffer, Gpu, Number};
 use prefixkv_kernels::{linear as kernel, simd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::matrix::{Data, Matrix, OnGpu, elsewhere};
 use super::slice;
+use super::table::Table;
+use super::vector::Vector;
 use crate::cache::Format;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::Place;
 use crate::weights::Checkpoint;
 
 /// How the weights of linear layers are held in memory, whatever the file holds. Activations are f32.
@@ -60,6 +66,17 @@ impl WeightFormat {
         }
     }
 
+    /// Refuses formats that no GPU kernel reads.
+    pub fn require(self, place: &Place) -> Result<()> {
+        match (place, self) {
+            (Place::Gpu { device, .. }, WeightFormat::Q8_0 | WeightFormat::Q4K) => Err(Error::Device {
+                device: device.clone(),
+                reason: format!("weights \"{}\" run on the CPU only; use \"f16\" or \"f32\"", self.name()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The format that rows of `columns` weights can be held in: blocks must fill a row.
     fn fitting(self, columns: usize) -> WeightFormat {
         match self {
@@ -74,6 +91,8 @@ impl WeightFormat {
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub format: WeightFormat,
+    /// Where the layers are to be.
+    pub place: Place,
     /// What is in memory so far: layers and bytes by format.
     tally: RefCell<Tally>,
 }
@@ -86,55 +105,152 @@ pub struct Tally {
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(checkpoint: &'a Checkpoint, format: WeightFormat) -> Self {
-        Loader { checkpoint, format, tally: RefCell::default() }
+    pub fn new(checkpoint: &'a Checkpoint, format: WeightFormat, place: Place) -> Self {
+        Loader { checkpoint, format, place, tally: RefCell::default() }
     }
 
     pub fn tally(&self) -> Tally {
         self.tally.borrow().clone()
     }
 
-    /// A tensor in f32.
-    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    /// The `width` elements of a tensor in f32.
+    pub fn vector(&self, name: &str, width: usize) -> Result<Vector> {
+        let tensor = self.checkpoint.tensor(name, &[width])?.to_dtype(DType::F32)?;
+        self.tally.borrow_mut().bytes += 4 * width as u64;
+        Vector::new(&self.place, tensor)
+    }
+
+    /// A tensor of `[rows, columns]` elements, or of any shape with as many, in f32.
+    pub fn matrix(&self, name: &str, shape: &[usize], rows: usize, columns: usize) -> Result<Matrix> {
         let tensor = self.checkpoint.tensor(name, shape)?.to_dtype(DType::F32)?;
         self.tally.borrow_mut().bytes += 4 * tensor.elem_count() as u64;
-        Ok(tensor)
+        match &self.place {
+            Place::Cpu => Ok(Matrix::Cpu(tensor.reshape((rows, columns))?)),
+            place => Matrix::new(place, tensor.flatten_all()?.to_vec1()?, rows, columns),
+        }
     }
 
     /// A table from which rows are taken: f32 for f32 weights, else f16.
-    pub fn table(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let dtype = if self.format == WeightFormat::F32 { DType::F32 } else { DType::F16 };
-        let tensor = self.checkpoint.tensor(name, shape)?.to_dtype(dtype)?;
-        self.tally.borrow_mut().bytes += (tensor.elem_count() * dtype.size_in_bytes()) as u64;
-        Ok(tensor)
+    pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table> {
+        let number = if self.format == WeightFormat::F32 { Number::F32 } else { Number::F16 };
+        let dtype = if number == Number::F32 { DType::F32 } else { DType::F16 };
+        self.tally.borrow_mut().bytes += (rows * width * dtype.size_in_bytes()) as u64;
+        match &self.place {
+            Place::Cpu => Ok(Table::Cpu(self.checkpoint.tensor(name, &[rows, width])?.to_dtype(dtype)?)),
+            Place::Gpu { gpu, .. } => {
+                let data = self.upload(gpu, number, &[(name.to_owned(), vec![rows, width])])?;
+                Ok(Table::Gpu(Arc::new(OnGpu { data, rows, columns: width })))
+            }
+        }
     }
 
     /// One linear layer made of the rows of `names`, each `[rows, columns]`, one below the other; biases likewise.
     pub fn linear(&self, names: &[(&str, usize)], columns: usize, bias: bool) -> Result<Linear> {
-        let part = |suffix: &str, shape: &dyn Fn(usize) -> Vec<usize>| -> Result<Tensor> {
-            let parts: Vec<Tensor> = names
-                .iter()
-                .map(|(name, rows)| self.checkpoint.tensor(&format!("{name}.{suffix}"), &shape(*rows)))
-                .collect::<Result<_>>()?;
-            // Shards of one model may differ in format; the first one's serves for joining.
-            let dtype = parts[0].dtype();
-            let parts: Vec<Tensor> = parts.iter().map(|part| part.to_dtype(dtype)).collect::<Result<_, _>>()?;
-            Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
+        let weights: Vec<_> =
+            names.iter().map(|(name, rows)| (format!("{name}.weight"), vec![*rows, columns])).collect();
+        let biases: Vec<_> = names.iter().map(|(name, rows)| (format!("{name}.bias"), vec![*rows])).collect();
+        let bias =
+            if bias { Some(Vector::new(&self.place, self.joined(&biases)?.to_dtype(DType::F32)?)?) } else { None };
+        let rows = names.iter().map(|(_, rows)| rows).sum();
+        match &self.place {
+            Place::Cpu => self.hold(self.joined(&weights)?, bias),
+            Place::Gpu { gpu, .. } => {
+                let (format, number) = self.on_gpu()?;
+                let data = self.upload(gpu, number, &weights)?;
+                self.count(format, rows * columns);
+                let weight = Weight::Gpu(Arc::new(OnGpu { data, rows, columns }));
+                Ok(Linear { weight, bias })
+            }
+        }
+    }
+
+    /// The rows of several tensors, one below the other.
+    fn joined(&self, parts: &[(String, Vec<usize>)]) -> Result<Tensor> {
+        let parts: Vec<Tensor> =
+            parts.iter().map(|(name, shape)| self.checkpoint.tensor(name, shape)).collect::<Result<_>>()?;
+        // Shards of one model may differ in format; the first one's serves for joining.
+        let dtype = parts[0].dtype();
+        let parts: Vec<Tensor> = parts.iter().map(|part| part.to_dtype(dtype)).collect::<Result<_, _>>()?;
+        Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
+    }
+
+    /// The tensors one behind the other on the GPU. Nothing is joined or, in the file's own format, copied on the way.
+    fn upload(&self, gpu: &Gpu, number: Number, parts: &[(String, Vec<usize>)]) -> Result<Data> {
+        let sizes: Vec<usize> = parts.iter().map(|(_, shape)| shape.iter().product()).collect();
+        let total = sizes.iter().sum();
+        let mut data = match number {
+            Number::F32 => Data::F32(Buffer::new(gpu, total)?),
+            _ => Data::F16(Buffer::new(gpu, total)?),
         };
-        let weight = part("weight", &|rows| vec![rows, columns])?;
-        let bias = if bias { Some(part("bias", &|rows| vec![rows])?.to_dtype(DType::F32)?) } else { None };
-        self.hold(weight, bias)
+        let mut at = 0;
+        for ((name, shape), size) in parts.iter().zip(sizes) {
+            match &mut data {
+                Data::F32(to) => match self.checkpoint.f32(name, shape)? {
+                    Some(elements) => to.write(at, elements)?,
+                    None => to.write(
+                        at,
+                        &self.checkpoint.tensor(name, shape)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?,
+                    )?,
+                },
+                Data::F16(to) => match self.checkpoint.f16(name, shape)? {
+                    Some(elements) => to.write(at, elements)?,
+                    None => to.write(
+                        at,
+                        &self.checkpoint.tensor(name, shape)?.to_dtype(DType::F16)?.flatten_all()?.to_vec1::<f16>()?,
+                    )?,
+                },
+            }
+            at += size;
+        }
+        Ok(data)
     }
 
-    /// A linear layer that shares the memory of a table (tied embeddings).
-    pub fn share(&self, table: &Tensor) -> Linear {
+    /// The formats of layers on a GPU.
+    fn on_gpu(&self) -> Result<(WeightFormat, Number)> {
+        self.format.require(&self.place)?;
+        Ok(match self.format {
+            WeightFormat::F32 => (WeightFormat::F32, Number::F32),
+            _ => (WeightFormat::F16, Number::F16),
+        })
+    }
+
+    fn count(&self, format: WeightFormat, elements: usize) {
+        let mut tally = self.tally.borrow_mut();
+        *tally.layers.entry(format.name()).or_default() += 1;
+        tally.bytes += format.bytes(elements as u64);
+    }
+
+    /// The output layer of a model whose embeddings are its weights, the tensor `name`. Where the formats allow it, both share
+    /// their memory.
+    pub fn tied(&self, table: &Table, name: &str, rows: usize, columns: usize) -> Result<Linear> {
+        let weight = match table {
+            Table::Cpu(table) if matches!(self.format, WeightFormat::F32 | WeightFormat::F16) => {
+                Weight::Dense(table.clone())
+            }
+            // From the file, so that quantisation starts from its numbers.
+            Table::Cpu(_) => return self.hold(self.checkpoint.tensor(name, &[rows, columns])?, None),
+            Table::Gpu(table) => Weight::Gpu(table.clone()),
+        };
         *self.tally.borrow_mut().layers.entry(self.format.name()).or_default() += 1;
-        Linear { weight: Weight::Dense(table.clone()), bias: None }
+        Ok(Linear { weight, bias: None })
     }
 
-    /// A linear layer of one tensor, converted to the format it will be held in.
-    pub fn hold(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Linear> {
-        let elements = weight.elem_count() as u64;
+    /// A linear layer whose rows are those of a tensor of another shape.
+    pub fn reshaped(&self, name: &str, shape: &[usize], rows: usize, columns: usize) -> Result<Linear> {
+        match &self.place {
+            Place::Cpu => self.hold(self.checkpoint.tensor(name, shape)?.reshape((rows, columns))?, None),
+            Place::Gpu { gpu, .. } => {
+                let (format, number) = self.on_gpu()?;
+                let data = self.upload(gpu, number, &[(name.to_owned(), shape.to_vec())])?;
+                self.count(format, rows * columns);
+                Ok(Linear { weight: Weight::Gpu(Arc::new(OnGpu { data, rows, columns })), bias: None })
+            }
+        }
+    }
+
+    /// A linear layer of one tensor on the CPU, converted to the format it will be held in.
+    fn hold(&self, weight: Tensor, bias: Option<Vector>) -> Result<Linear> {
+        let elements = weight.elem_count();
         let format = self.format.fitting(weight.dim(1)?);
         let weight = match format {
             WeightFormat::F32 => Weight::Dense(weight.to_dtype(DType::F32)?),
@@ -142,9 +258,7 @@ impl<'a> Loader<'a> {
             WeightFormat::Q8_0 => quantised(&weight, GgmlDType::Q8_0)?,
             WeightFormat::Q4K => quantised(&weight, GgmlDType::Q4K)?,
         };
-        let mut tally = self.tally.borrow_mut();
-        *tally.layers.entry(format.name()).or_default() += 1;
-        tally.bytes += format.bytes(elements);
+        self.count(format, elements);
         Ok(Linear { weight, bias })
     }
 }
@@ -193,17 +307,34 @@ fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
 /// `x W^T + b`.
 pub struct Linear {
     weight: Weight,
-    bias: Option<Tensor>,
+    bias: Option<Vector>,
 }
 
 enum Weight {
     Dense(Tensor),
     Quantised(Vec<Part>),
+    Gpu(Arc<OnGpu>),
 }
 
 impl Linear {
-    /// `x` is `[n, columns]` in f32; the result is `[n, rows]` in f32.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// The format in which the layer takes its input without converting it.
+    pub fn input(&self) -> Number {
+        match &self.weight {
+            Weight::Gpu(weight) if matches!(weight.data, Data::F16(_)) => Number::F16,
+            _ => Number::F32,
+        }
+    }
+
+    /// `x` is `[n, columns]`; the result is `[n, rows]` in f32.
+    pub fn forward(&self, x: &Matrix) -> Result<Matrix> {
+        match (x, &self.weight) {
+            (Matrix::Gpu(x), Weight::Gpu(weight)) => self.on_gpu(x, weight),
+            (Matrix::Cpu(x), _) => Ok(Matrix::Cpu(self.on_cpu(x)?)),
+            _ => Err(elsewhere()),
+        }
+    }
+
+    fn on_cpu(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Dense(weight) if x.dim(0)? == 1 => matvec(x, weight)?,
             Weight::Dense(weight) if weight.dtype() == DType::F32 => x.matmul(&weight.t()?)?,
@@ -214,11 +345,35 @@ impl Linear {
                     parts.par_iter().map(|part| part.forward(x)).collect::<candle_core::Result<_>>()?;
                 Tensor::cat(&products, 1)?
             }
+            Weight::Gpu(_) => return Err(elsewhere()),
         };
         Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
+            Some(Vector::Cpu(bias)) => y.broadcast_add(bias)?,
+            Some(Vector::Gpu(_)) => return Err(elsewhere()),
             None => y,
         })
+    }
+
+    fn on_gpu(&self, x: &OnGpu, weight: &OnGpu) -> Result<Matrix> {
+        let gpu = x.gpu();
+        let mut y = Buffer::<f32>::new(gpu, x.rows * weight.rows)?;
+        let columns = weight.columns;
+        match (&x.data, &weight.data) {
+            (Data::F32(x), Data::F32(weight)) => cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?,
+            (Data::F16(x), Data::F16(weight)) => cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?,
+            (Data::F32(x), Data::F16(weight)) => {
+                let mut narrow = Buffer::<f16>::new(gpu, x.len())?;
+                cuda::convert(gpu, x.all(), narrow.all_mut())?;
+                cuda::product(gpu, narrow.all(), weight.all(), columns, y.all_mut())?;
+            }
+            (Data::F16(_), Data::F32(_)) => return Err(Error::Internal("f16 activations for f32 weights".into())),
+        }
+        match &self.bias {
+            Some(Vector::Gpu(bias)) => cuda::add_bias(gpu, y.all_mut(), bias.all())?,
+            Some(Vector::Cpu(_)) => return Err(elsewhere()),
+            None => {}
+        }
+        Ok(Matrix::on_gpu(y, x.rows, weight.rows))
     }
 }
 

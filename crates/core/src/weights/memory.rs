@@ -1,11 +1,16 @@
 //! Whether weights fit the machine, asked before they are read.
 
 use crate::error::{Error, Result};
+use crate::model::Place;
 use crate::nn::WeightFormat;
 
-/// Errors when `needed` bytes are more than the machine has available. Where that is not known, nothing is refused.
-pub fn require(needed: u64, format: WeightFormat) -> Result<()> {
-    match available() {
+/// Errors when `needed` bytes are more than the machine, or the device, has available. Where that is not known, nothing is refused.
+pub fn require(needed: u64, format: WeightFormat, place: &Place) -> Result<()> {
+    let available = match place {
+        Place::Cpu => available(),
+        Place::Gpu { gpu, .. } => Some(gpu.memory()?.free),
+    };
+    match available {
         Some(available) if needed > available => {
             let smaller = match format {
                 WeightFormat::F32 => "weights \"f16\", \"q8_0\" or \"q4_k\" take 2, 4 and 7 times less",
@@ -33,9 +38,9 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_refused_with_advice() {
-        assert!(require(1, WeightFormat::F32).is_ok());
+        assert!(require(1, WeightFormat::F32, &Place::Cpu).is_ok());
         if available().is_some() {
-            let error = require(u64::MAX, WeightFormat::F32).expect_err("no machine has that");
+            let error = require(u64::MAX, WeightFormat::F32, &Place::Cpu).expect_err("no machine has that");
             assert!(error.code() == "out-of-memory" && error.to_string().contains("q8_0"), "{error}");
         }
     }

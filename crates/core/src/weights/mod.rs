@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use half::f16;
 use prefixkv_kernels::mmap::Mapping;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
@@ -172,6 +173,23 @@ impl Checkpoint {
 
     /// A tensor on the CPU in the file's own format, its shape checked.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let (dtype, bytes) = self.bytes(name, shape)?;
+        Ok(Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?)
+    }
+
+    /// The elements of a tensor where they are in the file, its shape checked; None where the file has another format.
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Option<&[f32]>> {
+        let (dtype, bytes) = self.bytes(name, shape)?;
+        Ok(if dtype == DType::F32 { cast(bytes) } else { None })
+    }
+
+    /// As [`Checkpoint::f32`].
+    pub fn f16(&self, name: &str, shape: &[usize]) -> Result<Option<&[f16]>> {
+        let (dtype, bytes) = self.bytes(name, shape)?;
+        Ok(if dtype == DType::F16 { cast(bytes) } else { None })
+    }
+
+    fn bytes(&self, name: &str, shape: &[usize]) -> Result<(DType, &[u8])> {
         let entry = self.tensors.get(name).ok_or_else(|| self.missing(&format!("`{name}`")))?;
         let file = &self.files[entry.file];
         if entry.shape != shape {
@@ -180,7 +198,7 @@ impl Checkpoint {
                 reason: format!("tensor `{name}` has shape {:?}, config.json asks for {shape:?}", entry.shape),
             });
         }
-        Ok(Tensor::from_raw_buffer(&file.map[entry.start..entry.end], entry.dtype, shape, &Device::Cpu)?)
+        Ok((entry.dtype, &file.map[entry.start..entry.end]))
     }
 
     fn missing(&self, what: &str) -> Error {
@@ -193,6 +211,11 @@ impl Checkpoint {
             reason: format!("has no tensor {what}; it holds {} tensors of another model or layout", self.tensors.len()),
         }
     }
+}
+
+/// Little-endian numbers as the machine reads them; None where they are not aligned.
+fn cast<T: bytemuck::Pod>(bytes: &[u8]) -> Option<&[T]> {
+    if cfg!(target_endian = "little") { bytemuck::try_cast_slice(bytes).ok() } else { None }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::{LaneInput, PromptView, Score};
+use crate::error::Result;
 
 /// The attention that an entry has got from all queries so far, `S[j] = sum_i mean_h A[h, i, j]`.
 ///
@@ -20,7 +21,7 @@ impl Score for Columns {
         true
     }
 
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = input.mean_sums();
         if !input.marks.is_empty() {
             // What entries of earlier turns have got before.
@@ -28,6 +29,6 @@ impl Score for Columns {
                 *score += input.marks[entry.place as usize];
             }
         }
-        scores
+        Ok(scores)
     }
 }

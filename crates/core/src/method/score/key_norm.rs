@@ -1,5 +1,6 @@
 use super::{LaneInput, PromptView, Score};
 use crate::cache::{Entry, Lane};
+use crate::error::Result;
 
 /// The negative L2 norm of an entry's key: keys with a low norm matter.
 ///
@@ -20,12 +21,12 @@ impl Score for KeyNorm {
         false
     }
 
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
-        let norms = input.lane.key_norms();
-        input.sorted.iter().map(|entry| -norms[entry.place as usize]).collect()
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
+        let norms = input.lane.key_norms()?;
+        Ok(input.sorted.iter().map(|entry| -norms[entry.place as usize]).collect())
     }
 
-    fn fresh(&self, lane: &Lane, _: usize, entry: Entry) -> f32 {
-        -lane.key_norm(entry.place).unwrap_or(0.0)
+    fn fresh(&self, lane: &Lane, _: usize, entry: Entry) -> Result<f32> {
+        Ok(-lane.key_norm(entry.place)?)
     }
 }

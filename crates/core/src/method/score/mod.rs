@@ -7,6 +7,7 @@ mod recency;
 mod text;
 mod window;
 
+use crate::error::Result;
 use std::fmt::Debug;
 
 pub use columns::Columns;
@@ -71,12 +72,12 @@ pub trait Score: Send + Sync + Debug {
         self.has_mass()
     }
 
-    /// One number per entry in the order of positions; the higher the better.
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32>;
+    /// One number per entry in the order of positions; the higher the better. Errors when keys cannot be read from the device.
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>>;
 
-    /// The mark with which a generated entry starts.
-    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> f32 {
+    /// The mark with which a generated entry starts. Errors as [`Score::score`].
+    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> Result<f32> {
         let _ = (lane, layer, entry);
-        0.0
+        Ok(0.0)
     }
 }

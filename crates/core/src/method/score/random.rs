@@ -1,5 +1,6 @@
 use super::{LaneInput, PromptView, Score};
 use crate::cache::{Entry, Lane};
+use crate::error::Result;
 
 /// A number that depends on seed, layer, head and position only.
 #[derive(Debug)]
@@ -34,11 +35,11 @@ impl Score for Random {
         false
     }
 
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
-        input.sorted.iter().map(|entry| self.at(input.lane, input.layer, entry.position)).collect()
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
+        Ok(input.sorted.iter().map(|entry| self.at(input.lane, input.layer, entry.position)).collect())
     }
 
-    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> f32 {
-        self.at(lane, layer, entry.position)
+    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> Result<f32> {
+        Ok(self.at(lane, layer, entry.position))
     }
 }

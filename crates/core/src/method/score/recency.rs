@@ -1,5 +1,6 @@
 use super::{LaneInput, PromptView, Score};
 use crate::cache::{Entry, Lane};
+use crate::error::Result;
 
 /// The later the better.
 #[derive(Debug)]
@@ -18,11 +19,11 @@ impl Score for Recency {
         false
     }
 
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
-        input.sorted.iter().map(|entry| entry.position as f32).collect()
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
+        Ok(input.sorted.iter().map(|entry| entry.position as f32).collect())
     }
 
-    fn fresh(&self, _: &Lane, _: usize, entry: Entry) -> f32 {
-        entry.position as f32
+    fn fresh(&self, _: &Lane, _: usize, entry: Entry) -> Result<f32> {
+        Ok(entry.position as f32)
     }
 }

@@ -1,5 +1,6 @@
 use super::{LaneInput, PromptView, Score};
 use crate::cache::Modality;
+use crate::error::Result;
 
 /// The attention that an entry has got from the text of the prompt, image queries left out.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ impl Score for Text {
         true
     }
 
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
-        input.mean_sums()
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
+        Ok(input.mean_sums())
     }
 }

@@ -1,4 +1,5 @@
 use super::{LaneInput, PromptView, Score};
+use crate::error::Result;
 
 /// How neighbouring scores are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Score for Window {
         true
     }
 
-    fn score(&self, input: &LaneInput<'_>) -> Vec<f32> {
+    fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = input.mean_sums();
         if self.pool != Pool::None {
             // The window itself is always kept; its own sums must not leak into those before it.
@@ -54,7 +55,7 @@ impl Score for Window {
             let pooled = pool(&scores[..before], self.pool, self.size);
             scores[..before].copy_from_slice(&pooled);
         }
-        scores
+        Ok(scores)
     }
 }
 

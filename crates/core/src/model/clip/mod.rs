@@ -2,22 +2,26 @@
 
 mod config;
 
-use candle_core::{D, Device, Tensor};
+use prefixkv_kernels::cuda::Number;
 
 pub(super) use config::ClipConfig;
 
 use super::network::Check;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::media::Pixels;
+use crate::model::Place;
 use crate::nn::attention::{self, Heads};
-use crate::nn::{LayerNorm, Linear, Loader};
+use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 
 pub(super) struct Clip {
     config: ClipConfig,
+    place: Place,
     /// The patch convolution as a product: stride equals kernel, so each patch is one row.
     patches: Linear,
-    class: Tensor,
-    positions: Tensor,
+    /// `[1, hidden]`.
+    class: Matrix,
+    /// `[patches + 1, hidden]`.
+    positions: Matrix,
     norm: LayerNorm,
     layers: Vec<Layer>,
 }
@@ -37,11 +41,7 @@ impl Clip {
         let (hidden, patch) = (config.hidden_size, config.patch_size);
         let at = |name: &str| format!("{prefix}{name}");
         let kernel = [hidden, 3, patch, patch];
-        let kernel = loader.checkpoint.tensor(&at("embeddings.patch_embedding.weight"), &kernel)?;
-        let norm = |name: &str| {
-            let weight = loader.f32(&format!("{prefix}{name}.weight"), &[hidden])?;
-            LayerNorm::new(weight, loader.f32(&format!("{prefix}{name}.bias"), &[hidden])?, config.layer_norm_eps)
-        };
+        let norm = |name: &str| LayerNorm::load(loader, &format!("{prefix}{name}"), hidden, config.layer_norm_eps);
         let layers = (0..depth)
             .map(|index| {
                 let at = |name: &str| format!("{prefix}encoder.layers.{index}.{name}");
@@ -57,40 +57,60 @@ impl Clip {
             })
             .collect::<Result<_>>()?;
         Ok(Clip {
-            patches: loader.hold(kernel.reshape((hidden, 3 * patch * patch))?, None)?,
-            class: loader.f32(&at("embeddings.class_embedding"), &[hidden])?,
-            positions: loader.f32(&at("embeddings.position_embedding.weight"), &[config.patches() + 1, hidden])?,
+            patches: loader.reshaped(&at("embeddings.patch_embedding.weight"), &kernel, hidden, 3 * patch * patch)?,
+            class: loader.matrix(&at("embeddings.class_embedding"), &[hidden], 1, hidden)?,
+            positions: {
+                let (name, rows) = (at("embeddings.position_embedding.weight"), config.patches() + 1);
+                loader.matrix(&name, &[rows, hidden], rows, hidden)?
+            },
             norm: norm("pre_layrnorm")?,
             layers,
+            place: loader.place.clone(),
             config,
         })
     }
 
     /// The hidden states after each of `depths` layers (0: after the embeddings), `[patches + 1, hidden]` each, the class
     /// token first.
-    pub(super) fn forward(&self, pixels: &Pixels, depths: &[usize], check: Check<'_>) -> Result<Vec<Tensor>> {
+    pub(super) fn forward(&self, pixels: &Pixels, depths: &[usize], check: Check<'_>) -> Result<Vec<Matrix>> {
         let (side, patch) = (self.config.image_size / self.config.patch_size, self.config.patch_size);
-        let image = Tensor::from_slice(&pixels.data, (3, side, patch, side, patch), &Device::Cpu)?;
-        let rows = image.permute((1, 3, 0, 2, 4))?.reshape((side * side, 3 * patch * patch))?;
-        let embedded = self.patches.forward(&rows)?;
-        let x = Tensor::cat(&[&self.class.unsqueeze(0)?, &embedded], 0)?;
-        let mut x = self.norm.forward(&(x + &self.positions)?)?;
-        let n = side * side + 1;
+        let rows = Matrix::new(&self.place, patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
+        let x = Matrix::cat(&[self.class.clone(), self.patches.forward(&rows)?])?;
+        let mut x = self.norm.forward(&x.add(&self.positions)?, Number::F32)?;
         let heads = Heads {
             query: self.config.num_attention_heads,
             kv: self.config.num_attention_heads,
             dim: self.config.hidden_size / self.config.num_attention_heads,
         };
-        let mut states = vec![x.clone()];
-        for layer in &self.layers {
+        // Only what is asked for, so that the sums of a layer can lie where its input was.
+        let mut states: Vec<Option<Matrix>> = depths.iter().map(|depth| (*depth == 0).then(|| x.clone())).collect();
+        for (index, layer) in self.layers.iter().enumerate() {
             check()?;
-            let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
-            x = (x + layer.output.forward(&attention::bidirectional(&fused, n, heads)?)?)?;
-            let inner = self.config.hidden_act.forward(&layer.up.forward(&layer.mlp_norm.forward(&x)?)?)?;
-            x = (x + layer.down.forward(&inner)?)?;
-            states.push(x.clone());
+            let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
+            x = x.add(&layer.output.forward(&attention::bidirectional(&fused, heads)?)?)?;
+            let up = layer.up.forward(&layer.mlp_norm.forward(&x, layer.up.input())?)?;
+            let inner = self.config.hidden_act.forward(&up, layer.down.input())?;
+            x = x.add(&layer.down.forward(&inner)?)?;
+            for (state, depth) in states.iter_mut().zip(depths) {
+                if *depth == index + 1 {
+                    *state = Some(x.clone());
+                }
+            }
         }
-        debug_assert_eq!(x.dim(D::Minus1)?, self.config.hidden_size);
-        Ok(depths.iter().map(|depth| states[*depth].clone()).collect())
+        let missing = || Error::Internal(format!("the tower has {} layers, asked for {depths:?}", self.layers.len()));
+        states.into_iter().map(|state| state.ok_or_else(missing)).collect()
     }
+}
+
+/// The pixels of each patch as a row: of `[3, side * patch, side * patch]` to `[side * side, 3 * patch * patch]`.
+fn patches(pixels: &[f32], side: usize, patch: usize) -> Vec<f32> {
+    let width = side * patch;
+    let mut rows = Vec::with_capacity(pixels.len());
+    for (row, column) in (0..side).flat_map(|row| (0..side).map(move |column| (row, column))) {
+        for (channel, y) in (0..3).flat_map(|channel| (0..patch).map(move |y| (channel, y))) {
+            let start = (channel * width + row * patch + y) * width + column * patch;
+            rows.extend_from_slice(&pixels[start..start + patch]);
+        }
+    }
+    rows
 }

@@ -3,18 +3,16 @@
 mod config;
 mod rope;
 
-use candle_core::Tensor;
-use prefixkv_kernels::activation::swiglu;
-
 pub(super) use config::LlamaConfig;
 
 use super::info::ImageInfo;
 use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
-use crate::cache::Sequence;
+use crate::cache::Pass;
 use crate::error::{Error, Result};
 use crate::live;
+use crate::model::Place;
 use crate::nn::attention::{self, Heads, Rotary};
-use crate::nn::{Linear, Loader, RmsNorm, WeightFormat, slice};
+use crate::nn::{Linear, Loader, Matrix, RmsNorm, Table, swiglu};
 
 pub(super) const FAMILY: Family = Family {
     architectures: &["LlamaForCausalLM"],
@@ -47,7 +45,8 @@ impl Describe for LlamaConfig {
 /// The decoder with its weights.
 pub(super) struct Llama {
     config: LlamaConfig,
-    embeddings: Tensor,
+    place: Place,
+    embeddings: Table,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
@@ -77,10 +76,9 @@ impl Llama {
         let prefix = loader.checkpoint.find_prefix(prefixes, "embed_tokens.weight")?;
         config.format = loader.format.cache_format();
         let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
-        let table = [config.vocab_size, hidden];
         let embeddings_name = format!("{prefix}embed_tokens.weight");
-        let embeddings = loader.table(&embeddings_name, &table)?;
-        let norm = |name: &str| RmsNorm::new(loader.f32(&format!("{prefix}{name}.weight"), &[hidden])?, eps);
+        let embeddings = loader.table(&embeddings_name, config.vocab_size, hidden)?;
+        let norm = |name: &str| RmsNorm::load(loader, &format!("{prefix}{name}"), hidden, eps);
         let heads_of = config.heads();
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
@@ -102,37 +100,30 @@ impl Llama {
         let own_head = heads.iter().any(|head| loader.checkpoint.has(&format!("{head}.weight")));
         // A head of its own in the file counts for more than the configuration, as in transformers.
         let head = if config.tie_word_embeddings && !own_head {
-            match loader.format {
-                WeightFormat::F32 | WeightFormat::F16 => loader.share(&embeddings),
-                // From the file, so that quantisation starts from its numbers.
-                _ => loader.hold(loader.checkpoint.tensor(&embeddings_name, &table)?, None)?,
-            }
+            loader.tied(&embeddings, &embeddings_name, config.vocab_size, hidden)?
         } else {
             let name = loader.checkpoint.find_prefix(heads, ".weight")?;
             loader.linear(&[(name, config.vocab_size)], hidden, false)?
         };
         let inverse_frequencies = config.inverse_frequencies();
-        Ok(Llama { norm: norm("norm")?, embeddings, layers, head, inverse_frequencies, config })
+        let place = loader.place.clone();
+        Ok(Llama { place, norm: norm("norm")?, embeddings, layers, head, inverse_frequencies, config })
     }
 
-    fn mlp(&self, layer: &Layer, x: &Tensor) -> Result<Tensor> {
-        let width = self.config.intermediate_size;
-        let rows = x.dim(0)?;
-        let one = |x: &Tensor| -> Result<Tensor> {
-            let both = layer.gate_up.forward(&layer.mlp_norm.forward(x)?)?;
-            let n = x.dim(0)?;
-            let mut inner = vec![0.0; n * width];
-            slice::with(&both, |both| swiglu(both, width, &mut inner))?;
-            layer.down.forward(&Tensor::from_vec(inner, (n, width), x.device())?)
+    fn mlp(&self, layer: &Layer, x: &Matrix) -> Result<Matrix> {
+        let rows = x.rows();
+        let one = |x: &Matrix| -> Result<Matrix> {
+            let both = layer.gate_up.forward(&layer.mlp_norm.forward(x, layer.gate_up.input())?)?;
+            layer.down.forward(&swiglu(&both, layer.down.input())?)
         };
         if rows <= MLP_ROWS {
             return one(x);
         }
-        let parts: Vec<Tensor> = (0..rows)
+        let parts: Vec<Matrix> = (0..rows)
             .step_by(MLP_ROWS)
-            .map(|start| one(&x.narrow(0, start, MLP_ROWS.min(rows - start))?))
+            .map(|start| one(&x.narrow(start, MLP_ROWS.min(rows - start))?))
             .collect::<Result<_>>()?;
-        Ok(Tensor::cat(&parts, 0)?)
+        Matrix::cat(&parts)
     }
 }
 
@@ -147,40 +138,45 @@ impl Describe for Llama {
 }
 
 impl Network for Llama {
-    fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
-        let ids = Tensor::new(tokens, self.embeddings.device())?;
+    fn embed(&self, tokens: &[u32]) -> Result<Matrix> {
         // A placeholder may lie past the table; its row is replaced by image features.
-        let ids = ids.minimum(self.config.vocab_size as u32 - 1)?;
-        Ok(self.embeddings.index_select(&ids, 0)?.to_dtype(candle_core::DType::F32)?)
+        self.embeddings.rows(tokens)
     }
 
-    fn forward(&self, x: Tensor, sequence: &mut Sequence, check: Check<'_>) -> Result<Tensor> {
-        let n = x.dim(0)?;
-        let first = sequence.next_position();
-        let end = first as usize + n;
-        if end > self.config.max_position_embeddings {
-            return Err(Error::ContextOverflow {
-                needed: end,
-                available: self.config.max_position_embeddings,
-                image_tokens: 0,
-            });
+    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix> {
+        let n = x.rows();
+        let available = self.config.max_position_embeddings;
+        match pass {
+            Pass::Prompt(sequence) => require_room(sequence.next_position() as usize + n, available)?,
+            Pass::Step(members) => {
+                for member in members.iter_mut() {
+                    member.attempt(|sequence| require_room(sequence.next_position() as usize + 1, available));
+                }
+            }
         }
-        let rotary = Rotary::new(&self.inverse_frequencies, sequence, n);
+        let rotary = Rotary::new(&self.inverse_frequencies, pass, n, &self.place)?;
         let heads: Heads = self.config.heads();
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             live::LAYERS_RUN.add(1);
-            let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
-            let mixed = attention::causal(&fused, heads, &rotary, index, sequence)?;
-            x = (x + layer.output.forward(&mixed)?)?;
+            let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
+            let mixed = attention::causal(&fused, heads, &rotary, index, pass)?;
+            x = x.add(&layer.output.forward(&mixed)?)?;
             let mlp = self.mlp(layer, &x)?;
-            x = (x + mlp)?;
+            x = x.add(&mlp)?;
         }
-        self.norm.forward(&x)
+        self.norm.forward(&x, self.head.input())
     }
 
-    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+    fn logits(&self, hidden: &Matrix) -> Result<Matrix> {
         self.head.forward(hidden)
     }
+}
+
+fn require_room(needed: usize, available: usize) -> Result<()> {
+    if needed > available {
+        return Err(Error::ContextOverflow { needed, available, image_tokens: 0 });
+    }
+    Ok(())
 }

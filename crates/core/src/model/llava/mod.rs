@@ -4,18 +4,17 @@ mod config;
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
-
 use config::{LlavaConfig, SelectStrategy};
 
 use super::clip::Clip;
 use super::info::ImageInfo;
 use super::llama::Llama;
 use super::network::{Check, Describe, Family, Network, NetworkShape};
-use crate::cache::Sequence;
+use crate::cache::Pass;
 use crate::error::Result;
 use crate::media::Pixels;
-use crate::nn::{Linear, Loader, WeightFormat};
+use crate::model::Place;
+use crate::nn::{Linear, Loader, Matrix, WeightFormat};
 use crate::weights::Checkpoint;
 
 pub(super) const FAMILY: Family = Family {
@@ -27,7 +26,14 @@ pub(super) const FAMILY: Family = Family {
         // Looked up now, so that a folder without them is refused at load, not at the first image.
         checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
         checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
-        Ok(Box::new(Llava { config, text, vision: None, checkpoint: checkpoint.clone(), format: loader.format }))
+        Ok(Box::new(Llava {
+            config,
+            text,
+            vision: None,
+            checkpoint: checkpoint.clone(),
+            format: loader.format,
+            place: loader.place.clone(),
+        }))
     },
 };
 
@@ -60,6 +66,7 @@ struct Llava {
     vision: Option<Vision>,
     checkpoint: Arc<Checkpoint>,
     format: WeightFormat,
+    place: Place,
 }
 
 struct Vision {
@@ -69,8 +76,8 @@ struct Vision {
 }
 
 impl Vision {
-    fn load(config: &LlavaConfig, checkpoint: &Checkpoint, format: WeightFormat) -> Result<Self> {
-        let loader = Loader::new(checkpoint, format);
+    fn load(config: &LlavaConfig, checkpoint: &Checkpoint, format: WeightFormat, place: &Place) -> Result<Self> {
+        let loader = Loader::new(checkpoint, format, place.clone());
         let prefix = checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
         let depth = config.feature_depths.iter().copied().max().unwrap_or(0);
         let tower = Clip::load(config.vision.clone(), depth, &loader, prefix)?;
@@ -86,7 +93,7 @@ impl Vision {
 impl Llava {
     fn vision(&mut self) -> Result<&Vision> {
         if self.vision.is_none() {
-            self.vision = Some(Vision::load(&self.config, &self.checkpoint, self.format)?);
+            self.vision = Some(Vision::load(&self.config, &self.checkpoint, self.format, &self.place)?);
         }
         self.vision.as_ref().ok_or_else(|| crate::Error::Internal("vision tower vanished".into()))
     }
@@ -103,34 +110,34 @@ impl Describe for Llava {
 }
 
 impl Network for Llava {
-    fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+    fn embed(&self, tokens: &[u32]) -> Result<Matrix> {
         self.text.embed(tokens)
     }
 
-    fn forward(&self, x: Tensor, sequence: &mut Sequence, check: Check<'_>) -> Result<Tensor> {
-        self.text.forward(x, sequence, check)
+    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix> {
+        self.text.forward(x, pass, check)
     }
 
-    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+    fn logits(&self, hidden: &Matrix) -> Result<Matrix> {
         self.text.logits(hidden)
     }
 
-    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Tensor> {
+    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix> {
         let (depths, strategy) = (self.config.feature_depths.clone(), self.config.strategy);
         let states = self.vision()?.tower.forward(pixels, &depths, check)?;
         let selected = states
             .iter()
             .map(|state| match strategy {
-                SelectStrategy::Default => Ok(state.narrow(0, 1, state.dim(0)? - 1)?),
+                SelectStrategy::Default => state.narrow(1, state.rows() - 1),
                 SelectStrategy::Full => Ok(state.clone()),
             })
-            .collect::<Result<Vec<Tensor>>>()?;
-        Ok(if selected.len() == 1 { selected[0].contiguous()? } else { Tensor::cat(&selected, 1)?.contiguous()? })
+            .collect::<Result<Vec<Matrix>>>()?;
+        Matrix::cat_columns(&selected)
     }
 
-    fn project(&mut self, features: &Tensor) -> Result<Tensor> {
+    fn project(&mut self, features: &Matrix) -> Result<Matrix> {
         let act = self.config.projector_act;
         let vision = self.vision()?;
-        vision.second.forward(&act.forward(&vision.first.forward(features)?)?)
+        vision.second.forward(&act.forward(&vision.first.forward(features)?, vision.second.input())?)
     }
 }

@@ -1,0 +1,289 @@
+//! Entries on a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
+//!
+//! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
+//! and to write goes to the device in one launch each, just before attention reads them ([`write`]).
+
+use half::f16;
+use prefixkv_kernels::cuda::{
+    self, AppendItem, Buffer, Element, GatherItem, Gpu, MoveItem, New, NormItem, Run, Slice, SliceMut,
+};
+
+use super::Sequence;
+use super::lane::Lane;
+use super::pool::{Account, Charge, Format};
+use crate::error::{Error, Result};
+
+/// Keys, then values, `[heads, capacity, head_dim]` each.
+#[derive(Debug)]
+pub(crate) struct Entries<T> {
+    data: Buffer<T>,
+    /// Entries that are still elsewhere: from, to. Every `from` is behind the entries in use, every `to` among them.
+    moves: Vec<(u32, u32)>,
+    /// Entries that are counted and not written yet: the first, and how many.
+    unwritten: Option<(usize, usize)>,
+    _charge: Charge,
+}
+
+/// [`Entries`] in one of the formats.
+#[derive(Debug)]
+pub(crate) enum OnGpu {
+    F32(Entries<f32>),
+    F16(Entries<f16>),
+}
+
+/// Sizes of a stretch.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub heads: usize,
+    pub dim: usize,
+    pub capacity: usize,
+}
+
+/// A format of entries on a GPU.
+pub(crate) trait Stored: Element {
+    fn of(store: &OnGpu) -> Option<&Entries<Self>>;
+    fn of_mut(store: &mut OnGpu) -> Option<&mut Entries<Self>>;
+}
+
+macro_rules! stored {
+    ($type:ty, $variant:ident) => {
+        impl Stored for $type {
+            fn of(store: &OnGpu) -> Option<&Entries<Self>> {
+                match store {
+                    OnGpu::$variant(entries) => Some(entries),
+                    _ => None,
+                }
+            }
+
+            fn of_mut(store: &mut OnGpu) -> Option<&mut Entries<Self>> {
+                match store {
+                    OnGpu::$variant(entries) => Some(entries),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+stored!(f32, F32);
+stored!(f16, F16);
+
+macro_rules! each {
+    ($store:expr, $entries:ident => $do:expr) => {
+        match $store {
+            OnGpu::F32($entries) => $do,
+            OnGpu::F16($entries) => $do,
+        }
+    };
+}
+
+impl<T: Element> Entries<T> {
+    /// Counted on `account` before the device is asked, with bytes of bookkeeping.
+    fn new(account: &Account, gpu: &Gpu, elements: usize, bookkeeping: usize) -> Result<Self> {
+        let charge = account.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
+        Ok(Entries { data: Buffer::new(gpu, elements)?, moves: Vec::new(), unwritten: None, _charge: charge })
+    }
+
+    fn halves(&self) -> (Slice<'_, T>, Slice<'_, T>) {
+        let half = self.data.len() / 2;
+        (self.data.slice(0..half), self.data.slice(half..2 * half))
+    }
+
+    fn halves_mut(&mut self) -> (SliceMut<'_, T>, SliceMut<'_, T>) {
+        let half = self.data.len() / 2;
+        self.data.all_mut().split_at(half)
+    }
+
+    /// Where the entry `slot` still is.
+    fn source(&self, slot: u32) -> u32 {
+        self.moves.iter().find(|(_, to)| *to == slot).map_or(slot, |(from, _)| *from)
+    }
+
+    /// Entry `slot` goes, and entry `last` takes its place.
+    fn delete(&mut self, slot: u32, last: u32) {
+        let source = self.source(last);
+        self.moves.retain(|(_, to)| *to != last && *to != slot);
+        if slot != last {
+            self.moves.push((source, slot));
+        }
+    }
+
+    fn take(&mut self, sizes: Sizes, at: usize, from: &Entries<T>, from_capacity: usize, slots: &[u32]) -> Result<()> {
+        from.require_written()?;
+        let gpu = self.data.gpu().clone();
+        let slots: Vec<u32> = slots.iter().map(|slot| from.source(*slot)).collect();
+        let (keys, values) = from.halves();
+        let (to_keys, to_values) = self.halves_mut();
+        let item = GatherItem {
+            keys,
+            values,
+            capacity: from_capacity,
+            slots: &slots,
+            heads: sizes.heads,
+            to_keys,
+            to_values,
+            to_capacity: sizes.capacity,
+            at,
+        };
+        Ok(cuda::gather(&gpu, &mut [item], sizes.dim)?)
+    }
+
+    /// The norms of the keys of the first `len` entries, `[heads, len]`.
+    fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
+        self.require_written()?;
+        let gpu = self.data.gpu();
+        let measured = self.moves.iter().map(|(from, _)| *from as usize + 1).max().unwrap_or(0).max(len);
+        let mut out = Buffer::<f32>::new(gpu, sizes.heads * measured)?;
+        let item = NormItem {
+            keys: self.halves().0,
+            capacity: sizes.capacity,
+            len: measured,
+            heads: sizes.heads,
+            out: out.all_mut(),
+        };
+        cuda::key_norms(gpu, &mut [item], sizes.dim)?;
+        let norms = out.read()?;
+        let sources: Vec<usize> = (0..len as u32).map(|slot| self.source(slot) as usize).collect();
+        let of_head = |head: usize| sources.iter().map(move |source| head * measured + source);
+        Ok((0..sizes.heads).flat_map(of_head).map(|at| norms[at]).collect())
+    }
+
+    fn require_written(&self) -> Result<()> {
+        match self.unwritten {
+            None => Ok(()),
+            Some(_) => Err(Error::Internal("entries were counted and never written".into())),
+        }
+    }
+}
+
+impl OnGpu {
+    pub(super) fn new(
+        account: &Account,
+        gpu: &Gpu,
+        format: Format,
+        elements: usize,
+        bookkeeping: usize,
+    ) -> Result<Self> {
+        Ok(match format {
+            Format::F32 => OnGpu::F32(Entries::new(account, gpu, elements, bookkeeping)?),
+            Format::F16 => OnGpu::F16(Entries::new(account, gpu, elements, bookkeeping)?),
+        })
+    }
+
+    /// Bytes of a number.
+    pub(super) fn number_bytes(&self) -> usize {
+        match self {
+            OnGpu::F32(_) => 4,
+            OnGpu::F16(_) => 2,
+        }
+    }
+
+    /// `n` entries from `at` on will be written.
+    pub(super) fn reserve(&mut self, at: usize, n: usize) -> Result<()> {
+        each!(self, entries => {
+            entries.require_written()?;
+            entries.unwritten = Some((at, n));
+        });
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, slot: usize, last: usize) {
+        each!(self, entries => entries.delete(slot as u32, last as u32));
+    }
+
+    /// Copies the entries `slots` of `from` to those from `at` on.
+    pub(super) fn take(
+        &mut self,
+        sizes: Sizes,
+        at: usize,
+        from: &OnGpu,
+        from_capacity: usize,
+        slots: &[u32],
+    ) -> Result<()> {
+        match (self, from) {
+            (OnGpu::F32(to), OnGpu::F32(from)) => to.take(sizes, at, from, from_capacity, slots),
+            (OnGpu::F16(to), OnGpu::F16(from)) => to.take(sizes, at, from, from_capacity, slots),
+            _ => Err(Error::Internal("entries of two formats cannot be gathered".into())),
+        }
+    }
+
+    pub(super) fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
+        each!(self, entries => entries.key_norms(sizes, len))
+    }
+
+    /// What attention reads.
+    pub(super) fn run<T: Stored>(&self, len: usize, capacity: usize) -> Result<Run<'_, T>> {
+        let entries = T::of(self).ok_or_else(other_format)?;
+        entries.require_written()?;
+        if !entries.moves.is_empty() {
+            return Err(Error::Internal("entries were not moved before they are read".into()));
+        }
+        let (keys, values) = entries.halves();
+        Ok(Run { keys, values, len, capacity })
+    }
+
+    /// The moves that wait.
+    pub(super) fn moves<T: Stored>(&mut self, sizes: Sizes) -> Option<MoveItem<'_, T>> {
+        let entries = T::of_mut(self).filter(|entries| !entries.moves.is_empty())?;
+        let half = entries.data.len() / 2;
+        let (keys, values) = entries.data.all_mut().split_at(half);
+        Some(MoveItem { keys, values, capacity: sizes.capacity, heads: sizes.heads, moves: &entries.moves })
+    }
+
+    pub(super) fn moved(&mut self) {
+        each!(self, entries => entries.moves.clear());
+    }
+
+    /// What waits to be written, from row `row` on.
+    pub(super) fn unwritten<T: Stored>(
+        &mut self,
+        sizes: Sizes,
+        first_head: usize,
+        row: usize,
+    ) -> Option<AppendItem<'_, T>> {
+        let entries = T::of_mut(self)?;
+        let (at, n) = entries.unwritten?;
+        let (keys, values) = entries.halves_mut();
+        let Sizes { heads, capacity, .. } = sizes;
+        Some(AppendItem { first_head, heads, first_row: row, n, keys, values, capacity, at })
+    }
+
+    pub(super) fn written(&mut self) {
+        each!(self, entries => entries.unwritten = None);
+    }
+}
+
+fn other_format() -> Error {
+    Error::Internal("entries are in another format".into())
+}
+
+/// Writes what `reserve` counted in the lanes of `layer` of every sequence, after the moves that wait. The rows of a sequence
+/// are those of `new` from the number beside it on.
+pub(crate) fn write<T: Stored>(
+    gpu: &Gpu,
+    sequences: &mut [(&mut Sequence, usize)],
+    layer: usize,
+    new: New<'_, f32>,
+    dim: usize,
+) -> Result<()> {
+    let mut moves = Vec::new();
+    for (sequence, _) in sequences.iter_mut() {
+        moves.extend(sequence.lanes_mut(layer).iter_mut().flat_map(Lane::moves::<T>));
+    }
+    if !moves.is_empty() {
+        cuda::move_entries(gpu, &mut moves, dim)?;
+        drop(moves);
+        for (sequence, _) in sequences.iter_mut() {
+            sequence.lanes_mut(layer).iter_mut().for_each(Lane::moved);
+        }
+    }
+    let mut items = Vec::new();
+    for (sequence, row) in sequences.iter_mut() {
+        items.extend(sequence.lanes_mut(layer).iter_mut().flat_map(|lane| lane.unwritten::<T>(*row)));
+    }
+    cuda::append(gpu, new, &mut items, dim)?;
+    drop(items);
+    for (sequence, _) in sequences.iter_mut() {
+        sequence.lanes_mut(layer).iter_mut().for_each(Lane::written);
+    }
+    Ok(())
+}

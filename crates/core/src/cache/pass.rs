@@ -1,0 +1,42 @@
+//! What goes through the layers together.
+
+use super::Sequence;
+use crate::error::{Error, Result};
+
+/// The rows of one pass through the layers.
+pub enum Pass<'p, 's> {
+    /// The new positions of a prompt, all of one sequence.
+    Prompt(&'p mut Sequence),
+    /// One generated token each.
+    Step(&'p mut [Member<'s>]),
+}
+
+/// A sequence of a batch.
+pub struct Member<'s> {
+    pub sequence: &'s mut Sequence,
+    /// What has failed for this sequence alone. It is left out of what follows; its rows mean nothing.
+    pub failed: Option<Error>,
+}
+
+impl<'s> Member<'s> {
+    pub fn new(sequence: &'s mut Sequence) -> Self {
+        Member { sequence, failed: None }
+    }
+
+    /// Does what may fail for this sequence alone, unless something has.
+    pub fn attempt(&mut self, work: impl FnOnce(&mut Sequence) -> Result<()>) {
+        if self.failed.is_none() {
+            self.failed = work(self.sequence).err();
+        }
+    }
+}
+
+impl Pass<'_, '_> {
+    /// The sequences, in the order of their rows.
+    pub fn sequences(&self) -> Vec<&Sequence> {
+        match self {
+            Pass::Prompt(sequence) => vec![sequence],
+            Pass::Step(members) => members.iter().map(|member| &*member.sequence).collect(),
+        }
+    }
+}

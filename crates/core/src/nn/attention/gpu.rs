@@ -1,0 +1,217 @@
+//! Attention on a GPU: the keys and values of all sequences in one launch, their attention in a few.
+
+use half::f16;
+use prefixkv_kernels::attention::Mask;
+use prefixkv_kernels::cuda::{self, Angles, AppendItem, Buffer, DecodeItem, Gather, Gpu, New, Rows, Run, SliceMut};
+
+use super::{EVERY, Heads};
+use crate::cache::{self, Entry, Format, Lane, Member, Sequence, Stored};
+use crate::error::{Error, Result};
+use crate::nn::matrix::OnGpu;
+
+/// Where queries, keys and values of a fused projection are.
+fn parts(fused: &OnGpu, heads: Heads) -> Result<[Rows<'_, f32>; 3]> {
+    let data = fused.f32()?.all();
+    let at = |head: usize| Rows { data, offset: head * heads.dim, stride: heads.fused() };
+    Ok([at(0), at(heads.query), at(heads.query + heads.kv)])
+}
+
+fn rotated(fused: &OnGpu, heads: Heads, angles: &Angles) -> Result<Buffer<f32>> {
+    let [queries, _, _] = parts(fused, heads)?;
+    let mut out = Buffer::new(fused.gpu(), fused.rows * heads.width())?;
+    cuda::rotate(fused.gpu(), queries, heads.query, heads.dim, angles, out.all_mut())?;
+    Ok(out)
+}
+
+fn new<'a>(fused: &'a OnGpu, heads: Heads, angles: &'a Angles) -> Result<New<'a, f32>> {
+    let [_, keys, values] = parts(fused, heads)?;
+    Ok(New { keys, values, rows: fused.rows, heads: heads.kv, angles: Some(angles) })
+}
+
+pub(super) fn prompt(
+    fused: &OnGpu,
+    heads: Heads,
+    angles: &Angles,
+    layer: usize,
+    sequence: &mut Sequence,
+) -> Result<Buffer<f32>> {
+    match sequence.format() {
+        Format::F32 => prompt_of::<f32>(fused, heads, angles, layer, sequence),
+        Format::F16 => prompt_of::<f16>(fused, heads, angles, layer, sequence),
+    }
+}
+
+fn prompt_of<T: Stored>(
+    fused: &OnGpu,
+    heads: Heads,
+    angles: &Angles,
+    layer: usize,
+    sequence: &mut Sequence,
+) -> Result<Buffer<f32>> {
+    let gpu = fused.gpu();
+    let n = fused.rows;
+    let entries = sequence.reserve(layer)?;
+    cache::write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles)?, heads.dim)?;
+    sequence.written(layer, &entries)?;
+    let rotated = rotated(fused, heads, angles)?;
+    let queries = Rows { data: rotated.all(), offset: 0, stride: heads.width() };
+    let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
+
+    let weights = sequence.query_weights(layer);
+    let lanes = sequence.lanes(layer);
+    let views = lanes.iter().map(Lane::gpu_view::<T>).collect::<Result<Vec<_>>>()?;
+    let sizes: Vec<usize> = lanes.iter().map(|lane| lane.heads().len() * lane.places()).collect();
+    let mut sums = Buffer::<f32>::new(gpu, if weights.is_some() { sizes.iter().sum() } else { 0 })?;
+    let _workspace = match &weights {
+        Some(_) => Some(sequence.charge_sums(layer)?),
+        None => None,
+    };
+    let gather = weights.as_deref().map(|weights| Gather { weights, sums: cut(sums.all_mut(), &sizes) });
+    let (scale, out_rows) = (heads.scale(), out.all_mut());
+    cuda::prefill(gpu, queries, n, heads.query, heads.dim, &views, scale, Mask::Causal, gather, out_rows)?;
+    drop(views);
+    let sums = match weights {
+        Some(_) => {
+            let (all, places) = (sums.read()?, lanes.iter().flat_map(|lane| vec![lane.places(); lane.heads().len()]));
+            per_part(&all, places)
+        }
+        None => Vec::new(),
+    };
+    sequence.attended(layer, &sums)?;
+    Ok(out)
+}
+
+pub(super) fn step(
+    fused: &OnGpu,
+    heads: Heads,
+    angles: &Angles,
+    layer: usize,
+    members: &mut [Member<'_>],
+) -> Result<Buffer<f32>> {
+    match members.first().map(|member| member.sequence.format()) {
+        Some(Format::F32) => step_of::<f32>(fused, heads, angles, layer, members),
+        Some(Format::F16) => step_of::<f16>(fused, heads, angles, layer, members),
+        None => Err(Error::Internal("a step without sequences".into())),
+    }
+}
+
+fn step_of<T: Stored>(
+    fused: &OnGpu,
+    heads: Heads,
+    angles: &Angles,
+    layer: usize,
+    members: &mut [Member<'_>],
+) -> Result<Buffer<f32>> {
+    let gpu = fused.gpu();
+    let (group, width) = (heads.query / heads.kv, heads.width());
+    let mut reserved: Vec<Vec<Entry>> = Vec::with_capacity(members.len());
+    for member in members.iter_mut() {
+        let mut entries = Vec::new();
+        member.attempt(|sequence| {
+            entries = sequence.reserve(layer)?;
+            Ok(())
+        });
+        reserved.push(entries);
+    }
+    // A sequence that failed half-way has entries that were counted; writing them keeps its lanes sound.
+    let mut sequences: Vec<(&mut Sequence, usize)> =
+        members.iter_mut().enumerate().map(|(row, member)| (&mut *member.sequence, row)).collect();
+    cache::write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles)?, heads.dim)?;
+    drop(sequences);
+    for (member, entries) in members.iter_mut().zip(&reserved) {
+        member.attempt(|sequence| sequence.written(layer, entries));
+    }
+
+    let rotated = rotated(fused, heads, angles)?;
+    let mut out = Buffer::<f32>::new(gpu, members.len() * width)?;
+    let working: Vec<(usize, &Member<'_>)> =
+        members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
+    // Places whose probabilities are asked for, per lane of all sequences.
+    let asked: Vec<usize> = working
+        .iter()
+        .filter(|(_, member)| member.sequence.gathers_step(layer))
+        .flat_map(|(_, member)| member.sequence.lanes(layer).iter().map(Lane::places))
+        .collect();
+    let mut sums = zeros(gpu, asked.iter().sum())?;
+    let mut sums_left = cut(sums.all_mut(), &asked).into_iter();
+    let mut rows: Vec<Option<SliceMut<'_, f32>>> =
+        cut(out.all_mut(), &vec![width; members.len()]).into_iter().map(Some).collect();
+    let mut items: Vec<DecodeItem<'_, T>> = Vec::new();
+    for (row, member) in &working {
+        let Some(mut to) = rows[*row].take() else { continue };
+        let gathers = member.sequence.gathers_step(layer);
+        let mut from = row * width;
+        for lane in member.sequence.lanes(layer) {
+            let width = lane.heads().len() * group * heads.dim;
+            let (this, left) = to.split_at(width);
+            to = left;
+            let sums = if gathers { sums_left.next() } else { None };
+            let queries = rotated.slice(from..from + width);
+            items.push(DecodeItem { lane: lane.gpu_view()?, queries, out: this, sums });
+            from += width;
+        }
+    }
+    cuda::decode(gpu, &mut items, group, heads.dim, heads.scale())?;
+    drop(items);
+    let mut gathered =
+        if asked.is_empty() { Vec::new() } else { per_part(&sums.read()?, asked.into_iter()) }.into_iter();
+    for member in members.iter_mut() {
+        let gathers = member.sequence.gathers_step(layer);
+        let lanes = member.sequence.lanes(layer).len();
+        member.attempt(|sequence| {
+            let sums: Vec<Vec<f32>> = if gathers { gathered.by_ref().take(lanes).collect() } else { Vec::new() };
+            sequence.stepped(layer, &sums)
+        });
+    }
+    Ok(out)
+}
+
+pub(super) fn bidirectional(fused: &OnGpu, heads: Heads) -> Result<Buffer<f32>> {
+    let (gpu, n) = (fused.gpu(), fused.rows);
+    let [queries, keys, values] = parts(fused, heads)?;
+    let size = n * heads.kv * heads.dim;
+    let (mut to_keys, mut to_values) = (Buffer::<f32>::new(gpu, size)?, Buffer::<f32>::new(gpu, size)?);
+    let item = AppendItem {
+        first_head: 0,
+        heads: heads.kv,
+        first_row: 0,
+        n,
+        keys: to_keys.all_mut(),
+        values: to_values.all_mut(),
+        capacity: n,
+        at: 0,
+    };
+    let new = New { keys, values, rows: n, heads: heads.kv, angles: None };
+    cuda::append(gpu, new, &mut [item], heads.dim)?;
+    let run = Run { keys: to_keys.all(), values: to_values.all(), len: n, capacity: n };
+    let lane = cuda::Lane { heads: heads.kv, runs: vec![run], dead: None };
+    let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
+    let to = out.all_mut();
+    cuda::prefill(gpu, queries, n, heads.query, heads.dim, &[lane], heads.scale(), EVERY, None, to)?;
+    Ok(out)
+}
+
+fn zeros(gpu: &Gpu, len: usize) -> Result<Buffer<f32>> {
+    Ok(Buffer::from_slice(gpu, &vec![0.0; len])?)
+}
+
+/// Parts of so many elements, one behind the other.
+fn cut<'a>(mut whole: SliceMut<'a, f32>, sizes: &[usize]) -> Vec<SliceMut<'a, f32>> {
+    let mut parts = Vec::with_capacity(sizes.len());
+    for size in sizes {
+        let (part, left) = whole.split_at(*size);
+        parts.push(part);
+        whole = left;
+    }
+    parts
+}
+
+fn per_part(all: &[f32], sizes: impl Iterator<Item = usize>) -> Vec<Vec<f32>> {
+    let mut at = 0;
+    sizes
+        .map(|size| {
+            at += size;
+            all[at - size..at].to_vec()
+        })
+        .collect()
+}

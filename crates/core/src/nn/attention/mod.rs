@@ -1,0 +1,121 @@
+//! The bridge from activations to the attention kernels: a model hands over projections and the sequences, never owns a cache.
+
+mod cpu;
+mod gpu;
+
+use candle_core::Tensor;
+use prefixkv_kernels::attention::Mask;
+use prefixkv_kernels::cuda;
+use prefixkv_kernels::rotary::Angles;
+
+use super::matrix::Matrix;
+use super::slice;
+use crate::cache::{Pass, Sequence};
+use crate::error::{Error, Result};
+use crate::model::Place;
+
+/// Heads of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub query: usize,
+    pub kv: usize,
+    pub dim: usize,
+}
+
+impl Heads {
+    /// Columns of a fused projection: queries, then keys, then values.
+    pub fn fused(&self) -> usize {
+        (self.query + 2 * self.kv) * self.dim
+    }
+
+    /// Columns of the queries, and of the result.
+    fn width(&self) -> usize {
+        self.query * self.dim
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.dim as f32).sqrt()
+    }
+}
+
+/// The rotations of the positions that one pass through the layers adds.
+pub struct Rotary {
+    /// One for a prompt, else one per sequence.
+    turns: Vec<Turn>,
+    /// Of all rows, for a network on a GPU.
+    on_gpu: Option<cuda::Angles>,
+}
+
+struct Turn {
+    /// One per new position.
+    angles: Angles,
+    /// One per rank of an entry, for lanes whose keys are rotated when they are read.
+    ranks: Option<Angles>,
+}
+
+impl Rotary {
+    /// For the rows of `pass`; `inverse_frequencies` as in [`Angles::new`].
+    pub fn new(inverse_frequencies: &[f32], pass: &Pass<'_, '_>, rows: usize, place: &Place) -> Result<Self> {
+        let sequences = pass.sequences();
+        let n = match pass {
+            Pass::Prompt(_) => rows,
+            Pass::Step(_) => 1,
+        };
+        let phases = |sequence: &Sequence| sequence.next_phase()..sequence.next_phase() + n as u32;
+        let on_gpu = match place {
+            Place::Cpu => None,
+            Place::Gpu { gpu, .. } => {
+                let angles =
+                    Angles::new(sequences.iter().flat_map(|sequence| phases(sequence)), inverse_frequencies, 1.0);
+                Some(cuda::Angles::new(gpu, &angles)?)
+            }
+        };
+        let turn = |sequence: &&Sequence| {
+            let angles = |range| Angles::new(range, inverse_frequencies, 1.0);
+            let ranks = sequence.rotates_on_read().then(|| angles(0..sequence.next_position() + n as u32));
+            Turn { angles: angles(phases(sequence)), ranks }
+        };
+        Ok(Rotary { turns: sequences.iter().map(turn).collect(), on_gpu })
+    }
+}
+
+/// Stores the new keys and values in the lanes of `layer` and attends to all that is kept.
+///
+/// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.query * heads.dim]`.
+pub fn causal(fused: &Matrix, heads: Heads, rotary: &Rotary, layer: usize, pass: &mut Pass<'_, '_>) -> Result<Matrix> {
+    match (fused, &rotary.on_gpu) {
+        (Matrix::Cpu(fused), _) => {
+            let out = slice::with(fused, |fused| match pass {
+                Pass::Prompt(sequence) => cpu::prompt(fused, heads, &rotary.turns[0], layer, sequence),
+                Pass::Step(members) => cpu::step(fused, heads, &rotary.turns, layer, members),
+            })??;
+            let rows = out.len() / heads.width();
+            Ok(Matrix::Cpu(Tensor::from_vec(out, (rows, heads.width()), fused.device())?))
+        }
+        (Matrix::Gpu(fused), Some(angles)) => {
+            let out = match pass {
+                Pass::Prompt(sequence) => gpu::prompt(fused, heads, angles, layer, sequence)?,
+                Pass::Step(members) => gpu::step(fused, heads, angles, layer, members)?,
+            };
+            Ok(Matrix::on_gpu(out, fused.rows, heads.width()))
+        }
+        (Matrix::Gpu(_), None) => Err(Error::Internal("angles were made for another device".into())),
+    }
+}
+
+/// Attention of every row to every row, without positions and without a cache: image towers.
+///
+/// `fused` is `[n, heads.fused()]`, the result `[n, heads.query * heads.dim]`.
+pub fn bidirectional(fused: &Matrix, heads: Heads) -> Result<Matrix> {
+    match fused {
+        Matrix::Cpu(fused) => {
+            let n = fused.dim(0)?;
+            let out = slice::with(fused, |fused| cpu::bidirectional(fused, n, heads))?;
+            Ok(Matrix::Cpu(Tensor::from_vec(out, (n, heads.width()), fused.device())?))
+        }
+        Matrix::Gpu(fused) => Ok(Matrix::on_gpu(gpu::bidirectional(fused, heads)?, fused.rows, heads.width())),
+    }
+}
+
+/// The mask of [`bidirectional`].
+const EVERY: Mask = Mask::None;
