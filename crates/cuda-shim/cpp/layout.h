@@ -19,6 +19,9 @@ static const ShimField SHIM_FIELDS[] = {
     FIELD(GatherItem, to_values), FIELD(GatherItem, slots), FIELD(GatherItem, count), FIELD(GatherItem, capacity),
     FIELD(GatherItem, to_capacity), FIELD(GatherItem, at), FIELD(GatherItem, heads), FIELD(GatherItem, unused),
     SIZE(GatherArgs), FIELD(GatherArgs, items), FIELD(GatherArgs, units), FIELD(GatherArgs, unused),
+    SIZE(MoveItem), FIELD(MoveItem, keys), FIELD(MoveItem, values), FIELD(MoveItem, moves), FIELD(MoveItem, count),
+    FIELD(MoveItem, capacity), FIELD(MoveItem, heads), FIELD(MoveItem, unused),
+    SIZE(MoveArgs), FIELD(MoveArgs, items), FIELD(MoveArgs, units), FIELD(MoveArgs, unused),
     SIZE(NormItem), FIELD(NormItem, keys), FIELD(NormItem, out), FIELD(NormItem, capacity), FIELD(NormItem, len),
     FIELD(NormItem, heads), FIELD(NormItem, unused),
     SIZE(NormArgs), FIELD(NormArgs, items), FIELD(NormArgs, dim), FIELD(NormArgs, unused),
@@ -44,6 +47,12 @@ static const ShimField SHIM_FIELDS[] = {
     FIELD(PrefillArgs, weights), FIELD(PrefillArgs, stride), FIELD(PrefillArgs, n), FIELD(PrefillArgs, query_heads),
     FIELD(PrefillArgs, group), FIELD(PrefillArgs, dim), FIELD(PrefillArgs, causal), FIELD(PrefillArgs, listed),
     FIELD(PrefillArgs, scale), FIELD(PrefillArgs, unused),
+    SIZE(NormalizeArgs), FIELD(NormalizeArgs, x), FIELD(NormalizeArgs, weight), FIELD(NormalizeArgs, bias),
+    FIELD(NormalizeArgs, out), FIELD(NormalizeArgs, n), FIELD(NormalizeArgs, width), FIELD(NormalizeArgs, eps),
+    FIELD(NormalizeArgs, vectors),
+    SIZE(MapArgs), FIELD(MapArgs, x), FIELD(MapArgs, y), FIELD(MapArgs, out), FIELD(MapArgs, rows), FIELD(MapArgs, x_stride),
+    FIELD(MapArgs, y_stride), FIELD(MapArgs, out_stride), FIELD(MapArgs, n), FIELD(MapArgs, width), FIELD(MapArgs, function),
+    FIELD(MapArgs, vectors),
 };
 
 // Field `index`, or 1 behind the last.

@@ -301,6 +301,7 @@ __nv_bfloat16 __float2bfloat16_rn(float x) {
 
 #include "decode.cu"
 #include "gather.cu"
+#include "network.cu"
 #include "prefill.cu"
 #include "rotary.cu"
 #include "selftest.cu"

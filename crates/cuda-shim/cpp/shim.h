@@ -20,6 +20,9 @@ struct uint3 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -80,6 +83,12 @@ template <typename T>
 inline T __ldg(const T* from) {
   if (reinterpret_cast<uintptr_t>(from) % alignof(T) != 0) shim::stop("a load that is not aligned", __LINE__);
   return *from;
+}
+
+template <typename T>
+inline T* aligned(T* address) {
+  if (reinterpret_cast<uintptr_t>(address) % alignof(T) != 0) shim::stop("an access that is not aligned", __LINE__);
+  return address;
 }
 
 #define __syncthreads() shim::wait(shim::Wait::Block, __LINE__)

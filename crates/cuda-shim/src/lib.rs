@@ -53,7 +53,15 @@ struct Machine {
     order: Order,
     processors: u32,
     launched: Mutex<Vec<String>>,
+    traffic: Mutex<Traffic>,
     allocations: Mutex<HashMap<u64, Allocation>>,
+}
+
+/// Calls of the host that cost a device time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub allocations: usize,
+    pub writes: usize,
 }
 
 struct Allocation {
@@ -79,14 +87,24 @@ impl Allocation {
 impl Shim {
     /// A device with so many multiprocessors, which decides how work is cut.
     pub fn new(order: Order, processors: u32) -> Self {
-        let machine =
-            Arc::new(Machine { order, processors, launched: Mutex::default(), allocations: Mutex::default() });
+        let machine = Arc::new(Machine {
+            order,
+            processors,
+            launched: Mutex::default(),
+            traffic: Mutex::default(),
+            allocations: Mutex::default(),
+        });
         Shim { gpu: Gpu::new(Handle(machine.clone())), machine }
     }
 
     /// The kernels launched so far.
     pub fn launched(&self) -> Vec<String> {
         lock(&self.machine.launched).clone()
+    }
+
+    /// Allocations and writes since this was last asked.
+    pub fn traffic(&self) -> Traffic {
+        std::mem::take(&mut lock(&self.machine.traffic))
     }
 
     /// Bytes that are allocated.
@@ -146,6 +164,7 @@ impl Backend for Handle {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
+        lock(&self.0.traffic).allocations += 1;
         let allocation = Allocation::new(bytes);
         let address = allocation.bytes.as_ptr() as u64 + allocation.start as u64;
         lock(&self.0.allocations).insert(address, allocation);
@@ -162,6 +181,7 @@ impl Backend for Handle {
     }
 
     unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
+        lock(&self.0.traffic).writes += 1;
         self.require(to, from.len())?;
         // SAFETY: within an allocation by the check.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };

@@ -35,6 +35,24 @@ struct GatherArgs {
   uint32_t unused;
 };
 
+struct MoveItem {
+  void* keys;
+  void* values;
+  // [count, 2]: from, to.
+  const uint32_t* moves;
+  uint32_t count;
+  uint32_t capacity;
+  uint32_t heads;
+  uint32_t unused;
+};
+
+struct MoveArgs {
+  const MoveItem* items;
+  // Of a row, in the width that the kernel copies.
+  uint32_t units;
+  uint32_t unused;
+};
+
 struct NormItem {
   const void* keys;
   float* out;
@@ -157,9 +175,41 @@ struct PrefillArgs {
   uint32_t unused;
 };
 
+struct NormalizeArgs {
+  const float* x;
+  const float* weight;
+  // Null for rms_norm.
+  const float* bias;
+  void* out;
+  uint32_t n;
+  uint32_t width;
+  float eps;
+  // Not 0: all rows start at addresses aligned to four elements.
+  uint32_t vectors;
+};
+
+struct MapArgs {
+  const void* x;
+  // The second operand; null where there is none.
+  const float* y;
+  void* out;
+  // The row of x for each of out; null: the same.
+  const uint32_t* rows;
+  uint64_t x_stride;
+  uint64_t y_stride;
+  uint64_t out_stride;
+  uint32_t n;
+  uint32_t width;
+  uint32_t function;
+  // Not 0: all rows start at addresses aligned to four elements.
+  uint32_t vectors;
+};
+
 static_assert(sizeof(Run) == 32, "Run");
 static_assert(sizeof(GatherItem) == 64, "GatherItem");
 static_assert(sizeof(GatherArgs) == 16, "GatherArgs");
+static_assert(sizeof(MoveItem) == 40, "MoveItem");
+static_assert(sizeof(MoveArgs) == 16, "MoveArgs");
 static_assert(sizeof(NormItem) == 32, "NormItem");
 static_assert(sizeof(NormArgs) == 16, "NormArgs");
 static_assert(sizeof(RotateArgs) == 56, "RotateArgs");
@@ -169,3 +219,5 @@ static_assert(sizeof(DecodeItem) == 64, "DecodeItem");
 static_assert(sizeof(DecodeArgs) == 72, "DecodeArgs");
 static_assert(sizeof(PrefillLane) == 32, "PrefillLane");
 static_assert(sizeof(PrefillArgs) == 104, "PrefillArgs");
+static_assert(sizeof(NormalizeArgs) == 48, "NormalizeArgs");
+static_assert(sizeof(MapArgs) == 72, "MapArgs");

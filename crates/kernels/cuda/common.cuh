@@ -12,6 +12,12 @@
 
 #define KERNEL(NAME, ARGS, THREADS, ...) \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGS args) { __VA_ARGS__(args); }
+
+// The shim checks the address.
+template <typename T>
+__device__ __forceinline__ T* aligned(T* address) {
+  return address;
+}
 #endif
 
 #include "args.cuh"

@@ -1,5 +1,7 @@
 //! Slow, readable twins of the kernels, in f64. The tests hold the fast versions against these.
 
+pub mod network;
+
 use half::f16;
 
 use crate::attention::{AnyRun, LaneView, Mask};

@@ -3,6 +3,7 @@
 mod common;
 mod decode;
 mod gather;
+mod network;
 mod prefill;
 mod rotary;
 mod shim;

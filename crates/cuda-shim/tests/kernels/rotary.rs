@@ -29,6 +29,8 @@ fn rotates<A: Format>(n: usize, heads: usize, dim: usize, offset: usize, spare: 
         let data = Buffer::from_slice(shim, &rows).expect("room");
         let mut out = Buffer::<f32>::new(shim, want.len()).expect("room");
         let rows = cuda::Rows { data: data.all(), offset, stride };
+        let angles = cuda::Angles::new(shim, &angles).expect("room");
+        assert_eq!(angles.positions(), n);
         cuda::rotate(shim, rows, heads, dim, &angles, out.all_mut()).expect("it runs");
         out.read().expect("contents")
     });
@@ -109,6 +111,7 @@ fn appends<A: Format, T: Stored>(case: &Case) {
         want.push(to);
     }
     let got = in_both_orders(2, |shim| {
+        let angles = angles.map(|angles| cuda::Angles::new(shim, angles).expect("room"));
         let (keys, values) =
             (Buffer::from_slice(shim, &keys).expect("room"), Buffer::from_slice(shim, &values).expect("room"));
         let mut buffers: Vec<_> = lanes
@@ -134,7 +137,7 @@ fn appends<A: Format, T: Stored>(case: &Case) {
             values: cuda::Rows { data: values.all(), offset: 0, stride: strides[1] },
             rows,
             heads: all,
-            angles,
+            angles: angles.as_ref(),
         };
         cuda::append(shim, new, &mut items, dim).expect("it runs");
         drop(items);
@@ -181,13 +184,76 @@ proptest! {
     }
 }
 
+/// A step of decode: a row per sequence, each at its own position, to the end of that sequence's lanes.
+#[test]
+fn one_row_of_each_of_several_sequences_goes_to_its_own_lanes() {
+    let (heads, dim, positions) = (3, 32, [700u32, 3, 41, 0]);
+    let width = heads * dim;
+    // Per sequence: how the heads are split over lanes, and the entries of each.
+    let lanes: [&[(usize, usize)]; 4] = [&[(3, 5)], &[(1, 9), (2, 2)], &[(2, 1), (1, 0)], &[(1, 4), (1, 4), (1, 7)]];
+    let frequencies: Vec<f32> = (0..dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / dim as f32)).collect();
+    let angles = Angles::new(positions, &frequencies, 1.0);
+    let keys = noise(3, positions.len() * width);
+    let values: Vec<f16> = narrowed(&noise(4, positions.len() * width));
+    let keys_half: Vec<f16> = narrowed(&keys);
+    let (wide_keys, wide_values) = (widened(&keys_half), widened(&values));
+    let capacity = 10;
+    let items: Vec<(usize, usize, usize, usize)> = lanes
+        .iter()
+        .enumerate()
+        .flat_map(|(row, lanes)| {
+            let mut first = 0;
+            lanes.iter().map(move |&(heads, at)| {
+                first += heads;
+                (row, first - heads, heads, at)
+            })
+        })
+        .collect();
+    let empty = |heads: usize| vec![f16::from_f32(9.0); heads * capacity * dim];
+    let want: Vec<[Vec<f16>; 2]> = items
+        .iter()
+        .map(|&(row, first, heads, at)| {
+            let mut to = [empty(heads), empty(heads)];
+            let rows = |data| Rows::dense(data, width);
+            let new = rotary::New {
+                keys: rows(&wide_keys),
+                values: rows(&wide_values),
+                skip: row,
+                n: 1,
+                angles: Some(&angles),
+            };
+            f16::append(new, first..first + heads, dim, &mut to, at);
+            to
+        })
+        .collect();
+    let got = in_both_orders(1, |shim| {
+        let angles = cuda::Angles::new(shim, &angles).expect("room");
+        let up = |numbers: &[f16]| Buffer::from_slice(shim, numbers).expect("room");
+        let (keys, values) = (up(&keys_half), up(&values));
+        let mut buffers: Vec<_> = items.iter().map(|item| [(); 2].map(|()| up(&empty(item.2)))).collect();
+        let mut to: Vec<AppendItem<'_, f16>> = Vec::new();
+        for ([keys, values], &(first_row, first_head, heads, at)) in buffers.iter_mut().zip(&items) {
+            let (keys, values) = (keys.all_mut(), values.all_mut());
+            to.push(AppendItem { first_head, heads, first_row, n: 1, keys, values, capacity, at });
+        }
+        let rows = |data| cuda::Rows { data, offset: 0, stride: width };
+        let (keys, values) = (rows(keys.all()), rows(values.all()));
+        let new = cuda::New { keys, values, rows: positions.len(), heads, angles: Some(&angles) };
+        cuda::append(shim, new, &mut to, dim).expect("it runs");
+        drop(to);
+        assert_eq!(shim.launched(), ["append_f16_f16"]);
+        buffers.iter().map(|pair| pair.each_ref().map(|buffer| buffer.read().expect("contents"))).collect::<Vec<_>>()
+    });
+    assert!(got == want, "appended entries differ");
+}
+
 #[test]
 fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
     let data = Buffer::from_slice(&shim, &[0.0f32; 4 * 16]).expect("room");
     let mut out = Buffer::<f32>::new(&shim, 4 * 16).expect("room");
     let rows = |offset, stride| cuda::Rows { data: data.all(), offset, stride };
-    let angles = angles(4, 8, 1);
+    let angles = cuda::Angles::new(&shim, &angles(4, 8, 1)).expect("room");
     let mut refuse = |rows, heads, dim| match cuda::rotate(&shim, rows, heads, dim, &angles, out.all_mut()) {
         Err(Error::Argument(text)) => text,
         other => panic!("{other:?}"),

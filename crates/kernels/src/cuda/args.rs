@@ -44,6 +44,12 @@ shared! {
 
     GatherArgs { items: Address, units: u32, unused: u32 }
 
+    MoveItem {
+        keys: Address, values: Address, moves: Address, count: u32, capacity: u32, heads: u32, unused: u32,
+    }
+
+    MoveArgs { items: Address, units: u32, unused: u32 }
+
     NormItem { keys: Address, out: Address, capacity: u32, len: u32, heads: u32, unused: u32 }
 
     NormArgs { items: Address, dim: u32, unused: u32 }
@@ -79,5 +85,14 @@ shared! {
         queries: Address, lanes: Address, runs: Address, head_lanes: Address, out: Address, lse: Address, rows: Address,
         weights: Address, stride: u64, n: u32, query_heads: u32, group: u32, dim: u32, causal: u32, listed: u32, scale: f32,
         unused: u32,
+    }
+
+    NormalizeArgs {
+        x: Address, weight: Address, bias: Address, out: Address, n: u32, width: u32, eps: f32, vectors: u32,
+    }
+
+    MapArgs {
+        x: Address, y: Address, out: Address, rows: Address, x_stride: u64, y_stride: u64, out_stride: u64,
+        n: u32, width: u32, function: u32, vectors: u32,
     }
 }

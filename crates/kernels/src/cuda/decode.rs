@@ -1,6 +1,7 @@
 //! Attention of one new query per sequence. Contract: `cuda/decode.cu`; twin: [`crate::attention::decode`].
 
 use super::args;
+use super::memory::Upload;
 use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
 
 const THREADS: u32 = 128;
@@ -82,21 +83,22 @@ pub fn decode<T: Element>(
 
     let tasks = count(owners.len(), "tasks")?;
     let parts = owners.len() * group;
-    let stats = Buffer::<f32>::new(gpu, parts * 2)?;
-    let partials = Buffer::<f32>::new(gpu, parts * dim)?;
-    let factors = Buffer::<f32>::new(gpu, if weights > 0 { parts } else { 0 })?;
-    let weights = Buffer::<f32>::new(gpu, weights)?;
-    let all = Buffer::from_slice(gpu, &all)?;
-    let runs = Buffer::from_slice(gpu, &runs)?;
-    let owners = Buffer::from_slice(gpu, &owners)?;
+    let mut workspace = Buffer::<f32>::new(gpu, parts * (2 + dim) + if weights > 0 { parts + weights } else { 0 })?;
+    let (stats, rest) = workspace.all_mut().split_at(parts * 2);
+    let (partials, rest) = rest.split_at(parts * dim);
+    let (factors, weights) = rest.split_at(if weights > 0 { parts } else { 0 });
+    let room = Upload::room::<args::DecodeItem>(all.len())
+        + Upload::room::<args::Run>(runs.len())
+        + Upload::room::<u32>(owners.len());
+    let mut upload = Upload::new(gpu, room)?;
     let args = args::DecodeArgs {
-        items: all.all().address(),
-        runs: runs.all().address(),
-        owners: owners.all().address(),
-        stats: stats.all().address(),
-        partials: partials.all().address(),
-        factors: factors.all().address(),
-        weights: weights.all().address(),
+        items: upload.add(&all),
+        runs: upload.add(&runs),
+        owners: upload.add(&owners),
+        stats: stats.address(),
+        partials: partials.address(),
+        factors: factors.address(),
+        weights: weights.address(),
         dim: dim as u32,
         group: count(group, "query heads")?,
         chunk: chunk as u32,
@@ -115,6 +117,7 @@ pub fn decode<T: Element>(
     let shared = (at_once * (chunk + dim) * size_of::<f32>()) as u32;
     let grid = [tasks, height(group.div_ceil(at_once), "passes")?];
     let rows = height(items.len(), "lanes")?;
+    let _sent = upload.send()?;
     // SAFETY: shapes and alignment were checked above, the workspace is as large as the contract says, and what is written is
     // borrowed uniquely.
     unsafe {

@@ -1,7 +1,8 @@
 //! Compaction of lanes and norms of keys. Contract: `cuda/gather.cu`; twin: [`crate::gather`].
 
 use super::args;
-use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
+use super::memory::Upload;
+use super::{Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
 
 const THREADS: u32 = 256;
 
@@ -28,8 +29,6 @@ pub struct GatherItem<'a, T> {
 pub fn gather<T: Element>(gpu: &Gpu, items: &mut [GatherItem<'_, T>], dim: usize) -> Result<()> {
     let row = dim * size_of::<T>();
     let mut unit = 16;
-    let mut slots = Vec::new();
-    let mut most = 0;
     for item in items.iter() {
         let GatherItem { capacity, to_capacity, heads, at, .. } = *item;
         for (len, capacity) in [
@@ -47,29 +46,30 @@ pub fn gather<T: Element>(gpu: &Gpu, items: &mut [GatherItem<'_, T>], dim: usize
         if let Some(slot) = item.slots.iter().find(|slot| **slot as usize >= capacity) {
             return require(false, || format!("entry {slot} of {capacity}"));
         }
-        for bytes in [16, 4] {
-            let aligned = row.is_multiple_of(bytes)
-                && item.keys.aligned(bytes)
+        let aligned = |bytes| {
+            item.keys.aligned(bytes)
                 && item.values.aligned(bytes)
                 && item.to_keys.aligned(bytes)
-                && item.to_values.aligned(bytes);
-            if !aligned && unit == bytes {
-                unit = if bytes == 16 { 4 } else { 2 };
-            }
-        }
-        slots.extend_from_slice(item.slots);
+                && item.to_values.aligned(bytes)
+        };
+        unit = narrowed(unit, row, aligned);
     }
-    let slots = Buffer::from_slice(gpu, &slots)?;
-    let mut next = slots.all().address();
-    let mut all = Vec::new();
-    for item in items.iter().filter(|item| !item.slots.is_empty() && item.heads > 0) {
+    let items: Vec<_> = items.iter().filter(|item| !item.slots.is_empty() && item.heads > 0).collect();
+    if items.is_empty() || dim == 0 {
+        return Ok(());
+    }
+    let slots: usize = items.iter().map(|item| Upload::room::<u32>(item.slots.len())).sum();
+    let mut upload = Upload::new(gpu, slots + Upload::room::<args::GatherItem>(items.len()))?;
+    let mut most = 0;
+    let mut all = Vec::with_capacity(items.len());
+    for item in items {
         most = most.max(count(item.heads * item.slots.len() * row / unit, "words")?);
         all.push(args::GatherItem {
             keys: item.keys.address(),
             values: item.values.address(),
             to_keys: item.to_keys.address(),
             to_values: item.to_values.address(),
-            slots: next,
+            slots: upload.add(item.slots),
             count: count(item.slots.len(), "entries")?,
             capacity: count(item.capacity, "entries")?,
             to_capacity: count(item.to_capacity, "entries")?,
@@ -77,16 +77,90 @@ pub fn gather<T: Element>(gpu: &Gpu, items: &mut [GatherItem<'_, T>], dim: usize
             heads: count(item.heads, "heads")?,
             unused: 0,
         });
-        next += size_of_val(item.slots) as u64;
-    }
-    if most == 0 {
-        return Ok(());
     }
     let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
-    let all = Buffer::from_slice(gpu, &all)?;
-    let args = args::GatherArgs { items: all.all().address(), units: count(row / unit, "words")?, unused: 0 };
+    let args = args::GatherArgs { items: upload.add(&all), units: count(row / unit, "words")?, unused: 0 };
+    let _sent = upload.send()?;
     // SAFETY: lengths, slots and alignment were checked above; the targets are borrowed uniquely.
     unsafe { gpu.launch(&format!("gather_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+}
+
+/// The widest word, up to `unit` bytes, to which rows of `row` bytes and addresses align.
+fn narrowed(unit: usize, row: usize, aligned: impl Fn(usize) -> bool) -> usize {
+    [16, 4].into_iter().find(|bytes| *bytes <= unit && row.is_multiple_of(*bytes) && aligned(*bytes)).unwrap_or(2)
+}
+
+/// Entries of one stretch of a lane to be copied within it.
+pub struct MoveItem<'a, T> {
+    /// `[heads, capacity, dim]`.
+    pub keys: SliceMut<'a, T>,
+    /// Like `keys`.
+    pub values: SliceMut<'a, T>,
+    pub capacity: usize,
+    pub heads: usize,
+    /// From which entry to which. No target is another's source or target.
+    pub moves: &'a [(u32, u32)],
+}
+
+/// Copies entries within the stretch of every item, keys and values, in one launch.
+pub fn move_entries<T: Element>(gpu: &Gpu, items: &mut [MoveItem<'_, T>], dim: usize) -> Result<()> {
+    let row = dim * size_of::<T>();
+    let mut unit = 16;
+    for item in items.iter() {
+        let MoveItem { capacity, heads, .. } = *item;
+        for len in [item.keys.len(), item.values.len()] {
+            require(len == heads * capacity * dim, || {
+                format!("{len} elements for {heads} heads of {capacity} entries of {dim}")
+            })?;
+        }
+        require_apart(item.moves, capacity)?;
+        unit = narrowed(unit, row, |bytes| item.keys.aligned(bytes) && item.values.aligned(bytes));
+    }
+    let items: Vec<_> = items.iter().filter(|item| !item.moves.is_empty() && item.heads > 0).collect();
+    if items.is_empty() || dim == 0 {
+        return Ok(());
+    }
+    let moves: usize = items.iter().map(|item| Upload::room::<u32>(2 * item.moves.len())).sum();
+    let mut upload = Upload::new(gpu, moves + Upload::room::<args::MoveItem>(items.len()))?;
+    let mut most = 0;
+    let mut all = Vec::with_capacity(items.len());
+    for item in items {
+        let moves: Vec<u32> = item.moves.iter().flat_map(|(from, to)| [*from, *to]).collect();
+        most = most.max(count(item.heads * item.moves.len() * row / unit, "words")?);
+        all.push(args::MoveItem {
+            keys: item.keys.address(),
+            values: item.values.address(),
+            moves: upload.add(&moves),
+            count: count(item.moves.len(), "entries")?,
+            capacity: count(item.capacity, "entries")?,
+            heads: count(item.heads, "heads")?,
+            unused: 0,
+        });
+    }
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
+    let args = args::MoveArgs { items: upload.add(&all), units: count(row / unit, "words")?, unused: 0 };
+    let _sent = upload.send()?;
+    // SAFETY: lengths, entries and alignment were checked above, and that no word that is written is another's source; the
+    // stretches are borrowed uniquely.
+    unsafe { gpu.launch(&format!("move_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+}
+
+/// Refuses moves whose result would depend on their order, or that leave the stretch.
+fn require_apart(moves: &[(u32, u32)], capacity: usize) -> Result<()> {
+    if let Some((from, to)) = moves.iter().find(|(from, to)| (*from).max(*to) as usize >= capacity) {
+        return require(false, || format!("entry {from} to {to} of {capacity}"));
+    }
+    let mut targets: Vec<u32> = moves.iter().map(|(_, to)| *to).collect();
+    targets.sort_unstable();
+    if let Some(twice) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
+        return require(false, || format!("entry {} is the target of two moves", twice[0]));
+    }
+    match moves.iter().find(|(from, to)| from != to && targets.binary_search(from).is_ok()) {
+        Some((from, _)) => {
+            require(false, || format!("entry {from} is the target of one move and the source of another"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Keys of one stretch whose norms are wanted.
@@ -132,8 +206,9 @@ pub fn key_norms<T: Element>(gpu: &Gpu, items: &mut [NormItem<'_, T>], dim: usiz
         return Ok(());
     }
     let grid = [blocks(gpu, most, THREADS / 32), height(all.len(), "stretches")?];
-    let all = Buffer::from_slice(gpu, &all)?;
-    let args = args::NormArgs { items: all.all().address(), dim: count(dim, "elements")?, unused: 0 };
+    let mut upload = Upload::new(gpu, Upload::room::<args::NormItem>(all.len()))?;
+    let args = args::NormArgs { items: upload.add(&all), dim: count(dim, "elements")?, unused: 0 };
+    let _sent = upload.send()?;
     let kernel = format!("key_norms_{}", T::NAME);
     // SAFETY: lengths and alignment were checked above; the targets are borrowed uniquely.
     unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }

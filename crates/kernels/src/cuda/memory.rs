@@ -146,6 +146,44 @@ impl<T> std::fmt::Debug for Buffer<T> {
     }
 }
 
+/// What a launch is told beside its argument: parts of several types, collected on the host and sent in one write to one
+/// allocation.
+#[must_use]
+pub(super) struct Upload {
+    parts: Vec<u8>,
+    to: Buffer<u8>,
+}
+
+impl Upload {
+    const ALIGN: usize = 16;
+
+    /// Bytes that a part of `n` elements takes.
+    pub(super) const fn room<T: Plain>(n: usize) -> usize {
+        (n * size_of::<T>()).next_multiple_of(Self::ALIGN)
+    }
+
+    /// For parts of `room` bytes together.
+    pub(super) fn new(gpu: &Gpu, room: usize) -> Result<Self> {
+        Ok(Upload { parts: Vec::with_capacity(room), to: Buffer::new(gpu, room)? })
+    }
+
+    /// Adds a part, and says where on the device it will be once it is sent.
+    pub(super) fn add<T: Plain>(&mut self, part: &[T]) -> u64 {
+        const { assert!(align_of::<T>() <= Self::ALIGN) };
+        let at = self.parts.len();
+        self.parts.extend_from_slice(bytes(part));
+        self.parts.resize(at + Self::room::<T>(part.len()), 0);
+        assert!(self.parts.len() <= self.to.len(), "{} bytes of {}", self.parts.len(), self.to.len());
+        self.to.address + at as u64
+    }
+
+    /// Sends the parts. They stay until the buffer is dropped.
+    pub(super) fn send(mut self) -> Result<Buffer<u8>> {
+        self.to.write(0, &self.parts)?;
+        Ok(self.to)
+    }
+}
+
 /// Elements on a device, to be read.
 #[derive(Clone, Copy)]
 pub struct Slice<'a, T> {

@@ -14,23 +14,25 @@ pub mod device;
 mod gather;
 mod lane;
 mod memory;
+mod network;
 mod prefill;
 mod product;
 mod rotary;
 
 pub use decode::{DecodeItem, decode};
-pub use gather::{GatherItem, NormItem, gather, key_norms};
+pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries};
 pub use lane::{Lane, Run};
 pub use memory::{Buffer, Element, Plain, Slice, SliceMut};
+pub use network::{Function, activate, add, add_bias, convert, layer_norm, place_columns, rms_norm, swiglu, take_rows};
 pub use prefill::{Gather, prefill};
 pub use product::{Multiply, Number, product};
-pub use rotary::{AppendItem, New, Rows, append, rotate};
+pub use rotary::{Angles, AppendItem, New, Rows, append, rotate};
 
 use std::fmt;
 use std::sync::Arc;
 
 /// The sources of the kernels, for the tests.
-pub const SOURCES: &[&str] = &["decode.cu", "gather.cu", "prefill.cu", "rotary.cu"];
+pub const SOURCES: &[&str] = &["decode.cu", "gather.cu", "network.cu", "prefill.cu", "rotary.cu"];
 
 /// Why something could not be done on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]

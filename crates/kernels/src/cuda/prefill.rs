@@ -1,6 +1,7 @@
 //! Attention of many new queries. Contract: `cuda/prefill.cu`; twin: [`crate::attention::prefill`].
 
 use super::args;
+use super::memory::Upload;
 use super::rotary::Rows;
 use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
 use crate::attention::Mask;
@@ -94,20 +95,25 @@ pub fn prefill<T: Element>(
     };
     let rows: Vec<u32> = listed.iter().map(|(row, _)| *row).collect();
     let weights: Vec<f32> = listed.iter().map(|(_, weight)| *weight).collect();
-    let (rows, weights) = (Buffer::from_slice(gpu, &rows)?, Buffer::from_slice(gpu, &weights)?);
-    let all = Buffer::from_slice(gpu, &all)?;
-    let runs = Buffer::from_slice(gpu, &runs)?;
-    let head_lanes = Buffer::from_slice(gpu, &head_lanes)?;
-    let lse = Buffer::<f32>::new(gpu, if gather.is_some() { n * query_heads } else { 0 })?;
+    let lse = match gather {
+        Some(_) => Some(Buffer::<f32>::new(gpu, n * query_heads)?),
+        None => None,
+    };
+    let room = Upload::room::<args::PrefillLane>(all.len())
+        + Upload::room::<args::Run>(runs.len())
+        + Upload::room::<u32>(head_lanes.len())
+        + Upload::room::<u32>(rows.len())
+        + Upload::room::<f32>(weights.len());
+    let mut upload = Upload::new(gpu, room)?;
     let args = args::PrefillArgs {
         queries: from,
-        lanes: all.all().address(),
-        runs: runs.all().address(),
-        head_lanes: head_lanes.all().address(),
+        lanes: upload.add(&all),
+        runs: upload.add(&runs),
+        head_lanes: upload.add(&head_lanes),
         out: out.address(),
-        lse: if gather.is_some() { lse.all().address() } else { 0 },
-        rows: rows.all().address(),
-        weights: weights.all().address(),
+        lse: lse.as_ref().map_or(0, |lse| lse.all().address()),
+        rows: upload.add(&rows),
+        weights: upload.add(&weights),
         stride: queries.stride as u64,
         n: count(n, "queries")?,
         query_heads: count(query_heads, "query heads")?,
@@ -126,6 +132,7 @@ pub fn prefill<T: Element>(
     };
     let shared = ((queries + entries) * (dim + 4) + queries * (entries + 4)) * size_of::<f32>() + entries * 48;
     let shared = shared as u32;
+    let _sent = upload.send()?;
     // SAFETY: shapes and alignment were checked above, and what is written is borrowed uniquely.
     unsafe {
         if n > 0 {

@@ -1,8 +1,9 @@
 //! Rotary position embedding and the append of new entries. Contract: `cuda/rotary.cu`; twin: [`crate::rotary`].
 
 use super::args;
+use super::memory::Upload;
 use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
-use crate::rotary::Angles;
+use crate::rotary;
 
 const THREADS: u32 = 256;
 
@@ -26,6 +27,37 @@ impl<T> Rows<'_, T> {
     }
 }
 
+/// Cosines and sines of a run of positions, on the device.
+#[derive(Debug)]
+pub struct Angles {
+    /// The cosines, then as many sines.
+    both: Buffer<f32>,
+    positions: usize,
+}
+
+impl Angles {
+    /// Copies the angles, in one write.
+    pub fn new(gpu: &Gpu, angles: &rotary::Angles) -> Result<Self> {
+        let (cosines, sines) = (&angles.cos, &angles.sin);
+        require(cosines.len() == sines.len(), || format!("{} cosines and {} sines", cosines.len(), sines.len()))?;
+        let both = Buffer::from_slice(gpu, &[cosines.as_slice(), sines.as_slice()].concat())?;
+        Ok(Angles { both, positions: angles.positions() })
+    }
+
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Where cosines and sines are, after checking that there is a row of `dim / 2` of each for `rows` rows.
+    fn check(&self, rows: usize, dim: usize) -> Result<(u64, u64)> {
+        let half = self.both.len() / 2;
+        require(dim.is_multiple_of(2) && half == rows * dim / 2, || {
+            format!("{half} angles for {rows} rows of heads of {dim} elements")
+        })?;
+        Ok((self.both.slice(0..half).address(), self.both.slice(half..2 * half).address()))
+    }
+}
+
 /// Rotates the vectors of `rows` (`heads` of them per row, `dim` long), row `i` by angle `i`, into `out`, `[n, heads, dim]`.
 pub fn rotate<A: Element>(
     gpu: &Gpu,
@@ -36,19 +68,16 @@ pub fn rotate<A: Element>(
     out: SliceMut<'_, f32>,
 ) -> Result<()> {
     let n = angles.positions();
-    require(dim.is_multiple_of(2) && angles.cos.len() == n * dim / 2 && angles.sin.len() == angles.cos.len(), || {
-        format!("{} angles for {n} rows of heads of {dim} elements", angles.cos.len())
-    })?;
+    let (cosines, sines) = angles.check(n, dim)?;
     require(out.len() == n * heads * dim, || format!("{} elements for {n} rows of {heads} heads of {dim}", out.len()))?;
     let from = rows.check(n, heads * dim)?;
     if out.is_empty() {
         return Ok(());
     }
-    let (cosines, sines) = (Buffer::from_slice(gpu, &angles.cos)?, Buffer::from_slice(gpu, &angles.sin)?);
     let args = args::RotateArgs {
         rows: from,
-        cosines: cosines.all().address(),
-        sines: sines.all().address(),
+        cosines,
+        sines,
         out: out.address(),
         stride: rows.stride as u64,
         n: count(n, "rows")?,
@@ -102,12 +131,10 @@ pub fn append<A: Element, T: Element>(
     require(dim > 0 && dim.is_multiple_of(2), || format!("heads of {dim} elements cannot be halved"))?;
     let keys = new.keys.check(new.rows, new.heads * dim)?;
     let values = new.values.check(new.rows, new.heads * dim)?;
-    if let Some(angles) = new.angles {
-        let want = new.rows * dim / 2;
-        require(angles.cos.len() == want && angles.sin.len() == want, || {
-            format!("{} angles for {} rows of heads of {dim} elements", angles.cos.len(), new.rows)
-        })?;
-    }
+    let (cosines, sines) = match new.angles {
+        Some(angles) => angles.check(new.rows, dim)?,
+        None => (0, 0),
+    };
     let mut most = 0;
     let mut all = Vec::new();
     for item in items.iter() {
@@ -138,17 +165,9 @@ pub fn append<A: Element, T: Element>(
         return Ok(());
     }
     let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
-    let all = Buffer::from_slice(gpu, &all)?;
-    let angles = match new.angles {
-        Some(angles) => Some((Buffer::from_slice(gpu, &angles.cos)?, Buffer::from_slice(gpu, &angles.sin)?)),
-        None => None,
-    };
-    let (cosines, sines) = match &angles {
-        Some((cosines, sines)) => (cosines.all().address(), sines.all().address()),
-        None => (0, 0),
-    };
+    let mut upload = Upload::new(gpu, Upload::room::<args::AppendItem>(all.len()))?;
     let args = args::AppendArgs {
-        items: all.all().address(),
+        items: upload.add(&all),
         keys,
         values,
         cosines,
@@ -158,6 +177,7 @@ pub fn append<A: Element, T: Element>(
         dim: count(dim, "elements")?,
         unused: 0,
     };
+    let _sent = upload.send()?;
     let kernel = format!("append_{}_{}", A::NAME, T::NAME);
     // SAFETY: rows, angles and targets were checked above; the targets are borrowed uniquely.
     unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }

@@ -1,0 +1,230 @@
+// What lies between the matrix products of a network: norms, activations, sums, conversions, rows of tables.
+// Twin: src/reference/network.rs.
+//
+// {rms_norm,layer_norm}_{f32,f16,bf16}_t{32,256}: rows x [n, width] f32, weight [width] and, for layer_norm, bias [width] f32, to
+//   out [n, width] in the format: x / sqrt(mean(x^2) + eps) * weight, and (x - mean) / sqrt(variance + eps) * weight + bias. A
+//   row is added up in f32 by 32 or 256 threads in an order that follows from its width alone, so a row gets the same bits
+//   alone and among others, aligned or not. The mean is taken off before squaring. Every element is read once from memory and
+//   once or twice more from the cache. Floor: n * width * (4 + out bytes) over the memory bandwidth, 4 or 7 FLOPs per element.
+//   Launch: t32: grid ceil(n / 8), a warp per row; t256: grid n, a block per row; 256 threads, 32 bytes of shared memory.
+//
+// copy_{from}_{to}: row rows[i] of x (row i where rows is null) to row i of out, n rows of `width`, x_stride and out_stride
+//   elements apart; rounds to nearest even. Conversions, rows of tables and columns of wider rows are all this.
+// activate_{f32,f16,bf16}: out = f(x), f by its number: 0 gelu (error function), 1 gelu (tanh), 2 quick gelu, 3 silu, 4 relu.
+// swiglu_{f32,f16,bf16}: out = silu(x) * y, y_stride apart.
+// add: out += the one row y, for every row.
+//   These four: x, y f32 where nothing else is said. Floor: every element read and written once over the memory bandwidth.
+//   Launch: grid x, 256 threads, four elements of a row per thread; blocks stride over all of them.
+//
+// With `vectors`, all rows start at addresses aligned to four elements, and four are one access; else, and at the end of a row,
+// elements are read and written one by one. The bits are the same.
+#include "common.cuh"
+
+namespace network {
+
+constexpr unsigned THREADS = 256;
+
+// Four elements as one access.
+template <unsigned BYTES>
+struct Word;
+template <>
+struct Word<4> {
+  using Type = uint4;
+};
+template <>
+struct Word<2> {
+  using Type = uint2;
+};
+
+// The elements at .. at + 4 of a row, 0 behind its end. CHANGES: of a row that the kernel writes.
+template <bool CHANGES = false, typename T>
+__device__ __forceinline__ void load(const T* row, unsigned at, unsigned width, bool vectors, float (&to)[4]) {
+  using Four = typename Word<sizeof(T)>::Type;
+  if (vectors && at + 4 <= width) {
+    const Four* from = reinterpret_cast<const Four*>(row + at);
+    const Four bits = CHANGES ? *aligned(from) : __ldg(from);
+    T elements[4];
+    memcpy(elements, &bits, sizeof bits);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) to[i] = widen(elements[i]);
+  } else {
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) to[i] = at + i < width ? widen(row[at + i]) : 0.0f;
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void store(T* row, unsigned at, unsigned width, bool vectors, const float (&from)[4]) {
+  using Four = typename Word<sizeof(T)>::Type;
+  if (vectors && at + 4 <= width) {
+    T elements[4];
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) elements[i] = narrow<T>(from[i]);
+    Four bits;
+    memcpy(&bits, elements, sizeof bits);
+    *aligned(reinterpret_cast<Four*>(row + at)) = bits;
+  } else {
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) {
+      if (at + i < width) row[at + i] = narrow<T>(from[i]);
+    }
+  }
+}
+
+// The sum over TEAM threads (a warp, or the block), in all of them.
+template <unsigned TEAM>
+__device__ __forceinline__ float sum_over(float x) {
+  x = team_sum<WARP>(x);
+  if (TEAM == WARP) return x;
+  float* sums = shared_memory<float>();
+  // What an earlier sum left there has been read.
+  __syncthreads();
+  if (threadIdx.x % WARP == 0) sums[threadIdx.x / WARP] = x;
+  __syncthreads();
+  float total = 0.0f;
+#pragma unroll
+  for (unsigned warp = 0; warp < TEAM / WARP; ++warp) total += sums[warp];
+  return total;
+}
+
+template <typename O, unsigned TEAM, bool CENTRED>
+__device__ __forceinline__ void normalise(const NormalizeArgs& args) {
+  const unsigned row = blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM;
+  // Whole warps; a block of one team has a row.
+  if (row >= args.n) return;
+  const unsigned width = args.width;
+  const bool vectors = args.vectors != 0;
+  const float* x = args.x + uint64_t(row) * width;
+  O* out = static_cast<O*>(args.out) + uint64_t(row) * width;
+  const unsigned first = 4 * (threadIdx.x % TEAM);
+
+  float mean = 0.0f;
+  if (CENTRED) {
+    float sum = 0.0f;
+#pragma unroll 4
+    for (unsigned at = first; at < width; at += 4 * TEAM) {
+      float four[4];
+      load(x, at, width, vectors, four);
+      sum += (four[0] + four[1]) + (four[2] + four[3]);
+    }
+    mean = sum_over<TEAM>(sum) / float(width);
+  }
+  float sum = 0.0f;
+#pragma unroll 4
+  for (unsigned at = first; at < width; at += 4 * TEAM) {
+    float four[4];
+    load(x, at, width, vectors, four);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) four[i] = at + i < width ? four[i] - mean : 0.0f;
+    sum += (four[0] * four[0] + four[1] * four[1]) + (four[2] * four[2] + four[3] * four[3]);
+  }
+  const float inverse = 1.0f / sqrtf(sum_over<TEAM>(sum) / float(width) + args.eps);
+#pragma unroll 4
+  for (unsigned at = first; at < width; at += 4 * TEAM) {
+    float four[4], weight[4], bias[4] = {};
+    load(x, at, width, vectors, four);
+    load(args.weight, at, width, vectors, weight);
+    if (CENTRED) load(args.bias, at, width, vectors, bias);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) {
+      const float scaled = (four[i] - mean) * inverse * weight[i];
+      four[i] = CENTRED ? scaled + bias[i] : scaled;
+    }
+    store(out, at, width, vectors, four);
+  }
+}
+
+// Calls `one` for every four elements: row, and where in the row.
+template <typename One>
+__device__ __forceinline__ void every_four(const MapArgs& args, One one) {
+  const unsigned fours = (args.width + 3) / 4;
+  const unsigned all = args.n * fours;
+  for (unsigned index = blockIdx.x * THREADS + threadIdx.x; index < all; index += gridDim.x * THREADS) {
+    const unsigned row = index / fours;
+    one(row, 4 * (index - row * fours));
+  }
+}
+
+template <typename I, typename O>
+__device__ __forceinline__ void copy(const MapArgs& args) {
+  const bool vectors = args.vectors != 0;
+  every_four(args, [&](unsigned row, unsigned at) {
+    const unsigned from = args.rows == nullptr ? row : args.rows[row];
+    float four[4];
+    load(static_cast<const I*>(args.x) + from * args.x_stride, at, args.width, vectors, four);
+    store(static_cast<O*>(args.out) + row * args.out_stride, at, args.width, vectors, four);
+  });
+}
+
+// x * sigmoid(slope * x). The exponential of a large negative x is infinite, and the quotient 0.
+__device__ __forceinline__ float gated(float x, float slope) { return x / (1.0f + expf(-slope * x)); }
+
+__device__ __forceinline__ float activated(float x, unsigned function) {
+  switch (function) {
+    // With erfc instead of 1 + erf, so that the small results of negative x keep their digits.
+    case 0: return 0.5f * x * erfcf(-0.70710678118654752f * x);
+    // (1 + tanh(u)) / 2 is sigmoid(2 u).
+    case 1: return gated(x, 1.5957691216057308f * (1.0f + 0.044715f * x * x));
+    case 2: return gated(x, 1.702f);
+    case 3: return gated(x, 1.0f);
+    // Not a maximum, which would make a number of NaN.
+    default: return x < 0.0f ? 0.0f : x;
+  }
+}
+
+template <typename O>
+__device__ __forceinline__ void activate(const MapArgs& args) {
+  const bool vectors = args.vectors != 0;
+  every_four(args, [&](unsigned row, unsigned at) {
+    float four[4];
+    load(static_cast<const float*>(args.x) + row * args.x_stride, at, args.width, vectors, four);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) four[i] = activated(four[i], args.function);
+    store(static_cast<O*>(args.out) + row * args.out_stride, at, args.width, vectors, four);
+  });
+}
+
+template <typename O>
+__device__ __forceinline__ void swiglu(const MapArgs& args) {
+  const bool vectors = args.vectors != 0;
+  every_four(args, [&](unsigned row, unsigned at) {
+    float four[4], up[4];
+    load(static_cast<const float*>(args.x) + row * args.x_stride, at, args.width, vectors, four);
+    load(args.y + row * args.y_stride, at, args.width, vectors, up);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) four[i] = gated(four[i], 1.0f) * up[i];
+    store(static_cast<O*>(args.out) + row * args.out_stride, at, args.width, vectors, four);
+  });
+}
+
+__device__ __forceinline__ void add(const MapArgs& args) {
+  const bool vectors = args.vectors != 0;
+  every_four(args, [&](unsigned row, unsigned at) {
+    float* out = static_cast<float*>(args.out) + row * args.out_stride;
+    float four[4], other[4];
+    load<true>(out, at, args.width, vectors, four);
+    load(args.y, at, args.width, vectors, other);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) four[i] += other[i];
+    store(out, at, args.width, vectors, four);
+  });
+}
+
+}  // namespace network
+
+#define NETWORK_NORM(FORMAT, O, TEAM)                                                                              \
+  KERNEL(rms_norm_##FORMAT##_t##TEAM, NormalizeArgs, network::THREADS, network::normalise<O, TEAM, false>)         \
+  KERNEL(layer_norm_##FORMAT##_t##TEAM, NormalizeArgs, network::THREADS, network::normalise<O, TEAM, true>)
+#define NETWORK(FORMAT, T)                                                             \
+  NETWORK_NORM(FORMAT, T, 32)                                                          \
+  NETWORK_NORM(FORMAT, T, 256)                                                         \
+  KERNEL(activate_##FORMAT, MapArgs, network::THREADS, network::activate<T>)           \
+  KERNEL(swiglu_##FORMAT, MapArgs, network::THREADS, network::swiglu<T>)               \
+  KERNEL(copy_##FORMAT##_f32, MapArgs, network::THREADS, network::copy<T, float>)      \
+  KERNEL(copy_##FORMAT##_f16, MapArgs, network::THREADS, network::copy<T, __half>)     \
+  KERNEL(copy_##FORMAT##_bf16, MapArgs, network::THREADS, network::copy<T, __nv_bfloat16>)
+
+NETWORK(f32, float)
+NETWORK(f16, __half)
+NETWORK(bf16, __nv_bfloat16)
+KERNEL(add, MapArgs, network::THREADS, network::add)

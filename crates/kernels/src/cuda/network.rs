@@ -1,0 +1,269 @@
+//! What lies between the matrix products of a network. Contract: `cuda/network.cu`; twin: [`crate::reference::network`].
+//!
+//! Results in f16 and bf16 are those in f32, rounded to nearest even.
+
+use super::args::{MapArgs, NormalizeArgs};
+use super::memory::Upload;
+use super::{Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, require};
+
+const THREADS: u32 = 256;
+
+/// Rows up to this width are normalised by a warp, wider ones by a block.
+const WARP_WIDTH: usize = 1024;
+
+/// Element-wise functions by their Hugging Face names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `gelu`, with the error function.
+    Gelu,
+    /// `gelu_new`, with the approximation by tanh.
+    GeluTanh,
+    /// `quick_gelu`: `x * sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `silu`: `x * sigmoid(x)`.
+    Silu,
+    Relu,
+}
+
+/// Whether `len` elements are as many as rows of `width` may have; how many rows.
+fn rows_of(len: usize, width: usize, what: &str) -> Result<usize> {
+    require(width > 0 && len.is_multiple_of(width), || format!("{len} {what} in rows of {width}"))?;
+    Ok(len / width)
+}
+
+fn require_results(found: usize, n: usize, width: usize) -> Result<()> {
+    require(found == n * width, || format!("{found} results of {n} rows of {width}"))
+}
+
+/// Whether `n` rows, so many elements apart, all start at multiples of four.
+fn in_fours(n: usize, strides: &[usize]) -> bool {
+    n == 1 || strides.iter().all(|stride| stride.is_multiple_of(4))
+}
+
+fn aligned<T: Element>(slice: Slice<'_, T>) -> bool {
+    slice.aligned(4 * size_of::<T>())
+}
+
+fn aligned_mut<T: Element>(slice: &SliceMut<'_, T>) -> bool {
+    slice.aligned(4 * size_of::<T>())
+}
+
+/// Root-mean-square normalisation of rows, Zhang and Sennrich 2019, arXiv 1910.07467: `x` and `out` are `[n, weight.len()]`,
+/// `out = x / sqrt(mean(x^2) + eps) * weight`.
+pub fn rms_norm<O: Element>(
+    gpu: &Gpu,
+    x: Slice<'_, f32>,
+    weight: Slice<'_, f32>,
+    eps: f32,
+    out: SliceMut<'_, O>,
+) -> Result<()> {
+    normalise(gpu, x, weight, None, eps, out)
+}
+
+/// Layer normalisation of rows: `x` and `out` are `[n, weight.len()]`,
+/// `out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`.
+pub fn layer_norm<O: Element>(
+    gpu: &Gpu,
+    x: Slice<'_, f32>,
+    weight: Slice<'_, f32>,
+    bias: Slice<'_, f32>,
+    eps: f32,
+    out: SliceMut<'_, O>,
+) -> Result<()> {
+    normalise(gpu, x, weight, Some(bias), eps, out)
+}
+
+fn normalise<O: Element>(
+    gpu: &Gpu,
+    x: Slice<'_, f32>,
+    weight: Slice<'_, f32>,
+    bias: Option<Slice<'_, f32>>,
+    eps: f32,
+    out: SliceMut<'_, O>,
+) -> Result<()> {
+    let width = weight.len();
+    let n = rows_of(x.len(), width, "elements")?;
+    require(bias.is_none_or(|bias| bias.len() == width), || format!("{width} weights, and a bias of another width"))?;
+    require(eps >= 0.0, || format!("an epsilon of {eps}"))?;
+    require_results(out.len(), n, width)?;
+    if n == 0 {
+        return Ok(());
+    }
+    let vectors =
+        in_fours(n, &[width]) && aligned(x) && aligned(weight) && bias.is_none_or(aligned) && aligned_mut(&out);
+    let args = NormalizeArgs {
+        x: x.address(),
+        weight: weight.address(),
+        bias: bias.map_or(0, |bias| bias.address()),
+        out: out.address(),
+        n: count(n, "rows")?,
+        width: count(width, "elements")?,
+        eps,
+        vectors: vectors.into(),
+    };
+    let name = if bias.is_some() { "layer_norm" } else { "rms_norm" };
+    let (team, grid, shared) =
+        if width <= WARP_WIDTH { (32, args.n.div_ceil(THREADS / 32), 0) } else { (256, args.n, THREADS / 32 * 4) };
+    let kernel = format!("{name}_{}_t{team}", O::NAME);
+    // SAFETY: lengths and alignment were checked above; the target is borrowed uniquely.
+    unsafe { gpu.launch(&kernel, Geometry { grid: [grid, 1], threads: THREADS, shared }, &args) }
+}
+
+/// Launches a kernel over `args.n` rows of `args.width` elements.
+///
+/// # Safety
+/// As [`super::Backend::launch`].
+unsafe fn map(gpu: &Gpu, kernel: &str, args: &MapArgs) -> Result<()> {
+    let fours = count(args.n as usize * args.width.div_ceil(4) as usize, "groups of four elements")?;
+    if fours == 0 {
+        return Ok(());
+    }
+    let grid = [blocks(gpu, fours, THREADS), 1];
+    // SAFETY: the caller's promise.
+    unsafe { gpu.launch(kernel, Geometry { grid, threads: THREADS, shared: 0 }, args) }
+}
+
+/// `both` is `[n, 2 * width]`, gate and then up in every row; `out` is `[n, width]`, `silu(gate) * up`.
+pub fn swiglu<O: Element>(gpu: &Gpu, both: Slice<'_, f32>, width: usize, out: SliceMut<'_, O>) -> Result<()> {
+    let n = rows_of(both.len(), 2 * width, "gates and ups")?;
+    require_results(out.len(), n, width)?;
+    let up = both.part(width.min(both.len())..both.len());
+    let vectors = in_fours(n, &[width]) && aligned(both) && aligned(up) && aligned_mut(&out);
+    let args = MapArgs {
+        x: both.address(),
+        y: up.address(),
+        out: out.address(),
+        x_stride: 2 * width as u64,
+        y_stride: 2 * width as u64,
+        out_stride: width as u64,
+        n: count(n, "rows")?,
+        width: count(width, "elements")?,
+        vectors: vectors.into(),
+        ..MapArgs::default()
+    };
+    // SAFETY: lengths and alignment were checked above; the target is borrowed uniquely.
+    unsafe { map(gpu, &format!("swiglu_{}", O::NAME), &args) }
+}
+
+/// `out = function(x)`, element by element.
+pub fn activate<O: Element>(gpu: &Gpu, x: Slice<'_, f32>, function: Function, out: SliceMut<'_, O>) -> Result<()> {
+    require(x.len() == out.len(), || format!("{} elements and {} results", x.len(), out.len()))?;
+    let args = MapArgs {
+        x: x.address(),
+        out: out.address(),
+        n: 1,
+        width: count(x.len(), "elements")?,
+        // As activated() of the kernel counts them.
+        function: match function {
+            Function::Gelu => 0,
+            Function::GeluTanh => 1,
+            Function::QuickGelu => 2,
+            Function::Silu => 3,
+            Function::Relu => 4,
+        },
+        vectors: (aligned(x) && aligned_mut(&out)).into(),
+        ..MapArgs::default()
+    };
+    // SAFETY: as above.
+    unsafe { map(gpu, &format!("activate_{}", O::NAME), &args) }
+}
+
+/// `x += y`, element by element.
+pub fn add(gpu: &Gpu, x: SliceMut<'_, f32>, y: Slice<'_, f32>) -> Result<()> {
+    require(x.len() == y.len(), || format!("{} elements and {} to add", x.len(), y.len()))?;
+    if y.is_empty() { Ok(()) } else { add_bias(gpu, x, y) }
+}
+
+/// Adds `bias` to every row of `x`, `[n, bias.len()]`.
+pub fn add_bias(gpu: &Gpu, x: SliceMut<'_, f32>, bias: Slice<'_, f32>) -> Result<()> {
+    let width = bias.len();
+    let n = rows_of(x.len(), width, "elements")?;
+    let args = MapArgs {
+        y: bias.address(),
+        out: x.address(),
+        out_stride: width as u64,
+        n: count(n, "rows")?,
+        width: count(width, "elements")?,
+        vectors: (in_fours(n, &[width]) && aligned_mut(&x) && aligned(bias)).into(),
+        ..MapArgs::default()
+    };
+    // SAFETY: as above.
+    unsafe { map(gpu, "add", &args) }
+}
+
+/// Copies elements to another format, rounding to nearest even.
+pub fn convert<I: Element, O: Element>(gpu: &Gpu, x: Slice<'_, I>, out: SliceMut<'_, O>) -> Result<()> {
+    require(x.len() == out.len(), || format!("{} elements and {} results", x.len(), out.len()))?;
+    let args = MapArgs {
+        x: x.address(),
+        out: out.address(),
+        n: 1,
+        width: count(x.len(), "elements")?,
+        vectors: (aligned(x) && aligned_mut(&out)).into(),
+        ..MapArgs::default()
+    };
+    // SAFETY: as above.
+    unsafe { map(gpu, &format!("copy_{}_{}", I::NAME, O::NAME), &args) }
+}
+
+/// Copies row `rows[i]` of `table`, `[_, width]`, to row `i` of `out`, `[rows.len(), width]`.
+pub fn take_rows<T: Element>(
+    gpu: &Gpu,
+    table: Slice<'_, T>,
+    width: usize,
+    rows: &[u32],
+    out: SliceMut<'_, f32>,
+) -> Result<()> {
+    let there = rows_of(table.len(), width, "elements")?;
+    if let Some(row) = rows.iter().find(|row| **row as usize >= there) {
+        return require(false, || format!("row {row} of {there}"));
+    }
+    require_results(out.len(), rows.len(), width)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut upload = Upload::new(gpu, Upload::room::<u32>(rows.len()))?;
+    let args = MapArgs {
+        x: table.address(),
+        out: out.address(),
+        rows: upload.add(rows),
+        x_stride: width as u64,
+        out_stride: width as u64,
+        n: count(rows.len(), "rows")?,
+        width: count(width, "elements")?,
+        vectors: (in_fours(there.max(rows.len()), &[width]) && aligned(table) && aligned_mut(&out)).into(),
+        ..MapArgs::default()
+    };
+    let _sent = upload.send()?;
+    // SAFETY: lengths, rows and alignment were checked above; the target is borrowed uniquely.
+    unsafe { map(gpu, &format!("copy_{}_f32", T::NAME), &args) }
+}
+
+/// Copies `x`, `[n, width]`, to the columns `column .. column + width` of `out`, `[n, out_width]`.
+pub fn place_columns(
+    gpu: &Gpu,
+    x: Slice<'_, f32>,
+    width: usize,
+    out: SliceMut<'_, f32>,
+    out_width: usize,
+    column: usize,
+) -> Result<()> {
+    let n = rows_of(x.len(), width, "elements")?;
+    require(column.checked_add(width).is_some_and(|end| end <= out_width), || {
+        format!("columns {column}+{width} of {out_width}")
+    })?;
+    require_results(out.len(), n, out_width)?;
+    let to = out.part(column.min(n * out_width)..n * out_width);
+    let args = MapArgs {
+        x: x.address(),
+        out: to.address(),
+        x_stride: width as u64,
+        out_stride: out_width as u64,
+        n: count(n, "rows")?,
+        width: count(width, "elements")?,
+        vectors: (in_fours(n, &[width, out_width]) && aligned(x) && aligned_mut(&to)).into(),
+        ..MapArgs::default()
+    };
+    // SAFETY: as above.
+    unsafe { map(gpu, "copy_f32_f32", &args) }
+}
