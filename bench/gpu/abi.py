@@ -7,6 +7,8 @@ import threading
 import time
 from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_uint32
 
+from parts import NotRun
+
 ABI_VERSION = 1
 END, REFUSED = -1, -3
 HANDLE = POINTER(c_uint32)
@@ -73,6 +75,11 @@ class Library:
 
     def about(self):
         return json.loads(self.call("pkv_about")[1])
+
+    def need(self, device):
+        about = self.about()
+        if device not in about["devices"]:
+            raise NotRun(f"the library has no {device}: {about.get('noGpu') or 'its devices are the CPU only'}")
 
     def can_check(self):
         return hasattr(self.functions, CHECK_DEVICE)

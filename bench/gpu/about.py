@@ -22,6 +22,14 @@ def run(spec, report):
         raise RuntimeError(f"there is no library at {path}: build one, or name it with --library")
     about = Library(path).about()
     size = os.path.getsize(path)
-    report.set("library", {"version": about["version"], "bytes": size, "devices": about["devices"], "noGpu": about.get("noGpu")})
+    report.set(
+        "library",
+        {"version": about["version"], "bytes": size, "devices": about["devices"], "noGpu": about.get("noGpu")},
+    )
+    who = machine.counter(spec["device"])[0] if spec["device"] != "cpu" else None
+    if who and spec["device"] not in about["devices"]:
+        report.fail(
+            f"{who} finds {spec['device']}, the library does not: {about.get('noGpu') or 'it is no build for CUDA'}"
+        )
     if size > MOST:
         report.fail(f"the library has {size / (1 << 20):.1f} MiB, more than {MOST >> 20}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks and measures the library on a GPU, with Python and the library alone, PyTorch where it is there: README.md beside this file."""
+"""Checks and measures the library on a GPU with Python, the library and, where it is there, PyTorch: see README.md."""
 
 import argparse
 import importlib
@@ -40,7 +40,9 @@ def arguments():
     parser.add_argument("--device", default="cuda:0", help="cuda:0 by default; cpu plays both sides")
     parser.add_argument("--minutes", type=float, default=8.5, help="the most that everything may take (8.5)")
     parser.add_argument("--only", help="these parts only, with commas between: " + ", ".join(PARTS))
-    parser.add_argument("--small", action="store_true", help="tiny shapes: shows that everything runs, measures nothing")
+    parser.add_argument(
+        "--small", action="store_true", help="tiny shapes: shows that everything runs, measures nothing"
+    )
     parser.add_argument("--scratch", help="folder for the random models (/dev/shm, or that for temporary files)")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -79,7 +81,12 @@ class Check:
                 print(f"{name}: at most {seconds:.0f} s", file=sys.stderr, flush=True)
                 self.done[name] = parts.run(parts.command(name), self.spec(name, seconds), seconds, home)
             except parts.Interrupted as reason:
-                self.done[name] = {"status": "failed", "reason": str(reason), "seconds": 0, **parts.read(parts.told_in(home))[0]}
+                self.done[name] = {
+                    "status": "failed",
+                    "reason": str(reason),
+                    "seconds": 0,
+                    **parts.read(parts.told_in(home))[0],
+                }
                 raise
             if not self.needed_later(name):
                 self.clean()

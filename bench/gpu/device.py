@@ -9,7 +9,9 @@ import subprocess
 import threading
 import time
 
-FIELDS = "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,clocks.sm,clocks.mem,power.limit,temperature.gpu"
+FIELDS = (
+    "name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,clocks.sm,clocks.mem,power.limit,temperature.gpu"
+)
 
 
 class Usage(ctypes.Structure):

@@ -1,15 +1,14 @@
-"""CPU = device for whole generations of tiny-llava: tokens, log-probabilities, kept positions and memory reports of every method."""
+"""CPU = device for whole generations of tiny-llava with every method: tokens, probabilities, kept positions, memory."""
 
 import json
 import os
 
 import methods
 from abi import EngineError, Library, Model
-from parts import NotRun
 from words import apart
 
-# In nats, and shares of kept positions. Sums are taken in another order on a device, and with f16 its products read f16 where the CPU
-# reads f32, so entries of nearly equal importance may change places, and with them all that follows. No case may pass `loose` or
+# In nats, and shares of kept positions. Sums are taken in another order on a device, and with f16 its products read f16 where
+# the CPU reads f32, so entries of nearly equal importance may change places, and with them all that follows. No case may pass `loose` or
 # `kept`, no format `keptMean`, and of each variant in a format at least half the cases must keep the same entries, give the same
 # tokens and stay within `strict`.
 # Rounding the cache alone (f16 beside f32 on the CPU, 72 cases) gave: 71 the same tokens, 58 the same entries, 0.02 % of the
@@ -23,12 +22,14 @@ SAME_MEMORY = ("full", "payload", "metadata", "dead", "resident", "peak", "keptP
 
 def run(spec, report):
     library, device = Library(spec["library"]), spec["device"]
-    if device not in library.about()["devices"]:
-        raise NotRun(f"the library has no {device}: {library.about().get('noGpu') or 'its devices are the CPU only'}")
+    library.need(device)
     report.set("tolerance", TOLERANCE)
     small, samples = spec["small"], load_samples(spec["root"], 1 if spec["small"] else 3)
     keeps, tokens = ([0.5] if small else [0.5, 0.2]), 12 if small else 64
-    tally = {weights: {"cases": 0, "strict": 0, "sameTokens": 0, "sameKept": 0, "keptDifferent": 0.0} for weights in TOLERANCE}
+    tally = {
+        weights: {"cases": 0, "strict": 0, "sameTokens": 0, "sameKept": 0, "keptDifferent": 0.0}
+        for weights in TOLERANCE
+    }
     per_variant = {}
     pairs = {weights: open_pair(library, spec, device, weights) for weights in TOLERANCE}
     left_out = 0
@@ -193,7 +194,12 @@ def batches(report, library, spec, device, pairs, tokens):
     """Four requests at once give what they give one at a time."""
     folder = os.path.join(spec["root"], "models", "tiny-llava")
     samples = load_samples(spec["root"], 4)
-    caches = [{"method": "full"}, {"method": "prefixkv", "keep": 0.5}, {"method": "h2o", "keep": 0.4}, {"method": "knorm", "keep": 0.3}]
+    caches = [
+        {"method": "full"},
+        {"method": "prefixkv", "keep": 0.5},
+        {"method": "h2o", "keep": 0.4},
+        {"method": "knorm", "keep": 0.3},
+    ]
     outcome = {"requests": 0, "same": 0}
     for weights, (_, single) in pairs.items():
         if report.left() < 5:
@@ -204,7 +210,10 @@ def batches(report, library, spec, device, pairs, tokens):
                 report.not_run("batch of 4", f"the library loads no batches: {model.refused}")
                 return
             requests = [
-                ({"op": "generate", **prompt(sample), "maxTokens": tokens, "ignoreEos": True, "cache": cache}, [sample["bytes"]])
+                (
+                    {"op": "generate", **prompt(sample), "maxTokens": tokens, "ignoreEos": True, "cache": cache},
+                    [sample["bytes"]],
+                )
                 for sample, cache in zip(samples, caches)
             ]
             heard = model.ask_all(requests)

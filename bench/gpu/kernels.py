@@ -1,4 +1,4 @@
-"""The library's own check of a device: its kernels beside their twins on the CPU, and what the device reads and computes at most."""
+"""The library's own check of a device: kernels beside their twins on the CPU, and what it reads and computes at most."""
 
 import abi
 from parts import NotRun
@@ -10,49 +10,35 @@ def run(spec, report):
         raise NotRun("kernels are compared with the CPU's, which needs a CUDA device")
     if not library.can_check():
         raise NotRun(f"not in this library: it has no `{abi.CHECK_DEVICE}`")
+    library.need(device)
     event = library.check_device({"device": device, "ceilings": True})
     report.set("event", event)
     if event.get("type") != "checked":
         report.fail(f"the check ended with `{event.get('type')}` instead of `checked`")
-    good, bad = verdicts(event)
+    good, bad = verdicts(event.get("kernels", []))
     report.set("checks", {"passed": good, "failed": len(bad)})
     for reason in bad:
         report.fail(reason)
     if good + len(bad) == 0:
-        report.fail("the answer of the check holds no verdict")
+        report.fail("the answer of the check names no kernel")
     found = ceilings(event)
     if found:
         report.set("ceilings", found)
 
 
-def verdicts(value, place="check"):
-    """How many `ok` or `passed` are true anywhere in an answer, and the places where they are not."""
-    good, bad = 0, []
-    if isinstance(value, dict):
-        name = value.get("name") or value.get("kernel")
-        place = f"{place} {name}" if name else place
-        for key, inner in value.items():
-            if key in ("ok", "passed") and isinstance(inner, bool):
-                good += inner
-                bad += [] if inner else [f"{place}: {value.get('reason') or value.get('message') or value}"[:400]]
-            elif key in ("failures", "failed") and isinstance(inner, list):
-                bad += [f"{place}: {one}"[:400] for one in inner]
-                good += not inner
-            else:
-                more, worse = verdicts(inner, place)
-                good, bad = good + more, bad + worse
-    elif isinstance(value, list):
-        for inner in value:
-            more, worse = verdicts(inner, place)
-            good, bad = good + more, bad + worse
-    return good, bad
+def verdicts(kernels):
+    """How many kernels are right, and what is wrong with the others: an outcome whose `failed` is no null says what."""
+    bad = [f"{one['kernel']}: {one['failed']}"[:600] for one in kernels if one.get("failed") is not None]
+    # An outcome without a case has shown nothing.
+    bad += [f"{one['kernel']}: no case was tried" for one in kernels if one.get("failed") is None and not one["cases"]]
+    return len(kernels) - len(bad), bad
 
 
 def ceilings(event):
-    """Bytes read and f16 operations per second at most, where the answer has them."""
-    found = {}
-    for key, value in (event.get("ceilings") or {}).items():
-        if isinstance(value, (int, float)):
-            if key in ("readBytesPerSecond", "matmulF16PerSecond"):
-                found[key] = value
+    """Bytes read and f16 operations per second at most; the library says them in 10^9 bytes and 10^12 operations."""
+    rates = event.get("ceilings") or {}
+    reading = [rates[key] for key in ("copy", "read", "row") if rates.get(key)]
+    found = {"readBytesPerSecond": 1e9 * max(reading)} if reading else {}
+    if rates.get("productF16"):
+        found["matmulF16PerSecond"] = 1e12 * rates["productF16"]
     return found

@@ -25,8 +25,7 @@ def run(spec, report):
     who, used = machine.counter(device)
     if used is None:
         raise NotRun("nobody counts the bytes of this device: neither NVML nor nvidia-smi answers")
-    if device not in library.about()["devices"]:
-        raise NotRun(f"the library has no {device}: {library.about().get('noGpu') or 'its devices are the CPU only'}")
+    library.need(device)
     small = spec["small"]
     name, length, steps = ("small-wide", 1024, 24) if small else ("wide", 12288, 96)
     shape = models.SHAPES[name]
@@ -94,5 +93,6 @@ def one(report, judged, model, label, request, used, ready, length):
         report.fail(f"{label}: the device was not counted while tokens were generated")
     elif abs(found["grown"] - memory["resident"]) > 0.1 * memory["resident"] + SLACK:
         report.fail(
-            f"{label}: {memory['resident'] >> 20} MiB resident, the device counts {found['grown'] / (1 << 20):.0f} MiB more than before"
+            f"{label}: {memory['resident'] >> 20} MiB resident, "
+            f"the device counts {found['grown'] / (1 << 20):.0f} MiB more than before"
         )

@@ -1,4 +1,4 @@
-"""LLaVA-1.5 in any size with random f16 weights, as a folder in the Hugging Face layout. Speed does not depend on what weights say."""
+"""LLaVA-1.5 in any size with random f16 weights, as a folder in the Hugging Face layout."""
 
 import array
 import json
@@ -172,7 +172,7 @@ def header(found):
 
 def block(size, deviation=0.02, seed=1):
     """
-    Halves that are nearly normal: the upper byte (sign, exponent, two bits) is that of a quantile, the lower byte is drawn evenly.
+    Halves that are nearly normal: the upper byte (sign, exponent, two bits) is a quantile's, the lower byte is drawn evenly.
     Bytes are translated and interleaved as a whole, which takes a second where drawing each number would take minutes.
     """
     quantiles = [NormalDist(0, deviation).inv_cdf((rank + 0.5) / 256) for rank in range(256)]

@@ -1,6 +1,6 @@
 """Parts of the check: each runs in a process of its own, so that one that hangs or crashes costs the others nothing.
 
-A part tells what it has found line by line, in a file of JSON; what was told before a crash or at the end of its time still counts.
+A part tells what it has found line by line, in a file of JSON; what was told before a crash or a kill still counts.
 """
 
 import json

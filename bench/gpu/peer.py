@@ -1,4 +1,4 @@
-"""The same shapes in plain PyTorch on the same card: f16, a static full cache, sdpa, no compilation and no graphs."""
+"""The same shapes in plain PyTorch on the same card: f16, a static full cache, sdpa, no compilation."""
 
 import json
 import os
@@ -58,7 +58,10 @@ class Weights:
         if self.entries is None:
             options = {"device": self.device, "dtype": self.dtype}
             made = [self.torch.ones if models.is_norm(name) else self.torch.randn for name in names]
-            parts = [make(self.shapes[name], **options) * (1 if models.is_norm(name) else 0.02) for make, name in zip(made, names)]
+            parts = [
+                make(self.shapes[name], **options) * (1 if models.is_norm(name) else 0.02)
+                for make, name in zip(made, names)
+            ]
         else:
             parts = [self._slice(name).to(self.device, self.dtype) for name in names]
         return parts[0] if len(parts) == 1 else self.torch.cat(parts)
@@ -92,23 +95,21 @@ class Llama:
         return [self.torch.empty(size, device=self.device, dtype=self.dtype) for _ in self.layers]
 
     def rms(self, x, weight):
-        wide = x.float()
-        return (wide * self.torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * weight.to(x.dtype)
-
-    def rotate(self, x, start):
-        cos, sin = (table[start : start + x.shape[2]].to(x.dtype) for table in (self.cos, self.sin))
-        half = self.width // 2
-        return x * cos + self.torch.cat([-x[..., half:], x[..., :half]], -1) * sin
+        return self.torch.nn.functional.rms_norm(x, (self.hidden,), weight.to(x.dtype), 1e-5)
 
     def forward(self, tokens, start, caches, rows=slice(None), dtype=None):
         """The last hidden states `[batch, length, hidden]`; without caches, all attention is within these tokens."""
         torch, functional = self.torch, self.torch.nn.functional
         x = self.table[tokens] if dtype is None else self.table[tokens].to(dtype)
-        batch, length = tokens.shape
+        (batch, length), half = tokens.shape, self.width // 2
+        cos, sin = (table[start : start + length].to(x.dtype) for table in (self.cos, self.sin))
         for number, (matrices, norms) in enumerate(self.layers):
             fused, output, gate_up, down = (one if dtype is None else one.to(dtype) for one in matrices)
-            q, k, v = (self.rms(x, norms[0]) @ fused.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
-            q, k = self.rotate(q, start), self.rotate(k, start)
+            joined = (
+                (self.rms(x, norms[0]) @ fused.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
+            )
+            turned = joined[:2] * cos + torch.cat([-joined[:2, ..., half:], joined[:2, ..., :half]], -1) * sin
+            q, k, v = turned[0], turned[1], joined[2]
             if caches:
                 keys, values = caches[number][0][rows], caches[number][1][rows]
                 keys[:, :, start : start + length], values[:, :, start : start + length] = k, v
@@ -153,6 +154,8 @@ def run(spec, report):
                 continue
             taken = max(taken, found["wholeSeconds"] / (batch * prompt))
             report.add("runs", {"batch": batch, "prompt": prompt, **found})
+        if device != "cpu":
+            graphs(torch, model, settings, watch, report)
 
 
 def tokens_of(torch, device, batch, prompt):
@@ -179,6 +182,38 @@ def loop(torch, model, tokens, steps, watch):
         "decodeTokensPerSecond": batch * steps / (end - read),
         "wholeSeconds": end - start,
     }
+
+
+def graphs(torch, model, settings, watch, report):
+    """
+    A step that is captured once and played again and again, as if the CPU took no time to launch kernels: what PyTorch's kernels
+    need at the least. Last, since a capture that fails can leave the device unusable.
+    """
+    for batch, prompt in settings[:2]:
+        what = f"captured step, batch {batch}, prompt {prompt}"
+        if report.left() < 8:
+            report.not_run(what, f"{report.left():.0f} s are left")
+            continue
+        try:
+            caches, token = model.cache(batch, prompt + 64), tokens_of(torch, model.device, batch, 1)
+            side = torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    model.next(model.forward(token, prompt + 32, caches))
+            watch.now()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                model.next(model.forward(token, prompt + 32, caches))
+            graph.replay()
+            start = watch.now()
+            for _ in range(32):
+                graph.replay()
+            step = (watch.now() - start) / 32
+        except Exception as error:
+            report.not_run(what, f"{type(error).__name__}: {error}"[:400])
+            return
+        report.add("captured", {"batch": batch, "prompt": prompt, "stepSeconds": step})
+        del graph, caches
 
 
 def probe(torch, model, asked, report):

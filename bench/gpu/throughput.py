@@ -45,8 +45,7 @@ def prepare(spec, report):
 
 def run(spec, report):
     library, device = Library(spec["library"]), spec["device"]
-    if device not in library.about()["devices"]:
-        raise NotRun(f"the library has no {device}: {library.about().get('noGpu') or 'its devices are the CPU only'}")
+    library.need(device)
     folder, shape = prepare(spec, report)
     runs = plan(spec["small"])
     with Model(library, folder, device=device, weights="f16", batch=max(size[0] for size in runs)) as model:
@@ -123,7 +122,7 @@ def measure(model, shape, used, batch, prompt, asked, keep):
     steps, step = steady["steps"], steady["seconds"]
     prefill = sum(one["timings"]["prefill"] for one in ends) / 1000
     resident = sum(one["memory"]["resident"] for one in ends)
-    # What is resident grows with the positions; the middle of the steps that count is between the prompt's end and the last token.
+    # What is resident grows with the positions; the middle of the steps that count is before the last token.
     middle = (prompt + asked - steps / 2) / (prompt + asked)
     found = {
         "batch": batch,

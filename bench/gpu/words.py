@@ -7,7 +7,7 @@ WORDS = "a red blue green black star ring heart circle image left right top".spl
 
 
 def prompt_of(tokens, seed):
-    """Each of these words is a token to tiny-llava's tokenizer, which adds one at the start. They are drawn, so that entries differ."""
+    """Each word is a token to tiny-llava's tokenizer, which adds one at the start. They are drawn, so that entries differ."""
     drawn = random.Random(seed)
     return "".join(f" {drawn.choice(WORDS)}" for _ in range(tokens - 1))
 
@@ -35,6 +35,10 @@ def kv_bytes(shape):
 
 def apart(some, others):
     """The most that two lists of numbers differ; None where one is no number, or where they have not the same length, or none."""
-    if len(some) != len(others) or not some or not all(isinstance(one, float) and math.isfinite(one) for one in [*some, *others]):
+    if (
+        len(some) != len(others)
+        or not some
+        or not all(isinstance(one, float) and math.isfinite(one) for one in [*some, *others])
+    ):
         return None
     return max(abs(a - b) for a, b in zip(some, others))

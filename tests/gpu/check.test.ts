@@ -83,8 +83,9 @@ test("the dry run takes every part that can run, and says why the others cannot"
   const tally = parts.generations?.tally as Record<string, { cases: number; strict: number; sameTokens: number }>;
   for (const { cases, strict, sameTokens } of Object.values(tally))
     assert.deepEqual([cases, strict, sameTokens], [5, 5, 5]);
-  assert.ok((parts.generations?.methods as string[]).includes("prefixkv"));
-  assert.equal((parts.memory?.runs as unknown[]).length, 4);
+  const { generations, memory } = parts as Record<string, Part & { methods?: string[]; runs?: unknown[] }>;
+  assert.ok(generations?.methods?.includes("prefixkv"));
+  assert.equal(memory?.runs?.length, 4);
   for (const name of ["throughput-7b", "throughput-13b"]) {
     const runs = parts[name]?.runs as { keep: number | null; decodeTokensPerSecond: number | null }[];
     for (const keep of [null, 1, 0.8, 0.6, 0.4, 0.2]) assert.ok(runs.some((run) => run.keep === keep));
@@ -99,6 +100,16 @@ test("a library that is not there fails, and the result is written", { skip: !py
     assert.equal(result.parts[name]?.status, "failed", name);
   assert.match(out, /machine failed: .*no library at .*library\.so: build one, or name it with --library/);
   assert.equal(result.library.version, null);
+});
+
+test("on a machine without the device it says what is missing", { skip: !python }, async () => {
+  // A number that no machine has.
+  const { status, result } = await check(["--library", library, "--minutes", "1", "--device", "cuda:99"]);
+  assert.equal(status, 0, JSON.stringify(result.parts));
+  for (const name of ["generations", "throughput-7b"])
+    assert.match(result.parts[name]?.reason ?? "", /^the library has no cuda:99: /);
+  for (const name of names.filter((name) => name !== "machine"))
+    assert.equal(result.parts[name]?.status, "not run", name);
 });
 
 test("without time nothing runs, which is no failure", { skip: !python }, async () => {

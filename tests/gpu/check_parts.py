@@ -34,7 +34,9 @@ def part(body, seconds=20.0):
 
 class Parts(unittest.TestCase):
     def test_what_a_part_tells_is_kept(self):
-        found = part("tell(set='a', value=1); tell(add='b', value=2); tell(add='b', value=3); tell(end='ok', reason=None)")
+        found = part(
+            "tell(set='a', value=1); tell(add='b', value=2); tell(add='b', value=3); tell(end='ok', reason=None)"
+        )
         self.assertEqual((found["status"], found["a"], found["b"], found.get("reason")), ("ok", 1, [2, 3], None))
 
     def test_a_crash_keeps_what_was_told(self):
@@ -109,7 +111,14 @@ def case(tokens=(1, 2, 3), logprobs=(-1.0, -2.0), positions=(0, 1, 2, 3), **memo
     report = {**dict.fromkeys(generations.SAME_MEMORY, 8), "keptPerLayer": [4.0], **memory}
     generated = {"type": "done", "tokens": list(tokens), "usage": counted, "memory": report, "finish": "length"}
     kept = [[{"heads": [0, 2], "positions": list(positions)}]]
-    scored = {"type": "scored", "tokens": [1, 2], "logprobs": list(logprobs), "kept": kept, "usage": counted, "memory": report}
+    scored = {
+        "type": "scored",
+        "tokens": [1, 2],
+        "logprobs": list(logprobs),
+        "kept": kept,
+        "usage": counted,
+        "memory": report,
+    }
     return generated, scored
 
 
@@ -158,10 +167,14 @@ class Judging(unittest.TestCase):
             self.assertEqual(bool(heard.failures), found[0]["memory"]["full"] == 9)
 
     def test_verdicts_of_the_device_check(self):
-        self.assertEqual(kernels.verdicts({"kernels": [{"name": "gather", "ok": True}, {"name": "decode", "ok": True}]}), (2, []))
-        good, bad = kernels.verdicts({"kernels": [{"name": "gather", "ok": False, "message": "row 3"}, {"ok": True}]})
-        self.assertEqual((good, bad), (1, ["check gather: row 3"]))
-        self.assertEqual(kernels.verdicts({"failures": ["a"]}), (0, ["check: a"]))
+        right = {"kernel": "gather", "cases": 3, "worst": 0, "tolerance": 0, "failed": None}
+        wrong = {**right, "kernel": "decode", "failed": "row 3"}
+        self.assertEqual(
+            kernels.verdicts([right, wrong, {**right, "cases": 0}]), (1, ["decode: row 3", "gather: no case was tried"])
+        )
+        event = {"ceilings": {"copy": 3.0, "read": 4.0, "row": 2.0, "productF16": 5.0}}
+        self.assertEqual(kernels.ceilings(event), {"readBytesPerSecond": 4e9, "matmulF16PerSecond": 5e12})
+        self.assertEqual(kernels.ceilings({}), {})
 
 
 class Rates(unittest.TestCase):
@@ -179,7 +192,12 @@ class Rates(unittest.TestCase):
 
         runs = [run(1, 4.0, 300), run(0.2, 2.0, 60), run(0.2, 3.0, 60, whole=True)]
         peer = {"batch": 2, "prompt": 8, "stepSeconds": 6.0, "allPromptsSeconds": 10.0}
-        torch = {"runs": [peer], "ceilings": {"readBytesPerSecond": 200, "matmulF16PerSecond": 20}}
+        captured = [{"batch": 2, "prompt": 8, "stepSeconds": 5.0}]
+        torch = {
+            "runs": [peer],
+            "captured": captured,
+            "ceilings": {"readBytesPerSecond": 200, "matmulF16PerSecond": 20},
+        }
         kernel = {"ceilings": {"readBytesPerSecond": 400}}
         result = {"parts": {"kernels": kernel, "throughput-7b": {"runs": runs}, "torch-7b": torch}}
         summary.derive(result)
@@ -187,6 +205,7 @@ class Rates(unittest.TestCase):
         self.assertEqual((full["bytesPerSecond"], full["bandwidthShare"], full["prefillShare"]), (100, 0.25, 0.5))
         self.assertEqual((small["faster"], small["predicted"], small["fasterOverPredicted"]), (2, 2.5, 0.8))
         self.assertEqual(small["torchOverOurs"], {"step": 3, "prompts": 2})
+        self.assertEqual(small["torchCapturedOverOurs"], 2.5)
         self.assertNotIn("faster", alone)
         self.assertEqual(result["ceilings"]["readBytesPerSecond"], {"value": 400, "by": "kernels"})
 
