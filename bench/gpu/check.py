@@ -168,7 +168,8 @@ def main():
         parts.serve(importlib.import_module(PARTS[options.part][0]).run, json.load(sys.stdin))
         return 0
     check = Check(options)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+    for number in ends:
         signal.signal(number, parts.Child.interrupt)
     # Parts are ended one by one; this is for the case that ending one hangs.
     signal.setitimer(signal.ITIMER_REAL, max(1.0, 60 * options.minutes + 2))
@@ -179,7 +180,9 @@ def main():
     except parts.Interrupted as reason:
         stopped = str(reason)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        # Who asks twice gets the result none the less.
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
         parts.Child.kill()
         check.clean()
         shutil.rmtree(home, ignore_errors=True)
