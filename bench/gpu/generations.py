@@ -9,8 +9,8 @@ from words import apart
 
 # In nats, and shares of kept positions. Sums are taken in another order on a device, and with f16 its products read f16 where
 # the CPU reads f32, so entries of nearly equal importance may change places, and with them all that follows. No case may pass
-# `loose` or `kept`, no format `keptMean`, and of each variant in a format at least half the cases must keep the same entries, give
-# the same tokens and stay within `strict`.
+# `loose` or `kept`, no format `keptMean`, and of each variant in a format at least half the cases must keep the same entries,
+# give the same tokens and stay within `strict`.
 # Rounding the cache alone (f16 beside f32 on the CPU, 72 cases) gave: 71 the same tokens, 58 the same entries, 0.02 % of the
 # positions different and 0.31 % at most, log-probabilities 0.002 apart in the median and 0.37 at most.
 TOLERANCE = {

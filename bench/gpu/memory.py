@@ -87,12 +87,16 @@ def one(report, judged, model, label, request, used, ready, length):
         "samples": len(sampler.samples),
     }
     report.add("runs", found)
-    if not judged:
-        return
-    if found["grown"] is None:
-        report.fail(f"{label}: the device was not counted while tokens were generated")
-    elif abs(found["grown"] - memory["resident"]) > 0.1 * memory["resident"] + SLACK:
-        report.fail(
-            f"{label}: {memory['resident'] >> 20} MiB resident, "
-            f"the device counts {found['grown'] / (1 << 20):.0f} MiB more than before"
-        )
+    reason = wrong(found) if judged else None
+    if reason:
+        report.fail(f"{label}: {reason}")
+
+
+def wrong(found):
+    """Why the device's count is not what the library says is resident; None where it is."""
+    resident, grown = found["resident"], found["grown"]
+    if grown is None:
+        return "the device was not counted while tokens were generated"
+    if abs(grown - resident) <= 0.1 * resident + SLACK:
+        return None
+    return f"{resident >> 20} MiB resident, the device counts {grown / (1 << 20):.0f} MiB more than before"

@@ -51,6 +51,7 @@ class Report:
 
     def end(self, status, reason=None):
         self._line(end=status, reason=reason)
+        self.file.close()
 
 
 def serve(run, spec):

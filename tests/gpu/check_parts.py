@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "..", "bench", "gpu"))
 
 import generations  # noqa: E402
 import kernels  # noqa: E402
+import memory  # noqa: E402
 import models  # noqa: E402
 import parts  # noqa: E402
 import summary  # noqa: E402
@@ -172,9 +173,55 @@ class Judging(unittest.TestCase):
         self.assertEqual(
             kernels.verdicts([right, wrong, {**right, "cases": 0}]), (1, ["decode: row 3", "gather: no case was tried"])
         )
-        event = {"ceilings": {"copy": 3.0, "read": 4.0, "row": 2.0, "productF16": 5.0}}
-        self.assertEqual(kernels.ceilings(event), {"readBytesPerSecond": 4e9, "matmulF16PerSecond": 5e12})
-        self.assertEqual(kernels.ceilings({}), {})
+        rates = {"copy": 3.0, "read": 4.0, "row": 2.0, "productF16": 5.0}
+        self.assertEqual(kernels.ceilings({"ceilings": rates}), {"readBytesPerSecond": 4e9, "matmulF16PerSecond": 5e12})
+        self.assertEqual(kernels.ceilings({"ceilings": None}), {})
+
+    def test_the_device_check_is_read_as_the_library_writes_it(self):
+        right = {"kernel": "gather", "cases": 3, "worst": 0, "tolerance": 0, "failed": None}
+
+        def told(found, event="checked"):
+            class Fake:
+                def __init__(self, _):
+                    pass
+
+                def can_check(self):
+                    return True
+
+                def need(self, device):
+                    pass
+
+                def check_device(self, request):
+                    return {"type": event, "report": found}
+
+            library, kernels.abi.Library = kernels.abi.Library, Fake
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    path = os.path.join(folder, "r")
+                    parts.serve(kernels.run, {"report": path, "deadline": 0, "library": "", "device": "cuda:0"})
+                    return parts.read(path)
+            finally:
+                kernels.abi.Library = library
+
+        rates = {"copy": 3.0, "read": 4.0, "row": 2.0, "productF16": 5.0}
+        found, end = told({"passed": True, "kernels": [right], "ceilings": rates})
+        self.assertEqual((end["end"], found["checks"]), ("ok", {"passed": 1, "failed": 0}))
+        self.assertEqual(found["ceilings"]["readBytesPerSecond"], 4e9)
+        for passed, outcomes, reason in (
+            (False, [right, {**right, "failed": "row 3"}], "gather: row 3"),
+            (False, [right], "the library calls the check failed, but names no kernel that did"),
+            (True, [], "the answer of the check names no kernel"),
+        ):
+            found, end = told({"passed": passed, "kernels": outcomes, "ceilings": None})
+            self.assertEqual((end["end"], found["failures"]), ("failed", [reason]))
+        self.assertEqual(told({}, "closed")[1]["end"], "failed")
+
+    def test_memory_that_is_not_given_back_is_seen(self):
+        mib = 1 << 20
+        # What the wide model holds at 0.2 of 12,288 positions.
+        for grown, right in ((154, True), (240, True), (768, False), (0, False), (None, False)):
+            found = {"resident": 154 * mib, "grown": None if grown is None else grown * mib}
+            self.assertEqual(memory.wrong(found) is None, right, grown)
 
 
 class Rates(unittest.TestCase):
