@@ -17,7 +17,8 @@ TOLERANCE = {
     "f32": {"strict": 0.002, "loose": 0.4, "kept": 0.01, "keptMean": 0.0005},
     "f16": {"strict": 0.05, "loose": 1.0, "kept": 0.03, "keptMean": 0.005},
 }
-SAME_MEMORY = ("full", "payload", "metadata", "dead", "resident", "peak", "keptPerLayer")
+# Bookkeeping, and so what is resident, is a little larger on a GPU.
+SAME_MEMORY = ("full", "payload", "dead", "keptPerLayer")
 
 
 def run(spec, report):

@@ -108,7 +108,7 @@ struct DecodeItem {
   // Null: all entries count.
   const uint8_t* dead;
   const float* queries;
-  float* out;
+  void* out;
   // Null: nobody asked.
   float* sums;
   // Where the item's part of DecodeArgs.weights starts; used when sums is not null.

@@ -12,7 +12,7 @@
 //   `lanes` lanes of a warp read one row, `vectors` times 16 bytes each.
 //   Launch: grid (tasks, ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
 //
-// decode_merge: out [heads * group, dim] f32 from the partial results of all tasks of a head, zeros when no entry counts; for
+// decode_merge_{f32,f16,bf16}: out [heads * group, dim] in the format from the partial results of all tasks of a head, zeros when no entry counts; for
 //   items with sums also factors [tasks, group], what a task's weights count for, divided by the query heads of the lane.
 //   Launch: grid (most heads * group of an item, items), 128 threads.
 //
@@ -189,6 +189,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
   for (unsigned i = threadIdx.x; i < queries * dim; i += THREADS) partials[i] = sums[i];
 }
 
+template <typename O>
 __device__ __forceinline__ void merge(const DecodeArgs& args) {
   const DecodeItem item = args.items[blockIdx.y];
   const unsigned dim = args.dim, group = args.group;
@@ -221,7 +222,7 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
       const uint64_t index = first + uint64_t(part) * group;
       sum += weight_of(args.stats[index * 2], max) * args.partials[index * dim + i];
     }
-    item.out[uint64_t(blockIdx.x) * dim + i] = sum * inverse;
+    static_cast<O*>(item.out)[uint64_t(blockIdx.x) * dim + i] = narrow<O>(sum * inverse);
   }
 }
 
@@ -259,5 +260,7 @@ ATTEND(f16, __half, 32, 1)
 ATTEND(bf16, __nv_bfloat16, 8, 1)
 ATTEND(bf16, __nv_bfloat16, 16, 1)
 ATTEND(bf16, __nv_bfloat16, 32, 1)
-KERNEL(decode_merge, DecodeArgs, decode::THREADS, decode::merge)
+KERNEL(decode_merge_f32, DecodeArgs, decode::THREADS, decode::merge<float>)
+KERNEL(decode_merge_f16, DecodeArgs, decode::THREADS, decode::merge<__half>)
+KERNEL(decode_merge_bf16, DecodeArgs, decode::THREADS, decode::merge<__nv_bfloat16>)
 KERNEL(decode_sums, DecodeArgs, decode::THREADS, decode::sums)

@@ -17,7 +17,7 @@
 //   Launch: grid x, 256 threads, four elements of a row per thread; blocks stride over all of them.
 //
 // With `vectors`, all rows start at addresses aligned to four elements, and four are one access; else, and at the end of a row,
-// elements are read and written one by one. The bits are the same.
+// elements are read and written one by one. The bits are the same. Rows of the norms are whole fours then.
 #include "common.cuh"
 
 namespace network {
@@ -50,6 +50,26 @@ __device__ __forceinline__ void load(const T* row, unsigned at, unsigned width, 
   } else {
 #pragma unroll
     for (unsigned i = 0; i < 4; ++i) to[i] = at + i < width ? widen(row[at + i]) : 0.0f;
+  }
+}
+
+// Groups of four that a thread of a norm asks for before it uses the first.
+constexpr unsigned AHEAD = 4;
+
+// Fours that lie STEP elements apart, the first at `base`. With `vectors`, the row is whole fours.
+template <unsigned STEP>
+__device__ __forceinline__ void load_ahead(const float* row, unsigned base, unsigned width, bool vectors,
+                                           float (&to)[AHEAD][4]) {
+  if (vectors) {
+#pragma unroll
+    for (unsigned u = 0; u < AHEAD; ++u) {
+      const unsigned at = base + u * STEP;
+      const uint4 bits = at < width ? __ldg(reinterpret_cast<const uint4*>(row + at)) : make_uint4(0, 0, 0, 0);
+      memcpy(to[u], &bits, sizeof bits);
+    }
+  } else {
+#pragma unroll
+    for (unsigned u = 0; u < AHEAD; ++u) load(row, base + u * STEP, width, false, to[u]);
   }
 }
 
@@ -97,40 +117,48 @@ __device__ __forceinline__ void normalise(const NormalizeArgs& args) {
   const float* x = args.x + uint64_t(row) * width;
   O* out = static_cast<O*>(args.out) + uint64_t(row) * width;
   const unsigned first = 4 * (threadIdx.x % TEAM);
+  constexpr unsigned STEP = 4 * TEAM, TURN = AHEAD * STEP;
 
   float mean = 0.0f;
   if (CENTRED) {
     float sum = 0.0f;
-#pragma unroll 4
-    for (unsigned at = first; at < width; at += 4 * TEAM) {
-      float four[4];
-      load(x, at, width, vectors, four);
-      sum += (four[0] + four[1]) + (four[2] + four[3]);
+    for (unsigned base = first; base < width; base += TURN) {
+      float ahead[AHEAD][4];
+      load_ahead<STEP>(x, base, width, vectors, ahead);
+#pragma unroll
+      for (unsigned u = 0; u < AHEAD; ++u) sum += (ahead[u][0] + ahead[u][1]) + (ahead[u][2] + ahead[u][3]);
     }
     mean = sum_over<TEAM>(sum) / float(width);
   }
   float sum = 0.0f;
-#pragma unroll 4
-  for (unsigned at = first; at < width; at += 4 * TEAM) {
-    float four[4];
-    load(x, at, width, vectors, four);
+  for (unsigned base = first; base < width; base += TURN) {
+    float ahead[AHEAD][4];
+    load_ahead<STEP>(x, base, width, vectors, ahead);
 #pragma unroll
-    for (unsigned i = 0; i < 4; ++i) four[i] = at + i < width ? four[i] - mean : 0.0f;
-    sum += (four[0] * four[0] + four[1] * four[1]) + (four[2] * four[2] + four[3] * four[3]);
+    for (unsigned u = 0; u < AHEAD; ++u) {
+      float four[4];
+#pragma unroll
+      for (unsigned i = 0; i < 4; ++i) four[i] = base + u * STEP + i < width ? ahead[u][i] - mean : 0.0f;
+      sum += (four[0] * four[0] + four[1] * four[1]) + (four[2] * four[2] + four[3] * four[3]);
+    }
   }
   const float inverse = 1.0f / sqrtf(sum_over<TEAM>(sum) / float(width) + args.eps);
-#pragma unroll 4
-  for (unsigned at = first; at < width; at += 4 * TEAM) {
-    float four[4], weight[4], bias[4] = {};
-    load(x, at, width, vectors, four);
-    load(args.weight, at, width, vectors, weight);
-    if (CENTRED) load(args.bias, at, width, vectors, bias);
+  for (unsigned base = first; base < width; base += TURN) {
+    float ahead[AHEAD][4], weight[AHEAD][4], bias[AHEAD][4];
+    load_ahead<STEP>(x, base, width, vectors, ahead);
+    load_ahead<STEP>(args.weight, base, width, vectors, weight);
+    if (CENTRED) load_ahead<STEP>(args.bias, base, width, vectors, bias);
 #pragma unroll
-    for (unsigned i = 0; i < 4; ++i) {
-      const float scaled = (four[i] - mean) * inverse * weight[i];
-      four[i] = CENTRED ? scaled + bias[i] : scaled;
+    for (unsigned u = 0; u < AHEAD; ++u) {
+      const unsigned at = base + u * STEP;
+      float four[4];
+#pragma unroll
+      for (unsigned i = 0; i < 4; ++i) {
+        const float scaled = (ahead[u][i] - mean) * inverse * weight[u][i];
+        four[i] = CENTRED ? scaled + bias[u][i] : scaled;
+      }
+      if (at < width) store(out, at, width, vectors, four);
     }
-    store(out, at, width, vectors, four);
   }
 }
 

@@ -590,7 +590,8 @@ mod tests {
     #[test]
     fn a_refused_append_leaves_the_lane_whole() {
         let entry = 2 * HEADS * DIM * 4;
-        let pool = Pool::with_cap((size_of::<Lane>() + super::super::stretch::metadata(10, false) + 15 * entry) as u64);
+        let pool =
+            Pool::with_cap((size_of::<Lane>() + super::super::stretch::metadata(10, false, false) + 15 * entry) as u64);
         let mut lane = lane(&pool, Format::F32, false);
         add(&mut lane, 0, 10);
         let data = vec![1.0; 64 * HEADS * DIM];

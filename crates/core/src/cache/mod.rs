@@ -21,4 +21,4 @@ pub use pass::{Member, Pass};
 pub use pool::{Account, Buffer, Charge, Format, Pool};
 pub use sequence::{Kept, Modality, Sequence, Shape, Span};
 pub use stretch::Deletion;
-pub(crate) use stretch::STRETCH_BYTES;
+pub(crate) use stretch::bookkeeping;

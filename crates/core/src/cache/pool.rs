@@ -30,7 +30,10 @@ impl Format {
 
 /// The memory of one device. All sequences of a model draw on one pool; clones are handles to the same pool.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub struct Pool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     counters: Arc<Counters>,
     /// None: entries are in the memory of the CPU.
     gpu: Option<Gpu>,
@@ -74,31 +77,36 @@ impl Pool {
 
     /// A pool that refuses to hold more than `cap` bytes, metadata included.
     pub fn with_cap(cap: u64) -> Self {
-        Pool { counters: Counters::new(cap), gpu: None }
+        Pool::on(&Place::Cpu, cap)
     }
 
-    /// The same pool, with the entries of its sequences where a model runs.
-    pub fn on(self, place: &Place) -> Self {
+    /// The same for a model that runs at `place`, where the entries are then.
+    pub fn on(place: &Place, cap: u64) -> Self {
         let gpu = match place {
             Place::Cpu => None,
             Place::Gpu { gpu, .. } => Some(gpu.clone()),
         };
-        Pool { gpu, ..self }
+        Pool(Arc::new(Shared { counters: Counters::new(cap), gpu }))
+    }
+
+    /// Whether entries are on a GPU.
+    pub fn is_on_gpu(&self) -> bool {
+        self.0.gpu.is_some()
     }
 
     /// Bytes held now.
     pub fn used(&self) -> u64 {
-        self.counters.used.load(Ordering::Relaxed)
+        self.0.counters.used.load(Ordering::Relaxed)
     }
 
     /// The most bytes ever held at once.
     pub fn peak(&self) -> u64 {
-        self.counters.peak.load(Ordering::Relaxed)
+        self.0.counters.peak.load(Ordering::Relaxed)
     }
 
     /// Bytes that may still be taken.
     pub fn available(&self) -> u64 {
-        self.counters.cap.saturating_sub(self.used())
+        self.0.counters.cap.saturating_sub(self.used())
     }
 
     /// Opens the account of one sequence.
@@ -117,7 +125,7 @@ pub struct Account {
 impl Account {
     /// Where the entries are; None: on the CPU.
     pub(super) fn gpu(&self) -> Option<&Gpu> {
-        self.pool.gpu.as_ref()
+        self.pool.0.gpu.as_ref()
     }
 
     /// Bytes held now.
@@ -138,7 +146,7 @@ impl Account {
 
     /// Counts bytes that are held elsewhere (metadata) until the charge is dropped.
     pub fn charge(&self, bytes: u64) -> Result<Charge> {
-        self.pool.counters.add(bytes).map_err(|available| refusal(bytes, available))?;
+        self.pool.0.counters.add(bytes).map_err(|available| refusal(bytes, available))?;
         live::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
@@ -172,7 +180,7 @@ pub struct Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.account.own.remove(self.bytes);
-        self.account.pool.counters.remove(self.bytes);
+        self.account.pool.0.counters.remove(self.bytes);
         live::CACHE_BYTES.remove(self.bytes);
     }
 }

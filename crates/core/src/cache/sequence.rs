@@ -11,6 +11,7 @@ use super::lane::{Entry, Lane, LaneOptions, New, Rotation};
 use super::memory::MemoryReport;
 use super::pool::{Account, Charge, Format, Pool};
 use crate::error::{Error, Result};
+use crate::fields::refuse;
 use crate::method::{Lanes, Method, Policy, Positions, Profile, Record};
 
 /// The dimensions of a model's cache.
@@ -97,7 +98,13 @@ impl Sequence {
     pub fn with_method(shape: Shape, pool: &Pool, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
         let per_head = method.as_ref().is_some_and(|method| method.recipe.lanes == Lanes::PerHead);
         let on_read = method.as_ref().is_some_and(|method| method.recipe.positions == Positions::Cache);
-        let policy = method.map(|method| Policy::new(method, &shape, carry));
+        if on_read && pool.is_on_gpu() {
+            return Err(refuse(
+                "with positions \"cache\" keys are rotated when they are read, which the CUDA kernels do not; use positions \
+                 \"true\", or the CPU",
+            ));
+        }
+        let policy = method.map(|method| Policy::new(method, &shape, carry, pool.is_on_gpu()));
         let options = LaneOptions {
             head_dim: shape.head_dim,
             format: shape.format,

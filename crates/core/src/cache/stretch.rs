@@ -63,11 +63,13 @@ pub(super) struct Stretch {
 }
 
 /// Bookkeeping of a stretch, whatever its capacity.
-pub(crate) const STRETCH_BYTES: usize = size_of::<Stretch>();
+pub(crate) fn bookkeeping(on_gpu: bool) -> usize {
+    size_of::<Stretch>() + if on_gpu { size_of::<OnGpu>() } else { 0 }
+}
 
 /// Bytes beside keys and values that a stretch of `capacity` entries takes.
-pub(super) fn metadata(capacity: usize, marked: bool) -> usize {
-    STRETCH_BYTES + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
+pub(super) fn metadata(capacity: usize, marked: bool, on_gpu: bool) -> usize {
+    bookkeeping(on_gpu) + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
 }
 
 impl Stretch {
@@ -81,7 +83,7 @@ impl Stretch {
         marked: bool,
     ) -> Result<Self> {
         let elements = 2 * heads * capacity * dim;
-        let metadata = metadata(capacity, marked);
+        let metadata = metadata(capacity, marked, account.gpu().is_some());
         let store = match (account.gpu(), format) {
             (Some(gpu), _) => Store::Gpu(Box::new(OnGpu::new(account, gpu, format, elements, metadata)?)),
             (None, Format::F32) => Store::F32(account.allocate_with(elements, metadata)?),
@@ -101,7 +103,7 @@ impl Stretch {
         marks: &[f32],
     ) -> Result<Self> {
         let sizes = int4::sizes(heads, dim);
-        let metadata = metadata(GROUP, !marks.is_empty());
+        let metadata = metadata(GROUP, !marks.is_empty(), false);
         let mut to = Int4 {
             key_codes: account.allocate_with(sizes.codes, metadata)?,
             key_ranges: account.allocate(sizes.key_ranges)?,
@@ -192,7 +194,7 @@ impl Stretch {
 
     /// Bytes beside keys and values.
     pub(super) fn metadata(&self) -> u64 {
-        metadata(self.capacity(), self.marks.capacity() > 0) as u64
+        metadata(self.capacity(), self.marks.capacity() > 0, matches!(self.store, Store::Gpu(_))) as u64
     }
 
     pub(super) fn positions(&self) -> &[u32] {

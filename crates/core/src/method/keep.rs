@@ -92,12 +92,12 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// `lanes` per layer, with a mark per entry or without.
-    pub fn new(shape: &Shape, lanes: usize, marked: bool) -> Cost {
+    /// `lanes` per layer, with a mark per entry or without, on a GPU or not.
+    pub fn new(shape: &Shape, lanes: usize, marked: bool, on_gpu: bool) -> Cost {
         let per_entry = size_of::<u32>() + if marked { size_of::<f32>() } else { 0 };
         // A growing tail is cut into stretches of about this many entries, each with bookkeeping of its own.
         const PER_STRETCH: usize = 16;
-        let stretch = crate::cache::STRETCH_BYTES;
+        let stretch = crate::cache::bookkeeping(on_gpu);
         let bookkeeping = lanes * (per_entry + stretch.div_ceil(PER_STRETCH));
         Cost {
             layers: shape.layers,

@@ -50,13 +50,13 @@ struct Plan {
 
 impl Policy {
     /// `carry` keeps what a next prompt on the same sequence needs.
-    pub(crate) fn new(method: Arc<Method>, shape: &Shape, carry: bool) -> Policy {
+    pub(crate) fn new(method: Arc<Method>, shape: &Shape, carry: bool, on_gpu: bool) -> Policy {
         let marked = method.keep != Keep::Share(1.0) && method.marked(carry);
         let lanes = match method.recipe.lanes {
             Lanes::PerLayer => 1,
             Lanes::PerHead => shape.kv_heads,
         };
-        let cost = Cost::new(shape, lanes, marked);
+        let cost = Cost::new(shape, lanes, marked, on_gpu);
         Policy {
             method,
             marked,

@@ -127,7 +127,7 @@ impl Model {
             });
         }
         progress(Progress { stage: "weights", done: total, total })?;
-        let pool = options.cache_limit.map_or_else(Pool::unlimited, Pool::with_cap).on(&place);
+        let pool = Pool::on(&place, options.cache_limit.unwrap_or(u64::MAX));
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, &place)?;

@@ -11,7 +11,7 @@ use prefixkv_kernels::cuda::{self, Buffer, Error};
 use prefixkv_kernels::reference;
 use proptest::prelude::*;
 
-use crate::common::{Format, Owned, assert_close, assert_relatively_close, cut, in_both_orders, noise};
+use crate::common::{Format, Owned, assert_close, assert_relatively_close, cut, in_both_orders, narrowed, noise};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -164,6 +164,39 @@ fn probability_sums_are_relatively_right() {
     let want = reference::decode_sums(&queries, dim, &lane.view(), scale);
     assert_relatively_close(&got, &want, 1e-4);
     assert!((got.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+}
+
+/// For a product that takes the format of its weights.
+#[test]
+fn results_in_other_formats_are_those_in_f32_rounded() {
+    let (dim, group) = (40, 2);
+    let lanes = [Owned::<f16>::new(5, 2, dim, &[300, 7], 1, 7), Owned::new(6, 1, dim, &[3], 0, 0)];
+    fn run<O: Format>(lanes: &[Owned<f16>], group: usize, dim: usize) -> Vec<Vec<O>> {
+        in_both_orders(4, |shim| {
+            let uploaded: Vec<_> = lanes.iter().map(|lane| lane.upload(shim)).collect();
+            let queries: Vec<_> = (8..)
+                .zip(lanes)
+                .map(|(seed, lane)| Buffer::from_slice(shim, &noise(seed, lane.heads * group * dim)).expect("room"))
+                .collect();
+            let mut outs: Vec<_> = queries.iter().map(|x| Buffer::<O>::new(shim, x.len()).expect("room")).collect();
+            let mut items: Vec<cuda::DecodeItem<'_, f16, O>> = Vec::new();
+            for ((lane, queries), out) in uploaded.iter().zip(&queries).zip(&mut outs) {
+                items.push(cuda::DecodeItem {
+                    lane: lane.lane(),
+                    queries: queries.all(),
+                    out: out.all_mut(),
+                    sums: None,
+                });
+            }
+            cuda::decode(shim, &mut items, group, dim, 0.3).expect("it runs");
+            drop(items);
+            outs.iter().map(|out| out.read().expect("contents")).collect()
+        })
+    }
+    let full = run::<f32>(&lanes, group, dim);
+    assert!(full.iter().flatten().any(|x| *x != 0.0));
+    assert!(run::<f16>(&lanes, group, dim) == full.iter().map(|x| narrowed(x)).collect::<Vec<Vec<f16>>>());
+    assert!(run::<bf16>(&lanes, group, dim) == full.iter().map(|x| narrowed(x)).collect::<Vec<Vec<bf16>>>());
 }
 
 #[test]

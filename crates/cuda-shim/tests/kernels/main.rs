@@ -7,3 +7,4 @@ mod network;
 mod prefill;
 mod rotary;
 mod shim;
+mod traffic;

@@ -9,13 +9,13 @@ const THREADS: u32 = 128;
 /// Entries per task, at most and at least.
 const CHUNKS: [usize; 4] = [512, 256, 128, 64];
 
-/// One lane with the queries of its heads.
-pub struct DecodeItem<'a, T> {
+/// One lane with the queries of its heads; stored as `T`, results as `O`.
+pub struct DecodeItem<'a, T, O = f32> {
     pub lane: Lane<'a, T>,
     /// `[lane.heads * group, dim]`, rotated.
     pub queries: Slice<'a, f32>,
-    /// Like `queries`.
-    pub out: SliceMut<'a, f32>,
+    /// Like `queries`. Computed in f32 and rounded.
+    pub out: SliceMut<'a, O>,
     /// One element per entry of the lane, to which the probability of the entry is added, averaged over the query heads of the
     /// lane. Nothing is added for dead entries.
     pub sums: Option<SliceMut<'a, f32>>,
@@ -26,9 +26,9 @@ pub struct DecodeItem<'a, T> {
 ///
 /// How lanes are cut follows from their lengths and the number of multiprocessors, so the last bits of a result may differ
 /// between devices, and with what else is in a batch.
-pub fn decode<T: Element>(
+pub fn decode<T: Element, O: Element>(
     gpu: &Gpu,
-    items: &mut [DecodeItem<'_, T>],
+    items: &mut [DecodeItem<'_, T, O>],
     group: usize,
     dim: usize,
     scale: f32,
@@ -123,7 +123,7 @@ pub fn decode<T: Element>(
     unsafe {
         gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         let grid = [count(most_heads * group, "query heads")?, rows];
-        gpu.launch("decode_merge", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
+        gpu.launch(&format!("decode_merge_{}", O::NAME), Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
         if most_len > 0 {
             let grid = [count(most_len, "entries")?.div_ceil(THREADS), rows];
             gpu.launch("decode_sums", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;

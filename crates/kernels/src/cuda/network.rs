@@ -89,8 +89,9 @@ fn normalise<O: Element>(
     if n == 0 {
         return Ok(());
     }
+    // A row of its own too: the kernel reads whole fours then.
     let vectors =
-        in_fours(n, &[width]) && aligned(x) && aligned(weight) && bias.is_none_or(aligned) && aligned_mut(&out);
+        width.is_multiple_of(4) && aligned(x) && aligned(weight) && bias.is_none_or(aligned) && aligned_mut(&out);
     let args = NormalizeArgs {
         x: x.address(),
         weight: weight.address(),

@@ -39,6 +39,7 @@ impl Clip {
     /// Loads the first `depth` layers under `prefix` (`...vision_model.`).
     pub(super) fn load(config: ClipConfig, depth: usize, loader: &Loader<'_>, prefix: &str) -> Result<Self> {
         let (hidden, patch) = (config.hidden_size, config.patch_size);
+        heads(&config).require(&loader.place)?;
         let at = |name: &str| format!("{prefix}{name}");
         let kernel = [hidden, 3, patch, patch];
         let norm = |name: &str| LayerNorm::load(loader, &format!("{prefix}{name}"), hidden, config.layer_norm_eps);
@@ -77,11 +78,7 @@ impl Clip {
         let rows = Matrix::new(&self.place, patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
         let x = Matrix::cat(&[self.class.clone(), self.patches.forward(&rows)?])?;
         let mut x = self.norm.forward(&x.add(&self.positions)?, Number::F32)?;
-        let heads = Heads {
-            query: self.config.num_attention_heads,
-            kv: self.config.num_attention_heads,
-            dim: self.config.hidden_size / self.config.num_attention_heads,
-        };
+        let heads = heads(&self.config);
         // Only what is asked for, so that the sums of a layer can lie where its input was.
         let mut states: Vec<Option<Matrix>> = depths.iter().map(|depth| (*depth == 0).then(|| x.clone())).collect();
         for (index, layer) in self.layers.iter().enumerate() {
@@ -100,6 +97,11 @@ impl Clip {
         let missing = || Error::Internal(format!("the tower has {} layers, asked for {depths:?}", self.layers.len()));
         states.into_iter().map(|state| state.ok_or_else(missing)).collect()
     }
+}
+
+fn heads(config: &ClipConfig) -> Heads {
+    let heads = config.num_attention_heads;
+    Heads { query: heads, kv: heads, dim: config.hidden_size / heads }
 }
 
 /// The pixels of each patch as a row: of `[3, side * patch, side * patch]` to `[side * side, 3 * patch * patch]`.

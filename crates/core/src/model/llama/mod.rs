@@ -80,6 +80,7 @@ impl Llama {
         let embeddings = loader.table(&embeddings_name, config.vocab_size, hidden)?;
         let norm = |name: &str| RmsNorm::load(loader, &format!("{prefix}{name}"), hidden, eps);
         let heads_of = config.heads();
+        heads_of.require(&loader.place)?;
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for index in 0..config.num_hidden_layers {

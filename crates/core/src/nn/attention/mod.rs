@@ -33,6 +33,20 @@ impl Heads {
         self.query * self.dim
     }
 
+    /// Refuses heads that no kernel of the device reads.
+    pub fn require(self, place: &Place) -> Result<()> {
+        match place {
+            Place::Gpu { device, .. } if self.dim == 0 || self.dim > 256 || !self.dim.is_multiple_of(8) => {
+                let reason = format!(
+                    "the model has heads of {} elements; the CUDA kernels take multiples of 8 up to 256. Use `cpu`",
+                    self.dim
+                );
+                Err(Error::Device { device: device.clone(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn scale(&self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }

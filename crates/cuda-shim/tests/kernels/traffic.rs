@@ -1,0 +1,135 @@
+//! What the host asks of a device beside the launches: an allocation and a write each cost as much as a small kernel.
+
+use half::f16;
+use prefixkv_cuda_shim::{Order, Shim, Traffic};
+use prefixkv_kernels::attention::Mask;
+use prefixkv_kernels::cuda::{
+    self, Angles, AppendItem, Buffer, DecodeItem, Gather, GatherItem, Gpu, MoveItem, New, NormItem, Rows,
+};
+use prefixkv_kernels::rotary;
+
+use crate::common::{Owned, noise};
+
+const ONE: Traffic = Traffic { allocations: 1, writes: 1 };
+/// And a workspace.
+const TWO: Traffic = Traffic { allocations: 2, writes: 1 };
+
+#[test]
+fn a_launch_sends_what_it_needs_in_one_write() {
+    let shim = Shim::new(Order::FirstToLast, 4);
+    let (heads, dim, n) = (2, 32, 3);
+    let owned = [Owned::<f16>::new(5, heads, dim, &[9, 4], 1, 7), Owned::new(6, heads, dim, &[20], 0, 0)];
+    let uploaded: Vec<_> = owned.iter().map(|lane| lane.upload(&shim)).collect();
+    let up = |n: usize| Buffer::from_slice(&shim, &noise(4, n)).expect("room");
+    let queries = up(n * 2 * heads * dim);
+    let mut outs = [(); 2].map(|()| up(heads * dim));
+    let mut sums = owned.each_ref().map(|lane| up(lane.len()));
+    shim.traffic();
+
+    let mut items: Vec<DecodeItem<'_, f16>> = Vec::new();
+    for ((lane, out), sums) in uploaded.iter().zip(&mut outs).zip(&mut sums) {
+        let queries = queries.slice(0..heads * dim);
+        items.push(DecodeItem { lane: lane.lane(), queries, out: out.all_mut(), sums: Some(sums.all_mut()) });
+    }
+    cuda::decode(&shim, &mut items, 1, dim, 1.0).expect("it runs");
+    drop(items);
+    assert_eq!(shim.traffic(), TWO);
+
+    let lanes: Vec<_> = uploaded.iter().map(|lane| lane.lane()).collect();
+    let mut out = up(n * 2 * heads * dim);
+    let mut columns = owned.each_ref().map(|lane| up(heads * lane.len()));
+    shim.traffic();
+    let rows = Rows { data: queries.all(), offset: 0, stride: 2 * heads * dim };
+    let gather = Gather { weights: &[1.0; 3], sums: columns.iter_mut().map(Buffer::all_mut).collect() };
+    for (gather, traffic) in [(None, ONE), (Some(gather), TWO)] {
+        let out = out.all_mut();
+        cuda::prefill(&shim, rows, n, 2 * heads, dim, &lanes, 1.0, Mask::Causal, gather, out).expect("it runs");
+        assert_eq!(shim.traffic(), traffic);
+    }
+
+    let (capacity, len) = (20, heads * 20 * dim);
+    let stretch = up(len);
+    let mut to = [(); 4].map(|()| up(len));
+    shim.traffic();
+    let mut items: Vec<GatherItem<'_, f32>> = Vec::new();
+    for pair in to.chunks_exact_mut(2) {
+        let [to_keys, to_values] = pair else { unreachable!("chunks of two") };
+        let (to_keys, to_values) = (to_keys.all_mut(), to_values.all_mut());
+        let (keys, values, slots) = (stretch.all(), stretch.all(), &[3, 1, 2]);
+        items.push(GatherItem {
+            keys,
+            values,
+            capacity,
+            slots,
+            heads,
+            to_keys,
+            to_values,
+            to_capacity: capacity,
+            at: 0,
+        });
+    }
+    cuda::gather(&shim, &mut items, dim).expect("it runs");
+    assert_eq!(shim.traffic(), ONE);
+
+    let mut items: Vec<MoveItem<'_, f32>> = Vec::new();
+    for pair in to.chunks_exact_mut(2) {
+        let [keys, values] = pair else { unreachable!("chunks of two") };
+        items.push(MoveItem {
+            keys: keys.all_mut(),
+            values: values.all_mut(),
+            capacity,
+            heads,
+            moves: &[(3, 1), (4, 2)],
+        });
+    }
+    cuda::move_entries(&shim, &mut items, dim).expect("it runs");
+    assert_eq!(shim.traffic(), ONE);
+
+    let [first, second, keys, values] = &mut to;
+    let norms = [first, second].map(|out| out.all_mut().split_at(heads * 5).0);
+    let mut items = norms.map(|out| NormItem { keys: stretch.all(), capacity, len: 5, heads, out });
+    cuda::key_norms(&shim, &mut items, dim).expect("it runs");
+    assert_eq!(shim.traffic(), ONE);
+
+    let angles = Angles::new(&shim, &rotary::Angles::new(0..3, &[0.5; 16], 1.0)).expect("room");
+    assert_eq!(shim.traffic(), ONE);
+    let rows = Rows { data: queries.all(), offset: 0, stride: 2 * heads * dim };
+    cuda::rotate(&shim, rows, 2 * heads, dim, &angles, out.all_mut()).expect("it runs");
+    assert_eq!(shim.traffic(), Traffic::default());
+    let new = New { keys: rows, values: rows, rows: n, heads: 2 * heads, angles: Some(&angles) };
+    let (keys, values) = (keys.all_mut(), values.all_mut());
+    let item = AppendItem { first_head: 0, heads, first_row: 0, n, keys, values, capacity, at: 0 };
+    cuda::append(&shim, new, &mut [item], dim).expect("it runs");
+    assert_eq!(shim.traffic(), ONE);
+
+    let to = out.all_mut().split_at(3 * dim).0;
+    cuda::take_rows(&shim, stretch.all(), dim, &[7, 0, 7], to).expect("it runs");
+    assert_eq!(shim.traffic(), ONE);
+}
+
+#[test]
+fn nothing_to_do_costs_nothing() {
+    let shim = Shim::new(Order::FirstToLast, 4);
+    let (mut a, mut b) = (Buffer::<f32>::new(&shim, 0).expect("room"), Buffer::<f32>::new(&shim, 0).expect("room"));
+    shim.traffic();
+    cuda::decode::<f32, f32>(&shim, &mut [], 1, 8, 1.0).expect("it runs");
+    cuda::gather::<f32>(&shim, &mut [], 8).expect("it runs");
+    let item = MoveItem { keys: a.all_mut(), values: b.all_mut(), capacity: 0, heads: 2, moves: &[] };
+    cuda::move_entries(&shim, &mut [item], 8).expect("it runs");
+    cuda::take_rows(&shim, a.all(), 8, &[], b.all_mut()).expect("it runs");
+    cuda::add(&shim, a.all_mut(), b.all()).expect("it runs");
+    cuda::convert(&shim, a.all(), b.all_mut()).expect("it runs");
+    assert_eq!(shim.traffic(), Traffic::default());
+    assert!(shim.launched().is_empty());
+}
+
+#[test]
+fn what_lives_on_a_device_may_go_to_other_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Gpu>();
+    shared::<Buffer<f32>>();
+    shared::<Buffer<f16>>();
+    shared::<Angles>();
+    shared::<cuda::Slice<'_, f32>>();
+    shared::<cuda::SliceMut<'_, f16>>();
+}

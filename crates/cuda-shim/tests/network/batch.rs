@@ -1,0 +1,122 @@
+//! Several sequences in one step, on the CPU and on the shim.
+
+use prefixkv_core::cache::Sequence;
+use prefixkv_core::model::{LoadOptions, Model, Place};
+use serde_json::{Value, json};
+
+use crate::{Reader, argmax, place, root, shim, worst};
+
+const FOLDER: &str = "tests/golden/fixtures/llama-linear-tied";
+
+fn caches() -> Vec<Value> {
+    vec![
+        json!({ "method": "full" }),
+        json!({ "method": "prefixkv", "keep": 0.4 }),
+        json!({ "method": "h2o", "keep": 0.5 }),
+        json!({ "method": "knorm", "keep": { "tokens": 30 } }),
+    ]
+}
+
+/// Sequences of different methods and lengths, with the logits of their prompts.
+fn sequences(reader: &mut Reader) -> Vec<(Sequence, Vec<f32>)> {
+    let whole = reader.prompt.tokens.clone();
+    let read = |(index, cache): (usize, &Value)| {
+        reader.prompt = reader.model.expand(&whole[..whole.len() - 7 * index], 0).expect("text");
+        let mut sequence = reader.sequence(cache);
+        let logits = reader.prefill(&mut sequence);
+        (sequence, logits)
+    };
+    caches().iter().enumerate().map(read).collect()
+}
+
+fn check(place: Place) {
+    let mut together = Reader::text(FOLDER, place.clone(), 80);
+    let mut alone = Reader::text(FOLDER, place, 80);
+    let (mut batch, mut singles) = (sequences(&mut together), sequences(&mut alone));
+    for step in 0..30 {
+        // One leaves the batch half-way.
+        batch.truncate(if step < 15 { 4 } else { 3 });
+        let tokens: Vec<u32> = batch.iter().map(|(_, logits)| argmax(logits)).collect();
+        let mut members: Vec<&mut Sequence> = batch.iter_mut().map(|(sequence, _)| sequence).collect();
+        let rows = together.model.decode_batch(&tokens, &mut members).expect("decodes");
+        assert_eq!(rows.len(), tokens.len());
+        for (index, (row, token)) in rows.into_iter().zip(tokens).enumerate() {
+            let row = row.expect("no limit");
+            let (sequence, logits) = &mut singles[index];
+            *logits = alone.model.decode(token, sequence).expect("decodes");
+            let difference = worst(&row, logits);
+            assert!(difference <= 1e-4, "step {step}, sequence {index}: {difference}");
+            assert_eq!(batch[index].0.kept(), sequence.kept(), "step {step}, sequence {index}");
+            batch[index].1 = row;
+        }
+    }
+}
+
+#[test]
+fn a_batch_on_the_cpu_equals_its_sequences_alone() {
+    check(Place::Cpu);
+}
+
+#[test]
+fn a_batch_on_the_device_equals_its_sequences_alone() {
+    let shim = shim();
+    check(place(&shim));
+    assert_eq!(shim.allocated(), 0);
+}
+
+#[test]
+fn what_fails_for_one_sequence_leaves_the_others_alone() {
+    for on_gpu in [false, true] {
+        let shim = shim();
+        let place = if on_gpu { place(&shim) } else { Place::Cpu };
+        let mut reader = Reader::text(FOLDER, place.clone(), 40);
+        let mut good = reader.sequence(&json!({ "method": "full" }));
+        let logits = reader.prefill(&mut good);
+        let mut alone = reader.sequence(&json!({ "method": "full" }));
+        reader.prefill(&mut alone);
+        // A sequence that was left in the middle of a step refuses the next one.
+        let mut broken = reader.sequence(&json!({ "method": "full" }));
+        reader.prefill(&mut broken);
+        broken.begin_step().expect("it is sound");
+        let token = argmax(&logits);
+        let mut rows =
+            reader.model.decode_batch(&[token, token], &mut [&mut broken, &mut good]).expect("the step itself runs");
+        let row = rows.pop().expect("two rows").expect("the good one");
+        assert_eq!(rows.pop().expect("two rows").expect_err("the broken one").code(), "internal");
+        assert!(worst(&row, &reader.model.decode(token, &mut alone).expect("decodes")) <= 1e-4);
+        assert_eq!(good.kept(), alone.kept());
+    }
+}
+
+#[test]
+fn the_pool_refuses_one_sequence_in_the_middle_of_a_step() {
+    for on_gpu in [false, true] {
+        let shim = shim();
+        let place = if on_gpu { place(&shim) } else { Place::Cpu };
+        let read = |reader: &mut Reader| -> (Vec<Sequence>, Vec<u32>) {
+            let mut sequences: Vec<Sequence> = (0..2).map(|_| reader.sequence(&json!({ "method": "full" }))).collect();
+            let tokens = sequences.iter_mut().map(|sequence| argmax(&reader.prefill(sequence))).collect();
+            (sequences, tokens)
+        };
+        let mut roomy = Reader::text(FOLDER, place.clone(), 40);
+        let held = read(&mut roomy).0.iter().map(|sequence| sequence.memory().resident).sum::<u64>();
+        let limit = held + 2 * roomy.model.info().kv_bytes_per_token as u64;
+        let options = LoadOptions { cache_limit: Some(limit), ..LoadOptions::new(root().join(FOLDER)) };
+        let model = Model::load_on(place, &options, &mut |_| Ok(())).expect("loads");
+        let mut reader = Reader { model, ..roomy };
+        let (mut sequences, tokens) = read(&mut reader);
+        let mut failed = 0;
+        for _ in 0..4 {
+            let mut members: Vec<&mut Sequence> = sequences.iter_mut().filter(|one| one.is_sound()).collect();
+            let tokens = &tokens[..members.len()];
+            if members.is_empty() {
+                break;
+            }
+            let rows = reader.model.decode_batch(tokens, &mut members).expect("the step itself runs");
+            failed += rows.iter().filter(|row| matches!(row, Err(error) if error.code() == "out-of-memory")).count();
+        }
+        assert!(failed > 0, "the cap was reached");
+        drop(sequences);
+        assert_eq!(reader.model.pool().used(), 0);
+    }
+}

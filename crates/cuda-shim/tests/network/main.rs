@@ -1,0 +1,83 @@
+//! Whole models on the shim against the CPU: the engine's own path down to every kernel, with only the driver and the device's
+//! matrix library replaced.
+
+mod batch;
+mod limits;
+mod methods;
+
+use std::path::{Path, PathBuf};
+
+use prefixkv_core::cache::Sequence;
+use prefixkv_core::method::Method;
+use prefixkv_core::model::{LoadOptions, Model, Place, Prompt, WeightFormat};
+use prefixkv_core::nn::Matrix;
+use prefixkv_cuda_shim::{Order, Shim};
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn shim() -> Shim {
+    Shim::new(Order::FirstToLast, 8)
+}
+
+fn place(shim: &Shim) -> Place {
+    Place::Gpu { gpu: (*shim).clone(), device: "cuda:0".into() }
+}
+
+fn load(folder: &str, place: Place, weights: WeightFormat) -> Model {
+    let options = LoadOptions { weights, ..LoadOptions::new(root().join(folder)) };
+    Model::load_on(place, &options, &mut |_| Ok(())).unwrap_or_else(|error| panic!("{folder}: {error}"))
+}
+
+/// A model with a prompt that it has seen as far as its image.
+struct Reader {
+    model: Model,
+    prompt: Prompt,
+    features: Vec<Matrix>,
+}
+
+impl Reader {
+    /// The embedded model with a picture.
+    fn picture(place: Place, weights: WeightFormat) -> Reader {
+        let mut model = load("models/tiny-llava", place, weights);
+        let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
+        let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+        let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
+        let tokens = model.tokenizer().encode_prompt(text).expect("encodes");
+        let prompt = model.expand(&tokens, 1).expect("one image");
+        Reader { model, prompt, features }
+    }
+
+    /// A random model with grouped queries and `n` tokens of text.
+    fn text(folder: &str, place: Place, n: u32) -> Reader {
+        let model = load(folder, place, WeightFormat::F32);
+        let vocab = model.info().vocab_size as u32;
+        let tokens: Vec<u32> = (0..n).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
+        let prompt = model.expand(&tokens, 0).expect("text");
+        Reader { model, prompt, features: Vec::new() }
+    }
+
+    fn sequence(&self, cache: &Value) -> Sequence {
+        let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
+        self.model.new_sequence_with(method, false).unwrap_or_else(|error| panic!("{cache}: {error}"))
+    }
+
+    fn prefill(&mut self, sequence: &mut Sequence) -> Vec<f32> {
+        self.model.prefill(&self.prompt, &self.features, sequence, &|| Ok(())).expect("reads")
+    }
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.expect("a vocabulary").0 as u32
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    // Not `max`, which passes over NaN.
+    differences.fold(0.0, |worst, difference| if difference <= worst { worst } else { difference })
+}

@@ -1,0 +1,78 @@
+//! Every method: the same logits, tokens, positions and bytes as on the CPU.
+
+use half::f16;
+use prefixkv_core::model::{Place, WeightFormat};
+use serde_json::{Value, json};
+
+use crate::{Reader, argmax, place, shim, worst};
+
+/// The differences between two orders of sums in f32 through all layers; parity with transformers allows 1e-3.
+const TOLERANCE: f32 = 1e-3;
+
+fn check(cpu: &mut Reader, gpu: &mut Reader, cache: &Value, tokens: usize, tolerance: f32) {
+    let (mut on_cpu, mut on_gpu) = (cpu.sequence(cache), gpu.sequence(cache));
+    let (mut want, mut got) = (cpu.prefill(&mut on_cpu), gpu.prefill(&mut on_gpu));
+    for token in 0..tokens {
+        let difference = worst(&want, &got);
+        assert!(difference <= tolerance, "{cache}: token {token}: logits differ by {difference}");
+        assert_eq!(on_cpu.kept(), on_gpu.kept(), "{cache}: kept at token {token}");
+        let next = argmax(&want);
+        assert_eq!(argmax(&got), next, "{cache}: token {token}");
+        want = cpu.model.decode(next, &mut on_cpu).expect("decodes");
+        got = gpu.model.decode(next, &mut on_gpu).unwrap_or_else(|error| panic!("{cache}: token {token}: {error}"));
+    }
+    let (want, got) = (on_cpu.memory(), on_gpu.memory());
+    assert_eq!((want.payload, want.kept_per_layer), (got.payload, got.kept_per_layer), "{cache}");
+    // The bookkeeping of an entry on a GPU is a little larger.
+    assert_eq!(want.resident - want.metadata, got.resident - got.metadata, "{cache}: room beside the entries");
+}
+
+#[test]
+fn the_embedded_model_answers_as_on_the_cpu() {
+    let shim = shim();
+    let mut cpu = Reader::picture(Place::Cpu, WeightFormat::F32);
+    let mut gpu = Reader::picture(place(&shim), WeightFormat::F32);
+    let (want, got) = (cpu.features[0].to_vec().expect("read"), gpu.features[0].to_vec().expect("read"));
+    let difference = worst(&want, &got);
+    assert!(difference <= TOLERANCE, "image features differ by {difference}");
+    check(&mut cpu, &mut gpu, &json!({ "method": "full" }), 16, TOLERANCE);
+    check(&mut cpu, &mut gpu, &json!({ "method": "prefixkv", "keep": 0.5 }), 16, TOLERANCE);
+    drop(gpu);
+    assert_eq!(shim.allocated(), 0, "everything is freed with the model");
+}
+
+#[test]
+fn every_method_keeps_the_same_entries() {
+    let shim = shim();
+    let folder = "tests/golden/fixtures/llama-linear-tied";
+    let mut cpu = Reader::text(folder, Place::Cpu, 96);
+    let mut gpu = Reader::text(folder, place(&shim), 96);
+    let weights = shim.allocated();
+    for cache in [
+        json!({ "method": "full" }),
+        json!({ "method": "prefixkv", "keep": 0.5 }),
+        json!({ "method": "prefixkv", "keep": 0.3, "decode": "lowest-score" }),
+        json!({ "method": "prefixkv", "keep": 0.5, "variant": "official" }),
+        json!({ "method": "prefixkv", "keep": { "tokens": 40 } }),
+        json!({ "method": "h2o", "keep": 0.4 }),
+        json!({ "method": "h2o", "keep": { "tokens": 40 } }),
+        json!({ "method": "snapkv", "keep": 0.4 }),
+        json!({ "method": "knorm", "keep": 0.5 }),
+        json!({ "method": "streaming", "keep": 0.4, "positions": "true" }),
+        json!({ "method": "random", "keep": 0.4 }),
+    ] {
+        check(&mut cpu, &mut gpu, &cache, 40, TOLERANCE);
+        assert_eq!(shim.allocated(), weights, "{cache}: a sequence that is gone leaves nothing");
+    }
+}
+
+#[test]
+fn half_precision_is_near_that_of_the_cpu() {
+    let shim = shim();
+    let mut cpu = Reader::picture(Place::Cpu, WeightFormat::F16);
+    let mut gpu = Reader::picture(place(&shim), WeightFormat::F16);
+    assert_eq!(gpu.model.info().weight_bytes, cpu.model.info().weight_bytes);
+    // On a GPU the input of each product is rounded to f16, here to 11 bits of logits up to about 20.
+    let limit = 40.0 * f16::EPSILON.to_f32() * 20.0;
+    check(&mut cpu, &mut gpu, &json!({ "method": "prefixkv", "keep": 0.5, "score": "text" }), 12, limit);
+}
