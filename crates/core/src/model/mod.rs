@@ -244,6 +244,16 @@ impl Model {
         })
     }
 
+    /// Runs one generated token of each sequence and returns the logits of the next, `[vocab]` each; with one sequence it is
+    /// [`Model::decode`]. An error of one sequence, such as an entry that the pool refuses, is its own; one of the whole has left all
+    /// of them in the middle of their work.
+    pub fn decode_batch(&mut self, tokens: &[u32], sequences: &mut [&mut Sequence]) -> Result<Vec<Result<Vec<f32>>>> {
+        if tokens.len() != sequences.len() {
+            return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
+        }
+        Ok(tokens.iter().zip(sequences).map(|(&token, sequence)| self.decode(token, sequence)).collect())
+    }
+
     /// An empty sequence with the plain full cache.
     pub fn new_sequence(&self) -> Result<Sequence> {
         self.new_sequence_with(None, false)
