@@ -69,10 +69,13 @@ fn endless() -> Value {
     json!({ "op": "generate", "prompt": "USER: Hello ASSISTANT:", "maxTokens": CAPACITY + 50, "ignoreEos": true })
 }
 
-/// Waits until all that a request can do unread is done.
-fn until_full(engine: &Engine, ticket: &Ticket) {
-    let _ = (engine, ticket);
-    std::thread::sleep(Duration::from_millis(50));
+/// Waits until a stream holds all that it can hold unread.
+fn until_full(ticket: &Ticket) {
+    let start = Instant::now();
+    while !format!("{ticket:?}").contains(&format!("waiting: {CAPACITY},")) {
+        assert!(start.elapsed() < LONG, "{ticket:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn different() -> Vec<Value> {
@@ -235,7 +238,7 @@ fn a_prompt_without_room_waits_for_an_end_unless_it_never_fits() {
     let huge = end(&submit(&batched, &huge));
     assert_eq!(huge["error"]["code"], "out-of-memory", "though another runs: {huge}");
     // Once the first cannot go on, it holds what leaves no room for the picture.
-    until_full(&batched, &standing);
+    until_full(&standing);
     let (waits, behind) = (submit(&batched, &scene), submit(&batched, &text(1)));
     std::thread::sleep(Duration::from_millis(50));
     assert!(waits.poll().expect("no end").is_empty() && behind.poll().expect("no end").is_empty());
@@ -246,7 +249,8 @@ fn a_prompt_without_room_waits_for_an_end_unless_it_never_fits() {
     assert_eq!(done(&behind)["usage"]["completionTokens"], 1);
     // Nothing runs: refused as ever.
     let refused = end(&submit(&batched, &json!({ "op": "generate", "prompt": "a b c ".repeat(400), "maxTokens": 1 })));
-    assert_eq!(refused["error"], huge["error"]);
+    assert_eq!(refused["error"]["code"], "out-of-memory");
+    assert_eq!(refused["error"]["details"]["needed"], huge["error"]["details"]["needed"]);
 }
 
 #[test]
