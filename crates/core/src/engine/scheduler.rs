@@ -67,7 +67,7 @@ impl<'a> Scheduler<'a> {
             if !state.queue.front().is_some_and(may_start) {
                 return None;
             }
-            let Some(job) = state.queue.pop_front() else { return None };
+            let job = state.queue.pop_front()?;
             if job.events.start() {
                 state.running.push((self.started, job.events.stopper()));
                 return Some(job);
