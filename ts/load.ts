@@ -49,8 +49,16 @@ export interface LoadOptions extends HubOptions {
   /** Threads of the whole process; only its first load can set them. */
   threads?: number;
   /**
+   * Most requests that are decoded together, 1 to 256. With 1, the default, they are answered one after the other. With more, requests
+   * that wait start while others decode: a prompt is read alone between two steps of the others, and a step reads the weights once for
+   * all. Answers can then differ in the last bits from those of a request alone, because products of several rows round otherwise.
+   * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
+   */
+  batch?: number;
+  /**
    * Most bytes that the key-value caches of all requests and chats take together, as a number or a text such as `"2GiB"`. A prompt
-   * that would go past it is refused before any work, with an OutOfMemoryError. Without it, memory is the limit.
+   * that would go past it is refused before any work, with an OutOfMemoryError; with `batch`, one that would fit once others have ended
+   * waits for that. Without it, memory is the limit.
    */
   cacheLimit?: number | string;
   /**

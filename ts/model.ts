@@ -121,8 +121,8 @@ const undisposed = new FinalizationRegistry<string>((source) => {
 });
 
 /**
- * A loaded model. Its requests run in the order in which they are made, off the event loop. Dispose it when done; `await using`
- * does.
+ * A loaded model. Its requests start in the order in which they are made, off the event loop, and run one after the other, or
+ * together when it was loaded with `batch`. Dispose it when done; `await using` does.
  *
  * @example
  * ```ts

@@ -56,6 +56,8 @@ export interface LoadRequest {
   weights?: "f32" | "f16" | "q8_0" | "q4_k";
   /** Process-wide; only the first load of a process can set it. */
   threads?: number;
+  /** Most requests that are decoded together, 1 to 256; 1 by default. */
+  batch?: number;
   /** Bytes, or a text such as "2GiB". */
   cacheLimit?: number | string;
   /** Closes the model when the calling thread ends: a terminated worker tells its objects nothing on some runtimes. */

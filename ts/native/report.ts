@@ -85,7 +85,7 @@ export interface Timings {
   vision: number;
   /** The prompt through the language model. */
   prefill: number;
-  /** All steps after the first token. */
+  /** All steps after the first token, and what other requests did in between. */
   decode: number;
   /** From submit to the first token. */
   firstToken: number;

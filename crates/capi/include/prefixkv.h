@@ -63,7 +63,7 @@ int32_t pkv_about(char *out, size_t capacity, uint32_t *size);
 /*
  * Starts an engine that loads a model on a thread of its own, and returns at once; pkv_loading tells how it goes. `json` is
  * an object with `source`, an absolute path of a folder in the Hugging Face layout, and perhaps device, weights, threads,
- * cacheLimit, and closeWithThread, which closes the model when the calling thread ends.
+ * batch, cacheLimit, and closeWithThread, which closes the model when the calling thread ends.
  */
 int32_t pkv_open(const char *json, size_t json_length, uint32_t *engine, char *out, size_t capacity, uint32_t *size);
 

@@ -29,7 +29,7 @@ exports! {
 
     /// Starts an engine that loads a model on a thread of its own, and returns at once; pkv_loading tells how it goes. `json` is
     /// an object with `source`, an absolute path of a folder in the Hugging Face layout, and perhaps device, weights, threads,
-    /// cacheLimit, and closeWithThread, which closes the model when the calling thread ends.
+    /// batch, cacheLimit, and closeWithThread, which closes the model when the calling thread ends.
     fn pkv_open(
         json: *const c_char,
         json_length: usize,

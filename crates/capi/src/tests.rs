@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use prefixkv_core::engine::{Codec, Engine, Event, Events, ModelRequest, Runner, SourceText};
+use prefixkv_core::engine::{Codec, Engine, Event, Events, ModelRequest, Runner, SourceText, Started};
 use prefixkv_core::{Error, engine};
 use serde_json::{Value, json};
 
@@ -38,9 +38,9 @@ impl Runner for Fake {
         Arc::new(FakeCodec)
     }
 
-    fn run(&mut self, request: ModelRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<(), Error> {
+    fn start(&mut self, _: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started, Error> {
         let ModelRequest::Generate(request) = request else { panic!("only generate") };
-        let SourceText::Raw(what) = request.source.text else { panic!("only prompts") };
+        let SourceText::Raw(what) = &request.source.text else { panic!("only prompts") };
         match what.as_str() {
             "panic" => panic!("as asked"),
             "endless" => loop {
@@ -54,7 +54,7 @@ impl Runner for Fake {
                 events.finish(Event::Text { text: sizes.join(" ") });
             }
         }
-        Ok(())
+        Ok(Started::Finished)
     }
 
     fn is_sound(&self) -> bool {

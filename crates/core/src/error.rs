@@ -12,7 +12,7 @@ pub use facts::{FACTS, Facts};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, by phase. `Display` is the message a user reads; [`Error::code`] is what a program tests.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A model folder or a file that it must contain is not there.

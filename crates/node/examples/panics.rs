@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prefixkv_core::engine::{Codec, Event, Events, Loader, ModelRequest, Runner, SourceText, stand_in};
+use prefixkv_core::engine::{Codec, Event, Events, Loader, ModelRequest, Runner, SourceText, Started, stand_in};
 use prefixkv_core::{Error, Result};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ impl Runner for Panics {
         Arc::new(Panics)
     }
 
-    fn run(&mut self, request: ModelRequest, _images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
+    fn start(&mut self, _: u64, request: &ModelRequest, _images: &[Vec<u8>], events: &Events) -> Result<Started> {
         match request {
             ModelRequest::Generate(request) if matches!(&request.source.text, SourceText::Raw(text) if text == "panic") =>
             {
@@ -39,7 +39,7 @@ impl Runner for Panics {
             ModelRequest::Generate(_) => events.finish(Event::Text { text: "sound".into() }),
             _ => return Err(Error::Internal("only generate".into())),
         }
-        Ok(())
+        Ok(Started::Finished)
     }
 
     fn is_sound(&self) -> bool {

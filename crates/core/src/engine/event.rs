@@ -113,7 +113,7 @@ pub struct Timings {
     pub vision: f64,
     /// The prompt through the language model.
     pub prefill: f64,
-    /// All steps after the first token.
+    /// All steps after the first token, and what other requests did in between.
     pub decode: f64,
     /// From submit to the first token.
     pub first_token: f64,

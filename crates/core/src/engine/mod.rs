@@ -1,9 +1,11 @@
 //! One thread per model, a queue in, events out.
 //!
-//! [`Engine::open`] starts a thread that loads a model and then runs requests one after the other. Each request is answered
-//! through a [`Ticket`]. The engine takes JSON and bytes and knows nothing of the doors that lead to it; what it runs is behind
+//! [`Engine::open`] starts a thread that loads a model and then runs requests, one after the other or several together. Each
+//! request is answered through a [`Ticket`]. The engine takes JSON and bytes and knows nothing of the doors that lead to it; what it runs is behind
 //! [`Runner`].
 
+mod answer;
+mod bell;
 mod event;
 mod generate;
 mod owned;
@@ -12,6 +14,7 @@ mod profile;
 mod prompt;
 mod request;
 mod runner;
+mod scheduler;
 mod score;
 mod serve;
 mod session;
@@ -34,10 +37,10 @@ use crate::model::{Device, Model, architectures};
 pub use event::{Event, Finish, Timings, Usage};
 pub use panic::catch;
 pub use request::{
-    GenerateRequest, LoadRequest, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, ProfileRequest, Request,
-    ScoreRequest, Source, SourceText, TextRequest,
+    GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, ProfileRequest,
+    Request, ScoreRequest, Source, SourceText, TextRequest,
 };
-pub use runner::{Codec, Loader, OnProgress, Runner};
+pub use runner::{Codec, Loader, OnProgress, Runner, Started, Stepped};
 pub use ticket::{CAPACITY, Events, Ticket, stream};
 pub use trace::{Traced, TracedImage, TracedLayer, TracedStep};
 
@@ -59,11 +62,11 @@ pub struct Engine {
 impl Engine {
     /// Starts to load the model of a `LoadRequest` and returns at once; [`Engine::loading`] tells how it goes.
     pub fn open(json: &str) -> Result<Engine> {
-        let LoadRequest { options, threads, close_with_thread } = LoadRequest::parse(json)?;
+        let LoadRequest { options, batch, threads, close_with_thread } = LoadRequest::parse(json)?;
         threads::configure(threads)?;
         let engine = match STAND_IN.get() {
             Some(loader) => Engine::start(loader()),
-            None => Engine::start(Box::new(move |progress| serve::load(&options, progress))),
+            None => Engine::start(Box::new(move |progress| serve::load(&options, batch, progress))),
         }?;
         if close_with_thread {
             owned::close_with_thread(&engine.shared);
@@ -103,7 +106,7 @@ impl Engine {
     /// Queues an `EngineRequest`. An error means that the request itself is refused; all else comes through the ticket.
     pub fn submit(&self, json: &str, images: Vec<Vec<u8>>) -> Result<Ticket> {
         let request = Request::parse(json, images.len())?;
-        let (events, ticket) = ticket::queued();
+        let (events, ticket) = ticket::queued(Some(self.shared.bell.clone()));
         let mut state = self.shared.lock();
         let refusal = match &state.phase {
             _ if state.closing => Some(Event::from(&Error::Disposed)),
@@ -119,12 +122,13 @@ impl Engine {
         state.queue.retain(|job| !job.events.is_dead());
         match request {
             Request::Model(request) => {
-                state.queue.push_back(Job { request, images, events });
+                state.queue.push_back(Job { request, images, events, waits: false });
                 drop(state);
                 self.shared.changed.notify_all();
+                self.shared.bell.ring();
             }
             Request::Text(request) => {
-                state.texts.push_back(Job { request, images, events });
+                state.texts.push_back(Job { request, images, events, waits: false });
                 texts::serve(&self.shared, state);
             }
         }

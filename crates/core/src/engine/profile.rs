@@ -10,16 +10,15 @@ use crate::error::Result;
 use crate::model::Model;
 
 /// Runs the prompt and gives the retained share of every layer for each asked size; nothing is evicted.
-pub(super) fn profile(model: &mut Model, request: ProfileRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
+pub(super) fn profile(model: &mut Model, request: &ProfileRequest, images: &[Vec<u8>], events: &Events) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
     let tokens = prompt::tokens(model, &request.source.text)?;
     let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
     prompt::room(0, &prompt, None, model.max_positions())?;
-    let features = prompt::features(model, &images, &request.source.order, events, &mut timings)?;
-    drop(images);
-    let mut sequence = model.new_sequence_with(Some(request.method), false)?;
-    sequence.profile(request.keeps);
+    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+    let mut sequence = model.new_sequence_with(Some(request.method.clone()), false)?;
+    sequence.profile(request.keeps.clone());
     let start = Instant::now();
     model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
     timings.prefill = milliseconds(start.elapsed());

@@ -1,5 +1,6 @@
 //! From a request's text and images to what the model reads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -8,6 +9,7 @@ use super::event::{Timings, Usage, milliseconds};
 use super::request::SourceText;
 use super::ticket::Events;
 use crate::error::{Error, Result};
+use crate::method::Method;
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::text::Message;
@@ -45,6 +47,14 @@ pub(super) fn room(past: usize, prompt: &Prompt, asked: Option<usize>, available
         return Err(Error::ContextOverflow { needed, available, image_tokens: prompt.image_tokens });
     }
     Ok(asked.unwrap_or(DEFAULT_TOKENS).min(available - used))
+}
+
+/// Refuses a prompt that finds no room in the pool now. What else may be wrong with it is for its reading to say.
+pub(super) fn admit(model: &Model, prompt: &Prompt, method: Option<Arc<Method>>, carry: bool) -> Result<()> {
+    match model.new_sequence_with(method, carry)?.begin_prompt(&prompt.spans) {
+        Err(error @ Error::OutOfMemory { .. }) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The features of the images, in the order of their placeholders; each image is decoded and seen once.

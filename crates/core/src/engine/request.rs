@@ -18,6 +18,8 @@ use crate::text::{Message, StopStrings};
 pub const MAX_JSON: usize = 8 << 20;
 /// Most images of one request.
 pub const MAX_IMAGES: usize = 64;
+/// Most requests that a model may decode together.
+pub const MAX_BATCH: usize = 256;
 /// Most tokens that a request may ask for.
 pub const MAX_TOKENS: usize = 1_000_000;
 
@@ -25,6 +27,8 @@ pub const MAX_TOKENS: usize = 1_000_000;
 #[derive(Debug)]
 pub struct LoadRequest {
     pub options: LoadOptions,
+    /// Most requests that are decoded together.
+    pub batch: usize,
     /// Size of the process-wide pools.
     pub threads: Option<usize>,
     /// Whether the model is closed when the thread that opens it ends.
@@ -34,15 +38,21 @@ pub struct LoadRequest {
 impl LoadRequest {
     /// Reads a `LoadRequest`.
     pub fn parse(json: &str) -> Result<LoadRequest> {
-        let known = ["source", "device", "weights", "threads", "cacheLimit", "closeWithThread"];
+        let known = ["source", "device", "weights", "threads", "batch", "cacheLimit", "closeWithThread"];
         let mut fields = Fields::new(parse(json)?, "load", &known)?;
         let source = source(&mut fields)?;
         let device = fields.take::<String>("device")?.map_or(Ok(Device::Auto), |name| name.parse())?;
         let weights = fields.take("weights")?.unwrap_or(WeightFormat::F32);
         let threads = fields.within("threads", 1..=threads::MAX)?;
+        let batch = fields.within("batch", 1..=MAX_BATCH)?.unwrap_or(1);
         let cache_limit = fields.take::<Value>("cacheLimit")?.map(|value| bytes("cacheLimit", &value)).transpose()?;
         let close_with_thread = fields.take("closeWithThread")?.unwrap_or(false);
-        Ok(LoadRequest { options: LoadOptions { source, device, weights, cache_limit }, threads, close_with_thread })
+        Ok(LoadRequest {
+            options: LoadOptions { source, device, weights, cache_limit },
+            batch,
+            threads,
+            close_with_thread,
+        })
     }
 }
 
@@ -466,7 +476,8 @@ mod tests {
     fn a_load_request_is_read() {
         let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
         assert_eq!(read.options.source, PathBuf::from("/m"));
-        assert_eq!(read.threads, Some(2));
+        assert_eq!((read.threads, read.batch), (Some(2), 1));
+        assert_eq!(LoadRequest::parse(r#"{"source":"/m","batch":256}"#).unwrap().batch, 256);
         assert!(!read.close_with_thread);
         assert!(LoadRequest::parse(r#"{"source":"/m","closeWithThread":true}"#).unwrap().close_with_thread);
         let limited = LoadRequest::parse(r#"{"source":"/m","cacheLimit":"1.5GiB"}"#).unwrap();
@@ -476,6 +487,9 @@ mod tests {
         assert!(refused("{}").contains("needs `source`"));
         assert!(refused(r#"{"source":"/m","weights":"q9"}"#).contains("`weights` of load"));
         assert!(refused(r#"{"source":"/m","threads":0}"#).contains("from 1 to 1024"));
+        assert!(refused(r#"{"source":"/m","batch":0}"#).contains("from 1 to 256"));
+        assert!(refused(r#"{"source":"/m","batch":257}"#).contains("found 257"));
+        assert!(refused(r#"{"source":"/m","batch":1.5}"#).contains("`batch` of load"));
         assert!(refused(r#"{"source":"/m","weigths":"f32"}"#).contains("did you mean `weights`"));
         assert!(LoadRequest::parse(r#"{"source":"/m","device":"gpu"}"#).is_err());
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::event::Event;
 use super::request::ModelRequest;
 use super::ticket::Events;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What an engine's thread runs: a model, or a fake one in the tests. It is made, used and dropped on that thread.
 pub trait Runner {
@@ -17,12 +17,46 @@ pub trait Runner {
     /// The part that works without the thread.
     fn codec(&self) -> Arc<dyn Codec>;
 
-    /// Runs one request to its end: calls [`Events::finish`], or returns the error that the stream then ends with. Asks
+    /// Most requests that run at the same time.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Starts a request under a number of its own, beside those that run. An error ends the request's stream. Asks
     /// [`Events::check`] often.
-    fn run(&mut self, request: ModelRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()>;
+    fn start(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started>;
+
+    /// Takes running requests one step further, together; gives what has become of each, in their order. A request with an error is
+    /// forgotten. Sends at most one event to each before its last one: there is room for one, so that no reader is waited for.
+    fn step(&mut self, requests: &[(u64, &Events)]) -> Vec<Result<Stepped>> {
+        let none = |_: &_| Err(Error::Internal("this runner takes no steps".into()));
+        requests.iter().map(none).collect()
+    }
+
+    /// Lets go of a running request, after a panic in its step.
+    fn forget(&mut self, _number: u64) {}
 
     /// Whether the next request can be run after one has panicked.
     fn is_sound(&self) -> bool;
+}
+
+/// What has become of a request that was to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It has been answered: [`Events::finish`] was called.
+    Finished,
+    /// It goes on with [`Runner::step`].
+    Running,
+    /// It cannot start beside those that run, and nothing has been sent: to be started again when one of them has ended.
+    Waits,
+}
+
+/// What has become of a request in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// It has been answered: [`Events::finish`] was called.
+    Finished,
+    Running,
 }
 
 /// Text to tokens and back, safe to share with other threads.

@@ -20,16 +20,14 @@ use crate::sample::{divergence, log_softmax_at};
 /// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
 /// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
 /// along step by step; its time counts in `total` only and its bytes are in no report.
-pub(super) fn score(model: &mut Model, request: ScoreRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
+pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>], events: &Events) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
-    let (tokens, answer) = split(model, &request)?;
+    let (tokens, answer) = split(model, request)?;
     let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
     prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
-    let features = prompt::features(model, &images, &request.source.order, events, &mut timings)?;
-
-    drop(images);
-    let mut sequence = model.new_sequence_with(request.method, false)?;
+    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+    let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
     let start = Instant::now();
     let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
     timings.prefill = milliseconds(start.elapsed());

@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::event::Event;
-use super::generate::generate;
+use super::generate::{Generation, Turn};
 use super::profile::profile;
 use super::request::ModelRequest;
-use super::runner::{Codec, OnProgress, Runner};
+use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::score;
-use super::session::{self, Sessions};
+use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::trace;
 use crate::error::{Error, Result};
@@ -21,13 +21,24 @@ use crate::text::Tokenizer;
 struct ModelRunner {
     model: Model,
     sessions: Sessions,
+    batch: usize,
+    /// Generations that go from step to step, in the order of their starts.
+    running: Vec<Running>,
 }
 
-pub(super) fn load(options: &LoadOptions, progress: &mut OnProgress) -> Result<Box<dyn Runner>> {
+struct Running {
+    number: u64,
+    generation: Generation,
+    /// The turn of a session that it is.
+    turn: Option<Open>,
+}
+
+pub(super) fn load(options: &LoadOptions, batch: usize, progress: &mut OnProgress) -> Result<Box<dyn Runner>> {
     let mut report = |step: crate::model::Progress| {
         progress(Event::Progress { stage: step.stage, done: step.done, total: step.total })
     };
-    Ok(Box::new(ModelRunner { model: Model::load(options, &mut report)?, sessions: Sessions::default() }))
+    let model = Model::load(options, &mut report)?;
+    Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batch, running: Vec::new() }))
 }
 
 pub(super) fn to_json(info: &impl Serialize) -> Result<Value> {
@@ -43,31 +54,145 @@ impl Runner for ModelRunner {
         self.model.tokenizer().clone()
     }
 
-    fn run(&mut self, request: ModelRequest, images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
-        match request {
-            ModelRequest::Generate(request) => match request.session {
-                Some(session) => self.sessions.turn(&mut self.model, session, request, images, events),
-                None => generate(&mut self.model, request, images, events),
-            },
-            ModelRequest::Score(request) => score(&mut self.model, request, images, events),
-            ModelRequest::Profile(request) => profile(&mut self.model, request, images, events),
-            ModelRequest::Trace(request) => trace(&mut self.model, request, images, events),
-            ModelRequest::OpenSession(method) => {
-                let session = self.sessions.open(&self.model, method)?;
-                events.finish(session::done(session));
-                Ok(())
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn start(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started> {
+        if self.has_turn_of(request) {
+            return Ok(Started::Waits);
+        }
+        match self.begin(number, request, images, events) {
+            Err(Error::OutOfMemory { needed, .. }) if !events.has_sent() && self.will_have(needed) => {
+                Ok(Started::Waits)
             }
-            ModelRequest::CloseSession(session) => {
-                self.sessions.close(session)?;
-                events.finish(session::done(session));
-                Ok(())
-            }
+            other => other,
         }
     }
 
-    /// Weights never change; the sequence of a request, or of its session, has been dropped by the panic.
+    fn step(&mut self, requests: &[(u64, &Events)]) -> Vec<Result<Stepped>> {
+        let mut stepped: Vec<_> = requests.iter().map(|(number, events)| self.advance(*number, events)).collect();
+        for (number, error) in self.decode() {
+            self.forget(number);
+            if let Some(place) = requests.iter().position(|(other, _)| *other == number) {
+                stepped[place] = Err(error);
+            }
+        }
+        stepped
+    }
+
+    fn forget(&mut self, number: u64) {
+        self.running.retain(|running| running.number != number);
+    }
+
+    /// Weights never change; the sequence of a request, or of its session, has been dropped.
     fn is_sound(&self) -> bool {
         true
+    }
+}
+
+impl ModelRunner {
+    /// Runs a request to its end, or reads the prompt of a generation.
+    fn begin(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started> {
+        let alone = self.running.is_empty();
+        let model = &mut self.model;
+        match request {
+            ModelRequest::Generate(request) => {
+                let (ready, turn) = match request.session {
+                    Some(session) => {
+                        let (ready, turn) = self.sessions.begin(model, session, request, images, events, alone)?;
+                        (ready, Some(turn))
+                    }
+                    None => (Turn::prepare(model, request, request.method.clone(), images, events, alone)?, None),
+                };
+                let generation = ready.start(model, events)?;
+                self.running.push(Running { number, generation, turn });
+                return Ok(Started::Running);
+            }
+            ModelRequest::Score(request) => score(model, request, images, events)?,
+            ModelRequest::Profile(request) => profile(model, request, images, events)?,
+            ModelRequest::Trace(request) => trace(model, request, images, events, alone)?,
+            ModelRequest::OpenSession(method) => {
+                let session = self.sessions.open(model, method.clone())?;
+                events.finish(session::done(session));
+            }
+            ModelRequest::CloseSession(session) => {
+                self.sessions.close(*session)?;
+                events.finish(session::done(*session));
+            }
+        }
+        Ok(Started::Finished)
+    }
+
+    /// Whether a turn runs of the session that a request is about.
+    fn has_turn_of(&self, request: &ModelRequest) -> bool {
+        let session = match request {
+            ModelRequest::Generate(request) => request.session,
+            ModelRequest::CloseSession(session) => Some(*session),
+            _ => None,
+        };
+        session.is_some() && self.running.iter().any(|running| running.turn.as_ref().map(|turn| turn.number) == session)
+    }
+
+    /// Whether bytes that are not there now will be once what runs has ended; turns of sessions leave their cache behind.
+    fn will_have(&self, needed: u64) -> bool {
+        let plain = self.running.iter().filter(|running| running.turn.is_none());
+        let held: u64 = plain.map(|running| running.generation.sequence.account().used()).sum();
+        !self.running.is_empty() && needed <= self.model.pool().available().saturating_add(held)
+    }
+
+    /// Has a generation choose its next token; answers its request if it was the last one.
+    fn advance(&mut self, number: u64, events: &Events) -> Result<Stepped> {
+        let place = self.running.iter().position(|running| running.number == number);
+        let place = place.ok_or_else(|| Error::Internal(format!("no request {number} is running")))?;
+        let finish = match self.running[place].generation.advance(&self.model, events) {
+            Ok(None) => return Ok(Stepped::Running),
+            Ok(Some(finish)) => finish,
+            Err(error) => {
+                self.running.remove(place);
+                return Err(error);
+            }
+        };
+        let Running { generation, turn, .. } = self.running.remove(place);
+        let (answered, sequence) = generation.end(finish, events)?;
+        let event = answered.event(&sequence);
+        if let Some(turn) = turn {
+            self.sessions.end(turn, &answered, sequence)?;
+            events.finish(event);
+        } else {
+            events.finish(event);
+            drop(sequence);
+        }
+        Ok(Stepped::Finished)
+    }
+
+    /// Decodes the chosen tokens together; gives the generations that cannot go on.
+    fn decode(&mut self) -> Vec<(u64, Error)> {
+        let (mut tokens, mut sequences, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for Running { number, generation, .. } in &mut self.running {
+            let Generation { sequence, logits, next, .. } = generation;
+            if let Some(token) = next.take() {
+                tokens.push(token);
+                sequences.push(sequence);
+                rest.push((*number, logits));
+            }
+        }
+        if tokens.is_empty() {
+            return Vec::new();
+        }
+        match self.model.decode_batch(&tokens, &mut sequences) {
+            Ok(decoded) => {
+                let take = |((number, logits), decoded): ((u64, &mut Vec<f32>), Result<Vec<f32>>)| match decoded {
+                    Ok(next) => {
+                        *logits = next;
+                        None
+                    }
+                    Err(error) => Some((number, error)),
+                };
+                rest.into_iter().zip(decoded).filter_map(take).collect()
+            }
+            Err(error) => rest.into_iter().map(|(number, _)| (number, error.clone())).collect(),
+        }
     }
 }
 

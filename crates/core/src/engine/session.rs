@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::event::Event;
-use super::generate::{Turn, queued};
+use super::event::{Event, Timings};
+use super::generate::{Answered, Turn, queued};
 use super::prompt;
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
@@ -20,6 +20,7 @@ use crate::fields::refuse;
 use crate::live;
 use crate::method::Method;
 use crate::model::{Model, Prompt};
+use crate::nn::Matrix;
 use crate::text::{Content, Message, Part};
 
 /// Most sessions of one model.
@@ -81,27 +82,61 @@ impl Sessions {
         self.open.remove(&session).map(|_| ()).ok_or_else(|| unknown(session))
     }
 
-    /// Runs a turn: the request's messages come after those of the session. When it fails, the session is as before.
-    pub(super) fn turn(
+    /// Begins a turn: the request's messages come after those of the session. When it fails, the session is as before; when it goes
+    /// no further, the session has lost its cache and nothing else. One turn of a session at a time.
+    pub(super) fn begin(
         &mut self,
         model: &mut Model,
         number: u64,
-        request: GenerateRequest,
-        images: Vec<Vec<u8>>,
+        request: &GenerateRequest,
+        images: &[Vec<u8>],
         events: &Events,
-    ) -> Result<()> {
+        alone: bool,
+    ) -> Result<(Turn, Open)> {
         let session = self.open.get_mut(&number).ok_or_else(|| unknown(number))?;
         // Built beside the old one, so that neither an error nor a panic leaves half a turn.
-        let mut next = session.with(&request, images);
-        match next.run(model, request, events) {
-            Ok(()) => *session = next,
+        let mut next = session.with(request, images);
+        match next.prepare(model, request, events, alone) {
+            Ok((turn, text)) => {
+                let tokens = turn.context.clone();
+                Ok((turn, Open { number, next, text, tokens }))
+            }
             Err(error) => {
                 session.state = next.state;
-                return Err(error);
+                Err(error)
             }
         }
+    }
+
+    /// Ends a turn with its answer, which later turns follow.
+    pub(super) fn end(&mut self, turn: Open, answered: &Answered, sequence: Sequence) -> Result<()> {
+        let Open { number, mut next, text, mut tokens } = turn;
+        let session = self.open.get_mut(&number).ok_or_else(|| unknown(number))?;
+        let answer = json!({ "role": "assistant", "content": answered.text });
+        let answer = serde_json::from_value(answer).map_err(|error| Error::Internal(error.to_string()))?;
+        next.messages.push(answer);
+        tokens.extend(&answered.tokens);
+        next.state = Some(State {
+            sequence,
+            text: text + &answered.raw,
+            tokens,
+            pending: answered.tokens.last().copied().filter(|_| answered.pending),
+            images: next.order.len(),
+        });
+        *session = next;
         Ok(())
     }
+}
+
+/// A turn on its way.
+pub(super) struct Open {
+    pub(super) number: u64,
+    /// The session as it will be, without the answer.
+    next: Session,
+    /// The conversation up to the answer.
+    text: String,
+    /// Its tokens, placeholders not expanded.
+    tokens: Vec<u32>,
 }
 
 fn unknown(session: u64) -> Error {
@@ -110,7 +145,7 @@ fn unknown(session: u64) -> Error {
 
 impl Session {
     /// The session with the messages and images of a turn. Takes the cache along.
-    fn with(&mut self, request: &GenerateRequest, images: Vec<Vec<u8>>) -> Session {
+    fn with(&mut self, request: &GenerateRequest, images: &[Vec<u8>]) -> Session {
         let first = self.images.len();
         let mut messages = self.messages.clone();
         if let SourceText::Messages(new) = &request.source.text {
@@ -127,12 +162,20 @@ impl Session {
             }
         }
         let order = self.order.iter().copied().chain(request.source.order.iter().map(|index| first + index)).collect();
-        let images = self.images.iter().cloned().chain(images.into_iter().map(Arc::from)).collect();
+        let images =
+            self.images.iter().cloned().chain(images.iter().map(|image| Arc::from(image.as_slice()))).collect();
         let (method, live) = (self.method.clone(), self.live.clone());
         Session { method, messages, images, order, state: self.state.take(), live }
     }
 
-    fn run(&mut self, model: &mut Model, request: GenerateRequest, events: &Events) -> Result<()> {
+    /// Takes the cache out; an error puts it back. With the turn comes the text that it reads.
+    fn prepare(
+        &mut self,
+        model: &mut Model,
+        request: &GenerateRequest,
+        events: &Events,
+        alone: bool,
+    ) -> Result<(Turn, String)> {
         let mut timings = queued(events);
         let text = prompt::render(model, &self.messages, true)?;
         let whole = model.tokenizer().encode_prompt(&text)?;
@@ -141,7 +184,7 @@ impl Session {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
             seen && whole.len() > state.tokens.len()
         };
-        let mut state = match self.state.take().filter(goes_on) {
+        let state = match self.state.take().filter(goes_on) {
             Some(state) => state,
             None => State {
                 sequence: model.new_sequence_with(self.method.clone(), true)?,
@@ -152,68 +195,60 @@ impl Session {
             },
         };
         let rest = &whole[state.tokens.len()..];
-        let order = &self.order[state.images..];
-        let ready = prepare(model, &state, rest, order, &self.images, &request, events, &mut timings);
-        let (prompt, features, room) = match ready {
-            Ok(ready) => ready,
+        match self.read(model, &state, rest, request, events, &mut timings, alone) {
+            Ok((prompt, features, room)) => {
+                let turn = Turn {
+                    prompt,
+                    features,
+                    sequence: state.sequence,
+                    context: whole,
+                    history: state.tokens,
+                    room,
+                    trim: true,
+                    sampler: request.sampler.clone(),
+                    stop: request.stop.clone(),
+                    ignore_eos: request.ignore_eos,
+                    timings,
+                };
+                Ok((turn, text))
+            }
             Err(error) => {
                 // Nothing has touched the cache yet.
                 self.state = (!state.tokens.is_empty()).then_some(state);
-                return Err(error);
+                Err(error)
             }
-        };
-        let turn = Turn {
-            prompt,
-            features,
-            context: whole.clone(),
-            history: state.tokens.clone(),
-            room,
-            trim: true,
-            sampler: request.sampler,
-            stop: request.stop,
-            ignore_eos: request.ignore_eos,
-            timings,
-        };
-        let answered = turn.run(model, &mut state.sequence, events, &mut |_| ())?;
-        state.text = text + &answered.raw;
-        state.tokens = whole;
-        state.tokens.extend(&answered.tokens);
-        state.pending = answered.tokens.last().copied().filter(|_| answered.pending);
-        state.images = self.order.len();
-        let answer = json!({ "role": "assistant", "content": answered.text });
-        let answer = serde_json::from_value(answer).map_err(|error| Error::Internal(error.to_string()))?;
-        self.messages.push(answer);
-        let event = answered.event(&state.sequence);
-        self.state = Some(state);
-        events.finish(event);
-        Ok(())
+        }
     }
-}
 
-/// The prompt of a turn, with the token before it that is not in the cache yet; its features; how much may follow.
-#[allow(clippy::too_many_arguments)]
-fn prepare(
-    model: &mut Model,
-    state: &State,
-    rest: &[u32],
-    order: &[usize],
-    images: &[Arc<[u8]>],
-    request: &GenerateRequest,
-    events: &Events,
-    timings: &mut super::event::Timings,
-) -> Result<(Prompt, Vec<crate::nn::Matrix>, usize)> {
-    let mut prompt = prompt::expand(model, rest, order.len())?;
-    if let Some(pending) = state.pending {
-        prompt.tokens.insert(0, pending);
-        prompt.spans.iter_mut().for_each(|span| span.start += 1);
-        prompt.spans.insert(0, Span { modality: Modality::Generated, start: 0, len: 1 });
+    /// The prompt of a turn, with the token before it that is not in the cache yet; its features; how much may follow.
+    #[allow(clippy::too_many_arguments)]
+    fn read(
+        &self,
+        model: &mut Model,
+        state: &State,
+        rest: &[u32],
+        request: &GenerateRequest,
+        events: &Events,
+        timings: &mut Timings,
+        alone: bool,
+    ) -> Result<(Prompt, Vec<Matrix>, usize)> {
+        let order = &self.order[state.images..];
+        let mut prompt = prompt::expand(model, rest, order.len())?;
+        if let Some(pending) = state.pending {
+            prompt.tokens.insert(0, pending);
+            prompt.spans.iter_mut().for_each(|span| span.start += 1);
+            prompt.spans.insert(0, Span { modality: Modality::Generated, start: 0, len: 1 });
+        }
+        let past = state.sequence.next_position() as usize;
+        let room = prompt::room(past, &prompt, request.max_tokens, model.max_positions())?;
+        if !alone {
+            prompt::admit(model, &prompt, self.method.clone(), true)?;
+        }
+        let used: Vec<Arc<[u8]>> = order.iter().map(|index| self.images[*index].clone()).collect();
+        let each: Vec<usize> = (0..used.len()).collect();
+        let features = prompt::features(model, &used, &each, events, timings)?;
+        Ok((prompt, features, room))
     }
-    let past = state.sequence.next_position() as usize;
-    let room = prompt::room(past, &prompt, request.max_tokens, model.max_positions())?;
-    let used: Vec<Arc<[u8]>> = order.iter().map(|index| images[*index].clone()).collect();
-    let each: Vec<usize> = (0..used.len()).collect();
-    let features = prompt::features(model, &used, &each, events, timings)?;
-    Ok((prompt, features, room))
 }
 
 /// The event that ends the opening or closing of a session.

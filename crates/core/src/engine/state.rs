@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
+use super::bell::Bell;
 use super::event::Event;
 use super::request::{ModelRequest, TextRequest};
 use super::runner::Codec;
@@ -17,6 +18,8 @@ pub(super) struct Job<R> {
     pub(super) request: R,
     pub(super) images: Vec<Vec<u8>>,
     pub(super) events: Events,
+    /// It has been found that it cannot start before one of those that run has ended.
+    pub(super) waits: bool,
 }
 
 /// How far the engine's thread is.
@@ -44,7 +47,8 @@ pub(super) struct State {
     pub(super) texts: VecDeque<Job<TextRequest>>,
     /// A thread is working on `texts`.
     pub(super) texts_served: bool,
-    pub(super) running: Option<Stopper>,
+    /// What runs, by the numbers of its start.
+    pub(super) running: Vec<(u64, Stopper)>,
     /// Who wants to know how the load goes.
     pub(super) watchers: Vec<Arc<Events>>,
     /// Who wants to know when the engine is closed.
@@ -56,6 +60,8 @@ pub(super) struct State {
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) changed: Condvar,
+    /// Rung by whatever may let a running engine go on.
+    pub(super) bell: Arc<Bell>,
 }
 
 impl Shared {
@@ -69,7 +75,7 @@ impl Shared {
         state.closing = true;
         let queue = mem::take(&mut state.queue);
         let texts = mem::take(&mut state.texts);
-        let running = state.running.take();
+        let running = mem::take(&mut state.running);
         let closed = match closer {
             Some(closer) if !state.finished => {
                 state.closers.push(closer);
@@ -79,9 +85,8 @@ impl Shared {
         };
         drop(state);
         self.changed.notify_all();
-        if let Some(running) = running {
-            running.stop(Stop::Disposed);
-        }
+        self.bell.ring();
+        running.iter().for_each(|(_, running)| running.stop(Stop::Disposed));
         let waiting = queue.iter().map(|job| &job.events).chain(texts.iter().map(|job| &job.events));
         waiting.for_each(|events| events.fail(&Error::Disposed));
         if let Some(closed) = closed {
@@ -92,7 +97,7 @@ impl Shared {
     /// Like [`Shared::begin_close`], for an engine whose readers end with the calling thread: none of them is called any more.
     pub(super) fn abandon(&self) {
         let state = self.lock();
-        state.running.iter().for_each(Stopper::orphan);
+        state.running.iter().for_each(|(_, running)| running.orphan());
         state.queue.iter().for_each(|job| job.events.orphan());
         state.texts.iter().for_each(|job| job.events.orphan());
         state.watchers.iter().for_each(|events| events.orphan());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
 /// Does what its requests' prompts say.
 struct Fake {
@@ -61,23 +61,23 @@ impl Runner for Fake {
         Arc::new(FakeCodec::new(&self.counters))
     }
 
-    fn run(&mut self, request: ModelRequest, _images: Vec<Vec<u8>>, events: &Events) -> Result<()> {
+    fn start(&mut self, _: u64, request: &ModelRequest, _images: &[Vec<u8>], events: &Events) -> Result<Started> {
         self.counters.runs.fetch_add(1, Ordering::SeqCst);
         let ModelRequest::Generate(request) = request else { return Err(Error::Internal("only generate".into())) };
-        let SourceText::Raw(what) = request.source.text else { return Err(Error::Internal("only prompts".into())) };
+        let SourceText::Raw(what) = &request.source.text else { return Err(Error::Internal("only prompts".into())) };
         let token = || Event::Token { id: 7, text: "x".into() };
         match what.as_str() {
             "panic" => panic!("as asked"),
             "refuse" => return Err(Error::Prompt { reason: "as asked".into() }),
-            "forget" => return Ok(()),
+            "forget" => return Ok(Started::Finished),
             "endless" => loop {
                 events.send(token())?;
             },
             "wait" => self.gate.recv_timeout(LONG).map_err(|error| Error::Internal(error.to_string()))?,
             _ => (0..request.max_tokens.unwrap_or(1)).try_for_each(|_| events.send(token()))?,
         }
-        events.finish(Event::Text { text: what });
-        Ok(())
+        events.finish(Event::Text { text: what.clone() });
+        Ok(Started::Finished)
     }
 
     fn is_sound(&self) -> bool {
@@ -120,7 +120,7 @@ fn tokenize(engine: &Engine, text: &str) -> Ticket {
 }
 
 /// The last event of a stream, as JSON.
-fn end(ticket: &Ticket) -> Value {
+pub(super) fn end(ticket: &Ticket) -> Value {
     let mut last = None;
     let start = Instant::now();
     while let Some(events) = ticket.wait(LONG) {
@@ -130,7 +130,7 @@ fn end(ticket: &Ticket) -> Value {
     serde_json::to_value(last.unwrap()).unwrap()
 }
 
-fn code(ticket: &Ticket) -> String {
+pub(super) fn code(ticket: &Ticket) -> String {
     let end = end(ticket);
     end["error"]["code"].as_str().unwrap_or_else(|| panic!("{end} is no error")).to_owned()
 }

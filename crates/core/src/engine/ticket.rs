@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bell::Bell;
 use super::event::Event;
 use crate::error::{Error, Result};
 use crate::live;
@@ -20,15 +21,16 @@ type Waiter = Box<dyn FnOnce() + Send>;
 
 /// A stream whose work begins at once.
 pub fn stream() -> (Events, Ticket) {
-    let (events, ticket) = queued();
+    let (events, ticket) = queued(None);
     events.start();
     (events, ticket)
 }
 
-/// A stream whose work waits in a queue: until [`Events::start`], a cancel ends it on the spot.
-pub(crate) fn queued() -> (Events, Ticket) {
+/// A stream whose work waits in a queue: until [`Events::start`], a cancel ends it on the spot. The bell is rung when the producer may
+/// have to look after it: there is room again, or a reason to stop.
+pub(super) fn queued(bell: Option<Arc<Bell>>) -> (Events, Ticket) {
     let state = State { live: Some(live::REQUESTS.one()), ..State::default() };
-    let channel = Arc::new(Channel { state: Mutex::new(state), ..Channel::default() });
+    let channel = Arc::new(Channel { state: Mutex::new(state), bell, ..Channel::default() });
     (Events { channel: channel.clone(), submitted: Instant::now() }, Ticket { channel })
 }
 
@@ -53,6 +55,8 @@ struct State {
     waiting: VecDeque<Event>,
     waiter: Option<Waiter>,
     started: bool,
+    /// [`Events::send`] was called.
+    sent: bool,
     ended: bool,
     reader_gone: bool,
     stop: Option<Stop>,
@@ -67,12 +71,21 @@ struct Channel {
     room: Condvar,
     /// There is something for a reader in [`Ticket::wait`].
     ready: Condvar,
+    bell: Option<Arc<Bell>>,
 }
 
 impl Channel {
     /// No code that can panic runs under the lock, so a poisoned state is still whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the producer.
+    fn tell(&self) {
+        self.room.notify_all();
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
     }
 
     /// Lets go of the lock before it calls the waiter, which may poll or register again.
@@ -104,7 +117,7 @@ impl Channel {
         let waiting = mem::take(&mut state.waiting);
         mem::forget(state.waiter.take());
         drop(state);
-        self.room.notify_all();
+        self.tell();
         drop(waiting);
     }
 
@@ -114,7 +127,7 @@ impl Channel {
             return;
         }
         state.stop = Some(reason);
-        self.room.notify_all();
+        self.tell();
         if !state.started {
             self.end(state, Event::from(&reason.error()));
         }
@@ -142,6 +155,7 @@ impl Events {
         };
         let mut state = channel.room.wait_while(channel.lock(), full).unwrap_or_else(PoisonError::into_inner);
         let stop = if state.reader_gone { Some(Stop::Aborted) } else { state.stop };
+        state.sent = true;
         if !state.reader_gone && !state.ended {
             state.waiting.push_back(event);
             channel.wake(state);
@@ -194,6 +208,24 @@ impl Events {
         let mut state = self.channel.lock();
         state.started = true;
         !state.ended && !state.reader_gone
+    }
+
+    /// Says that the work has not begun after all, and that nothing was sent; an error says that it is not wanted any more.
+    pub(super) fn wait_again(&self) -> Result<()> {
+        let mut state = self.channel.lock();
+        state.started = false;
+        state.stop.map_or(Ok(()), |stop| Err(stop.error()))
+    }
+
+    /// Whether [`Events::send`] would return at once: there is room, or a reason to stop.
+    pub(super) fn is_ready(&self) -> bool {
+        let state = self.channel.lock();
+        state.waiting.len() < CAPACITY || state.stop.is_some() || state.reader_gone || state.ended
+    }
+
+    /// Whether anything has been sent.
+    pub(super) fn has_sent(&self) -> bool {
+        self.channel.lock().sent
     }
 
     /// Whether [`Ticket::cancel`] was called; unlike [`Events::check`], a reader that went away does not count.
@@ -291,7 +323,9 @@ impl Ticket {
         }
         let events = mem::take(&mut state.waiting);
         drop(state);
-        self.channel.room.notify_all();
+        if events.len() >= CAPACITY {
+            self.channel.tell();
+        }
         Some(events.into())
     }
 }
@@ -303,7 +337,7 @@ impl Drop for Ticket {
         // Both are dropped without the lock: a waiter may own anything.
         let dropped = (mem::take(&mut state.waiting), state.waiter.take());
         drop(state);
-        self.channel.room.notify_all();
+        self.channel.tell();
         drop(dropped);
     }
 }
@@ -408,7 +442,7 @@ mod tests {
 
     #[test]
     fn cancelling_queued_work_ends_it_on_the_spot() {
-        let (events, ticket) = queued();
+        let (events, ticket) = queued(None);
         ticket.cancel();
         assert_eq!(code(&ticket.poll().unwrap()[0]), "aborted");
         assert!(ticket.poll().is_none());

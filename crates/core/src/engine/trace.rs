@@ -78,25 +78,31 @@ pub struct Traced {
 /// is kept. What is recorded is not counted as memory of the cache.
 pub(super) fn trace(
     model: &mut Model,
-    mut request: GenerateRequest,
-    images: Vec<Vec<u8>>,
+    request: &GenerateRequest,
+    images: &[Vec<u8>],
     events: &Events,
+    alone: bool,
 ) -> Result<()> {
-    let order = request.source.order.clone();
-    if request.method.is_none() {
-        request.method = probe()?;
-    }
-    let (turn, mut sequence) = Turn::prepare(model, request, &images, events)?;
-    let pictures = pictures(model, &images, &order, events)?;
-    drop(images);
-    sequence.record();
-    let (mut steps, mut kept) = (Vec::new(), Vec::new());
-    let answered = turn.run(model, &mut sequence, events, &mut |sequence| {
-        if steps.is_empty() {
-            kept = sequence.kept();
+    let method = match &request.method {
+        Some(method) => Some(method.clone()),
+        None => probe()?,
+    };
+    let mut turn = Turn::prepare(model, request, method, images, events, alone)?;
+    let pictures = pictures(model, images, &request.source.order, events)?;
+    turn.sequence.record();
+    let mut generation = turn.start(model, events)?;
+    let kept = generation.sequence.kept();
+    let mut steps = vec![step(&generation.sequence)];
+    let finish = loop {
+        if let Some(finish) = generation.advance(model, events)? {
+            break finish;
         }
-        steps.push(step(sequence));
-    })?;
+        if let Some(token) = generation.next.take() {
+            generation.logits = model.decode(token, &mut generation.sequence)?;
+            steps.push(step(&generation.sequence));
+        }
+    };
+    let (answered, mut sequence) = generation.end(finish, events)?;
     let record = sequence.take_record();
     let Record { score, mass, threshold, layers } =
         record.ok_or_else(|| Error::Internal("the prompt was not recorded".into()))?;

@@ -1,11 +1,12 @@
-//! The engine's thread: loads, runs jobs one after the other, frees.
+//! The engine's thread: loads, has jobs run, frees.
 
 use std::mem;
 
 use super::event::Event;
 use super::panic::{catch, quiet_thread};
 use super::runner::{Loader, Runner};
-use super::state::{Job, Phase, Shared};
+use super::scheduler::Scheduler;
+use super::state::{Phase, Shared};
 use super::texts;
 use crate::error::{Error, Result};
 use crate::live;
@@ -52,45 +53,11 @@ fn load(shared: &Shared, loader: Loader) -> Result<Loaded> {
 }
 
 fn serve(shared: &Shared, mut runner: Box<dyn Runner>) {
-    while let Some(job) = next(shared) {
-        let Job { request, images, events } = job;
-        let ran = catch(|| runner.run(request, images, &events));
-        shared.lock().running = None;
-        let mut broken = None;
-        match ran {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => events.fail(&error),
-            Err(panic) => {
-                let error = Error::Internal(panic);
-                events.fail(&error);
-                if !catch(|| runner.is_sound()).unwrap_or(false) {
-                    broken = Some(error);
-                }
-            }
-        }
-        if let Some(error) = broken {
-            fail(shared, &error);
-            break;
-        }
+    if let Err(error) = Scheduler::new(shared, runner.as_mut()).run() {
+        fail(shared, &error);
     }
     // A model that panics while it is freed is gone all the same.
     let _ = catch(move || drop(runner));
-}
-
-/// The next job that is still wanted; `None` once the engine closes.
-fn next(shared: &Shared) -> Option<Job<super::request::ModelRequest>> {
-    let mut state = shared.lock();
-    loop {
-        state = shared.wait_while(state, |state| state.queue.is_empty() && !state.closing);
-        if state.closing {
-            return None;
-        }
-        let Some(job) = state.queue.pop_front() else { continue };
-        if job.events.start() {
-            state.running = Some(job.events.stopper());
-            return Some(job);
-        }
-    }
 }
 
 /// Sets the phase that follows a load and tells who waits for it.

@@ -247,7 +247,8 @@ impl Model {
     }
 
     /// Runs one generated token of each sequence, all together: weights are read once for all. Gives the logits of the next
-    /// token of each, `[vocab]`, or what has failed for that sequence alone. With several sequences the last bits may differ
+    /// token of each, `[vocab]`, or what has failed for that sequence alone; an error of the whole leaves all of them in the middle
+    /// of their work. With several sequences the last bits may differ
     /// from those of one alone.
     pub fn decode_batch(&mut self, tokens: &[u32], sequences: &mut [&mut Sequence]) -> Result<Vec<Result<Vec<f32>>>> {
         if tokens.len() != sequences.len() || tokens.is_empty() {

@@ -3,6 +3,8 @@
 mod byte_level;
 mod window;
 
+use std::ops::Deref;
+
 use byte_level::ByteStream;
 use window::Window;
 
@@ -15,23 +17,23 @@ use crate::Result;
 /// beginning, special tokens skipped. A piece never has half a character, and no later token changes it. Hence text
 /// may come a few tokens late: with a byte-fallback tokenizer (Llama) a run of `<0xHH>` tokens, a newline among them,
 /// is decoded as a whole, so it waits for the first token after it, or for [`Detokenizer::finish`].
-pub struct Detokenizer<'a> {
-    tokenizer: &'a Tokenizer,
-    state: State<'a>,
+pub struct Detokenizer<T> {
+    tokenizer: T,
+    state: State,
 }
 
-enum State<'a> {
+enum State {
     Bytes(ByteStream),
-    Window(Window<'a>),
+    Window(Window),
 }
 
-impl<'a> Detokenizer<'a> {
+impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
     /// `context` is the prompt, or its tail: the tokens whose text is not emitted but decides, for example, whether
     /// the first piece keeps its leading space. Only the last few are looked at.
-    pub fn new(tokenizer: &'a Tokenizer, context: &[u32]) -> Self {
+    pub fn new(tokenizer: T, context: &[u32]) -> Self {
         let state = match tokenizer.decoding() {
-            Decoding::ByteLevel => State::Bytes(ByteStream::new(tokenizer, context)),
-            Decoding::ByteFallback | Decoding::Plain => State::Window(Window::new(tokenizer, context)),
+            Decoding::ByteLevel => State::Bytes(ByteStream::new(&tokenizer, context)),
+            Decoding::ByteFallback | Decoding::Plain => State::Window(Window::new(&tokenizer, context)),
         };
         Detokenizer { tokenizer, state }
     }
@@ -47,7 +49,7 @@ impl<'a> Detokenizer<'a> {
         let Some(piece) = self.tokenizer.token(token) else { return Ok(String::new()) };
         match &mut self.state {
             State::Bytes(stream) => Ok(stream.push(&piece)),
-            State::Window(window) => window.push(token, &piece),
+            State::Window(window) => window.push(&self.tokenizer, token, &piece),
         }
     }
 
@@ -58,7 +60,7 @@ impl<'a> Detokenizer<'a> {
     pub fn finish(&mut self) -> Result<String> {
         match &mut self.state {
             State::Bytes(stream) => Ok(stream.finish()),
-            State::Window(window) => window.finish(),
+            State::Window(window) => window.finish(&self.tokenizer),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The JSON of a load.
 
-use prefixkv_core::engine::LoadRequest;
+use prefixkv_core::engine::{LoadRequest, MAX_BATCH};
 use serde_json::json;
 
 use crate::folder::written_anew;
@@ -8,7 +8,7 @@ use crate::target::{Kind, Target, outcome};
 
 pub const TARGET: Target = Target {
     name: "load",
-    reads: "the JSON of a load: source, device, weights, threads, cacheLimit",
+    reads: "the JSON of a load: source, device, weights, threads, batch, cacheLimit",
     kind: Kind::Json,
     memory: 64 << 20,
     short: 4000,
@@ -17,6 +17,7 @@ pub const TARGET: Target = Target {
         "device",
         "weights",
         "threads",
+        "batch",
         "cacheLimit",
         "cpu",
         "cuda:0",
@@ -35,7 +36,7 @@ pub const TARGET: Target = Target {
 
 fn seeds() -> Vec<Vec<u8>> {
     let all = [
-        json!({ "source": "/models/a", "device": "cuda:1", "weights": "q8_0", "threads": 2, "cacheLimit": "1.5GiB" }),
+        json!({ "source": "/models/a", "device": "cuda:1", "weights": "q8_0", "threads": 2, "batch": 8, "cacheLimit": "1.5GiB" }),
         json!({ "source": "/", "device": "auto", "weights": "q4_k", "cacheLimit": 1000 }),
     ];
     all.iter().map(|seed| seed.to_string().into_bytes()).collect()
@@ -48,6 +49,7 @@ fn run(data: &[u8]) -> String {
         assert_eq!(format!("{read:?}"), format!("{:?}", LoadRequest::parse(&written)));
     }
     if let Ok(request) = &read {
+        assert!((1..=MAX_BATCH).contains(&request.batch));
         assert!(request.options.source.is_absolute() && request.options.cache_limit != Some(0));
     }
     outcome(&read, &["option", "device"])

@@ -134,9 +134,9 @@ fn the_cost_per_token_stays_constant() {
         let id = llama.token_id(token).unwrap();
         let mut window = Window::new(&llama, &[]);
         for _ in 0..1000 {
-            window.push(id, token).unwrap();
+            window.push(&llama, id, token).unwrap();
         }
-        window.finish().unwrap();
+        window.finish(&llama).unwrap();
         assert!(window.width() <= 2, "{token}: {}", window.width());
     }
 }

@@ -9,8 +9,7 @@ use crate::Result;
 /// Tokens that may wait for the end of a character when a decoder gives no better sign than a trailing U+FFFD.
 const MAX_WAIT: usize = 16;
 
-pub(super) struct Window<'a> {
-    tokenizer: &'a Tokenizer,
+pub(super) struct Window {
     /// The anchor, then the tokens whose text has not been emitted.
     tokens: Vec<u32>,
     anchor: usize,
@@ -18,9 +17,9 @@ pub(super) struct Window<'a> {
     anchor_text: Option<String>,
 }
 
-impl<'a> Window<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, context: &[u32]) -> Window<'a> {
-        let mut window = Window { tokenizer, tokens: Vec::new(), anchor: 0, anchor_text: None };
+impl Window {
+    pub(super) fn new(tokenizer: &Tokenizer, context: &[u32]) -> Window {
+        let mut window = Window { tokens: Vec::new(), anchor: 0, anchor_text: None };
         let mut tail = Vec::new();
         for &token in context.iter().rev() {
             if tokenizer.is_special(token) {
@@ -29,7 +28,7 @@ impl<'a> Window<'a> {
             let Some(piece) = tokenizer.token(token) else { continue };
             tail.push(token);
             // The anchor may not begin within a run of bytes that could go on, nor with a text that is stripped away.
-            if !window.in_byte_run(&piece) && !piece.is_empty() && shows_text(tokenizer, &tail) {
+            if !in_byte_run(tokenizer, &piece) && !piece.is_empty() && shows_text(tokenizer, &tail) {
                 break;
             }
         }
@@ -39,36 +38,36 @@ impl<'a> Window<'a> {
         window
     }
 
-    pub(super) fn push(&mut self, token: u32, piece: &str) -> Result<String> {
+    pub(super) fn push(&mut self, tokenizer: &Tokenizer, token: u32, piece: &str) -> Result<String> {
         self.tokens.push(token);
-        if self.in_byte_run(piece) { Ok(String::new()) } else { self.advance(false) }
+        if in_byte_run(tokenizer, piece) { Ok(String::new()) } else { self.advance(tokenizer, false) }
     }
 
-    pub(super) fn finish(&mut self) -> Result<String> {
-        if self.tokens.len() == self.anchor { Ok(String::new()) } else { self.advance(true) }
+    pub(super) fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String> {
+        if self.tokens.len() == self.anchor { Ok(String::new()) } else { self.advance(tokenizer, true) }
     }
 
-    fn advance(&mut self, last: bool) -> Result<String> {
+    fn advance(&mut self, tokenizer: &Tokenizer, last: bool) -> Result<String> {
         let anchor_text = match self.anchor_text.take() {
             Some(text) => text,
-            None => self.tokenizer.decode(&self.tokens[..self.anchor], true)?,
+            None => tokenizer.decode(&self.tokens[..self.anchor], true)?,
         };
-        let text = self.tokenizer.decode(&self.tokens, true)?;
-        let waits = self.tokenizer.decoding() == Decoding::Plain
+        let text = tokenizer.decode(&self.tokens, true)?;
+        let waits = tokenizer.decoding() == Decoding::Plain
             && text.ends_with(char::REPLACEMENT_CHARACTER)
             && self.tokens.len() - self.anchor < MAX_WAIT;
         if waits && !last {
             self.anchor_text = Some(anchor_text);
             return Ok(String::new());
         }
-        self.shrink()?;
+        self.shrink(tokenizer)?;
         Ok(text[common_prefix(&anchor_text, &text)..].to_owned())
     }
 
     /// Keeps the shortest tail that has text as the next anchor.
-    fn shrink(&mut self) -> Result<()> {
+    fn shrink(&mut self, tokenizer: &Tokenizer) -> Result<()> {
         for start in (0..self.tokens.len()).rev() {
-            let text = self.tokenizer.decode(&self.tokens[start..], true)?;
+            let text = tokenizer.decode(&self.tokens[start..], true)?;
             if !text.is_empty() || start == 0 {
                 self.tokens.drain(..start);
                 self.anchor_text = Some(text);
@@ -83,13 +82,13 @@ impl<'a> Window<'a> {
     pub(super) fn width(&self) -> usize {
         self.tokens.len()
     }
+}
 
-    /// `<0xHH>`: the decoder turns a whole run of these into text, or into U+FFFD if any of it is not UTF-8.
-    fn in_byte_run(&self, piece: &str) -> bool {
-        self.tokenizer.decoding() == Decoding::ByteFallback
-            && piece.len() == 6
-            && piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).is_some()
-    }
+/// `<0xHH>`: the decoder turns a whole run of these into text, or into U+FFFD if any of it is not UTF-8.
+fn in_byte_run(tokenizer: &Tokenizer, piece: &str) -> bool {
+    tokenizer.decoding() == Decoding::ByteFallback
+        && piece.len() == 6
+        && piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).is_some()
 }
 
 fn shows_text(tokenizer: &Tokenizer, reversed: &[u32]) -> bool {

@@ -1,0 +1,265 @@
+//! Requests that are decoded together, over the embedded model: each must get what it gets alone.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use prefixkv_core::engine::{CAPACITY, Engine, Event, Ticket};
+use serde_json::{Value, json};
+
+const LONG: Duration = Duration::from_secs(120);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn engine(options: Value) -> Engine {
+    let mut request = options;
+    request["source"] = json!(root().join("models/tiny-llava").canonicalize().expect("the embedded model"));
+    Engine::open(&request.to_string()).expect("opens")
+}
+
+fn submit(engine: &Engine, request: &Value) -> Ticket {
+    let images = if request.to_string().contains(r#""image""#) {
+        vec![std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene")]
+    } else {
+        Vec::new()
+    };
+    engine.submit(&request.to_string(), images).unwrap_or_else(|error| panic!("{request}: {error}"))
+}
+
+/// All events of a stream.
+fn read(ticket: &Ticket) -> Vec<Value> {
+    let (start, mut all) = (Instant::now(), Vec::new());
+    while let Some(events) = ticket.wait(LONG) {
+        assert!(start.elapsed() < LONG, "the stream does not end");
+        let Value::Array(events) = serde_json::from_str(&Event::array(&events)).expect("JSON") else {
+            panic!("a list")
+        };
+        all.extend(events);
+    }
+    all
+}
+
+fn end(ticket: &Ticket) -> Value {
+    read(ticket).pop().expect("an end")
+}
+
+fn done(ticket: &Ticket) -> Value {
+    let end = end(ticket);
+    assert_eq!(end["type"], "done", "{end}");
+    end
+}
+
+/// What of an answer does not depend on when it was given.
+fn answer(mut end: Value) -> Value {
+    end["timings"] = Value::Null;
+    end
+}
+
+fn about_the_scene(text: &str, options: Value) -> Value {
+    let mut request = options;
+    request["op"] = json!("generate");
+    let content = json!([{ "type": "image", "index": 0 }, { "type": "text", "text": text }]);
+    request["messages"] = json!([{ "role": "user", "content": content }]);
+    request
+}
+
+/// Goes on until its stream is full, and then only when it is read.
+fn endless() -> Value {
+    json!({ "op": "generate", "prompt": "USER: Hello ASSISTANT:", "maxTokens": CAPACITY + 50, "ignoreEos": true })
+}
+
+/// Waits until a stream holds all that it can hold unread.
+fn until_full(ticket: &Ticket) {
+    let start = Instant::now();
+    while !format!("{ticket:?}").contains(&format!("waiting: {CAPACITY},")) {
+        assert!(start.elapsed() < LONG, "{ticket:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn different() -> Vec<Value> {
+    let describe = "Describe the image in detail.";
+    vec![
+        about_the_scene(describe, json!({ "maxTokens": 90, "ignoreEos": true })),
+        about_the_scene(describe, json!({ "maxTokens": 40, "cache": { "method": "prefixkv", "keep": 0.4 } })),
+        about_the_scene("How many objects are there?", json!({ "cache": { "method": "h2o", "keep": 0.5 } })),
+        json!({ "op": "generate", "prompt": "USER: Which shapes are there? ASSISTANT:", "maxTokens": 60, "ignoreEos": true,
+            "temperature": 0.9, "topP": 0.9, "seed": 7 }),
+        about_the_scene(describe, json!({ "stop": ["."], "cache": { "method": "snapkv", "keep": { "tokens": 50 } } })),
+        about_the_scene(describe, json!({ "maxTokens": 1 })),
+        about_the_scene(describe, json!({ "repetitionPenalty": 1.3, "cache": { "method": "streaming", "keep": 0.3 } })),
+    ]
+}
+
+#[test]
+fn each_request_gets_what_it_gets_alone() {
+    let alone = engine(json!({}));
+    let expected: Vec<Value> = different().iter().map(|request| answer(done(&submit(&alone, request)))).collect();
+    for batch in [2, 4, 16] {
+        let engine = engine(json!({ "batch": batch }));
+        // Never read until the others are there, so that they can only have run beside it.
+        let first = submit(&engine, &endless());
+        let tickets: Vec<Ticket> = different().iter().map(|request| submit(&engine, request)).collect();
+        for (ticket, expected) in tickets.iter().zip(&expected) {
+            assert_eq!(&answer(done(ticket)), expected, "of {batch}");
+        }
+        assert_eq!(answer(done(&first)), answer(done(&submit(&alone, &endless()))));
+    }
+}
+
+#[test]
+fn the_events_of_each_come_in_order() {
+    let engine = engine(json!({ "batch": 4 }));
+    let tickets: Vec<Ticket> = different().iter().map(|request| submit(&engine, request)).collect();
+    for ticket in &tickets {
+        let events = read(ticket);
+        assert_eq!(events[0]["type"], "prompt");
+        let Some((done, tokens)) = events[1..].split_last() else { panic!("no end") };
+        let ids: Vec<&Value> = tokens.iter().map(|token| &token["id"]).collect();
+        let all = done["tokens"].as_array().expect("a list");
+        assert_eq!(ids, all.iter().collect::<Vec<_>>());
+        let number = |name: &str| done["timings"][name].as_f64().expect("a number");
+        assert!(number("queued") <= number("firstToken") && number("firstToken") <= number("total"), "{done}");
+        assert!(number("queued") + number("prefill") <= number("firstToken"), "{done}");
+    }
+}
+
+#[test]
+fn all_kinds_of_requests_run_beside_generations() {
+    let alone = engine(json!({}));
+    let batched = engine(json!({ "batch": 2 }));
+    let standing = submit(&batched, &endless());
+    let cache = json!({ "method": "prefixkv", "keep": 0.4 });
+    let scene = |op: &str| {
+        let mut request = about_the_scene("Describe the image in detail.", json!({ "cache": cache.clone() }));
+        request["op"] = json!(op);
+        request
+    };
+    let mut score = scene("score");
+    score["answer"] = json!("There is a star.");
+    let mut profile = scene("profile");
+    profile["keeps"] = json!([0.3, 0.6]);
+    let mut trace = scene("trace");
+    trace["maxTokens"] = json!(5);
+    for request in [score, profile, trace] {
+        let (ours, theirs) = (end(&submit(&batched, &request)), end(&submit(&alone, &request)));
+        assert_ne!(ours["type"], "error", "{ours}");
+        assert_eq!(answer(ours), answer(theirs));
+    }
+    assert_eq!(done(&standing)["finish"], "length");
+}
+
+fn turn(session: u64, text: &str, tokens: usize) -> Value {
+    let messages = json!([{ "role": "user", "content": text }]);
+    json!({ "op": "generate", "session": session, "messages": messages, "maxTokens": tokens })
+}
+
+fn open(engine: &Engine) -> u64 {
+    end(&submit(engine, &json!({ "op": "open-session" })))["session"].as_u64().expect("a number")
+}
+
+#[test]
+fn turns_of_a_session_stay_in_order_and_those_of_others_run_beside() {
+    let texts = ["What is there?", "Which color has it?", "And where is it?"];
+    let alone = engine(json!({}));
+    let session = open(&alone);
+    let expected = texts.map(|text| answer(done(&submit(&alone, &turn(session, text, 20)))));
+    let batched = engine(json!({ "batch": 4 }));
+    let standing = submit(&batched, &endless());
+    let (one, other) = (open(&batched), open(&batched));
+    let tickets: Vec<Ticket> =
+        texts.iter().flat_map(|text| [one, other].map(|session| submit(&batched, &turn(session, text, 20)))).collect();
+    let closed = submit(&batched, &json!({ "op": "close-session", "session": one }));
+    for (number, ticket) in tickets.iter().enumerate() {
+        assert_eq!(answer(done(ticket)), expected[number / 2], "turn {number}");
+    }
+    assert_eq!(end(&closed), json!({ "type": "session", "session": one }));
+    let late = end(&submit(&batched, &turn(one, "Hello", 2)));
+    assert!(late["error"]["message"].as_str().expect("a message").contains("no session"), "{late}");
+    assert_eq!(done(&standing)["finish"], "length");
+}
+
+#[test]
+fn a_cancelled_turn_keeps_what_was_there() {
+    let batched = engine(json!({ "batch": 3 }));
+    let session = open(&batched);
+    let other = submit(&batched, &different()[0]);
+    let mut endless = turn(session, "What is there?", CAPACITY + 50);
+    endless["ignoreEos"] = json!(true);
+    let cancelled = submit(&batched, &endless);
+    assert_eq!(read_one(&cancelled)["type"], "prompt");
+    cancelled.cancel();
+    let end = done(&cancelled);
+    assert_eq!(end["finish"], "aborted");
+    assert!(!end["tokens"].as_array().expect("a list").is_empty());
+    let next = done(&submit(&batched, &turn(session, "And now?", 5)));
+    assert!(next["usage"]["cachedTokens"].as_u64() > Some(0), "{next}");
+    assert_eq!(answer(done(&other)), answer(done(&submit(&engine(json!({})), &different()[0]))));
+}
+
+/// The first event, without those after it.
+fn read_one(ticket: &Ticket) -> Value {
+    let events = ticket.wait(LONG).expect("not at its end");
+    serde_json::from_str::<Value>(&Event::array(&events)).expect("JSON")[0].clone()
+}
+
+fn text(tokens: usize) -> Value {
+    json!({ "op": "generate", "prompt": "USER: Hello ASSISTANT:", "maxTokens": tokens, "ignoreEos": true })
+}
+
+fn bytes(end: &Value) -> u64 {
+    end["memory"]["peak"].as_u64().expect("bytes")
+}
+
+#[test]
+fn the_cap_ends_one_and_the_others_go_on() {
+    let alone = engine(json!({}));
+    let expected = done(&submit(&alone, &text(200)));
+    let batched = engine(json!({ "batch": 2, "cacheLimit": bytes(&expected) * 3 / 2 }));
+    let ends = [submit(&batched, &text(200)), submit(&batched, &text(200))].map(|ticket| end(&ticket));
+    let (done, failed): (Vec<_>, Vec<_>) = ends.iter().partition(|end| end["type"] == "done");
+    assert_eq!((done.len(), failed.len()), (1, 1), "{ends:?}");
+    assert_eq!(failed[0]["error"]["code"], "out-of-memory");
+    assert_eq!(done[0]["tokens"], expected["tokens"]);
+    assert_eq!(crate::done(&submit(&batched, &text(200)))["tokens"], expected["tokens"], "all of it is free again");
+}
+
+#[test]
+fn a_prompt_without_room_waits_for_an_end_unless_it_never_fits() {
+    let alone = engine(json!({}));
+    let scene = about_the_scene("Describe the image in detail.", json!({ "maxTokens": 3 }));
+    let (long, seen) = (done(&submit(&alone, &endless())), done(&submit(&alone, &scene)));
+    // Either fits alone, with some to spare.
+    let limit = bytes(&long).max(bytes(&seen)) * 5 / 4;
+    let batched = engine(json!({ "batch": 4, "cacheLimit": limit }));
+    let standing = submit(&batched, &endless());
+    let huge = json!({ "op": "generate", "prompt": "a b c ".repeat(400), "maxTokens": 1 });
+    let huge = end(&submit(&batched, &huge));
+    assert_eq!(huge["error"]["code"], "out-of-memory", "though another runs: {huge}");
+    // Once the first cannot go on, it holds what leaves no room for the picture.
+    until_full(&standing);
+    let (waits, behind) = (submit(&batched, &scene), submit(&batched, &text(1)));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(waits.poll().expect("no end").is_empty() && behind.poll().expect("no end").is_empty());
+    assert_eq!(done(&standing)["tokens"], long["tokens"]);
+    let waited = done(&waits);
+    assert_eq!(waited["tokens"], seen["tokens"]);
+    assert!(waited["timings"]["queued"].as_f64() >= Some(50.0), "{waited}");
+    assert_eq!(done(&behind)["usage"]["completionTokens"], 1);
+    // Nothing runs: refused as ever.
+    let refused = end(&submit(&batched, &json!({ "op": "generate", "prompt": "a b c ".repeat(400), "maxTokens": 1 })));
+    assert_eq!(refused["error"]["code"], "out-of-memory");
+    assert_eq!(refused["error"]["details"]["needed"], huge["error"]["details"]["needed"]);
+}
+
+#[test]
+fn closing_ends_all_and_frees() {
+    let batched = engine(json!({ "batch": 4 }));
+    let tickets: Vec<Ticket> = (0..6).map(|_| submit(&batched, &endless())).collect();
+    assert_eq!(read_one(&tickets[3])["type"], "prompt");
+    assert_eq!(end(&batched.close())["type"], "closed");
+    for ticket in &tickets {
+        assert_eq!(end(ticket)["error"]["code"], "disposed");
+    }
+}
