@@ -1,5 +1,7 @@
 // The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
 import type {
+  CheckRequest,
+  DeviceCheck,
   EngineRequest,
   Kept,
   LoadRequest,

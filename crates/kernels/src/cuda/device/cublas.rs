@@ -304,6 +304,15 @@ mod tests {
     }
 
     #[test]
+    fn the_library_of_this_machine_is_opened_or_its_lack_is_explained() {
+        match functions() {
+            Ok(functions) => assert!(functions.name.starts_with("cuBLAS 1"), "{}", functions.name),
+            Err(Error::Unavailable(text)) => assert!(text.contains("pip install nvidia-cublas"), "{text}"),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     #[cfg(unix)]
     fn what_is_no_library_or_another_one_is_in_the_refusal() {
         let folder = std::env::temp_dir().join(format!("prefixkv-cublas-{}", std::process::id()));
