@@ -100,11 +100,12 @@ impl Check<'_> {
             outcome.cases += 1;
             let error = one(gpu, case);
             let off = *error.as_ref().unwrap_or(&f64::INFINITY);
-            // Not "greater than": NaN is the worst there is.
-            if !(off <= outcome.worst) {
+            // NaN is the worst there is.
+            if off.is_nan() || off > outcome.worst {
                 outcome.worst = off;
             }
-            if !(off <= tolerance) {
+            let passes = off <= tolerance;
+            if !passes {
                 outcome.failed = Some(match error {
                     Ok(off) => format!("{case:?}: off by {off:.2e}, {tolerance:.0e} is allowed"),
                     Err(error) => format!("{case:?}: {error}"),
