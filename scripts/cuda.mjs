@@ -99,7 +99,7 @@ function buildKernels() {
   for (const line of readFileSync(join(script.out_dir, "kernels.txt"), "utf8").trim().split("\n")) {
     process.stdout.write(`compiled ${line}\n`);
   }
-  must(command, ["test", ...target, "--test", "device"], { env, path: env.PATH });
+  must(command, ["test", ...target, "--lib", "--test", "device", "--", "cuda::", "a_device"], { env, path: env.PATH });
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href && basename(process.argv[1]) === "cuda.mjs") {

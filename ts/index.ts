@@ -3,6 +3,7 @@ export type { CacheOption, Keep } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { Calibration, CalibrationSource } from "./calibration.ts";
 export { Chat, type ChatOptions, type TurnOptions } from "./chat.ts";
+export { checkDevice } from "./device.ts";
 export {
   AbortError,
   BudgetError,
@@ -27,5 +28,5 @@ export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
 export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
-export type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";
+export type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";
 export type { Trace } from "./trace.ts";

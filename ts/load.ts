@@ -166,7 +166,8 @@ export async function about(): Promise<About> {
   return JSON.parse(wire(() => native.about())) as About;
 }
 
-function wire<T>(call: () => T): T {
+/** Calls a door; what it throws comes typed. */
+export function wire<T>(call: () => T): T {
   try {
     return call();
   } catch (error) {

@@ -32,10 +32,17 @@ for (const door of doors) {
     const native = await nativeOf(door);
     assert.equal(refusal(() => native.open("{}")).code, "option");
     assert.equal(refusal(() => native.inspect("[")).code, "option");
+    assert.equal(refusal(() => native.checkDevice("{}")).code, "option");
+    assert.equal(refusal(() => native.checkDevice('{"device":"cpu"}')).code, "device");
     const { code, details } = refusal(() => engine(door).submit('{"op":"genrate"}', []));
     assert.deepEqual([code, details.suggestion], ["option", "generate"]);
     assert.equal(refusal(() => engine(door).submit(generate(1), Array(65).fill(new Uint8Array(1)))).code, "option");
     assert.deepEqual(JSON.parse(native.about()).devices.slice(0, 1), ["cpu"]);
+  });
+
+  test(`${door}: the check of a GPU that is not there ends with an error`, async () => {
+    const [event] = await readAll((await nativeOf(door)).checkDevice('{"device":"cuda:4096"}'));
+    assert.ok(event?.type === "error" && event.error.code === "device", JSON.stringify(event));
   });
 
   test(`${door}: a stream ends with null, again and again`, async () => {

@@ -1,5 +1,7 @@
 // The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
 import type {
+  CheckRequest,
+  DeviceCheck,
   EngineRequest,
   Kept,
   LoadRequest,
@@ -133,9 +135,21 @@ export class FakeTicket implements NativeTicket {
   }
 }
 
+export const deviceCheck: DeviceCheck = {
+  device: "cuda:0",
+  name: "a GPU",
+  software: ["driver for CUDA 13.0", "cuBLAS 13.0.2"],
+  processors: 132,
+  memory: { free: 1e9, total: 2e9 },
+  passed: false,
+  kernels: [{ kernel: "product f16", cases: 3, worst: null, tolerance: 2e-5, failed: "Case { n: 1 }: no number" }],
+  ceilings: null,
+};
+
 /** What the fake was asked, and how it shall behave. */
 export class FakeNative implements Native {
   loads: LoadRequest[] = [];
+  checks: CheckRequest[] = [];
   requests: { request: EngineRequest; images: Uint8Array[] }[] = [];
   tickets: FakeTicket[] = [];
   closes = 0;
@@ -169,6 +183,16 @@ export class FakeNative implements Native {
     const ticket = new FakeTicket();
     if (this.loadError) ticket.fail(this.loadError);
     else ticket.end({ type: "inspected", info: { ...info, source } });
+    return ticket;
+  }
+
+  checkDevice(json: string): NativeTicket {
+    this.checks.push(JSON.parse(json) as CheckRequest);
+    const ticket = new FakeTicket();
+    ticket.push({ type: "progress", stage: "kernels", done: 1, total: 2 });
+    if (this.loadError) ticket.fail(this.loadError);
+    else if (!this.stallAfter) return ticket;
+    else ticket.end({ type: "checked", report: deviceCheck });
     return ticket;
   }
 

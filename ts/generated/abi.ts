@@ -21,6 +21,7 @@ export const functions = {
   pkv_about: { parameters: ["buffer", "usize", "buffer"], result: "i32" },
   pkv_open: { parameters: ["buffer", "usize", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   pkv_inspect: { parameters: ["buffer", "usize", "buffer", "buffer", "usize", "buffer"], result: "i32" },
+  pkv_check_device: { parameters: ["buffer", "usize", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   pkv_loading: { parameters: ["u32", "buffer", "buffer", "usize", "buffer"], result: "i32" },
   pkv_submit: {
     parameters: ["u32", "buffer", "usize", "buffer", "buffer", "usize", "buffer", "buffer", "usize", "buffer"],

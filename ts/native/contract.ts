@@ -1,7 +1,7 @@
 import type { Trace } from "../trace.ts";
-import type { About, Kept, Memory, ModelInfo, Timings, Usage } from "./report.ts";
+import type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage } from "./report.ts";
 
-export type { About, Kept, Memory, ModelInfo, Timings, Usage };
+export type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage };
 
 /**
  * What a door offers. Every door (Node-API now; the C ABI through bun:ffi and Deno.dlopen beside it) implements these
@@ -19,6 +19,11 @@ export interface Native {
   open(json: string): NativeEngine;
   /** Reads a model folder's configuration without loading weights; `json` is `{ "source": DIR }`. Ends with an `inspected` event. */
   inspect(json: string): NativeTicket;
+  /**
+   * Compares the kernels of a GPU with those of the CPU; `json` is a {@link CheckRequest}. `progress` events, then `checked`. Throws
+   * like {@link Native.open} when the JSON is refused, or the device is the CPU.
+   */
+  checkDevice(json: string): NativeTicket;
 }
 
 export interface NativeEngine {
@@ -62,6 +67,12 @@ export interface LoadRequest {
   cacheLimit?: number | string;
   /** Closes the model when the calling thread ends: a terminated worker tells its objects nothing on some runtimes. */
   closeWithThread?: boolean;
+}
+
+export interface CheckRequest {
+  device: "cpu" | "cuda" | `cuda:${number}` | "auto";
+  /** Whether to measure what the device can do. */
+  ceilings?: boolean;
 }
 
 export type WirePart = { type: "text"; text: string } | { type: "image"; index: number };
@@ -139,6 +150,7 @@ export type WireEvent =
   | { type: "progress"; stage: string; done: number; total: number }
   | { type: "loaded"; info: ModelInfo }
   | { type: "inspected"; info: ModelInfo }
+  | { type: "checked"; report: DeviceCheck }
   /** The prompt has been read; decoding begins. */
   | { type: "prompt"; usage: Usage }
   | { type: "token"; id: number; text: string }

@@ -60,6 +60,14 @@ export class FfiNative implements Native {
     });
     return new FfiTicket(this.#calls, handle);
   }
+
+  checkDevice(json: string): NativeTicket {
+    const bytes = encoder.encode(json);
+    const handle = this.#calls.handle((place, ...out) => {
+      return this.#calls.symbols.pkv_check_device(bytes, bytes.length, place, ...out);
+    });
+    return new FfiTicket(this.#calls, handle);
+  }
 }
 
 class FfiEngine implements NativeEngine {

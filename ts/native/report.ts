@@ -192,3 +192,71 @@ export interface ModelInfo {
   /** Null for a text-only model. */
   image: { tokens: number; size: number; patch: number } | null;
 }
+
+/**
+ * What the check of a GPU found.
+ *
+ * @example
+ * ```ts
+ * import { checkDevice, type DeviceCheck, DeviceError } from "prefixkv";
+ *
+ * try {
+ *   const { passed, kernels }: DeviceCheck = await checkDevice("cuda");
+ *   console.log(passed, kernels.filter(({ failed }) => failed !== null));
+ * } catch (error) {
+ *   if (!(error instanceof DeviceError)) throw error;
+ *   console.log(error.message);
+ * }
+ * ```
+ */
+export interface DeviceCheck {
+  /** The device as `device` names it, e.g. `cuda:0`. */
+  device: string;
+  /** What the device calls itself. */
+  name: string;
+  /** The versions of the driver and of cuBLAS. */
+  software: string[];
+  /** Multiprocessors. */
+  processors: number;
+  /** Bytes of the device before the check. */
+  memory: { free: number; total: number };
+  /** Whether every kernel gave what the CPU gives. */
+  passed: boolean;
+  /** Every kernel with each of its formats. */
+  kernels: {
+    /** E.g. `decode f16`. */
+    kernel: string;
+    /** Shapes that were tried. */
+    cases: number;
+    /** The largest error, in the unit of `tolerance`; null when a result was no number, or when there was none. */
+    worst: number | null;
+    /** The largest error that is allowed: 0 where the bits must be the same, else in parts of the largest result, of each sum of
+     * probabilities, or of the sum of the absolute products. */
+    tolerance: number;
+    /** The first case that went wrong, and how. */
+    failed: string | null;
+  }[];
+  /** What the device can do; null when it was not asked for, or when a kernel has failed. */
+  ceilings: {
+    /** GB (10^9 bytes) per second that copies within the device read and write. */
+    copy: number;
+    /** GB per second that a kernel reads that writes next to nothing. */
+    read: number;
+    /** GB per second of weights that a product of one row reads, in f16. */
+    row: number;
+    /** GB per second from the host. */
+    upload: number;
+    /** TFLOP (10^12 additions and multiplications) per second of products of f16 matrices. */
+    productF16: number;
+    /** The same for f32. */
+    productF32: number;
+    /** Launches of a kernel that does next to nothing, per second. */
+    launches: number;
+    /** Writes of 1 KiB from the host, per second. */
+    writes: number;
+    /** GB per second of keys and values that attention to 32 heads of 128 elements reads, in f16. */
+    decode: { sequences: number; entries: number; read: number }[];
+    /** TFLOP per second of causal attention over a prompt, in f16. */
+    prefill: { positions: number; tflops: number }[];
+  } | null;
+}

@@ -74,6 +74,18 @@ int32_t pkv_open(const char *json, size_t json_length, uint32_t *engine, char *o
 int32_t pkv_inspect(const char *json, size_t json_length, uint32_t *ticket, char *out, size_t capacity, uint32_t *size);
 
 /*
+ * Compares the kernels of the GPU in `{ "device": "cuda:0", "ceilings": true }` with those of the CPU and, if asked for, measures what
+ * it can do. The ticket gives events `progress` and ends with `checked` or `error`.
+ */
+int32_t pkv_check_device(
+    const char *json,
+    size_t json_length,
+    uint32_t *ticket,
+    char *out,
+    size_t capacity,
+    uint32_t *size);
+
+/*
  * A ticket of the load: events `progress`, then `loaded` or `error`. Cancelling it stops the load.
  */
 int32_t pkv_loading(uint32_t engine, uint32_t *ticket, char *out, size_t capacity, uint32_t *size);

@@ -64,6 +64,24 @@ exports! {
         })
     }
 
+    /// Compares the kernels of the GPU in `{ "device": "cuda:0", "ceilings": true }` with those of the CPU and, if asked for, measures what
+    /// it can do. The ticket gives events `progress` and ends with `checked` or `error`.
+    fn pkv_check_device(
+        json: *const c_char,
+        json_length: usize,
+        ticket: *mut u32,
+        out: *mut c_char,
+        capacity: usize,
+        size: *mut u32,
+    ) -> i32 {
+        // SAFETY: the caller promises what `Out` asks for.
+        guarded(unsafe { Out::new(out, capacity, size) }, |_| {
+            // SAFETY: the caller promises what `Place` and `copy_json` ask for.
+            let (place, json) = unsafe { (Place::new(ticket)?, copy_json(json, json_length)?) };
+            give_ticket(&place, Engine::check_device(&json)?)
+        })
+    }
+
     /// A ticket of the load: events `progress`, then `loaded` or `error`. Cancelling it stops the load.
     fn pkv_loading(engine: u32, ticket: *mut u32, out: *mut c_char, capacity: usize, size: *mut u32) -> i32 {
         // SAFETY: the caller promises what `Out` asks for.

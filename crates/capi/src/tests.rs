@@ -231,6 +231,13 @@ fn refusals_say_why_and_how_much_room_that_needs() {
     // SAFETY: as above.
     let read = call(|out, capacity, size| unsafe { pkv_inspect(c"[".as_ptr(), 1, &mut ticket, out, capacity, size) });
     assert_eq!(code(&read), (status::REFUSED, "option".into()));
+    for (json, want) in [(r#"{"device":"gpu"}"#, "option"), (r#"{"device":"cpu"}"#, "device")] {
+        // SAFETY: as above; the request is as long as it says.
+        let checked = call(|out, capacity, size| unsafe {
+            pkv_check_device(json.as_ptr().cast(), json.len(), &mut ticket, out, capacity, size)
+        });
+        assert_eq!(code(&checked), (status::REFUSED, want.into()));
+    }
     release(engine);
 }
 

@@ -107,6 +107,12 @@ impl From<cuda::Error> for Error {
     fn from(error: cuda::Error) -> Self {
         match error {
             cuda::Error::Argument(reason) => Error::Internal(reason),
+            cuda::Error::OutOfMemory { needed, free } => Error::OutOfMemory {
+                needed,
+                available: free,
+                advice: "the GPU is full; shorten the prompt, lower `batch` or `keep`, or close what else runs on it"
+                    .into(),
+            },
             cuda::Error::Unavailable(reason) | cuda::Error::Driver(reason) => {
                 Error::Device { device: "cuda".into(), reason }
             }

@@ -33,3 +33,9 @@ pub fn open(json: String) -> Result<NativeEngine> {
 pub fn inspect(json: String) -> Result<NativeTicket> {
     Engine::inspect(&json).map(|ticket| NativeTicket::new(ticket, None)).map_err(refusal::thrown)
 }
+
+/// Checks the GPU in `{ "device": NAME, "ceilings": BOOL }`.
+#[napi(catch_unwind)]
+pub fn check_device(json: String) -> Result<NativeTicket> {
+    Engine::check_device(&json).map(|ticket| NativeTicket::new(ticket, None)).map_err(refusal::thrown)
+}

@@ -19,6 +19,8 @@ pub enum Event {
     Loaded { info: Value },
     /// A model folder has been read; `info` is a `ModelInfo`.
     Inspected { info: Value },
+    /// A device has been checked; `report` is a `DeviceCheck`.
+    Checked { report: Value },
     /// The prompt has been read; decoding begins.
     Prompt { usage: Usage },
     /// One generated token. `text` is empty while characters or a possible stop string are held back; all texts joined are a

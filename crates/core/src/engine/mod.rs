@@ -6,6 +6,7 @@
 
 mod answer;
 mod bell;
+mod check;
 mod event;
 mod generate;
 mod owned;
@@ -28,6 +29,8 @@ mod worker;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use prefixkv_kernels::cuda::Gpu;
+use prefixkv_kernels::cuda::check::Sizes;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -37,8 +40,8 @@ use crate::model::{Device, Model, architectures};
 pub use event::{Event, Finish, Timings, Usage};
 pub use panic::catch;
 pub use request::{
-    GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, ProfileRequest,
-    Request, ScoreRequest, Source, SourceText, TextRequest,
+    CheckRequest, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest,
+    ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
 };
 pub use runner::{Codec, Loader, OnProgress, Runner, Started, Stepped};
 pub use ticket::{CAPACITY, Events, Ticket, stream};
@@ -156,6 +159,21 @@ impl Engine {
             }
         })?;
         Ok(ticket)
+    }
+
+    /// Compares the kernels of a GPU, named by `{ "device": "cuda:0", "ceilings": true }`, with those of the CPU, and perhaps measures
+    /// what the device can do, on a thread of its own; ends with `checked`.
+    pub fn check_device(json: &str) -> Result<Ticket> {
+        check::check_device(json)
+    }
+
+    /// [`Engine::check_device`] of a device that is there already, for the tests. No door leads here.
+    #[doc(hidden)]
+    pub fn check_gpu(
+        open: impl FnOnce() -> Result<(Gpu, String)> + Send + 'static,
+        sizes: Option<Sizes>,
+    ) -> Result<Ticket> {
+        check::check_gpu(open, sizes)
     }
 }
 

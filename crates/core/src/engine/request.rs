@@ -61,6 +61,23 @@ pub(super) fn parse_inspect(json: &str) -> Result<PathBuf> {
     source(&mut Fields::new(parse(json)?, "inspect", &["source"])?)
 }
 
+/// A device to check.
+#[derive(Debug)]
+pub struct CheckRequest {
+    pub device: Device,
+    /// Whether to measure what the device can do.
+    pub ceilings: bool,
+}
+
+impl CheckRequest {
+    /// Reads the `{ "device": NAME, "ceilings": BOOL }` of a check.
+    pub fn parse(json: &str) -> Result<CheckRequest> {
+        let mut fields = Fields::new(parse(json)?, "check", &["device", "ceilings"])?;
+        let device = fields.need::<String>("device")?.parse()?;
+        Ok(CheckRequest { device, ceilings: fields.take("ceilings")?.unwrap_or(false) })
+    }
+}
+
 fn source(fields: &mut Fields) -> Result<PathBuf> {
     let source: PathBuf = fields.need("source")?;
     if !source.is_absolute() {

@@ -334,3 +334,25 @@ fn opening_and_inspecting_a_missing_folder_are_errors_of_the_stream() {
     assert_eq!(code(&Engine::inspect(r#"{"source":"/nowhere"}"#).unwrap()), "model-not-found");
     assert!(Engine::open("{}").is_err());
 }
+
+#[test]
+fn a_check_of_a_device_is_refused_where_there_is_nothing_to_check() {
+    let refusal = |json: &str| Engine::check_device(json).map(|_| ()).unwrap_err();
+    let cpu = refusal(r#"{"device":"cpu"}"#);
+    assert_eq!((cpu.code(), cpu.to_string().contains("nothing to check")), ("device", true));
+    for (json, part) in [
+        ("{}", "device"),
+        (r#"{"device":"gpu"}"#, "`cuda:N`"),
+        (r#"{"device":"cuda","ceiling":true}"#, "`ceilings`"),
+        (r#"{"device":"cuda","ceilings":1}"#, "ceilings"),
+    ] {
+        let error = refusal(json);
+        assert!(error.code() == "option" && error.to_string().contains(part), "{error}");
+    }
+    // No machine has so many, and few have one.
+    let missing = end(&Engine::check_device(r#"{"device":"cuda:4096"}"#).unwrap());
+    assert_eq!(
+        (&missing["error"]["code"], &missing["error"]["details"]["device"]),
+        (&"device".into(), &"cuda:4096".into())
+    );
+}

@@ -54,7 +54,7 @@ fn run(data: &[u8]) -> String {
         Shape { layers: 1, kv_heads: 1, head_dim: 2, format: Format::F32 },
         Shape { layers: 40, kv_heads: 40, head_dim: 128, format: Format::F32 },
     ] {
-        let cost = Cost::new(&shape, 1, true);
+        let cost = Cost::new(&shape, 1, true, false);
         for positions in [0, 1, 4096, 1 << 24] {
             let total = keep.total(positions, &cost);
             assert!(total <= cost.layers * positions, "{keep:?} of {positions}: {total}");

@@ -7,7 +7,10 @@
 //! Launches are asynchronous and in order: what a function is given may be freed or read after it returned, because a backend
 //! frees and copies in the same order.
 
+#[cfg(any(test, feature = "cuda"))]
+mod answers;
 pub mod args;
+pub mod check;
 mod decode;
 #[cfg(feature = "cuda")]
 pub mod device;
@@ -17,7 +20,11 @@ mod memory;
 mod network;
 mod prefill;
 mod product;
+#[cfg(any(test, feature = "cuda"))]
+mod ring;
 mod rotary;
+#[cfg(any(test, feature = "cuda"))]
+mod search;
 
 pub use decode::{DecodeItem, decode};
 pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries};
@@ -41,7 +48,9 @@ pub enum Error {
     Unavailable(String),
     /// Arguments that do not fit together. Nothing was launched.
     Argument(String),
-    /// A call of the driver failed.
+    /// The device has no room, with what was kept for reuse given back.
+    OutOfMemory { needed: u64, free: u64 },
+    /// A call of the driver, or of cuBLAS, failed. The text says so when the process must be started again.
     Driver(String),
 }
 
@@ -49,6 +58,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Unavailable(text) | Error::Argument(text) | Error::Driver(text) => f.write_str(text),
+            Error::OutOfMemory { needed, free } => {
+                write!(f, "the device is out of memory: {needed} bytes needed, {free} free")
+            }
         }
     }
 }
@@ -69,9 +81,13 @@ pub struct Geometry {
 pub trait Backend: Send + Sync {
     /// What the device calls itself.
     fn name(&self) -> String;
+    /// The software that results depend on, with its versions, such as `cuBLAS 13.0.2`.
+    fn software(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Multiprocessors, for the number of blocks that fill the device.
     fn processors(&self) -> u32;
-    /// Bytes that are free and bytes that there are, as the device counts them.
+    /// Bytes that can be allocated, those kept for reuse included, and bytes that there are.
     fn memory(&self) -> Result<Memory>;
     /// Gives memory that is kept for reuse back to the device.
     fn trim(&self) -> Result<()>;

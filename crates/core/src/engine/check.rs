@@ -1,0 +1,120 @@
+//! The self-check of a device: what `prefixkv_kernels::cuda::check` finds, as the `DeviceCheck` of the TypeScript side.
+
+use prefixkv_kernels::cuda::check::{Ceilings, DecodeRate, Outcome, PrefillRate, Sizes, Step, ceilings, kernels};
+use prefixkv_kernels::cuda::{Error as GpuError, Gpu};
+use serde_json::{Value, json};
+
+use super::event::Event;
+use super::request::CheckRequest;
+use super::ticket::{Events, Ticket, stream};
+use super::{panic, spawn};
+use crate::error::{Error, Result};
+use crate::model::{Device, Place};
+
+/// See [`super::Engine::check_device`].
+pub(super) fn check_device(json: &str) -> Result<Ticket> {
+    let CheckRequest { device, ceilings } = CheckRequest::parse(json)?;
+    let refuse = |reason: &str| Err(Error::Device { device: device.to_string(), reason: reason.into() });
+    if device == Device::Cpu {
+        return refuse("there is nothing to check on the CPU, which the kernels of GPUs are compared with");
+    }
+    let open = move || match device.open()? {
+        Place::Gpu { gpu, device } => Ok((gpu, device)),
+        Place::Cpu => Err(Error::Device { device: device.to_string(), reason: no_gpu() }),
+    };
+    check_gpu(open, ceilings.then(Sizes::default))
+}
+
+/// Why `auto` finds no GPU.
+fn no_gpu() -> String {
+    Device::available().1.unwrap_or_else(|| "there is no GPU that can be used".into())
+}
+
+/// Checks the GPU that `open` gives with its name, on a thread of its own.
+pub(super) fn check_gpu(
+    open: impl FnOnce() -> Result<(Gpu, String)> + Send + 'static,
+    sizes: Option<Sizes>,
+) -> Result<Ticket> {
+    let (events, ticket) = stream();
+    spawn("prefixkv-check", move || {
+        panic::quiet_thread();
+        let checked = panic::catch(|| {
+            let (gpu, device) = open()?;
+            report(&gpu, &device, sizes.as_ref(), &events)
+        });
+        match checked.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
+            Ok(report) => events.finish(Event::Checked { report }),
+            Err(error) => events.fail(&error),
+        }
+    })?;
+    Ok(ticket)
+}
+
+fn report(gpu: &Gpu, device: &str, sizes: Option<&Sizes>, events: &Events) -> Result<Value> {
+    let failed = |error: GpuError| failed(device, error);
+    let memory = gpu.memory().map_err(failed)?;
+    let tell = |stage| {
+        move |step: Step<'_>| {
+            events.offer(Event::Progress { stage, done: step.done as u64, total: step.total as u64 });
+            events.check().is_ok()
+        }
+    };
+    let outcomes = kernels(gpu, &mut tell("kernels"));
+    events.check()?;
+    let passed = outcomes.iter().all(|outcome| outcome.failed.is_none());
+    let found = match sizes {
+        // Of a device that computes wrong nothing is worth measuring.
+        Some(sizes) if passed => ceilings(gpu, sizes, &mut tell("ceilings")).map_err(failed)?,
+        _ => None,
+    };
+    events.check()?;
+    Ok(json!({
+        "device": device,
+        "name": gpu.name(),
+        "software": gpu.software(),
+        "processors": gpu.processors(),
+        "memory": { "free": memory.free, "total": memory.total },
+        "passed": passed,
+        "kernels": outcomes.iter().map(outcome).collect::<Vec<_>>(),
+        "ceilings": found.as_ref().map(rates),
+    }))
+}
+
+fn failed(device: &str, error: GpuError) -> Error {
+    match error {
+        GpuError::OutOfMemory { needed, free } => Error::OutOfMemory {
+            needed,
+            available: free,
+            advice: format!("end what else uses the memory of `{device}`"),
+        },
+        error => Error::Device { device: device.into(), reason: error.to_string() },
+    }
+}
+
+/// JSON has null for what is not finite.
+fn outcome(outcome: &Outcome) -> Value {
+    let Outcome { kernel, cases, worst, tolerance, failed } = outcome;
+    json!({ "kernel": kernel, "cases": cases, "worst": worst, "tolerance": tolerance, "failed": failed })
+}
+
+fn rates(found: &Ceilings) -> Value {
+    let decode = found.decode.iter().map(
+        |DecodeRate { sequences, entries, read }| json!({ "sequences": sequences, "entries": entries, "read": read }),
+    );
+    let prefill = found
+        .prefill
+        .iter()
+        .map(|PrefillRate { positions, tflops }| json!({ "positions": positions, "tflops": tflops }));
+    json!({
+        "copy": found.copy,
+        "read": found.read,
+        "row": found.row,
+        "upload": found.upload,
+        "productF16": found.product_f16,
+        "productF32": found.product_f32,
+        "launches": found.launches,
+        "writes": found.writes,
+        "decode": decode.collect::<Vec<_>>(),
+        "prefill": prefill.collect::<Vec<_>>(),
+    })
+}

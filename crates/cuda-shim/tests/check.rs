@@ -1,0 +1,197 @@
+//! The self-check of a device, on the shim: it passes what is right and finds what is not.
+
+use prefixkv_cuda_shim::{Order, Shim};
+use prefixkv_kernels::cuda::check::{Outcome, Sizes, Step, ceilings, kernels, some_kernels};
+use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Result};
+
+/// A device that does something wrong, on purpose.
+struct Broken {
+    shim: Shim,
+    defect: Defect,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Defect {
+    /// One result of a product of many is off by a thousandth of itself.
+    Product,
+    /// The kernel with this beginning of its name does not run.
+    Skipped(&'static str),
+    /// One write of many is lost.
+    Write,
+    /// Launches fail.
+    Launch,
+}
+
+impl Backend for Broken {
+    fn name(&self) -> String {
+        self.shim.name()
+    }
+    fn processors(&self) -> u32 {
+        self.shim.processors()
+    }
+    fn memory(&self) -> Result<Memory> {
+        self.shim.memory()
+    }
+    fn trim(&self) -> Result<()> {
+        self.shim.trim()
+    }
+    fn synchronize(&self) -> Result<()> {
+        self.shim.synchronize()
+    }
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.shim.allocate(bytes)
+    }
+    unsafe fn free(&self, address: u64, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.shim.free(address, bytes) }
+    }
+    unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
+        // As if what was staged had been overwritten.
+        let lost = self.defect == Defect::Write && from.len() == 4 * 978;
+        let other = vec![0; from.len()];
+        // SAFETY: the caller's promise.
+        unsafe { self.shim.write(to, if lost { &other } else { from }) }
+    }
+    unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.shim.read(from, to) }
+    }
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.shim.copy(from, to, bytes) }
+    }
+    unsafe fn launch(&self, kernel: &str, geometry: Geometry, args: &[u8]) -> Result<()> {
+        match self.defect {
+            Defect::Skipped(name) if kernel.starts_with(name) => Ok(()),
+            Defect::Launch => Err(Error::Driver("the device is lost".into())),
+            // SAFETY: the caller's promise.
+            _ => unsafe { Backend::launch(&**self.shim, kernel, geometry, args) },
+        }
+    }
+    unsafe fn product(&self, args: &Multiply) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.shim.product(args) }?;
+        if self.defect == Defect::Product {
+            let last = args.y + (args.n * args.rows - 1) as u64 * 4;
+            let mut bytes = [0; 4];
+            // SAFETY: the last result, which was just written.
+            unsafe {
+                self.shim.read(last, &mut bytes)?;
+                self.shim.write(last, &(f32::from_ne_bytes(bytes) * 1.001).to_ne_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shim() -> Shim {
+    Shim::new(Order::FirstToLast, 4)
+}
+
+/// What comes of the kernels whose name has one of these beginnings; all would take minutes.
+fn broken(defect: Defect, beginnings: &[&str]) -> Vec<Outcome> {
+    let wanted = |kernel: &str| beginnings.iter().any(|beginning| kernel.starts_with(beginning));
+    some_kernels(&Gpu::new(Broken { shim: shim(), defect }), &wanted, &mut |_| true)
+}
+
+fn failed(outcomes: &[Outcome]) -> Vec<&str> {
+    outcomes.iter().filter(|outcome| outcome.failed.is_some()).map(|outcome| outcome.kernel.as_str()).collect()
+}
+
+#[test]
+fn every_kernel_passes_and_progress_counts_them() {
+    let shim = shim();
+    let mut steps = Vec::new();
+    let outcomes = kernels(&shim, &mut |Step { line, done, total }| {
+        steps.push((line.to_owned(), done, total));
+        true
+    });
+    for outcome in &outcomes {
+        assert_eq!(outcome.failed, None, "{}", outcome.kernel);
+        assert!(outcome.cases > 1 && outcome.worst <= outcome.tolerance, "{outcome:?}");
+    }
+    assert_eq!(steps.len(), outcomes.len());
+    for (i, ((line, done, total), outcome)) in steps.iter().zip(&outcomes).enumerate() {
+        assert!(line.starts_with(&format!("{}: {} cases", outcome.kernel, outcome.cases)), "{line}");
+        assert_eq!((*done, *total), (i + 1, outcomes.len()));
+    }
+    // In each format, and every kernel file.
+    for kernel in ["gather", "key_norms", "rotate", "decode", "decode sums", "prefill", "prefill sums", "product"] {
+        for format in ["f32", "f16", "bf16"] {
+            assert!(outcomes.iter().any(|outcome| outcome.kernel == format!("{kernel} {format}")), "{kernel} {format}");
+        }
+    }
+    for part in
+        ["decode_attend", "decode_merge", "decode_sums", "gather", "key_norms", "prefill_attend", "prefill_columns"]
+    {
+        assert!(shim.launched().iter().any(|kernel| kernel.starts_with(part)), "{part}");
+    }
+    assert_eq!(shim.allocated(), 0);
+}
+
+#[test]
+fn a_wrong_product_fails_the_products_and_nothing_else() {
+    let outcomes = broken(Defect::Product, &["product", "gather", "rotate", "writes", "decode f16"]);
+    assert_eq!(failed(&outcomes), ["product f32", "product f16", "product bf16"]);
+    let product = outcomes.iter().find(|outcome| outcome.kernel == "product f32").expect("it was checked");
+    let text = product.failed.as_ref().expect("it failed");
+    assert!(text.contains("Case { n: ") && text.contains("5e-6 is allowed"), "{text}");
+    assert!(product.worst > product.tolerance && product.worst < 1e-2, "{}", product.worst);
+}
+
+#[test]
+fn a_kernel_that_does_nothing_is_found() {
+    for (kernel, want) in [
+        ("gather_", vec!["gather f32", "gather f16", "gather bf16"]),
+        ("rotate_f16", vec!["rotate f16"]),
+        ("append_bf16_f32", vec!["append bf16 to f32"]),
+        ("decode_sums", vec!["decode sums f32", "decode sums f16", "decode sums bf16"]),
+        ("prefill_columns_f16", vec!["prefill sums f16"]),
+    ] {
+        let beginning = want[0].split(' ').next().expect("a name");
+        let outcomes = broken(Defect::Skipped(kernel), &[beginning]);
+        assert_eq!(failed(&outcomes), want, "without {kernel}");
+    }
+}
+
+#[test]
+fn a_lost_write_and_a_lost_device_are_found() {
+    assert_eq!(failed(&broken(Defect::Write, &["writes"])), ["writes and reads"]);
+    let outcomes = broken(Defect::Launch, &[""]);
+    let lost = outcomes.iter().filter(|outcome| {
+        let text = outcome.failed.as_ref().is_some_and(|text| text.contains("the device is lost"));
+        text && outcome.worst == f64::INFINITY
+    });
+    assert_eq!(lost.count(), outcomes.len() - 5, "all but writes, copies and products are launches");
+}
+
+#[test]
+fn progress_stops_a_check() {
+    let outcomes = kernels(&shim(), &mut |step| step.done < 3);
+    assert_eq!(outcomes.len(), 3);
+    let stopped = ceilings(&shim(), &Sizes::small(), &mut |step| step.done < 10).expect("nothing fails");
+    assert_eq!(stopped, None);
+}
+
+#[test]
+fn ceilings_are_measured_for_every_size_that_fits() {
+    let shim = shim();
+    let mut steps = Vec::new();
+    let sizes = Sizes { decode: vec![(1, 40), (2, 70), (1 << 20, 1 << 20)], ..Sizes::small() };
+    let found = ceilings(&shim, &sizes, &mut |step| {
+        steps.push((step.done, step.total));
+        true
+    });
+    let found = found.expect("nothing fails").expect("nobody stopped it");
+    assert_eq!(steps, (1..=12).map(|done| (done, 12)).collect::<Vec<_>>());
+    let rates = [found.copy, found.read, found.row, found.upload, found.product_f16, found.product_f32];
+    assert!(
+        rates.iter().chain([&found.launches, &found.writes]).all(|rate| rate.is_finite() && *rate > 0.0),
+        "{found:?}"
+    );
+    let shapes: Vec<_> = found.decode.iter().map(|rate| (rate.sequences, rate.entries)).collect();
+    assert_eq!(shapes, [(1, 40), (2, 70)], "what does not fit is left out");
+    assert!(found.decode.iter().all(|rate| rate.read > 0.0));
+    assert!(matches!(found.prefill[..], [rate] if rate.positions == 20 && rate.tflops > 0.0), "{:?}", found.prefill);
+    assert_eq!(shim.allocated(), 0);
+}

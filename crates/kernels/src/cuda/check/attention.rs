@@ -1,0 +1,251 @@
+//! decode.cu and prefill.cu beside their twins. Stored values are read alike on both sides, so formats add no error: what differs is
+//! the order of sums in f32, fused multiplications, and 2^x for e^x. 2e-5 of the largest result, and 1e-4 of each probability sum.
+
+use half::{bf16, f16};
+
+use super::Check;
+use super::numbers::{Format, Random, narrowed, noise, of_each, of_largest, twice, widened};
+use crate::attention::{self, AnyRun, LaneView, Mask};
+use crate::cuda::{self, Buffer, Gpu, Result};
+
+pub(super) fn all(check: &mut Check<'_>) {
+    formats::<f32>(check);
+    formats::<f16>(check);
+    formats::<bf16>(check);
+}
+
+fn formats<T: Format>(check: &mut Check<'_>) {
+    let name = |kernel: &str| format!("{kernel} {}", T::NAME);
+    check.kernel(name("decode"), 2e-5, &decode_cases(), |gpu, case| decodes::<T>(gpu, case, false));
+    check.kernel(name("decode sums"), 1e-4, &decode_cases(), |gpu, case| decodes::<T>(gpu, case, true));
+    check.kernel(name("prefill"), 2e-5, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, false));
+    check.kernel(name("prefill sums"), 1e-4, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, true));
+}
+
+const DIMS: [usize; 8] = [8, 32, 64, 80, 96, 128, 136, 256];
+
+/// A lane of the host, in runs of unequal lengths; what is behind the entries of a run is NaN.
+struct Lane<T> {
+    heads: usize,
+    runs: Vec<Run<T>>,
+    dead: Option<Vec<bool>>,
+}
+
+struct Run<T> {
+    keys: Vec<T>,
+    values: Vec<T>,
+    wide: (Vec<f32>, Vec<f32>),
+    len: usize,
+    capacity: usize,
+}
+
+impl<T: Format> Lane<T> {
+    fn new(seed: u64, heads: usize, dim: usize, len: usize, dead: bool) -> Self {
+        let lens = match seed % 3 {
+            0 => vec![len],
+            1 => vec![len - len / 7 - len / 3, len / 7, len / 3],
+            _ => vec![len / 2, 0, len - len / 2],
+        };
+        let runs = lens.iter().zip(0..).map(|(&len, i)| {
+            let capacity = len + 1;
+            let fill = |seed: u64| {
+                let mut numbers = noise(seed, heads * capacity * dim);
+                numbers
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(i, _)| i / dim % capacity >= len)
+                    .for_each(|(_, x)| *x = f32::NAN);
+                narrowed::<T>(&numbers)
+            };
+            let (keys, values) = (fill(seed + 2 * i), fill(seed + 2 * i + 1));
+            Run { wide: (widened(&keys), widened(&values)), keys, values, len, capacity }
+        });
+        let dead = dead.then(|| (0..len).map(|entry| (entry * 7919 + seed as usize) % 101 % 3 == 1).collect());
+        Lane { heads, runs: runs.collect(), dead }
+    }
+
+    fn len(&self) -> usize {
+        self.runs.iter().map(|run| run.len).sum()
+    }
+
+    fn view(&self) -> LaneView<'_> {
+        let runs = self.runs.iter().map(|run| {
+            let Run { wide: (keys, values), len, capacity, .. } = run;
+            AnyRun::F32(attention::Run { keys, values, len: *len, capacity: *capacity })
+        });
+        LaneView { dead: self.dead.as_deref(), ..LaneView::new(self.heads, runs.collect()) }
+    }
+
+    fn upload(&self, gpu: &Gpu) -> Result<Uploaded<T>> {
+        let up = |run: &Run<T>| {
+            let (keys, values) = (Buffer::from_slice(gpu, &run.keys)?, Buffer::from_slice(gpu, &run.values)?);
+            Ok((keys, values, run.len, run.capacity))
+        };
+        let dead = self.dead.as_ref().map(|dead| dead.iter().map(|dead| u8::from(*dead)).collect::<Vec<_>>());
+        Ok(Uploaded {
+            heads: self.heads,
+            runs: self.runs.iter().map(up).collect::<Result<_>>()?,
+            dead: dead.map(|dead| Buffer::from_slice(gpu, &dead)).transpose()?,
+        })
+    }
+}
+
+struct Uploaded<T> {
+    heads: usize,
+    /// Keys, values, entries in use and room.
+    runs: Vec<(Buffer<T>, Buffer<T>, usize, usize)>,
+    dead: Option<Buffer<u8>>,
+}
+
+impl<T: Format> Uploaded<T> {
+    fn lane(&self) -> cuda::Lane<'_, T> {
+        let runs = self.runs.iter().map(|(keys, values, len, capacity)| cuda::Run {
+            keys: keys.all(),
+            values: values.all(),
+            len: *len,
+            capacity: *capacity,
+        });
+        let dead = self.dead.as_ref().map(Buffer::all);
+        cuda::Lane { heads: self.heads, runs: runs.collect(), dead }
+    }
+}
+
+#[derive(Debug)]
+struct Decode {
+    dim: usize,
+    /// Query heads per KV head.
+    group: usize,
+    /// KV heads, entries, and whether some are dead.
+    lanes: Vec<(usize, usize, bool)>,
+    seed: u64,
+}
+
+fn decode_cases() -> Vec<Decode> {
+    let mut random = Random::new(3);
+    let mut all = vec![
+        Decode { dim: 128, group: 1, lanes: vec![(32, 640, false)], seed: 3 },
+        Decode { dim: 128, group: 4, lanes: vec![(1, 2100, true), (7, 40, false)], seed: 4 },
+    ];
+    all.extend(DIMS.into_iter().zip(5..).map(|(dim, seed)| {
+        let lens = [1, 2, 31, 33, 63, 64, 65, 127, 128, 129, 511, 512, 513];
+        let mut lane = || (1 + random.below(3), random.pick(&lens), random.below(2) == 1);
+        let lanes = (0..1 + seed % 3).map(|_| lane()).collect();
+        Decode { dim, group: random.pick(&[1, 2, 3, 4, 5, 8, 11]), lanes, seed }
+    }));
+    all
+}
+
+/// The error of the results or, with `sums`, that of the sums of probabilities.
+fn decodes<T: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result<f64> {
+    let Decode { dim, group, ref lanes, seed } = *case;
+    let scale = 1.7 / (dim as f32).sqrt();
+    let lanes: Vec<Lane<T>> = lanes
+        .iter()
+        .zip(0..)
+        .map(|(&(heads, len, dead), i)| Lane::new(seed + 100 * i, heads, dim, len, dead))
+        .collect();
+    let queries: Vec<Vec<f32>> =
+        lanes.iter().zip(7..).map(|(lane, i)| noise(seed + i, lane.heads * group * dim)).collect();
+
+    let got = twice(|| {
+        let uploaded = lanes.iter().map(|lane| lane.upload(gpu)).collect::<Result<Vec<_>>>()?;
+        let queries = queries.iter().map(|queries| Buffer::from_slice(gpu, queries)).collect::<Result<Vec<_>>>()?;
+        let zeros = |len: usize| Buffer::from_slice(gpu, &vec![0.0; len]);
+        let mut outs = queries.iter().map(|queries| zeros(queries.len())).collect::<Result<Vec<_>>>()?;
+        let mut totals = lanes.iter().map(|lane| zeros(lane.len())).collect::<Result<Vec<_>>>()?;
+        let mut items: Vec<cuda::DecodeItem<'_, T>> = Vec::new();
+        for (((lane, queries), out), total) in uploaded.iter().zip(&queries).zip(&mut outs).zip(&mut totals) {
+            let (lane, queries, sums) = (lane.lane(), queries.all(), sums.then(|| total.all_mut()));
+            items.push(cuda::DecodeItem { lane, queries, out: out.all_mut(), sums });
+        }
+        cuda::decode(gpu, &mut items, group, dim, scale)?;
+        drop(items);
+        let from = if sums { &totals } else { &outs };
+        Ok(from.iter().map(Buffer::read).collect::<Result<Vec<_>>>()?.concat())
+    })?;
+
+    let mut outs: Vec<Vec<f32>> = queries.iter().map(|queries| vec![0.0; queries.len()]).collect();
+    let mut totals: Vec<Vec<f32>> = lanes.iter().map(|lane| vec![0.0; lane.len()]).collect();
+    let mut items: Vec<attention::DecodeItem<'_>> = Vec::new();
+    for (((lane, queries), out), total) in lanes.iter().zip(&queries).zip(&mut outs).zip(&mut totals) {
+        items.push(attention::DecodeItem { lane: lane.view(), queries, out, sums: Some(total) });
+    }
+    attention::decode(&mut items, dim, scale);
+    drop(items);
+    Ok(if sums { of_each(&got, &wide(&totals.concat())) } else { of_largest(&got, &outs.concat()) })
+}
+
+#[derive(Debug)]
+struct Prefill {
+    dim: usize,
+    group: usize,
+    n: usize,
+    past: usize,
+    /// KV heads of each lane; the second has half of the past.
+    lanes: Vec<usize>,
+    dead: bool,
+    causal: bool,
+    seed: u64,
+}
+
+fn prefill_cases() -> Vec<Prefill> {
+    let mut random = Random::new(9);
+    let mut all = vec![
+        Prefill { dim: 128, group: 1, n: 130, past: 0, lanes: vec![4], dead: false, causal: true, seed: 1 },
+        Prefill { dim: 64, group: 1, n: 257, past: 0, lanes: vec![2], dead: false, causal: false, seed: 2 },
+        Prefill { dim: 128, group: 4, n: 40, past: 500, lanes: vec![1, 1], dead: true, causal: true, seed: 3 },
+    ];
+    all.extend(DIMS.into_iter().zip(5..).map(|(dim, seed)| {
+        let sizes = [1, 2, 17, 31, 33, 63, 64, 65, 127, 129];
+        let past = if random.below(3) == 0 { 0 } else { random.pick(&sizes) };
+        let (dead, causal) = (random.below(2) == 1, random.below(3) > 0);
+        let lanes = (0..1 + seed as usize % 2).map(|_| 1 + random.below(2)).collect();
+        Prefill { dim, group: random.pick(&[1, 2, 3, 4, 8]), n: random.pick(&sizes), past, lanes, dead, causal, seed }
+    }));
+    all
+}
+
+/// The error of the results or, with `sums`, that of the column sums.
+fn prefills<T: Format>(gpu: &Gpu, case: &Prefill, sums: bool) -> Result<f64> {
+    let Prefill { dim, group, n, past, ref lanes, dead, causal, seed } = *case;
+    let scale = 1.3 / (dim as f32).sqrt();
+    let lanes: Vec<Lane<T>> = lanes
+        .iter()
+        .enumerate()
+        .map(|(i, &heads)| Lane::new(seed + 100 * i as u64, heads, dim, n + past / (i + 1), dead))
+        .collect();
+    let query_heads = group * lanes.iter().map(|lane| lane.heads).sum::<usize>();
+    let mask = if causal { Mask::Causal } else { Mask::None };
+    let stride = query_heads * dim + 1;
+    let rows = noise(seed + 9, n * stride);
+    let weights: Vec<f32> = noise(seed + 5, n).iter().map(|x| if *x > -0.6 { x + 1.0 } else { 0.0 }).collect();
+
+    let got = twice(|| {
+        let uploaded = lanes.iter().map(|lane| lane.upload(gpu)).collect::<Result<Vec<_>>>()?;
+        let views: Vec<_> = uploaded.iter().map(Uploaded::lane).collect();
+        let data = Buffer::from_slice(gpu, &rows)?;
+        let mut out = Buffer::<f32>::new(gpu, n * query_heads * dim)?;
+        let mut totals =
+            lanes.iter().map(|lane| Buffer::<f32>::new(gpu, lane.heads * lane.len())).collect::<Result<Vec<_>>>()?;
+        let gather =
+            sums.then(|| cuda::Gather { weights: &weights, sums: totals.iter_mut().map(Buffer::all_mut).collect() });
+        let rows = cuda::Rows { data: data.all(), offset: 0, stride };
+        cuda::prefill(gpu, rows, n, query_heads, dim, &views, scale, mask, gather, out.all_mut())?;
+        if !sums {
+            return out.read();
+        }
+        Ok(totals.iter().map(Buffer::read).collect::<Result<Vec<_>>>()?.concat())
+    })?;
+
+    let views: Vec<_> = lanes.iter().map(Lane::view).collect();
+    let mut want = vec![0.0; n * query_heads * dim];
+    let mut totals = Vec::new();
+    let gather = Some(attention::Gather { weights: &weights, sums: &mut totals });
+    let rows = attention::Rows::strided(&rows, 0, stride);
+    attention::prefill(rows, n, query_heads, dim, &views, scale, mask, gather, &mut want);
+    Ok(if sums { of_each(&got, &wide(&totals.concat())) } else { of_largest(&got, &want) })
+}
+
+fn wide(from: &[f32]) -> Vec<f64> {
+    from.iter().map(|x| f64::from(*x)).collect()
+}

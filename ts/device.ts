@@ -1,0 +1,54 @@
+import { abortError } from "./errors.ts";
+import { type LoadOptions, type Progress, wire } from "./load.ts";
+import type { CheckRequest, DeviceCheck, Native } from "./native/contract.ts";
+import { type Binding, pickDoor } from "./native/pick.ts";
+import { lastEvent } from "./native/ticket.ts";
+
+/**
+ * Compares every kernel of a GPU with its twin on the CPU, on fixed noise, and measures what the device can do if `ceilings` is true
+ * (false by default). Takes seconds, needs no model, and gives the device back. `onProgress` gets the stages `kernels` and `ceilings`;
+ * `signal` stops the check; `binding` is as in LoadOptions. Without a GPU, a driver or cuBLAS it rejects with a DeviceError that says
+ * what is missing.
+ *
+ * @example
+ * ```ts
+ * import { checkDevice, DeviceError } from "prefixkv";
+ *
+ * try {
+ *   const { name, passed, ceilings } = await checkDevice("cuda", { ceilings: true });
+ *   console.log(name, passed, ceilings?.read, ceilings?.productF16);
+ * } catch (error) {
+ *   if (!(error instanceof DeviceError)) throw error;
+ *   console.log(error.message);
+ * }
+ * ```
+ */
+export async function checkDevice(
+  device: Exclude<LoadOptions["device"], undefined> = "auto",
+  options: {
+    ceilings?: boolean;
+    onProgress?: (progress: Progress) => void;
+    signal?: AbortSignal;
+    binding?: Binding;
+  } = {},
+): Promise<DeviceCheck> {
+  const { binding, ...rest } = options;
+  if (options.signal?.aborted) throw abortError(options.signal);
+  return checkThrough((await pickDoor(binding)).native, device, rest);
+}
+
+/** {@link checkDevice} through a given door. */
+export async function checkThrough(
+  native: Native,
+  device: CheckRequest["device"],
+  options: Omit<NonNullable<Parameters<typeof checkDevice>[1]>, "binding"> = {},
+): Promise<DeviceCheck> {
+  const { signal, onProgress, ...rest } = options;
+  const ticket = wire(() => native.checkDevice(JSON.stringify({ device, ...rest })));
+  const onEvent = (event: { type: string }): void => {
+    if (event.type !== "progress") return;
+    const { stage, done, total } = event as Progress & { type: string };
+    onProgress?.({ stage, done, total });
+  };
+  return (await lastEvent(ticket, "checked", { signal, onEvent })).report;
+}
