@@ -82,11 +82,11 @@ export interface LoadOptions extends HubOptions {
  * ```
  */
 export async function load(source?: string | URL, options: LoadOptions = {}): Promise<Model> {
-  return loadThrough(pickDoor, source, options);
+  return loadWith(pickDoor, source, options);
 }
 
 /** {@link load} with a given way to open doors. */
-export async function loadThrough(
+export async function loadWith(
   pick: PickDoor,
   source?: string | URL,
   { binding, ...options }: LoadOptions = {},

@@ -1,4 +1,4 @@
-import { type LoadOptions, loadThrough } from "../load.ts";
+import { type LoadOptions, loadWith } from "../load.ts";
 import type { Model } from "../model.ts";
 import type { Values } from "./args.ts";
 import { type Context, loadFlags } from "./command.ts";
@@ -8,7 +8,7 @@ import { ProgressBar } from "./progress.ts";
 export async function withModel<T>(values: Values, context: Context, use: (model: Model) => Promise<T>): Promise<T> {
   const bar = new ProgressBar(context);
   const { model: source, ...options } = values.options(loadFlags.map((flag) => flag.name));
-  const model = await loadThrough(context.door, source as string | undefined, {
+  const model = await loadWith(context.door, source as string | undefined, {
     ...(options as LoadOptions),
     signal: context.signal,
     onProgress: bar.update,

@@ -134,8 +134,9 @@ function missing(device: string, platform: string, compiled: boolean, attempts: 
 }
 
 function notLoaded(device: string, file: string, reason: string): DeviceError {
+  const told = reason.includes(file) ? reason : `${file}: ${reason}`;
   const message =
-    `device \`${device}\` needs the build for CUDA, which is there and does not load: ${file}: ${reason}. Install the version of ` +
+    `device \`${device}\` needs the build for CUDA, which is there and does not load: ${told}. Install the version of ` +
     "this package, or build it again with `npm run build:cuda` (Deno needs --allow-ffi and --allow-read)";
   return new DeviceError("device", message, { device, attempts: [{ file, reason }] });
 }
