@@ -77,7 +77,10 @@ const limit = 60 * 2 ** 20;
 /** A PATH with nvcc; ends the script with the cure when there is none. By the PATH, because a changed CUDA_HOME makes cargo build cudarc again. */
 export function pathWithNvcc() {
   const why = obstacle();
-  if (why) fail(why);
+  if (why)
+    fail(
+      `${why}\nInstall NVIDIA's CUDA toolkit 13.0, or python3 with pip, which fetches its compiler, and run this again.`,
+    );
   const home = installed() ?? fail("the toolkit is gone");
   return [join(home, "bin"), cargo().path].join(delimiter);
 }
