@@ -8,7 +8,7 @@ import { abiVersion } from "../generated/abi.ts";
 import { packageVersion } from "../version.ts";
 import type { About, Native } from "./contract.ts";
 import { dlopen, FfiNative } from "./ffi.ts";
-import type { OpenDoor } from "./napi.ts";
+import { type OpenDoor, platformName } from "./napi.ts";
 
 /** A file that was looked for in vain, and why. */
 export interface Attempt {
@@ -48,8 +48,7 @@ export async function openCuda({ device, binding, compiled }: Wanted): Promise<O
 
 /** Finds the addon for CUDA without loading it; throws like {@link openCuda}. */
 export async function locateCuda(device: string, compiled: boolean): Promise<{ path: string; file: string }> {
-  const { default: binding } = await import("./binding.cjs");
-  const platform = binding.platform();
+  const platform = await platformName();
   const attempts: Attempt[] = [];
   for (const { file, find } of candidates(platform, compiled)) {
     try {
