@@ -36,6 +36,10 @@ export const library = join(
   { win32: "prefixkv.dll", darwin: "libprefixkv.dylib" }[process.platform] ?? "libprefixkv.so",
 );
 
+/** Both with the CUDA kernels; `npm run build:cuda` makes them, and nothing else needs them. */
+export const cudaAddon = join("native", `prefixkv.${triple()}.cuda.node`);
+export const cudaLibrary = join(dirname(library), "cuda", basename(library));
+
 /** The addon over a model that panics, for the tests. */
 export const panics = join(".cache", "panics.node");
 
@@ -50,6 +54,22 @@ export function buildNative() {
   );
 }
 
+/** Builds both with the CUDA kernels; `path` is a PATH with nvcc. */
+export function buildCuda(path) {
+  const packages = ["-p", "prefixkv-node", "-p", "prefixkv-capi"];
+  build(
+    [...packages, "--features", "prefixkv-node/cuda,prefixkv-capi/cuda"],
+    [
+      ["prefixkv_node", cudaAddon],
+      ["prefixkv", cudaLibrary],
+    ],
+    { path, env: withKernels },
+  );
+}
+
+/** Not the empty kernels of the linters. */
+export const withKernels = { PREFIXKV_CUDA_CHECK: "" };
+
 /** Builds what only the tests need. */
 export function buildPanics() {
   build(["-p", "prefixkv-node", "--example", "panics"], [["panics", panics]]);
@@ -58,20 +78,28 @@ export function buildPanics() {
 /** Builds the addon as it is packaged, smaller and faster, slowly; returns its file. */
 export function buildDist() {
   const file = join(".cache", "pack", "native", basename(addon));
-  build(["-p", "prefixkv-node"], [["prefixkv_node", file]], "dist");
+  build(["-p", "prefixkv-node"], [["prefixkv_node", file]], { profile: "dist" });
+  return file;
+}
+
+/** {@link buildDist} with the CUDA kernels; `path` is a PATH with nvcc. */
+export function buildCudaDist(path) {
+  const file = join(".cache", "pack", "native", basename(cudaAddon));
+  const args = ["-p", "prefixkv-node", "--features", "prefixkv-node/cuda"];
+  build(args, [["prefixkv_node", file]], { profile: "dist", path, env: withKernels });
   return file;
 }
 
 /** Lets cargo decide what is fresh and copies a library only when it differs. */
-function build(packages, targets, profile = "release") {
+function build(packages, targets, { profile = "release", path = cargo().path, env = {} } = {}) {
   requireCompiler();
-  const { command, path } = cargo();
+  const { command } = cargo();
   process.stderr.write(`$ cargo build --profile ${profile} ${packages.join(" ")}\n`);
   const args = ["build", "--profile", profile, ...packages, "--message-format=json-render-diagnostics"];
   const result = spawnSync(command, args, {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
-    env: { ...process.env, PATH: path },
+    env: { ...process.env, PATH: path, ...env },
     maxBuffer: 1 << 28,
     encoding: "utf8",
   });

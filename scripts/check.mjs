@@ -7,6 +7,12 @@ const module = (...parts) => join(root, "node_modules", ...parts);
 const node = (...args) => [[runtime("node"), args]];
 const rust = (...args) => [cargo().command, args, { path: cargo().path }];
 const clippy = (...args) => rust("clippy", ...args, "--all-targets", "--release", "--", "-D", "warnings");
+const above = ["core", "capi", "node"].flatMap((name) => [
+  "-p",
+  `prefixkv-${name}`,
+  "--features",
+  `prefixkv-${name}/cuda`,
+]);
 /** With empty kernels, for machines without nvcc. */
 const withCuda = ([command, args, options]) => [command, args, { ...options, env: { PREFIXKV_CUDA_CHECK: "1" } }];
 
@@ -15,6 +21,8 @@ const checks = {
     rust("fmt", "--all", "--check"),
     clippy(...workspace()),
     withCuda(clippy("-p", "prefixkv-kernels", "--features", "cuda")),
+    // What leads to them; the tests of these crates know no GPU.
+    withCuda(rust("clippy", ...above, "--release", "--", "-D", "warnings")),
   ],
   types: () => node(module("typescript", "bin", "tsc"), "--noEmit"),
   style: () => node(module("@biomejs", "biome", "bin", "biome"), "ci", "--colors=off"),

@@ -1,8 +1,10 @@
-// `npm run build:cuda -- --kernels`: compiles the CUDA kernels with nvcc and tests the Rust side that embeds them. No GPU is needed.
+// `npm run build:cuda`: builds the addon and libprefixkv for NVIDIA GPUs, beside those for the CPU. With `--kernels` it only compiles the
+// kernels with nvcc and tests the Rust side that embeds them. No GPU is needed for either.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, delimiter, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { buildCuda, cudaAddon, cudaLibrary, withKernels } from "./build.mjs";
 import {
   cargo,
   fail,
@@ -69,15 +71,46 @@ function fetchToolkit([python, ...args]) {
   return existsSync(nvcc(fetched));
 }
 
+/** The most that the addon or the library may have: what a user downloads is for the kernels, not for other people's libraries. */
+const limit = 60 * 2 ** 20;
+
+/** A PATH with nvcc; ends the script with the cure when there is none. By the PATH, because a changed CUDA_HOME makes cargo build cudarc again. */
+export function pathWithNvcc() {
+  const why = obstacle();
+  if (why)
+    fail(
+      `${why}\nInstall NVIDIA's CUDA toolkit 13.0, or python3 with pip, which fetches its compiler, and run this again.`,
+    );
+  const home = installed() ?? fail("the toolkit is gone");
+  return [join(home, "bin"), cargo().path].join(delimiter);
+}
+
+/** Builds the addon and the library, and says how long it took and how large they are. */
+function buildAddon() {
+  const path = pathWithNvcc();
+  const start = performance.now();
+  buildCuda(path);
+  const seconds = ((performance.now() - start) / 1000).toFixed(0);
+  for (const file of [cudaAddon, cudaLibrary]) {
+    const { size } = statSync(join(root, file));
+    if (size > limit) fail(`${file} has ${megabytes(size)}, more than the limit of ${megabytes(limit)}`);
+    process.stdout.write(`${file}: ${megabytes(size)} of at most ${megabytes(limit)}\n`);
+  }
+  process.stdout.write(
+    `built for CUDA in ${seconds} s; load(id, { device: "cuda" }) and \`prefixkv doctor\` take it\n`,
+  );
+}
+
+function megabytes(bytes) {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
 /** Compiles the kernels, says what each took and how large it is, and runs the tests of the device. */
 function buildKernels() {
-  const why = obstacle();
-  if (why) fail(why);
+  const path = pathWithNvcc();
   requireCompiler();
-  const home = installed() ?? fail("the toolkit is gone");
-  const { command, path } = cargo();
-  // By the PATH, because a changed CUDA_HOME makes cargo build cudarc again.
-  const env = { PATH: [join(home, "bin"), path].join(delimiter), PREFIXKV_CUDA_CHECK: "" };
+  const { command } = cargo();
+  const env = { PATH: path, ...withKernels };
   const target = ["--release", "-p", "prefixkv-kernels", "--features", "cuda"];
   process.stderr.write(`$ cargo build ${target.join(" ")}\n`);
   const built = spawnSync(command, ["build", ...target, "--lib", "--message-format=json-render-diagnostics"], {
@@ -103,8 +136,9 @@ function buildKernels() {
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href && basename(process.argv[1]) === "cuda.mjs") {
-  if (process.argv.slice(2).join(" ") !== "--kernels") {
-    fail("only the kernels can be built with CUDA so far: npm run build:cuda -- --kernels", 2);
-  }
-  buildKernels();
+  const args = process.argv.slice(2);
+  const unknown = args.find((arg) => arg !== "--kernels");
+  if (unknown) fail(`unknown option \`${unknown}\`; there is --kernels`, 2);
+  if (args.length > 0) buildKernels();
+  else buildAddon();
 }

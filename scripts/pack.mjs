@@ -1,6 +1,7 @@
 // `npm run pack [-- --release-build]`: makes the packages as they would be published, as tarballs in .cache/pack/dist, and writes
 // their sizes to bench/results/package.json. With --release-build, for the tests: in .cache/pack/release, with the native file that
-// is in native/ already, and nothing is written elsewhere.
+// is in native/ already, and nothing is written elsewhere. With --cuda also the package with the build for CUDA, which is built for
+// it or, with --release-build, is in native/ already.
 import { spawnSync } from "node:child_process";
 import {
   copyFileSync,
@@ -14,17 +15,29 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
-import { addon, buildDist, buildTs, triple } from "./build.mjs";
+import { addon, buildCudaDist, buildDist, buildTs, cudaAddon, triple } from "./build.mjs";
 import { bundleCharts } from "./charts.mjs";
+import { pathWithNvcc } from "./cuda.mjs";
 import { glibcFloor } from "./glibc.mjs";
 import { install, npmCommand } from "./install.mjs";
-import { mainManifest, nativeFile, packageName, platformManifest, platforms } from "./platforms.mjs";
+import {
+  cudaFile,
+  cudaManifest,
+  cudaPackageName,
+  mainManifest,
+  nativeFile,
+  packageName,
+  platformManifest,
+  platforms,
+} from "./platforms.mjs";
 import { fail, root, systemPath, windows } from "./shell.mjs";
 
 const args = process.argv.slice(2);
-const unknown = args.find((arg) => arg !== "--release-build");
-if (unknown) fail(`unknown option \`${unknown}\`; there is --release-build`, 2);
+const unknown = args.find((arg) => !["--release-build", "--cuda"].includes(arg));
+if (unknown) fail(`unknown option \`${unknown}\`; there are --release-build and --cuda`, 2);
 const release = args.includes("--release-build");
+const cuda = args.includes("--cuda") && platforms.find((platform) => platform.cuda && platform.name === triple());
+if (args.includes("--cuda") && !cuda) fail(`there is no package for CUDA on ${triple()}`, 2);
 const out = join(root, ".cache", "pack", release ? "release" : "dist");
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 
@@ -32,6 +45,8 @@ install();
 const npm = npmCommand() ?? fail("npm was not found; it makes the tarballs. It comes with Node.");
 const native = release ? addon : buildDist();
 if (!existsSync(join(root, native))) fail(`there is no ${native}; run \`npm run build:native\``);
+const gpu = cuda && (release ? cudaAddon : buildCudaDist(pathWithNvcc()));
+if (gpu && !existsSync(join(root, gpu))) fail(`there is no ${gpu}; run \`npm run build:cuda\``);
 buildTs();
 
 rmSync(out, { recursive: true, force: true });
@@ -48,8 +63,12 @@ const report = {
   glibc: glibcFloor(readFileSync(join(root, native))) ?? null,
   packages,
 };
-writeJson(join(out, "report.json"), report);
 if (!release) writeJson(join(root, "bench", "results", "package.json"), report);
+if (cuda) {
+  packages.push(pack(`${cuda.name}-cuda`, cudaPackage));
+  report.cudaBytes = statSync(join(root, gpu)).size;
+}
+writeJson(join(out, "report.json"), report);
 for (const { name, file, packedBytes, unpackedBytes, files } of packages) {
   const sizes = `${megabytes(packedBytes)} packed, ${megabytes(unpackedBytes)} unpacked, ${files} files`;
   process.stdout.write(`${name}: ${relative(root, join(out, file))}: ${sizes}\n`);
@@ -104,13 +123,23 @@ function platformPackage(folder, platform) {
   const file = nativeFile(platform);
   const from = platform.name === triple() ? native : join(".cache", "pack", "native", file);
   if (!existsSync(join(root, from))) fail(`there is no ${from}; build it on ${platform.name} and put it there`);
+  const text = `The native code of \`prefixkv\` for ${platform.name}. Install \`prefixkv\`, which depends on this.`;
+  nativePackage(folder, from, file, platformManifest(platform, manifest), `# ${packageName(platform)}\n\n${text}\n`);
+}
+
+function cudaPackage(folder) {
+  const text =
+    `The native code of \`prefixkv\` for NVIDIA GPUs on ${cuda.name}. Install it beside \`prefixkv\`, at the same version, and load ` +
+    'models with `{ device: "cuda" }`.';
+  const readme = `# ${cudaPackageName(cuda)}\n\n${text}\n`;
+  nativePackage(folder, gpu, cudaFile(cuda), cudaManifest(cuda, manifest), readme);
+}
+
+function nativePackage(folder, from, file, json, readme) {
   copyFileSync(join(root, from), join(folder, file));
   copyFileSync(join(root, "LICENSE"), join(folder, "LICENSE"));
-  writeJson(join(folder, "package.json"), platformManifest(platform, manifest));
-  writeFileSync(
-    join(folder, "README.md"),
-    `# ${packageName(platform)}\n\nThe native code of \`prefixkv\` for ${platform.name}. Install \`prefixkv\`, which depends on this.\n`,
-  );
+  writeJson(join(folder, "package.json"), json);
+  writeFileSync(join(folder, "README.md"), readme);
 }
 
 /** One module per subpath, which re-exports the npm package: JSR takes neither native files nor the CommonJS that loads them. */

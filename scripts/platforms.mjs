@@ -3,10 +3,11 @@
 
 /**
  * `name` as scripts/build.mjs has it in the file's name; `built` says that a package of it is made and tested. Only those become
- * dependencies: a name that nobody has published is a name that anybody can publish.
+ * dependencies: a name that nobody has published is a name that anybody can publish. `cuda` says that there is a package with the build
+ * for CUDA too, which users install by themselves; ts/native/cuda.ts has the same names.
  */
 export const platforms = [
-  { name: "linux-x64-gnu", os: "linux", cpu: "x64", libc: "glibc", built: true },
+  { name: "linux-x64-gnu", os: "linux", cpu: "x64", libc: "glibc", built: true, cuda: true },
   { name: "linux-arm64-gnu", os: "linux", cpu: "arm64", libc: "glibc", built: false },
   { name: "darwin-arm64", os: "darwin", cpu: "arm64", built: false },
 ];
@@ -29,6 +30,22 @@ export function platformManifest(platform, { version, license, engines }) {
     type: "commonjs",
     main: nativeFile(platform),
     files: [nativeFile(platform)],
+  };
+}
+
+export const cudaPackageName = (platform) => `${packageName(platform)}-cuda`;
+export const cudaFile = (platform) => `prefixkv.${platform.name}.cuda.node`;
+
+/** The package.json of a platform's package with the build for CUDA: for one version of the main package, which does not depend on it. */
+export function cudaManifest(platform, manifest) {
+  const main = cudaFile(platform);
+  return {
+    ...platformManifest(platform, manifest),
+    name: cudaPackageName(platform),
+    description: `The native code of prefixkv for NVIDIA GPUs on ${platform.name}`,
+    peerDependencies: { prefixkv: manifest.version },
+    main,
+    files: [main],
   };
 }
 

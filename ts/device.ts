@@ -1,6 +1,7 @@
 import { abortError } from "./errors.ts";
 import { type LoadOptions, type Progress, wire } from "./load.ts";
 import type { CheckRequest, DeviceCheck, Native } from "./native/contract.ts";
+import { gpuName } from "./native/device.ts";
 import { type Binding, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
 
@@ -34,7 +35,9 @@ export async function checkDevice(
 ): Promise<DeviceCheck> {
   const { binding, ...rest } = options;
   if (options.signal?.aborted) throw abortError(options.signal);
-  return checkThrough((await pickDoor(binding)).native, device, rest);
+  // On the CPU there is nothing to check, which `auto` would hide.
+  const gpu = device === "auto" ? "cuda" : device;
+  return checkThrough((await pickDoor(binding, gpuName(gpu))).native, gpu, rest);
 }
 
 /** {@link checkDevice} through a given door. */

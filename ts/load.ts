@@ -1,8 +1,9 @@
-import { abortError } from "./errors.ts";
+import { abortError, DeviceError, OptionError } from "./errors.ts";
 import type { HubOptions } from "./hub/options.ts";
 import { modelFolder } from "./hub/source.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
+import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
 import { errorFromThrown } from "./native/errors.ts";
 import { type Binding, inWorker, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
@@ -42,7 +43,10 @@ export interface Progress {
  * ```
  */
 export interface LoadOptions extends HubOptions {
-  /** Where to compute; `auto` takes the best there is. `cpu` by default. */
+  /**
+   * Where to compute: `cpu`, the default, or a GPU of NVIDIA, for which the build for CUDA has to be installed (`cuda` is the first,
+   * as is `cuda:0`). `auto` takes the first GPU if there is one that can be used, else the CPU, and warns once of why.
+   */
   device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
   /** The format in which the weights of the linear layers are held; `f32` by default. */
   weights?: "f32" | "f16" | "q8_0" | "q4_k";
@@ -86,9 +90,31 @@ export interface LoadOptions extends HubOptions {
  * ```
  */
 export async function load(source?: string | URL, options: LoadOptions = {}): Promise<Model> {
+  return loadWith(pickDoor, source, options);
+}
+
+/** {@link load} with a given way to open doors. */
+export async function loadWith(
+  pick: PickDoor,
+  source?: string | URL,
+  { binding, ...options }: LoadOptions = {},
+): Promise<Model> {
   if (options.signal?.aborted) throw abortError(options.signal);
-  const { binding, ...rest } = options;
-  return openModel((await pickDoor(binding)).native, source, rest);
+  if (options.device !== "auto") {
+    return openModel((await pick(binding, gpuName(options.device))).native, source, options);
+  }
+  const gpu = await findGpu(pick, binding);
+  if ("native" in gpu) {
+    try {
+      return await openModel(gpu.native, source, { ...options, device: "cuda" });
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+      warnOfCpu(error.message);
+    }
+  } else {
+    warnOfCpu(gpu.reason);
+  }
+  return openModel((await pick(binding)).native, source, { ...options, device: "cpu" });
 }
 
 /** {@link load} through a given door. */
@@ -151,7 +177,8 @@ export async function inspectModel(
 
 /**
  * What the native code of this installation can do: its version, architectures, devices, processor features and threads; and what
- * is alive in this process, over all models and both bindings.
+ * is alive in this process, over all models and both bindings. `device` says which of the two builds is asked: that for the CPU, by
+ * default, or that for CUDA, which is loaded for it (a DeviceError when there is none). Each counts only its own models.
  *
  * @example
  * ```ts
@@ -159,10 +186,15 @@ export async function inspectModel(
  *
  * const { version, devices, live } = await about();
  * console.log(version, devices, live.models, live.cacheBytes);
+ * const { noGpu } = await about({ device: "cuda" }).catch(() => ({ noGpu: "the build for CUDA is not installed" }));
+ * console.log(noGpu ?? "a GPU can be used");
  * ```
  */
-export async function about(): Promise<About> {
-  const { native } = await pickDoor();
+export async function about({ device = "cpu" }: { device?: "cpu" | "cuda" } = {}): Promise<About> {
+  if (device !== "cpu" && device !== "cuda") {
+    throw new OptionError("option", `invalid option: \`device\` of \`about\` must be "cpu" or "cuda", found ${device}`);
+  }
+  const { native } = await pickDoor("auto", gpuName(device));
   return JSON.parse(wire(() => native.about())) as About;
 }
 

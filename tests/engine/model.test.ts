@@ -120,9 +120,8 @@ test("options of load are checked", async () => {
     return error instanceof OptionError && error.details.suggestion === "weights";
   });
   await assert.rejects(load(undefined, { weights: "q9" as never }), OptionError);
-  const { devices } = await about();
-  if (!devices.some((device) => device.startsWith("cuda")))
-    await assert.rejects(load(undefined, { device: "cuda" }), DeviceError);
+  await assert.rejects(load(undefined, { device: "cuda:999" }), DeviceError);
+  await assert.rejects(load(undefined, { device: "gpu" as never }), OptionError);
 });
 
 test("a load can be aborted", async () => {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   copyFileSync,
   cpSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -247,6 +248,72 @@ test("bun build --compile makes one file that describes the picture in an empty 
     return alone("ten", []);
   });
   describes(outcome);
+});
+
+test("the package for CUDA is found beside the main one, and refused without a GPU", slow, async () => {
+  ok(await installed());
+  const cwd = folder("npm");
+  const outcome = await step("cuda", async () => {
+    // The addon for the CPU plays the part: it loads, and lists no GPU.
+    const there = join(cwd, "node_modules", "@prefixkv", "linux-x64-gnu-cuda");
+    const { cudaManifest, platforms } = await import(new URL("../../scripts/platforms.mjs", import.meta.url).href);
+    const json = cudaManifest(platforms[0], manifest) as { main: string };
+    mkdirSync(there);
+    writeFileSync(join(there, "package.json"), JSON.stringify(json));
+    copyFileSync(join(root, "native", "prefixkv.linux-x64-gnu.node"), join(there, json.main));
+    writeFileSync(
+      join(cwd, "cuda.mjs"),
+      `import { about, load } from "prefixkv";
+const told = await load(undefined, { device: "cuda" }).catch(({ code, message }) => [code, message]);
+console.log(JSON.stringify([told, (await about({ device: "cuda" })).devices]));
+`,
+    );
+    try {
+      const deno = ["run", "--no-lock", "--allow-read", "--allow-ffi", "--no-prompt", "cuda.mjs"];
+      const outcomes = [
+        await run(runtime("bun"), ["cuda.mjs"], cwd),
+        await run(runtime("deno"), deno, cwd),
+        await run(runtime("node"), ["cuda.mjs"], cwd),
+      ];
+      return {
+        code: Math.max(...outcomes.map(({ code }) => code)),
+        out: JSON.stringify(outcomes.map(({ out }) => JSON.parse(out || "null"))),
+        err: outcomes.map(({ err }) => err).join(""),
+      };
+    } finally {
+      rmSync(there, { recursive: true });
+    }
+  });
+  ok(outcome);
+  for (const [[code, message], devices] of JSON.parse(outcome.out) as [[string, string], string[]][]) {
+    assert.deepEqual([code, devices], ["device", ["cpu"]]);
+    assert.match(message, /^device `cuda:0` cannot be used: this build runs on the CPU only/);
+  }
+});
+
+test("a compiled program has no build for CUDA, and takes one that is named", slow, async () => {
+  ok(await installed());
+  const outcome = await step("compiled device", async () => {
+    const program = join(folder("empty"), "device");
+    const main = join("node_modules", "prefixkv", "dist", "cli", "main.js");
+    const built = await run(runtime("bun"), ["build", "--compile", main, "--outfile", program], folder("npm"));
+    if (built.code !== 0) return built;
+    const args = ["score", "--prompt", "a", "--answer", "b", "--device", "cuda", "--json"];
+    const env = { XDG_CACHE_HOME: folder("cache") };
+    try {
+      const none = await run(program, args, folder("empty"), env);
+      const PREFIXKV_CUDA_NATIVE = join(root, "native", "prefixkv.linux-x64-gnu.node");
+      const named = await run(program, args, folder("empty"), { ...env, PREFIXKV_CUDA_NATIVE });
+      return { code: none.code === 1 && named.code === 1 ? 0 : 1, out: `[${none.out},${named.out}]`, err: none.err };
+    } finally {
+      rmSync(program, { force: true });
+    }
+  });
+  ok(outcome);
+  const [none, named] = JSON.parse(outcome.out) as { error: { code: string; message: string } }[];
+  assert.deepEqual([none?.error.code, named?.error.code], ["device", "device"]);
+  assert.match(none?.error.message ?? "", /a compiled program looks for it only where PREFIXKV_CUDA_NATIVE says/i);
+  assert.match(named?.error.message ?? "", /this build runs on the CPU only/);
 });
 
 test("the command line compiles too, with its self test", slow, async () => {

@@ -5,16 +5,19 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { bundled } from "../../ts/bundled.mjs";
 import { ModelError } from "../../ts/errors.ts";
+import { cudaPackages } from "../../ts/native/cuda.ts";
 import { embeddedModel, packageFile, unpack } from "../../ts/package_files.ts";
 import { root } from "../runtimes/spawn.ts";
 
 interface Platform {
   name: string;
   built: boolean;
+  cuda?: boolean;
 }
 const script = (name: string) => import(new URL(`../../scripts/${name}`, import.meta.url).href);
-const { platforms, mainManifest } = (await script("platforms.mjs")) as {
+const { cudaManifest, platforms, mainManifest } = (await script("platforms.mjs")) as {
   platforms: Platform[];
+  cudaManifest(platform: Platform, manifest: unknown): Record<string, unknown>;
   mainManifest(manifest: unknown): { optionalDependencies: Record<string, string> };
 };
 const { glibcFloor, compareVersions } = (await script("glibc.mjs")) as {
@@ -43,6 +46,23 @@ test("the published package depends on the platforms that are built, at its own 
   const built = platforms.filter((platform) => platform.built).map(({ name }) => `@prefixkv/${name}`);
   assert.deepEqual(Object.keys(mainManifest(manifest).optionalDependencies), built);
   assert.deepEqual(new Set(Object.values(mainManifest(manifest).optionalDependencies)), new Set([manifest.version]));
+});
+
+test("the packages for CUDA are those that the code looks for, and nothing depends on them", () => {
+  const made = platforms.filter((platform) => platform.cuda);
+  assert.deepEqual(
+    made.map(({ name }) => name),
+    cudaPackages,
+  );
+  for (const platform of made) {
+    assert.ok(platform.built, `${platform.name} has no package for the CPU`);
+    const { name, version, main, files, peerDependencies, os } = cudaManifest(platform, manifest);
+    const file = `prefixkv.${platform.name}.cuda.node`;
+    assert.deepEqual([name, version, main, files], [`@prefixkv/${platform.name}-cuda`, manifest.version, file, [file]]);
+    assert.deepEqual([peerDependencies, os], [{ prefixkv: manifest.version }, ["linux"]]);
+    assert.ok(page.includes(`\`${name}\``) && read("docs/cuda.md").includes(`\`${name}\``), "the pages name it");
+  }
+  assert.doesNotMatch(JSON.stringify(mainManifest(manifest)), /-cuda"/);
 });
 
 test("every subpath has its types and its code", () => {

@@ -1,5 +1,6 @@
 // Type-checked by `npm run check`, never run: what must and must not compile.
 import {
+  about,
   type BudgetError,
   type CacheMethod,
   type Calibration,
@@ -29,6 +30,7 @@ export async function mustCompile(): Promise<void> {
   const result: GenerationResult = await out;
   result.finish satisfies "eos" | "stop" | "length" | "aborted";
   await model.score({ prompt: "Hi", answer: "Ho" });
+  (await about({ device: "cuda" })).noGpu satisfies string | null;
 }
 
 export async function cachesMustCompile(model: Model, error: BudgetError): Promise<void> {
@@ -73,6 +75,10 @@ export async function mustNotCompile(model: Model): Promise<void> {
   model.generate({ prompt: "Hi", maxToken: 3 });
   // @ts-expect-error an unknown weight format
   await load(undefined, { weights: "q9" });
+  // @ts-expect-error an unknown device
+  await load(undefined, { device: "gpu" });
+  // @ts-expect-error a build is asked, not a device
+  await about({ device: "auto" });
   // @ts-expect-error a score needs an answer
   await model.score({ prompt: "Hi" });
   // @ts-expect-error undefined is not the same as absent

@@ -10,6 +10,7 @@ import { commands } from "../../ts/cli/commands.ts";
 import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
 import { run } from "../../ts/cli/run.ts";
 import { distance, nearest } from "../../ts/cli/suggest.ts";
+import { DeviceError } from "../../ts/errors.ts";
 import {
   formatBars,
   formatBytes,
@@ -207,15 +208,27 @@ test("inspect says what fits", async () => {
 test("--binding names the door, which the load does not hear of", async () => {
   const fake = new FakeNative();
   const asked: unknown[] = [];
-  const door = async (binding?: string) => {
-    asked.push(binding);
+  const door = async (binding?: string, gpu?: string) => {
+    asked.push(gpu === undefined ? binding : [binding, gpu]);
     return { native: fake, file: "native/fake.node" };
   };
   const commands = [["describe", picture], ["score", "--prompt", "a", "--answer", "b"], ["inspect", "/m"], ["doctor"]];
   for (const args of commands) await cli([...args, "--binding", "ffi"], { door });
   await cli(["inspect", "/m"], { door });
-  assert.deepEqual(asked, ["ffi", "ffi", "ffi", "ffi", undefined]);
+  assert.deepEqual(asked, ["ffi", "ffi", "ffi", "ffi", ["ffi", "cuda"], undefined]);
   for (const request of fake.loads) assert.deepEqual(Object.keys(request), ["source"]);
+});
+
+test("--device leads to the addon for CUDA, as load does", async () => {
+  const asked: unknown[] = [];
+  const door = async (_binding?: string, gpu?: string) => {
+    asked.push(gpu);
+    return { native: new FakeNative(), file: "native/fake.node" };
+  };
+  await cli(["describe", picture, "--device", "cuda:1"], { door });
+  await cli(["score", "--prompt", "a", "--answer", "b", "--device", "cpu"], { door });
+  await cli(["describe", picture, "--device", "auto"], { door });
+  assert.deepEqual(asked, ["cuda:1", undefined, "cuda", undefined]);
 });
 
 test("doctor describes the sample and fails when the description is wrong", async () => {
@@ -226,9 +239,53 @@ test("doctor describes the sample and fails when the description is wrong", asyn
   assert.equal(healthy.code, 0);
   assert.match(healthy.out, /native +native\/fake\.node 0\.1\.0\ncpu +avx2\nthreads +2\ndevices +cpu/);
   assert.match(healthy.out, /self test +ok/);
+  assert.match(healthy.out, /gpus +none\ngpu self test +never run: there is no GPU here that could be used\n/);
+  assert.match(healthy.out, /\nno GPU: no NVIDIA driver\n/);
   const ill = await cli(["doctor", "--json"]);
   assert.equal(ill.code, 1);
   assert.match(JSON.parse(ill.out).selfTest.error.message, /misses: blue triangle/);
+});
+
+test("doctor runs its self test on the GPU too, and fails when that does", async () => {
+  const pieces = [" blue triangle, gray ring,", " green star, purple triangle"];
+  const check = async (answer: string[], args: string[] = []) => {
+    const gpu = Object.assign(new FakeNative(), { devices: ["cpu", "cuda:0", "cuda:1"], pieces: answer });
+    const door = async (_binding?: string, name?: string) => {
+      return name
+        ? { native: gpu, file: "cuda.node" }
+        : { native: Object.assign(new FakeNative(), { pieces }), file: "cpu.node" };
+    };
+    return { ...(await cli(["doctor", ...args], { door })), loads: gpu.loads };
+  };
+  const healthy = await check(pieces);
+  assert.equal(healthy.code, 0);
+  assert.deepEqual(
+    healthy.loads.map(({ device }) => device),
+    ["cuda:0"],
+  );
+  assert.match(healthy.out, /cuda build +cuda\.node 0\.1\.0\ngpus +cuda:0, cuda:1\ngpu self test +ok/);
+  const ill = await check([" nothing"], ["--json"]);
+  const { ok, selfTest, cuda } = JSON.parse(ill.out);
+  assert.deepEqual([ill.code, ok, selfTest.ok, cuda.selfTest.ok, cuda.reason], [1, false, true, false, null]);
+  assert.match((await check([" nothing"])).out, /gpu self test +FAILED\n(?:.|\n)*error\[self-test\]: on the GPU: /);
+});
+
+test("doctor says where it looked for the build for CUDA, which may be missing", async () => {
+  const pieces = [" blue triangle, gray ring,", " green star, purple triangle"];
+  const attempts = [{ file: "native/x.cuda.node", reason: "no such file" }];
+  const door = async (_binding?: string, name?: string) => {
+    if (name) throw new DeviceError("device", "not there; npm run build:cuda", { device: name, attempts });
+    return { native: Object.assign(new FakeNative(), { pieces }), file: "cpu.node" };
+  };
+  const { code, out } = await cli(["doctor"], { door });
+  assert.equal(code, 0);
+  assert.match(
+    out,
+    /cuda build +none that loads, see below\ngpus +none\n(?:.|\n)*no GPU: not there; npm run build:cuda\n/,
+  );
+  const { cuda } = JSON.parse((await cli(["doctor", "--json"], { door })).out);
+  const reason = "not there; npm run build:cuda";
+  assert.deepEqual(cuda, { file: null, version: null, devices: [], reason, attempts, selfTest: null });
 });
 
 test("doctor without an addon names the cure", async () => {

@@ -158,6 +158,7 @@ export class FakeNative implements Native {
   memory: Memory = memory;
   /** The least size that a profile takes. */
   leastKeep = 0;
+  devices: string[] = ["cpu"];
   /** The pieces of every answer, one token each. */
   pieces: string[] = ["There", " is", " a star."];
   /** Keeps every answer open after this many pieces. */
@@ -171,7 +172,8 @@ export class FakeNative implements Native {
       version: "0.1.0",
       errorCodes: [],
       architectures: [info.architecture],
-      devices: ["cpu"],
+      devices: this.devices,
+      noGpu: this.devices.length > 1 ? null : "no NVIDIA driver",
       cpu: ["avx2"],
       threads: 2,
       live: { models: 0, sessions: 0, requests: 0, cacheBytes: 0, layersRun: 0 },

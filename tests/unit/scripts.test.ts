@@ -55,13 +55,32 @@ test("without a toolkit, python3 and pip nothing of CUDA is compiled, and it is 
     const { stdout } = spawnSync(runtime("node"), ["-e", code], { env: { PATH: folder }, encoding: "utf8" });
     const want = existsSync("/usr/local/cuda/bin/nvcc") ? /^undefined$/ : /^not compiled: no CUDA toolkit/;
     assert.match(stdout.trim(), want);
+    if (existsSync("/usr/local/cuda/bin/nvcc")) return;
+    const build = (...args: string[]) => {
+      const script = join(folder, "scripts", "cuda.mjs");
+      return spawnSync(runtime("node"), [script, ...args], { env: { PATH: folder }, encoding: "utf8" });
+    };
+    for (const args of [[], ["--kernels"]]) {
+      const { status, stderr } = build(...args);
+      assert.equal(status, 1);
+      assert.match(
+        stderr,
+        /^not compiled: no CUDA toolkit.*\nInstall NVIDIA's CUDA toolkit 13\.0, or python3 with pip/,
+      );
+    }
+    const { status, stderr } = build("--kernel");
+    assert.deepEqual([status, stderr], [2, "unknown option `--kernel`; there is --kernels\n"]);
   } finally {
     await rm(folder, { recursive: true });
   }
 });
 
-test("the addon's file name is one that the binding requires", async () => {
-  const { addon } = (await import(new URL("../../scripts/build.mjs", import.meta.url).href)) as { addon: string };
+test("the addon's file names are those that the binding requires and that is looked for", async () => {
+  const { addon, cudaAddon } = (await import(new URL("../../scripts/build.mjs", import.meta.url).href)) as {
+    addon: string;
+    cudaAddon: string;
+  };
+  assert.equal(cudaAddon.replaceAll("\\", "/"), addon.replaceAll("\\", "/").replace(/\.node$/, ".cuda.node"));
   const binding = await readFile(fileURLToPath(new URL("../../ts/native/binding.cjs", import.meta.url)), "utf8");
   assert.ok(binding.includes(addon.replaceAll("\\", "/")), addon);
 });

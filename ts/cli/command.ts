@@ -1,5 +1,4 @@
-import type { OpenDoor } from "../native/napi.ts";
-import type { Binding } from "../native/pick.ts";
+import type { PickDoor } from "../native/device.ts";
 import type { Values } from "./args.ts";
 
 /** What a command may touch: where it writes, when to stop, and the door to the engine. */
@@ -11,8 +10,8 @@ export interface Context {
   /** Escape codes for colour are welcome on standard error. */
   color: boolean;
   signal: AbortSignal;
-  /** The door of a name; the best one without. */
-  door(binding?: Binding): Promise<OpenDoor>;
+  /** The door of a name, the best one without; with the name of a GPU, that of the addon for CUDA. */
+  door: PickDoor;
 }
 
 /** One flag of a command. */

@@ -229,4 +229,4 @@ const candidates = {
   ],
 };
 
-module.exports = { load, locate };
+module.exports = { load, locate, platform };

@@ -8,6 +8,8 @@ interface Attempts {
 }
 
 declare const binding: {
+  /** The platform as the names of the files have it. */
+  platform(): string;
   /** Loads the addon; `native` is null when no candidate could be loaded. */
   load(): Attempts & { native: Native | null };
   /** Finds the addon's absolute path without loading it; null when there is none. */

@@ -12,11 +12,9 @@ export async function openFfi(runtime: "bun" | "deno"): Promise<OpenDoor> {
 
 /** {@link openFfi} for any file that has the C ABI; `name` is what messages call it. */
 export async function openLibrary(runtime: "bun" | "deno", path: string, name: string): Promise<Native> {
-  const open: OpenLibrary =
-    runtime === "bun" ? (await import("./ffi_bun.ts")).openBun : (await import("./ffi_deno.ts")).openDeno;
   let library: Library;
   try {
-    library = await open(path);
+    library = await dlopen(runtime, path);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw missingAddon(`${process.platform}-${process.arch}`, [{ file: name, reason }]);
@@ -25,6 +23,13 @@ export async function openLibrary(runtime: "bun" | "deno", path: string, name: s
   if (found === abiVersion) return new FfiNative(library);
   const reason = `${name} has version ${found} of the C ABI, this code needs ${abiVersion}; run \`npm run build:native\``;
   throw new NativeError("native-missing", reason, { found, needed: abiVersion });
+}
+
+/** Opens a file through the foreign functions of a runtime; throws what that throws. */
+export async function dlopen(runtime: "bun" | "deno", path: string): Promise<Library> {
+  const open: OpenLibrary =
+    runtime === "bun" ? (await import("./ffi_bun.ts")).openBun : (await import("./ffi_deno.ts")).openDeno;
+  return open(path);
 }
 
 /** The arguments that end every call with a text: buffer, capacity, place for the size. */

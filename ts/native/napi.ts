@@ -7,9 +7,16 @@ export interface OpenDoor {
   file: string;
 }
 
+const loader = async () => (await import("./binding.cjs")).default;
+
+/** The platform as the names of the native files have it. */
+export async function platformName(): Promise<string> {
+  return (await loader()).platform();
+}
+
 /** Loads the Node-API addon; throws a NativeError with the cure when there is none. */
 export async function openNapi(): Promise<OpenDoor> {
-  const { default: binding } = await import("./binding.cjs");
+  const binding = await loader();
   const { native, file, attempts } = permitted(() => binding.load());
   if (native !== null && file !== null) return { native, file };
   throw missingAddon(`${process.platform}-${process.arch}`, attempts);
@@ -17,7 +24,7 @@ export async function openNapi(): Promise<OpenDoor> {
 
 /** Where the addon is, whose file carries the C ABI too; throws like {@link openNapi}. */
 export async function locateAddon(): Promise<{ path: string; file: string }> {
-  const { default: binding } = await import("./binding.cjs");
+  const binding = await loader();
   const { path, file, attempts } = permitted(() => binding.locate());
   if (path !== null && file !== null) return { path, file };
   throw missingAddon(`${process.platform}-${process.arch}`, attempts);

@@ -1,5 +1,6 @@
 import { isMainThread } from "node:worker_threads";
 import { OptionError } from "../errors.ts";
+import { openCuda } from "./cuda.ts";
 import { openFfi } from "./ffi.ts";
 import { type OpenDoor, openNapi } from "./napi.ts";
 
@@ -15,31 +16,46 @@ export type Binding = "auto" | "napi" | "ffi";
 /** docs/design/doors.md has the measurements behind this. */
 const best = { bun: "napi", deno: "napi", node: "napi" } as const;
 
-const open: Partial<Record<Binding, Promise<OpenDoor>>> = {};
+type Door = "napi" | "ffi";
 
-/** Opens a door, once. */
-export async function pickDoor(binding: Binding = "auto"): Promise<OpenDoor> {
+/** What is open: the addon for the CPU, and the one for CUDA. */
+const cpu: Partial<Record<Door, Promise<OpenDoor>>> = {};
+const cuda: Partial<Record<Door, Promise<OpenDoor>>> = {};
+
+/** Opens a door, once: to the addon for the CPU or, for the device `gpu`, to that for CUDA. */
+export async function pickDoor(binding: Binding = "auto", gpu?: string): Promise<OpenDoor> {
   const { name } = runtime();
   const door = binding === "auto" ? best[name] : binding;
-  if (door === "napi") {
-    open.napi ??= openNapi();
-    return open.napi;
-  }
-  if (door !== "ffi") {
+  if (door !== "napi" && door !== "ffi") {
     throw new OptionError(
       "option",
       `invalid option: \`binding\` must be "auto", "napi" or "ffi", found ${inspect(door)}`,
     );
   }
-  if (name === "node") {
+  if (door === "ffi" && name === "node") {
     throw new OptionError(
       "option",
       'binding "ffi" needs Bun or Deno: Node has no foreign function interface; use "napi", or "auto", which takes it',
       { suggestion: "napi" },
     );
   }
-  open.ffi ??= openFfi(name);
-  return open.ffi;
+  if (gpu === undefined) {
+    cpu[door] ??= door === "ffi" ? openFfi(name as "bun" | "deno") : openNapi();
+    return cpu[door];
+  }
+  // What failed is not kept: the file may be there the next time, and the error names the device that was asked for.
+  const through = door === "ffi" ? (name as "bun" | "deno") : door;
+  const opening = cuda[door] ?? openCuda({ device: gpu, binding: through, compiled: compiled() });
+  cuda[door] = opening;
+  return opening.catch((error: unknown) => {
+    if (cuda[door] === opening) delete cuda[door];
+    throw error;
+  });
+}
+
+/** Whether this is a program made by `bun build --compile`, whose files are within it. */
+function compiled(): boolean {
+  return /\/\$bunfs\/|\/~BUN\//.test(import.meta.url);
 }
 
 function inspect(value: unknown): string {

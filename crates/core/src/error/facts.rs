@@ -92,9 +92,10 @@ facts! {
         "Calibrate this model for this size with `model.calibrate`, or leave the calibration out.";
     Error::Device { .. } => "device" as "DeviceError" {
         "device": "the asked device",
+        "attempts": "the files that were tried for the build for CUDA, with the reasons; from TypeScript only",
     }
         "The asked device does not exist in this build or on this machine.";
-        "Use `cpu` or `auto`.";
+        "Use `cpu` or `auto`; [cuda.md](cuda.md) has what a GPU needs.";
     Error::Aborted => "aborted" as "AbortError" {
         "partial": "the text that had been generated; from TypeScript only",
     }
