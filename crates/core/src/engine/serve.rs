@@ -162,6 +162,8 @@ impl ModelRunner {
         } else {
             events.finish(event);
             drop(sequence);
+            // The answer is out; what is wrong with a device is said to the next request.
+            let _ = self.model.give_back();
         }
         Ok(Stepped::Finished)
     }

@@ -85,6 +85,7 @@ pub struct Model {
     image_processor: Option<ImageProcessor>,
     eos_tokens: Vec<u32>,
     pool: Pool,
+    place: Place,
 }
 
 impl Model {
@@ -131,7 +132,7 @@ impl Model {
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, &place)?;
-        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool })
+        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, place })
     }
 
     /// What a folder holds, from its configuration and weight headers; no weights are read.
@@ -237,6 +238,7 @@ impl Model {
         sequence.begin_prompt(&prompt.spans)?;
         let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
         sequence.finish_prompt()?;
+        self.give_back()?;
         Ok(hidden)
     }
 
@@ -268,6 +270,14 @@ impl Model {
             });
             Ok(each.collect())
         })
+    }
+
+    /// Gives memory of the device that nothing uses any more back to it.
+    pub fn give_back(&self) -> Result<()> {
+        match &self.place {
+            Place::Cpu => Ok(()),
+            Place::Gpu { gpu, .. } => Ok(gpu.trim()?),
+        }
     }
 
     /// An empty sequence with the plain full cache.

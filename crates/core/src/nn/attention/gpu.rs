@@ -2,12 +2,14 @@
 
 use half::f16;
 use prefixkv_kernels::attention::Mask;
-use prefixkv_kernels::cuda::{self, Angles, AppendItem, Buffer, DecodeItem, Gather, Gpu, New, Rows, Run, SliceMut};
+use prefixkv_kernels::cuda::{
+    self, Angles, AppendItem, Buffer, DecodeItem, Element, Gather, Gpu, New, Number, Rows, Run, SliceMut,
+};
 
 use super::{EVERY, Heads};
 use crate::cache::{self, Entry, Format, Lane, Member, Sequence, Stored};
 use crate::error::{Error, Result};
-use crate::nn::matrix::OnGpu;
+use crate::nn::matrix::{Data, OnGpu};
 
 /// Where queries, keys and values of a fused projection are.
 fn parts(fused: &OnGpu, heads: Heads) -> Result<[Rows<'_, f32>; 3]> {
@@ -87,21 +89,25 @@ pub(super) fn step(
     angles: &Angles,
     layer: usize,
     members: &mut [Member<'_>],
-) -> Result<Buffer<f32>> {
-    match members.first().map(|member| member.sequence.format()) {
-        Some(Format::F32) => step_of::<f32>(fused, heads, angles, layer, members),
-        Some(Format::F16) => step_of::<f16>(fused, heads, angles, layer, members),
-        None => Err(Error::Internal("a step without sequences".into())),
-    }
+    number: Number,
+) -> Result<Data> {
+    let format = members.first().map(|member| member.sequence.format());
+    let format = format.ok_or_else(|| Error::Internal("a step without sequences".into()))?;
+    Ok(match (format, number) {
+        (Format::F32, Number::F16) => Data::F16(step_of::<f32, f16>(fused, heads, angles, layer, members)?),
+        (Format::F32, _) => Data::F32(step_of::<f32, f32>(fused, heads, angles, layer, members)?),
+        (Format::F16, Number::F16) => Data::F16(step_of::<f16, f16>(fused, heads, angles, layer, members)?),
+        (Format::F16, _) => Data::F32(step_of::<f16, f32>(fused, heads, angles, layer, members)?),
+    })
 }
 
-fn step_of<T: Stored>(
+fn step_of<T: Stored, O: Element>(
     fused: &OnGpu,
     heads: Heads,
     angles: &Angles,
     layer: usize,
     members: &mut [Member<'_>],
-) -> Result<Buffer<f32>> {
+) -> Result<Buffer<O>> {
     let gpu = fused.gpu();
     let (group, width) = (heads.query / heads.kv, heads.width());
     let mut reserved: Vec<Vec<Entry>> = Vec::with_capacity(members.len());
@@ -123,7 +129,7 @@ fn step_of<T: Stored>(
     }
 
     let rotated = rotated(fused, heads, angles)?;
-    let mut out = Buffer::<f32>::new(gpu, members.len() * width)?;
+    let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
     let working: Vec<(usize, &Member<'_>)> =
         members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
     // Places whose probabilities are asked for, per lane of all sequences.
@@ -134,9 +140,9 @@ fn step_of<T: Stored>(
         .collect();
     let mut sums = zeros(gpu, asked.iter().sum())?;
     let mut sums_left = cut(sums.all_mut(), &asked).into_iter();
-    let mut rows: Vec<Option<SliceMut<'_, f32>>> =
+    let mut rows: Vec<Option<SliceMut<'_, O>>> =
         cut(out.all_mut(), &vec![width; members.len()]).into_iter().map(Some).collect();
-    let mut items: Vec<DecodeItem<'_, T>> = Vec::new();
+    let mut items: Vec<DecodeItem<'_, T, O>> = Vec::new();
     for (row, member) in &working {
         let Some(mut to) = rows[*row].take() else { continue };
         let gathers = member.sequence.gathers_step(layer);
@@ -196,7 +202,7 @@ fn zeros(gpu: &Gpu, len: usize) -> Result<Buffer<f32>> {
 }
 
 /// Parts of so many elements, one behind the other.
-fn cut<'a>(mut whole: SliceMut<'a, f32>, sizes: &[usize]) -> Vec<SliceMut<'a, f32>> {
+fn cut<'a, T>(mut whole: SliceMut<'a, T>, sizes: &[usize]) -> Vec<SliceMut<'a, T>> {
     let mut parts = Vec::with_capacity(sizes.len());
     for size in sizes {
         let (part, left) = whole.split_at(*size);

@@ -3,12 +3,14 @@
 mod cpu;
 mod gpu;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use prefixkv_kernels::attention::Mask;
-use prefixkv_kernels::cuda;
+use prefixkv_kernels::cuda::{self, Number};
 use prefixkv_kernels::rotary::Angles;
 
-use super::matrix::Matrix;
+use super::matrix::{Data, Matrix, OnGpu};
 use super::slice;
 use crate::cache::{Pass, Sequence};
 use crate::error::{Error, Result};
@@ -95,8 +97,16 @@ impl Rotary {
 
 /// Stores the new keys and values in the lanes of `layer` and attends to all that is kept.
 ///
-/// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.query * heads.dim]`.
-pub fn causal(fused: &Matrix, heads: Heads, rotary: &Rotary, layer: usize, pass: &mut Pass<'_, '_>) -> Result<Matrix> {
+/// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.query * heads.dim]`, in the
+/// format `number` where the device can: what the product that follows takes.
+pub fn causal(
+    fused: &Matrix,
+    heads: Heads,
+    rotary: &Rotary,
+    layer: usize,
+    pass: &mut Pass<'_, '_>,
+    number: Number,
+) -> Result<Matrix> {
     match (fused, &rotary.on_gpu) {
         (Matrix::Cpu(fused), _) => {
             let out = slice::with(fused, |fused| match pass {
@@ -107,11 +117,11 @@ pub fn causal(fused: &Matrix, heads: Heads, rotary: &Rotary, layer: usize, pass:
             Ok(Matrix::Cpu(Tensor::from_vec(out, (rows, heads.width()), fused.device())?))
         }
         (Matrix::Gpu(fused), Some(angles)) => {
-            let out = match pass {
-                Pass::Prompt(sequence) => gpu::prompt(fused, heads, angles, layer, sequence)?,
-                Pass::Step(members) => gpu::step(fused, heads, angles, layer, members)?,
+            let data = match pass {
+                Pass::Prompt(sequence) => Data::F32(gpu::prompt(fused, heads, angles, layer, sequence)?),
+                Pass::Step(members) => gpu::step(fused, heads, angles, layer, members, number)?,
             };
-            Ok(Matrix::on_gpu(out, fused.rows, heads.width()))
+            Ok(Matrix::Gpu(Arc::new(OnGpu { data, rows: fused.rows, columns: heads.width() })))
         }
         (Matrix::Gpu(_), None) => Err(Error::Internal("angles were made for another device".into())),
     }
