@@ -1,7 +1,9 @@
 // What every door does for the public API.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
 import {
+  after, before, test } from "node:test";,
+
+  import {,
   AbortError,
   ContextOverflowError,
   DisposedError,
@@ -15,6 +17,8 @@ import {
   OptionError,
   type Progress,
   PromptError,
+  checkDevice,
+  DeviceError,
 } from "../../ts/index.ts";
 import { runtime } from "../../ts/native/pick.ts";
 import { missingObjects, scene } from "../engine/scenes.ts";
@@ -76,6 +80,17 @@ for (const door of doors) {
     const info = await inspect(undefined, { binding: door });
     assert.equal(info.kvBytesPerToken, model(door).info.kvBytesPerToken);
     await assert.rejects(inspect("no/such/folder", { binding: door }), ModelError);
+  });
+
+  test(`${door}: a check of a device refuses what cannot be checked`, async () => {
+    await assert.rejects(checkDevice("cpu", { binding: door }), (error) => {
+      return error instanceof DeviceError && error.message.includes("nothing to check");
+    });
+    await assert.rejects(checkDevice("gpu" as never, { binding: door }), OptionError);
+    await assert.rejects(checkDevice("cuda", { binding: door, ceiling: true } as never), OptionError);
+    await assert.rejects(checkDevice("cuda:4096", { binding: door }), (error) => {
+      return error instanceof DeviceError && error.details.device === "cuda:4096";
+    });
   });
 
   test(`${door}: errors come with their code`, async () => {
