@@ -182,8 +182,8 @@ impl Drop for Event {
 /// 4 MiB in all, so that a mark is set once in many writes.
 const SEGMENT: usize = 512 << 10;
 const SEGMENTS: usize = 8;
-/// The logits of one row, of any vocabulary that there is, and of several rows of most.
-const READ: usize = 2 << 20;
+/// The logits of one row, of any vocabulary that there is, and of 64 rows of most.
+const READ: usize = 8 << 20;
 
 // SAFETY: pinned memory, events and streams may be used by any thread; what changes is behind locks.
 unsafe impl Send for Staging {}
