@@ -135,8 +135,8 @@ class Judging(unittest.TestCase):
         self.assertIn("log-probabilities", self.wrong(case(logprobs=(-1.0, -2.5)))[0])
         self.assertIn("log-probabilities", self.wrong(case(logprobs=(-1.0, math.nan)))[0])
         self.assertIn("25.00% of the kept positions", self.wrong(case(positions=(0, 1, 2, 9)))[0])
-        self.assertIn("resident of done: 8 and 9", self.wrong(case(resident=9))[0])
-        self.assertEqual(len(self.wrong(case(peak=9))), 2)
+        self.assertIn("payload of done: 8 and 9", self.wrong(case(payload=9))[0])
+        self.assertEqual(len(self.wrong(case(dead=9))), 2)
         self.assertEqual(self.wrong(case(tokens=(1, 2, 4)), gap=0.1), [])
         self.assertIn("5.000 apart", self.wrong(case(tokens=(1, 2, 4)), gap=5.0)[0])
 

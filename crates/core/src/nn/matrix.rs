@@ -119,7 +119,7 @@ impl Matrix {
     }
 
     /// The sum of two matrices of one shape, where this one lies if nothing else shares its memory.
-    pub fn add(self, other: &Matrix) -> Result<Matrix> {
+    pub fn plus(self, other: &Matrix) -> Result<Matrix> {
         match (self, other) {
             (Matrix::Cpu(x), Matrix::Cpu(y)) => Ok(Matrix::Cpu((x + y)?)),
             (Matrix::Gpu(x), Matrix::Gpu(y)) => {
@@ -207,18 +207,22 @@ fn copy(matrix: &OnGpu, start: usize, len: usize) -> Result<OnGpu> {
 }
 
 fn tensors(parts: &[Matrix]) -> Result<Vec<&Tensor>> {
-    let tensor = |part| match part {
-        &Matrix::Cpu(ref tensor) => Ok(tensor),
-        &Matrix::Gpu(_) => Err(elsewhere()),
-    };
+    fn tensor(part: &Matrix) -> Result<&Tensor> {
+        match part {
+            Matrix::Cpu(tensor) => Ok(tensor),
+            Matrix::Gpu(_) => Err(elsewhere()),
+        }
+    }
     parts.iter().map(tensor).collect()
 }
 
 fn gpus(parts: &[Matrix]) -> Result<Vec<&OnGpu>> {
-    let matrix = |part| match part {
-        &Matrix::Gpu(ref matrix) => Ok(&**matrix),
-        &Matrix::Cpu(_) => Err(elsewhere()),
-    };
+    fn matrix(part: &Matrix) -> Result<&OnGpu> {
+        match part {
+            Matrix::Gpu(matrix) => Ok(matrix),
+            Matrix::Cpu(_) => Err(elsewhere()),
+        }
+    }
     parts.iter().map(matrix).collect()
 }
 

@@ -17,7 +17,7 @@ fn formats_and_methods_of_the_cpu_are_refused() {
     }
     let reader = Reader::text("tests/golden/fixtures/llama-linear-tied", place(&shim), 16);
     let method = Method::parse(&json!({ "method": "streaming", "keep": 0.5, "positions": "cache" })).expect("a method");
-    let error = reader.model.new_sequence_with(method, false).err().expect("no kernel rotates when it reads");
+    let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
     assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
     assert!(shim.launched().is_empty(), "nothing ran");
 }

@@ -77,17 +77,17 @@ impl Clip {
         let (side, patch) = (self.config.image_size / self.config.patch_size, self.config.patch_size);
         let rows = Matrix::new(&self.place, patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
         let x = Matrix::cat(&[self.class.clone(), self.patches.forward(&rows)?])?;
-        let mut x = self.norm.forward(&x.add(&self.positions)?, Number::F32)?;
+        let mut x = self.norm.forward(&x.plus(&self.positions)?, Number::F32)?;
         let heads = heads(&self.config);
         // Only what is asked for, so that the sums of a layer can lie where its input was.
         let mut states: Vec<Option<Matrix>> = depths.iter().map(|depth| (*depth == 0).then(|| x.clone())).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
-            x = x.add(&layer.output.forward(&attention::bidirectional(&fused, heads)?)?)?;
+            x = x.plus(&layer.output.forward(&attention::bidirectional(&fused, heads)?)?)?;
             let up = layer.up.forward(&layer.mlp_norm.forward(&x, layer.up.input())?)?;
             let inner = self.config.hidden_act.forward(&up, layer.down.input())?;
-            x = x.add(&layer.down.forward(&inner)?)?;
+            x = x.plus(&layer.down.forward(&inner)?)?;
             for (state, depth) in states.iter_mut().zip(depths) {
                 if *depth == index + 1 {
                     *state = Some(x.clone());

@@ -163,9 +163,9 @@ impl Network for Llama {
             live::LAYERS_RUN.add(1);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
             let mixed = attention::causal(&fused, heads, &rotary, index, pass, layer.output.input())?;
-            x = x.add(&layer.output.forward(&mixed)?)?;
+            x = x.plus(&layer.output.forward(&mixed)?)?;
             let mlp = self.mlp(layer, &x)?;
-            x = x.add(&mlp)?;
+            x = x.plus(&mlp)?;
         }
         self.norm.forward(&x, self.head.input())
     }
