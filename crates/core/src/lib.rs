@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub(crate) mod fields;

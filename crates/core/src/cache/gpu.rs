@@ -1,15 +1,13 @@
 //! Entries on a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
 //!
 //! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
-//! and to write goes to the device in one launch each, just before attention reads them ([`write`]).
+//! and to write goes to the device in one launch each, just before attention reads them (`super::write`).
 
 use half::f16;
 use prefixkv_kernels::cuda::{
-    self, AppendItem, Buffer, Element, GatherItem, Gpu, MoveItem, New, NormItem, Run, Slice, SliceMut,
+    self, AppendItem, Buffer, Element, GatherItem, Gpu, MoveItem, NormItem, Run, Slice, SliceMut,
 };
 
-use super::Sequence;
-use super::lane::Lane;
 use super::pool::{Account, Charge, Format};
 use crate::error::{Error, Result};
 
@@ -254,36 +252,4 @@ impl OnGpu {
 
 fn other_format() -> Error {
     Error::Internal("entries are in another format".into())
-}
-
-/// Writes what `reserve` counted in the lanes of `layer` of every sequence, after the moves that wait. The rows of a sequence
-/// are those of `new` from the number beside it on.
-pub(crate) fn write<T: Stored>(
-    gpu: &Gpu,
-    sequences: &mut [(&mut Sequence, usize)],
-    layer: usize,
-    new: New<'_, f32>,
-    dim: usize,
-) -> Result<()> {
-    let mut moves = Vec::new();
-    for (sequence, _) in sequences.iter_mut() {
-        moves.extend(sequence.lanes_mut(layer).iter_mut().flat_map(Lane::moves::<T>));
-    }
-    if !moves.is_empty() {
-        cuda::move_entries(gpu, &mut moves, dim)?;
-        drop(moves);
-        for (sequence, _) in sequences.iter_mut() {
-            sequence.lanes_mut(layer).iter_mut().for_each(Lane::moved);
-        }
-    }
-    let mut items = Vec::new();
-    for (sequence, row) in sequences.iter_mut() {
-        items.extend(sequence.lanes_mut(layer).iter_mut().flat_map(|lane| lane.unwritten::<T>(*row)));
-    }
-    cuda::append(gpu, new, &mut items, dim)?;
-    drop(items);
-    for (sequence, _) in sequences.iter_mut() {
-        sequence.lanes_mut(layer).iter_mut().for_each(Lane::written);
-    }
-    Ok(())
 }

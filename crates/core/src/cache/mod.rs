@@ -13,8 +13,9 @@ mod pass;
 mod pool;
 mod sequence;
 mod stretch;
+mod write;
 
-pub(crate) use gpu::{Stored, write};
+pub(crate) use gpu::Stored;
 pub use lane::{Entry, Lane, LaneOptions, New, Rotation, TAIL_BLOCK};
 pub use memory::MemoryReport;
 pub use pass::{Member, Pass};
@@ -22,3 +23,4 @@ pub use pool::{Account, Buffer, Charge, Format, Pool};
 pub use sequence::{Kept, Modality, Sequence, Shape, Span};
 pub use stretch::Deletion;
 pub(crate) use stretch::bookkeeping;
+pub(crate) use write::write;

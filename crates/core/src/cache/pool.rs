@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prefixkv_kernels::cuda::Gpu;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::live;
-use crate::model::Place;
 
 /// The number format of cache entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::config::ConfigFile;
-use super::device::Place;
 use super::network::Describe;
+use crate::device::Place;
 use crate::error::Result;
 use crate::nn::WeightFormat;
 use crate::nn::linear::Tally;

@@ -4,7 +4,6 @@
 
 mod clip;
 mod config;
-mod device;
 mod info;
 mod llama;
 mod llava;
@@ -14,9 +13,9 @@ mod prompt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use crate::device::{Device, Place};
 pub use crate::nn::WeightFormat;
 pub use config::ConfigFile;
-pub use device::{Device, Place};
 pub use info::{ImageInfo, ModelInfo};
 pub use network::{Check, Family, Network};
 pub use prompt::Prompt;

@@ -17,8 +17,8 @@ use super::slice;
 use super::table::Table;
 use super::vector::Vector;
 use crate::cache::Format;
+use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::model::Place;
 use crate::weights::Checkpoint;
 
 /// How the weights of linear layers are held in memory, whatever the file holds. Activations are f32.

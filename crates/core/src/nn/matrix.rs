@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use half::f16;
 use prefixkv_kernels::cuda::{self, Buffer, Gpu, Number};
 
+use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::model::Place;
 
 /// `[rows, columns]` activations. On the CPU they are f32; on a GPU f32, or f16 where they are the input of a product with f16
 /// weights. Clones share their memory.

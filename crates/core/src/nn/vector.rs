@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use prefixkv_kernels::cuda::Buffer;
 
+use crate::device::Place;
 use crate::error::Result;
-use crate::model::Place;
 
 /// f32 parameters where the model runs.
 pub enum Vector {

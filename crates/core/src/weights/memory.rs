@@ -1,7 +1,7 @@
 //! Whether weights fit the machine, asked before they are read.
 
+use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::model::Place;
 use crate::nn::WeightFormat;
 
 /// Errors when `needed` bytes are more than the machine, or the device, has available. Where that is not known, nothing is refused.

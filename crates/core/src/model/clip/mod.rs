@@ -7,9 +7,9 @@ use prefixkv_kernels::cuda::Number;
 pub(super) use config::ClipConfig;
 
 use super::network::Check;
+use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
-use crate::model::Place;
 use crate::nn::attention::{self, Heads};
 use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 

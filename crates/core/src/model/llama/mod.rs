@@ -8,9 +8,9 @@ pub(super) use config::LlamaConfig;
 use super::info::ImageInfo;
 use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
 use crate::cache::Pass;
+use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::live;
-use crate::model::Place;
 use crate::nn::attention::{self, Heads, Rotary};
 use crate::nn::{Linear, Loader, Matrix, RmsNorm, Table, swiglu};
 

@@ -11,9 +11,9 @@ use super::info::ImageInfo;
 use super::llama::Llama;
 use super::network::{Check, Describe, Family, Network, NetworkShape};
 use crate::cache::Pass;
+use crate::device::Place;
 use crate::error::Result;
 use crate::media::Pixels;
-use crate::model::Place;
 use crate::nn::{Linear, Loader, Matrix, WeightFormat};
 use crate::weights::Checkpoint;
 

@@ -13,8 +13,8 @@ use prefixkv_kernels::rotary::Angles;
 use super::matrix::{Data, Matrix, OnGpu};
 use super::slice;
 use crate::cache::{Pass, Sequence};
+use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::model::Place;
 
 /// Heads of an attention layer.
 #[derive(Clone, Copy, Debug)]
