@@ -46,7 +46,7 @@ pub enum Error {
     )]
     ContextOverflow { needed: usize, available: usize, image_tokens: usize },
 
-    /// The cache pool's cap, or the machine's memory, would be exceeded. Raised before allocating.
+    /// The cache pool's cap, or the machine's memory, would be exceeded, raised before allocating; or a GPU is full.
     #[error("out of memory: {needed} bytes needed, {available} available; {advice}")]
     OutOfMemory { needed: u64, available: u64, advice: String },
 
@@ -58,7 +58,7 @@ pub enum Error {
     #[error("cannot use the calibration: {reason}")]
     Calibration { reason: String },
 
-    /// The asked device does not exist in this build or on this machine.
+    /// The asked device does not exist in this build or on this machine, or a call of it failed.
     #[error("device `{device}` cannot be used: {reason}")]
     Device { device: String, reason: String },
 

@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Number, Result};
@@ -14,7 +16,7 @@ use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Nu
 /// Bytes before and behind an allocation that must stay as they are.
 const MARGIN: usize = 4096;
 const POISON: u8 = 0xff;
-/// Bytes that the device says it has.
+/// Bytes that the device has where nothing else is said.
 const TOTAL: u64 = 1 << 40;
 
 /// In which order blocks and the threads of a block are run.
@@ -55,6 +57,23 @@ struct Machine {
     launched: Mutex<Vec<String>>,
     traffic: Mutex<Traffic>,
     allocations: Mutex<HashMap<u64, Allocation>>,
+    total: AtomicU64,
+    failing_allocations: Mutex<Failing>,
+    failing_launches: Mutex<Failing>,
+}
+
+/// Calls that fail: which, and how many there were.
+#[derive(Default)]
+struct Failing {
+    calls: Range<usize>,
+    seen: usize,
+}
+
+impl Failing {
+    fn next(&mut self) -> bool {
+        self.seen += 1;
+        self.calls.contains(&(self.seen - 1))
+    }
 }
 
 /// Calls of the host that cost a device time.
@@ -93,6 +112,9 @@ impl Shim {
             launched: Mutex::default(),
             traffic: Mutex::default(),
             allocations: Mutex::default(),
+            total: AtomicU64::new(TOTAL),
+            failing_allocations: Mutex::default(),
+            failing_launches: Mutex::default(),
         });
         Shim { gpu: Gpu::new(Handle(machine.clone())), machine }
     }
@@ -109,7 +131,22 @@ impl Shim {
 
     /// Bytes that are allocated.
     pub fn allocated(&self) -> usize {
-        lock(&self.machine.allocations).values().map(|allocation| allocation.len).sum()
+        self.machine.used()
+    }
+
+    /// From now on the device has so many bytes; what is allocated stays.
+    pub fn set_memory(&self, bytes: u64) {
+        self.machine.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Of the allocations from now on, these find no room.
+    pub fn fail_allocations(&self, calls: Range<usize>) {
+        *lock(&self.machine.failing_allocations) = Failing { calls, seen: 0 };
+    }
+
+    /// Of the launches and products from now on, these fail.
+    pub fn fail_launches(&self, calls: Range<usize>) {
+        *lock(&self.machine.failing_launches) = Failing { calls, seen: 0 };
     }
 }
 
@@ -123,6 +160,23 @@ impl std::ops::Deref for Shim {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    fn used(&self) -> usize {
+        lock(&self.allocations).values().map(|allocation| allocation.len).sum()
+    }
+
+    fn free(&self) -> u64 {
+        self.total.load(Ordering::Relaxed).saturating_sub(self.used() as u64)
+    }
+
+    fn launch(&self) -> Result<()> {
+        match lock(&self.failing_launches).next() {
+            true => Err(Error::Driver("the launch failed, as asked".into())),
+            false => Ok(()),
+        }
+    }
 }
 
 struct Handle(Arc<Machine>);
@@ -146,13 +200,16 @@ impl Backend for Handle {
         "the shim".into()
     }
 
+    fn is_emulated(&self) -> bool {
+        true
+    }
+
     fn processors(&self) -> u32 {
         self.0.processors
     }
 
     fn memory(&self) -> Result<Memory> {
-        let used: usize = lock(&self.0.allocations).values().map(|allocation| allocation.len).sum();
-        Ok(Memory { free: TOTAL - used as u64, total: TOTAL })
+        Ok(Memory { free: self.0.free(), total: self.0.total.load(Ordering::Relaxed) })
     }
 
     fn trim(&self) -> Result<()> {
@@ -165,6 +222,10 @@ impl Backend for Handle {
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
         lock(&self.0.traffic).allocations += 1;
+        let (needed, free) = (bytes as u64, self.0.free());
+        if lock(&self.0.failing_allocations).next() || needed > free {
+            return Err(Error::OutOfMemory { needed, free });
+        }
         let allocation = Allocation::new(bytes);
         let address = allocation.bytes.as_ptr() as u64 + allocation.start as u64;
         lock(&self.0.allocations).insert(address, allocation);
@@ -206,6 +267,7 @@ impl Backend for Handle {
     unsafe fn launch(&self, kernel: &str, geometry: Geometry, args: &[u8]) -> Result<()> {
         let name = CString::new(kernel).map_err(|error| Error::Driver(error.to_string()))?;
         lock(&self.0.launched).push(kernel.to_owned());
+        self.0.launch()?;
         let grid = [geometry.grid[0], geometry.grid[1], 1];
         let mut error = [0 as c_char; 512];
         // SAFETY: the pointers are alive for the call with the lengths given; what the kernel does with its arguments is the
@@ -231,6 +293,7 @@ impl Backend for Handle {
     }
 
     unsafe fn product(&self, args: &Multiply) -> Result<()> {
+        self.0.launch()?;
         let Multiply { x, weight, y, n, rows, columns, number } = *args;
         let bytes = if number == Number::F32 { 4 } else { 2 };
         self.require(x, n * columns * bytes)?;

@@ -26,6 +26,9 @@ impl Backend for Broken {
     fn name(&self) -> String {
         self.shim.name()
     }
+    fn is_emulated(&self) -> bool {
+        self.shim.is_emulated()
+    }
     fn processors(&self) -> u32 {
         self.shim.processors()
     }
@@ -116,15 +119,47 @@ fn every_kernel_passes_and_progress_counts_them() {
         assert_eq!((*done, *total), (i + 1, outcomes.len()));
     }
     // In each format, and every kernel file.
-    for kernel in ["gather", "key_norms", "rotate", "decode", "decode sums", "prefill", "prefill sums", "product"] {
+    for kernel in [
+        "gather",
+        "move_entries",
+        "key_norms",
+        "rotate",
+        "rms_norm",
+        "layer_norm",
+        "swiglu",
+        "activate",
+        "take_rows",
+        "decode",
+        "decode sums",
+        "prefill",
+        "prefill sums",
+        "product",
+    ] {
         for format in ["f32", "f16", "bf16"] {
             assert!(outcomes.iter().any(|outcome| outcome.kernel == format!("{kernel} {format}")), "{kernel} {format}");
         }
     }
-    for part in
-        ["decode_attend", "decode_merge", "decode_sums", "gather", "key_norms", "prefill_attend", "prefill_columns"]
-    {
-        assert!(shim.launched().iter().any(|kernel| kernel.starts_with(part)), "{part}");
+    let launched = shim.launched();
+    for part in [
+        "decode_attend",
+        "decode_merge_f32",
+        "decode_merge_f16",
+        "decode_sums",
+        "gather",
+        "move_",
+        "key_norms",
+        "prefill_attend",
+        "prefill_columns",
+        "add",
+    ] {
+        assert!(launched.iter().any(|kernel| kernel.starts_with(part)), "{part}");
+    }
+    // In every format, and rows of a warp and of a block.
+    for kernel in ["rms_norm_FORMAT_t32", "rms_norm_FORMAT_t256", "layer_norm_FORMAT_t32", "layer_norm_FORMAT_t256"] {
+        for format in ["f32", "f16", "bf16"] {
+            let kernel = kernel.replace("FORMAT", format);
+            assert!(launched.contains(&kernel), "{kernel}");
+        }
     }
     assert_eq!(shim.allocated(), 0);
 }
@@ -141,15 +176,25 @@ fn a_wrong_product_fails_the_products_and_nothing_else() {
 
 #[test]
 fn a_kernel_that_does_nothing_is_found() {
-    for (kernel, want) in [
-        ("gather_", vec!["gather f32", "gather f16", "gather bf16"]),
-        ("rotate_f16", vec!["rotate f16"]),
-        ("append_bf16_f32", vec!["append bf16 to f32"]),
-        ("decode_sums", vec!["decode sums f32", "decode sums f16", "decode sums bf16"]),
-        ("prefill_columns_f16", vec!["prefill sums f16"]),
+    let all = |kernel: &str| ["f32", "f16", "bf16"].map(|format| format!("{kernel} {format}")).to_vec();
+    let one = |kernel: &str| vec![kernel.to_owned()];
+    for (kernel, beginnings, want) in [
+        ("gather_", vec!["gather"], all("gather")),
+        ("move_", vec!["move_entries", "gather f16"], all("move_entries")),
+        ("rotate_f16", vec!["rotate"], one("rotate f16")),
+        ("append_bf16_f32", vec!["append"], one("append bf16 to f32")),
+        ("rms_norm_f32_t256", vec!["rms_norm", "layer_norm f32"], one("rms_norm f32")),
+        ("layer_norm_bf16_t32", vec!["layer_norm"], one("layer_norm bf16")),
+        ("swiglu_", vec!["swiglu", "activate"], all("swiglu")),
+        ("activate_f16", vec!["activate"], one("activate f16")),
+        ("add", vec!["add", "place"], vec!["add".into(), "add_bias".into()]),
+        ("copy_f16_bf16", vec!["convert", "take_rows"], one("convert f16 to bf16")),
+        ("copy_bf16_f32", vec!["convert", "take_rows"], vec!["take_rows bf16".into(), "convert bf16 to f32".into()]),
+        ("decode_merge_f16", vec!["decode f32"], one("decode f32 to f16")),
+        ("decode_sums", vec!["decode sums"], all("decode sums")),
+        ("prefill_columns_f16", vec!["prefill"], one("prefill sums f16")),
     ] {
-        let beginning = want[0].split(' ').next().expect("a name");
-        let outcomes = broken(Defect::Skipped(kernel), &[beginning]);
+        let outcomes = broken(Defect::Skipped(kernel), &beginnings);
         assert_eq!(failed(&outcomes), want, "without {kernel}");
     }
 }

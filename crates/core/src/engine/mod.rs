@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::live;
-use crate::model::{Device, Model, architectures};
+use crate::model::{Device, Model, Place, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
 pub use panic::catch;
@@ -69,12 +69,19 @@ impl Engine {
         threads::configure(threads)?;
         let engine = match STAND_IN.get() {
             Some(loader) => Engine::start(loader()),
-            None => Engine::start(Box::new(move |progress| serve::load(&options, batch, progress))),
+            None => Engine::start(Box::new(move |progress| serve::load(&options, None, batch, progress))),
         }?;
         if close_with_thread {
             owned::close_with_thread(&engine.shared);
         }
         Ok(engine)
+    }
+
+    /// [`Engine::open`] on a device that is there already, for the tests. No door leads here.
+    #[doc(hidden)]
+    pub fn open_on(place: Place, json: &str) -> Result<Engine> {
+        let LoadRequest { options, batch, .. } = LoadRequest::parse(json)?;
+        Engine::start(Box::new(move |progress| serve::load(&options, Some(place), batch, progress)))
     }
 
     /// Starts an engine over anything that is a [`Runner`].

@@ -15,7 +15,7 @@ use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::trace;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model};
+use crate::model::{LoadOptions, Model, Place};
 use crate::text::Tokenizer;
 
 struct ModelRunner {
@@ -33,11 +33,20 @@ struct Running {
     turn: Option<Open>,
 }
 
-pub(super) fn load(options: &LoadOptions, batch: usize, progress: &mut OnProgress) -> Result<Box<dyn Runner>> {
+/// Loads on the device of `options`, or on one that is open already.
+pub(super) fn load(
+    options: &LoadOptions,
+    place: Option<Place>,
+    batch: usize,
+    progress: &mut OnProgress,
+) -> Result<Box<dyn Runner>> {
     let mut report = |step: crate::model::Progress| {
         progress(Event::Progress { stage: step.stage, done: step.done, total: step.total })
     };
-    let model = Model::load(options, &mut report)?;
+    let model = match place {
+        Some(place) => Model::load_on(place, options, &mut report),
+        None => Model::load(options, &mut report),
+    }?;
     Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batch, running: Vec::new() }))
 }
 

@@ -79,8 +79,9 @@ facts! {
         "needed": "bytes that are needed",
         "available": "bytes that there are",
     }
-        "The weights do not fit the machine's memory, or the cache would pass `cacheLimit`. Raised before allocating.";
-        "Load with smaller `weights`, raise `cacheLimit`, use a smaller `keep` or a shorter prompt.";
+        "The weights do not fit the machine's memory, or the cache would pass `cacheLimit`: raised before allocating. Or a GPU has become full: the \
+         request ends, the model can be used.";
+        "Load with smaller `weights`, raise `cacheLimit`, use a smaller `keep`, a smaller `batch` or a shorter prompt.";
     Error::Budget { .. } => "budget" as "BudgetError" {
         "asked": "the asked size",
         "least": "the least size that works for this prompt, in the same terms",
@@ -94,8 +95,8 @@ facts! {
         "device": "the asked device",
         "attempts": "the files that were tried for the build for CUDA, with the reasons; from TypeScript only",
     }
-        "The asked device does not exist in this build or on this machine.";
-        "Use `cpu` or `auto`; [cuda.md](cuda.md) has what a GPU needs.";
+        "The asked device does not exist in this build or on this machine, or a GPU has failed in the middle of the work.";
+        "Use `cpu` or `auto`; [cuda.md](cuda.md) has what a GPU needs. After a failure the message says whether to start the process again.";
     Error::Aborted => "aborted" as "AbortError" {
         "partial": "the text that had been generated; from TypeScript only",
     }

@@ -112,7 +112,8 @@ impl Model {
         let loader = Loader::new(&checkpoint, options.weights, place.clone());
         let network = (family.load)(&config, &loader, &checkpoint, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
-        })?;
+        })
+        .map_err(|error| memory::of_load(error, options.weights, &place))?;
         let image_processor = match network.image() {
             Some(image) => Some(ImageProcessor::from_folder(dir, image.size)?),
             None => None,

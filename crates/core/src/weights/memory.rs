@@ -12,15 +12,33 @@ pub fn require(needed: u64, format: WeightFormat, place: &Place) -> Result<()> {
     };
     match available {
         Some(available) if needed > available => {
-            let smaller = match format {
-                WeightFormat::F32 => "weights \"f16\", \"q8_0\" or \"q4_k\" take 2, 4 and 7 times less",
-                WeightFormat::F16 => "weights \"q8_0\" or \"q4_k\" take 2 and 3.5 times less",
-                WeightFormat::Q8_0 => "weights \"q4_k\" take half",
-                WeightFormat::Q4K => "use a smaller model or a larger machine",
-            };
-            Err(Error::OutOfMemory { needed, available, advice: smaller.into() })
+            Err(Error::OutOfMemory { needed, available, advice: advice(format, place).into() })
         }
         _ => Ok(()),
+    }
+}
+
+/// [`Error::OutOfMemory`] of a load, with what helps there.
+pub fn of_load(error: Error, format: WeightFormat, place: &Place) -> Error {
+    match error {
+        Error::OutOfMemory { needed, available, .. } => {
+            Error::OutOfMemory { needed, available, advice: advice(format, place).into() }
+        }
+        other => other,
+    }
+}
+
+/// What takes less memory than weights in `format`.
+fn advice(format: WeightFormat, place: &Place) -> &'static str {
+    match (place, format) {
+        (Place::Gpu { .. }, WeightFormat::F32) => {
+            "weights \"f16\" take half; or close what else runs on the GPU, or use the CPU"
+        }
+        (Place::Gpu { .. }, _) => "close what else runs on the GPU, or use a smaller model, a larger GPU or the CPU",
+        (Place::Cpu, WeightFormat::F32) => "weights \"f16\", \"q8_0\" or \"q4_k\" take 2, 4 and 7 times less",
+        (Place::Cpu, WeightFormat::F16) => "weights \"q8_0\" or \"q4_k\" take 2 and 3.5 times less",
+        (Place::Cpu, WeightFormat::Q8_0) => "weights \"q4_k\" take half",
+        (Place::Cpu, WeightFormat::Q4K) => "use a smaller model or a larger machine",
     }
 }
 

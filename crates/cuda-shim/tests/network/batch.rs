@@ -4,9 +4,7 @@ use prefixkv_core::cache::Sequence;
 use prefixkv_core::model::{LoadOptions, Model, Place};
 use serde_json::{Value, json};
 
-use crate::{Reader, argmax, place, root, shim, worst};
-
-const FOLDER: &str = "tests/golden/fixtures/llama-linear-tied";
+use crate::{FOLDER, Reader, argmax, place, root, shim, worst};
 
 fn caches() -> Vec<Value> {
     vec![

@@ -1,10 +1,11 @@
 //! What does not run on a GPU says so before any work.
 
+use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use serde_json::json;
 
-use crate::{Reader, place, root, shim};
+use crate::{FOLDER, Reader, place, root, shim};
 
 #[test]
 fn formats_and_methods_of_the_cpu_are_refused() {
@@ -15,9 +16,69 @@ fn formats_and_methods_of_the_cpu_are_refused() {
         assert_eq!(error.code(), "device");
         assert!(error.to_string().contains("f16"), "{error}");
     }
-    let reader = Reader::text("tests/golden/fixtures/llama-linear-tied", place(&shim), 16);
+    let reader = Reader::text(FOLDER, place(&shim), 16);
     let method = Method::parse(&json!({ "method": "streaming", "keep": 0.5, "positions": "cache" })).expect("a method");
     let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
     assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
     assert!(shim.launched().is_empty(), "nothing ran");
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused_with_what_helps_on_a_gpu() {
+    let shim = shim();
+    shim.set_memory(1000);
+    for (weights, half) in [(WeightFormat::F32, true), (WeightFormat::F16, false)] {
+        let options = LoadOptions { weights, ..LoadOptions::new(root().join("models/tiny-llava")) };
+        let error = Model::load_on(place(&shim), &options, &mut |_| Ok(())).err().expect("1000 bytes are too few");
+        let text = error.to_string();
+        assert!(matches!(error, Error::OutOfMemory { available: 1000, needed, .. } if needed > 100_000), "{text}");
+        assert_eq!(text.contains("\"f16\" take half"), half, "{text}");
+        // They do not run there.
+        assert!(!text.contains("q8_0") && !text.contains("q4_k") && text.contains("GPU"), "{text}");
+    }
+    assert_eq!(shim.traffic().allocations, 0, "refused before anything is allocated");
+}
+
+#[test]
+fn a_load_that_finds_the_gpu_full_leaves_nothing() {
+    let shim = shim();
+    let options = LoadOptions::new(root().join(FOLDER));
+    let mut failed = 0;
+    loop {
+        shim.fail_allocations(failed..failed + 1);
+        match Model::load_on(place(&shim), &options, &mut |_| Ok(())) {
+            Ok(_) => break,
+            Err(error) => {
+                let text = error.to_string();
+                assert!(error.code() == "out-of-memory" && text.contains("\"f16\" take half"), "{failed}: {text}");
+                assert_eq!(shim.allocated(), 0, "allocation {failed}");
+            }
+        }
+        failed += 1;
+    }
+    assert!(failed > 10, "every tensor is one");
+}
+
+#[test]
+fn images_that_find_the_gpu_full_can_be_tried_again() {
+    let shim = shim();
+    let mut model = crate::load("tests/golden/fixtures/llava-gqa64", place(&shim), WeightFormat::F32);
+    let side = model.info().image.expect("takes images").size;
+    let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
+    let pixels = [model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture")];
+    let weights = shim.allocated();
+    // The second is in the middle of the tower's weights, the third behind them: they stay.
+    let mut held = Vec::new();
+    for allocation in [0, 5, 60] {
+        shim.fail_allocations(allocation..allocation + 1);
+        let error = model.encode_images(&pixels, &|| Ok(())).err().expect("the GPU is full");
+        assert_eq!(error.code(), "out-of-memory", "{error}");
+        held.push(shim.allocated());
+    }
+    assert_eq!(held[..2], [weights, weights], "{side}");
+    assert!(held[2] > weights);
+    shim.fail_allocations(0..0);
+    let features = model.encode_images(&pixels, &|| Ok(())).expect("there is room");
+    drop(features);
+    assert_eq!(shim.allocated(), held[2], "what a forward pass takes is given back, whether it fails or not");
 }

@@ -2,6 +2,7 @@
 //! matrix library replaced.
 
 mod batch;
+mod faults;
 mod limits;
 mod methods;
 
@@ -13,6 +14,9 @@ use prefixkv_core::model::{LoadOptions, Model, Place, Prompt, WeightFormat};
 use prefixkv_core::nn::Matrix;
 use prefixkv_cuda_shim::{Order, Shim};
 use serde_json::Value;
+
+/// A random model with two layers and grouped queries.
+const FOLDER: &str = "tests/golden/fixtures/llama-linear-tied";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -4,7 +4,7 @@ use half::f16;
 use prefixkv_core::model::{Place, WeightFormat};
 use serde_json::{Value, json};
 
-use crate::{Reader, argmax, place, shim, worst};
+use crate::{FOLDER, Reader, argmax, place, shim, worst};
 
 /// The differences between two orders of sums in f32 through all layers; parity with transformers allows 1e-3.
 const TOLERANCE: f32 = 1e-3;
@@ -44,9 +44,8 @@ fn the_embedded_model_answers_as_on_the_cpu() {
 #[test]
 fn every_method_keeps_the_same_entries() {
     let shim = shim();
-    let folder = "tests/golden/fixtures/llama-linear-tied";
-    let mut cpu = Reader::text(folder, Place::Cpu, 96);
-    let mut gpu = Reader::text(folder, place(&shim), 96);
+    let mut cpu = Reader::text(FOLDER, Place::Cpu, 96);
+    let mut gpu = Reader::text(FOLDER, place(&shim), 96);
     let weights = shim.allocated();
     for cache in [
         json!({ "method": "full" }),

@@ -85,6 +85,10 @@ pub trait Backend: Send + Sync {
     fn software(&self) -> Vec<String> {
         Vec::new()
     }
+    /// Whether a CPU plays the device, so that large shapes take minutes.
+    fn is_emulated(&self) -> bool {
+        false
+    }
     /// Multiprocessors, for the number of blocks that fill the device.
     fn processors(&self) -> u32;
     /// Bytes that can be allocated, those kept for reuse included, and bytes that there are.

@@ -111,6 +111,8 @@ fn step_of<T: Stored, O: Element>(
     let gpu = fused.gpu();
     let (group, width) = (heads.query / heads.kv, heads.width());
     let mut reserved: Vec<Vec<Entry>> = Vec::with_capacity(members.len());
+    // One that has failed before may have entries of another pass, for which there are no rows here.
+    let failed: Vec<bool> = members.iter().map(|member| member.failed.is_some()).collect();
     for member in members.iter_mut() {
         let mut entries = Vec::new();
         member.attempt(|sequence| {
@@ -120,8 +122,12 @@ fn step_of<T: Stored, O: Element>(
         reserved.push(entries);
     }
     // A sequence that failed half-way has entries that were counted; writing them keeps its lanes sound.
-    let mut sequences: Vec<(&mut Sequence, usize)> =
-        members.iter_mut().enumerate().map(|(row, member)| (&mut *member.sequence, row)).collect();
+    let mut sequences: Vec<(&mut Sequence, usize)> = members
+        .iter_mut()
+        .enumerate()
+        .filter(|(row, _)| !failed[*row])
+        .map(|(row, member)| (&mut *member.sequence, row))
+        .collect();
     cache::write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles)?, heads.dim)?;
     drop(sequences);
     for (member, entries) in members.iter_mut().zip(&reserved) {

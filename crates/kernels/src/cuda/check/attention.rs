@@ -1,10 +1,11 @@
 //! decode.cu and prefill.cu beside their twins. Stored values are read alike on both sides, so formats add no error: what differs is
-//! the order of sums in f32, fused multiplications, and 2^x for e^x. 2e-5 of the largest result, and 1e-4 of each probability sum.
+//! the order of sums in f32, fused multiplications, and 2^x for e^x. 2e-5 of the largest result, beside what rounding results to f16
+//! costs, and 1e-4 of each probability sum.
 
 use half::{bf16, f16};
 
-use super::Check;
 use super::numbers::{Format, Random, narrowed, noise, of_each, of_largest, twice, widened};
+use super::{Case, Check};
 use crate::attention::{self, AnyRun, LaneView, Mask};
 use crate::cuda::{self, Buffer, Gpu, Result};
 
@@ -16,8 +17,11 @@ pub(super) fn all(check: &mut Check<'_>) {
 
 fn formats<T: Format>(check: &mut Check<'_>) {
     let name = |kernel: &str| format!("{kernel} {}", T::NAME);
-    check.kernel(name("decode"), 2e-5, &decode_cases(), |gpu, case| decodes::<T>(gpu, case, false));
-    check.kernel(name("decode sums"), 1e-4, &decode_cases(), |gpu, case| decodes::<T>(gpu, case, true));
+    check.kernel(name("decode"), 2e-5, &decode_cases(), |gpu, case| decodes::<T, f32>(gpu, case, false));
+    check.kernel(format!("decode {} to f16", T::NAME), 2e-5 + f16::ROUNDING, &decode_cases(), |gpu, case| {
+        decodes::<T, f16>(gpu, case, false)
+    });
+    check.kernel(name("decode sums"), 1e-4, &decode_cases(), |gpu, case| decodes::<T, f32>(gpu, case, true));
     check.kernel(name("prefill"), 2e-5, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, false));
     check.kernel(name("prefill sums"), 1e-4, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, true));
 }
@@ -120,6 +124,12 @@ struct Decode {
     seed: u64,
 }
 
+impl Case for Decode {
+    fn work(&self) -> usize {
+        self.lanes.iter().map(|(heads, len, _)| heads * self.group * len * self.dim).sum()
+    }
+}
+
 fn decode_cases() -> Vec<Decode> {
     let mut random = Random::new(3);
     let mut all = vec![
@@ -136,7 +146,7 @@ fn decode_cases() -> Vec<Decode> {
 }
 
 /// The error of the results or, with `sums`, that of the sums of probabilities.
-fn decodes<T: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result<f64> {
+fn decodes<T: Format, O: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result<f64> {
     let Decode { dim, group, ref lanes, seed } = *case;
     let scale = 1.7 / (dim as f32).sqrt();
     let lanes: Vec<Lane<T>> = lanes
@@ -151,17 +161,20 @@ fn decodes<T: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result<f64> {
         let uploaded = lanes.iter().map(|lane| lane.upload(gpu)).collect::<Result<Vec<_>>>()?;
         let queries = queries.iter().map(|queries| Buffer::from_slice(gpu, queries)).collect::<Result<Vec<_>>>()?;
         let zeros = |len: usize| Buffer::from_slice(gpu, &vec![0.0; len]);
-        let mut outs = queries.iter().map(|queries| zeros(queries.len())).collect::<Result<Vec<_>>>()?;
+        let empty = |queries: &Buffer<f32>| Buffer::from_slice(gpu, &vec![O::narrow(0.0); queries.len()]);
+        let mut outs = queries.iter().map(empty).collect::<Result<Vec<_>>>()?;
         let mut totals = lanes.iter().map(|lane| zeros(lane.len())).collect::<Result<Vec<_>>>()?;
-        let mut items: Vec<cuda::DecodeItem<'_, T>> = Vec::new();
+        let mut items: Vec<cuda::DecodeItem<'_, T, O>> = Vec::new();
         for (((lane, queries), out), total) in uploaded.iter().zip(&queries).zip(&mut outs).zip(&mut totals) {
             let (lane, queries, sums) = (lane.lane(), queries.all(), sums.then(|| total.all_mut()));
             items.push(cuda::DecodeItem { lane, queries, out: out.all_mut(), sums });
         }
         cuda::decode(gpu, &mut items, group, dim, scale)?;
         drop(items);
-        let from = if sums { &totals } else { &outs };
-        Ok(from.iter().map(Buffer::read).collect::<Result<Vec<_>>>()?.concat())
+        if sums {
+            return Ok(totals.iter().map(Buffer::read).collect::<Result<Vec<_>>>()?.concat());
+        }
+        Ok(widened(&outs.iter().map(Buffer::read).collect::<Result<Vec<_>>>()?.concat()))
     })?;
 
     let mut outs: Vec<Vec<f32>> = queries.iter().map(|queries| vec![0.0; queries.len()]).collect();
@@ -186,6 +199,13 @@ struct Prefill {
     dead: bool,
     causal: bool,
     seed: u64,
+}
+
+impl Case for Prefill {
+    fn work(&self) -> usize {
+        let heads = self.group * self.lanes.iter().sum::<usize>();
+        heads * self.n * (self.n + self.past) * self.dim
+    }
 }
 
 fn prefill_cases() -> Vec<Prefill> {

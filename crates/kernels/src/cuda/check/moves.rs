@@ -1,11 +1,11 @@
-//! gather.cu and rotary.cu: copies and rotations to the bit, norms to 1e-5 of each.
+//! gather.cu and rotary.cu: copies and moves and rotations to the bit, norms to 1e-5 of each.
 
 use half::{bf16, f16};
 
-use super::Check;
 use super::numbers::{Format, Random, exact, narrowed, noise, of_each, widened};
+use super::{Case, Check};
 use crate::attention::Rows;
-use crate::cuda::{self, AppendItem, Buffer, GatherItem, Gpu, NormItem, Result};
+use crate::cuda::{self, AppendItem, Buffer, GatherItem, Gpu, MoveItem, NormItem, Result};
 use crate::rotary::{self, Angles};
 use crate::{gather, reference};
 
@@ -18,6 +18,7 @@ pub(super) fn all(check: &mut Check<'_>) {
 fn formats<T: Format + Send + Sync>(check: &mut Check<'_>) {
     let name = |kernel: &str| format!("{kernel} {}", T::NAME);
     check.kernel(name("gather"), 0.0, &stretches(&[2, 6, 8, 64, 80, 128, 256]), gathers::<T>);
+    check.kernel(name("move_entries"), 0.0, &stretches(&[2, 6, 8, 64, 80, 128, 256]), moves::<T>);
     check.kernel(name("key_norms"), 1e-5, &stretches(&[8, 32, 80, 128, 256]), norms::<T>);
     check.kernel(name("rotate"), 0.0, &rows(), rotates::<T>);
     check.kernel(format!("append {} to f32", T::NAME), 0.0, &rows(), appends::<T, f32>);
@@ -35,7 +36,20 @@ struct Stretch {
     seed: u64,
 }
 
+impl Case for Stretch {
+    fn work(&self) -> usize {
+        self.heads * self.capacity * self.dim
+    }
+}
+
 impl Stretch {
+    /// Every third entry of the first half is overwritten by one from the end.
+    fn moves(&self) -> Vec<(u32, u32)> {
+        let last = self.capacity as u32 - 1;
+        let targets = (0..(self.capacity / 2).max(1) as u32).filter(|slot| slot % 3 == 0);
+        targets.zip(0..).map(|(to, back)| (last - back, to)).collect()
+    }
+
     fn slots(&self) -> Vec<u32> {
         (0..self.capacity as u32).filter(|slot| slot % 3 == 1 || *slot + 1 == self.capacity as u32).collect()
     }
@@ -87,6 +101,26 @@ fn gathers<T: Format + Send + Sync>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
     Ok(f64::max(exact(&to_keys.read()?, &want(&keys)), exact(&to_values.read()?, &want(&values))))
 }
 
+fn moves<T: Format>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
+    let Stretch { heads, capacity, dim, seed, .. } = *case;
+    let moves = case.moves();
+    let numbers = |seed: u64| narrowed::<T>(&noise(seed, heads * capacity * dim));
+    let (keys, values) = (numbers(seed), numbers(seed + 1));
+    let (mut on_keys, mut on_values) = (Buffer::from_slice(gpu, &keys)?, Buffer::from_slice(gpu, &values)?);
+    let item = MoveItem { keys: on_keys.all_mut(), values: on_values.all_mut(), capacity, heads, moves: &moves };
+    cuda::move_entries(gpu, &mut [item], dim)?;
+    let want = |mut entries: Vec<T>| {
+        for head in entries.chunks_exact_mut(capacity * dim) {
+            for (from, to) in &moves {
+                let from = *from as usize * dim;
+                head.copy_within(from..from + dim, *to as usize * dim);
+            }
+        }
+        entries
+    };
+    Ok(f64::max(exact(&on_keys.read()?, &want(keys)), exact(&on_values.read()?, &want(values))))
+}
+
 fn norms<T: Format>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
     let Stretch { heads, capacity: len, spare, dim, seed } = *case;
     let capacity = len + spare;
@@ -114,6 +148,12 @@ fn rows() -> Vec<New> {
         .zip(1..)
         .map(|((rows, heads, dim), i)| New { rows, heads, dim, first: i * 577, seed: i.into() })
         .collect()
+}
+
+impl Case for New {
+    fn work(&self) -> usize {
+        self.rows * self.stride()
+    }
 }
 
 impl New {

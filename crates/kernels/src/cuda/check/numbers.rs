@@ -6,11 +6,17 @@ use crate::cuda::{Element, Error, Result};
 
 /// A format that the host can read and write.
 pub(super) trait Format: Element + PartialEq {
+    /// What rounding to the format is off by at most, in parts of the number, beside f32.
+    const ROUNDING: f64;
+    /// The same for numbers that are too small for all the digits of the format.
+    const SMALLEST: f64;
     fn narrow(x: f32) -> Self;
     fn widen(self) -> f32;
 }
 
 impl Format for f32 {
+    const ROUNDING: f64 = 0.0;
+    const SMALLEST: f64 = 0.0;
     fn narrow(x: f32) -> Self {
         x
     }
@@ -20,6 +26,8 @@ impl Format for f32 {
 }
 
 impl Format for f16 {
+    const ROUNDING: f64 = 1.0 / (1 << 11) as f64;
+    const SMALLEST: f64 = 1.0 / (1 << 25) as f64;
     fn narrow(x: f32) -> Self {
         f16::from_f32(x)
     }
@@ -29,6 +37,8 @@ impl Format for f16 {
 }
 
 impl Format for bf16 {
+    const ROUNDING: f64 = 1.0 / (1 << 8) as f64;
+    const SMALLEST: f64 = 0.0;
     fn narrow(x: f32) -> Self {
         bf16::from_f32(x)
     }
@@ -94,11 +104,11 @@ pub(super) fn of_largest(got: &[f32], want: &[f32]) -> f64 {
 }
 
 /// How far the furthest is off, in parts of itself. What is off by less than 1e-9 is not counted: there it may be nothing.
-pub(super) fn of_each(got: &[f32], want: &[f64]) -> f64 {
+pub(super) fn of_each<T: Format>(got: &[T], want: &[f64]) -> f64 {
     furthest(got, want, |got, want| {
-        let off = (f64::from(got) - want).abs();
+        let off = (f64::from(got.widen()) - want).abs();
         // NaN stays what it is.
-        if off <= 1e-9 { 0.0 } else { off / want.abs() }
+        if off <= 1e-9 + T::SMALLEST { 0.0 } else { off / want.abs() }
     })
 }
 
@@ -135,7 +145,8 @@ mod tests {
         assert_eq!((exact(&[nan], &[1.0]), exact(&[1.0], &[1.0, 2.0])), (inf, inf));
         assert_eq!(of_largest(&[1.0, -4.0], &[2.0, -4.0]), 0.25);
         assert_eq!((of_largest(&[nan], &[1.0]), of_largest(&[], &[1.0])), (inf, inf));
-        assert_eq!(of_each(&[1.0, 1e-10], &[2.0, 0.0]), 0.5);
+        assert_eq!(of_each(&[1.0f32, 1e-10], &[2.0, 0.0]), 0.5);
+        assert_eq!(of_each(&[f16::from_f32(2.9e-8), f16::ONE], &[0.0, 2.0]), 0.5);
         assert_eq!((of_each(&[nan], &[1.0]), of_each(&[0.1], &[0.0])), (inf, inf));
         let runs = std::cell::Cell::new(0.0);
         let counted = || {

@@ -4,8 +4,8 @@
 
 use half::{bf16, f16};
 
-use super::Check;
 use super::numbers::{Format, furthest, narrowed, noise, twice, widened};
+use super::{Case as OfKernel, Check};
 use crate::cuda::{self, Buffer, Gpu, Result};
 
 pub(super) fn all(check: &mut Check<'_>) {
@@ -19,6 +19,12 @@ struct Case {
     n: usize,
     rows: usize,
     columns: usize,
+}
+
+impl OfKernel for Case {
+    fn work(&self) -> usize {
+        self.n * self.rows * self.columns
+    }
 }
 
 fn formats<T: Format>(check: &mut Check<'_>, tolerance: f64) {
