@@ -21,9 +21,9 @@ export function decodeBytes(info: ModelInfo, context: number): number {
   return stepWeightBytes(info) + info.kvBytesPerToken * context;
 }
 
-/** Bytes of the weights that one decode step reads. */
+/** Bytes of the weights that one decode step reads, of a model whose output layer has the embeddings for its weights. */
 export function stepWeightBytes(info: ModelInfo): number {
-  // The table of embeddings is counted among the weights, but a step takes a single row from it.
-  const table = info.vocabSize * info.hiddenSize * (info.weights === "f32" ? 4 : 2);
-  return info.weightBytes - table;
+  // Dense, both are one table, which the output layer reads. Quantised, the table stands beside it, and a step takes a single row.
+  const dense = info.weights === "f32" || info.weights === "f16";
+  return info.weightBytes - (dense ? 0 : info.vocabSize * info.hiddenSize * 2);
 }

@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:doors`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:doors`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -10,7 +10,8 @@ const env = { RAYON_NUM_THREADS: "2", OMP_NUM_THREADS: "2" };
 const suites = {
   suite,
   peers,
-  cache,
+  cache: () => limited("cache"),
+  batch: () => limited("batch"),
   doors: () => bun("doors.ts"),
   scenes: () => bun("scenes.ts"),
   methods: () => bun("methods.ts"),
@@ -39,11 +40,12 @@ function peers() {
   bun(join("peers", "compare.ts"));
 }
 
-function cache() {
+/** Between two measurements of the limits. */
+function limited(name) {
   kernels("before", "limits");
-  bun("cache.ts");
+  bun(`${name}.ts`);
   kernels("after", "limits");
-  bun("cache_report.ts");
+  bun(`${name}_report.ts`);
 }
 
 function results() {

@@ -55,7 +55,8 @@ export interface LoadOptions extends HubOptions {
   /**
    * Most requests that are decoded together, 1 to 256. With 1, the default, they are answered one after the other. With more, requests
    * that wait start while others decode: a prompt is read alone between two steps of the others, and a step reads the weights once for
-   * all. Answers can then differ in the last bits from those of a request alone, because products of several rows round otherwise.
+   * all. On the CPU with weights in f32 or f16, up to 32 requests together get the bits of each alone; otherwise answers can differ in
+   * the last bits.
    * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
    */
   batch?: number;

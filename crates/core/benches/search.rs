@@ -1,10 +1,15 @@
-//! PrefixKV's search over 32 layers of 4096 entries: the curves (sorting, per layer and once) and the search itself.
+//! PrefixKV's search over 32 layers of 4096 entries: the curves (sorting, per layer and once) and the search itself. And which
+//! entry a lane of 800 gives up, which is asked for every lane and every token.
 //!
 //! Floor of the curves: 32 sorts of 4096 numbers, about 32 x 4096 x 12 comparisons. Floor of the search: 64 halvings x 32 layers x
 //! 12 steps of a binary search, about 25 000 look-ups.
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use prefixkv_core::cache::{Format, Lane, LaneOptions, New, Pool, Rotation};
+use prefixkv_core::method::Eviction;
 use prefixkv_core::method::budget::prefix::{Curve, search};
+use prefixkv_core::method::victim::{Ask, Search};
+use prefixkv_kernels::attention::Rows;
 
 const LAYERS: usize = 32;
 const ENTRIES: usize = 4096;
@@ -29,5 +34,36 @@ fn benches(c: &mut Criterion) {
     }
 }
 
-criterion_group!(search_benches, benches);
+/// A lane of 800 entries as generation leaves it: a compacted prompt, a tail, and some gone.
+fn lane(pool: &Pool) -> Lane {
+    let options = LaneOptions { head_dim: 8, format: Format::F32, rotation: Rotation::Stored, marked: true };
+    let mut lane = Lane::new(0..1, options, pool.account()).expect("no cap");
+    let rows = vec![0.5; 2000 * 8];
+    let rows = Rows::dense(&rows, 8);
+    let new = Some(New { keys: rows, values: rows, angles: None });
+    lane.append(new, 1600, 0).expect("no cap");
+    let places: Vec<u32> = (0..1600).filter(|place| place % 2 == 0).collect();
+    lane.retain(&places).expect("there");
+    for step in 0..300u32 {
+        lane.append_one(new, 1600 + step).expect("no cap");
+        lane.delete(lane.sorted()[770 - step as usize].place).expect("there");
+    }
+    lane.update_marks(|place, mark| *mark = ((place * 7919) % 10_007) as f32);
+    assert_eq!(lane.len(), 800);
+    lane
+}
+
+fn victims(c: &mut Criterion) {
+    let pool = Pool::unlimited();
+    let lane = lane(&pool);
+    let mut search = Search::default();
+    for (name, eviction) in
+        [("distance", Eviction::Distance(25)), ("lowest score", Eviction::LowestScore), ("oldest", Eviction::Oldest)]
+    {
+        let ask = Ask { eviction, kept: 800, sinks: 1, recent: 10, text: None };
+        c.bench_function(&format!("victim among 800, {name}"), |b| b.iter(|| search.victim(&lane, &ask)));
+    }
+}
+
+criterion_group!(search_benches, benches, victims);
 criterion_main!(search_benches);

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use prefixkv_core::cache::Sequence;
 use prefixkv_core::engine::{CAPACITY, Engine, Event, Ticket};
+use prefixkv_core::method::Method;
+use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::nn::linear::{FEW, WeightFormat};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -261,5 +265,53 @@ fn closing_ends_all_and_frees() {
     assert_eq!(end(&batched.close())["type"], "closed");
     for ticket in &tickets {
         assert_eq!(end(ticket)["error"]["code"], "disposed");
+    }
+}
+
+/// Sequences of different lengths, methods and sizes.
+fn sequences(model: &mut Model, n: usize) -> Vec<Sequence> {
+    let vocab = model.info().vocab_size as u32;
+    let caches = [
+        json!({ "method": "full" }),
+        json!({ "method": "prefixkv", "keep": 0.4 }),
+        json!({ "method": "h2o", "keep": 0.5 }),
+        json!({ "method": "knorm", "keep": { "tokens": 30 } }),
+        json!({ "method": "streaming", "keep": 0.3 }),
+    ];
+    let read = |index: usize| {
+        let tokens: Vec<u32> =
+            (0..150 - 3 * index as u32).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
+        let prompt = model.expand(&tokens, 0).expect("text");
+        let method = Method::parse(&caches[index % caches.len()]).expect("a method");
+        let mut sequence = model.new_sequence_with(method, false).expect("a sequence");
+        model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        sequence
+    };
+    (0..n).map(read).collect()
+}
+
+#[test]
+fn dense_weights_give_the_bits_of_each_alone() {
+    let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
+    for (folder, weights, n, steps) in [
+        ("tests/golden/fixtures/llama-linear-tied", WeightFormat::F32, FEW, 6u32),
+        ("tests/golden/fixtures/llama-linear-tied", WeightFormat::F16, 7, 12),
+        ("models/tiny-llava", WeightFormat::F32, 4, 7),
+        ("models/tiny-llava", WeightFormat::F16, FEW, 6),
+    ] {
+        let options = LoadOptions { weights, ..LoadOptions::new(root().join(folder)) };
+        let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+        let (mut batch, mut singles) = (sequences(&mut model, n), sequences(&mut model, n));
+        for step in 0..steps {
+            let tokens: Vec<u32> = (0..n as u32).map(|index| 5 + 37 * index + 11 * step).collect();
+            // One after the other leaves, so that the others change their places.
+            let gone = step as usize / 2;
+            let mut members: Vec<&mut Sequence> = batch[gone..].iter_mut().collect();
+            let rows = model.decode_batch(&tokens[gone..], &mut members).expect("decodes");
+            for (index, row) in rows.into_iter().enumerate() {
+                let alone = model.decode(tokens[gone + index], &mut singles[gone + index]).expect("decodes");
+                assert!(bits(&row.expect("no limit")) == bits(&alone), "{folder} {weights:?}, {index} of step {step}");
+            }
+        }
     }
 }

@@ -134,6 +134,12 @@ impl Lane {
             .map(|(place, (position, _))| Entry { position, place: place as u32 })
     }
 
+    /// Positions, marks and which entries are deleted, stretch by stretch in physical order: a place is a number over all of
+    /// them. Without marks that list is empty.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&[u32], &[f32], Option<&[bool]>)> {
+        self.stretches.iter().map(|stretch| (stretch.positions(), stretch.marks(), stretch.dead()))
+    }
+
     /// The entries in the order of their positions.
     pub fn sorted(&self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = self.entries().collect();

@@ -263,7 +263,7 @@ impl Sequence {
         let lanes = &mut self.layers[layer];
         let first = self.next_position;
         let mut entries = Vec::new();
-        if let (Work::Step, Some(policy)) = (self.work, &self.policy) {
+        if let (Work::Step, Some(policy)) = (self.work, &mut self.policy) {
             policy.make_room(index, lanes, &self.spans)?;
         }
         for lane in lanes {
@@ -310,7 +310,7 @@ impl Sequence {
 
     /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places.
     pub fn stepped(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
-        let Some(policy) = &self.policy else { return Ok(()) };
+        let Some(policy) = &mut self.policy else { return Ok(()) };
         let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
         let lanes = &mut self.layers[layer];
         for (lane, sums) in lanes.iter_mut().zip(sums) {

@@ -214,6 +214,14 @@ impl Stretch {
         matches!(&self.store, Store::Int4(group) if group.dead.get(slot).copied().unwrap_or(false))
     }
 
+    /// Which entries are deleted; None while none is.
+    pub(super) fn dead(&self) -> Option<&[bool]> {
+        match &self.store {
+            Store::Int4(group) if !group.dead.is_empty() => Some(&group.dead),
+            _ => None,
+        }
+    }
+
     pub(super) fn has_dead(&self) -> bool {
         matches!(&self.store, Store::Int4(group) if !group.dead.is_empty())
     }

@@ -14,6 +14,7 @@ pub mod score;
 pub mod select;
 pub mod spec;
 pub mod trace;
+pub mod victim;
 
 use std::sync::Arc;
 

@@ -7,8 +7,9 @@ use super::keep::{Cost, Keep};
 use super::score::{LaneInput, PromptView};
 use super::select::best;
 use super::trace::Record;
+use super::victim::{Ask as Candidates, Search};
 use super::{Eviction, Lanes, Method};
-use crate::cache::{Account, Charge, Entry, Lane, Modality, Shape, Span};
+use crate::cache::{Account, Charge, Entry, Lane, Shape, Span};
 use crate::error::{Error, Result};
 
 /// The retained shares per layer that a prompt asks for, one row per size.
@@ -29,6 +30,7 @@ pub(crate) struct Policy {
     /// The scores of the next prompt are to be kept; they are, per owning layer.
     recording: Option<Vec<Vec<ScoredLane>>>,
     record: Option<Record>,
+    search: Search,
 }
 
 /// What is known while a prompt is on its way.
@@ -67,6 +69,7 @@ impl Policy {
             profiled: Profile::new(),
             recording: None,
             record: None,
+            search: Search::default(),
         }
     }
 
@@ -322,10 +325,10 @@ impl Policy {
     }
 
     /// Before a generated token: a lane at its cap gives up an entry first, so that the cap holds during the step as well.
-    pub(crate) fn make_room(&self, index: usize, lanes: &mut [Lane], spans: &[Span]) -> Result<()> {
+    pub(crate) fn make_room(&mut self, index: usize, lanes: &mut [Lane], spans: &[Span]) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
-            while lane.len() + 1 > count.kept && self.evict(lane, *count, spans, 1)? {}
+            while lane.len() + 1 > count.kept && evict(&self.method, &mut self.search, lane, *count, spans, 1)? {}
         }
         Ok(())
     }
@@ -354,82 +357,41 @@ impl Policy {
     }
 
     /// After a generated token, the last of `positions`: a lane that has become too long gives up an entry.
-    pub(crate) fn stepped(&self, index: usize, lanes: &mut [Lane], spans: &[Span], positions: usize) -> Result<()> {
+    pub(crate) fn stepped(&mut self, index: usize, lanes: &mut [Lane], spans: &[Span], positions: usize) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| !self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
             if count.slope.exceeded(lane.len(), positions) {
-                self.evict(lane, *count, spans, 0)?;
+                evict(&self.method, &mut self.search, lane, *count, spans, 0)?;
             }
         }
         Ok(())
     }
+}
 
-    /// Frees one entry of a lane that is about to get `coming` more. False when all are protected.
-    fn evict(&self, lane: &mut Lane, count: Count, spans: &[Span], coming: usize) -> Result<bool> {
-        let recipe = &self.method.recipe;
-        if recipe.eviction == Eviction::Never || lane.is_empty() {
-            return Ok(false);
-        }
-        let entries: Vec<Entry> = lane.entries().collect();
-        let recent = recipe.guard.recent.of(entries.len() - 1 + coming).saturating_sub(coming);
-        let open = open_entries(&entries, recipe.guard.sinks, recent, recipe.guard.text.then_some(spans));
-        let gone = match recipe.eviction {
-            Eviction::Never => None,
-            Eviction::Oldest => open.min_by_key(|entry| entry.position),
-            Eviction::LowestScore => {
-                let marks = lane.marks();
-                let mark = |entry: &Entry| marks.get(entry.place as usize).copied().unwrap_or(0.0);
-                open.min_by(|a, b| mark(a).total_cmp(&mark(b)).then(a.position.cmp(&b.position)))
-            }
-            Eviction::Distance(distance) => {
-                // Near the start there is no room for the distance: the middle, as in the published code.
-                let rank = match count.kept.saturating_sub(distance) {
-                    0 => count.kept / 2,
-                    rank => rank,
-                };
-                from_rank(open, &entries, rank)
-            }
-        };
-        match gone.map(|entry| entry.place) {
-            Some(place) => lane.delete(place).map(|()| true),
-            None => Ok(false),
-        }
+/// Frees one entry of a lane that is about to get `coming` more. False when all are protected.
+fn evict(
+    method: &Method,
+    search: &mut Search,
+    lane: &mut Lane,
+    count: Count,
+    spans: &[Span],
+    coming: usize,
+) -> Result<bool> {
+    let recipe = &method.recipe;
+    if recipe.eviction == Eviction::Never || lane.is_empty() {
+        return Ok(false);
     }
-}
-
-/// The entries between the first `sinks` and the last `recent` ones by position, without those in the text of `spans`. In
-/// physical order: nothing is sorted, because this runs for every lane and every token.
-fn open_entries<'a>(
-    entries: &'a [Entry],
-    sinks: usize,
-    recent: usize,
-    spans: Option<&'a [Span]>,
-) -> impl Iterator<Item = &'a Entry> + Clone {
-    let mut positions: Vec<u32> = entries.iter().map(|entry| entry.position).collect();
-    let mut at_rank = |rank: usize| match rank < positions.len() {
-        true => *positions.select_nth_unstable(rank).1,
-        false => u32::MAX,
+    let candidates = Candidates {
+        eviction: recipe.eviction,
+        kept: count.kept,
+        sinks: recipe.guard.sinks,
+        recent: recipe.guard.recent.of(lane.len() - 1 + coming).saturating_sub(coming),
+        text: recipe.guard.text.then_some(spans),
     };
-    let first = at_rank(sinks);
-    let behind = match recent {
-        0 => u32::MAX,
-        recent => at_rank(entries.len().saturating_sub(recent)),
-    };
-    let text = move |position: u32| {
-        spans.is_some_and(|spans| {
-            let index = spans.partition_point(|span| span.start + span.len <= position as usize);
-            spans.get(index).is_some_and(|span| span.modality == Modality::Text)
-        })
-    };
-    entries.iter().filter(move |entry| entry.position >= first && entry.position < behind && !text(entry.position))
-}
-
-/// The first open entry from `rank` among all `entries` on, or else the last open one.
-fn from_rank<'a>(open: impl Iterator<Item = &'a Entry> + Clone, entries: &[Entry], rank: usize) -> Option<&'a Entry> {
-    let mut positions: Vec<u32> = entries.iter().map(|entry| entry.position).collect();
-    let wanted = *positions.select_nth_unstable(rank.min(entries.len() - 1)).1;
-    let behind = open.clone().filter(|entry| entry.position >= wanted).min_by_key(|entry| entry.position);
-    behind.or_else(|| open.max_by_key(|entry| entry.position))
+    match search.victim(lane, &candidates) {
+        Some(place) => lane.delete(place).map(|()| true),
+        None => Ok(false),
+    }
 }
 
 fn retain(lane: &mut Lane, sorted: &[Entry], scores: &[f32], safe: &[bool], kept: usize) -> Result<()> {

@@ -250,8 +250,8 @@ impl Model {
 
     /// Runs one generated token of each sequence, all together: weights are read once for all. Gives the logits of the next
     /// token of each, `[vocab]`, or what has failed for that sequence alone; an error of the whole leaves all of them in the middle
-    /// of their work. With several sequences the last bits may differ
-    /// from those of one alone.
+    /// of their work. On the CPU and with dense weights, up to [`FEW`](crate::nn::linear::FEW) sequences get the bits of each alone;
+    /// otherwise the last bits may differ.
     pub fn decode_batch(&mut self, tokens: &[u32], sequences: &mut [&mut Sequence]) -> Result<Vec<Result<Vec<f32>>>> {
         if tokens.len() != sequences.len() || tokens.is_empty() {
             return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));

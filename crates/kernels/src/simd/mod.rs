@@ -64,9 +64,11 @@ macro_rules! dispatch {
 
 // Behind the macro that they use.
 mod nibbles;
+mod products;
 mod rows;
 
 pub use nibbles::{dequantise_keys, dequantise_values};
+pub use products::products;
 pub use rows::{add_rows, norms, rotate_rows};
 
 /// Eight elements as f32.
