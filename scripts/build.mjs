@@ -14,7 +14,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { install } from "./install.mjs";
-import { cargo, fail, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
+import { cargo, fail, hasCxx, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
 
 /** The platform as the file names say it; scripts/platforms.mjs and ts/native/binding.cjs have the same names. */
 export function triple() {
@@ -42,6 +42,10 @@ export const cudaLibrary = join(dirname(library), "cuda", basename(library));
 
 /** The addon over a model that panics, for the tests. */
 export const panics = join(".cache", "panics.node");
+
+/** The addon and the library whose GPU is the shim, for the tests. */
+export const shim = join(".cache", "shim.node");
+export const shimLibrary = join(".cache", "shim", basename(library));
 
 /** Builds the addon and the library of the C ABI. */
 export function buildNative() {
@@ -73,6 +77,16 @@ export const withKernels = { PREFIXKV_CUDA_CHECK: "" };
 /** Builds what only the tests need. */
 export function buildPanics() {
   build(["-p", "prefixkv-node", "--example", "panics"], [["panics", panics]]);
+}
+
+/** Builds both over the shim; where nothing can compile its C++, their tests find no file and say so. */
+export function buildShim() {
+  const made = [
+    ["shim", shim],
+    ["shim_library", shimLibrary],
+  ];
+  if (hasCxx()) build(["-p", "prefixkv-cuda-shim", "--example", "shim", "--example", "shim_library"], made);
+  else for (const [, file] of made) rmSync(join(root, file), { force: true });
 }
 
 /** Builds the addon as it is packaged, smaller and faster, slowly; returns its file. */

@@ -34,6 +34,18 @@ std::vector<Found>& kernels() {
   return all;
 }
 
+// Whether nothing was written here, in a multiple of 32 bytes. Without a branch per byte: it is asked each time a fiber stops.
+bool intact(const unsigned char* bytes, size_t n) {
+  static_assert(POISON == 0xff, "all bits are set where nothing was written");
+  uint64_t all = ~uint64_t(0);
+  for (size_t i = 0; i < n; i += 32) {
+    uint64_t words[4];
+    memcpy(words, bytes + i, 32);
+    all &= words[0] & words[1] & words[2] & words[3];
+  }
+  return all == ~uint64_t(0);
+}
+
 }  // namespace
 
 __thread uint4 block_memory[(SHARED + BEHIND) / sizeof(uint4)];
@@ -215,9 +227,7 @@ struct Machine {
       threadIdx = {current, 0, 0};
       shim_switch(&scheduler, fiber.stack_pointer);
       if (!error.empty()) return false;
-      for (int byte = 0; byte < 64; ++byte) {
-        if (stacks[current * STACK + byte] != POISON) return error = "the stack of a thread was too small", false;
-      }
+      if (!intact(&stacks[current * STACK], 64)) return error = "the stack of a thread was too small", false;
     }
     return true;
   }
@@ -338,9 +348,7 @@ extern "C" int shim_launch(const char* name, const unsigned* grid, unsigned thre
     blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
     memset(memory, POISON, shared + BEHIND);
     if (!machine.block(threads, reverse != 0)) return fail(machine.error);
-    for (size_t byte = shared; byte < shared + BEHIND; ++byte) {
-      if (memory[byte] != POISON) return fail("wrote behind its shared memory");
-    }
+    if (!intact(memory + shared, BEHIND)) return fail("wrote behind its shared memory");
   }
   return 0;
 }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub use crate::nn::WeightFormat;
 pub use config::ConfigFile;
 pub use device::{Device, Place};
+#[doc(hidden)]
+pub use device::{StandIn, stand_in};
 pub use info::{ImageInfo, ModelInfo};
 pub use network::{Check, Family, Network};
 pub use prompt::Prompt;

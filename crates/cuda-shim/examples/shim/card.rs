@@ -1,0 +1,30 @@
+//! Makes the shim the `cuda:0` of a library, as soon as it is opened.
+
+use std::sync::LazyLock;
+
+use prefixkv_core::model::{StandIn, stand_in};
+use prefixkv_cuda_shim::{Order, Shim};
+use prefixkv_kernels::cuda::check::Sizes;
+use prefixkv_kernels::cuda::{Error, Gpu, Result};
+
+/// One for the process, as a card is: what is not given back shows in its memory.
+static CARD: LazyLock<Shim> = LazyLock::new(|| Shim::new(Order::FirstToLast, 8));
+
+fn open(index: usize) -> Result<Gpu> {
+    if index > 0 {
+        return Err(Error::Unavailable(format!("there is no device {index}, only the shim")));
+    }
+    Ok((**CARD).clone())
+}
+
+extern "C" fn start() {
+    stand_in(StandIn { count: 1, open, sizes: Sizes::small });
+}
+
+/// Run when the library is opened, through whichever door.
+#[used]
+// SAFETY: the loader calls each entry of this section once, without arguments; `start` sets a cell and cannot panic.
+#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(windows, unsafe(link_section = ".CRT$XCU"))]
+static START: extern "C" fn() = start;
