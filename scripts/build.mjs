@@ -43,7 +43,7 @@ export const cudaLibrary = join(dirname(library), "cuda", basename(library));
 /** The addon over a model that panics, for the tests. */
 export const panics = join(".cache", "panics.node");
 
-/** The addon and the library whose GPU is the shim, for the tests. */
+/** The addon and the C ABI alone, for programs without Node-API, whose GPU is the shim: for the tests. */
 export const shim = join(".cache", "shim.node");
 export const shimLibrary = join(".cache", "shim", basename(library));
 
@@ -81,12 +81,12 @@ export function buildPanics() {
 
 /** Builds both over the shim; where nothing can compile its C++, their tests find no file and say so. */
 export function buildShim() {
-  const made = [
-    ["shim", shim],
-    ["shim_library", shimLibrary],
-  ];
-  if (hasCxx()) build(["-p", "prefixkv-cuda-shim", "--example", "shim", "--example", "shim_library"], made);
-  else for (const [, file] of made) rmSync(join(root, file), { force: true });
+  if (!hasCxx()) {
+    for (const file of [shim, shimLibrary]) rmSync(join(root, file), { force: true });
+    return;
+  }
+  build(["-p", "prefixkv-shim-addon"], [["prefixkv_shim_addon", shim]]);
+  build(["-p", "prefixkv-shim-addon", "--no-default-features"], [["prefixkv_shim_addon", shimLibrary]]);
 }
 
 /** Builds the addon as it is packaged, smaller and faster, slowly; returns its file. */

@@ -1,4 +1,4 @@
-//! Makes the shim the `cuda:0` of a library, as soon as it is opened.
+//! The addon, both doors included, whose `cuda:0` is the shim: for `tests/contract` and `tests/gpu`.
 
 use std::sync::LazyLock;
 
@@ -7,10 +7,22 @@ use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::cuda::check::Sizes;
 use prefixkv_kernels::cuda::{Error, Gpu, Result};
 
-/// One for the process, as a card is: what is not given back shows in its memory.
+// Links their functions in.
+pub use prefixkv::*;
+#[cfg(feature = "addon")]
+pub use prefixkv_node::*;
+
+/// One for the process, as a card is.
 static CARD: LazyLock<Shim> = LazyLock::new(|| Shim::new(Order::FirstToLast, 8));
 
-fn open(index: usize) -> Result<Gpu> {
+/// Bytes that are allocated on the shim.
+#[cfg(feature = "addon")]
+#[napi_derive::napi]
+pub fn shim_allocated() -> f64 {
+    CARD.allocated() as f64
+}
+
+fn card(index: usize) -> Result<Gpu> {
     if index > 0 {
         return Err(Error::Unavailable(format!("there is no device {index}, only the shim")));
     }
@@ -18,7 +30,7 @@ fn open(index: usize) -> Result<Gpu> {
 }
 
 extern "C" fn start() {
-    stand_in(StandIn { count: 1, open, sizes: Sizes::small });
+    stand_in(StandIn { count: 1, open: card, sizes: Sizes::small });
 }
 
 /// Run when the library is opened, through whichever door.
