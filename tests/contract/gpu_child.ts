@@ -1,4 +1,4 @@
-// Run by gpu.test.ts in a process of its own, because what is open stays open: `gpu_child.ts DOOR PART`. Prints one JSON object.
+// Run by gpu.test.ts in a process of its own, because what is open stays open: `gpu_child.ts DOOR PART FILE`. Prints one JSON object.
 import {
   about,
   type CacheMethod,
@@ -12,7 +12,7 @@ import {
   streaming,
 } from "../../ts/index.ts";
 import { scene } from "../engine/scenes.ts";
-import type { Door } from "./doors.ts";
+import { type Door, until } from "./doors.ts";
 
 const [binding, part, file] = process.argv.slice(2) as [Door, "all" | "some", string];
 
@@ -24,8 +24,7 @@ const refused = (work: Promise<unknown>) => work.then(() => null, told);
 
 const shim = { exports: {} as { shimAllocated(): number } };
 process.dlopen(shim, file);
-const { live: atFirst } = await about({ device: "cuda" });
-/** What the shim and the addon hold. */
+/** What the shim and the addon over it hold. */
 const held = async () => {
   const { models, sessions, requests, cacheBytes } = (await about({ device: "cuda" })).live;
   return { bytes: shim.exports.shimAllocated(), models, sessions, requests, cacheBytes };
@@ -76,8 +75,7 @@ async function stopped(model: Model) {
   let parts = 0;
   const stream = async () => {
     for await (const _ of model.generate({ prompt: greeting, maxTokens: 300, ignoreEos: true, signal })) {
-      parts += 1;
-      if (parts === 2) controller.abort();
+      if (++parts === 2) controller.abort();
     }
   };
   const error = await refused(stream());
@@ -93,12 +91,15 @@ async function on(device: NonNullable<LoadOptions["device"]>) {
     stopped: await stopped(model),
     ...(part === "all" && { talked: await talk(model), three: await three(model) }),
     cacheKeys: await refused(
-      model.generate({ prompt: greeting, cache: streaming({ keep: 0.5, positions: "cache" }), maxTokens: 1 }),
+      model.generate({ prompt: greeting, cache: streaming({ keep: 0.8, positions: "cache" }), maxTokens: 1 }),
     ),
   };
   await model.dispose();
   return { ...outcome, disposed: await held() };
 }
+
+export type Side = Awaited<ReturnType<typeof on>>;
+export type Told = ReturnType<typeof told>;
 
 /** The first kernels of the check; all of them would take half a minute. */
 async function check() {
@@ -108,7 +109,9 @@ async function check() {
     seen.push(done, total);
     if (done === 4) controller.abort();
   };
-  return { error: await refused(checkDevice("cuda", { binding, onProgress, signal: controller.signal })), seen };
+  const error = await refused(checkDevice("cuda", { binding, onProgress, signal: controller.signal }));
+  await until(async () => (await held()).requests === 0);
+  return { error, seen };
 }
 
 async function auto() {
@@ -117,9 +120,10 @@ async function auto() {
   return model.info.device;
 }
 
+const { devices, noGpu } = await about({ device: "cuda" });
+export type Outcome = typeof outcome;
 const outcome = {
-  atFirst,
-  about: await about({ device: "cuda" }),
+  about: { devices, noGpu },
   cuda: await on("cuda"),
   cpu: await on("cpu"),
   auto: await auto(),
