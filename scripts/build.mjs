@@ -14,7 +14,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { install } from "./install.mjs";
-import { cargo, fail, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
+import { cargo, fail, hasCxx, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
 
 /** The platform as the file names say it; scripts/platforms.mjs and ts/native/binding.cjs have the same names. */
 export function triple() {
@@ -42,6 +42,10 @@ export const cudaLibrary = join(dirname(library), "cuda", basename(library));
 
 /** The addon over a model that panics, for the tests. */
 export const panics = join(".cache", "panics.node");
+
+/** The addon and the C ABI alone, for programs without Node-API, whose GPU is the shim: for the tests. */
+export const shim = join(".cache", "shim.node");
+export const shimLibrary = join(".cache", "shim", basename(library));
 
 /** Builds the addon and the library of the C ABI. */
 export function buildNative() {
@@ -73,6 +77,16 @@ export const withKernels = { PREFIXKV_CUDA_CHECK: "" };
 /** Builds what only the tests need. */
 export function buildPanics() {
   build(["-p", "prefixkv-node", "--example", "panics"], [["panics", panics]]);
+}
+
+/** Builds both over the shim; where nothing can compile its C++, their tests find no file and say so. */
+export function buildShim() {
+  if (!hasCxx()) {
+    for (const file of [shim, shimLibrary]) rmSync(join(root, file), { force: true });
+    return;
+  }
+  build(["-p", "prefixkv-shim-addon"], [["prefixkv_shim_addon", shim]]);
+  build(["-p", "prefixkv-shim-addon", "--no-default-features"], [["prefixkv_shim_addon", shimLibrary]]);
 }
 
 /** Builds the addon as it is packaged, smaller and faster, slowly; returns its file. */

@@ -88,7 +88,7 @@ export function workspace() {
   process.stderr.write(
     "without the tests of the CUDA kernels (crates/cuda-shim): neither c++, g++ nor clang++ is on the PATH\n",
   );
-  return ["--workspace", "--exclude", "prefixkv-cuda-shim"];
+  return ["--workspace", "--exclude", "prefixkv-cuda-shim", "--exclude", "prefixkv-shim-addon"];
 }
 
 /** A pinned runtime from the dev dependencies, or from the PATH. */

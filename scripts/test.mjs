@@ -1,7 +1,7 @@
 // `npm test [-- RUNNER...]`: installs, builds and runs every test, one runner after the other.
 import { spawn } from "node:child_process";
 import { delimiter, join } from "node:path";
-import { buildNative, buildPanics, buildTs } from "./build.mjs";
+import { buildNative, buildPanics, buildShim, buildTs } from "./build.mjs";
 import { install } from "./install.mjs";
 import { runners } from "./runners.mjs";
 import { fail, root, systemPath, writeStamp } from "./shell.mjs";
@@ -13,6 +13,8 @@ if (unknown) fail(`unknown runner \`${unknown}\`; there are ${runners.map((runne
 install();
 buildNative();
 buildPanics();
+// The others know nothing of it.
+if (names.length === 0 || names.some((name) => ["bun", "deno", "node"].includes(name))) buildShim();
 buildTs();
 
 const results = [];

@@ -1,8 +1,10 @@
 //! Where a model runs.
 
 use std::str::FromStr;
+use std::sync::OnceLock;
 
-use prefixkv_kernels::cuda::Gpu;
+use prefixkv_kernels::cuda::check::Sizes;
+use prefixkv_kernels::cuda::{Gpu, Result as GpuResult};
 
 use crate::error::{Error, Result};
 
@@ -14,6 +16,25 @@ pub enum Device {
     Cuda(usize),
     /// A GPU if this build can use one, else the CPU.
     Auto,
+}
+
+/// What plays the part of the GPUs of the machine.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct StandIn {
+    /// How many there are.
+    pub count: usize,
+    pub open: fn(usize) -> GpuResult<Gpu>,
+    /// What `ceilings` of a check measures there.
+    pub sizes: fn() -> Sizes,
+}
+
+static STAND_IN: OnceLock<StandIn> = OnceLock::new();
+
+/// Makes `cuda:N` something else than a GPU, for the tests of all that lies above. No door leads here.
+#[doc(hidden)]
+pub fn stand_in(gpus: StandIn) {
+    STAND_IN.get_or_init(|| gpus);
 }
 
 /// A device that is there.
@@ -49,19 +70,36 @@ impl Device {
 
     /// What `device` can be in this build on this machine, and why it cannot be more.
     pub fn available() -> (Vec<String>, Option<String>) {
-        let (count, reason) = found();
+        let (count, reason) = match STAND_IN.get() {
+            Some(gpus) => (gpus.count, None),
+            None => found(),
+        };
         let names = std::iter::once("cpu".to_owned()).chain((0..count).map(|index| Device::Cuda(index).to_string()));
         (names.collect(), reason)
+    }
+
+    /// What the check of a device measures.
+    pub(crate) fn sizes() -> Sizes {
+        STAND_IN.get().map_or_else(Sizes::default, |gpus| (gpus.sizes)())
+    }
+}
+
+fn open(index: usize) -> Result<Place> {
+    let device = Device::Cuda(index).to_string();
+    let opened = match STAND_IN.get() {
+        Some(gpus) => (gpus.open)(index).map_err(|error| error.to_string()),
+        None => driver(index),
+    };
+    match opened {
+        Ok(gpu) => Ok(Place::Gpu { gpu, device }),
+        Err(reason) => Err(Error::Device { device, reason }),
     }
 }
 
 #[cfg(feature = "cuda")]
-fn open(index: usize) -> Result<Place> {
-    let device = Device::Cuda(index).to_string();
-    match prefixkv_kernels::cuda::device::Device::new(index) {
-        Ok(gpu) => Ok(Place::Gpu { gpu: Gpu::new(gpu), device }),
-        Err(error) => Err(Error::Device { device, reason: error.to_string() }),
-    }
+fn driver(index: usize) -> std::result::Result<Gpu, String> {
+    let device = prefixkv_kernels::cuda::device::Device::new(index);
+    device.map(Gpu::new).map_err(|error| error.to_string())
 }
 
 #[cfg(feature = "cuda")]
@@ -76,8 +114,8 @@ fn found() -> (usize, Option<String>) {
 const CPU_ONLY: &str = "this build runs on the CPU only; use `cpu` or `auto`, or the build for CUDA";
 
 #[cfg(not(feature = "cuda"))]
-fn open(index: usize) -> Result<Place> {
-    Err(Error::Device { device: Device::Cuda(index).to_string(), reason: CPU_ONLY.into() })
+fn driver(_: usize) -> std::result::Result<Gpu, String> {
+    Err(CPU_ONLY.into())
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -34,6 +34,21 @@ std::vector<Found>& kernels() {
   return all;
 }
 
+// Whether nothing was written here, in a multiple of 32 bytes. Without a branch per byte: it is asked each time a fiber stops.
+bool intact(const unsigned char* bytes, size_t n) {
+  static_assert(POISON == 0xff, "all bits are set where nothing was written");
+  const auto word = [](const unsigned char* from) {
+    uint64_t word;
+    memcpy(&word, from, 8);
+    return word;
+  };
+  uint64_t all = ~uint64_t(0);
+  for (const unsigned char* at = bytes; at < bytes + n; at += 32) {
+    all &= word(at) & word(at + 8) & word(at + 16) & word(at + 24);
+  }
+  return all == ~uint64_t(0);
+}
+
 }  // namespace
 
 __thread uint4 block_memory[(SHARED + BEHIND) / sizeof(uint4)];
@@ -215,9 +230,7 @@ struct Machine {
       threadIdx = {current, 0, 0};
       shim_switch(&scheduler, fiber.stack_pointer);
       if (!error.empty()) return false;
-      for (int byte = 0; byte < 64; ++byte) {
-        if (stacks[current * STACK + byte] != POISON) return error = "the stack of a thread was too small", false;
-      }
+      if (!intact(&stacks[current * STACK], 64)) return error = "the stack of a thread was too small", false;
     }
     return true;
   }
@@ -338,9 +351,7 @@ extern "C" int shim_launch(const char* name, const unsigned* grid, unsigned thre
     blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
     memset(memory, POISON, shared + BEHIND);
     if (!machine.block(threads, reverse != 0)) return fail(machine.error);
-    for (size_t byte = shared; byte < shared + BEHIND; ++byte) {
-      if (memory[byte] != POISON) return fail("wrote behind its shared memory");
-    }
+    if (!intact(memory + shared, BEHIND)) return fail("wrote behind its shared memory");
   }
   return 0;
 }

@@ -22,7 +22,7 @@ pub(super) fn check_device(json: &str) -> Result<Ticket> {
         Place::Gpu { gpu, device } => Ok((gpu, device)),
         Place::Cpu => Err(Error::Device { device: device.to_string(), reason: no_gpu() }),
     };
-    check_gpu(open, ceilings.then(Sizes::default))
+    check_gpu(open, ceilings.then(Device::sizes))
 }
 
 /// Why `auto` finds no GPU.

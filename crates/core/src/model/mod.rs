@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::device::{Device, Place};
+#[doc(hidden)]
+pub use crate::device::{StandIn, stand_in};
 pub use crate::nn::WeightFormat;
 pub use config::ConfigFile;
 pub use info::{ImageInfo, ModelInfo};
