@@ -2,7 +2,7 @@
 
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
 use serde_json::json;
 
 use crate::{FOLDER, Reader, place, root, shim};
@@ -21,6 +21,14 @@ fn formats_and_methods_of_the_cpu_are_refused() {
     let error = reader.model.new_sequence_with(method, false).err().expect("no kernel rotates when it reads");
     assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
     assert!(shim.launched().is_empty(), "nothing ran");
+}
+
+#[test]
+fn without_a_gpu_auto_is_the_cpu_and_says_so_in_its_info() {
+    let load = |device| Model::load(&LoadOptions { device, ..LoadOptions::new(root().join(FOLDER)) }, &mut |_| Ok(()));
+    assert_eq!(load(Device::Auto).expect("loads").info().device, "cpu");
+    let error = load(Device::Cuda(0)).err().expect("these tests are built without CUDA");
+    assert!(error.code() == "device" && error.to_string().contains("this build runs on the CPU only"), "{error}");
 }
 
 #[test]
