@@ -119,6 +119,7 @@ impl Matrix {
     }
 
     /// The sum of two matrices of one shape, where this one lies if nothing else shares its memory.
+    #[allow(clippy::should_implement_trait)] // Which cannot fail.
     pub fn add(self, other: &Matrix) -> Result<Matrix> {
         match (self, other) {
             (Matrix::Cpu(x), Matrix::Cpu(y)) => Ok(Matrix::Cpu((x + y)?)),
@@ -207,19 +208,19 @@ fn copy(matrix: &OnGpu, start: usize, len: usize) -> Result<OnGpu> {
 }
 
 fn tensors(parts: &[Matrix]) -> Result<Vec<&Tensor>> {
-    let tensor = |part| match part {
-        &Matrix::Cpu(ref tensor) => Ok(tensor),
-        &Matrix::Gpu(_) => Err(elsewhere()),
-    };
-    parts.iter().map(tensor).collect()
+    let tensors = parts.iter().map(|part| match part {
+        Matrix::Cpu(tensor) => Ok(tensor),
+        Matrix::Gpu(_) => Err(elsewhere()),
+    });
+    tensors.collect()
 }
 
 fn gpus(parts: &[Matrix]) -> Result<Vec<&OnGpu>> {
-    let matrix = |part| match part {
-        &Matrix::Gpu(ref matrix) => Ok(&**matrix),
-        &Matrix::Cpu(_) => Err(elsewhere()),
-    };
-    parts.iter().map(matrix).collect()
+    let matrices = parts.iter().map(|part| match part {
+        Matrix::Gpu(matrix) => Ok(&**matrix),
+        Matrix::Cpu(_) => Err(elsewhere()),
+    });
+    matrices.collect()
 }
 
 /// Two parts of one network lie on different devices.

@@ -18,7 +18,7 @@ fn formats_and_methods_of_the_cpu_are_refused() {
     }
     let reader = Reader::text(FOLDER, place(&shim), 16);
     let method = Method::parse(&json!({ "method": "streaming", "keep": 0.5, "positions": "cache" })).expect("a method");
-    let error = reader.model.new_sequence_with(method, false).err().expect("no kernel rotates when it reads");
+    let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
     assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
     assert!(shim.launched().is_empty(), "nothing ran");
 }
@@ -79,7 +79,7 @@ fn images_that_find_the_gpu_full_can_be_tried_again() {
     let mut held = Vec::new();
     for allocation in [0, 5, 60] {
         shim.fail_allocations(allocation..allocation + 1);
-        let error = model.encode_images(&pixels, &|| Ok(())).err().expect("the GPU is full");
+        let error = model.encode_images(&pixels, &|| Ok(())).expect_err("the GPU is full");
         assert_eq!(error.code(), "out-of-memory", "{error}");
         held.push(shim.allocated());
     }

@@ -83,7 +83,7 @@ mod tests {
                 }
                 ring.take(&step);
                 prop_assert_eq!(step.range.len(), size);
-                prop_assert!(step.range.start % 64 == 0 && step.range.end <= ring.len());
+                prop_assert!(step.range.start.is_multiple_of(64) && step.range.end <= ring.len());
                 prop_assert!(step.range.is_empty() || step.range.start / 256 == (step.range.end - 1) / 256);
                 prop_assert!(in_use[step.range.clone()].iter().all(|in_use| !in_use));
                 in_use[step.range].fill(true);
