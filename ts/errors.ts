@@ -188,8 +188,8 @@ export class ContextOverflowError extends PrefixKvError {
 }
 
 /**
- * The cache's cap, or the machine's memory, would be exceeded. Raised before allocating; `details` has `needed` and
- * `available` in bytes.
+ * The cache's cap, or the machine's memory, would be exceeded, raised before allocating; or a GPU has become full, which ends the request
+ * and leaves the model usable. `details` has `needed` and `available` in bytes.
  *
  * @example
  * ```ts
@@ -202,7 +202,7 @@ export class ContextOverflowError extends PrefixKvError {
 export class OutOfMemoryError extends PrefixKvError {}
 
 /**
- * The asked device does not exist in this build or on this machine.
+ * The asked device does not exist in this build or on this machine, or a GPU has failed in the middle of the work.
  *
  * @example
  * ```ts

@@ -252,8 +252,8 @@ impl Model {
 
     /// Runs one generated token of each sequence, all together: weights are read once for all. Gives the logits of the next
     /// token of each, `[vocab]`, or what has failed for that sequence alone; an error of the whole leaves all of them in the middle
-    /// of their work. On the CPU and with dense weights, up to [`FEW`](crate::nn::linear::FEW) sequences get the bits of each alone;
-    /// otherwise the last bits may differ.
+    /// of their work, if it had begun: they refuse to go on. On the CPU and with dense weights, up to
+    /// [`FEW`](crate::nn::linear::FEW) sequences get the bits of each alone; otherwise the last bits may differ.
     pub fn decode_batch(&mut self, tokens: &[u32], sequences: &mut [&mut Sequence]) -> Result<Vec<Result<Vec<f32>>>> {
         if tokens.len() != sequences.len() || tokens.is_empty() {
             return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
@@ -263,8 +263,9 @@ impl Model {
             let mut members: Vec<Member<'_>> = sequences.iter_mut().map(|sequence| Member::new(sequence)).collect();
             members.iter_mut().for_each(|member| member.attempt(Sequence::begin_step));
             let hidden = self.network.forward(x, &mut Pass::Step(&mut members), &|| Ok(()))?;
-            members.iter_mut().for_each(|member| member.attempt(Sequence::finish_step));
+            // Before the sequences are whole again: without their logits they cannot go on.
             let logits = self.network.logits(&hidden)?.to_vec()?;
+            members.iter_mut().for_each(|member| member.attempt(Sequence::finish_step));
             let rows = logits.chunks_exact(logits.len() / tokens.len());
             let each = members.into_iter().zip(rows).map(|(member, logits)| match member.failed {
                 Some(error) => Err(error),

@@ -207,23 +207,19 @@ fn copy(matrix: &OnGpu, start: usize, len: usize) -> Result<OnGpu> {
 }
 
 fn tensors(parts: &[Matrix]) -> Result<Vec<&Tensor>> {
-    fn tensor(part: &Matrix) -> Result<&Tensor> {
-        match part {
-            Matrix::Cpu(tensor) => Ok(tensor),
-            Matrix::Gpu(_) => Err(elsewhere()),
-        }
-    }
-    parts.iter().map(tensor).collect()
+    let tensors = parts.iter().map(|part| match part {
+        Matrix::Cpu(tensor) => Ok(tensor),
+        Matrix::Gpu(_) => Err(elsewhere()),
+    });
+    tensors.collect()
 }
 
 fn gpus(parts: &[Matrix]) -> Result<Vec<&OnGpu>> {
-    fn matrix(part: &Matrix) -> Result<&OnGpu> {
-        match part {
-            Matrix::Gpu(matrix) => Ok(matrix),
-            Matrix::Cpu(_) => Err(elsewhere()),
-        }
-    }
-    parts.iter().map(matrix).collect()
+    let matrices = parts.iter().map(|part| match part {
+        Matrix::Gpu(matrix) => Ok(&**matrix),
+        Matrix::Cpu(_) => Err(elsewhere()),
+    });
+    matrices.collect()
 }
 
 /// Two parts of one network lie on different devices.

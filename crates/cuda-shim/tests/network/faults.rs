@@ -82,16 +82,22 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
     let shim = shim();
     let mut reader = Reader::text(FOLDER, place(&shim), 12);
     let weights = shim.allocated();
+    let read = |reader: &mut Reader, cache: &Value| {
+        let mut sequence = reader.sequence(cache);
+        let token = argmax(&reader.prefill(&mut sequence));
+        // After one step, so that the next moves what it has written.
+        let token = argmax(&reader.model.decode(token, &mut sequence).expect("decodes"));
+        (sequence, token)
+    };
+    let want = caches().map(|cache| {
+        let (mut sequence, token) = read(&mut reader, &cache);
+        reader.model.decode(token, &mut sequence).expect("decodes")
+    });
     for fault in Fault::BOTH {
         let (mut call, mut whole, mut single) = (0, 0, 0);
         loop {
-            let mut sequences: Vec<Sequence> = caches().iter().map(|cache| reader.sequence(cache)).collect();
-            // After one step, so that the next moves what it has written.
-            let mut step = |sequence: &mut Sequence| {
-                let token = argmax(&reader.prefill(sequence));
-                argmax(&reader.model.decode(token, sequence).expect("decodes"))
-            };
-            let tokens: Vec<u32> = sequences.iter_mut().map(&mut step).collect();
+            let (mut sequences, tokens): (Vec<Sequence>, Vec<u32>) =
+                caches().iter().map(|cache| read(&mut reader, cache)).unzip();
             let mut members: Vec<&mut Sequence> = sequences.iter_mut().collect();
             fault.at(&shim, call);
             let stepped = reader.model.decode_batch(&tokens, &mut members);
@@ -110,8 +116,10 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
                     }
                 }
             }
-            for ((sequence, failed), token) in sequences.iter_mut().zip(&failed).zip(&tokens) {
+            for (((sequence, failed), token), want) in sequences.iter_mut().zip(&failed).zip(&tokens).zip(&want) {
                 match reader.model.decode(*token, sequence) {
+                    // It had not begun, and gives what it would have given.
+                    Ok(logits) if *failed => assert!(crate::worst(&logits, want) <= 1e-4, "{fault:?} {call}"),
                     Ok(logits) => assert!(logits.iter().all(|x| x.is_finite()), "{fault:?} {call}"),
                     Err(error) => {
                         assert!(*failed, "{fault:?} {call}: a sequence that was well refuses: {error}");

@@ -2,7 +2,7 @@
 
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
 use serde_json::json;
 
 use crate::{FOLDER, Reader, place, root, shim};
@@ -21,6 +21,14 @@ fn formats_and_methods_of_the_cpu_are_refused() {
     let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
     assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
     assert!(shim.launched().is_empty(), "nothing ran");
+}
+
+#[test]
+fn without_a_gpu_auto_is_the_cpu_and_says_so_in_its_info() {
+    let load = |device| Model::load(&LoadOptions { device, ..LoadOptions::new(root().join(FOLDER)) }, &mut |_| Ok(()));
+    assert_eq!(load(Device::Auto).expect("loads").info().device, "cpu");
+    let error = load(Device::Cuda(0)).err().expect("these tests are built without CUDA");
+    assert!(error.code() == "device" && error.to_string().contains("this build runs on the CPU only"), "{error}");
 }
 
 #[test]
@@ -71,7 +79,7 @@ fn images_that_find_the_gpu_full_can_be_tried_again() {
     let mut held = Vec::new();
     for allocation in [0, 5, 60] {
         shim.fail_allocations(allocation..allocation + 1);
-        let error = model.encode_images(&pixels, &|| Ok(())).err().expect("the GPU is full");
+        let error = model.encode_images(&pixels, &|| Ok(())).expect_err("the GPU is full");
         assert_eq!(error.code(), "out-of-memory", "{error}");
         held.push(shim.allocated());
     }

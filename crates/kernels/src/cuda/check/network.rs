@@ -149,16 +149,21 @@ impl Case for Activation {
     }
 }
 
-const FUNCTIONS: [(Function, fn(f64) -> f64); 5] = [
-    (Function::Gelu, twin::gelu),
-    (Function::GeluTanh, twin::gelu_tanh),
-    (Function::QuickGelu, twin::quick_gelu),
-    (Function::Silu, twin::silu),
-    (Function::Relu, twin::relu),
-];
+const FUNCTIONS: [Function; 5] =
+    [Function::Gelu, Function::GeluTanh, Function::QuickGelu, Function::Silu, Function::Relu];
+
+fn twin_of(function: Function) -> fn(f64) -> f64 {
+    match function {
+        Function::Gelu => twin::gelu,
+        Function::GeluTanh => twin::gelu_tanh,
+        Function::QuickGelu => twin::quick_gelu,
+        Function::Silu => twin::silu,
+        Function::Relu => twin::relu,
+    }
+}
 
 fn activations() -> Vec<Activation> {
-    let of = |(n, shift, out_shift)| FUNCTIONS.map(|(function, _)| Activation { function, n, shift, out_shift });
+    let of = |(n, shift, out_shift)| FUNCTIONS.map(|function| Activation { function, n, shift, out_shift });
     [(1, 0, 0), (33, 1, 0), (1024, 0, 0), (4098, 0, 3), (577 * 4096, 0, 0)].into_iter().flat_map(of).collect()
 }
 
@@ -170,8 +175,7 @@ fn activates<O: Format>(gpu: &Gpu, case: &Activation) -> Result<f64> {
     let on_device = upload(gpu, &x, shift)?;
     let from = on_device.slice(shift..on_device.len());
     let got = result::<O>(gpu, n, out_shift, |out| cuda::activate(gpu, from, function, out))?;
-    let twin =
-        FUNCTIONS.iter().find(|(other, _)| *other == function).map_or(twin::relu as fn(f64) -> f64, |(_, twin)| *twin);
+    let twin = twin_of(function);
     let off = of_each(&got, &x.iter().map(|x| twin(f64::from(*x))).collect::<Vec<_>>());
     if function != Function::QuickGelu {
         return Ok(off);
