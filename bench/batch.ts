@@ -29,8 +29,8 @@ export interface BatchSuite {
 const quick = process.argv.includes("--quick");
 export const raw: URL = new URL("../.cache/bench/batch.json", import.meta.url);
 const threads = 2;
-const rounds = quick ? 1 : 5;
-const steps = quick ? 6 : 24;
+const rounds = quick ? 1 : 3;
+const steps = quick ? 6 : 16;
 const context = quick ? 64 : 512;
 const counts = quick ? [1, 2] : [1, 2, 4, 8, 16];
 const most = Math.max(...counts);

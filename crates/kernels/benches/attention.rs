@@ -148,8 +148,9 @@ fn decode_rate(c: &mut Criterion) {
 /// What column sums and decode sums cost, and what part of the read bandwidth decode reaches: everything of a shape in turn, round
 /// by round, so that a machine that others use too slows all of it alike. Prints medians and quartiles of the rounds' ratios.
 fn ratios(_: &mut Criterion) {
-    // Without it criterion only tries each benchmark once.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    // Without `--bench` criterion only tries each benchmark once; `limits` is the filter for these alone.
+    let asked = |name: &str| std::env::args().any(|argument| argument == name);
+    if !asked("--bench") || asked("limits") {
         return;
     }
     let time = |run: &mut dyn FnMut()| {
