@@ -14,7 +14,18 @@ import {
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { install } from "./install.mjs";
-import { cargo, fail, hasCxx, hashFiles, must, readStamp, requireCompiler, root, runtime, writeStamp } from "./shell.mjs";
+import {
+  cargo,
+  fail,
+  hasCxx,
+  hashFiles,
+  must,
+  readStamp,
+  requireCompiler,
+  root,
+  runtime,
+  writeStamp,
+} from "./shell.mjs";
 
 /** The platform as the file names say it; scripts/platforms.mjs and ts/native/binding.cjs have the same names. */
 export function triple() {

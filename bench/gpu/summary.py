@@ -108,7 +108,7 @@ def equal(result):
         )
     if "batch" in part:
         found.append(
-            f"- four requests at once: {part['batch']['same']} of {part['batch']['requests']} texts are those of single ones"
+            f"- requests at once: {part['batch']['same']} of {part['batch']['requests']} texts are those of single ones"
         )
     for name in ("torch-7b", "torch-13b"):
         probe = result["parts"].get(name, {}).get("probe")

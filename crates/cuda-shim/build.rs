@@ -12,6 +12,8 @@ fn main() {
         .opt_level(2)
         .include(kernels)
         .flag("-ffp-contract=off")
+        // In a shared library calls and thread-local variables of one's own are cheap only so.
+        .flag("-fvisibility=hidden")
         .flag("-Wno-unknown-pragmas")
         .file("cpp/shim.cpp")
         .try_compile("prefixkv_cuda_shim");

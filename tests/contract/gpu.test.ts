@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import type { Kept, Memory } from "../../ts/index.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
 import { doors } from "./doors.ts";
-import type { Outcome, Told } from "./gpu_child.ts";
 
 const build = new URL("../../scripts/build.mjs", import.meta.url).href;
 const { shim } = (await import(build)) as { shim: string };
@@ -16,18 +16,66 @@ const env = { PREFIXKV_CUDA_NATIVE: file, RAYON_NUM_THREADS: "2" };
 const skip = existsSync(file) ? false : `no ${shim}: \`npm test\` makes it where there is a C++ compiler`;
 if (skip) console.log(`the product on a GPU was not tested: ${skip}`);
 
+interface Told {
+  name: string;
+  code: string;
+  message: string;
+}
+
+/** What the shim and the addon over it hold. */
+interface Held {
+  bytes: number;
+  models: number;
+  sessions: number;
+  requests: number;
+  cacheBytes: number;
+}
+
+type Counted = Pick<Memory, "full" | "payload" | "keptPerLayer">;
+
+/** What came of a model on one device. */
+interface Side {
+  device: string;
+  loaded: Held;
+  said: {
+    described: { text: string; tokens: number[]; memory: Counted };
+    kept: Kept[][];
+    logprobs: number[];
+    halved: Counted;
+    resident: number[];
+  };
+  stopped: { error: Told | null; parts: number; afterwards: number[] };
+  talked?: { turns: { tokens: number[]; cached: number }[]; open: Held };
+  three?: number[][];
+  cacheKeys: Told | null;
+  disposed: Held;
+}
+
+interface Outcome {
+  about: { devices: string[]; noGpu: string | null };
+  cuda: Side;
+  cpu: Side;
+  auto: string;
+  weights: Told | null;
+  second: Told | null;
+  checked: { error: Told | null; seen: number[] } | null;
+  atLast: Held;
+}
+
 /** An error of a class, whose message says something. */
 function isRefused(told: Told | null, name: string, code: string, message: RegExp): void {
   assert.deepEqual([told?.name, told?.code], [name, code], JSON.stringify(told));
   assert.match(told?.message ?? "", message);
 }
 
-const nothing = { bytes: 0, models: 0, sessions: 0, requests: 0, cacheBytes: 0 };
+const nothing: Held = { bytes: 0, models: 0, sessions: 0, requests: 0, cacheBytes: 0 };
 
 for (const [index, door] of doors.entries()) {
   // The second door leads to the same engine: what only that decides is not asked again.
   const part = index === 0 ? "all" : "some";
-  test(`${door}: a model on a GPU says and keeps what it does on the CPU, and gives its memory back`, { skip }, async () => {
+  test(`${door}: a model on a GPU says and keeps what it does on the CPU, and gives its memory back`, {
+    skip,
+  }, async () => {
     const { code, out, err } = await runScript(script, [door, part, file], { env });
     assert.equal(code, 0, err);
     const { about, cuda, cpu, auto, weights, second, checked, atLast } = JSON.parse(out) as Outcome;

@@ -98,9 +98,6 @@ async function on(device: NonNullable<LoadOptions["device"]>) {
   return { ...outcome, disposed: await held() };
 }
 
-export type Side = Awaited<ReturnType<typeof on>>;
-export type Told = ReturnType<typeof told>;
-
 /** The first kernels of the check; all of them would take half a minute. */
 async function check() {
   const controller = new AbortController();
@@ -121,7 +118,6 @@ async function auto() {
 }
 
 const { devices, noGpu } = await about({ device: "cuda" });
-export type Outcome = typeof outcome;
 const outcome = {
   about: { devices, noGpu },
   cuda: await on("cuda"),

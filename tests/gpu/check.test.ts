@@ -1,14 +1,15 @@
-// bench/gpu/check.py where there is no GPU: the CPU plays both sides. What it does on one, only one can show.
+// bench/gpu/check.py where there is no GPU: the CPU plays both sides, or the shim plays the GPU. What it does on one, only one can show.
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { runtime } from "../../ts/native/pick.ts";
 import { root } from "../runtimes/spawn.ts";
 
 const build = new URL("../../scripts/build.mjs", import.meta.url).href;
-const { library } = (await import(build)) as { library: string };
+const { library, shimLibrary } = (await import(build)) as { library: string; shimLibrary: string };
 
 interface Part {
   status: "ok" | "failed" | "not run";
@@ -32,8 +33,19 @@ const names = ["machine", "kernels", "generations", "memory"].concat(
 const python = spawnSync("python3", ["--version"]).status === 0;
 if (!python) console.log("python3 is not on the PATH: bench/gpu was not run");
 
-/** Runs the check and gives its exit status and result; `kill` says at which text of its progress it is asked to end. */
-async function check(args: string[], kill?: RegExp): Promise<{ status: number | null; result: Result; out: string }> {
+interface How {
+  /** At which text of its progress it is asked to end. */
+  kill?: RegExp;
+  env?: Record<string, string>;
+  /** The parts that it has. */
+  parts?: string[];
+}
+
+/** Runs the check and gives its exit status and result. */
+async function check(
+  args: string[],
+  { kill, env = {}, parts = names }: How = {},
+): Promise<{ status: number | null; result: Result; out: string }> {
   const folder = mkdtempSync(join(tmpdir(), "prefixkv-gpu-"));
   const scratch = join(folder, "scratch");
   mkdirSync(scratch);
@@ -42,7 +54,7 @@ async function check(args: string[], kill?: RegExp): Promise<{ status: number | 
     const fixed = ["bench/gpu/check.py", "--out", out, "--scratch", scratch, "--device", "cpu", "--small"];
     const child = spawn("python3", [...fixed, ...args], {
       cwd: root,
-      env: { ...process.env, RAYON_NUM_THREADS: "2", PYTHONDONTWRITEBYTECODE: "1" },
+      env: { ...process.env, RAYON_NUM_THREADS: "2", PYTHONDONTWRITEBYTECODE: "1", ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     let [shown, progress] = ["", ""];
@@ -60,9 +72,9 @@ async function check(args: string[], kill?: RegExp): Promise<{ status: number | 
     });
     const result = JSON.parse(readFileSync(out, "utf8")) as Result;
     assert.deepEqual(readdirSync(scratch), [], "models are left behind");
-    assert.deepEqual(Object.keys(result.parts), names);
+    assert.deepEqual(Object.keys(result.parts), parts);
     assert.equal(shown, `${result.summary.join("\n")}\n`);
-    for (const name of names) assert.ok(shown.includes(`| ${name} |`), name);
+    for (const name of parts) assert.ok(shown.includes(`| ${name} |`), name);
     return { status, result, out: shown };
   } finally {
     rmSync(folder, { recursive: true });
@@ -83,7 +95,7 @@ test("the dry run takes every part that can run, and says why the others cannot"
 
   const tally = parts.generations?.tally as Record<string, { cases: number; strict: number; sameTokens: number }>;
   for (const { cases, strict, sameTokens } of Object.values(tally))
-    assert.deepEqual([cases, strict, sameTokens], [5, 5, 5]);
+    assert.deepEqual([cases, strict, sameTokens], [3, 3, 3]);
   const { generations, memory } = parts as Record<string, Part & { methods?: string[]; runs?: unknown[] }>;
   assert.ok(generations?.methods?.includes("prefixkv"));
   assert.equal(memory?.runs?.length, 4);
@@ -92,6 +104,61 @@ test("the dry run takes every part that can run, and says why the others cannot"
     for (const keep of [null, 1, 0.8, 0.6, 0.4, 0.2]) assert.ok(runs.some((run) => run.keep === keep));
     assert.ok(runs.some((run) => (run.decodeTokensPerSecond ?? 0) > 0));
   }
+});
+
+/** What the parts of a run with the shim have found. */
+interface Shown {
+  kernels: Part & {
+    checks: { passed: number; failed: number };
+    report: { name: string; passed: boolean; memory: { free: number; total: number } };
+    ceilings: { readBytesPerSecond: number; matmulF16PerSecond: number };
+  };
+  generations: Part & {
+    tally: Record<"f32" | "f16", { cases: number; strict: number }>;
+    batch: { requests: number };
+  };
+  "throughput-7b": Part & {
+    load: { info: { device: string }; batch: number };
+    runs: { keep: number | null; bandwidthShare?: number | null; device?: unknown }[];
+  };
+}
+
+const skip = !python
+  ? "no python3"
+  : runtime().name !== "node"
+    ? "not run here: what Python does is the same whatever starts it, and the tests under Node look at it"
+    : existsSync(join(root, shimLibrary))
+      ? false
+      : `NOT RUN: no ${shimLibrary}: \`npm test\` makes it where there is a C++ compiler`;
+if (skip) process.stderr.write(`tests/gpu/check.test.ts, bench/gpu over the shim: ${skip}\n`);
+
+test("with the shim for a GPU kernels, generations and throughput are right, and memory says who is missing", {
+  skip,
+}, async () => {
+  const parts = ["machine", "kernels", "generations", "memory", "throughput-7b"];
+  const args = ["--library", shimLibrary, "--device", "cuda:0", "--minutes", "8", "--only", parts.join(",")];
+  // A card of this machine is none of its business.
+  const { status, result } = await check(args, { env: { CUDA_VISIBLE_DEVICES: "none" }, parts });
+  assert.equal(status, 0, JSON.stringify(result.parts));
+  for (const name of parts) assert.equal(result.parts[name]?.status, name === "memory" ? "not run" : "ok", name);
+  assert.match(result.parts.memory?.reason ?? "", /nobody counts the bytes of this device/);
+  const { kernels, generations, "throughput-7b": throughput } = result.parts as unknown as Shown;
+  for (const part of [kernels, generations, throughput]) assert.deepEqual(part.notRun ?? [], []);
+
+  assert.ok(kernels.checks.passed > 30 && kernels.checks.failed === 0, JSON.stringify(kernels.checks));
+  const { name, passed, memory } = kernels.report;
+  assert.deepEqual([name, passed, memory.free], ["the shim", true, memory.total]);
+  const { readBytesPerSecond, matmulF16PerSecond } = kernels.ceilings;
+  assert.ok(readBytesPerSecond > 0 && matmulF16PerSecond > 0);
+
+  const { f32, f16 } = generations.tally;
+  assert.deepEqual([f32.cases, f32.strict, f16.cases, generations.batch.requests], [3, 3, 3, 4]);
+
+  assert.deepEqual([throughput.load.info.device, throughput.load.batch], ["cuda:0", 3]);
+  for (const keep of [null, 1, 0.8, 0.6, 0.4, 0.2]) assert.ok(throughput.runs.some((run) => run.keep === keep));
+  assert.ok(throughput.runs.some((run) => (run.bandwidthShare ?? 0) > 0));
+  // Not what some card counts.
+  assert.ok(throughput.runs.every((run) => run.device === undefined));
 });
 
 test("a library that is not there fails, and the result is written", { skip: !python }, async () => {
@@ -123,7 +190,7 @@ test("without time nothing runs, which is no failure", { skip: !python }, async 
 });
 
 test("what is stopped leaves its result, and no model", { skip: !python }, async () => {
-  const { status, result } = await check(["--library", library, "--minutes", "3"], /^generations: at most/m);
+  const { status, result } = await check(["--library", library, "--minutes", "3"], { kill: /^generations: at most/m });
   assert.equal(status, 1, JSON.stringify(result.parts));
   assert.equal(result.parts.machine?.status, "ok");
   for (const [name, state] of [

@@ -109,7 +109,8 @@ class Parts(unittest.TestCase):
 
 def case(tokens=(1, 2, 3), logprobs=(-1.0, -2.0), positions=(0, 1, 2, 3), **memory):
     counted = {"promptTokens": 4, "completionTokens": len(tokens)}
-    report = {**dict.fromkeys(generations.SAME_MEMORY, 8), "keptPerLayer": [4.0], **memory}
+    report = {**dict.fromkeys(generations.SAME_MEMORY, 8), "keptPerLayer": [4.0]}
+    report.update({"metadata": 2, "resident": 10, "peak": 1000, **memory})
     generated = {"type": "done", "tokens": list(tokens), "usage": counted, "memory": report, "finish": "length"}
     kept = [[{"heads": [0, 2], "positions": list(positions)}]]
     scored = {
@@ -139,6 +140,11 @@ class Judging(unittest.TestCase):
         self.assertEqual(len(self.wrong(case(dead=9))), 2)
         self.assertEqual(self.wrong(case(tokens=(1, 2, 4)), gap=0.1), [])
         self.assertIn("5.000 apart", self.wrong(case(tokens=(1, 2, 4)), gap=5.0)[0])
+
+    def test_only_bookkeeping_may_be_larger_on_a_device(self):
+        self.assertEqual(self.wrong(case(resident=11, metadata=3, peak=1009)), [])
+        self.assertIn("resident without metadata of done: 8 and 9", self.wrong(case(resident=11))[0])
+        self.assertIn("peak of done: 1000 and 1011", self.wrong(case(peak=1011))[0])
 
     def test_a_device_that_differs_fails_the_part(self):
         class Side:

@@ -275,17 +275,17 @@ Kernel::Kernel(const char* name, unsigned threads, size_t size, void (*run)(cons
 float __half2float(__half x) {
   const uint32_t sign = uint32_t(x.bits & 0x8000) << 16;
   const uint32_t magnitude = x.bits & 0x7fff;
-  uint32_t bits;
-  if (magnitude >= 0x7c00) {
-    bits = sign | 0x7f800000 | (magnitude & 0x3ff) << 13;
-  } else {
-    // Exact: subnormals are multiples of 2^-24.
-    const float value = magnitude < 0x400 ? float(magnitude) * 0x1p-24f
-                                          : ldexpf(float((magnitude & 0x3ff) | 0x400), int(magnitude >> 10) - 25);
-    memcpy(&bits, &value, 4);
-    bits |= sign;
-  }
+  uint32_t bits = magnitude << 13;
   float to;
+  if (magnitude >= 0x7c00) {
+    bits |= 0x7f800000;
+  } else {
+    // The digits are where they belong; the product sets the exponent right, and is exact, for subnormals too.
+    memcpy(&to, &bits, 4);
+    to *= 0x1p112f;
+    memcpy(&bits, &to, 4);
+  }
+  bits |= sign;
   memcpy(&to, &bits, 4);
   return to;
 }
