@@ -30,8 +30,11 @@ interface Result {
 const names = ["machine", "kernels", "generations", "memory"].concat(
   ["7b", "13b"].flatMap((size) => [`throughput-${size}`, `torch-${size}`]),
 );
-const python = spawnSync("python3", ["--version"]).status === 0;
-if (!python) console.log("python3 is not on the PATH: bench/gpu was not run");
+// A program in Python: that one runtime starts it is enough.
+const node = runtime().name === "node";
+const python = node && spawnSync("python3", ["--version"]).status === 0;
+if (!node) console.log("bench/gpu is run under Node only");
+else if (!python) console.log("python3 is not on the PATH: bench/gpu was not run");
 
 interface How {
   /** At which text of its progress it is asked to end. */
@@ -124,12 +127,10 @@ interface Shown {
 }
 
 const skip = !python
-  ? "no python3"
-  : runtime().name !== "node"
-    ? "not run here: what Python does is the same whatever starts it, and the tests under Node look at it"
-    : existsSync(join(root, shimLibrary))
-      ? false
-      : `NOT RUN: no ${shimLibrary}: \`npm test\` makes it where there is a C++ compiler`;
+  ? "needs Node and python3"
+  : existsSync(join(root, shimLibrary))
+    ? false
+    : `NOT RUN: no ${shimLibrary}: \`npm test\` makes it where there is a C++ compiler`;
 if (skip) process.stderr.write(`tests/gpu/check.test.ts, bench/gpu over the shim: ${skip}\n`);
 
 test("with the shim for a GPU kernels, generations and throughput are right, and memory says who is missing", {

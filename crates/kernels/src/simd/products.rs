@@ -97,6 +97,7 @@ fn passes<S: Level, T: Element>(
 }
 
 /// `X` rows of activations against eight rows of weights, `K` of which are at work at a time. Returns `X`.
+#[allow(clippy::needless_range_loop)] // Indices into several arrays at once, of lengths that the compiler knows.
 #[inline(always)]
 fn pass<S: Level, T: Element, const X: usize, const K: usize>(
     x: &[f32],
