@@ -126,10 +126,10 @@ fn pass<S: Level, T: Element, const X: usize, const K: usize>(
             }
         }
         for i in 0..pairs {
-            for row in 0..K {
-                if let Some(ahead) = ahead {
+            if let Some(ahead) = ahead {
+                for pairs in w_pairs {
                     // Never read through, so it may lie behind the end.
-                    S::prefetch(w_pairs[row][i].as_ptr().cast::<u8>().wrapping_add(ahead));
+                    S::prefetch(pairs[i].as_ptr().cast::<u8>().wrapping_add(ahead));
                 }
             }
             for half in [0, LANES] {
