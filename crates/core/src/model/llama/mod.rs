@@ -23,8 +23,10 @@ pub(super) const FAMILY: Family = Family {
     },
 };
 
-/// Rows of the prompt that go through the MLP at a time: bounds its widest buffer to this many rows.
+/// Rows of the prompt that go through the MLP at a time: bounds its widest buffer to this many rows. A GPU wants products of many
+/// rows and copies each part; for a 7B model this many take 350 MB.
 const MLP_ROWS: usize = 512;
+const MLP_ROWS_GPU: usize = 4096;
 
 impl Describe for LlamaConfig {
     fn shape(&self) -> NetworkShape {
@@ -117,12 +119,16 @@ impl Llama {
             let both = layer.gate_up.forward(&layer.mlp_norm.forward(x, layer.gate_up.input())?)?;
             layer.down.forward(&swiglu(&both, layer.down.input())?)
         };
-        if rows <= MLP_ROWS {
+        let most = match self.place {
+            Place::Cpu => MLP_ROWS,
+            Place::Gpu { .. } => MLP_ROWS_GPU,
+        };
+        if rows <= most {
             return one(x);
         }
         let parts: Vec<Matrix> = (0..rows)
-            .step_by(MLP_ROWS)
-            .map(|start| one(&x.narrow(start, MLP_ROWS.min(rows - start))?))
+            .step_by(most)
+            .map(|start| one(&x.narrow(start, most.min(rows - start))?))
             .collect::<Result<_>>()?;
         Matrix::cat(&parts)
     }
