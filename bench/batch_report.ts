@@ -1,9 +1,9 @@
 // Puts what batch.ts measured beside one request after the other and the machine's bandwidth: bench/results/<machine>-batch.json
 // and .md.
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { type BatchSuite, raw, type Series } from "./batch.ts";
 import { best, type Limits, limits } from "./limits.ts";
-import { heading, type Origin, origin, resultsFolder } from "./machine.ts";
+import { heading, keep, type Origin, origin } from "./machine.ts";
 import { digits, paired, percent, type Summary, spread, summarise, table } from "./stats.ts";
 
 export interface Together {
@@ -82,12 +82,7 @@ async function main(): Promise<void> {
     })),
     ...suite,
   };
-  const folder = resultsFolder(suite.quick);
-  await mkdir(folder, { recursive: true });
-  const file = (extension: string): URL => new URL(`${report.origin.machine.slug}-batch.${extension}`, folder);
-  await writeFile(file("json"), `${JSON.stringify(report, null, 2)}\n`);
-  await writeFile(file("md"), markdown(report));
-  process.stdout.write(markdown(report));
+  await keep("batch", suite.quick, report, markdown(report));
 }
 
 if (import.meta.main) await main();

@@ -1,8 +1,8 @@
 // Puts what cache.ts measured beside what the bytes predict: bench/results/<machine>-cache.json and .md.
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { type CacheSuite, type Measured, raw, type Series, whole } from "./cache.ts";
 import { best, type Limits, limits } from "./limits.ts";
-import { heading, type Origin, origin, resultsFolder } from "./machine.ts";
+import { heading, keep, type Origin, origin } from "./machine.ts";
 import { digits, paired, percent, type Summary, spread, summarise, table } from "./stats.ts";
 
 export interface Compared {
@@ -110,12 +110,7 @@ async function main(): Promise<void> {
     })),
     ...suite,
   };
-  const folder = resultsFolder(suite.quick);
-  await mkdir(folder, { recursive: true });
-  const file = (extension: string): URL => new URL(`${report.origin.machine.slug}-cache.${extension}`, folder);
-  await writeFile(file("json"), `${JSON.stringify(report, null, 2)}\n`);
-  await writeFile(file("md"), markdown(report));
-  process.stdout.write(markdown(report));
+  await keep("cache", suite.quick, report, markdown(report));
 }
 
 if (import.meta.main) await main();

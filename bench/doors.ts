@@ -1,9 +1,8 @@
 // What each door costs on each runtime: bench/results/<machine>-doors.json and .md. Options: --quick.
 import { spawnSync } from "node:child_process";
-import { mkdir, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import type { DoorRun } from "./doors_run.ts";
-import { heading, origin, resultsFolder } from "./machine.ts";
+import { heading, keep, origin } from "./machine.ts";
 import { digits, type Summary, summarise, table } from "./stats.ts";
 
 const { runtime } = (await import(new URL("../scripts/shell.mjs", import.meta.url).href)) as {
@@ -66,9 +65,5 @@ ${table([
   }),
 ])}
 `;
-const folder = resultsFolder(quick);
-await mkdir(folder, { recursive: true });
-await writeFile(new URL(`${from.machine.slug}-doors.md`, folder), page);
-const json = { origin: from, rounds, tokens, requests, measured };
-await writeFile(new URL(`${from.machine.slug}-doors.json`, folder), `${JSON.stringify(json, null, 2)}\n`);
-process.stdout.write(page);
+const report = { origin: from, rounds, tokens, requests, measured };
+await keep("doors", quick, report, page);

@@ -1,6 +1,7 @@
 // Which machine and which program a figure is of. No host name and no path: results are published.
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { fileURLToPath } from "node:url";
 import { about } from "../ts/index.ts";
@@ -59,6 +60,16 @@ export async function origin(versions: Record<string, string> = {}): Promise<Ori
 /** Where the results of this machine go; a quick run proves only that the benches work. */
 export function resultsFolder(quick: boolean): URL {
   return new URL(quick ? "../.cache/bench/quick/" : "results/", import.meta.url);
+}
+
+/** Keeps a report as `<machine>[-name].json` and its page as `.md`, and shows the page. */
+export async function keep(name: string, quick: boolean, report: { origin: Origin }, page: string): Promise<void> {
+  const folder = resultsFolder(quick);
+  await mkdir(folder, { recursive: true });
+  const file = report.origin.machine.slug + (name && `-${name}`);
+  await writeFile(new URL(`${file}.json`, folder), `${JSON.stringify(report, null, 2)}\n`);
+  await writeFile(new URL(`${file}.md`, folder), page);
+  process.stdout.write(page);
 }
 
 export function heading(title: string, origin: Origin): string {

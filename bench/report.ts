@@ -1,7 +1,7 @@
 // Puts what the suite measured beside the limits of the same run: bench/results/<machine>.json and .md.
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { best, type Limits, limits, type Rate, rates } from "./limits.ts";
-import { heading, type Origin, origin, resultsFolder } from "./machine.ts";
+import { heading, keep, type Origin, origin } from "./machine.ts";
 import { digits, percent, spread, table } from "./stats.ts";
 import { raw, type Speed, type Suite } from "./suite.ts";
 
@@ -70,12 +70,7 @@ async function main(): Promise<void> {
     ...suite,
     kernels,
   };
-  const folder = resultsFolder(suite.quick);
-  await mkdir(folder, { recursive: true });
-  const { slug } = report.origin.machine;
-  await writeFile(new URL(`${slug}.json`, folder), `${JSON.stringify(report, null, 2)}\n`);
-  await writeFile(new URL(`${slug}.md`, folder), markdown(report));
-  process.stdout.write(markdown(report));
+  await keep("", suite.quick, report, markdown(report));
 }
 
 if (import.meta.main) await main();

@@ -1,7 +1,6 @@
 // The same random weights in Hugging Face transformers and here, one right after the other, round by round: `npm run bench:peers`.
-import { mkdir, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { heading, type Origin, origin, resultsFolder } from "../machine.ts";
+import { heading, keep, type Origin, origin } from "../machine.ts";
 import { promptOf } from "../prompts.ts";
 import { randomModel, smol } from "../random_model.ts";
 import { digits, paired, type Summary, summarise, table } from "../stats.ts";
@@ -184,12 +183,7 @@ async function main(): Promise<void> {
     samples,
     comparisons: compare(samples, names(us), names(them)),
   };
-  const results = resultsFolder(quick);
-  await mkdir(results, { recursive: true });
-  const file = (extension: string): URL => new URL(`${report.origin.machine.slug}-peers.${extension}`, results);
-  await writeFile(file("json"), `${JSON.stringify(report, null, 2)}\n`);
-  await writeFile(file("md"), markdown(report));
-  process.stdout.write(markdown(report));
+  await keep("peers", quick, report, markdown(report));
 }
 
 if (import.meta.main) {
