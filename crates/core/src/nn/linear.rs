@@ -132,7 +132,7 @@ impl<'a> Loader<'a> {
 
     /// A table from which rows are taken: f32 for f32 weights, else f16.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table> {
-        let number = if self.format == WeightFormat::F32 { Number::F32 } else { Number::F16 };
+        let number = self.number();
         let dtype = if number == Number::F32 { DType::F32 } else { DType::F16 };
         self.tally.borrow_mut().bytes += (rows * width * dtype.size_in_bytes()) as u64;
         match &self.place {
@@ -154,13 +154,7 @@ impl<'a> Loader<'a> {
         let rows = names.iter().map(|(_, rows)| rows).sum();
         match &self.place {
             Place::Cpu => self.hold(self.joined(&weights)?, bias),
-            Place::Gpu { gpu, .. } => {
-                let (format, number) = self.on_gpu()?;
-                let data = self.upload(gpu, number, &weights)?;
-                self.count(format, rows * columns);
-                let weight = Weight::Gpu(Arc::new(OnGpu { data, rows, columns }));
-                Ok(Linear { weight, bias })
-            }
+            Place::Gpu { gpu, .. } => self.uploaded(gpu, &weights, rows, columns, bias),
         }
     }
 
@@ -182,22 +176,19 @@ impl<'a> Loader<'a> {
             Number::F32 => Data::F32(Buffer::new(gpu, total)?),
             _ => Data::F16(Buffer::new(gpu, total)?),
         };
+        let converted = |name: &str, shape: &[usize], dtype| -> Result<Tensor> {
+            Ok(self.checkpoint.tensor(name, shape)?.to_dtype(dtype)?.flatten_all()?)
+        };
         let mut at = 0;
         for ((name, shape), size) in parts.iter().zip(sizes) {
             match &mut data {
                 Data::F32(to) => match self.checkpoint.f32(name, shape)? {
                     Some(elements) => to.write(at, elements)?,
-                    None => to.write(
-                        at,
-                        &self.checkpoint.tensor(name, shape)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?,
-                    )?,
+                    None => to.write(at, &converted(name, shape, DType::F32)?.to_vec1::<f32>()?)?,
                 },
                 Data::F16(to) => match self.checkpoint.f16(name, shape)? {
                     Some(elements) => to.write(at, elements)?,
-                    None => to.write(
-                        at,
-                        &self.checkpoint.tensor(name, shape)?.to_dtype(DType::F16)?.flatten_all()?.to_vec1::<f16>()?,
-                    )?,
+                    None => to.write(at, &converted(name, shape, DType::F16)?.to_vec1::<f16>()?)?,
                 },
             }
             at += size;
@@ -205,13 +196,25 @@ impl<'a> Loader<'a> {
         Ok(data)
     }
 
-    /// The formats of layers on a GPU.
-    fn on_gpu(&self) -> Result<(WeightFormat, Number)> {
+    /// A linear layer of `rows` in all, whose tensors lie one behind the other on the GPU.
+    fn uploaded(
+        &self,
+        gpu: &Gpu,
+        parts: &[(String, Vec<usize>)],
+        rows: usize,
+        columns: usize,
+        bias: Option<Vector>,
+    ) -> Result<Linear> {
         self.format.require(&self.place)?;
-        Ok(match self.format {
-            WeightFormat::F32 => (WeightFormat::F32, Number::F32),
-            _ => (WeightFormat::F16, Number::F16),
-        })
+        let number = self.number();
+        let data = self.upload(gpu, number, parts)?;
+        self.count(self.format, rows * columns);
+        Ok(Linear { weight: Weight::Gpu(Arc::new(OnGpu { data, rows, columns })), bias })
+    }
+
+    /// The format of tables, and of layers on a GPU.
+    fn number(&self) -> Number {
+        if self.format == WeightFormat::F32 { Number::F32 } else { Number::F16 }
     }
 
     fn count(&self, format: WeightFormat, elements: usize) {
@@ -239,12 +242,7 @@ impl<'a> Loader<'a> {
     pub fn reshaped(&self, name: &str, shape: &[usize], rows: usize, columns: usize) -> Result<Linear> {
         match &self.place {
             Place::Cpu => self.hold(self.checkpoint.tensor(name, shape)?.reshape((rows, columns))?, None),
-            Place::Gpu { gpu, .. } => {
-                let (format, number) = self.on_gpu()?;
-                let data = self.upload(gpu, number, &[(name.to_owned(), shape.to_vec())])?;
-                self.count(format, rows * columns);
-                Ok(Linear { weight: Weight::Gpu(Arc::new(OnGpu { data, rows, columns })), bias: None })
-            }
+            Place::Gpu { gpu, .. } => self.uploaded(gpu, &[(name.to_owned(), shape.to_vec())], rows, columns, None),
         }
     }
 
