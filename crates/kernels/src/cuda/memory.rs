@@ -69,7 +69,8 @@ pub struct Buffer<T> {
 impl<T: Plain> Buffer<T> {
     /// Of unspecified contents.
     pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
-        let address = gpu.allocate(len * size_of::<T>())?;
+        // Nothing is not asked for: that would be a call of the driver for each layer of a step.
+        let address = if len == 0 { 0 } else { gpu.allocate(len * size_of::<T>())? };
         Ok(Buffer { gpu: gpu.clone(), address, len, element: PhantomData })
     }
 
@@ -135,8 +136,10 @@ impl<T: Plain> Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this size; the slices of it are gone.
-        unsafe { self.gpu.free(self.address, self.len * size_of::<T>()) }
+        if self.len > 0 {
+            // SAFETY: allocated in `new` with this size; the slices of it are gone.
+            unsafe { self.gpu.free(self.address, self.len * size_of::<T>()) }
+        }
     }
 }
 
