@@ -8,6 +8,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub(crate) mod fields;
+pub(crate) mod folder;
 pub(crate) mod live;
 pub mod media;
 pub mod method;

@@ -1,11 +1,11 @@
 //! `preprocessor_config.json`: what it says, checked, with CLIP's defaults for what it leaves out.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::kernel::Filter;
+use crate::folder::{CONFIGURATION, read_object};
 use crate::{Error, Result};
 
 /// OpenAI CLIP's mean and standard deviation of RGB samples scaled to 0..1.
@@ -66,7 +66,7 @@ impl Config {
     /// Like transformers: `image_processor` in `processor_config.json`, else `preprocessor_config.json`.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("processor_config.json");
-        if let Some(mut file) = read_object(&path)?
+        if let Some(mut file) = read_object(&path, CONFIGURATION)?
             && let Some(nested) = file.remove("image_processor").filter(|value| !value.is_null())
         {
             let Value::Object(object) = nested else {
@@ -75,7 +75,7 @@ impl Config {
             return Fields { path, object }.config().map(Some);
         }
         let path = dir.join("preprocessor_config.json");
-        match read_object(&path)? {
+        match read_object(&path, CONFIGURATION)? {
             Some(object) => Fields { path, object }.config().map(Some),
             None => Ok(None),
         }
@@ -89,20 +89,6 @@ impl Config {
             (None, Some((Size::ShortestEdge(side), _))) if self.pad_to_square => Some((side, side)),
             _ => None,
         }
-    }
-}
-
-fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
-    let fail = |reason| Err(Error::ModelFile { path: path.to_path_buf(), reason });
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return fail(error.to_string()),
-    };
-    match serde_json::from_slice(&text) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
-        Ok(_) => fail("it must hold a JSON object".into()),
-        Err(error) => fail(format!("it is not valid JSON: {error}")),
     }
 }
 

@@ -6,32 +6,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-
-/// Configuration files are a few kilobytes; anything past this is not one.
-const MAX_BYTES: u64 = 4 << 20;
+use crate::folder::{CONFIGURATION, read_object};
 
 /// The parsed config.json of a folder, with the folder.
 #[derive(Debug)]
 pub struct ConfigFile {
     dir: PathBuf,
     root: Map<String, Value>,
-}
-
-/// A JSON object in a file, or None when there is no such file.
-pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
-    let bad = |reason: String| Error::ModelFile { path: path.to_owned(), reason };
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(bad(format!("cannot be read: {e}"))),
-        Ok(meta) if meta.len() > MAX_BYTES => return Err(bad(format!("{} bytes is no configuration", meta.len()))),
-        Ok(_) => {}
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
-        Ok(_) => Err(bad("the top level must be a JSON object".into())),
-        Err(e) => Err(bad(format!("broken JSON: {e}"))),
-    }
 }
 
 impl ConfigFile {
@@ -41,7 +22,7 @@ impl ConfigFile {
             return Err(Error::ModelNotFound { path: dir.to_owned(), reason });
         }
         let path = dir.join("config.json");
-        match read_object(&path)? {
+        match read_object(&path, CONFIGURATION)? {
             Some(root) => Ok(ConfigFile { dir: dir.to_owned(), root }),
             None => Err(Error::ModelNotFound { path, reason: "is missing: the folder is no model".into() }),
         }
@@ -96,7 +77,7 @@ impl ConfigFile {
 
     /// End-of-sequence tokens: generation_config.json's, else config.json's, else Llama's and the tokenizer's own.
     pub fn eos_tokens(&self, tokenizer: Option<u32>) -> Result<Vec<u32>> {
-        let generation = read_object(&self.dir.join("generation_config.json"))?.unwrap_or_default();
+        let generation = read_object(&self.dir.join("generation_config.json"), CONFIGURATION)?.unwrap_or_default();
         let text = self.section(Some("text_config"))?;
         let declared =
             [&generation, &self.root, &text].into_iter().find_map(|object| match object.get("eos_token_id") {
