@@ -1,6 +1,9 @@
-import { type CalibrationSource, readCalibration } from "./calibration.ts";
-import type { CacheMethod } from "./generated/methods.ts";
+import { readCalibration, readCalibrationSource } from "./calibration.ts";
+import { type CacheMethod, methods } from "./generated/methods.ts";
 import type { WireMethod } from "./native/contract.ts";
+import { Place } from "./options/place.ts";
+import { deepFreeze, plain } from "./options/plain.ts";
+import { items, own } from "./options/rules.ts";
 
 /**
  * How much of the cache is kept: a share of all positions, above 0 and up to 1; so many entries per layer, on average; or so
@@ -42,16 +45,56 @@ export function stage<Name extends string, Options extends object>(
   method: Name,
   options: Options,
 ): Readonly<{ method: Name } & Options> {
-  const made: Record<string, unknown> = { method };
-  for (const [name, value] of Object.entries(options)) {
-    if (value instanceof URL) made[name] = value.href;
-    else if (name === "keep" && typeof value === "object" && value !== null) made[name] = Object.freeze({ ...value });
-    else if (value !== undefined && name !== "method") made[name] = value;
-  }
-  return Object.freeze(made) as Readonly<{ method: Name } & Options>;
+  const { method: _, ...made } = readStage(options, new Place(method));
+  return deepFreeze({ method, ...made }) as unknown as Readonly<{ method: Name } & Options>;
 }
 
-/** The cache option as it crosses a door: calibrations by name or file are read. What is no method is left to the engine. */
+/**
+ * The cache option of a call as a copy; which methods and options there are is left to the engine, which suggests the nearest.
+ * Throws an OptionError for what JSON could not say.
+ */
+export function readCache(value: unknown, place: Place): CacheOption {
+  if (typeof value === "object" && value !== null) {
+    if (place.read(() => Array.isArray(value))) return items(value as unknown[], place, readMethod) as CacheMethod[];
+    if (place.read(() => value instanceof Promise)) throw place.refuse(aMethod, value, "await it first");
+  }
+  return readMethod(value, place) as CacheOption;
+}
+
+const aMethod = "a method such as prefixkv({ keep: 0.5 }), or an array of methods";
+
+function readMethod(value: unknown, place: Place): WireMethod {
+  if (typeof value === "object" && value !== null) return readStage(value, place) as WireMethod;
+  const name = typeof value === "function" ? place.read(() => value.name) : value;
+  const facts = methods.find((facts) => facts.name === name);
+  if (facts === undefined) throw place.refuse(aMethod, value);
+  const call = `${facts.name}(${facts.budget === "outcome" ? "" : "{ keep: 0.5 }"})`;
+  throw place.invalid(
+    typeof value === "function"
+      ? `is the function ${facts.name} itself; call it: ${call}`
+      : `is the name of a method; call the method: ${call}`,
+    facts.name,
+  );
+}
+
+function readStage(options: unknown, place: Place): Record<string, unknown> {
+  const made: Record<string, unknown> = Object.create(null);
+  for (const [name, value] of own(options, place, place.path === "" ? undefined : aMethod)) {
+    const at = place.field(name);
+    if (name === "calibration") made[name] = readCalibrationSource(value, at);
+    else made[name] = plain(value, at, name === "keep" ? aKeep : valuesOf(name));
+  }
+  return made;
+}
+
+const aKeep = "a share above 0 and up to 1, { tokens: N } or { bytes: N }";
+
+/** What an option may be, in the words of any method that has it. */
+function valuesOf(name: string): string | undefined {
+  return methods.flatMap(({ options }) => options).find((option) => option.name === name)?.values;
+}
+
+/** The cache option as it crosses a door: calibrations by name or file are read. */
 export async function wireCache(cache: CacheOption, signal?: AbortSignal): Promise<WireMethod | WireMethod[]> {
   if (Array.isArray(cache)) return Promise.all(cache.map((stage: CacheMethod) => wireStage(stage, signal)));
   return wireStage(cache as CacheMethod, signal);
@@ -59,7 +102,7 @@ export async function wireCache(cache: CacheOption, signal?: AbortSignal): Promi
 
 async function wireStage(given: CacheMethod, signal: AbortSignal | undefined): Promise<WireMethod> {
   const stage = given as WireMethod;
-  const source = typeof stage === "object" && stage !== null ? stage.calibration : undefined;
-  if (typeof source !== "string" && !(source instanceof URL)) return stage;
-  return { ...stage, calibration: await readCalibration(source as CalibrationSource, signal) };
+  const source = stage.calibration;
+  if (typeof source !== "string") return stage;
+  return { ...stage, calibration: await readCalibration(source, signal) };
 }

@@ -1,12 +1,16 @@
-import type { CacheOption } from "./cache.ts";
-import { type Calibration, writeCalibration } from "./calibration.ts";
-import { abortError, BudgetError, OptionError } from "./errors.ts";
+import { type CacheOption, readCache } from "./cache.ts";
+import { type Calibration, calibrationFile, writeCalibration } from "./calibration.ts";
+import { abortError, BudgetError } from "./errors.ts";
 import { type CacheMethod, methods } from "./generated/methods.ts";
 import type { Progress } from "./load.ts";
-import type { PromptInput } from "./messages.ts";
+import type { PromptInput, WirePrompt } from "./messages.ts";
 import type { ModelInfo } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
+import { Place } from "./options/place.ts";
+import { readPrompt } from "./options/requests.ts";
+import { address, callback, fields, list, number, type Rules, signal as signalRule } from "./options/rules.ts";
 import type { Requests } from "./requests.ts";
+import { until } from "./stop.ts";
 
 /**
  * What to calibrate with. Every sample is read once, the retained share of each layer is noted for every size, and the shares
@@ -45,19 +49,35 @@ export interface CalibrateOptions {
 
 const defaultKeeps: readonly number[] = Array.from({ length: 19 }, (_, index) => (index + 1) / 20);
 
+const read = fields({
+  method: (value, place) => {
+    if (place.read(() => Array.isArray(value))) throw place.refuse("one method such as prefixkv()", value);
+    return readCache(value, place) as CacheMethod;
+  },
+  samples: (value, place): CalibrateOptions["samples"] => {
+    const given = place.look(value, (samples) => Symbol.iterator in samples || Symbol.asyncIterator in samples);
+    if (given !== true) throw place.refuse("an array, or another iterable, of prompts", value);
+    return value as CalibrateOptions["samples"];
+  },
+  keeps: list(number, "an array of shares"),
+  file: (value, place): string => calibrationFile(address(value, place)),
+  onProgress: callback,
+  signal: signalRule,
+} satisfies Rules<CalibrateOptions>);
+
 /** Runs the samples one after the other and averages what they say. */
-export async function calibrate(
-  requests: Requests,
-  info: ModelInfo,
-  { method, samples, keeps: asked, file, onProgress, signal }: CalibrateOptions,
-): Promise<Calibration> {
+export async function calibrate(requests: Requests, info: ModelInfo, options: unknown): Promise<Calibration> {
+  const place = new Place("calibrate");
+  const { method, samples, keeps: asked, file, onProgress, signal } = read(options, place);
+  if (method === undefined) throw place.invalid("need `method`, such as prefixkv()");
+  if (samples === undefined) throw place.invalid("need `samples`, an array of prompts");
   let keeps = asked === undefined ? defaultKeeps : [...new Set(asked)].sort((a, b) => a - b);
   const total = Array.isArray(samples) ? samples.length : 0;
   const sums = new Map<number, number[]>();
   let count = 0;
-  for await (const sample of samples) {
-    if (signal?.aborted) throw abortError(signal);
-    const found = await profile(requests, { method, sample, signal }, keeps, asked === undefined);
+  for await (const sample of stoppable(samples, signal)) {
+    const prompt = readPrompt(sample, new Place("calibrate", `samples[${count}]`));
+    const found = await profile(requests, { method, prompt, signal }, keeps, asked === undefined);
     keeps = [...found.keys()];
     for (const [keep, retained] of found) {
       const sum = sums.get(keep);
@@ -66,8 +86,7 @@ export async function calibrate(
     count += 1;
     onProgress?.({ stage: "samples", done: count, total });
   }
-  if (count === 0)
-    throw new OptionError("option", "invalid option: `samples` of calibrate is empty", { suggestion: null });
+  if (count === 0) throw place.field("samples").invalid("is empty");
   const score = scoreOf(method);
   const calibration: Calibration = {
     format: "prefixkv-calibration",
@@ -87,20 +106,38 @@ export async function calibrate(
   return calibration;
 }
 
+/** The samples until the signal fires, however long the next one takes. */
+async function* stoppable(
+  samples: CalibrateOptions["samples"],
+  signal: AbortSignal | undefined,
+): AsyncGenerator<unknown, void, undefined> {
+  const source = Symbol.asyncIterator in samples ? samples[Symbol.asyncIterator]() : samples[Symbol.iterator]();
+  try {
+    for (;;) {
+      if (signal?.aborted) throw abortError(signal);
+      const { done, value } = await until(Promise.resolve(source.next()), signal);
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // A generator that never yields does not end either; nobody waits for it.
+    Promise.resolve(source.return?.()).catch(() => {});
+  }
+}
+
 /** The retained shares of one sample by size; `fewer` leaves sizes out that are too small for it. */
 async function profile(
   requests: Requests,
-  { method, sample, signal }: { method: CacheMethod; sample: PromptInput; signal: AbortSignal | undefined },
+  { method, prompt, signal }: { method: CacheMethod; prompt: WirePrompt; signal: AbortSignal | undefined },
   keeps: readonly number[],
   fewer: boolean,
 ): Promise<Map<number, number[]>> {
   // The sizes come from `keeps`; the method's own must only be valid.
   const cache = { ...method, keep: 1 } as CacheOption;
-  const { messages, prompt, images } = sample;
-  const given = Object.entries({ messages, prompt, images, signal }).filter(([, value]) => value !== undefined);
   for (let left = keeps; ; ) {
     try {
-      const ticket = await requests.ask("profile", { ...Object.fromEntries(given), cache, keeps: left });
+      const asked = { prompt, cache, signal, rest: { keeps: left } };
+      const ticket = await requests.ask("profile", asked);
       const { retained } = await lastEvent(ticket, "profiled", { signal });
       return new Map(left.map((keep, index) => [keep, retained[index] ?? []]));
     } catch (error) {

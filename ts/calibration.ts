@@ -1,8 +1,14 @@
-import { readFile, rename, rm, writeFile } from "node:fs/promises";
+import { rename, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { abortError, CalibrationError } from "./errors.ts";
+import { CalibrationError } from "./errors.ts";
+import type { Place } from "./options/place.ts";
+import { plain } from "./options/plain.ts";
+import { address, text } from "./options/rules.ts";
+import { shorten } from "./options/show.ts";
 import { packageFile, shippedNames } from "./package_files.ts";
+import { readingReason, readRegularFile } from "./regular_file.ts";
+import { stopError } from "./stop.ts";
 
 /**
  * How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a search
@@ -64,6 +70,19 @@ export interface Calibration {
  */
 export type CalibrationSource = Calibration | readonly number[] | string | URL;
 
+/** The source of a calibration as a copy, a URL as its text; throws an OptionError for what is none. */
+export function readCalibrationSource(value: unknown, place: Place): unknown {
+  const allowed = "a calibration, a path, a URL, a name or an array of shares";
+  if (typeof value === "string") return text(value, place);
+  const kind = place.read(() => Object.prototype.toString.call(value));
+  if (kind === "[object URL]") return String(address(value, place));
+  if (typeof value !== "object" || value === null) throw place.refuse(allowed, value);
+  return plain(value, place, allowed);
+}
+
+/** More than any calibration needs. */
+const maxBytes = 16 * 1024 * 1024;
+
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
 export async function readCalibration(
   source: CalibrationSource,
@@ -73,17 +92,23 @@ export async function readCalibration(
   const file = isName(source) ? await packageFile(`calibrations/${encodeURIComponent(source)}.json`) : place(source);
   let text: string;
   try {
-    text = await readFile(file, { encoding: "utf8", ...(signal && { signal }) });
+    text = new TextDecoder().decode(await readRegularFile(file, maxBytes, signal));
   } catch (cause) {
-    if (signal?.aborted) throw abortError(signal);
-    throw unusable(source, missing(source, file, cause), { cause });
+    if (signal?.aborted) throw stopError(signal);
+    throw unusable(source, missing(source, file, cause));
   }
   return parse(source, text);
 }
 
+/** The absolute path of a calibration that is to be written. */
+export function calibrationFile(file: string | URL): string {
+  if (file === "") throw new CalibrationError("calibration", "cannot write the calibration: `file` is empty");
+  return place(file);
+}
+
 /** Writes a calibration so that a reader never sees half of it. */
 export async function writeCalibration(calibration: Calibration, file: string | URL): Promise<void> {
-  const target = place(file instanceof URL || /^file:/i.test(file) ? file : resolve(file));
+  const target = calibrationFile(file);
   const fresh = `${target}.${process.pid}.new`;
   try {
     await writeFile(fresh, calibrationText(calibration));
@@ -118,8 +143,9 @@ function parse(source: string | URL, text: string): Calibration | readonly numbe
   let value: unknown;
   try {
     value = JSON.parse(text);
-  } catch (cause) {
-    throw unusable(source, `it is not JSON: ${reason(cause)}`, { cause });
+  } catch {
+    // What a parser says quotes what it has read, which may be any file.
+    throw unusable(source, "it is not JSON");
   }
   const format = (value as { format?: unknown } | null)?.format;
   if (Array.isArray(value) || format === "prefixkv-calibration") return value as Calibration | readonly number[];
@@ -130,13 +156,13 @@ function parse(source: string | URL, text: string): Calibration | readonly numbe
 }
 
 function missing(source: string | URL, file: string, cause: unknown): string {
-  if (!isName(source)) return `${file}: ${reason(cause)}`;
+  if (!isName(source)) return `${shorten(file, 240)}: ${readingReason(cause, file)}`;
   const names = shippedNames("calibrations/").map((name) => name.slice(0, -".json".length));
   return `no calibration of that name comes with the package; there are ${names.join(", ")}, and a file needs its path`;
 }
 
-function unusable(source: string | URL, why: string, options?: ErrorOptions): CalibrationError {
-  return new CalibrationError("calibration", `cannot use the calibration ${source}: ${why}`, {}, options);
+function unusable(source: string | URL, why: string): CalibrationError {
+  return new CalibrationError("calibration", `cannot use the calibration ${shorten(String(source))}: ${why}`);
 }
 
 function reason(error: unknown): string {

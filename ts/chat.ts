@@ -1,11 +1,14 @@
 import { type CacheOption, wireCache } from "./cache.ts";
 import { disposedError } from "./errors.ts";
 import { Generation } from "./generation.ts";
-import type { Message, MessageContent } from "./messages.ts";
+import { type Message, type MessageContent, readContent, wirePrompt } from "./messages.ts";
 import type { GenerateOptions } from "./model.ts";
 import type { NativeTicket } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
+import { Place } from "./options/place.ts";
+import { type Asked, readChat, readTurn } from "./options/requests.ts";
 import type { Requests } from "./requests.ts";
+import { until } from "./stop.ts";
 
 /**
  * How one turn of a chat is answered.
@@ -58,7 +61,7 @@ export interface ChatOptions extends Omit<TurnOptions, "signal"> {
  */
 export class Chat implements AsyncDisposable {
   readonly #requests: Requests;
-  readonly #defaults: Omit<TurnOptions, "signal">;
+  readonly #defaults: Readonly<Record<string, unknown>>;
   readonly #session: Promise<number>;
   readonly #messages: Message[] = [];
   readonly #running = new Set<NativeTicket>();
@@ -67,9 +70,10 @@ export class Chat implements AsyncDisposable {
   #closing: Promise<void> | undefined;
 
   /** @internal Made by `model.chat`. */
-  constructor(requests: Requests, { cache, ...defaults }: ChatOptions) {
+  constructor(requests: Requests, options: ChatOptions) {
+    const { cache, rest } = readChat(options);
     this.#requests = requests;
-    this.#defaults = defaults;
+    this.#defaults = rest;
     this.#session = this.#open(cache);
     this.#submitted = settled(this.#session);
   }
@@ -79,15 +83,23 @@ export class Chat implements AsyncDisposable {
     return [...this.#messages];
   }
 
-  /** Says something, with images or without, and starts to answer it. The result is both iterable and awaitable. */
+  /**
+   * Says something, with images or without, and starts to answer it. The result is both iterable and awaitable. When its signal
+   * ends it, it rejects once the engine has stopped, within a step, so that `messages` then has what the engine has.
+   */
   send(content: MessageContent, options: TurnOptions = {}): Generation {
-    const message: Message = { role: "user", content };
-    const before = this.#submitted;
-    const ticket = this.#turn(message, options, before);
-    // A turn that fails early, say over its image, must not let later ones overtake those before it.
-    this.#submitted = settled(ticket).then(() => before);
-    const turn = new Generation(ticket, options.signal, ({ text }) => {
-      this.#messages.push(message, { role: "assistant", content: text });
+    const turn = Generation.of(() => {
+      const place = new Place("send");
+      const { signal, rest } = readTurn(options, place);
+      const message: Message = { role: "user", content: readContent(content, 0, place.field("content")) };
+      const before = this.#submitted;
+      const ticket = this.#turn(message, signal, { ...this.#defaults, ...rest }, before);
+      // A turn that fails early, say over its image, must not let later ones overtake those before it.
+      this.#submitted = settled(ticket).then(() => before);
+      const onDone = ({ text }: { text: string }): void => {
+        this.#messages.push(message, { role: "assistant", content: text });
+      };
+      return { ticket, signal, onDone };
     });
     // Read to its end even if nobody looks, so that the messages are those of the engine.
     turn.catch(() => {});
@@ -110,14 +122,20 @@ export class Chat implements AsyncDisposable {
     return (await lastEvent(ticket, "session")).session;
   }
 
-  async #turn(message: Message, options: TurnOptions, before: Promise<void>): Promise<NativeTicket> {
+  async #turn(
+    message: Message,
+    signal: AbortSignal | undefined,
+    rest: Asked["rest"],
+    before: Promise<void>,
+  ): Promise<NativeTicket> {
     if (this.#closing) throw chatDisposed();
-    const request = { ...this.#defaults, ...options, messages: [message], session: await this.#session };
-    const ready = async () => {
+    const session = await until(this.#session, signal);
+    const ready = async (): Promise<void> => {
       await before;
       if (this.#closing) throw chatDisposed();
     };
-    const ticket = await this.#requests.ask("generate", request, ready);
+    const prompt = wirePrompt({ messages: [message] }, new Place("send"));
+    const ticket = await this.#requests.ask("generate", { prompt, cache: undefined, signal, rest }, { session, ready });
     this.#running.add(ticket);
     return {
       next: async () => {

@@ -4,6 +4,7 @@ import type { CheckRequest, DeviceCheck, Native } from "./native/contract.ts";
 import { gpuName } from "./native/device.ts";
 import { type Binding, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
+import { readCheck, readDevice } from "./options/load.ts";
 
 /**
  * Compares every kernel of a GPU with its twin on the CPU, on fixed noise, and measures what the device can do if `ceilings` is true
@@ -33,11 +34,12 @@ export async function checkDevice(
     binding?: Binding;
   } = {},
 ): Promise<DeviceCheck> {
-  const { binding, ...rest } = options;
-  if (options.signal?.aborted) throw abortError(options.signal);
+  const read = readCheck(options);
+  const asked = readDevice(device);
+  if (read.signal?.aborted) throw abortError(read.signal);
   // On the CPU there is nothing to check, which `auto` would hide.
-  const gpu = device === "auto" ? "cuda" : device;
-  return checkThrough((await pickDoor(binding, gpuName(gpu))).native, gpu, rest);
+  const gpu = asked === "auto" ? "cuda" : asked;
+  return check((await pickDoor(read.binding, gpuName(gpu))).native, gpu, read);
 }
 
 /** {@link checkDevice} through a given door. */
@@ -46,8 +48,16 @@ export async function checkThrough(
   device: CheckRequest["device"],
   options: Omit<NonNullable<Parameters<typeof checkDevice>[1]>, "binding"> = {},
 ): Promise<DeviceCheck> {
-  const { signal, onProgress, ...rest } = options;
-  const ticket = wire(() => native.checkDevice(JSON.stringify({ device, ...rest })));
+  return check(native, readDevice(device), readCheck(options));
+}
+
+async function check(
+  native: Native,
+  device: CheckRequest["device"],
+  { signal, onProgress, ceilings }: ReturnType<typeof readCheck>,
+): Promise<DeviceCheck> {
+  const request: CheckRequest = { device, ...(ceilings !== undefined && { ceilings }) };
+  const ticket = wire(() => native.checkDevice(JSON.stringify(request)));
   const onEvent = (event: { type: string }): void => {
     if (event.type !== "progress") return;
     const { stage, done, total } = event as Progress & { type: string };

@@ -52,6 +52,13 @@ export interface GenerationResult {
   memory: Memory;
 }
 
+/** What a generation is made of. */
+interface Started {
+  ticket: Promise<NativeTicket>;
+  signal?: AbortSignal | undefined;
+  onDone?: (result: GenerationResult) => void;
+}
+
 /** Takes the listeners of collected generations from signals that live on. */
 const listeners = new FinalizationRegistry<() => void>((unlisten) => unlisten());
 
@@ -97,6 +104,7 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   readonly #signal: AbortSignal | undefined;
   #unlisten: (() => void) | undefined;
   readonly #onDone: ((result: GenerationResult) => void) | undefined;
+  #aborted = false;
   #parts: Part[] = [];
   #text = "";
   #reading: Promise<void> | undefined;
@@ -105,9 +113,19 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
   #ended = false;
   #iterated = false;
 
+  /** @internal What `start` gives, or a generation that fails with what it throws. */
+  static of(start: () => Started): Generation {
+    try {
+      const { ticket, signal, onDone } = start();
+      return new Generation(ticket, signal, onDone);
+    } catch (error) {
+      return new Generation(Promise.reject(error));
+    }
+  }
+
   /**
-   * @internal Made by `model.generate` and `chat.send`. `onDone` hears of the engine's result, even when a signal has ended
-   * the generation before.
+   * @internal Made by `model.generate` and `chat.send`. `onDone` hears of the engine's result. Where there is one, an abort is told
+   * when the engine has ended, so that whoever sees the AbortError finds done what `onDone` does.
    */
   constructor(ticket: Promise<NativeTicket>, signal?: AbortSignal, onDone?: (result: GenerationResult) => void) {
     this.#ticket = ticket;
@@ -127,7 +145,32 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
     if (this.#iterated)
       throw new PrefixKvError("consumed", "a generation can be iterated once; keep its parts instead");
     this.#iterated = true;
-    return this.#iterate();
+    return this.#cancelling(this.#iterate());
+  }
+
+  /** A generator that has not been started runs nothing when it is ended, not even its `finally`. */
+  #cancelling(parts: AsyncGenerator<Part, void, undefined>): AsyncGenerator<Part, void, undefined> {
+    const cancel = (): void => {
+      if (this.#state === "running") this.#cancel();
+    };
+    return Object.assign(Object.create(Object.getPrototypeOf(parts)), {
+      next: () => parts.next(),
+      return: (value: undefined) => {
+        cancel();
+        return parts.return(value);
+      },
+      throw: (error: unknown) => {
+        cancel();
+        return parts.throw(error);
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+      [Symbol.asyncDispose]: async () => {
+        cancel();
+        await parts.return();
+      },
+    });
   }
 
   // biome-ignore lint/suspicious/noThenProperty: a generation is awaitable by design
@@ -190,7 +233,10 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
       this.#onDone?.(result);
     }
     if (this.#state !== "running") return;
-    if (event.type === "token") {
+    if (this.#aborted) {
+      if (event.type === "done") this.#fail(abortError(this.#signal, event.text));
+      else if (event.type === "error") this.#fail(abortError(this.#signal, this.#text));
+    } else if (event.type === "token") {
       this.#text += event.text;
       this.#parts.push({ text: event.text, token: event.id });
     } else if (event.type === "done") {
@@ -207,7 +253,7 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
 
   #end(error: unknown): void {
     this.#ended = true;
-    this.#fail(errorFromThrown(error));
+    this.#fail(this.#aborted ? abortError(this.#signal, this.#text) : errorFromThrown(error));
   }
 
   #fail(error: PrefixKvError): void {
@@ -220,7 +266,8 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
 
   #abort(): void {
     this.#parts = [];
-    this.#fail(abortError(this.#signal, this.#text));
+    this.#aborted = true;
+    if (this.#onDone === undefined) this.#fail(abortError(this.#signal, this.#text));
     this.#cancel();
   }
 

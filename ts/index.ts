@@ -24,6 +24,7 @@ export {
 export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming } from "./generated/methods.ts";
 export { Generation, type GenerationResult, type Part } from "./generation.ts";
 export type { HubOptions } from "./hub/options.ts";
+export type { ImagePolicy } from "./images/policy.ts";
 export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts";
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";

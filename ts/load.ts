@@ -1,12 +1,14 @@
-import { abortError, DeviceError, OptionError } from "./errors.ts";
+import { abortError, DeviceError } from "./errors.ts";
 import type { HubOptions } from "./hub/options.ts";
 import { modelFolder } from "./hub/source.ts";
+import type { ImagePolicy } from "./images/policy.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
 import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
 import { errorFromThrown } from "./native/errors.ts";
 import { type Binding, inWorker, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
+import { type OwnLoadOptions, readAbout, readInspect, readLoad, readSource } from "./options/load.ts";
 
 /**
  * How far a load has come: `done` of `total` in the unit of the stage (bytes, for `download` and most others).
@@ -71,6 +73,8 @@ export interface LoadOptions extends HubOptions {
    * Deno; `auto`, the default, takes what measures best on this runtime.
    */
   binding?: Binding;
+  /** Which images its requests may name by address or path; see ImagePolicy. */
+  images?: ImagePolicy;
   /** Stops the load; see AbortError. */
   signal?: AbortSignal;
   /** Called as the load proceeds. */
@@ -95,19 +99,15 @@ export async function load(source?: string | URL, options: LoadOptions = {}): Pr
 }
 
 /** {@link load} with a given way to open doors. */
-export async function loadWith(
-  pick: PickDoor,
-  source?: string | URL,
-  { binding, ...options }: LoadOptions = {},
-): Promise<Model> {
-  if (options.signal?.aborted) throw abortError(options.signal);
-  if (options.device !== "auto") {
-    return openModel((await pick(binding, gpuName(options.device))).native, source, options);
-  }
+export async function loadWith(pick: PickDoor, source?: string | URL, options: LoadOptions = {}): Promise<Model> {
+  const { binding, ...read } = readLoad(options);
+  const path = readSource(source, "load");
+  if (read.signal?.aborted) throw abortError(read.signal);
+  if (read.device !== "auto") return open((await pick(binding, gpuName(read.device))).native, path, read);
   const gpu = await findGpu(pick, binding);
   if ("native" in gpu) {
     try {
-      return await openModel(gpu.native, source, { ...options, device: "cuda" });
+      return await open(gpu.native, path, { ...read, device: "cuda" });
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       warnOfCpu(error.message);
@@ -115,7 +115,7 @@ export async function loadWith(
   } else {
     warnOfCpu(gpu.reason);
   }
-  return openModel((await pick(binding)).native, source, { ...options, device: "cpu" });
+  return open((await pick(binding)).native, path, { ...read, device: "cpu" });
 }
 
 /** {@link load} through a given door. */
@@ -124,11 +124,24 @@ export async function openModel(
   source?: string | URL,
   options: Omit<LoadOptions, "binding"> = {},
 ): Promise<Model> {
-  const { signal, onProgress, revision, token, offline, cacheDir, endpoint, ...rest } = options;
+  return open(native, readSource(source, "load"), readLoad(options));
+}
+
+async function open(
+  native: Native,
+  source: string | undefined,
+  options: Omit<OwnLoadOptions, "binding">,
+): Promise<Model> {
+  const { signal, onProgress, images, device, weights, threads, batch, cacheLimit, ...hub } = options;
+  const engineOptions = { device, weights, threads, batch, cacheLimit };
   if (signal?.aborted) throw abortError(signal);
-  const folder = await modelFolder(source, options);
+  const folder = await modelFolder(source, given({ ...hub, signal, onProgress }));
   if (signal?.aborted) throw abortError(signal);
-  const request: LoadRequest = { source: folder, ...rest, ...(inWorker() && { closeWithThread: true }) };
+  const request = {
+    source: folder,
+    ...given(engineOptions),
+    ...(inWorker() && { closeWithThread: true }),
+  } as LoadRequest;
   const engine = wire(() => native.open(JSON.stringify(request)));
   try {
     const onEvent = (event: { type: string }): void => {
@@ -137,7 +150,7 @@ export async function openModel(
       onProgress?.({ stage, done, total });
     };
     const { info } = await lastEvent(engine.loading(), "loaded", { signal, onEvent });
-    return new Model(engine, info);
+    return new Model(engine, info, images);
   } catch (error) {
     await lastEvent(engine.close(), "closed").catch(() => {});
     throw error;
@@ -159,8 +172,9 @@ export async function inspect(
   source?: string | URL,
   options: HubOptions & { binding?: Binding } = {},
 ): Promise<ModelInfo> {
-  const { binding, ...rest } = options;
-  return inspectModel((await pickDoor(binding)).native, source, rest);
+  const read = readInspect(options);
+  const path = readSource(source, "inspect");
+  return inspectPath((await pickDoor(read.binding)).native, path, read);
 }
 
 /** {@link inspect} through a given door. */
@@ -169,11 +183,24 @@ export async function inspectModel(
   source?: string | URL,
   options: HubOptions = {},
 ): Promise<ModelInfo> {
+  return inspectPath(native, readSource(source, "inspect"), readInspect(options));
+}
+
+async function inspectPath(
+  native: Native,
+  source: string | undefined,
+  { binding: _, ...options }: ReturnType<typeof readInspect>,
+): Promise<ModelInfo> {
   const { signal } = options;
   if (signal?.aborted) throw abortError(signal);
-  const folder = await modelFolder(source, options);
+  const folder = await modelFolder(source, given(options));
   const ticket = wire(() => native.inspect(JSON.stringify({ source: folder })));
   return (await lastEvent(ticket, "inspected", { signal })).info;
+}
+
+/** The fields that are there. */
+function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
 }
 
 /**
@@ -191,10 +218,8 @@ export async function inspectModel(
  * console.log(noGpu ?? "a GPU can be used");
  * ```
  */
-export async function about({ device = "cpu" }: { device?: "cpu" | "cuda" } = {}): Promise<About> {
-  if (device !== "cpu" && device !== "cuda") {
-    throw new OptionError("option", `invalid option: \`device\` of \`about\` must be "cpu" or "cuda", found ${device}`);
-  }
+export async function about(options: { device?: "cpu" | "cuda" } = {}): Promise<About> {
+  const { device } = readAbout(options);
   const { native } = await pickDoor("auto", gpuName(device));
   return JSON.parse(wire(() => native.about())) as About;
 }

@@ -1,7 +1,13 @@
-import { open } from "node:fs/promises";
-import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { abortError, MediaError, PrefixKvError } from "./errors.ts";
+import { MediaError, PrefixKvError } from "./errors.ts";
+import { maxImageBytes } from "./images/limits.ts";
+import { type ImagePolicy, type ReadPolicy, readPolicy, rightsOf } from "./images/policy.ts";
+import { type Source, sourceOf } from "./images/sources.ts";
+import { Place } from "./options/place.ts";
+import { shorten } from "./options/show.ts";
+import { readingReason, tooLarge, Unreadable } from "./regular_file.ts";
+import { Stop, until } from "./stop.ts";
+
+export { maxImageBytes };
 
 /**
  * Where an image can come from: a file path, a `file:`, `data:`, `http:` or `https:` URL, or encoded bytes (PNG, JPEG, WebP,
@@ -15,7 +21,7 @@ import { abortError, MediaError, PrefixKvError } from "./errors.ts";
  * console.log(sources.map((source) => image(source).name));
  * ```
  */
-export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob;
+export type ImageSource = string | URL | ArrayBufferView | ArrayBufferLike | Blob;
 
 /**
  * An image of a prompt. It is read when a request needs it, once.
@@ -29,21 +35,16 @@ export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob;
  * ```
  */
 export interface ImageInput {
-  /** What it is called in messages: the path, the URL or the kind of bytes. */
+  /** What it is called in messages: the path, the address without user and query, or the kind of bytes. */
   readonly name: string;
-  /** The encoded bytes; rejects with a MediaError when they cannot be read. */
+  /** A copy of the encoded bytes; rejects with a MediaError when they cannot be read. */
   bytes(signal?: AbortSignal): Promise<Uint8Array>;
 }
 
-/** No encoded image may be larger. */
-export const maxImageBytes: number = 64 * 1024 * 1024;
-
-/** How long a server may take. */
-const fetchTimeout = 30_000;
-
 /**
- * Names an image for a prompt; nothing is read yet. A relative path is relative to the working directory of this call.
- * `http(s):` images may have 64 MiB and take 30 s.
+ * Names an image for a prompt. Bytes are copied now; a file, an address or a blob is read when a request needs it. A relative path is
+ * relative to the working directory of this call. `http(s):` images may have 64 MiB and take 30 s, and come from the public internet
+ * unless `policy`, or that of the model, says otherwise.
  *
  * @example
  * ```ts
@@ -57,138 +58,83 @@ const fetchTimeout = 30_000;
  * await model.dispose();
  * ```
  */
-export function image(source: ImageSource): ImageInput {
-  return new SourceImage(source);
+export function image(source: ImageSource, policy: ImagePolicy = {}): ImageInput {
+  return new SourceImage(source, readPolicy(policy, new Place("image")), true);
+}
+
+/** An image that a request names without {@link image}: its name may come from outside. */
+export function bareImage(source: unknown): ImageInput {
+  return new SourceImage(source, {}, false);
 }
 
 /** Whether a value is an image of {@link image}. */
 export function isImage(value: unknown): value is ImageInput {
-  return value instanceof SourceImage;
+  return SourceImage.is(value);
 }
 
-type Read = (signal: AbortSignal | undefined) => Promise<Uint8Array>;
+/** The bytes of an image for a request, not to be changed; `signal` ends the reading with its reason, a typed error. */
+export function readImage(image: ImageInput, policy: ReadPolicy, signal: AbortSignal): Promise<Uint8Array> {
+  return (image as SourceImage).read(policy, signal);
+}
 
 class SourceImage implements ImageInput {
   readonly name: string;
-  readonly #read: Read;
+  readonly #source: Source;
+  readonly #policy: ReadPolicy;
+  readonly #trusted: boolean;
   #bytes: Uint8Array | undefined;
 
-  constructor(source: ImageSource) {
-    [this.name, this.#read] = reader(source);
+  /** Unlike `instanceof`, this touches nothing that could throw. */
+  static is(value: unknown): value is SourceImage {
+    return typeof value === "object" && value !== null && #source in value;
+  }
+
+  constructor(source: unknown, policy: ReadPolicy, trusted: boolean) {
+    try {
+      this.#source = sourceOf(source);
+    } catch (error) {
+      throw mediaError(roughName(source), error);
+    }
+    this.name = this.#source.name;
+    this.#policy = policy;
+    this.#trusted = trusted;
   }
 
   async bytes(signal?: AbortSignal): Promise<Uint8Array> {
-    if (signal?.aborted) throw abortError(signal);
-    if (this.#bytes) return this.#bytes;
+    const stop = new Stop(signal);
     try {
-      const bytes = await this.#read(signal);
-      if (bytes.length === 0) throw this.#error("it is empty");
-      if (bytes.length > maxImageBytes) throw this.#error(tooLarge);
+      return Uint8Array.from(await this.read({}, stop.signal));
+    } finally {
+      stop.done();
+    }
+  }
+
+  async read(policy: ReadPolicy, signal: AbortSignal): Promise<Uint8Array> {
+    if (this.#bytes) return until(Promise.resolve(this.#bytes), signal);
+    try {
+      const bytes = await until(this.#source.read(rightsOf(this.#policy, policy, this.#trusted), signal), signal);
+      if (bytes.length === 0) throw new Unreadable("it is empty");
+      if (bytes.length > maxImageBytes) throw tooLarge(maxImageBytes);
       this.#bytes = bytes;
       return bytes;
     } catch (error) {
       if (error instanceof PrefixKvError) throw error;
-      if (signal?.aborted) throw abortError(signal);
-      throw this.#error(reason(error), error);
+      throw mediaError(this.name, error, this.#source.path);
     }
   }
-
-  #error(why: string, cause?: unknown): MediaError {
-    return new MediaError("image", `cannot read the image ${this.name}: ${why}`, { source: this.name }, { cause });
-  }
 }
 
-const tooLarge = `it is larger than ${maxImageBytes / 1024 / 1024} MiB`;
-
-function reader(source: ImageSource): [name: string, read: Read] {
-  if (source instanceof Uint8Array) return ["(bytes)", async () => source];
-  if (source instanceof ArrayBuffer) return ["(bytes)", async () => new Uint8Array(source)];
-  if (source instanceof Blob) return [source instanceof File ? source.name : "(blob)", () => fromBlob(source)];
-  if (source instanceof URL) return fromUrl(source);
-  if (typeof source === "string") {
-    if (/^(https?|data|file):/i.test(source)) return fromUrl(parseUrl(source));
-    const path = resolve(source);
-    return [source, (signal) => fromFile(path, signal)];
-  }
-  throw new MediaError("image", "cannot read the image: image() takes a path, a URL, bytes or a Blob", {
-    source: typeof source,
-  });
+/** What a source is called that is none: of an address the scheme, of data how long they are. */
+function roughName(source: unknown): string {
+  if (typeof source !== "string") return `(${typeof source})`;
+  const scheme = /^\s*([a-z][a-z0-9+.-]{0,20}):/i.exec(source.slice(0, 64))?.[1];
+  if (scheme !== undefined) return `${scheme}:...`;
+  return source.length > 100 || /^[\w+/=-]{64,}$/.test(source)
+    ? `(a text of ${source.length} characters)`
+    : shorten(source);
 }
 
-function parseUrl(text: string): URL {
-  try {
-    return new URL(text);
-  } catch (cause) {
-    throw new MediaError("image", `cannot read the image ${text}: it is not a valid URL`, { source: text }, { cause });
-  }
-}
-
-function fromUrl(url: URL): [name: string, read: Read] {
-  const name = url.protocol === "data:" ? `${url.href.slice(0, 32)}...` : url.href;
-  switch (url.protocol) {
-    case "http:":
-    case "https:":
-      return [name, (signal) => fromServer(url, signal)];
-    case "data:":
-      return [name, () => fromData(url)];
-    case "file:":
-      return [name, async (signal) => fromFile(fileURLToPath(url), signal)];
-    default:
-      throw new MediaError("image", `cannot read the image ${name}: use a file:, data:, http: or https: URL`, {
-        source: name,
-      });
-  }
-}
-
-async function fromBlob(blob: Blob): Promise<Uint8Array> {
-  if (blob.size > maxImageBytes) throw new Error(tooLarge);
-  return new Uint8Array(await blob.arrayBuffer());
-}
-
-async function fromFile(path: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
-  const file = await open(path, "r");
-  try {
-    const { size } = await file.stat();
-    if (size > maxImageBytes) throw new Error(tooLarge);
-    return new Uint8Array(await file.readFile(signal ? { signal } : undefined));
-  } finally {
-    await file.close();
-  }
-}
-
-async function fromData(url: URL): Promise<Uint8Array> {
-  // Base64 has 4 characters per 3 bytes; percent-encoding has up to 3 per byte.
-  if (url.href.length > 3 * maxImageBytes + 1024) throw new Error(tooLarge);
-  return new Uint8Array(await (await fetch(url)).arrayBuffer());
-}
-
-async function fromServer(url: URL, signal: AbortSignal | undefined): Promise<Uint8Array> {
-  const timeout = AbortSignal.timeout(fetchTimeout);
-  const response = await fetch(url, { signal: signal ? AbortSignal.any([signal, timeout]) : timeout });
-  if (!response.ok) {
-    await response.body?.cancel();
-    throw new Error(`the server answered ${response.status}`);
-  }
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of response.body ?? []) {
-    length += chunk.length;
-    if (length > maxImageBytes) throw new Error(tooLarge);
-    chunks.push(chunk);
-  }
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.length;
-  }
-  return bytes;
-}
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  if (error.name === "TimeoutError") return `the server took longer than ${fetchTimeout / 1000} s`;
-  if ("code" in error && error.code === "ENOENT") return "there is no such file";
-  if ("code" in error && error.code === "EISDIR") return "it is a folder";
-  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
+/** Says which image and why, and nothing of what is in it: neither the reason nor a cause may quote it. */
+function mediaError(name: string, error: unknown, path?: string): MediaError {
+  return new MediaError("image", `cannot read the image ${name}: ${readingReason(error, path)}`, { source: name });
 }

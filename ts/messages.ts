@@ -1,6 +1,10 @@
 import { PromptError } from "./errors.ts";
-import { type ImageInput, type ImageSource, image, isImage } from "./media.ts";
+import { bareImage, type ImageInput, type ImageSource, isImage } from "./media.ts";
 import type { WireMessage, WirePart } from "./native/contract.ts";
+import { Place } from "./options/place.ts";
+import { plain } from "./options/plain.ts";
+import { items, own, text } from "./options/rules.ts";
+import { show } from "./options/show.ts";
 
 /**
  * What a message says: text, one image, or both in order.
@@ -44,9 +48,9 @@ export interface Message {
  *
  * @example
  * ```ts
- * import { type PromptInput } from "prefixkv";
+ * import { image, type PromptInput } from "prefixkv";
  *
- * const raw: PromptInput = { prompt: "USER: <image>\nWhat is it? ASSISTANT:", images: ["scene.png"] };
+ * const raw: PromptInput = { prompt: "USER: <image>\nWhat is it? ASSISTANT:", images: [image("scene.png")] };
  * console.log(raw.prompt);
  * ```
  */
@@ -55,55 +59,98 @@ export interface PromptInput {
   messages?: readonly Message[];
   /** A raw prompt instead. */
   prompt?: string;
-  /** The images of a raw prompt in order; with `messages`, images to put in front of the last user message. */
+  /**
+   * The images of a raw prompt in order; with `messages`, images to put in front of the last user message. A plain string or URL
+   * among them may come from outside: it names no file unless `images.files` of load allows it, which `image(path)` does not need.
+   */
   images?: readonly (ImageInput | ImageSource)[];
 }
 
-/** A prompt as it crosses a door, and its images in the order of their numbers. */
+/** The prompt of a request as it crosses a door, and its images by number. */
 export interface WirePrompt {
   fields: { messages?: WireMessage[]; prompt?: string };
   images: ImageInput[];
 }
 
-/** Brings a prompt into the form of the contract; throws a PromptError for what is not a message. */
-export function wirePrompt(input: PromptInput): WirePrompt {
-  const extra = (input.images ?? []).map((source) => (isImage(source) ? source : image(source)));
-  if (input.messages === undefined) {
-    return { fields: input.prompt === undefined ? {} : { prompt: input.prompt }, images: extra };
-  }
-  if (!Array.isArray(input.messages)) throw invalid("`messages` is not an array of { role, content }");
-  const images: ImageInput[] = [];
-  const target = extra.length > 0 ? input.messages.findLastIndex((message: Message) => message?.role === "user") : -1;
+/**
+ * Reads `messages`, `prompt` and `images`, whatever they are, into copies. Throws a PromptError for what is no message, and an
+ * OptionError for what no request could say.
+ */
+export function wirePrompt(
+  input: { [K in keyof PromptInput]?: unknown },
+  place: Place = new Place("generate"),
+): WirePrompt {
+  const extra = input.images === undefined ? [] : readImages(input.images, place.field("images"));
+  const prompt = input.prompt === undefined ? {} : { prompt: text(input.prompt, place.field("prompt")) };
+  if (input.messages === undefined) return { fields: prompt, images: extra };
+  const messages = readMessages(input.messages, place.field("messages"));
+  const target = extra.length > 0 ? messages.findLastIndex(({ role }) => role === "user") : -1;
   if (extra.length > 0 && target < 0) throw invalid("`images` need a message of role `user` to go to");
-  const messages = input.messages.map((message: Message, index): WireMessage => {
-    if (typeof message !== "object" || message === null || typeof message.role !== "string") {
-      throw invalid(`message ${index} has no role; write { role: "user", content: ... }`);
-    }
-    const content = index === target ? [...extra, ...list(message.content)] : message.content;
-    return { ...message, content: wireContent(content, images, index) };
+  const images: ImageInput[] = [];
+  const wired = messages.map(({ content, ...message }, index): WireMessage => {
+    return { ...message, content: wireContent(index === target ? [...extra, ...list(content)] : content, images) };
   });
-  return { fields: { messages, ...(input.prompt === undefined ? {} : { prompt: input.prompt }) }, images };
+  return { fields: { messages: wired, ...prompt }, images };
 }
 
-function list(content: MessageContent): readonly unknown[] {
-  return Array.isArray(content) ? content : [content];
+function readImages(value: unknown, place: Place): ImageInput[] {
+  if (!place.read(() => Array.isArray(value))) {
+    throw place.refuse("an array of images", value, "write images: [image(source)]");
+  }
+  return items(value as unknown[], place, (source) => (isImage(source) ? source : bareImage(source)));
 }
 
-function wireContent(content: unknown, images: ImageInput[], index: number): string | WirePart[] {
-  if (typeof content === "string") return content;
-  const parts: readonly unknown[] = Array.isArray(content) ? content : [content];
-  return parts.map((part): WirePart => {
-    if (typeof part === "string") return { type: "text", text: part };
-    if (isImage(part)) return { type: "image", index: images.push(part) - 1 };
+type Content = string | ImageInput | readonly (string | ImageInput)[];
+type OwnMessage = { role: string; content: Content };
+
+function readMessages(value: unknown, place: Place): OwnMessage[] {
+  if (!place.read(() => Array.isArray(value))) throw invalid("`messages` is not an array of { role, content }");
+  const messages = value as unknown[];
+  place.spend(messages.length);
+  return Array.from(messages, (message, index) => readMessage(message, index, place.item(index)));
+}
+
+function readMessage(value: unknown, index: number, place: Place): OwnMessage {
+  const noRole = invalid(`message ${index} has no role; write { role: "user", content: ... }`);
+  if (typeof value !== "object" || value === null) throw noRole;
+  const message: Record<string, unknown> = {};
+  for (const [name, field] of own(value, place)) {
+    if (name === "content") continue;
+    // The engine knows the fields that there are; `__proto__` is a name like others.
+    Object.defineProperty(message, name, { value: plain(field, place.field(name)), enumerable: true });
+  }
+  if (typeof message.role !== "string") throw noRole;
+  const content = place.field("content").read(() => (value as { content?: unknown }).content);
+  return { ...message, role: message.role, content: readContent(content, index, place.field("content")) };
+}
+
+/** What a message says, as a copy. */
+export function readContent(content: unknown, index: number, place: Place): Content {
+  if (typeof content === "string") return text(content, place);
+  if (isImage(content)) return content;
+  const isList = place.read(() => Array.isArray(content));
+  const parts = isList ? (content as unknown[]) : [content];
+  place.spend(parts.length);
+  return Array.from(parts, (part, at) => {
+    if (typeof part === "string") return text(part, isList ? place.item(at) : place);
+    if (isImage(part)) return part;
     throw invalid(`message ${index} contains ${describe(part)}; its content is made of strings and image(source)`);
   });
 }
 
+function list(content: Content): readonly (string | ImageInput)[] {
+  return typeof content === "string" || isImage(content) ? [content] : content;
+}
+
+function wireContent(content: Content, images: ImageInput[]): string | WirePart[] {
+  if (typeof content === "string") return content;
+  return list(content).map((part): WirePart => {
+    return typeof part === "string" ? { type: "text", text: part } : { type: "image", index: images.push(part) - 1 };
+  });
+}
+
 function describe(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  return typeof value === "object"
-    ? `an object with ${Object.keys(value).join(", ") || "no fields"}`
-    : `a ${typeof value}`;
+  return typeof value === "number" ? "a number" : show(value);
 }
 
 function invalid(reason: string): PromptError {

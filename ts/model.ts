@@ -3,9 +3,13 @@ import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import type { Calibration } from "./calibration.ts";
 import { Chat, type ChatOptions } from "./chat.ts";
 import { Generation } from "./generation.ts";
+import type { ReadPolicy } from "./images/policy.ts";
 import type { PromptInput } from "./messages.ts";
 import type { Kept, Memory, ModelInfo, NativeEngine, Timings, Usage } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
+import { Place } from "./options/place.ts";
+import { readGenerate, readScore } from "./options/requests.ts";
+import { fields, flag, text as textRule, tokenIds } from "./options/rules.ts";
 import { Requests } from "./requests.ts";
 import type { Trace } from "./trace.ts";
 
@@ -52,9 +56,9 @@ export interface GenerateOptions extends PromptInput {
  *
  * @example
  * ```ts
- * import { load, type ScoreOptions } from "prefixkv";
+ * import { image, load, type ScoreOptions } from "prefixkv";
  *
- * const options: ScoreOptions = { prompt: "USER: <image>\nWhat color is the star? ASSISTANT:", images: ["scene.png"], answer: " green" };
+ * const options: ScoreOptions = { prompt: "USER: <image>\nWhat color is the star? ASSISTANT:", images: [image("scene.png")], answer: " green" };
  * const model = await load();
  * console.log((await model.score(options)).ppl);
  * await model.dispose();
@@ -120,6 +124,9 @@ const undisposed = new FinalizationRegistry<string>((source) => {
   );
 });
 
+const readTokenize = fields({ addSpecialTokens: flag });
+const readDetokenize = fields({ skipSpecialTokens: flag });
+
 /**
  * A loaded model. Its requests start in the order in which they are made, off the event loop, and run one after the other, or
  * together when it was loaded with `batch`. Dispose it when done; `await using` does.
@@ -140,15 +147,18 @@ export class Model implements AsyncDisposable {
   readonly #requests: Requests;
 
   /** @internal Made by `load`. */
-  constructor(engine: NativeEngine, info: ModelInfo) {
-    this.#requests = new Requests(engine);
+  constructor(engine: NativeEngine, info: ModelInfo, images?: ReadPolicy) {
+    this.#requests = new Requests(engine, images);
     this.info = info;
     undisposed.register(this, info.source, this);
   }
 
   /** Starts to answer a prompt. The result is both iterable and awaitable: see Generation. */
   generate(options: GenerateOptions): Generation {
-    return new Generation(this.#requests.ask("generate", options), options.signal);
+    return Generation.of(() => {
+      const asked = readGenerate(options, "generate");
+      return { ticket: this.#requests.ask("generate", asked), signal: asked.signal };
+    });
   }
 
   /** Starts a conversation that keeps its cache from turn to turn: see Chat. */
@@ -160,8 +170,9 @@ export class Model implements AsyncDisposable {
   score(options: ScoreOptions & { kept: true }): Promise<Score & { kept: Kept[][] }>;
   score(options: ScoreOptions): Promise<Score>;
   async score(options: ScoreOptions): Promise<Score> {
-    const ticket = await this.#requests.ask("score", options);
-    const { type: _, ...score } = await lastEvent(ticket, "scored", { signal: options.signal });
+    const asked = readScore(options);
+    const ticket = await this.#requests.ask("score", asked);
+    const { type: _, ...score } = await lastEvent(ticket, "scored", { signal: asked.signal });
     return score;
   }
 
@@ -170,25 +181,29 @@ export class Model implements AsyncDisposable {
    * that of `generate` with the same options.
    */
   async trace(options: GenerateOptions): Promise<Trace> {
-    const ticket = await this.#requests.ask("trace", options);
-    const { type: _, ...trace } = await lastEvent(ticket, "traced", { signal: options.signal });
+    const asked = readGenerate(options, "trace");
+    const ticket = await this.#requests.ask("trace", asked);
+    const { type: _, ...trace } = await lastEvent(ticket, "traced", { signal: asked.signal });
     return trace;
   }
 
   /** Finds how much each layer should keep, averaged over sample prompts: see CalibrateOptions. */
-  calibrate(options: CalibrateOptions): Promise<Calibration> {
+  async calibrate(options: CalibrateOptions): Promise<Calibration> {
     return calibrate(this.#requests, this.info, options);
   }
 
   /** The token ids of a text. */
   async tokenize(text: string, options: { addSpecialTokens?: boolean } = {}): Promise<number[]> {
-    return (await lastEvent(this.#requests.submit({ op: "tokenize", text, ...options }), "tokens")).tokens;
+    const place = new Place("tokenize");
+    const given = { text: textRule(text, place.field("text")), ...readTokenize(options, place) };
+    return (await lastEvent(this.#requests.submit({ op: "tokenize", ...given }), "tokens")).tokens;
   }
 
   /** The text of token ids. */
   async detokenize(tokens: readonly number[], options: { skipSpecialTokens?: boolean } = {}): Promise<string> {
-    const ticket = this.#requests.submit({ op: "detokenize", tokens: [...tokens], ...options });
-    return (await lastEvent(ticket, "text")).text;
+    const place = new Place("detokenize");
+    const given = { tokens: tokenIds(tokens, place.field("tokens")), ...readDetokenize(options, place) };
+    return (await lastEvent(this.#requests.submit({ op: "detokenize", ...given }), "text")).text;
   }
 
   /** Cancels what runs and frees the model's memory. Later calls are refused; a second disposal waits for the first. */

@@ -1,52 +1,75 @@
-import { type CacheOption, wireCache } from "./cache.ts";
-import { abortError, disposedError, MediaError } from "./errors.ts";
-import { type PromptInput, wirePrompt } from "./messages.ts";
-import type { EngineRequest, NativeEngine, NativeTicket } from "./native/contract.ts";
+import { wireCache } from "./cache.ts";
+import { disposedError, MediaError } from "./errors.ts";
+import type { ReadPolicy } from "./images/policy.ts";
+import { type ImageInput, readImage } from "./media.ts";
+import type { EngineRequest, NativeEngine, NativeTicket, WireEvent } from "./native/contract.ts";
 import { errorFromThrown } from "./native/errors.ts";
 import { lastEvent } from "./native/ticket.ts";
+import type { Asked } from "./options/requests.ts";
+import { Stop, until } from "./stop.ts";
 
-/** A prompt with whatever else its request has. */
-export interface Asked extends PromptInput {
-  cache?: CacheOption;
-  signal?: AbortSignal;
+/** A turn of a chat, as only the chat says it. */
+export interface Turn {
+  /** The conversation that the request continues. */
+  session: number;
+  /** What to wait for before it is submitted. */
+  ready: () => Promise<void>;
 }
 
 /** The way to a model's engine, which the model shares with its chats. */
 export class Requests {
   readonly #engine: NativeEngine;
+  readonly #images: ReadPolicy;
+  /** The requests whose images and calibrations are being read. */
+  readonly #preparing = new Set<Stop>();
   #closing: Promise<void> | undefined;
 
-  constructor(engine: NativeEngine) {
+  constructor(engine: NativeEngine, images: ReadPolicy = {}) {
     this.#engine = engine;
+    this.#images = images;
   }
 
-  /**
-   * Reads the images and the calibration of a request, then submits it once `ready` resolves. Unknown fields go through: the engine
-   * refuses them with a suggestion.
-   */
-  async ask<Fields extends Asked>(
+  /** Reads the images and the calibration of a request, then submits it. Its signal, or the end of the model, stops that at once. */
+  async ask(
     op: "generate" | "score" | "profile" | "trace",
-    asked: Fields,
-    ready?: () => Promise<void>,
+    { prompt: { fields, images }, cache, signal, rest }: Asked,
+    turn?: Turn,
   ): Promise<NativeTicket> {
-    const { messages, prompt, images: extra, cache, signal, ...rest } = asked;
-    const given = Object.entries({ messages, prompt, images: extra }).filter(([, value]) => value !== undefined);
-    const { fields, images } = wirePrompt(Object.fromEntries(given));
-    const [wire, bytes] = await Promise.all([
-      cache === undefined ? undefined : wireCache(cache, signal),
-      Promise.all(
-        images.map((image, index) =>
-          image.bytes(signal).catch((error: unknown) => {
-            if (!(error instanceof MediaError)) throw error;
-            throw new MediaError(error.code, error.message, { ...error.details, index }, { cause: error.cause });
-          }),
-        ),
+    if (this.#closing) throw disposedError();
+    const stop = new Stop(signal);
+    this.#preparing.add(stop);
+    try {
+      const work = Promise.all([
+        cache === undefined ? undefined : wireCache(cache, stop.signal),
+        this.#read(images, stop.signal),
+      ]);
+      const [wire, bytes] = await until(work, stop.signal);
+      if (turn) await until(turn.ready(), stop.signal);
+      // Cancelled after it is submitted, a turn of a chat could have text before the engine hears of it.
+      const request = {
+        ...rest,
+        ...fields,
+        op,
+        ...(wire && { cache: wire }),
+        ...(turn && { session: turn.session }),
+      };
+      const ticket = this.submit(request as unknown as EngineRequest, bytes);
+      return images.length === 0 ? ticket : naming(ticket, images);
+    } finally {
+      stop.done();
+      this.#preparing.delete(stop);
+    }
+  }
+
+  async #read(images: readonly ImageInput[], stop: AbortSignal): Promise<Uint8Array[]> {
+    return Promise.all(
+      images.map((image, index) =>
+        readImage(image, this.#images, stop).catch((error: unknown) => {
+          if (!(error instanceof MediaError)) throw error;
+          throw new MediaError(error.code, error.message, { ...error.details, index });
+        }),
       ),
-    ]);
-    await ready?.();
-    // Cancelled after it is submitted, a turn of a chat could have text before the engine hears of it.
-    if (signal?.aborted) throw abortError(signal);
-    return this.submit({ op, ...rest, ...(wire && { cache: wire }), ...fields } as EngineRequest, bytes);
+    );
   }
 
   /** Submits a request as it is. */
@@ -59,9 +82,12 @@ export class Requests {
     }
   }
 
-  /** Cancels what runs and frees the model, once. */
+  /** Cancels what runs or is being read and frees the model, once. */
   close(): Promise<void> {
-    this.#closing ??= lastEvent(this.#engine.close(), "closed").then(() => {});
+    if (this.#closing === undefined) {
+      this.#closing = lastEvent(this.#engine.close(), "closed").then(() => {});
+      for (const stop of this.#preparing) stop.end(disposedError());
+    }
     return this.#closing;
   }
 
@@ -69,4 +95,24 @@ export class Requests {
   get closed(): boolean {
     return this.#closing !== undefined;
   }
+}
+
+/** A ticket whose errors about an image, which the engine knows by number, also say its name. */
+function naming(ticket: NativeTicket, images: readonly ImageInput[]): NativeTicket {
+  const name = (event: WireEvent): WireEvent => {
+    if (event.type !== "error" || event.error.code !== "image") return event;
+    const { message, details } = event.error;
+    const source = images[Number(details.index)]?.name;
+    if (source === undefined) return event;
+    const named = message.replace(/^cannot use image \d+/, (start) => `${start} (${source})`);
+    return { type: "error", error: { ...event.error, message: named, details: { ...details, source } } };
+  };
+  return {
+    next: async () => {
+      const events = await ticket.next();
+      if (events === null || !events.includes('"error"')) return events;
+      return JSON.stringify((JSON.parse(events) as WireEvent[]).map(name));
+    },
+    cancel: () => ticket.cancel(),
+  };
 }

@@ -132,7 +132,7 @@ test("wrong methods, options and sizes are refused with a suggestion or a reason
   await refused({ method: "h2o" }, /h2o needs `keep`/);
   await refused({ method: "h2o", keep: 50 }, /at most 1, found 50/);
   await refused({ method: "full", keep: 0.5 }, /full takes no `keep`/);
-  await refused("prefixkv", /`cache` must be an object with `method`, found a string/);
+  await refused("prefixkv", /`cache` of generate is the name of a method; call the method: prefixkv/, "prefixkv");
 });
 
 test("a size that is too small is refused with the least that works", async () => {

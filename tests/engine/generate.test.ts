@@ -108,7 +108,7 @@ test("greedy is deterministic, a seed repeats, another seed differs", async () =
 
 test("a raw prompt with its images equals the chat template's", async () => {
   const question = "What color is the star?";
-  const raw = model.generate({ prompt: `USER: <image>\n${question} ASSISTANT:`, images: [scene.image] });
+  const raw = model.generate({ prompt: `USER: <image>\n${question} ASSISTANT:`, images: [image(scene.image)] });
   assert.deepEqual((await raw).tokens, (await model.generate(ask(question))).tokens);
 });
 
@@ -141,7 +141,7 @@ test("two images in one prompt take their tokens, or are refused with a reason",
 
 test("images and placeholders that do not match are refused", async () => {
   await assert.rejects(model.generate({ prompt: "USER: <image>\nHi ASSISTANT:" }), PromptError);
-  await assert.rejects(model.generate({ prompt: "USER: Hi ASSISTANT:", images: [scene.image] }), PromptError);
+  await assert.rejects(model.generate({ prompt: "USER: Hi ASSISTANT:", images: [image(scene.image)] }), PromptError);
   await assert.rejects(model.generate({}), (error) => error instanceof PromptError || error instanceof OptionError);
 });
 

@@ -9,7 +9,6 @@ import { whatFits } from "../../ts/cli/commands/inspect.ts";
 import { commands } from "../../ts/cli/commands.ts";
 import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
 import { run } from "../../ts/cli/run.ts";
-import { distance, nearest } from "../../ts/cli/suggest.ts";
 import { DeviceError } from "../../ts/errors.ts";
 import {
   formatBars,
@@ -23,6 +22,7 @@ import {
 } from "../../ts/format.ts";
 import { methods } from "../../ts/generated/methods.ts";
 import { missingAddon } from "../../ts/native/napi.ts";
+import { distance, nearest } from "../../ts/suggest.ts";
 import { FakeNative, memory } from "./fake_native.ts";
 
 let folder: string;

@@ -71,6 +71,6 @@ test("auto hides no error that is not about the device", async () => {
 
 test("about takes the name of a build", async () => {
   await assert.rejects(about({ device: "auto" as never }), (error) => {
-    return error instanceof OptionError && /must be "cpu" or "cuda", found auto/.test(error.message);
+    return error instanceof OptionError && /must be one of "cpu", "cuda", found "auto"/.test(error.message);
   });
 });

@@ -155,15 +155,16 @@ test("an unreadable image rejects with its number", async () => {
   });
 });
 
-test("unknown options go through, and the engine's refusal comes typed", async () => {
-  const refusal = { code: "option", message: "unknown option `maxToken`", details: { suggestion: "maxTokens" } };
-  const fake = native({ submitError: new Error(JSON.stringify(refusal)) });
+test("an unknown option is refused before the engine hears of it, and the engine's own refusals come typed", async () => {
+  const refusal = { code: "option", message: "unknown method `h3o`", details: { suggestion: "h2o" } };
+  const fake = native();
   const model = await open(fake);
   const out = model.generate({ ...prompt, maxToken: 3 } as never);
   await assert.rejects(out, (error) => error instanceof OptionError && error.details.suggestion === "maxTokens");
-  fake.submitError = undefined;
-  await model.generate({ ...prompt, maxToken: 3 } as never);
-  assert.deepEqual(fake.requests[0]?.request, { op: "generate", maxToken: 3, prompt: "Hi" });
+  assert.equal(fake.requests.length, 0);
+  fake.submitError = new Error(JSON.stringify(refusal));
+  const refused = model.generate({ ...prompt, cache: { method: "h3o", keep: 0.5 } as never });
+  await assert.rejects(refused, (error) => error instanceof OptionError && error.details.suggestion === "h2o");
 });
 
 test("an error of the engine rejects iteration and promise", async () => {

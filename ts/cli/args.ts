@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
 import { parseBytes } from "../format.ts";
+import { nearest } from "../suggest.ts";
 import { type Command, commonFlags, type Flag } from "./command.ts";
-import { nearest } from "./suggest.ts";
 
 /** A command line that cannot be understood; the program exits with 2. */
 export class UsageError extends Error {

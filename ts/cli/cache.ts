@@ -1,8 +1,8 @@
 import type { Keep } from "../cache.ts";
 import { parseBytes } from "../format.ts";
 import { type CacheMethod, type MethodFacts, methods } from "../generated/methods.ts";
+import { nearest } from "../suggest.ts";
 import { UsageError, type Values } from "./args.ts";
-import { nearest } from "./suggest.ts";
 
 /** The method that the flags name, if they do; throws a UsageError for what they cannot mean. */
 export function cacheOption(values: Values, fallback?: CacheMethod["method"]): CacheMethod | undefined {

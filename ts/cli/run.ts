@@ -1,10 +1,10 @@
 import { AbortError, PrefixKvError } from "../errors.ts";
+import { nearest } from "../suggest.ts";
 import { packageVersion } from "../version.ts";
 import { parseCommand, UsageError } from "./args.ts";
 import type { Command, Context } from "./command.ts";
 import { commands } from "./commands.ts";
 import { commandHelp, programHelp } from "./help.ts";
-import { nearest } from "./suggest.ts";
 
 /** Runs a command line and resolves with the exit code: 0, 1 for errors, 2 for misuse, 130 after Ctrl-C. */
 export async function run(args: readonly string[], context: Context): Promise<number> {

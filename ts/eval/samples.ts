@@ -102,7 +102,7 @@ export function dataOf(name: string, samples: readonly EvalSample[]): EvalData {
 
 /** The prompt of a sample. */
 export function promptOf(sample: EvalSample): PromptInput {
-  if (sample.raw) return { prompt: sample.question, images: [sample.image] };
+  if (sample.raw) return { prompt: sample.question, images: [image(sample.image)] };
   return { messages: [{ role: "user", content: [image(sample.image), sample.question] }] };
 }
 

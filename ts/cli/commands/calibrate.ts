@@ -3,6 +3,7 @@ import { image } from "../../media.ts";
 import { UsageError, type Values } from "../args.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
+import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress.ts";
 
@@ -30,7 +31,7 @@ export const calibrate: Command = {
       const calibration = await model
         .calibrate({
           method,
-          samples: images.map((source) => ({ messages: [{ role: "user", content: [image(source), prompt] }] })),
+          samples: images.map((source) => ({ messages: [{ role: "user", content: [image(source, named), prompt] }] })),
           ...(keeps && { keeps }),
           file,
           onProgress: bar.update,

@@ -7,6 +7,7 @@ import type { Memory, ModelInfo } from "../../native/contract.ts";
 import type { Values } from "../args.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";
+import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { answerWithReport, checkReportFlags, reportFlags } from "../reporting.ts";
 
@@ -45,7 +46,7 @@ async function answer(
 ): Promise<Record<string, unknown>> {
   const prompt = values.text("prompt") ?? "Describe the image in detail.";
   const images = values.positionals;
-  const pictures = images.map((source) => image(source));
+  const pictures = images.map((source) => image(source, named));
   const options = {
     messages: [{ role: "user", content: [...pictures, prompt] }],
     ...values.options(sampling),

@@ -3,6 +3,7 @@ import { image } from "../../media.ts";
 import type { Kept } from "../../native/contract.ts";
 import { cacheOption } from "../cache.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
+import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { keptBars } from "./describe.ts";
 
@@ -24,7 +25,7 @@ export const score: Command = {
       const images = values.texts("image");
       const prompt = values.text("prompt") ?? "";
       const answer = values.text("answer") ?? "";
-      const content = [...images.map((source) => image(source)), prompt];
+      const content = [...images.map((source) => image(source, named)), prompt];
       const result = await model.score({
         messages: [{ role: "user", content }],
         answer,
