@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
-use candle_core::{DType, Module, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
 use half::f16;
 use prefixkv_kernels::cuda::{self, Buffer, Gpu, Number};
 use prefixkv_kernels::{linear as kernel, simd};
@@ -162,9 +162,11 @@ impl<'a> Loader<'a> {
     fn joined(&self, parts: &[(String, Vec<usize>)]) -> Result<Tensor> {
         let parts: Vec<Tensor> =
             parts.iter().map(|(name, shape)| self.checkpoint.tensor(name, shape)).collect::<Result<_>>()?;
-        // Shards of one model may differ in format; the first one's serves for joining.
-        let dtype = parts[0].dtype();
-        let parts: Vec<Tensor> = parts.iter().map(|part| part.to_dtype(dtype)).collect::<Result<_, _>>()?;
+        // The tensors of one model may differ in format; no number may change by being joined.
+        let parts: Vec<Tensor> = match parts.iter().all(|part| part.dtype() == parts[0].dtype()) {
+            true => parts,
+            false => parts.iter().map(|part| part.to_dtype(DType::F32)).collect::<Result<_, _>>()?,
+        };
         Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
     }
 
@@ -288,17 +290,19 @@ const DEQUANTISE_FROM: usize = 8;
 /// Parts of whole rows. Candle's own threads spin at a barrier for every quantised product, which collapses as soon as another
 /// process wants a core; the parts go through the pool that everything else uses instead.
 fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
-    let rows = weight.dim(0)?;
+    let (rows, columns) = weight.dims2()?;
     let parts = rows.div_ceil(PART_ROWS).max(1);
-    let parts = (0..parts)
-        .into_par_iter()
-        .map(|part| {
+    let parts = slice::with_numbers(weight, |weight| {
+        let quantised = (0..parts).into_par_iter().map(|part| {
             let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
-            let part = weight.narrow(0, from, to - from)?.to_dtype(DType::F32)?.contiguous()?;
+            // Of numbers of its own: candle quantises the storage of a tensor, which a view shares with the whole.
+            let numbers = weight.widened(from * columns..to * columns);
+            let part = Tensor::from_vec(numbers, (to - from, columns), &Device::Cpu)?;
             let tensor = Arc::new(QTensor::quantize(&part, dtype)?);
             Ok(Part { product: QMatMul::from_arc(tensor.clone())?, tensor })
-        })
-        .collect::<Result<_>>()?;
+        });
+        quantised.collect::<Result<_>>()
+    })??;
     Ok(Weight::Quantised(parts))
 }
 

@@ -1,8 +1,9 @@
-//! Reading a contiguous f32 CPU tensor in place.
+//! Reading a contiguous CPU tensor in place.
+
+use std::ops::Range;
 
 use candle_core::{CpuStorage, Storage, Tensor};
-
-use half::f16;
+use half::{bf16, f16};
 
 use crate::error::{Error, Result};
 
@@ -28,5 +29,34 @@ pub fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(Dense<'_>) -> R) -> Result<
         (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(f(Dense::F32(&data[start..end]))),
         (Storage::Cpu(CpuStorage::F16(data)), Some((start, end))) => Ok(f(Dense::F16(&data[start..end]))),
         _ => Err(Error::Internal(format!("expected a contiguous f32 or f16 CPU tensor, found {tensor:?}"))),
+    }
+}
+
+/// Numbers in one of the formats of checkpoints.
+pub enum Numbers<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl Numbers<'_> {
+    /// Some of them in f32.
+    pub fn widened(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Numbers::F32(numbers) => numbers[range].to_vec(),
+            Numbers::F16(numbers) => numbers[range].iter().map(|x| x.to_f32()).collect(),
+            Numbers::Bf16(numbers) => numbers[range].iter().map(|x| x.to_f32()).collect(),
+        }
+    }
+}
+
+/// Calls `f` with the elements of a contiguous CPU tensor of floating-point numbers, wherever they begin in its storage.
+pub fn with_numbers<R>(tensor: &Tensor, f: impl FnOnce(Numbers<'_>) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(f(Numbers::F32(&data[start..end]))),
+        (Storage::Cpu(CpuStorage::F16(data)), Some((start, end))) => Ok(f(Numbers::F16(&data[start..end]))),
+        (Storage::Cpu(CpuStorage::BF16(data)), Some((start, end))) => Ok(f(Numbers::Bf16(&data[start..end]))),
+        _ => Err(Error::Internal(format!("expected a contiguous CPU tensor of f32, f16 or bf16, found {tensor:?}"))),
     }
 }
