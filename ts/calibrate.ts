@@ -1,5 +1,5 @@
 import { type CacheOption, readCache } from "./cache.ts";
-import { type Calibration, calibrationFile, writeCalibration } from "./calibration.ts";
+import { type Calibration, calibrationFile, requireCalibrationFile, writeCalibration } from "./calibration.ts";
 import { abortError, BudgetError } from "./errors.ts";
 import { type CacheMethod, methods } from "./generated/methods.ts";
 import type { Progress } from "./load.ts";
@@ -73,6 +73,7 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
   if (samples === undefined) throw place.invalid("need `samples`, an array of prompts");
   let keeps = asked === undefined ? defaultKeeps : [...new Set(asked)].sort((a, b) => a - b);
   const total = Array.isArray(samples) ? samples.length : 0;
+  if (file !== undefined) await requireCalibrationFile(file);
   const sums = new Map<number, number[]>();
   let count = 0;
   for await (const sample of stoppable(samples, signal)) {

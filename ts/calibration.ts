@@ -1,7 +1,7 @@
-import { rename, rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CalibrationError } from "./errors.ts";
+import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
 import type { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { address, text } from "./options/rules.ts";
@@ -108,15 +108,19 @@ export function calibrationFile(file: string | URL): string {
 
 /** Writes a calibration so that a reader never sees half of it. */
 export async function writeCalibration(calibration: Calibration, file: string | URL): Promise<void> {
-  const target = calibrationFile(file);
-  const fresh = `${target}.${process.pid}.new`;
-  try {
-    await writeFile(fresh, calibrationText(calibration));
-    await rename(fresh, target);
-  } catch (cause) {
-    await rm(fresh, { force: true });
-    throw new CalibrationError("calibration", `cannot write the calibration ${file}: ${reason(cause)}`, {}, { cause });
-  }
+  await replaceFile(calibrationFile(file), calibrationText(calibration)).catch((cause: unknown) =>
+    unwritable(file, cause),
+  );
+}
+
+/** Refuses a file that cannot be written, before the work for it is done. */
+export async function requireCalibrationFile(file: string | URL): Promise<void> {
+  await requireWritable(calibrationFile(file)).catch((cause: unknown) => unwritable(file, cause));
+}
+
+function unwritable(file: string | URL, cause: unknown): never {
+  const message = `cannot write the calibration ${file}: ${writeFailure(cause)}`;
+  throw new CalibrationError("calibration", message, {}, { cause });
 }
 
 /** The content of a calibration file, a row per line. */

@@ -3,7 +3,7 @@ import type { ImageInput } from "../media.ts";
 import type { GenerateOptions, Model } from "../model.ts";
 import { describeReport } from "../report/describe.ts";
 import type { Run } from "../report/runs.ts";
-import { requireFolder, writeReport } from "../report/write.ts";
+import { requirePlace, writeReport } from "../report/write.ts";
 import type { Trace } from "../trace.ts";
 import type { Values } from "./args.ts";
 import { UsageError } from "./args.ts";
@@ -40,7 +40,7 @@ export async function answerWithReport(
   { prompt, pictures: images, cache, values }: Asked,
 ): Promise<Trace> {
   const file = values.text("report") ?? "";
-  await requireFolder(file);
+  await requirePlace(file, values.text("svg"));
   const keep = cache !== undefined && "keep" in cache ? cache.keep : undefined;
   const size = keep ?? (cache === undefined ? defaultKeep : undefined);
   const others = [...(cache === undefined ? ["prefixkv"] : []), ...values.texts("compare")].map((name) => {

@@ -1,5 +1,5 @@
 import { evalReport } from "../../report/eval.ts";
-import { requireFolder, writeReport } from "../../report/write.ts";
+import { requirePlace, writeReport } from "../../report/write.ts";
 import type { Command } from "../command.ts";
 
 /** Makes a page of charts from the folder of an evaluation. */
@@ -14,7 +14,7 @@ export const report: Command = {
   async run(values, context) {
     const file = values.text("out") ?? "";
     const svg = values.text("svg");
-    await requireFolder(file);
+    await requirePlace(file, svg);
     const made = await evalReport(values.positionals[0] ?? "");
     await writeReport(made, file, svg);
     if (!values.has("json")) context.out(`wrote ${file}\n`);
