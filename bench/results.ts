@@ -99,7 +99,9 @@ async function cached(name: string, fresh: boolean): Promise<string> {
   const folder = new URL(`${name}/`, kept);
   const hash = createHash("sha256");
   const native = (await readdir(new URL("native/", root))).filter((file) => file.endsWith(".node")).sort();
-  const ours = ["measure", "metrics", "rouge", "data/scenes"].map((file) => `ts/eval/${file}.ts`);
+  const ours = ["evaluate", "measure", "methods", "metrics", "rouge", "vqa", "data/scenes"].map(
+    (file) => `ts/eval/${file}.ts`,
+  );
   for (const file of [...native.map((file) => `native/${file}`), ...ours])
     hash.update(await readFile(new URL(file, root)));
   const state = hash.digest("hex");

@@ -16,7 +16,7 @@ import { measured, pair, Statistics, summarise } from "../ts/eval/summarise.ts";
 import type { Origin } from "./machine.ts";
 
 /** A cell without times, with two comparisons more. */
-export interface Cell extends Omit<CellSummary, "tokensPerSecond" | "firstTokenMs"> {
+export interface Cell extends Omit<CellSummary, "tokensPerSecond" | "speedup" | "firstTokenMs"> {
   /** The perplexity over that of the full cache, paired by sample. */
   overFull?: Interval;
   /** Less the random method at the same size, paired by sample. */
@@ -56,7 +56,7 @@ export interface Evaluated {
     wallMs: number;
     engineMs: number;
     ratio: number;
-    cells: { method: string; keep: number; tokensPerSecond: number; firstTokenMs: number }[];
+    cells: ({ method: string; keep: number } & Pick<CellSummary, "tokensPerSecond" | "speedup" | "firstTokenMs">)[];
   };
 }
 
@@ -67,10 +67,10 @@ export function sumUp({ run, quality, timings }: Results, samples: readonly Eval
   const full = measured(lines("full", 1));
   const statistics = new Statistics(run.seed);
   const times: Evaluated["timings"]["cells"] = [];
-  const compared = cells.map(({ tokensPerSecond, firstTokenMs, ...cell }): Cell => {
+  const compared = cells.map(({ tokensPerSecond, speedup, firstTokenMs, ...cell }): Cell => {
     const { method, keep } = cell;
-    if (tokensPerSecond !== undefined && firstTokenMs !== undefined)
-      times.push({ method, keep, tokensPerSecond, firstTokenMs });
+    if (tokensPerSecond && firstTokenMs)
+      times.push({ method, keep, tokensPerSecond, ...(speedup && { speedup }), firstTokenMs });
     if (method === "full" || cell.samples === 0) return cell;
     const overFull = perplexityOver(pair(lines(method, keep), full), run.seed);
     const [ours, random] = pair(lines(method, keep), lines("random", keep));

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { dataOf, EvaluationError, openData } from "../../ts/eval/index.ts";
 import { hashOf } from "../../ts/eval/samples.ts";
 
@@ -75,7 +76,7 @@ test("JSON Lines of one's own", async () => {
   const { name, samples } = await openData(join(fixtures, "lines"));
   assert.equal(name, "samples.jsonl");
   assert.deepEqual(
-    samples.map(({ image: _, ...sample }) => sample),
+    samples.map(({ image: _, within: _folder, ...sample }) => sample),
     [
       { id: "line-1", question: "What is in the picture?", answer: "Some shapes." },
       { id: "counted", question: "How many shapes are there?", answer: "3", answers: ["3", "three"] },
@@ -174,7 +175,7 @@ test("the hash of samples is that of texts and pictures, not of places", async (
   const copy = join(folder, "copy.png");
   const { readFile } = await import("node:fs/promises");
   await writeFile(copy, await readFile(join(fixtures, "lines", "picture.png")));
-  const moved = samples.map((sample) => ({ ...sample, image: copy }));
+  const moved = samples.map(({ within: _, ...sample }) => ({ ...sample, image: copy }));
   assert.equal(await hashOf(moved), await hashOf(samples));
   const reworded = samples.map((sample, index) => (index === 1 ? { ...sample, answer: "4" } : sample));
   assert.notEqual(await hashOf(reworded), await hashOf(samples));
@@ -182,4 +183,72 @@ test("the hash of samples is that of texts and pictures, not of places", async (
   assert.notEqual(await hashOf(moved), await hashOf(samples));
   await rm(copy);
   await assert.rejects(hashOf(moved), /its picture .* cannot be read: there is no such file/);
+});
+
+test("a picture lies inside its folder, whatever names it", { skip: process.platform === "win32" }, async () => {
+  const home = join(folder, "inside");
+  await mkdir(join(home, "data", "deep"), { recursive: true });
+  const picture = join(home, "data", "deep", "p.png");
+  const secret = join(home, "secret.png");
+  for (const file of [picture, secret]) await writeFile(file, file);
+  await symlink("deep/p.png", join(home, "data", "near.png"));
+  await symlink("../secret.png", join(home, "data", "far.png"));
+  await symlink("..", join(home, "data", "up"));
+  await symlink("data", join(home, "linked"));
+  spawnSync("mkfifo", [join(home, "data", "pipe.png")]);
+  await symlink("/dev/zero", join(home, "data", "zero.png"));
+  const before = process.cwd();
+  const use = async (image: string, source: string): Promise<string> => {
+    await writeFile(
+      join(home, "data", "samples.jsonl"),
+      JSON.stringify({ image, question: "q", answer: "a" }).concat("\n"),
+    );
+    return hashOf((await openData(source)).samples);
+  };
+  // By a relative path as well: names were once joined to it as they are.
+  process.chdir(join(home, "data"));
+  try {
+    for (const source of [
+      "samples.jsonl",
+      "./samples.jsonl",
+      "../linked/samples.jsonl",
+      join(home, "data"),
+      join(home, "linked", "samples.jsonl"),
+    ]) {
+      for (const image of ["deep/p.png", "./deep/../deep/p.png", "near.png", "deep/..//near.png"])
+        assert.match(await use(image, source), /^[0-9a-f]{64}$/, `${image} of ${source}`);
+      for (const image of [
+        "../secret.png",
+        "deep/../../secret.png",
+        secret,
+        pathToFileURL(secret).href,
+        `file:${secret}`,
+        "FILE:../secret.png",
+        "data:image/png;base64,AAAA",
+        "http://localhost/p.png",
+        "far.png",
+        "up/secret.png",
+        "pipe.png",
+        "zero.png",
+        "deep",
+        "p\0.png",
+        "none.png",
+      ]) {
+        const error = await use(image, source).catch((error: unknown) => error);
+        assert.ok(error instanceof EvaluationError, `${image} of ${source}: ${error}`);
+        assert.match(error.message, /lies outside of|no plain file|is a folder|no such file/);
+      }
+    }
+  } finally {
+    process.chdir(before);
+  }
+});
+
+test("data that are no plain file are refused", { skip: process.platform === "win32" }, async () => {
+  spawnSync("mkfifo", [join(folder, "pipe.jsonl")]);
+  await symlink("/dev/zero", join(folder, "zero.jsonl"));
+  for (const name of ["pipe.jsonl", "zero.jsonl"])
+    await assert.rejects(openData(join(folder, name)), (error: Error) => {
+      return error instanceof EvaluationError && /no plain file but a pipe, a socket or a device/.test(error.message);
+    });
 });

@@ -3,8 +3,9 @@ import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { bootstrap, quantile, Resamples, random, ratio } from "../../ts/eval/bootstrap.ts";
 import { describes } from "../../ts/eval/data/scenes.ts";
-import { agreement, effectiveBits, entries, normalAnswer, vqaAccuracy } from "../../ts/eval/metrics.ts";
+import { agreement, effectiveBits, entries } from "../../ts/eval/metrics.ts";
 import { rougeL, words } from "../../ts/eval/rouge.ts";
+import { normalAnswer, vqaAccuracy } from "../../ts/eval/vqa.ts";
 import { memory } from "./fake_native.ts";
 
 test("ROUGE-L counts the longest common subsequence of words", () => {
@@ -108,16 +109,55 @@ test("agreement counts equal places over the longer answer", () => {
   assert.equal(agreement([1], []), 0);
 });
 
-test("short answers are compared without case, articles, punctuation and number words", () => {
-  assert.equal(normalAnswer("  The Two  'red' rings.\n"), "2 red rings");
-  assert.equal(normalAnswer("it's 3.5!"), "it's 3.5");
+test("short answers are normalised as the script of VQA does", () => {
+  // What that script makes of them (its functions processPunctuation and processDigitArticle, run on these texts).
+  for (const [text, normal] of [
+    ["  The Two  'red' rings.\n", "2 'red' rings"],
+    ["it's 3.5!", "it's 3.5"],
+    ["None", "0"],
+    ["ice-cream", "ice cream"],
+    ["blue- green", "blue green"],
+    ["tv/dvd", "tv dvd"],
+    ["1,000 (one thousand)", "1000 1 thousand"],
+    ["yes, 10:30.", "yes 10:30"],
+    ["is it (maybe) so?", "is it maybe so"],
+    ["dont", "don't"],
+    ["couldnt've", "couldn't've"],
+    ["y'alld've", "y'all'd've"],
+    ["twas", "'twas"],
+    ["well", "well"],
+    ["e.g. 3. 2.5", "eg 3 2.5"],
+    ["An apple\tand the pear", "apple and pear"],
+    ["", ""],
+  ] as const)
+    assert.equal(normalAnswer(text), normal, JSON.stringify(text));
+});
+
+test("the accuracy of VQA leaves each person out once", () => {
+  const people = (equal: number, all = 10): string[] =>
+    Array.from({ length: all }, (_, at) => (at < equal ? "2" : "no"));
+  for (const [equal, accuracy] of [
+    [0, 0],
+    [1, 0.3],
+    [2, 0.6],
+    [3, 0.9],
+    [4, 1],
+    [10, 1],
+  ] as const)
+    assert.ok(Math.abs(vqaAccuracy("Two.", people(equal)) - accuracy) < 1e-12, String(equal));
+  // The definition itself, for any number of people.
+  for (let all = 2; all <= 12; all += 1) {
+    for (let equal = 0; equal <= all; equal += 1) {
+      const answers = people(equal, all);
+      const subsets = answers.map((_, out) => answers.filter((answer, at) => at !== out && answer === "2").length);
+      const mean = subsets.reduce((sum, count) => sum + Math.min(count / 3, 1), 0) / all;
+      assert.ok(Math.abs(vqaAccuracy("two", answers) - mean) < 1e-12, `${equal} of ${all}`);
+    }
+  }
+  // A single accepted answer is no person's.
   assert.equal(vqaAccuracy("The triangle.", ["triangle"]), 1);
   assert.equal(vqaAccuracy("triangles", ["triangle"]), 0);
   assert.equal(vqaAccuracy("yes", []), 0);
-  // Three people of ten suffice.
-  const people = ["two", "2", "3", "3", "3", "four", "five", "six", "seven", "eight"];
-  assert.equal(vqaAccuracy("2", people), 2 / 3);
-  assert.equal(vqaAccuracy("Three", people), 1);
 });
 
 test("an object is described right in one sentence about one place", () => {

@@ -18,7 +18,7 @@ const origin: Origin = {
 };
 
 const run: RunRecord = {
-  version: 1,
+  version: 2,
   package: "0.1.0",
   model: {
     source: "tiny-llava",
@@ -63,7 +63,7 @@ function cell(method: string, keep: number, { above, right, end = keep, peak = e
     keep,
     sample: `${index}`,
     text: index < right ? answer : index % 2 === 0 ? `${answer} star` : "star",
-    tokens: 1,
+    textTokens: 1,
     rougeL: 1,
     agreement: 1,
     nll: 1 + index + above,

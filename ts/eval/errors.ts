@@ -24,8 +24,13 @@ export function badData(file: string, line: number | undefined, found: string): 
 }
 
 /** A folder of results that cannot be read, written or gone on with. */
-export function badFiles(file: string, reason: string, options?: ErrorOptions): EvaluationError {
-  return new EvaluationError("eval-files", `cannot use ${file}: ${reason}`, { file }, options);
+export function badFiles(
+  file: string,
+  reason: string,
+  details: { line?: number } = {},
+  options?: ErrorOptions,
+): EvaluationError {
+  return new EvaluationError("eval-files", `cannot use ${file}: ${reason}`, { file, ...details }, options);
 }
 
 /** An option of the evaluation that cannot be meant. */

@@ -1,3 +1,4 @@
+import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { abortError } from "../errors.ts";
 import { type LoadOptions, load } from "../load.ts";
@@ -7,7 +8,9 @@ import { packageVersion } from "../version.ts";
 import { openData } from "./data/open.ts";
 import { badOption } from "./errors.ts";
 import { RunFiles } from "./files.ts";
-import { Measurer, type Reference, round } from "./measure.ts";
+import { withFolder } from "./folder_lock.ts";
+import { attempt } from "./lines.ts";
+import { Measurer, round } from "./measure.ts";
 import { checkKeeps, type EvalMethod, full, type Prepared, prepareMethods } from "./methods.ts";
 import type { CellKey, RunRecord, Summary } from "./records.ts";
 import { type EvalData, type EvalSample, hashOf } from "./samples.ts";
@@ -50,7 +53,7 @@ export interface EvaluateOptions {
   maxTokens?: number;
   /** Whether to compare whole distributions with those of the full cache; true by default, and costs another pass per line. */
   kl?: boolean;
-  /** Of the resampling; 1 by default. */
+  /** Of the resampling, and of `random` where it has no seed of its own; 1 by default. */
   seed?: number;
   /** Stops the work; see AbortError. What is written stays and is gone on with. */
   signal?: AbortSignal;
@@ -124,7 +127,7 @@ async function describeRun(
     throw badOption(`\`maxTokens\` must be a whole number from 1, found ${maxTokens}`);
   const { fingerprint, architecture, device, layers, kvHeads, weights, kvBytesPerToken } = info;
   return {
-    version: 1,
+    version: 2,
     package: await packageVersion(),
     model: {
       source: sourceName(info.source),
@@ -156,11 +159,37 @@ export function sourceName(path: string): string {
   return parts.at(-1) ?? "";
 }
 
+/** A method at a size. */
+interface Cell {
+  method: Prepared;
+  keep: number;
+}
+
+/** One line of a run: a cell and a sample. */
+interface Step {
+  cell: Cell;
+  sample: EvalSample;
+  key: CellKey;
+}
+
+/**
+ * The lines of a run in rounds: every sample with the full cache, against which the others are measured, then with every method at every
+ * size. The order of these moves on by one from round to round, so that no method always runs when the machine is warm, or after the same
+ * other one.
+ */
+function plan(samples: readonly EvalSample[], methods: readonly Prepared[], keeps: readonly number[]): Step[] {
+  const others = keeps.flatMap((keep) => methods.map((method): Cell => ({ method, keep })));
+  return samples.flatMap((sample, round) => {
+    const at = others.length === 0 ? 0 : round % others.length;
+    const cells: Cell[] = [{ method: full, keep: 1 }, ...others.slice(at), ...others.slice(0, at)];
+    return cells.map((cell) => ({ cell, sample, key: { method: cell.method.id, keep: cell.keep, sample: sample.id } }));
+  });
+}
+
 /** One run over its grid. */
 class Evaluation {
   readonly #run: RunRecord;
-  readonly #samples: readonly EvalSample[];
-  readonly #cells: { method: Prepared; keep: number }[];
+  readonly #steps: readonly Step[];
   readonly #measurer: Measurer;
   readonly #options: EvaluateOptions;
 
@@ -172,46 +201,44 @@ class Evaluation {
     options: EvaluateOptions,
   ) {
     this.#run = run;
-    this.#samples = samples;
-    this.#cells = [
-      { method: full, keep: 1 },
-      ...run.keeps.flatMap((keep) => methods.map((method) => ({ method, keep }))),
-    ];
+    this.#steps = plan(samples, methods, run.keeps);
     this.#measurer = new Measurer(model, run, options.signal);
     this.#options = options;
   }
 
   async run(): Promise<Summary> {
-    const { out } = this.#options;
-    const plan = this.#cells.flatMap(({ method, keep }) =>
-      this.#samples.map(({ id }): CellKey => ({ method: method.id, keep, sample: id })),
-    );
-    const files = await RunFiles.open(out instanceof URL ? fileURLToPath(out) : out, this.#run, plan);
+    const out = this.#options.out instanceof URL ? fileURLToPath(this.#options.out) : this.#options.out;
+    await attempt(out, () => mkdir(out, { recursive: true }));
+    return withFolder(out, async (check) => {
+      const keys = this.#steps.map(({ key }) => key);
+      const files = await RunFiles.open(out, this.#run, keys, check);
+      await this.#measure(files);
+      const summary = summarise(this.#run, files.quality, files.timings);
+      await files.finish(summary);
+      return summary;
+    });
+  }
+
+  async #measure(files: RunFiles): Promise<void> {
     const before = files.quality.length;
+    const total = this.#steps.length;
     const start = performance.now();
     let last = start;
-    for (const [index, key] of plan.entries()) {
+    // What the texts of the round are compared with.
+    let answer = files.lastAnswer();
+    for (const [index, { cell, sample, key }] of this.#steps.entries()) {
       if (index < before) continue;
       const each = (last - start) / (index - before);
-      this.#say(index, plan.length, key, index > before ? each * (plan.length - index) : undefined);
-      const sample = this.#samples[index % this.#samples.length];
-      const cell = this.#cells[Math.floor(index / this.#samples.length)];
-      if (!sample || !cell) throw new RangeError("the plan does not fit its cells");
-      const { quality, timing, tokens } = await this.#measurer.measure(
-        cell.method,
-        cell.keep,
-        sample,
-        cell.method === full ? undefined : referenceOf(files, index % this.#samples.length, sample),
-      );
+      this.#say(index, total, key, index > before ? each * (total - index) : undefined);
+      const isFull = cell.method === full;
+      const { quality, timing, tokens } = await this.#measurer.measure(cell, sample, isFull ? undefined : answer);
       const now = performance.now();
-      const reference = cell.method === full && tokens ? { sample: sample.id, tokens } : undefined;
+      const reference = isFull && tokens ? { sample: sample.id, tokens } : undefined;
       await files.add(quality, { ...timing, wallMs: round(now - last) }, reference);
+      if (isFull) answer = files.lastAnswer();
       last = now;
     }
-    this.#say(plan.length, plan.length);
-    const summary = summarise(this.#run, files.quality, files.timings);
-    await files.finish(summary);
-    return summary;
+    this.#say(total, total);
   }
 
   #say(done: number, total: number, next?: CellKey, millisecondsLeft?: number): void {
@@ -222,11 +249,4 @@ class Evaluation {
       ...(millisecondsLeft !== undefined && { millisecondsLeft }),
     });
   }
-}
-
-/** The answer of the full cache, whose lines are the first. */
-function referenceOf(files: RunFiles, index: number, sample: EvalSample): Reference | undefined {
-  const line = files.quality[index];
-  const tokens = files.references.get(sample.id);
-  return line && "text" in line && tokens ? { text: line.text ?? "", tokens } : undefined;
 }

@@ -1,15 +1,9 @@
-import { mkdir, open, readFile, rename, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { OptionError } from "../errors.ts";
-import { badFiles, reasonOf } from "./errors.ts";
+import { badFiles } from "./errors.ts";
+import { append, badLine, cut, readLines, readObject, writeWhole } from "./lines.ts";
 import type { CellKey, QualityRecord, ReferenceRecord, RunRecord, Summary, TimingRecord } from "./records.ts";
-
-/** The lines of a file that are whole; what a broken-off write left behind the last one is not among them. */
-interface Lines<T> {
-  values: T[];
-  /** Where each line ends, in bytes. */
-  ends: number[];
-}
+import { asQuality, asReference, asTiming } from "./shapes.ts";
 
 /** The growing files of a run, in the order in which a sample is written to them: the last one decides what is done. */
 export class RunFiles {
@@ -17,31 +11,38 @@ export class RunFiles {
   readonly quality: QualityRecord[];
   readonly timings: TimingRecord[];
   readonly references: Map<string, number[]>;
+  readonly #check: () => Promise<void>;
 
   private constructor(
     folder: string,
     quality: QualityRecord[],
     timings: TimingRecord[],
     references: ReferenceRecord[],
+    check: () => Promise<void>,
   ) {
     this.folder = folder;
     this.quality = quality;
     this.timings = timings;
+    this.#check = check;
     this.references = new Map(references.map(({ sample, tokens }) => [sample, tokens]));
   }
 
   /**
    * Opens a folder for a run. What a run of the same kind left there is taken over as far as it is whole, and the files are cut to that;
-   * the folder of another run is refused.
+   * the folder of another run is refused. `check` is called before every write and throws when the folder is no longer this run's.
    */
-  static async open(folder: string, run: RunRecord, plan: readonly CellKey[]): Promise<RunFiles> {
-    await attempt(folder, () => mkdir(folder, { recursive: true }));
+  static async open(
+    folder: string,
+    run: RunRecord,
+    plan: readonly CellKey[],
+    check: () => Promise<void> = async () => {},
+  ): Promise<RunFiles> {
     const known = await readRun(folder);
     if (known !== undefined) refuseOther(folder, known, run);
     const [quality, timings, references] = await Promise.all([
-      readLines<QualityRecord>(folder, "quality.jsonl"),
-      readLines<TimingRecord>(folder, "timings.jsonl"),
-      readLines<ReferenceRecord>(folder, "reference.jsonl"),
+      readLines(folder, "quality.jsonl", asQuality),
+      readLines(folder, "timings.jsonl", asTiming),
+      readLines(folder, "reference.jsonl", asReference),
     ]);
     if (known === undefined && quality.values.length > 0)
       throw badFiles(folder, "it holds results but no run.json; take another folder");
@@ -52,16 +53,27 @@ export class RunFiles {
       if (sample !== first[index]?.sample) throw foreign(folder, "reference.jsonl", index);
     });
     let done = Math.min(quality.values.length, timings.values.length);
-    if (run.generate && references.values.length < first.length) done = Math.min(done, references.values.length);
+    const answered = (): number => plan.slice(0, done).filter(({ method }) => method === "full").length;
+    // A line of the full cache without its reference has to come again.
+    if (run.generate && answered() > references.values.length)
+      done = plan.indexOf(first[references.values.length] as CellKey);
     await cut(folder, "quality.jsonl", quality, done);
     await cut(folder, "timings.jsonl", timings, done);
-    await cut(folder, "reference.jsonl", references, Math.min(done, first.length));
+    await cut(folder, "reference.jsonl", references, run.generate ? answered() : 0);
     if (known === undefined) await writeWhole(join(folder, "run.json"), run);
-    return new RunFiles(folder, quality.values, timings.values, references.values);
+    return new RunFiles(folder, quality.values, timings.values, references.values, check);
+  }
+
+  /** The full cache's answer to the sample of the last line, which lines of other methods are compared with. */
+  lastAnswer(): { text: string; tokens: readonly number[] } | undefined {
+    const line = this.quality.findLast(({ method }) => method === "full");
+    const tokens = line && this.references.get(line.sample);
+    return line && "text" in line && tokens ? { text: line.text ?? "", tokens } : undefined;
   }
 
   /** Writes a sample, its line of `quality.jsonl` last. */
   async add(quality: QualityRecord, timing: TimingRecord, reference?: ReferenceRecord): Promise<void> {
+    await this.#check();
     if (reference) {
       await append(this.folder, "reference.jsonl", reference);
       this.references.set(reference.sample, reference.tokens);
@@ -73,6 +85,7 @@ export class RunFiles {
   }
 
   async finish(summary: Summary): Promise<void> {
+    await this.#check();
     await writeWhole(join(this.folder, "summary.json"), summary);
   }
 }
@@ -101,8 +114,8 @@ export interface Results {
 export async function readResults(folder: string): Promise<Results> {
   const run = await readRun(folder);
   if (run === undefined) throw badFiles(folder, "it has no run.json, so it is no folder of results");
-  const { values: quality } = await readLines<QualityRecord>(folder, "quality.jsonl");
-  const { values: timings } = await readLines<TimingRecord>(folder, "timings.jsonl");
+  const { values: quality } = await readLines(folder, "quality.jsonl", asQuality);
+  const { values: timings } = await readLines(folder, "timings.jsonl", asTiming);
   const summary = await readObject<Summary>(join(folder, "summary.json"));
   return { run, quality, timings, ...(summary && { summary }) };
 }
@@ -111,87 +124,30 @@ async function readRun(folder: string): Promise<RunRecord | undefined> {
   const file = join(folder, "run.json");
   const run = await readObject<RunRecord>(file);
   if (run === undefined) return undefined;
-  if (run.version !== 1) throw badFiles(file, `its version is ${String(run.version)}; this release reads 1`);
+  if (run.version !== 1 && run.version !== 2)
+    throw badFiles(file, `its version is ${String(run.version)}; this release reads 1 and 2`);
   const { model, data, methods, keeps } = run;
   if (!model || !data || !Array.isArray(methods) || !Array.isArray(keeps))
     throw badFiles(file, "it lacks model, data, methods or keeps");
   return run;
 }
 
-async function readObject<T>(file: string): Promise<T | undefined> {
-  let text: string;
-  try {
-    text = await readFile(file, "utf8");
-  } catch (error) {
-    if ((error as { code?: unknown }).code === "ENOENT") return undefined;
-    throw badFiles(file, reasonOf(error), { cause: error });
-  }
-  try {
-    const value = JSON.parse(text) as T;
-    if (typeof value === "object" && value !== null) return value;
-  } catch {
-    // Said below.
-  }
-  throw badFiles(file, "it is no JSON object");
-}
-
-async function readLines<T>(folder: string, name: string): Promise<Lines<T>> {
-  const file = join(folder, name);
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(file);
-  } catch (error) {
-    if ((error as { code?: unknown }).code === "ENOENT") return { values: [], ends: [] };
-    throw badFiles(file, reasonOf(error), { cause: error });
-  }
-  const lines: Lines<T> = { values: [], ends: [] };
-  for (let start = 0; ; ) {
-    const end = bytes.indexOf(10, start) + 1;
-    if (end === 0) return lines;
-    let value: unknown;
-    try {
-      value = JSON.parse(bytes.toString("utf8", start, end));
-    } catch {
-      value = null;
-    }
-    if (typeof value !== "object" || value === null)
-      throw badFiles(file, `line ${lines.values.length + 1} is no JSON object; delete the folder to begin anew`);
-    lines.values.push(value as T);
-    lines.ends.push(end);
-    start = end;
-  }
-}
-
-async function cut<T>(folder: string, name: string, lines: Lines<T>, count: number): Promise<void> {
-  const file = join(folder, name);
-  lines.values.length = count;
-  const length = lines.ends[count - 1] ?? 0;
-  await attempt(file, async () => {
-    const handle = await open(file, "a");
-    try {
-      if ((await handle.stat()).size > length) await truncate(file, length);
-    } finally {
-      await handle.close();
-    }
-  });
-}
-
 function checkPlan(folder: string, name: string, lines: readonly CellKey[], plan: readonly CellKey[]): void {
   lines.forEach(({ method, keep, sample }, index) => {
     const want = plan[index];
-    if (want?.method !== method || want.keep !== keep || want.sample !== sample) throw foreign(folder, name, index);
+    if (want === undefined || want.method !== method || want.keep !== keep || want.sample !== sample)
+      throw foreign(folder, name, index);
   });
 }
 
 function foreign(folder: string, name: string, index: number): Error {
-  return badFiles(
-    join(folder, name),
-    `line ${index + 1} does not belong to the run of run.json; delete the folder to begin anew`,
-  );
+  return badLine(join(folder, name), index + 1, "it does not belong to the run of run.json");
 }
 
 /** Throws when a folder's run is another than the asked one, saying in what. */
 function refuseOther(folder: string, known: RunRecord, asked: RunRecord): void {
+  if (known.version !== asked.version)
+    throw badFiles(folder, "an earlier release has begun it, and ran its lines in another order; take another folder");
   const differences = differing("", known, asked);
   if (differences.length === 0) return;
   throw new OptionError(
@@ -210,26 +166,4 @@ function differing(name: string, known: unknown, asked: unknown): string[] {
   }
   const [was, is] = [JSON.stringify(known) ?? "nothing", JSON.stringify(asked) ?? "nothing"];
   return was === is ? [] : [`${name} was ${was}, asked is ${is}`];
-}
-
-/** One write of one line, so that a kill leaves at most one line broken. */
-async function append(folder: string, name: string, value: object): Promise<void> {
-  const file = join(folder, name);
-  await attempt(file, () => writeFile(file, `${JSON.stringify(value)}\n`, { flag: "a" }));
-}
-
-/** Writes a file so that a reader never sees half of it. */
-async function writeWhole(file: string, value: object): Promise<void> {
-  await attempt(file, async () => {
-    await writeFile(`${file}.new`, `${JSON.stringify(value, null, 2)}\n`);
-    await rename(`${file}.new`, file);
-  });
-}
-
-async function attempt<T>(file: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw badFiles(file, reasonOf(error), { cause: error });
-  }
 }

@@ -4,10 +4,11 @@ import type { Model, Score } from "../model.ts";
 import type { Kept } from "../native/report.ts";
 import { describes } from "./data/scenes.ts";
 import type { Prepared } from "./methods.ts";
-import { agreement, effectiveBits, entries, vqaAccuracy } from "./metrics.ts";
+import { agreement, effectiveBits, entries } from "./metrics.ts";
 import type { CellKey, Measured, QualityRecord, RunRecord, TimingRecord } from "./records.ts";
 import { rougeL } from "./rouge.ts";
 import { type EvalSample, promptOf } from "./samples.ts";
+import { vqaAccuracy } from "./vqa.ts";
 
 /** The full cache's answer to a sample. */
 export interface Reference {
@@ -36,9 +37,13 @@ export class Measurer {
   }
 
   /** `reference` is missing for the full cache itself, which is its own. */
-  async measure(method: Prepared, keep: number, sample: EvalSample, reference?: Reference): Promise<Outcome> {
+  async measure(
+    { method, keep }: { method: Prepared; keep: number },
+    sample: EvalSample,
+    reference?: Reference,
+  ): Promise<Outcome> {
     const key: CellKey = { method: method.id, keep, sample: sample.id };
-    const cache = method.at(keep);
+    const cache = method.at(keep, this.#run.seed, sample.id);
     const signal = this.#signal && { signal: this.#signal };
     const compare = this.#run.kl && method.id !== "full";
     const { answer } = sample;
@@ -110,7 +115,7 @@ function texts(sample: EvalSample, { text, tokens }: GenerationResult, reference
   const { answers, objects } = sample;
   return {
     text,
-    tokens: tokens.length,
+    textTokens: tokens.length,
     rougeL: short(rougeL(text, reference.text)),
     agreement: short(agreement(tokens, reference.tokens)),
     ...(answers && { correct: short(vqaAccuracy(text, answers)) }),

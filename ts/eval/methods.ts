@@ -87,7 +87,8 @@ function jsonOrText(text: string): unknown {
 export interface Prepared {
   id: string;
   record: MethodRecord;
-  at(keep: number): CacheOption;
+  /** The method at a size. What it draws depends on a seed and on the sample, so that samples are drawn for independently. */
+  at(keep: number, seed: number, sample: string): CacheOption;
 }
 
 /** The full cache, which every evaluation begins with. */
@@ -127,11 +128,22 @@ async function prepare({ id, cache }: EvalMethod, signal?: AbortSignal): Promise
   if (sized) throw badOption(`the method \`${id}\` has a \`keep\`; the sizes of an evaluation are its \`keeps\``);
   const read = await Promise.all(stages.map((stage) => withCalibration(stage, signal)));
   const shown = stages.map((stage, index) => withHash(stage, read[index]?.calibration));
-  const at = (keep: number): CacheOption => {
-    const sized = read.map((stage) => (stage.method === "full" ? stage : { ...stage, keep }));
+  const at = (keep: number, seed: number, sample: string): CacheOption => {
+    const drawn = read.map((stage) =>
+      stage.method === "random" ? { ...stage, seed: drawFor(stage.seed ?? seed, sample) } : stage,
+    );
+    const sized = drawn.map((stage) => (stage.method === "full" ? stage : { ...stage, keep }));
     return (Array.isArray(cache) ? sized : sized[0]) as unknown as CacheOption;
   };
   return { id, record: { id, cache: Array.isArray(cache) ? shown : shown[0] }, at };
+}
+
+/** A seed for a sample, among those that `random` takes. */
+function drawFor(seed: unknown, sample: string): number {
+  const hash = createHash("sha256")
+    .update(JSON.stringify([seed, sample]))
+    .digest();
+  return hash.readUInt32BE(0) % 1_000_000;
 }
 
 async function withCalibration(stage: SizelessStage, signal?: AbortSignal): Promise<SizelessStage> {

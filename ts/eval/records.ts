@@ -22,8 +22,8 @@ export interface MethodRecord {
  * ```
  */
 export interface RunRecord {
-  /** The version of the format. */
-  version: 1;
+  /** The version of the format. Version 1 had its lines cell by cell, not in rounds, and no spread of the times. */
+  version: 1 | 2;
   /** Version of this package. */
   package: string;
   /** What was measured; `source` is the name of its folder. */
@@ -45,7 +45,7 @@ export interface RunRecord {
   keeps: number[];
   /** Threads of the process; results repeat to the byte for the same number. */
   threads: number;
-  /** Of the resampling. */
+  /** Of the resampling, and of `random` where it has no seed of its own. */
   seed: number;
   /** The method that the others are compared with. */
   baseline: string;
@@ -78,9 +78,10 @@ export type QualityRecord = Measured | Refused;
 
 /** What was measured of a sample. */
 export interface Measured extends CellKey {
-  /** The greedy answer, and how many tokens it has. Absent, as the two after it, where nothing is generated. */
+  /** The greedy answer. Absent, as the three after it, where nothing is generated. */
   text?: string;
-  tokens?: number;
+  /** How many tokens the greedy answer has. */
+  textTokens?: number;
   /** F1 against the full cache's answer. */
   rougeL?: number;
   /** Share of equal tokens with the full cache's answer. */
@@ -157,6 +158,32 @@ export interface Difference {
   high: number;
 }
 
+/**
+ * A time or a speed over the rounds in which it was measured: every round has each method at each size once, in an order that moves on.
+ *
+ * @example
+ * ```ts
+ * import { evaluate, type Spread } from "prefixkv/eval";
+ *
+ * const { cells } = await evaluate({ methods: ["h2o"], keeps: [0.5], limit: 3, out: "results-of-three" });
+ * const show = ({ median, low, high, rounds }: Spread): string => `${median} (${low} to ${high}) over ${rounds} rounds`;
+ * for (const { method, tokensPerSecond } of cells) if (tokensPerSecond) console.log(method, show(tokensPerSecond));
+ * ```
+ */
+export interface Spread {
+  /** The middle one. */
+  median: number;
+  /** The lower quartile. */
+  low: number;
+  /** The upper quartile. */
+  high: number;
+  /** How many there are. */
+  rounds: number;
+}
+
+/** A time of fewer rounds is not shown: its quartiles would say nothing. */
+export const leastRounds = 3;
+
 /** The metrics that have intervals. */
 export const metrics = ["ppl", "rougeL", "agreement", "kl", "accuracy", "right"] as const;
 
@@ -198,10 +225,12 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
   residentShare?: number;
   /** The most bytes on the way over those of a full cache. */
   peakShare?: number;
-  /** Medians. */
-  tokensPerSecond?: number;
-  /** Milliseconds from submit to the first token, the median. */
-  firstTokenMs?: number;
+  /** Of the steps after the first token, over the samples whose text has more than one. */
+  tokensPerSecond?: Spread;
+  /** The same over that of the full cache in the same round: what a machine that changes its speed changes least. */
+  speedup?: Spread;
+  /** Milliseconds from submit to the first token. */
+  firstTokenMs?: Spread;
   /** This cell less the baseline, over the samples that both have. */
   versus?: Partial<Record<Metric, Difference>>;
 }
@@ -218,8 +247,8 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
  * ```
  */
 export interface Summary {
-  /** The version of the format. */
-  version: 1;
+  /** The version of the format: that of `run.json`. */
+  version: 1 | 2;
   /** Every method at every size, the full cache first. */
   cells: CellSummary[];
   /** All time over the engine's. */

@@ -1,5 +1,7 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { realpath } from "node:fs/promises";
+import { sep } from "node:path";
+import { readPlainFile } from "../files/read.ts";
 import { image } from "../media.ts";
 import type { PromptInput } from "../messages.ts";
 import { badData, reasonOf } from "./errors.ts";
@@ -43,6 +45,8 @@ export interface EvalSample {
   id: string;
   /** The picture's file. */
   image: string | URL;
+  /** A folder that the picture must lie inside, links followed; readers of data that others wrote set it. */
+  within?: string;
   /** The question, for the model's chat template; with `raw` the whole prompt, the picture's place being `<image>`. */
   question: string;
   /** The question is the whole prompt. */
@@ -110,20 +114,40 @@ export function promptOf(sample: EvalSample): PromptInput {
 export async function hashOf(samples: readonly EvalSample[]): Promise<string> {
   const hash = createHash("sha256");
   const pictures = new Map<string, string>();
-  for (const { image: source, ...sample } of samples) {
-    const place = String(source);
+  for (const sample of samples) {
+    const place = `${sample.image}\0${sample.within}`;
     let picture = pictures.get(place);
     if (picture === undefined) {
-      const bytes = await readFile(source instanceof URL || !place.startsWith("file:") ? source : new URL(place)).catch(
-        (error: unknown) => {
-          throw badData(sample.id, undefined, `its picture ${place} cannot be read: ${reasonOf(error)}`);
-        },
-      );
-      picture = createHash("sha256").update(bytes).digest("hex");
+      picture = createHash("sha256")
+        .update(await pictureOf(sample))
+        .digest("hex");
       pictures.set(place, picture);
     }
     const { id, question, raw, answer, answers, objects } = sample;
     hash.update(`${JSON.stringify([id, picture, question, raw ?? false, answer, answers ?? null, objects ?? null])}\n`);
   }
   return hash.digest("hex");
+}
+
+/** Most bytes of a picture. */
+const maxPictureBytes = 64 * 1024 * 1024;
+
+async function pictureOf({ id, image: source, within }: EvalSample): Promise<Uint8Array> {
+  const given = String(source);
+  const file = source instanceof URL || !given.startsWith("file:") ? source : new URL(given);
+  const bad = (reason: string): Error => badData(id, undefined, `its picture ${given} cannot be read: ${reason}`);
+  try {
+    if (within !== undefined && !(await liesInside(within, file)))
+      throw new Error(
+        `with its links followed it lies outside of ${within}; copy it there, or name its folder as that of the pictures`,
+      );
+    return await readPlainFile(file, maxPictureBytes);
+  } catch (error) {
+    throw bad(reasonOf(error));
+  }
+}
+
+async function liesInside(folder: string, file: string | URL): Promise<boolean> {
+  const [real, base] = await Promise.all([realpath(file), realpath(folder)]);
+  return real.startsWith(base.endsWith(sep) ? base : `${base}${sep}`);
 }

@@ -9,6 +9,7 @@ import {
   metrics,
   type QualityRecord,
   type RunRecord,
+  type Spread,
   type Summary,
   type TimingRecord,
 } from "./records.ts";
@@ -49,12 +50,15 @@ export function summarise(
     cells.get(run.baseline === "full" ? cellKey("full", 1) : cellKey(run.baseline, keep))?.quality ?? [];
   const total = (of: (timing: TimingRecord) => number): number => timings.reduce((sum, line) => sum + of(line), 0);
   const [wallMs, engineMs] = [total(({ wallMs }) => wallMs), total(({ engineMs }) => engineMs)];
+  const fullTimes = new Map(cells.get(cellKey("full", 1))?.timings.map((timing) => [timing.sample, timing]));
   return {
-    version: 1,
+    version: run.version,
     cells: [...cells.values()].map((cell) => {
       const [first] = cell.quality;
       const isBaseline = first?.method === run.baseline;
-      return summariseCell(statistics, cell, isBaseline ? undefined : baselineOf(first?.keep ?? 1));
+      const summary = summariseCell(statistics, cell, isBaseline ? undefined : baselineOf(first?.keep ?? 1));
+      // Earlier releases measured a cell after the other, which says as much of the machine as of the methods.
+      return run.version === 1 ? summary : { ...summary, ...speeds(cell.timings, fullTimes) };
     }),
     overhead: { wallMs: short(wallMs), engineMs: short(engineMs), ratio: short(wallMs / engineMs) },
   };
@@ -124,7 +128,7 @@ export function pair(ours: readonly QualityRecord[], theirs: readonly QualityRec
 
 function summariseCell(
   statistics: Statistics,
-  { quality, timings }: { quality: QualityRecord[]; timings: TimingRecord[] },
+  { quality }: { quality: QualityRecord[] },
   baseline: readonly QualityRecord[] | undefined,
 ): CellSummary {
   const lines = measured(quality);
@@ -155,18 +159,38 @@ function summariseCell(
     effectiveBits: mean((line) => line.effectiveBits),
     residentShare: mean((line) => line.residentBytes / line.fullBytes),
     peakShare: mean((line) => line.peakBytes / line.fullBytes),
-    ...(timings.length > 0 && {
-      tokensPerSecond: quantile(
-        timings.map((timing) => timing.tokensPerSecond),
-        0.5,
-      ),
-      firstTokenMs: quantile(
-        timings.map((timing) => timing.firstTokenMs),
-        0.5,
-      ),
-    }),
     ...(versus.length > 0 && { versus: Object.fromEntries(versus) }),
   };
+}
+
+/** The times of a cell over its rounds, and beside those of the full cache in the same rounds. */
+function speeds(
+  timings: readonly TimingRecord[],
+  full: ReadonlyMap<string, TimingRecord>,
+): Pick<CellSummary, "tokensPerSecond" | "speedup" | "firstTokenMs"> {
+  // A text of one token has no steps after it.
+  const decoded = timings.filter(({ tokensPerSecond }) => tokensPerSecond > 0);
+  const tokensPerSecond = spread(decoded.map((timing) => timing.tokensPerSecond));
+  const firstTokenMs = spread(timings.map((timing) => timing.firstTokenMs));
+  const speedup = spread(
+    decoded.flatMap((timing) => {
+      const other = full.get(timing.sample);
+      return other && other !== timing && other.tokensPerSecond > 0
+        ? [timing.tokensPerSecond / other.tokensPerSecond]
+        : [];
+    }),
+  );
+  return {
+    ...(tokensPerSecond && { tokensPerSecond }),
+    ...(speedup && { speedup }),
+    ...(firstTokenMs && { firstTokenMs }),
+  };
+}
+
+function spread(values: readonly number[]): Spread | undefined {
+  if (values.length === 0) return undefined;
+  const [low, median, high] = [0.25, 0.5, 0.75].map((at) => short(quantile(values, at))) as [number, number, number];
+  return { median, low, high, rounds: values.length };
 }
 
 function largest(keeps: readonly Keep[]): Keep {

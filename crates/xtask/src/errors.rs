@@ -95,9 +95,9 @@ const LIBRARY: &[Facts] = &[
     Facts {
         code: "eval-files",
         class: "EvaluationError",
-        cause: "A folder of results cannot be read or written, or holds other results.",
-        cure: "Take another folder for other results.",
-        details: &[("file", "the file or the folder")],
+        cause: "A folder of results cannot be read or written, holds other results, or is being written by another evaluation.",
+        cure: "Take another folder for other results; wait for the evaluation that writes into this one.",
+        details: &[("file", "the file or the folder"), ("line", "the line, if it is about one")],
     },
 ];
 

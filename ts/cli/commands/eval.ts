@@ -2,7 +2,7 @@ import { OptionError } from "../../errors.ts";
 import { openData } from "../../eval/data/open.ts";
 import { type EvalProgress, evaluate } from "../../eval/evaluate.ts";
 import { parseMethod, splitMethods } from "../../eval/methods.ts";
-import type { CellSummary } from "../../eval/records.ts";
+import { type CellSummary, leastRounds, type Spread } from "../../eval/records.ts";
 import { formatColumns, formatDuration } from "../../format.ts";
 import { UsageError } from "../args.ts";
 import { type Command, type Context, loadFlags } from "../command.ts";
@@ -99,7 +99,18 @@ export function asUsage<T>(read: () => T): T {
 }
 
 export function printCells(cells: readonly CellSummary[], context: Pick<Context, "out">, out: string): void {
-  const head = ["method", "keep", "perplexity", "ROUGE-L", "agreement", "KL", "right", "kept", "resident", "tokens/s"];
+  const head = [
+    "method",
+    "keep",
+    "perplexity",
+    "ROUGE-L",
+    "agreement",
+    "KL",
+    "right",
+    "kept at end",
+    "resident at end",
+    "tokens/s",
+  ];
   const rows = cells.map((cell): string[] => {
     const { method, keep, refused, samples, least, tokensPerSecond } = cell;
     if (samples === 0) return [method, String(keep), `refused; least ${JSON.stringify(least)}`];
@@ -115,7 +126,7 @@ export function printCells(cells: readonly CellSummary[], context: Pick<Context,
       right ? `${(100 * right.value).toFixed(0)} %` : "",
       fixed(cell.keptShare, 3),
       fixed(cell.residentShare, 3),
-      fixed(tokensPerSecond, 1),
+      spread(tokensPerSecond),
     ];
   });
   context.out(`${formatColumns([head, ...rows])}wrote ${out}\n`);
@@ -125,4 +136,10 @@ function interval(found: { value: number; low: number; high: number } | undefine
   if (!found) return "";
   const [value, low, high] = [found.value, found.low, found.high].map((number) => number.toFixed(digits));
   return `${value} (${low} to ${high})`;
+}
+
+/** Median and quartiles; nothing of so few rounds that they say nothing. */
+function spread(found: Spread | undefined): string {
+  if (!found || found.rounds < leastRounds) return "";
+  return `${found.median.toFixed(1)} (${found.low.toFixed(1)} to ${found.high.toFixed(1)})`;
 }

@@ -33,7 +33,7 @@ export async function easyVqa(folder: string): Promise<EvalData> {
       return place.fail(`has ${kind(number)} as number of its image`);
     return {
       id: `test-${index}`,
-      image: join(data, "test", "images", `${String(number)}.png`),
+      ...place.inside(join(data, "test", "images"), `${String(number)}.png`),
       question: `${question}\n${short}`,
       answer,
       answers: [answer],

@@ -1,6 +1,6 @@
 // Reading of files that others wrote: every complaint says the file, the place and what was found.
-import { readFile, stat } from "node:fs/promises";
-import { isAbsolute, join, relative, resolve } from "node:path";
+import { isAbsolute, relative, resolve } from "node:path";
+import { readPlainFile } from "../../files/read.ts";
 import { badData, reasonOf } from "../errors.ts";
 
 /** Most bytes of a file of questions. */
@@ -9,11 +9,9 @@ export const maxBytes: number = 512 * 1024 * 1024;
 /** The text of a file. */
 export async function readText(file: string): Promise<string> {
   try {
-    const { size } = await stat(file);
-    if (size > maxBytes) throw badData(file, undefined, `it has ${size} bytes, at most ${maxBytes} are read`);
-    return await readFile(file, "utf8");
+    return (await readPlainFile(file, maxBytes)).toString("utf8");
   } catch (error) {
-    throw (error as { code?: unknown }).code === "eval-data" ? error : badData(file, undefined, reasonOf(error));
+    throw badData(file, undefined, reasonOf(error));
   }
 }
 
@@ -56,14 +54,25 @@ export class Place {
     return this.fail(found === "" ? `has an empty \`${field}\`` : `needs a text \`${field}\`, found ${kind(found)}`);
   }
 
-  /** The file that an object names inside a folder; a name that leads out of the folder is refused. */
-  inside(folder: string, name: string): string {
-    const file = resolve(folder, name);
-    const way = relative(resolve(folder), file);
-    if (isAbsolute(name) || way.startsWith("..") || isAbsolute(way) || name.includes("\0"))
+  /**
+   * The file that an object names inside a folder, as an absolute path; an address or a name that leads out of the folder is refused.
+   * Links are followed when the picture is read.
+   */
+  inside(folder: string, name: string): Picture {
+    const within = resolve(folder);
+    const file = resolve(within, name);
+    const way = relative(within, file);
+    const leaves = isAbsolute(name) || way === ".." || /^\.\.[\\/]/.test(way) || isAbsolute(way);
+    if (leaves || /^(?:[a-z][a-z\d+.-]*:\/\/|(?:file|data|blob):)/i.test(name) || name.includes("\0"))
       return this.fail(`names the picture \`${name}\`, which lies outside of ${folder}`);
-    return join(folder, way);
+    return { image: file, within };
   }
+}
+
+/** Where a picture lies, and the folder that it may not leave. */
+export interface Picture {
+  image: string;
+  within: string;
 }
 
 export function kind(value: unknown): string {

@@ -38,7 +38,7 @@ function sampleOf(file: string, line: number, value: unknown): EvalSample {
     place.fail(`is raw and needs one ${picture} in its question`);
   return {
     id: id === undefined ? `line-${line}` : place.text(sample, "id"),
-    image: place.inside(dirname(file), place.text(sample, "image")),
+    ...place.inside(dirname(file), place.text(sample, "image")),
     question,
     ...(raw === true && { raw }),
     answer: place.text(sample, "answer"),

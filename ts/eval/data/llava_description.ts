@@ -19,7 +19,7 @@ export async function llavaDescription(file: string, images: string = dirname(fi
     if (question.split(picture).length !== 2) return place.fail(`needs one ${picture} in its question`);
     return {
       id: typeof sample.id === "string" && sample.id !== "" ? sample.id : `sample-${index}`,
-      image: place.inside(images, place.text(sample, "image")),
+      ...place.inside(images, place.text(sample, "image")),
       question: vicunaPrompt(question),
       raw: true,
       // The scripts tokenize the answer by itself, which puts a space before its first word.

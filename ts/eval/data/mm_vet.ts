@@ -17,7 +17,7 @@ export async function mmVet(file: string, images: string = join(dirname(file), "
     const name = place.text(sample, "image" in sample ? "image" : "imagename");
     return {
       id,
-      image: place.inside(images, name),
+      ...place.inside(images, name),
       question: vicunaPrompt(`${place.text(sample, "question")}\n${picture}`),
       raw: true,
       answer: ` ${place.text(sample, "answer")}`,

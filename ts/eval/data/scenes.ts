@@ -19,7 +19,7 @@ export async function scenes(folder: string = fileURLToPath(shipped)): Promise<E
     const name = place.text(scene, "image");
     return {
       id: name.replace(/\.[^.]*$/, ""),
-      image: place.inside(folder, name),
+      ...place.inside(folder, name),
       question: place.text(scene, "question"),
       answer: place.text(scene, "answer"),
       objects: objects(place, scene.objects),

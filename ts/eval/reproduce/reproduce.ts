@@ -201,13 +201,12 @@ function methodsOf({ ours }: PublishedTable, size: Size | undefined): EvalMethod
 }
 
 function rowsOf(table: PublishedTable, size: Size | undefined, { cells }: Summary): ReproducedRow[] {
-  const full = cells[0];
   const shown = table.rows.filter(({ model }) => size === undefined || model === size);
   return shown.flatMap(({ model, method, values }) =>
     (table.ours[method] ?? []).flatMap((ours) =>
       Object.entries(values).map(([name, published]): ReproducedRow => {
         const metric = name as TableMetric;
-        const values = table.keeps.map((keep) => measuredValue(metric, cellOf(ours, size, cells, keep), full));
+        const values = table.keeps.map((keep) => measuredValue(metric, cellOf(ours, size, cells, keep)));
         const note = noteOf(ours);
         const head = { model, method, variant: ours.variant, metric, published: [...published], ours: values };
         return { ...head, ...(note !== undefined && { note }) };
@@ -227,14 +226,9 @@ function cellOf(
   return cells.find((cell) => cell.method === id && cell.keep === keep);
 }
 
-function measuredValue(
-  metric: TableMetric,
-  cell: CellSummary | undefined,
-  full: CellSummary | undefined,
-): number | null {
+function measuredValue(metric: TableMetric, cell: CellSummary | undefined): number | null {
   if (metric !== "speed") return cell?.[metric]?.value ?? null;
-  const [ours, theirs] = [cell?.tokensPerSecond, full?.tokensPerSecond];
-  return ours && theirs ? ours / theirs : null;
+  return cell?.speedup?.median ?? null;
 }
 
 function noteOf({ method }: Ours): string | undefined {
