@@ -1,6 +1,6 @@
 import { answerError, type Subject } from "./failures.ts";
 import { ask, type Session } from "./http.ts";
-import { isCommit, isSafeName } from "./ids.ts";
+import { isCommit, isSafeName, maxName } from "./ids.ts";
 import { retrying } from "./retry.ts";
 
 /** A file of a repository; its etag is the hash of its content and names it in the cache. */
@@ -19,6 +19,9 @@ export interface Repository {
 
 const maxJsonBytes = 32 * 1024 * 1024;
 const maxFiles = 100_000;
+
+/** Most bytes of a file that is not weights; the engine reads no more of one either. */
+const maxSmallBytes = 64 * 1024 * 1024;
 
 /** Which files a model has, and the commit that its revision means now. */
 export async function readRepository(session: Session, subject: Subject, attempts: number): Promise<Repository> {
@@ -72,6 +75,18 @@ export async function completeFile(session: Session, subject: Subject, commit: s
     if (isEtag(etag) && Number.isSafeInteger(size) && size >= 0) return { name, size, etag };
     throw answerError("hub-response", about, url, "the server says neither its size nor its hash");
   });
+}
+
+/** Refuses a file before its first byte: one that the engine would not read, or whose name no disk takes. */
+export function checkFile(file: HubFile, subject: Subject, commit: string): HubFile {
+  const { name, size } = file;
+  const bad = (why: string) =>
+    answerError("hub-response", { ...subject, file: name }, fileUrl(subject, commit, name), why);
+  if (!name.endsWith(".safetensors") && size > maxSmallBytes)
+    throw bad(`it has ${size} bytes, and at most ${maxSmallBytes} of such a file are downloaded`);
+  if (name.split("/").some((segment) => Buffer.byteLength(segment) > maxName))
+    throw bad(`its name is longer than a disk allows (${maxName} bytes)`);
+  return file;
 }
 
 /** An etag without its quotes and its mark of weakness. */

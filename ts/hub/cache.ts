@@ -1,7 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { copyFile, mkdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
+import { readPlainFile } from "../files/read.ts";
 import { isCommit } from "./ids.ts";
+
+const maxRefBytes = 4096;
 
 /** One model's part of the cache, laid out as huggingface_hub does. */
 export class ModelCache {
@@ -38,8 +41,9 @@ export class ModelCache {
   /** The commit that a revision meant when it was last asked; undefined when it never was. */
   async commitOf(revision: string): Promise<string | undefined> {
     if (isCommit(revision)) return revision;
-    const text = await readFile(join(this.folder, "refs", ...revision.split("/")), "utf8").catch(() => "");
-    return isCommit(text.trim()) ? text.trim() : undefined;
+    const file = join(this.folder, "refs", ...revision.split("/"));
+    const text = (await readPlainFile(file, maxRefBytes).catch(() => Buffer.of())).toString("utf8").trim();
+    return isCommit(text) ? text : undefined;
   }
 
   /** Notes which commit a branch or tag means. */
@@ -98,7 +102,8 @@ async function tryToLink(target: string, path: string): Promise<boolean> {
 /** Writes a file under a name of its own and renames it, so that nobody sees half of it. */
 async function replace(path: string, write: (path: string) => Promise<void>): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  const own = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  // Not longer than the name itself, which may be as long as the disk allows.
+  const own = join(dirname(path), `.${randomBytes(6).toString("hex")}.tmp`);
   try {
     await write(own);
     await rename(own, path);

@@ -43,10 +43,11 @@ async function download(transfer: Transfer, file: HubFile): Promise<void> {
   const path = cache.partial(file.etag);
   await mkdir(dirname(path), { recursive: true });
   const partial = await PartialFile.open(path, file, session.system, session.signal);
+  const gain = new Gain(file.size, partial.length);
   let again = true;
   try {
     await retrying(session, attempts, async () => {
-      const from = partial.whole ? file.size : await receive(transfer, file, subject, url, partial);
+      const from = partial.whole ? file.size : await receive(transfer, file, subject, url, partial, gain);
       const outcome = await partial.finish(cache.blob(file.etag));
       if (outcome === "done") return;
       if (outcome === "lost") {
@@ -76,6 +77,7 @@ async function receive(
   subject: Subject,
   url: string,
   partial: PartialFile,
+  gain: Gain,
 ): Promise<number> {
   const range = partial.length > 0;
   const answer = await ask(session, {
@@ -93,7 +95,6 @@ async function receive(
     await answer.discard();
     throw error;
   }
-  const before = partial.length;
   try {
     for await (const chunk of answer.chunks(subject)) {
       if (session.signal.aborted) throw abortError(session.signal);
@@ -105,12 +106,35 @@ async function receive(
       onBytes(file.name, partial.length);
     }
   } catch (error) {
-    if (error instanceof Transient) throw new Transient(error.error, { progressed: partial.length > before });
+    if (error instanceof Transient) throw new Transient(error.error, { progressed: gain.take(partial.length, from) });
     throw error;
   }
   if (partial.whole) return from;
   const why = `the connection ended after ${partial.length} of ${file.size} bytes`;
-  throw new Transient(networkError(answer.url, subject, why), { progressed: partial.length > before });
+  throw new Transient(networkError(answer.url, subject, why), { progressed: gain.take(partial.length, from) });
+}
+
+/**
+ * What attempts have brought beyond the most that was ever there. A server that sends everything anew and cuts at the same place brings
+ * nothing; one that brings a few bytes each time would take for ever, so only a gain that counts starts the count of attempts anew.
+ */
+export class Gain {
+  readonly #size: number;
+  #best: number;
+
+  constructor(size: number, there: number) {
+    this.#size = size;
+    this.#best = there;
+  }
+
+  /** Whether a length is a gain: 64 KiB or a hundredth of the file; a tenth, where what was there has come once more. */
+  take(length: number, from: number): boolean {
+    const again = from === 0 && this.#best > 0;
+    const least = again ? this.#size / 10 : Math.min(65_536, this.#size / 100);
+    if (length - this.#best < Math.max(1, least)) return false;
+    this.#best = length;
+    return true;
+  }
 }
 
 /** Checks what the answer says about itself, and starts over where it does not go on from the bytes at hand. */

@@ -87,11 +87,12 @@ export function diskError(thrown: unknown, cacheDir: string, needed: number | un
   const errno = String(thrown.code);
   // Deno does not always say the system call; errors of connections are errors of the hub already.
   if (!/^E[A-Z0-9]+$/.test(errno)) return undefined;
-  const full = ["ENOSPC", "EDQUOT"].includes(errno);
   const room = needed === undefined ? "" : `; ${needed} bytes are needed`;
-  const message = full
+  const message = ["ENOSPC", "EDQUOT"].includes(errno)
     ? `the disk of ${cacheDir} is full${room}: free some, or set HF_HUB_CACHE or \`cacheDir\` to another disk`
-    : `cannot write to the cache ${cacheDir} (${errno}): make it writable, or set HF_HUB_CACHE or \`cacheDir\``;
+    : errno === "ENAMETOOLONG"
+      ? `a path in the cache ${cacheDir} is longer than its disk allows: set HF_HUB_CACHE or \`cacheDir\` to a shorter path`
+      : `cannot write to the cache ${cacheDir} (${errno}): make it writable, or set HF_HUB_CACHE or \`cacheDir\``;
   return new HubError(
     "hub-disk",
     message,

@@ -21,6 +21,9 @@ export function parseHubId(source: string, revision: string | undefined): HubId 
   return { id, revision: checkRevision(own ?? revision ?? "main") };
 }
 
+/** Bytes of a file's name that the usual disks allow. */
+export const maxName = 255;
+
 /** A full commit hash, which never changes its meaning. */
 export function isCommit(revision: string): boolean {
   return /^[0-9a-f]{40}$/.test(revision);
@@ -28,6 +31,17 @@ export function isCommit(revision: string): boolean {
 
 /** A revision becomes a path below `refs`: it must not lead out of it. */
 function checkRevision(revision: string): string {
+  const segments = revision.split("/");
+  // Each becomes the name of a file or a folder.
+  const long = segments.find((segment) => segment.length > maxName);
+  if (long !== undefined)
+    throw new OptionError(
+      "option",
+      `\`${revision.slice(0, 40)}...\` is no revision: a name of ${long.length} characters is longer than a disk allows (${maxName})`,
+      {
+        option: "revision",
+      },
+    );
   if (/^[\w.+-]+(\/[\w.+-]+)*$/.test(revision) && !/(^|\/)\.{1,2}(\/|$)/.test(revision)) return revision;
   throw new OptionError("option", `\`${revision}\` is no revision: give a branch, a tag or a commit`, {
     option: "revision",

@@ -1,10 +1,11 @@
 import { createHash, type Hash } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, lstat, open, rename, rm } from "node:fs/promises";
 import type { HubFile } from "./api.ts";
 import type { System } from "./system.ts";
 
 const chunkBytes = 1 << 20;
+const maxOpens = 10;
 
 /** A file on its way into the cache: what is there is hashed once, what comes is hashed as it is written. */
 export class PartialFile {
@@ -73,7 +74,7 @@ export class PartialFile {
   /** Moves the file to its place if every byte is right, and if nobody has moved or replaced it meanwhile. */
   async finish(target: string): Promise<"done" | "wrong" | "lost"> {
     if (this.#hash.copy().digest("hex") !== this.#file.etag) return "wrong";
-    const [own, named] = await Promise.all([this.#handle.stat(), stat(this.#path).catch(() => undefined)]);
+    const [own, named] = await Promise.all([this.#handle.stat(), lstat(this.#path).catch(() => undefined)]);
     if (own.size !== this.#file.size || named?.ino !== own.ino) return "lost";
     await this.#handle.sync();
     await this.close();
@@ -91,8 +92,33 @@ export class PartialFile {
   }
 }
 
-function openFile(path: string): Promise<FileHandle> {
-  return open(path, constants.O_RDWR | constants.O_CREAT, 0o666);
+/**
+ * Opens what is there of a file, or begins it. In a cache that others write to, the name may be a link, or another name of a file that is
+ * not ours: such a name is taken away, never what it leads to.
+ */
+async function openFile(path: string): Promise<FileHandle> {
+  const flags = constants.O_RDWR | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+  for (let attempt = 1; ; attempt += 1) {
+    const named = await lstat(path).catch(() => undefined);
+    if (named?.isFile() && named.nlink === 1) {
+      const handle = await open(path, flags).catch(lost);
+      const own = await handle?.stat();
+      // Changed since it was looked at: it is looked at again.
+      if (handle && own?.isFile() && own.nlink === 1 && own.ino === named.ino) return handle;
+      await handle?.close();
+    } else {
+      if (named) await rm(path, { force: true });
+      const handle = await open(path, flags | constants.O_CREAT | constants.O_EXCL, 0o666).catch(lost);
+      if (handle) return handle;
+    }
+    if (attempt >= maxOpens) throw Object.assign(new Error(`${path} changes all the time`), { code: "EEXIST" });
+  }
+}
+
+/** What happens when somebody else is quicker; anything else is thrown. */
+function lost(error: NodeJS.ErrnoException): undefined {
+  if (["ELOOP", "ENOENT", "EEXIST", "ENXIO"].includes(error.code ?? "")) return undefined;
+  throw error;
 }
 
 /** Large files are named by their SHA-256, the others by the hash that git gives their content. */

@@ -1,7 +1,8 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { abortError, HubError } from "../errors.ts";
-import { completeFile, type HubFile, type Repository, readRepository } from "./api.ts";
+import { readPlainFile } from "../files/read.ts";
+import { checkFile, completeFile, type HubFile, type Repository, readRepository } from "./api.ts";
 import { ModelCache } from "./cache.ts";
 import { fetchFile, type Transfer } from "./download.ts";
 import { answerError, diskError, type Subject } from "./failures.ts";
@@ -14,6 +15,12 @@ import { readSettings, type Settings } from "./settings.ts";
 import { machine, type System } from "./system.ts";
 
 const atOnce = 4;
+
+const unwritten: ReadonlySet<string> = new Set([
+  ...["EROFS", "EACCES", "EPERM"],
+  // A folder in the place of the note, or a file in the place of one of its folders.
+  ...["EISDIR", "ENOTEMPTY", "EEXIST", "ENOTDIR"],
+]);
 
 /** The folder of a model of the hub, with every file that the engine reads; downloads what the cache does not have. */
 export async function hubFolder(hub: HubId, options: HubOptions, system: System = machine): Promise<string> {
@@ -98,9 +105,9 @@ class HubLoad {
     const sharded = await cache.has(commit, index);
     if (sharded) {
       const path = join(cache.snapshot(commit), index);
-      const text = await readFile(path, "utf8");
       // A damaged index is one that has to come again.
-      const shards = tryTo(() => shardNames(text, this.#subject, path)) ?? [];
+      const text = await readPlainFile(path, maxIndexBytes).catch(() => undefined);
+      const shards = tryTo(() => shardNames(text?.toString("utf8") ?? "", this.#subject, path)) ?? [];
       if (shards.length === 0) missing.push(index);
       for (const name of shards) if (!(await cache.has(commit, name))) missing.push(name);
     } else if (!(await cache.has(commit, single))) missing.push(single);
@@ -129,8 +136,11 @@ class HubLoad {
     };
     const complete = async (name: string): Promise<HubFile> => {
       const { size, etag } = files.get(name) ?? {};
-      if (size !== undefined && etag !== undefined) return { name, size, etag };
-      return completeFile(this.#session, this.#subject, commit, name);
+      const whole =
+        size !== undefined && etag !== undefined
+          ? { name, size, etag }
+          : await completeFile(this.#session, this.#subject, commit, name);
+      return checkFile(whole, this.#subject, commit);
     };
     const names = neededFiles(new Set(files.keys()), this.#subject);
     const wanted = await inParallel(names, complete, this.#stop);
@@ -148,9 +158,8 @@ class HubLoad {
   async #shards(transfer: Transfer, file: HubFile, files: Repository["files"]): Promise<string[]> {
     const path = join(this.#cache.snapshot(transfer.commit), index);
     const bad = (why: string) => answerError("hub-response", { ...this.#subject, file: index }, path, why);
-    if (file.size > maxIndexBytes) throw bad(`it has more than ${maxIndexBytes} bytes`);
     await fetchFile({ ...transfer, onBytes: () => {} }, file);
-    const names = shardNames(await readFile(path, "utf8"), this.#subject, path);
+    const names = shardNames((await readPlainFile(path, maxIndexBytes)).toString("utf8"), this.#subject, path);
     const absent = names.find((name) => !files.has(name));
     if (absent !== undefined) throw bad(`it names the file ${absent}, which the model does not have`);
     return names;
@@ -177,8 +186,8 @@ class HubLoad {
         if (!files.has(name) && !(await this.#cache.lacks(commit, name))) await this.#cache.setLacking(commit, name);
       await this.#cache.setCommit(this.#hub.revision, commit);
     } catch (error) {
-      // A cache that may only be read, and has everything, does as well.
-      if (!["EROFS", "EACCES", "EPERM"].includes(String((error as NodeJS.ErrnoException).code))) throw error;
+      // A cache that may only be read, or has something else where the note would go, does as well: it has everything.
+      if (!unwritten.has(String((error as NodeJS.ErrnoException).code))) throw error;
     }
   }
 }
