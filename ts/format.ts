@@ -92,3 +92,22 @@ export function formatDuration(milliseconds: number): string {
   const minutes = Math.ceil(seconds / 60);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
+
+const names: Record<string, string> = { "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v", "\0": "\\0" };
+
+/**
+ * Text as people may read it in a terminal: control characters but line ends and tabs as `\\x1b`. A model, a server or the name of a file
+ * could else set the title, the colours or the screen, or hide what was written before.
+ */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is shown
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (character) => {
+    return names[character] ?? `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+}
+
+/** A value as JSON on one line; its strings are exact, but hold no control characters as they are. */
+export function formatJson(value: unknown): string {
+  // JSON itself escapes only those below a space.
+  return JSON.stringify(value).replace(/[\x7f-\x9f]/g, (character) => `\\u00${character.charCodeAt(0).toString(16)}`);
+}

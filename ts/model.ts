@@ -2,6 +2,7 @@ import type { CacheOption } from "./cache.ts";
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import type { Calibration } from "./calibration.ts";
 import { Chat, type ChatOptions } from "./chat.ts";
+import { printable } from "./format.ts";
 import { Generation } from "./generation.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import type { PromptInput } from "./messages.ts";
@@ -117,7 +118,7 @@ export interface Score {
 
 const undisposed = new FinalizationRegistry<string>((source) => {
   process.emitWarning(
-    `a model (${source}) was collected without being disposed; use \`await using\` or model.dispose()`,
+    `a model (${printable(source)}) was collected without being disposed; use \`await using\` or model.dispose()`,
     {
       code: "PREFIXKV_UNDISPOSED",
     },

@@ -1,10 +1,11 @@
 // The command line as a process of its own, under the runtime of the tests and through the built package.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { lstat, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { runtime } from "../../ts/native/pick.ts";
 import { assertDocumented } from "../docs/cli_schema.ts";
 import { scene } from "../engine/scenes.ts";
 import { root, runScript } from "./spawn.ts";
@@ -96,6 +97,82 @@ test("a reader that leaves early is no error", { skip: process.platform === "win
   const { status, stderr } = spawnSync("bash", [script], { cwd: root, encoding: "utf8" });
   assert.equal(status, 0, stderr);
   assert.doesNotMatch(stderr, /EPIPE/);
+});
+
+const unix = { skip: process.platform === "win32" };
+
+/** Runs lines of bash in which `$CLI` is the command line under this runtime. */
+async function bash(lines: string): Promise<{ status: number | null; stdout: string; stderr: string }> {
+  const { scriptArguments } = await import("./spawn.ts");
+  const words = [process.execPath, ...scriptArguments(main)].map((word) => `'${word}'`);
+  const script = `CLI() { ${words.join(" ")} "$@"; }\n${lines}\n`;
+  const { status, stdout, stderr } = spawnSync("bash", ["-c", script], { cwd: root, encoding: "utf8" });
+  return { status, stdout, stderr };
+}
+
+test("a standard output that takes no more is an error without a stack trace", unix, async () => {
+  for (const args of ["methods", "methods --json", `describe '${scene.image}' --max-tokens 4`]) {
+    const { status, stderr } = await bash(`CLI ${args} > /dev/full`);
+    assert.equal(status, 1, `${args}: ${stderr}`);
+    assert.match(stderr, /error\[output\]: cannot write to standard output: the disk is full \(ENOSPC\)/);
+    assert.doesNotMatch(stderr, /^ +at /m);
+  }
+});
+
+test("without a reader of diagnostics the exit code is that of the work", unix, async () => {
+  const { stdout } = await bash(
+    `CLI describe '${scene.image}' --max-tokens 4 2>&1 >/dev/null | true; echo "\${PIPESTATUS[0]}"; CLI nonsense 2>&1 | true; echo "\${PIPESTATUS[0]}"; ` +
+      `CLI describe none.png --json 2>/dev/null | true; echo "\${PIPESTATUS[0]}"; CLI methods | head -c 1; echo " \${PIPESTATUS[0]}"`,
+  );
+  assert.deepEqual(stdout.split("\n"), ["0", "2", "1", "f 0", ""]);
+});
+
+test("a working folder that is gone is said to be", { skip: process.platform !== "linux" }, async () => {
+  // Deno does not start there at all.
+  if (runtime().name === "deno") return;
+  const gone = join(folder, "gone");
+  const { stderr, stdout } = await bash(
+    `mkdir '${gone}' && cd '${gone}' && rmdir '${gone}'; CLI describe x.png; echo "$?"; CLI methods h2o | head -n 1`,
+  );
+  assert.match(stdout, /^1\n.*\(h2o\)/);
+  assert.match(stderr, /^error\[(?:working-folder|image)\]: .*/);
+  assert.doesNotMatch(stderr, /^ +at /m);
+});
+
+test("files are written where their names lead, and a full disk leaves the old one", unix, async () => {
+  const at = (name: string): string => join(folder, name);
+  await writeFile(at("real.json"), "old", { mode: 0o600 });
+  await symlink("real.json", at("link.json"));
+  const calibrate = `CLI calibrate '${scene.image}' --keeps 0.5 --out`;
+  assert.equal((await bash(`${calibrate} '${at("link.json")}'`)).status, 0);
+  assert.ok((await lstat(at("link.json"))).isSymbolicLink());
+  assert.equal((await stat(at("real.json"))).mode & 0o777, 0o600);
+  assert.equal(JSON.parse(await readFile(at("real.json"), "utf8")).rows.length, 1);
+  const piped = await bash(
+    `mkfifo '${at("pipe")}'; cat '${at("pipe")}' & ${calibrate} '${at("pipe")}' >/dev/null; wait`,
+  );
+  assert.equal(JSON.parse(piped.stdout).format, "prefixkv-calibration");
+  assert.ok((await lstat(at("pipe"))).isFIFO());
+  const printed = await bash(`${calibrate} /dev/stdout --json`);
+  // The file, and behind it the object of the command.
+  const [file = "", object = ""] = printed.stdout.split(/^(?=\{"model")/m);
+  assert.deepEqual(JSON.parse(object).calibration, JSON.parse(file));
+  const nobody = await bash(`${calibrate} '${at("pipe")}'`);
+  assert.match(nobody.stderr, /error\[calibration\]: cannot write the calibration .*nobody reads the pipe/);
+  // Shells count the limit in blocks of 1024 bytes or 512; both are less than a page.
+  await writeFile(at("page.html"), "old");
+  for (const name of ["page.html", "new.html"]) {
+    const { status, stderr } = await bash(
+      `trap '' XFSZ; ulimit -f 8; CLI describe '${scene.image}' --max-tokens 2 --method h2o --keep 0.5 --report '${at(name)}'`,
+    );
+    assert.equal(status, 1, stderr);
+    assert.match(stderr, /error\[option\]: cannot write .*: (?:a file may not be that large here|File too large)/);
+  }
+  assert.equal(await readFile(at("page.html"), "utf8"), "old");
+  assert.deepEqual(
+    (await readdir(folder)).filter((name) => /^new|tmp$/.test(name)),
+    [],
+  );
 });
 
 test("a program that disposes of its model ends by itself, one that only imports loads no addon", async () => {

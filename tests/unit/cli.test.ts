@@ -380,7 +380,7 @@ test("the progress bar shows on a terminal only and wipes itself", async () => {
   const err = (line: string): void => {
     text += line;
   };
-  const bar = new ProgressBar({ interactive: true, err } as Context);
+  const bar = new ProgressBar({ interactive: true, rewrite: (line: string) => err(`\r${line}`) } as Context);
   bar.clear();
   assert.equal(text, "");
 });

@@ -51,24 +51,31 @@ function camel(name: string): string {
   return name.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
+/** The arguments of a command, one by one. */
+function tokensOf(command: Command, args: readonly string[]) {
+  const options = Object.fromEntries(
+    [...command.flags, ...commonFlags].map(({ name, type }) => [
+      name,
+      { type: type === "boolean" ? ("boolean" as const) : ("string" as const), ...(name === "help" && { short: "h" }) },
+    ]),
+  );
+  return parseArgs({ args: [...args], options, strict: false, tokens: true }).tokens;
+}
+
+/** Whether a flag without a value is given; not where it is the value of another one, or stands behind `--`. */
+export function isGiven(name: string, command: Command, args: readonly string[]): boolean {
+  return tokensOf(command, args).some((token) => token.kind === "option" && token.name === name);
+}
+
 /** Reads the arguments of a command; throws a UsageError for what it does not know. */
 export function parseCommand(command: Command, args: readonly string[]): Values {
   const flags = [...command.flags, ...commonFlags];
-  const options = Object.fromEntries(
-    flags.map(({ name, type }) => [name, { type: type === "boolean" ? ("boolean" as const) : ("string" as const) }]),
-  );
-  const { tokens } = parseArgs({
-    args: args.map((arg) => (arg === "-h" ? "--help" : arg)),
-    options,
-    strict: false,
-    tokens: true,
-  });
   const values = new Map<string, unknown>();
   const positionals: string[] = [];
-  for (const token of tokens) {
+  for (const token of tokensOf(command, args)) {
     if (token.kind === "positional") positionals.push(token.value);
     if (token.kind !== "option") continue;
-    const flag = flags.find(({ name }) => name === token.name && token.rawName.startsWith("--"));
+    const flag = flags.find(({ name }) => name === token.name && /^(?:--.|-h$)/.test(token.rawName));
     if (!flag) throw unknownFlag(command, token.rawName, flags);
     if (flag.type === "strings")
       values.set(flag.name, [...((values.get(flag.name) as string[]) ?? []), convert(flag, token.value)]);

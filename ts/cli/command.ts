@@ -1,8 +1,8 @@
 import type { PickDoor } from "../native/device.ts";
 import type { Values } from "./args.ts";
 
-/** What a command may touch: where it writes, when to stop, and the door to the engine. */
-export interface Context {
+/** What the program gives: where it writes, when to stop, and the door to the engine. */
+export interface Streams {
   out(text: string): void;
   err(text: string): void;
   /** Standard error is a terminal: a progress bar makes sense. */
@@ -12,6 +12,12 @@ export interface Context {
   signal: AbortSignal;
   /** The door of a name, the best one without; with the name of a GPU, that of the addon for CUDA. */
   door: PickDoor;
+}
+
+/** What a command may touch. What it writes is made printable on its way: no text of a model or a server reaches a terminal as it is. */
+export interface Context extends Streams {
+  /** Writes over the line on standard error that the cursor is in. */
+  rewrite(line: string): void;
 }
 
 /** One flag of a command. */

@@ -1,6 +1,8 @@
 #!/usr/bin/env node
+import { writeFailure } from "../files/write.ts";
+import { printable } from "../format.ts";
 import { pickDoor } from "../native/pick.ts";
-import { run } from "./run.ts";
+import { noOutput, run } from "./run.ts";
 
 const controller = new AbortController();
 
@@ -10,17 +12,42 @@ process.on("SIGINT", () => {
   controller.abort();
 });
 
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  // The reader (`| head`) has seen enough.
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
+/** What became of standard output: its reader (`| head`) has seen enough, or it takes no more. */
+let output: "whole" | "left" | "failed" = "whole";
 
-process.exitCode = await run(process.argv.slice(2), {
-  out: (text) => void process.stdout.write(text),
-  err: (text) => void process.stderr.write(text),
+function outputFailed(error: NodeJS.ErrnoException): void {
+  if (output !== "whole") return;
+  output = error.code === "EPIPE" ? "left" : "failed";
+  if (output === "failed") {
+    process.stderr.write(`error[output]: cannot write to standard output: ${printable(writeFailure(error))}\n`);
+    process.exitCode = 1;
+  }
+  // Nobody reads the rest; what the command writes to files comes before it.
+  controller.abort(noOutput);
+}
+
+/** Writes where it can: Deno throws at once what the others say by an event. */
+function write(stream: NodeJS.WriteStream, text: string, failed: (error: NodeJS.ErrnoException) => void): void {
+  try {
+    stream.write(text);
+  } catch (error) {
+    failed(error as NodeJS.ErrnoException);
+  }
+}
+
+process.stdout.on("error", outputFailed);
+
+// Without a reader of diagnostics the answer is as good.
+process.stderr.on("error", () => {});
+
+const code = await run(process.argv.slice(2), {
+  out: (text) => output === "whole" && write(process.stdout, text, outputFailed),
+  err: (text) => write(process.stderr, text, () => {}),
   interactive: process.stderr.isTTY === true,
   color: process.stderr.isTTY === true && !process.env.NO_COLOR,
   signal: controller.signal,
   door: pickDoor,
 });
+
+// A failed output has set one already.
+process.exitCode ||= code;

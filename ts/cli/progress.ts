@@ -1,3 +1,4 @@
+import { printable } from "../format.ts";
 import type { Progress } from "../load.ts";
 import type { Context } from "./command.ts";
 
@@ -20,14 +21,17 @@ export class ProgressBar {
   }
 
   readonly update = (progress: Progress): void => {
-    const line = progressLine(progress);
+    const line = printable(progressLine(progress));
     if (!this.#context.interactive || line === this.#shown) return;
-    this.#context.err(`\r${line.padEnd(this.#shown.length)}`);
+    this.#context.rewrite(line.padEnd(this.#shown.length));
     this.#shown = line;
   };
 
   clear(): void {
-    if (this.#shown !== "") this.#context.err(`\r${" ".repeat(this.#shown.length)}\r`);
+    if (this.#shown !== "") {
+      this.#context.rewrite(" ".repeat(this.#shown.length));
+      this.#context.rewrite("");
+    }
     this.#shown = "";
   }
 }

@@ -1,4 +1,5 @@
 import { DeviceError } from "../errors.ts";
+import { printable } from "../format.ts";
 import type { About, LoadRequest } from "./contract.ts";
 import type { OpenDoor } from "./napi.ts";
 import type { Binding } from "./pick.ts";
@@ -33,5 +34,5 @@ let warned = false;
 export function warnOfCpu(reason: string): void {
   if (warned) return;
   warned = true;
-  process.emitWarning(`device \`auto\` is the CPU: ${reason}`, { code: "PREFIXKV_NO_GPU" });
+  process.emitWarning(`device \`auto\` is the CPU: ${printable(reason)}`, { code: "PREFIXKV_NO_GPU" });
 }

@@ -74,6 +74,8 @@ impl Keep {
     /// As in requests.
     pub fn name(self) -> String {
         match self {
+            // Hundreds of zeros tell nobody anything.
+            Keep::Share(share) if share < 1e-4 => format!("{share:e}"),
             Keep::Share(share) => share.to_string(),
             Keep::Tokens(tokens) => format!("{{ tokens: {tokens} }}"),
             Keep::Bytes(bytes) => format!("{{ bytes: {bytes} }}"),
@@ -155,6 +157,13 @@ mod tests {
         assert_eq!(Keep::parse(json!({ "tokens": 256 })).unwrap(), Keep::Tokens(256));
         assert_eq!(Keep::parse(json!({ "bytes": "64MiB" })).unwrap(), Keep::Bytes(64 << 20));
         assert_eq!(Keep::parse(json!({ "bytes": 1000 })).unwrap(), Keep::Bytes(1000));
+    }
+
+    #[test]
+    fn a_share_is_named_as_it_is_written() {
+        for (share, name) in [(0.5, "0.5"), (1.0, "1"), (0.0001, "0.0001"), (1e-5, "1e-5"), (1.5e-300, "1.5e-300")] {
+            assert_eq!(Keep::Share(share).name(), name);
+        }
     }
 
     #[test]
