@@ -98,7 +98,7 @@ function framesOf(page: Page, chart: string): Promise<unknown> {
 test("the page of a picture works in a browser", options, async () => {
   const { report, input } = await describeScene();
   await inBrowser(report.html, "describe", async (page, scheme, width) => {
-    await checkPage(page, 6, scheme);
+    await checkPage(page, 5, scheme);
     assert.deepEqual(await framesOf(page, "kept-patches"), ["0.0"]);
     const caption = page.locator('[data-chart="kept-patches"] .caption:not([hidden])');
     const before = await caption.innerText();
@@ -124,7 +124,7 @@ test("the page of a picture works in a browser", options, async () => {
 test("the page of an evaluation works in a browser, and its colours can be switched", options, async () => {
   const { html } = await evaluation();
   await inBrowser(html, "eval", async (page, scheme) => {
-    await checkPage(page, 12, scheme);
+    await checkPage(page, 13, scheme);
     const color = 'getComputedStyle(document.querySelector("[data-chart] circle, [data-chart] path[fill]")).color';
     const first = await page.evaluate(color);
     await page.locator("#scheme").click();

@@ -57,7 +57,7 @@ test("the page of an evaluation has every chart with its table", timeout, async 
   const { html, charts } = await evaluation();
   const ids = ["ppl", "rouge", "agreement", "kl", "right"].map((name) => `quality-${name}`);
   const kept = [0.02, 0.1, 0.2, 0.5, 0.8].map((keep) => `kept-${keep}`);
-  checkPage(html, [...ids, ...kept, "speed-decode", "speed-first-token"]);
+  checkPage(html, [...ids, ...kept, "speed-decode", "speed-ratio", "speed-first-token"]);
   assert.deepEqual(
     charts.map(({ name }) => name),
     [...figures(html).keys()].map((id) => `${id}.svg`),
@@ -93,7 +93,7 @@ test("a method has one colour and one mark in all charts of a page", timeout, as
 
 test("the page of a picture shows what each layer keeps", timeout, async () => {
   const { input, report } = await describeScene();
-  checkPage(report.html, ["kept-patches", "importance-patches", "cumulative", "kept-per-layer", "memory", "speed"]);
+  checkPage(report.html, ["kept-patches", "importance-patches", "cumulative", "kept-per-layer", "memory"]);
   const svg = /<svg .*?<\/svg>/s.exec(figures(report.html).get("kept-patches") ?? "")?.[0] ?? "";
   const groups = parse(svg).filter((element) => element.hasAttribute("data-frame"));
   assert.equal(groups.length, 20);
@@ -190,7 +190,10 @@ test("a folder that is no evaluation is refused with the file and the field", as
   const summary = (cells: unknown) => (run: string) => writeFile(join(run, "summary.json"), JSON.stringify({ cells }));
   await refused((run) => rm(join(run, "run.json")), /run\.json is missing/);
   await refused((run) => writeFile(join(run, "run.json"), "{"), /run\.json is not JSON/);
-  await refused((run) => writeFile(join(run, "run.json"), '{"version":2}'), /version 2; this release reads version 1/);
+  await refused(
+    (run) => writeFile(join(run, "run.json"), '{"version":3}'),
+    /version 3; this release reads versions 1 and 2/,
+  );
   await refused(summary([]), /has no cells/);
   await refused(summary([{ method: "h2o", samples: 3 }]), /cells\[0\] has no number `keptShare`/);
   await refused(
@@ -198,4 +201,111 @@ test("a folder that is no evaluation is refused with the file and the field", as
     /cells\[0\]\.ppl/,
   );
   await refused(summary({}), /no list `cells`/);
+});
+
+test("speeds are drawn with their quartiles, or not at all", timeout, async () => {
+  const { html } = await evaluation();
+  const shown = figures(html).get("speed-decode") ?? "";
+  assert.match(shown, /<th scope="col">tokens per second, median<\/th><th scope="col">quartiles<\/th>/);
+  const { cells } = JSON.parse(await readFile(join(evalFolder, "summary.json"), "utf8"));
+  const h2o = cells.find((cell: { method: string; keep: number }) => cell.method === "h2o" && cell.keep === 0.5);
+  assert.ok(h2o.tokensPerSecond.low <= h2o.tokensPerSecond.median && h2o.tokensPerSecond.rounds === 3);
+  assert.match(
+    shown,
+    new RegExp(`h2o at keep 0\\.5: ${Number(h2o.tokensPerSecond.median.toPrecision(3))} \\(quartiles`),
+  );
+  assert.match(html, /A round is one sample: each method at each size once, in an order that moves on/);
+
+  const altered = async (
+    change: (summary: { cells: Record<string, unknown>[] }, run: Record<string, unknown>) => void,
+  ) => {
+    const copy = join(folder, "altered");
+    await cp(evalFolder, copy, { recursive: true });
+    const read = async (name: string) => JSON.parse(await readFile(join(copy, name), "utf8"));
+    const [summary, run] = [await read("summary.json"), await read("run.json")];
+    change(summary, run);
+    await writeFile(join(copy, "summary.json"), JSON.stringify(summary));
+    await writeFile(join(copy, "run.json"), JSON.stringify(run));
+    return (await evalReport(copy)).html;
+  };
+  const old = await altered(({ cells }, run) => {
+    run.version = 1;
+    for (const cell of cells) Object.assign(cell, { tokensPerSecond: 30, firstTokenMs: 200, speedup: undefined });
+  });
+  assert.ok(![...figures(old).keys()].some((id) => id.startsWith("speed")));
+  assert.match(old, /Speeds are not shown: an earlier release measured them/);
+  const few = await altered(({ cells }) => {
+    for (const cell of cells)
+      for (const name of ["tokensPerSecond", "speedup", "firstTokenMs"])
+        if (cell[name]) Object.assign(cell[name], { rounds: 2 });
+  });
+  assert.ok(![...figures(few).keys()].some((id) => id.startsWith("speed")));
+  assert.match(few, /Speeds are not shown: they need 3 rounds or more, found 2\./);
+});
+
+test("a page of an evaluation counts the methods that were asked for", timeout, async () => {
+  assert.match((await evaluation()).html, /tiny-llava, 5 methods at 5 sizes beside the full cache, 3 samples/);
+  const copy = join(folder, "one");
+  await cp(evalFolder, copy, { recursive: true });
+  const run = JSON.parse(await readFile(join(copy, "run.json"), "utf8"));
+  for (const [methods, keeps, samples, words] of [
+    [2, [0.5], 1, "1 method at 1 size beside the full cache, 1 sample"],
+    [1, [0.5], 2, "the full cache alone, 2 samples"],
+    [5, [0.5, 0.2], 2, "4 methods at 2 sizes beside the full cache, 2 samples"],
+  ] as const) {
+    const data = { ...run.data, samples };
+    await writeFile(
+      join(copy, "run.json"),
+      JSON.stringify({ ...run, keeps, data, methods: run.methods.slice(0, methods) }),
+    );
+    assert.ok((await evalReport(copy)).html.includes(`tiny-llava, ${words}<`), words);
+  }
+});
+
+test("marks say their size, and shares when they are of", timeout, async () => {
+  const { html } = await evaluation();
+  for (const name of ["ppl", "rouge", "agreement", "kl", "right"]) {
+    const figure = figures(html).get(`quality-${name}`) ?? "";
+    for (const keep of [0.1, 0.2, 0.5, 0.8]) {
+      assert.match(figure, new RegExp(`<title>h2o at keep ${keep}: `), `${name} ${keep}`);
+      assert.match(figure, new RegExp(`<text[^>]*>${keep}</text>`), `${name} ${keep}`);
+    }
+    assert.match(figure, /resident cache at the end \(% of the full cache\)/);
+  }
+  assert.match(figures(html).get("kept-0.5") ?? "", /At the end of the reference answer/);
+  const described = (await describeScene()).report.html;
+  assert.match(described, /cache at the end of the answer/);
+  assert.match(figures(described).get("kept-per-layer") ?? "", /keeps after the prompt/);
+  assert.match(figures(described).get("memory") ?? "", /<title>h2o, at token \d+: /);
+});
+
+test("a method without attention says so in the place of its curve", timeout, async () => {
+  const layers = trace.layers.map((layer) => ({ ...layer, cumulative: null, retained: null }));
+  const without = { ...trace, mass: false, score: "recency", threshold: null, layers };
+  const pictures = [{ name: "x.png", bytes: new Uint8Array([0x89, 0x50]) }];
+  const runs = [
+    { label: "prefixkv 0.5", trace },
+    { label: "streaming 0.5", trace: without },
+  ];
+  const { html, charts } = await describeReport({ info, prompt: "a", pictures, runs });
+  const figure = figures(html).get("cumulative") ?? "";
+  const svg = /<svg .*?<\/svg>/s.exec(figure)?.[0] ?? "";
+  const frames = new Map<string, string>();
+  for (const element of parse(svg)) {
+    const frame = element.getAttribute("data-frame");
+    if (frame !== null) frames.set(frame, `${frames.get(frame) ?? ""} ${element.textContent}`);
+  }
+  assert.deepEqual([...frames.keys()].sort(), ["0.0", "0.1", "1.0", "1.1"]);
+  for (const frame of ["1.0", "1.1"])
+    assert.match((frames.get(frame) ?? "").replace(/\s+/g, " "), /streaming 0\.5 has no curve: ?it ranks/);
+  assert.match(figure, /<td>streaming 0\.5<\/td><td class="n">0<\/td>.*no attention/s);
+  const file = charts.find(({ name }) => name === "cumulative-1-layer-01.svg");
+  assert.match(file?.svg ?? "", /has no curve/);
+  // Where nobody has one, the words stand above the charts.
+  const alone = await describeReport({ info, prompt: "a", pictures, runs: runs.slice(1) });
+  assert.match(
+    alone.html,
+    /streaming 0\.5 has no curve: it ranks entries by the position itself: later is better, which is no attention/,
+  );
+  assert.ok(!figures(alone.html).has("cumulative"));
 });

@@ -1,13 +1,12 @@
 import { formatBytes, formatCount, formatShare, formatTime } from "../format.ts";
 import type { ModelInfo } from "../native/report.ts";
 import type { Chart, Report } from "./chart.ts";
-import { barChart } from "./charts/bars.ts";
-import { cumulativeChart, keptOfScene } from "./charts/layers.ts";
+import { cumulativeChart, noMass } from "./charts/cumulative.ts";
+import { keptOfScene } from "./charts/layers.ts";
 import { memoryChart } from "./charts/memory.ts";
 import { importanceChart, keptChart, pictureId } from "./charts/patches.ts";
 import { type Pen, pen, standalone } from "./draw.ts";
 import { type Control, page, type Section } from "./page.ts";
-import { type Look, look } from "./palette.ts";
 import { frameOf, type Picture, promptLength, type Run, type Scene, scoreText } from "./runs.ts";
 
 /** What a report of one prompt is made of. */
@@ -46,7 +45,7 @@ export async function describeReport(input: DescribeInput): Promise<Report> {
           `${formatCount(trace.usage.completionTokens)} ${trace.usage.completionTokens === 1 ? "token" : "tokens"} (${trace.finish})`,
         ],
         [
-          "cache at the end",
+          "cache at the end of the answer",
           `${formatBytes(trace.memory.resident)} of ${formatBytes(trace.memory.full)} (${formatShare(trace.memory.resident / Math.max(1, trace.memory.full))})`,
         ],
         ["ranked by", scoreText(trace)],
@@ -69,9 +68,12 @@ function layerSection(own: Pen, scene: Scene): Section {
     cumulativeChart(own, scene),
     keptOfScene(own, scene),
   ].filter((chart): chart is Chart => chart !== undefined);
+  const without = charts.some(({ id }) => id === "cumulative")
+    ? ""
+    : scene.runs.map(({ label, trace }) => ` ${noMass(label, trace)}.`).join("");
   return {
     title: "Layer by layer",
-    text: `Which of the ${trace === undefined ? 0 : promptLength(trace)} entries of the prompt stay, and how important they are. Move the slider to go through the layers.`,
+    text: `Which of the ${trace === undefined ? 0 : promptLength(trace)} entries of the prompt stay after it, and how important they are. Move the slider to go through the layers.${without}`,
     controls: controls(scene),
     charts,
   };
@@ -92,21 +94,9 @@ function controls({ runs }: Scene): Control[] {
   return [{ name: "run", label: "Method", values, texts: runs.map(({ label }) => label), start: 0 }, layer];
 }
 
+/** Speeds are not among the charts: a single run of each method says more of the machine than of the methods. */
 function memorySection(own: Pen, scene: Scene): Section {
-  const charts = [memoryChart(own, scene)];
-  const speeds = scene.runs.flatMap(({ label, trace: { tokens, timings } }) =>
-    tokens.length > 1 && timings.decode > 0
-      ? [{ series: label, group: "decoding", value: ((tokens.length - 1) * 1000) / timings.decode }]
-      : [],
-  );
-  if (speeds.length > 1) {
-    const lookOf = (label: string): Look => look(scene.runs.findIndex((run) => run.label === label));
-    const about = "Tokens per second after the first, of one run each: a hint, not a benchmark.";
-    charts.push(
-      barChart(own, speeds, { id: "speed", title: "Decoding speed", about, unit: "tokens per second" }, lookOf),
-    );
-  }
-  return { title: "Memory and speed", charts };
+  return { title: "Memory", charts: [memoryChart(own, scene)] };
 }
 
 function sharedPicture({ runs }: Scene, { bytes }: Picture, source: number): string {

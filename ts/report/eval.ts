@@ -1,3 +1,4 @@
+import { leastRounds } from "../eval/records.ts";
 import { formatCount } from "../format.ts";
 import type { Chart, Report } from "./chart.ts";
 import { type Bar, barChart } from "./charts/bars.ts";
@@ -85,12 +86,13 @@ export async function evalReport(folder: string): Promise<Report> {
   const drawn: Drawn = { own, rows: found.rows, lookOf: (method) => look(Math.max(0, names.indexOf(method))) };
   const sections = [quality(drawn), kept(drawn), speed(drawn)].filter(({ charts }) => charts.length > 0);
   const { run, rows } = found;
+  const notes = [...refused(rows), ...unmeasured(found)];
   const html = page(
     {
       title: `Evaluation on ${run.data.name}`,
       subtitle: subtitle(found),
       facts: facts(found),
-      texts: refused(rows),
+      texts: notes,
       shared: "",
     },
     sections,
@@ -103,14 +105,24 @@ export async function evalReport(folder: string): Promise<Report> {
 
 function subtitle({ run }: EvalFolder): string {
   const name = run.model.source.split(/[\\/]/).filter(Boolean).at(-1) ?? run.model.architecture;
-  return `${name}, ${run.methods.length} methods at ${run.keeps?.length ?? 0} sizes, ${formatCount(run.data.samples)} samples`;
+  // The full cache is always there, so nobody has asked for it.
+  const asked = run.methods.filter(({ id }) => id !== "full").length;
+  const grid =
+    asked === 0
+      ? "the full cache alone"
+      : `${count(asked, "method")} at ${count(run.keeps?.length ?? 0, "size")} beside the full cache`;
+  return `${name}, ${grid}, ${count(run.data.samples, "sample")}`;
+}
+
+function count(number: number, what: string): string {
+  return `${formatCount(number)} ${what}${number === 1 ? "" : "s"}`;
 }
 
 function facts({ run }: EvalFolder): [string, string][] {
   return [
     ["model", `${run.model.architecture}, ${run.model.layers} layers, ${run.model.weights}`],
     ["full cache", `${formatCount(run.model.kvBytesPerToken)} bytes per position`],
-    ["data", `${run.data.name}, ${formatCount(run.data.samples)} samples`],
+    ["data", `${run.data.name}, ${count(run.data.samples, "sample")}`],
     ...(run.threads === undefined ? [] : [["threads", String(run.threads)] as [string, string]]),
     ...(run.seed === undefined ? [] : [["seed", String(run.seed)] as [string, string]]),
   ];
@@ -123,6 +135,16 @@ function refused(rows: readonly SummaryRow[]): string[] {
   return [`Refused because the size does not hold what is protected: ${list.join(", ")}.`];
 }
 
+/** Why there is no speed, where there is none. */
+function unmeasured({ run, rows }: EvalFolder): string[] {
+  if (run.version === 1)
+    return ["Speeds are not shown: an earlier release measured them, each method in one stretch of time."];
+  const rounds = Math.max(0, ...rows.map(({ firstTokenMs }) => firstTokenMs?.rounds ?? 0));
+  return rounds >= leastRounds
+    ? []
+    : [`Speeds are not shown: they need ${leastRounds} rounds or more, found ${rounds}.`];
+}
+
 function quality({ own, rows, lookOf }: Drawn): Section {
   const charts = metrics.flatMap(({ field, ...metric }): Chart[] => {
     const points = rows.flatMap((row): QualityPoint[] => {
@@ -133,7 +155,7 @@ function quality({ own, rows, lookOf }: Drawn): Section {
     return points.length === 0 ? [] : [qualityChart(own, metric, points, lookOf)];
   });
   const text =
-    "One mark per size; lines join the sizes of a method, bars are 95 % bootstrap intervals over the samples. To the left is less memory.";
+    "One mark per size, which is the number beside it, or beside one close to it, and shows when it is pointed at; lines join the sizes of a method, bars are 95 % bootstrap intervals over the samples. To the left is less memory: bytes at the end of the reference answer, over those of a full cache.";
   return { title: "Quality against memory", text, charts };
 }
 
@@ -151,7 +173,8 @@ function kept({ own, rows, lookOf }: Drawn): Section {
       keptPerLayer(own, lines, {
         id: `kept-${keep}`,
         title,
-        about: "Mean over the samples and over the heads of a layer.",
+        about:
+          "At the end of the reference answer, what was added after the prompt included; the mean over the samples and over the heads of a layer.",
       }),
     ];
   });
@@ -159,11 +182,11 @@ function kept({ own, rows, lookOf }: Drawn): Section {
 }
 
 function speed({ own, rows, lookOf }: Drawn): Section {
-  const bars = (field: "tokensPerSecond" | "firstTokenMs"): Bar[] =>
+  const bars = (field: "tokensPerSecond" | "speedup" | "firstTokenMs"): Bar[] =>
     rows.flatMap((row) => {
       const value = row[field];
       const group = row.keep === null ? "all" : `keep ${row.keep}`;
-      return value === undefined ? [] : [{ series: row.method, group, value }];
+      return value === undefined || value.rounds < leastRounds ? [] : [{ series: row.method, group, ...value }];
     });
   const parts = [
     {
@@ -172,6 +195,13 @@ function speed({ own, rows, lookOf }: Drawn): Section {
       title: "Decoding speed",
       about: "Tokens per second after the first. Higher is better.",
       unit: "tokens per second",
+    },
+    {
+      field: "speedup",
+      id: "speed-ratio",
+      title: "Decoding speed beside the full cache",
+      about: "Tokens per second over those of the full cache in the same round. Above 1 is faster.",
+      unit: "times the full cache",
     },
     {
       field: "firstTokenMs",
@@ -188,5 +218,7 @@ function speed({ own, rows, lookOf }: Drawn): Section {
     const sized = found.filter((bar) => bar !== reference);
     return sized.length === 0 ? [] : [barChart(own, sized, { ...part, reference }, lookOf)];
   });
-  return { title: "Speed", charts };
+  const text =
+    "Bars are medians over rounds, lines their quartiles. A round is one sample: each method at each size once, in an order that moves on from round to round.";
+  return { title: "Speed", text, charts };
 }

@@ -1,6 +1,7 @@
-import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { OptionError } from "../errors.ts";
+import type { Spread } from "../eval/records.ts";
+import { readPlainFile } from "../files/read.ts";
 import type { Interval } from "./charts/quality.ts";
 
 /** No file of an evaluation may be larger. */
@@ -8,7 +9,7 @@ const maxBytes = 512 * 1024 * 1024;
 
 /** `run.json`: what was evaluated. */
 export interface RunFile {
-  version: 1;
+  version: 1 | 2;
   model: { source: string; architecture: string; layers: number; kvBytesPerToken: number; weights: string };
   data: { name: string; samples: number };
   methods: { id: string; cache: Record<string, unknown> }[];
@@ -35,8 +36,10 @@ export interface SummaryRow {
   keptShare: number;
   residentShare: number;
   peakShare?: number;
-  tokensPerSecond?: number;
-  firstTokenMs?: number;
+  /** Speeds over rounds; earlier releases measured none. */
+  tokensPerSecond?: Spread;
+  speedup?: Spread;
+  firstTokenMs?: Spread;
 }
 
 /** An evaluation's folder. */
@@ -48,8 +51,8 @@ export interface EvalFolder {
 /** Reads what a report needs of the folder of an evaluation; throws an OptionError that names the file and the field. */
 export async function readEval(folder: string): Promise<EvalFolder> {
   const run = object(await json(folder, "run.json"), "run.json");
-  if (run.version !== 1)
-    throw wrong("run.json", `has the version ${String(run.version)}; this release reads version 1`);
+  if (run.version !== 1 && run.version !== 2)
+    throw wrong("run.json", `has the version ${String(run.version)}; this release reads versions 1 and 2`);
   for (const field of ["model", "data"]) object(run[field], `run.json: \`${field}\``);
   if (!Array.isArray(run.methods)) throw wrong("run.json", "has no list `methods`");
   const summary = object(await json(folder, "summary.json"), "summary.json");
@@ -63,12 +66,10 @@ async function json(folder: string, name: string): Promise<unknown> {
   const file = join(folder, name);
   let text: string;
   try {
-    const { size } = await stat(file);
-    if (size > maxBytes) throw wrong(name, `has ${size} bytes; ${maxBytes} are allowed`);
-    text = await readFile(file, "utf8");
+    text = (await readPlainFile(file, maxBytes)).toString("utf8");
   } catch (cause) {
-    if (cause instanceof OptionError) throw cause;
-    const reason = cause instanceof Error && "code" in cause && cause.code === "ENOENT" ? "is missing" : String(cause);
+    const missing = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
+    const reason = missing ? "is missing" : `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`;
     throw new OptionError("option", `${folder} is no folder of an evaluation: ${name} ${reason}`, { file }, { cause });
   }
   try {
@@ -85,7 +86,7 @@ function object(value: unknown, where: string): Record<string, unknown> {
 
 const intervals = ["ppl", "rougeL", "agreement", "kl", "accuracy", "right"] as const;
 const shares = ["keptShare", "residentShare"] as const;
-const optional = ["peakShare", "tokensPerSecond", "firstTokenMs"] as const;
+const spreads = ["tokensPerSecond", "speedup", "firstTokenMs"] as const;
 
 function row(value: unknown, where: string): SummaryRow {
   const fields = object(value, where);
@@ -107,7 +108,11 @@ function row(value: unknown, where: string): SummaryRow {
     const interval = fields[name];
     return interval === undefined || interval === null ? [] : [[name, readInterval(interval, `${where}.${name}`)]];
   });
-  const others = optional.flatMap((name) => (typeof fields[name] === "number" ? [[name, fields[name]]] : []));
+  const measured = spreads.flatMap((name) => {
+    const value = fields[name];
+    // A number alone is one of an earlier release: the middle of one stretch of time, which says as much of the machine.
+    return typeof value !== "object" || value === null ? [] : [[name, readSpread(value, `${where}.${name}`)]];
+  });
   return {
     method: fields.method,
     keep: fields.method === "full" || typeof fields.keep !== "number" ? null : fields.keep,
@@ -117,7 +122,8 @@ function row(value: unknown, where: string): SummaryRow {
     keptShare: number(shares[0]),
     residentShare: number(shares[1]),
     ...Object.fromEntries(found),
-    ...Object.fromEntries(others),
+    ...(typeof fields.peakShare === "number" && { peakShare: fields.peakShare }),
+    ...Object.fromEntries(measured),
   };
 }
 
@@ -127,6 +133,13 @@ function readInterval(value: unknown, where: string): Interval {
     throw wrong(where, "is no { value, low, high } of finite numbers");
   }
   return { value: middle as number, low: low as number, high: high as number };
+}
+
+function readSpread(value: object, where: string): Spread {
+  const { median, low, high, rounds } = value as Record<string, unknown>;
+  if (![median, low, high, rounds].every((number) => typeof number === "number" && Number.isFinite(number)))
+    throw wrong(where, "is no { median, low, high, rounds } of finite numbers");
+  return { median, low, high, rounds } as Spread;
 }
 
 function wrong(where: string, what: string): OptionError {

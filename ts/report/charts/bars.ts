@@ -1,13 +1,13 @@
+import type { Spread } from "../../eval/records.ts";
 import type { Chart } from "../chart.ts";
 import { both, legend, type Pen } from "../draw.ts";
 import type { Look } from "../palette.ts";
 import { short } from "../runs.ts";
 
-/** One bar: `series` is the method, `group` what it is beside others of it. */
-export interface Bar {
+/** One bar: `series` is the method, `group` its size. */
+export interface Bar extends Spread {
   series: string;
   group: string;
-  value: number;
 }
 
 /** What bars are called, and the value that they are seen beside. */
@@ -19,7 +19,7 @@ export interface BarOptions {
   reference?: Bar | undefined;
 }
 
-/** Bars from zero with their numbers, grouped. */
+/** Medians as bars from zero with their numbers, and their quartiles as lines, grouped. */
 export function barChart(
   pen: Pen,
   bars: readonly Bar[],
@@ -29,15 +29,22 @@ export function barChart(
   const { plot } = pen;
   const series = [...new Set(bars.map((bar) => bar.series))];
   const groups = [...new Set(bars.map((bar) => bar.group))];
-  const most = Math.max(reference?.value ?? 0, ...bars.map(({ value }) => value));
+  const most = Math.max(reference?.high ?? 0, ...bars.map(({ high }) => high));
   const pictures = both(({ width }) => {
     const entries = [
       ...series.map((name) => ({ name, color: lookOf(name).color, symbol: "square" })),
       ...(reference
-        ? [{ name: `${reference.series}: ${rounded(reference)} (dashed)`, color: "var(--ink)", symbol: "square" }]
+        ? [
+            {
+              name: `${reference.series}: ${rounded(reference.median)} (dashed)`,
+              color: "var(--ink)",
+              symbol: "square",
+            },
+          ]
         : []),
     ];
     const names = legend(pen, entries, width - 90);
+    const place = { y: "series", fy: "group" } as const;
     return pen.draw(title, about, {
       width,
       height: names.margin + bars.length * 19 + groups.length * 10 + 44,
@@ -49,17 +56,23 @@ export function barChart(
       y: { axis: null, domain: series, padding: 0.1 },
       x: { label: unit, labelAnchor: "center", labelArrow: "none", domain: [0, most * 1.14], ticks: 5, grid: true },
       marks: [
-        plot.barX(bars, { x: "value", y: "series", fy: "group", fill: (bar: Bar) => lookOf(bar.series).color }),
+        plot.barX(bars, {
+          ...place,
+          x: "median",
+          fill: (bar: Bar) => lookOf(bar.series).color,
+          title: (bar: Bar) => `${bar.series} at ${bar.group}: ${range(bar)}, over ${bar.rounds} rounds`,
+        }),
+        plot.ruleY(bars, { ...place, x1: "low", x2: "high", stroke: "var(--page)", strokeWidth: 5 }),
+        plot.ruleY(bars, { ...place, x1: "low", x2: "high", stroke: "var(--ink)", strokeWidth: 1.5 }),
         plot.text(bars, {
-          x: "value",
-          y: "series",
-          fy: "group",
-          text: rounded,
-          dx: 4,
+          ...place,
+          x: "high",
+          text: (bar: Bar) => rounded(bar.median),
+          dx: 5,
           textAnchor: "start",
           fill: "var(--ink)",
         }),
-        ...(reference ? [plot.ruleX([reference.value], { stroke: "var(--ink)", strokeDasharray: "4 3" })] : []),
+        ...(reference ? [plot.ruleX([reference.median], { stroke: "var(--ink)", strokeDasharray: "4 3" })] : []),
         ...names.marks,
       ],
     });
@@ -70,16 +83,22 @@ export function barChart(
     about,
     ...pictures,
     table: {
-      head: ["method", "size", unit],
-      rows: [...(reference ? [reference] : []), ...bars].map(({ series, group, value }) => [
-        series,
-        group,
-        short(value),
+      head: ["method", "size", `${unit}, median`, "quartiles", "rounds"],
+      rows: [...(reference ? [reference] : []), ...bars].map((bar) => [
+        bar.series,
+        bar.group,
+        short(bar.median),
+        `${rounded(bar.low)} to ${rounded(bar.high)}`,
+        bar.rounds,
       ]),
     },
   };
 }
 
-function rounded({ value }: Bar): string {
+function range({ median, low, high }: Bar): string {
+  return `${rounded(median)} (quartiles ${rounded(low)} to ${rounded(high)})`;
+}
+
+function rounded(value: number): string {
   return short(Number(value.toPrecision(3)));
 }

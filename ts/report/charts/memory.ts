@@ -63,7 +63,7 @@ export function memoryChart(pen: Pen, { runs }: Scene): Chart {
       },
       marks: [
         plot.line(full, { x: "token", y: "size", stroke: "var(--muted)", strokeWidth: 1.5, strokeDasharray: "6 4" }),
-        ...lines.flatMap(({ points, color, symbol, dash }) => [
+        ...lines.flatMap(({ label, points, color, symbol, dash }) => [
           plot.line(points, {
             x: "token",
             y: "size",
@@ -73,7 +73,15 @@ export function memoryChart(pen: Pen, { runs }: Scene): Chart {
           }),
           plot.dot(
             points.filter((_, index) => index === 0 || index === points.length - 1),
-            { x: "token", y: "size", fill: color, symbol, r: 4 },
+            {
+              x: "token",
+              y: "size",
+              fill: color,
+              symbol,
+              r: 4,
+              title: (point: { token: number; size: number }) =>
+                `${label}, ${point.token === 0 ? "after the prompt" : `at token ${point.token}`}: ${formatBytes(point.size * unit.bytes)}`,
+            },
           ),
         ]),
         ...names.marks,

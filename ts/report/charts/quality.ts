@@ -75,7 +75,7 @@ export function qualityChart(
       marginRight: 18,
       marginBottom: 40,
       x: {
-        label: "resident cache (% of the full cache)",
+        label: "resident cache at the end (% of the full cache)",
         labelAnchor: "center",
         labelArrow: "none",
         domain: [0, right],
@@ -122,6 +122,24 @@ export function qualityChart(
             }),
           ];
         }),
+        plot.text(
+          apart(placed, {
+            x: (width - 70) / right,
+            y: height / Math.max(1e-12, Math.abs((domain[1] ?? 1) - (domain[0] ?? 0))),
+          }),
+          {
+            x: "x",
+            y: "y",
+            text: ({ keep }: QualityPoint) => String(keep),
+            dx: 7,
+            dy: -7,
+            textAnchor: "start",
+            fontSize: 9,
+            fill: "var(--muted)",
+            stroke: "var(--page)",
+            strokeWidth: 2,
+          },
+        ),
         ...names.marks,
       ],
     });
@@ -144,6 +162,21 @@ export function qualityChart(
     ...pictures,
     table: { head: ["method", "keep", "resident", metric.label, "interval", "samples"], rows },
   };
+}
+
+/** The points whose sizes can stand beside them without lying on each other; `pixels` are those of a unit. */
+function apart<T extends { keep: number | null; x: number; y: number }>(
+  points: readonly T[],
+  pixels: { x: number; y: number },
+): T[] {
+  const shown: T[] = [];
+  for (const point of points) {
+    const near = shown.some(
+      ({ x, y }) => pixels.x * Math.abs(x - point.x) < 24 && pixels.y * Math.abs(y - point.y) < 12,
+    );
+    if (point.keep !== null && !near) shown.push(point);
+  }
+  return shown;
 }
 
 /** One, two and five of every power of ten; only powers where those are too many. */
