@@ -15,7 +15,8 @@ import { Requests } from "./requests.ts";
 import type { Trace } from "./trace.ts";
 
 /**
- * What to generate, and how. Without a temperature the most likely token is taken each time.
+ * What to generate, and how. Without a temperature the most likely token is taken each time. The options of the choice act in the order
+ * of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw with `seed`.
  *
  * @example
  * ```ts
@@ -32,15 +33,15 @@ export interface GenerateOptions extends PromptInput {
   cache?: CacheOption;
   /** The most tokens to generate. */
   maxTokens?: number;
-  /** 0 takes the most likely token; higher values spread the choice. */
+  /** 0 takes the most likely token, and top-k, top-p, min-p and the seed do nothing; higher values spread the choice. */
   temperature?: number;
-  /** Choose among this many likeliest tokens. */
+  /** Choose among this many likeliest tokens, and those as likely as the last of them. */
   topK?: number;
-  /** Choose among the likeliest tokens that together have this probability. */
+  /** Choose among the likeliest tokens that together have this probability, of what `topK` has left. */
   topP?: number;
   /** Choose among tokens at least this share as likely as the likeliest. */
   minP?: number;
-  /** Above 1, tokens that have occurred become less likely. */
+  /** Above 1, tokens that have occurred become less likely, those of the prompt included. Acts first, with a temperature of 0 too. */
   repetitionPenalty?: number;
   /** The same seed and request give the same text. */
   seed?: number;

@@ -62,7 +62,7 @@ test("a calibration is written, used and shown", async () => {
   const cache = ["--method", "prefixkv", "--keep", "0.5", "--calibration", out];
   const used = await runScript(main, ["describe", scene.image, ...cache, "--max-tokens", "8"]);
   assert.equal(used.code, 0, used.err);
-  assert.match(used.err, /kept +[▁▂▃▄▅▆▇█]{10} (49|50|51)\.\d %\n$/);
+  assert.match(used.err, /kept at end +[▁▂▃▄▅▆▇█]{10} (49|50|51)\.\d %\n$/);
   const methods = await runScript(main, ["methods", "prefixkv", "--json"]);
   assertDocumented("methods --json", JSON.parse(methods.out));
 });

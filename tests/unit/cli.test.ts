@@ -156,9 +156,9 @@ test("the closing tables show what is kept", async () => {
   const fake = new FakeNative();
   fake.memory = short;
   const { err } = await cli(["describe", picture], { fake });
-  assert.match(err, /kept +█▄▂▁ 46\.9 %\n$/);
+  assert.match(err, /kept at end +█▄▂▁ 46\.9 %\n$/);
   const { out } = await cli(["score", "--prompt", "a", "--answer", "b", "--kept"], { fake });
-  assert.match(out, /kept +█▄▂▁ 46\.9 %\n\nlayer 0 +0 2\nlayer 1 +0-1\n$/);
+  assert.match(out, /kept at end +█▄▂▁ 46\.9 %\n\nlayer 0 +0 2\nlayer 1 +0-1\n$/);
 });
 
 test("calibrate writes a file and shows its sizes", async () => {

@@ -92,7 +92,7 @@ function summary({ finish, usage, timings, memory }: GenerationResult, info: Mod
     ["first token", formatTime(timings.firstToken)],
     ["decoding", speed],
     ["kv cache", `${formatBytes(memory.resident)}, peak ${formatBytes(memory.peak)}, full ${formatBytes(memory.full)}`],
-    ["kept", keptBars(memory, info)],
+    ["kept at end", keptBars(memory, info)],
   ]);
 }
 

@@ -41,7 +41,7 @@ export const score: Command = {
             ["tokens", formatCount(result.tokens.length)],
             ["time", formatTime(result.timings.total)],
             ["kv cache", `${formatBytes(result.memory.resident)}, peak ${formatBytes(result.memory.peak)}`],
-            ["kept", keptBars(result.memory, model.info)],
+            ["kept at end", keptBars(result.memory, model.info)],
           ]),
         );
         if (result.kept) context.out(`\n${formatTable(result.kept.flatMap(keptRows))}`);
