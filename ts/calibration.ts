@@ -168,9 +168,3 @@ function missing(source: string | URL, file: string, cause: unknown): string {
 function unusable(source: string | URL, why: string): CalibrationError {
   return new CalibrationError("calibration", `cannot use the calibration ${shorten(String(source))}: ${why}`);
 }
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  if ("code" in error && error.code === "ENOENT") return "there is no such file or folder";
-  return error.message;
-}

@@ -16,6 +16,12 @@ export function readRegularFile(path: string, most: number, signal?: AbortSignal
   return until(read(path, most, signal), signal);
 }
 
+/** The same as text in UTF-8. */
+export async function readRegularText(path: string, most: number, signal?: AbortSignal): Promise<string> {
+  const bytes = await readRegularFile(path, most, signal);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
+}
+
 async function read(path: string, most: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
   check(await stat(path), most);
   // What has become a pipe since must not hang.

@@ -95,10 +95,10 @@ test("errors, names of files and of models cannot either", async () => {
 });
 
 test("the colour of a label is our own", async () => {
-  const { err } = await cli(["describe", join(folder, `${"\x1b[5m"}.png`)], new FakeNative(), { color: true });
-  const label = "\x1b[31merror[image]\x1b[0m: ";
+  const { err } = await cli(["\x1b[5mnone"], new FakeNative(), { color: true });
+  const label = "\x1b[31merror[usage]\x1b[0m: ";
   assert.ok(err.startsWith(label), JSON.stringify(err));
-  assert.match(err.slice(label.length), /\\x1b\[5m\.png/);
+  assert.match(err.slice(label.length), /unknown command `\\x1b\[5mnone`/);
   assert.match(err.slice(label.length), harmless);
 });
 

@@ -18,9 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { NotPlain, readPlainFile } from "../../ts/files/read.ts";
 import { replaceFile, requireWritable, writeFailure } from "../../ts/files/write.ts";
-import { runtime } from "../../ts/native/pick.ts";
 import { scriptArguments } from "../runtimes/spawn.ts";
 
 const windows = process.platform === "win32";
@@ -179,30 +177,4 @@ test("another name of a file keeps the old content", unix, async () => {
   await link(at("a"), at("b"));
   await replaceFile(at("a"), "new");
   assert.deepEqual([await text(at("a")), await text(at("b"))], ["new", "old"]);
-});
-
-test("only plain files are read, and no more of them than allowed", async () => {
-  await writeFile(at("file"), "x".repeat(100));
-  assert.equal((await readPlainFile(at("file"), 100)).length, 100);
-  assert.equal((await readPlainFile(new URL(`file://${at("file")}`), 100)).length, 100);
-  await writeFile(at("empty"), "");
-  assert.equal((await readPlainFile(at("empty"), 0)).length, 0);
-  await writeFile(at("large"), new Uint8Array(2_500_000).fill(7));
-  assert.ok((await readPlainFile(at("large"), 1 << 30)).equals(new Uint8Array(2_500_000).fill(7)));
-  const why = async (path: string, limit = 99): Promise<string> => {
-    const error = await readPlainFile(path, limit).catch((error: unknown) => error);
-    assert.ok(error instanceof NotPlain, String(error));
-    return error.message;
-  };
-  assert.equal(await why(at("file")), "it has 100 bytes, at most 99 are read");
-  assert.equal(await why(folder), "it is a folder");
-  if (windows) return;
-  spawnSync("mkfifo", [at("pipe")]);
-  await symlink("/dev/zero", at("zero"));
-  for (const path of [at("pipe"), at("zero")]) assert.match(await why(path), /no plain file but a pipe/);
-  // A file whose size is said to be 0 and is not; Deno's tests may not read it.
-  if (process.platform === "linux" && runtime().name !== "deno") {
-    assert.match(await why("/proc/self/status", 10), /more than 10 bytes/);
-    assert.ok((await readPlainFile("/proc/self/status", 1 << 20)).length > 100);
-  }
 });

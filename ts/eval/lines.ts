@@ -1,8 +1,8 @@
 // JSON files and files of JSON lines, in a folder of results.
 import { open, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { readPlainFile } from "../files/read.ts";
 import { replaceFile, writeFailure } from "../files/write.ts";
+import { readRegularFile } from "../regular_file.ts";
 import { badFiles, reasonOf } from "./errors.ts";
 
 /** Most bytes of a file of results. */
@@ -91,7 +91,8 @@ export async function attempt<T>(file: string, work: () => Promise<T>): Promise<
 
 async function readIfThere(file: string): Promise<Buffer | undefined> {
   try {
-    return await readPlainFile(file, maxBytes);
+    const bytes = await readRegularFile(file, maxBytes);
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   } catch (error) {
     if ((error as { code?: unknown }).code === "ENOENT") return undefined;
     throw badFiles(file, reasonOf(error), {}, { cause: error });

@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import { realpath } from "node:fs/promises";
 import { sep } from "node:path";
-import { readPlainFile } from "../files/read.ts";
+import { fileURLToPath } from "node:url";
 import { image } from "../media.ts";
 import type { PromptInput } from "../messages.ts";
+import { readRegularFile } from "../regular_file.ts";
 import { badData, reasonOf } from "./errors.ts";
 
 /**
@@ -134,20 +135,20 @@ const maxPictureBytes = 64 * 1024 * 1024;
 
 async function pictureOf({ id, image: source, within }: EvalSample): Promise<Uint8Array> {
   const given = String(source);
-  const file = source instanceof URL || !given.startsWith("file:") ? source : new URL(given);
+  const file = given.startsWith("file:") ? fileURLToPath(given) : given;
   const bad = (reason: string): Error => badData(id, undefined, `its picture ${given} cannot be read: ${reason}`);
   try {
     if (within !== undefined && !(await liesInside(within, file)))
       throw new Error(
         `with its links followed it lies outside of ${within}; copy it there, or name its folder as that of the pictures`,
       );
-    return await readPlainFile(file, maxPictureBytes);
+    return await readRegularFile(file, maxPictureBytes);
   } catch (error) {
     throw bad(reasonOf(error));
   }
 }
 
-async function liesInside(folder: string, file: string | URL): Promise<boolean> {
+async function liesInside(folder: string, file: string): Promise<boolean> {
   const [real, base] = await Promise.all([realpath(file), realpath(folder)]);
   return real.startsWith(base.endsWith(sep) ? base : `${base}${sep}`);
 }

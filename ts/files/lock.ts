@@ -2,7 +2,7 @@
 import { link, mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
-import { NotPlain, readPlainFile } from "./read.ts";
+import { readRegularText, Unreadable } from "../regular_file.ts";
 
 /** A holder touches its lock this often ... */
 const heartbeat = 5_000;
@@ -65,10 +65,10 @@ async function look(path: string): Promise<{ mark: string; dead: boolean; holder
   let silent: number;
   try {
     silent = Date.now() - (await stat(path)).mtimeMs;
-    mark = (await readPlainFile(path, maxBytes)).toString("utf8");
+    mark = await readRegularText(path, maxBytes);
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
-    if (error instanceof NotPlain)
+    if (error instanceof Unreadable)
       throw Object.assign(new Error(`its lock is none: ${error.message}`), { code: "ENOLCK" });
     throw error;
   }

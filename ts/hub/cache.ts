@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { copyFile, mkdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { readPlainFile } from "../files/read.ts";
+import { readRegularText } from "../regular_file.ts";
 import { isCommit } from "./ids.ts";
 
 const maxRefBytes = 4096;
@@ -42,7 +42,7 @@ export class ModelCache {
   async commitOf(revision: string): Promise<string | undefined> {
     if (isCommit(revision)) return revision;
     const file = join(this.folder, "refs", ...revision.split("/"));
-    const text = (await readPlainFile(file, maxRefBytes).catch(() => Buffer.of())).toString("utf8").trim();
+    const text = (await readRegularText(file, maxRefBytes).catch(() => "")).trim();
     return isCommit(text) ? text : undefined;
   }
 

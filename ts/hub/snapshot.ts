@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { abortError, HubError } from "../errors.ts";
-import { readPlainFile } from "../files/read.ts";
+import { readRegularText } from "../regular_file.ts";
 import { checkFile, completeFile, type HubFile, type Repository, readRepository } from "./api.ts";
 import { ModelCache } from "./cache.ts";
 import { fetchFile, type Transfer } from "./download.ts";
@@ -106,8 +106,8 @@ class HubLoad {
     if (sharded) {
       const path = join(cache.snapshot(commit), index);
       // A damaged index is one that has to come again.
-      const text = await readPlainFile(path, maxIndexBytes).catch(() => undefined);
-      const shards = tryTo(() => shardNames(text?.toString("utf8") ?? "", this.#subject, path)) ?? [];
+      const text = await readRegularText(path, maxIndexBytes).catch(() => "");
+      const shards = tryTo(() => shardNames(text, this.#subject, path)) ?? [];
       if (shards.length === 0) missing.push(index);
       for (const name of shards) if (!(await cache.has(commit, name))) missing.push(name);
     } else if (!(await cache.has(commit, single))) missing.push(single);
@@ -159,7 +159,7 @@ class HubLoad {
     const path = join(this.#cache.snapshot(transfer.commit), index);
     const bad = (why: string) => answerError("hub-response", { ...this.#subject, file: index }, path, why);
     await fetchFile({ ...transfer, onBytes: () => {} }, file);
-    const names = shardNames((await readPlainFile(path, maxIndexBytes)).toString("utf8"), this.#subject, path);
+    const names = shardNames(await readRegularText(path, maxIndexBytes), this.#subject, path);
     const absent = names.find((name) => !files.has(name));
     if (absent !== undefined) throw bad(`it names the file ${absent}, which the model does not have`);
     return names;

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { OptionError } from "../errors.ts";
 import type { Spread } from "../eval/records.ts";
-import { readPlainFile } from "../files/read.ts";
+import { readingReason, readRegularText } from "../regular_file.ts";
 import type { Interval } from "./charts/quality.ts";
 
 /** No file of an evaluation may be larger. */
@@ -66,10 +66,10 @@ async function json(folder: string, name: string): Promise<unknown> {
   const file = join(folder, name);
   let text: string;
   try {
-    text = (await readPlainFile(file, maxBytes)).toString("utf8");
+    text = await readRegularText(file, maxBytes);
   } catch (cause) {
     const missing = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
-    const reason = missing ? "is missing" : `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`;
+    const reason = missing ? "is missing" : `cannot be read: ${readingReason(cause)}`;
     throw new OptionError("option", `${folder} is no folder of an evaluation: ${name} ${reason}`, { file }, { cause });
   }
   try {

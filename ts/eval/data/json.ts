@@ -1,6 +1,6 @@
 // Reading of files that others wrote: every complaint says the file, the place and what was found.
 import { isAbsolute, relative, resolve } from "node:path";
-import { readPlainFile } from "../../files/read.ts";
+import { readRegularText } from "../../regular_file.ts";
 import { badData, reasonOf } from "../errors.ts";
 
 /** Most bytes of a file of questions. */
@@ -9,7 +9,7 @@ export const maxBytes: number = 512 * 1024 * 1024;
 /** The text of a file. */
 export async function readText(file: string): Promise<string> {
   try {
-    return (await readPlainFile(file, maxBytes)).toString("utf8");
+    return await readRegularText(file, maxBytes);
   } catch (error) {
     throw badData(file, undefined, reasonOf(error));
   }
