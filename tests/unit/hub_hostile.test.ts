@@ -93,7 +93,7 @@ test("a server without ranges that cuts at the same place is given up after five
     server.seen = [];
     cacheDir = join(folder, `cache-${caches++}`);
     replies(() => ({ status: 200, headers: { "content-length": `${size}` }, from: 0, to: share * size }));
-    await refused("hub-network", /the connection ended|terminated|reset|closed|aborted/i);
+    await refused("hub-network", /cannot download model-1\.safetensors: /);
     // The first one brings something, five do not.
     assert.ok(stored().length >= 5 && stored().length <= 6, `${share}: ${stored().length}`);
     assert.ok(sent() <= 6 * size);
