@@ -194,6 +194,19 @@ test("a folder that is no evaluation is refused with the file and the field", as
     (run) => writeFile(join(run, "run.json"), '{"version":3}'),
     /version 3; this release reads versions 1 and 2/,
   );
+  const run = JSON.parse(await readFile(join(evalFolder, "run.json"), "utf8"));
+  for (const [change, pattern] of [
+    [{ model: {} }, /run\.json: `model` has no text `source`/],
+    [{ model: { ...run.model, layers: "10" } }, /run\.json: `model` has no number `layers`/],
+    [{ data: [] }, /run\.json: `data` is no object/],
+    [{ data: { name: "scenes" } }, /run\.json: `data` has no number `samples`/],
+    [{ methods: {} }, /has no list `methods`/],
+    [{ methods: [null] }, /run\.json: methods\[0\] is no object/],
+    [{ methods: [{ id: 7 }] }, /run\.json: methods\[0\] has no text `id`/],
+    [{ keeps: "0.5" }, /has no list of numbers `keeps`/],
+    [{ keeps: [null] }, /has no list of numbers `keeps`/],
+  ] as const)
+    await refused((folder) => writeFile(join(folder, "run.json"), JSON.stringify({ ...run, ...change })), pattern);
   await refused(summary([]), /has no cells/);
   await refused(summary([{ method: "h2o", samples: 3 }]), /cells\[0\] has no number `keptShare`/);
   await refused(
@@ -308,4 +321,21 @@ test("a method without attention says so in the place of its curve", timeout, as
     /streaming 0\.5 has no curve: it ranks entries by the position itself: later is better, which is no attention/,
   );
   assert.ok(!figures(alone.html).has("cumulative"));
+});
+
+test("control characters of names and answers make no page and no picture unreadable", timeout, async () => {
+  const evil = "\x1b[2J\0\x9b\ud800 <b>";
+  const pictures = [{ name: `${evil}.png`, bytes: new Uint8Array([0x89, 0x50]) }];
+  const runs = ["a", "b"].map((name) => ({ label: `${name} ${evil}`, trace: { ...trace, text: evil } }));
+  const { html, charts } = await describeReport({
+    info: { ...info, source: `/models/${evil}` },
+    prompt: evil,
+    pictures,
+    runs,
+  });
+  for (const text of [html, ...charts.map(({ svg }) => svg)])
+    for (const character of text)
+      assert.ok(/[\n\t\x20-\x7e\u00a0-\ufffd]|[\u{10000}-\u{10ffff}]/u.test(character), JSON.stringify(character));
+  for (const { svg } of charts) parse(svg);
+  assert.ok(html.includes("\ufffd[2J\ufffd\ufffd\ufffd &lt;b&gt;"));
 });

@@ -5,7 +5,7 @@ import { bootstrap, quantile, Resamples, random, ratio } from "../../ts/eval/boo
 import { describes } from "../../ts/eval/data/scenes.ts";
 import { agreement, effectiveBits, entries } from "../../ts/eval/metrics.ts";
 import { rougeL, words } from "../../ts/eval/rouge.ts";
-import { normalAnswer, vqaAccuracy } from "../../ts/eval/vqa.ts";
+import { accuracyOf, normalAnswer, vqaAccuracy } from "../../ts/eval/vqa.ts";
 import { memory } from "./fake_native.ts";
 
 test("ROUGE-L counts the longest common subsequence of words", () => {
@@ -158,6 +158,12 @@ test("the accuracy of VQA leaves each person out once", () => {
   assert.equal(vqaAccuracy("The triangle.", ["triangle"]), 1);
   assert.equal(vqaAccuracy("triangles", ["triangle"]), 0);
   assert.equal(vqaAccuracy("yes", []), 0);
+  // Fewer than the formula is meant for are accepted answers, each as good as another.
+  assert.equal(accuracyOf("Three.", ["3", "three"]), 1);
+  assert.equal(accuracyOf("three", ["4", "3", "5"]), 1);
+  assert.equal(accuracyOf("six", ["4", "3", "5"]), 0);
+  assert.equal(accuracyOf("yes", []), 0);
+  assert.ok(Math.abs(accuracyOf("two", people(2)) - 0.6) < 1e-12 && accuracyOf("2", people(4, 4)) === 1);
 });
 
 test("an object is described right in one sentence about one place", () => {

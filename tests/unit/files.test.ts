@@ -89,6 +89,8 @@ test("what cannot be written says so, also before the work", async () => {
   await writeFile(at("file"), "");
   for (const [path, pattern] of [
     [at("folder"), /it is a folder/],
+    [at("folder/"), /it is a folder/],
+    [at("new/"), /it is a folder/],
     [at("none", "file"), /its folder does not exist/],
     ...(windows ? [] : ([[at("n".repeat(256)), /its name is longer than the disk allows/]] as const)),
   ] as const) {

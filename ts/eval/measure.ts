@@ -8,7 +8,7 @@ import { agreement, effectiveBits, entries } from "./metrics.ts";
 import type { CellKey, Measured, QualityRecord, RunRecord, TimingRecord } from "./records.ts";
 import { rougeL } from "./rouge.ts";
 import { type EvalSample, promptOf } from "./samples.ts";
-import { vqaAccuracy } from "./vqa.ts";
+import { accuracyOf } from "./vqa.ts";
 
 /** The full cache's answer to a sample. */
 export interface Reference {
@@ -118,7 +118,7 @@ function texts(sample: EvalSample, { text, tokens }: GenerationResult, reference
     textTokens: tokens.length,
     rougeL: short(rougeL(text, reference.text)),
     agreement: short(agreement(tokens, reference.tokens)),
-    ...(answers && { correct: short(vqaAccuracy(text, answers)) }),
+    ...(answers && { correct: short(accuracyOf(text, answers)) }),
     ...(objects && {
       right: objects.filter((object) => describes(text, object)).length,
       objects: objects.length,

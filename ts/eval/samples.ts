@@ -54,7 +54,7 @@ export interface EvalSample {
   raw?: boolean;
   /** The text whose perplexity is measured after the prompt. */
   answer: string;
-  /** Accepted answers, where the accuracy of short answers is measured. */
+  /** Accepted answers, where the accuracy of short answers is measured; four or more are those of so many people, as in VQA. */
   answers?: readonly string[];
   /** What the picture shows, where descriptions are checked. */
   objects?: readonly SceneObject[];

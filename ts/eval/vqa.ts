@@ -75,3 +75,13 @@ export function vqaAccuracy(text: string, answers: readonly string[]): number {
   const ofOthers = (others: number): number => Math.min(1, others / 3);
   return (equal * ofOthers(equal - 1) + (people - equal) * ofOthers(equal)) / people;
 }
+
+/** With fewer people than this, who are each left out once, no answer reaches 1. */
+const fewestPeople = 4;
+
+/** Accuracy of a sample's short answer: that of VQA, or with fewer accepted answers than it can be meant for, whether one is equal. */
+export function accuracyOf(text: string, answers: readonly string[]): number {
+  if (answers.length >= fewestPeople) return vqaAccuracy(text, answers);
+  const said = normalAnswer(text);
+  return answers.some((answer) => normalAnswer(answer) === said) ? 1 : 0;
+}

@@ -88,6 +88,8 @@ export function writeFailure(error: unknown): string {
 }
 
 async function follow(path: string): Promise<Target> {
+  // Its absolute form would lose the sign of a folder.
+  if (/\/$/.test(path)) throw failure("EISDIR", "it is a folder");
   let at = resolve(path);
   for (let links = 0; links < maxLinks; links += 1) {
     const own = /^\/(?:dev\/fd|proc\/(?:self|thread-self)\/fd)\/(\d+)$/.exec(at)?.[1];

@@ -41,7 +41,13 @@ export interface Report {
 
 const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
+/** Text without what XML does not allow, control characters above all: one of a file's name would make a picture unreadable. */
+export function xmlText(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is replaced
+  return text.toWellFormed().replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]/g, "\ufffd");
+}
+
 /** Text for HTML and SVG, in attributes too. */
 export function escapeText(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => entities[character] ?? character);
+  return xmlText(text).replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }

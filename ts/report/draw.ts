@@ -1,5 +1,5 @@
 import type { Markish, PlotOptions } from "@observablehq/plot";
-import { type Chart, escapeText } from "./chart.ts";
+import { type Chart, escapeText, xmlText } from "./chart.ts";
 import { properties } from "./palette.ts";
 
 type PlotModule = typeof import("@observablehq/plot");
@@ -29,7 +29,7 @@ export async function pen(): Promise<Pen> {
         className: "plot",
         ...options,
       });
-      return tidy(serializer.serializeToString(figure as never), label, about);
+      return tidy(xmlText(serializer.serializeToString(figure as never)), label, about);
     },
     only(svg, frame) {
       const parsed = new DOMParser().parseFromString(svg, "image/svg+xml");

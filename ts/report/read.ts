@@ -53,8 +53,21 @@ export async function readEval(folder: string): Promise<EvalFolder> {
   const run = object(await json(folder, "run.json"), "run.json");
   if (run.version !== 1 && run.version !== 2)
     throw wrong("run.json", `has the version ${String(run.version)}; this release reads versions 1 and 2`);
-  for (const field of ["model", "data"]) object(run[field], `run.json: \`${field}\``);
+  checkFields(object(run.model, "run.json: `model`"), "run.json: `model`", {
+    source: "string",
+    architecture: "string",
+    layers: "number",
+    kvBytesPerToken: "number",
+    weights: "string",
+  });
+  checkFields(object(run.data, "run.json: `data`"), "run.json: `data`", { name: "string", samples: "number" });
   if (!Array.isArray(run.methods)) throw wrong("run.json", "has no list `methods`");
+  for (const [index, method] of run.methods.entries()) {
+    const where = `run.json: methods[${index}]`;
+    checkFields(object(method, where), where, { id: "string" });
+  }
+  if (!Array.isArray(run.keeps) || run.keeps.some((keep) => typeof keep !== "number"))
+    throw wrong("run.json", "has no list of numbers `keeps`");
   const summary = object(await json(folder, "summary.json"), "summary.json");
   if (!Array.isArray(summary.cells)) throw wrong("summary.json", "has no list `cells`");
   const rows = summary.cells.map((value: unknown, index: number) => row(value, `summary.json: cells[${index}]`));
@@ -77,6 +90,11 @@ async function json(folder: string, name: string): Promise<unknown> {
   } catch (cause) {
     throw new OptionError("option", `${file} is not JSON: ${String(cause)}`, { file }, { cause });
   }
+}
+
+function checkFields(fields: Record<string, unknown>, where: string, kinds: Record<string, "string" | "number">): void {
+  for (const [name, kind] of Object.entries(kinds))
+    if (typeof fields[name] !== kind) throw wrong(where, `has no ${kind === "string" ? "text" : "number"} \`${name}\``);
 }
 
 function object(value: unknown, where: string): Record<string, unknown> {

@@ -67,6 +67,7 @@ export function cumulativeChart(pen: Pen, scene: Scene): Chart | undefined {
             frameAnchor: "middle",
             text: (d: string) => d,
             lineWidth: 24,
+            lineHeight: 1.4,
             fill: "var(--ink)",
             ariaDescription: `frame ${frame}`,
           }),
