@@ -160,6 +160,26 @@ test("servers that answer with other ranges, or with none, are given up", async 
   }
 });
 
+test("a storage that redirects in a circle, or answers without an end, is given up", async () => {
+  server.hook = (_, response, { path }) => {
+    const [, step] = /^\/(?:store|step)\/(.*)$/.exec(path) ?? [];
+    if (step === undefined) return false;
+    response.writeHead(302, { location: `/step/${(Number(step) || 0) + 1}` }).end();
+    return true;
+  };
+  await refused("hub-response", /too many redirects/);
+  assert.ok(server.seen.length < 60, String(server.seen.length));
+  cacheDir = join(folder, `cache-${caches++}`);
+  server.hook = (_, response, { path }) => {
+    if (path !== `/store/${shard}`) return false;
+    response.writeHead(200);
+    const more = (): void => void (response.destroyed || response.write(new Uint8Array(50_000), more));
+    more();
+    return true;
+  };
+  await refused("hub-integrity", /more than the promised 200000 bytes came/);
+});
+
 test("a file that shrinks or grows on its server is refused", async () => {
   const of =
     (total: number) =>

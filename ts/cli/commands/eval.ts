@@ -39,7 +39,7 @@ export const evalCommand: Command = {
     { name: "limit", type: "integer", value: "N", text: "only the first N samples" },
     { name: "baseline", type: "string", value: "ID", text: "what the others are compared with (default: full)" },
     { name: "max-tokens", type: "integer", value: "N", text: "most tokens of a text (default: 256)" },
-    { name: "seed", type: "integer", value: "N", text: "of the resampling (default: 1)" },
+    { name: "seed", type: "integer", value: "N", text: "of the resampling, and of random (default: 1)" },
     { name: "no-generate", type: "boolean", text: "generate no texts: perplexity and divergence only" },
     { name: "no-kl", type: "boolean", text: "do not compare whole distributions, which saves a pass per sample" },
     ...loadFlags,
