@@ -192,9 +192,11 @@ function headed(report: Evaluated, points: readonly string[]): string[] {
 function limits(reports: readonly Evaluated[]): string {
   const compared = reports.reduce((sum, { cells }) => sum + cells.filter(({ versusRandom }) => versusRandom).length, 0);
   const layers = reports[0]?.run.model.layers ?? 0;
+  // Runs of version 2 draw anew for each sample.
+  const drawn = reports.some(({ run }) => run.version === 1) ? ", which drew the same entries for every sample" : "";
   return `- **Which method is better on real models.** Nothing here ranks methods. The model has ${layers} layers and 5.5 million parameters. Which layers
   spread their attention, how strong sinks are and where keys with low norms lie are properties of a model; what is better or worse than
-  Random here is so for this model and these prompts, with the default options and one seed of Random.
+  Random here is so for this model and these prompts, with the default options and one seed of Random${drawn}.
 - **Long prompts.** A picture takes 144 positions and a prompt has few more. The windows and sinks of methods made for thousands of
   positions are a good part of all there is.
 - **The quality of text about photographs.** The scenes are drawn and the captions are templates: much of a sentence follows from its
