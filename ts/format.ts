@@ -11,13 +11,14 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
-/** Reads `8GiB`, `512 MB` or a number of bytes; undefined for anything else. KB, MB, ... are powers of 1000. */
+/** Reads `8GiB`, `512 MB` or a number of bytes, as the engine does; undefined for anything else. KB, MB, ... are powers of 1000. */
 export function parseBytes(text: string): number | undefined {
   const match = /^\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?(b)?\s*$/i.exec(text);
   if (!match) return undefined;
   const [, number = "", prefix, binary] = match;
   const power = prefix === undefined ? 0 : "kmgt".indexOf(prefix.toLowerCase()) + 1;
-  return Math.floor(Number(number) * (binary === undefined ? 1000 : 1024) ** power);
+  const bytes = Number(number) * (binary === undefined ? 1000 : 1024) ** power;
+  return bytes < 2 ** 62 ? Math.floor(bytes) : undefined;
 }
 
 /** Milliseconds for people: `850 ms`, `2.31 s`. */

@@ -62,6 +62,7 @@ facts! {
         "Give a whole PNG, JPEG, WebP or GIF file; scale a large image down first.";
     Error::Option { .. } => "option" as "OptionError" {
         "suggestion": "the nearest known name, or null",
+        "option": "the place of the value, such as `stop[2]`; from TypeScript only",
     }
         "An option is unknown, of the wrong type or out of range.";
         "Correct the option that the message names.";

@@ -5,6 +5,7 @@ use std::io::{Cursor, ErrorKind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
+use super::resemblance::{Resemblance, resemblance};
 use super::whole::is_whole;
 use crate::{Error, Result};
 
@@ -71,9 +72,16 @@ fn recognise(bytes: &[u8]) -> Result<ImageFormat, String> {
     }
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP | ImageFormat::Gif)) => Ok(format),
-        Ok(other) => Err(format!("{} images are not supported; {FORMATS}", format_name(other))),
-        Err(_) => Err(format!("not an image: starts with {}; {FORMATS}", opening(bytes))),
+        guessed => Err(match guessed.ok().map(other_format).or_else(|| resemblance(bytes)) {
+            Some(Resemblance::Image(name)) => format!("{name} images are not supported; {FORMATS}"),
+            Some(Resemblance::Other(what)) => format!("not an image but {what}; {FORMATS}"),
+            None => format!("not an image of any known format; {FORMATS}"),
+        }),
     }
+}
+
+fn other_format(format: ImageFormat) -> Resemblance {
+    Resemblance::Image(format_name(format))
 }
 
 fn format_name(format: ImageFormat) -> &'static str {
@@ -86,19 +94,15 @@ fn format_name(format: ImageFormat) -> &'static str {
         ImageFormat::Tiff => "TIFF",
         ImageFormat::Avif => "AVIF",
         ImageFormat::Ico => "ICO",
+        ImageFormat::Pnm => "PNM (PBM, PGM, PPM)",
+        ImageFormat::Tga => "TGA",
+        ImageFormat::Dds => "DDS",
+        ImageFormat::Hdr => "Radiance HDR",
+        ImageFormat::OpenExr => "OpenEXR",
+        ImageFormat::Farbfeld => "farbfeld",
+        ImageFormat::Qoi => "QOI",
         _ => "such",
     }
-}
-
-/// The first bytes for a person to recognise: the first word as text, or else hexadecimal.
-fn opening(bytes: &[u8]) -> String {
-    let head = &bytes[..bytes.len().min(16)];
-    let word = head.split(|byte| byte.is_ascii_whitespace()).find(|word| !word.is_empty()).unwrap_or_default();
-    if !word.is_empty() && word.iter().all(u8::is_ascii_graphic) {
-        return String::from_utf8_lossy(word).into_owned();
-    }
-    let hex: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("bytes {}", hex.join(" "))
 }
 
 fn check_size((width, height): (u32, u32)) -> Result<(), String> {
@@ -272,8 +276,9 @@ mod tests {
     #[test]
     fn what_is_no_image_is_named() {
         assert!(reason(b"").starts_with("it has no bytes"));
-        assert!(reason(b"<!DOCTYPE html><html>").starts_with("not an image: starts with <!DOCTYPE;"));
-        assert!(reason(&[0; 20]).starts_with("not an image: starts with bytes 00 00"));
+        assert!(reason(b"<!DOCTYPE html><html>").starts_with("not an image but an HTML page;"));
+        assert!(reason(&[0; 20]).starts_with("not an image of any known format;"));
+        assert!(reason(b"P6\n1 1\n255\n\0\0\0").starts_with("PNM (PBM, PGM, PPM) images are not supported"));
         assert!(reason(b"BM\0\0\0\0\0\0\0\0\0\0\0\0\0\0").starts_with("BMP images are not supported"));
         assert!(reason(&vec![0; MAX_BYTES + 1]).contains("over the limit of 64 MiB"));
     }

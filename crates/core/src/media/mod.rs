@@ -8,6 +8,7 @@ mod config;
 mod decode;
 mod kernel;
 mod processor;
+mod resemblance;
 mod resize;
 mod whole;
 

@@ -167,6 +167,23 @@ impl Calibration {
         }
     }
 
+    /// Refuses shares that come from another of the `known` scores than the method's; those that do not say theirs are taken.
+    pub fn check_score(&self, score: &str, known: &[&str]) -> Result<()> {
+        match self.score.as_deref() {
+            Some(found) if !known.contains(&found) => {
+                let found: String = found.chars().take(40).collect();
+                Err(bad(format!("`score` is {found:?}; known are {}", known.join(", "))))
+            }
+            Some(found) if found != score => Err(Error::Calibration {
+                reason: format!(
+                    "its shares come from `score: \"{found}\"`, and the method ranks by \"{score}\"; give the method that \
+                     score, or calibrate with this one"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The row for exactly this size.
     pub fn row(&self, keep: f64) -> Option<&Row> {
         self.rows.iter().find(|row| (row.keep - keep).abs() < 1e-9)
@@ -249,6 +266,27 @@ mod tests {
         for other in [key(shape, "b"), key(Shape { layers: 3, ..shape }, "a"), key(Shape { head_dim: 9, ..shape }, "a")]
         {
             assert_eq!(calibration.check_model(&other).unwrap_err().code(), "calibration");
+        }
+    }
+
+    #[test]
+    fn another_score_is_refused() {
+        let with = |score: &str| {
+            let mut file = file();
+            file["score"] = json!(score);
+            Calibration::parse(&file).unwrap()
+        };
+        let known = ["columns", "window", "text"];
+        assert!(Calibration::parse(&file()).unwrap().check_score("text", &known).is_ok());
+        for score in known {
+            for other in known {
+                assert_eq!(with(score).check_score(other, &known).is_ok(), score == other, "{score} {other}");
+            }
+        }
+        for unknown in ["", "colums", &"x".repeat(10_000)] {
+            let error = with(unknown).check_score("columns", &known).unwrap_err();
+            assert_eq!(error.code(), "calibration");
+            assert!(error.to_string().len() < 200 && error.to_string().contains("known are columns, window, text"));
         }
     }
 

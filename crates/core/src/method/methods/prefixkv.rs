@@ -8,6 +8,8 @@ use super::super::{Eviction, Lanes, Positions, Recipe};
 use crate::error::Result;
 use crate::fields::refuse;
 
+const SCORES: &[&str] = &["columns", "window", "text"];
+
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "prefixkv",
     title: "PrefixKV",
@@ -45,7 +47,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
     options: &[
         choice(
             "score",
-            &["columns", "window", "text"],
+            SCORES,
             "\"columns\"",
             "attention from all queries, from the last `window`, or from the prompt's text only",
         ),
@@ -85,7 +87,8 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 
 fn build(options: &mut Options) -> Result<Option<Recipe>> {
     let sinks = options.count("sinks")?;
-    let score: Box<dyn Score> = match options.choice("score")?.as_str() {
+    let ranking = options.choice("score")?;
+    let score: Box<dyn Score> = match ranking.as_str() {
         "window" => Box::new(Window { queries: options.count("window")?, kept: false, pool: Pool::None, size: 1 }),
         "text" => Box::new(Text),
         _ => Box::new(Columns),
@@ -99,7 +102,10 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
                  none; leave one of the two out",
             ));
         }
-        Some(calibration) => Box::new(Calibrated(calibration)),
+        Some(calibration) => {
+            calibration.check_score(&ranking, SCORES)?;
+            Box::new(Calibrated(calibration))
+        }
         None if official => Box::new(OfficialPrefix),
         None => Box::new(Prefix { excluded: if exclude { sinks } else { 0 } }),
     };
