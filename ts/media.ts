@@ -44,7 +44,7 @@ export interface ImageInput {
 /**
  * Names an image for a prompt. Bytes are copied now; a file, an address or a blob is read when a request needs it. A relative path is
  * relative to the working directory of this call. `http(s):` images may have 64 MiB and take 30 s, and come from the public internet
- * unless `policy`, or that of the model, says otherwise.
+ * unless `policy`, or that of the model, says otherwise. The other parameters are what `sources.map(image)` passes.
  *
  * @example
  * ```ts
@@ -58,8 +58,13 @@ export interface ImageInput {
  * await model.dispose();
  * ```
  */
-export function image(source: ImageSource, policy: ImagePolicy = {}): ImageInput {
-  return new SourceImage(source, readPolicy(policy, new Place("image")), true);
+export function image(
+  source: ImageSource,
+  policy: ImagePolicy | number = {},
+  sources?: readonly unknown[],
+): ImageInput {
+  const mapped = typeof policy === "number" && Array.isArray(sources);
+  return new SourceImage(source, mapped ? {} : readPolicy(policy, new Place("image")), true);
 }
 
 /** An image that a request names without {@link image}: its name may come from outside. */
@@ -103,7 +108,7 @@ class SourceImage implements ImageInput {
   async bytes(signal?: AbortSignal): Promise<Uint8Array> {
     const stop = new Stop(signal);
     try {
-      return Uint8Array.from(await this.read({}, stop.signal));
+      return new Uint8Array(await this.read({}, stop.signal));
     } finally {
       stop.done();
     }

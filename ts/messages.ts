@@ -1,4 +1,4 @@
-import { PromptError } from "./errors.ts";
+import { OptionError, PromptError } from "./errors.ts";
 import { bareImage, type ImageInput, type ImageSource, isImage } from "./media.ts";
 import type { WireMessage, WirePart } from "./native/contract.ts";
 import { Place } from "./options/place.ts";
@@ -57,6 +57,12 @@ export interface Message {
 export interface PromptInput {
   /** A conversation, for the model's chat template. */
   messages?: readonly Message[];
+  /**
+   * What becomes of special tokens such as `</s>` that the texts of `messages` spell: `"parse"`, the default and the way of
+   * transformers, makes them the tokens; `"text"` reads them as plain text, so that what users write cannot end a turn or begin one.
+   * A raw prompt is written with its special tokens.
+   */
+  specialTokens?: "parse" | "text";
   /** A raw prompt instead. */
   prompt?: string;
   /**
@@ -68,7 +74,7 @@ export interface PromptInput {
 
 /** The prompt of a request as it crosses a door, and its images by number. */
 export interface WirePrompt {
-  fields: { messages?: WireMessage[]; prompt?: string };
+  fields: { messages?: WireMessage[]; prompt?: string; specialTokens?: "parse" | "text" };
   images: ImageInput[];
 }
 
@@ -82,7 +88,7 @@ export function wirePrompt(
 ): WirePrompt {
   const extra = input.images === undefined ? [] : readImages(input.images, place.field("images"));
   const prompt = input.prompt === undefined ? {} : { prompt: text(input.prompt, place.field("prompt")) };
-  if (input.messages === undefined) return { fields: prompt, images: extra };
+  if (input.messages === undefined) return { fields: prompt, images: limited(extra, place) };
   const messages = readMessages(input.messages, place.field("messages"));
   const target = extra.length > 0 ? messages.findLastIndex(({ role }) => role === "user") : -1;
   if (extra.length > 0 && target < 0) throw invalid("`images` need a message of role `user` to go to");
@@ -90,7 +96,7 @@ export function wirePrompt(
   const wired = messages.map(({ content, ...message }, index): WireMessage => {
     return { ...message, content: wireContent(index === target ? [...extra, ...list(content)] : content, images) };
   });
-  return { fields: { messages: wired, ...prompt }, images };
+  return { fields: { messages: wired, ...prompt }, images: limited(images, place) };
 }
 
 function readImages(value: unknown, place: Place): ImageInput[] {
@@ -98,6 +104,21 @@ function readImages(value: unknown, place: Place): ImageInput[] {
     throw place.refuse("an array of images", value, "write images: [image(source)]");
   }
   return items(value as unknown[], place, (source) => (isImage(source) ? source : bareImage(source)));
+}
+
+/** Most images of a request: more are refused before any is read. */
+const maxImages = 64;
+
+function limited(images: ImageInput[], place: Place): ImageInput[] {
+  if (images.length <= maxImages) return images;
+  throw new OptionError(
+    "option",
+    `invalid option: ${place.call} takes at most ${maxImages} images, found ${images.length}`,
+    {
+      option: "images",
+      suggestion: null,
+    },
+  );
 }
 
 type Content = string | ImageInput | readonly (string | ImageInput)[];

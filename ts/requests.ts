@@ -104,7 +104,8 @@ function naming(ticket: NativeTicket, images: readonly ImageInput[]): NativeTick
     const { message, details } = event.error;
     const source = images[Number(details.index)]?.name;
     if (source === undefined) return event;
-    const named = message.replace(/^cannot use image \d+/, (start) => `${start} (${source})`);
+    const label = source.startsWith("(") ? source : `(${source})`;
+    const named = message.replace(/^cannot use image \d+/, (start) => `${start} ${label}`);
     return { type: "error", error: { ...event.error, message: named, details: { ...details, source } } };
   };
   return {

@@ -9,6 +9,7 @@ import {
   type Generation,
   type GenerationResult,
   h2o,
+  type ImagePolicy,
   image,
   type Keep,
   type Kept,
@@ -28,6 +29,12 @@ export async function mustCompile(): Promise<void> {
   });
   for await (const part of out) part satisfies Part;
   const result: GenerationResult = await out;
+  const images: ImagePolicy = {
+    fetch: ({ hostname }) => hostname === "a.example",
+    files: ["./a", new URL("file:///b")],
+  };
+  await using strict = await load(undefined, { images });
+  strict.generate({ prompt: "<image>", images: [image(new DataView(new ArrayBuffer(1)), { fetch: "none" })] });
   result.finish satisfies "eos" | "stop" | "length" | "aborted";
   await model.score({ prompt: "Hi", answer: "Ho" });
   (await about({ device: "cuda" })).noGpu satisfies string | null;

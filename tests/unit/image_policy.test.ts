@@ -37,6 +37,11 @@ const routes: Record<string, (response: ServerResponse) => void> = {
     response.writeHead(200, { "content-length": "1000" });
     response.write(content, () => response.destroy());
   },
+  "/never": () => {},
+  "/slow": (response) => {
+    const timer = setInterval(() => response.write("x"), 10);
+    response.on("close", () => clearInterval(timer));
+  },
   "/loop": (response) => void response.writeHead(302, { location: "/loop" }).end(),
   "/nowhere": (response) => void response.writeHead(302).end(),
   "/secret": (response) => void response.writeHead(403).end("PRIVATE"),
@@ -72,6 +77,7 @@ function network(reachable: boolean, addresses: string[][] = [["127.0.0.1"]]): N
       lookups.push(host);
       return found.map((address) => ({ address, family: address.includes(":") ? 6 : 4 }));
     },
+    seconds: 30,
     isPublic: (address) => isPublic(address) || (reachable && address === "127.0.0.1"),
   };
 }
@@ -232,6 +238,21 @@ test("compression that was not asked for is undone within the limit; what is cut
   ] as const) {
     assert.match(await refusal(image(base + path, { fetch: "any" }).bytes()), reason, path);
   }
+});
+
+test("a server that takes too long, at any stage, is given up", async () => {
+  const net = { ...network(true), seconds: 0.2 };
+  for (const path of ["/never", "/slow", "/?to=%2Fnever"]) {
+    const url = new URL(`http://a.example:${port}${path}`);
+    const start = performance.now();
+    assert.match(await refusal(fetchImage(url, "public", undefined, net)), /the server took longer than 0\.2 s/, path);
+    assert.ok(performance.now() - start < 2000, path);
+  }
+  const deaf = { ...net, lookup: () => new Promise<never>(() => {}) };
+  const url = new URL("http://a.example/");
+  assert.match(await refusal(fetchImage(url, "public", undefined, deaf)), /the server took longer/);
+  const undecided = fetchImage(url, () => new Promise<never>(() => {}), undefined, net);
+  assert.match(await refusal(undecided), /the server took longer/);
 });
 
 test("proxies of the environment are not used", async () => {

@@ -80,6 +80,12 @@ test("bytes of every kind and every realm are read", async () => {
   assert.deepEqual(await bytes(url), [...content]);
 });
 
+test("sources are mapped to images", async () => {
+  const [first, second] = [content, new Blob([content])].map(image);
+  assert.deepEqual([await first?.bytes(), await second?.bytes()], [content, content]);
+  assert.throws(() => image(content, 0 as never), /must be a plain object, found 0/);
+});
+
 test("bytes are those of the call: what happens to them later changes nothing", async () => {
   const changed = Uint8Array.from(content);
   const moved = Uint8Array.from(content);

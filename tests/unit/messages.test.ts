@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { image, type Message, PromptError } from "../../ts/index.ts";
+import { image, type Message, OptionError, PromptError } from "../../ts/index.ts";
 import { wirePrompt } from "../../ts/messages.ts";
 
 const a = image(new Uint8Array([1]));
@@ -59,6 +59,19 @@ test("images beside messages go in front of the last user message", () => {
 test("unknown fields of a message go through to the engine", () => {
   const { fields } = wirePrompt({ messages: [{ role: "user", content: "Hi", name: "x" } as Message] });
   assert.deepEqual(fields.messages, [{ role: "user", content: "Hi", name: "x" }]);
+});
+
+test("more images than a request may have are refused before one is read", () => {
+  const images = Array.from({ length: 65 }, () => image("none.png"));
+  const refused = (input: object) =>
+    assert.throws(
+      () => wirePrompt(input as never),
+      (error) => error instanceof OptionError && /at most 64 images, found 65/.test(error.message),
+    );
+  refused({ prompt: "<image>", images });
+  refused({ messages: [{ role: "user", content: images }] });
+  refused({ messages: [{ role: "user", content: images.slice(1) }], images: [a] });
+  assert.equal(wirePrompt({ messages: [{ role: "user", content: images.slice(1) }] }).images.length, 64);
 });
 
 test("refuses what is not a message, and says what to write", () => {

@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { checkThrough } from "../../ts/device.ts";
+import * as evaluation from "../../ts/eval/index.ts";
 import { about, checkDevice, inspect, load, OptionError, PrefixKvError, prefixkv } from "../../ts/index.ts";
 import { inspectModel, openModel } from "../../ts/load.ts";
+import { describeReport, evalReport } from "../../ts/report/index.ts";
 import { FakeNative } from "./fake_native.ts";
 import { hostileValues } from "./hostile_values.ts";
 
@@ -19,8 +24,19 @@ interface Call {
   sent(fake: FakeNative): readonly object[];
 }
 
-const sampling = ["maxTokens", "temperature", "topK", "topP", "minP", "repetitionPenalty", "seed", "stop", "ignoreEos"];
-const prompt = ["messages", "prompt", "images"];
+const sampling = [
+  "specialTokens",
+  "maxTokens",
+  "temperature",
+  "topK",
+  "topP",
+  "minP",
+  "repetitionPenalty",
+  "seed",
+  "stop",
+  "ignoreEos",
+];
+const prompt = ["messages", "specialTokens", "prompt", "images"];
 const requests = (fake: FakeNative): readonly object[] =>
   fake.requests.map(({ request }) => request).filter(({ op }) => op !== "close-session");
 
@@ -275,6 +291,56 @@ test("the calls outside of a model refuse the same", async () => {
       );
     }
   }
+});
+
+test("evaluations and reports refuse what they cannot mean, before they write anything", async () => {
+  const never = Object.entries(hostileValues).filter(
+    ([kind]) => !/text|number|true|false|surrogate|^empty (array|object)|zero/.test(kind),
+  );
+  const refused = async (what: string, run: () => Promise<unknown>): Promise<void> => {
+    const error = await run().then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    assert.ok(error instanceof PrefixKvError, `${what}: ${String(error)}`);
+    assert.ok(error.message.length < 500, what);
+  };
+  const fake = new FakeNative();
+  const model = await openModel(fake);
+  const out = join(tmpdir(), `prefixkv-options-${process.pid}`);
+  const base = { model, data: { name: "d", samples: [] }, methods: ["h2o"], keeps: [0.5], out };
+  const options = [
+    "model",
+    "source",
+    "load",
+    "data",
+    "methods",
+    "keeps",
+    "out",
+    "limit",
+    "baseline",
+    "generate",
+    "maxTokens",
+  ];
+  for (const [kind, make] of never) {
+    await refused(`evaluate(${kind})`, async () => evaluation.evaluate(make() as never));
+    await refused(`reproduce(${kind})`, async () => evaluation.reproduce(make() as never));
+    await refused(`openData(${kind})`, async () => evaluation.openData(make() as never));
+    await refused(`openData("scenes", ${kind})`, async () => evaluation.openData("scenes", make() as never));
+    await refused(`readResults(${kind})`, async () => evaluation.readResults(make() as never));
+    await refused(`parseMethod(${kind})`, async () => evaluation.parseMethod(make() as never));
+    await refused(`evalReport(${kind})`, async () => evalReport(make() as never));
+    await refused(`describeReport(${kind})`, async () => describeReport(make() as never));
+    for (const option of [...options, "kl", "seed", "signal", "onProgress"]) {
+      if (option === "onProgress" && /function|class/.test(kind)) continue;
+      const asked = { ...base, [option]: make() } as never;
+      await refused(`evaluate({ ${option}: ${kind} })`, async () => evaluation.evaluate(asked));
+    }
+  }
+  await refused("an unknown option", async () => evaluation.evaluate({ ...base, keep: 0.5 } as never));
+  assert.equal(existsSync(out), false);
+  assert.deepEqual(fake.requests, []);
+  await model.dispose();
 });
 
 test("the methods' constructors refuse at once what they could not send", async () => {

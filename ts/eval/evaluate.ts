@@ -12,6 +12,7 @@ import { withFolder } from "./folder_lock.ts";
 import { attempt } from "./lines.ts";
 import { Measurer, round } from "./measure.ts";
 import { checkKeeps, type EvalMethod, full, type Prepared, prepareMethods } from "./methods.ts";
+import { readEvaluate } from "./options.ts";
 import type { CellKey, RunRecord, Summary } from "./records.ts";
 import { type EvalData, type EvalSample, hashOf } from "./samples.ts";
 import { summarise } from "./summarise.ts";
@@ -89,6 +90,10 @@ const beyond = 16;
  * ```
  */
 export async function evaluate(options: EvaluateOptions): Promise<Summary> {
+  return measure(readEvaluate(options));
+}
+
+async function measure(options: EvaluateOptions): Promise<Summary> {
   const { signal } = options;
   if (signal?.aborted) throw abortError(signal);
   const methods = await prepareMethods(options.methods, signal);

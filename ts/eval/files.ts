@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { OptionError } from "../errors.ts";
 import { badFiles } from "./errors.ts";
 import { append, badLine, cut, readLines, readObject, writeWhole } from "./lines.ts";
+import { readText } from "./options.ts";
 import type { CellKey, QualityRecord, ReferenceRecord, RunRecord, Summary, TimingRecord } from "./records.ts";
 import { asQuality, asReference, asTiming } from "./shapes.ts";
 
@@ -112,6 +113,7 @@ export interface Results {
  * ```
  */
 export async function readResults(folder: string): Promise<Results> {
+  readText(folder, "readResults", "folder");
   const run = await readRun(folder);
   if (run === undefined) throw badFiles(folder, "it has no run.json, so it is no folder of results");
   const { values: quality } = await readLines(folder, "quality.jsonl", asQuality);

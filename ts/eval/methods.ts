@@ -4,6 +4,7 @@ import type { CacheOption } from "../cache.ts";
 import { readCalibration } from "../calibration.ts";
 import { methods as table } from "../generated/methods.ts";
 import { badOption } from "./errors.ts";
+import { readText } from "./options.ts";
 import type { MethodRecord } from "./records.ts";
 
 /** A stage of a method without its size. */
@@ -44,6 +45,7 @@ const most = 256;
  * ```
  */
 export function parseMethod(text: string): EvalMethod {
+  readText(text, "parseMethod", "text");
   const [, name = "", list] = /^\s*([^:]*?)\s*(?::(.*))?$/s.exec(text) ?? [];
   const facts = table.find((method) => method.name === name);
   if (!facts) throw badOption(`there is no method \`${name}\`; there are ${table.map(({ name }) => name).join(", ")}`);

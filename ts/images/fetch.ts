@@ -11,19 +11,17 @@ import { isPublic } from "./addresses.ts";
 import { Collected } from "./limits.ts";
 import { fetchRule, type ImageRights } from "./policy.ts";
 
-/** How long a server may take, redirects included. */
-export const fetchSeconds = 30;
-
 /** As many as browsers allow is more than an image needs. */
 const maxRedirects = 10;
 
-/** Where names are looked up, and which addresses are public: tests have their own. */
+/** Where names are looked up, which addresses are public, how long a server may take with its redirects: tests have their own. */
 export interface Network {
   lookup(host: string): Promise<{ address: string; family: number }[]>;
   isPublic(address: string): boolean;
+  seconds: number;
 }
 
-const network: Network = { lookup: (host) => systemLookup(host, { all: true }), isPublic };
+const network: Network = { lookup: (host) => systemLookup(host, { all: true }), isPublic, seconds: 30 };
 
 /**
  * Fetches an image. Names are resolved once, the addresses are judged, and the connection goes to those, so that a name which changes
@@ -37,8 +35,8 @@ export async function fetchImage(
   net: Network = network,
 ): Promise<Uint8Array> {
   const stop = new Stop(signal);
-  const late = new MediaError("image", `the server took longer than ${fetchSeconds} s`);
-  const timer = setTimeout(() => stop.end(late), fetchSeconds * 1000);
+  const late = new MediaError("image", `the server took longer than ${net.seconds} s`);
+  const timer = setTimeout(() => stop.end(late), net.seconds * 1000);
   try {
     return await until(follow(url, rights, stop.signal, net), stop.signal);
   } catch (error) {
@@ -59,6 +57,8 @@ async function follow(
   let url = start;
   for (let hops = 0; hops <= maxRedirects; hops++) {
     const addresses = await allowedAddresses(url, rights, net);
+    const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : url.port;
+    for (const { address, family } of addresses) requireNet(`${family === 6 ? `[${address}]` : address}:${port}`);
     const response = await send(url, addresses, signal);
     const { statusCode = 0, headers } = response;
     if (statusCode >= 200 && statusCode < 300) return collect(response, signal);
@@ -104,8 +104,19 @@ async function resolveName(host: string, net: Network): Promise<{ address: strin
   try {
     return await net.lookup(host);
   } catch {
+    requireNet(host);
     throw new Unreadable("its host has no address that can be found");
   }
+}
+
+/** Deno throws out of reach of any catch where it does not allow a connection, so it is asked before. */
+function requireNet(host: string): void {
+  const { Deno } = globalThis as { Deno?: { permissions?: { querySync(name: object): { state: string } } } };
+  const state = Deno?.permissions?.querySync({ name: "net", host }).state;
+  if (state === undefined || state === "granted") return;
+  throw new Unreadable(
+    "Deno allows it with --allow-net; a list of hosts there does not do, because addresses are connected to",
+  );
 }
 
 /** The answer to one GET through a connection of its own. */
@@ -114,12 +125,12 @@ function send(
   addresses: readonly { address: string; family: number }[],
   signal: AbortSignal,
 ): Promise<IncomingMessage> {
-  const lookup: LookupFunction = (_, options, found) => {
-    const [first] = addresses;
-    if (options.all) found(null, [...addresses]);
-    else found(null, first?.address ?? "", first?.family);
-  };
   return new Promise((resolve, reject) => {
+    const lookup: LookupFunction = (_, options, found) => {
+      const [first] = addresses;
+      if (options.all) found(null, [...addresses]);
+      else found(null, first?.address ?? "", first?.family);
+    };
     const request = (url.protocol === "https:" ? requestHttps : requestHttp)(url, {
       agent: false,
       lookup,
@@ -178,8 +189,6 @@ function decoded(response: IncomingMessage, encoding: string): Readable {
 
 function connectionFailure(error: unknown): Unreadable {
   if (error instanceof Unreadable) return error;
-  const name = error instanceof Error ? error.name : "";
-  if (name === "NotCapable") return new Unreadable("Deno allows it with --allow-net");
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const certificate = /CERT|SIGNATURE|SSL|TLS/.test(code)
     ? "its certificate is not accepted: "

@@ -38,7 +38,7 @@ export function sourceOf(source: unknown): Source {
 /** A copy: what happens to the bytes after the call is the caller's affair. */
 function fromBytes(bytes: Uint8Array): Source {
   if (bytes.length > maxImageBytes) return { name: bytesName, read: () => Promise.reject(tooLarge(maxImageBytes)) };
-  const copy = Uint8Array.from(bytes);
+  const copy = bytes.slice();
   return { name: bytesName, read: async () => copy };
 }
 

@@ -1,5 +1,7 @@
 import { formatBytes, formatCount, formatShare, formatTime } from "../format.ts";
 import type { ModelInfo } from "../native/report.ts";
+import { Place } from "../options/place.ts";
+import { own as ownFields } from "../options/rules.ts";
 import type { Chart, Report } from "./chart.ts";
 import { cumulativeChart, noMass } from "./charts/cumulative.ts";
 import { keptOfScene } from "./charts/layers.ts";
@@ -23,8 +25,13 @@ export interface DescribeInput {
 
 /** Makes the report of one prompt: what stayed, what mattered, what it took. */
 export async function describeReport(input: DescribeInput): Promise<Report> {
+  const place = new Place("describeReport");
+  ownFields(input, place);
+  for (const name of ["runs", "pictures"] as const) {
+    if (!Array.isArray(input[name])) throw place.field(name).refuse("an array", input[name]);
+  }
   const [first] = input.runs;
-  if (first === undefined) throw new TypeError("describeReport needs at least one run");
+  if (first === undefined) throw place.field("runs").invalid("is empty; give at least one");
   const own = await pen();
   const scene: Scene = input;
   const sections = [layerSection(own, scene), memorySection(own, scene)];

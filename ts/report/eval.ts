@@ -1,5 +1,7 @@
 import { leastRounds } from "../eval/records.ts";
 import { formatCount } from "../format.ts";
+import { Place } from "../options/place.ts";
+import { text } from "../options/rules.ts";
 import type { Chart, Report } from "./chart.ts";
 import { type Bar, barChart } from "./charts/bars.ts";
 import { keptPerLayer } from "./charts/layers.ts";
@@ -80,6 +82,8 @@ const metrics: readonly (Metric & { field: Quality })[] = [
 
 /** Makes the report of an evaluation from its folder, which `prefixkv eval` writes. Throws an OptionError for another folder. */
 export async function evalReport(folder: string): Promise<Report> {
+  const place = new Place("evalReport", "folder");
+  if (text(folder, place) === "") throw place.invalid("is empty");
   const found = await readEval(folder);
   const own = await pen();
   const names = [...new Set(found.rows.map(({ method }) => method))];

@@ -1,12 +1,17 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
+import { Place } from "../../options/place.ts";
+import { fields, text } from "../../options/rules.ts";
 import { badData } from "../errors.ts";
+import { readText } from "../options.ts";
 import type { EvalData } from "../samples.ts";
 import { easyVqa } from "./easy_vqa.ts";
 import { jsonLines } from "./json_lines.ts";
 import { llavaDescription } from "./llava_description.ts";
 import { mmVet } from "./mm_vet.ts";
 import { scenes } from "./scenes.ts";
+
+const readImages = fields({ images: text });
 
 /**
  * Data by name or path: `scenes` are the 60 drawn scenes that come with the package; otherwise a `.jsonl` file, a `detail_1k.json`, an
@@ -22,12 +27,13 @@ import { scenes } from "./scenes.ts";
  * ```
  */
 export async function openData(source = "scenes", options: { images?: string } = {}): Promise<EvalData> {
+  readText(source, "openData", "source");
+  const { images } = readImages(options, new Place("openData"));
   if (source === "scenes") return scenes();
   if (!existsSync(source))
     throw badData(source, undefined, "there is no such file or folder, and the only data with a name are `scenes`");
   const file = statSync(source).isDirectory() ? held(source) : source;
   if (file === undefined) return easyVqa(source);
-  const { images } = options;
   const name = basename(file);
   if (name.endsWith(".jsonl")) return jsonLines(file);
   if (name === "samples.json") return scenes(source);

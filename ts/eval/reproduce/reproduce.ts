@@ -3,6 +3,7 @@ import { openData } from "../data/open.ts";
 import { badOption } from "../errors.ts";
 import { type EvalProgress, evaluate } from "../evaluate.ts";
 import type { EvalMethod } from "../methods.ts";
+import { readReproduce } from "../options.ts";
 import type { CellSummary, Summary } from "../records.ts";
 import { ablation } from "./ablation.ts";
 import { description } from "./description.ts";
@@ -124,6 +125,10 @@ const few = 4;
  * ```
  */
 export async function reproduce(options: ReproduceOptions): Promise<Reproduced> {
+  return run(readReproduce(options));
+}
+
+async function run(options: ReproduceOptions): Promise<Reproduced> {
   const table = findTable(options.table);
   const { model } = options;
   const size = sizeOf(model);
