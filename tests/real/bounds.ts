@@ -1,0 +1,32 @@
+// How far real weights may move a log-probability of text.txt from what 32-bit torch finds with the same file: docs/design/real.md.
+import type { Format } from "./cells.ts";
+
+/** llama.cpp's mean with Q8_0 weights on the same tokens. */
+export const LLAMA_CPP_Q8_0 = 0.0631;
+
+/** llama.cpp's with 32-bit weights and an f16 cache. */
+const F16_CACHE = 0.00113;
+
+/** Torch's, when the weights are rounded to f16 and everything else is 32 bits. */
+const F16_WEIGHTS = 0.00143;
+
+/** For a single log-probability, where nothing is rounded but sums. */
+export const EXACT = 1e-3;
+
+/** For the mean over the text. */
+export const MEAN: Record<Format, number> = {
+  f32: EXACT,
+  f16: F16_WEIGHTS + F16_CACHE,
+  q8_0: LLAMA_CPP_Q8_0,
+  // Of each layer, the third whose rows are a multiple of 256 has 4.5 bits; the rest is q8_0.
+  q4_k: 0.2,
+};
+
+/** By how much the perplexity may differ, as a share. */
+export const PERPLEXITY: Record<Format, number> = { f32: 1e-4, f16: 1e-3, q8_0: 0.01, q4_k: 0.03 };
+
+/**
+ * The gap between the two best logits above which both must agree: the difference of two log-probabilities, each of them off by at most
+ * so much.
+ */
+export const DECIDED: Record<Format, number> = { f32: 2 * EXACT, f16: 0.05, q8_0: 1.5, q4_k: 3 };

@@ -1,0 +1,61 @@
+// Which weights are tried: the type of the file, and the format that they are held in.
+import { load, type Model } from "../../ts/index.ts";
+import { folder } from "./goldens.ts";
+import { type FileType, fileTypes } from "./safetensors.ts";
+
+export const formats = ["f32", "f16", "q8_0", "q4_k"] as const;
+export type Format = (typeof formats)[number];
+
+export interface Cell {
+  file: FileType;
+  weights: Format;
+}
+
+/** All twelve. */
+export const allCells: readonly Cell[] = fileTypes.flatMap((file) => formats.map((weights) => ({ file, weights })));
+
+/** The quick tests, which CI runs, or all of them. */
+export const quick: boolean = process.env.PREFIXKV_REAL_QUICK === "1";
+
+export type Part = "perplexity" | "texts" | "chats" | "methods" | "behaviour";
+
+/** Exact numbers where numbers can be exact; each format and file type once; and an f32 file in a quantised format, which once was garbage. */
+const quickCells: Record<Part, readonly Cell[]> = {
+  perplexity: [
+    { file: "f16", weights: "f16" },
+    { file: "f32", weights: "q8_0" },
+    { file: "bf16", weights: "q4_k" },
+  ],
+  texts: [
+    { file: "f32", weights: "f32" },
+    { file: "f32", weights: "q8_0" },
+  ],
+  chats: [{ file: "f32", weights: "f32" }],
+  methods: [{ file: "f32", weights: "f32" }],
+  behaviour: [{ file: "f16", weights: "f16" }],
+};
+
+/** The cells that a part tries. */
+export function cellsOf(part: Part): readonly Cell[] {
+  if (quick) return quickCells[part];
+  // The type of the file changes numbers, not behaviour.
+  return part === "behaviour" ? allCells.filter(({ file }) => file === "f16") : allCells;
+}
+
+export function named({ file, weights }: Cell): string {
+  return `${file} file in ${weights}`;
+}
+
+/** One model at a time: f32 weights alone take half a gigabyte. */
+export async function withModel<Result>(
+  { file, weights }: Cell,
+  use: (model: Model) => Promise<Result>,
+  batch = 1,
+): Promise<Result> {
+  const model = await load(folder(file), { weights, batch });
+  try {
+    return await use(model);
+  } finally {
+    await model.dispose();
+  }
+}

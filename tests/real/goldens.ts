@@ -1,0 +1,72 @@
+// The goldens of golden.py, typed, and where the converted model lies.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { CacheMethod, Message } from "../../ts/index.ts";
+import type { FileType } from "./safetensors.ts";
+
+export interface Perplexity {
+  prompt: string;
+  /** Those of the text behind the prompt, each with a log-probability. */
+  tokens: number[];
+  /** What 32-bit torch finds with the weights of each file. */
+  logprobs: Record<FileType, number[]>;
+}
+
+/** A greedy generation. */
+export interface Greedy {
+  tokens: number[];
+  text: string;
+  /** By how much the best logit was above the second, per token. */
+  gaps: number[];
+}
+
+export interface Run extends Greedy {
+  prompt: string;
+  prompt_tokens: number[];
+  /** Log-probabilities of single tokens right behind the prompt. */
+  choices: { text: string; token: number; logprob: number }[];
+}
+
+export interface Chats {
+  cases: { messages: Message[]; add_generation_prompt: boolean; text: string; tokens: number[] }[];
+  turns: (Greedy & { content: string; prompt_tokens: number })[];
+  score: { messages: Message[]; answer: string; tokens: number[]; logprobs: number[] };
+}
+
+export interface Case {
+  options: CacheMethod;
+  /** Entries per layer, in every lane. */
+  counts: number[];
+  /** Least distance of shares of attention at which a layer would have got an entry more or less. */
+  margin: number | null;
+  /** Layer, lane, and positions there that score as much as the last one kept, as far as 32 bits can tell. */
+  loose: [number, number, number[]][];
+  /** Per layer and lane a bit for each position, in base64. */
+  kept: string[][];
+  /** Fewer than the answer has tokens where rounding decides what goes while answering. */
+  logprobs: number[];
+}
+
+export interface Scene {
+  name: string;
+  prompt: string;
+  answer: string;
+  prompt_tokens: number;
+  tokens: number[];
+  cases: Case[];
+}
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+const read = (name: string): unknown => JSON.parse(readFileSync(here(`./golden/${name}.json`), "utf8"));
+
+export const text: string = readFileSync(here("./text.txt"), "utf8");
+export const perplexity: Perplexity = read("perplexity") as Perplexity;
+export const runs: Run[] = (read("texts") as { runs: Run[] }).runs;
+export const chats: Chats = read("chats") as Chats;
+export const scenes: Scene[] = (read("methods") as { scenes: Scene[] }).scenes;
+
+/** The folder of the model with weights of one type. */
+export function folder(file: FileType): string {
+  return join(here("../../.cache/real/models"), file);
+}

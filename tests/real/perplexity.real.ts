@@ -1,0 +1,23 @@
+// A text, token by token, against torch with the weights of the same file.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { EXACT, MEAN, PERPLEXITY } from "./bounds.ts";
+import { cellsOf, named, withModel } from "./cells.ts";
+import { distance, ppl } from "./compare.ts";
+import { perplexity } from "./goldens.ts";
+import { requestsTogether, scoreText } from "./windows.ts";
+
+for (const cell of cellsOf("perplexity")) {
+  test(`${named(cell)}: the log-probabilities of a text`, async () => {
+    const got = await withModel(cell, scoreText, requestsTogether);
+    const want = perplexity.logprobs[cell.file];
+    const { mean, worst } = distance(got, want);
+    console.log(
+      `${named(cell)}: perplexity ${ppl(got).toFixed(4)} for ${ppl(want).toFixed(4)}, off by ${mean.toFixed(5)} on average`,
+    );
+    assert.ok(mean <= MEAN[cell.weights], `off by ${mean} on average, ${worst} at most`);
+    if (cell.weights === "f32") assert.ok(worst <= EXACT, `off by ${worst}`);
+    const share = Math.abs(ppl(got) / ppl(want) - 1);
+    assert.ok(share <= PERPLEXITY[cell.weights], `perplexity ${ppl(got)} for ${ppl(want)}`);
+  });
+}
