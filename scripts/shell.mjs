@@ -64,7 +64,7 @@ export function cargo() {
   if (found) return { command: found, path: [bin, dirname(found), systemPath].join(delimiter) };
   return fail(
     "Rust is needed to build the native code, but `cargo` is neither on the PATH nor in ~/.cargo/bin.\n" +
-      "Install it from https://rustup.rs (Rust 1.88 or newer) and run this again.",
+      "Install it from https://rustup.rs (Rust 1.89 or newer) and run this again.",
   );
 }
 

@@ -291,13 +291,17 @@ fn sequences(model: &mut Model, n: usize) -> Vec<Sequence> {
 }
 
 #[test]
-fn dense_weights_give_the_bits_of_each_alone() {
+fn requests_together_get_the_bits_of_each_alone() {
     let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
     for (folder, weights, n, steps) in [
         ("tests/golden/fixtures/llama-linear-tied", WeightFormat::F32, FEW, 6u32),
         ("tests/golden/fixtures/llama-linear-tied", WeightFormat::F16, 7, 12),
         ("models/tiny-llava", WeightFormat::F32, 4, 7),
         ("models/tiny-llava", WeightFormat::F16, FEW, 6),
+        // Weights in blocks have no such bound.
+        ("tests/golden/fixtures/llama-linear-tied", WeightFormat::Q8_0, FEW + 5, 6),
+        ("models/tiny-llava", WeightFormat::Q8_0, 7, 8),
+        ("models/tiny-llava", WeightFormat::Q4K, FEW + 1, 4),
     ] {
         let options = LoadOptions { weights, ..LoadOptions::new(root().join(folder)) };
         let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");

@@ -12,6 +12,7 @@ pub mod heap;
 pub mod int4;
 pub mod linear;
 pub mod mmap;
+pub mod quant;
 pub mod reference;
 pub mod rotary;
 mod shared;

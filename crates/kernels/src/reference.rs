@@ -1,6 +1,7 @@
 //! Slow, readable twins of the kernels, in f64. The tests hold the fast versions against these.
 
 pub mod network;
+pub mod quant;
 
 use half::f16;
 

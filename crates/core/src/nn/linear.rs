@@ -4,11 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
-use candle_core::{DType, Device, Module, Tensor};
+use candle_core::{DType, Tensor};
 use half::f16;
 use prefixkv_kernels::cuda::{self, Buffer, Gpu, Number};
-use prefixkv_kernels::{linear as kernel, simd};
+use prefixkv_kernels::{linear as kernel, quant, simd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -210,7 +209,7 @@ impl<'a> Loader<'a> {
         self.format.require(&self.place)?;
         let number = self.number();
         let data = self.upload(gpu, number, parts)?;
-        self.count(self.format, rows * columns);
+        self.count(self.format, self.format.bytes((rows * columns) as u64));
         Ok(Linear { weight: Weight::Gpu(Arc::new(OnGpu { data, rows, columns })), bias })
     }
 
@@ -219,10 +218,10 @@ impl<'a> Loader<'a> {
         if self.format == WeightFormat::F32 { Number::F32 } else { Number::F16 }
     }
 
-    fn count(&self, format: WeightFormat, elements: usize) {
+    fn count(&self, format: WeightFormat, bytes: u64) {
         let mut tally = self.tally.borrow_mut();
         *tally.layers.entry(format.name()).or_default() += 1;
-        tally.bytes += format.bytes(elements as u64);
+        tally.bytes += bytes;
     }
 
     /// The output layer of a model whose embeddings are its weights, the tensor `name`. Where the formats allow it, both share
@@ -250,60 +249,30 @@ impl<'a> Loader<'a> {
 
     /// A linear layer of one tensor on the CPU, converted to the format it will be held in.
     fn hold(&self, weight: Tensor, bias: Option<Vector>) -> Result<Linear> {
-        let elements = weight.elem_count();
+        let elements = weight.elem_count() as u64;
         let format = self.format.fitting(weight.dim(1)?);
         let weight = match format {
             WeightFormat::F32 => Weight::Dense(weight.to_dtype(DType::F32)?),
             WeightFormat::F16 => Weight::Dense(weight.to_dtype(DType::F16)?),
-            WeightFormat::Q8_0 => quantised(&weight, GgmlDType::Q8_0)?,
-            WeightFormat::Q4K => quantised(&weight, GgmlDType::Q4K)?,
+            WeightFormat::Q8_0 => quantised(&weight, quant::Format::Q8_0)?,
+            WeightFormat::Q4K => quantised(&weight, quant::Format::Q4K)?,
         };
-        self.count(format, elements);
+        let bytes = match &weight {
+            Weight::Quantised(blocks) => blocks.bytes(),
+            _ => format.bytes(elements),
+        };
+        self.count(format, bytes);
         Ok(Linear { weight, bias })
     }
 }
 
-/// Rows of a part of a quantised weight: small enough to share a matrix among cores, large enough to be worth a task.
-const PART_ROWS: usize = 512;
-
-/// Some rows of a quantised weight.
-struct Part {
-    tensor: Arc<QTensor>,
-    product: QMatMul,
-}
-
-impl Part {
-    /// `x W^T` for these rows. Without 8-bit dot-product instructions candle's quantised product runs at a tenth of the f32 rate,
-    /// so many rows of `x` are multiplied with the part dequantised, which costs one part in as many as `x` has rows.
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        if x.dim(0)? >= DEQUANTISE_FROM && !simd::has_dot_product() {
-            x.matmul(&self.tensor.dequantize(x.device())?.t()?)
-        } else {
-            self.product.forward(x)
-        }
-    }
-}
-
-/// Rows of activations from which dequantising a part is cheaper than the quantised product.
-const DEQUANTISE_FROM: usize = 8;
-
-/// Parts of whole rows. Candle's own threads spin at a barrier for every quantised product, which collapses as soon as another
-/// process wants a core; the parts go through the pool that everything else uses instead.
-fn quantised(weight: &Tensor, dtype: GgmlDType) -> Result<Weight> {
+/// Blocks of the numbers of a tensor, in whatever format of a file.
+fn quantised(weight: &Tensor, format: quant::Format) -> Result<Weight> {
     let (rows, columns) = weight.dims2()?;
-    let parts = rows.div_ceil(PART_ROWS).max(1);
-    let parts = slice::with_numbers(weight, |weight| {
-        let quantised = (0..parts).into_par_iter().map(|part| {
-            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
-            // Of numbers of its own: candle quantises the storage of a tensor, which a view shares with the whole.
-            let numbers = weight.widened(from * columns..to * columns);
-            let part = Tensor::from_vec(numbers, (to - from, columns), &Device::Cpu)?;
-            let tensor = Arc::new(QTensor::quantize(&part, dtype)?);
-            Ok(Part { product: QMatMul::from_arc(tensor.clone())?, tensor })
-        });
-        quantised.collect::<Result<_>>()
-    })??;
-    Ok(Weight::Quantised(parts))
+    let blocks = slice::with_numbers(weight, |numbers| {
+        quant::Weights::quantise(format, rows, columns, |row, to| numbers.widen(row * columns, to))
+    })?;
+    Ok(Weight::Quantised(blocks))
 }
 
 /// `x W^T + b`.
@@ -314,7 +283,7 @@ pub struct Linear {
 
 enum Weight {
     Dense(Tensor),
-    Quantised(Vec<Part>),
+    Quantised(quant::Weights),
     Gpu(Arc<OnGpu>),
 }
 
@@ -341,12 +310,7 @@ impl Linear {
             Weight::Dense(weight) if x.dim(0)? <= FEW => few(x, weight)?,
             Weight::Dense(weight) if weight.dtype() == DType::F32 => x.matmul(&weight.t()?)?,
             Weight::Dense(weight) => widened(x, weight)?,
-            Weight::Quantised(parts) if parts.len() == 1 => parts[0].forward(x)?,
-            Weight::Quantised(parts) => {
-                let products: Vec<Tensor> =
-                    parts.par_iter().map(|part| part.forward(x)).collect::<candle_core::Result<_>>()?;
-                Tensor::cat(&products, 1)?
-            }
+            Weight::Quantised(weight) => blocks(x, weight)?,
             Weight::Gpu(_) => return Err(elsewhere()),
         };
         Ok(match &self.bias {
@@ -394,6 +358,13 @@ fn few(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         })
     })??;
     Ok(Tensor::from_vec(out, (n, rows), x.device())?)
+}
+
+/// Any number of rows of activations against a weight in blocks. Rows get the same bits together as alone.
+fn blocks(x: &Tensor, weight: &quant::Weights) -> Result<Tensor> {
+    let mut out = vec![0.0; x.dim(0)? * weight.rows()];
+    slice::with(x, |x| weight.product(x, &mut out))?;
+    Ok(Tensor::from_vec(out, (x.dim(0)?, weight.rows()), x.device())?)
 }
 
 /// Weights widened at a time: bounds the buffer to 16 MiB.

@@ -1,7 +1,5 @@
 //! Reading a contiguous CPU tensor in place.
 
-use std::ops::Range;
-
 use candle_core::{CpuStorage, Storage, Tensor};
 use half::{bf16, f16};
 
@@ -40,12 +38,13 @@ pub enum Numbers<'a> {
 }
 
 impl Numbers<'_> {
-    /// Some of them in f32.
-    pub fn widened(&self, range: Range<usize>) -> Vec<f32> {
+    /// Writes those from `start` on to `to` in f32.
+    pub fn widen(&self, start: usize, to: &mut [f32]) {
+        let range = start..start + to.len();
         match self {
-            Numbers::F32(numbers) => numbers[range].to_vec(),
-            Numbers::F16(numbers) => numbers[range].iter().map(|x| x.to_f32()).collect(),
-            Numbers::Bf16(numbers) => numbers[range].iter().map(|x| x.to_f32()).collect(),
+            Numbers::F32(numbers) => to.copy_from_slice(&numbers[range]),
+            Numbers::F16(numbers) => to.iter_mut().zip(&numbers[range]).for_each(|(to, x)| *to = x.to_f32()),
+            Numbers::Bf16(numbers) => to.iter_mut().zip(&numbers[range]).for_each(|(to, x)| *to = x.to_f32()),
         }
     }
 }

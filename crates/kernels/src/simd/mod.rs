@@ -6,6 +6,7 @@
 mod level;
 
 use crate::element::Element;
+use crate::quant::Level as Quantised;
 #[cfg(target_arch = "x86_64")]
 use level::Avx2;
 use level::{LANES, Level, Portable};
@@ -22,21 +23,11 @@ pub fn has_avx2() -> bool {
     }
 }
 
-/// True when the machine multiplies and adds 8-bit integers in one instruction, which quantised products need to be fast.
-pub fn has_dot_product() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
 /// Names of the instruction sets in use, for diagnostics.
 pub fn features() -> Vec<&'static str> {
-    if has_avx2() { vec!["avx2", "fma", "f16c"] } else { Vec::new() }
+    let mut features = if has_avx2() { vec!["avx2", "fma", "f16c"] } else { Vec::new() };
+    features.extend(Quantised::best().dot_product());
+    features
 }
 
 /// Defines a public function that runs `$body` at the best level of this machine.

@@ -1,0 +1,249 @@
+//! Products of weights in blocks, for any number of rows of activations.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::activations::Activations;
+use super::level::{Level, Operations, Portable, ROWS};
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512Vnni, AvxVnni};
+use crate::shared::Disjoint;
+
+/// Two lines' worth of codes, four columns each.
+pub(super) type Steps<S> = [<S as Operations>::Codes; 2];
+
+/// Pairs of four columns in a block.
+const PAIRS: usize = 4;
+
+/// Weights of tiles of sixteen rows, in groups of blocks of 32 columns.
+pub(super) trait Format: Sync {
+    /// Blocks of a group.
+    const BLOCKS: usize;
+    /// Whether a block has minima, which are subtracted.
+    const MINIMA: bool;
+    /// The codes of a block.
+    type Lines;
+    /// What the blocks of a group share, beside a scale of their own.
+    type Group<'a, S: Operations>: Copy
+    where
+        Self: 'a;
+
+    /// Groups of a row.
+    fn groups(&self) -> usize;
+    /// The codes of all blocks, those of a tile one behind the other.
+    fn lines(&self) -> &[Self::Lines];
+    /// A group by its place among those of all tiles.
+    fn group<S: Operations>(&self, at: usize) -> Self::Group<'_, S>;
+    /// The scales of a block of a group, and its minima.
+    fn scale<S: Operations>(group: &Self::Group<'_, S>, block: usize) -> (S::Floats, S::Floats);
+    /// What the dot products of a block start from, given the sum of its activations.
+    fn start<S: Operations>(sum: i32) -> S::Ints;
+    /// The codes of eight columns from `8 * index`.
+    fn steps<S: Operations>(lines: &Self::Lines, index: usize) -> Steps<S>;
+    fn dot<S: Operations>(sums: S::Ints, codes: S::Codes, x: i32) -> S::Ints;
+}
+
+/// Weights that are worth a task for one row of activations: some 25 us of reading.
+const TASK: usize = 320 * 1024;
+
+/// Rows of activations that take as long as reading the weights does.
+const ROWS_OF_A_READ: usize = 8;
+
+/// Tasks for each thread, so that one that is held up does not hold up all.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Tiles that are at work together at most.
+const TILES: usize = 2;
+
+/// Columns at a time: two tiles of so many, and the activations beside them, fit the first-level cache.
+const COLUMNS: usize = 512;
+
+/// `out[i, r] = x[i] . weight[r]`; `out` is `[n, rows]`.
+pub(super) fn product<F: Format>(level: Level, weights: &F, x: &Activations, out: &mut [f32], rows: usize) {
+    let n = out.len() / rows;
+    let tiles = rows.div_ceil(ROWS);
+    let work = rows * x.blocks * super::BLOCK * (ROWS_OF_A_READ + n) / ROWS_OF_A_READ;
+    let tasks = (rayon::current_num_threads() * TASKS_PER_THREAD).min(work / TASK).max(1);
+    let step = tiles.div_ceil(tasks).next_multiple_of(TILES);
+    let all = Disjoint::new(out);
+    let task = |from: usize| run(level, weights, x, from..tiles.min(from + step), &all, n, rows);
+    if step >= tiles {
+        task(0);
+    } else {
+        (0..tiles.div_ceil(step)).into_par_iter().with_max_len(1).for_each(|index| task(index * step));
+    }
+}
+
+/// Some tiles at a level that the machine has.
+fn run<F: Format>(
+    level: Level,
+    weights: &F,
+    x: &Activations,
+    tiles: Range<usize>,
+    out: &Disjoint<'_, f32>,
+    n: usize,
+    rows: usize,
+) {
+    macro_rules! at {
+        ($name:ident, $features:literal, $level:ident) => {{
+            #[target_feature(enable = $features)]
+            fn $name<F: Format>(
+                w: &F,
+                x: &Activations,
+                t: Range<usize>,
+                out: &Disjoint<'_, f32>,
+                n: usize,
+                rows: usize,
+            ) {
+                body::<$level, F>(w, x, t, out, n, rows);
+            }
+            // SAFETY: the caller has made sure that the machine has the level.
+            unsafe { $name(weights, x, tiles, out, n, rows) }
+        }};
+    }
+    match level {
+        Level::Portable => body::<Portable, F>(weights, x, tiles, out, n, rows),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => at!(avx2, "avx2,fma,f16c", Avx2),
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => at!(avx_vnni, "avx2,fma,f16c,avxvnni", AvxVnni),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => at!(avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", Avx512Vnni),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => body::<Portable, F>(weights, x, tiles, out, n, rows),
+    }
+}
+
+/// Some tiles against all rows of activations.
+#[inline(always)]
+fn body<S: Operations, F: Format>(
+    weights: &F,
+    x: &Activations,
+    tiles: Range<usize>,
+    out: &Disjoint<'_, f32>,
+    n: usize,
+    rows: usize,
+) {
+    let at_once = if S::REGISTERS >= 32 { TILES } else { 1 };
+    let mut sums = vec![[0.0; ROWS]; n * at_once];
+    let mut tile = tiles.start;
+    while tile < tiles.end {
+        let some = at_once.min(tiles.end - tile);
+        let sums = &mut sums[..n * some];
+        if some == 2 {
+            strip::<S, F, 2>(weights, x, tile, sums);
+        } else {
+            strip::<S, F, 1>(weights, x, tile, sums);
+        }
+        for (row, sums) in sums.chunks_exact(some).enumerate() {
+            let from = tile * ROWS;
+            let len = (some * ROWS).min(rows - from);
+            // SAFETY: each task has tiles of its own, and so places of its own in every row of the output.
+            let out = unsafe { out.part(row * rows + from, len) };
+            out.copy_from_slice(&sums.as_flattened()[..len]);
+        }
+        tile += some;
+    }
+}
+
+/// `N` tiles against all rows of activations, [`COLUMNS`] at a time. `sums` has `N` of each row.
+#[inline(always)]
+fn strip<S: Operations, F: Format, const N: usize>(
+    weights: &F,
+    x: &Activations,
+    tile: usize,
+    sums: &mut [[f32; ROWS]],
+) {
+    sums.fill([0.0; ROWS]);
+    let (groups, n) = (weights.groups(), sums.len() / N);
+    let step = COLUMNS / (F::BLOCKS * super::BLOCK);
+    for from in (0..groups).step_by(step) {
+        let some = from..groups.min(from + step);
+        let mut row = 0;
+        while row < n {
+            let left = n - row;
+            let sums = &mut sums[row * N..];
+            row += if S::REGISTERS >= 32 {
+                match left {
+                    1 => square::<S, F, 1, N>(weights, x, tile, some.clone(), row, sums),
+                    2 => square::<S, F, 2, N>(weights, x, tile, some.clone(), row, sums),
+                    3 => square::<S, F, 3, N>(weights, x, tile, some.clone(), row, sums),
+                    _ => square::<S, F, 4, N>(weights, x, tile, some.clone(), row, sums),
+                }
+            } else {
+                match left {
+                    1 => square::<S, F, 1, N>(weights, x, tile, some.clone(), row, sums),
+                    _ => square::<S, F, 2, N>(weights, x, tile, some.clone(), row, sums),
+                }
+            };
+        }
+    }
+}
+
+/// Some groups of `N` tiles against `M` rows of activations. Returns `M`.
+#[allow(clippy::needless_range_loop)] // Indices into several arrays at once, of lengths that the compiler knows.
+#[inline(always)]
+fn square<S: Operations, F: Format, const M: usize, const N: usize>(
+    weights: &F,
+    x: &Activations,
+    tile: usize,
+    groups: Range<usize>,
+    row: usize,
+    sums: &mut [[f32; ROWS]],
+) -> usize {
+    // No closures: they would be compiled without the instruction set of the function around them where they are not inlined.
+    let mut held = [[S::splat(0.0); N]; M];
+    for m in 0..M {
+        for n in 0..N {
+            held[m][n] = S::load(&sums[m * N + n]);
+        }
+    }
+    let lines = weights.lines();
+    for group in groups {
+        let first = tile * weights.groups() + group;
+        let mut shared = [weights.group::<S>(first); N];
+        for n in 1..N {
+            shared[n] = weights.group::<S>(first + n * weights.groups());
+        }
+        for block in 0..F::BLOCKS {
+            let column = group * F::BLOCKS + block;
+            let mut ints = [[S::zero(); N]; M];
+            let mut codes = [&x.codes[row * x.blocks + column]; M];
+            let mut scales = [x.scales[row * x.blocks + column]; M];
+            for m in 0..M {
+                let at = (row + m) * x.blocks + column;
+                codes[m] = &x.codes[at];
+                scales[m] = x.scales[at];
+                ints[m] = [F::start::<S>(scales[m].sum); N];
+            }
+            for pair in 0..PAIRS {
+                for n in 0..N {
+                    let at = (first + n * weights.groups()) * F::BLOCKS + block;
+                    let steps = F::steps::<S>(&lines[at], pair);
+                    for half in 0..2 {
+                        for m in 0..M {
+                            ints[m][n] = F::dot::<S>(ints[m][n], steps[half], codes[m][2 * pair + half]);
+                        }
+                    }
+                }
+            }
+            for n in 0..N {
+                let (scale, minimum) = F::scale::<S>(&shared[n], block);
+                for m in 0..M {
+                    let scale = S::mul(scale, S::splat(scales[m].step));
+                    held[m][n] = S::add(held[m][n], S::mul(S::floats(ints[m][n]), scale));
+                    if F::MINIMA {
+                        held[m][n] = S::sub(held[m][n], S::mul(minimum, S::splat(scales[m].total)));
+                    }
+                }
+            }
+        }
+    }
+    for m in 0..M {
+        for n in 0..N {
+            S::store(held[m][n], &mut sums[m * N + n]);
+        }
+    }
+    M
+}
