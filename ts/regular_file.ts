@@ -74,13 +74,20 @@ export function tooLarge(most: number): Unreadable {
 /** The reason of a failed read, without its path, which may be long or secret. */
 export function readingReason(error: unknown, path = ""): string {
   if (error instanceof Unreadable) return error.message;
-  const code = error instanceof Error && "code" in error ? String(error.code) : undefined;
+  const { name, code } = factsOf(error);
   const windows = process.platform !== "win32" && /(^|\/)[A-Za-z]:[\\/]|\\/.test(path);
   if (code === "ENOENT" && windows)
     return `there is no such file; it is a path of Windows, and this is ${process.platform}`;
   if (code !== undefined && Object.hasOwn(reasons, code)) return reasons[code] ?? code;
-  if (error instanceof Error && error.name === "NotCapable") return "Deno allows it with --allow-read";
-  return code ?? (error instanceof Error ? error.name : "it failed");
+  if (name === "NotCapable") return "Deno allows it with --allow-read";
+  return code ?? name ?? "it failed";
+}
+
+/** What an error is called, and its code; under a test runner the system's errors are of another realm than this code. */
+export function factsOf(error: unknown): { name: string | undefined; code: string | undefined } {
+  if (typeof error !== "object" || error === null) return { name: undefined, code: undefined };
+  const { name, code } = error as { name?: unknown; code?: unknown };
+  return { name: typeof name === "string" ? name : undefined, code: typeof code === "string" ? code : undefined };
 }
 
 const reasons: Record<string, string> = {

@@ -59,6 +59,13 @@ export const hostileValues: Readonly<Record<string, () => unknown>> = {
         throw new Error("no");
       },
     }),
+  "getter that throws what cannot be told": () =>
+    Object.defineProperty({}, "method", {
+      enumerable: true,
+      get() {
+        throw revoked({});
+      },
+    }),
   "proxy that throws": () =>
     new Proxy(
       {},

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
+import { createContext, runInContext } from "node:vm";
 import { checkThrough } from "../../ts/device.ts";
 import * as evaluation from "../../ts/eval/index.ts";
 import { about, checkDevice, inspect, load, OptionError, PrefixKvError, prefixkv } from "../../ts/index.ts";
@@ -403,6 +404,23 @@ test("a method that was not called, its name, a signal's controller: the error s
     { cache: { method: "h2o", keep: { tokens: Number.NaN } } },
     /`cache\.keep\.tokens` of generate must be a finite number, found NaN/,
   );
+});
+
+test("options of another realm are as good as our own", async () => {
+  const realm = createContext({});
+  for (const code of [
+    '({ prompt: "Hi", stop: ["a"], cache: { method: "h2o", keep: { tokens: 7 } } })',
+    'Object.assign(Object.create(null), { prompt: "Hi", stop: ["a"], cache: [{ method: "h2o", keep: { tokens: 7 } }] })',
+    'JSON.parse(\'{"messages": [{"role": "user", "content": ["Hi"]}], "stop": ["a"], "cache": {"method": "h2o", "keep": 0.5}}\')',
+  ]) {
+    const { error, sent } = await outcome(calls.generate as Call, runInContext(code, realm));
+    assert.equal(error, undefined, String(error));
+    const [request] = sent as Options[];
+    assert.deepEqual(request?.stop, ["a"]);
+    assert.ok(request?.cache !== undefined);
+  }
+  const frozen = Object.freeze({ prompt: "Hi", stop: Object.freeze(["a"]) });
+  assert.equal((await outcome(calls.generate as Call, new Proxy(frozen, {}))).error, undefined);
 });
 
 test("a text that no request can hold is refused before it is copied", async () => {

@@ -5,7 +5,7 @@ import { isIP, type LookupFunction } from "node:net";
 import type { Readable } from "node:stream";
 import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { MediaError } from "../errors.ts";
-import { Unreadable } from "../regular_file.ts";
+import { factsOf, Unreadable } from "../regular_file.ts";
 import { Stop, until } from "../stop.ts";
 import { isPublic } from "./addresses.ts";
 import { Collected } from "./limits.ts";
@@ -189,7 +189,7 @@ function decoded(response: IncomingMessage, encoding: string): Readable {
 
 function connectionFailure(error: unknown): Unreadable {
   if (error instanceof Unreadable) return error;
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const { code = "" } = factsOf(error);
   const certificate = /CERT|SIGNATURE|SSL|TLS/.test(code)
     ? "its certificate is not accepted: "
     : "the connection failed: ";

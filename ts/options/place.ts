@@ -1,5 +1,5 @@
 import { OptionError } from "../errors.ts";
-import { shorten, show } from "./show.ts";
+import { reasonOf, show } from "./show.ts";
 
 /** Most characters that all texts of a call have together: 8 MiB, as the engine has it for its requests. */
 export const maxText: number = 8 * 1024 * 1024;
@@ -63,8 +63,7 @@ export class Place {
     try {
       return get();
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      const message = `invalid option: ${this.name} cannot be read: ${shorten(reason)}`;
+      const message = `invalid option: ${this.name} cannot be read: ${reasonOf(cause)}`;
       throw new OptionError("option", message, { option: this.path, suggestion: null }, { cause });
     }
   }
