@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server, type ServerResponse } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -134,6 +135,26 @@ test("names are judged by all their addresses, looked up once, and the connectio
   assert.deepEqual(rebinding.lookups, ["pictures.example"]);
   assert.deepEqual(heard.slice(before), [{ url: "/image", host: `pictures.example:${port}` }]);
   assert.match(await refusal(fetchImage(url, "public", undefined, network(true, [[]]))), /not on the public internet/);
+});
+
+test("a pinned connection still wants the certificate of the name", async () => {
+  const fixture = (name: string): Promise<string> =>
+    readFile(new URL(`../fixtures/tls/${name}.pem`, import.meta.url), "utf8");
+  const [key, cert] = await Promise.all([fixture("key"), fixture("certificate")]);
+  const secure = createSecureServer({ key, cert }, (_, response) => void response.end(content));
+  await new Promise<void>((resolve) => secure.listen(0, "127.0.0.1", resolve));
+  const at = (host: string): URL => new URL(`https://${host}:${(secure.address() as AddressInfo).port}/image`);
+  const trusting = { ...network(true), ca: cert };
+  assert.deepEqual([...(await fetchImage(at("pictures.example"), "public", undefined, trusting))], [...content]);
+  for (const [host, net] of [
+    ["other.example", trusting],
+    ["pictures.example", network(true)],
+    ["127.0.0.1", trusting],
+  ] as const) {
+    assert.match(await refusal(fetchImage(at(host), "any", undefined, net)), /its certificate is not accepted/, host);
+  }
+  secure.closeAllConnections();
+  await new Promise((resolve) => secure.close(resolve));
 });
 
 test("every redirect is judged anew", async () => {

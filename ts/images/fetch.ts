@@ -19,6 +19,8 @@ export interface Network {
   lookup(host: string): Promise<{ address: string; family: number }[]>;
   isPublic(address: string): boolean;
   seconds: number;
+  /** Certificates to trust instead of the system's. */
+  ca?: string;
 }
 
 const network: Network = { lookup: (host) => systemLookup(host, { all: true }), isPublic, seconds: 30 };
@@ -59,7 +61,7 @@ async function follow(
     const addresses = await allowedAddresses(url, rights, net);
     const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : url.port;
     for (const { address, family } of addresses) requireNet(`${family === 6 ? `[${address}]` : address}:${port}`);
-    const response = await send(url, addresses, signal);
+    const response = await send(url, addresses, signal, net.ca);
     const { statusCode = 0, headers } = response;
     if (statusCode >= 200 && statusCode < 300) return collect(response, signal);
     response.destroy();
@@ -124,6 +126,7 @@ function send(
   url: URL,
   addresses: readonly { address: string; family: number }[],
   signal: AbortSignal,
+  ca: string | undefined,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const lookup: LookupFunction = (_, options, found) => {
@@ -134,6 +137,7 @@ function send(
     const request = (url.protocol === "https:" ? requestHttps : requestHttp)(url, {
       agent: false,
       lookup,
+      ...(ca !== undefined && { ca }),
       headers: {
         accept: "image/png, image/jpeg, image/webp, image/gif, */*;q=0.1",
         "accept-encoding": "identity",
