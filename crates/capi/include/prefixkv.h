@@ -75,7 +75,7 @@ int32_t pkv_inspect(const char *json, size_t json_length, uint32_t *ticket, char
 
 /*
  * Compares the kernels of the GPU in `{ "device": "cuda:0", "ceilings": true }` with those of the CPU and, if asked for, measures what
- * it can do. The ticket gives events `progress` and ends with `checked` or `error`.
+ * it can do. `"cases": "small"` leaves the large shapes out, for tools that watch every access. The ticket gives events `progress` and ends with `checked` or `error`.
  */
 int32_t pkv_check_device(
     const char *json,

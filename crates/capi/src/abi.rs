@@ -65,7 +65,7 @@ exports! {
     }
 
     /// Compares the kernels of the GPU in `{ "device": "cuda:0", "ceilings": true }` with those of the CPU and, if asked for, measures what
-    /// it can do. The ticket gives events `progress` and ends with `checked` or `error`.
+    /// it can do. `"cases": "small"` leaves the large shapes out, for tools that watch every access. The ticket gives events `progress` and ends with `checked` or `error`.
     fn pkv_check_device(
         json: *const c_char,
         json_length: usize,

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Number, Result};
+use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Number, PoolUse, Result};
 
 /// Bytes before and behind an allocation that must stay as they are.
 const MARGIN: usize = 4096;
@@ -58,6 +58,8 @@ struct Machine {
     traffic: Mutex<Traffic>,
     allocations: Mutex<HashMap<u64, Allocation>>,
     total: AtomicU64,
+    /// The most bytes that were ever allocated.
+    most: AtomicU64,
     failing_allocations: Mutex<Failing>,
     failing_launches: Mutex<Failing>,
 }
@@ -113,6 +115,7 @@ impl Shim {
             traffic: Mutex::default(),
             allocations: Mutex::default(),
             total: AtomicU64::new(TOTAL),
+            most: AtomicU64::new(0),
             failing_allocations: Mutex::default(),
             failing_launches: Mutex::default(),
         });
@@ -209,7 +212,10 @@ impl Backend for Handle {
     }
 
     fn memory(&self) -> Result<Memory> {
-        Ok(Memory { free: self.0.free(), total: self.0.total.load(Ordering::Relaxed) })
+        let (used, most) = (self.0.used() as u64, self.0.most.load(Ordering::Relaxed));
+        // Nothing is kept for reuse here.
+        let pool = PoolUse { reserved: used, most_reserved: most, used, most_used: most };
+        Ok(Memory { free: self.0.free(), total: self.0.total.load(Ordering::Relaxed), pool })
     }
 
     fn trim(&self) -> Result<()> {
@@ -229,6 +235,7 @@ impl Backend for Handle {
         let allocation = Allocation::new(bytes);
         let address = allocation.bytes.as_ptr() as u64 + allocation.start as u64;
         lock(&self.0.allocations).insert(address, allocation);
+        self.0.most.fetch_max(self.0.used() as u64, Ordering::Relaxed);
         Ok(address)
     }
 

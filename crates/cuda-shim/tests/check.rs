@@ -1,7 +1,7 @@
 //! The self-check of a device, on the shim: it passes what is right and finds what is not.
 
 use prefixkv_cuda_shim::{Order, Shim};
-use prefixkv_kernels::cuda::check::{Outcome, Sizes, Step, ceilings, kernels, some_kernels};
+use prefixkv_kernels::cuda::check::{Cases, Outcome, Sizes, Step, ceilings, kernels, some_kernels};
 use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Result};
 
 /// A device that does something wrong, on purpose.
@@ -20,6 +20,8 @@ enum Defect {
     Write,
     /// Launches fail.
     Launch,
+    /// None, but it says that it is a real device.
+    Real,
 }
 
 impl Backend for Broken {
@@ -27,7 +29,7 @@ impl Backend for Broken {
         self.shim.name()
     }
     fn is_emulated(&self) -> bool {
-        self.shim.is_emulated()
+        self.defect != Defect::Real && self.shim.is_emulated()
     }
     fn processors(&self) -> u32 {
         self.shim.processors()
@@ -94,7 +96,16 @@ fn shim() -> Shim {
 /// What comes of the kernels whose name has one of these beginnings; all would take minutes.
 fn broken(defect: Defect, beginnings: &[&str]) -> Vec<Outcome> {
     let wanted = |kernel: &str| beginnings.iter().any(|beginning| kernel.starts_with(beginning));
-    some_kernels(&Gpu::new(Broken { shim: shim(), defect }), &wanted, &mut |_| true)
+    some_kernels(&Gpu::new(Broken { shim: shim(), defect }), Cases::All, &wanted, &mut |_| true)
+}
+
+#[test]
+fn small_cases_are_those_that_a_slow_device_gets() {
+    let gather = |gpu: &Gpu, cases| some_kernels(gpu, cases, &|kernel| kernel.starts_with("gather"), &mut |_| true);
+    let real = Gpu::new(Broken { shim: shim(), defect: Defect::Real });
+    let small = gather(&real, Cases::Small);
+    assert!(!small.is_empty() && failed(&small).is_empty(), "{small:?}");
+    assert_eq!(small, gather(&shim(), Cases::All));
 }
 
 fn failed(outcomes: &[Outcome]) -> Vec<&str> {
@@ -105,7 +116,7 @@ fn failed(outcomes: &[Outcome]) -> Vec<&str> {
 fn every_kernel_passes_and_progress_counts_them() {
     let shim = shim();
     let mut steps = Vec::new();
-    let outcomes = kernels(&shim, &mut |Step { line, done, total }| {
+    let outcomes = kernels(&shim, Cases::All, &mut |Step { line, done, total }| {
         steps.push((line.to_owned(), done, total));
         true
     });
@@ -212,7 +223,7 @@ fn a_lost_write_and_a_lost_device_are_found() {
 
 #[test]
 fn progress_stops_a_check() {
-    let outcomes = kernels(&shim(), &mut |step| step.done < 3);
+    let outcomes = kernels(&shim(), Cases::All, &mut |step| step.done < 3);
     assert_eq!(outcomes.len(), 3);
     let stopped = ceilings(&shim(), &Sizes::small(), &mut |step| step.done < 10).expect("nothing fails");
     assert_eq!(stopped, None);

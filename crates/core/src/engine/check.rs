@@ -1,6 +1,8 @@
 //! The self-check of a device: what `prefixkv_kernels::cuda::check` finds, as the `DeviceCheck` of the TypeScript side.
 
-use prefixkv_kernels::cuda::check::{Ceilings, DecodeRate, Outcome, PrefillRate, Sizes, Step, ceilings, kernels};
+use prefixkv_kernels::cuda::check::{
+    Cases, Ceilings, DecodeRate, Outcome, PrefillRate, Sizes, Step, ceilings, kernels,
+};
 use prefixkv_kernels::cuda::{Error as GpuError, Gpu};
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ use crate::model::{Device, Place};
 
 /// See [`super::Engine::check_device`].
 pub(super) fn check_device(json: &str) -> Result<Ticket> {
-    let CheckRequest { device, ceilings } = CheckRequest::parse(json)?;
+    let CheckRequest { device, ceilings, cases } = CheckRequest::parse(json)?;
     let refuse = |reason: &str| Err(Error::Device { device: device.to_string(), reason: reason.into() });
     if device == Device::Cpu {
         return refuse("there is nothing to check on the CPU, which the kernels of GPUs are compared with");
@@ -22,7 +24,7 @@ pub(super) fn check_device(json: &str) -> Result<Ticket> {
         Place::Gpu { gpu, device } => Ok((gpu, device)),
         Place::Cpu => Err(Error::Device { device: device.to_string(), reason: no_gpu() }),
     };
-    check_gpu(open, ceilings.then(Device::sizes))
+    check_gpu(open, cases, ceilings.then(Device::sizes))
 }
 
 /// Why `auto` finds no GPU.
@@ -33,6 +35,7 @@ fn no_gpu() -> String {
 /// Checks the GPU that `open` gives with its name, on a thread of its own.
 pub(super) fn check_gpu(
     open: impl FnOnce() -> Result<(Gpu, String)> + Send + 'static,
+    cases: Cases,
     sizes: Option<Sizes>,
 ) -> Result<Ticket> {
     let (events, ticket) = stream();
@@ -40,7 +43,7 @@ pub(super) fn check_gpu(
         panic::quiet_thread();
         let checked = panic::catch(|| {
             let (gpu, device) = open()?;
-            report(&gpu, &device, sizes.as_ref(), &events)
+            report(&gpu, &device, cases, sizes.as_ref(), &events)
         });
         match checked.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
             Ok(report) => events.finish(Event::Checked { report }),
@@ -50,7 +53,7 @@ pub(super) fn check_gpu(
     Ok(ticket)
 }
 
-fn report(gpu: &Gpu, device: &str, sizes: Option<&Sizes>, events: &Events) -> Result<Value> {
+fn report(gpu: &Gpu, device: &str, cases: Cases, sizes: Option<&Sizes>, events: &Events) -> Result<Value> {
     let failed = |error: GpuError| failed(device, error);
     let memory = gpu.memory().map_err(failed)?;
     let tell = |stage| {
@@ -59,7 +62,7 @@ fn report(gpu: &Gpu, device: &str, sizes: Option<&Sizes>, events: &Events) -> Re
             events.check().is_ok()
         }
     };
-    let outcomes = kernels(gpu, &mut tell("kernels"));
+    let outcomes = kernels(gpu, cases, &mut tell("kernels"));
     events.check()?;
     let passed = outcomes.iter().all(|outcome| outcome.failed.is_none());
     let found = match sizes {

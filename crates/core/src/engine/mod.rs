@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use prefixkv_kernels::cuda::Gpu;
-use prefixkv_kernels::cuda::check::Sizes;
+use prefixkv_kernels::cuda::check::{Cases, Sizes};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -180,7 +180,7 @@ impl Engine {
         open: impl FnOnce() -> Result<(Gpu, String)> + Send + 'static,
         sizes: Option<Sizes>,
     ) -> Result<Ticket> {
-        check::check_gpu(open, sizes)
+        check::check_gpu(open, Cases::All, sizes)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use prefixkv_kernels::cuda::check::Cases;
 use serde_json::Value;
 
 use super::threads;
@@ -67,14 +68,20 @@ pub struct CheckRequest {
     pub device: Device,
     /// Whether to measure what the device can do.
     pub ceilings: bool,
+    pub cases: Cases,
 }
 
 impl CheckRequest {
-    /// Reads the `{ "device": NAME, "ceilings": BOOL }` of a check.
+    /// Reads the `{ "device": NAME, "ceilings": BOOL, "cases": "all" | "small" }` of a check.
     pub fn parse(json: &str) -> Result<CheckRequest> {
-        let mut fields = Fields::new(parse(json)?, "check", &["device", "ceilings"])?;
+        let mut fields = Fields::new(parse(json)?, "check", &["device", "ceilings", "cases"])?;
         let device = fields.need::<String>("device")?.parse()?;
-        Ok(CheckRequest { device, ceilings: fields.take("ceilings")?.unwrap_or(false) })
+        let cases = match fields.take::<String>("cases")?.as_deref() {
+            None | Some("all") => Cases::All,
+            Some("small") => Cases::Small,
+            Some(other) => return Err(refuse(format!("`cases` must be \"all\" or \"small\", found {other:?}"))),
+        };
+        Ok(CheckRequest { device, ceilings: fields.take("ceilings")?.unwrap_or(false), cases })
     }
 }
 

@@ -91,7 +91,7 @@ pub trait Backend: Send + Sync {
     }
     /// Multiprocessors, for the number of blocks that fill the device.
     fn processors(&self) -> u32;
-    /// Bytes that can be allocated, those kept for reuse included, and bytes that there are.
+    /// Bytes that can be allocated, bytes that there are, and those of the pool.
     fn memory(&self) -> Result<Memory>;
     /// Gives memory that is kept for reuse back to the device.
     fn trim(&self) -> Result<()>;
@@ -143,8 +143,24 @@ pub trait Backend: Send + Sync {
 /// Bytes of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
+    /// That can be allocated, those kept for reuse included.
     pub free: u64,
     pub total: u64,
+    pub pool: PoolUse,
+}
+
+/// Bytes of the pool from which a process allocates on a device. What is reserved and not used is kept for the next allocation, or
+/// cannot be given back because a block of it is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Held from the device.
+    pub reserved: u64,
+    /// The most that was ever held.
+    pub most_reserved: u64,
+    /// In allocations that are alive.
+    pub used: u64,
+    /// The most that was ever in use.
+    pub most_used: u64,
 }
 
 /// A device, shared by everything that lives on it.

@@ -1,6 +1,6 @@
 //! Where cuBLAS may lie: NVIDIA's matrix products are not shipped, so they are looked for.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -66,7 +66,17 @@ impl Places {
         if !cfg!(windows) {
             usual.push("/usr/local/cuda/lib64".into());
         }
-        for root in ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(&variable).map(PathBuf::from) {
+        let mut roots: Vec<PathBuf> =
+            ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(&variable).map(PathBuf::from).collect();
+        // An environment whose Python is found by the PATH alone, as in containers.
+        roots.extend(variable("PATH").map(|path| python_roots(&path)).unwrap_or_default());
+        roots = roots
+            .iter()
+            .enumerate()
+            .filter(|(i, root)| !roots[..*i].contains(root))
+            .map(|(_, root)| root.clone())
+            .collect();
+        for root in roots {
             for packages in site_packages(&root) {
                 let nvidia = packages.join("nvidia");
                 let part = if cfg!(windows) { "bin" } else { "lib" };
@@ -80,6 +90,21 @@ impl Places {
         }
         Places { named, usual }
     }
+}
+
+/// The environments whose Python a PATH finds.
+fn python_roots(path: &OsStr) -> Vec<PathBuf> {
+    let name = if cfg!(windows) { "python.exe" } else { "python3" };
+    let mut found = Vec::new();
+    for folder in env::split_paths(path).filter(|folder| folder.is_absolute() && folder.join(name).is_file()) {
+        // On Windows `python.exe` lies in the root of an installation and in `Scripts` of an environment.
+        let inside = folder.file_name().is_some_and(|last| last == "bin" || last == "Scripts");
+        let root = if inside { folder.parent().unwrap_or(&folder).to_path_buf() } else { folder };
+        if !found.contains(&root) {
+            found.push(root);
+        }
+    }
+    found
 }
 
 /// The folders of Python packages of an environment.
@@ -237,6 +262,23 @@ mod tests {
             file(&old),
         ];
         assert_eq!(in_folder(&found, &root.0), want);
+    }
+
+    #[test]
+    fn the_python_of_the_path_names_an_environment_once() {
+        let root = Folder::new("path");
+        root.file("env/bin/python3");
+        root.file("other/bin/python");
+        let wheel = root.file("env/lib/python3.12/site-packages/nvidia/cu13/lib/libcublas.so.13");
+        root.file("other/lib/python3.12/site-packages/nvidia/cu13/lib/libcublas.so.13");
+        let path = env::join_paths(["relative/bin".into(), root.0.join("other/bin"), root.0.join("env/bin")]);
+        let path = path.expect("no separator in the names");
+        for more in [vec![], vec![("VIRTUAL_ENV", OsString::from(root.0.join("env")))]] {
+            let found = search_with(&[vec![("PATH", path.clone())], more].concat());
+            let files: Vec<Candidate> =
+                in_folder(&found, &root.0).into_iter().filter(|one| matches!(one, Candidate::Files { .. })).collect();
+            assert_eq!(files, [Candidate::Files { library: wheel.clone(), needed: None }]);
+        }
     }
 
     #[test]

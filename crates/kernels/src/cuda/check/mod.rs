@@ -2,7 +2,7 @@
 //!
 //! The tests run the kernels on the CPU; what only a device shows (the compiler's code, its memory model, cuBLAS, the copies) is
 //! checked here, on the device that a user has. [`kernels`] runs every function of [`crate::cuda`] on fixed noise, with the edges of its
-//! shapes, beside its twin; where a CPU plays the device, those of its shapes that are small ([`EMULATED`]). [`ceilings`] measures what the device can do at most, which speeds are to be compared with.
+//! shapes, beside its twin; where a CPU plays the device, those of its shapes that are small ([`SMALL`]). [`ceilings`] measures what the device can do at most, which speeds are to be compared with.
 
 mod attention;
 mod ceilings;
@@ -42,21 +42,34 @@ pub struct Step<'a> {
     pub total: usize,
 }
 
+/// Which of the shapes of each kernel are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cases {
+    /// All, but for the large ones where a CPU plays the device.
+    #[default]
+    All,
+    /// Those that a slow device can compute in moments: a CPU that plays one, or a GPU that a tool watches at every access.
+    Small,
+}
+
 /// Checks every kernel. An error of the device fails what it happened in. `progress` is told of each kernel; when it answers false
 /// the check ends with what it has.
-pub fn kernels(gpu: &Gpu, progress: &mut dyn FnMut(Step<'_>) -> bool) -> Vec<Outcome> {
-    some_kernels(gpu, &|_| true, progress)
+pub fn kernels(gpu: &Gpu, cases: Cases, progress: &mut dyn FnMut(Step<'_>) -> bool) -> Vec<Outcome> {
+    some_kernels(gpu, cases, &|_| true, progress)
 }
 
 /// [`kernels`], but only those whose name is wanted.
 pub fn some_kernels(
     gpu: &Gpu,
+    cases: Cases,
     wanted: &dyn Fn(&str) -> bool,
     progress: &mut dyn FnMut(Step<'_>) -> bool,
 ) -> Vec<Outcome> {
     let mut total = 0;
-    all(&mut Check { work: Work::Count(&mut total), wanted, outcomes: Vec::new() });
-    let mut check = Check { work: Work::Run { gpu, progress, total }, wanted, outcomes: Vec::with_capacity(total) };
+    let small = cases == Cases::Small || gpu.is_emulated();
+    all(&mut Check { work: Work::Count(&mut total), small, wanted, outcomes: Vec::new() });
+    let mut check =
+        Check { work: Work::Run { gpu, progress, total }, small, wanted, outcomes: Vec::with_capacity(total) };
     all(&mut check);
     check.outcomes
 }
@@ -75,11 +88,12 @@ trait Case: Debug {
     fn work(&self) -> usize;
 }
 
-/// The most work of a case where a CPU plays the device.
-const EMULATED: usize = 500_000;
+/// The most work of a small case.
+const SMALL: usize = 500_000;
 
 struct Check<'a> {
     work: Work<'a>,
+    small: bool,
     wanted: &'a dyn Fn(&str) -> bool,
     outcomes: Vec<Outcome>,
 }
@@ -107,8 +121,7 @@ impl Check<'_> {
             Work::Stopped => return,
         };
         let mut outcome = Outcome { kernel, cases: 0, worst: 0.0, tolerance, failed: None };
-        let emulated = gpu.is_emulated();
-        for case in cases.iter().filter(|case| !emulated || case.work() <= EMULATED) {
+        for case in cases.iter().filter(|case| !self.small || case.work() <= SMALL) {
             outcome.cases += 1;
             let error = one(gpu, case);
             let off = *error.as_ref().unwrap_or(&f64::INFINITY);

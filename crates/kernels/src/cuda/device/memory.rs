@@ -12,7 +12,7 @@ use cudarc::driver::{DriverError, result};
 
 use super::failure;
 use crate::cuda::ring::Ring;
-use crate::cuda::{Error, Memory, Result};
+use crate::cuda::{Error, Memory, PoolUse, Result};
 
 /// Memory that is freed stays with the device for the next allocation, in the order of one stream, until it is trimmed: the default
 /// threshold of 0 would give it back to the driver at each synchronisation. The pool is our own, so that what others in the process do
@@ -102,14 +102,18 @@ impl Pool {
         let (free, total) = result::mem_get_info()?;
         let number = |attribute| -> Result<u64> {
             let mut value = 0u64;
-            // SAFETY: the pool is alive and both attributes are of 64 bits.
+            // SAFETY: the pool is alive and the attributes are of 64 bits.
             unsafe { result::mem_pool::get_attribute(self.pool, attribute, (&raw mut value).cast()) }?;
             Ok(value)
         };
+        let pool = PoolUse {
+            reserved: number(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?,
+            most_reserved: number(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)?,
+            used: number(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?,
+            most_used: number(Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
+        };
         // What the pool keeps and nobody uses can be allocated as well.
-        let reserved = number(Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-        let used = number(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
-        Ok(Memory { free: free as u64 + reserved.saturating_sub(used), total: total as u64 })
+        Ok(Memory { free: free as u64 + pool.reserved.saturating_sub(pool.used), total: total as u64, pool })
     }
 }
 
