@@ -2,12 +2,15 @@
 """Checks and measures the library on a GPU with Python, the library and, where it is there, PyTorch: see README.md."""
 
 import argparse
+import glob
 import importlib
 import json
 import os
 import shutil
 import signal
+import site
 import sys
+import sysconfig
 import tempfile
 import time
 
@@ -21,16 +24,30 @@ import summary  # noqa: E402
 
 # Name: module, share of the time, least seconds that make sense, what else it is told.
 PARTS = {
-    "machine": ("about", 20, 1, {}),
+    "machine": ("about", 10, 1, {}),
+    "smoke": ("smoke", 15, 1, {}),
     "kernels": ("kernels", 45, 2, {}),
+    "products": ("products", 25, 5, {"shape": "llava-1.5-7b"}),
     "generations": ("generations", 85, 5, {}),
     "memory": ("memory", 40, 5, {"shape": "wide"}),
     "throughput-7b": ("throughput", 150, 10, {"shape": "llava-1.5-7b"}),
+    "trace-7b": ("timeline", 30, 10, {"shape": "llava-1.5-7b", "before": "throughput-7b"}),
     "torch-7b": ("peer", 40, 5, {"shape": "llava-1.5-7b", "before": "throughput-7b", "ceilings": True}),
     "throughput-13b": ("throughput", 105, 10, {"shape": "llava-1.5-13b"}),
     "torch-13b": ("peer", 30, 5, {"shape": "llava-1.5-13b", "before": "throughput-13b", "ceilings": False}),
+    "sanitizer": ("sanitizer", 60, 10, {}),
 }
+# Where the library looks first for cuBLAS.
+LIBRARIES = "PREFIXKV_CUDA_LIBRARIES"
+
 SMALL = {"wide": "small-wide", "llava-1.5-7b": "small", "llava-1.5-13b": "small"}
+
+# Two short runs instead of a long one, so that the second can answer what the first has shown: parts, minutes, and what of a part's
+# own plan comes first.
+RUNS = {
+    "first": (["machine", "smoke", "kernels", "products", "throughput-7b", "trace-7b"], 4.5),
+    "second": (["machine", "smoke", "memory", "generations", "throughput-7b", "torch-7b", "sanitizer"], 4.8),
+}
 
 
 def arguments():
@@ -38,20 +55,41 @@ def arguments():
     parser.add_argument("--library", default=os.path.join(ROOT, "native", "capi", "cuda", "libprefixkv.so"))
     parser.add_argument("--out", default="check.json", help="the JSON that is written (check.json)")
     parser.add_argument("--device", default="cuda:0", help="cuda:0 by default; cpu plays both sides")
-    parser.add_argument("--minutes", type=float, default=8.5, help="the most that everything may take (8.5)")
+    parser.add_argument("--minutes", type=float, help="the most that everything may take (8.5; that of a --run)")
+    parser.add_argument("--run", choices=RUNS, help="one of two short runs: " + "; ".join(map(described, RUNS)))
     parser.add_argument("--only", help="these parts only, with commas between: " + ", ".join(PARTS))
     parser.add_argument(
         "--small", action="store_true", help="tiny shapes: shows that everything runs, measures nothing"
     )
     parser.add_argument("--scratch", help="folder for the random models (/dev/shm, or that for temporary files)")
     parser.add_argument("--part", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.run and options.only:
+        parser.error("--run and --only both name the parts")
+    if options.minutes is None:
+        options.minutes = RUNS[options.run][1] if options.run else 8.5
+    return options
+
+
+def described(run):
+    return f"{run} ({RUNS[run][1]:g} minutes) has {', '.join(RUNS[run][0])}"
+
+
+def name_libraries(options):
+    """cuBLAS of Python's wheels, whose folder no variable names where Python's own is on the PATH only."""
+    if options.device == "cpu" or os.environ.get(LIBRARIES):
+        return
+    packages = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()])
+    folders = [os.path.join(folder, "nvidia", part, "lib") for folder in packages for part in ("cu13", "cublas")]
+    found = [folder for folder in folders if glob.glob(os.path.join(folder, "libcublas.so*"))]
+    if found:
+        os.environ[LIBRARIES] = os.pathsep.join(found)
 
 
 class Check:
     def __init__(self, options):
         self.options, self.start = options, time.monotonic()
-        names = list(PARTS)
+        names = RUNS[options.run][0] if options.run else list(PARTS)
         if options.only:
             names = [name.strip() for name in options.only.split(",")]
             unknown = [name for name in names if name not in PARTS]
@@ -91,6 +129,10 @@ class Check:
             if not self.needed_later(name):
                 self.clean()
             self.write()
+            if name == "smoke" and self.done[name]["status"] == "failed":
+                # Nothing else can work; what is left of the time is for a second try.
+                self.stop("the smoke test failed")
+                return
 
     def spec(self, name, seconds):
         """What a part is told."""
@@ -104,6 +146,7 @@ class Check:
             "library": os.path.abspath(self.options.library),
             "device": self.options.device,
             "small": self.options.small,
+            "first": self.options.run == "first",
             "root": ROOT,
             "seconds": seconds,
             "scratch": self.scratch(name, shape),
@@ -141,7 +184,7 @@ class Check:
         found = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - (time.monotonic() - self.start))),
             "seconds": round(time.monotonic() - self.start, 1),
-            "options": {key: getattr(self.options, key) for key in ("device", "minutes", "small", "only")},
+            "options": {key: getattr(self.options, key) for key in ("device", "minutes", "small", "run", "only")},
             "machine": machine.get("machine"),
             "library": machine.get("library") or {"version": None, "bytes": None},
             "parts": self.done,
@@ -167,6 +210,7 @@ def main():
         # One part, in the process that `parts.run` has started.
         parts.serve(importlib.import_module(PARTS[options.part][0]).run, json.load(sys.stdin))
         return 0
+    name_libraries(options)
     check = Check(options)
     ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
     for number in ends:
@@ -189,6 +233,8 @@ def main():
     check.stop(stopped or "not reached")
     found = check.write()
     print("\n".join(found["summary"]))
+    if found["parts"].get("smoke", {}).get("status") == "failed":
+        return 3
     return 1 if stopped or any(part["status"] == "failed" for part in found["parts"].values()) else 0
 
 

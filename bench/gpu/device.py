@@ -82,6 +82,12 @@ def counter(device):
     return None, None
 
 
+def total(device):
+    """Bytes of memory on the card; None where nobody knows."""
+    values = smi("memory.total", device) if device != "cpu" else None
+    return int(values[0]) << 20 if values else None
+
+
 class Sampler:
     """Counts again and again on a thread of its own, so that a span of time can be asked for later."""
 

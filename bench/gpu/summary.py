@@ -92,7 +92,7 @@ def lines(result):
     found += ["", "## Parts", ""]
     rows = [[name, part["status"], f"{part['seconds']:.0f} s", part.get("reason", "")] for name, part in parts.items()]
     found += table(["part", "status", "took", "why"], rows)
-    for part in (equal, memory, speed, missing):
+    for part in (equal, memory, products, speed, traces, sanitizer, missing):
         found += part(result)
     return found
 
@@ -137,6 +137,50 @@ def memory(result):
     judged = "" if part["judged"] else "; recorded, not judged"
     head = ["cache, MiB", "full", "resident", "counted while decoding", "at most", "afterwards"]
     return ["", f"## Memory, counted by {part['counter']}{judged}", "", *table(head, rows)]
+
+
+def products(result):
+    part, read = result["parts"].get("products", {}), result["ceilings"].get("readBytesPerSecond", {}).get("value")
+    by_shape = {}
+    for one in part.get("products", []):
+        by_shape.setdefault((one["product"], one["outputs"], one["inputs"]), {})[one["rows"]] = one["bytesPerSecond"]
+    if not by_shape:
+        return []
+    batches = sorted({rows for found in by_shape.values() for rows in found})
+    rows = [
+        [name, f"{outputs}x{inputs}"]
+        + [
+            f"{number(found.get(n) and found[n] / GB, '{:.0f}')} ({percent(found[n] / read if read and n in found else None)})"
+            for n in batches
+        ]
+        for (name, outputs, inputs), found in by_shape.items()
+    ]
+    head = ["product", "weights", *(f"{n} rows, GB/s (of read)" for n in batches)]
+    return ["", "## Products by cuBLAS, bytes of weights", "", *table(head, rows)]
+
+
+def traces(result):
+    found = []
+    for name, part in result["parts"].items():
+        for one in part.get("traces", []):
+            busy = one["busyUs"] / one["spanUs"] if one["spanUs"] else None
+            found += ["", f"## {name}: batch {one['batch']}, keep {one['keep'] or 'plain'}, {one['tokens']} tokens each", ""]
+            found.append(
+                f"{one['events']} kernels and copies in {one['spanUs'] / 1000:.1f} ms, busy {percent(busy)}, "
+                f"the longest gap {one['longestGapUs']:.0f} us."
+            )
+            rows = [
+                [row["kind"], row["name"], str(row["count"]), f"{row['us']:.0f}", percent(row["us"] / one["spanUs"])]
+                for row in one["names"][:10]
+            ]
+            found += ["", *table(["what", "name", "times", "us", "of all"], rows)]
+    return found
+
+
+def sanitizer(result):
+    tools = result["parts"].get("sanitizer", {}).get("tools", [])
+    rows = [[one["tool"], "-" if one["errors"] is None else str(one["errors"]), str(one["status"])] for one in tools]
+    return ["", "## compute-sanitizer", "", *table(["tool", "errors", "status"], rows)] if rows else []
 
 
 def speed(result):

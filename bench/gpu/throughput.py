@@ -7,28 +7,42 @@ import time
 import device as machine
 import models
 import words
-from abi import Library, Model
+from abi import EngineError, Library, Model
 from parts import NotRun
 
 KEEPS = [1, 0.2, 0.6, 0.8, 0.4]
 SHORT = 64
+# Beside weights and cache: activations of a prompt, buffers of cuBLAS, the context.
+WORKING = 3 << 30
 
 
-def plan(small):
+def plan(small, first=False):
     """
-    `(batch, prompt, tokens, steps, keep)`, the most telling first. With `steps` the run ends after so many steps in which all
-    requests are at work, without it after all tokens. `keep` None is the plain cache.
+    `(batch, prompt, tokens, steps, keep)`, the most telling first: one request alone, then the batches of the paper. With `steps`
+    the run ends after so many steps in which all requests are at work, without it after all tokens. `keep` None is the plain cache.
+    `first` asks for few of them: each batch once, whole and small.
     """
-    sizes = [(2, 96, 16), (3, 64, 8)] if small else [(b, *t) for t in ((1024, 512), (624, 256)) for b in (16, 48, 8)]
+    sizes = [(1, 128, 16), (2, 96, 16), (3, 64, 8)]
+    if not small:
+        sizes = [(1, 1024, 512)] + [(b, *t) for t in ((1024, 512), (624, 256)) for b in (16, 48, 8)]
     short = 8 if small else SHORT
-    first, rest = sizes[0], sizes[1:]
-    found = [(*first, short, keep) for keep in [None, *KEEPS]]
-    found += [(*first, None, keep) for keep in (1, 0.2)]
+    if first:
+        return [(*size, short, keep) for size in sizes[:3] for keep in (None, 0.2, 1)]
+    alone, paper, rest = sizes[0], sizes[1], sizes[2:]
+    found = [(*alone, short, keep) for keep in (None, 0.2, 1)]
+    found += [(*paper, short, keep) for keep in [None, *KEEPS]]
+    found += [(*paper, None, keep) for keep in (1, 0.2)]
     for size in rest:
         found += [(*size, short, keep) for keep in KEEPS]
     for size in rest:
         found += [(*size, None, keep) for keep in (1, 0.2)]
     return found
+
+
+def needed(shape, batch, positions, keep):
+    """Bytes on the card for a setting: prompts are read one by one, so one sequence at a time holds all its entries."""
+    held = positions * words.kv_bytes(shape)
+    return models.file_bytes(shape) + int((batch * (keep or 1) + 1) * held) + WORKING
 
 
 def prepare(spec, report):
@@ -47,15 +61,13 @@ def run(spec, report):
     library, device = Library(spec["library"]), spec["device"]
     library.need(device)
     folder, shape = prepare(spec, report)
-    runs = plan(spec["small"])
+    runs = plan(spec["small"], spec["first"])
     with Model(library, folder, device=device, weights="f16", batch=max(size[0] for size in runs)) as model:
         report.set("load", {"seconds": round(model.load_seconds, 2), "batch": model.batch, "info": model.info})
         probe(model, report)
         if model.refused:
             report.not_run("several requests at once", f"the library loads no batches: {model.refused}")
             runs = list(dict.fromkeys((1, *one[1:]) for one in runs))
-        # The first request pays for what is set up once.
-        model.ask(request(min(64, runs[0][1]), 2, 0, None))
         measure_all(spec, report, model, shape, runs)
 
 
@@ -75,6 +87,7 @@ def request(prompt, tokens, seed, keep):
 
 def measure_all(spec, report, model, shape, runs):
     used = machine.counter(spec["device"])[1] if spec["device"] != "cpu" else None
+    card, warm = machine.total(spec["device"]), set()
     # Seconds per token of a prompt and per byte that a step reads, from the runs before; a guess until there is one.
     pace = {"prompt": words.prefill_flops(shape, 1) / 5e13, "byte": 1e-12, "lead": 0.0}
     texts = None
@@ -87,7 +100,19 @@ def measure_all(spec, report, model, shape, runs):
         if report.left() < 1.2 * seconds + 3:
             report.not_run(what, f"needs about {seconds:.0f} s, {report.left():.0f} s are left")
             continue
-        found, said = measure(model, shape, used, batch, prompt, asked, keep)
+        room = needed(shape, batch, prompt + asked, keep)
+        if card and room > card:
+            report.not_run(what, f"needs about {room / 1e9:.0f} GB, the card has {card / 1e9:.0f}")
+            continue
+        try:
+            if batch not in warm:
+                # What is set up once for each number of rows, the kernels of products among it.
+                model.ask_all([(request(min(64, prompt), 4, seed, None), ()) for seed in range(batch)])
+                warm.add(batch)
+            found, said = measure(model, shape, used, batch, prompt, asked, keep)
+        except EngineError as error:
+            report.fail(f"{what}: {error}")
+            continue
         found["tokens"], found["whole"] = tokens, steps is None
         for reason in wrong(found, batch, prompt, asked, keep):
             report.fail(f"{what}: {reason}")

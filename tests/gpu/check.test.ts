@@ -27,9 +27,10 @@ interface Result {
   seconds: number;
 }
 
-const names = ["machine", "kernels", "generations", "memory"].concat(
-  ["7b", "13b"].flatMap((size) => [`throughput-${size}`, `torch-${size}`]),
-);
+const names = [
+  ...["machine", "smoke", "kernels", "products", "generations", "memory"],
+  ...["throughput-7b", "trace-7b", "torch-7b", "throughput-13b", "torch-13b", "sanitizer"],
+];
 // A program in Python: that one runtime starts it is enough.
 const node = runtime().name === "node";
 const python = node && spawnSync("python3", ["--version"]).status === 0;
@@ -92,9 +93,10 @@ test("the dry run takes every part that can run, and says why the others cannot"
   assert.equal(result.library.version, version);
   assert.ok(result.machine?.processor);
   assert.deepEqual([parts.kernels?.status, /needs a CUDA device/.test(parts.kernels?.reason ?? "")], ["not run", true]);
-  for (const name of ["machine", "generations", "memory", "throughput-7b", "throughput-13b"])
+  for (const name of ["machine", "smoke", "generations", "memory", "throughput-7b", "throughput-13b"])
     assert.equal(parts[name]?.status, "ok", name);
-  for (const name of ["torch-7b", "torch-13b"]) assert.notEqual(parts[name]?.status, "failed", name);
+  for (const name of ["products", "torch-7b", "torch-13b"]) assert.notEqual(parts[name]?.status, "failed", name);
+  for (const name of ["trace-7b", "sanitizer"]) assert.match(parts[name]?.reason ?? "", /watches a GPU/, name);
 
   const tally = parts.generations?.tally as Record<string, { cases: number; strict: number; sameTokens: number }>;
   for (const { cases, strict, sameTokens } of Object.values(tally))
@@ -103,7 +105,9 @@ test("the dry run takes every part that can run, and says why the others cannot"
   assert.ok(generations?.methods?.includes("prefixkv"));
   assert.equal(memory?.runs?.length, 4);
   for (const name of ["throughput-7b", "throughput-13b"]) {
-    const runs = parts[name]?.runs as { keep: number | null; decodeTokensPerSecond: number | null }[];
+    const runs = parts[name]?.runs as { batch: number; keep: number | null; decodeTokensPerSecond: number | null }[];
+    // One request alone is the first thing that a user sees.
+    assert.equal(runs[0]?.batch, 1);
     for (const keep of [null, 1, 0.8, 0.6, 0.4, 0.2]) assert.ok(runs.some((run) => run.keep === keep));
     assert.ok(runs.some((run) => (run.decodeTokensPerSecond ?? 0) > 0));
   }
@@ -136,7 +140,7 @@ if (skip) process.stderr.write(`tests/gpu/check.test.ts, bench/gpu over the shim
 test("with the shim for a GPU kernels, generations and throughput are right, and memory says who is missing", {
   skip,
 }, async () => {
-  const parts = ["machine", "kernels", "generations", "memory", "throughput-7b"];
+  const parts = ["machine", "smoke", "kernels", "generations", "memory", "throughput-7b"];
   const args = ["--library", shimLibrary, "--device", "cuda:0", "--minutes", "8", "--only", parts.join(",")];
   // A card of this machine is none of its business.
   const { status, result } = await check(args, { env: { CUDA_VISIBLE_DEVICES: "none" }, parts });
@@ -164,9 +168,11 @@ test("with the shim for a GPU kernels, generations and throughput are right, and
 
 test("a library that is not there fails, and the result is written", { skip: !python }, async () => {
   const { status, result, out } = await check(["--library", "no/such/library.so", "--minutes", "1"]);
-  assert.equal(status, 1);
-  for (const name of ["machine", "generations", "memory", "throughput-7b", "throughput-13b"])
-    assert.equal(result.parts[name]?.status, "failed", name);
+  // Its own status, for a script that can try something else in the time that is left.
+  assert.equal(status, 3);
+  for (const name of ["machine", "smoke"]) assert.equal(result.parts[name]?.status, "failed", name);
+  for (const name of names.slice(2))
+    assert.deepEqual([result.parts[name]?.status, result.parts[name]?.reason], ["not run", "the smoke test failed"]);
   assert.match(out, /machine failed: .*no library at .*library\.so: build one, or name it with --library/);
   assert.equal(result.library.version, null);
 });
@@ -175,7 +181,7 @@ test("on a machine without the device it says what is missing", { skip: !python 
   // A number that no machine has.
   const { status, result } = await check(["--library", library, "--minutes", "1", "--device", "cuda:99"]);
   assert.equal(status, 0, JSON.stringify(result.parts));
-  for (const name of ["generations", "throughput-7b"])
+  for (const name of ["smoke", "generations", "throughput-7b"])
     assert.match(result.parts[name]?.reason ?? "", /^the library has no cuda:99: /);
   for (const name of names.filter((name) => name !== "machine"))
     assert.equal(result.parts[name]?.status, "not run", name);
@@ -187,6 +193,21 @@ test("without time nothing runs, which is no failure", { skip: !python }, async 
   for (const name of names) {
     assert.equal(result.parts[name]?.status, "not run");
     assert.match(result.parts[name]?.reason ?? "", /no time left/);
+  }
+});
+
+test("the two short runs have their parts, and come to an end in less than five minutes each", {
+  skip: !python,
+}, async () => {
+  for (const [run, parts, minutes] of [
+    ["first", ["machine", "smoke", "kernels", "products", "throughput-7b", "trace-7b"], 4.5],
+    ["second", ["machine", "smoke", "memory", "generations", "throughput-7b", "torch-7b", "sanitizer"], 4.8],
+  ] as const) {
+    const { status, result } = await check(["--library", library, "--device", "cuda:99", "--run", run], {
+      parts: [...parts],
+    });
+    assert.equal(status, 0, JSON.stringify(result.parts));
+    assert.equal((result as Result & { options: { minutes: number } }).options.minutes, minutes);
   }
 });
 

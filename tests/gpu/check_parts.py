@@ -1,23 +1,28 @@
 """The pieces of bench/gpu that decide: what is a failure, what a rate, and what is left of a part that crashes or hangs."""
 
+import argparse
 import json
 import math
 import os
 import struct
 import sys
+import sysconfig
 import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "bench", "gpu"))
 
+import check  # noqa: E402
 import generations  # noqa: E402
 import kernels  # noqa: E402
 import memory  # noqa: E402
 import models  # noqa: E402
 import parts  # noqa: E402
+import sanitizer  # noqa: E402
 import summary  # noqa: E402
 import throughput  # noqa: E402
+import timeline  # noqa: E402
 import words  # noqa: E402
 
 TELL = """
@@ -125,9 +130,9 @@ def case(tokens=(1, 2, 3), logprobs=(-1.0, -2.0), positions=(0, 1, 2, 3), **memo
 
 
 class Judging(unittest.TestCase):
-    def wrong(self, found, gap=None):
+    def wrong(self, found, gap=None, official=False):
         compared = generations.compare(case(), found)
-        return generations.judge({**compared, "gap": gap}, generations.TOLERANCE["f32"])
+        return generations.judge({**compared, "gap": gap, "official": official}, generations.TOLERANCE["f32"])
 
     def test_what_is_equal_passes(self):
         self.assertEqual(self.wrong(case()), [])
@@ -142,9 +147,32 @@ class Judging(unittest.TestCase):
         self.assertIn("5.000 apart", self.wrong(case(tokens=(1, 2, 4)), gap=5.0)[0])
 
     def test_only_bookkeeping_may_be_larger_on_a_device(self):
-        self.assertEqual(self.wrong(case(resident=11, metadata=3, peak=1009)), [])
+        self.assertEqual(self.wrong(case(resident=11, metadata=3, peak=1458)), [])
         self.assertIn("resident without metadata of done: 8 and 9", self.wrong(case(resident=11))[0])
-        self.assertIn("peak of done: 1000 and 1011", self.wrong(case(peak=1011))[0])
+        # A hundredth, and the extents of one lane.
+        self.assertIn("peak of done: 1000 and 1459", self.wrong(case(peak=1459))[0])
+
+    def test_published_positions_are_judged_where_the_same_is_kept(self):
+        apart = case(logprobs=(-1.0, -2.5))
+        self.assertEqual(len(self.wrong(apart, official=True)), 1)
+        moved = case(logprobs=(-1.0, -2.5), positions=tuple(range(200)))
+        other = case(positions=(*range(199), 300), payload=9)
+        compared = {**generations.compare(other, moved), "gap": None, "official": True}
+        self.assertEqual(generations.judge(compared, generations.TOLERANCE["f32"]), [])
+        self.assertEqual(len(generations.judge({**compared, "official": False}, generations.TOLERANCE["f32"])), 3)
+
+    def test_cases_are_judged_together(self):
+        def cases(strict, count=4, kept=0.0):
+            return [{"strict": n < strict, "keptDifferent": kept} for n in range(count)]
+
+        self.assertEqual(generations.verdicts({("full", "f32"): cases(4), ("knorm", "f16"): cases(2, kept=0.004)}), [])
+        [each, _] = generations.verdicts({("knorm", "f32"): cases(1)})
+        self.assertIn("knorm f32: only 1 of 4", each)
+        # In f16 a variant may be close everywhere and equal nowhere, but not half of everything, nor far from it.
+        self.assertEqual(generations.verdicts({("full", "f16"): cases(4), ("knorm", "f16"): cases(0)}), [])
+        self.assertIn("f16: only 1 of 4", generations.verdicts({("knorm", "f16"): cases(1)})[0])
+        [far] = generations.verdicts({("full", "f16"): cases(8, 8), ("knorm", "f16"): [None, *cases(0, kept=0.006)]})
+        self.assertIn("knorm f16: 0.60% of the kept positions differ", far)
 
     def test_a_device_that_differs_fails_the_part(self):
         class Side:
@@ -170,7 +198,8 @@ class Judging(unittest.TestCase):
         for found, strict in ((case(), True), (case(logprobs=(-1.0, -2.1)), False), (case(full=9), True)):
             heard, tally = Heard(), dict.fromkeys(("cases", "strict", "sameTokens", "sameKept", "keptDifferent"), 0)
             pair, variant = (Side(case()), Side(found)), ("full", {"method": "full"}, False)
-            self.assertEqual(generations.one(heard, tally, pair, "f32", variant, 0.5, sample, 3), strict)
+            found_case = generations.one(heard, tally, pair, "f32", variant, 0.5, sample, 3)
+            self.assertEqual(found_case["strict"], strict)
             self.assertEqual(bool(heard.failures), found[0]["memory"]["full"] == 9)
 
     def test_verdicts_of_the_device_check(self):
@@ -269,7 +298,92 @@ class Rates(unittest.TestCase):
                 keeps = {keep for *size, steps, keep in plan if size == [batch, prompt, tokens]}
                 self.assertLessEqual({1, 0.8, 0.6, 0.4, 0.2}, keeps)
         self.assertEqual(len(plan), len(set(plan)))
-        self.assertEqual(plan[0][:3], (16, 1024, 512))
+        self.assertEqual([one[0] for one in plan[:3]], [1, 1, 1])
+        self.assertEqual(plan[3][:3], (16, 1024, 512))
+        first = throughput.plan(False, first=True)
+        self.assertEqual([one[0] for one in first], [1, 1, 1, 16, 16, 16, 48, 48, 48])
+        self.assertLessEqual(set(first), set(plan) | {(48, 1024, 512, 64, None)})
+
+    def test_what_does_not_fit_a_card_is_known_before(self):
+        seven, thirteen = models.SHAPES["llava-1.5-7b"], models.SHAPES["llava-1.5-13b"]
+        h100, h200 = 80e9, 141e9
+        self.assertLess(throughput.needed(seven, 48, 1088, None), h100)
+        # 26 GB of weights, and 0.82 MB a position for 48 sequences of 1536.
+        self.assertGreater(throughput.needed(thirteen, 48, 1536, 1), h100)
+        self.assertLess(throughput.needed(thirteen, 48, 1536, 0.2), h100)
+        self.assertLess(throughput.needed(thirteen, 48, 1536, 1), h200)
+
+
+class Found(unittest.TestCase):
+    """What is only there on a machine with a GPU, played by files."""
+
+    def test_cublas_of_wheels_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            lib = os.path.join(folder, "nvidia", "cu13", "lib")
+            os.makedirs(lib)
+            options, path, before = argparse.Namespace(device="cuda:0"), sysconfig.get_path, os.environ.copy()
+            sysconfig.get_path = lambda _: folder
+            try:
+                os.environ.pop(check.LIBRARIES, None)
+                check.name_libraries(options)
+                self.assertNotIn(folder, os.environ.get(check.LIBRARIES, ""))
+                open(os.path.join(lib, "libcublas.so.13"), "w").close()
+                check.name_libraries(argparse.Namespace(device="cpu"))
+                self.assertNotIn(folder, os.environ.get(check.LIBRARIES, ""))
+                check.name_libraries(options)
+                self.assertEqual(os.environ[check.LIBRARIES].split(os.pathsep)[0], lib)
+                os.environ[check.LIBRARIES] = "mine"
+                check.name_libraries(options)
+                self.assertEqual(os.environ[check.LIBRARIES], "mine")
+            finally:
+                sysconfig.get_path = path
+                os.environ.clear()
+                os.environ.update(before)
+
+    def test_time_on_the_device_is_summed_by_name(self):
+        events = [("kernel", "a", 0, 10), ("kernel", "b", 5, 10), ("copy", "c", 20, 2), ("kernel", "a", 30, 5)]
+        found = timeline.summary(events)
+        self.assertEqual((found["spanUs"], found["busyUs"], found["idleUs"], found["longestGapUs"]), (35, 22, 13, 8))
+        self.assertEqual(found["names"][0], {"kind": "kernel", "name": "a", "count": 2, "us": 15})
+
+    def sanitized(self, text, code):
+        """The report of one tool that says `text` and exits with `code`."""
+
+        class Heard:
+            def __init__(self):
+                self.failures, self.notRun, self.tools = [], [], []
+
+            def left(self):
+                return 60
+
+            def fail(self, reason):
+                self.failures.append(reason)
+
+            def not_run(self, what, reason):
+                self.notRun.append(reason)
+
+            def add(self, _, value):
+                self.tools.append(value)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "compute-sanitizer")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(f"#!{sys.executable}\nimport sys\nprint({text!r})\nsys.exit({code})\n")
+            os.chmod(path, 0o755)
+            heard = Heard()
+            sanitizer.one({"library": "x", "device": "cuda:0"}, heard, path, "memcheck")
+            return heard
+
+    def test_what_the_sanitizer_says_is_read(self):
+        good = self.sanitized("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors", 0)
+        self.assertEqual((good.failures, good.notRun, good.tools[0]["errors"]), ([], [], 0))
+        bad = self.sanitized("========= Invalid __global__ read of size 4\n========= ERROR SUMMARY: 2 errors", 9)
+        self.assertEqual(bad.failures, ["memcheck: 2 errors, status 9: Invalid __global__ read of size 4"])
+        races = self.sanitized("========= RACECHECK SUMMARY: 1 hazards displayed", 9)
+        self.assertEqual(len(races.failures), 1)
+        # A check that fails by itself is a failure too.
+        self.assertEqual(len(self.sanitized("========= ERROR SUMMARY: 0 errors", 5).failures), 1)
+        self.assertIn("no summary", self.sanitized("Target application terminated", 1).notRun[0])
 
 
 class Models(unittest.TestCase):
