@@ -22,7 +22,7 @@ export interface Held {
 /** Takes a lock, or says in words that go into a message who holds it; a dead holder's is taken over. */
 export async function tryLock(path: string): Promise<Held | { holder: string }> {
   await mkdir(dirname(path), { recursive: true });
-  const mark = JSON.stringify({ pid: process.pid, host: hostname(), id: crypto.randomUUID() });
+  const mark = JSON.stringify({ pid: process.pid, host: machine(), id: crypto.randomUUID() });
   for (let attempt = 0; !(await create(path, mark)); attempt += 1) {
     const found = await look(path);
     if (found && !found.dead) return { holder: found.holder };
@@ -73,7 +73,7 @@ async function look(path: string): Promise<{ mark: string; dead: boolean; holder
     throw error;
   }
   const { pid, host } = parse(mark);
-  const here = host === hostname() && pid !== undefined;
+  const here = host === machine() && pid !== undefined;
   const dead = silent > patience || (here && !isAlive(pid));
   return { mark, dead, holder: pid === undefined ? "" : ` (process ${pid}${here ? "" : ` on ${host}`})` };
 }
@@ -85,6 +85,15 @@ function parse(mark: string): { pid?: number; host?: string } {
     return Number.isSafeInteger(pid) && typeof host === "string" ? { pid: pid as number, host } : {};
   } catch {
     return {};
+  }
+}
+
+/** The name of this machine; Deno says it with a permission only. */
+function machine(): string {
+  try {
+    return hostname();
+  } catch {
+    return "";
   }
 }
 
