@@ -19,6 +19,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { replaceFile, requireWritable, writeFailure } from "../../ts/files/write.ts";
+import { runtime } from "../../ts/native/pick.ts";
 import { scriptArguments } from "../runtimes/spawn.ts";
 
 const windows = process.platform === "win32";
@@ -179,4 +180,15 @@ test("another name of a file keeps the old content", unix, async () => {
   await link(at("a"), at("b"));
   await replaceFile(at("a"), "new");
   assert.deepEqual([await text(at("a")), await text(at("b"))], ["new", "old"]);
+});
+
+test("on Deno a file needs leave to be read and written, and no more", async () => {
+  if (runtime().name !== "deno") return;
+  const read = [fileURLToPath(new URL("../../", import.meta.url)), folder].join(",");
+  for (const size of ["3", "4"]) {
+    const leave = ["--no-check", "--no-prompt", `--allow-read=${read}`, `--allow-write=${folder}`];
+    const { stderr } = spawnSync(process.execPath, ["run", ...leave, child, at("file"), size], { encoding: "utf8" });
+    assert.match(stderr, /^written$/m);
+    assert.equal(await text(at("file")), "n".repeat(Number(size)));
+  }
 });
