@@ -176,7 +176,7 @@ test("a prompt without pictures or attention scores leaves charts out, not half"
     runs: [{ label: "streaming", trace: text }],
   });
   checkPage(html, ["kept-per-layer", "memory"]);
-  await assert.rejects(describeReport({ info, prompt: "a", pictures: [], runs: [] }), /at least one run/);
+  await assert.rejects(describeReport({ info, prompt: "a", pictures: [], runs: [] }), /`runs` of describeReport is empty; give at least one/);
 });
 
 test("a folder that is no evaluation is refused with the file and the field", async () => {
