@@ -45,7 +45,7 @@ export function stage<Name extends string, Options extends object>(
   method: Name,
   options: Options,
 ): Readonly<{ method: Name } & Options> {
-  const { method: _, ...made } = readStage(options, new Place(method));
+  const { method: _, ...made } = readStage(options, new Place(method), method);
   return deepFreeze({ method, ...made }) as unknown as Readonly<{ method: Name } & Options>;
 }
 
@@ -77,21 +77,34 @@ function readMethod(value: unknown, place: Place): WireMethod {
   );
 }
 
-function readStage(options: unknown, place: Place): Record<string, unknown> {
+function readStage(options: unknown, place: Place, method?: string): Record<string, unknown> {
   const made: Record<string, unknown> = Object.create(null);
-  for (const [name, value] of own(options, place, place.path === "" ? undefined : aMethod)) {
+  const given = own(options, place, place.path === "" ? undefined : aMethod);
+  const named = method ?? given.find(([name]) => name === "method")?.[1];
+  const known = methods.find(({ name }) => name === named)?.options ?? [];
+  for (const [name, value] of given) {
     const at = place.field(name);
+    const option = known.find((option) => option.name === name);
     if (name === "calibration") made[name] = readCalibrationSource(value, at);
-    else made[name] = plain(value, at, name === "keep" ? aKeep : valuesOf(name));
+    else if (name === "keep") made[name] = ofType(["number", "object"], plain(value, at, aKeep), at, aKeep);
+    else made[name] = ofType(types[option?.kind ?? "any"], plain(value, at, option?.values), at, option?.values);
   }
   return made;
 }
 
 const aKeep = "a share above 0 and up to 1, { tokens: N } or { bytes: N }";
 
-/** What an option may be, in the words of any method that has it. */
-function valuesOf(name: string): string | undefined {
-  return methods.flatMap(({ options }) => options).find((option) => option.name === name)?.values;
+/** The types of an option's values; their ranges are the engine's to check. */
+const types: Record<string, readonly string[] | undefined> = {
+  count: ["number"],
+  share: ["number"],
+  flag: ["boolean"],
+  choice: ["string"],
+};
+
+function ofType(types: readonly string[] | undefined, value: unknown, place: Place, allowed = ""): unknown {
+  if (types?.includes(typeof value) === false) throw place.refuse(allowed, value);
+  return value;
 }
 
 /** The cache option as it crosses a door: calibrations by name or file are read. */

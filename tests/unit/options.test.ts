@@ -400,6 +400,19 @@ test("a method that was not called, its name, a signal's controller: the error s
     { cache: { method: "h2o", keep: Math.random } },
     /`cache\.keep` of generate must be a share.*found the function random/,
   );
+  await refused({ cache: { method: "h2o", keep: "0.5" } }, /`cache\.keep` of generate must be a share.*, found "0\.5"/);
+  await refused(
+    { cache: { method: "h2o", keep: 1, sinks: "4" } },
+    /`cache\.sinks` .* a whole number from 0.*, found "4"/,
+  );
+  await refused(
+    { cache: [{ method: "snapkv", keep: 1, pool: 5 }] },
+    /`cache\[0\]\.pool` .* one of "max", "mean", "none", found 5/,
+  );
+  await refused(
+    { cache: { method: "h2o", keep: 1, protectText: 1 } },
+    /`cache\.protectText` .* true or false, found 1/,
+  );
   await refused(
     { cache: { method: "h2o", keep: { tokens: Number.NaN } } },
     /`cache\.keep\.tokens` of generate must be a finite number, found NaN/,

@@ -124,7 +124,11 @@ export function own(value: unknown, place: Place, allowed = "a plain object"): [
     throw place.refuse(allowed, value);
   }
   if (!place.read(() => isPlain(value))) {
-    throw place.refuse(allowed, value, "write { ...it } to pass its own fields");
+    throw place.refuse(
+      allowed,
+      value,
+      "only own fields of an object without a class count; write { ...it } to pass those it has",
+    );
   }
   const found: [string, unknown][] = [];
   for (const key of place.read(() => Reflect.ownKeys(value))) {
