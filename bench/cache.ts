@@ -49,7 +49,7 @@ const contexts = quick ? [128, 256] : [2048, 4096];
 export const whole = "full cache";
 const prefixkv = (keep: number, decode?: "none"): Variant => ({
   name: `prefixkv ${keep}${decode ? ", decode none" : ""}`,
-  cache: { method: "prefixkv", keep, ...(decode && { decode }) },
+  cache: { method: "prefixkv", variant: "paper", keep, ...(decode && { decode }) },
 });
 const overhead: Variant[] = [
   { name: whole, cache: { method: "full" } },

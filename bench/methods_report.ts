@@ -30,16 +30,20 @@ intervals: percentile bootstrap over the scenes, ${resampling.resamples} resampl
   bookkeeping included, over what the full cache of the same positions takes without any; at the end of the reference description.
   The prompt alone is ${percent(report.promptShare)} of these positions: a method that must see the whole prompt before it frees anything peaks there.
 
+## The defaults of PrefixKV, on scenes that did not choose them
+
+The defaults of \`prefixkv\` were chosen on the scenes with odd numbers, among scores, windows, ways to join neighbours, what goes
+while generating and how many last entries are safe. Here are the ${Math.ceil(scenes / 2)} with even numbers: objects right, and perplexity.
+
+${evenScenes(report)}
+
 ${report.keeps.map((keep) => section(report, keep)).join("\n\n")}
 
 ## How each method was called
 
 ${report.methods.map(({ title, cache }) => `- ${title}: ${call(cache)}`).join("\n")}
 
-PrefixKV, offline, has sizes per layer that were averaged over prompts: for a scene with an even number over the scenes with odd
-numbers, and the other way round, so no scene is measured with its own.
-
-## What the tables show
+${offline(report)}## What the tables show
 
 ${shown(report)}
 
@@ -57,6 +61,26 @@ ${shown(report)}
 - **Several pictures, several turns, other models.** There is one picture and one question.
 - **Time.** Nothing here is timed; see the benches of the cache.
 `;
+}
+
+function offline({ methods }: Report): string {
+  if (!methods.some(({ cache }) => cache.calibration !== undefined)) return "";
+  return `PrefixKV, offline, has sizes per layer that were averaged over prompts: for a scene with an even number over the scenes with odd
+numbers, and the other way round, so no scene is measured with its own.
+
+`;
+}
+
+function evenScenes({ even, keeps, methods }: Report): string {
+  const shown = methods.filter(({ id }) => ["prefixkv", "prefixkv-paper", "snapkv", "h2o", "random"].includes(id));
+  const body = shown.map(({ id, title }) => [
+    title,
+    ...keeps.map((keep) => {
+      const row = even.find((row) => row.method === id && row.keep === keep);
+      return row ? `${interval(row.right, percent)}; ${row.ppl.value.toFixed(3)}` : "";
+    }),
+  ]);
+  return table([["method", ...keeps.map((keep) => `keep ${keep}`)], ...body]);
 }
 
 function section(report: Report, keep: number): string {

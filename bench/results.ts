@@ -7,8 +7,10 @@ import { parseArgs } from "node:util";
 import { openData } from "../ts/eval/data/open.ts";
 import { evaluate } from "../ts/eval/evaluate.ts";
 import { type Results, readResults } from "../ts/eval/files.ts";
+import { parseMethod } from "../ts/eval/methods.ts";
 import type { RunRecord } from "../ts/eval/records.ts";
 import { dataOf, type EvalData, hashOf } from "../ts/eval/samples.ts";
+import { methods as table } from "../ts/generated/methods.ts";
 import { origin, resultsFolder } from "./machine.ts";
 import { markdown } from "./results_page.ts";
 import { type Evaluated, sumUp } from "./results_record.ts";
@@ -17,7 +19,10 @@ const root = new URL("../", import.meta.url);
 const kept = new URL(".cache/bench/results/", root);
 const docs = new URL("docs/results.md", root);
 
-const methods = ["prefixkv", "h2o", "snapkv", "streaming", "knorm", "random"];
+/** As their sources have them, where the defaults are others. */
+const methods = table
+  .filter(({ budget }) => budget !== "outcome")
+  .map(({ name, variants }) => parseMethod(variants.paper ? `${name}:variant=paper` : name));
 
 /** One grid. Its name is that of its folder, its option and its file. */
 interface Grid {
@@ -80,7 +85,7 @@ function isWhole({ run, quality, timings, summary }: Results): boolean {
 /** In what a run differs from the grid; empty where it does not. */
 async function otherThan(run: RunRecord, { keeps }: Grid, { name, samples }: EvalData): Promise<string> {
   const asked = {
-    methods: ["full", ...methods].map((method) => ({ id: method, cache: { method } })),
+    methods: [{ id: "full", cache: { method: "full" } }, ...methods],
     keeps,
     data: { name, samples: samples.length, hash: await hashOf(samples) },
     seed: 1,

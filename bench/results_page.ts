@@ -32,8 +32,8 @@ export function markdown(reports: readonly Evaluated[]): string {
 
 Written by \`npm run results\` from \`bench/results/eval-*.json\`; edit those instead.
 
-What works, what does not, and what cannot be concluded from a tiny model. [results/methods.md](results/methods.md) has twelve variants of the
-methods on the same scenes.
+What works, what does not, and what cannot be concluded from a tiny model. [results/methods.md](results/methods.md) has PrefixKV with its
+defaults beside other methods on the same scenes.
 
 ## What was run
 
@@ -43,8 +43,9 @@ Data:
 
 ${[...reports.map((report) => `- **${titleOfData(report)}**: ${data(report)}`), ...missing(reports)].join("\n")}
 
-Every method at every size over all samples with \`evaluate\` of \`prefixkv/eval\`, each with its default options; [eval.md](eval.md) has the protocol,
-the formulas and their sources. In short: the reference answer is scored token by token after the compacted prompt (perplexity, divergence KL
+Every method at every size over all samples with \`evaluate\` of \`prefixkv/eval\`, each as its source has it: PrefixKV with
+\`variant: "paper"\`, which is not its default, the rest with their default options; [eval.md](eval.md) has the protocol, the formulas
+and their sources. In short: the reference answer is scored token by token after the compacted prompt (perplexity, divergence KL
 from the full cache, entries, bytes), then the model answers greedily (ROUGE-L and agreement with the full cache's text, objects or answers
 right). \`keep\` is the share of all positions that a method is asked to keep.
 
@@ -196,7 +197,7 @@ function limits(reports: readonly Evaluated[]): string {
   const drawn = reports.some(({ run }) => run.version === 1) ? ", which drew the same entries for every sample" : "";
   return `- **Which method is better on real models.** Nothing here ranks methods. The model has ${layers} layers and 5.5 million parameters. Which layers
   spread their attention, how strong sinks are and where keys with low norms lie are properties of a model; what is better or worse than
-  Random here is so for this model and these prompts, with the default options and one seed of Random${drawn}.
+  Random here is so for this model and these prompts, with these options and one seed of Random${drawn}.
 - **Long prompts.** A picture takes 144 positions and a prompt has few more. The windows and sinks of methods made for thousands of
   positions are a good part of all there is.
 - **The quality of text about photographs.** The scenes are drawn and the captions are templates: much of a sentence follows from its

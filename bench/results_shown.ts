@@ -1,6 +1,7 @@
 // What can be read off the figures of bench/results/eval-*.json whatever they are: every sentence with a number is made from them.
 import type { Interval } from "../ts/eval/bootstrap.ts";
 import type { Difference, Metric } from "../ts/eval/records.ts";
+import { methods } from "../ts/generated/methods.ts";
 import type { Cell, Evaluated } from "./results_record.ts";
 import { digits, percent } from "./stats.ts";
 
@@ -11,17 +12,16 @@ export const slack = 0.05;
 /** Answers are said to be kept when at most this share of all is lost. */
 export const lost = 0.05;
 
-const titles: Record<string, string> = {
-  full: "full cache",
-  prefixkv: "PrefixKV",
-  h2o: "H2O",
-  snapkv: "SnapKV",
-  streaming: "StreamingLLM",
-  knorm: "L2 norm",
-  random: "Random",
-};
+const titles = new Map<string, string>([
+  ...methods.map(({ name, title }) => [name, title] as const),
+  ["full", "full cache"],
+]);
 
-export const titleOf = (method: string): string => titles[method] ?? method;
+/** A method by its id, which may have options behind its name. */
+export function titleOf(id: string): string {
+  const [name = "", options] = id.split(":");
+  return `${titles.get(name) ?? name}${options === "variant=paper" ? " as published" : options ? `, ${options}` : ""}`;
+}
 
 /** Numbers near one with their place behind the point, large ones with three digits. */
 export function number(value: number): string {

@@ -88,7 +88,6 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
     onProgress?.({ stage: "samples", done: count, total });
   }
   if (count === 0) throw place.field("samples").invalid("is empty");
-  const score = scoreOf(method);
   const calibration: Calibration = {
     format: "prefixkv-calibration",
     version: 1,
@@ -100,7 +99,7 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
       fingerprint: info.fingerprint,
     },
     samples: count,
-    ...(score !== undefined && { score }),
+    ...ranking(method),
     rows: keeps.map((keep) => ({ keep, retained: (sums.get(keep) ?? []).map((sum) => sum / count) })),
   };
   if (file !== undefined) await writeCalibration(calibration, file);
@@ -150,9 +149,15 @@ async function profile(
   }
 }
 
-function scoreOf(method: CacheMethod): string | undefined {
-  if ("score" in method && typeof method.score === "string") return method.score;
-  const options = methods.find(({ name }) => name === method.method)?.options;
-  const fallback = options?.find(({ name }) => name === "score")?.default;
-  return typeof fallback === "string" ? fallback : undefined;
+/** The score of a method and its options, which the sizes follow from. */
+function ranking(method: CacheMethod): Pick<Calibration, "score" | "window" | "pool" | "poolSize"> {
+  const facts = methods.find(({ name }) => name === method.method);
+  const given = method as Readonly<Record<string, unknown>>;
+  const variant = facts?.variants[String(given.variant)];
+  const of = (name: string): unknown =>
+    given[name] ?? variant?.[name] ?? facts?.options.find((option) => option.name === name)?.default;
+  const score = of("score");
+  if (typeof score !== "string") return {};
+  const used = score === "question" || score === "window" ? ["score", "window", "pool", "poolSize"] : ["score"];
+  return Object.fromEntries(used.map((name) => [name, of(name)]));
 }

@@ -40,8 +40,14 @@ export interface Calibration {
   };
   /** Prompts over which the shares are averaged. */
   readonly samples?: number;
-  /** The score from which they come. */
+  /** The score from which the sizes come; a method that uses them ranks by it. */
   readonly score?: string;
+  /** The score's option of this name. */
+  readonly window?: number;
+  /** The score's option of this name. */
+  readonly pool?: string;
+  /** The score's option of this name. */
+  readonly poolSize?: number;
   /** Each layer is rounded by itself, as the published code does, instead of meeting the asked whole. */
   readonly published?: boolean;
   /** Where it comes from, in words. */
@@ -95,7 +101,7 @@ export async function readCalibration(
     text = new TextDecoder().decode(await readRegularFile(file, maxBytes, signal));
   } catch (cause) {
     if (signal?.aborted) throw stopError(signal);
-    throw unusable(source, missing(source, file, cause));
+    throw unusable(source, await missing(source, file, cause));
   }
   return parse(source, text);
 }
@@ -159,9 +165,9 @@ function parse(source: string | URL, text: string): Calibration | readonly numbe
   );
 }
 
-function missing(source: string | URL, file: string, cause: unknown): string {
+async function missing(source: string | URL, file: string, cause: unknown): Promise<string> {
   if (!isName(source)) return `${shorten(file, 240)}: ${readingReason(cause, file)}`;
-  const names = shippedNames("calibrations/").map((name) => name.slice(0, -".json".length));
+  const names = (await shippedNames("calibrations/")).map((name) => name.slice(0, -".json".length));
   return `no calibration of that name comes with the package; there are ${names.join(", ")}, and a file needs its path`;
 }
 

@@ -18,6 +18,7 @@ VARIANTS = [
     ("prefixkv calibrated", {"method": "prefixkv", "calibration": "evicted"}, False),
     ("prefixkv lowest-score", {"method": "prefixkv", "decode": "lowest-score", "recent": 16}, False),
     ("prefixkv decode none", {"method": "prefixkv", "decode": "none"}, False),
+    ("prefixkv paper", {"method": "prefixkv", "variant": "paper"}, False),
     ("prefixkv official", {"method": "prefixkv", "positions": "official", "variant": "official"}, True),
     ("prefixkv protectText", {"method": "prefixkv", "protectText": True}, False),
     ("h2o sinks", {"method": "h2o", "sinks": 4, "recentShare": 0.25}, False),

@@ -412,7 +412,7 @@ def prove(prompt, answer, expected):
     everything = [[list(range(prompt.length))]] * len(prompt.llama.layers)
     marks = [[[0.0] * prompt.length]] * len(prompt.llama.layers)
     kept = Kept([range(prompt.llama.kv_heads)], [prompt.length] * len(prompt.llama.layers), None, everything, [], marks)
-    cache = Cache(prompt, kept, {"method": "prefixkv"})
+    cache = Cache(prompt, kept, {"method": "prefixkv", "variant": "paper"})
     ours = torch.cat([prompt.logits, torch.stack([cache.step(token) for token in answer])])
     worst = float((ours - expected).abs().max())
     print(f"largest difference to transformers: {worst:.1e}")
@@ -420,7 +420,7 @@ def prove(prompt, answer, expected):
 
 
 def options(calibrations, text):
-    prefixkv = {"method": "prefixkv"}
+    prefixkv = {"method": "prefixkv", "variant": "paper"}
     found = [prefixkv | {"keep": 0.5}, prefixkv | {"keep": 0.2}, prefixkv | {"keep": 0.3, "decode": "lowest-score"}]
     found += [prefixkv | {"keep": keep, "variant": "official"} for keep in (0.5, 0.2)]
     found += [prefixkv | {"calibration": calibration} for calibration in calibrations]

@@ -202,13 +202,19 @@ test("the page of methods says what was refused, missed and grown", () => {
     keeps: [0.5, 0.1],
     full: { ...row, method: "full", keep: 1, atEnd: 1 },
     rows: [row, { ...row, method: "snapkv", atEnd: 0.7 }, { method: "h2o", keep: 0.1, least: 0.1234 }],
+    even: [row],
   };
   const page = methodsMarkdown(report);
   assert.match(page, /\| H2O \| least 0\.13 \|/);
   assert.match(page, /differed from the asked one by at most 3 \(H2O, keep 0\.5\)/);
   assert.match(page, /all kept the asked share but SnapKV, whose/);
   assert.match(page, /- H2O: `\{ method: "h2o", keep, sinks: 2 \}`/);
-  for (const line of page.split("\n").filter((line) => line.startsWith("|")))
+  const [first = "", ...sections] = page.split("\n## keep ");
+  assert.match(first, /\| method \| keep 0\.5 \| keep 0\.1 \|\n.*\n\| H2O \| 50 % \(.*\); [\d.]+ \| {2}\|\n\| SnapKV/);
+  for (const line of sections
+    .join("\n")
+    .split("\n")
+    .filter((line) => line.startsWith("|")))
     assert.equal(line.split(" | ").length, 8, line);
 });
 

@@ -191,6 +191,9 @@ test("calibrate averages over the samples, binds the model and writes whole file
     model: { name: "tiny-llava", layers: 10, kvHeads: 6, headDim: 32, fingerprint: "f00d" },
     samples: 2,
     score: "window",
+    window: 32,
+    pool: "max",
+    poolSize: 7,
   });
   assert.deepEqual(
     rows.map(({ keep, retained }) => [keep, ...retained.map((share) => share.toFixed(3))]),
@@ -219,7 +222,7 @@ test("sizes that are too small are left out of the defaults and refused when ask
     yield { prompt: "b" };
   }
   const { rows, samples: count, score } = await model.calibrate({ method: prefixkv(), samples: samples() });
-  assert.deepEqual([rows.length, rows[0]?.keep, rows.at(-1)?.keep, count, score], [13, 0.35, 0.95, 2, "columns"]);
+  assert.deepEqual([rows.length, rows[0]?.keep, rows.at(-1)?.keep, count, score], [13, 0.35, 0.95, 2, "question"]);
   const asked = model.calibrate({ method: prefixkv(), samples: [{ prompt: "a" }], keeps: [0.1, 0.5] });
   await assert.rejects(asked, (error) => error instanceof BudgetError && error.least === 0.32);
   await assert.rejects(model.calibrate({ method: prefixkv(), samples: [] }), OptionError);
@@ -229,6 +232,25 @@ test("sizes that are too small are left out of the defaults and refused when ask
   fake.leastKeep = 0;
   const unwritten = model.calibrate({ method: prefixkv(), samples: [{ prompt: "a" }], file: nowhere });
   await assert.rejects(unwritten, (error) => error instanceof CalibrationError && /cannot write/.test(error.message));
+});
+
+test("a calibration says which score its sizes follow from, with its options", async () => {
+  const model = await open(new FakeNative());
+  const ranking = async (options: Parameters<typeof prefixkv>[0]): Promise<unknown> => {
+    const { score, window, pool, poolSize } = await model.calibrate({
+      method: prefixkv(options),
+      samples: [{ prompt: "a" }],
+      keeps: [0.5],
+    });
+    return [score, window, pool, poolSize];
+  };
+  const none = [undefined, undefined, undefined];
+  assert.deepEqual(await ranking({}), ["question", 32, "max", 7]);
+  assert.deepEqual(await ranking({ variant: "tuned", window: 4, poolSize: 3 }), ["question", 4, "max", 3]);
+  assert.deepEqual(await ranking({ variant: "paper" }), ["columns", ...none]);
+  assert.deepEqual(await ranking({ variant: "official" }), ["columns", ...none]);
+  assert.deepEqual(await ranking({ variant: "paper", score: "window" }), ["window", 32, "none", 7]);
+  assert.deepEqual(await ranking({ score: "text" }), ["text", ...none]);
 });
 
 test("generate and score send the method, score asks for what is kept", async () => {

@@ -48,22 +48,33 @@ export interface PrefixkvOptions {
   /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
   keep?: Keep;
   /**
-   * Attention from all queries, from the last `window`, or from the prompt's text only. One of `"columns"`, `"window"`,
-   * `"text"`; `"columns"` by default.
+   * Attention from the text among the last `window` queries, from all of the last `window`, from all text of the
+   * prompt, or from all queries. One of `"question"`, `"window"`, `"text"`, `"columns"`; `"question"` by default,
+   * `"columns"` with `variant` `"paper"` and `"official"`.
    */
-  score?: "columns" | "window" | "text";
-  /** Queries that count with `score: "window"`. A whole number from 1 to 1,000,000; `32` by default. */
+  score?: "question" | "window" | "text" | "columns";
+  /**
+   * Queries that count with `score: "question"` and `"window"`. A whole number from 1 to 1,000,000; `32` by default.
+   */
   window?: number;
   /**
-   * Sizes found before instead of a search per prompt: see model.calibrate. A calibration, its file, the name of a
-   * shipped one, or the evicted share of every layer.
+   * How neighbouring scores are joined, with `score: "question"` and `"window"`. One of `"max"`, `"mean"`, `"none"`;
+   * `"max"` by default, `"none"` with `variant` `"paper"` and `"official"`.
+   */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /**
+   * Sizes found before instead of a search per prompt: see model.calibrate. It brings its score along. A calibration,
+   * its file, the name of a shipped one, or the evicted share of every layer.
    */
   calibration?: CalibrationSource;
   /**
-   * Which entry goes while generating: the one at a fixed distance, the one with the lowest score, or none. One of
-   * `"distance"`, `"lowest-score"`, `"none"`; `"distance"` by default.
+   * Which entry goes while generating: the one with the lowest score, the one at a fixed distance, or none. One of
+   * `"lowest-score"`, `"distance"`, `"none"`; `"lowest-score"` by default, `"distance"` with `variant` `"paper"` and
+   * `"official"`.
    */
-  decode?: "distance" | "lowest-score" | "none";
+  decode?: "lowest-score" | "distance" | "none";
   /**
    * Places before the end of what the prompt has left, for `decode: "distance"`. A whole number from 0 to 1,000,000;
    * `25` by default.
@@ -71,7 +82,10 @@ export interface PrefixkvOptions {
   distance?: number;
   /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
   sinks?: number;
-  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  /**
+   * Last entries that are never evicted; with `variant: "tuned"` at most half of the size. A whole number from 0 to
+   * 1,000,000; `8` by default, `1` with `variant` `"paper"` and `"official"`.
+   */
   recent?: number;
   /** Never evict positions that are text of the prompt. True or false; `false` by default. */
   protectText?: boolean;
@@ -83,10 +97,10 @@ export interface PrefixkvOptions {
    */
   positions?: "true" | "official";
   /**
-   * `official` replays the published code's search, which misses the asked size by a little. One of `"paper"`,
-   * `"official"`; `"paper"` by default.
+   * Other defaults: `paper` is the published method, `official` also replays the published code's search, which misses
+   * the asked size by a little. One of `"tuned"`, `"paper"`, `"official"`; `"tuned"` by default.
    */
-  variant?: "paper" | "official";
+  variant?: "tuned" | "paper" | "official";
 }
 
 /**
@@ -302,6 +316,8 @@ export interface MethodFacts {
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
   options: readonly MethodOption[];
+  /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
+  variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
 }
 
 /** Every method, in the order of the docs. */
@@ -313,6 +329,7 @@ export const methods: readonly MethodFacts[] = [
     source: "",
     budget: "outcome",
     options: [],
+    variants: {},
   },
   {
     name: "prefixkv",
@@ -324,30 +341,44 @@ export const methods: readonly MethodFacts[] = [
       {
         name: "score",
         kind: "choice",
-        values: 'one of "columns", "window", "text"',
-        default: "columns",
-        text: "attention from all queries, from the last `window`, or from the prompt's text only",
+        values: 'one of "question", "window", "text", "columns"',
+        default: "question",
+        text: "attention from the text among the last `window` queries, from all of the last `window`, from all text of the prompt, or from all queries",
       },
       {
         name: "window",
         kind: "count",
         values: "a whole number from 1 to 1,000,000",
         default: 32,
-        text: 'queries that count with `score: "window"`',
+        text: 'queries that count with `score: "question"` and `"window"`',
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: 'how neighbouring scores are joined, with `score: "question"` and `"window"`',
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
       },
       {
         name: "calibration",
         kind: "calibration",
         values: "a calibration, its file, the name of a shipped one, or the evicted share of every layer",
         default: null,
-        text: "sizes found before instead of a search per prompt: see model.calibrate",
+        text: "sizes found before instead of a search per prompt: see model.calibrate. It brings its score along",
       },
       {
         name: "decode",
         kind: "choice",
-        values: 'one of "distance", "lowest-score", "none"',
-        default: "distance",
-        text: "which entry goes while generating: the one at a fixed distance, the one with the lowest score, or none",
+        values: 'one of "lowest-score", "distance", "none"',
+        default: "lowest-score",
+        text: "which entry goes while generating: the one with the lowest score, the one at a fixed distance, or none",
       },
       {
         name: "distance",
@@ -367,8 +398,8 @@ export const methods: readonly MethodFacts[] = [
         name: "recent",
         kind: "count",
         values: "a whole number from 0 to 1,000,000",
-        default: 1,
-        text: "last entries that are never evicted",
+        default: 8,
+        text: 'last entries that are never evicted; with `variant: "tuned"` at most half of the size',
       },
       {
         name: "protectText",
@@ -394,11 +425,15 @@ export const methods: readonly MethodFacts[] = [
       {
         name: "variant",
         kind: "choice",
-        values: 'one of "paper", "official"',
-        default: "paper",
-        text: "`official` replays the published code's search, which misses the asked size by a little",
+        values: 'one of "tuned", "paper", "official"',
+        default: "tuned",
+        text: "other defaults: `paper` is the published method, `official` also replays the published code's search, which misses the asked size by a little",
       },
     ],
+    variants: {
+      paper: { score: "columns", pool: "none", decode: "distance", recent: 1 },
+      official: { score: "columns", pool: "none", decode: "distance", recent: 1 },
+    },
   },
   {
     name: "h2o",
@@ -436,6 +471,7 @@ export const methods: readonly MethodFacts[] = [
         text: "which entry goes while generating: the one with the lowest score, or none",
       },
     ],
+    variants: {},
   },
   {
     name: "snapkv",
@@ -487,6 +523,7 @@ export const methods: readonly MethodFacts[] = [
         text: "which entry goes while generating: none, or the one with the lowest score",
       },
     ],
+    variants: {},
   },
   {
     name: "streaming",
@@ -517,6 +554,7 @@ export const methods: readonly MethodFacts[] = [
         text: "never evict positions that are text of the prompt",
       },
     ],
+    variants: {},
   },
   {
     name: "knorm",
@@ -555,6 +593,7 @@ export const methods: readonly MethodFacts[] = [
         text: "which entry goes while generating: none, or the one with the highest norm",
       },
     ],
+    variants: {},
   },
   {
     name: "random",
@@ -592,5 +631,6 @@ export const methods: readonly MethodFacts[] = [
         text: "never evict positions that are text of the prompt",
       },
     ],
+    variants: {},
   },
 ];

@@ -78,6 +78,7 @@ export function keptEntries(trace: Trace, layer: number): number {
 
 const scores: Record<string, string> = {
   columns: "attention from all queries of the prompt",
+  question: "attention from the text among the last queries of the prompt",
   window: "attention from the last queries of the prompt",
   text: "attention from the text of the prompt",
   "key-norm": "minus the L2 norm of the key (no attention)",

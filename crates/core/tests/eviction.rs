@@ -190,7 +190,7 @@ fn planted_positions_are_found() {
         let layers = scene.important.len();
         // A fifth more than what matters.
         let keep = 1.2 * planted as f64 / (layers * prompt.tokens.len()) as f64;
-        let cache = serde_json::json!({ "method": "prefixkv", "keep": keep });
+        let cache = serde_json::json!({ "method": "prefixkv", "keep": keep, "variant": "paper" });
         let mut sequence = model.new_sequence_with(Method::parse(&cache).expect("parses"), false).expect("a sequence");
         model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
         for (layer, (kept, important)) in sequence.kept().iter().zip(&scene.important).enumerate() {

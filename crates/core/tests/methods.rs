@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Modality, Sequence};
-use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind};
+use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind, VARIANT};
 use prefixkv_core::model::{LoadOptions, Model, Prompt};
 use serde_json::{Value, json};
 
@@ -437,9 +437,14 @@ fn mistakes_are_refused_with_advice() {
     assert!(refused(json!({ "method": "prefixkv" })).contains("needs `keep`"));
     assert!(refused(json!({ "method": "full", "keep": 0.5 })).contains("takes no `keep`"));
     assert!(refused(json!({ "keep": 0.5 })).contains("needs `method`"));
-    assert!(refused(json!({ "method": "prefixkv", "keep": 0.5, "score": "rows" })).contains("columns, window, text"));
+    assert!(
+        refused(json!({ "method": "prefixkv", "keep": 0.5, "score": "rows" }))
+            .contains("question, window, text, columns")
+    );
     assert!(refused(json!({ "method": "prefixkv", "keep": 0.5, "sinks": -1 })).contains("whole number"));
-    assert!(refused(json!({ "method": "snapkv", "keep": 0.5, "poolSize": 4 })).contains("odd"));
+    for method in ["snapkv", "prefixkv"] {
+        assert!(refused(json!({ "method": method, "keep": 0.5, "poolSize": 4 })).contains("odd"));
+    }
     let none = json!({ "method": "prefixkv", "keep": { "tokens": 50 }, "decode": "none" });
     assert!(refused(none).contains("lowest-score"));
     let two = json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "h2o", "keep": 0.5 }]);
@@ -474,6 +479,139 @@ fn a_calibration_compacts_layer_by_layer() {
     assert_eq!(case.sequence(&cache, false).unwrap_err().code(), "calibration");
     foreign["model"]["fingerprint"] = json!(case.model.info().fingerprint);
     case.run(&json!({ "method": "prefixkv", "keep": keep, "calibration": foreign }));
+}
+
+/// What a method is made of, the calibration left out.
+fn recipe(cache: &Value) -> String {
+    let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}")).expect("a method");
+    let recipe = &method.recipe;
+    format!("{:?} {:?} {:?} {:?} {:?}", recipe.score, recipe.guard, recipe.eviction, recipe.lanes, recipe.positions)
+}
+
+#[test]
+fn every_default_of_a_variant_is_an_option_and_what_is_given_wins() {
+    for spec in METHODS {
+        let choice = spec.options.iter().find(|option| option.name == VARIANT);
+        let Some(choice) = choice else {
+            assert!(spec.variants.is_empty(), "{} has variants and no option for them", spec.name);
+            continue;
+        };
+        let OptionKind::Choice { values } = choice.kind else { panic!("{}: `{VARIANT}` is a choice", spec.name) };
+        let others: Vec<&str> = spec.variants.iter().map(|variant| variant.name).collect();
+        assert_eq!(
+            values[1..],
+            others,
+            "{}: the first value has the options' defaults, the others their own",
+            spec.name
+        );
+        assert_eq!(choice.default, format!("{:?}", values[0]));
+        for variant in spec.variants {
+            let plain = json!({ "method": spec.name, "keep": 0.5, "variant": variant.name });
+            let (mut own, mut as_first) = (plain.clone(), plain.clone());
+            for (name, default) in variant.defaults {
+                let option = spec.options.iter().find(|option| option.name == *name);
+                let option = option.unwrap_or_else(|| panic!("{}: no option {name}", spec.name));
+                own[*name] = serde_json::from_str(default).expect("JSON");
+                as_first[*name] = serde_json::from_str(option.default).expect("JSON");
+            }
+            assert_eq!(recipe(&plain), recipe(&own), "{} {}", spec.name, variant.name);
+            if variant.name != "official" {
+                assert_ne!(recipe(&plain), recipe(&as_first), "{} {}", spec.name, variant.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_published_prefixkv_is_a_variant() {
+    let paper = |options: Value| {
+        let mut cache = json!({ "method": "prefixkv", "keep": 0.5, "variant": "paper" });
+        cache.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        recipe(&cache)
+    };
+    let published = json!({ "score": "columns", "decode": "distance", "distance": 25, "sinks": 1, "recent": 1 });
+    assert_eq!(paper(json!({})), paper(published));
+    assert_eq!(
+        paper(json!({})),
+        "Columns Guard { sinks: 1, recent: Entries(1), text: false } Distance(25) PerLayer True"
+    );
+    let plain = recipe(&json!({ "method": "prefixkv", "keep": 0.5 }));
+    assert_eq!(plain, recipe(&json!({ "method": "prefixkv", "keep": 0.5, "variant": "tuned" })));
+    assert!(plain.starts_with("Question"), "{plain}");
+}
+
+#[test]
+fn a_calibration_brings_the_score_that_it_was_made_with() {
+    let made = |ranking: Value| {
+        let mut calibration = json!({
+            "format": "prefixkv-calibration", "version": 1, "model": { "layers": 2 },
+            "rows": [{ "keep": 0.5, "retained": [0.6, 0.4] }],
+        });
+        calibration.as_object_mut().unwrap().extend(ranking.as_object().unwrap().clone());
+        calibration
+    };
+    let with = |calibration: &Value, options: Value| {
+        let mut cache = json!({ "method": "prefixkv", "keep": 0.5, "calibration": calibration });
+        cache.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        recipe(&cache)
+    };
+    let plain = |options: Value| {
+        let mut cache = json!({ "method": "prefixkv", "keep": 0.5 });
+        cache.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        recipe(&cache)
+    };
+    for ranking in [
+        json!({ "score": "columns" }),
+        json!({ "score": "text" }),
+        json!({ "score": "window", "window": 16, "pool": "none", "poolSize": 3 }),
+        json!({ "score": "question", "window": 5, "pool": "mean", "poolSize": 9 }),
+    ] {
+        assert_eq!(with(&made(ranking.clone()), json!({})), plain(ranking.clone()), "{ranking}");
+        // The same score, given, and options of it.
+        assert_eq!(with(&made(ranking.clone()), json!({ "score": ranking["score"] })), plain(ranking.clone()));
+        let mut wider = ranking.clone();
+        wider["window"] = json!(99);
+        assert_eq!(with(&made(ranking.clone()), json!({ "window": 99 })), plain(wider));
+        for other in ["question", "window", "text", "columns"] {
+            if ranking["score"] == other {
+                continue;
+            }
+            let cache =
+                json!({ "method": "prefixkv", "keep": 0.5, "calibration": made(ranking.clone()), "score": other });
+            let error = Method::parse(&cache).unwrap_err();
+            assert_eq!(error.code(), "calibration");
+            assert!(error.to_string().contains(&format!("ranks by \"{other}\"")), "{error}");
+        }
+    }
+    assert_eq!(with(&made(json!({})), json!({})), plain(json!({})), "a file that does not say");
+    // Published configurations come from all queries.
+    assert_eq!(with(&json!([0.5, 0.5]), json!({})), plain(json!({ "score": "columns" })));
+    for (strange, why) in [
+        (json!({ "score": "rows" }), "known are question, window, text, columns"),
+        (json!({ "score": "window", "pool": "x".repeat(10_000) }), "which prefixkv does not have"),
+        (json!({ "score": "window", "window": 0 }), "`window` 0, which prefixkv does not have"),
+    ] {
+        let cache = json!({ "method": "prefixkv", "keep": 0.5, "calibration": made(strange) });
+        let error = Method::parse(&cache).unwrap_err();
+        assert_eq!(error.code(), "calibration");
+        assert!(error.to_string().contains(why) && error.to_string().len() < 300, "{error}");
+    }
+}
+
+/// What a tuned method protects never takes more than half of a size.
+#[test]
+fn the_default_method_takes_every_size_that_holds_an_entry_per_layer() {
+    for mut case in both() {
+        let (n, layers) = (case.prompt.tokens.len(), case.layers());
+        for each in [1, 2, 3, 5, 17, n - 1] {
+            let keep = (each * layers) as f64 / (n * layers) as f64;
+            case.run_with(&json!({ "method": "prefixkv", "keep": keep }), |step, sequence| {
+                if step == 0 {
+                    assert_eq!(sequence.memory().kept_per_layer.iter().sum::<f64>(), (each * layers) as f64);
+                }
+            });
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The pages of the methods.
 
-use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec};
+use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 
 use crate::words;
 
@@ -91,22 +91,43 @@ fn example(option: &OptionSpec) -> Option<String> {
 
 fn options(spec: &MethodSpec) -> String {
     let mut rows = Vec::new();
+    // Variants with the same defaults share a column.
+    let mut columns: Vec<(Vec<&str>, &Variant)> = Vec::new();
+    for variant in spec.variants {
+        match columns.iter_mut().find(|(_, other)| other.defaults == variant.defaults) {
+            Some((names, _)) => names.push(variant.name),
+            None => columns.push((vec![variant.name], variant)),
+        }
+    }
+    let cells = |of: &dyn Fn(&Variant) -> String| -> String {
+        columns.iter().map(|(_, variant)| format!(" {} |", of(variant))).collect()
+    };
     if spec.takes_keep() {
         let default = if words::keep_is_optional(spec) { "that of a calibration with one size" } else { "needed" };
         rows.push(format!(
-            "| `keep` | a share above 0 and up to 1, `{{ tokens: N }}` or `{{ bytes: N }}` | {default} | how much of the cache is kept |\n"
+            "| `keep` | a share above 0 and up to 1, `{{ tokens: N }}` or `{{ bytes: N }}` | {default} |{} how much of the cache is kept |\n",
+            cells(&|_| "the same".into())
         ));
     }
     rows.extend(spec.options.iter().map(|option| {
-        let default = words::default(option).map_or_else(|| "none".into(), |default| format!("`{default}`"));
         let values = match option.kind {
             OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
             kind => words::values(kind),
         };
-        format!("| `{}` | {values} | {default} | {} |\n", option.name, option.text)
+        let shown = |default: &str| if default.is_empty() { "none".into() } else { format!("`{default}`") };
+        let others = cells(&|variant| match variant.default(option) {
+            _ if option.name == VARIANT => String::new(),
+            same if same == option.default => "the same".into(),
+            other => shown(other),
+        });
+        format!("| `{}` | {values} | {} |{others} {} |\n", option.name, shown(option.default), option.text)
     }));
-    match rows.is_empty() {
-        true => "None.\n".into(),
-        false => format!("| option | values | default | meaning |\n| --- | --- | --- | --- |\n{}", rows.concat()),
+    if rows.is_empty() {
+        return "None.\n".into();
     }
+    let names = |names: &[&str]| names.iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(", ");
+    let heads: String =
+        columns.iter().map(|(variants, _)| format!(" with `{VARIANT}` {} |", names(variants))).collect();
+    let lines = " --- |".repeat(columns.len());
+    format!("| option | values | default |{heads} meaning |\n| --- | --- | --- |{lines} --- |\n{}", rows.concat())
 }

@@ -1,6 +1,6 @@
 //! The TypeScript of the methods, in the format of the repository's formatter.
 
-use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec};
+use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Variant};
 
 use crate::words;
 
@@ -58,6 +58,8 @@ export interface MethodFacts {{
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
   options: readonly MethodOption[];
+  /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
+  variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
 }}
 
 /** Every method, in the order of the docs. */
@@ -104,7 +106,7 @@ fn constructor(spec: &MethodSpec) -> String {
         }
     }
     for option in spec.options {
-        fields.push_str(&comment(&option_text(option), "  "));
+        fields.push_str(&comment(&option_text(option, spec.variants), "  "));
         fields.push_str(&format!("  {}?: {};\n", option.name, kind_type(option.kind)));
     }
     let declared = match !has_options(spec) {
@@ -146,11 +148,24 @@ export function {name}({parameter}): {stage} {{
     )
 }
 
-fn option_text(option: &OptionSpec) -> String {
-    let default = match words::default(option) {
+fn option_text(option: &OptionSpec, variants: &[Variant]) -> String {
+    let mut default = match words::default(option) {
         Some(default) => format!("; `{default}` by default"),
         None => String::new(),
     };
+    for (index, variant) in variants.iter().enumerate() {
+        let own = variant.default(option);
+        let told = variants[..index].iter().any(|before| before.default(option) == own);
+        if own == option.default || told {
+            continue;
+        }
+        let same: Vec<String> = variants
+            .iter()
+            .filter(|other| other.default(option) == own)
+            .map(|other| format!("`\"{}\"`", other.name))
+            .collect();
+        default.push_str(&format!(", `{own}` with `variant` {}", same.join(" and ")));
+    }
     format!("{} {}{default}.", words::sentence(option.text), capital(&words::values(option.kind)))
 }
 
@@ -190,7 +205,19 @@ fn row(spec: &MethodSpec) -> String {
         true => text.push_str("    options: [],\n"),
         false => text.push_str(&format!("    options: [\n{}    ],\n", options.concat())),
     }
+    match spec.variants.is_empty() {
+        true => text.push_str("    variants: {},\n"),
+        false => {
+            let variants: Vec<String> = spec.variants.iter().map(variant_row).collect();
+            text.push_str(&format!("    variants: {{\n{}    }},\n", variants.concat()));
+        }
+    }
     text + "  },\n"
+}
+
+fn variant_row(variant: &Variant) -> String {
+    let defaults: Vec<String> = variant.defaults.iter().map(|(name, default)| format!("{name}: {default}")).collect();
+    format!("      {}: {{ {} }},\n", variant.name, defaults.join(", "))
 }
 
 fn option_row(option: &OptionSpec) -> String {
@@ -210,11 +237,12 @@ fn option_row(option: &OptionSpec) -> String {
     format!("      {{\n{}      }},\n", fields.concat())
 }
 
-/// A property of an object; a value that does not fit goes to a line of its own.
+/// A property of an object; a value that does not fit goes to a line of its own, unless that is too short as well.
 fn property(name: &str, value: &str, indent: &str) -> String {
     let line = format!("{indent}{name}: {value},");
-    match line.chars().count() > WIDTH {
-        true => format!("{indent}{name}:\n{indent}  {value},\n"),
+    let own = format!("{indent}  {value},");
+    match line.chars().count() > WIDTH && own.chars().count() <= WIDTH {
+        true => format!("{indent}{name}:\n{own}\n"),
         false => line + "\n",
     }
 }
@@ -272,6 +300,7 @@ mod tests {
         let comment = comment(text.trim(), "  ");
         assert!(comment.starts_with("  /**\n   * word word") && comment.ends_with("word\n   */\n"), "{comment}");
         assert!(comment.lines().all(|line| line.len() <= WIDTH));
-        assert!(property("text", &string(&"x".repeat(120)), "  ").starts_with("  text:\n    \"x"));
+        assert!(property("text", &string(&"x".repeat(112)), "  ").starts_with("  text:\n    \"x"));
+        assert!(property("text", &string(&"x".repeat(120)), "  ").starts_with("  text: \"x"));
     }
 }

@@ -67,7 +67,7 @@ export const prefixkvOffline: readonly Ours[] = [
   },
   {
     variant: "correct",
-    method: (size) => ({ id: "prefixkv", cache: { method: "prefixkv", ...configuration(size) } }),
+    method: (size) => ({ id: "prefixkv", cache: { method: "prefixkv", ...configuration(size), variant: "paper" } }),
   },
 ];
 

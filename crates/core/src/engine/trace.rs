@@ -127,7 +127,7 @@ pub(super) fn trace(
 
 /// A method that keeps everything and still ranks it.
 fn probe() -> Result<Option<Arc<Method>>> {
-    Method::parse(&json!({ "method": "prefixkv", "keep": 1 }))
+    Method::parse(&json!({ "method": "prefixkv", "keep": 1, "variant": "paper" }))
 }
 
 fn step(sequence: &Sequence) -> TracedStep {

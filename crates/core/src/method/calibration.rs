@@ -28,6 +28,13 @@ pub struct Calibration {
     /// The score from which they come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<String>,
+    /// The options of that score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_size: Option<u64>,
     /// Whether each layer's count is rounded by itself, as the published code does with its configurations, instead of meeting
     /// the asked whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -107,10 +114,25 @@ impl Calibration {
             model: CalibratedModel { layers: retained.len(), ..CalibratedModel::default() },
             samples: None,
             score: None,
+            window: None,
+            pool: None,
+            pool_size: None,
             published: true,
             origin: None,
             rows: vec![Row { keep, retained, evicted: Some(evicted) }],
         })
+    }
+
+    /// The options of the method that the sizes follow from, by their names. The published code has one score and does not say it.
+    pub fn ranking(&self) -> Vec<(&'static str, Value)> {
+        let score = self.score.clone().or(self.published.then(|| "columns".into()));
+        let found = [
+            ("score", score.map(Value::from)),
+            ("window", self.window.map(Value::from)),
+            ("pool", self.pool.clone().map(Value::from)),
+            ("poolSize", self.pool_size.map(Value::from)),
+        ];
+        found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     fn check(&self) -> Result<()> {

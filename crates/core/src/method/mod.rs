@@ -24,7 +24,7 @@ pub use keep::Keep;
 pub use methods::METHODS;
 pub(crate) use policy::Policy;
 pub use policy::Profile;
-pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
+pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
 
 use crate::error::{Error, Result};

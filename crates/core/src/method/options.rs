@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::calibration::Calibration;
-use super::spec::{MethodSpec, OptionKind, OptionSpec};
+use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
 use crate::error::Result;
 use crate::fields::{Fields, describe, refuse};
 
@@ -11,6 +11,8 @@ use crate::fields::{Fields, describe, refuse};
 pub struct Options {
     spec: &'static MethodSpec,
     given: Map<String, Value>,
+    /// What wins over the defaults where nothing is given.
+    fallback: Map<String, Value>,
 }
 
 impl Options {
@@ -24,7 +26,7 @@ impl Options {
                 check(spec.name, option, value)?;
             }
         }
-        Ok(Options { spec, given })
+        Ok(Options { spec, given, fallback: Map::new() })
     }
 
     fn value(&self, name: &str) -> Result<Value> {
@@ -32,10 +34,14 @@ impl Options {
         let option = option.ok_or_else(|| {
             crate::Error::Internal(format!("{} reads an option `{name}` that it does not list", self.spec.name))
         })?;
-        match self.given.get(name) {
-            Some(value) => Ok(value.clone()),
-            None if option.default.is_empty() => Ok(Value::Null),
-            None => serde_json::from_str(option.default)
+        if let Some(value) = self.given.get(name).or_else(|| self.fallback.get(name)) {
+            return Ok(value.clone());
+        }
+        let chosen = self.given.get(VARIANT).and_then(Value::as_str);
+        let variant = self.spec.variants.iter().find(|variant| Some(variant.name) == chosen);
+        match variant.map_or(option.default, |variant| variant.default(option)) {
+            "" => Ok(Value::Null),
+            default => serde_json::from_str(default)
                 .map_err(|error| crate::Error::Internal(format!("default of `{name}`: {error}"))),
         }
     }
@@ -43,6 +49,15 @@ impl Options {
     /// Whether the caller has given the option.
     pub fn given(&self, name: &str) -> bool {
         self.given.contains_key(name)
+    }
+
+    /// A value for an option that the caller has not given; checked as if he had.
+    pub fn fall_back(&mut self, name: &'static str, value: Value) -> Result<()> {
+        if let Some(option) = self.spec.options.iter().find(|option| option.name == name) {
+            check(self.spec.name, option, &value)?;
+        }
+        self.fallback.insert(name.into(), value);
+        Ok(())
     }
 
     pub fn count(&self, name: &str) -> Result<usize> {

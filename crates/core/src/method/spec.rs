@@ -63,9 +63,31 @@ pub struct MethodSpec {
     pub budget: BudgetKind,
     /// Its options beside `keep`.
     pub options: &'static [OptionSpec],
+    /// Other sets of defaults, by the values of its option `variant`; that option's own default has the defaults of the
+    /// options and is not listed.
+    pub variants: &'static [Variant],
     /// Puts the parts together. None for the plain cache.
     pub build: fn(&mut Options) -> Result<Option<Recipe>>,
 }
+
+/// A value of the option `variant` with its own defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    pub name: &'static str,
+    /// The options whose defaults differ, with those as JSON. What a caller gives wins over both.
+    pub defaults: &'static [(&'static str, &'static str)],
+}
+
+impl Variant {
+    /// The default of an option in this variant, as JSON; empty where it has none.
+    pub fn default(&self, option: &OptionSpec) -> &'static str {
+        let own = self.defaults.iter().find(|(name, _)| *name == option.name);
+        own.map_or(option.default, |(_, default)| default)
+    }
+}
+
+/// The name of the option that chooses a [`Variant`].
+pub const VARIANT: &str = "variant";
 
 impl MethodSpec {
     /// Whether the method takes `keep`.

@@ -8,5 +8,6 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     page: "The plain cache: every position of prompt and answer is kept in every layer. It is the default, and what all other methods are compared with.\n",
     budget: BudgetKind::Outcome,
     options: &[],
+    variants: &[],
     build: |_| Ok(None),
 };

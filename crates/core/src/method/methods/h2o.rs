@@ -44,6 +44,7 @@ All heads have the same size `k = keep * N`; the last `recentShare * k` entries 
             "which entry goes while generating: the one with the lowest score, or none",
         ),
     ],
+    variants: &[],
     build,
 };
 

@@ -37,6 +37,7 @@ All heads have the same size `keep * N`. Once, after the prompt, as in kvpress; 
             "which entry goes while generating: none, or the one with the highest norm",
         ),
     ],
+    variants: &[],
     build,
 };
 

@@ -1,14 +1,15 @@
 use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
+use super::super::calibration::Calibration;
 use super::super::options::Options;
-use super::super::score::{Columns, Pool, Score, Text, Window};
+use super::super::score::{Columns, Pool, Question, Score, Text, Window};
 use super::super::select::{Guard, Recent};
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 use super::super::{Eviction, Lanes, Positions, Recipe};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fields::refuse;
 
-const SCORES: &[&str] = &["columns", "window", "text"];
+const SCORES: &[&str] = &["question", "window", "text", "columns"];
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "prefixkv",
@@ -27,46 +28,56 @@ k_l(t) = least o with C_l(o) >= t
 t      = the highest with  sum over l of k_l(t) <= keep * L * N
 ```
 
-What is left below the asked size goes, entry by entry, to the layer with the least `C_l(k_l)`, so the size is met to the entry and no split of the same size has a higher least retained share. In a layer all heads keep the same entries: the first `sinks`, the last `recent`, and the best of the rest. The first answer token is predicted from the full prompt; then the entries are freed.
+What is left below the asked size goes, entry by entry, to the layer with the least `C_l(k_l)`, so the size is met to the entry and no split of the same size has a higher least retained share. In a layer all heads keep the same entries: the first `sinks`, the last `recent`, and the best of the rest. The first answer token is predicted from the full prompt; then the entries are freed. While generating, layer `l` keeps the share `R_l = k_l / N` of all positions: when a layer has at least one entry too many, one goes, as `decode` says.
 
-While generating, layer `l` keeps the share `R_l = k_l / N` of all positions. When a layer has at least one entry too many, one goes: with `decode: "distance"` the one `distance` places before the end of what the prompt has left, as published.
+**Three variants.** `variant` chooses the defaults of the other options; what you give wins over them.
 
-**Online and offline.** Without a calibration the search runs per prompt; it needs the scores of all layers, so for the time of the prompt the whole cache is held (`memory.peak`). With a calibration the sizes are known before, every layer is compacted right after its attention, and the peak is what is kept plus one layer.
+- `"paper"` is the published method: `S_l` over all queries, and while generating the entry `distance` places before the end of what the prompt has left goes. On the embedded model it does worse than `random` at most sizes (see the results): sums over all queries favour what early positions look at, and the fixed distance frees the last image patches and the question.
+- `"official"` is the published code's search, see below.
+- `"tuned"`, the default, has the same split over layers, and other parts around it. `score: "question"` sums over the text among the last `window` queries only, so that what is kept is what the question looks at (as in SnapKV, but image queries have no vote); `pool: "max"` gives every entry before them the highest score of the `poolSize` around it, sinks excepted, so that neighbouring patches stay together (as in SnapKV). While generating, the entry with the lowest score goes; a generated token starts with 0 and collects the attention of those after it, and the last `recent` are safe, though never more than half of what a layer keeps. These were chosen on the odd scenes of the embedded model and are shown on the even ones (see the results); on a model of your own, measure.
 
-**Several turns.** The scores of what is left are carried on: later queries add to them. `keep` refers to all positions seen.
+**Online and offline.** Without a calibration the search runs per prompt; it needs the scores of all layers, so for the time of the prompt the whole cache is held (`memory.peak`). With a calibration the sizes are known before, every layer is compacted right after its attention, and the peak is what is kept plus one layer. The entries are ranked as when the calibration was made: those published for LLaVA-1.5 come from all queries.
+
+**Several turns.** With `score: "columns"` the scores of what is left are carried on: later queries add to them. With the others each turn ranks all that is left anew, by its own question. `keep` refers to all positions seen.
 
 Deviations from the published code, which `variant: "official"` and `positions: "official"` replay:
 
 - Its configurations miss the asked size by a little (a tolerance of five positions, clipping, rescaling, truncation; each layer rounded by itself). Here the size is met.
 - It derives positions while generating from the length of the first layer's cache, so new tokens stand at wrong places. Here every entry keeps its true position.
-- `sinks` and `recent` are 1 and 1 there and here; the paper's `recent_size` is not used by the code.
-- The fixed distance is not kind to what matters: on the embedded model `decode: "none"` has a far better perplexity at the same size after the prompt, because the entries before the end of the prompt are the last image patches and the question. With `decode: "lowest-score"` give `recent` some room: new entries start with a mark of 0 beside sums over the whole prompt.
-- `excludeSink`, `protectText`, and the scores `window` and `text` are additions. On the embedded model the column sums are the weak half of the method: the same budgets over last-window scores give a better perplexity (see the results).
+- With `variant: "paper"`, `sinks` and `recent` are 1 and 1 as there; the paper's `recent_size` is not used by the code.
+- `excludeSink`, `protectText`, `pool`, and the scores `question`, `window` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a mark of 0 beside sums over the whole prompt.
 "#,
     budget: BudgetKind::Exact,
     options: &[
         choice(
             "score",
             SCORES,
-            "\"columns\"",
-            "attention from all queries, from the last `window`, or from the prompt's text only",
+            "\"question\"",
+            "attention from the text among the last `window` queries, from all of the last `window`, from all text of the prompt, or from all queries",
         ),
-        positive("window", "32", "queries that count with `score: \"window\"`"),
+        positive("window", "32", "queries that count with `score: \"question\"` and `\"window\"`"),
+        choice(
+            "pool",
+            &["max", "mean", "none"],
+            "\"max\"",
+            "how neighbouring scores are joined, with `score: \"question\"` and `\"window\"`",
+        ),
+        positive("poolSize", "7", "entries of a neighbourhood; odd"),
         OptionSpec {
             name: "calibration",
             kind: OptionKind::Calibration,
             default: "",
-            text: "sizes found before instead of a search per prompt: see model.calibrate",
+            text: "sizes found before instead of a search per prompt: see model.calibrate. It brings its score along",
         },
         choice(
             "decode",
-            &["distance", "lowest-score", "none"],
-            "\"distance\"",
-            "which entry goes while generating: the one at a fixed distance, the one with the lowest score, or none",
+            &["lowest-score", "distance", "none"],
+            "\"lowest-score\"",
+            "which entry goes while generating: the one with the lowest score, the one at a fixed distance, or none",
         ),
         count("distance", "25", "places before the end of what the prompt has left, for `decode: \"distance\"`"),
         count("sinks", "1", "first entries that are never evicted"),
-        count("recent", "1", "last entries that are never evicted"),
+        count("recent", "8", "last entries that are never evicted; with `variant: \"tuned\"` at most half of the size"),
         PROTECT_TEXT,
         flag("excludeSink", "leave the sinks out of the cumulative importance"),
         choice(
@@ -76,49 +87,59 @@ Deviations from the published code, which `variant: "official"` and `positions: 
             "`official` replays the published code's positions while generating",
         ),
         choice(
-            "variant",
-            &["paper", "official"],
-            "\"paper\"",
-            "`official` replays the published code's search, which misses the asked size by a little",
+            VARIANT,
+            &["tuned", "paper", "official"],
+            "\"tuned\"",
+            "other defaults: `paper` is the published method, `official` also replays the published code's search, which misses the asked size by a little",
         ),
     ],
+    variants: &[Variant { name: "paper", defaults: PUBLISHED }, Variant { name: "official", defaults: PUBLISHED }],
     build,
 };
 
+/// The method as published.
+const PUBLISHED: &[(&str, &str)] =
+    &[("score", "\"columns\""), ("pool", "\"none\""), ("decode", "\"distance\""), ("recent", "1")];
+
 fn build(options: &mut Options) -> Result<Option<Recipe>> {
+    let variant = options.choice(VARIANT)?;
+    let official = variant == "official";
     let sinks = options.count("sinks")?;
-    let ranking = options.choice("score")?;
-    let score: Box<dyn Score> = match ranking.as_str() {
-        "window" => Box::new(Window { queries: options.count("window")?, kept: false, pool: Pool::None, size: 1 }),
-        "text" => Box::new(Text),
-        _ => Box::new(Columns),
-    };
-    let official = options.choice("variant")? == "official";
+    let recent = options.count("recent")?;
     let exclude = options.flag("excludeSink")?;
-    let budget: Box<dyn Budget> = match options.calibration("calibration")? {
+    if official && (exclude || options.flag("protectText")?) {
+        return Err(refuse("`variant: \"official\"` of prefixkv knows neither `excludeSink` nor `protectText`"));
+    }
+    if official && (sinks != 1 || recent != 1) {
+        return Err(refuse("`variant: \"official\"` of prefixkv has `sinks` 1 and `recent` 1"));
+    }
+    let calibration = options.calibration("calibration")?;
+    if let Some(calibration) = &calibration {
+        rank_as(calibration, options)?;
+    }
+    let score = score(options)?;
+    let budget: Box<dyn Budget> = match calibration {
         Some(calibration) if official && !calibration.published => {
             return Err(refuse(
                 "`variant: \"official\"` of prefixkv takes a configuration of the published code, and this calibration is \
                  none; leave one of the two out",
             ));
         }
-        Some(calibration) => {
-            calibration.check_score(&ranking, SCORES)?;
-            Box::new(Calibrated(calibration))
-        }
+        Some(calibration) => Box::new(Calibrated(calibration)),
         None if official => Box::new(OfficialPrefix),
         None => Box::new(Prefix { excluded: if exclude { sinks } else { 0 } }),
     };
-    if official && (exclude || options.flag("protectText")?) {
-        return Err(refuse("`variant: \"official\"` of prefixkv knows neither `excludeSink` nor `protectText`"));
-    }
-    if official && (sinks != 1 || options.count("recent")? != 1) {
-        return Err(refuse("`variant: \"official\"` of prefixkv has `sinks` 1 and `recent` 1"));
-    }
     Ok(Some(Recipe {
         score,
         budget,
-        guard: Guard { sinks, recent: Recent::Entries(options.count("recent")?), text: options.flag("protectText")? },
+        guard: Guard {
+            sinks,
+            recent: match variant.as_str() {
+                "tuned" => Recent::Share { share: 0.5, most: recent },
+                _ => Recent::Entries(recent),
+            },
+            text: options.flag("protectText")?,
+        },
         eviction: match options.choice("decode")?.as_str() {
             "none" => Eviction::Never,
             "lowest-score" => Eviction::LowestScore,
@@ -130,4 +151,42 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
             _ => Positions::True,
         },
     }))
+}
+
+/// Ranks entries as they were ranked when the calibration was made, because its sizes follow from that. Another score than that
+/// is refused; options of the score that the caller gives win.
+fn rank_as(calibration: &Calibration, options: &mut Options) -> Result<()> {
+    if let Some(made) = &calibration.score {
+        let score = if options.given("score") { options.choice("score")? } else { made.clone() };
+        calibration.check_score(&score, SCORES)?;
+    }
+    for (name, value) in calibration.ranking() {
+        let made = value.to_string();
+        options.fall_back(name, value).map_err(|_| Error::Calibration {
+            reason: format!(
+                "it was made with `{name}` {}, which prefixkv does not have; calibrate again",
+                made.get(..40).unwrap_or(&made)
+            ),
+        })?;
+    }
+    Ok(())
+}
+
+fn score(options: &Options) -> Result<Box<dyn Score>> {
+    let size = options.count("poolSize")?;
+    if size.is_multiple_of(2) {
+        return Err(refuse(format!("`poolSize` of prefixkv must be odd, found {size}")));
+    }
+    let pool = match options.choice("pool")?.as_str() {
+        "mean" => Pool::Mean,
+        "none" => Pool::None,
+        _ => Pool::Max,
+    };
+    let queries = options.count("window")?;
+    Ok(match options.choice("score")?.as_str() {
+        "window" => Box::new(Window { queries, kept: false, pool, size }),
+        "text" => Box::new(Text),
+        "question" => Box::new(Question { queries, pool, size, sinks: options.count("sinks")? }),
+        _ => Box::new(Columns),
+    })
 }

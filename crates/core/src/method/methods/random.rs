@@ -22,6 +22,7 @@ Every layer keeps its first and last entries and a random choice of the rest, wh
         count("recent", "1", "last entries that are never evicted"),
         PROTECT_TEXT,
     ],
+    variants: &[],
     build,
 };
 

@@ -39,6 +39,7 @@ All heads have the same size `keep * N`, the window included. Once, after the pr
             "which entry goes while generating: none, or the one with the lowest score",
         ),
     ],
+    variants: &[],
     build,
 };
 

@@ -30,6 +30,7 @@ Every layer keeps its first `sinks` entries, which soak up attention whatever th
         ),
         PROTECT_TEXT,
     ],
+    variants: &[],
     build,
 };
 

@@ -2,6 +2,8 @@
 
 mod columns;
 mod key_norm;
+mod pool;
+mod question;
 mod random;
 mod recency;
 mod text;
@@ -12,10 +14,12 @@ use std::fmt::Debug;
 
 pub use columns::Columns;
 pub use key_norm::KeyNorm;
+pub use pool::Pool;
+pub use question::Question;
 pub use random::Random;
 pub use recency::Recency;
 pub use text::Text;
-pub use window::{Pool, Window};
+pub use window::Window;
 
 use crate::cache::{Entry, Lane, Span};
 

@@ -1,15 +1,6 @@
+use super::pool::{Pool, pool};
 use super::{LaneInput, PromptView, Score};
 use crate::error::Result;
-
-/// How neighbouring scores are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
-    None,
-    /// The highest of the neighbourhood.
-    Max,
-    /// The mean, places beyond the ends counting as 0.
-    Mean,
-}
 
 /// The attention that an entry has got from the last queries of the prompt.
 ///
@@ -56,30 +47,5 @@ impl Score for Window {
             scores[..before].copy_from_slice(&pooled);
         }
         Ok(scores)
-    }
-}
-
-fn pool(scores: &[f32], kind: Pool, size: usize) -> Vec<f32> {
-    let half = size / 2;
-    (0..scores.len())
-        .map(|i| {
-            let near = &scores[i.saturating_sub(half)..(i + half + 1).min(scores.len())];
-            match kind {
-                Pool::Max => near.iter().copied().fold(f32::NEG_INFINITY, f32::max),
-                _ => near.iter().sum::<f32>() / size as f32,
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_are_joined() {
-        let scores = [1.0, 0.0, 0.0, 5.0, 0.0];
-        assert_eq!(pool(&scores, Pool::Max, 3), [1.0, 1.0, 5.0, 5.0, 5.0]);
-        assert_eq!(pool(&scores, Pool::Mean, 5), [0.2, 1.2, 1.2, 1.0, 1.0]);
     }
 }
