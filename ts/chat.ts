@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { type CacheOption, wireCache } from "./cache.ts";
 import { disposedError } from "./errors.ts";
 import { Generation } from "./generation.ts";

@@ -1,4 +1,6 @@
 /** Vision-language models on Bun, Deno and Node: load a model, show it images, stream its answers. */
+import "./required.ts";
+
 export type { CacheOption, Keep } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { Calibration, CalibrationSource } from "./calibration.ts";
@@ -30,4 +32,5 @@ export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
 export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
 export type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";
+export { samplePicture } from "./sample.ts";
 export type { Trace } from "./trace.ts";

@@ -3,10 +3,16 @@ import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { bundled } from "./bundled.mjs";
 import { ModelError } from "./errors.ts";
 
 const model = "models/tiny-llava";
+
+type Copies = typeof import("./bundled.mjs")["bundled"];
+
+/** The files in a bundle. Not imported above: Node 20 cannot parse it, and is to be told so first. */
+async function copies(): Promise<Copies> {
+  return (await import("./bundled.mjs")).bundled;
+}
 
 /** Where the package has a file: beside the folder of this code, in ts/ as in dist/. */
 function placed(name: string): string {
@@ -20,6 +26,7 @@ function placed(name: string): string {
 export async function packageFile(name: string): Promise<string> {
   const path = placed(name);
   if (await isFile(path)) return path;
+  const bundled = await copies();
   const copy = Object.hasOwn(bundled, name) ? bundled[name] : undefined;
   // Where there is neither, the place in the package is what messages should name.
   return copy
@@ -31,8 +38,8 @@ export async function packageFile(name: string): Promise<string> {
 }
 
 /** The names of the files in a folder of the package, by the folder's path with its slash. */
-export function shippedNames(folder: string): string[] {
-  const names = Object.keys(bundled).filter((name) => name.startsWith(folder));
+export async function shippedNames(folder: string): Promise<string[]> {
+  const names = Object.keys(await copies()).filter((name) => name.startsWith(folder));
   return names.map((name) => name.slice(folder.length)).sort();
 }
 
@@ -40,7 +47,7 @@ export function shippedNames(folder: string): string[] {
 export async function embeddedModel(): Promise<string> {
   if (await isFile(placed(`${model}/config.json`))) return placed(model);
   const files = new Map<string, Uint8Array>();
-  for (const [name, copy] of Object.entries(bundled)) {
+  for (const [name, copy] of Object.entries(await copies())) {
     if (name.startsWith(`${model}/`)) files.set(basename(name), await readCopy(name, copy));
   }
   return unpack(files, join(cacheFolder(), "prefixkv"));

@@ -17,13 +17,13 @@ test("versions agree", async () => {
   assert.match(await read("Cargo.toml"), new RegExp(`^version = "${version.replaceAll(".", "\\.")}"$`, "m"));
 });
 
-test("every written file is small, and only pick.ts asks for the runtime", async () => {
+test("every written file is small, and only pick.ts and required.ts ask for the runtime", async () => {
   const sources = (await readdir(join(root, "ts"), { recursive: true })).filter((name) => name.endsWith(".ts"));
   for (const name of sources) {
     const text = await read(join("ts", name));
     if (!name.startsWith("generated")) assert.ok(text.split("\n").length <= 300, `${name} is longer than 300 lines`);
     const code = text.replace(/\/\*\*.*?\*\//gs, "");
-    if (!name.endsWith("pick.ts")) assert.doesNotMatch(code, /\b(Bun|Deno)\.|process\.versions/, name);
+    if (!name.endsWith("pick.ts") && name !== "required.ts") assert.doesNotMatch(code, /\b(Bun|Deno)\.|process\.versions/, name);
     assert.doesNotMatch(text, /export default/, name);
   }
 });
@@ -49,7 +49,7 @@ test("no panic leaves the Node-API door", async () => {
 
 test("every public name has a doc comment with an example", async () => {
   for (const [folder, least, most] of [
-    ["ts", 10, 60],
+    ["ts", 10, 64],
     ["ts/eval", 10, 40],
   ] as const)
     await checkDocumented(folder, least, most);

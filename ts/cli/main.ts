@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import "../required.ts";
 import { writeFailure } from "../files/write.ts";
 import { printable } from "../format.ts";
 import { pickDoor } from "../native/pick.ts";

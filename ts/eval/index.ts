@@ -1,4 +1,6 @@
 /** Quality, size and speed of cache methods, side by side: run a grid, go on with one that was broken off, compare two. */
+import "../required.ts";
+
 export { bootstrap, type Interval } from "./bootstrap.ts";
 export { type CompareResult, compareResults, type Thresholds } from "./compare.ts";
 export { openData } from "./data/open.ts";

@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { DeviceError, PrefixKvError } from "../../errors.ts";
 import { formatTable, formatTime } from "../../format.ts";
 import { openModel } from "../../load.ts";
@@ -7,7 +6,7 @@ import type { About, Native } from "../../native/contract.ts";
 import type { Attempt } from "../../native/cuda.ts";
 import { type Device, gpuName } from "../../native/device.ts";
 import { type Binding, runtime } from "../../native/pick.ts";
-import { packageFile } from "../../package_files.ts";
+import { samplePicture } from "../../sample.ts";
 import { packageVersion } from "../../version.ts";
 import { bindingFlag, type Command, type Context } from "../command.ts";
 
@@ -88,10 +87,7 @@ async function describeSample(native: Native, { signal }: Context, device?: Devi
   const start = performance.now();
   const model = await openModel(native, undefined, { signal, ...(device && { device }) });
   try {
-    const content = [
-      image(await readFile(await packageFile("data/scenes/scene-000.png"))),
-      "Describe the image in detail.",
-    ];
+    const content = [image(await samplePicture()), "Describe the image in detail."];
     const { text } = await model.generate({ messages: [{ role: "user", content }], signal });
     const missing = expected.filter((object) => !text.includes(object));
     const error =
