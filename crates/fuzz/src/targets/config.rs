@@ -135,3 +135,15 @@ fn used(model: &mut Model) -> String {
 fn image_bytes() -> Vec<u8> {
     crate::folder::read("tests/golden/fixtures/images/rgb.png")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_is_a_word() {
+        let known = prefixkv_core::model::architectures();
+        let missing: Vec<&str> = known.into_iter().filter(|name| !TARGET.words.contains(name)).collect();
+        assert!(missing.is_empty(), "add to the words of this target: {missing:?}");
+    }
+}

@@ -25,6 +25,15 @@ pub const TARGET: Target = Target {
         "streaming",
         "knorm",
         "random",
+        "variant",
+        "recentShare",
+        "protectText",
+        "poolSize",
+        "distance",
+        "excludeSink",
+        "score",
+        "pool",
+        "question",
         "calibration",
         "decode",
         "none",
@@ -75,5 +84,17 @@ fn run(data: &[u8]) -> String {
     match &read {
         Ok(Some(method)) => format!("ok {}", method.name),
         _ => outcome(&read, &["option", "calibration"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_and_option_is_a_word() {
+        let names = METHODS.iter().flat_map(|spec| spec.options.iter().map(|option| option.name).chain([spec.name]));
+        let missing: Vec<&str> = names.filter(|name| !TARGET.words.contains(name)).collect();
+        assert!(missing.is_empty(), "add to the words of this target: {missing:?}");
     }
 }
