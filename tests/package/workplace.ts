@@ -30,6 +30,7 @@ interface Shell {
 const shell = (await import(new URL("../../scripts/shell.mjs", import.meta.url).href)) as Shell;
 
 export const runtime: Shell["runtime"] = shell.runtime;
+export const which: Shell["which"] = shell.which;
 export const npm: string = shell.which("npm") ?? "npm";
 export const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
   version: string;
