@@ -23,7 +23,8 @@ test("every written file is small, and only pick.ts and required.ts ask for the 
     const text = await read(join("ts", name));
     if (!name.startsWith("generated")) assert.ok(text.split("\n").length <= 300, `${name} is longer than 300 lines`);
     const code = text.replace(/\/\*\*.*?\*\//gs, "");
-    if (!name.endsWith("pick.ts") && name !== "required.ts") assert.doesNotMatch(code, /\b(Bun|Deno)\.|process\.versions/, name);
+    if (!name.endsWith("pick.ts") && name !== "required.ts")
+      assert.doesNotMatch(code, /\b(Bun|Deno)\.|process\.versions/, name);
     assert.doesNotMatch(text, /export default/, name);
   }
 });

@@ -161,12 +161,9 @@ fn rank_as(calibration: &Calibration, options: &mut Options) -> Result<()> {
         calibration.check_score(&score, SCORES)?;
     }
     for (name, value) in calibration.ranking() {
-        let made = value.to_string();
+        let made: String = value.to_string().chars().take(40).collect();
         options.fall_back(name, value).map_err(|_| Error::Calibration {
-            reason: format!(
-                "it was made with `{name}` {}, which prefixkv does not have; calibrate again",
-                made.get(..40).unwrap_or(&made)
-            ),
+            reason: format!("it was made with `{name}` {made}, which prefixkv does not have; calibrate again"),
         })?;
     }
     Ok(())
