@@ -198,7 +198,7 @@ def methods():
         found += [{"method": "h2o", "keep": keep}, {"method": "snapkv", "keep": keep}, {"method": "knorm", "keep": keep, "decode": "none"}]
         found += [{"method": "streaming", "keep": keep, "positions": positions} for positions in ("true", "cache")]
         found += [{"method": "random", "keep": keep, "seed": 1}]
-    return found + [{"method": "prefixkv", "score": "columns", "decode": "distance", "calibration": shares} for shares in CALIBRATIONS]
+    return found + [{"method": "prefixkv", "variant": "paper", "score": "columns", "decode": "distance", "calibration": shares} for shares in CALIBRATIONS]
 
 
 def scenes():
