@@ -176,7 +176,10 @@ test("a prompt without pictures or attention scores leaves charts out, not half"
     runs: [{ label: "streaming", trace: text }],
   });
   checkPage(html, ["kept-per-layer", "memory"]);
-  await assert.rejects(describeReport({ info, prompt: "a", pictures: [], runs: [] }), /`runs` of describeReport is empty; give at least one/);
+  await assert.rejects(
+    describeReport({ info, prompt: "a", pictures: [], runs: [] }),
+    /`runs` of describeReport is empty; give at least one/,
+  );
 });
 
 test("a folder that is no evaluation is refused with the file and the field", async () => {
