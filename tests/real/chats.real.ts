@@ -1,7 +1,7 @@
 // Messages: the rendered template, its tokens, and a conversation of three turns, against transformers.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DECIDED, EXACT, MEAN } from "./bounds.ts";
+import { DECIDED, EXACT, MEAN, rounding } from "./bounds.ts";
 import { cellsOf, named, withModel } from "./cells.ts";
 import { agreeing, distance } from "./compare.ts";
 import { chats } from "./goldens.ts";
@@ -29,8 +29,8 @@ for (const cell of cellsOf("chats")) {
     assert.deepEqual(score.tokens, tokens);
     const { mean, worst } = distance(score.logprobs, logprobs);
     // Six tokens have a mean of their own.
-    assert.ok(mean <= 5 * MEAN[cell.weights], `off by ${mean} on average`);
-    if (cell.weights === "f32" && cell.file === "f32") assert.ok(worst <= EXACT, `off by ${worst}`);
+    assert.ok(mean <= 5 * MEAN[rounding(cell)], `off by ${mean} on average`);
+    if (rounding(cell) === "f32") assert.ok(worst <= EXACT, `off by ${worst}`);
   });
 
   test(`${named(cell)}: three turns of a chat`, async () => {
@@ -42,7 +42,7 @@ for (const cell of cellsOf("chats")) {
         const same = agreeing(made, turn.tokens);
         if (same < turn.tokens.length) {
           const gap = turn.gaps[same] ?? Number.POSITIVE_INFINITY;
-          assert.ok(gap <= DECIDED[cell.weights], `token ${same} of ${JSON.stringify(turn.text)}, decided by ${gap}`);
+          assert.ok(gap <= DECIDED[rounding(cell)], `token ${same} of ${JSON.stringify(turn.text)}, decided by ${gap}`);
           // The turns behind it answer to another conversation.
           return;
         }

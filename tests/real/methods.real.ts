@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../ts/index.ts";
-import { EXACT, MEAN } from "./bounds.ts";
+import { EXACT, MEAN, rounding } from "./bounds.ts";
 import { type Cell, cellsOf, named, quick, withModel } from "./cells.ts";
 import { distance, positions } from "./compare.ts";
 import { type Case, type Scene, scenes } from "./goldens.ts";
@@ -35,14 +35,15 @@ function inQuick(options: object): boolean {
   return !("keep" in options) || options.keep === 0.2;
 }
 
-async function check(model: Model, { file, weights }: Cell, scene: Scene, golden: Case): Promise<void> {
+async function check(model: Model, cell: Cell, scene: Scene, golden: Case): Promise<void> {
   const what = `${scene.name} ${JSON.stringify(golden.options)}`;
   const { prompt, answer } = scene;
   const score = await model.score({ prompt, answer, cache: golden.options, kept: true });
   assert.deepEqual(score.tokens, scene.tokens, what);
   assert.equal(score.usage.promptTokens, scene.prompt_tokens, what);
 
-  const exact = weights === "f32" && file === "f32";
+  const format = rounding(cell);
+  const exact = format === "f32";
   const undecided = golden.margin !== null && golden.margin < EQUAL_SHARES;
   const total = golden.counts.reduce((sum, count) => sum + count, 0);
   const kept = score.kept ?? [];
@@ -54,6 +55,7 @@ async function check(model: Model, { file, weights }: Cell, scene: Scene, golden
   assert.ok(Math.abs(sum - total) <= spare, `${what}: ${sum} entries, not ${total}`);
 
   const shares: number[] = [];
+  let exchanged = 0;
   for (const [layer, lanes] of golden.kept.entries()) {
     for (const [lane, mask] of lanes.entries()) {
       const want = positions(mask);
@@ -62,18 +64,20 @@ async function check(model: Model, { file, weights }: Cell, scene: Scene, golden
       shares.push(common / want.size);
       if (!exact || undecided) continue;
       const loose = golden.loose.find(([inLayer, inLane]) => inLayer === layer && inLane === lane)?.[2] ?? [];
+      exchanged += got.length - common;
       const strange = got.filter((position) => !want.has(position) && !loose.includes(position));
       assert.deepEqual(strange, [], `${what}: layer ${layer}, lane ${lane}`);
       assert.equal(got.length, want.size, what);
     }
   }
-  const { least, mean } = ALIKE[weights];
+  const { least, mean } = ALIKE[format];
   const average = shares.reduce((sum, share) => sum + share, 0) / shares.length;
   assert.ok(Math.min(...shares) >= least, `${what}: one head shares ${Math.min(...shares)} of its entries`);
   assert.ok(average >= mean, `${what}: ${average} of the entries are the same`);
 
   const off = distance(score.logprobs.slice(0, golden.logprobs.length), golden.logprobs);
-  if (exact) assert.ok(off.worst <= EXACT, `${what}: off by ${off.worst}`);
-  // Some forty tokens have a mean of their own, and another entry here and there stays.
-  assert.ok(off.mean <= 3 * MEAN[weights], `${what}: off by ${off.mean} on average`);
+  // With another entry of the same score the answer is another one, if nearly the same.
+  if (exact && exchanged === 0) assert.ok(off.worst <= EXACT, `${what}: off by ${off.worst}`);
+  // Some forty tokens have a mean of their own, and in other formats another entry here and there stays.
+  assert.ok(off.mean <= 3 * MEAN[format], `${what}: off by ${off.mean} on average`);
 }

@@ -1,7 +1,7 @@
 // Greedy text, and the distribution behind a prompt, against transformers.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DECIDED, EXACT, MEAN } from "./bounds.ts";
+import { DECIDED, EXACT, MEAN, rounding } from "./bounds.ts";
 import { cellsOf, named, quick, withModel } from "./cells.ts";
 import { agreeing, distance } from "./compare.ts";
 import { runs } from "./goldens.ts";
@@ -23,7 +23,7 @@ for (const cell of cellsOf("texts")) {
         // Behind the first difference both go on with another text.
         const gap = run.gaps[same] ?? Number.POSITIVE_INFINITY;
         assert.ok(
-          gap <= DECIDED[cell.weights],
+          gap <= DECIDED[rounding(cell)],
           `token ${same} of ${JSON.stringify(run.text)} differs, decided by ${gap}`,
         );
       }
@@ -45,8 +45,8 @@ for (const cell of cellsOf("texts")) {
       }
       const { mean, worst } = distance(got, want);
       // A log-probability of -20 is moved more than those of a text are, which are mostly above -5.
-      assert.ok(mean <= 5 * MEAN[cell.weights], `off by ${mean} on average`);
-      if (cell.weights === "f32" && cell.file === "f32") assert.ok(worst <= EXACT, `off by ${worst}`);
+      assert.ok(mean <= 5 * MEAN[rounding(cell)], `off by ${mean} on average`);
+      if (rounding(cell) === "f32") assert.ok(worst <= EXACT, `off by ${worst}`);
     });
   });
 }
