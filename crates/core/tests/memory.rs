@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prefixkv_core::cache::{Format, Modality, Pool, Sequence, Shape, Span};
+use prefixkv_core::device::Place;
 use prefixkv_core::method::{METHODS, Method};
-use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
+use prefixkv_core::nn::Loader;
+use prefixkv_core::weights::Checkpoint;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
@@ -69,6 +72,7 @@ fn what_is_said_is_what_is_allocated() {
     generation_on_the_embedded_model();
     six_hundred_positions_and_more();
     the_peak_of_a_known_configuration_is_one_layer_more();
+    weights_take_what_the_loader_counts();
 }
 
 fn generation_on_the_embedded_model() {
@@ -196,5 +200,34 @@ fn the_peak_of_a_known_configuration_is_one_layer_more() {
         }
         assert!(memory.peak as usize <= peak + 2000, "the pool does not count more than there is");
         assert!(memory.peak as usize + workspace * shape.layers >= peak, "nor less");
+    }
+}
+
+/// Layers of the embedded model in every format, of which some fill no whole blocks and some no whole tiles.
+fn weights_take_what_the_loader_counts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let checkpoint = Checkpoint::open(&root.join("models/tiny-llava")).expect("opens");
+    let config = std::fs::read_to_string(root.join("models/tiny-llava/config.json")).expect("a configuration");
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    let of = |key: &str| config["text_config"][key].as_u64().expect("a number") as usize;
+    let (hidden, inner, vocabulary) = (of("hidden_size"), of("intermediate_size"), of("vocab_size"));
+    let prefix = checkpoint
+        .find_prefix(&["model.language_model.", "language_model.model."], "norm.weight")
+        .expect("a text model");
+    let layer = format!("{prefix}layers.0.mlp");
+    let (gate, up, down) = (format!("{layer}.gate_proj"), format!("{layer}.up_proj"), format!("{layer}.down_proj"));
+    for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4K] {
+        let loader = Loader::new(&checkpoint, format, Place::Cpu);
+        let held = [
+            loader.linear(&[(&gate, inner), (&up, inner)], hidden, false).expect("a layer"),
+            loader.linear(&[(&down, hidden)], inner, false).expect("a layer"),
+        ];
+        let table = loader.table(&format!("{prefix}embed_tokens.weight"), vocabulary, hidden).expect("a table");
+        let (counted, before) = (loader.tally().bytes as usize, live());
+        drop((held, table));
+        let freed = before - live();
+        eprintln!("{format:?}: counted {counted} allocator {freed}");
+        // Beside the numbers, what says where they lie.
+        assert!(freed >= counted && freed - counted < 2048, "{format:?}: {freed} for {counted}");
     }
 }

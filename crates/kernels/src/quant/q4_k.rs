@@ -5,7 +5,10 @@ use half::f16;
 use super::level::{Line, Operations, ROWS, STEP};
 use super::product::{Format, Steps};
 use super::scales::{self, Fit};
-use super::{BLOCK, SUPER, each_tile, largest, vectorised};
+use super::{BLOCK, SUPER, each_tile, largest};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::level::Avx2;
+use crate::simd::level::{Level, Portable};
 
 /// Lines of a block of sixteen rows: a line has two halves of four columns.
 const LINES: usize = BLOCK / STEP / 2;
@@ -125,12 +128,23 @@ impl Blocks {
     }
 }
 
-vectorised! {
-    fn quantise(x: &[f32; SUPER]) -> Group = body
+fn quantise(x: &[f32; SUPER]) -> Group {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn fast(x: &[f32; SUPER]) -> Group {
+            body::<Avx2>(x)
+        }
+        if crate::simd::has_avx2() {
+            // SAFETY: the required features were just detected.
+            return unsafe { fast(x) };
+        }
+    }
+    body::<Portable>(x)
 }
 
 #[inline(always)]
-fn body(x: &[f32; SUPER]) -> Group {
+fn body<S: Level>(x: &[f32; SUPER]) -> Group {
     let mut group = Group { scale: f16::NAN, minimum: f16::NAN, small: [(0, 0); BLOCKS], codes: [[0; BLOCK]; BLOCKS] };
     if largest(x).is_nan() {
         return group;
@@ -138,7 +152,7 @@ fn body(x: &[f32; SUPER]) -> Group {
     let blocks = x.as_chunks::<BLOCK>().0;
     let mut fits = [Fit { scale: 0.0, minimum: 0.0, error: 0.0 }; BLOCKS];
     for (fit, x) in fits.iter_mut().zip(blocks) {
-        *fit = scales::search(x);
+        *fit = scales::search::<S>(&scales::load::<S>(x));
     }
     let step = |of: fn(&Fit) -> f32| f16::from_f32(fits.iter().map(of).fold(0.0, f32::max) / MOST);
     let (scale, minimum) = (step(|fit| fit.scale), step(|fit| fit.minimum));
@@ -147,7 +161,7 @@ fn body(x: &[f32; SUPER]) -> Group {
     }
     (group.scale, group.minimum) = (scale, minimum);
     for (block, (x, fit)) in blocks.iter().zip(&fits).enumerate() {
-        let (small, codes) = settle(x, fit, scale.to_f32(), minimum.to_f32());
+        let (small, codes) = settle::<S>(x, fit, scale.to_f32(), minimum.to_f32());
         (group.small[block], group.codes[block]) = (small, codes);
     }
     group
@@ -155,23 +169,24 @@ fn body(x: &[f32; SUPER]) -> Group {
 
 /// The 6-bit scale and minimum of a block and its codes, given their steps: the best of the neighbours of what was found.
 #[inline(always)]
-fn settle(x: &[f32; BLOCK], fit: &Fit, scale_step: f32, minimum_step: f32) -> ((u8, u8), [u8; BLOCK]) {
-    let counts = scales::importance(x);
+fn settle<S: Level>(x: &[f32; BLOCK], fit: &Fit, scale_step: f32, minimum_step: f32) -> ((u8, u8), [u8; BLOCK]) {
+    let x = scales::load::<S>(x);
+    let counts = scales::importance::<S>(&x);
     let nearest = |of: f32, step: f32| if step > 0.0 { (of / step).round_ties_even().clamp(0.0, MOST) } else { 0.0 };
     let (scale, minimum) = (nearest(fit.scale, scale_step), nearest(fit.minimum, minimum_step));
-    let mut best = ((0, 0), [0.0; BLOCK], f32::INFINITY);
+    let mut best = ((0, 0), x, f32::INFINITY);
     for by_scale in [0.0, -1.0, 1.0] {
         for by_minimum in [0.0, -1.0, 1.0] {
             let tried = ((scale + by_scale).clamp(0.0, MOST), (minimum + by_minimum).clamp(0.0, MOST));
             let (scale, minimum) = (scale_step * tried.0, minimum_step * tried.1);
-            let codes = scales::round(x, minimum, if scale > 0.0 { 1.0 / scale } else { 0.0 });
-            let error = scales::error(x, &counts, &codes, scale, minimum);
+            let codes = scales::round::<S>(&x, minimum, if scale > 0.0 { 1.0 / scale } else { 0.0 });
+            let error = scales::error::<S>(&x, &counts, &codes, scale, minimum);
             if error < best.2 {
                 best = ((tried.0 as u8, tried.1 as u8), codes, error);
             }
         }
     }
-    (best.0, best.1.map(|code| code as u8))
+    (best.0, scales::store::<S>(&best.1).map(|code| code as u8))
 }
 
 impl Format for Blocks {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::reference;
+use crate::simd::level::Portable;
 
 /// Numbers that look like weights: a bell of sums of uniform ones, and a few that are far larger.
 fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -154,19 +155,40 @@ fn scales_are_as_good_as_a_search_over_all_of_them() {
     for seed in 0..40 {
         let numbers: [f32; BLOCK] =
             std::array::from_fn(|i| noise(seed, BLOCK)[i] + [0.0, 0.5, -2.0, 3.0][seed as usize % 4]);
-        let counts = scales::importance(&numbers);
-        let found = scales::search(&numbers);
+        let x = scales::load::<Portable>(&numbers);
+        let counts = scales::importance::<Portable>(&x);
+        let found = scales::search::<Portable>(&x);
         let low = numbers.iter().fold(0.0f32, |low, x| low.min(*x));
         let range = numbers.iter().fold(f32::MIN, |high, x| high.max(*x)) - low;
         let mut best = f32::INFINITY;
         for scale in (0..400).map(|i| range / 15.0 * (0.6 + i as f32 / 800.0)) {
             for minimum in (0..200).map(|i| -low + range * (i as f32 / 1000.0 - 0.15)).filter(|minimum| *minimum >= 0.0)
             {
-                let codes = scales::round(&numbers, minimum, 1.0 / scale);
-                best = best.min(scales::error(&numbers, &counts, &codes, scale, minimum));
+                let codes = scales::round::<Portable>(&x, minimum, 1.0 / scale);
+                best = best.min(scales::error::<Portable>(&x, &counts, &codes, scale, minimum));
             }
         }
         assert!(found.error <= 1.12 * best, "seed {seed}: {} where {best} can be had", found.error);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn scales_have_the_same_bits_at_every_level() {
+    use crate::simd::level::Avx2;
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn fast(x: &[f32; BLOCK]) -> scales::Fit {
+        scales::search::<Avx2>(&scales::load::<Avx2>(x))
+    }
+    if !crate::simd::has_avx2() {
+        return;
+    }
+    for (index, x) in noise(7, 2000 * BLOCK).as_chunks::<BLOCK>().0.iter().enumerate() {
+        let x = x.map(|x| x + [0.0, 0.7, -3.0][index % 3]);
+        let plain = scales::search::<Portable>(&scales::load::<Portable>(&x));
+        // SAFETY: the required features were just detected.
+        let fast = unsafe { fast(&x) };
+        assert_eq!((fast.scale.to_bits(), fast.minimum.to_bits()), (plain.scale.to_bits(), plain.minimum.to_bits()));
     }
 }
 

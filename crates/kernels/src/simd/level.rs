@@ -3,10 +3,10 @@
 use half::f16;
 
 /// Elements of a vector.
-pub(super) const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 
 /// Operations on vectors of eight f32. Slices given to `load`, `load_half` and `store` have at least eight elements.
-pub(super) trait Level: Copy {
+pub(crate) trait Level: Copy {
     type Vector: Copy;
     fn splat(value: f32) -> Self::Vector;
     fn load(from: &[f32]) -> Self::Vector;
@@ -36,7 +36,7 @@ pub(super) trait Level: Copy {
 
 /// Any machine.
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
@@ -117,7 +117,7 @@ impl Level for Portable {
 /// AVX2 with fused multiply-add and f16 conversion. Only entered after all three were detected.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx2;
+pub(crate) struct Avx2;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {

@@ -3,7 +3,7 @@
 //!
 //! The instruction sets are the implementations of [`level::Level`]; the loops below know only its operations.
 
-mod level;
+pub(crate) mod level;
 
 use crate::element::Element;
 use crate::quant::Level as Quantised;
