@@ -142,6 +142,46 @@ test("what huggingface_hub has cached is used without a download", async () => {
   assert.deepEqual(server.fetched, []);
 });
 
+test("the single file goes before an index, which may be left from an earlier save", async () => {
+  const whole = new Uint8Array(1000);
+  server.files.set("model.safetensors", whole);
+  server.files.delete("model-2.safetensors");
+  const options = fresh();
+  const snapshot = await source(options);
+  assert.deepEqual((await readdir(snapshot)).sort(), ["config.json", "model.safetensors", "tokenizer.json"]);
+  assert.ok(!server.fetched.some((path) => /index|model-/.test(path)), String(server.fetched));
+  server.seen = [];
+  assert.equal(await source({ ...options, offline: true }), snapshot);
+  assert.equal(await source({ ...options, revision: commit }), snapshot);
+  assert.deepEqual(server.seen, []);
+  // Also where an earlier version has brought the shards that the index names.
+  server.files = smallFiles();
+  const shards = fresh();
+  await source(shards);
+  server.files.set("model.safetensors", whole);
+  server.seen = [];
+  await source(shards);
+  assert.ok(server.fetched.length > 0 && server.fetched.every((path) => path.endsWith("/model.safetensors")));
+});
+
+test("a repository of another format says what it is and what to do", async () => {
+  for (const [files, found, cure] of [
+    [
+      ["model-Q4_K_M.gguf", "README.md"],
+      /has no config\.json; it has README\.md, model-Q4_K_M\.gguf/,
+      /GGUF is not read yet/,
+    ],
+    [["config.json", "tokenizer.json", "model.gguf"], /neither model\.safetensors nor/, /GGUF is not read yet/],
+    [["adapter_config.json", "adapter_model.safetensors"], /has no config\.json/, /adapter \(LoRA\): merge it/],
+    [["config.json", "tokenizer.json", "pytorch_model.bin"], /neither/, /Pickled weights are not read/],
+  ] as [string[], RegExp, RegExp][]) {
+    server.files = new Map(files.map((name) => [name, new Uint8Array(10)]));
+    const error = await source(fresh()).catch((error: unknown) => error);
+    assert.ok(code("hub-files", found)(error) && code("hub-files", cure)(error));
+    assert.equal(/pickle/i.test(String(error)), files.includes("pytorch_model.bin"));
+  }
+});
+
 test("offline without a cache says what is missing", async () => {
   const options = { ...fresh(), offline: true };
   await assert.rejects(

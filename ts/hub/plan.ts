@@ -22,20 +22,35 @@ export const maxIndexBytes: number = 64 * 1024 * 1024;
 const maxShards = 2_000;
 const maxListed = 50;
 
-/** What of a repository the engine reads; the shards are named by the index, which goes before the single file. */
+/**
+ * What of a repository the engine reads. As in transformers, the single file goes before an index, which may be left from an earlier
+ * save; the index names the shards.
+ */
 export function neededFiles(names: ReadonlySet<string>, subject: Subject): string[] {
   const { id, revision } = subject;
   const lacks = (what: string): HubError => {
     const files = [...names].sort().slice(0, maxListed);
     const more = names.size > files.length ? ` and ${names.size - files.length} more` : "";
-    const message = `${id} ${what}; it has ${files.length > 0 ? files.join(", ") : "no files"}${more}`;
+    const message = `${id} ${what}; it has ${files.length > 0 ? files.join(", ") : "no files"}${more}${instead(names)}`;
     return new HubError("hub-files", message, { id, revision, files });
   };
-  const weights = names.has(index) ? index : single;
+  const weights = names.has(single) ? single : index;
   if (!names.has("config.json")) throw lacks("has no config.json");
   if (!names.has(weights)) throw lacks(`has neither ${single} nor ${index}`);
   if (!names.has("tokenizer.json")) throw lacks("has no tokenizer.json");
   return [...required, ...optional.filter((name) => names.has(name)), weights];
+}
+
+/** What a repository without a model in our layout has, and what to do. */
+function instead(names: ReadonlySet<string>): string {
+  const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
+  if (has(/\.gguf$/i))
+    return ". GGUF is not read yet: take the model that these were made from; `load` quantises it with `weights`";
+  if (names.has("adapter_config.json"))
+    return ". It is an adapter (LoRA): merge it into its base model, and load the folder of that";
+  if (has(/^(pytorch_model|consolidated).*\.(bin|pth)$/))
+    return ". Pickled weights are not read: convert it to safetensors";
+  return "";
 }
 
 /** The shards that an index names, each once. */

@@ -102,7 +102,7 @@ class HubLoad {
     const cache = this.#cache;
     const missing: string[] = [];
     for (const name of required) if (!(await cache.has(commit, name))) missing.push(name);
-    const sharded = await cache.has(commit, index);
+    const sharded = !(await cache.has(commit, single)) && (await cache.has(commit, index));
     if (sharded) {
       const path = join(cache.snapshot(commit), index);
       // A damaged index is one that has to come again.
@@ -112,7 +112,8 @@ class HubLoad {
       for (const name of shards) if (!(await cache.has(commit, name))) missing.push(name);
     } else if (!(await cache.has(commit, single))) missing.push(single);
     if (missing.length > 0) return { state: "partly", missing };
-    const unsure = [...optional, ...(sharded ? [] : [index])];
+    // A single file that has come since would go before the index.
+    const unsure = [...optional, ...(sharded ? [single] : [])];
     for (const name of unsure)
       if (!(await cache.has(commit, name)) && !(await cache.lacks(commit, name))) return { state: "usable", missing };
     return { state: "whole", missing };
@@ -182,7 +183,7 @@ class HubLoad {
   /** Writes down what the revision means, and which files it does not have. */
   async #note({ commit, files }: Repository): Promise<void> {
     try {
-      for (const name of [...optional, index])
+      for (const name of [...optional, single, index])
         if (!files.has(name) && !(await this.#cache.lacks(commit, name))) await this.#cache.setLacking(commit, name);
       await this.#cache.setCommit(this.#hub.revision, commit);
     } catch (error) {
