@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from transformers import AutoConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from common import DATA, write_json
 
@@ -69,6 +70,8 @@ LLAMA = {
     "torch_dtype": "bfloat16",
     "vocab_size": 32000,
 }
+# As configuration classes of transformers 4.4x save what they have read in the old spelling.
+LINEAR_BOTH = {"type": "linear", "rope_type": "linear", "factor": 4.0}
 LLAMA3_SCALING = {
     "factor": 32.0,
     "high_freq_factor": 4.0,
@@ -110,11 +113,39 @@ CONFIGS = {
     "llama-rope-linear-new": without(LLAMA, "rope_scaling")
     | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
     "llama-rope-dynamic": LLAMA | {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    "llama-rope-both-spellings": LLAMA | {"rope_scaling": LINEAR_BOTH},
+    "llama-rope-both-spellings-new": without(LLAMA, "rope_scaling") | {"rope_parameters": LINEAR_BOTH},
+    "llama-rope-spellings-disagree": LLAMA | {"rope_scaling": LINEAR_BOTH | {"type": "dynamic"}},
+    "llama-rope-spellings-default": LLAMA | {"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 4.0}},
+    "llama-rope-both-sections": LLAMA
+    | {"rope_scaling": LINEAR_BOTH, "rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 20000.0}},
+    "llama-rope-empty-scaling": LLAMA | {"rope_scaling": {}, "rope_parameters": {"rope_type": "linear", "factor": 8.0}},
+    "llama-rope-empty-parameters": LLAMA | {"rope_scaling": LINEAR_BOTH, "rope_parameters": {}},
+    "llama-rope-three-thetas": LLAMA
+    | {"rope_theta": 20000.0, "rope_scaling": LINEAR_BOTH | {"rope_theta": 30000.0}}
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 40000.0}},
+    "llama-rope-llama3-both-spellings": LLAMA | {"rope_theta": 500000.0, "rope_scaling": LLAMA3_SCALING | {"type": "llama3"}},
+    "llama-rope-llama3-no-original": LLAMA
+    | {"rope_theta": 500000.0, "rope_scaling": without(LLAMA3_SCALING, "original_max_position_embeddings")},
+    "llama-rope-llama3-original-outside": LLAMA
+    | {"rope_theta": 500000.0, "rope_scaling": LLAMA3_SCALING, "original_max_position_embeddings": 4096},
+    "llava-rope-both-spellings": LLAVA_7B | {"text_config": VICUNA_7B | {"rope_scaling": LINEAR_BOTH}},
+    "llava-rope-both-sections": LLAVA_7B
+    | {"rope_scaling": LINEAR_BOTH | {"factor": 16.0}, "rope_theta": 70000.0}
+    | {"text_config": VICUNA_7B | {"rope_parameters": LINEAR_BOTH, "rope_theta": 20000.0}},
     "llama-rope-no-theta": without(LLAMA, "rope_scaling") | {"rope_parameters": {"rope_type": "default"}},
     "llama-no-kv-heads": without(LLAMA, "num_key_value_heads"),
     "llama-null-kv-heads": LLAMA | {"num_key_value_heads": None, "head_dim": None},
     "llama-only-model-type": {"model_type": "llama"},
 }
+
+
+def frequencies(text):
+    """The first, the middle and the last frequency of rotary embedding; None for a kind that depends on the prompt."""
+    if "dynamic" in text.rope_parameters["rope_type"]:
+        return None
+    every = LlamaRotaryEmbedding(text).inv_freq.tolist()
+    return [every[0], every[len(every) // 2], every[-1]]
 
 
 def resolved(config):
@@ -130,6 +161,7 @@ def resolved(config):
         "hidden_act": text.hidden_act,
         "rms_norm_eps": text.rms_norm_eps,
         "rope": text.rope_parameters,
+        "frequencies": frequencies(text),
         "max_position_embeddings": text.max_position_embeddings,
         "vocab_size": text.vocab_size,
         "tie_word_embeddings": config.tie_word_embeddings,
