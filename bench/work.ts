@@ -25,5 +25,5 @@ export function decodeBytes(info: ModelInfo, context: number): number {
 export function stepWeightBytes(info: ModelInfo): number {
   // Dense, both are one table, which the output layer reads. Quantised, the table stands beside it, and a step takes a single row.
   const dense = info.weights === "f32" || info.weights === "f16";
-  return info.weightBytes - (dense ? 0 : info.vocabSize * info.hiddenSize * 2);
+  return info.weightBytes - info.visionBytes - (dense ? 0 : info.vocabSize * info.hiddenSize * 2);
 }

@@ -29,7 +29,8 @@ export class PrefixKvError extends Error {
 }
 
 /**
- * A model folder is missing (`model-not-found`) or one of its files cannot be used (`model-file`); `details.path` says which.
+ * A model folder is missing (`model-not-found`) or one of its files cannot be used (`model-file`); `details.path` says which. Or numbers
+ * are past what the asked `weights` hold, or none at all (`numbers`); `details.fits` are the `weights` that can hold them.
  *
  * @example
  * ```ts

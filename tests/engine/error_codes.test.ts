@@ -51,11 +51,27 @@ async function loadWith(config: string): Promise<unknown> {
   return load(folder);
 }
 
+/** Writes other bytes to the beginning of a tensor of model.safetensors. */
+async function overwrite(dir: string, tensor: string, bytes: number[]): Promise<void> {
+  const path = join(dir, "model.safetensors");
+  const data = await readFile(path);
+  const length = Number(data.readBigUInt64LE(0));
+  const header = JSON.parse(data.toString("utf8", 8, 8 + length));
+  data.set(bytes, 8 + length + header[tensor].data_offsets[0]);
+  await writeFile(path, data);
+}
+
 /** What provokes each code, through the public API. */
 const cases: Record<string, () => Promise<unknown>> = {
   "model-not-found": () => load(join(folder, "nothing")),
   "model-file": () => loadWith("{"),
   "unsupported-model": () => loadWith('{ "architectures": ["OtherForCausalLM"] }'),
+  numbers: async () => {
+    const wide = join(folder, "wide");
+    await cp(join(root, "tests", "golden", "fixtures", "llava-head128"), wide, { recursive: true });
+    await overwrite(wide, "language_model.model.layers.0.mlp.down_proj.weight", [0xc3, 0x47]);
+    return load(wide, { weights: "f16" });
+  },
   image: () => model.generate({ messages: [{ role: "user", content: [image(new Uint8Array([1, 2, 3])), "?"] }] }),
   option: () => model.generate({ prompt, temperature: -1 }),
   prompt: () => model.generate({ prompt: "<image>\nWhat is it?" }),

@@ -25,6 +25,7 @@ export const info: ModelInfo = {
   weights: "f32",
   weightFormats: { f32: 71 },
   weightBytes: 22_000_000,
+  visionBytes: 3_000_000,
   device: "cpu",
   threads: 1,
   layers: 10,

@@ -5,6 +5,7 @@ export type ErrorCode =
   | "model-not-found"
   | "model-file"
   | "unsupported-model"
+  | "numbers"
   | "image"
   | "option"
   | "prompt"

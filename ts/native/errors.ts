@@ -22,6 +22,7 @@ export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {
   "model-not-found": ModelError,
   "model-file": ModelError,
   "unsupported-model": UnsupportedModelError,
+  numbers: ModelError,
   image: MediaError,
   option: OptionError,
   prompt: PromptError,

@@ -169,6 +169,8 @@ export interface ModelInfo {
   weightFormats: Record<string, number>;
   /** Bytes of all weights as they are held. */
   weightBytes: number;
+  /** How many of these are the vision tower's and the projector's; 0 for a text model. */
+  visionBytes: number;
   /** Where it computes. */
   device: string;
   /** Threads of the process. */

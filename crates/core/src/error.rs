@@ -27,6 +27,10 @@ pub enum Error {
     #[error("unsupported model: {reason}")]
     UnsupportedModel { reason: String, known: Vec<&'static str> },
 
+    /// Numbers that the asked format cannot hold, or a result that is NaN or infinite.
+    #[error("{reason}")]
+    Numbers { reason: String, fits: Vec<&'static str> },
+
     /// Image bytes that cannot be decoded, or that go past a limit.
     #[error("cannot use image {index}: {reason}")]
     Image { index: usize, reason: String },
@@ -81,6 +85,7 @@ impl Error {
         match self {
             Error::ModelNotFound { path, .. } | Error::ModelFile { path, .. } => json!({ "path": path }),
             Error::UnsupportedModel { known, .. } => json!({ "known": known }),
+            Error::Numbers { fits, .. } => json!({ "fits": fits }),
             Error::Image { index, .. } => json!({ "index": index }),
             Error::Option { suggestion, .. } => json!({ "suggestion": suggestion }),
             Error::ContextOverflow { needed, available, image_tokens } => {

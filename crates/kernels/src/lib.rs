@@ -1,5 +1,5 @@
 //! The hot loops of prefixkv, and the only place with SIMD and `unsafe`: attention over cache lanes, rotary embedding with
-//! append, activations, memory mapping and the allocator. Works on slices with shapes and strides; knows nothing of tensors or models.
+//! append, activations and the allocator. Works on slices with shapes and strides; knows nothing of tensors or models.
 //!
 //! Every kernel has a slow readable twin in [`reference`](mod@reference), which is the truth the tests compare with.
 
@@ -11,7 +11,6 @@ pub mod gather;
 pub mod heap;
 pub mod int4;
 pub mod linear;
-pub mod mmap;
 pub mod quant;
 pub mod reference;
 pub mod rotary;

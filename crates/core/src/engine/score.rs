@@ -52,7 +52,7 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
             logits = model.decode(answer[index - 1], &mut sequence)?;
             timings.decode += milliseconds(start.elapsed());
         }
-        logprobs.push(log_softmax_at(&logits, token as usize));
+        logprobs.push(log_softmax_at(&logits, token as usize).max(f32::MIN));
         if let Some((sequence, reference, kl)) = &mut full {
             if index > 0 {
                 *reference = model.decode(answer[index - 1], sequence)?;
@@ -67,7 +67,8 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
         usage: prompt::usage(0, &prompt, answer.len()),
         tokens: answer,
         logprobs,
-        ppl: (-mean).exp(),
+        // What is past the greatest number is said to be that: JSON knows no infinity.
+        ppl: (-mean).exp().min(f64::MAX),
         timings,
         memory: sequence.memory(),
         kept,

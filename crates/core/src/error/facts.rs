@@ -54,6 +54,11 @@ facts! {
     }
         "The architecture, or a feature that config.json asks for, is not implemented.";
         "Take a model of an architecture in `details.known`.";
+    Error::Numbers { .. } => "numbers" as "ModelError" {
+        "fits": "the `weights` that can hold the numbers; empty where none is known to help",
+    }
+        "Weights, keys or values that the asked format cannot hold, or a result that is NaN or infinite.";
+        "Load with `weights` of `details.fits`. If that is empty, the model computes NaN or infinity even in f32: take another revision of it.";
     Error::Image { .. } => "image" as "MediaError" {
         "index": "the place of the image among those of the request, from 0; from the engine only",
         "source": "the name of the image; from TypeScript only",
@@ -134,6 +139,7 @@ mod tests {
             Error::ModelNotFound { path: "a".into(), reason: text() },
             Error::ModelFile { path: "a".into(), reason: text() },
             Error::UnsupportedModel { reason: text(), known: vec![] },
+            Error::Numbers { reason: text(), fits: vec![] },
             Error::Image { index: 0, reason: text() },
             Error::Option { reason: text(), suggestion: None },
             Error::Prompt { reason: text() },

@@ -61,10 +61,10 @@ impl Config {
         }
     }
 
-    /// Reads the processor's file of the model folder `dir`; `None` if there is none.
+    /// Reads the processor's file of the model folder `dir`, and gives its path; `None` if there is none.
     ///
     /// Like transformers: `image_processor` in `processor_config.json`, else `preprocessor_config.json`.
-    pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
+    pub(super) fn read(dir: &Path) -> Result<Option<(PathBuf, Self)>> {
         let path = dir.join("processor_config.json");
         if let Some(mut file) = read_object(&path, CONFIGURATION)?
             && let Some(nested) = file.remove("image_processor").filter(|value| !value.is_null())
@@ -72,13 +72,19 @@ impl Config {
             let Value::Object(object) = nested else {
                 return Err(Error::ModelFile { path, reason: "`image_processor` must be an object".into() });
             };
-            return Fields { path, object }.config().map(Some);
+            return Fields { path, object }.read().map(Some);
         }
         let path = dir.join("preprocessor_config.json");
         match read_object(&path, CONFIGURATION)? {
-            Some(object) => Fields { path, object }.config().map(Some),
+            Some(object) => Fields { path, object }.read().map(Some),
             None => Ok(None),
         }
+    }
+
+    /// What becomes of a sample, 0 to 255, of a channel: rescaled in f64 and normalised in f32, as transformers does it with numpy.
+    pub(super) fn value(&self, channel: usize, sample: usize) -> f32 {
+        let value = self.rescale.map_or(sample as f32, |factor| (sample as f64 * factor) as f32);
+        if self.normalize { (value - self.mean[channel] as f32) / self.std[channel] as f32 } else { value }
     }
 
     /// (height, width) of every processed image; `None` if that depends on the image.
@@ -99,6 +105,11 @@ struct Fields {
 }
 
 impl Fields {
+    fn read(self) -> Result<(PathBuf, Config)> {
+        let config = self.config()?;
+        Ok((self.path, config))
+    }
+
     fn config(&self) -> Result<Config> {
         let kind = self.kind()?;
         let defaults = Config::clip(CLIP_SIZE);
@@ -115,8 +126,18 @@ impl Fields {
             mean: self.triple("image_mean", defaults.mean)?,
             std: self.triple("image_std", defaults.std)?,
         };
-        if config.std.iter().any(|&std| std <= 0.0) {
-            return Err(self.wrong("image_std", "three numbers above 0"));
+        if config.std.iter().any(|&std| !is_positive(std)) {
+            return Err(self.wrong("image_std", "three numbers above 0 that an f32 can hold"));
+        }
+        if config.mean.iter().any(|&mean| !(mean as f32).is_finite()) {
+            return Err(self.wrong("image_mean", "three numbers that an f32 can hold"));
+        }
+        // They grow with the sample: if the ends are finite, all are.
+        let ends = (0..3).flat_map(|channel| [0, 255].map(|sample| config.value(channel, sample)));
+        if let Some(value) = ends.into_iter().find(|value| !value.is_finite()) {
+            return Err(self.fail(format!(
+                "`rescale_factor`, `image_mean` and `image_std` make {value} of a pixel: they do not go together"
+            )));
         }
         if config.output_size().is_none() {
             return Err(self.fail(
@@ -178,7 +199,10 @@ impl Fields {
 
     fn positive(&self, key: &str, default: f64) -> Result<f64> {
         let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_f64().filter(|number| *number > 0.0).ok_or_else(|| self.wrong(key, "a number above 0"))
+        value
+            .as_f64()
+            .filter(|number| is_positive(*number))
+            .ok_or_else(|| self.wrong(key, "a number above 0 that an f32 can hold"))
     }
 
     /// One number for all channels, or three.
@@ -216,6 +240,12 @@ impl Fields {
         let Some(value) = self.get("crop_size") else { return Ok((CLIP_SIZE, CLIP_SIZE)) };
         height_width(value).ok_or_else(|| self.wrong("crop_size", "1 to 4096: a number or {\"height\", \"width\"}"))
     }
+}
+
+/// Whether a number is above 0 and stays so, and finite, in f32.
+fn is_positive(number: f64) -> bool {
+    let number = number as f32;
+    number >= f32::MIN_POSITIVE && number.is_finite()
 }
 
 fn side(value: &Value) -> Option<usize> {

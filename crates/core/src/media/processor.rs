@@ -1,7 +1,7 @@
 //! CLIP's image processor: an encoded image to the normalised samples that the vision tower takes.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use serde::Serialize;
@@ -39,6 +39,8 @@ pub struct Area {
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {
     config: Config,
+    /// The file that it was read from.
+    path: Option<PathBuf>,
     /// (height, width)
     output: (usize, usize),
     /// The normalised value of each sample, per channel.
@@ -55,10 +57,18 @@ impl ImageProcessor {
     /// [`Error::ModelFile`] for a file that cannot be read or a setting of the wrong type or range (sizes are 1 to
     /// 4096), or settings that leave the output size open. [`Error::UnsupportedModel`] for another kind of processor.
     pub fn from_folder(dir: &Path, fallback_size: usize) -> Result<Self> {
-        let config = Config::read(dir)?.unwrap_or_else(|| Config::clip(fallback_size));
+        let (path, config) = match Config::read(dir)? {
+            Some((path, config)) => (Some(path), config),
+            None => (None, Config::clip(fallback_size)),
+        };
         let output = config.output_size().ok_or_else(|| Error::Internal("image processor without a size".into()))?;
-        let tables = [0, 1, 2].map(|channel| table(&config, channel));
-        Ok(Self { config, output, tables })
+        let tables = [0, 1, 2].map(|channel| std::array::from_fn(|sample| config.value(channel, sample)));
+        Ok(Self { config, path, output, tables })
+    }
+
+    /// The file that it was read from; None for the defaults of a folder without one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// (height, width), in pixels, of every processed image.
@@ -152,14 +162,6 @@ fn span(size: usize, resized: usize, crop: usize) -> (f64, f64) {
     ((kept.start as f64 - before as f64) * scale, crop as f64 * scale)
 }
 
-/// Rescaled in f64 and normalised in f32, as transformers does it with numpy.
-fn table(config: &Config, channel: usize) -> [f32; 256] {
-    std::array::from_fn(|sample| {
-        let value = config.rescale.map_or(sample as f32, |factor| (sample as f64 * factor) as f32);
-        if config.normalize { (value - config.mean[channel] as f32) / config.std[channel] as f32 } else { value }
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -221,6 +223,16 @@ mod tests {
             (r#"{"image_std": [1, 0, 1]}"#, "`image_std`"),
             (r#"{"image_mean": [1, 0]}"#, "`image_mean`"),
             (r#"{"rescale_factor": 0}"#, "`rescale_factor`"),
+            (r#"{"rescale_factor": -1}"#, "`rescale_factor`"),
+            (r#"{"rescale_factor": 1e39}"#, "`rescale_factor`"),
+            (r#"{"rescale_factor": 1e-60}"#, "`rescale_factor`"),
+            (r#"{"rescale_factor": 3e38}"#, "`rescale_factor`"),
+            (r#"{"image_mean": 1e39}"#, "`image_mean`"),
+            (r#"{"image_mean": [0.5, -1e39, 0.5]}"#, "`image_mean`"),
+            (r#"{"image_std": 1e-45}"#, "`image_std`"),
+            (r#"{"image_std": 1e39}"#, "`image_std`"),
+            (r#"{"image_std": -1}"#, "`image_std`"),
+            (r#"{"image_std": 2e-38, "image_mean": 9}"#, "do not go together"),
             (r#"{"resample": 5}"#, "`resample`"),
             (r#"{"do_resize": "yes"}"#, "`do_resize`"),
             (r#"{"image_aspect_ratio": "anyres"}"#, "`image_aspect_ratio`"),

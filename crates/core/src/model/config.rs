@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::folder::{CONFIGURATION, read_object};
+use crate::folder::{CONFIGURATION, read_object, unusable};
+use crate::weights::{instead_of_a_model, quantised};
 
 /// The parsed config.json of a folder, with the folder.
 #[derive(Debug)]
@@ -17,6 +18,9 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     pub fn read(dir: &Path) -> Result<Self> {
+        if let Some(error) = (!dir.join("config.json").exists()).then(|| instead_of_a_model(dir)).flatten() {
+            return Err(error);
+        }
         if !dir.is_dir() {
             let reason = "is not a folder: give the path of a folder with config.json and model.safetensors".into();
             return Err(Error::ModelNotFound { path: dir.to_owned(), reason });
@@ -43,6 +47,19 @@ impl ConfigFile {
         named.or_else(implied).ok_or_else(|| self.bad("has neither `architectures` nor a known `model_type`"))
     }
 
+    /// The file of weights that is to be read in place of the usual ones.
+    pub(crate) fn weights_file(&self) -> Option<&str> {
+        self.root.get("transformers_weights")?.as_str()
+    }
+
+    /// The section that asks for quantised weights, and the format it names. As transformers, which looks at the language model's
+    /// configuration too.
+    pub(crate) fn quantisation(&self) -> Option<(&'static str, String)> {
+        let text = self.root.get("text_config").and_then(Value::as_object);
+        quantised::asked(&self.root).or_else(|| quantised::asked(text?))
+    }
+
+    /// [`Error::ModelFile`] of config.json.
     pub fn bad(&self, reason: impl Into<String>) -> Error {
         Error::ModelFile { path: self.dir.join("config.json"), reason: reason.into() }
     }
@@ -63,42 +80,80 @@ impl ConfigFile {
         }
     }
 
-    /// Parses a section; null means "use the default", as in Hugging Face's files.
-    pub fn parse<T: DeserializeOwned>(&self, mut section: Map<String, Value>) -> Result<T> {
+    /// Parses section `key`, or for None the whole file; null means "use the default", as in Hugging Face's files. Every field of `T` must
+    /// have a default.
+    pub fn parse<T: DeserializeOwned>(&self, key: Option<&str>, mut section: Map<String, Value>) -> Result<T> {
         section.retain(|_, value| !value.is_null());
-        serde_json::from_value(Value::Object(section)).map_err(|e| {
-            let message = e.to_string();
-            match message.contains("unknown variant") {
-                true => self.unsupported(format!("config.json asks for something that is not implemented: {message}")),
-                false => self.bad(message),
-            }
+        let error = match serde_json::from_value(Value::Object(section.clone())) {
+            Ok(parsed) => return Ok(parsed),
+            Err(error) => error.to_string(),
+        };
+        // The first field that cannot be parsed by itself is the one that the error is about.
+        let alone = |(name, value): (&String, &Value)| {
+            let field = Map::from_iter([(name.clone(), value.clone())]);
+            serde_json::from_value::<T>(Value::Object(field)).is_err().then(|| path(key, name))
+        };
+        let at = section.iter().find_map(alone).map(|name| format!("`{name}`: ")).unwrap_or_default();
+        Err(match error.contains("unknown variant") {
+            true => self.unsupported(format!("config.json asks for something that is not implemented: {at}{error}")),
+            false => self.bad(format!("{at}{error}")),
         })
     }
 
-    /// End-of-sequence tokens: generation_config.json's, else config.json's, else Llama's and the tokenizer's own.
-    pub fn eos_tokens(&self, tokenizer: Option<u32>) -> Result<Vec<u32>> {
-        let generation = read_object(&self.dir.join("generation_config.json"), CONFIGURATION)?.unwrap_or_default();
-        let text = self.section(Some("text_config"))?;
-        let declared =
-            [&generation, &self.root, &text].into_iter().find_map(|object| match object.get("eos_token_id") {
-                None | Some(Value::Null) => None,
-                Some(value) => Some(value.clone()),
-            });
-        match declared {
-            Some(Value::Array(list)) => list.iter().map(|id| self.token_id(id)).collect(),
-            Some(id) => Ok(vec![self.token_id(&id)?]),
-            // 2 is what Hugging Face's LlamaConfig assumes.
-            None => Ok(vec![tokenizer.unwrap_or(2)]),
+    /// Errors unless `value`, of `name` in section `key`, is above 0 and below 1, in f32 too.
+    pub fn require_epsilon(&self, key: Option<&str>, name: &str, value: f64) -> Result<()> {
+        if value as f32 >= f32::MIN_POSITIVE && value < 1.0 {
+            return Ok(());
         }
+        Err(self.bad(format!("`{}` is {value}, expected a number above 0 and below 1", path(key, name))))
     }
 
-    fn token_id(&self, value: &Value) -> Result<u32> {
-        value
-            .as_u64()
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or_else(|| self.bad(format!("`eos_token_id` must be a token id or a list of them, found {value}")))
+    /// End-of-sequence tokens: generation_config.json's, else config.json's, else Llama's and the tokenizer's own.
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] of the file that says what cannot be a token.
+    pub fn eos_tokens(&self, tokenizer: Option<u32>) -> Result<Vec<u32>> {
+        const KEY: &str = "eos_token_id";
+        let own = self.dir.join("config.json");
+        let generation_path = self.dir.join("generation_config.json");
+        let generation = read_object(&generation_path, CONFIGURATION)?.unwrap_or_default();
+        let text = self.section(Some("text_config"))?;
+        let places =
+            [(&generation, &generation_path, None), (&self.root, &own, None), (&text, &own, Some("text_config"))];
+        for (object, file, key) in places {
+            let id = |value: &Value| {
+                value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+                    let name = path(key, KEY);
+                    unusable(file, format!("`{name}` must be a token id or a list of them, found {value}"))
+                })
+            };
+            match object.get(KEY) {
+                None | Some(Value::Null) => {}
+                Some(Value::Array(list)) => return list.iter().map(id).collect(),
+                Some(one) => return Ok(vec![id(one)?]),
+            }
+        }
+        // 2 is what Hugging Face's LlamaConfig assumes.
+        Ok(vec![tokenizer.unwrap_or(2)])
     }
 }
+
+/// The name of a key for a message: with its section, where it has one.
+pub(crate) fn path(section: Option<&str>, name: &str) -> String {
+    section.map_or_else(|| name.to_owned(), |section| format!("{section}.{name}"))
+}
+
+/// Leaves one of two spellings of a key, as `name`: what `wins` says, unless that is null or absent.
+pub(crate) fn one_spelling(object: &mut Map<String, Value>, name: &str, wins: &str, loses: &str) {
+    let mut take = |spelling: &str| object.remove(spelling).filter(|value| !value.is_null());
+    let (first, second) = (take(wins), take(loses));
+    if let Some(value) = first.or(second) {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests;
 
 /// What transformers makes of configurations: `tests/golden/data/configs`.
 #[cfg(test)]
@@ -118,6 +173,11 @@ pub(super) mod golden {
                 (want["model_type"] == kind).then(|| (name, ConfigFile { dir: dir.clone(), root: config }, want))
             })
             .collect()
+    }
+
+    /// A config.json that lies nowhere.
+    pub(crate) fn file(config: Value) -> ConfigFile {
+        ConfigFile { dir: PathBuf::from("."), root: config.as_object().unwrap().clone() }
     }
 
     pub(crate) fn check_llama(name: &str, config: &LlamaConfig, want: &Value) {
@@ -144,5 +204,10 @@ pub(super) mod golden {
         }
         assert_eq!(want["rms_norm_eps"].as_f64(), Some(config.rms_norm_eps), "{name}: rms_norm_eps");
         assert_eq!(want["rope"]["rope_theta"].as_f64(), Some(config.rope.theta), "{name}: rope_theta");
+        let got = config.inverse_frequencies();
+        for (index, got) in [got[0], got[got.len() / 2], got[got.len() - 1]].into_iter().enumerate() {
+            let want = want["frequencies"][index].as_f64().unwrap();
+            assert!((f64::from(got) - want).abs() <= 2e-6 * want, "{name}: frequency {index}: {got} for {want}");
+        }
     }
 }

@@ -43,6 +43,8 @@ pub struct ModelInfo {
     pub weight_formats: BTreeMap<&'static str, usize>,
     /// Bytes of all weights in memory; for a model that is only inspected, what they would take in f32.
     pub weight_bytes: u64,
+    /// How many of these are the vision tower's and the projector's.
+    pub vision_bytes: u64,
     /// `cpu`, `cuda:0`.
     pub device: String,
     pub threads: usize,
@@ -66,6 +68,7 @@ impl ModelInfo {
         checkpoint: Option<&Checkpoint>,
         weights: WeightFormat,
         tally: Tally,
+        vision_bytes: u64,
         place: &Place,
     ) -> Result<Self> {
         let shape = network.shape();
@@ -73,10 +76,11 @@ impl ModelInfo {
         Ok(ModelInfo {
             architecture: config.architecture()?.to_owned(),
             source: config.dir().display().to_string(),
-            fingerprint: checkpoint.map(Checkpoint::fingerprint).unwrap_or_default(),
+            fingerprint: checkpoint.map(Checkpoint::fingerprint).transpose()?.unwrap_or_default(),
             parameters,
             weights: weights.name(),
             weight_bytes: if tally.bytes > 0 { tally.bytes } else { weights.bytes(parameters) },
+            vision_bytes,
             weight_formats: tally.layers,
             device: place.name().to_owned(),
             threads: rayon::current_num_threads(),

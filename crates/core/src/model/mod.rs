@@ -8,6 +8,7 @@ mod info;
 mod llama;
 mod llava;
 mod network;
+mod numbers;
 mod prompt;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::nn::{Loader, Matrix};
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::weights::{Checkpoint, memory};
+use crate::weights::{Checkpoint, memory, quantised};
 
 /// Every family that loads.
 const FAMILIES: &[&Family] = &[&llava::FAMILY, &llama::FAMILY];
@@ -47,6 +48,32 @@ fn family(config: &ConfigFile) -> Result<&'static Family> {
             known: architectures(),
         }
     })
+}
+
+/// Refuses a folder whose configuration names weights that are not read: those of a file of another name, and quantised ones. Dense weights under such a configuration are refused too, since
+/// one of the two is wrong; transformers hands them to the quantiser that the configuration names.
+fn require_readable(config: &ConfigFile) -> Result<()> {
+    if let Some(name) = config.weights_file().filter(|name| *name != "model.safetensors") {
+        return Err(config.unsupported(format!(
+            "config.json names `{name}` as its weights (`transformers_weights`), and only model.safetensors or its index are read: \
+             rename the file and remove the key"
+        )));
+    }
+    let Some((key, format)) = config.quantisation() else { return Ok(()) };
+    let path = config.dir().join("config.json");
+    let reason = match Checkpoint::open(config.dir())?.packing() {
+        Some(_) => format!(
+            "{} says that the weights are quantised ({format}), which are not read: {}",
+            path.display(),
+            quantised::CURE
+        ),
+        None => format!(
+            "{} has a `{key}` ({format}), but the weights beside it are dense: if they are the whole model, remove `{key}`; else {}",
+            path.display(),
+            quantised::CURE
+        ),
+    };
+    Err(config.unsupported(reason))
 }
 
 /// What to load, and how.
@@ -105,14 +132,15 @@ impl Model {
         let dir = &options.source;
         let config = ConfigFile::read(dir)?;
         let family = family(&config)?;
+        require_readable(&config)?;
         let tokenizer = Arc::new(Tokenizer::from_folder(dir)?);
         let template = ChatTemplate::from_folder(dir, &tokenizer)?;
-        let checkpoint = Arc::new(Checkpoint::open(dir)?);
+        let checkpoint = Checkpoint::open(dir)?;
         let total = options.weights.bytes(checkpoint.parameters());
         memory::require(total, options.weights, &place)?;
         progress(Progress { stage: "weights", done: 0, total })?;
         let loader = Loader::new(&checkpoint, options.weights, place.clone());
-        let network = (family.load)(&config, &loader, &checkpoint, &mut |done| {
+        let network = (family.load)(&config, &loader, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
         .map_err(|error| memory::of_load(error, options.weights, &place))?;
@@ -125,7 +153,7 @@ impl Model {
         {
             let (height, width) = processor.output_size();
             return Err(Error::ModelFile {
-                path: dir.join("preprocessor_config.json"),
+                path: processor.path().unwrap_or(dir).to_owned(),
                 reason: format!("makes images of {width} x {height}, but the vision tower takes {0} x {0}", image.size),
             });
         }
@@ -133,7 +161,10 @@ impl Model {
         let pool = Pool::on(&place, options.cache_limit.unwrap_or(u64::MAX));
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
-        let info = ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, &place)?;
+        let vision = network.vision_bytes();
+        let info =
+            ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, vision, &place)?;
+        checkpoint.require_unchanged()?;
         Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, place })
     }
 
@@ -141,9 +172,12 @@ impl Model {
     pub fn inspect(dir: &Path) -> Result<ModelInfo> {
         let config = ConfigFile::read(dir)?;
         let family = family(&config)?;
+        require_readable(&config)?;
         let checkpoint = Checkpoint::open(dir)?;
         let shape = (family.inspect)(&config)?;
-        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), WeightFormat::F32, Default::default(), &Place::Cpu)
+        let vision = family.vision.iter().map(|prefix| checkpoint.parameters_under(prefix)).sum();
+        let (weights, tally) = (WeightFormat::F32, Default::default());
+        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), &Place::Cpu)
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -184,13 +218,17 @@ impl Model {
         prompt::expand(tokens, images, self.network.image(), self.network.shape().vocab_size)
     }
 
-    /// The features of each image in the language model's space, `[image tokens, hidden]`. The vision tower is loaded by the
-    /// first call.
+    /// The features of each image in the language model's space, `[image tokens, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`] when the tower computes NaN or infinity.
     pub fn encode_images(&mut self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Matrix>> {
         let one = |pixels: &Pixels| {
             check()?;
             let features = self.network.image_features(pixels, check)?;
-            self.network.project(&features)
+            let features = self.network.project(&features)?;
+            numbers::require_finite("features of an image", &features.to_vec()?, self.info.weights)?;
+            Ok(features)
         };
         in_pool(|| pixels.iter().map(one).collect())
     }
@@ -200,7 +238,10 @@ impl Model {
         self.network.image_features(pixels, &|| Ok(()))
     }
 
-    /// Runs the prompt and returns the logits of its last position, `[vocab]`.
+    /// Runs the prompt and returns the logits of its last position, `[vocab]`, all of them finite.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`] when the model computes NaN or infinity, or what the cache's format cannot hold.
     pub fn prefill(
         &mut self,
         prompt: &Prompt,
@@ -211,7 +252,9 @@ impl Model {
         in_pool(|| {
             let hidden = self.run_prompt(prompt, features, sequence, check)?;
             let last = hidden.narrow(prompt.tokens.len() - 1, 1)?;
-            self.network.logits(&last)?.to_vec()
+            let logits = self.network.logits(&last)?.to_vec()?;
+            numbers::require_finite("logits", &logits, self.info.weights)?;
+            Ok(logits)
         })
     }
 
@@ -269,7 +312,7 @@ impl Model {
             let rows = logits.chunks_exact(logits.len() / tokens.len());
             let each = members.into_iter().zip(rows).map(|(member, logits)| match member.failed {
                 Some(error) => Err(error),
-                None => Ok(logits.to_vec()),
+                None => numbers::require_finite("logits", logits, self.info.weights).map(|()| logits.to_vec()),
             });
             Ok(each.collect())
         })

@@ -1,14 +1,11 @@
 //! What a family must offer.
 
-use std::sync::Arc;
-
 use super::config::ConfigFile;
 use super::info::ImageInfo;
 use crate::cache::{self, Pass};
 use crate::error::{Error, Result};
 use crate::media::Pixels;
 use crate::nn::{Loader, Matrix};
-use crate::weights::Checkpoint;
 
 /// Called between pieces of work; an error stops it and is returned.
 pub type Check<'a> = &'a (dyn Fn() -> Result<()> + Sync);
@@ -41,6 +38,10 @@ pub trait Network: Describe + Send + Sync {
     fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix>;
     /// Logits of hidden states, `[n, vocab]` in f32.
     fn logits(&self, hidden: &Matrix) -> Result<Matrix>;
+    /// Bytes of the vision tower and of what brings its features to the language model.
+    fn vision_bytes(&self) -> u64 {
+        0
+    }
     /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector.
     fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix> {
         let _ = (pixels, check);
@@ -57,7 +58,7 @@ fn text_only() -> Error {
     Error::Prompt { reason: "this model is text-only and cannot take images".into() }
 }
 
-type Load = fn(&ConfigFile, &Loader<'_>, &Arc<Checkpoint>, Loaded<'_>) -> Result<Box<dyn Network>>;
+type Load = fn(&ConfigFile, &Loader<'_>, Loaded<'_>) -> Result<Box<dyn Network>>;
 
 /// A model family: which architectures it is and how it comes to be.
 pub struct Family {
@@ -65,4 +66,6 @@ pub struct Family {
     pub architectures: &'static [&'static str],
     pub inspect: fn(&ConfigFile) -> Result<Box<dyn Describe>>,
     pub load: Load,
+    /// The names of tensors that belong to no language model begin with one of these.
+    pub vision: &'static [&'static str],
 }

@@ -18,7 +18,7 @@ use super::vector::Vector;
 use crate::cache::Format;
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::weights::Checkpoint;
+use crate::weights::{Checkpoint, Role, numbers};
 
 /// How the weights of linear layers are held in memory, whatever the file holds. Activations are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ impl WeightFormat {
     }
 
     /// The format that rows of `columns` weights can be held in: blocks must fill a row.
-    fn fitting(self, columns: usize) -> WeightFormat {
+    pub(crate) fn fitting(self, columns: usize) -> WeightFormat {
         match self {
             WeightFormat::Q4K if !columns.is_multiple_of(256) => WeightFormat::Q8_0.fitting(columns),
             WeightFormat::Q8_0 if !columns.is_multiple_of(32) => WeightFormat::F16,
@@ -135,9 +135,12 @@ impl<'a> Loader<'a> {
         let dtype = if number == Number::F32 { DType::F32 } else { DType::F16 };
         self.tally.borrow_mut().bytes += (rows * width * dtype.size_in_bytes()) as u64;
         match &self.place {
-            Place::Cpu => Ok(Table::Cpu(self.checkpoint.tensor(name, &[rows, width])?.to_dtype(dtype)?)),
+            Place::Cpu => {
+                let table = self.checkpoint.tensor_for(name, &[rows, width], Role::Table, self.format)?;
+                Ok(Table::Cpu(table.to_dtype(dtype)?))
+            }
             Place::Gpu { gpu, .. } => {
-                let data = self.upload(gpu, number, &[(name.to_owned(), vec![rows, width])])?;
+                let data = self.upload(gpu, number, &[(name.to_owned(), vec![rows, width])], Role::Table)?;
                 Ok(Table::Gpu(Arc::new(OnGpu { data, rows, columns: width })))
             }
         }
@@ -148,19 +151,23 @@ impl<'a> Loader<'a> {
         let weights: Vec<_> =
             names.iter().map(|(name, rows)| (format!("{name}.weight"), vec![*rows, columns])).collect();
         let biases: Vec<_> = names.iter().map(|(name, rows)| (format!("{name}.bias"), vec![*rows])).collect();
-        let bias =
-            if bias { Some(Vector::new(&self.place, self.joined(&biases)?.to_dtype(DType::F32)?)?) } else { None };
-        let rows = names.iter().map(|(_, rows)| rows).sum();
+        let rows: usize = names.iter().map(|(_, rows)| rows).sum();
+        let bias = if bias {
+            self.tally.borrow_mut().bytes += 4 * rows as u64;
+            Some(Vector::new(&self.place, self.joined(&biases, Role::Plain)?.to_dtype(DType::F32)?)?)
+        } else {
+            None
+        };
         match &self.place {
-            Place::Cpu => self.hold(self.joined(&weights)?, bias),
+            Place::Cpu => self.hold(self.joined(&weights, Role::Rows(columns))?, bias),
             Place::Gpu { gpu, .. } => self.uploaded(gpu, &weights, rows, columns, bias),
         }
     }
 
     /// The rows of several tensors, one below the other.
-    fn joined(&self, parts: &[(String, Vec<usize>)]) -> Result<Tensor> {
-        let parts: Vec<Tensor> =
-            parts.iter().map(|(name, shape)| self.checkpoint.tensor(name, shape)).collect::<Result<_>>()?;
+    fn joined(&self, parts: &[(String, Vec<usize>)], role: Role) -> Result<Tensor> {
+        let read = |(name, shape): &(String, Vec<usize>)| self.checkpoint.tensor_for(name, shape, role, self.format);
+        let parts: Vec<Tensor> = parts.iter().map(read).collect::<Result<_>>()?;
         // The tensors of one model may differ in format; no number may change by being joined.
         let parts: Vec<Tensor> = match parts.iter().all(|part| part.dtype() == parts[0].dtype()) {
             true => parts,
@@ -169,28 +176,19 @@ impl<'a> Loader<'a> {
         Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
     }
 
-    /// The tensors one behind the other on the GPU. Nothing is joined or, in the file's own format, copied on the way.
-    fn upload(&self, gpu: &Gpu, number: Number, parts: &[(String, Vec<usize>)]) -> Result<Data> {
+    /// The tensors one behind the other on the GPU. Nothing is joined on the way.
+    fn upload(&self, gpu: &Gpu, number: Number, parts: &[(String, Vec<usize>)], role: Role) -> Result<Data> {
         let sizes: Vec<usize> = parts.iter().map(|(_, shape)| shape.iter().product()).collect();
         let total = sizes.iter().sum();
         let mut data = match number {
             Number::F32 => Data::F32(Buffer::new(gpu, total)?),
             _ => Data::F16(Buffer::new(gpu, total)?),
         };
-        let converted = |name: &str, shape: &[usize], dtype| -> Result<Tensor> {
-            Ok(self.checkpoint.tensor(name, shape)?.to_dtype(dtype)?.flatten_all()?)
-        };
         let mut at = 0;
         for ((name, shape), size) in parts.iter().zip(sizes) {
             match &mut data {
-                Data::F32(to) => match self.checkpoint.f32(name, shape)? {
-                    Some(elements) => to.write(at, elements)?,
-                    None => to.write(at, &converted(name, shape, DType::F32)?.to_vec1::<f32>()?)?,
-                },
-                Data::F16(to) => match self.checkpoint.f16(name, shape)? {
-                    Some(elements) => to.write(at, elements)?,
-                    None => to.write(at, &converted(name, shape, DType::F16)?.to_vec1::<f16>()?)?,
-                },
+                Data::F32(to) => to.write(at, &self.checkpoint.f32(name, shape)?)?,
+                Data::F16(to) => to.write(at, &self.checkpoint.f16(name, shape, role)?)?,
             }
             at += size;
         }
@@ -208,7 +206,7 @@ impl<'a> Loader<'a> {
     ) -> Result<Linear> {
         self.format.require(&self.place)?;
         let number = self.number();
-        let data = self.upload(gpu, number, parts)?;
+        let data = self.upload(gpu, number, parts, Role::Rows(columns))?;
         self.count(self.format, self.format.bytes((rows * columns) as u64));
         Ok(Linear { weight: Weight::Gpu(Arc::new(OnGpu { data, rows, columns })), bias })
     }
@@ -232,7 +230,10 @@ impl<'a> Loader<'a> {
                 Weight::Dense(table.clone())
             }
             // From the file, so that quantisation starts from its numbers.
-            Table::Cpu(_) => return self.hold(self.checkpoint.tensor(name, &[rows, columns])?, None),
+            Table::Cpu(_) => {
+                let role = Role::Rows(columns);
+                return self.hold(self.checkpoint.tensor_for(name, &[rows, columns], role, self.format)?, None);
+            }
             Table::Gpu(table) => Weight::Gpu(table.clone()),
         };
         *self.tally.borrow_mut().layers.entry(self.format.name()).or_default() += 1;
@@ -242,7 +243,10 @@ impl<'a> Loader<'a> {
     /// A linear layer whose rows are those of a tensor of another shape.
     pub fn reshaped(&self, name: &str, shape: &[usize], rows: usize, columns: usize) -> Result<Linear> {
         match &self.place {
-            Place::Cpu => self.hold(self.checkpoint.tensor(name, shape)?.reshape((rows, columns))?, None),
+            Place::Cpu => {
+                let kernel = self.checkpoint.tensor_for(name, shape, Role::Rows(columns), self.format)?;
+                self.hold(kernel.reshape((rows, columns))?, None)
+            }
             Place::Gpu { gpu, .. } => self.uploaded(gpu, &[(name.to_owned(), shape.to_vec())], rows, columns, None),
         }
     }
@@ -306,6 +310,9 @@ impl Linear {
     }
 
     fn on_cpu(&self, x: &Tensor) -> Result<Tensor> {
+        if matches!(self.weight, Weight::Quantised(_)) {
+            slice::with(x, numbers::require_quantisable)??;
+        }
         let y = match &self.weight {
             Weight::Dense(weight) if x.dim(0)? <= FEW => few(x, weight)?,
             Weight::Dense(weight) if weight.dtype() == DType::F32 => x.matmul(&weight.t()?)?,

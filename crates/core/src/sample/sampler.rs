@@ -41,7 +41,7 @@ impl Sampler {
     /// changed.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the logits are empty, have NaN or infinity, or are minus infinity throughout.
+    /// [`Error::Numbers`] when the logits are empty, have NaN or infinity, or are minus infinity throughout.
     pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
         if self.options.repetition_penalty != 1.0 {
             self.penalised.apply(self.options.repetition_penalty, logits, history);
@@ -49,7 +49,10 @@ impl Sampler {
         let best = argmax(logits);
         let max = logits.get(best).copied().unwrap_or(f32::NEG_INFINITY);
         if !max.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
-            return Err(Error::Internal(format!("no token can be chosen: {}", complaint(logits))));
+            return Err(Error::Numbers {
+                reason: complaint(logits, self.options.repetition_penalty),
+                fits: Vec::new(),
+            });
         }
         if self.options.temperature == 0.0 {
             return token(best);
@@ -79,10 +82,14 @@ fn token(index: usize) -> Result<u32> {
     u32::try_from(index).map_err(|_| Error::Internal(format!("{index} is no token id")))
 }
 
-fn complaint(logits: &[f32]) -> String {
+fn complaint(logits: &[f32], penalty: f32) -> String {
     let nan = logits.iter().filter(|logit| logit.is_nan()).count();
     let infinite = logits.iter().filter(|logit| logit.is_infinite()).count();
-    format!("of {} logits, {nan} are NaN and {infinite} infinite", logits.len())
+    let found = format!("no token can be chosen: of {} logits, {nan} are NaN and {infinite} infinite", logits.len());
+    match penalty {
+        1.0 => format!("{found}; take another revision of the model, or other `weights`"),
+        _ => format!("{found} after a `repetitionPenalty` of {penalty}; take one nearer to 1"),
+    }
 }
 
 fn fresh_seed() -> u64 {

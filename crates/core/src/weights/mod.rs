@@ -1,130 +1,126 @@
-//! Safetensors checkpoints: memory-mapped, single or sharded, read tensor by tensor with their shapes checked.
+//! Safetensors checkpoints, single or sharded, read tensor by tensor: their shapes and every number checked.
 
+mod file;
+mod foreign;
 pub mod memory;
+pub(crate) mod numbers;
+pub(crate) mod quantised;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use half::f16;
-use prefixkv_kernels::mmap::Mapping;
+use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensors};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::folder::{read_object, unusable};
+use crate::nn::WeightFormat;
+use file::File;
+pub(crate) use foreign::instead_of_a_model;
+use numbers::Element;
+pub use numbers::Role;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// Most bytes of an index, and most shards.
+const MAX_INDEX: u64 = 64 << 20;
+const MAX_SHARDS: usize = 2000;
 
 /// The tensors of a model folder by name. Nothing is read from a file before a tensor is asked for.
+///
+/// What is read belongs to whoever asked: afterwards nobody can change it by writing to the files.
 pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<File>,
     tensors: HashMap<String, Entry>,
 }
 
-struct File {
-    path: PathBuf,
-    map: Mapping,
-}
-
 struct Entry {
     file: usize,
-    dtype: DType,
+    dtype: Dtype,
     shape: Vec<usize>,
-    /// Byte offsets within the file.
+    /// Byte offsets within the data of the file.
     start: usize,
     end: usize,
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: HashMap<String, String>,
+/// The numbers of a tensor in the format of the file, all of them finite.
+enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
 }
 
 impl Checkpoint {
-    /// Maps the weights of `dir`: `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// Opens the weights of `dir`: `model.safetensors`, or without it the shards that `model.safetensors.index.json` names. In this order,
+    /// because transformers has it, and folders keep the index of an earlier save.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] without either, or without a shard; [`Error::ModelFile`] for a file that cannot be used;
+    /// [`Error::UnsupportedModel`] for a GGUF.
     pub fn open(dir: &Path) -> Result<Self> {
         let mut checkpoint = Checkpoint { dir: dir.to_owned(), files: Vec::new(), tensors: HashMap::new() };
-        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
-        if index.is_file() {
-            checkpoint.read_index(&index)?;
-        } else if single.is_file() {
-            checkpoint.add(single)?;
-        } else {
-            let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf", "consolidated.00.pth"];
-            let hint = match others.iter().find(|name| dir.join(name).exists()) {
-                Some(name) => format!("only {name} is there, and pickled weights are not read: convert to safetensors"),
-                None => format!("has neither {SINGLE} nor {INDEX}"),
-            };
-            return Err(Error::ModelNotFound { path: dir.to_owned(), reason: hint });
+        if checkpoint.add(&dir.join(SINGLE))? {
+            return Ok(checkpoint);
+        }
+        let index = dir.join(INDEX);
+        match read_object(&index, MAX_INDEX)? {
+            Some(object) => checkpoint.read_shards(&index, &object)?,
+            None => return Err(foreign::without_weights(dir)),
         }
         Ok(checkpoint)
     }
 
-    fn read_index(&mut self, path: &Path) -> Result<()> {
-        let bad = |reason: String| Error::ModelFile { path: path.to_owned(), reason };
-        let text = std::fs::read_to_string(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-        let index: Index = serde_json::from_str(&text).map_err(|e| bad(format!("not a weight index: {e}")))?;
-        let mut shards: Vec<&String> = index.weight_map.values().collect();
-        shards.sort();
-        shards.dedup();
-        for shard in shards {
-            // A shard is a file of the folder, never a path out of it.
-            if shard.contains(['/', '\\']) || shard == ".." {
-                return Err(bad(format!("shard name `{shard}` is not a plain file name")));
+    fn read_shards(&mut self, path: &Path, index: &Map<String, Value>) -> Result<()> {
+        let bad = |reason: String| unusable(path, reason);
+        let Some(Value::Object(map)) = index.get("weight_map") else {
+            return Err(bad("not a weight index: it has no object `weight_map`".into()));
+        };
+        let mut shards = Vec::new();
+        for (name, shard) in map {
+            match shard.as_str() {
+                // A shard is a file of the folder, never a path out of it.
+                Some(shard) if !shard.is_empty() && !shard.contains(['/', '\\']) && shard != "." && shard != ".." => {
+                    shards.push(shard);
+                }
+                _ => return Err(bad(format!("the shard of `{name}` is {shard}, not a plain file name"))),
             }
+        }
+        shards.sort_unstable();
+        shards.dedup();
+        if shards.is_empty() || shards.len() > MAX_SHARDS {
+            return Err(bad(format!("it names {} files, expected 1 to {MAX_SHARDS}", shards.len())));
+        }
+        for shard in shards {
             let file = self.dir.join(shard);
-            if !file.is_file() {
+            if !self.add(&file)? {
                 return Err(Error::ModelNotFound {
                     path: file,
-                    reason: format!("is missing, but {INDEX} needs it: download the folder again"),
+                    reason: format!(
+                        "is missing, but {INDEX} needs it, and there is no {SINGLE}: download the folder again"
+                    ),
                 });
             }
-            self.add(file)?;
         }
-        match index.weight_map.keys().find(|name| !self.tensors.contains_key(*name)) {
+        match map.keys().find(|name| !self.tensors.contains_key(*name)) {
             Some(name) => Err(bad(format!("tensor `{name}` is in the index but in no shard"))),
             None => Ok(()),
         }
     }
 
-    fn add(&mut self, path: PathBuf) -> Result<()> {
-        let bad = |reason: String| Error::ModelFile { path: path.clone(), reason };
-        let map = Mapping::open(&path).map_err(|e| bad(format!("cannot be mapped: {e}")))?;
-        let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            bad(format!(
-                "not a safetensors file, or its header is damaged ({e}; {} bytes): download it again",
-                map.len()
-            ))
-        })?;
-        // After the header's length (8 bytes) and the header come the data.
-        let data_start = header + 8;
-        let needed = data_start + metadata.data_len();
-        if map.len() < needed {
-            return Err(bad(format!(
-                "truncated: {} bytes where the header promises {needed}; download it again",
-                map.len()
-            )));
-        }
-        let file = self.files.len();
+    /// Takes the tensors of a file; false when there is no such file.
+    fn add(&mut self, path: &Path) -> Result<bool> {
+        let Some((file, metadata)) = File::open(path)? else { return Ok(false) };
+        let index = self.files.len();
         for (name, info) in metadata.tensors() {
-            let dtype = match info.dtype {
-                Dtype::F32 => DType::F32,
-                Dtype::F16 => DType::F16,
-                Dtype::BF16 => DType::BF16,
-                // Integer buffers such as position_ids are in old files and never needed.
-                _ => continue,
-            };
             let (start, end) = info.data_offsets;
-            let entry =
-                Entry { file, dtype, shape: info.shape.clone(), start: data_start + start, end: data_start + end };
-            self.tensors.insert(name, entry);
+            self.tensors.insert(name, Entry { file: index, dtype: info.dtype, shape: info.shape.clone(), start, end });
         }
-        self.files.push(File { path, map });
-        Ok(())
+        self.files.push(file);
+        Ok(true)
     }
 
     /// Whether a tensor of this name exists.
@@ -140,65 +136,164 @@ impl Checkpoint {
         })
     }
 
+    /// The tensors in a format that is read. Integer buffers such as position_ids are in old files and never needed.
+    fn readable(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.tensors.iter().filter(|(_, entry)| matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16))
+    }
+
     /// The number of elements of all tensors.
     pub fn parameters(&self) -> u64 {
-        self.tensors.values().map(|entry| entry.shape.iter().product::<usize>() as u64).sum()
+        self.parameters_under("")
     }
 
     /// The elements of all tensors whose names begin with `prefix`.
     pub fn parameters_under(&self, prefix: &str) -> u64 {
-        let under = self.tensors.iter().filter(|(name, _)| name.starts_with(prefix));
+        let under = self.readable().filter(|(name, _)| name.starts_with(prefix));
         under.map(|(_, entry)| entry.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// The format in which somebody has quantised the weights, as far as names and types of tensors tell; None for plain numbers.
+    pub(crate) fn packing(&self) -> Option<&'static str> {
+        quantised::packing(self.tensors.iter().map(|(name, entry)| (name.as_str(), entry.dtype)))
     }
 
     /// A hash of the names, formats and shapes of all tensors and of samples of their bytes, as `sha256:` and 64 hexadecimal
     /// digits. It does not depend on the folder or on how the tensors are spread over files.
-    pub fn fingerprint(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] when a file has been cut since it was opened.
+    pub fn fingerprint(&self) -> Result<String> {
         /// Enough to tell two trainings of one architecture apart.
         const SAMPLE: usize = 64;
-        let mut names: Vec<&String> = self.tensors.keys().collect();
-        names.sort();
+        let mut tensors: Vec<_> = self.readable().collect();
+        tensors.sort_by_key(|(name, _)| *name);
         let mut hash = Sha256::new();
-        for name in names {
-            let entry = &self.tensors[name];
+        for (name, entry) in tensors {
             hash.update(format!("{name} {:?} {:?}\n", entry.dtype, entry.shape));
-            let bytes = &self.files[entry.file].map[entry.start..entry.end];
-            for start in [0, bytes.len() / 2] {
-                hash.update(&bytes[start..(start + SAMPLE).min(bytes.len())]);
+            let len = entry.end - entry.start;
+            for start in [0, len / 2] {
+                hash.update(self.files[entry.file].sample(entry.start + start, SAMPLE.min(len - start))?);
             }
         }
         let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{digits}")
+        Ok(format!("sha256:{digits}"))
+    }
+
+    /// Errors when a file was written to since it was opened: what was read may be of two models.
+    pub(crate) fn require_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(File::require_unchanged)
     }
 
     /// A tensor on the CPU in the file's own format, its shape checked.
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] when it is not there, has another shape, or holds NaN or infinity; [`Error::UnsupportedModel`] when its numbers
+    /// are none of f32, f16 and bf16.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let (dtype, bytes) = self.bytes(name, shape)?;
-        Ok(Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?)
+        tensor(self.numbers(name, shape)?.0, shape)
     }
 
-    /// The elements of a tensor where they are in the file, its shape checked; None where the file has another format.
-    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Option<&[f32]>> {
-        let (dtype, bytes) = self.bytes(name, shape)?;
-        Ok(if dtype == DType::F32 { cast(bytes) } else { None })
+    /// As [`Checkpoint::tensor`], for a tensor that is to be held as `format` has it for its role; nothing is converted yet.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`] too, when that format cannot hold the numbers.
+    pub fn tensor_for(&self, name: &str, shape: &[usize], role: Role, format: WeightFormat) -> Result<Tensor> {
+        let (numbers, most) = self.numbers(name, shape)?;
+        self.require_fit(name, most, role, format)?;
+        tensor(numbers, shape)
     }
 
-    /// As [`Checkpoint::f32`].
-    pub fn f16(&self, name: &str, shape: &[usize]) -> Result<Option<&[f16]>> {
-        let (dtype, bytes) = self.bytes(name, shape)?;
-        Ok(if dtype == DType::F16 { cast(bytes) } else { None })
-    }
-
-    fn bytes(&self, name: &str, shape: &[usize]) -> Result<(DType, &[u8])> {
-        let entry = self.tensors.get(name).ok_or_else(|| self.missing(&format!("`{name}`")))?;
-        let file = &self.files[entry.file];
-        if entry.shape != shape {
-            return Err(Error::ModelFile {
-                path: file.path.clone(),
-                reason: format!("tensor `{name}` has shape {:?}, config.json asks for {shape:?}", entry.shape),
-            });
+    /// The elements of a tensor in f32. Errors as [`Checkpoint::tensor`].
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        match self.numbers(name, shape)?.0 {
+            Numbers::F32(numbers) => Ok(numbers),
+            other => Ok(tensor(other, shape)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?),
         }
-        Ok((entry.dtype, &file.map[entry.start..entry.end]))
+    }
+
+    /// The elements of a tensor in f16. Errors as [`Checkpoint::tensor_for`].
+    pub fn f16(&self, name: &str, shape: &[usize], role: Role) -> Result<Vec<f16>> {
+        let (numbers, most) = self.numbers(name, shape)?;
+        self.require_fit(name, most, role, WeightFormat::F16)?;
+        match numbers {
+            Numbers::F16(numbers) => Ok(numbers),
+            other => Ok(tensor(other, shape)?.to_dtype(DType::F16)?.flatten_all()?.to_vec1()?),
+        }
+    }
+
+    /// The numbers of a tensor, and their greatest magnitude.
+    fn numbers(&self, name: &str, shape: &[usize]) -> Result<(Numbers, f32)> {
+        let entry = self.tensors.get(name).ok_or_else(|| self.missing(&format!("`{name}`")))?;
+        let path = &self.files[entry.file].path;
+        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(self.unreadable(name, entry.dtype, path));
+        }
+        if entry.shape != shape {
+            let reason = format!("tensor `{name}` has shape {:?}, config.json asks for {shape:?}", entry.shape);
+            return Err(unusable(path, reason));
+        }
+        match entry.dtype {
+            Dtype::F32 => self.finite(name, entry).map(|(numbers, most)| (Numbers::F32(numbers), most)),
+            Dtype::F16 => self.finite(name, entry).map(|(numbers, most)| (Numbers::F16(numbers), most)),
+            _ => self.finite(name, entry).map(|(numbers, most)| (Numbers::Bf16(numbers), most)),
+        }
+    }
+
+    /// The numbers of a tensor, which must all be finite, and their greatest magnitude.
+    fn finite<T: Element>(&self, name: &str, entry: &Entry) -> Result<(Vec<T>, f32)> {
+        let file = &self.files[entry.file];
+        let (numbers, most) = file.read::<T>(entry.start, entry.shape.iter().product())?;
+        let most = T::magnitude(most);
+        if most.is_finite() {
+            return Ok((numbers, most));
+        }
+        let at = numbers.iter().position(|number| !number.is_finite()).unwrap_or(0);
+        let what = if numbers[at].to_f32().is_nan() { "NaN" } else { "infinity" };
+        let count = numbers.iter().filter(|number| !number.is_finite()).count();
+        let rest = if count > 1 { format!(", the first of {count} that are no numbers") } else { String::new() };
+        let place = place(at, &entry.shape);
+        Err(unusable(
+            &file.path,
+            format!(
+                "tensor `{name}` holds {what} at {place:?}{rest}: the file is damaged or its training failed; download it again, \
+                 or take another revision"
+            ),
+        ))
+    }
+
+    fn require_fit(&self, name: &str, most: f32, role: Role, format: WeightFormat) -> Result<()> {
+        if role.holds(format, most) {
+            return Ok(());
+        }
+        const ALL: [WeightFormat; 4] = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4K];
+        let fits: Vec<&'static str> =
+            ALL.into_iter().filter(|format| role.holds(*format, most)).map(WeightFormat::name).collect();
+        let quoted: Vec<String> = fits.iter().map(|format| format!("\"{format}\"")).collect();
+        Err(Error::Numbers {
+            reason: format!(
+                "tensor `{name}` of {} holds numbers up to {most}, which do not fit weights \"{}\"{}; load with weights {}",
+                self.tensors.get(name).map_or(self.dir.as_path(), |entry| &self.files[entry.file].path).display(),
+                format.name(),
+                role.why(format),
+                quoted.join(" or "),
+            ),
+            fits,
+        })
+    }
+
+    fn unreadable(&self, name: &str, dtype: Dtype, path: &Path) -> Error {
+        let reason = match self.packing() {
+            Some(format) => format!(
+                "{} holds quantised weights ({format}; `{name}` is {dtype:?}), which are not read: {}",
+                path.display(),
+                quantised::CURE
+            ),
+            None => format!(
+                "tensor `{name}` of {} is {dtype:?}; only F32, F16 and BF16 are read: convert the checkpoint to one of them",
+                path.display()
+            ),
+        };
+        Error::UnsupportedModel { reason, known: crate::model::architectures() }
     }
 
     fn missing(&self, what: &str) -> Error {
@@ -206,97 +301,43 @@ impl Checkpoint {
             [only] => only.path.clone(),
             _ => self.dir.join(INDEX),
         };
-        Error::ModelFile {
-            path,
-            reason: format!("has no tensor {what}; it holds {} tensors of another model or layout", self.tensors.len()),
+        if let Some(format) = self.packing() {
+            return Error::UnsupportedModel {
+                reason: format!(
+                    "{} holds quantised weights ({format}) and no tensor {what}; they are not read: {}",
+                    path.display(),
+                    quantised::CURE
+                ),
+                known: crate::model::architectures(),
+            };
         }
+        let held = self.tensors.len();
+        unusable(&path, format!("has no tensor {what}; it holds {held} tensors of another model or layout"))
     }
 }
 
-/// Little-endian numbers as the machine reads them; None where they are not aligned.
-fn cast<T: bytemuck::Pod>(bytes: &[u8]) -> Option<&[T]> {
-    if cfg!(target_endian = "little") { bytemuck::try_cast_slice(bytes).ok() } else { None }
+fn tensor(numbers: Numbers, shape: &[usize]) -> Result<Tensor> {
+    Ok(match numbers {
+        Numbers::F32(numbers) => Tensor::from_vec(numbers, shape, &Device::Cpu)?,
+        Numbers::F16(numbers) => Tensor::from_vec(numbers, shape, &Device::Cpu)?,
+        Numbers::Bf16(numbers) => Tensor::from_vec(numbers, shape, &Device::Cpu)?,
+    })
+}
+
+/// The indices of element `at` of a tensor.
+fn place(mut at: usize, shape: &[usize]) -> Vec<usize> {
+    let mut place: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|size| {
+            let index = at % size;
+            at /= size;
+            index
+        })
+        .collect();
+    place.reverse();
+    place
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(dir: &Path, name: &str, tensors: &[(&str, Vec<usize>)]) {
-        let data: Vec<(String, Vec<u8>, Vec<usize>)> = tensors
-            .iter()
-            .map(|(name, shape)| (name.to_string(), vec![0u8; 4 * shape.iter().product::<usize>()], shape.clone()))
-            .collect();
-        let views = data.iter().map(|(name, bytes, shape)| {
-            (name.clone(), safetensors::tensor::TensorView::new(Dtype::F32, shape.clone(), bytes).expect("valid view"))
-        });
-        let bytes = safetensors::serialize(views, None).expect("serialises");
-        std::fs::write(dir.join(name), bytes).expect("written");
-    }
-
-    fn refused(dir: &Path) -> Error {
-        match Checkpoint::open(dir) {
-            Ok(_) => panic!("{} should be refused", dir.display()),
-            Err(error) => error,
-        }
-    }
-
-    #[test]
-    fn folders_without_weights_say_what_is_missing() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        assert_eq!(refused(dir.path()).code(), "model-not-found");
-        std::fs::write(dir.path().join("pytorch_model.bin"), b"x").expect("written");
-        let error = refused(dir.path());
-        assert!(
-            error.to_string().contains("pytorch_model.bin") && error.to_string().contains("safetensors"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn truncated_and_foreign_files_are_refused() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        let path = dir.path().join(SINGLE);
-        write(dir.path(), SINGLE, &[("a", vec![4, 8])]);
-        let whole = std::fs::read(&path).expect("just written");
-        for len in [0, 4, 8, 20, whole.len() - 1] {
-            std::fs::write(&path, &whole[..len]).expect("written");
-            let error = refused(dir.path());
-            assert_eq!(error.code(), "model-file", "{len} bytes");
-            assert!(error.to_string().contains("download it again") || len == 0, "{error}");
-        }
-        std::fs::write(&path, "not a safetensors file at all").expect("written");
-        assert_eq!(refused(dir.path()).code(), "model-file");
-    }
-
-    #[test]
-    fn wrong_shapes_and_missing_tensors_are_named() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        write(dir.path(), SINGLE, &[("a", vec![4, 8])]);
-        let checkpoint = Checkpoint::open(dir.path()).expect("opens");
-        assert!(checkpoint.tensor("a", &[4, 8]).is_ok());
-        let error = checkpoint.tensor("a", &[8, 4]).expect_err("wrong shape");
-        assert!(error.to_string().contains("[4, 8]") && error.to_string().contains("[8, 4]"), "{error}");
-        let error = checkpoint.tensor("b", &[1]).expect_err("missing");
-        assert!(error.to_string().contains("`b`"), "{error}");
-    }
-
-    #[test]
-    fn shards_must_exist_and_stay_in_the_folder() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        write(dir.path(), "one.safetensors", &[("a", vec![2])]);
-        let index =
-            |map: &str| std::fs::write(dir.path().join(INDEX), format!("{{\"weight_map\": {map}}}")).expect("written");
-        index(r#"{"a": "one.safetensors"}"#);
-        assert!(Checkpoint::open(dir.path()).expect("opens").has("a"));
-        index(r#"{"a": "one.safetensors", "b": "two.safetensors"}"#);
-        let error = refused(dir.path());
-        assert!(error.code() == "model-not-found" && error.to_string().contains("two.safetensors"), "{error}");
-        index(r#"{"a": "../one.safetensors"}"#);
-        assert_eq!(refused(dir.path()).code(), "model-file");
-        index(r#"{"a": "one.safetensors", "b": "one.safetensors"}"#);
-        assert!(refused(dir.path()).to_string().contains("`b`"));
-        index("{");
-        assert_eq!(refused(dir.path()).code(), "model-file");
-    }
-}
+mod tests;

@@ -23,10 +23,15 @@ impl Score for KeyNorm {
 
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let norms = input.lane.key_norms()?;
-        Ok(input.sorted.iter().map(|entry| -norms[entry.place as usize]).collect())
+        Ok(input.sorted.iter().map(|entry| lowness(norms[entry.place as usize])).collect())
     }
 
     fn fresh(&self, lane: &Lane, _: usize, entry: Entry) -> Result<f32> {
-        Ok(-lane.key_norm(entry.place)?)
+        Ok(lowness(lane.key_norm(entry.place)?))
     }
+}
+
+/// The score of a norm; finite also where the norm of finite numbers is not.
+fn lowness(norm: f32) -> f32 {
+    (-norm).max(f32::MIN)
 }

@@ -59,7 +59,7 @@ impl ClipConfig {
                 ..ClipConfig::default()
             }
         } else {
-            file.parse(section)?
+            file.parse(Some(key), section)?
         };
         let sizes = [
             ("hidden_size", config.hidden_size, 1 << 16),
@@ -74,6 +74,7 @@ impl ClipConfig {
                 return Err(file.bad(format!("`{key}.{name}` is {value}, expected 1 to {limit}")));
             }
         }
+        file.require_epsilon(Some(key), "layer_norm_eps", config.layer_norm_eps)?;
         if config.num_channels != 3 {
             return Err(file.unsupported(format!("images of {} channels; only 3 are known", config.num_channels)));
         }

@@ -6,7 +6,7 @@ use prefixkv_kernels::cuda::Number;
 
 pub(super) use config::ClipConfig;
 
-use super::network::Check;
+use super::network::{Check, Loaded};
 use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
@@ -37,7 +37,13 @@ struct Layer {
 
 impl Clip {
     /// Loads the first `depth` layers under `prefix` (`...vision_model.`).
-    pub(super) fn load(config: ClipConfig, depth: usize, loader: &Loader<'_>, prefix: &str) -> Result<Self> {
+    pub(super) fn load(
+        config: ClipConfig,
+        depth: usize,
+        loader: &Loader<'_>,
+        prefix: &str,
+        loaded: Loaded<'_>,
+    ) -> Result<Self> {
         let (hidden, patch) = (config.hidden_size, config.patch_size);
         heads(&config).require(&loader.place)?;
         let at = |name: &str| format!("{prefix}{name}");
@@ -47,14 +53,16 @@ impl Clip {
             .map(|index| {
                 let at = |name: &str| format!("{prefix}encoder.layers.{index}.{name}");
                 let (q, k, v) = (at("self_attn.q_proj"), at("self_attn.k_proj"), at("self_attn.v_proj"));
-                Ok(Layer {
+                let layer = Layer {
                     attention_norm: norm(&format!("encoder.layers.{index}.layer_norm1"))?,
                     fused: loader.linear(&[(&q, hidden), (&k, hidden), (&v, hidden)], hidden, true)?,
                     output: loader.linear(&[(&at("self_attn.out_proj"), hidden)], hidden, true)?,
                     mlp_norm: norm(&format!("encoder.layers.{index}.layer_norm2"))?,
                     up: loader.linear(&[(&at("mlp.fc1"), config.intermediate_size)], hidden, true)?,
                     down: loader.linear(&[(&at("mlp.fc2"), hidden)], config.intermediate_size, true)?,
-                })
+                };
+                loaded(loader.tally().bytes)?;
+                Ok(layer)
             })
             .collect::<Result<_>>()?;
         Ok(Clip {

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::rope::{Rope, RopeFields};
+use super::rope::Rope;
 use crate::cache::{self, Format};
 use crate::error::Result;
-use crate::model::config::ConfigFile;
+use crate::model::config::{ConfigFile, path};
 use crate::nn::Activation;
 use crate::nn::attention::Heads;
 
@@ -26,9 +26,6 @@ struct Fields {
     tie_word_embeddings: bool,
     attention_bias: bool,
     mlp_bias: bool,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RopeFields>,
-    rope_parameters: Option<RopeFields>,
 }
 
 impl Default for Fields {
@@ -47,9 +44,6 @@ impl Default for Fields {
             tie_word_embeddings: false,
             attention_bias: false,
             mlp_bias: false,
-            rope_theta: None,
-            rope_scaling: None,
-            rope_parameters: None,
         }
     }
 }
@@ -82,11 +76,11 @@ impl LlamaConfig {
         {
             return Err(file.unsupported(format!("a text model of type `{kind}`; only `llama` is known")));
         }
-        Self::from_section(file, section)
+        Self::from_section(file, key, section)
     }
 
-    fn from_section(file: &ConfigFile, section: Map<String, Value>) -> Result<Self> {
-        let fields: Fields = file.parse(section)?;
+    fn from_section(file: &ConfigFile, key: Option<&str>, section: Map<String, Value>) -> Result<Self> {
+        let fields: Fields = file.parse(key, section.clone())?;
         if fields.hidden_act != Activation::Silu {
             return Err(file.unsupported(format!("activation {:?} in a Llama; only silu is known", fields.hidden_act)));
         }
@@ -100,22 +94,26 @@ impl LlamaConfig {
         ];
         for (name, value, limit) in sizes {
             if value == 0 || value > limit {
-                return Err(file.bad(format!("`{name}` is {value}, expected 1 to {limit}")));
+                return Err(file.bad(format!("`{}` is {value}, expected 1 to {limit}", path(key, name))));
             }
         }
         let heads = fields.num_attention_heads;
         let kv_heads = fields.num_key_value_heads.unwrap_or(heads);
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-            return Err(file.bad(format!("`num_key_value_heads` is {kv_heads}, which does not divide {heads} heads")));
+            let name = path(key, "num_key_value_heads");
+            return Err(file.bad(format!("`{name}` is {kv_heads}, which does not divide {heads} heads")));
         }
         let head_dim = fields.head_dim.unwrap_or(fields.hidden_size / heads);
         if head_dim == 0 || head_dim > 1024 || !head_dim.is_multiple_of(2) {
-            return Err(file.bad(format!("`head_dim` is {head_dim}, expected an even number up to 1024")));
+            let name = path(key, "head_dim");
+            return Err(file.bad(format!("`{name}` is {head_dim}, expected an even number up to 1024")));
         }
-        if !(fields.rms_norm_eps > 0.0 && fields.rms_norm_eps < 1.0) {
-            return Err(file.bad(format!("`rms_norm_eps` is {}, expected 0 to 1", fields.rms_norm_eps)));
+        file.require_epsilon(key, "rms_norm_eps", fields.rms_norm_eps)?;
+        let rope = Rope::parse(file, key, &section, fields.max_position_embeddings)?;
+        if let Some(bad) = rope.inverse_frequencies(head_dim).iter().find(|frequency| !frequency.is_finite()) {
+            let name = path(key, "rope_parameters");
+            return Err(file.bad(format!("`{name}` makes a rotary frequency of {bad}: its numbers do not go together")));
         }
-        let rope = Rope::new(file, fields.rope_theta, fields.rope_parameters.or(fields.rope_scaling))?;
         Ok(LlamaConfig {
             vocab_size: fields.vocab_size,
             hidden_size: fields.hidden_size,
@@ -154,6 +152,8 @@ impl LlamaConfig {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::model::config::golden;
 
@@ -171,6 +171,74 @@ mod tests {
             }
             checked += 1;
         }
-        assert!(checked >= 8 && refused == 1, "{checked} configurations, {refused} refused");
+        assert!(checked >= 19 && refused == 1, "{checked} configurations, {refused} refused");
+    }
+
+    fn parse(config: Value) -> Result<LlamaConfig> {
+        LlamaConfig::parse(&golden::file(config), None)
+    }
+
+    #[test]
+    fn null_is_no_second_spelling() {
+        for section in ["rope_scaling", "rope_parameters"] {
+            for rope in [
+                json!({ "type": "linear", "rope_type": null, "factor": 4 }),
+                json!({ "type": null, "rope_type": "linear", "factor": 4 }),
+            ] {
+                let config = parse(json!({ "model_type": "llama", section: rope })).unwrap();
+                assert_eq!(config.inverse_frequencies()[0], 0.25, "{section} {rope}");
+            }
+        }
+        let both =
+            parse(json!({ "rope_theta": null, "rope_scaling": null, "rope_parameters": { "rope_theta": 500.0 } }))
+                .unwrap();
+        assert_eq!(both.rope.theta, 500.0);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named_with_their_section() {
+        let llama3 = |change: Value| {
+            let mut rope = json!({ "rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4 });
+            rope.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            json!({ "rope_parameters": rope })
+        };
+        for (config, name) in [
+            (json!({ "rms_norm_eps": -1e-6 }), "`rms_norm_eps` is -0.000001"),
+            (json!({ "rms_norm_eps": 0 }), "`rms_norm_eps` is 0"),
+            (json!({ "rms_norm_eps": 1e-60 }), "`rms_norm_eps`"),
+            (json!({ "rms_norm_eps": 2 }), "`rms_norm_eps` is 2"),
+            (json!({ "rms_norm_eps": "1e-6" }), "`rms_norm_eps`: invalid type: string"),
+            (json!({ "hidden_size": 64.5 }), "`hidden_size`: invalid type"),
+            (json!({ "hidden_size": -64 }), "`hidden_size`: invalid value"),
+            (json!({ "rope_theta": 0 }), "`rope_theta` is 0"),
+            (json!({ "rope_theta": -10000 }), "`rope_theta` is -10000"),
+            (json!({ "rope_theta": 1e39 }), "`rope_theta`"),
+            (json!({ "rope_theta": "big" }), "`rope_theta` must be a number"),
+            (json!({ "rope_scaling": { "rope_theta": 1e300 } }), "`rope_scaling.rope_theta`"),
+            (json!({ "rope_scaling": { "type": "linear" } }), "`rope_scaling.factor` is missing"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": 0 } }), "`rope_scaling.factor` is 0"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": 1e39 } }), "`rope_scaling.factor`"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": 1e-45 } }), "`rope_scaling.factor`"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": "4" } }), "`rope_scaling.factor`: invalid type"),
+            (json!({ "rope_scaling": [1] }), "`rope_scaling` must be an object"),
+            (llama3(json!({ "low_freq_factor": 0 })), "`rope_parameters.low_freq_factor` is 0"),
+            (
+                llama3(json!({ "original_max_position_embeddings": -1 })),
+                "`rope_parameters.original_max_position_embeddings`",
+            ),
+        ] {
+            for key in [None, Some("text_config")] {
+                let file = golden::file(key.map_or_else(|| config.clone(), |key| json!({ key: config })));
+                let error = LlamaConfig::parse(&file, key).unwrap_err();
+                let message = error.to_string();
+                let named = key.map_or_else(|| name.to_owned(), |key| name.replacen('`', &format!("`{key}."), 1));
+                assert!(
+                    error.code() == "model-file" && message.contains(&named) && message.contains("config.json"),
+                    "{message}"
+                );
+            }
+        }
+        let part = json!({ "rope_scaling": { "type": "linear", "factor": 2, "partial_rotary_factor": 0.5 } });
+        assert_eq!(parse(part).unwrap_err().code(), "unsupported-model");
     }
 }

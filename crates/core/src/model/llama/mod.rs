@@ -17,10 +17,11 @@ use crate::nn::{Linear, Loader, Matrix, RmsNorm, Table, swiglu};
 pub(super) const FAMILY: Family = Family {
     architectures: &["LlamaForCausalLM"],
     inspect: |config| Ok(Box::new(LlamaConfig::parse(config, None)?)),
-    load: |file, loader, _, loaded| {
+    load: |file, loader, loaded| {
         let config = LlamaConfig::parse(file, None)?;
         Ok(Box::new(Llama::load(config, loader, &["model."], &["lm_head"], loaded)?))
     },
+    vision: &[],
 };
 
 /// Rows of the prompt that go through the MLP at a time: bounds its widest buffer to this many rows. A GPU wants products of many

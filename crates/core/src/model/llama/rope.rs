@@ -1,20 +1,22 @@
 //! The frequencies of rotary embedding and their scalings, as Hugging Face computes them.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::error::Result;
-use crate::model::config::ConfigFile;
+use crate::model::config::{ConfigFile, one_spelling, path};
 
-/// `rope_parameters` (new spelling) or `rope_scaling` (old spelling) of config.json.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct RopeFields {
-    #[serde(alias = "type")]
+/// `rope_scaling` (old spelling) or `rope_parameters` (new spelling) of config.json.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
     rope_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
+    partial_rotary_factor: Option<f64>,
 }
 
 /// Base and scaling of the frequencies.
@@ -41,35 +43,75 @@ pub(crate) enum Scaling {
 }
 
 impl Rope {
-    pub(crate) fn new(file: &ConfigFile, theta: Option<f64>, fields: Option<RopeFields>) -> Result<Self> {
-        // 10000 is the default of Hugging Face's LlamaConfig.
-        let theta = fields.as_ref().and_then(|fields| fields.rope_theta).or(theta).unwrap_or(10_000.0);
-        if !(theta.is_finite() && theta > 1.0) {
-            return Err(file.bad(format!("`rope_theta` is {theta}, expected more than 1")));
+    /// From the whole configuration of the language model, which is section `key` of the file. Where it says things twice, what
+    /// transformers takes: `rope_scaling` before `rope_parameters` unless it is empty, `rope_type` before `type`, and the section's
+    /// `rope_theta` before the one beside it.
+    pub(crate) fn parse(
+        file: &ConfigFile,
+        key: Option<&str>,
+        config: &Map<String, Value>,
+        positions: usize,
+    ) -> Result<Self> {
+        let mut found = ("rope_parameters", Map::new());
+        for name in ["rope_scaling", "rope_parameters"] {
+            match config.get(name) {
+                None | Some(Value::Null) => {}
+                Some(Value::Object(section)) if section.is_empty() => {}
+                Some(Value::Object(section)) => {
+                    found = (name, section.clone());
+                    break;
+                }
+                Some(other) => return Err(file.bad(format!("`{}` must be an object, found {other}", path(key, name)))),
+            }
         }
-        let Some(fields) = fields else {
-            return Ok(Rope { theta, scaling: Scaling::None });
+        let (name, mut section) = found;
+        let at = path(key, name);
+        one_spelling(&mut section, "rope_type", "rope_type", "type");
+        let fields: Fields = file.parse(Some(&at), section)?;
+        let beside = |name: &str| match config.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value
+                .as_f64()
+                .map(Some)
+                .ok_or_else(|| file.bad(format!("`{}` must be a number, found {value}", path(key, name)))),
         };
+        let (theta_at, theta) = match fields.rope_theta {
+            Some(theta) => (path(Some(&at), "rope_theta"), theta),
+            // 10000 is the default of Hugging Face's LlamaConfig.
+            None => (path(key, "rope_theta"), beside("rope_theta")?.unwrap_or(10_000.0)),
+        };
+        if !(theta > 1.0 && (theta as f32).is_finite()) {
+            return Err(file.bad(format!("`{theta_at}` is {theta}, expected more than 1")));
+        }
         let need = |name: &str, value: Option<f64>| match value {
-            Some(value) if value.is_finite() && value > 0.0 => Ok(value),
-            other => Err(file.bad(format!("rope `{name}` is {other:?}, expected a positive number"))),
+            Some(value) if value as f32 >= f32::MIN_POSITIVE && (value as f32).is_finite() => Ok(value),
+            Some(value) => Err(file.bad(format!("`{}` is {value}, expected a positive number", path(Some(&at), name)))),
+            None => Err(file.bad(format!("`{}` is missing, expected a positive number", path(Some(&at), name)))),
         };
         let scaling = match fields.rope_type.as_deref() {
-            None | Some("default") => Scaling::None,
+            None | Some("default") => return Ok(Rope { theta, scaling: Scaling::None }),
             Some("linear") => Scaling::Linear { factor: need("factor", fields.factor)? },
-            Some("llama3") => Scaling::Llama3 {
-                factor: need("factor", fields.factor)?,
-                low: need("low_freq_factor", fields.low_freq_factor)?,
-                high: need("high_freq_factor", fields.high_freq_factor)?,
-                original: need("original_max_position_embeddings", fields.original_max_position_embeddings)?,
-            },
+            Some("llama3") => {
+                let original = beside("original_max_position_embeddings")?
+                    .or(fields.original_max_position_embeddings)
+                    .unwrap_or(positions as f64);
+                Scaling::Llama3 {
+                    factor: need("factor", fields.factor)?,
+                    low: need("low_freq_factor", fields.low_freq_factor)?,
+                    high: need("high_freq_factor", fields.high_freq_factor)?,
+                    original: need("original_max_position_embeddings", Some(original))?,
+                }
+            }
             Some(other) => {
                 return Err(
                     file.unsupported(format!("rotary embedding of type `{other}`; known are default, linear, llama3"))
                 );
             }
         };
-        Ok(Rope { theta, scaling })
+        match fields.partial_rotary_factor.or(beside("partial_rotary_factor")?) {
+            None | Some(1.0) => Ok(Rope { theta, scaling }),
+            Some(part) => Err(file.unsupported(format!("rotary embedding of a part ({part}) of each head"))),
+        }
     }
 
     /// `head_dim / 2` frequencies, computed in f32 as the reference does.

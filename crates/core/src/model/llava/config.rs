@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::error::Result;
 use crate::model::clip::ClipConfig;
-use crate::model::config::ConfigFile;
+use crate::model::config::{ConfigFile, one_spelling};
 use crate::model::llama::LlamaConfig;
 use crate::nn::Activation;
 
@@ -28,7 +28,6 @@ enum Layers {
 #[derive(Deserialize)]
 #[serde(default)]
 struct Fields {
-    #[serde(alias = "image_token_id")]
     image_token_index: u32,
     projector_hidden_act: Activation,
     vision_feature_select_strategy: SelectStrategy,
@@ -64,11 +63,9 @@ pub(super) struct LlavaConfig {
 impl LlavaConfig {
     pub(super) fn parse(file: &ConfigFile) -> Result<Self> {
         let mut root = file.section(None)?;
-        // Both spellings at once would be a duplicate field; transformers lets the new one win.
-        if root.contains_key("image_token_id") {
-            root.remove("image_token_index");
-        }
-        let fields: Fields = file.parse(root)?;
+        // transformers lets the new spelling win.
+        one_spelling(&mut root, "image_token_index", "image_token_id", "image_token_index");
+        let fields: Fields = file.parse(None, root)?;
         let mut text = LlamaConfig::parse(file, Some("text_config"))?;
         text.tie_word_embeddings |= fields.tie_word_embeddings;
         let vision = ClipConfig::parse(file, "vision_config")?;
@@ -113,7 +110,7 @@ impl LlavaConfig {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::model::config::golden;
@@ -163,6 +160,33 @@ mod tests {
             assert_eq!(depths, config.feature_depths, "{name}");
             checked += 1;
         }
-        assert!(checked >= 10, "{checked} configurations");
+        assert!(checked >= 12, "{checked} configurations");
+    }
+
+    #[test]
+    fn null_is_no_second_spelling_of_the_image_token() {
+        for (config, expected) in [
+            (json!({ "image_token_id": null, "image_token_index": 31998 }), 31998),
+            (json!({ "image_token_id": 31999, "image_token_index": null }), 31999),
+            (json!({ "image_token_id": 31999, "image_token_index": 31998 }), 31999),
+            (json!({ "image_token_id": null }), 32000),
+        ] {
+            assert_eq!(LlavaConfig::parse(&golden::file(config)).unwrap().image_token, expected);
+        }
+    }
+
+    #[test]
+    fn bad_numbers_of_the_tower_are_named() {
+        for (vision, name) in [
+            (json!({ "layer_norm_eps": -1 }), "`vision_config.layer_norm_eps` is -1"),
+            (json!({ "layer_norm_eps": 0 }), "`vision_config.layer_norm_eps` is 0"),
+            (json!({ "layer_norm_eps": 1e-50 }), "`vision_config.layer_norm_eps`"),
+            (json!({ "layer_norm_eps": "x" }), "`vision_config.layer_norm_eps`: invalid type"),
+            (json!({ "patch_size": 14.5 }), "`vision_config.patch_size`: invalid type"),
+        ] {
+            let file = golden::file(json!({ "vision_config": vision }));
+            let error = LlavaConfig::parse(&file).err().unwrap();
+            assert!(error.code() == "model-file" && error.to_string().contains(name), "{error}");
+        }
     }
 }

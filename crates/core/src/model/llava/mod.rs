@@ -2,42 +2,33 @@
 
 mod config;
 
-use std::sync::Arc;
-
 use config::{LlavaConfig, SelectStrategy};
 
 use super::clip::Clip;
 use super::info::ImageInfo;
 use super::llama::Llama;
-use super::network::{Check, Describe, Family, Network, NetworkShape};
+use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
 use crate::cache::Pass;
-use crate::device::Place;
 use crate::error::Result;
 use crate::media::Pixels;
-use crate::nn::{Linear, Loader, Matrix, WeightFormat};
-use crate::weights::Checkpoint;
+use crate::nn::{Linear, Loader, Matrix};
 
 pub(super) const FAMILY: Family = Family {
     architectures: &["LlavaForConditionalGeneration"],
     inspect: |file| Ok(Box::new(LlavaConfig::parse(file)?)),
-    load: |file, loader, checkpoint, loaded| {
+    load: |file, loader, loaded| {
         let config = LlavaConfig::parse(file)?;
+        // Before the long work, so that a folder without them is refused at once.
+        loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
+        loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
         let text = Llama::load(config.text.clone(), loader, TEXT, HEAD, loaded)?;
-        // Looked up now, so that a folder without them is refused at load, not at the first image.
-        checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
-        checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
-        Ok(Box::new(Llava {
-            config,
-            text,
-            vision: None,
-            checkpoint: checkpoint.clone(),
-            format: loader.format,
-            place: loader.place.clone(),
-        }))
+        let text_bytes = loader.tally().bytes;
+        let vision = Vision::load(&config, loader, loaded)?;
+        Ok(Box::new(Llava { config, text, vision, vision_bytes: loader.tally().bytes - text_bytes }))
     },
+    vision: &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."],
 };
 
-// The layouts of Hugging Face: before transformers 4.52, since then, and as transformers 5 writes.
 const TEXT: &[&str] = &["language_model.model.", "model.language_model."];
 const HEAD: &[&str] = &["language_model.lm_head", "lm_head"];
 const VISION: &[&str] =
@@ -62,11 +53,8 @@ impl Describe for LlavaConfig {
 struct Llava {
     config: LlavaConfig,
     text: Llama,
-    /// Loaded when the first image comes.
-    vision: Option<Vision>,
-    checkpoint: Arc<Checkpoint>,
-    format: WeightFormat,
-    place: Place,
+    vision: Vision,
+    vision_bytes: u64,
 }
 
 struct Vision {
@@ -76,26 +64,16 @@ struct Vision {
 }
 
 impl Vision {
-    fn load(config: &LlavaConfig, checkpoint: &Checkpoint, format: WeightFormat, place: &Place) -> Result<Self> {
-        let loader = Loader::new(checkpoint, format, place.clone());
-        let prefix = checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
+    fn load(config: &LlavaConfig, loader: &Loader<'_>, loaded: Loaded<'_>) -> Result<Self> {
+        let prefix = loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
         let depth = config.feature_depths.iter().copied().max().unwrap_or(0);
-        let tower = Clip::load(config.vision.clone(), depth, &loader, prefix)?;
-        let prefix = checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
+        let tower = Clip::load(config.vision.clone(), depth, loader, prefix, loaded)?;
+        let prefix = loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
         let (hidden, features) = (config.text.hidden_size, config.vision.hidden_size * config.feature_depths.len());
         let layer = |name: &str, columns: usize| {
             loader.linear(&[(&format!("{prefix}{name}"), hidden)], columns, config.projector_bias)
         };
         Ok(Vision { tower, first: layer("linear_1", features)?, second: layer("linear_2", hidden)? })
-    }
-}
-
-impl Llava {
-    fn vision(&mut self) -> Result<&Vision> {
-        if self.vision.is_none() {
-            self.vision = Some(Vision::load(&self.config, &self.checkpoint, self.format, &self.place)?);
-        }
-        self.vision.as_ref().ok_or_else(|| crate::Error::Internal("vision tower vanished".into()))
     }
 }
 
@@ -122,9 +100,13 @@ impl Network for Llava {
         self.text.logits(hidden)
     }
 
+    fn vision_bytes(&self) -> u64 {
+        self.vision_bytes
+    }
+
     fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix> {
         let (depths, strategy) = (self.config.feature_depths.clone(), self.config.strategy);
-        let states = self.vision()?.tower.forward(pixels, &depths, check)?;
+        let states = self.vision.tower.forward(pixels, &depths, check)?;
         let selected = states
             .iter()
             .map(|state| match strategy {
@@ -137,7 +119,7 @@ impl Network for Llava {
 
     fn project(&mut self, features: &Matrix) -> Result<Matrix> {
         let act = self.config.projector_act;
-        let vision = self.vision()?;
+        let vision = &self.vision;
         vision.second.forward(&act.forward(&vision.first.forward(features)?, vision.second.input())?)
     }
 }

@@ -3,6 +3,7 @@
 use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, LaneView, Mask, Rows, Run};
 use prefixkv_kernels::rotary::{self, Angles, New};
 
+use super::storable::{attendable, storable};
 use super::{EVERY, Heads, Turn};
 use crate::cache::{Lane, Member, Sequence};
 use crate::error::{Error, Result};
@@ -50,6 +51,7 @@ pub(super) fn prompt(
     let n = turn.angles.positions();
     let mut out = vec![0.0; n * heads.width()];
     let [queries, keys, values] = parts(fused, heads, 0);
+    storable([queries, keys, values], n, heads, turn, layer, sequence.format())?;
     sequence.store(layer, keys, values, &turn.angles)?;
     let lanes = sequence.lanes(layer);
     let phases = phases(lanes, turn);
@@ -83,6 +85,7 @@ pub(super) fn step(
     for (row, ((member, turn), rotated)) in members.iter_mut().zip(turns).zip(rotated.chunks_mut(width)).enumerate() {
         member.attempt(|sequence| {
             let [queries, keys, values] = parts(fused, heads, row);
+            storable([queries, keys, values], 1, heads, turn, layer, sequence.format())?;
             sequence.store(layer, keys, values, &turn.angles)?;
             rotate(queries, 1, heads, turn, sequence.lanes(layer), rotated)
         });
@@ -125,14 +128,15 @@ pub(super) fn step(
     Ok(out)
 }
 
-pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Vec<f32> {
+pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Result<Vec<f32>> {
     let mut out = vec![0.0; n * heads.width()];
     let [queries, keys, values] = parts(fused, heads, 0);
+    attendable([queries, keys, values], n, heads)?;
     let (mut to_keys, mut to_values) = (vec![0.0f32; n * heads.kv * heads.dim], vec![0.0f32; n * heads.kv * heads.dim]);
     let new = New { keys, values, skip: 0, n, angles: None };
     rotary::append(new, 0..heads.kv, heads.dim, &mut to_keys, &mut to_values, 0);
     let run = AnyRun::F32(Run { keys: &to_keys, values: &to_values, len: n, capacity: n });
     let lane = LaneView::new(heads.kv, vec![run]);
     kernel::prefill(queries, n, heads.query, heads.dim, &[lane], heads.scale(), EVERY, None, &mut out);
-    out
+    Ok(out)
 }

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod gpu;
+mod storable;
 
 use std::sync::Arc;
 
@@ -134,7 +135,7 @@ pub fn bidirectional(fused: &Matrix, heads: Heads) -> Result<Matrix> {
     match fused {
         Matrix::Cpu(fused) => {
             let n = fused.dim(0)?;
-            let out = slice::with(fused, |fused| cpu::bidirectional(fused, n, heads))?;
+            let out = slice::with(fused, |fused| cpu::bidirectional(fused, n, heads))??;
             Ok(Matrix::Cpu(Tensor::from_vec(out, (n, heads.width()), fused.device())?))
         }
         Matrix::Gpu(fused) => Ok(Matrix::on_gpu(gpu::bidirectional(fused, heads)?, fused.rows, heads.width())),

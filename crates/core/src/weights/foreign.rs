@@ -1,0 +1,79 @@
+//! Folders and files in other formats than safetensors: what they are, and what helps.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::model::architectures;
+
+/// Most names of a folder that are looked at.
+const MAX_NAMES: usize = 10_000;
+
+/// The error of a GGUF file, or of a folder that has nothing else.
+pub(crate) fn gguf(path: &Path) -> Error {
+    Error::UnsupportedModel {
+        reason: format!(
+            "{} is a GGUF file, and GGUF is not read yet: take the folder of the model that it was made from, with config.json, \
+             tokenizer.json and model.safetensors; `load` quantises it with weights \"q8_0\" or \"q4_k\"",
+            path.display()
+        ),
+        known: architectures(),
+    }
+}
+
+/// The error of a path that is no folder, or of a folder that lacks config.json, where its content says more than that.
+pub(crate) fn instead_of_a_model(path: &Path) -> Option<Error> {
+    let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if path.is_file() {
+        return is_gguf(path).then(|| gguf(path));
+    }
+    let names = names(path);
+    if let Some(name) = names.iter().find(|name| is_gguf(Path::new(name))) {
+        return Some(gguf(&path.join(name)));
+    }
+    let adapter = names.iter().any(|name| name == "adapter_config.json");
+    adapter.then(|| Error::UnsupportedModel {
+        reason: format!(
+            "{} holds an adapter (LoRA), not a model: merge it into its base model and save that",
+            path.display()
+        ),
+        known: architectures(),
+    })
+}
+
+/// The error of a folder without `model.safetensors` and without its index.
+pub(super) fn without_weights(dir: &Path) -> Error {
+    let names = names(dir);
+    let found = |what: fn(&str) -> bool| names.iter().find(|name| what(name));
+    let missing = |reason: String| Error::ModelNotFound { path: dir.to_owned(), reason };
+    if let Some(name) = found(|name| name.starts_with("model-") && name.ends_with(".safetensors")) {
+        return missing(format!("has {name}, but not model.safetensors.index.json, which says what each shard holds"));
+    }
+    if let Some(name) = found(|name| name.starts_with("model.") && name.ends_with(".safetensors")) {
+        return missing(format!("has only {name}, a variant of the weights: rename it to model.safetensors to use it"));
+    }
+    if let Some(name) = found(|name| name.starts_with("model.safetensors.index.") && name.ends_with(".json")) {
+        return missing(format!(
+            "has only {name}, a variant of the weights: rename it to model.safetensors.index.json to use it"
+        ));
+    }
+    let pickled = |name: &str| {
+        [".bin", ".bin.index.json", ".pth", ".pt", ".ckpt"].iter().any(|ending| name.ends_with(ending))
+            && ["pytorch_model", "consolidated", "model"].iter().any(|start| name.starts_with(start))
+    };
+    if let Some(name) = found(pickled) {
+        return missing(format!("only {name} is there, and pickled weights are not read: convert to safetensors"));
+    }
+    if let Some(error) = instead_of_a_model(dir) {
+        return error;
+    }
+    missing("has neither model.safetensors nor model.safetensors.index.json".into())
+}
+
+/// The names in a folder, in order.
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let names = entries.take(MAX_NAMES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
