@@ -25,19 +25,8 @@ interface Call {
   sent(fake: FakeNative): readonly object[];
 }
 
-const sampling = [
-  "specialTokens",
-  "maxTokens",
-  "temperature",
-  "topK",
-  "topP",
-  "minP",
-  "repetitionPenalty",
-  "seed",
-  "stop",
-  "ignoreEos",
-];
-const prompt = ["messages", "specialTokens", "prompt", "images"];
+const sampling = ["maxTokens", "temperature", "topK", "topP", "minP", "repetitionPenalty", "seed", "stop", "ignoreEos"];
+const prompt = ["messages", "prompt", "images"];
 const requests = (fake: FakeNative): readonly object[] =>
   fake.requests.map(({ request }) => request).filter(({ op }) => op !== "close-session");
 
