@@ -1,4 +1,138 @@
-//! Memory that is free, but still the process's.
+//! Memory that goes back to the system: large blocks as soon as they are freed, the allocator's free pages when asked.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use half::f16;
+use memmap2::MmapMut;
+
+/// From this size on a block is a mapping of its own: at most a sixteenth of it is lost to the last page, and less than half of that
+/// on average. Smaller ones come from the allocator, which keeps what is freed.
+const MAPPED_FROM: usize = 64 << 10;
+/// Most mappings at a time; Linux allows a process 65,530, and its other libraries need some.
+const MAX_MAPPINGS: usize = 16_384;
+
+static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+static WATCHER: OnceLock<fn(isize)> = OnceLock::new();
+
+/// Bytes of all mapped blocks now.
+pub fn mapped() -> usize {
+    MAPPED.load(Ordering::Relaxed)
+}
+
+/// Has a function called with the bytes of every mapping from now on, those of one that goes with a minus: an allocator that counts, in
+/// a test, does not see them.
+#[doc(hidden)]
+pub fn watch(changed: fn(isize)) {
+    WATCHER.get_or_init(|| changed);
+}
+
+fn note(change: isize) {
+    MAPPED.fetch_add(change as usize, Ordering::Relaxed);
+    if let Some(changed) = WATCHER.get() {
+        changed(change);
+    }
+}
+
+/// A number that is zero when all its bytes are, and for which every byte pattern is a value.
+pub trait Plain: Copy + Send + Sync + sealed::Sealed + 'static {
+    const ZERO: Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for f32 {}
+    impl Sealed for half::f16 {}
+}
+
+impl Plain for u8 {
+    const ZERO: Self = 0;
+}
+
+impl Plain for f32 {
+    const ZERO: Self = 0.0;
+}
+
+impl Plain for f16 {
+    const ZERO: Self = f16::ZERO;
+}
+
+/// A block of numbers, zeros at first. A large one is a mapping of its own, whose pages the system has back when it is dropped.
+#[derive(Debug)]
+pub struct Block<T>(Store<T>);
+
+#[derive(Debug)]
+enum Store<T> {
+    Allocated(Vec<T>),
+    Mapped(Mapped),
+}
+
+#[derive(Debug)]
+struct Mapped(MmapMut);
+
+impl Mapped {
+    /// None where a mapping is not worth it or not to be had.
+    fn new(bytes: usize) -> Option<Mapped> {
+        if bytes < MAPPED_FROM {
+            return None;
+        }
+        if MAPPINGS.fetch_add(1, Ordering::Relaxed) < MAX_MAPPINGS
+            && let Ok(map) = MmapMut::map_anon(bytes)
+        {
+            note(bytes as isize);
+            return Some(Mapped(map));
+        }
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        note(-(self.0.len() as isize));
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<T: Plain> Block<T> {
+    /// A block of `elements`.
+    pub fn zeros(elements: usize) -> Block<T> {
+        Block(match Mapped::new(elements * size_of::<T>()) {
+            Some(map) => Store::Mapped(map),
+            None => Store::Allocated(vec![T::ZERO; elements]),
+        })
+    }
+}
+
+impl<T: Plain> Deref for Block<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            Store::Allocated(numbers) => numbers,
+            // SAFETY: a mapping begins at a page, which is aligned for every `Plain`; its length is a number of whole elements, all of
+            // them there; every byte pattern is a value; and the slice borrows the mapping.
+            Store::Mapped(Mapped(map)) => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().cast::<T>(), map.len() / size_of::<T>())
+            },
+        }
+    }
+}
+
+impl<T: Plain> DerefMut for Block<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.0 {
+            Store::Allocated(numbers) => numbers,
+            // SAFETY: as in `deref`; the mapping is borrowed uniquely.
+            Store::Mapped(Mapped(map)) => unsafe {
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().cast::<T>(), map.len() / size_of::<T>())
+            },
+        }
+    }
+}
 
 /// Gives the allocator's free pages back to the system, where the allocator keeps them: glibc does, in a heap per thread, and
 /// models come and go with threads of their own. For the thread that has allocated most of what is free.
@@ -7,9 +141,19 @@ pub fn give_back() {
     glibc::give_back();
 }
 
+/// [`give_back`], unless the process has grown by less than `slack` bytes since it had least after the last one. To be asked often: it
+/// costs the reading of one number from the system, about 10 microseconds.
+pub fn give_back_beyond(slack: usize) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::give_back_beyond(slack);
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = slack;
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
     use std::hint::black_box;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Below the size from which an allocation gets a mapping of its own (128 KiB, or more).
     const BLOCK: usize = 96 << 10;
@@ -32,15 +176,73 @@ mod glibc {
         drop(black_box(end));
     }
 
+    /// Resident bytes at the lowest since pages were last given back.
+    static LOWEST: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn give_back_beyond(slack: usize) {
+        let Some(now) = resident() else { return };
+        if now <= LOWEST.load(Ordering::Relaxed).saturating_add(slack) {
+            LOWEST.fetch_min(now, Ordering::Relaxed);
+            return;
+        }
+        give_back();
+        LOWEST.store(resident().unwrap_or(now), Ordering::Relaxed);
+    }
+
+    /// Bytes of the process that are in memory. Pages have 4 KiB on the platforms that there are packages for; where they are larger
+    /// this is too small a number, and pages are given back more rarely.
+    fn resident() -> Option<usize> {
+        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+        Some(statm.split(' ').nth(1)?.parse::<usize>().ok()? * 4096)
+    }
+
     #[cfg(test)]
     mod tests {
+        use std::sync::Mutex;
+
+        use super::super::{Block, MAPPED_FROM, mapped};
+
+        /// The tests look at the memory of the whole process.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
         fn resident() -> usize {
-            let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
-            statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
+            super::resident().expect("statm")
+        }
+
+        #[test]
+        fn blocks_are_zero_whole_and_go_back_at_once() {
+            let _one = ONE_AT_A_TIME.lock();
+            for bytes in [0, 4, 4096, MAPPED_FROM - 4, MAPPED_FROM, MAPPED_FROM + 4, 5 << 20] {
+                let mut block = Block::<f32>::zeros(bytes / 4);
+                assert_eq!(block.len(), bytes / 4);
+                assert!(block.iter().all(|x| *x == 0.0));
+                block.iter_mut().zip(0u16..).for_each(|(x, i)| *x = f32::from(i));
+                assert!(block.iter().zip(0u16..).all(|(x, i)| *x == f32::from(i)));
+                let halves = Block::<half::f16>::zeros(bytes / 2);
+                assert!(halves.len() == bytes / 2 && halves.iter().all(|x| x.to_f32() == 0.0));
+            }
+            let (before, mapped_before) = (resident(), mapped());
+            let blocks: Vec<Block<u8>> = (0..200)
+                .map(|_| {
+                    let mut block = Block::zeros(512 << 10);
+                    block.fill(1);
+                    block
+                })
+                .collect();
+            let full = resident();
+            assert!(full > before + (80 << 20), "{before} bytes resident, then {full}");
+            assert!(mapped() >= mapped_before + (100 << 20));
+            // What is freed between others goes back too.
+            let kept: Vec<Block<u8>> = blocks.into_iter().step_by(2).collect();
+            let half = resident();
+            assert!(half + (40 << 20) < full, "{full} bytes resident, then {half}");
+            drop(kept);
+            assert!(resident() + (80 << 20) < full);
         }
 
         #[test]
         fn what_a_thread_has_freed_goes_back() {
+            let _one = ONE_AT_A_TIME.lock();
             let work = || {
                 // From now on, blocks of up to 24 MiB lie in heaps, and ends of up to 48 MiB stay.
                 drop(std::hint::black_box(vec![1u8; 24 << 20]));

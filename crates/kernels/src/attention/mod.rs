@@ -9,7 +9,7 @@ mod prefill;
 mod read;
 
 pub use decode::{DecodeItem, decode};
-pub use prefill::{Gather, Mask, prefill};
+pub use prefill::{Gather, Mask, prefill, prefill_unless};
 
 use half::f16;
 

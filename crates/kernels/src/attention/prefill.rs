@@ -54,6 +54,24 @@ pub fn prefill(
     gather: Option<Gather<'_>>,
     out: &mut [f32],
 ) {
+    prefill_unless(&|| false, queries, n, query_heads, dim, lanes, scale, mask, gather, out);
+}
+
+/// [`prefill`] for work that may no longer be wanted: `stopped` is asked before each block of queries of a head, on any thread. Once it
+/// has said yes, `out` and the sums hold what was there by then.
+#[allow(clippy::too_many_arguments)]
+pub fn prefill_unless(
+    stopped: &(dyn Fn() -> bool + Sync),
+    queries: Rows<'_>,
+    n: usize,
+    query_heads: usize,
+    dim: usize,
+    lanes: &[LaneView<'_>],
+    scale: f32,
+    mask: Mask,
+    gather: Option<Gather<'_>>,
+    out: &mut [f32],
+) {
     let kv_heads: Vec<(usize, usize)> =
         lanes.iter().enumerate().flat_map(|(lane, view)| (0..view.heads).map(move |head| (lane, head))).collect();
     assert!(query_heads.is_multiple_of(kv_heads.len()), "{query_heads} query heads over {} KV heads", kv_heads.len());
@@ -72,7 +90,7 @@ pub fn prefill(
             Head { query_head, lane: &lanes[lane], lane_head, len: lens[lane], dead: &dead[lane] }
         })
         .collect();
-    let call = Call { queries, n, query_heads, dim, scale, mask, out: Disjoint::new(out) };
+    let call = Call { stopped, queries, n, query_heads, dim, scale, mask, out: Disjoint::new(out) };
 
     // The last blocks see the most keys: they are taken first, and small ones fill the gaps at the end.
     let Some(Gather { weights, sums }) = gather else {
@@ -123,6 +141,7 @@ struct Head<'a> {
 
 /// What all tasks of a call share.
 struct Call<'a> {
+    stopped: &'a (dyn Fn() -> bool + Sync),
     queries: Rows<'a>,
     n: usize,
     query_heads: usize,
@@ -135,6 +154,9 @@ struct Call<'a> {
 impl Call<'_> {
     /// Attends the queries of one block and head, and adds their weighted probabilities to the columns.
     fn block(&self, head: &Head<'_>, block: usize, scratch: &mut Scratch, mut gather: Option<(&[f32], &mut [f32])>) {
+        if (self.stopped)() {
+            return;
+        }
         let (n, dim, len) = (self.n, self.dim, head.len);
         let first = block * BLOCK;
         let rows = BLOCK.min(n - first);

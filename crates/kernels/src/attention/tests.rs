@@ -399,3 +399,24 @@ fn extreme_scores_neither_overflow_nor_vanish() {
     assert_close(&out, &want, 1e-5);
     assert!((out[0] - 1.0).abs() < 0.2);
 }
+
+#[test]
+fn a_prefill_that_is_stopped_does_no_more_blocks() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (n, dim) = (640, 8);
+    let data: Vec<f32> = (0..n * dim).map(|i| ((i * 37) % 101) as f32 / 101.0 + 0.1).collect();
+    let run = AnyRun::F32(Run { keys: &data, values: &data, len: n, capacity: n });
+    let lanes = [LaneView::new(1, vec![run])];
+    for gathers in [false, true] {
+        let asked = AtomicUsize::new(0);
+        let stopped = || asked.fetch_add(1, Ordering::Relaxed) >= 4;
+        let (weights, mut sums) = (vec![1.0; n], Vec::new());
+        let gather = gathers.then_some(Gather { weights: &weights, sums: &mut sums });
+        let mut out = vec![0.0; n * dim];
+        let rows = Rows::dense(&data, dim);
+        prefill_unless(&stopped, rows, n, 1, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
+        let done = out.chunks(dim).filter(|row| row.iter().any(|x| *x != 0.0)).count();
+        assert_eq!(done, 4 * 64, "four blocks of ten, each whole");
+        assert_eq!(asked.load(Ordering::Relaxed), 10);
+    }
+}
