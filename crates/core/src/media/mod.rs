@@ -7,12 +7,13 @@
 mod config;
 mod decode;
 mod kernel;
+mod png;
 mod processor;
 mod resemblance;
 mod resize;
 mod whole;
 
-pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode};
+pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode, decoding_bytes, upright_size};
 pub use kernel::Filter;
 pub use processor::{Area, ImageProcessor, Pixels};
 pub use resize::{Canvas, resize, resize_part};

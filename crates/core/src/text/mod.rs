@@ -1,6 +1,7 @@
 //! Text in and out: tokenizer, chat template, incremental decoding and stop strings.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bound;
 mod detokenize;
 mod files;
 mod stop;

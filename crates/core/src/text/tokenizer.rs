@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokenizers::DecoderWrapper;
 
+use super::bound::bytes_per_token;
 use super::files::{read_json, read_text, unusable};
 use crate::{Error, Result};
 
@@ -22,6 +24,8 @@ pub struct Tokenizer {
     adds_bos: bool,
     vocab_size: usize,
     decoding: Decoding,
+    /// See [`bytes_per_token`]; found when a long text comes.
+    bytes_per_token: OnceLock<Option<usize>>,
 }
 
 /// What decides which of the decoded text is final.
@@ -63,7 +67,17 @@ impl Tokenizer {
         let adds_bos = bos_id.is_some() && empty.get_ids().first().copied() == bos_id;
         let vocab_size = inner.get_vocab_size(true);
         let decoding = decoding(&inner);
-        Ok(Tokenizer { inner, special, bos, eos, eos_id, adds_bos, vocab_size, decoding })
+        Ok(Tokenizer {
+            inner,
+            special,
+            bos,
+            eos,
+            eos_id,
+            adds_bos,
+            vocab_size,
+            decoding,
+            bytes_per_token: OnceLock::new(),
+        })
     }
 
     /// The token ids of a text. Special tokens that are written out in the text are recognised;
@@ -92,6 +106,12 @@ impl Tokenizer {
             tokens.remove(0);
         }
         Ok(tokens)
+    }
+
+    /// A number of tokens that [`Tokenizer::encode`] cannot fall below, found without encoding; 0 where there is none to be found.
+    pub fn least_tokens(&self, text: &str) -> usize {
+        let most = self.bytes_per_token.get_or_init(|| bytes_per_token(&self.inner));
+        most.map_or(0, |most| text.len() / most)
     }
 
     /// The text of token ids; ids outside the vocabulary have no text. Bytes that are not UTF-8 become U+FFFD.
