@@ -211,6 +211,11 @@ export interface StreamingOptions {
   positions?: "true" | "cache";
   /** Never evict positions that are text of the prompt. True or false; `false` by default. */
   protectText?: boolean;
+  /**
+   * Which entry goes while generating: the oldest that is not protected, or none. One of `"oldest"`, `"none"`;
+   * `"oldest"` by default.
+   */
+  decode?: "oldest" | "none";
 }
 
 /**
@@ -552,6 +557,13 @@ export const methods: readonly MethodFacts[] = [
         values: "true or false",
         default: false,
         text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "oldest", "none"',
+        default: "oldest",
+        text: "which entry goes while generating: the oldest that is not protected, or none",
       },
     ],
     variants: {},

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Sequence, Shape, Span};
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_kernels::attention::{DecodeItem, LaneView, Mask, Rows, decode};
+use prefixkv_kernels::attention::{AnyRun, DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::int4::GROUP;
 use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
@@ -140,6 +140,8 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     let memory = sequence.memory();
     assert!(memory.payload < full.payload - full.payload / 5, "{} of {}", memory.payload, full.payload);
 
+    norms_are_those_of_the_keys_that_attention_reads(&sequence);
+
     // Of one group all entries go, of the other all but one.
     let gone: Vec<u32> = (0..2 * GROUP as u32).filter(|position| *position != 40).collect();
     let mut resident = Vec::new();
@@ -165,6 +167,34 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
     drop(sequence);
     assert_eq!(pool.used(), 0);
+}
+
+fn norms_are_those_of_the_keys_that_attention_reads(sequence: &Sequence) {
+    let lane = &sequence.lanes(0)[0];
+    let mut want = Vec::new();
+    for run in lane.view(None).expect("on the CPU").runs {
+        for entry in 0..run.len() {
+            let of = |head: usize| -> f32 {
+                let mut key = vec![0.0; SHAPE.head_dim];
+                match run {
+                    AnyRun::Int4(run) => run.keys(head, entry, SHAPE.head_dim, &mut key),
+                    AnyRun::F32(run) => {
+                        let start = (head * run.capacity + entry) * SHAPE.head_dim;
+                        key.copy_from_slice(&run.keys[start..start + SHAPE.head_dim]);
+                    }
+                    AnyRun::F16(_) => unreachable!("the cache is in f32"),
+                }
+                key.iter().map(|x| x * x).sum::<f32>().sqrt()
+            };
+            want.push((0..SHAPE.kv_heads).map(of).sum::<f32>() / SHAPE.kv_heads as f32);
+        }
+    }
+    let got = lane.key_norms().expect("on the CPU");
+    assert_eq!(got.len(), want.len());
+    for (place, (got, want)) in got.iter().zip(&want).enumerate() {
+        let one = lane.key_norm(place as u32).expect("there");
+        assert!(*want > 0.5 && (got - want).abs() < 1e-4 && (one - want).abs() < 1e-4, "{got} and {one} for {want}");
+    }
 }
 
 #[test]

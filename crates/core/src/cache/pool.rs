@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prefixkv_kernels::cuda::Gpu;
+use prefixkv_kernels::heap::{Block, Plain};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Place;
@@ -154,14 +155,14 @@ impl Account {
     }
 
     /// A zeroed buffer of `elements`. Refused before allocating when the pool's cap does not allow it.
-    pub fn allocate<T: Clone + Default>(&self, elements: usize) -> Result<Buffer<T>> {
+    pub fn allocate<T: Plain>(&self, elements: usize) -> Result<Buffer<T>> {
         self.allocate_with(elements, 0)
     }
 
     /// The same, with bytes of bookkeeping that are counted as long as the buffer is there.
-    pub fn allocate_with<T: Clone + Default>(&self, elements: usize, bookkeeping: usize) -> Result<Buffer<T>> {
+    pub fn allocate_with<T: Plain>(&self, elements: usize, bookkeeping: usize) -> Result<Buffer<T>> {
         let charge = self.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
-        Ok(Buffer { data: vec![T::default(); elements], _charge: charge })
+        Ok(Buffer { data: Block::zeros(elements), _charge: charge })
     }
 }
 
@@ -185,14 +186,14 @@ impl Drop for Charge {
     }
 }
 
-/// Memory of the pool; given back when dropped.
+/// Memory of the pool; given back when dropped, a large buffer to the system at once.
 #[derive(Debug)]
 pub struct Buffer<T> {
-    data: Vec<T>,
+    data: Block<T>,
     _charge: Charge,
 }
 
-impl<T> std::ops::Deref for Buffer<T> {
+impl<T: Plain> std::ops::Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -200,7 +201,7 @@ impl<T> std::ops::Deref for Buffer<T> {
     }
 }
 
-impl<T> std::ops::DerefMut for Buffer<T> {
+impl<T: Plain> std::ops::DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.data
     }

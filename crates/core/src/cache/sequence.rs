@@ -12,7 +12,7 @@ use super::memory::MemoryReport;
 use super::pool::{Account, Charge, Format, Pool};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::method::{Lanes, Method, Policy, Positions, Profile, Record};
+use crate::method::{Keep, Lanes, Method, Policy, Positions, Profile, Record};
 
 /// The dimensions of a model's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,10 @@ impl Sequence {
     /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
     pub fn with_method(shape: Shape, pool: &Pool, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
         let per_head = method.as_ref().is_some_and(|method| method.recipe.lanes == Lanes::PerHead);
-        let on_read = method.as_ref().is_some_and(|method| method.recipe.positions == Positions::Cache);
+        // While every entry stays, its rank is its position: keys are then stored rotated, to the bits of the full cache.
+        let on_read = method
+            .as_ref()
+            .is_some_and(|method| method.recipe.positions == Positions::Cache && method.keep != Keep::Share(1.0));
         if on_read && pool.is_on_gpu() {
             return Err(refuse(
                 "with positions \"cache\" keys are rotated when they are read, which the CUDA kernels do not; use positions \
@@ -190,30 +193,65 @@ impl Sequence {
         self.layers.iter().flatten().any(|lane| lane.rotation() == Rotation::OnRead)
     }
 
+    /// Entries of the longest lane.
+    pub fn longest_lane(&self) -> usize {
+        self.layers.iter().flatten().map(Lane::len).max().unwrap_or(0)
+    }
+
+    /// The number that `n` more positions must leave below the positions that a model knows: that of the positions seen, or of the
+    /// ranks, where keys are rotated to these.
+    pub fn reach(&self, n: usize) -> usize {
+        n + if self.rotates_on_read() { self.longest_lane() } else { self.next_position as usize }
+    }
+
+    /// How many positions the sequence may have in all, a prompt of `spans` and what follows it included, when a model knows `most`:
+    /// more where keys are rotated to their ranks and entries go.
+    pub fn positions_within(&self, spans: &[Span], most: usize) -> Result<usize> {
+        let Some(policy) = self.policy.as_ref().filter(|_| self.rotates_on_read()) else { return Ok(most) };
+        let (all, n) = self.with(spans);
+        policy.positions_within(&self.layers, &self.owners, &all, self.next_position as usize, n, most)
+    }
+
     /// Starts a prompt whose positions are `spans`, numbered from 0. Refuses a budget that does not hold what is protected.
     pub fn begin_prompt(&mut self, spans: &[Span]) -> Result<()> {
         self.begin(Work::Prompt { n: spans.iter().map(|span| span.len).sum() })?;
         let n: usize = spans.iter().map(|span| span.len).sum();
-        spans.iter().for_each(|span| self.see(span.modality, span.len));
+        spans.iter().for_each(|span| see(&mut self.spans, span.modality, span.len));
         if let Some(policy) = &mut self.policy {
             policy.begin_prompt(&self.layers, &self.owners, &self.spans, self.next_position as usize, n)?;
         }
-        self.account.admit(self.prompt_bytes(n))
+        self.account.admit(self.prompt_bytes(n, self.policy.as_ref().and_then(Policy::planned_growth)))
+    }
+
+    /// Refuses a prompt that [`Sequence::begin_prompt`] would refuse now, on top of what is held; changes nothing.
+    pub fn admit(&self, spans: &[Span]) -> Result<()> {
+        let (all, n) = self.with(spans);
+        let growth = match &self.policy {
+            Some(policy) => policy.growth(&self.layers, &self.owners, &all, self.next_position as usize, n)?,
+            None => None,
+        };
+        self.account.admit(self.prompt_bytes(n, growth))
+    }
+
+    /// All spans with those of a prompt, and how many positions that has.
+    fn with(&self, spans: &[Span]) -> (Vec<Span>, usize) {
+        let mut all = self.spans.clone();
+        spans.iter().for_each(|span| see(&mut all, span.modality, span.len));
+        (all, spans.iter().map(|span| span.len).sum())
     }
 
     /// Bytes that a prompt of `n` positions takes at its peak beside what is held: all of it, unless its layers are compacted
-    /// one by one.
-    fn prompt_bytes(&self, n: usize) -> u64 {
-        let layer = (self.shape.bytes_per_position() / self.shape.layers * n) as u64;
-        let whole = layer * self.owners.len() as u64;
-        let kept = self.policy.as_ref().and_then(Policy::prompt_share);
-        kept.map_or(whole, |share| ((whole as f64 * share) as u64 + layer).min(whole))
+    /// one by one and never add more than `growth` entries.
+    fn prompt_bytes(&self, n: usize, growth: Option<usize>) -> u64 {
+        let entry = (self.shape.bytes_per_position() / self.shape.layers) as u64;
+        let whole = entry * (n * self.owners.len()) as u64;
+        growth.map_or(whole, |growth| (entry * growth as u64).min(whole))
     }
 
     /// Starts a generated token.
     pub fn begin_step(&mut self) -> Result<()> {
         self.begin(Work::Step)?;
-        self.see(Modality::Generated, 1);
+        see(&mut self.spans, Modality::Generated, 1);
         Ok(())
     }
 
@@ -223,16 +261,6 @@ impl Sequence {
         }
         self.work = work;
         Ok(())
-    }
-
-    fn see(&mut self, modality: Modality, n: usize) {
-        match self.spans.last_mut() {
-            Some(last) if last.modality == modality => last.len += n,
-            _ => {
-                let start = self.spans.last().map_or(0, |last| last.start + last.len);
-                self.spans.push(Span { modality, start, len: n });
-            }
-        }
     }
 
     /// Whether a prompt, and not a generated token, is on its way.
@@ -325,7 +353,7 @@ impl Sequence {
             return Err(Error::Internal("no prompt has begun".into()));
         };
         if let Some(policy) = &mut self.policy {
-            policy.finish_prompt(&mut self.layers, &self.owners)?;
+            policy.finish_prompt(&mut self.layers, &self.owners, &self.spans)?;
         }
         self.next_position += n as u32;
         self.work = Work::None;
@@ -421,6 +449,17 @@ impl Sequence {
                     entries as f64 / self.shape.kv_heads as f64
                 })
                 .collect(),
+        }
+    }
+}
+
+/// Adds `n` positions of one modality to `spans`.
+fn see(spans: &mut Vec<Span>, modality: Modality, n: usize) {
+    match spans.last_mut() {
+        Some(last) if last.modality == modality => last.len += n,
+        _ => {
+            let start = spans.last().map_or(0, |last| last.start + last.len);
+            spans.push(Span { modality, start, len: n });
         }
     }
 }

@@ -4,6 +4,7 @@ use half::f16;
 use prefixkv_kernels::attention::{AnyRun, Run};
 use prefixkv_kernels::cuda;
 use prefixkv_kernels::gather::{gather, key_norms};
+use prefixkv_kernels::heap::Plain;
 use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
 use prefixkv_kernels::rotary;
 
@@ -39,11 +40,29 @@ struct Int4 {
     dead: Vec<bool>,
 }
 
-fn halves<T>(buffer: &Buffer<T>) -> (&[T], &[T]) {
+impl Int4 {
+    fn run(&self) -> Int4Run<'_> {
+        Int4Run {
+            key_codes: &self.key_codes,
+            key_ranges: &self.key_ranges,
+            value_codes: &self.value_codes,
+            value_ranges: &self.value_ranges,
+        }
+    }
+
+    /// The L2 norm of the key of entry `slot` of a head, as attention reads it.
+    fn key_norm(&self, head: usize, slot: usize, dim: usize) -> f32 {
+        let mut key = vec![0.0; dim];
+        self.run().keys(head, slot, dim, &mut key);
+        key.iter().map(|x| x * x).sum::<f32>().sqrt()
+    }
+}
+
+fn halves<T: Plain>(buffer: &Buffer<T>) -> (&[T], &[T]) {
     buffer.split_at(buffer.len() / 2)
 }
 
-fn halves_mut<T>(buffer: &mut Buffer<T>) -> (&mut [T], &mut [T]) {
+fn halves_mut<T: Plain>(buffer: &mut Buffer<T>) -> (&mut [T], &mut [T]) {
     let half = buffer.len() / 2;
     buffer.split_at_mut(half)
 }
@@ -238,12 +257,7 @@ impl Stretch {
                 let (keys, values) = halves(buffer);
                 AnyRun::F16(Run { keys, values, len, capacity })
             }
-            Store::Int4(group) => AnyRun::Int4(Int4Run {
-                key_codes: &group.key_codes,
-                key_ranges: &group.key_ranges,
-                value_codes: &group.value_codes,
-                value_ranges: &group.value_ranges,
-            }),
+            Store::Int4(group) => AnyRun::Int4(group.run()),
             Store::Gpu(_) => return Err(Error::Internal("entries on a GPU cannot be read on the CPU".into())),
         })
     }
@@ -351,14 +365,18 @@ impl Stretch {
         self.alive = self.positions.len() as u32;
     }
 
-    /// The L2 norm of every key, `[heads, len]`. Quantised keys have none of their own.
+    /// The L2 norm of every key, `[heads, len]`; of quantised keys as attention reads them.
     pub(super) fn key_norms(&self) -> Result<Vec<f32>> {
         let (heads, dim, capacity) = self.sizes();
         let mut out = vec![0.0; heads * self.len()];
         match &self.store {
             Store::F32(buffer) => key_norms(halves(buffer).0, capacity, self.len(), heads, dim, &mut out),
             Store::F16(buffer) => key_norms(halves(buffer).0, capacity, self.len(), heads, dim, &mut out),
-            Store::Int4(_) => {}
+            Store::Int4(group) => {
+                for (index, norm) in out.iter_mut().enumerate() {
+                    *norm = group.key_norm(index / self.len(), index % self.len(), dim);
+                }
+            }
             Store::Gpu(store) => return store.key_norms(Sizes { heads, dim, capacity }, self.len()),
         }
         Ok(out)
@@ -376,7 +394,8 @@ impl Stretch {
             let squares: f32 = match &self.store {
                 Store::F32(buffer) => buffer[key(head)].iter().map(|x| x * x).sum(),
                 Store::F16(buffer) => buffer[key(head)].iter().map(|x| x.to_f32() * x.to_f32()).sum(),
-                Store::Int4(_) | Store::Gpu(_) => 0.0,
+                Store::Int4(group) => return group.key_norm(head, slot, dim),
+                Store::Gpu(_) => 0.0,
             };
             squares.sqrt()
         };

@@ -148,10 +148,16 @@ impl Method {
         }
         if keep.is_cap() && recipe.eviction == Eviction::Never {
             if options.given("decode") {
+                let evicting = spec.options.iter().find(|option| option.name == "decode").map(|option| &option.kind);
+                let Some(OptionKind::Choice { values }) = evicting else {
+                    return Err(Error::Internal(format!("{name} has no `decode`")));
+                };
+                let others: Vec<String> =
+                    values.iter().filter(|value| **value != "none").map(|value| format!("\"{value}\"")).collect();
                 return Err(refuse(format!(
-                    "`keep` of {} is a cap for the whole sequence, which `decode: \"none\"` cannot hold; take \
-                     \"lowest-score\" or a share",
-                    keep.name()
+                    "`keep` of {} is a cap for the whole sequence, which `decode: \"none\"` cannot hold; take {} or a share",
+                    keep.name(),
+                    others.join(", ")
                 )));
             }
             recipe.eviction = Eviction::LowestScore;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::budget::{Ask, Count, ScoredLane};
-use super::keep::{Cost, Keep};
+use super::keep::{Cost, Keep, too_small};
 use super::score::{LaneInput, PromptView};
 use super::select::best;
 use super::trace::Record;
@@ -40,7 +40,10 @@ struct Plan {
     n: usize,
     total: usize,
     available: Vec<usize>,
+    /// What each layer must keep of them.
     least: Vec<usize>,
+    /// What each layer must be able to hold from now on; more than `least` while there are few entries.
+    to_hold: Vec<usize>,
     /// All entries may stay.
     all_stay: bool,
     /// Known before the scores.
@@ -48,6 +51,20 @@ struct Plan {
     scored: Vec<Vec<ScoredLane>>,
     /// For `scored`, which lives until the last layer is done.
     workspace: Vec<Charge>,
+}
+
+impl Plan {
+    /// The most entries, beside those that are held before the prompt, that all layers hold together while one after the other gets the
+    /// prompt and is compacted, which copies what stays; None when all is held until the prompt ends.
+    fn growth(&self) -> Option<usize> {
+        let (mut most, mut grown) = (0, 0);
+        for (count, available) in self.ahead.as_ref()?.iter().zip(&self.available) {
+            let copied = if count.kept < *available { count.kept } else { 0 };
+            most = most.max(grown + (self.n + copied) as i64);
+            grown += count.kept as i64 - (available - self.n) as i64;
+        }
+        Some(most.max(grown).max(0) as usize)
+    }
 }
 
 impl Policy {
@@ -100,7 +117,7 @@ impl Policy {
     }
 
     /// A prompt of `n` positions after `past`; `spans` says what all of them are. Refuses a size that does not hold what is
-    /// protected, before any work.
+    /// protected, now and while generating, before any work.
     pub(crate) fn begin_prompt(
         &mut self,
         layers: &[Vec<Lane>],
@@ -109,24 +126,60 @@ impl Policy {
         past: usize,
         n: usize,
     ) -> Result<()> {
-        self.cost.layers = owners.len();
+        self.plan = Some(self.plan(layers, owners, spans, past, n)?);
+        Ok(())
+    }
+
+    /// The most entries that such a prompt adds to those that are held, where layers are compacted one by one; None when all is held
+    /// until it ends.
+    pub(crate) fn growth(
+        &self,
+        layers: &[Vec<Lane>],
+        owners: &[usize],
+        spans: &[Span],
+        past: usize,
+        n: usize,
+    ) -> Result<Option<usize>> {
+        Ok(self.plan(layers, owners, spans, past, n)?.growth())
+    }
+
+    fn plan(&self, layers: &[Vec<Lane>], owners: &[usize], spans: &[Span], past: usize, n: usize) -> Result<Plan> {
         let positions = past + n;
         let available: Vec<usize> =
             owners.iter().map(|layer| layers[*layer].iter().map(Lane::len).max().unwrap_or(0) + n).collect();
-        let least: Vec<usize> = owners
+        let to_hold: Vec<usize> = owners
             .iter()
             .map(|layer| {
                 let lanes = layers[*layer].iter();
                 lanes.map(|lane| self.least(lane, spans, past, n)).max().unwrap_or(0)
             })
             .collect();
+        let budget = &self.method.recipe.budget;
+        if self.method.keep.is_cap() && self.profile.is_none() {
+            let needed = budget.least_whole(&to_hold);
+            if self.whole() < needed {
+                let why = "what is protected must fit in every layer, while generating too";
+                return Err(too_small(self.method.keep, needed, positions, &self.cost, why));
+            }
+        }
+        let least = to_hold.iter().zip(&available).map(|(least, available)| *least.min(available)).collect();
         let total = self.method.keep.total(positions, &self.cost);
         let all: usize = available.iter().sum();
         let all_stay = total >= all && self.profile.is_none();
-        let mut plan =
-            Plan { past, n, total, all_stay, ahead: None, scored: Vec::new(), workspace: Vec::new(), available, least };
+        let mut plan = Plan {
+            past,
+            n,
+            total,
+            available,
+            least,
+            to_hold,
+            all_stay,
+            ahead: None,
+            scored: Vec::new(),
+            workspace: Vec::new(),
+        };
         if !all_stay {
-            plan.ahead = self.method.recipe.budget.ahead(&self.ask(&plan, total))?;
+            plan.ahead = budget.ahead(&self.ask(&plan, total))?;
         }
         if self.profile.is_some() && plan.ahead.is_some() {
             return Err(crate::fields::refuse(format!(
@@ -134,15 +187,45 @@ impl Policy {
                 self.method.name
             )));
         }
-        self.plan = Some(plan);
-        Ok(())
+        Ok(plan)
     }
 
-    /// The share of all entries that stays when layers are compacted one by one; None when all are held until the prompt ends.
-    pub(crate) fn prompt_share(&self) -> Option<f64> {
-        let plan = self.plan.as_ref()?;
-        let kept: usize = plan.ahead.as_ref()?.iter().map(|count| count.kept).sum();
-        Some(kept as f64 / plan.available.iter().sum::<usize>().max(1) as f64)
+    /// [`Policy::growth`] of the prompt that has begun.
+    pub(crate) fn planned_growth(&self) -> Option<usize> {
+        self.plan.as_ref()?.growth()
+    }
+
+    /// Entries over all layers of a sequence that has grown without end.
+    fn whole(&self) -> usize {
+        // More positions than any model has.
+        const ENDLESS: usize = 1 << 40;
+        self.method.keep.total(ENDLESS, &self.cost)
+    }
+
+    /// For layers of one size, how many positions there may be until a lane holds `most` entries, when such a prompt comes next; the
+    /// prompt itself is held whole for a moment.
+    pub(crate) fn positions_within(
+        &self,
+        layers: &[Vec<Lane>],
+        owners: &[usize],
+        spans: &[Span],
+        past: usize,
+        n: usize,
+        most: usize,
+    ) -> Result<usize> {
+        let plan = self.plan(layers, owners, spans, past, n)?;
+        let kept = match &plan.ahead {
+            Some(counts) => counts.iter().map(|count| count.kept).max().unwrap_or(0),
+            None => plan.available.iter().copied().max().unwrap_or(0),
+        };
+        let positions = past + n;
+        Ok(match self.method.keep {
+            // A lane that is one entry longer for the length of a step.
+            keep if keep.is_cap() && self.whole().div_ceil(owners.len().max(1)) + 1 < most => usize::MAX,
+            _ if self.method.recipe.eviction == Eviction::Never => most + positions.saturating_sub(kept),
+            Keep::Share(_) if kept < positions => (most.saturating_sub(2) * positions / kept.max(1)).max(most),
+            _ => most,
+        })
     }
 
     fn ask<'a>(&'a self, plan: &'a Plan, total: usize) -> Ask<'a> {
@@ -251,7 +334,7 @@ impl Policy {
     }
 
     /// The prompt is through: frees what a split over all layers leaves out, layer by layer.
-    pub(crate) fn finish_prompt(&mut self, layers: &mut [Vec<Lane>], owners: &[usize]) -> Result<()> {
+    pub(crate) fn finish_prompt(&mut self, layers: &mut [Vec<Lane>], owners: &[usize], spans: &[Span]) -> Result<()> {
         let Some(plan) = self.plan.take() else { return Ok(()) };
         let budget = &self.method.recipe.budget;
         let positions = plan.past + plan.n;
@@ -303,23 +386,29 @@ impl Policy {
             self.record = Some(Record::new(&self.method.recipe, &recording, &left, threshold));
         }
         if self.method.keep.is_cap() {
-            self.cap(layers, owners, &mut counts);
+            self.cap(layers, owners, &plan.to_hold, &mut counts);
+            for (layer, counts) in owners.iter().zip(&counts) {
+                for (lane, count) in layers[*layer].iter_mut().zip(counts) {
+                    evict_down(&self.method, &mut self.search, lane, *count, spans, 0)?;
+                }
+            }
         }
         self.counts = counts;
         Ok(())
     }
 
-    /// Turns counts into caps: what is left of the whole is shared evenly.
-    fn cap(&self, layers: &mut [Vec<Lane>], owners: &[usize], counts: &mut [Vec<Count>]) {
-        // More positions than any model has.
-        const ENDLESS: usize = 1 << 40;
-        let whole = self.method.keep.total(ENDLESS, &self.cost);
-        let used: usize = counts.iter().filter_map(|lanes| lanes.iter().map(|count| count.kept).max()).sum();
-        let left = whole.saturating_sub(used);
-        for (index, (layer, counts)) in owners.iter().zip(counts).enumerate() {
-            for (lane, count) in layers[*layer].iter_mut().zip(counts) {
-                count.kept += left / owners.len() + usize::from(index < left % owners.len());
-                lane.set_limit(count.kept);
+    /// Turns counts into caps: each layer gets what it must be able to hold, and what is left of the whole is shared evenly. A
+    /// layer's entry, over all its heads, counts one, so what heads have that keep less than others is left as well.
+    fn cap(&self, layers: &mut [Vec<Lane>], owners: &[usize], to_hold: &[usize], counts: &mut [Vec<Count>]) {
+        let heads: Vec<Vec<usize>> =
+            owners.iter().map(|layer| layers[*layer].iter().map(|lane| lane.heads().len()).collect()).collect();
+        let mut kept: Vec<Vec<usize>> =
+            counts.iter().map(|lanes| lanes.iter().map(|count| count.kept).collect()).collect();
+        share_out(self.whole(), &heads, to_hold, &mut kept);
+        for ((layer, counts), kept) in owners.iter().zip(counts).zip(kept) {
+            for ((lane, count), kept) in layers[*layer].iter_mut().zip(counts).zip(kept) {
+                count.kept = kept;
+                lane.set_limit(kept);
             }
         }
     }
@@ -328,7 +417,7 @@ impl Policy {
     pub(crate) fn make_room(&mut self, index: usize, lanes: &mut [Lane], spans: &[Span]) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
-            while lane.len() + 1 > count.kept && evict(&self.method, &mut self.search, lane, *count, spans, 1)? {}
+            evict_down(&self.method, &mut self.search, lane, *count, spans, 1)?;
         }
         Ok(())
     }
@@ -368,6 +457,65 @@ impl Policy {
     }
 }
 
+/// Raises the counts of lanes, `[layer][lane]`, to caps whose whole is `whole` entries of a layer's heads together: at least `to_hold` in
+/// each layer, taken from those that have most to spare where nothing is left; then the same more for all.
+fn share_out(whole: usize, heads: &[Vec<usize>], to_hold: &[usize], kept: &mut [Vec<usize>]) {
+    let all_heads = heads.first().map_or(1, |lanes| lanes.iter().sum::<usize>().max(1));
+    let whole = whole.saturating_mul(all_heads);
+    let mut used = 0usize;
+    for ((kept, heads), to_hold) in kept.iter_mut().zip(heads).zip(to_hold) {
+        for (kept, heads) in kept.iter_mut().zip(heads) {
+            *kept = (*kept).max(*to_hold);
+            used += *kept * heads;
+        }
+    }
+    while used > whole {
+        let lanes = kept.iter().enumerate().flat_map(|(layer, lanes)| {
+            lanes.iter().enumerate().map(move |(lane, kept)| (kept.saturating_sub(to_hold[layer]), layer, lane))
+        });
+        let Some((_, layer, lane)) = lanes.filter(|(spare, ..)| *spare > 0).max_by_key(|(spare, ..)| *spare) else {
+            break;
+        };
+        kept[layer][lane] -= 1;
+        used -= heads[layer][lane];
+    }
+    let left = whole.saturating_sub(used) / all_heads;
+    let layers = kept.len().max(1);
+    for (layer, lanes) in kept.iter_mut().enumerate() {
+        let more = left / layers + usize::from(layer < left % layers);
+        lanes.iter_mut().for_each(|kept| *kept += more);
+    }
+}
+
+/// Frees entries of a lane that is about to get `coming` more until its cap holds. Where all that are left are protected, the oldest of
+/// the recent ones and of the text go as well: the cap is what was promised.
+fn evict_down(
+    method: &Method,
+    search: &mut Search,
+    lane: &mut Lane,
+    count: Count,
+    spans: &[Span],
+    coming: usize,
+) -> Result<()> {
+    while lane.len() + coming > count.kept && !lane.is_empty() {
+        if evict(method, search, lane, count, spans, coming)? {
+            continue;
+        }
+        let candidates = Candidates {
+            eviction: Eviction::Oldest,
+            kept: count.kept,
+            sinks: method.recipe.guard.sinks.min(count.kept.saturating_sub(coming)),
+            recent: 0,
+            text: None,
+        };
+        match search.victim(lane, &candidates) {
+            Some(place) => lane.delete(place)?,
+            None => return Err(Error::Internal(format!("a lane of {} entries gives none up", lane.len()))),
+        }
+    }
+    Ok(())
+}
+
 /// Frees one entry of a lane that is about to get `coming` more. False when all are protected.
 fn evict(
     method: &Method,
@@ -403,4 +551,49 @@ fn retain(lane: &mut Lane, sorted: &[Entry], scores: &[f32], safe: &[bool], kept
     }
     let places: Vec<u32> = best(scores, safe, kept).into_iter().map(|rank| sorted[rank].place).collect();
     lane.retain(&places)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn caps_hold_what_they_must_and_fill_the_whole(
+            layers in prop::collection::vec((prop::collection::vec((1usize..4, 0usize..30), 1..4), 0usize..6), 1..6), more in 0usize..90,
+        ) {
+            // Heads of all layers are as many: the last lane takes those that are missing.
+            let all = layers.iter().map(|(lanes, _)| lanes.iter().map(|lane| lane.0).sum::<usize>()).max().unwrap_or(1);
+            let (mut heads, mut kept, mut to_hold) = (Vec::new(), Vec::new(), Vec::new());
+            for (lanes, least) in layers {
+                let mut own: Vec<usize> = lanes.iter().map(|lane| lane.0).collect();
+                let missing = all - own.iter().sum::<usize>();
+                *own.last_mut().expect("a lane") += missing;
+                heads.push(own);
+                kept.push(lanes.iter().map(|lane| lane.1).collect::<Vec<_>>());
+                to_hold.push(least);
+            }
+            let whole = to_hold.iter().sum::<usize>() + more;
+            share_out(whole, &heads, &to_hold, &mut kept);
+            let of = |(kept, heads): (&Vec<usize>, &Vec<usize>)| -> usize {
+                kept.iter().zip(heads).map(|(kept, heads)| kept * heads).sum()
+            };
+            let used: usize = kept.iter().zip(&heads).map(of).sum();
+            prop_assert!(used <= whole * all, "{used} of {}", whole * all);
+            prop_assert!(used + all > whole * all, "less than an entry of a layer is left: {used} of {}", whole * all);
+            for (kept, least) in kept.iter().zip(&to_hold) {
+                prop_assert!(kept.iter().all(|kept| kept >= least));
+            }
+        }
+    }
+
+    #[test]
+    fn what_ragged_heads_leave_is_shared() {
+        // Heads with 10 and 2 entries take 6 on average, so 4 of 10 are left.
+        let mut kept = vec![vec![10, 2], vec![6, 6]];
+        share_out(20, &[vec![1, 1], vec![1, 1]], &[1, 1], &mut kept);
+        assert_eq!(kept, [[14, 6], [10, 10]]);
+    }
 }

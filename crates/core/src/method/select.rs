@@ -52,16 +52,35 @@ impl Guard {
 
 impl Guard {
     /// The least number of entries that holds all that are then safe, and at least one. `for_ever` counts for a lane that goes
-    /// on at this size, whose recent entries will not be the sinks and the text that are safe anyhow.
+    /// on at this size: it will have all its sinks, however short it is now, and its recent entries will be neither these nor the
+    /// text that is safe anyhow. Then the number may be larger than that of the entries.
     pub fn least(&self, sorted: &[Entry], spans: &[Span], for_ever: bool) -> usize {
         let count =
             |guard: &Guard, kept: usize| guard.protected(sorted, kept, spans).iter().filter(|safe| **safe).count();
-        let fixed = count(&Guard { recent: Recent::Entries(0), ..*self }, 0);
+        if for_ever {
+            // The lane will have all its sinks, however few entries there are now.
+            let there = count(&Guard { recent: Recent::Entries(0), ..*self }, 0);
+            return self.least_for_ever(there + self.sinks.saturating_sub(sorted.len()));
+        }
         let mut kept = 1;
         loop {
-            let needed = if for_ever { fixed + self.recent.of(kept).max(1) } else { count(self, kept) };
+            let needed = count(self, kept);
             if needed <= kept || kept >= sorted.len() {
                 return kept.min(sorted.len());
+            }
+            kept = needed;
+        }
+    }
+
+    /// The least size that holds `fixed` entries and the recent ones of that size.
+    fn least_for_ever(&self, fixed: usize) -> usize {
+        let mut kept = 1;
+        loop {
+            let needed = fixed.saturating_add(self.recent.of(kept).max(1));
+            let all_recent = matches!(self.recent, Recent::Share { share, .. } if share >= 1.0);
+            if needed <= kept || all_recent {
+                // Where all that is kept is recent, the recent ones give way.
+                return kept.max(fixed.saturating_add(1));
             }
             kept = needed;
         }
@@ -110,6 +129,24 @@ mod tests {
         assert_eq!(safe(Guard { text: true, ..guard }), [0, 2, 4, 12, 16, 18]);
         assert_eq!(safe(Guard { recent: Recent::Share { share: 0.5, most: 9 }, ..guard }), [0, 16, 18]);
         assert_eq!(safe(Guard { recent: Recent::Share { share: 1.0, most: 3 }, ..guard }), [0, 14, 16, 18]);
+    }
+
+    #[test]
+    fn the_least_size_for_ever_counts_what_will_be_safe() {
+        let spans = [Span { modality: Modality::Text, start: 0, len: 40 }];
+        let least =
+            |guard: Guard, n: u32| (guard.least(&entries(n), &spans, false), guard.least(&entries(n), &spans, true));
+        let streaming = Guard { sinks: 4, recent: Recent::Entries(1), text: false };
+        assert_eq!(least(streaming, 1), (1, 5));
+        assert_eq!(least(streaming, 30), (5, 5));
+        assert_eq!(least(Guard { sinks: 200, ..streaming }, 3), (3, 201));
+        assert_eq!(least(Guard { text: true, ..streaming }, 10).1, 11);
+        assert_eq!(least(Guard { sinks: 15, text: true, ..streaming }, 10).1, 16);
+        let half = Guard { sinks: 0, recent: Recent::Share { share: 0.5, most: usize::MAX }, text: false };
+        assert_eq!(least(half, 7).1, 1);
+        assert_eq!(least(Guard { sinks: 10, ..half }, 1).1, 19);
+        let all = Guard { sinks: 3, recent: Recent::Share { share: 1.0, most: usize::MAX }, text: false };
+        assert_eq!(least(all, 1).1, 4);
     }
 
     proptest! {

@@ -116,6 +116,11 @@ pub trait Budget: Send + Sync + Debug {
     /// the scores of all layers.
     fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>>;
 
+    /// The least whole whose layers hold `least` entries each.
+    fn least_whole(&self, least: &[usize]) -> usize {
+        least.iter().sum()
+    }
+
     /// First entries whose scores count nothing when layers are compared.
     fn excluded(&self) -> usize {
         0

@@ -6,10 +6,13 @@ use crate::error::Result;
 pub struct Uniform;
 
 impl Budget for Uniform {
+    fn least_whole(&self, least: &[usize]) -> usize {
+        least.iter().copied().max().unwrap_or(0) * least.len()
+    }
+
     fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
         let layers = ask.available.len();
-        let most = ask.least.iter().copied().max().unwrap_or(0);
-        ask.check(most * layers, "every layer has the same size, which must hold its protected entries")?;
+        ask.check(self.least_whole(ask.least), "every layer has the same size, which must hold its protected entries")?;
         let (each, rest) = (ask.total / layers, ask.total % layers);
         let count = |layer: usize| {
             let wanted = (each + usize::from(layer < rest)).max(ask.least[layer]);

@@ -17,6 +17,7 @@ Every layer keeps its first `sinks` entries, which soak up attention whatever th
 
 - `positions: "cache"` is the paper's form: keys are stored unrotated and rotated, whenever they are read, to their rank among the entries that are left; the query stands right behind them. So distances never exceed the size of the cache.
 - `positions: "true"` (the default, and what most baselines called StreamingLLM do) leaves every entry at its place in the original sequence.
+- `decode: "none"` keeps every generated token: the cache is made small once, after the prompt, and grows by each token. That is how kvpress' StreamingLLM works.
 - `keep` as a share grows the window with the sequence; `{ tokens: N }` is the paper's constant window.
 "#,
     budget: BudgetKind::Exact,
@@ -29,6 +30,12 @@ Every layer keeps its first `sinks` entries, which soak up attention whatever th
             "`cache` rotates keys to their rank among the entries that are left",
         ),
         PROTECT_TEXT,
+        choice(
+            "decode",
+            &["oldest", "none"],
+            "\"oldest\"",
+            "which entry goes while generating: the oldest that is not protected, or none",
+        ),
     ],
     variants: &[],
     build,
@@ -39,7 +46,10 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
         score: Box::new(Recency),
         budget: Box::new(Uniform),
         guard: Guard { sinks: options.count("sinks")?, recent: Recent::Entries(1), text: options.flag("protectText")? },
-        eviction: Eviction::Oldest,
+        eviction: match options.choice("decode")?.as_str() {
+            "none" => Eviction::Never,
+            _ => Eviction::Oldest,
+        },
         lanes: Lanes::PerLayer,
         positions: match options.choice("positions")?.as_str() {
             "cache" => Positions::Cache,

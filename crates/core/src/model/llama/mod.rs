@@ -114,7 +114,7 @@ impl Llama {
         Ok(Llama { place, norm: norm("norm")?, embeddings, layers, head, inverse_frequencies, config })
     }
 
-    fn mlp(&self, layer: &Layer, x: &Matrix) -> Result<Matrix> {
+    fn mlp(&self, layer: &Layer, x: &Matrix, check: Check<'_>) -> Result<Matrix> {
         let rows = x.rows();
         let one = |x: &Matrix| -> Result<Matrix> {
             let both = layer.gate_up.forward(&layer.mlp_norm.forward(x, layer.gate_up.input())?)?;
@@ -129,7 +129,10 @@ impl Llama {
         }
         let parts: Vec<Matrix> = (0..rows)
             .step_by(most)
-            .map(|start| one(&x.narrow(start, most.min(rows - start))?))
+            .map(|start| {
+                check()?;
+                one(&x.narrow(start, most.min(rows - start))?)
+            })
             .collect::<Result<_>>()?;
         Matrix::cat(&parts)
     }
@@ -155,10 +158,10 @@ impl Network for Llama {
         let n = x.rows();
         let available = self.config.max_position_embeddings;
         match pass {
-            Pass::Prompt(sequence) => require_room(sequence.next_position() as usize + n, available)?,
+            Pass::Prompt(sequence) => require_room(sequence.reach(n), available)?,
             Pass::Step(members) => {
                 for member in members.iter_mut() {
-                    member.attempt(|sequence| require_room(sequence.next_position() as usize + 1, available));
+                    member.attempt(|sequence| require_room(sequence.reach(1), available));
                 }
             }
         }
@@ -169,9 +172,10 @@ impl Network for Llama {
             check()?;
             live::LAYERS_RUN.add(1);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
-            let mixed = attention::causal(&fused, heads, &rotary, index, pass, layer.output.input())?;
+            let mixed = attention::causal(&fused, heads, &rotary, index, pass, layer.output.input(), check)?;
+            check()?;
             x = x.plus(&layer.output.forward(&mixed)?)?;
-            let mlp = self.mlp(layer, &x)?;
+            let mlp = self.mlp(layer, &x, check)?;
             x = x.plus(&mlp)?;
         }
         self.norm.forward(&x, self.head.input())

@@ -7,6 +7,7 @@ use super::storable::{attendable, storable};
 use super::{EVERY, Heads, Turn};
 use crate::cache::{Lane, Member, Sequence};
 use crate::error::{Error, Result};
+use crate::model::Check;
 
 /// Where queries, keys and values of a fused projection are, from row `row` on.
 fn parts(fused: &[f32], heads: Heads, row: usize) -> [Rows<'_>; 3] {
@@ -47,6 +48,7 @@ pub(super) fn prompt(
     turn: &Turn,
     layer: usize,
     sequence: &mut Sequence,
+    check: Check<'_>,
 ) -> Result<Vec<f32>> {
     let n = turn.angles.positions();
     let mut out = vec![0.0; n * heads.width()];
@@ -66,8 +68,10 @@ pub(super) fn prompt(
         Some(_) => Some(sequence.charge_sums(layer)?),
         None => None,
     };
-    kernel::prefill(queries, n, heads.query, heads.dim, &views, heads.scale(), Mask::Causal, gather, &mut out);
+    let (stopped, (query, dim), scale) = (|| check().is_err(), (heads.query, heads.dim), heads.scale());
+    kernel::prefill_unless(&stopped, queries, n, query, dim, &views, scale, Mask::Causal, gather, &mut out);
     drop(views);
+    check()?;
     sequence.attended(layer, &sums)?;
     Ok(out)
 }

@@ -16,6 +16,7 @@ use super::slice;
 use crate::cache::{Pass, Sequence};
 use crate::device::Place;
 use crate::error::{Error, Result};
+use crate::model::Check;
 
 /// Heads of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,7 @@ impl Rotary {
         };
         let turn = |sequence: &&Sequence| {
             let angles = |range| Angles::new(range, inverse_frequencies, 1.0);
-            let ranks = sequence.rotates_on_read().then(|| angles(0..sequence.next_position() + n as u32));
+            let ranks = sequence.rotates_on_read().then(|| angles(0..(sequence.longest_lane() + n) as u32));
             Turn { angles: angles(phases(sequence)), ranks }
         };
         Ok(Rotary { turns: sequences.iter().map(turn).collect(), on_gpu })
@@ -99,7 +100,8 @@ impl Rotary {
 /// Stores the new keys and values in the lanes of `layer` and attends to all that is kept.
 ///
 /// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.query * heads.dim]`, in the
-/// format `number` where the device can: what the product that follows takes.
+/// format `number` where the device can: what the product that follows takes. On the CPU `check` is asked between blocks of a prompt's
+/// queries, and its error ends the work in the middle of the layer.
 pub fn causal(
     fused: &Matrix,
     heads: Heads,
@@ -107,11 +109,12 @@ pub fn causal(
     layer: usize,
     pass: &mut Pass<'_, '_>,
     number: Number,
+    check: Check<'_>,
 ) -> Result<Matrix> {
     match (fused, &rotary.on_gpu) {
         (Matrix::Cpu(fused), _) => {
             let out = slice::with(fused, |fused| match pass {
-                Pass::Prompt(sequence) => cpu::prompt(fused, heads, &rotary.turns[0], layer, sequence),
+                Pass::Prompt(sequence) => cpu::prompt(fused, heads, &rotary.turns[0], layer, sequence, check),
                 Pass::Step(members) => cpu::step(fused, heads, &rotary.turns, layer, members),
             })??;
             let rows = out.len() / heads.width();
