@@ -63,7 +63,7 @@ export interface ChatOptions extends Omit<TurnOptions, "signal"> {
 export class Chat implements AsyncDisposable {
   readonly #requests: Requests;
   readonly #defaults: Readonly<Record<string, unknown>>;
-  readonly #session: Promise<number>;
+  readonly #session: Promise<string>;
   readonly #messages: Message[] = [];
   readonly #running = new Set<NativeTicket>();
   /** Resolves once every turn so far has been submitted or has failed, so that turns reach the engine in order. */
@@ -117,7 +117,7 @@ export class Chat implements AsyncDisposable {
     return this.dispose();
   }
 
-  async #open(cache: CacheOption | undefined): Promise<number> {
+  async #open(cache: CacheOption | undefined): Promise<string> {
     const wire = cache === undefined ? undefined : await wireCache(cache);
     const ticket = this.#requests.submit({ op: "open-session", ...(wire && { cache: wire }) });
     return (await lastEvent(ticket, "session")).session;

@@ -10,8 +10,8 @@ import { Stop, until } from "./stop.ts";
 
 /** A turn of a chat, as only the chat says it. */
 export interface Turn {
-  /** The conversation that the request continues. */
-  session: number;
+  /** The conversation that the request continues, by the name that nobody else knows. */
+  session: string;
   /** What to wait for before it is submitted. */
   ready: () => Promise<void>;
 }
@@ -49,9 +49,8 @@ export class Requests {
       const request = {
         ...rest,
         ...fields,
-        op,
         ...(wire && { cache: wire }),
-        ...(turn && { session: turn.session }),
+        ...(turn ? { op: "turn", session: turn.session } : { op }),
       };
       const ticket = this.submit(request as unknown as EngineRequest, bytes);
       return images.length === 0 ? ticket : naming(ticket, images);

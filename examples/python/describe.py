@@ -9,7 +9,7 @@ import os
 import sys
 from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_uint32
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 END, TOO_SMALL = -1, -2
 HANDLE = POINTER(c_uint32)
 OUT = [ctypes.c_char_p, c_size_t, POINTER(c_uint32)]

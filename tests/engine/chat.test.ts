@@ -7,6 +7,7 @@ import {
   type Chat,
   ContextOverflowError,
   DisposedError,
+  type GenerateOptions,
   h2o,
   image,
   load,
@@ -159,6 +160,33 @@ test("turns that are sent at once are answered in order", async () => {
     chat.messages.filter(({ role }) => role === "assistant").map(({ content }) => content),
     turns.map(({ text }) => text),
   );
+  await chat.dispose();
+});
+
+test("a chat is out of reach for every other request, whatever its options are called", async () => {
+  const chat = model.chat({ maxTokens: 6 });
+  const first = await chat.send("My secret is a green star.");
+  const messages = [{ role: "user" as const, content: "What is the secret?" }];
+  for (const session of [1, 2, "1", "0".repeat(32), null]) {
+    for (const stray of [
+      { session, messages, maxTokens: 3 },
+      { op: "close-session", session },
+      { op: "turn", session, messages },
+    ]) {
+      const options = stray as GenerateOptions;
+      for (const call of [
+        () => model.generate(options),
+        () => model.trace(options),
+        () => model.score({ answer: "a", ...options }),
+      ]) {
+        await assert.rejects(async () => void (await call()), OptionError);
+      }
+      await assert.rejects(async () => void (await chat.send("Hi", stray as never)), OptionError);
+    }
+  }
+  const second = await chat.send("And now?");
+  assert.ok(second.usage.cachedTokens >= first.usage.promptTokens);
+  assert.equal(chat.messages.length, 4);
   await chat.dispose();
 });
 

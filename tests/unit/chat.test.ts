@@ -39,9 +39,9 @@ test("a chat opens a session, sends new messages only, and closes once", async (
     [
       { op: "open-session", cache: { method: "prefixkv", keep: 0.5 } },
       {
-        op: "generate",
+        op: "turn",
         maxTokens: 9,
-        session: 1,
+        session: "session 1",
         messages: [
           {
             role: "user",
@@ -52,8 +52,8 @@ test("a chat opens a session, sends new messages only, and closes once", async (
           },
         ],
       },
-      { op: "generate", maxTokens: 2, temperature: 1, session: 1, messages: [{ role: "user", content: "And?" }] },
-      { op: "close-session", session: 1 },
+      { op: "turn", maxTokens: 2, temperature: 1, session: "session 1", messages: [{ role: "user", content: "And?" }] },
+      { op: "close-session", session: "session 1" },
     ],
   );
   assert.deepEqual(chat.messages, [
@@ -83,7 +83,7 @@ test("turns that are sent together go in order, an unreadable image fails its ow
   );
   const said = chat.messages.filter(({ role }) => role === "user").map(({ content }) => [content].flat().at(-1));
   assert.deepEqual(said, ["one", "three"]);
-  assert.deepEqual(ops(fake), ["open-session", "generate", "generate"]);
+  assert.deepEqual(ops(fake), ["open-session", "turn", "turn"]);
   assert.deepEqual(
     fake.requests.map(({ images }) => images.length),
     [0, 1, 0],

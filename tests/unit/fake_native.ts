@@ -227,7 +227,7 @@ export class FakeNative implements Native {
     const ticket = new FakeTicket();
     this.tickets.push(ticket);
     if (this.requestError) ticket.fail(this.requestError);
-    else if (request.op === "generate") this.#answer(ticket);
+    else if (request.op === "generate" || request.op === "turn") this.#answer(ticket);
     else if (request.op === "score") {
       const kept: Kept[][] = [[{ heads: [0, 6], positions: [0, 2] }], [{ heads: [0, 6], positions: [0, 1] }]];
       const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
@@ -235,7 +235,7 @@ export class FakeNative implements Native {
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "open-session") {
       this.sessions += 1;
-      ticket.end({ type: "session", session: this.sessions });
+      ticket.end({ type: "session", session: `session ${this.sessions}` });
     } else if (request.op === "close-session") {
       ticket.end({ type: "session", session: request.session });
     } else if (request.op === "tokenize")

@@ -78,7 +78,7 @@ const calls: Record<string, Call> = {
     base: {},
     options: [...sampling, "signal"],
     run: (fake, options) => withModel(fake, async (model) => model.chat().send("Hi", options as never)),
-    sent: (fake) => requests(fake).filter((request) => (request as { op?: string }).op === "generate"),
+    sent: (fake) => requests(fake).filter((request) => (request as { op?: string }).op === "turn"),
   },
   calibrate: {
     base: { method: prefixkv(), samples: [{ prompt: "Hi" }], keeps: [0.5] },

@@ -1,7 +1,7 @@
 // Written by `cargo xtask gen` from crates/capi/src; edit that instead.
 
 /** The version of the ABI that {@link functions} describes. */
-export const abiVersion = 1;
+export const abiVersion = 2;
 
 /** What the functions return. */
 export const status = {

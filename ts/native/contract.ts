@@ -99,8 +99,6 @@ export interface GenerateRequest extends PromptFields {
   op: "generate";
   /** One method, or several stages; the plain cache without. */
   cache?: WireMethod | WireMethod[];
-  /** The conversation that `messages` go on with; its cache is that of the session. */
-  session?: number;
   maxTokens?: number;
   temperature?: number;
   topK?: number;
@@ -110,6 +108,12 @@ export interface GenerateRequest extends PromptFields {
   seed?: number;
   stop?: string[];
   ignoreEos?: boolean;
+}
+
+/** A turn of a conversation: its `messages` go on with it, and its cache is that of the session. */
+export interface TurnRequest extends Omit<GenerateRequest, "op" | "prompt" | "cache"> {
+  op: "turn";
+  session: string;
 }
 
 export interface ScoreRequest extends PromptFields {
@@ -131,7 +135,7 @@ export interface ProfileRequest extends PromptFields {
 }
 
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
-export interface TraceRequest extends Omit<GenerateRequest, "op" | "session"> {
+export interface TraceRequest extends Omit<GenerateRequest, "op"> {
   op: "trace";
 }
 
@@ -140,9 +144,13 @@ export type EngineRequest =
   | ScoreRequest
   | ProfileRequest
   | TraceRequest
-  /** Starts a conversation that keeps its cache from turn to turn; ends with a `session` event, as its closing does. */
+  | TurnRequest
+  /**
+   * Starts a conversation that keeps its cache from turn to turn; ends with a `session` event, as its closing does. `session` is its
+   * name: 32 hexadecimal digits that cannot be guessed. Whoever knows it may read, continue and close the conversation.
+   */
   | { op: "open-session"; cache?: WireMethod | WireMethod[] }
-  | { op: "close-session"; session: number }
+  | { op: "close-session"; session: string }
   | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
   | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
 
@@ -180,7 +188,7 @@ export type WireEvent =
   | { type: "profiled"; retained: number[][]; usage: Usage; timings: Timings }
   | ({ type: "traced" } & Trace)
   /** A session has been opened or closed. */
-  | { type: "session"; session: number }
+  | { type: "session"; session: string }
   | { type: "tokens"; tokens: number[] }
   | { type: "text"; text: string }
   | { type: "closed" }

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 /* What this header describes; pkv_abi_version() says what the library has. */
-#define PKV_ABI_VERSION 1
+#define PKV_ABI_VERSION 2
 
 /* Done; of pkv_next: nothing yet. */
 #define PKV_OK 0

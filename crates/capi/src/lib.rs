@@ -16,7 +16,7 @@ pub use describe::{Function, Parameter};
 pub use status::{STATUSES, Status};
 
 /// The version of this ABI; it changes whenever a caller would have to.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests;

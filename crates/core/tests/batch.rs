@@ -154,13 +154,13 @@ fn all_kinds_of_requests_run_beside_generations() {
     assert_eq!(done(&standing)["finish"], "length");
 }
 
-fn turn(session: u64, text: &str, tokens: usize) -> Value {
+fn turn(session: &str, text: &str, tokens: usize) -> Value {
     let messages = json!([{ "role": "user", "content": text }]);
-    json!({ "op": "generate", "session": session, "messages": messages, "maxTokens": tokens })
+    json!({ "op": "turn", "session": session, "messages": messages, "maxTokens": tokens })
 }
 
-fn open(engine: &Engine) -> u64 {
-    end(&submit(engine, &json!({ "op": "open-session" })))["session"].as_u64().expect("a number")
+fn open(engine: &Engine) -> String {
+    end(&submit(engine, &json!({ "op": "open-session" })))["session"].as_str().expect("a name").to_owned()
 }
 
 #[test]
@@ -168,20 +168,26 @@ fn turns_of_a_session_stay_in_order_and_those_of_others_run_beside() {
     let texts = ["What is there?", "Which color has it?", "And where is it?"];
     let alone = engine(json!({}));
     let session = open(&alone);
-    let expected = texts.map(|text| answer(done(&submit(&alone, &turn(session, text, 20)))));
+    let expected = texts.map(|text| answer(done(&submit(&alone, &turn(&session, text, 20)))));
     let batched = engine(json!({ "batch": 4 }));
     let standing = submit(&batched, &endless());
     let (one, other) = (open(&batched), open(&batched));
-    let tickets: Vec<Ticket> =
-        texts.iter().flat_map(|text| [one, other].map(|session| submit(&batched, &turn(session, text, 20)))).collect();
+    let tickets: Vec<Ticket> = texts
+        .iter()
+        .flat_map(|text| [&one, &other].map(|session| submit(&batched, &turn(session, text, 20))))
+        .collect();
     let closed = submit(&batched, &json!({ "op": "close-session", "session": one }));
     for (number, ticket) in tickets.iter().enumerate() {
         assert_eq!(answer(done(ticket)), expected[number / 2], "turn {number}");
     }
     assert_eq!(end(&closed), json!({ "type": "session", "session": one }));
-    let late = end(&submit(&batched, &turn(one, "Hello", 2)));
-    assert!(late["error"]["message"].as_str().expect("a message").contains("no session"), "{late}");
+    let late = end(&submit(&batched, &turn(&one, "Hello", 2)));
+    assert!(late["error"]["message"].as_str().expect("a message").contains("no such session"), "{late}");
     assert_eq!(done(&standing)["finish"], "length");
+    let elsewhere = end(&submit(&alone, &turn(&other, "Hello", 2)));
+    assert!(elsewhere["error"]["message"].as_str().expect("a message").contains("no such session"), "{elsewhere}");
+    let here = done(&submit(&batched, &turn(&other, "Hello", 2)));
+    assert!(here["usage"]["cachedTokens"].as_u64() > Some(0), "{here}");
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn a_cancelled_turn_keeps_what_was_there() {
     let batched = engine(json!({ "batch": 3 }));
     let session = open(&batched);
     let other = submit(&batched, &different()[0]);
-    let mut endless = turn(session, "What is there?", CAPACITY + 50);
+    let mut endless = turn(&session, "What is there?", CAPACITY + 50);
     endless["ignoreEos"] = json!(true);
     let cancelled = submit(&batched, &endless);
     assert_eq!(read_one(&cancelled)["type"], "prompt");
@@ -197,7 +203,7 @@ fn a_cancelled_turn_keeps_what_was_there() {
     let end = done(&cancelled);
     assert_eq!(end["finish"], "aborted");
     assert!(!end["tokens"].as_array().expect("a list").is_empty());
-    let next = done(&submit(&batched, &turn(session, "And now?", 5)));
+    let next = done(&submit(&batched, &turn(&session, "And now?", 5)));
     assert!(next["usage"]["cachedTokens"].as_u64() > Some(0), "{next}");
     assert_eq!(answer(done(&other)), answer(done(&submit(&engine(json!({})), &different()[0]))));
 }

@@ -136,6 +136,9 @@ fn a_trace_refuses_what_it_does_not_know() {
         Err(error) => error.to_string(),
         Ok(_) => panic!("{request} was taken"),
     };
-    assert!(refused(json!({ "op": "trace", "prompt": "a", "session": 1 })).contains("session"));
+    assert!(
+        refused(json!({ "op": "trace", "prompt": "a", "session": "00000000000000000000000000000001" }))
+            .contains("session")
+    );
     assert!(refused(json!({ "op": "trace" })).contains("trace needs `messages` or `prompt`"));
 }

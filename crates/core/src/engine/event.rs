@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::session_id::SessionId;
 use super::trace::Traced;
 use crate::cache::{Kept, MemoryReport};
 use crate::error::Error;
@@ -48,7 +49,7 @@ pub enum Event {
     /// A traced generation has ended.
     Traced(Box<Traced>),
     /// A session has been opened or closed.
-    Session { session: u64 },
+    Session { session: SessionId },
     /// A text as tokens.
     Tokens { tokens: Vec<u32> },
     /// Tokens as a text.

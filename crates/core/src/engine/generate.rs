@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::answer::Answer;
 use super::event::{Event, Finish, Timings, milliseconds};
-use super::prompt;
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
+use super::{positions, prompt};
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::method::Method;
@@ -56,12 +56,12 @@ impl Turn {
         let mut timings = queued(events);
         let tokens = prompt::tokens(model, &request.source.text)?;
         let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
-        let room = prompt::room(0, &prompt, request.max_tokens, model.max_positions())?;
+        let sequence = model.new_sequence_with(method, false)?;
+        let room = positions::room(&sequence, &prompt, request.max_tokens, model.max_positions())?;
         if !alone {
-            prompt::admit(model, &prompt, method.clone(), false)?;
+            prompt::admit(&sequence, &prompt)?;
         }
         let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
-        let sequence = model.new_sequence_with(method, false)?;
         Ok(Turn {
             prompt,
             features,

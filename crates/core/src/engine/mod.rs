@@ -7,10 +7,13 @@
 mod answer;
 mod bell;
 mod check;
+mod distinct;
 mod event;
 mod generate;
 mod owned;
 mod panic;
+mod pictures;
+mod positions;
 mod profile;
 mod prompt;
 mod request;
@@ -19,6 +22,7 @@ mod scheduler;
 mod score;
 mod serve;
 mod session;
+mod session_id;
 mod state;
 mod texts;
 mod threads;
@@ -44,6 +48,7 @@ pub use request::{
     ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
 };
 pub use runner::{Codec, Loader, OnProgress, Runner, Started, Stepped};
+pub use session_id::SessionId;
 pub use ticket::{CAPACITY, Events, Ticket, stream};
 pub use trace::{Traced, TracedImage, TracedLayer, TracedStep};
 

@@ -1,15 +1,13 @@
 //! From a request's text and images to what the model reads.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use super::event::{Timings, Usage, milliseconds};
+use super::pictures;
 use super::request::SourceText;
 use super::ticket::Events;
+use crate::cache::Sequence;
 use crate::error::{Error, Result};
-use crate::method::Method;
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::text::Message;
@@ -20,9 +18,24 @@ const DEFAULT_TOKENS: usize = 512;
 /// The tokens of a source, image placeholders not yet expanded.
 pub(super) fn tokens(model: &Model, text: &SourceText) -> Result<Vec<u32>> {
     match text {
-        SourceText::Messages(messages) => model.tokenizer().encode_prompt(&render(model, messages, true)?),
-        SourceText::Raw(text) => model.tokenizer().encode_prompt(text),
+        SourceText::Messages(messages) => encode(model, &render(model, messages, true)?),
+        SourceText::Raw(text) => encode(model, text),
     }
+}
+
+/// From this many bytes on, a text is first looked at for whether it can fit at all.
+const LONG: usize = 64 << 10;
+
+/// The tokens of a prompt. One that has more than the model's positions, however it is encoded, is refused before: encoding takes
+/// hundreds of bytes and about a microsecond for each of its bytes.
+pub(super) fn encode(model: &Model, text: &str) -> Result<Vec<u32>> {
+    if text.len() >= LONG {
+        let (needed, available) = (model.tokenizer().least_tokens(text), model.max_positions());
+        if needed > available {
+            return Err(Error::ContextOverflow { needed, available, image_tokens: 0 });
+        }
+    }
+    model.tokenizer().encode_prompt(text)
 }
 
 /// The messages as the model's own chat format.
@@ -49,9 +62,10 @@ pub(super) fn room(past: usize, prompt: &Prompt, asked: Option<usize>, available
     Ok(asked.unwrap_or(DEFAULT_TOKENS).min(available - used))
 }
 
-/// Refuses a prompt that finds no room in the pool now. What else may be wrong with it is for its reading to say.
-pub(super) fn admit(model: &Model, prompt: &Prompt, method: Option<Arc<Method>>, carry: bool) -> Result<()> {
-    match model.new_sequence_with(method, carry)?.begin_prompt(&prompt.spans) {
+/// Refuses a prompt that finds no room in the pool now, on top of what `sequence` holds. What else may be wrong with it is for its
+/// reading to say.
+pub(super) fn admit(sequence: &Sequence, prompt: &Prompt) -> Result<()> {
+    match sequence.admit(&prompt.spans) {
         Err(error @ Error::OutOfMemory { .. }) => Err(error),
         _ => Ok(()),
     }
@@ -67,15 +81,7 @@ pub(super) fn features<I: AsRef<[u8]> + Sync>(
 ) -> Result<Vec<Matrix>> {
     let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
     let start = Instant::now();
-    let decoded: Vec<_> = images
-        .par_iter()
-        .enumerate()
-        .map(|(index, bytes)| {
-            events.check()?;
-            processor.process(bytes.as_ref(), index)
-        })
-        .collect();
-    let pixels = decoded.into_iter().collect::<Result<Vec<_>>>()?;
+    let pixels = pictures::process(processor, images, events)?;
     timings.images = milliseconds(start.elapsed());
     let start = Instant::now();
     let features = model.encode_images(&pixels, &|| events.check())?;

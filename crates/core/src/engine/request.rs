@@ -6,6 +6,8 @@ use std::sync::Arc;
 use prefixkv_kernels::cuda::check::Cases;
 use serde_json::Value;
 
+use super::distinct::Distinct;
+use super::session_id::SessionId;
 use super::threads;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, nearest, refuse};
@@ -112,7 +114,7 @@ pub enum ModelRequest {
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
     OpenSession(Option<Arc<Method>>),
-    CloseSession(u64),
+    CloseSession(SessionId),
 }
 
 /// A request for the tokenizer.
@@ -145,8 +147,8 @@ pub struct GenerateRequest {
     pub source: Source,
     /// What makes the cache small; None is the plain cache.
     pub method: Option<Arc<Method>>,
-    /// The conversation that the messages continue.
-    pub session: Option<u64>,
+    /// The conversation that the messages continue, whose method is that of its opening.
+    pub session: Option<SessionId>,
     pub max_tokens: Option<usize>,
     pub sampler: SamplerOptions,
     pub stop: StopStrings,
@@ -178,14 +180,13 @@ pub struct ProfileRequest {
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
 
-const OPS: [&str; 8] =
-    ["generate", "score", "profile", "trace", "open-session", "close-session", "tokenize", "detokenize"];
-const GENERATE: [&str; 14] = [
+const OPS: [&str; 9] =
+    ["generate", "score", "profile", "trace", "open-session", "turn", "close-session", "tokenize", "detokenize"];
+const GENERATE: [&str; 13] = [
     "op",
-    "cache",
-    "session",
     "messages",
     "prompt",
+    "cache",
     "maxTokens",
     "temperature",
     "topK",
@@ -209,13 +210,25 @@ impl Request {
             Some(other) => return Err(refuse(format!("`op` must be a string, found {}", describe(other)))),
             None => return Err(refuse(format!("a request needs `op`, one of {}", OPS.join(", ")))),
         };
-        if images > 0 && !matches!(op.as_str(), "generate" | "score" | "profile" | "trace") {
+        if images > 0 && !matches!(op.as_str(), "generate" | "turn" | "score" | "profile" | "trace") {
             return Err(refuse(format!("{op} takes no images, found {images}")));
         }
         match op.as_str() {
             "generate" => {
                 let fields = Fields::new(value, "generate", &GENERATE)?;
                 generate(fields, "generate", images).map(ModelRequest::Generate).map(Request::Model)
+            }
+            "turn" => {
+                let known: Vec<&str> =
+                    GENERATE.iter().copied().filter(|field| *field != "cache").chain(["session"]).collect();
+                let mut fields = Fields::new(value, "turn", &known)?;
+                let session = fields.need("session")?;
+                let mut request = generate(fields, "turn", images)?;
+                if matches!(request.source.text, SourceText::Raw(_)) {
+                    return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
+                }
+                request.session = Some(session);
+                Ok(Request::Model(ModelRequest::Generate(request)))
             }
             "score" => {
                 let fields =
@@ -227,8 +240,7 @@ impl Request {
                 profile(fields, images).map(ModelRequest::Profile).map(Request::Model)
             }
             "trace" => {
-                let known: Vec<&str> = GENERATE.iter().copied().filter(|field| *field != "session").collect();
-                let fields = Fields::new(value, "trace", &known)?;
+                let fields = Fields::new(value, "trace", &GENERATE)?;
                 generate(fields, "trace", images).map(ModelRequest::Trace).map(Request::Model)
             }
             "open-session" => {
@@ -263,19 +275,16 @@ fn parse(json: &str) -> Result<Value> {
     if json.len() > MAX_JSON {
         return Err(refuse(format!("a request may have {MAX_JSON} bytes of JSON, found {}", json.len())));
     }
-    serde_json::from_str(json).map_err(|error| refuse(format!("the request is not JSON: {error}")))
+    match serde_json::from_str(json) {
+        Ok(Distinct(fields)) => Ok(Value::Object(fields)),
+        Err(error) if error.is_data() => Err(refuse(format!("the request cannot be read: {error}"))),
+        Err(error) => Err(refuse(format!("the request is not JSON: {error}"))),
+    }
 }
 
 fn generate(mut fields: Fields, op: &str, images: usize) -> Result<GenerateRequest> {
     let source = prompt(&mut fields, op, images)?;
     let method = method(&mut fields)?;
-    let session = fields.take("session")?;
-    if session.is_some() && method.is_some() {
-        return Err(refuse("`cache` is given when a session is opened, not with its turns"));
-    }
-    if session.is_some() && matches!(source.text, SourceText::Raw(_)) {
-        return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
-    }
     let max_tokens = fields.within("maxTokens", 1..=MAX_TOKENS)?;
     let mut sampler = SamplerOptions::default();
     fields.set("temperature", &mut sampler.temperature)?;
@@ -287,7 +296,7 @@ fn generate(mut fields: Fields, op: &str, images: usize) -> Result<GenerateReque
     sampler.validate()?;
     let stop = StopStrings::new(fields.take("stop")?.unwrap_or_default())?;
     let ignore_eos = fields.take("ignoreEos")?.unwrap_or(false);
-    Ok(GenerateRequest { source, method, session, max_tokens, sampler, stop, ignore_eos })
+    Ok(GenerateRequest { source, method, session: None, max_tokens, sampler, stop, ignore_eos })
 }
 
 fn score(mut fields: Fields, images: usize) -> Result<ScoreRequest> {
@@ -470,7 +479,48 @@ mod tests {
         refused_with(json!({ "op": "score", "prompt": "a", "answer": "b", "kl": 1 }), 0, "`kl` of score");
         refused_with(json!({ "op": "detokenize", "tokens": [-1] }), 0, "`tokens`");
         refused_with(json!({ "op": "tokenize" }), 0, "needs `text`");
-        refused_with(json!([]), 0, "needs `op`");
+        refused_with(json!([]), 0, "expected an object");
+    }
+
+    #[test]
+    fn sessions_belong_to_turns_and_closings_only() {
+        let session = "0123456789abcdef0123456789abcdef";
+        let turn = |fields: Value| {
+            let mut request =
+                json!({ "op": "turn", "session": session, "messages": [{ "role": "user", "content": "a" }] });
+            fields.as_object().unwrap().iter().for_each(|(name, value)| request[name] = value.clone());
+            request
+        };
+        let read = |request: Value| Request::parse(&request.to_string(), 0);
+        assert!(read(turn(json!({ "maxTokens": 3 }))).is_ok());
+        assert!(read(json!({ "op": "close-session", "session": session })).is_ok());
+        for op in ["generate", "trace", "score", "profile", "open-session", "tokenize", "detokenize"] {
+            let request = turn(json!({ "op": op }));
+            refused_with(request.clone(), 0, "unknown field `");
+            let mut only = request;
+            only.as_object_mut().unwrap().remove("messages");
+            refused_with(only, 0, "unknown field `session`");
+        }
+        refused_with(turn(json!({ "cache": { "method": "full" } })), 0, "unknown field `cache` in turn");
+        refused_with(turn(json!({ "prompt": "a" })), 0, "found both");
+        refused_with(json!({ "op": "turn", "session": session, "prompt": "a" }), 0, "not a raw `prompt`");
+        refused_with(json!({ "op": "turn", "prompt": "a" }), 0, "turn needs `session`");
+        for wrong in [json!(1), json!("1"), json!(null), json!([]), json!("0123456789ABCDEF0123456789ABCDEF")] {
+            refused_with(turn(json!({ "session": wrong })), 0, "`session` of turn");
+            refused_with(json!({ "op": "close-session", "session": wrong }), 0, "`session` of close-session");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_is_refused() {
+        for request in [
+            r#"{"op":"generate","prompt":"a","op":"close-session"}"#,
+            r#"{"op":"generate","prompt":"a","prompt":"b"}"#,
+            r#"{"op":"generate","\u006fp":"score","prompt":"a"}"#,
+        ] {
+            let error = Request::parse(request, 0).unwrap_err().to_string();
+            assert!(error.contains("is there twice"), "{error}");
+        }
     }
 
     #[test]
@@ -493,7 +543,9 @@ mod tests {
         let long = format!(r#"{{"op":"tokenize","text":"{}"}}"#, "a".repeat(MAX_JSON));
         assert!(Request::parse(&long, 0).unwrap_err().to_string().contains("bytes of JSON"));
         assert!(Request::parse("{", 0).unwrap_err().to_string().contains("not JSON"));
-        assert!(Request::parse(&"[".repeat(1 << 20), 0).unwrap_err().to_string().contains("not JSON"));
+        let deep = format!("{{\"op\":{}", "[".repeat(1 << 20));
+        assert!(Request::parse(&deep, 0).unwrap_err().to_string().contains("not JSON"));
+        assert!(Request::parse(&"[".repeat(1 << 20), 0).unwrap_err().to_string().contains("expected an object"));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::event::{Event, Timings, milliseconds};
-use super::prompt;
 use super::request::{ScoreRequest, SourceText};
 use super::ticket::Events;
+use super::{positions, prompt};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::model::Model;
@@ -25,9 +25,12 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
     let (tokens, answer) = split(model, request)?;
     let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
-    prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
-    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
     let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
+    positions::room(&sequence, &prompt, Some(answer.len()), model.max_positions())?;
+    if request.kl {
+        prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
+    }
+    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
     let start = Instant::now();
     let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
     timings.prefill = milliseconds(start.elapsed());
@@ -77,8 +80,8 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
     Ok(())
 }
 
-/// The tokens of the prompt and of the answer. With messages, the answer ends with what the template puts after an answer,
-/// usually the end-of-sequence token; with a raw prompt nothing is added.
+/// The tokens of the prompt and of the answer. With messages, the answer ends with the end-of-sequence token that the template puts
+/// after it, as a generation ends; white space behind that is not scored. With a raw prompt nothing is added.
 fn split(model: &Model, request: &ScoreRequest) -> Result<(Vec<u32>, Vec<u32>)> {
     let (prompt, whole) = match &request.source.text {
         SourceText::Raw(text) => (text.clone(), format!("{text}{}", request.answer)),
@@ -97,13 +100,25 @@ fn split(model: &Model, request: &ScoreRequest) -> Result<(Vec<u32>, Vec<u32>)> 
                     .into(),
         });
     }
-    let prompt = model.tokenizer().encode_prompt(&prompt)?;
-    let mut whole = model.tokenizer().encode_prompt(&whole)?;
+    let prompt = prompt::encode(model, &prompt)?;
+    let mut whole = prompt::encode(model, &whole)?;
     let common = prompt.iter().zip(&whole).take_while(|(a, b)| a == b).count();
-    let answer = whole.split_off(common);
+    let mut answer = whole.split_off(common);
+    if matches!(request.source.text, SourceText::Messages(_)) {
+        end_with_eos(model, &mut answer)?;
+    }
     match (whole.is_empty(), answer.is_empty()) {
         (true, _) => Err(Error::Prompt { reason: "the prompt has no token of its own before the answer".into() }),
         (_, true) => Err(refuse("`answer` of score has no tokens; there is nothing to score")),
         _ => Ok((whole, answer)),
     }
+}
+
+/// Takes away white space that a template has put behind the last end-of-sequence token: ChatML's newline, which no generation reaches.
+fn end_with_eos(model: &Model, answer: &mut Vec<u32>) -> Result<()> {
+    let Some(end) = answer.iter().rposition(|token| model.eos_tokens().contains(token)) else { return Ok(()) };
+    if model.tokenizer().decode(&answer[end + 1..], false)?.trim().is_empty() {
+        answer.truncate(end + 1);
+    }
+    Ok(())
 }

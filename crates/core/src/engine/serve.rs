@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prefixkv_kernels::heap;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,6 +18,9 @@ use super::trace::trace;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, Place};
 use crate::text::Tokenizer;
+
+/// Free bytes that the allocator may keep between requests.
+const SLACK: usize = 8 << 20;
 
 struct ModelRunner {
     model: Model,
@@ -71,12 +75,15 @@ impl Runner for ModelRunner {
         if self.has_turn_of(request) {
             return Ok(Started::Waits);
         }
-        match self.begin(number, request, images, events) {
+        let started = match self.begin(number, request, images, events) {
             Err(Error::OutOfMemory { needed, .. }) if !events.has_sent() && self.will_have(needed) => {
                 Ok(Started::Waits)
             }
             other => other,
-        }
+        };
+        // What reading took beside the cache, also for a request that was refused.
+        heap::give_back_beyond(SLACK);
+        started
     }
 
     fn step(&mut self, requests: &[(u64, &Events)]) -> Vec<Result<Stepped>> {
@@ -140,7 +147,7 @@ impl ModelRunner {
             ModelRequest::CloseSession(session) => Some(*session),
             _ => None,
         };
-        session.is_some() && self.running.iter().any(|running| running.turn.as_ref().map(|turn| turn.number) == session)
+        session.is_some() && self.running.iter().any(|running| running.turn.as_ref().map(|turn| turn.name) == session)
     }
 
     /// Whether bytes that are not there now will be once what runs has ended; turns of sessions leave their cache behind.
@@ -174,6 +181,7 @@ impl ModelRunner {
             // The answer is out; what is wrong with a device is said to the next request.
             let _ = self.model.give_back();
         }
+        heap::give_back_beyond(SLACK);
         Ok(Stepped::Finished)
     }
 

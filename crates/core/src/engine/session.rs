@@ -4,16 +4,17 @@
 //! kept; where the template writes earlier turns differently (or a turn was broken off while its prompt was read), the whole
 //! conversation is read anew, so nothing is ever lost but time.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::event::{Event, Timings};
 use super::generate::{Answered, Turn, queued};
-use super::prompt;
 use super::request::{GenerateRequest, SourceText};
+use super::session_id::SessionId;
 use super::ticket::Events;
+use super::{positions, prompt};
 use crate::cache::{Modality, Sequence, Span};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -26,11 +27,10 @@ use crate::text::{Content, Message, Part};
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 1024;
 
-/// The sessions of a model by their numbers.
+/// The sessions of a model by their names.
 #[derive(Default)]
 pub(super) struct Sessions {
-    open: BTreeMap<u64, Session>,
-    next: u64,
+    open: HashMap<SessionId, Session>,
 }
 
 struct Session {
@@ -58,14 +58,14 @@ struct State {
 }
 
 impl Sessions {
-    /// Opens a session; gives its number.
-    pub(super) fn open(&mut self, model: &Model, method: Option<Arc<Method>>) -> Result<u64> {
+    /// Opens a session; gives its name, which nobody else knows.
+    pub(super) fn open(&mut self, model: &Model, method: Option<Arc<Method>>) -> Result<SessionId> {
         if self.open.len() >= MAX_SESSIONS {
             return Err(refuse(format!("{MAX_SESSIONS} sessions are open; close some")));
         }
         // For its errors: a calibration of another model, say.
         model.new_sequence_with(method.clone(), true)?;
-        self.next += 1;
+        let name = SessionId::random()?;
         let session = Session {
             method,
             messages: Vec::new(),
@@ -74,12 +74,12 @@ impl Sessions {
             state: None,
             live: Arc::new(live::SESSIONS.one()),
         };
-        self.open.insert(self.next, session);
-        Ok(self.next)
+        self.open.insert(name, session);
+        Ok(name)
     }
 
-    pub(super) fn close(&mut self, session: u64) -> Result<()> {
-        self.open.remove(&session).map(|_| ()).ok_or_else(|| unknown(session))
+    pub(super) fn close(&mut self, name: SessionId) -> Result<()> {
+        self.open.remove(&name).map(|_| ()).ok_or_else(unknown)
     }
 
     /// Begins a turn: the request's messages come after those of the session. When it fails, the session is as before; when it goes
@@ -87,19 +87,19 @@ impl Sessions {
     pub(super) fn begin(
         &mut self,
         model: &mut Model,
-        number: u64,
+        name: SessionId,
         request: &GenerateRequest,
         images: &[Vec<u8>],
         events: &Events,
         alone: bool,
     ) -> Result<(Turn, Open)> {
-        let session = self.open.get_mut(&number).ok_or_else(|| unknown(number))?;
+        let session = self.open.get_mut(&name).ok_or_else(unknown)?;
         // Built beside the old one, so that neither an error nor a panic leaves half a turn.
         let mut next = session.with(request, images);
         match next.prepare(model, request, events, alone) {
             Ok((turn, text)) => {
                 let tokens = turn.context.clone();
-                Ok((turn, Open { number, next, text, tokens }))
+                Ok((turn, Open { name, next, text, tokens }))
             }
             Err(error) => {
                 session.state = next.state;
@@ -110,8 +110,8 @@ impl Sessions {
 
     /// Ends a turn with its answer, which later turns follow.
     pub(super) fn end(&mut self, turn: Open, answered: &Answered, sequence: Sequence) -> Result<()> {
-        let Open { number, mut next, text, mut tokens } = turn;
-        let session = self.open.get_mut(&number).ok_or_else(|| unknown(number))?;
+        let Open { name, mut next, text, mut tokens } = turn;
+        let session = self.open.get_mut(&name).ok_or_else(unknown)?;
         let answer = json!({ "role": "assistant", "content": answered.text });
         let answer = serde_json::from_value(answer).map_err(|error| Error::Internal(error.to_string()))?;
         next.messages.push(answer);
@@ -130,7 +130,7 @@ impl Sessions {
 
 /// A turn on its way.
 pub(super) struct Open {
-    pub(super) number: u64,
+    pub(super) name: SessionId,
     /// The session as it will be, without the answer.
     next: Session,
     /// The conversation up to the answer.
@@ -139,8 +139,8 @@ pub(super) struct Open {
     tokens: Vec<u32>,
 }
 
-fn unknown(session: u64) -> Error {
-    refuse(format!("no session {session} is open"))
+fn unknown() -> Error {
+    refuse("no such session is open; it has been closed, or is of another model")
 }
 
 impl Session {
@@ -178,7 +178,7 @@ impl Session {
     ) -> Result<(Turn, String)> {
         let mut timings = queued(events);
         let text = prompt::render(model, &self.messages, true)?;
-        let whole = model.tokenizer().encode_prompt(&text)?;
+        let whole = prompt::encode(model, &text)?;
         // What is in the cache is used when the new text goes on from it, in text and in tokens.
         let goes_on = |state: &State| {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
@@ -239,10 +239,9 @@ impl Session {
             prompt.spans.iter_mut().for_each(|span| span.start += 1);
             prompt.spans.insert(0, Span { modality: Modality::Generated, start: 0, len: 1 });
         }
-        let past = state.sequence.next_position() as usize;
-        let room = prompt::room(past, &prompt, request.max_tokens, model.max_positions())?;
+        let room = positions::room(&state.sequence, &prompt, request.max_tokens, model.max_positions())?;
         if !alone {
-            prompt::admit(model, &prompt, self.method.clone(), true)?;
+            prompt::admit(&state.sequence, &prompt)?;
         }
         let used: Vec<Arc<[u8]>> = order.iter().map(|index| self.images[*index].clone()).collect();
         let each: Vec<usize> = (0..used.len()).collect();
@@ -252,6 +251,6 @@ impl Session {
 }
 
 /// The event that ends the opening or closing of a session.
-pub(super) fn done(session: u64) -> Event {
+pub(super) fn done(session: SessionId) -> Event {
     Event::Session { session }
 }

@@ -12,7 +12,7 @@ use super::request::GenerateRequest;
 use super::ticket::Events;
 use crate::cache::{Kept, MemoryReport, Sequence, Span};
 use crate::error::{Error, Result};
-use crate::media::{Area, decode};
+use crate::media::{Area, upright_size};
 use crate::method::{LayerRecord, Method, Record};
 use crate::model::Model;
 
@@ -88,7 +88,7 @@ pub(super) fn trace(
         None => probe()?,
     };
     let mut turn = Turn::prepare(model, request, method, images, events, alone)?;
-    let pictures = pictures(model, images, &request.source.order, events)?;
+    let pictures = pictures(model, images, &request.source.order)?;
     turn.sequence.record();
     let mut generation = turn.start(model, events)?;
     let kept = generation.sequence.kept();
@@ -138,16 +138,12 @@ fn step(sequence: &Sequence) -> TracedStep {
 }
 
 /// The pictures in the order of their placeholders.
-fn pictures(model: &Model, images: &[Vec<u8>], order: &[usize], events: &Events) -> Result<Vec<TracedImage>> {
+fn pictures(model: &Model, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<TracedImage>> {
     let (Some(processor), Some(info)) = (model.image_processor(), model.info().image) else { return Ok(Vec::new()) };
     let side = info.size / info.patch.max(1);
     let lead = info.tokens.saturating_sub(side * side);
-    let seen = images.iter().enumerate().map(|(index, bytes)| {
-        events.check()?;
-        let picture = decode(bytes, index)?;
-        Ok((picture.width() as usize, picture.height() as usize))
-    });
-    let seen = seen.collect::<Result<Vec<_>>>()?;
+    let seen =
+        images.iter().enumerate().map(|(index, bytes)| upright_size(bytes, index)).collect::<Result<Vec<_>>>()?;
     let picture = |&source: &usize| {
         let (width, height) = seen[source];
         TracedImage { source, width, height, rows: side, columns: side, lead, area: processor.area(width, height) }

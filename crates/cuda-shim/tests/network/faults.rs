@@ -174,7 +174,7 @@ fn a_prompt_that_finds_the_gpu_full_can_be_read_when_there_is_room() {
 mod engine {
     use std::time::Duration;
 
-    use prefixkv_core::engine::{CAPACITY, Engine, Event, Ticket};
+    use prefixkv_core::engine::{CAPACITY, Engine, Event, SessionId, Ticket};
 
     use super::*;
 
@@ -189,11 +189,12 @@ mod engine {
     /// More tokens than a stream holds, so that a request that nobody reads does not end.
     const ENDLESS: usize = CAPACITY + 40;
 
-    fn generate(engine: &Engine, session: Option<u64>, tokens: usize) -> Ticket {
+    fn generate(engine: &Engine, session: Option<SessionId>, tokens: usize) -> Ticket {
         let text = json!([{ "role": "user", "content": "a b c d" }]);
         let mut request = json!({ "op": "generate", "maxTokens": tokens, "ignoreEos": true, "messages": text });
         if let Some(session) = session {
-            request["session"] = session.into();
+            request["op"] = "turn".into();
+            request["session"] = json!(session);
         }
         engine.submit(&request.to_string(), Vec::new()).expect("a request")
     }
@@ -212,7 +213,9 @@ mod engine {
 
     /// Waits until the engine has put away what it has answered.
     fn settle(engine: &Engine) {
-        let request = engine.submit(r#"{"op":"close-session","session":999}"#, Vec::new()).expect("a request");
+        let request = engine
+            .submit(r#"{"op":"close-session","session":"00000000000000000000000000000999"}"#, Vec::new())
+            .expect("a request");
         assert_eq!(code(last(&request)), "option");
     }
 

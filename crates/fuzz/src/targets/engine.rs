@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use prefixkv_core::engine::{Engine, Event};
+use prefixkv_core::engine::{Engine, Event, SessionId};
 use serde_json::{Value, json};
 
 use super::request;
@@ -103,18 +103,18 @@ fn ended(event: &Event) -> String {
     value["type"].as_str().expect("a kind of event").to_owned()
 }
 
-/// Few tokens, and the sessions of this input: a number counts them.
-fn small(request: &mut Value, sessions: &[u64]) {
+/// Few tokens, and the first session of this input in the place of the seeds' name.
+fn small(request: &mut Value, sessions: &[SessionId]) {
     let Some(fields) = request.as_object_mut() else { return };
-    if matches!(fields.get("op").and_then(Value::as_str), Some("generate" | "trace")) {
+    if matches!(fields.get("op").and_then(Value::as_str), Some("generate" | "turn" | "trace")) {
         match fields.get("maxTokens").map(Value::as_u64) {
             None => drop(fields.insert("maxTokens".into(), json!(4))),
             Some(Some(17..=1_000_000)) => drop(fields.insert("maxTokens".into(), json!(16))),
             _ => {}
         }
     }
-    if let Some(session) = fields.get("session").and_then(Value::as_u64)
-        && let Some(real) = sessions.get(session as usize)
+    if fields.get("session").and_then(Value::as_str) == Some(request::SESSION)
+        && let Some(real) = sessions.first()
     {
         fields.insert("session".into(), json!(real));
     }

@@ -19,6 +19,7 @@ pub const TARGET: Target = Target {
         "trace",
         "profile",
         "open-session",
+        "turn",
         "close-session",
         "tokenize",
         "detokenize",
@@ -56,6 +57,9 @@ pub const TARGET: Target = Target {
     run,
 };
 
+/// A name that no session has; the target `engine` puts a real one in its place.
+pub const SESSION: &str = "00000000000000000000000000000000";
+
 /// Requests of every kind, valid for two images or none.
 pub fn requests() -> Vec<Value> {
     let parts = json!([{ "type": "image", "index": 0 }, { "type": "text", "text": "What is it?" }]);
@@ -74,8 +78,8 @@ pub fn requests() -> Vec<Value> {
         json!({ "op": "trace", "messages": messages, "maxTokens": 3, "cache": { "method": "prefixkv", "keep": 0.5 } }),
         json!({ "op": "profile", "messages": messages, "keeps": [0.25, 0.5], "cache": { "method": "prefixkv", "keep": 0.5 } }),
         json!({ "op": "open-session", "cache": { "method": "snapkv", "keep": 0.5 } }),
-        json!({ "op": "generate", "session": 0, "messages": messages, "maxTokens": 2 }),
-        json!({ "op": "close-session", "session": 0 }),
+        json!({ "op": "turn", "session": SESSION, "messages": messages, "maxTokens": 2 }),
+        json!({ "op": "close-session", "session": SESSION }),
         json!({ "op": "tokenize", "text": "Hello, w\u{f6}rld", "addSpecialTokens": false }),
         json!({ "op": "detokenize", "tokens": [1, 2, 300, 4], "skipSpecialTokens": true }),
     ]

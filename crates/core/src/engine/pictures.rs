@@ -1,0 +1,118 @@
+//! Decoding the pictures of requests within bounds, for the whole process.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use super::ticket::Events;
+use crate::error::Result;
+use crate::media::{ImageProcessor, Pixels, decoding_bytes};
+
+/// Bytes that decoders may take at a time, over all models of the process. A picture that alone takes more is decoded alone.
+pub(super) const BUDGET: u64 = 1 << 30;
+
+/// How long an engine waits for others before it looks whether its request is still wanted.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+static TAKEN: Mutex<u64> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// Bytes of the budget; given back when dropped.
+struct Share(u64);
+
+impl Share {
+    /// Waits until there is room. Never called by a thread of the pool, which might hold up the very work that it waits for.
+    fn take(bytes: u64, events: &Events) -> Result<Share> {
+        let bytes = bytes.min(BUDGET);
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken + bytes > BUDGET {
+            taken = GIVEN_BACK.wait_timeout(taken, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+            events.check()?;
+        }
+        *taken += bytes;
+        Ok(Share(bytes))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        GIVEN_BACK.notify_all();
+    }
+}
+
+/// Decodes and processes images, as many at a time as the budget holds.
+pub(super) fn process<I: AsRef<[u8]> + Sync>(
+    processor: &ImageProcessor,
+    images: &[I],
+    events: &Events,
+) -> Result<Vec<Pixels>> {
+    let sizes: Vec<u64> =
+        images.iter().enumerate().map(|(index, bytes)| decoding_bytes(bytes.as_ref(), index)).collect::<Result<_>>()?;
+    let mut pixels = Vec::with_capacity(images.len());
+    for wave in waves(&sizes, BUDGET) {
+        let _share = Share::take(sizes[wave.clone()].iter().sum(), events)?;
+        let decoded: Vec<Result<Pixels>> = wave
+            .into_par_iter()
+            .map(|index| {
+                events.check()?;
+                processor.process(images[index].as_ref(), index)
+            })
+            .collect();
+        for one in decoded {
+            pixels.push(one?);
+        }
+    }
+    Ok(pixels)
+}
+
+/// Cuts a list into runs whose sums fit `budget`; what is larger stands alone.
+fn waves(sizes: &[u64], budget: u64) -> Vec<Range<usize>> {
+    let mut waves: Vec<Range<usize>> = Vec::new();
+    let mut sum = 0;
+    for (index, size) in sizes.iter().enumerate() {
+        sum += size;
+        match waves.last_mut() {
+            Some(wave) if sum <= budget => wave.end = index + 1,
+            _ => {
+                waves.push(index..index + 1);
+                sum = *size;
+            }
+        }
+    }
+    waves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ticket::stream;
+    use super::*;
+
+    #[test]
+    fn runs_fit_the_budget_and_leave_nothing_out() {
+        assert!(waves(&[], 10).is_empty());
+        assert_eq!(waves(&[3, 3, 3, 3], 10), [0..3, 3..4]);
+        assert_eq!(waves(&[30, 1, 30, 9, 1], 10), [0..1, 1..2, 2..3, 3..5]);
+    }
+
+    #[test]
+    fn shares_wait_for_each_other_and_for_no_one_who_has_gone() {
+        let (events, ticket) = stream();
+        let most = Share::take(3 * BUDGET, &events).expect("nothing is taken");
+        let waiting = std::thread::spawn(move || {
+            let refused = Share::take(1, &events).is_err();
+            (refused, events)
+        });
+        ticket.cancel();
+        let (refused, _events) = waiting.join().expect("no panic");
+        assert!(refused, "a cancelled request waits no longer");
+        let (events, _ticket) = stream();
+        let waiting = std::thread::spawn(move || Share::take(1, &events).is_ok());
+        std::thread::sleep(Duration::from_millis(20));
+        drop(most);
+        assert!(waiting.join().expect("no panic"));
+        assert_eq!(*TAKEN.lock().expect("sound"), 0);
+    }
+}

@@ -1,0 +1,17 @@
+//! How long a sequence may become.
+
+use super::prompt;
+use crate::cache::Sequence;
+use crate::error::Result;
+use crate::model::Prompt;
+
+/// How many tokens may follow `prompt` on top of what `sequence` has seen, of a model that knows `most` positions: the asked number,
+/// which must fit, or by default what is left. Where keys are rotated to their ranks it is these that must fit: those of the prompt,
+/// which is there whole for a moment, and those of what is kept while generating.
+pub(super) fn room(sequence: &Sequence, prompt: &Prompt, asked: Option<usize>, most: usize) -> Result<usize> {
+    if sequence.rotates_on_read() {
+        prompt::room(sequence.longest_lane(), prompt, Some(1), most)?;
+    }
+    let available = sequence.positions_within(&prompt.spans, most)?;
+    prompt::room(sequence.next_position() as usize, prompt, asked, available)
+}
