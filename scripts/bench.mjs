@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:doors`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:doors`, `bench:held`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -13,6 +13,7 @@ const suites = {
   cache: () => limited("cache"),
   batch: () => limited("batch"),
   doors: () => bun("doors.ts"),
+  held: () => bun("held.ts"),
   scenes: () => bun("scenes.ts"),
   methods: () => bun("methods.ts"),
   results,
