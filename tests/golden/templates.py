@@ -3,6 +3,7 @@
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+import families
 from common import DATA, FIXTURES, TINY_LLAVA, write_json
 
 LLAVA = (
@@ -114,6 +115,8 @@ SYSTEM = [turn("system", " Be brief. "), turn("user", "Hi "), turn("assistant", 
 PLAIN = SYSTEM[1:]
 WRONG_ORDER = [turn("user", "Hi"), turn("user", "Hi again")]
 WRONG_ROLE = [turn("user", "Hi"), turn("tool", "42")]
+THINKING = [turn("user", "2 + 2?"), turn("assistant", "<think>\nEasy.\n</think>\n\n4"), turn("user", "Sure?")]
+TOOL = [turn("user", "Time?"), turn("assistant", "One moment."), turn("tool", "12:00")]
 UNICODE = [turn("user", text("Größe? 漢字 😀 <image> & \"quotes\""))]
 
 PARTS = [ONE, TEXT_AFTER, TWO_IMAGES, TWO_TURNS, CLOSED, UNICODE]
@@ -128,10 +131,13 @@ CASES = {
     "mistral": (LIKE_LLAMA, [PLAIN, SYSTEM, WRONG_ORDER, WRONG_ROLE]),
     "modern": (LIKE_LLAMA, [PLAIN, SYSTEM, ONE, TWO_TURNS, UNICODE]),
 }
+CASES |= {name: (LIKE_LLAMA, [PLAIN, SYSTEM, WRONG_ORDER, THINKING, TOOL]) for name in families.TEXT}
+CASES |= {name: (LIKE_LLAMA, [PLAIN, SYSTEM, ONE, TWO_TURNS, SYSTEM_PARTS, UNICODE]) for name in families.VISION}
 
 
 def template_of(name):
     known = {"llava-1.5-hf": LLAVA, "vicuna": VICUNA, "llama-3": LLAMA3, "mistral": MISTRAL, "modern": MODERN}
+    known |= families.TEXT | families.VISION
     return known[name] if name in known else (TINY_LLAVA / "chat_template.jinja").read_text()
 
 

@@ -30,6 +30,11 @@ impl Fields {
         }
     }
 
+    /// Whether a field is there and has not been read yet.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
     /// The value of an optional field. `null` is refused, because JSON turns NaN and Infinity into it.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let Some(value) = self.map.remove(name) else { return Ok(None) };

@@ -91,12 +91,15 @@ fn templates_render_like_hugging_face() {
         let template = ChatTemplate::from_source(&golden.template, &golden.bos_token, &golden.eos_token);
         let template = template.unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         for case in golden.cases {
-            let got = template.render(&messages(&case.messages), case.add_generation_prompt);
+            let got = template.text(&messages(&case.messages), case.add_generation_prompt);
             let at = format!("{}: {:?}", golden.name, case.messages);
             match (case.rendered, case.error) {
                 (Some(want), None) => {
                     let got = got.unwrap_or_else(|e| panic!("{at}: {e}"));
                     let texts: Vec<&str> = case.messages.iter().filter_map(|m| m["content"].as_str()).collect();
+                    if got == want {
+                        continue;
+                    }
                     if texts.iter().any(|text| !want.contains(text.trim())) {
                         // A template for lists of parts silently loses plain strings; ours are made lists first.
                         assert!(texts.iter().all(|text| got.contains(text.trim())), "{at}: {got}");
@@ -114,5 +117,5 @@ fn templates_render_like_hugging_face() {
             }
         }
     }
-    assert!(refused > 0 && kept < 12, "{refused} refused, {kept} kept");
+    assert!(refused > 20 && kept < 12, "{refused} refused, {kept} kept");
 }

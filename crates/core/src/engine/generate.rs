@@ -54,7 +54,7 @@ impl Turn {
         alone: bool,
     ) -> Result<Turn> {
         let mut timings = queued(events);
-        let tokens = prompt::tokens(model, &request.source.text)?;
+        let tokens = prompt::tokens(model, &request.source)?;
         let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
         let sequence = model.new_sequence_with(method, false)?;
         let room = positions::room(&sequence, &prompt, request.max_tokens, model.max_positions())?;
@@ -66,7 +66,7 @@ impl Turn {
             prompt,
             features,
             sequence,
-            context: tokens,
+            context: tokens.tokens,
             history: Vec::new(),
             room,
             // Templates put a space before an answer, which models generate themselves; it is no part of a chat's answer.

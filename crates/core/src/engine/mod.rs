@@ -32,6 +32,7 @@ mod worker;
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use prefixkv_kernels::cuda::Gpu;
 use prefixkv_kernels::cuda::check::{Cases, Sizes};
@@ -43,6 +44,7 @@ use crate::model::{Device, Model, Place, architectures};
 
 pub use event::{Event, Finish, Timings, Usage};
 pub use panic::catch;
+pub(crate) use panic::quiet_thread;
 pub use request::{
     CheckRequest, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest,
     ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
@@ -53,6 +55,9 @@ pub use ticket::{CAPACITY, Events, Ticket, stream};
 pub use trace::{Traced, TracedImage, TracedLayer, TracedStep};
 
 use state::{Job, Phase, Shared};
+
+/// How long a close waits for a load that does not stop.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 static STAND_IN: OnceLock<fn() -> Loader> = OnceLock::new();
 
@@ -99,9 +104,9 @@ impl Engine {
     }
 
     /// The progress of the load: `progress` events, then `loaded` or `error`. Each call gives a stream of its own; cancelling
-    /// any of them stops the load.
+    /// any of them stops the load, and ends that stream at once: the thread may be busy with something that cannot be stopped.
     pub fn loading(&self) -> Ticket {
-        let (events, ticket) = stream();
+        let (events, ticket) = ticket::queued(None);
         let events = Arc::new(events);
         let mut state = self.shared.lock();
         let outcome = match &state.phase {
@@ -150,11 +155,18 @@ impl Engine {
         Ok(ticket)
     }
 
-    /// Stops intake, ends running and queued work with [`Error::Disposed`] and frees the model; then the ticket says `closed`.
+    /// Stops intake, ends running and queued work with [`Error::Disposed`] and frees the model; then the ticket says `closed`. A load
+    /// that does not stop is given up after two seconds: its thread goes on by itself until it looks up, and frees what it has.
     /// Every call gives a ticket of its own.
     pub fn close(&self) -> Ticket {
         let (events, ticket) = stream();
+        let loading = matches!(self.shared.lock().phase, Phase::Loading);
         self.shared.begin_close(Some(events));
+        if loading {
+            let shared = self.shared.clone();
+            // Without a thread for it, the ticket waits for the load.
+            let _ = spawn("prefixkv-close", move || shared.give_up(PATIENCE));
+        }
         ticket
     }
 

@@ -13,7 +13,7 @@ use crate::model::Model;
 pub(super) fn profile(model: &mut Model, request: &ProfileRequest, images: &[Vec<u8>], events: &Events) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
-    let tokens = prompt::tokens(model, &request.source.text)?;
+    let tokens = prompt::tokens(model, &request.source)?;
     let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
     prompt::room(0, &prompt, None, model.max_positions())?;
     let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;

@@ -4,51 +4,63 @@ use std::time::Instant;
 
 use super::event::{Timings, Usage, milliseconds};
 use super::pictures;
-use super::request::SourceText;
+use super::request::{Source, SourceText};
 use super::ticket::Events;
 use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
-use crate::text::Message;
+use crate::text::{Encoded, Message, Rendered, SpecialTokens};
 
 /// Most tokens of an answer when the request does not say.
 const DEFAULT_TOKENS: usize = 512;
 
 /// The tokens of a source, image placeholders not yet expanded.
-pub(super) fn tokens(model: &Model, text: &SourceText) -> Result<Vec<u32>> {
-    match text {
-        SourceText::Messages(messages) => encode(model, &render(model, messages, true)?),
-        SourceText::Raw(text) => encode(model, text),
+pub(super) fn tokens(model: &Model, source: &Source) -> Result<Encoded> {
+    match &source.text {
+        SourceText::Messages(messages) => encode(model, &render(model, messages, true)?, source.special),
+        SourceText::Raw(text) => encode_raw(model, text),
     }
+}
+
+/// The tokens of a rendered conversation.
+pub(super) fn encode(model: &Model, chat: &Rendered, special: SpecialTokens) -> Result<Encoded> {
+    require_short(model, &chat.text)?;
+    model.tokenizer().encode_chat(chat, model.placeholder(), special)
+}
+
+/// The tokens of a raw prompt, where every placeholder is an image.
+pub(super) fn encode_raw(model: &Model, text: &str) -> Result<Encoded> {
+    require_short(model, text)?;
+    model.tokenizer().encode_raw(text, model.placeholder())
 }
 
 /// From this many bytes on, a text is first looked at for whether it can fit at all.
 const LONG: usize = 64 << 10;
 
-/// The tokens of a prompt. One that has more than the model's positions, however it is encoded, is refused before: encoding takes
-/// hundreds of bytes and about a microsecond for each of its bytes.
-pub(super) fn encode(model: &Model, text: &str) -> Result<Vec<u32>> {
+/// Refuses a prompt that has more tokens than the model has positions, however it is encoded: encoding takes hundreds of bytes and
+/// about a microsecond for each of its bytes.
+fn require_short(model: &Model, text: &str) -> Result<()> {
     if text.len() >= LONG {
         let (needed, available) = (model.tokenizer().least_tokens(text), model.max_positions());
         if needed > available {
             return Err(Error::ContextOverflow { needed, available, image_tokens: 0 });
         }
     }
-    model.tokenizer().encode_prompt(text)
+    Ok(())
 }
 
 /// The messages as the model's own chat format.
-pub(super) fn render(model: &Model, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+pub(super) fn render(model: &Model, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
     model.template().render(messages, add_generation_prompt)
 }
 
 /// The prompt with the placeholders of its `images` images expanded.
-pub(super) fn expand(model: &Model, tokens: &[u32], images: usize) -> Result<Prompt> {
+pub(super) fn expand(model: &Model, encoded: &Encoded, images: usize) -> Result<Prompt> {
     if images > 0 && model.image_processor().is_none() {
         return Err(Error::Prompt { reason: "this model reads no images".into() });
     }
-    model.expand(tokens, images)
+    model.expand_at(&encoded.tokens, &encoded.pictures, images)
 }
 
 /// How many tokens may follow `past` positions and `prompt`: the asked number, which must fit, or by default what is left of

@@ -15,7 +15,7 @@ use crate::method::Method;
 use crate::method::keep::bytes;
 use crate::model::{Device, LoadOptions, WeightFormat};
 use crate::sample::SamplerOptions;
-use crate::text::{Message, StopStrings};
+use crate::text::{Message, SpecialTokens, StopStrings};
 
 /// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
 pub const MAX_JSON: usize = 8 << 20;
@@ -128,6 +128,8 @@ pub enum TextRequest {
 #[derive(Debug)]
 pub struct Source {
     pub text: SourceText,
+    /// What becomes of special tokens that messages spell.
+    pub special: SpecialTokens,
     /// The images in the order of their placeholders, as indices into the request's images.
     pub order: Vec<usize>,
 }
@@ -182,9 +184,10 @@ pub const MAX_KEEPS: usize = 1024;
 
 const OPS: [&str; 9] =
     ["generate", "score", "profile", "trace", "open-session", "turn", "close-session", "tokenize", "detokenize"];
-const GENERATE: [&str; 13] = [
+const GENERATE: [&str; 14] = [
     "op",
     "messages",
+    "specialTokens",
     "prompt",
     "cache",
     "maxTokens",
@@ -231,12 +234,16 @@ impl Request {
                 Ok(Request::Model(ModelRequest::Generate(request)))
             }
             "score" => {
-                let fields =
-                    Fields::new(value, "score", &["op", "messages", "prompt", "cache", "answer", "kept", "kl"])?;
+                let fields = Fields::new(
+                    value,
+                    "score",
+                    &["op", "messages", "specialTokens", "prompt", "cache", "answer", "kept", "kl"],
+                )?;
                 score(fields, images).map(ModelRequest::Score).map(Request::Model)
             }
             "profile" => {
-                let fields = Fields::new(value, "profile", &["op", "messages", "prompt", "cache", "keeps"])?;
+                let fields =
+                    Fields::new(value, "profile", &["op", "messages", "specialTokens", "prompt", "cache", "keeps"])?;
                 profile(fields, images).map(ModelRequest::Profile).map(Request::Model)
             }
             "trace" => {
@@ -329,16 +336,27 @@ fn method(fields: &mut Fields) -> Result<Option<Arc<Method>>> {
 }
 
 fn prompt(fields: &mut Fields, op: &str, images: usize) -> Result<Source> {
+    let special = fields.take::<String>("specialTokens")?;
+    if special.is_some() && fields.has("prompt") {
+        return Err(refuse("`specialTokens` is about `messages`; a raw `prompt` is written with its special tokens"));
+    }
+    let special = match special.as_deref() {
+        None | Some("parse") => SpecialTokens::Parse,
+        Some("text") => SpecialTokens::Text,
+        Some(other) => {
+            return Err(refuse(format!("`specialTokens` of {op} must be \"parse\" or \"text\", found {other:?}")));
+        }
+    };
     match (fields.take::<Value>("messages")?, fields.take::<String>("prompt")?) {
         (Some(_), Some(_)) => Err(refuse(format!("{op} takes `messages` or `prompt`, found both"))),
         (None, None) => Err(refuse(format!("{op} needs `messages` or `prompt`"))),
         (None, Some(text)) if text.is_empty() => Err(refuse("`prompt` is empty")),
-        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), order: (0..images).collect() }),
+        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), special, order: (0..images).collect() }),
         (Some(messages), None) => {
             let order = check_messages(&messages, images)?;
             let messages =
                 serde_json::from_value(messages).map_err(|error| refuse(format!("`messages` of {op}: {error}")))?;
-            Ok(Source { text: SourceText::Messages(messages), order })
+            Ok(Source { text: SourceText::Messages(messages), special, order })
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::model::Model;
 use crate::sample::{divergence, log_softmax_at};
+use crate::text::{Encoded, Rendered};
 
 /// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
 /// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
@@ -82,35 +83,38 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
 
 /// The tokens of the prompt and of the answer. With messages, the answer ends with the end-of-sequence token that the template puts
 /// after it, as a generation ends; white space behind that is not scored. With a raw prompt nothing is added.
-fn split(model: &Model, request: &ScoreRequest) -> Result<(Vec<u32>, Vec<u32>)> {
+fn split(model: &Model, request: &ScoreRequest) -> Result<(Encoded, Vec<u32>)> {
+    let encode = |chat: &Rendered| prompt::encode(model, chat, request.source.special);
     let (prompt, whole) = match &request.source.text {
-        SourceText::Raw(text) => (text.clone(), format!("{text}{}", request.answer)),
+        SourceText::Raw(text) => {
+            (prompt::encode_raw(model, text)?, prompt::encode_raw(model, &format!("{text}{}", request.answer))?)
+        }
         SourceText::Messages(messages) => {
             let answer = serde_json::from_value(json!({ "role": "assistant", "content": request.answer }));
             let answer = answer.map_err(|error| Error::Internal(error.to_string()))?;
             let mut answered = messages.clone();
             answered.push(answer);
-            (prompt::render(model, messages, true)?, prompt::render(model, &answered, false)?)
+            let (prompt, whole) = (prompt::render(model, messages, true)?, prompt::render(model, &answered, false)?);
+            if !whole.text.starts_with(&prompt.text) {
+                return Err(Error::Prompt {
+                    reason: "the chat template writes the prompt differently once an answer follows; use a raw `prompt` to score"
+                        .into(),
+                });
+            }
+            (encode(&prompt)?, encode(&whole)?)
         }
     };
-    if !whole.starts_with(&prompt) {
-        return Err(Error::Prompt {
-            reason:
-                "the chat template writes the prompt differently once an answer follows; use a raw `prompt` to score"
-                    .into(),
-        });
-    }
-    let prompt = prompt::encode(model, &prompt)?;
-    let mut whole = prompt::encode(model, &whole)?;
-    let common = prompt.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+    let Encoded { tokens: mut whole, mut pictures } = whole;
+    let common = prompt.tokens.iter().zip(&whole).take_while(|(a, b)| a == b).count();
     let mut answer = whole.split_off(common);
+    pictures.retain(|place| *place < common);
     if matches!(request.source.text, SourceText::Messages(_)) {
         end_with_eos(model, &mut answer)?;
     }
     match (whole.is_empty(), answer.is_empty()) {
         (true, _) => Err(Error::Prompt { reason: "the prompt has no token of its own before the answer".into() }),
         (_, true) => Err(refuse("`answer` of score has no tokens; there is nothing to score")),
-        _ => Ok((whole, answer)),
+        _ => Ok((Encoded { tokens: whole, pictures }, answer)),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::live;
 use crate::method::Method;
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
-use crate::text::{Content, Message, Part};
+use crate::text::{Content, Encoded, Message, Part};
 
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 1024;
@@ -177,12 +177,14 @@ impl Session {
         alone: bool,
     ) -> Result<(Turn, String)> {
         let mut timings = queued(events);
-        let text = prompt::render(model, &self.messages, true)?;
-        let whole = prompt::encode(model, &text)?;
+        let chat = prompt::render(model, &self.messages, true)?;
+        let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, request.source.special)?;
+        let text = chat.text;
         // What is in the cache is used when the new text goes on from it, in text and in tokens.
         let goes_on = |state: &State| {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
-            seen && whole.len() > state.tokens.len()
+            let images = pictures.partition_point(|place| *place < state.tokens.len());
+            seen && whole.len() > state.tokens.len() && images == state.images
         };
         let state = match self.state.take().filter(goes_on) {
             Some(state) => state,
@@ -194,8 +196,12 @@ impl Session {
                 images: 0,
             },
         };
-        let rest = &whole[state.tokens.len()..];
-        match self.read(model, &state, rest, request, events, &mut timings, alone) {
+        let past = state.tokens.len();
+        let rest = Encoded {
+            tokens: whole[past..].to_vec(),
+            pictures: pictures.iter().filter(|place| **place >= past).map(|place| place - past).collect(),
+        };
+        match self.read(model, &state, &rest, request, events, &mut timings, alone) {
             Ok((prompt, features, room)) => {
                 let turn = Turn {
                     prompt,
@@ -226,7 +232,7 @@ impl Session {
         &self,
         model: &mut Model,
         state: &State,
-        rest: &[u32],
+        rest: &Encoded,
         request: &GenerateRequest,
         events: &Events,
         timings: &mut Timings,

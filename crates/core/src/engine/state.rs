@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -104,6 +105,16 @@ impl Shared {
         state.closers.iter().for_each(Events::orphan);
         drop(state);
         self.begin_close(None);
+    }
+
+    /// Tells whoever waits for the end that it has come, when it has not within `patience`.
+    pub(super) fn give_up(&self, patience: Duration) {
+        let unfinished = |state: &mut State| !state.finished;
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, unfinished);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let closers = mem::take(&mut state.closers);
+        drop(state);
+        closers.iter().for_each(|closer| closer.finish(Event::Closed));
     }
 
     pub(super) fn wait_while<'a>(

@@ -184,6 +184,29 @@ fn a_panicking_load_is_an_error() {
     assert!(end["error"]["message"].as_str().unwrap().contains("as asked"), "{end}");
 }
 
+/// A load can be busy with something that nothing stops, as a file of a strange model may want it.
+#[test]
+fn a_load_that_is_stuck_holds_up_nobody() {
+    let (gate, wait) = channel::<()>();
+    let engine = Engine::start(Box::new(move |_| {
+        let _ = wait.recv();
+        Err(Error::Aborted)
+    }))
+    .unwrap();
+    let started = Instant::now();
+    let loading = engine.loading();
+    loading.cancel();
+    let code = |events: Option<Vec<Event>>| match events.unwrap().pop().unwrap() {
+        Event::Error { error } => error["code"].clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(loading.wait(LONG)), "aborted");
+    let closed = engine.close().wait(LONG).unwrap();
+    assert!(matches!(closed[..], [Event::Closed]), "{closed:?}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(gate);
+}
+
 #[test]
 fn cancel_stops_running_and_queued_work() {
     let (engine, counters, _open) = ready();

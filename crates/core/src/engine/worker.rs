@@ -94,5 +94,6 @@ fn finish(shared: &Shared, live: live::One) {
     drop(live);
     let closers = mem::take(&mut state.closers);
     drop(state);
+    shared.changed.notify_all();
     closers.iter().for_each(|closer| closer.finish(Event::Closed));
 }

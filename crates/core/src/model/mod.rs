@@ -9,6 +9,7 @@ mod llama;
 mod llava;
 mod network;
 mod numbers;
+mod placeholder;
 mod prompt;
 
 use std::path::{Path, PathBuf};
@@ -134,7 +135,8 @@ impl Model {
         let family = family(&config)?;
         require_readable(&config)?;
         let tokenizer = Arc::new(Tokenizer::from_folder(dir)?);
-        let template = ChatTemplate::from_folder(dir, &tokenizer)?;
+        let image = (family.inspect)(&config)?.image();
+        let template = placeholder::template(&config, &tokenizer, image.map(|image| image.placeholder))?;
         let checkpoint = Checkpoint::open(dir)?;
         let total = options.weights.bytes(checkpoint.parameters());
         memory::require(total, options.weights, &place)?;
@@ -215,7 +217,20 @@ impl Model {
     /// Replaces each image placeholder by as many positions as the image takes. Errors when placeholders and images differ
     /// in number.
     pub fn expand(&self, tokens: &[u32], images: usize) -> Result<Prompt> {
-        prompt::expand(tokens, images, self.network.image(), self.network.shape().vocab_size)
+        let placeholder = self.placeholder();
+        let places =
+            tokens.iter().enumerate().filter(|(_, token)| Some(**token) == placeholder).map(|(place, _)| place);
+        self.expand_at(tokens, &places.collect::<Vec<_>>(), images)
+    }
+
+    /// Like [`Model::expand`], where only the tokens at `places`, in order, stand for images.
+    pub fn expand_at(&self, tokens: &[u32], places: &[usize], images: usize) -> Result<Prompt> {
+        prompt::expand(tokens, places, images, self.network.image(), self.network.shape().vocab_size)
+    }
+
+    /// The token that stands for an image; None for a text-only model.
+    pub fn placeholder(&self) -> Option<u32> {
+        self.network.image().map(|image| image.placeholder)
     }
 
     /// The features of each image in the language model's space, `[image tokens, hidden]`.

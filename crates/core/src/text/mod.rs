@@ -1,9 +1,10 @@
 //! Text in and out: tokenizer, chat template, incremental decoding and stop strings.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::single_range_in_vec_init))]
 
 mod bound;
 mod detokenize;
 mod files;
+mod jinja;
 mod stop;
 mod template;
 mod tokenizer;
@@ -14,6 +15,6 @@ mod fixtures;
 pub use {
     detokenize::Detokenizer,
     stop::{StopStrings, Stopped},
-    template::{ChatTemplate, Content, Message, Part},
-    tokenizer::Tokenizer,
+    template::{ChatTemplate, Content, Message, Part, Probed, Rendered},
+    tokenizer::{Encoded, SpecialTokens, Tokenizer},
 };

@@ -1,26 +1,28 @@
 //! Messages to prompt text, through the chat template that comes with a model.
 
-mod generation;
-mod jinja;
-mod json;
-mod large_stack;
-mod limits;
+mod pictures;
+mod probe;
 mod shape;
 mod source;
-mod strftime;
+mod thread;
 
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use minijinja::Environment;
 use serde::Deserialize;
 
 use super::files::unusable;
+use super::jinja::{Fail, Share, Template, Text, Value};
 use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use shape::Shape;
 
 /// Most text of all messages, and longest prompt, in bytes.
 const MAX_TEXT: usize = 4 << 20;
+/// Longest template, in bytes; real ones have up to some ten thousand.
+const MAX_SOURCE: usize = 64 << 10;
+/// What stands for an image where the model does not say.
+const PLACEHOLDER: &str = "<image>";
 
 /// One turn of a conversation.
 #[derive(Deserialize, Clone, Debug)]
@@ -50,18 +52,44 @@ pub enum Part {
     Image { index: usize },
 }
 
+/// A prompt, and what its parts are. All ranges are bytes of the text, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rendered {
+    pub text: String,
+    /// The placeholders that stand for the images of the messages, in their order. Nothing else in the text does.
+    pub pictures: Vec<Range<usize>>,
+    /// What the messages say, as opposed to what the template adds.
+    pub said: Vec<Range<usize>>,
+}
+
+/// What a template does with a short message with an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// It writes the placeholder.
+    Written,
+    /// It takes strings, so the placeholder is put into the message.
+    Inserted,
+    /// It refuses the message, and may want others.
+    Failed,
+    /// It writes something else, which begins so.
+    Missing(String),
+}
+
 /// A compiled chat template in Hugging Face's dialect of Jinja.
 ///
-/// As there: `trim_blocks` and `lstrip_blocks`, `break` and `continue`, `raise_exception`, `strftime_now`, `tojson`
-/// without HTML escaping, `generation` blocks, methods of Python's strings and dicts; the variables are `messages`,
-/// `add_generation_prompt`, `bos_token` and `eos_token`, and `tools` and `documents`, which are none. `strftime_now`
-/// gives UTC.
+/// Everything that jinja2 has in transformers' environment, with few exceptions (`docs/design/templates.md`): `trim_blocks` and
+/// `lstrip_blocks`, `break` and `continue`, `raise_exception`, `strftime_now` (in UTC), `tojson` without HTML escaping,
+/// `generation` blocks. The variables are `messages`, `add_generation_prompt`, every named special token of the tokenizer, and
+/// `tools` and `documents`, which are none.
 ///
 /// # Content
 /// A template may expect the content of a message to be a string, a list of parts, or either. Which it is, is found
 /// once, by rendering a probe message both ways and looking for its text. Content then goes in as it came where the
 /// template takes either (or neither probe worked); else a string becomes a list with one text part, or a list
-/// becomes a string: `<image>\n` for each image, then the texts.
+/// becomes a string: the placeholder and a line end for each image, then the texts.
+///
+/// # Images
+/// Images are parts of messages and never guessed from text: a placeholder that a message spells is text. See [`Rendered`].
 ///
 /// # Fallback
 /// A folder without a template gets the prompt of LLaVA-1.5 (Vicuna's, without its system text): a user turn is
@@ -69,83 +97,140 @@ pub enum Part {
 /// assistant turn is a space, the texts and the EOS token. A system message can come first, followed by a space.
 ///
 /// # Limits
-/// A template has at most 64 KiB. Rendering ends with [`Error::Prompt`] after 500,000 template instructions, past
-/// 4 MiB of text, when macros nest too deep, or for a list of more than 131,072 entries. A template can still ask for much memory at once; a model folder
-/// deserves the trust of its origin.
+/// A template has at most 64 KiB. A rendering ends with [`Error::Prompt`] past 4 MiB of text, 64 MiB of memory, 10 million steps or
+/// 2 seconds, or when it nests too deep; the probes of a load have a quarter of the steps and of the time.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    bos: String,
-    eos: String,
+    template: Template,
+    /// Where it was read; None for the fallback.
+    path: Option<PathBuf>,
+    special: Vec<(String, String)>,
+    placeholder: String,
     shape: Shape,
-    fallback: bool,
+    /// Whether the template writes a placeholder of its own, which stands for no image.
+    writes_placeholders: bool,
 }
 
 impl ChatTemplate {
-    /// The template of a model folder: chat_template.jinja, else the `chat_template` of chat_template.json,
-    /// tokenizer_config.json or processor_config.json, else the fallback. Of several named ones, `default`.
+    /// The template of a model folder; the fallback where there is none. `placeholder` is the text of the token that stands for an
+    /// image, None for a text-only model.
+    ///
+    /// As transformers chooses it: of a vision-language model, the `chat_template` of processor_config.json, else chat_template.json,
+    /// else what a text model uses; of a text model, chat_template.jinja or `default` of additional_chat_templates, else the
+    /// `chat_template` of tokenizer_config.json. Where transformers finds none, the other files are tried. Of several named ones,
+    /// `default`.
     ///
     /// # Errors
     /// [`Error::ModelFile`] for a file that cannot be read or a template that does not compile.
-    pub fn from_folder(dir: &Path, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let (bos, eos) = (tokenizer.bos().unwrap_or_default(), tokenizer.eos().unwrap_or_default());
-        match source::find(dir)? {
-            Some((path, source)) => Self::from_source(&source, bos, eos).map_err(|error| match error {
-                Error::Prompt { reason } => unusable(&path, reason),
-                other => other,
-            }),
+    pub fn from_folder(dir: &Path, tokenizer: &Tokenizer, placeholder: Option<&str>) -> Result<ChatTemplate> {
+        let special = tokenizer.named().to_vec();
+        match source::find(dir, placeholder.is_some())? {
+            Some((path, source)) => {
+                let template = Self::compile(&source, special, placeholder).map_err(|error| match error {
+                    Error::Prompt { reason } => unusable(&path, reason),
+                    other => other,
+                })?;
+                Ok(ChatTemplate { path: Some(path), ..template })
+            }
             None => {
-                let template = Self::from_source(source::FALLBACK, bos, eos)?;
-                Ok(ChatTemplate { fallback: true, ..template })
+                let image = ("image_placeholder".to_owned(), placeholder.unwrap_or(PLACEHOLDER).to_owned());
+                Self::compile(source::FALLBACK, special.into_iter().chain([image]).collect(), placeholder)
             }
         }
     }
 
-    /// Compiles a template. `bos` and `eos` are the texts of these tokens.
+    /// Compiles a template. `bos` and `eos` are the texts of these tokens; an image is `<image>`.
     ///
     /// # Errors
     /// [`Error::Prompt`] for a template that does not compile.
     pub fn from_source(source: &str, bos: &str, eos: &str) -> Result<ChatTemplate> {
-        let environment = jinja::environment(source)?;
+        let special = [("bos_token", bos), ("eos_token", eos)];
+        let special = special.map(|(name, token)| (name.to_owned(), token.to_owned()));
+        let template = Self::compile(source, special.to_vec(), None)?;
+        Ok(ChatTemplate { path: Some(PathBuf::new()), ..template })
+    }
+
+    fn compile(source: &str, special: Vec<(String, String)>, placeholder: Option<&str>) -> Result<ChatTemplate> {
+        if source.len() > MAX_SOURCE {
+            let reason = format!("the chat template has {} bytes; at most {MAX_SOURCE} are allowed", source.len());
+            return Err(Error::Prompt { reason });
+        }
+        let compiled = thread::run(|| Ok(Template::compile(source)))?;
+        let template = compiled
+            .map_err(|reason| Error::Prompt { reason: format!("the chat template has a syntax error: {reason}") })?;
         let mut template = ChatTemplate {
-            environment,
-            bos: bos.to_owned(),
-            eos: eos.to_owned(),
+            template,
+            path: None,
+            special,
+            placeholder: placeholder.unwrap_or(PLACEHOLDER).to_owned(),
             shape: Shape::Either,
-            fallback: false,
+            writes_placeholders: false,
         };
         template.shape = shape::probe(&template);
+        template.writes_placeholders = probe::writes_placeholders(&template);
         Ok(template)
     }
 
     /// The prompt for a conversation. `add_generation_prompt` asks for the beginning of an assistant turn at the end.
     ///
     /// # Errors
-    /// [`Error::Prompt`] when the template fails or refuses the messages, or a limit is passed.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    /// [`Error::Prompt`] when the template fails, refuses the messages or does not write one placeholder for each image, or when a
+    /// limit is passed; [`Error::OutOfMemory`] when the machine has no memory for the thread that renders.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
         let bytes: usize = messages.iter().map(Message::text_len).sum();
         if bytes > MAX_TEXT {
             let reason = format!("the messages have {bytes} bytes of text; at most {MAX_TEXT} are allowed");
             return Err(Error::Prompt { reason });
         }
-        let messages = messages.iter().map(|message| self.shape.message(message)).collect();
-        self.render_raw(messages, add_generation_prompt)
+        pictures::render(self, messages, add_generation_prompt, Share::Request)
+    }
+
+    /// The text alone of [`ChatTemplate::render`], whatever the template writes for images.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], but for placeholders.
+    pub fn text(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        pictures::run(self, messages, add_generation_prompt, Share::Request).map(|(text, _)| text)
     }
 
     /// Whether the folder had no template, so that the LLaVA-1.5 prompt is used.
     pub fn is_fallback(&self) -> bool {
-        self.fallback
+        self.path.is_none()
     }
 
-    fn render_raw(&self, messages: Vec<serde_json::Value>, add_generation_prompt: bool) -> Result<String> {
-        let context = serde_json::json!({
-            "messages": messages,
-            "add_generation_prompt": add_generation_prompt,
-            "bos_token": self.bos,
-            "eos_token": self.eos,
-            "tools": null,
-            "documents": null,
-        });
-        jinja::render(&self.environment, context, MAX_TEXT)
+    /// What becomes of a short message with an image.
+    pub fn probe_image(&self) -> Probed {
+        probe::image(self)
+    }
+
+    /// The file that the template was read from.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Renders messages made by `values`, on a thread of its own.
+    fn run(
+        &self,
+        values: impl FnOnce() -> Result<Vec<Value>, Fail> + Send,
+        add_generation_prompt: bool,
+        share: Share,
+    ) -> Result<(String, Vec<super::jinja::Mark>)> {
+        let variables = || {
+            let mut variables = vec![
+                ("messages".to_owned(), Value::list(values()?)?),
+                ("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt)),
+                ("tools".to_owned(), Value::None),
+                ("documents".to_owned(), Value::None),
+            ];
+            for (name, token) in &self.special {
+                let token = Text::with_literals(token, &self.placeholder, super::jinja::Origin::Literal(0));
+                variables.push((name.clone(), Value::Text(token)));
+            }
+            Ok(variables)
+        };
+        thread::run(|| {
+            let rendered = self.template.render(variables, &self.placeholder, MAX_TEXT, share);
+            rendered.map_err(|fail| Error::Prompt { reason: fail.to_string() })
+        })
     }
 }
 
@@ -159,14 +244,18 @@ impl Message {
         };
         self.role.len() + content
     }
+
+    fn pictures(&self) -> usize {
+        match &self.content {
+            Content::Text(_) => 0,
+            Content::Parts(parts) => parts.iter().filter(|part| matches!(part, Part::Image { .. })).count(),
+        }
+    }
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChatTemplate")
-            .field("shape", &self.shape)
-            .field("fallback", &self.fallback)
-            .finish_non_exhaustive()
+        f.debug_struct("ChatTemplate").field("shape", &self.shape).field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -1,15 +1,23 @@
 //! Text to token ids and back.
 
+mod declared;
+mod growth;
+mod marked;
+
 use std::collections::HashSet;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde_json::Value;
 use tokenizers::DecoderWrapper;
 
 use super::bound::bytes_per_token;
-use super::files::{read_json, read_text, unusable};
+use super::files::{read_text, unusable};
+use super::template::Rendered;
 use crate::{Error, Result};
+use declared::Declared;
+use growth::Growth;
+use marked::Matcher;
 
 /// Longest text that is encoded, in bytes.
 const MAX_TEXT: usize = 4 << 20;
@@ -17,15 +25,38 @@ const MAX_TEXT: usize = 4 << 20;
 /// The tokenizer of a model folder, with the names of its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// tokenizer.json.
+    path: PathBuf,
     special: HashSet<u32>,
-    bos: Option<String>,
-    eos: Option<String>,
+    named: Vec<(String, String)>,
+    /// Tokens that a file gives another id than they have: content, file, its id.
+    misplaced: Vec<(String, &'static str, u32)>,
     eos_id: Option<u32>,
     adds_bos: bool,
     vocab_size: usize,
     decoding: Decoding,
+    growth: Growth,
+    matcher: Matcher,
     /// See [`bytes_per_token`]; found when a long text comes.
     bytes_per_token: OnceLock<Option<usize>>,
+}
+
+/// What becomes of a special token's text within what a message says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// It becomes that token, as in transformers; only an image placeholder is text.
+    #[default]
+    Parse,
+    /// It stays text.
+    Text,
+}
+
+/// A prompt as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    pub tokens: Vec<u32>,
+    /// Where the tokens are that stand for images, in order. A placeholder's id elsewhere is a token like any other.
+    pub pictures: Vec<usize>,
 }
 
 /// What decides which of the decoded text is final.
@@ -40,7 +71,8 @@ pub(super) enum Decoding {
 }
 
 impl Tokenizer {
-    /// Reads tokenizer.json, and tokenizer_config.json and special_tokens_map.json where they exist.
+    /// Reads tokenizer.json, and as transformers merges them tokenizer_config.json, special_tokens_map.json and added_tokens.json: tokens
+    /// that only these declare are added, with the next free ids.
     ///
     /// Truncation and padding that tokenizer.json may ask for are switched off.
     ///
@@ -49,34 +81,47 @@ impl Tokenizer {
     pub fn from_folder(dir: &Path) -> Result<Tokenizer> {
         let path = dir.join("tokenizer.json");
         let Some(text) = read_text(&path)? else { return Err(missing(dir)) };
-        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(|error| unusable(&path, error))?;
-        inner.with_truncation(None).map_err(|error| unusable(&path, error))?;
+        let declared = Declared::read(dir, &text)?;
+        guarded(&path, || Self::build(path.clone(), text, declared))?
+    }
+
+    fn build(path: PathBuf, text: String, declared: Declared) -> Result<Tokenizer> {
+        let bad = |error: tokenizers::Error| unusable(&path, error);
+        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(bad)?;
+        inner.with_truncation(None).map_err(bad)?;
         inner.with_padding(None);
+        let growth = Growth::of(&inner).map_err(|reason| unusable(&path, reason))?;
+        let Declared { named, tokens, ids } = declared;
+        inner.add_tokens(tokens).map_err(bad)?;
 
-        let config = read_json(&dir.join("tokenizer_config.json"))?;
-        let map = read_json(&dir.join("special_tokens_map.json"))?;
-        let named = |name: &str| [&config, &map].into_iter().flatten().find_map(|json| token_text(&json[name]));
-        let bos = named("bos_token");
-        let eos = named("eos_token");
-
+        let misplaced =
+            ids.into_iter().filter(|(token, _, id)| inner.token_to_id(token).is_some_and(|found| found != *id));
+        let misplaced = misplaced.collect();
         let special = inner.get_added_vocabulary().get_added_tokens_decoder();
         let special = special.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        let eos_id = eos.as_deref().and_then(|eos| inner.token_to_id(eos));
-        let bos_id = bos.as_deref().and_then(|bos| inner.token_to_id(bos));
-        let empty = inner.encode_fast("", true).map_err(|error| unusable(&path, error))?;
+        let token = |name: &str| named.iter().find(|(found, _)| found == name).map(|(_, token)| token.as_str());
+        let eos_id = token("eos_token").and_then(|eos| inner.token_to_id(eos));
+        let bos_id = token("bos_token").and_then(|bos| inner.token_to_id(bos));
+        // Some tokenizers panic at any text at all.
+        inner.encode_fast("a b\n<c>", true).map_err(bad)?;
+        let empty = inner.encode_fast("", true).map_err(bad)?;
         let adds_bos = bos_id.is_some() && empty.get_ids().first().copied() == bos_id;
         let vocab_size = inner.get_vocab_size(true);
         let decoding = decoding(&inner);
+        let matcher = Matcher::new(&inner).map_err(|reason| unusable(&path, reason))?;
         Ok(Tokenizer {
             inner,
+            path,
             special,
-            bos,
-            eos,
+            named,
+            misplaced,
             eos_id,
             adds_bos,
             vocab_size,
             decoding,
             bytes_per_token: OnceLock::new(),
+            growth,
+            matcher,
         })
     }
 
@@ -84,28 +129,67 @@ impl Tokenizer {
     /// `add_special_tokens` also adds those that the tokenizer puts around every text.
     ///
     /// # Errors
-    /// [`Error::Prompt`] for more than 4 MiB, or text that the tokenizer cannot encode.
+    /// [`Error::Prompt`] for more than 4 MiB, or text that the tokenizer cannot encode; [`Error::ModelFile`] for a tokenizer that fails.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        if text.len() > MAX_TEXT {
+        self.check_length(text)?;
+        let encoding = guarded(&self.path, || self.inner.encode_fast(text, add_special_tokens))?;
+        Ok(encoding.map_err(cannot_encode)?.get_ids().to_vec())
+    }
+
+    fn check_length(&self, text: &str) -> Result<()> {
+        let most = self.growth.most_text(MAX_TEXT);
+        if text.len() > most {
             return Err(Error::Prompt {
-                reason: format!("the text has {} bytes; at most {MAX_TEXT} are encoded", text.len()),
+                reason: format!("the text has {} bytes; at most {most} are encoded", text.len()),
             });
         }
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special_tokens)
-            .map_err(|error| Error::Prompt { reason: format!("the text cannot be encoded: {error}") })?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(())
     }
 
     /// Like [`Tokenizer::encode`] with special tokens, but no second BOS when the text already begins with the BOS
     /// token's text, as chat templates often write it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens = self.encode(text, true)?;
+        Ok(self.without_second_bos(text, self.encode(text, true)?))
+    }
+
+    /// Like [`Tokenizer::encode_prompt`], of a prompt in which every placeholder is an image.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_raw(&self, text: &str, placeholder: Option<u32>) -> Result<Encoded> {
+        let tokens = self.encode_prompt(text)?;
+        let pictures =
+            tokens.iter().enumerate().filter(|(_, token)| Some(**token) == placeholder).map(|(at, _)| at).collect();
+        Ok(Encoded { tokens, pictures })
+    }
+
+    /// The tokens of a rendered conversation: the placeholder's id where an image stands, and nowhere else for its text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_chat(&self, chat: &Rendered, placeholder: Option<u32>, special: SpecialTokens) -> Result<Encoded> {
+        self.check_length(&chat.text)?;
+        let encoded = guarded(&self.path, || self.matcher.encode(&self.inner, chat, placeholder, special))?;
+        let tokens = self.without_second_bos(&chat.text, encoded.map_err(cannot_encode)?);
+        let mut pictures = Vec::with_capacity(chat.pictures.len());
+        let mut tokens = tokens;
+        for (at, token) in tokens.iter_mut().enumerate() {
+            if let (marked::PICTURE, Some(placeholder)) = (*token, placeholder) {
+                *token = placeholder;
+                pictures.push(at);
+            }
+        }
+        Ok(Encoded { tokens, pictures })
+    }
+
+    fn without_second_bos(&self, text: &str, mut tokens: Vec<u32>) -> Vec<u32> {
         if self.adds_bos && self.bos().is_some_and(|bos| text.starts_with(bos)) && tokens.first() == tokens.get(1) {
             tokens.remove(0);
         }
-        Ok(tokens)
+        tokens
     }
 
     /// A number of tokens that [`Tokenizer::encode`] cannot fall below, found without encoding; 0 where there is none to be found.
@@ -117,11 +201,12 @@ impl Tokenizer {
     /// The text of token ids; ids outside the vocabulary have no text. Bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the tokenizer's decoder fails.
+    /// [`Error::ModelFile`] when the tokenizer's decoder fails, or makes more text than memory is meant for.
     pub fn decode(&self, tokens: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner
-            .decode(tokens, skip_special_tokens)
-            .map_err(|error| Error::Internal(format!("the tokenizer's decoder failed: {error}")))
+        let length = |token: u32| self.inner.id_to_token(token).map_or(0, |token| token.len());
+        self.growth.check_decode(tokens, length).map_err(|reason| unusable(&self.path, reason))?;
+        let decoded = guarded(&self.path, || self.inner.decode(tokens, skip_special_tokens))?;
+        decoded.map_err(|error| unusable(&self.path, format!("its decoder failed: {error}")))
     }
 
     /// The id of a token's exact text.
@@ -134,14 +219,38 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Every named special token and its text: `bos_token`, `pad_token`, `image_token` and what else the files name, in their order.
+    pub fn named(&self) -> &[(String, String)] {
+        &self.named
+    }
+
+    fn name(&self, name: &str) -> Option<&str> {
+        self.named.iter().find(|(found, _)| found == name).map(|(_, token)| token.as_str())
+    }
+
     /// The text of the token that begins a sequence.
     pub fn bos(&self) -> Option<&str> {
-        self.bos.as_deref()
+        self.name("bos_token")
     }
 
     /// The text of the token that ends a sequence.
     pub fn eos(&self) -> Option<&str> {
-        self.eos.as_deref()
+        self.name("eos_token")
+    }
+
+    /// The text of the token that the files name as the image's.
+    pub fn image(&self) -> Option<&str> {
+        self.name("image_token")
+    }
+
+    /// The file and the id that it gives a token, where the token has come to have another id.
+    pub fn misplaced(&self, token: &str) -> Option<(&'static str, u32)> {
+        self.misplaced.iter().find(|(found, ..)| found == token).map(|(_, file, id)| (*file, *id))
+    }
+
+    /// tokenizer.json.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The id of [`Tokenizer::eos`]; `None` also when the vocabulary lacks it.
@@ -163,12 +272,23 @@ impl Tokenizer {
     }
 }
 
+/// Runs code of `tokenizers` that may panic for what a tokenizer.json says.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        let reason = "it cannot be used: a part of it (normalizer, pre-tokenizer, model or decoder) does not fit what it is given";
+        unusable(path, reason)
+    })
+}
+
+fn cannot_encode(error: tokenizers::Error) -> Error {
+    Error::Prompt { reason: format!("the text cannot be encoded: {error}") }
+}
+
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size)
-            .field("bos", &self.bos)
-            .field("eos", &self.eos)
+            .field("named", &self.named)
             .field("decoding", &self.decoding)
             .finish_non_exhaustive()
     }
@@ -189,11 +309,6 @@ fn decoding(tokenizer: &tokenizers::Tokenizer) -> Decoding {
     }
 }
 
-/// A special token is written as its text, or as an object with `content`.
-fn token_text(json: &Value) -> Option<String> {
-    json.as_str().or_else(|| json["content"].as_str()).map(str::to_owned)
-}
-
 fn missing(dir: &Path) -> Error {
     let reason = if !dir.is_dir() {
         "is not a folder; give the path of a model folder that has a tokenizer.json".to_owned()
@@ -209,108 +324,4 @@ fn missing(dir: &Path) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::fixtures::{llama, llama_json, load, tiny_llava};
-    use super::*;
-
-    #[test]
-    fn tiny_llava_as_transformers() {
-        let tokenizer = tiny_llava();
-        for (text, tokens, decoded) in [
-            (
-                "<s>USER: <image>\nWhat color is the circle? ASSISTANT:",
-                vec![1, 452, 30, 225, 4, 203, 346, 444, 272, 264, 381, 35, 280, 30],
-                "USER: \nWhat color is the circle? ASSISTANT:",
-            ),
-            (
-                "A red circle \u{e9}\u{4e2d}\u{1f600}  x\n\n<image></s>",
-                vec![37, 413, 381, 225, 132, 107, 165, 121, 260, 177, 258, 251, 227, 225, 225, 92, 203, 203, 4, 2],
-                "A red circle \u{e9}\u{4e2d}\u{1f600}  x\n\n",
-            ),
-            ("\t\0 'll", vec![202, 193, 225, 11, 296], "\t\0 'll"),
-        ] {
-            assert_eq!(tokenizer.encode(text, false).unwrap(), tokens);
-            assert_eq!(tokenizer.decode(&tokens, true).unwrap(), decoded);
-        }
-        assert_eq!(tokenizer.bos(), Some("<s>"));
-        assert_eq!((tokenizer.eos(), tokenizer.eos_id()), (Some("</s>"), Some(2)));
-        assert_eq!(tokenizer.vocab_size(), 718);
-        assert_eq!(tokenizer.token_id("<image>"), Some(4));
-        assert_eq!(tokenizer.token(4).as_deref(), Some("<image>"));
-        assert_eq!(tokenizer.token(718), None);
-    }
-
-    #[test]
-    fn bos_is_not_doubled() {
-        for tokenizer in [tiny_llava(), llama()] {
-            let plain = tokenizer.encode("ab", true).unwrap();
-            assert_eq!(plain[0], 1);
-            assert_eq!(tokenizer.encode_prompt("ab").unwrap(), plain);
-            assert_eq!(tokenizer.encode_prompt("<s>ab").unwrap(), plain);
-            assert_eq!(tokenizer.encode("<s>ab", true).unwrap()[..2], [1, 1]);
-            assert_eq!(tokenizer.encode_prompt("<s><s>ab").unwrap()[..3], [1, 1, plain[1]]);
-            assert_eq!(tokenizer.encode_prompt("").unwrap(), [1]);
-        }
-        let mut json = llama_json();
-        json["post_processor"] = Value::Null;
-        assert_eq!(load(&json).encode_prompt("<s><s>").unwrap(), [1, 1]);
-    }
-
-    #[test]
-    fn truncation_of_the_file_is_off() {
-        assert_eq!(llama().encode("a b a b a b a b", true).unwrap().len(), 9);
-    }
-
-    #[test]
-    fn llama_round_trip() {
-        let tokenizer = llama();
-        let text = "ab a\n\u{1f600} \u{e9}";
-        let tokens = tokenizer.encode(text, true).unwrap();
-        assert_eq!(tokenizer.decode(&tokens, true).unwrap(), text);
-        assert!(tokenizer.decode(&tokens, false).unwrap().starts_with("<s>"));
-        assert_eq!(tokenizer.decode(&[u32::MAX, 5000], true).unwrap(), "");
-    }
-
-    #[test]
-    fn too_long() {
-        let error = tiny_llava().encode(&"a".repeat(MAX_TEXT + 1), true).unwrap_err();
-        assert_eq!(error.code(), "prompt");
-        assert!(error.to_string().contains("4194305 bytes"), "{error}");
-    }
-
-    #[test]
-    fn folders_that_cannot_be_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let fails = |code: &str, found: &str| {
-            let error = Tokenizer::from_folder(dir.path()).unwrap_err();
-            assert_eq!(error.code(), code, "{error}");
-            assert!(error.to_string().contains(found), "{error}");
-        };
-        fails("model-not-found", "has no tokenizer.json");
-        std::fs::write(dir.path().join("tokenizer.model"), "x").unwrap();
-        fails("model-not-found", "save_pretrained");
-        std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
-        fails("model-file", "tokenizer.json");
-        std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
-        fails("model-file", "tokenizer.json");
-        std::fs::write(dir.path().join("tokenizer.json"), llama_json().to_string()).unwrap();
-        let bare = Tokenizer::from_folder(dir.path()).unwrap();
-        assert_eq!((bare.bos(), bare.eos(), bare.eos_id()), (None, None, None));
-        let map = json!({ "bos_token": "<s>", "eos_token": { "content": "<nowhere>" } });
-        std::fs::write(dir.path().join("special_tokens_map.json"), map.to_string()).unwrap();
-        let named = Tokenizer::from_folder(dir.path()).unwrap();
-        assert_eq!((named.bos(), named.eos(), named.eos_id()), (Some("<s>"), Some("<nowhere>"), None));
-        std::fs::write(dir.path().join("tokenizer_config.json"), "[").unwrap();
-        fails("model-file", "tokenizer_config.json");
-        let error = Tokenizer::from_folder(&dir.path().join("absent")).unwrap_err();
-        assert!(error.to_string().contains("is not a folder"), "{error}");
-    }
-
-    #[test]
-    fn can_be_shared() {
-        fn shared<T: Send + Sync>() {}
-        shared::<Tokenizer>();
-    }
-}
+mod tests;

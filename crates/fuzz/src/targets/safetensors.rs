@@ -73,7 +73,9 @@ fn run(data: &[u8]) -> String {
     };
     fs::write(dir.path().join(name), bytes).expect("a temporary file");
     let opened = Checkpoint::open(dir.path());
-    let Ok(checkpoint) = &opened else { return outcome(&opened, &["model-file", "model-not-found", "unsupported-model"]) };
+    let Ok(checkpoint) = &opened else {
+        return outcome(&opened, &["model-file", "model-not-found", "unsupported-model"]);
+    };
     assert!(checkpoint.fingerprint().expect("a fingerprint").starts_with("sha256:"));
     let mut kind = format!("ok {}", checkpoint.parameters().max(1).ilog2());
     for (name, tensor) in header.as_ref().and_then(Value::as_object).into_iter().flatten() {

@@ -1,7 +1,6 @@
 //! The form of message content that a template understands.
 
-use serde_json::{Value, json};
-
+use super::super::jinja::{Builder, Fail, Origin, Share, Text, Value};
 use super::{ChatTemplate, Content, Message, Part};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,16 +10,23 @@ pub(super) enum Shape {
     Strings,
 }
 
-const PROBE: &str = "prefixkvprobe";
+pub(super) const PROBE: &str = "prefixkvprobe";
 
 /// See [`ChatTemplate`]: renders one user message with string content and one with list content.
 pub(super) fn probe(template: &ChatTemplate) -> Shape {
-    let takes = |content: Value| {
-        let messages = vec![json!({ "role": "user", "content": content })];
+    let takes = |content: Content| {
+        let message = Message { role: "user".to_owned(), content };
+        let rendered =
+            template.run(|| Ok(vec![Shape::Either.message(&message, &template.placeholder, 0)?]), true, Share::Probe);
         // A template for strings may print a list as it is, hence the look for the list's key.
-        template.render_raw(messages, true).is_ok_and(|text| text.contains(PROBE) && !text.contains("'type'"))
+        let keys = ["'type'", "&#39;type"];
+        rendered.is_ok_and(|(text, _)| {
+            let text = text.to_lowercase();
+            text.contains(PROBE) && !keys.iter().any(|key| text.contains(key))
+        })
     };
-    match (takes(json!(PROBE)), takes(json!([{ "type": "text", "text": PROBE }]))) {
+    let part = Part::Text { text: PROBE.to_owned() };
+    match (takes(Content::Text(PROBE.to_owned())), takes(Content::Parts(vec![part]))) {
         (false, true) => Shape::Lists,
         (true, false) => Shape::Strings,
         (true, true) | (false, false) => Shape::Either,
@@ -28,28 +34,51 @@ pub(super) fn probe(template: &ChatTemplate) -> Shape {
 }
 
 impl Shape {
-    /// The message as the template sees it.
-    pub(super) fn message(self, message: &Message) -> Value {
+    /// The message as the template sees it, whose first image has the number `first`.
+    pub(super) fn message(self, message: &Message, placeholder: &str, first: usize) -> Result<Value, Fail> {
         let content = match (self, &message.content) {
-            (Shape::Lists, Content::Text(text)) => json!([{ "type": "text", "text": text }]),
-            (_, Content::Text(text)) => json!(text),
-            (Shape::Strings, Content::Parts(parts)) => json!(joined(parts)),
-            (_, Content::Parts(parts)) => parts.iter().map(seen).collect(),
+            (Shape::Lists, Content::Text(text)) => Value::list(vec![part(text)?])?,
+            (_, Content::Text(text)) => said(text),
+            (Shape::Strings, Content::Parts(parts)) => joined(parts, placeholder, first)?,
+            (_, Content::Parts(parts)) => Value::list(parts.iter().map(seen).collect::<Result<_, _>>()?)?,
         };
-        json!({ "role": message.role, "content": content })
+        Value::dict([(Value::text("role"), role(&message.role)), (Value::text("content"), content)])
     }
 }
 
-fn seen(part: &Part) -> Value {
-    match part {
-        Part::Text { text } => json!({ "type": "text", "text": text }),
-        Part::Image { .. } => json!({ "type": "image" }),
+/// Templates make tokens of roles, as in `<|user|>`. What is no plain name is text like any other.
+fn role(role: &str) -> Value {
+    let plain = role.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if plain { Value::text(role) } else { said(role) }
+}
+
+fn said(text: &str) -> Value {
+    Value::Text(Text::of(text, Origin::Input))
+}
+
+fn part(text: &str) -> Result<Value, Fail> {
+    Value::dict([(Value::text("type"), Value::text("text")), (Value::text("text"), said(text))])
+}
+
+fn seen(of: &Part) -> Result<Value, Fail> {
+    match of {
+        Part::Text { text } => part(text),
+        Part::Image { .. } => Value::dict([(Value::text("type"), Value::text("image"))]),
     }
 }
 
 /// Images first, as LLaVA was trained.
-fn joined(parts: &[Part]) -> String {
-    let images = parts.iter().filter(|part| matches!(part, Part::Image { .. })).map(|_| "<image>\n");
-    let texts = parts.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None });
-    images.chain(texts).collect()
+fn joined(parts: &[Part], placeholder: &str, first: usize) -> Result<Value, Fail> {
+    let mut out = Builder::default();
+    let images = parts.iter().filter(|part| matches!(part, Part::Image { .. }));
+    for (number, _) in images.enumerate() {
+        out.text(&Text::of(placeholder, Origin::Picture((first + number) as u32)))?;
+        out.str("\n")?;
+    }
+    for part in parts {
+        if let Part::Text { text } = part {
+            out.text(&Text::of(text, Origin::Input))?;
+        }
+    }
+    Ok(Value::Text(out.finish()))
 }

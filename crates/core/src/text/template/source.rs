@@ -15,7 +15,7 @@ pub(super) const FALLBACK: &str = "\
     {%- set text = content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join -%}
     {%- if message.role == 'user' -%}
         {{- 'USER: ' -}}
-        {%- for part in content if part.type == 'image' -%}{{- '<image>\\n' -}}{%- endfor -%}
+        {%- for part in content if part.type == 'image' -%}{{- image_placeholder + '\\n' -}}{%- endfor -%}
         {{- text + ' ASSISTANT:' -}}
     {%- elif message.role == 'assistant' -%}
         {{- ' ' + text + eos_token -}}
@@ -28,33 +28,74 @@ pub(super) const FALLBACK: &str = "\
     {%- endif -%}
 {%- endfor -%}";
 
-/// The file and its template.
-pub(super) fn find(dir: &Path) -> Result<Option<(PathBuf, String)>> {
-    let path = dir.join("chat_template.jinja");
-    if let Some(text) = read_text(&path)? {
-        return Ok(Some((path, text)));
-    }
-    for name in ["chat_template.json", "tokenizer_config.json", "processor_config.json"] {
-        let path = dir.join(name);
-        let Some(json) = read_json(&path)? else { continue };
-        if let Some(template) = choose(&path, &json["chat_template"])? {
-            return Ok(Some((path, template)));
+type Find = fn(&Path) -> Result<Option<(PathBuf, String)>>;
+
+const FILE: &str = "chat_template.jinja";
+const ADDITIONAL: &str = "additional_chat_templates/default.jinja";
+
+/// The file and its template, as [`super::ChatTemplate::from_folder`] says.
+pub(super) fn find(dir: &Path, vision: bool) -> Result<Option<(PathBuf, String)>> {
+    let order: &[Find] = match vision {
+        true => &[processor_config, legacy, files_of_processor, tokenizer_config],
+        false => &[files_of_tokenizer, tokenizer_config, legacy, processor_config],
+    };
+    for find in order {
+        if let Some(found) = find(dir)? {
+            return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
+fn processor_config(dir: &Path) -> Result<Option<(PathBuf, String)>> {
+    in_json(dir.join("processor_config.json"))
+}
+
+fn tokenizer_config(dir: &Path) -> Result<Option<(PathBuf, String)>> {
+    in_json(dir.join("tokenizer_config.json"))
+}
+
+fn legacy(dir: &Path) -> Result<Option<(PathBuf, String)>> {
+    in_json(dir.join("chat_template.json"))
+}
+
+fn files_of_processor(dir: &Path) -> Result<Option<(PathBuf, String)>> {
+    first_of([dir.join(FILE), dir.join(ADDITIONAL)])
+}
+
+/// Where both are, a tokenizer of transformers reads another one than a processor.
+fn files_of_tokenizer(dir: &Path) -> Result<Option<(PathBuf, String)>> {
+    first_of([dir.join(ADDITIONAL), dir.join(FILE)])
+}
+
+fn first_of(paths: [PathBuf; 2]) -> Result<Option<(PathBuf, String)>> {
+    for path in paths {
+        if let Some(text) = read_text(&path)? {
+            return Ok(Some((path, text)));
+        }
+    }
+    Ok(None)
+}
+
+fn in_json(path: PathBuf) -> Result<Option<(PathBuf, String)>> {
+    let Some(json) = read_json(&path)? else { return Ok(None) };
+    Ok(choose(&path, &json["chat_template"])?.map(|template| (path, template)))
+}
+
+/// A template, or the `default` of several: a list of `{ name, template }`, or an object.
 fn choose(path: &Path, json: &Value) -> Result<Option<String>> {
-    let named = match json {
+    let (default, names): (Option<&Value>, Vec<&str>) = match json {
         Value::Null => return Ok(None),
         Value::String(template) => return Ok(Some(template.clone())),
-        Value::Array(list) => list,
+        Value::Array(list) => (
+            list.iter().rfind(|entry| entry["name"] == "default").map(|entry| &entry["template"]),
+            list.iter().filter_map(|entry| entry["name"].as_str()).collect(),
+        ),
+        Value::Object(map) => (map.get("default"), map.keys().map(String::as_str).collect()),
         _ => return Err(unusable(path, "`chat_template` is neither a string nor a list of { name, template }")),
     };
-    let default = named.iter().find(|entry| entry["name"] == "default");
-    if let Some(template) = default.and_then(|entry| entry["template"].as_str()) {
-        return Ok(Some(template.to_owned()));
+    match default.and_then(Value::as_str) {
+        Some(template) => Ok(Some(template.to_owned())),
+        None => Err(unusable(path, format!("`chat_template` has no template named `default`, only {names:?}"))),
     }
-    let names: Vec<&str> = named.iter().filter_map(|entry| entry["name"].as_str()).collect();
-    Err(unusable(path, format!("`chat_template` has no template named `default`, only {names:?}")))
 }
