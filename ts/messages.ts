@@ -57,6 +57,12 @@ export interface Message {
 export interface PromptInput {
   /** A conversation, for the model's chat template. */
   messages?: readonly Message[];
+  /**
+   * What becomes of special tokens such as `</s>` that the texts of `messages` spell: `"parse"`, the default and the way of
+   * transformers, makes them the tokens; `"text"` reads them as plain text, so that what users write cannot end a turn or begin one.
+   * A raw prompt is written with its special tokens.
+   */
+  specialTokens?: "parse" | "text";
   /** A raw prompt instead. */
   prompt?: string;
   /**
@@ -68,7 +74,7 @@ export interface PromptInput {
 
 /** The prompt of a request as it crosses a door, and its images by number. */
 export interface WirePrompt {
-  fields: { messages?: WireMessage[]; prompt?: string };
+  fields: { messages?: WireMessage[]; prompt?: string; specialTokens?: "parse" | "text" };
   images: ImageInput[];
 }
 

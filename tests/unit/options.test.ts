@@ -25,8 +25,19 @@ interface Call {
   sent(fake: FakeNative): readonly object[];
 }
 
-const sampling = ["maxTokens", "temperature", "topK", "topP", "minP", "repetitionPenalty", "seed", "stop", "ignoreEos"];
-const prompt = ["messages", "prompt", "images"];
+const sampling = [
+  "specialTokens",
+  "maxTokens",
+  "temperature",
+  "topK",
+  "topP",
+  "minP",
+  "repetitionPenalty",
+  "seed",
+  "stop",
+  "ignoreEos",
+];
+const prompt = ["messages", "specialTokens", "prompt", "images"];
 const requests = (fake: FakeNative): readonly object[] =>
   fake.requests.map(({ request }) => request).filter(({ op }) => op !== "close-session");
 

@@ -91,6 +91,8 @@ export interface WireMethod {
 interface PromptFields {
   /** Either messages, put through the chat template ... */
   messages?: WireMessage[];
+  /** Whether special tokens that messages spell are tokens, as without it, or plain text. */
+  specialTokens?: "parse" | "text";
   /** ... or a raw prompt, with one image placeholder per image. */
   prompt?: string;
 }

@@ -3,7 +3,7 @@ import type { ChatOptions, TurnOptions } from "../chat.ts";
 import { type PromptInput, type WirePrompt, wirePrompt } from "../messages.ts";
 import type { GenerateOptions, ScoreOptions } from "../model.ts";
 import { Place } from "./place.ts";
-import { anything, fields, flag, list, number, type Rules, signal, text, whole } from "./rules.ts";
+import { anything, fields, flag, list, number, oneOf, type Rules, signal, text, whole } from "./rules.ts";
 
 /** A request as it was asked, in copies: nothing in it comes from elsewhere, or changes. */
 export interface Asked {
@@ -14,14 +14,18 @@ export interface Asked {
   rest: Readonly<Record<string, unknown>>;
 }
 
+const specialTokens = oneOf("parse", "text");
+
 /** The prompt is read as a whole, because its images stand in both. */
 const promptRules = {
   messages: anything,
+  specialTokens,
   prompt: anything,
   images: anything,
 } satisfies Rules<PromptInput>;
 
 const turnRules = {
+  specialTokens,
   maxTokens: whole,
   temperature: number,
   topK: whole,
@@ -65,7 +69,9 @@ export function readScore(options: unknown): Asked {
 
 /** A prompt on its own, such as a sample of a calibration. */
 export function readPrompt(prompt: unknown, place: Place): WirePrompt {
-  return wirePrompt(readPromptFields(prompt, place), place);
+  const { specialTokens, ...read } = readPromptFields(prompt, place);
+  const { fields, images } = wirePrompt(read, place);
+  return { fields: { ...fields, ...(specialTokens && { specialTokens }) }, images };
 }
 
 /** The options of one turn of a chat. */
