@@ -142,7 +142,7 @@ impl Engine {
         state.queue.retain(|job| !job.events.is_dead());
         match request {
             Request::Model(request) => {
-                state.queue.push_back(Job { request, images, events, waits: false });
+                state.queue.push_back(Job { request: *request, images, events, waits: false });
                 drop(state);
                 self.shared.changed.notify_all();
                 self.shared.bell.ring();

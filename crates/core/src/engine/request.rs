@@ -99,7 +99,7 @@ fn source(fields: &mut Fields) -> Result<PathBuf> {
 #[derive(Debug)]
 pub enum Request {
     /// Needs the model, so it waits in the queue.
-    Model(ModelRequest),
+    Model(Box<ModelRequest>),
     /// Needs the tokenizer only.
     Text(TextRequest),
 }
@@ -219,7 +219,7 @@ impl Request {
         match op.as_str() {
             "generate" => {
                 let fields = Fields::new(value, "generate", &GENERATE)?;
-                generate(fields, "generate", images).map(ModelRequest::Generate).map(Request::Model)
+                generate(fields, "generate", images).map(ModelRequest::Generate).map(model)
             }
             "turn" => {
                 let known: Vec<&str> =
@@ -231,7 +231,7 @@ impl Request {
                     return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
                 }
                 request.session = Some(session);
-                Ok(Request::Model(ModelRequest::Generate(request)))
+                Ok(model(ModelRequest::Generate(request)))
             }
             "score" => {
                 let fields = Fields::new(
@@ -239,24 +239,24 @@ impl Request {
                     "score",
                     &["op", "messages", "specialTokens", "prompt", "cache", "answer", "kept", "kl"],
                 )?;
-                score(fields, images).map(ModelRequest::Score).map(Request::Model)
+                score(fields, images).map(ModelRequest::Score).map(model)
             }
             "profile" => {
                 let fields =
                     Fields::new(value, "profile", &["op", "messages", "specialTokens", "prompt", "cache", "keeps"])?;
-                profile(fields, images).map(ModelRequest::Profile).map(Request::Model)
+                profile(fields, images).map(ModelRequest::Profile).map(model)
             }
             "trace" => {
                 let fields = Fields::new(value, "trace", &GENERATE)?;
-                generate(fields, "trace", images).map(ModelRequest::Trace).map(Request::Model)
+                generate(fields, "trace", images).map(ModelRequest::Trace).map(model)
             }
             "open-session" => {
                 let mut fields = Fields::new(value, "open-session", &["op", "cache"])?;
-                Ok(Request::Model(ModelRequest::OpenSession(method(&mut fields)?)))
+                Ok(model(ModelRequest::OpenSession(method(&mut fields)?)))
             }
             "close-session" => {
                 let mut fields = Fields::new(value, "close-session", &["op", "session"])?;
-                Ok(Request::Model(ModelRequest::CloseSession(fields.need("session")?)))
+                Ok(model(ModelRequest::CloseSession(fields.need("session")?)))
             }
             "tokenize" => {
                 let mut fields = Fields::new(value, "tokenize", &["op", "text", "addSpecialTokens"])?;
@@ -276,6 +276,10 @@ impl Request {
             }),
         }
     }
+}
+
+fn model(request: ModelRequest) -> Request {
+    Request::Model(Box::new(request))
 }
 
 fn parse(json: &str) -> Result<Value> {
@@ -448,9 +452,8 @@ mod tests {
             "maxTokens": 7, "temperature": 0.5, "topK": 3, "topP": 0.9, "minP": 0.1, "repetitionPenalty": 1.1, "seed": 1,
             "stop": ["\n"], "ignoreEos": true,
         });
-        let Ok(Request::Model(ModelRequest::Generate(read))) = Request::parse(&request.to_string(), 2) else {
-            panic!()
-        };
+        let Ok(Request::Model(read)) = Request::parse(&request.to_string(), 2) else { panic!() };
+        let ModelRequest::Generate(read) = *read else { panic!() };
         assert_eq!(read.source.order, [1, 0, 1]);
         assert_eq!(read.max_tokens, Some(7));
         assert!(read.ignore_eos);
@@ -459,7 +462,8 @@ mod tests {
     #[test]
     fn a_raw_prompt_takes_all_images_in_order() {
         let request = json!({ "op": "score", "prompt": "<image><image>", "answer": "a" }).to_string();
-        let Ok(Request::Model(ModelRequest::Score(read))) = Request::parse(&request, 2) else { panic!() };
+        let Ok(Request::Model(read)) = Request::parse(&request, 2) else { panic!() };
+        let ModelRequest::Score(read) = *read else { panic!() };
         assert_eq!(read.source.order, [0, 1]);
     }
 

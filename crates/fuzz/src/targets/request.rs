@@ -100,7 +100,9 @@ fn run(data: &[u8]) -> String {
             let again = Request::parse(&written, images);
             assert_eq!(format!("{read:?}"), format!("{again:?}"));
         }
-        if let Ok(Request::Model(ModelRequest::Generate(request))) = &read {
+        if let Ok(Request::Model(request)) = &read
+            && let ModelRequest::Generate(request) = &**request
+        {
             assert!(request.max_tokens.is_none_or(|tokens| (1..=1_000_000).contains(&tokens)));
             if let SourceText::Messages(messages) = &request.source.text {
                 assert!(!messages.is_empty());
