@@ -45,3 +45,80 @@ pub(super) fn template(config: &ConfigFile, tokenizer: &Tokenizer, placeholder: 
         }),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const IMAGE: u32 = 478;
+
+    /// What becomes of a fixture's folder with another id and other files.
+    fn loaded(id: u32, files: &[(&str, Option<Value>)]) -> Result<ChatTemplate> {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures/llava-gqa64");
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.json"] {
+            std::fs::copy(fixture.join(name), dir.path().join(name)).unwrap();
+        }
+        for (name, content) in files {
+            match content {
+                None => std::fs::remove_file(dir.path().join(name)).unwrap(),
+                Some(Value::String(text)) => std::fs::write(dir.path().join(name), text).unwrap(),
+                Some(json) => std::fs::write(dir.path().join(name), json.to_string()).unwrap(),
+            }
+        }
+        template(&ConfigFile::read(dir.path())?, &Tokenizer::from_folder(dir.path())?, Some(id))
+    }
+
+    fn refused(id: u32, files: &[(&str, Option<Value>)], found: &[&str]) {
+        let error = loaded(id, files).unwrap_err();
+        assert_eq!(error.code(), "model-file");
+        for found in found {
+            assert!(error.to_string().contains(found), "{found}: {error}");
+        }
+    }
+
+    fn written(template: &str) -> (&'static str, Option<Value>) {
+        ("chat_template.json", Some(json!({ "chat_template": template })))
+    }
+
+    const STRINGS: &str = "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}";
+
+    #[test]
+    fn contradictions_name_both_files() {
+        let both = ["config.json", "tokenizer.json", "`<image>`", "478"];
+        refused(470, &[], &both);
+        refused(470, &[("chat_template.json", None)], &both);
+        refused(470, &[written(STRINGS)], &both);
+        refused(999, &[], &both);
+        let decoder =
+            json!({ "added_tokens_decoder": { "999": { "content": "<im>", "special": true } }, "image_token": "<im>" });
+        refused(
+            999,
+            &[("tokenizer_config.json", Some(decoder))],
+            &["config.json", "tokenizer_config.json", "`<im>`", "480"],
+        );
+        let parts = |image: &str| {
+            let text = "{% for m in messages %}{% for p in m.content %}{{ p.text if p.type == 'text' else 'IMAGE' }}{% endfor %}{% endfor %}";
+            written(&text.replace("IMAGE", image))
+        };
+        for image in ["<img>", "", "<Image>"] {
+            refused(IMAGE, &[parts(image)], &["chat_template.json", "config.json", "`<image>`"]);
+        }
+        assert!(loaded(IMAGE, &[parts("<image>")]).is_ok());
+    }
+
+    #[test]
+    fn what_transformers_can_use_is_loaded() {
+        assert!(loaded(IMAGE, &[]).is_ok());
+        assert!(loaded(IMAGE, &[("chat_template.json", None)]).is_ok());
+        assert!(loaded(IMAGE, &[("tokenizer_config.json", None)]).is_ok());
+        for template in [STRINGS, "{{ raise_exception('system first') }}", "{{ messages[3].content.x }}"] {
+            assert!(loaded(IMAGE, &[written(template)]).is_ok(), "{template}");
+        }
+    }
+}

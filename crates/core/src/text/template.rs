@@ -106,8 +106,6 @@ pub struct ChatTemplate {
     special: Vec<(String, String)>,
     placeholder: String,
     shape: Shape,
-    /// Whether the template writes a placeholder of its own, which stands for no image.
-    writes_placeholders: bool,
 }
 
 impl ChatTemplate {
@@ -163,10 +161,8 @@ impl ChatTemplate {
             special,
             placeholder: placeholder.unwrap_or(PLACEHOLDER).to_owned(),
             shape: Shape::Either,
-            writes_placeholders: false,
         };
         template.shape = shape::probe(&template);
-        template.writes_placeholders = probe::writes_placeholders(&template);
         Ok(template)
     }
 

@@ -24,7 +24,7 @@ pub(super) fn render(
         false => in_order(ours, wanted)?,
         true => {
             let mut written = literals(&text, &marks, &template.placeholder);
-            if template.writes_placeholders || written.len() != wanted {
+            if written.len() != wanted {
                 let without: Vec<Message> = messages.iter().map(without_pictures).collect();
                 // A template that wants an image in every message has nothing to say about this.
                 if let Ok((text, marks)) = run(template, &without, add_generation_prompt, share) {

@@ -393,6 +393,19 @@ fn images_of_templates_for_strings_survive_what_is_done_to_the_string() {
     assert!(mute.contains("writes 0 image placeholders (`<image>`) for the 3 images"), "{mute}");
 }
 
+/// transformers looks at no more than their number, so a template may write them for other reasons.
+#[test]
+fn as_many_placeholders_as_images_are_images() {
+    let one = json!([{ "role": "user", "content": [image(0), text("What?")] }]);
+    for source in [
+        "{% for m in messages %}{{ '%d. %s: ' % (loop.index, m.role) }}<image>{% endfor %}",
+        "{%- if tools is iterable and tools | length > 0 %}TOOLS{%- endif %}\
+         {% for m in messages %}{{ '<image>' if m.content is not string }}{{ m.role }}: {% endfor %}",
+    ] {
+        assert_eq!(places(source, one.clone()).len(), 1, "{source}");
+    }
+}
+
 #[test]
 fn named_tokens_are_variables() {
     let special =
