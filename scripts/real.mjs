@@ -9,7 +9,7 @@ import { runners } from "./runners.mjs";
 import { fail, hashFiles, must, readStamp, root, run, runtime, which, writeStamp } from "./shell.mjs";
 
 /** Seconds after which the quick tests of CI count as failed. */
-const CI_LIMIT = 600;
+const CI_LIMIT = 900;
 
 const tests = join("tests", "real");
 const cache = join(".cache", "real");

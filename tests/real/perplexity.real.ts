@@ -2,15 +2,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EXACT, MEAN, PERPLEXITY } from "./bounds.ts";
-import { cellsOf, named, withModel } from "./cells.ts";
+import { cellsOf, named, quick, withModel } from "./cells.ts";
 import { distance, ppl } from "./compare.ts";
 import { perplexity } from "./goldens.ts";
 import { requestsTogether, scoreText } from "./windows.ts";
 
 for (const cell of cellsOf("perplexity")) {
   test(`${named(cell)}: the log-probabilities of a text`, async () => {
-    const got = await withModel(cell, scoreText, requestsTogether);
-    const want = perplexity.logprobs[cell.file];
+    // Products in f16 take by far the longest, and their noise is small: half of the text tells as much.
+    const parts = quick && cell.weights === "f16" ? requestsTogether / 2 : requestsTogether;
+    const got = await withModel(cell, (model) => scoreText(model, parts), requestsTogether);
+    const want = perplexity.logprobs[cell.file].slice(0, got.length);
+    assert.ok(parts < requestsTogether || got.length === perplexity.tokens.length);
     const { mean, worst } = distance(got, want);
     console.log(
       `${named(cell)}: perplexity ${ppl(got).toFixed(4)} for ${ppl(want).toFixed(4)}, off by ${mean.toFixed(5)} on average`,

@@ -8,16 +8,18 @@ const starts = ["\n\nThe lens alone", "\n\nIf the sensor fails", "\n\nThere are 
 
 export const requestsTogether: number = starts.length + 1;
 
-export async function scoreText(model: Model): Promise<number[]> {
-  const ends = [...starts.map((start) => text.indexOf(start)), text.length];
+/** `parts` of them, from the start. */
+export async function scoreText(model: Model, parts: number = requestsTogether): Promise<number[]> {
+  const ends = [...starts.map((start) => text.indexOf(start)), text.length].slice(0, parts);
   let from = perplexity.prompt.length;
-  const parts = ends.map((end) => {
-    const part = { prompt: text.slice(0, from), answer: text.slice(from, end) };
+  const requests = ends.map((end) => {
+    const request = { prompt: text.slice(0, from), answer: text.slice(from, end) };
     from = end;
-    return part;
+    return request;
   });
-  const scores = await Promise.all(parts.map((part) => model.score(part)));
+  const scores = await Promise.all(requests.map((request) => model.score(request)));
   const tokens = scores.flatMap((score) => score.tokens);
-  if (tokens.join() !== perplexity.tokens.join()) throw new Error("the text has other tokens than the golden has");
+  if (tokens.join() !== perplexity.tokens.slice(0, tokens.length).join())
+    throw new Error("the text has other tokens than the golden has");
   return scores.flatMap((score) => score.logprobs);
 }
