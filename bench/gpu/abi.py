@@ -9,7 +9,7 @@ from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_uint32
 
 from parts import NotRun
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 END, REFUSED = -1, -3
 HANDLE = POINTER(c_uint32)
 OUT = [c_char_p, c_size_t, POINTER(c_uint32)]

@@ -24,7 +24,7 @@ import summary  # noqa: E402
 
 # Name: module, share of the time, least seconds that make sense, what else it is told.
 PARTS = {
-    "machine": ("about", 10, 1, {}),
+    "machine": ("about", 20, 1, {}),
     "smoke": ("smoke", 15, 1, {}),
     "kernels": ("kernels", 45, 2, {}),
     "products": ("products", 25, 5, {"shape": "llava-1.5-7b"}),
