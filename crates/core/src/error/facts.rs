@@ -72,8 +72,8 @@ facts! {
         "An option is unknown, of the wrong type or out of range.";
         "Correct the option that the message names.";
     Error::Prompt { .. } => "prompt" as "PromptError" {}
-        "The prompt cannot be built: the chat template refuses the messages, or images and placeholders differ in number.";
-        "Correct the messages; give one image for each placeholder.";
+        "The prompt cannot be built: the chat template refuses the messages or takes too long, or the images and placeholders of a raw prompt differ in number.";
+        "Correct the messages; in a raw prompt, give one image for each placeholder.";
     Error::ContextOverflow { .. } => "context-overflow" as "ContextOverflowError" {
         "needed": "positions that the request needs",
         "available": "positions that the model has",

@@ -3,7 +3,7 @@
 use prefixkv_core::engine::{ModelRequest, Request, SourceText};
 use serde_json::{Value, json};
 
-use crate::folder::written_anew;
+use crate::folder::{means_the_same, written_anew};
 use crate::target::{Kind, Target, outcome};
 
 pub const TARGET: Target = Target {
@@ -97,8 +97,7 @@ fn run(data: &[u8]) -> String {
         let kind = outcome(&read, &["option", "prompt", "calibration"]);
         // Written anew, a request means the same.
         if let Some(written) = written_anew(text) {
-            let again = Request::parse(&written, images);
-            assert_eq!(format!("{read:?}"), format!("{again:?}"));
+            means_the_same(&read, &Request::parse(&written, images));
         }
         if let Ok(Request::Model(request)) = &read
             && let ModelRequest::Generate(request) = &**request
