@@ -146,6 +146,10 @@ class Model:
         """The last event of a request."""
         return list(self.library.events(self.submit(request, images)))[-1][1]
 
+    def pool(self):
+        """Bytes of the pool from which the model allocates on its device; None on the CPU."""
+        return self.ask({"op": "memory"}).get("pool")
+
     def ask_all(self, requests, during=None):
         """
         Submits `(request, images)` pairs at once and reads each ticket on a thread of its own, since a ticket that nobody reads

@@ -38,24 +38,26 @@ def run(spec, report):
     report.set("counter", who)
     report.set("judged", judged)
     report.set("slack", SLACK)
-    counts = {"before": used()}
+    counts, pools = {"before": used()}, {}
     model = Model(library, folder, device=device, weights="f16")
     try:
         counts["loaded"], weights = used(), model.info["weightBytes"]
+        pools["loaded"] = model.pool()
         request = {"op": "generate", "prompt": prompt_of(length, 1), "maxTokens": steps + 1, "ignoreEos": True}
         # Buffers of a long prompt, which an allocator may keep for the next one, belong to no cache.
         model.ask({**request, "cache": {"method": "streaming", "keep": {"tokens": 64}}})
-        counts["ready"] = used()
+        counts["ready"], pools["ready"] = used(), model.pool()
         for label, cache in CACHES:
             if report.left() < 3:
                 report.not_run(label, "no time left")
                 continue
             one(report, judged, model, label, {**request, "cache": cache}, used, counts["ready"], length)
-        counts["idle"] = used()
+        counts["idle"], pools["idle"] = used(), model.pool()
     finally:
         model.close()
     counts["closed"] = used()
     report.set("counts", counts)
+    report.set("pools", pools)
     report.set("weightBytes", weights)
     if judged and counts["loaded"] - counts["closed"] < 0.9 * weights - SLACK:
         freed = counts["loaded"] - counts["closed"]
@@ -85,6 +87,7 @@ def one(report, judged, model, label, request, used, ready, length):
         "mostGrown": sampler.most() - ready,
         "afterwards": used() - ready,
         "samples": len(sampler.samples),
+        "pool": model.pool(),
     }
     report.add("runs", found)
     reason = wrong(found) if judged else None

@@ -20,7 +20,8 @@ def run(spec, report):
         with Model(library, folder, device=where, weights="f16") as model:
             done = model.ask(request, [sample["bytes"]])
             said[where] = done["tokens"]
-            report.add("runs", {"device": where, "text": done["text"], "seconds": round(time.monotonic() - start, 2)})
+            took = round(time.monotonic() - start, 2)
+            report.add("runs", {"device": where, "text": done["text"], "seconds": took, "pool": model.pool()})
             if not model.info["device"].startswith(where):
                 report.fail(f"the model runs on {model.info['device']} instead of {where}")
     if len(said[device]) != 16:

@@ -131,12 +131,19 @@ def memory(result):
                 number(run[key] and run[key] / (1 << 20), "{:.0f}")
                 for key in ("full", "resident", "grown", "mostGrown", "afterwards")
             ),
+            pool_of(run),
         ]
         for run in part["runs"]
     ]
     judged = "" if part["judged"] else "; recorded, not judged"
-    head = ["cache, MiB", "full", "resident", "counted while decoding", "at most", "afterwards"]
+    head = ["cache, MiB", "full", "resident", "counted while decoding", "at most", "afterwards", "pool: used of reserved"]
     return ["", f"## Memory, counted by {part['counter']}{judged}", "", *table(head, rows)]
+
+
+def pool_of(run):
+    """What the pool has in use of what it holds from the device, once a request has ended: the rest is kept, or cut up."""
+    pool = run.get("pool")
+    return f"{pool['used'] / (1 << 20):.0f} of {pool['reserved'] / (1 << 20):.0f}" if pool else "-"
 
 
 def products(result):

@@ -167,6 +167,7 @@ def measure(model, shape, used, batch, prompt, asked, keep):
         # Of each request by itself: what the library says that all steps after the first token took.
         "decodeTimings": [round(one["timings"]["decode"] / 1000, 4) for one in ends],
         "stepBytes": {"weights": words.step_weight_bytes(shape), "cache": int(resident * middle)},
+        "pool": model.pool(),
         "wholeSeconds": end - start,
         "wholeTokensPerSecond": batch * asked / (end - start),
         "memory": {key: sum(one["memory"][key] for one in ends) for key in ("full", "payload", "resident", "peak")},

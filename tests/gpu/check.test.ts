@@ -101,6 +101,8 @@ test("the dry run takes every part that can run, and says why the others cannot"
   const tally = parts.generations?.tally as Record<string, { cases: number; strict: number; sameTokens: number }>;
   for (const { cases, strict, sameTokens } of Object.values(tally))
     assert.deepEqual([cases, strict, sameTokens], [3, 3, 3]);
+  // The system counts what the CPU has.
+  assert.ok((parts.smoke as unknown as Smoke).runs.every(({ pool }) => pool === null));
   const { generations, memory } = parts as Record<string, Part & { methods?: string[]; runs?: unknown[] }>;
   assert.ok(generations?.methods?.includes("prefixkv"));
   assert.equal(memory?.runs?.length, 4);
@@ -113,8 +115,13 @@ test("the dry run takes every part that can run, and says why the others cannot"
   }
 });
 
+interface Smoke extends Part {
+  runs: { device: string; pool: Record<"reserved" | "mostReserved" | "used" | "mostUsed", number> | null }[];
+}
+
 /** What the parts of a run with the shim have found. */
 interface Shown {
+  smoke: Smoke;
   kernels: Part & {
     checks: { passed: number; failed: number };
     report: { name: string; passed: boolean; memory: { free: number; total: number } };
@@ -147,7 +154,12 @@ test("with the shim for a GPU kernels, generations and throughput are right, and
   assert.equal(status, 0, JSON.stringify(result.parts));
   for (const name of parts) assert.equal(result.parts[name]?.status, name === "memory" ? "not run" : "ok", name);
   assert.match(result.parts.memory?.reason ?? "", /nobody counts the bytes of this device/);
-  const { kernels, generations, "throughput-7b": throughput } = result.parts as unknown as Shown;
+  const { smoke, kernels, generations, "throughput-7b": throughput } = result.parts as unknown as Shown;
+  const [, { pool } = assert.fail("no run on the shim")] = smoke.runs;
+  assert.ok(
+    pool && pool.used > 5e6 && pool.used < pool.mostUsed && pool.reserved <= pool.mostReserved,
+    JSON.stringify(pool),
+  );
   for (const part of [kernels, generations, throughput]) assert.deepEqual(part.notRun ?? [], []);
 
   assert.ok(kernels.checks.passed > 30 && kernels.checks.failed === 0, JSON.stringify(kernels.checks));

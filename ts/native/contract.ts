@@ -153,8 +153,23 @@ export type EngineRequest =
    */
   | { op: "open-session"; cache?: WireMethod | WireMethod[] }
   | { op: "close-session"; session: string }
+  /** What the device of the model counts of its memory; ends with a `memory` event. */
+  | { op: "memory" }
   | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
   | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
+
+/** Bytes of a device by its own count; of the CPU there is none. */
+export interface DeviceMemory {
+  device: string;
+  /** That can be allocated, those that are kept for reuse included. */
+  free?: number;
+  total?: number;
+  /**
+   * Bytes of the pool from which the model allocates, now and at most. What is reserved and not used is kept for the next allocation, or
+   * cannot be given back because a block of it is in use.
+   */
+  pool?: { reserved: number; mostReserved: number; used: number; mostUsed: number };
+}
 
 export type WireEvent =
   | { type: "progress"; stage: string; done: number; total: number }
@@ -191,6 +206,7 @@ export type WireEvent =
   | ({ type: "traced" } & Trace)
   /** A session has been opened or closed. */
   | { type: "session"; session: string }
+  | ({ type: "memory" } & DeviceMemory)
   | { type: "tokens"; tokens: number[] }
   | { type: "text"; text: string }
   | { type: "closed" }

@@ -4,7 +4,8 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use prefixkv_kernels::cuda::check::Sizes;
-use prefixkv_kernels::cuda::{Gpu, Result as GpuResult};
+use prefixkv_kernels::cuda::{Gpu, Memory, PoolUse, Result as GpuResult};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
@@ -56,6 +57,49 @@ impl Place {
             Place::Gpu { device, .. } => device,
         }
     }
+
+    /// What the device counts of its memory.
+    pub fn memory(&self) -> Result<DeviceMemory> {
+        let gpu = match self {
+            Place::Cpu => None,
+            Place::Gpu { gpu, .. } => {
+                let Memory { free, total, pool } = gpu.memory()?;
+                let PoolUse { reserved, most_reserved, used, most_used } = pool;
+                Some(GpuMemory { free, total, pool: DevicePool { reserved, most_reserved, used, most_used } })
+            }
+        };
+        Ok(DeviceMemory { device: self.name().into(), gpu })
+    }
+}
+
+/// Bytes of a device by its own count.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceMemory {
+    /// As [`Device`] names it.
+    pub device: String,
+    /// None on the CPU, whose memory the system counts.
+    #[serde(flatten)]
+    pub gpu: Option<GpuMemory>,
+}
+
+/// Bytes of a GPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuMemory {
+    /// That can be allocated, those that are kept for reuse included.
+    pub free: u64,
+    pub total: u64,
+    pub pool: DevicePool,
+}
+
+/// Bytes of the pool from which this model allocates: weights, cache and what a step needs. What is reserved and not used is kept for
+/// the next allocation, or cannot be given back because a block of it is in use.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicePool {
+    pub reserved: u64,
+    pub most_reserved: u64,
+    pub used: u64,
+    pub most_used: u64,
 }
 
 impl Device {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::session_id::SessionId;
 use super::trace::Traced;
 use crate::cache::{Kept, MemoryReport};
+use crate::device::DeviceMemory;
 use crate::error::Error;
 
 /// One answer of a request, a load or a close.
@@ -50,6 +51,8 @@ pub enum Event {
     Traced(Box<Traced>),
     /// A session has been opened or closed.
     Session { session: SessionId },
+    /// What the device of the model counts.
+    Memory(DeviceMemory),
     /// A text as tokens.
     Tokens { tokens: Vec<u32> },
     /// Tokens as a text.

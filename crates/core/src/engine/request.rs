@@ -115,6 +115,8 @@ pub enum ModelRequest {
     /// Starts a conversation that keeps its cache from turn to turn.
     OpenSession(Option<Arc<Method>>),
     CloseSession(SessionId),
+    /// Asks what the device of the model counts.
+    Memory,
 }
 
 /// A request for the tokenizer.
@@ -182,8 +184,18 @@ pub struct ProfileRequest {
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
 
-const OPS: [&str; 9] =
-    ["generate", "score", "profile", "trace", "open-session", "turn", "close-session", "tokenize", "detokenize"];
+const OPS: [&str; 10] = [
+    "generate",
+    "score",
+    "profile",
+    "trace",
+    "open-session",
+    "turn",
+    "close-session",
+    "memory",
+    "tokenize",
+    "detokenize",
+];
 const GENERATE: [&str; 14] = [
     "op",
     "messages",
@@ -258,6 +270,7 @@ impl Request {
                 let mut fields = Fields::new(value, "close-session", &["op", "session"])?;
                 Ok(model(ModelRequest::CloseSession(fields.need("session")?)))
             }
+            "memory" => Fields::new(value, "memory", &["op"]).map(|_| model(ModelRequest::Memory)),
             "tokenize" => {
                 let mut fields = Fields::new(value, "tokenize", &["op", "text", "addSpecialTokens"])?;
                 let text = fields.need("text")?;
@@ -501,6 +514,8 @@ mod tests {
         refused_with(json!({ "op": "score", "prompt": "a", "answer": "b", "kl": 1 }), 0, "`kl` of score");
         refused_with(json!({ "op": "detokenize", "tokens": [-1] }), 0, "`tokens`");
         refused_with(json!({ "op": "tokenize" }), 0, "needs `text`");
+        refused_with(json!({ "op": "memory", "device": "cpu" }), 0, "unknown field `device` in memory");
+        refused_with(json!({ "op": "memory" }), 1, "memory takes no images");
         refused_with(json!([]), 0, "expected an object");
     }
 

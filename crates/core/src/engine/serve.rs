@@ -136,6 +136,7 @@ impl ModelRunner {
                 self.sessions.close(*session)?;
                 events.finish(session::done(*session));
             }
+            ModelRequest::Memory => events.finish(Event::Memory(model.device_memory()?)),
         }
         Ok(Started::Finished)
     }

@@ -15,7 +15,7 @@ mod prompt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use crate::device::{Device, Place};
+pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 #[doc(hidden)]
 pub use crate::device::{StandIn, stand_in};
 pub use crate::nn::WeightFormat;
@@ -331,6 +331,14 @@ impl Model {
             });
             Ok(each.collect())
         })
+    }
+
+    /// What the device counts of its memory, of all that uses it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device does not answer.
+    pub fn device_memory(&self) -> Result<DeviceMemory> {
+        self.place.memory()
     }
 
     /// Gives memory of the device that nothing uses any more back to it.

@@ -2,7 +2,7 @@
 
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{Device, LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{Device, LoadOptions, Model, Place, WeightFormat};
 use serde_json::json;
 
 use crate::{FOLDER, Reader, place, root, shim};
@@ -45,6 +45,29 @@ fn weights_that_do_not_fit_are_refused_with_what_helps_on_a_gpu() {
         assert!(!text.contains("q8_0") && !text.contains("q4_k") && text.contains("GPU"), "{text}");
     }
     assert_eq!(shim.traffic().allocations, 0, "refused before anything is allocated");
+}
+
+#[test]
+fn a_model_says_what_its_device_counts() {
+    let shim = shim();
+    let mut reader = Reader::text(FOLDER, place(&shim), 48);
+    let counted = |model: &Model| {
+        let memory = model.device_memory().expect("answers");
+        assert_eq!(memory.device, "cuda:0");
+        memory.gpu.expect("a GPU counts")
+    };
+    let loaded = counted(&reader.model);
+    assert_eq!((loaded.pool.used, loaded.total - loaded.free), (shim.allocated() as u64, shim.allocated() as u64));
+    assert!(loaded.pool.used >= reader.model.info().weight_bytes);
+    let mut sequence = reader.sequence(&json!({ "method": "full" }));
+    reader.prefill(&mut sequence);
+    let read = counted(&reader.model);
+    assert!(read.pool.used >= loaded.pool.used + sequence.memory().payload, "the cache is among it");
+    assert!(read.pool.most_used > read.pool.used, "so is what reading took");
+    drop(sequence);
+    assert_eq!(counted(&reader.model).pool.used, loaded.pool.used);
+    let cpu = Reader::text(FOLDER, Place::Cpu, 16).model.device_memory().expect("answers");
+    assert_eq!(json!(cpu), json!({ "device": "cpu" }));
 }
 
 #[test]

@@ -80,6 +80,7 @@ pub fn requests() -> Vec<Value> {
         json!({ "op": "open-session", "cache": { "method": "snapkv", "keep": 0.5 } }),
         json!({ "op": "turn", "session": SESSION, "messages": messages, "maxTokens": 2 }),
         json!({ "op": "close-session", "session": SESSION }),
+        json!({ "op": "memory" }),
         json!({ "op": "tokenize", "text": "Hello, w\u{f6}rld", "addSpecialTokens": false }),
         json!({ "op": "detokenize", "tokens": [1, 2, 300, 4], "skipSpecialTokens": true }),
     ]
