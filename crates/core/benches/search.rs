@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use prefixkv_core::cache::{Format, Lane, LaneOptions, New, Pool, Rotation};
 use prefixkv_core::method::Eviction;
 use prefixkv_core::method::budget::prefix::{Curve, search};
-use prefixkv_core::method::victim::{Ask, Search};
+use prefixkv_core::sequence::eviction::{EvictionQuery, Search};
 use prefixkv_kernels::attention::Rows;
 
 const LAYERS: usize = 32;
@@ -60,7 +60,7 @@ fn victims(c: &mut Criterion) {
     for (name, eviction) in
         [("distance", Eviction::Distance(25)), ("lowest score", Eviction::LowestScore), ("oldest", Eviction::Oldest)]
     {
-        let ask = Ask { eviction, kept: 800, sinks: 1, recent: 10, text: None };
+        let ask = EvictionQuery { eviction, kept: 800, sinks: 1, recent: 10, text: None };
         c.bench_function(&format!("victim among 800, {name}"), |b| b.iter(|| search.victim(&lane, &ask)));
     }
 }

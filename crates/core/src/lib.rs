@@ -4,18 +4,22 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub(crate) mod check;
 pub mod device;
 pub mod engine;
 pub mod error;
 pub(crate) mod fields;
 pub(crate) mod folder;
-pub(crate) mod live;
 pub mod media;
 pub mod method;
+pub(crate) mod metrics;
 pub mod model;
 pub mod nn;
+pub(crate) mod panics;
 pub mod sample;
+pub mod sequence;
 pub mod text;
+pub(crate) mod units;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use prefixkv_core::cache::Sequence;
 use prefixkv_core::engine::{CAPACITY, Engine, Event, Ticket};
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::nn::linear::{FEW, WeightFormat};
+use prefixkv_core::nn::linear::FEW;
+use prefixkv_core::sequence::Sequence;
+use prefixkv_core::weights::WeightFormat;
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);

@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use prefixkv_core::Error;
-use prefixkv_core::cache::{Format, Modality, Pool, Sequence, Shape, Span};
+use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::method::{METHODS, Method};
 use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::sequence::Sequence;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};

@@ -4,11 +4,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use prefixkv_core::cache::{Format, Modality, Pool, Sequence, Shape, Span};
+use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::device::Place;
 use prefixkv_core::method::{METHODS, Method};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::nn::Loader;
+use prefixkv_core::sequence::Sequence;
 use prefixkv_core::weights::Checkpoint;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
@@ -74,7 +75,7 @@ fn close_to_allocator(sequence: Sequence, what: &str) {
 // One test, because the allocator is shared by all threads of the process.
 #[test]
 fn what_is_said_is_what_is_allocated() {
-    prefixkv_kernels::heap::watch(mapping);
+    prefixkv_kernels::os::heap::watch(mapping);
     generation_on_the_embedded_model();
     six_hundred_positions_and_more();
     the_peak_of_a_known_configuration_is_one_layer_more();

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prefixkv_core::Error;
-use prefixkv_core::cache::{Modality, Sequence};
+use prefixkv_core::cache::Modality;
 use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind, VARIANT};
 use prefixkv_core::model::{LoadOptions, Model, Prompt};
+use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
 
 const KEEPS: [f64; 4] = [0.7, 0.5, 0.3, 0.2];
@@ -485,7 +486,7 @@ fn a_calibration_compacts_layer_by_layer() {
 fn recipe(cache: &Value) -> String {
     let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}")).expect("a method");
     let recipe = &method.recipe;
-    format!("{:?} {:?} {:?} {:?} {:?}", recipe.score, recipe.guard, recipe.eviction, recipe.lanes, recipe.positions)
+    format!("{:?} {:?} {:?} {:?} {:?}", recipe.score, recipe.protected, recipe.eviction, recipe.lanes, recipe.positions)
 }
 
 #[test]
@@ -533,7 +534,7 @@ fn the_published_prefixkv_is_a_variant() {
     assert_eq!(paper(json!({})), paper(published));
     assert_eq!(
         paper(json!({})),
-        "Columns Guard { sinks: 1, recent: Entries(1), text: false } Distance(25) PerLayer True"
+        "Columns Protected { sinks: 1, recent: Entries(1), text: false } Distance(25) PerLayer True"
     );
     let plain = recipe(&json!({ "method": "prefixkv", "keep": 0.5 }));
     assert_eq!(plain, recipe(&json!({ "method": "prefixkv", "keep": 0.5, "variant": "tuned" })));

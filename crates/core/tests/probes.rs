@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Sequence, Shape, Span};
+use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
 use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::sequence::Sequence;
 use prefixkv_kernels::attention::{AnyRun, DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::int4::GROUP;
 use prefixkv_kernels::reference;

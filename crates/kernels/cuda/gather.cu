@@ -7,7 +7,7 @@
 //   is 4 * heads * count * row bytes over the memory bandwidth.
 //   Launch: grid (x, items), 256 threads; blocks stride over the words of their item.
 //
-// move_{16,4,2}: copies entries within stretches [heads, capacity, dim]: for every item of a launch and every (from, to) of its
+// move_{16,4,2}: copies entries within segments [heads, capacity, dim]: for every item of a launch and every (from, to) of its
 //   `moves`, keys and values of entry `from` to entry `to`, of all heads. No `to` is another `from` or `to` of the item, so the
 //   order does not matter. Words, reads, writes, floor and launch as those of gather.
 //

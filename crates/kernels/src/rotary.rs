@@ -4,8 +4,8 @@
 
 use rayon::prelude::*;
 
-use crate::attention::Rows;
 use crate::element::Element;
+use crate::rows::Rows;
 use crate::shared::Disjoint;
 
 /// Cosines and sines of a run of positions, `[positions, head_dim / 2]` each.
@@ -93,7 +93,7 @@ pub struct New<'a> {
     pub angles: Option<&'a Angles>,
 }
 
-/// Writes new positions into a stretch of a lane that owns the KV heads `heads`.
+/// Writes new positions into a segment of a lane that owns the KV heads `heads`.
 ///
 /// `to_keys` and `to_values` are `[heads.len(), capacity, dim]`; the first new row goes to entry `at`.
 pub fn append<T: Element>(

@@ -29,7 +29,7 @@ pub(crate) enum OnGpu {
     F16(Entries<f16>),
 }
 
-/// Sizes of a stretch.
+/// Sizes of a segment.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
     pub heads: usize,

@@ -9,14 +9,14 @@ use prefixkv_kernels::rotary::{self, Angles};
 
 use super::gpu::{OnGpu, Stored};
 use super::pool::{Account, Charge, Format};
-use super::stretch::{Deletion, Stretch};
+use super::segment::{Deletion, Segment};
 use crate::error::{Error, Result};
 
 /// Most entries by which the tail of a lane grows at once.
 pub const TAIL_BLOCK: usize = 16;
 /// The tail grows by about this part of the lane, so that the slack of a short lane is as small as that of a long one.
 const GROWTH: usize = 80;
-/// A tail stretch smaller than this is enlarged by copying it; larger ones are left as they are and followed by another.
+/// A tail segment smaller than this is enlarged by copying it; larger ones are left as they are and followed by another.
 const TAIL_STRETCH: usize = 32;
 
 /// When keys are rotated to their positions.
@@ -47,9 +47,9 @@ pub struct LaneOptions {
 pub struct Lane {
     heads: Range<usize>,
     options: LaneOptions,
-    stretches: Vec<Stretch>,
+    segments: Vec<Segment>,
     len: usize,
-    /// Whether the last stretch may be enlarged.
+    /// Whether the last segment may be enlarged.
     tail: bool,
     /// Most entries that there will be.
     limit: usize,
@@ -88,7 +88,7 @@ impl Lane {
         Ok(Lane {
             heads,
             options,
-            stretches: Vec::new(),
+            segments: Vec::new(),
             len: 0,
             tail: false,
             limit: usize::MAX,
@@ -125,8 +125,8 @@ impl Lane {
 
     /// The entries in physical order.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let slots = self.stretches.iter().flat_map(|stretch| {
-            stretch.positions().iter().enumerate().map(|(slot, position)| (*position, stretch.is_dead(slot)))
+        let slots = self.segments.iter().flat_map(|segment| {
+            segment.positions().iter().enumerate().map(|(slot, position)| (*position, segment.is_dead(slot)))
         });
         slots
             .enumerate()
@@ -134,10 +134,10 @@ impl Lane {
             .map(|(place, (position, _))| Entry { position, place: place as u32 })
     }
 
-    /// Positions, marks and which entries are deleted, stretch by stretch in physical order: a place is a number over all of
+    /// Positions, marks and which entries are deleted, segment by segment in physical order: a place is a number over all of
     /// them. Without marks that list is empty.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&[u32], &[f32], Option<&[bool]>)> {
-        self.stretches.iter().map(|stretch| (stretch.positions(), stretch.marks(), stretch.dead()))
+        self.segments.iter().map(|segment| (segment.positions(), segment.marks(), segment.dead()))
     }
 
     /// The entries in the order of their positions.
@@ -149,22 +149,22 @@ impl Lane {
 
     /// Places, those of deleted entries included.
     pub fn places(&self) -> usize {
-        self.stretches.iter().map(Stretch::len).sum()
+        self.segments.iter().map(Segment::len).sum()
     }
 
     /// Bytes of the entries themselves.
     pub fn payload(&self) -> u64 {
-        self.stretches.iter().map(Stretch::payload).sum()
+        self.segments.iter().map(Segment::payload).sum()
     }
 
     /// Bytes of positions, marks and bookkeeping.
     pub fn metadata(&self) -> u64 {
-        size_of::<Lane>() as u64 + self.stretches.iter().map(Stretch::metadata).sum::<u64>()
+        size_of::<Lane>() as u64 + self.segments.iter().map(Segment::metadata).sum::<u64>()
     }
 
     /// Bytes of entries that are deleted but still stored, because their group is not empty.
     pub fn dead_bytes(&self) -> u64 {
-        self.stretches.iter().map(Stretch::dead_bytes).sum()
+        self.segments.iter().map(Segment::dead_bytes).sum()
     }
 
     /// Most entries that the lane will be asked to hold: its tail never has room for more.
@@ -176,7 +176,7 @@ impl Lane {
     pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> Result<LaneView<'a>> {
         Ok(LaneView {
             heads: self.heads.len(),
-            runs: self.stretches.iter().map(Stretch::view).collect::<Result<_>>()?,
+            runs: self.segments.iter().map(Segment::view).collect::<Result<_>>()?,
             phases,
             dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
         })
@@ -184,13 +184,13 @@ impl Lane {
 
     /// What attention on a GPU reads.
     pub(crate) fn gpu_view<T: Stored>(&self) -> Result<cuda::Lane<'_, T>> {
-        let runs = self.stretches.iter().map(Stretch::gpu_view).collect::<Result<_>>()?;
+        let runs = self.segments.iter().map(Segment::gpu_view).collect::<Result<_>>()?;
         Ok(cuda::Lane { heads: self.heads.len(), runs, dead: None })
     }
 
     /// The moves that wait on the GPU.
     pub(crate) fn moves<T: Stored>(&mut self) -> impl Iterator<Item = MoveItem<'_, T>> {
-        self.stretches.iter_mut().filter_map(Stretch::on_gpu).filter_map(|(store, sizes)| store.moves(sizes))
+        self.segments.iter_mut().filter_map(Segment::on_gpu).filter_map(|(store, sizes)| store.moves(sizes))
     }
 
     pub(crate) fn moved(&mut self) {
@@ -200,7 +200,7 @@ impl Lane {
     /// What waits to be written on the GPU, from row `row` on.
     pub(crate) fn unwritten<T: Stored>(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_, T>> {
         let first = self.heads.start;
-        let stores = self.stretches.iter_mut().filter_map(Stretch::on_gpu);
+        let stores = self.segments.iter_mut().filter_map(Segment::on_gpu);
         stores.filter_map(move |(store, sizes)| store.unwritten(sizes, first, row))
     }
 
@@ -209,7 +209,7 @@ impl Lane {
     }
 
     fn on_gpu(&mut self) -> impl Iterator<Item = &mut OnGpu> {
-        self.stretches.iter_mut().filter_map(Stretch::on_gpu).map(|(store, _)| store)
+        self.segments.iter_mut().filter_map(Segment::on_gpu).map(|(store, _)| store)
     }
 
     /// The rank of every place among the entries by position; 0 for deleted ones.
@@ -227,7 +227,7 @@ impl Lane {
         if n == 0 {
             return Ok(());
         }
-        let mut extent = self.stretch(n)?;
+        let mut extent = self.segment(n)?;
         let at = extent.extend(first..first + n as u32, self.options.marked);
         extent.write(rows.map(|rows| rows.of(n)), self.heads.clone(), at)?;
         self.push(extent);
@@ -238,61 +238,61 @@ impl Lane {
 
     /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `rows` as in [`Lane::append`].
     pub fn append_one(&mut self, rows: Option<New<'_>>, position: u32) -> Result<u32> {
-        let free = |stretch: &Stretch| stretch.deletion() == Deletion::Entry && stretch.room() > 0;
-        let index = match self.stretches.iter().rposition(free) {
+        let free = |segment: &Segment| segment.deletion() == Deletion::Entry && segment.room() > 0;
+        let index = match self.segments.iter().rposition(free) {
             Some(index) => index,
             None => {
                 self.grow()?;
-                self.stretches.len() - 1
+                self.segments.len() - 1
             }
         };
-        let at = self.stretches[index].extend(position..position + 1, self.options.marked);
-        self.stretches[index].write(rows.map(|rows| rows.of(1)), self.heads.clone(), at)?;
+        let at = self.segments[index].extend(position..position + 1, self.options.marked);
+        self.segments[index].write(rows.map(|rows| rows.of(1)), self.heads.clone(), at)?;
         self.len += 1;
         self.note_dead();
-        let before: usize = self.stretches[..=index].iter().map(Stretch::len).sum();
+        let before: usize = self.segments[..=index].iter().map(Segment::len).sum();
         Ok(before as u32 - 1)
     }
 
-    fn stretch(&self, capacity: usize) -> Result<Stretch> {
+    fn segment(&self, capacity: usize) -> Result<Segment> {
         let LaneOptions { head_dim, format, marked, .. } = self.options;
-        Stretch::plain(&self.account, format, self.heads.len(), head_dim, capacity, marked)
+        Segment::plain(&self.account, format, self.heads.len(), head_dim, capacity, marked)
     }
 
-    fn push(&mut self, stretch: Stretch) {
+    fn push(&mut self, segment: Segment) {
         // Exactly, because the pool counts exactly.
-        self.stretches.reserve_exact(1);
-        self.stretches.push(stretch);
+        self.segments.reserve_exact(1);
+        self.segments.push(segment);
         self.note_dead();
     }
 
     /// Makes room for at least one entry at the end.
     fn grow(&mut self) -> Result<()> {
         let step = (self.len / GROWTH + 1).min(TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1));
-        let last = self.stretches.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
+        let last = self.segments.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
         let grown = match last {
             Some(last) => {
-                let mut grown = self.stretch(last.capacity() + step)?;
+                let mut grown = self.segment(last.capacity() + step)?;
                 let slots: Vec<u32> = (0..last.len() as u32).collect();
                 grown.take(last, &slots, self.options.marked)?;
-                self.stretches.pop();
+                self.segments.pop();
                 grown
             }
-            None => self.stretch(step)?,
+            None => self.segment(step)?,
         };
         self.push(grown);
         self.tail = true;
         Ok(())
     }
 
-    /// The stretch and slot of a place.
+    /// The segment and slot of a place.
     fn find(&self, place: u32) -> Option<(usize, usize)> {
         let mut slot = place as usize;
-        for (index, stretch) in self.stretches.iter().enumerate() {
-            if slot < stretch.len() {
+        for (index, segment) in self.segments.iter().enumerate() {
+            if slot < segment.len() {
                 return Some((index, slot));
             }
-            slot -= stretch.len();
+            slot -= segment.len();
         }
         None
     }
@@ -300,15 +300,15 @@ impl Lane {
     /// Deletes one entry.
     pub fn delete(&mut self, place: u32) -> Result<()> {
         let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-        if self.stretches[index].is_dead(slot) {
+        if self.segments[index].is_dead(slot) {
             return Err(no_place(place));
         }
-        self.stretches[index].delete(slot);
+        self.segments[index].delete(slot);
         self.len -= 1;
-        if self.stretches[index].alive() == 0 {
-            self.stretches.remove(index);
-            self.stretches.shrink_to_fit();
-            self.tail &= index < self.stretches.len();
+        if self.segments[index].alive() == 0 {
+            self.segments.remove(index);
+            self.segments.shrink_to_fit();
+            self.tail &= index < self.segments.len();
         }
         self.note_dead();
         Ok(())
@@ -323,10 +323,10 @@ impl Lane {
         let mut moved = 0;
         for &place in places {
             let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-            if std::mem::replace(&mut keep[place as usize], true) || self.stretches[index].is_dead(slot) {
+            if std::mem::replace(&mut keep[place as usize], true) || self.segments[index].is_dead(slot) {
                 return Err(no_place(place));
             }
-            if self.stretches[index].deletion() == Deletion::Group {
+            if self.segments[index].deletion() == Deletion::Group {
                 continue;
             }
             moved += 1;
@@ -335,21 +335,21 @@ impl Lane {
                 _ => plain.push((index, vec![slot as u32])),
             }
         }
-        let mut extent = if moved > 0 { Some(self.stretch(moved)?) } else { None };
+        let mut extent = if moved > 0 { Some(self.segment(moved)?) } else { None };
         if let Some(extent) = &mut extent {
             for (index, slots) in &plain {
-                extent.take(&self.stretches[*index], slots, self.options.marked)?;
+                extent.take(&self.segments[*index], slots, self.options.marked)?;
             }
         }
         let mut start = 0;
-        for stretch in std::mem::take(&mut self.stretches) {
-            let range = start..start + stretch.len();
+        for segment in std::mem::take(&mut self.segments) {
+            let range = start..start + segment.len();
             start = range.end;
-            if stretch.deletion() == Deletion::Group {
-                let mut stretch = stretch;
-                (0..stretch.len()).filter(|slot| !keep[range.start + slot]).for_each(|slot| stretch.delete(slot));
-                if stretch.alive() > 0 {
-                    self.push(stretch);
+            if segment.deletion() == Deletion::Group {
+                let mut segment = segment;
+                (0..segment.len()).filter(|slot| !keep[range.start + slot]).for_each(|slot| segment.delete(slot));
+                if segment.alive() > 0 {
+                    self.push(segment);
                 }
             }
         }
@@ -372,12 +372,12 @@ impl Lane {
         let (mut positions, mut marks) = (Vec::new(), Vec::new());
         for (to, &place) in places.iter().enumerate() {
             let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-            let stretch = &self.stretches[index];
-            stretch.read(slot, to, &mut keys, &mut values)?;
-            positions.push(stretch.positions()[slot]);
-            marks.extend(stretch.marks().get(slot));
+            let segment = &self.segments[index];
+            segment.read(slot, to, &mut keys, &mut values)?;
+            positions.push(segment.positions()[slot]);
+            marks.extend(segment.marks().get(slot));
         }
-        let group = Stretch::int4(&self.account, heads, dim, &keys, &values, &positions, &marks)?;
+        let group = Segment::int4(&self.account, heads, dim, &keys, &values, &positions, &marks)?;
         let left: Vec<u32> = {
             let gone: std::collections::HashSet<u32> = places.iter().copied().collect();
             self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone.contains(place)).collect()
@@ -390,14 +390,14 @@ impl Lane {
 
     /// The marks of all places in physical order; empty for a lane without marks.
     pub fn marks(&self) -> Vec<f32> {
-        self.stretches.iter().flat_map(|stretch| stretch.marks()).copied().collect()
+        self.segments.iter().flat_map(|segment| segment.marks()).copied().collect()
     }
 
     /// Changes the marks; `change` gets the place and the mark.
     pub fn update_marks(&mut self, mut change: impl FnMut(usize, &mut f32)) {
         let mut place = 0;
-        for stretch in &mut self.stretches {
-            for mark in stretch.marks_mut() {
+        for segment in &mut self.segments {
+            for mark in segment.marks_mut() {
                 change(place, mark);
                 place += 1;
             }
@@ -407,15 +407,15 @@ impl Lane {
     /// The L2 norm of the key at `place`, averaged over the lane's heads.
     pub fn key_norm(&self, place: u32) -> Result<f32> {
         let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-        Ok(self.stretches[index].key_norm(slot)? / self.heads.len() as f32)
+        Ok(self.segments[index].key_norm(slot)? / self.heads.len() as f32)
     }
 
     /// The L2 norm of the key of every place, averaged over the lane's heads.
     pub fn key_norms(&self) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(self.places());
-        for stretch in &self.stretches {
-            let norms = stretch.key_norms()?;
-            let len = stretch.len();
+        for segment in &self.segments {
+            let norms = segment.key_norms()?;
+            let len = segment.len();
             out.extend((0..len).map(|slot| {
                 let sum: f32 = (0..self.heads.len()).map(|head| norms[head * len + slot]).sum();
                 sum / self.heads.len() as f32
@@ -426,9 +426,9 @@ impl Lane {
 
     fn note_dead(&mut self) {
         self.dead.clear();
-        if self.stretches.iter().any(Stretch::has_dead) {
-            let of = |stretch: &Stretch| (0..stretch.len()).map(|slot| stretch.is_dead(slot)).collect::<Vec<_>>();
-            self.dead.extend(self.stretches.iter().flat_map(of));
+        if self.segments.iter().any(Segment::has_dead) {
+            let of = |segment: &Segment| (0..segment.len()).map(|slot| segment.is_dead(slot)).collect::<Vec<_>>();
+            self.dead.extend(self.segments.iter().flat_map(of));
         }
     }
 }
@@ -597,7 +597,7 @@ mod tests {
     fn a_refused_append_leaves_the_lane_whole() {
         let entry = 2 * HEADS * DIM * 4;
         let pool =
-            Pool::with_cap((size_of::<Lane>() + super::super::stretch::metadata(10, false, false) + 15 * entry) as u64);
+            Pool::with_cap((size_of::<Lane>() + super::super::segment::metadata(10, false, false) + 15 * entry) as u64);
         let mut lane = lane(&pool, Format::F32, false);
         add(&mut lane, 0, 10);
         let data = vec![1.0; 64 * HEADS * DIM];

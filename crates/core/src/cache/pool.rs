@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prefixkv_kernels::cuda::Gpu;
-use prefixkv_kernels::heap::{Block, Plain};
+use prefixkv_kernels::os::heap::{Block, Plain};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::live;
+use crate::metrics;
 
 /// The number format of cache entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +148,7 @@ impl Account {
     /// Counts bytes that are held elsewhere (metadata) until the charge is dropped.
     pub fn charge(&self, bytes: u64) -> Result<Charge> {
         self.pool.0.counters.add(bytes).map_err(|available| refusal(bytes, available))?;
-        live::CACHE_BYTES.add(bytes);
+        metrics::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
         Ok(Charge { account: self.clone(), bytes })
@@ -182,7 +182,7 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.account.own.remove(self.bytes);
         self.account.pool.0.counters.remove(self.bytes);
-        live::CACHE_BYTES.remove(self.bytes);
+        metrics::CACHE_BYTES.remove(self.bytes);
     }
 }
 

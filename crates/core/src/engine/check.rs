@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::event::Event;
 use super::request::CheckRequest;
+use super::spawn;
 use super::ticket::{Events, Ticket, stream};
-use super::{panic, spawn};
 use crate::error::{Error, Result};
 use crate::model::{Device, Place};
+use crate::panics;
 
 /// See [`super::Engine::check_device`].
 pub(super) fn check_device(json: &str) -> Result<Ticket> {
@@ -40,8 +41,8 @@ pub(super) fn check_gpu(
 ) -> Result<Ticket> {
     let (events, ticket) = stream();
     spawn("prefixkv-check", move || {
-        panic::quiet_thread();
-        let checked = panic::catch(|| {
+        panics::quiet_thread();
+        let checked = panics::catch(|| {
             let (gpu, device) = open()?;
             report(&gpu, &device, cases, sizes.as_ref(), &events)
         });

@@ -1,4 +1,4 @@
-//! Continuing a prompt, token by token: [`Turn::start`] reads it, each [`Generation::advance`] chooses a token, and whoever runs the
+//! Continuing a prompt, token by token: [`PreparedPrompt::start`] reads it, each [`Generation::advance`] chooses a token, and whoever runs the
 //! generation has that token decoded, alone or together with those of others.
 
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use super::event::{Event, Finish, Timings, milliseconds};
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
-use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::method::Method;
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::sample::{Sampler, SamplerOptions};
+use crate::sequence::Sequence;
 use crate::text::StopStrings;
 
 /// The timings of a request that has just left the queue.
@@ -23,7 +23,7 @@ pub(super) fn queued(events: &Events) -> Timings {
 }
 
 /// A prompt that is ready to be read, and how to go on from it.
-pub(super) struct Turn {
+pub(super) struct PreparedPrompt {
     pub(super) prompt: Prompt,
     pub(super) features: Vec<Matrix>,
     /// What the prompt is read on top of.
@@ -42,7 +42,7 @@ pub(super) struct Turn {
     pub(super) timings: Timings,
 }
 
-impl Turn {
+impl PreparedPrompt {
     /// Reads a request that stands alone, its images included, and makes its sequence. Unless it is `alone` on the model, a prompt
     /// that finds no room is refused before its images are seen.
     pub(super) fn prepare(
@@ -52,7 +52,7 @@ impl Turn {
         images: &[Vec<u8>],
         events: &Events,
         alone: bool,
-    ) -> Result<Turn> {
+    ) -> Result<PreparedPrompt> {
         let mut timings = queued(events);
         let tokens = prompt::tokens(model, &request.source)?;
         let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
@@ -62,7 +62,7 @@ impl Turn {
             prompt::admit(&sequence, &prompt)?;
         }
         let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
-        Ok(Turn {
+        Ok(PreparedPrompt {
             prompt,
             features,
             sequence,
@@ -80,7 +80,7 @@ impl Turn {
 
     /// Reads the prompt.
     pub(super) fn start(self, model: &mut Model, events: &Events) -> Result<Generation> {
-        let Turn { prompt, features, mut sequence, context, mut history, room, trim, .. } = self;
+        let PreparedPrompt { prompt, features, mut sequence, context, mut history, room, trim, .. } = self;
         let mut timings = self.timings;
         let sampler = Sampler::new(&self.sampler)?;
         let cached = sequence.next_position() as usize;

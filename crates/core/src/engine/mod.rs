@@ -11,7 +11,6 @@ mod distinct;
 mod event;
 mod generate;
 mod owned;
-mod panic;
 mod pictures;
 mod positions;
 mod profile;
@@ -39,12 +38,12 @@ use prefixkv_kernels::cuda::check::{Cases, Sizes};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::live;
+use crate::metrics;
 use crate::model::{Device, Model, Place, architectures};
 
+use crate::panics;
+pub use crate::panics::catch;
 pub use event::{Event, Finish, Timings, Usage};
-pub use panic::catch;
-pub(crate) use panic::quiet_thread;
 pub use request::{
     CheckRequest, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest,
     ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
@@ -98,7 +97,7 @@ impl Engine {
     pub fn start(loader: Loader) -> Result<Engine> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        let live = live::MODELS.one();
+        let live = metrics::MODELS.one();
         spawn("prefixkv-engine", move || worker::run(&of_thread, loader, live))?;
         Ok(Engine { shared })
     }
@@ -175,8 +174,8 @@ impl Engine {
         let source = request::parse_inspect(json)?;
         let (events, ticket) = stream();
         spawn("prefixkv-inspect", move || {
-            panic::quiet_thread();
-            let inspected = panic::catch(|| serve::to_json(&Model::inspect(&source)?));
+            panics::quiet_thread();
+            let inspected = panics::catch(|| serve::to_json(&Model::inspect(&source)?));
             match inspected.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
                 Ok(info) => events.finish(Event::Inspected { info }),
                 Err(error) => events.fail(&error),
@@ -218,7 +217,7 @@ pub fn about() -> Value {
         "noGpu": no_gpu,
         "cpu": prefixkv_kernels::simd::features(),
         "threads": threads::count(),
-        "live": live::report(),
+        "live": metrics::report(),
     })
 }
 

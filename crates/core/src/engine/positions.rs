@@ -1,9 +1,9 @@
 //! How long a sequence may become.
 
 use super::prompt;
-use crate::cache::Sequence;
 use crate::error::Result;
 use crate::model::Prompt;
+use crate::sequence::Sequence;
 
 /// How many tokens may follow `prompt` on top of what `sequence` has seen, of a model that knows `most` positions: the asked number,
 /// which must fit, or by default what is left. Where keys are rotated to their ranks it is these that must fit: those of the prompt,

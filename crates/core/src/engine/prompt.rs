@@ -6,10 +6,10 @@ use super::event::{Timings, Usage, milliseconds};
 use super::pictures;
 use super::request::{Source, SourceText};
 use super::ticket::Events;
-use crate::cache::Sequence;
 use crate::error::{Error, Result};
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
+use crate::sequence::Sequence;
 use crate::text::{Encoded, Message, Rendered, SpecialTokens};
 
 /// Most tokens of an answer when the request does not say.

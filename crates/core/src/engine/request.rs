@@ -12,10 +12,10 @@ use super::threads;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, nearest, refuse};
 use crate::method::Method;
-use crate::method::keep::bytes;
 use crate::model::{Device, LoadOptions, WeightFormat};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
+use crate::units::bytes;
 
 /// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
 pub const MAX_JSON: usize = 8 << 20;

@@ -4,12 +4,12 @@
 //! sits out steps until its reader has made room, so that a slow reader holds up nobody else.
 
 use super::event::Event;
-use super::panic::catch;
 use super::request::ModelRequest;
 use super::runner::{Runner, Started, Stepped};
 use super::state::{Job, Shared};
 use super::ticket::Events;
 use crate::error::{Error, Result};
+use crate::panics::catch;
 
 pub(super) struct Scheduler<'a> {
     shared: &'a Shared,

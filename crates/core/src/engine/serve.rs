@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use prefixkv_kernels::heap;
+use prefixkv_kernels::os::heap;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::event::Event;
-use super::generate::{Generation, Turn};
+use super::generate::{Generation, PreparedPrompt};
 use super::profile::profile;
 use super::request::ModelRequest;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
@@ -119,7 +119,9 @@ impl ModelRunner {
                         let (ready, turn) = self.sessions.begin(model, session, request, images, events, alone)?;
                         (ready, Some(turn))
                     }
-                    None => (Turn::prepare(model, request, request.method.clone(), images, events, alone)?, None),
+                    None => {
+                        (PreparedPrompt::prepare(model, request, request.method.clone(), images, events, alone)?, None)
+                    }
                 };
                 let generation = ready.start(model, events)?;
                 self.running.push(Running { number, generation, turn });

@@ -10,18 +10,19 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::event::{Event, Timings};
-use super::generate::{Answered, Turn, queued};
+use super::generate::{Answered, PreparedPrompt, queued};
 use super::request::{GenerateRequest, SourceText};
 use super::session_id::SessionId;
 use super::ticket::Events;
 use super::{positions, prompt};
-use crate::cache::{Modality, Sequence, Span};
+use crate::cache::{Modality, Span};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::live;
 use crate::method::Method;
+use crate::metrics;
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
+use crate::sequence::Sequence;
 use crate::text::{Content, Encoded, Message, Part};
 
 /// Most sessions of one model.
@@ -41,7 +42,7 @@ struct Session {
     order: Vec<usize>,
     state: Option<State>,
     /// Shared with the copy that a turn works on.
-    live: Arc<live::One>,
+    live: Arc<metrics::One>,
 }
 
 /// A cache that a turn can be read on top of.
@@ -72,7 +73,7 @@ impl Sessions {
             images: Vec::new(),
             order: Vec::new(),
             state: None,
-            live: Arc::new(live::SESSIONS.one()),
+            live: Arc::new(metrics::SESSIONS.one()),
         };
         self.open.insert(name, session);
         Ok(name)
@@ -92,7 +93,7 @@ impl Sessions {
         images: &[Vec<u8>],
         events: &Events,
         alone: bool,
-    ) -> Result<(Turn, Open)> {
+    ) -> Result<(PreparedPrompt, Open)> {
         let session = self.open.get_mut(&name).ok_or_else(unknown)?;
         // Built beside the old one, so that neither an error nor a panic leaves half a turn.
         let mut next = session.with(request, images);
@@ -175,7 +176,7 @@ impl Session {
         request: &GenerateRequest,
         events: &Events,
         alone: bool,
-    ) -> Result<(Turn, String)> {
+    ) -> Result<(PreparedPrompt, String)> {
         let mut timings = queued(events);
         let chat = prompt::render(model, &self.messages, true)?;
         let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, request.source.special)?;
@@ -203,7 +204,7 @@ impl Session {
         };
         match self.read(model, &state, &rest, request, events, &mut timings, alone) {
             Ok((prompt, features, room)) => {
-                let turn = Turn {
+                let turn = PreparedPrompt {
                     prompt,
                     features,
                     sequence: state.sequence,

@@ -3,12 +3,12 @@
 use std::sync::{Arc, MutexGuard};
 
 use super::event::Event;
-use super::panic::{catch, quiet_thread};
 use super::request::TextRequest;
 use super::runner::Codec;
 use super::spawn;
 use super::state::{Job, Phase, Shared, State};
 use crate::error::{Error, Result};
+use crate::panics::{catch, quiet_thread};
 
 /// Makes sure that a thread works on the waiting text jobs, if there are any and the tokenizer is loaded.
 pub(super) fn serve(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {

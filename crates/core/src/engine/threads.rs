@@ -6,8 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::panic::quiet_thread;
 use crate::error::{Error, Result};
+use crate::panics::quiet_thread;
 
 /// Most threads that a load may ask for.
 pub(crate) const MAX: usize = 1024;
@@ -20,7 +20,7 @@ pub(crate) fn count() -> usize {
 }
 
 /// Starts the pools with `wanted` threads, or checks `wanted` against what runs already. Call it from the thread that opens an
-/// engine, for the reason given at [`prefixkv_kernels::threads::set_candle_threads`].
+/// engine, for the reason given at [`prefixkv_kernels::os::threads::set_candle_threads`].
 pub(crate) fn configure(wanted: Option<usize>) -> Result<usize> {
     let mut in_force = IN_FORCE.lock().unwrap_or_else(PoisonError::into_inner);
     let running = match *in_force {
@@ -56,7 +56,7 @@ fn start(wanted: Option<usize>) -> usize {
         .start_handler(|_| quiet_thread());
     // Where the process has a pool already, its size is what is in force.
     let threads = if pool.build_global().is_ok() { asked } else { rayon::current_num_threads() };
-    prefixkv_kernels::threads::set_candle_threads(threads);
+    prefixkv_kernels::os::threads::set_candle_threads(threads);
     threads
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::bell::Bell;
 use super::event::Event;
 use crate::error::{Error, Result};
-use crate::live;
+use crate::metrics;
 
 /// Events that may wait for the reader before the producer does.
 pub const CAPACITY: usize = 256;
@@ -29,7 +29,7 @@ pub fn stream() -> (Events, Ticket) {
 /// A stream whose work waits in a queue: until [`Events::start`], a cancel ends it on the spot. The bell is rung when the producer may
 /// have to look after it: there is room again, or a reason to stop.
 pub(super) fn queued(bell: Option<Arc<Bell>>) -> (Events, Ticket) {
-    let state = State { live: Some(live::REQUESTS.one()), ..State::default() };
+    let state = State { live: Some(metrics::REQUESTS.one()), ..State::default() };
     let channel = Arc::new(Channel { state: Mutex::new(state), bell, ..Channel::default() });
     (Events { channel: channel.clone(), submitted: Instant::now() }, Ticket { channel })
 }
@@ -61,7 +61,7 @@ struct State {
     reader_gone: bool,
     stop: Option<Stop>,
     /// Counted until the end.
-    live: Option<live::One>,
+    live: Option<metrics::One>,
 }
 
 #[derive(Default)]

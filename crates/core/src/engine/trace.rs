@@ -6,15 +6,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::event::{Event, Finish, Timings, Usage};
-use super::generate::Turn;
+use super::generate::PreparedPrompt;
 use super::prompt;
 use super::request::GenerateRequest;
 use super::ticket::Events;
-use crate::cache::{Kept, MemoryReport, Sequence, Span};
+use crate::cache::{Kept, MemoryReport, Span};
 use crate::error::{Error, Result};
 use crate::media::{Area, upright_size};
 use crate::method::{LayerRecord, Method, Record};
 use crate::model::Model;
+use crate::sequence::Sequence;
 
 /// A picture of the prompt and where its patches lie. Patches are numbered by rows, from the top left.
 #[derive(Clone, Debug, Serialize)]
@@ -87,7 +88,7 @@ pub(super) fn trace(
         Some(method) => Some(method.clone()),
         None => probe()?,
     };
-    let mut turn = Turn::prepare(model, request, method, images, events, alone)?;
+    let mut turn = PreparedPrompt::prepare(model, request, method, images, events, alone)?;
     let pictures = pictures(model, images, &request.source.order)?;
     turn.sequence.record();
     let mut generation = turn.start(model, events)?;

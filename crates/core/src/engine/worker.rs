@@ -3,16 +3,16 @@
 use std::mem;
 
 use super::event::Event;
-use super::panic::{catch, quiet_thread};
 use super::runner::{Loader, Runner};
 use super::scheduler::Scheduler;
 use super::state::{Phase, Shared};
 use super::texts;
 use crate::error::{Error, Result};
-use crate::live;
+use crate::metrics;
+use crate::panics::{catch, quiet_thread};
 
 /// The body of the thread.
-pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader, live: live::One) {
+pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader, live: metrics::One) {
     quiet_thread();
     let loaded = catch(|| load(shared, loader)).unwrap_or_else(|panic| Err(Error::Internal(panic)));
     match loaded {
@@ -81,14 +81,14 @@ fn fail(shared: &Shared, error: &Error) {
 }
 
 /// Waits until nobody holds the model's parts, then says so to whoever closes.
-fn finish(shared: &Shared, live: live::One) {
+fn finish(shared: &Shared, live: metrics::One) {
     let mut state = shared.lock();
     if !matches!(state.phase, Phase::Failed(_)) {
         state.phase = Phase::Closed;
     }
     state = shared.wait_while(state, |state| state.texts_served);
     drop(state);
-    prefixkv_kernels::heap::give_back();
+    prefixkv_kernels::os::heap::give_back();
     let mut state = shared.lock();
     state.finished = true;
     drop(live);

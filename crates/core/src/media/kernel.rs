@@ -76,8 +76,8 @@ impl Kernel {
         }
         let scale = input as f64 / output as f64;
         // When shrinking, the filter is stretched over all source pixels that it must represent.
-        let stretch = scale.max(1.0);
-        let support = filter.support() * stretch;
+        let segment = scale.max(1.0);
+        let support = filter.support() * segment;
         let mut kernel = Self { starts: Vec::new(), ends: Vec::new(), weights: Vec::new() };
         let mut exact = Vec::new();
         for position in window {
@@ -86,7 +86,7 @@ impl Kernel {
             let start = ((centre - support + 0.5) as i64).max(0) as usize;
             let end = ((centre + support + 0.5) as usize).min(input);
             exact.clear();
-            exact.extend((start..end).map(|x| filter.at((x as f64 - centre + 0.5) * (1.0 / stretch))));
+            exact.extend((start..end).map(|x| filter.at((x as f64 - centre + 0.5) * (1.0 / segment))));
             let sum: f64 = exact.iter().sum();
             let norm = if sum == 0.0 { 1.0 } else { sum };
             kernel.push(start, exact.iter().map(|weight| fixed(weight / norm)));

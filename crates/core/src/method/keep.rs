@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::cache::{Lane, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, refuse};
+use crate::units::bytes;
 
 /// The asked size of the cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,56 +98,20 @@ impl Cost {
     /// `lanes` per layer, with a mark per entry or without, on a GPU or not.
     pub fn new(shape: &Shape, lanes: usize, marked: bool, on_gpu: bool) -> Cost {
         let per_entry = size_of::<u32>() + if marked { size_of::<f32>() } else { 0 };
-        // A growing tail is cut into stretches of about this many entries, each with bookkeeping of its own.
+        // A growing tail is cut into segments of about this many entries, each with bookkeeping of its own.
         const PER_STRETCH: usize = 16;
-        let stretch = crate::cache::bookkeeping(on_gpu);
-        let bookkeeping = lanes * (per_entry + stretch.div_ceil(PER_STRETCH));
+        let segment = crate::cache::bookkeeping(on_gpu);
+        let bookkeeping = lanes * (per_entry + segment.div_ceil(PER_STRETCH));
         Cost {
             layers: shape.layers,
             entry: (shape.bytes_per_position() / shape.layers + bookkeeping) as u64,
-            fixed: (shape.layers * lanes * (size_of::<Lane>() + 2 * stretch)) as u64,
+            fixed: (shape.layers * lanes * (size_of::<Lane>() + 2 * segment)) as u64,
         }
     }
 }
 
-/// A number of bytes, or a text such as `"64MiB"`.
-pub(crate) fn bytes(name: &str, value: &Value) -> Result<u64> {
-    let bytes = match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse_size(text),
-        _ => None,
-    };
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| refuse(format!("`{name}` must be a number of bytes or a text such as \"64MiB\", found {value}")))
-}
-
-/// A size by the grammar of `ts/format.ts`, with which a test compares it: `512`, `1.5GiB`, `8 MB`, `2g`.
-fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-    if whole.is_empty() || part.is_empty() || part.contains('.') {
-        return None;
-    }
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let unit = unit.strip_suffix('b').unwrap_or(&unit);
-    let factor = match unit.strip_suffix('i') {
-        Some(prefix) => 1u64 << (10 * power(prefix).filter(|power| *power > 0)?),
-        None => 1000u64.pow(power(unit)?),
-    };
-    let bytes = number.parse::<f64>().ok()? * factor as f64;
-    (bytes.is_finite() && bytes < 2f64.powi(62)).then_some(bytes as u64)
-}
-
-/// How many thousands a prefix stands for.
-fn power(prefix: &str) -> Option<u32> {
-    ["", "k", "m", "g", "t"].iter().position(|known| *known == prefix).map(|power| power as u32)
-}
-
 /// An error that says the least possible size.
-pub(super) fn too_small(keep: Keep, entries: usize, positions: usize, cost: &Cost, why: &str) -> Error {
+pub(crate) fn too_small(keep: Keep, entries: usize, positions: usize, cost: &Cost, why: &str) -> Error {
     Error::Budget { asked: keep.name(), least: keep.least(entries, positions, cost), reason: why.into() }
 }
 
@@ -155,16 +120,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_typescript_reads_them() {
-        let table: Vec<(String, Option<u64>)> =
-            serde_json::from_str(include_str!("../../../../tests/fixtures/sizes.json")).unwrap();
-        assert!(table.len() > 30);
-        for (text, bytes) in table {
-            assert_eq!(parse_size(&text), bytes, "{text:?}");
-        }
-    }
 
     #[test]
     fn every_form_is_read() {

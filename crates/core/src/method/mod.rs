@@ -6,15 +6,13 @@
 
 pub mod budget;
 pub mod calibration;
+pub mod guard;
 pub mod keep;
 mod methods;
 mod options;
-mod policy;
 pub mod score;
-pub mod select;
 pub mod spec;
 pub mod trace;
-pub mod victim;
 
 use std::sync::Arc;
 
@@ -22,17 +20,15 @@ use serde_json::Value;
 
 pub use keep::Keep;
 pub use methods::METHODS;
-pub(crate) use policy::Policy;
-pub use policy::Profile;
 pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
 
 use crate::error::{Error, Result};
 use crate::fields::{describe, nearest, refuse};
 use budget::{Budget, ModelKey};
+use guard::Protected;
 use options::Options;
 use score::Score;
-use select::Guard;
 
 /// Which entry goes when generation has made a lane too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +69,7 @@ pub enum Positions {
 pub struct Recipe {
     pub score: Box<dyn Score>,
     pub budget: Box<dyn Budget>,
-    pub guard: Guard,
+    pub protected: Protected,
     pub eviction: Eviction,
     pub lanes: Lanes,
     pub positions: Positions,

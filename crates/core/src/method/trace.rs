@@ -40,7 +40,7 @@ pub struct Cumulative {
 
 impl Record {
     /// `left` has the positions that are left, per layer and lane. All entries must be those of one prompt from position 0.
-    pub(super) fn new(
+    pub(crate) fn new(
         recipe: &Recipe,
         scored: &[Vec<ScoredLane>],
         left: &[Vec<Vec<u32>>],

@@ -8,9 +8,9 @@ use super::config::ConfigFile;
 use super::network::Describe;
 use crate::device::Place;
 use crate::error::Result;
-use crate::nn::WeightFormat;
-use crate::nn::linear::Tally;
+use crate::nn::Tally;
 use crate::weights::Checkpoint;
+use crate::weights::WeightFormat;
 
 /// How a model sees an image.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -4,6 +4,7 @@
 
 mod clip;
 mod config;
+mod fit;
 mod info;
 mod llama;
 mod llava;
@@ -18,20 +19,22 @@ use std::sync::Arc;
 pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 #[doc(hidden)]
 pub use crate::device::{StandIn, stand_in};
-pub use crate::nn::WeightFormat;
+pub use crate::weights::WeightFormat;
 pub use config::ConfigFile;
 pub use info::{ImageInfo, ModelInfo};
-pub use network::{Check, Family, Network};
+pub use network::{Family, Network};
 pub use prompt::Prompt;
 
-use crate::cache::{Member, Modality, Pass, Pool, Sequence};
+use crate::cache::{Modality, Pool};
+pub use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::{ImageProcessor, Pixels};
 use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::nn::{Loader, Matrix};
+use crate::sequence::{BatchItem, Pass, Sequence};
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::weights::{Checkpoint, memory, quantised};
+use crate::weights::{Checkpoint, quantised};
 
 /// Every family that loads.
 const FAMILIES: &[&Family] = &[&llava::FAMILY, &llama::FAMILY];
@@ -39,6 +42,16 @@ const FAMILIES: &[&Family] = &[&llava::FAMILY, &llama::FAMILY];
 /// The `architectures` entries that load.
 pub fn architectures() -> Vec<&'static str> {
     FAMILIES.iter().flat_map(|family| family.architectures).copied().collect()
+}
+
+/// Errors about files name no families, because the readers of files know none.
+fn with_known(error: Error) -> Error {
+    match error {
+        Error::UnsupportedModel { reason, known } if known.is_empty() => {
+            Error::UnsupportedModel { reason, known: architectures() }
+        }
+        other => other,
+    }
 }
 
 fn family(config: &ConfigFile) -> Result<&'static Family> {
@@ -129,6 +142,10 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Model> {
+        Model::read_on(place, options, progress).map_err(with_known)
+    }
+
+    fn read_on(place: Place, options: &LoadOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Model> {
         options.weights.require(&place)?;
         let dir = &options.source;
         let config = ConfigFile::read(dir)?;
@@ -139,13 +156,13 @@ impl Model {
         let template = placeholder::template(&config, &tokenizer, image.map(|image| image.placeholder))?;
         let checkpoint = Checkpoint::open(dir)?;
         let total = options.weights.bytes(checkpoint.parameters());
-        memory::require(total, options.weights, &place)?;
+        fit::require(total, options.weights, &place)?;
         progress(Progress { stage: "weights", done: 0, total })?;
         let loader = Loader::new(&checkpoint, options.weights, place.clone());
         let network = (family.load)(&config, &loader, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
-        .map_err(|error| memory::of_load(error, options.weights, &place))?;
+        .map_err(|error| fit::of_load(error, options.weights, &place))?;
         let image_processor = match network.image() {
             Some(image) => Some(ImageProcessor::from_folder(dir, image.size)?),
             None => None,
@@ -172,6 +189,10 @@ impl Model {
 
     /// What a folder holds, from its configuration and weight headers; no weights are read.
     pub fn inspect(dir: &Path) -> Result<ModelInfo> {
+        Model::describe(dir).map_err(with_known)
+    }
+
+    fn describe(dir: &Path) -> Result<ModelInfo> {
         let config = ConfigFile::read(dir)?;
         let family = family(&config)?;
         require_readable(&config)?;
@@ -318,7 +339,8 @@ impl Model {
         }
         in_pool(|| {
             let x = self.network.embed(tokens)?;
-            let mut members: Vec<Member<'_>> = sequences.iter_mut().map(|sequence| Member::new(sequence)).collect();
+            let mut members: Vec<BatchItem<'_>> =
+                sequences.iter_mut().map(|sequence| BatchItem::new(sequence)).collect();
             members.iter_mut().for_each(|member| member.attempt(Sequence::begin_step));
             let hidden = self.network.forward(x, &mut Pass::Step(&mut members), &|| Ok(()))?;
             // Before the sequences are whole again: without their logits they cannot go on.

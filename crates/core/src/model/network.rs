@@ -2,13 +2,12 @@
 
 use super::config::ConfigFile;
 use super::info::ImageInfo;
-use crate::cache::{self, Pass};
+use crate::cache;
+use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
 use crate::nn::{Loader, Matrix};
-
-/// Called between pieces of work; an error stops it and is returned.
-pub type Check<'a> = &'a (dyn Fn() -> Result<()> + Sync);
+use crate::sequence::Pass;
 
 /// Called with the bytes loaded so far; an error stops the load.
 pub(super) type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;

@@ -1,7 +1,7 @@
 //! Results that are no numbers.
 
 use crate::error::{Error, Result};
-use crate::nn::WeightFormat;
+use crate::weights::WeightFormat;
 use crate::weights::numbers::all_finite;
 
 /// Errors with [`Error::Numbers`] when any of `values` is NaN or infinite; `weights` is the format that the model was loaded with.

@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod attention;
 pub mod linear;
+mod loader;
 pub mod matrix;
 pub mod norm;
 pub mod slice;
@@ -11,7 +12,8 @@ pub mod table;
 pub mod vector;
 
 pub use activation::{Activation, swiglu};
-pub use linear::{Linear, Loader, WeightFormat};
+pub use linear::Linear;
+pub use loader::{Loader, Tally};
 pub use matrix::Matrix;
 pub use norm::{LayerNorm, RmsNorm};
 pub use table::Table;

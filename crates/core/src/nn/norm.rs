@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use prefixkv_kernels::cuda::{self, Number};
 
-use super::linear::Loader;
+use super::loader::Loader;
 use super::matrix::{Matrix, elsewhere};
 use super::vector::Vector;
 use crate::error::Result;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use crate::error::Error;
-use crate::model::architectures;
 
 /// Most names of a folder that are looked at.
 const MAX_NAMES: usize = 10_000;
@@ -16,7 +15,7 @@ pub(crate) fn gguf(path: &Path) -> Error {
              tokenizer.json and model.safetensors; `load` quantises it with weights \"q8_0\" or \"q4_k\"",
             path.display()
         ),
-        known: architectures(),
+        known: vec![],
     }
 }
 
@@ -36,7 +35,7 @@ pub(crate) fn instead_of_a_model(path: &Path) -> Option<Error> {
             "{} holds an adapter (LoRA), not a model: merge it into its base model and save that",
             path.display()
         ),
-        known: architectures(),
+        known: vec![],
     })
 }
 

@@ -2,7 +2,7 @@
 
 mod file;
 mod foreign;
-pub mod memory;
+mod format;
 pub(crate) mod numbers;
 pub(crate) mod quantised;
 
@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::folder::{read_object, unusable};
-use crate::nn::WeightFormat;
 use file::File;
 pub(crate) use foreign::instead_of_a_model;
+pub use format::WeightFormat;
 use numbers::Element;
 pub use numbers::Role;
 
@@ -293,7 +293,7 @@ impl Checkpoint {
                 path.display()
             ),
         };
-        Error::UnsupportedModel { reason, known: crate::model::architectures() }
+        Error::UnsupportedModel { reason, known: vec![] }
     }
 
     fn missing(&self, what: &str) -> Error {
@@ -308,7 +308,7 @@ impl Checkpoint {
                     path.display(),
                     quantised::CURE
                 ),
-                known: crate::model::architectures(),
+                known: vec![],
             };
         }
         let held = self.tensors.len();

@@ -5,7 +5,7 @@ use candle_core::WithDType;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-use crate::nn::WeightFormat;
+use crate::weights::WeightFormat;
 
 /// A floating-point number as files hold it.
 pub(crate) trait Element: Pod + Zeroable + WithDType {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use prefixkv_core::device::Place;
-use prefixkv_core::nn::{Linear, Loader, Matrix, WeightFormat};
+use prefixkv_core::nn::{Linear, Loader, Matrix};
 use prefixkv_core::weights::Checkpoint;
+use prefixkv_core::weights::WeightFormat;
 use rayon::prelude::*;
 use safetensors::Dtype;
 

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use crate::common::{Format, assert_relatively_close, in_both_orders, narrowed, noise, widened};
 
-/// The shape of one stretch: heads, capacity, spare entries of the target, entry of the first, slots.
-type Stretch = (usize, usize, usize, usize, Vec<u32>);
+/// The shape of one segment: heads, capacity, spare entries of the target, entry of the first, slots.
+type Segment = (usize, usize, usize, usize, Vec<u32>);
 
-fn stretches() -> impl Strategy<Value = Vec<Stretch>> {
+fn segments() -> impl Strategy<Value = Vec<Segment>> {
     let slots = |capacity: usize| {
         // In any order, some more than once; or ascending, as an eviction keeps them; or none.
         let some = prop::collection::vec(0..capacity as u32, 0..2 * capacity);
@@ -23,11 +23,11 @@ fn stretches() -> impl Strategy<Value = Vec<Stretch>> {
     prop::collection::vec(one, 1..4)
 }
 
-/// Compacts the stretches at addresses `shift` elements from an aligned one, and checks them against the twin.
-fn check<T: Format + Send + Sync>(stretches: &[Stretch], dim: usize, shift: usize, processors: u32) -> Vec<String> {
+/// Compacts the segments at addresses `shift` elements from an aligned one, and checks them against the twin.
+fn check<T: Format + Send + Sync>(segments: &[Segment], dim: usize, shift: usize, processors: u32) -> Vec<String> {
     let numbers = |seed: u64, n: usize| narrowed::<T>(&noise(seed, n));
     let mut want = Vec::new();
-    for (i, (heads, capacity, spare, at, slots)) in stretches.iter().enumerate() {
+    for (i, (heads, capacity, spare, at, slots)) in segments.iter().enumerate() {
         let room = at + slots.len() + spare;
         for part in 0..2 {
             let from = numbers((2 * i + part) as u64 + 1, heads * capacity * dim);
@@ -39,7 +39,7 @@ fn check<T: Format + Send + Sync>(stretches: &[Stretch], dim: usize, shift: usiz
     let mut launched = Vec::new();
     let got = in_both_orders(processors, |shim| {
         let mut buffers = Vec::new();
-        for (i, (heads, capacity, spare, at, slots)) in stretches.iter().enumerate() {
+        for (i, (heads, capacity, spare, at, slots)) in segments.iter().enumerate() {
             let room = at + slots.len() + spare;
             for part in 0..2 {
                 let mut from = vec![T::narrow(7.0); shift];
@@ -50,7 +50,7 @@ fn check<T: Format + Send + Sync>(stretches: &[Stretch], dim: usize, shift: usiz
             }
         }
         let mut items: Vec<GatherItem<'_, T>> = Vec::new();
-        for (buffers, (heads, capacity, spare, at, slots)) in buffers.chunks_exact_mut(4).zip(stretches) {
+        for (buffers, (heads, capacity, spare, at, slots)) in buffers.chunks_exact_mut(4).zip(segments) {
             let [keys, to_keys, values, to_values] = buffers else { unreachable!("chunks of four") };
             items.push(GatherItem {
                 keys: keys.slice(shift..keys.len()),
@@ -76,7 +76,7 @@ fn check<T: Format + Send + Sync>(stretches: &[Stretch], dim: usize, shift: usiz
     launched
 }
 
-/// A stretch with the entries to move: heads, capacity, moves.
+/// A segment with the entries to move: heads, capacity, moves.
 type Moves = (usize, usize, Vec<(u32, u32)>);
 
 fn moves() -> impl Strategy<Value = Vec<Moves>> {
@@ -95,9 +95,9 @@ fn moves() -> impl Strategy<Value = Vec<Moves>> {
     prop::collection::vec(one, 1..4)
 }
 
-/// Moves entries of stretches at addresses `shift` elements from an aligned one.
-fn check_moves<T: Format>(stretches: &[Moves], dim: usize, shift: usize, processors: u32) -> Vec<String> {
-    let before: Vec<Vec<T>> = stretches
+/// Moves entries of segments at addresses `shift` elements from an aligned one.
+fn check_moves<T: Format>(segments: &[Moves], dim: usize, shift: usize, processors: u32) -> Vec<String> {
+    let before: Vec<Vec<T>> = segments
         .iter()
         .flat_map(|(heads, capacity, _)| [heads * capacity * dim; 2])
         .enumerate()
@@ -105,7 +105,7 @@ fn check_moves<T: Format>(stretches: &[Moves], dim: usize, shift: usize, process
         .collect();
     let mut want = before.clone();
     for (i, all) in want.iter_mut().enumerate() {
-        let (heads, capacity, moves) = &stretches[i / 2];
+        let (heads, capacity, moves) = &segments[i / 2];
         for (head, (from, to)) in (0..*heads).flat_map(|head| moves.iter().map(move |entry| (head, entry))) {
             let at = |entry: u32| shift + (head * capacity + entry as usize) * dim;
             all.copy_within(at(*from)..at(*from) + dim, at(*to));
@@ -114,7 +114,7 @@ fn check_moves<T: Format>(stretches: &[Moves], dim: usize, shift: usize, process
     let (got, launched) = in_both_orders(processors, |shim| {
         let mut buffers: Vec<_> = before.iter().map(|all| Buffer::from_slice(shim, all).expect("room")).collect();
         let mut items: Vec<MoveItem<'_, T>> = Vec::new();
-        for (buffers, (heads, capacity, moves)) in buffers.chunks_exact_mut(2).zip(stretches) {
+        for (buffers, (heads, capacity, moves)) in buffers.chunks_exact_mut(2).zip(segments) {
             let [keys, values] = buffers else { unreachable!("chunks of two") };
             let (keys, values) = (keys.all_mut().split_at(shift).1, values.all_mut().split_at(shift).1);
             items.push(MoveItem { keys, values, capacity: *capacity, heads: *heads, moves });
@@ -133,32 +133,32 @@ proptest! {
 
     #[test]
     fn chosen_entries_equal_the_twin(
-        stretches in stretches(), dim in prop::sample::select(vec![2usize, 6, 8, 32, 64, 80, 96, 128, 256]),
+        segments in segments(), dim in prop::sample::select(vec![2usize, 6, 8, 32, 64, 80, 96, 128, 256]),
         shift in 0usize..9, format in 0..3, processors in 1u32..5,
     ) {
         let size = if format == 0 { 4 } else { 2 };
         let launched = match format {
-            0 => check::<f32>(&stretches, dim, shift, processors),
-            1 => check::<f16>(&stretches, dim, shift, processors),
-            _ => check::<bf16>(&stretches, dim, shift, processors),
+            0 => check::<f32>(&segments, dim, shift, processors),
+            1 => check::<f16>(&segments, dim, shift, processors),
+            _ => check::<bf16>(&segments, dim, shift, processors),
         };
-        let some = stretches.iter().any(|stretch| !stretch.4.is_empty());
+        let some = segments.iter().any(|segment| !segment.4.is_empty());
         let width = [16, 4, 2].into_iter().find(|unit| (dim * size) % unit == 0 && (shift * size) % unit == 0);
         prop_assert_eq!(launched, if some { vec![format!("gather_{}", width.expect("2 fits"))] } else { vec![] });
     }
 
     #[test]
     fn moved_entries_equal_copies_on_the_host(
-        stretches in moves(), dim in prop::sample::select(vec![2usize, 6, 8, 32, 80, 128]), shift in 0usize..9, format in 0..3,
+        segments in moves(), dim in prop::sample::select(vec![2usize, 6, 8, 32, 80, 128]), shift in 0usize..9, format in 0..3,
         processors in 1u32..5,
     ) {
         let size = if format == 0 { 4 } else { 2 };
         let launched = match format {
-            0 => check_moves::<f32>(&stretches, dim, shift, processors),
-            1 => check_moves::<f16>(&stretches, dim, shift, processors),
-            _ => check_moves::<bf16>(&stretches, dim, shift, processors),
+            0 => check_moves::<f32>(&segments, dim, shift, processors),
+            1 => check_moves::<f16>(&segments, dim, shift, processors),
+            _ => check_moves::<bf16>(&segments, dim, shift, processors),
         };
-        let some = stretches.iter().any(|stretch| !stretch.2.is_empty());
+        let some = segments.iter().any(|segment| !segment.2.is_empty());
         let width = [16, 4, 2].into_iter().find(|unit| (dim * size) % unit == 0 && (shift * size) % unit == 0);
         prop_assert_eq!(launched, if some { vec![format!("move_{}", width.expect("2 fits"))] } else { vec![] });
     }
@@ -177,7 +177,7 @@ proptest! {
 }
 
 fn norms<T: Format>(heads: usize, len: usize, spare: usize, dim: usize, seed: u64) {
-    // Two stretches of different lengths in one launch.
+    // Two segments of different lengths in one launch.
     let shapes = [(heads, len, len + spare), (heads + 1, len / 2, len / 2 + spare)];
     let keys: Vec<Vec<T>> =
         shapes.iter().map(|(heads, _, capacity)| narrowed(&noise(seed, heads * capacity * dim))).collect();
@@ -237,7 +237,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     assert!(shim.launched().is_empty());
 }
 
-/// A stretch without heads has slots and moves too, which must not be taken for those of the next.
+/// A segment without heads has slots and moves too, which must not be taken for those of the next.
 #[test]
 fn a_stretch_without_heads_is_passed_over() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
@@ -255,15 +255,15 @@ fn a_stretch_without_heads_is_passed_over() {
     cuda::gather(&shim, &mut items, 8).expect("it runs");
     assert_eq!(to[0].read().expect("contents"), numbers[24..]);
 
-    let mut stretch = [(); 2].map(|()| Buffer::from_slice(&shim, &numbers).expect("room"));
-    let [keys, values] = &mut stretch;
+    let mut segment = [(); 2].map(|()| Buffer::from_slice(&shim, &numbers).expect("room"));
+    let [keys, values] = &mut segment;
     let mut items = [
         MoveItem { keys: none.all_mut(), values: nor.all_mut(), capacity: 4, heads: 0, moves: &[(1, 0)] },
         MoveItem { keys: keys.all_mut(), values: values.all_mut(), capacity: 4, heads: 1, moves: &[(2, 1)] },
     ];
     cuda::move_entries(&shim, &mut items, 8).expect("it runs");
     let want = [&numbers[..8], &numbers[16..24], &numbers[16..]].concat();
-    assert!(stretch.iter().all(|all| all.read().expect("contents") == want));
+    assert!(segment.iter().all(|all| all.read().expect("contents") == want));
 }
 
 #[test]

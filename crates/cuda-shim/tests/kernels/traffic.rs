@@ -48,14 +48,14 @@ fn a_launch_sends_what_it_needs_in_one_write() {
     }
 
     let (capacity, len) = (20, heads * 20 * dim);
-    let stretch = up(len);
+    let segment = up(len);
     let mut to = [(); 4].map(|()| up(len));
     shim.traffic();
     let mut items: Vec<GatherItem<'_, f32>> = Vec::new();
     for pair in to.chunks_exact_mut(2) {
         let [to_keys, to_values] = pair else { unreachable!("chunks of two") };
         let (to_keys, to_values) = (to_keys.all_mut(), to_values.all_mut());
-        let (keys, values, slots) = (stretch.all(), stretch.all(), &[3, 1, 2]);
+        let (keys, values, slots) = (segment.all(), segment.all(), &[3, 1, 2]);
         items.push(GatherItem {
             keys,
             values,
@@ -87,7 +87,7 @@ fn a_launch_sends_what_it_needs_in_one_write() {
 
     let [first, second, keys, values] = &mut to;
     let norms = [first, second].map(|out| out.all_mut().split_at(heads * 5).0);
-    let mut items = norms.map(|out| NormItem { keys: stretch.all(), capacity, len: 5, heads, out });
+    let mut items = norms.map(|out| NormItem { keys: segment.all(), capacity, len: 5, heads, out });
     cuda::key_norms(&shim, &mut items, dim).expect("it runs");
     assert_eq!(shim.traffic(), ONE);
 
@@ -103,7 +103,7 @@ fn a_launch_sends_what_it_needs_in_one_write() {
     assert_eq!(shim.traffic(), ONE);
 
     let to = out.all_mut().split_at(3 * dim).0;
-    cuda::take_rows(&shim, stretch.all(), dim, &[7, 0, 7], to).expect("it runs");
+    cuda::take_rows(&shim, segment.all(), dim, &[7, 0, 7], to).expect("it runs");
     assert_eq!(shim.traffic(), ONE);
 }
 

@@ -1,7 +1,7 @@
 //! Several sequences in one step, on the CPU and on the shim.
 
-use prefixkv_core::cache::Sequence;
 use prefixkv_core::model::{LoadOptions, Model, Place};
+use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
 
 use crate::{FOLDER, Reader, argmax, place, root, shim, worst};

@@ -1,7 +1,7 @@
 //! A GPU that becomes full, or fails, in the middle of the work: at every allocation and at every launch of a pass in turn.
 
-use prefixkv_core::cache::Sequence;
 use prefixkv_core::model::WeightFormat;
+use prefixkv_core::sequence::Sequence;
 use prefixkv_cuda_shim::Shim;
 use serde_json::{Value, json};
 

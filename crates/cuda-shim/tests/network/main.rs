@@ -8,10 +8,10 @@ mod methods;
 
 use std::path::{Path, PathBuf};
 
-use prefixkv_core::cache::Sequence;
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model, Place, Prompt, WeightFormat};
 use prefixkv_core::nn::Matrix;
+use prefixkv_core::sequence::Sequence;
 use prefixkv_cuda_shim::{Order, Shim};
 use serde_json::Value;
 

@@ -15,33 +15,7 @@ use half::f16;
 
 use crate::int4::{self, Int4Run};
 use crate::rotary::Angles;
-
-/// Rows of f32 with a stride: row `i` starts at `offset + i * stride`. Lets fused projections be read in place.
-#[derive(Clone, Copy)]
-pub struct Rows<'a> {
-    data: &'a [f32],
-    offset: usize,
-    stride: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// Rows of `width` elements that lie one after another.
-    pub fn dense(data: &'a [f32], width: usize) -> Self {
-        Rows::strided(data, 0, width)
-    }
-
-    /// Rows `stride` elements apart, the first at `offset`.
-    pub fn strided(data: &'a [f32], offset: usize, stride: usize) -> Self {
-        assert!(stride > 0);
-        Rows { data, offset, stride }
-    }
-
-    /// The elements `from .. from + len` of row `i`.
-    pub fn part(&self, i: usize, from: usize, len: usize) -> &'a [f32] {
-        let start = self.offset + i * self.stride + from;
-        &self.data[start..start + len]
-    }
-}
+pub use crate::rows::Rows;
 
 /// Entries of a lane that lie one after another in one format: head `h`, entry `e` is at `(h * capacity + e) * head_dim`.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use super::{Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, heig
 
 const THREADS: u32 = 256;
 
-/// Entries of one stretch of a lane to be copied together.
+/// Entries of one segment of a lane to be copied together.
 pub struct GatherItem<'a, T> {
     /// `[heads, capacity, dim]`.
     pub keys: Slice<'a, T>,
@@ -78,7 +78,7 @@ pub fn gather<T: Element>(gpu: &Gpu, items: &mut [GatherItem<'_, T>], dim: usize
             unused: 0,
         });
     }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "segments")?];
     let args = args::GatherArgs { items: upload.add(&all), units: count(row / unit, "words")?, unused: 0 };
     let _sent = upload.send()?;
     // SAFETY: lengths, slots and alignment were checked above; the targets are borrowed uniquely.
@@ -90,7 +90,7 @@ fn narrowed(unit: usize, row: usize, aligned: impl Fn(usize) -> bool) -> usize {
     [16, 4].into_iter().find(|bytes| *bytes <= unit && row.is_multiple_of(*bytes) && aligned(*bytes)).unwrap_or(2)
 }
 
-/// Entries of one stretch of a lane to be copied within it.
+/// Entries of one segment of a lane to be copied within it.
 pub struct MoveItem<'a, T> {
     /// `[heads, capacity, dim]`.
     pub keys: SliceMut<'a, T>,
@@ -102,7 +102,7 @@ pub struct MoveItem<'a, T> {
     pub moves: &'a [(u32, u32)],
 }
 
-/// Copies entries within the stretch of every item, keys and values, in one launch.
+/// Copies entries within the segment of every item, keys and values, in one launch.
 pub fn move_entries<T: Element>(gpu: &Gpu, items: &mut [MoveItem<'_, T>], dim: usize) -> Result<()> {
     let row = dim * size_of::<T>();
     let mut unit = 16;
@@ -137,15 +137,15 @@ pub fn move_entries<T: Element>(gpu: &Gpu, items: &mut [MoveItem<'_, T>], dim: u
             unused: 0,
         });
     }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "segments")?];
     let args = args::MoveArgs { items: upload.add(&all), units: count(row / unit, "words")?, unused: 0 };
     let _sent = upload.send()?;
     // SAFETY: lengths, entries and alignment were checked above, and that no word that is written is another's source; the
-    // stretches are borrowed uniquely.
+    // segments are borrowed uniquely.
     unsafe { gpu.launch(&format!("move_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }
 
-/// Refuses moves whose result would depend on their order, or that leave the stretch.
+/// Refuses moves whose result would depend on their order, or that leave the segment.
 fn require_apart(moves: &[(u32, u32)], capacity: usize) -> Result<()> {
     if let Some((from, to)) = moves.iter().find(|(from, to)| (*from).max(*to) as usize >= capacity) {
         return require(false, || format!("entry {from} to {to} of {capacity}"));
@@ -163,7 +163,7 @@ fn require_apart(moves: &[(u32, u32)], capacity: usize) -> Result<()> {
     }
 }
 
-/// Keys of one stretch whose norms are wanted.
+/// Keys of one segment whose norms are wanted.
 pub struct NormItem<'a, T> {
     /// `[heads, capacity, dim]`.
     pub keys: Slice<'a, T>,
@@ -205,7 +205,7 @@ pub fn key_norms<T: Element>(gpu: &Gpu, items: &mut [NormItem<'_, T>], dim: usiz
     if most == 0 {
         return Ok(());
     }
-    let grid = [blocks(gpu, most, THREADS / 32), height(all.len(), "stretches")?];
+    let grid = [blocks(gpu, most, THREADS / 32), height(all.len(), "segments")?];
     let mut upload = Upload::new(gpu, Upload::room::<args::NormItem>(all.len()))?;
     let args = args::NormArgs { items: upload.add(&all), dim: count(dim, "elements")?, unused: 0 };
     let _sent = upload.send()?;

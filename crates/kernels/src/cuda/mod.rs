@@ -7,13 +7,15 @@
 //! Launches are asynchronous and in order: what a function is given may be freed or read after it returned, because a backend
 //! frees and copies in the same order.
 
-#[cfg(any(test, feature = "cuda"))]
-mod answers;
 pub mod args;
 pub mod check;
+#[cfg(any(test, feature = "cuda"))]
+mod cublas_path;
 mod decode;
 #[cfg(feature = "cuda")]
 pub mod device;
+#[cfg(any(test, feature = "cuda"))]
+mod errors;
 mod gather;
 mod lane;
 mod memory;
@@ -23,8 +25,6 @@ mod product;
 #[cfg(any(test, feature = "cuda"))]
 mod ring;
 mod rotary;
-#[cfg(any(test, feature = "cuda"))]
-mod search;
 
 pub use decode::{DecodeItem, decode};
 pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries};

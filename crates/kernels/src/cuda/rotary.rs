@@ -121,7 +121,7 @@ pub struct AppendItem<'a, T> {
     pub at: usize,
 }
 
-/// Writes new positions into stretches of lanes, in one launch.
+/// Writes new positions into segments of lanes, in one launch.
 pub fn append<A: Element, T: Element>(
     gpu: &Gpu,
     new: New<'_, A>,
@@ -164,7 +164,7 @@ pub fn append<A: Element, T: Element>(
     if most == 0 {
         return Ok(());
     }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "stretches")?];
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "segments")?];
     let mut upload = Upload::new(gpu, Upload::room::<args::AppendItem>(all.len()))?;
     let args = args::AppendArgs {
         items: upload.add(&all),

@@ -1,4 +1,4 @@
-use super::{Ask, Budget, Count, ModelKey, Slope};
+use super::{Budget, BudgetRequest, Growth, ModelKey, Quota};
 use crate::error::Result;
 use crate::method::calibration::Calibration;
 
@@ -19,7 +19,7 @@ impl Budget for Calibrated {
         }
     }
 
-    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
+    fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>> {
         ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
         let layers = ask.available.len();
         let keep = match ask.keep {
@@ -32,19 +32,19 @@ impl Budget for Calibrated {
             let retained = self.0.read_off(keep)?;
             let wanted: Vec<f64> = retained.iter().map(|share| share * ask.positions as f64).collect();
             let kept = apportion(&wanted, ask.least, ask.available, ask.total);
-            kept.into_iter().map(|kept| Count::exact(kept, ask.positions)).collect()
+            kept.into_iter().map(|kept| Quota::exact(kept, ask.positions)).collect()
         };
         Ok(Some(counts))
     }
 }
 
 /// `round(evicted share x n)` entries go, halves to even, as in the published code.
-fn published(evicted: &[f64], ask: &Ask<'_>) -> Vec<Count> {
+fn published(evicted: &[f64], ask: &BudgetRequest<'_>) -> Vec<Quota> {
     let n = ask.positions;
     let count = |(layer, share): (usize, &f64)| {
         let evicted = (share * n as f64).round_ties_even() as usize;
         let kept = n.saturating_sub(evicted).max(ask.least[layer]).min(ask.available[layer]);
-        Count { kept, slope: Slope::Evicted(*share) }
+        Quota { kept, growth: Growth::Evicted(*share) }
     };
     evicted.iter().enumerate().map(count).collect()
 }

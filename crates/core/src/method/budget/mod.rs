@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 
 /// What is to be split. A layer's entry, over all its lanes, counts one.
 #[derive(Debug)]
-pub struct Ask<'a> {
+pub struct BudgetRequest<'a> {
     pub keep: Keep,
     pub cost: &'a Cost,
     /// Positions seen, the prompt's included.
@@ -29,7 +29,7 @@ pub struct Ask<'a> {
     pub least: &'a [usize],
 }
 
-impl Ask<'_> {
+impl BudgetRequest<'_> {
     /// Refuses a whole that does not hold `least` in every layer.
     pub fn check(&self, needed: usize, why: &str) -> Result<()> {
         if self.total >= needed {
@@ -55,36 +55,36 @@ pub struct ScoredLane {
 
 /// How the size of a lane follows the number of positions seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Slope {
+pub enum Growth {
     /// `kept` of `positions`.
     Exact { kept: usize, positions: usize },
     /// All but this share: a number of a published configuration.
     Evicted(f64),
 }
 
-impl Slope {
+impl Growth {
     /// Whether `len` entries are at least one too many for `positions`.
     pub fn exceeded(self, len: usize, positions: usize) -> bool {
         match self {
-            Slope::Exact { kept, positions: of } => {
+            Growth::Exact { kept, positions: of } => {
                 (len as u128) * (of as u128) >= positions as u128 * kept as u128 + of as u128
             }
             // As the published code has it.
-            Slope::Evicted(share) => (len as f64 - positions as f64 * (1.0 - share)) as i64 >= 1,
+            Growth::Evicted(share) => (len as f64 - positions as f64 * (1.0 - share)) as i64 >= 1,
         }
     }
 }
 
 /// The outcome for one lane.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Count {
+pub struct Quota {
     pub kept: usize,
-    pub slope: Slope,
+    pub growth: Growth,
 }
 
-impl Count {
-    pub fn exact(kept: usize, positions: usize) -> Count {
-        Count { kept, slope: Slope::Exact { kept, positions } }
+impl Quota {
+    pub fn exact(kept: usize, positions: usize) -> Quota {
+        Quota { kept, growth: Growth::Exact { kept, positions } }
     }
 }
 
@@ -114,7 +114,7 @@ pub trait Budget: Send + Sync + Debug {
 
     /// Counts per layer that need no scores, so that each layer can be compacted right after its attention. None: they need
     /// the scores of all layers.
-    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>>;
+    fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>>;
 
     /// The least whole whose layers hold `least` entries each.
     fn least_whole(&self, least: &[usize]) -> usize {
@@ -127,13 +127,13 @@ pub trait Budget: Send + Sync + Debug {
     }
 
     /// The share of importance that every layer was to retain at least, where a split looks for one.
-    fn threshold(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
+    fn threshold(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
         let _ = (ask, scored);
         Ok(None)
     }
 
     /// Counts per layer and lane from the scores of all layers. Only asked when [`Budget::ahead`] says None.
-    fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
+    fn split(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Quota>>> {
         let _ = (ask, scored);
         Err(Error::Internal("a budget that needs scores must split by them".into()))
     }
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn both_slopes_say_the_same_away_from_rounding() {
         for (kept, of) in [(13, 100), (1, 3), (100, 100), (57, 187)] {
-            let evicted = Slope::Evicted(1.0 - kept as f64 / of as f64);
-            let exact = Slope::Exact { kept, positions: of };
+            let evicted = Growth::Evicted(1.0 - kept as f64 / of as f64);
+            let exact = Growth::Exact { kept, positions: of };
             for positions in of..of + 90 {
                 let allowed = positions as f64 * kept as f64 / of as f64;
                 if (allowed - allowed.round()).abs() < 1e-6 {

@@ -5,7 +5,7 @@
 //! the threshold is the highest whose sum of `o` fits the whole. So the least retained share over the layers is as high as it
 //! can be.
 
-use super::{Ask, Budget, Count, ScoredLane, Slope};
+use super::{Budget, BudgetRequest, Growth, Quota, ScoredLane};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 
@@ -119,7 +119,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    fn curves(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Curve>> {
+    fn curves(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Curve>> {
         let curve =
             |(lane, least): (&ScoredLane, &usize)| Curve::new(&lane.scores, &lane.safe, self.excluded).at_least(*least);
         Ok(whole(scored)?.zip(ask.least).map(curve).collect())
@@ -135,18 +135,18 @@ impl Budget for Prefix {
         self.excluded
     }
 
-    fn threshold(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
+    fn threshold(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
         Ok(Some(threshold(&self.curves(ask, scored)?, ask.total)))
     }
 
-    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
+    fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>> {
         ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
         Ok(None)
     }
 
-    fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
+    fn split(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Quota>>> {
         let kept = search(&self.curves(ask, scored)?, ask.total);
-        Ok(kept.into_iter().map(|kept| vec![Count::exact(kept, ask.positions)]).collect())
+        Ok(kept.into_iter().map(|kept| vec![Quota::exact(kept, ask.positions)]).collect())
     }
 }
 
@@ -167,12 +167,12 @@ impl Budget for OfficialPrefix {
         Ok(())
     }
 
-    fn ahead(&self, ask: &Ask<'_>) -> Result<Option<Vec<Count>>> {
+    fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>> {
         ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
         Ok(None)
     }
 
-    fn split(&self, ask: &Ask<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Count>>> {
+    fn split(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Quota>>> {
         let curves: Vec<Curve> =
             whole(scored)?.map(|lane| Curve::new(&lane.scores, &vec![false; lane.scores.len()], 0)).collect();
         let n = ask.positions;
@@ -184,7 +184,7 @@ impl Budget for OfficialPrefix {
         let evicted = official_search(&curves, target);
         let count = |evicted: usize| {
             let share = evicted as f64 / n as f64;
-            vec![Count { kept: n - evicted, slope: Slope::Evicted(share) }]
+            vec![Quota { kept: n - evicted, growth: Growth::Evicted(share) }]
         };
         Ok(evicted.into_iter().map(count).collect())
     }

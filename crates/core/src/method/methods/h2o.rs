@@ -1,7 +1,7 @@
 use super::super::budget::Uniform;
+use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
 use super::super::score::Columns;
-use super::super::select::{Guard, Recent};
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
 use super::super::{Eviction, Lanes, Positions, Recipe};
@@ -52,7 +52,7 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     Ok(Some(Recipe {
         score: Box::new(Columns),
         budget: Box::new(Uniform),
-        guard: Guard {
+        protected: Protected {
             sinks: options.count("sinks")?,
             recent: Recent::Share { share: options.share("recentShare")?, most: usize::MAX },
             text: options.flag("protectText")?,

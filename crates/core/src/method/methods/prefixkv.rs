@@ -1,8 +1,8 @@
 use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
 use super::super::calibration::Calibration;
+use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
-use super::super::score::{Columns, Pool, Question, Score, Text, Window};
-use super::super::select::{Guard, Recent};
+use super::super::score::{Columns, Pooling, Question, Score, Text, Window};
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 use super::super::{Eviction, Lanes, Positions, Recipe};
@@ -132,7 +132,7 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     Ok(Some(Recipe {
         score,
         budget,
-        guard: Guard {
+        protected: Protected {
             sinks,
             recent: match variant.as_str() {
                 "tuned" => Recent::Share { share: 0.5, most: recent },
@@ -175,9 +175,9 @@ fn score(options: &Options) -> Result<Box<dyn Score>> {
         return Err(refuse(format!("`poolSize` of prefixkv must be odd, found {size}")));
     }
     let pool = match options.choice("pool")?.as_str() {
-        "mean" => Pool::Mean,
-        "none" => Pool::None,
-        _ => Pool::Max,
+        "mean" => Pooling::Mean,
+        "none" => Pooling::None,
+        _ => Pooling::Max,
     };
     let queries = options.count("window")?;
     Ok(match options.choice("score")?.as_str() {

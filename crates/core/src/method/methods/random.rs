@@ -1,7 +1,7 @@
 use super::super::budget::Uniform;
+use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
 use super::super::score::Random;
-use super::super::select::{Guard, Recent};
 use super::super::spec::common::{PROTECT_TEXT, count};
 use super::super::spec::{BudgetKind, MethodSpec};
 use super::super::{Eviction, Lanes, Positions, Recipe};
@@ -30,7 +30,7 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     Ok(Some(Recipe {
         score: Box::new(Random { seed: options.count("seed")? as u64 }),
         budget: Box::new(Uniform),
-        guard: Guard {
+        protected: Protected {
             sinks: options.count("sinks")?,
             recent: Recent::Entries(options.count("recent")?),
             text: options.flag("protectText")?,

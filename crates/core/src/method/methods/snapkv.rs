@@ -1,7 +1,7 @@
 use super::super::budget::Uniform;
+use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
-use super::super::score::{Pool, Window};
-use super::super::select::{Guard, Recent};
+use super::super::score::{Pooling, Window};
 use super::super::spec::common::{PROTECT_TEXT, choice, count, positive};
 use super::super::spec::{BudgetKind, MethodSpec};
 use super::super::{Eviction, Lanes, Positions, Recipe};
@@ -50,14 +50,14 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     }
     let queries = options.count("window")?;
     let pool = match options.choice("pool")?.as_str() {
-        "mean" => Pool::Mean,
-        "none" => Pool::None,
-        _ => Pool::Max,
+        "mean" => Pooling::Mean,
+        "none" => Pooling::None,
+        _ => Pooling::Max,
     };
     Ok(Some(Recipe {
         score: Box::new(Window { queries, kept: true, pool, size }),
         budget: Box::new(Uniform),
-        guard: Guard {
+        protected: Protected {
             sinks: options.count("sinks")?,
             recent: Recent::Share { share: 0.5, most: queries },
             text: options.flag("protectText")?,

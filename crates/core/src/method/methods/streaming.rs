@@ -1,7 +1,7 @@
 use super::super::budget::Uniform;
+use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
 use super::super::score::Recency;
-use super::super::select::{Guard, Recent};
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
 use super::super::spec::{BudgetKind, MethodSpec};
 use super::super::{Eviction, Lanes, Positions, Recipe};
@@ -45,7 +45,11 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     Ok(Some(Recipe {
         score: Box::new(Recency),
         budget: Box::new(Uniform),
-        guard: Guard { sinks: options.count("sinks")?, recent: Recent::Entries(1), text: options.flag("protectText")? },
+        protected: Protected {
+            sinks: options.count("sinks")?,
+            recent: Recent::Entries(1),
+            text: options.flag("protectText")?,
+        },
         eviction: match options.choice("decode")?.as_str() {
             "none" => Eviction::Never,
             _ => Eviction::Oldest,

@@ -14,7 +14,7 @@ use std::fmt::Debug;
 
 pub use columns::Columns;
 pub use key_norm::KeyNorm;
-pub use pool::Pool;
+pub use pool::Pooling;
 pub use question::Question;
 pub use random::Random;
 pub use recency::Recency;

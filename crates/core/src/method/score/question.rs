@@ -1,4 +1,4 @@
-use super::pool::{Pool, pool};
+use super::pool::{Pooling, pool};
 use super::{LaneInput, PromptView, Score};
 use crate::cache::Modality;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::error::Result;
 pub struct Question {
     /// The last positions whose text counts. Where all of them are image, they count.
     pub queries: usize,
-    pub pool: Pool,
+    pub pool: Pooling,
     /// Entries of a neighbourhood.
     pub size: usize,
     /// First entries that neighbours get nothing of: attention sinks hold most of some layers' mass.
@@ -47,7 +47,7 @@ impl Score for Question {
 
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = input.mean_sums();
-        if self.pool != Pool::None {
+        if self.pool != Pooling::None {
             // Queries look at themselves most; that must not leak into what stands before them.
             let asked = input.prompt.past + self.start(input.prompt);
             let before = input.sorted.partition_point(|entry| (entry.position as usize) < asked);
@@ -75,7 +75,7 @@ mod tests {
             })
             .collect();
         let prompt = PromptView { past, n: start - past, spans: &spans, allowance: 0 };
-        let score = Question { queries, pool: Pool::None, size: 1, sinks: 0 };
+        let score = Question { queries, pool: Pooling::None, size: 1, sinks: 0 };
         let weights = score.queries(&prompt).unwrap();
         weights.iter().map(|weight| if *weight == 1.0 { '1' } else { '0' }).collect()
     }

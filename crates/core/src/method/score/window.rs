@@ -1,4 +1,4 @@
-use super::pool::{Pool, pool};
+use super::pool::{Pooling, pool};
 use super::{LaneInput, PromptView, Score};
 use crate::error::Result;
 
@@ -11,7 +11,7 @@ pub struct Window {
     pub queries: usize,
     /// Whether the window may take at most half of what a layer keeps, because its own entries are all kept.
     pub kept: bool,
-    pub pool: Pool,
+    pub pool: Pooling,
     /// Entries of a neighbourhood.
     pub size: usize,
 }
@@ -40,7 +40,7 @@ impl Score for Window {
 
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = input.mean_sums();
-        if self.pool != Pool::None {
+        if self.pool != Pooling::None {
             // The window itself is always kept; its own sums must not leak into those before it.
             let before = scores.len() - self.of(input.prompt);
             let pooled = pool(&scores[..before], self.pool, self.size);

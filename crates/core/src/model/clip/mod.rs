@@ -6,7 +6,8 @@ use prefixkv_kernels::cuda::Number;
 
 pub(super) use config::ClipConfig;
 
-use super::network::{Check, Loaded};
+use super::network::Loaded;
+use crate::check::Check;
 use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::media::Pixels;

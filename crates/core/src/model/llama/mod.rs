@@ -6,13 +6,14 @@ mod rope;
 pub(super) use config::LlamaConfig;
 
 use super::info::ImageInfo;
-use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
-use crate::cache::Pass;
+use super::network::{Describe, Family, Loaded, Network, NetworkShape};
+use crate::check::Check;
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::live;
+use crate::metrics;
 use crate::nn::attention::{self, Heads, Rotary};
 use crate::nn::{Linear, Loader, Matrix, RmsNorm, Table, swiglu};
+use crate::sequence::Pass;
 
 pub(super) const FAMILY: Family = Family {
     architectures: &["LlamaForCausalLM"],
@@ -170,7 +171,7 @@ impl Network for Llama {
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
-            live::LAYERS_RUN.add(1);
+            metrics::LAYERS_RUN.add(1);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
             let mixed = attention::causal(&fused, heads, &rotary, index, pass, layer.output.input(), check)?;
             check()?;

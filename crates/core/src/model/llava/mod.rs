@@ -7,11 +7,12 @@ use config::{LlavaConfig, SelectStrategy};
 use super::clip::Clip;
 use super::info::ImageInfo;
 use super::llama::Llama;
-use super::network::{Check, Describe, Family, Loaded, Network, NetworkShape};
-use crate::cache::Pass;
+use super::network::{Describe, Family, Loaded, Network, NetworkShape};
+use crate::check::Check;
 use crate::error::Result;
 use crate::media::Pixels;
 use crate::nn::{Linear, Loader, Matrix};
+use crate::sequence::Pass;
 
 pub(super) const FAMILY: Family = Family {
     architectures: &["LlavaForConditionalGeneration"],

@@ -4,10 +4,11 @@ use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, La
 use prefixkv_kernels::rotary::{self, Angles, New};
 
 use super::storable::{attendable, storable};
-use super::{EVERY, Heads, Turn};
-use crate::cache::{Lane, Member, Sequence};
+use super::{EVERY, Heads, RopeAngles};
+use crate::cache::Lane;
+use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::model::Check;
+use crate::sequence::{BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are, from row `row` on.
 fn parts(fused: &[f32], heads: Heads, row: usize) -> [Rows<'_>; 3] {
@@ -17,7 +18,7 @@ fn parts(fused: &[f32], heads: Heads, row: usize) -> [Rows<'_>; 3] {
 }
 
 /// The rotated queries of the `n` positions that `layer` holds last, to `out`.
-fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &Turn, lanes: &[Lane], out: &mut [f32]) -> Result<()> {
+fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &RopeAngles, lanes: &[Lane], out: &mut [f32]) -> Result<()> {
     match &turn.ranks {
         None => rotary::rotate(queries, heads.query, heads.dim, &turn.angles, out),
         Some(ranks) => {
@@ -34,7 +35,7 @@ fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &Turn, lanes: &[Lane]
 }
 
 /// An angle for every place of the lanes whose keys are rotated when they are read.
-fn phases(lanes: &[Lane], turn: &Turn) -> Vec<Option<Angles>> {
+fn phases(lanes: &[Lane], turn: &RopeAngles) -> Vec<Option<Angles>> {
     lanes.iter().map(|lane| turn.ranks.as_ref().map(|ranks| ranks.select(&lane.ranks()))).collect()
 }
 
@@ -45,7 +46,7 @@ fn views<'a>(lanes: &'a [Lane], phases: &'a [Option<Angles>]) -> Result<Vec<Lane
 pub(super) fn prompt(
     fused: &[f32],
     heads: Heads,
-    turn: &Turn,
+    turn: &RopeAngles,
     layer: usize,
     sequence: &mut Sequence,
     check: Check<'_>,
@@ -79,9 +80,9 @@ pub(super) fn prompt(
 pub(super) fn step(
     fused: &[f32],
     heads: Heads,
-    turns: &[Turn],
+    turns: &[RopeAngles],
     layer: usize,
-    members: &mut [Member<'_>],
+    members: &mut [BatchItem<'_>],
 ) -> Result<Vec<f32>> {
     let (group, width) = (heads.query / heads.kv, heads.width());
     let mut out = vec![0.0; members.len() * width];

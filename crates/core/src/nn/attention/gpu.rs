@@ -7,9 +7,10 @@ use prefixkv_kernels::cuda::{
 };
 
 use super::{EVERY, Heads};
-use crate::cache::{self, Entry, Format, Lane, Member, Sequence, Stored};
+use crate::cache::{Entry, Format, Lane, Stored};
 use crate::error::{Error, Result};
 use crate::nn::matrix::{Data, OnGpu};
+use crate::sequence::{self, BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are.
 fn parts(fused: &OnGpu, heads: Heads) -> Result<[Rows<'_, f32>; 3]> {
@@ -53,7 +54,7 @@ fn prompt_of<T: Stored>(
     let gpu = fused.gpu();
     let n = fused.rows;
     let entries = sequence.reserve(layer)?;
-    cache::write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles)?, heads.dim)?;
+    sequence::write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles)?, heads.dim)?;
     sequence.written(layer, &entries)?;
     let rotated = rotated(fused, heads, angles)?;
     let queries = Rows { data: rotated.all(), offset: 0, stride: heads.width() };
@@ -88,7 +89,7 @@ pub(super) fn step(
     heads: Heads,
     angles: &Angles,
     layer: usize,
-    members: &mut [Member<'_>],
+    members: &mut [BatchItem<'_>],
     number: Number,
 ) -> Result<Data> {
     let format = members.first().map(|member| member.sequence.format());
@@ -106,7 +107,7 @@ fn step_of<T: Stored, O: Element>(
     heads: Heads,
     angles: &Angles,
     layer: usize,
-    members: &mut [Member<'_>],
+    members: &mut [BatchItem<'_>],
 ) -> Result<Buffer<O>> {
     let gpu = fused.gpu();
     let (group, width) = (heads.query / heads.kv, heads.width());
@@ -128,7 +129,7 @@ fn step_of<T: Stored, O: Element>(
         .filter(|(row, _)| !failed[*row])
         .map(|(row, member)| (&mut *member.sequence, row))
         .collect();
-    cache::write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles)?, heads.dim)?;
+    sequence::write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles)?, heads.dim)?;
     drop(sequences);
     for (member, entries) in members.iter_mut().zip(&reserved) {
         member.attempt(|sequence| sequence.written(layer, entries));
@@ -136,7 +137,7 @@ fn step_of<T: Stored, O: Element>(
 
     let rotated = rotated(fused, heads, angles)?;
     let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
-    let working: Vec<(usize, &Member<'_>)> =
+    let working: Vec<(usize, &BatchItem<'_>)> =
         members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
     // Places whose probabilities are asked for, per lane of all sequences.
     let asked: Vec<usize> = working

@@ -13,10 +13,10 @@ use prefixkv_kernels::rotary::Angles;
 
 use super::matrix::{Data, Matrix, OnGpu};
 use super::slice;
-use crate::cache::{Pass, Sequence};
+use crate::check::Check;
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::model::Check;
+use crate::sequence::{Pass, Sequence};
 
 /// Heads of an attention layer.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +59,12 @@ impl Heads {
 /// The rotations of the positions that one pass through the layers adds.
 pub struct Rotary {
     /// One for a prompt, else one per sequence.
-    turns: Vec<Turn>,
+    turns: Vec<RopeAngles>,
     /// Of all rows, for a network on a GPU.
     on_gpu: Option<cuda::Angles>,
 }
 
-struct Turn {
+struct RopeAngles {
     /// One per new position.
     angles: Angles,
     /// One per rank of an entry, for lanes whose keys are rotated when they are read.
@@ -91,7 +91,7 @@ impl Rotary {
         let turn = |sequence: &&Sequence| {
             let angles = |range| Angles::new(range, inverse_frequencies, 1.0);
             let ranks = sequence.rotates_on_read().then(|| angles(0..(sequence.longest_lane() + n) as u32));
-            Turn { angles: angles(phases(sequence)), ranks }
+            RopeAngles { angles: angles(phases(sequence)), ranks }
         };
         Ok(Rotary { turns: sequences.iter().map(turn).collect(), on_gpu })
     }

@@ -3,7 +3,7 @@
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary;
 
-use super::{Heads, Turn};
+use super::{Heads, RopeAngles};
 use crate::cache::Format;
 use crate::error::{Error, Result};
 use crate::weights::numbers::{BEYOND_F16, Element};
@@ -21,7 +21,7 @@ pub(super) fn storable(
     [queries, keys, values]: Parts<'_>,
     n: usize,
     heads: Heads,
-    turn: &Turn,
+    turn: &RopeAngles,
     layer: usize,
     format: Format,
 ) -> Result<()> {

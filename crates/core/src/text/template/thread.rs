@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::engine::quiet_thread;
+use crate::panics::quiet_thread;
 use crate::{Error, Result};
 
 /// Address space for the stack, in bytes; memory is used only as far as it is touched. The deepest template that the parser and the

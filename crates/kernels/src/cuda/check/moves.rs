@@ -17,18 +17,18 @@ pub(super) fn all(check: &mut Check<'_>) {
 
 fn formats<T: Format + Send + Sync>(check: &mut Check<'_>) {
     let name = |kernel: &str| format!("{kernel} {}", T::NAME);
-    check.kernel(name("gather"), 0.0, &stretches(&[2, 6, 8, 64, 80, 128, 256]), gathers::<T>);
-    check.kernel(name("move_entries"), 0.0, &stretches(&[2, 6, 8, 64, 80, 128, 256]), moves::<T>);
-    check.kernel(name("key_norms"), 1e-5, &stretches(&[8, 32, 80, 128, 256]), norms::<T>);
+    check.kernel(name("gather"), 0.0, &segments(&[2, 6, 8, 64, 80, 128, 256]), gathers::<T>);
+    check.kernel(name("move_entries"), 0.0, &segments(&[2, 6, 8, 64, 80, 128, 256]), moves::<T>);
+    check.kernel(name("key_norms"), 1e-5, &segments(&[8, 32, 80, 128, 256]), norms::<T>);
     check.kernel(name("rotate"), 0.0, &rows(), rotates::<T>);
     check.kernel(format!("append {} to f32", T::NAME), 0.0, &rows(), appends::<T, f32>);
     check.kernel(format!("append {} to f16", T::NAME), 0.0, &rows(), appends::<T, f16>);
     check.kernel(format!("append {} to bf16", T::NAME), 0.0, &rows(), appends::<T, bf16>);
 }
 
-/// A stretch of a lane, of which every third entry and the last are chosen.
+/// A segment of a lane, of which every third entry and the last are chosen.
 #[derive(Debug)]
-struct Stretch {
+struct Segment {
     heads: usize,
     capacity: usize,
     spare: usize,
@@ -36,13 +36,13 @@ struct Stretch {
     seed: u64,
 }
 
-impl Case for Stretch {
+impl Case for Segment {
     fn work(&self) -> usize {
         self.heads * self.capacity * self.dim
     }
 }
 
-impl Stretch {
+impl Segment {
     /// Every third entry of the first half is overwritten by one from the end.
     fn moves(&self) -> Vec<(u32, u32)> {
         let last = self.capacity as u32 - 1;
@@ -55,12 +55,12 @@ impl Stretch {
     }
 }
 
-fn stretches(dims: &[usize]) -> Vec<Stretch> {
+fn segments(dims: &[usize]) -> Vec<Segment> {
     let mut random = Random::new(11);
-    let mut all: Vec<Stretch> = dims
+    let mut all: Vec<Segment> = dims
         .iter()
         .flat_map(|dim| [(1, 1), (3, 33), (2, 257)].map(|(heads, capacity)| (*dim, heads, capacity)))
-        .map(|(dim, heads, capacity)| Stretch {
+        .map(|(dim, heads, capacity)| Segment {
             heads,
             capacity,
             spare: random.below(3),
@@ -68,12 +68,12 @@ fn stretches(dims: &[usize]) -> Vec<Stretch> {
             seed: random.below(1000) as u64 + 1,
         })
         .collect();
-    all.push(Stretch { heads: 32, capacity: 640, spare: 0, dim: 128, seed: 5 });
+    all.push(Segment { heads: 32, capacity: 640, spare: 0, dim: 128, seed: 5 });
     all
 }
 
-fn gathers<T: Format + Send + Sync>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
-    let Stretch { heads, capacity, spare, dim, seed } = *case;
+fn gathers<T: Format + Send + Sync>(gpu: &Gpu, case: &Segment) -> Result<f64> {
+    let Segment { heads, capacity, spare, dim, seed } = *case;
     let slots = case.slots();
     let room = 1 + slots.len() + spare;
     let numbers = |seed: u64| narrowed::<T>(&noise(seed, heads * capacity * dim));
@@ -101,8 +101,8 @@ fn gathers<T: Format + Send + Sync>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
     Ok(f64::max(exact(&to_keys.read()?, &want(&keys)), exact(&to_values.read()?, &want(&values))))
 }
 
-fn moves<T: Format>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
-    let Stretch { heads, capacity, dim, seed, .. } = *case;
+fn moves<T: Format>(gpu: &Gpu, case: &Segment) -> Result<f64> {
+    let Segment { heads, capacity, dim, seed, .. } = *case;
     let moves = case.moves();
     let numbers = |seed: u64| narrowed::<T>(&noise(seed, heads * capacity * dim));
     let (keys, values) = (numbers(seed), numbers(seed + 1));
@@ -121,8 +121,8 @@ fn moves<T: Format>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
     Ok(f64::max(exact(&on_keys.read()?, &want(keys)), exact(&on_values.read()?, &want(values))))
 }
 
-fn norms<T: Format>(gpu: &Gpu, case: &Stretch) -> Result<f64> {
-    let Stretch { heads, capacity: len, spare, dim, seed } = *case;
+fn norms<T: Format>(gpu: &Gpu, case: &Segment) -> Result<f64> {
+    let Segment { heads, capacity: len, spare, dim, seed } = *case;
     let capacity = len + spare;
     let keys = narrowed::<T>(&noise(seed, heads * capacity * dim));
     let on_device = Buffer::from_slice(gpu, &keys)?;

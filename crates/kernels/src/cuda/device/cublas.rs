@@ -13,8 +13,8 @@ use cudarc::cublas::sys::{
 };
 use libloading::Library;
 
-use crate::cuda::search::{Candidate, Found, Names, VERSIONS, search};
-use crate::cuda::{Error, Multiply, Number, Result, answers};
+use crate::cuda::cublas_path::{Candidate, Found, Names, VERSIONS, search};
+use crate::cuda::{Error, Multiply, Number, Result, errors};
 
 /// What NVIDIA recommends for Hopper; other devices use less of it.
 const WORKSPACE: usize = 32 << 20;
@@ -170,7 +170,7 @@ fn check(what: &str, status: Status) -> Result<()> {
     if status == 0 {
         return Ok(());
     }
-    Err(Error::Driver(format!("{what}: cuBLAS answered {}", answers::status(status))))
+    Err(Error::Driver(format!("{what}: cuBLAS answered {}", errors::status(status))))
 }
 
 /// Opens the library, so that a machine without one is refused before anything else is done.

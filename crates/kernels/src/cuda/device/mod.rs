@@ -13,7 +13,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
 use self::cublas::Cublas;
 use self::memory::{Pool, Staging};
-use super::{Backend, Error, Geometry, Memory, Multiply, Result, answers};
+use super::{Backend, Error, Geometry, Memory, Multiply, Result, errors};
 
 /// The first version of CUDA whose drivers have every function that is called here. The kernels themselves need 13.0, which the
 /// driver says when it loads them.
@@ -41,7 +41,7 @@ impl From<DriverError> for Error {
 
 /// The name and number of an error with what to do. Asks the driver nothing, which may be gone.
 fn words(DriverError(code): DriverError) -> String {
-    format!("{code:?} ({}){}", code as u32, answers::advice(code as u32))
+    format!("{code:?} ({}){}", code as u32, errors::advice(code as u32))
 }
 
 fn failure(what: &str, error: DriverError) -> Error {

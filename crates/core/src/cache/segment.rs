@@ -4,24 +4,24 @@ use half::f16;
 use prefixkv_kernels::attention::{AnyRun, Run};
 use prefixkv_kernels::cuda;
 use prefixkv_kernels::gather::{gather, key_norms};
-use prefixkv_kernels::heap::Plain;
 use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
+use prefixkv_kernels::os::heap::Plain;
 use prefixkv_kernels::rotary;
 
 use super::gpu::{OnGpu, Sizes, Stored};
 use super::pool::{Account, Buffer, Format};
 use crate::error::{Error, Result};
 
-/// How entries are deleted from a stretch, by its storage format.
+/// How entries are deleted from a segment, by its storage format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
     /// The place of a deleted entry is taken by the last one, and used again by the next append.
     Entry,
-    /// A deleted entry stays, masked, until all of its stretch are deleted.
+    /// A deleted entry stays, masked, until all of its segment are deleted.
     Group,
 }
 
-/// Keys and values; in one buffer where they have one format, keys first, so that a short stretch needs little bookkeeping.
+/// Keys and values; in one buffer where they have one format, keys first, so that a short segment needs little bookkeeping.
 #[derive(Debug)]
 enum Store {
     F32(Buffer<f32>),
@@ -69,7 +69,7 @@ fn halves_mut<T: Plain>(buffer: &mut Buffer<T>) -> (&mut [T], &mut [T]) {
 
 /// The entries of some KV heads, `[heads, capacity, head_dim]` for keys and for values.
 #[derive(Debug)]
-pub(super) struct Stretch {
+pub(super) struct Segment {
     store: Store,
     heads: u32,
     dim: u32,
@@ -81,17 +81,17 @@ pub(super) struct Stretch {
     marks: Vec<f32>,
 }
 
-/// Bookkeeping of a stretch, whatever its capacity.
+/// Bookkeeping of a segment, whatever its capacity.
 pub(crate) fn bookkeeping(on_gpu: bool) -> usize {
-    size_of::<Stretch>() + if on_gpu { size_of::<OnGpu>() } else { 0 }
+    size_of::<Segment>() + if on_gpu { size_of::<OnGpu>() } else { 0 }
 }
 
-/// Bytes beside keys and values that a stretch of `capacity` entries takes.
+/// Bytes beside keys and values that a segment of `capacity` entries takes.
 pub(super) fn metadata(capacity: usize, marked: bool, on_gpu: bool) -> usize {
     bookkeeping(on_gpu) + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
 }
 
-impl Stretch {
+impl Segment {
     /// Room for `capacity` entries.
     pub(super) fn plain(
         account: &Account,
@@ -108,7 +108,7 @@ impl Stretch {
             (None, Format::F32) => Store::F32(account.allocate_with(elements, metadata)?),
             (None, Format::F16) => Store::F16(account.allocate_with(elements, metadata)?),
         };
-        Ok(Stretch::new(store, heads, dim, capacity, marked))
+        Ok(Segment::new(store, heads, dim, capacity, marked))
     }
 
     /// Quantises [`GROUP`] entries, `[heads, GROUP, head_dim]` each.
@@ -137,15 +137,15 @@ impl Stretch {
             value_ranges: &mut to.value_ranges,
         };
         int4::quantise(keys, values, heads, dim, target);
-        let mut stretch = Stretch::new(Store::Int4(Box::new(to)), heads, dim, GROUP, !marks.is_empty());
-        stretch.positions.extend_from_slice(positions);
-        stretch.marks.extend_from_slice(marks);
-        stretch.alive = GROUP as u32;
-        Ok(stretch)
+        let mut segment = Segment::new(Store::Int4(Box::new(to)), heads, dim, GROUP, !marks.is_empty());
+        segment.positions.extend_from_slice(positions);
+        segment.marks.extend_from_slice(marks);
+        segment.alive = GROUP as u32;
+        Ok(segment)
     }
 
     fn new(store: Store, heads: usize, dim: usize, capacity: usize, marked: bool) -> Self {
-        Stretch {
+        Segment {
             store,
             heads: heads as u32,
             dim: dim as u32,
@@ -320,7 +320,7 @@ impl Stretch {
     }
 
     /// Copies the entries `slots` of `from` behind the entries. Both must be plain and of one format, and there must be room.
-    pub(super) fn take(&mut self, from: &Stretch, slots: &[u32], marked: bool) -> Result<()> {
+    pub(super) fn take(&mut self, from: &Segment, slots: &[u32], marked: bool) -> Result<()> {
         let ((heads, dim, capacity), at) = (self.sizes(), self.len());
         match (&mut self.store, &from.store) {
             (Store::F32(to), Store::F32(buffer)) => {
@@ -428,7 +428,7 @@ impl Stretch {
     }
 }
 
-/// Copies entries of keys and values from one stretch to another.
+/// Copies entries of keys and values from one segment to another.
 #[allow(clippy::too_many_arguments)]
 fn move_entries<T: Copy + Send + Sync>(
     from: (&[T], &[T]),

@@ -1,63 +1,27 @@
-//! The cache of one sequence: its layers, its position counter and what each position is.
+//! One sequence at work: its layers' lanes, its position counter and what each position is; the method that decides what stays
+//! ([`compaction`], [`eviction`]); and what goes through the layers together ([`batch`]).
+
+mod batch;
+mod compaction;
+pub mod eviction;
+mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use batch::{BatchItem, Pass};
+use compaction::Policy;
+pub use compaction::Profile;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
-use serde::Serialize;
+pub(crate) use write::write;
 
-use super::lane::{Entry, Lane, LaneOptions, New, Rotation};
-use super::memory::MemoryReport;
-use super::pool::{Account, Charge, Format, Pool};
+use crate::cache::{
+    Account, Charge, Entry, Format, Kept, Lane, LaneOptions, MemoryReport, Modality, New, Pool, Rotation, Shape, Span,
+};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::method::{Keep, Lanes, Method, Policy, Positions, Profile, Record};
-
-/// The dimensions of a model's cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub layers: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub format: Format,
-}
-
-impl Shape {
-    /// Bytes of the keys and values of one position over all layers.
-    pub fn bytes_per_position(&self) -> usize {
-        2 * self.layers * self.kv_heads * self.head_dim * self.format.bytes()
-    }
-}
-
-/// What a position holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum Modality {
-    Text,
-    /// A patch of the request's image number `index`.
-    Image {
-        index: usize,
-    },
-    Generated,
-}
-
-/// A run of positions of one modality.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Span {
-    pub modality: Modality,
-    pub start: usize,
-    pub len: usize,
-}
-
-/// The entries of a range of KV heads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Kept {
-    /// First KV head and the one behind the last.
-    pub heads: [usize; 2],
-    /// Ascending.
-    pub positions: Vec<u32>,
-}
+use crate::method::{Keep, Lanes, Method, Positions, Record};
 
 /// The cache of one sequence.
 ///

@@ -2,10 +2,10 @@
 
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::nn::WeightFormat;
+use crate::weights::WeightFormat;
 
 /// Errors when `needed` bytes are more than the machine, or the device, has available. Where that is not known, nothing is refused.
-pub fn require(needed: u64, format: WeightFormat, place: &Place) -> Result<()> {
+pub(super) fn require(needed: u64, format: WeightFormat, place: &Place) -> Result<()> {
     let available = match place {
         Place::Cpu => available(),
         Place::Gpu { gpu, .. } => Some(gpu.memory()?.free),
@@ -19,7 +19,7 @@ pub fn require(needed: u64, format: WeightFormat, place: &Place) -> Result<()> {
 }
 
 /// [`Error::OutOfMemory`] of a load, with what helps there.
-pub fn of_load(error: Error, format: WeightFormat, place: &Place) -> Error {
+pub(super) fn of_load(error: Error, format: WeightFormat, place: &Place) -> Error {
     match error {
         Error::OutOfMemory { needed, available, .. } => {
             Error::OutOfMemory { needed, available, advice: advice(format, place).into() }

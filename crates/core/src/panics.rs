@@ -59,6 +59,6 @@ mod tests {
             catch(|| panic!("lane {} is gone", 3)).unwrap_err()
         });
         let found = found.join().unwrap();
-        assert!(found.starts_with("lane 3 is gone (at ") && found.contains("panic.rs"), "{found}");
+        assert!(found.starts_with("lane 3 is gone (at ") && found.contains("panics.rs"), "{found}");
     }
 }

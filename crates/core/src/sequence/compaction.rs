@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::budget::{Ask, Count, ScoredLane};
-use super::keep::{Cost, Keep, too_small};
-use super::score::{LaneInput, PromptView};
-use super::select::best;
-use super::trace::Record;
-use super::victim::{Ask as Candidates, Search};
-use super::{Eviction, Lanes, Method};
+use super::eviction::{EvictionQuery, Search};
 use crate::cache::{Account, Charge, Entry, Lane, Shape, Span};
 use crate::error::{Error, Result};
+use crate::method::budget::{BudgetRequest, Quota, ScoredLane};
+use crate::method::guard::best;
+use crate::method::keep::{Cost, Keep, too_small};
+use crate::method::score::{LaneInput, PromptView};
+use crate::method::{Eviction, Lanes, Method, Record};
 
 /// The retained shares per layer that a prompt asks for, one row per size.
 pub type Profile = Vec<Vec<f64>>;
@@ -22,7 +21,7 @@ pub(crate) struct Policy {
     marked: bool,
     cost: Cost,
     /// Per owning layer and lane, after the first prompt.
-    counts: Vec<Vec<Count>>,
+    counts: Vec<Vec<Quota>>,
     plan: Option<Plan>,
     /// Sizes to profile instead of evicting.
     profile: Option<Vec<f64>>,
@@ -47,7 +46,7 @@ struct Plan {
     /// All entries may stay.
     all_stay: bool,
     /// Known before the scores.
-    ahead: Option<Vec<Count>>,
+    ahead: Option<Vec<Quota>>,
     scored: Vec<Vec<ScoredLane>>,
     /// For `scored`, which lives until the last layer is done.
     workspace: Vec<Charge>,
@@ -228,8 +227,8 @@ impl Policy {
         })
     }
 
-    fn ask<'a>(&'a self, plan: &'a Plan, total: usize) -> Ask<'a> {
-        Ask {
+    fn ask<'a>(&'a self, plan: &'a Plan, total: usize) -> BudgetRequest<'a> {
+        BudgetRequest {
             keep: self.method.keep,
             cost: &self.cost,
             positions: plan.past + plan.n,
@@ -252,7 +251,7 @@ impl Policy {
     fn least(&self, lane: &Lane, spans: &[Span], past: usize, n: usize) -> usize {
         let mut sorted = lane.sorted();
         sorted.extend((past..past + n).map(|position| Entry { position: position as u32, place: 0 }));
-        self.method.recipe.guard.least(&sorted, spans, self.method.keep.is_cap())
+        self.method.recipe.protected.least(&sorted, spans, self.method.keep.is_cap())
     }
 
     /// The weights of the prompt's queries in the sums that the attention of a layer is to gather. `index` counts owning layers.
@@ -310,7 +309,7 @@ impl Policy {
                 lane.update_marks(|place, mark| *mark = marks[place]);
             }
             let kept = ahead.map_or(view.allowance, |count| count.kept);
-            let safe = recipe.guard.protected(&sorted, kept, spans);
+            let safe = recipe.protected.protected(&sorted, kept, spans);
             if self.recording.is_some() {
                 recorded.push(ScoredLane { scores: scores.clone(), safe: safe.clone(), heads: lane.heads().len() });
             }
@@ -341,10 +340,10 @@ impl Policy {
         if let Some(keeps) = self.profile.take() {
             let rows = keeps.iter().map(|keep| {
                 let total = Keep::Share(*keep).total(positions, &self.cost);
-                let ask = Ask { keep: Keep::Share(*keep), ..self.ask(&plan, total) };
+                let ask = BudgetRequest { keep: Keep::Share(*keep), ..self.ask(&plan, total) };
                 ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
                 let counts = budget.split(&ask, &plan.scored)?;
-                let share = |lanes: &Vec<Count>| {
+                let share = |lanes: &Vec<Quota>| {
                     lanes.iter().map(|count| count.kept).sum::<usize>() as f64 / (lanes.len() * positions) as f64
                 };
                 Ok(counts.iter().map(share).collect())
@@ -352,14 +351,14 @@ impl Policy {
             self.profiled = rows.collect::<Result<Profile>>()?;
             return Ok(());
         }
-        let per_lane = |counts: &[Count]| -> Vec<Vec<Count>> {
+        let per_lane = |counts: &[Quota]| -> Vec<Vec<Quota>> {
             owners.iter().zip(counts).map(|(layer, count)| vec![*count; layers[*layer].len()]).collect()
         };
         let mut counts = match &plan.ahead {
             _ if plan.all_stay => {
                 let each = plan.total / owners.len().max(1);
                 let of = |available: &usize| {
-                    let mut count = Count::exact(each.max(*available), positions);
+                    let mut count = Quota::exact(each.max(*available), positions);
                     count.kept = *available;
                     count
                 };
@@ -399,7 +398,7 @@ impl Policy {
 
     /// Turns counts into caps: each layer gets what it must be able to hold, and what is left of the whole is shared evenly. A
     /// layer's entry, over all its heads, counts one, so what heads have that keep less than others is left as well.
-    fn cap(&self, layers: &mut [Vec<Lane>], owners: &[usize], to_hold: &[usize], counts: &mut [Vec<Count>]) {
+    fn cap(&self, layers: &mut [Vec<Lane>], owners: &[usize], to_hold: &[usize], counts: &mut [Vec<Quota>]) {
         let heads: Vec<Vec<usize>> =
             owners.iter().map(|layer| layers[*layer].iter().map(|lane| lane.heads().len()).collect()).collect();
         let mut kept: Vec<Vec<usize>> =
@@ -449,7 +448,7 @@ impl Policy {
     pub(crate) fn stepped(&mut self, index: usize, lanes: &mut [Lane], spans: &[Span], positions: usize) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| !self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
-            if count.slope.exceeded(lane.len(), positions) {
+            if count.growth.exceeded(lane.len(), positions) {
                 evict(&self.method, &mut self.search, lane, *count, spans, 0)?;
             }
         }
@@ -493,7 +492,7 @@ fn evict_down(
     method: &Method,
     search: &mut Search,
     lane: &mut Lane,
-    count: Count,
+    count: Quota,
     spans: &[Span],
     coming: usize,
 ) -> Result<()> {
@@ -501,10 +500,10 @@ fn evict_down(
         if evict(method, search, lane, count, spans, coming)? {
             continue;
         }
-        let candidates = Candidates {
+        let candidates = EvictionQuery {
             eviction: Eviction::Oldest,
             kept: count.kept,
-            sinks: method.recipe.guard.sinks.min(count.kept.saturating_sub(coming)),
+            sinks: method.recipe.protected.sinks.min(count.kept.saturating_sub(coming)),
             recent: 0,
             text: None,
         };
@@ -521,7 +520,7 @@ fn evict(
     method: &Method,
     search: &mut Search,
     lane: &mut Lane,
-    count: Count,
+    count: Quota,
     spans: &[Span],
     coming: usize,
 ) -> Result<bool> {
@@ -529,12 +528,12 @@ fn evict(
     if recipe.eviction == Eviction::Never || lane.is_empty() {
         return Ok(false);
     }
-    let candidates = Candidates {
+    let candidates = EvictionQuery {
         eviction: recipe.eviction,
         kept: count.kept,
-        sinks: recipe.guard.sinks,
-        recent: recipe.guard.recent.of(lane.len() - 1 + coming).saturating_sub(coming),
-        text: recipe.guard.text.then_some(spans),
+        sinks: recipe.protected.sinks,
+        recent: recipe.protected.recent.of(lane.len() - 1 + coming).saturating_sub(coming),
+        text: recipe.protected.text.then_some(spans),
     };
     match search.victim(lane, &candidates) {
         Some(place) => lane.delete(place).map(|()| true),

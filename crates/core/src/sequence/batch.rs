@@ -8,19 +8,19 @@ pub enum Pass<'p, 's> {
     /// The new positions of a prompt, all of one sequence.
     Prompt(&'p mut Sequence),
     /// One generated token each.
-    Step(&'p mut [Member<'s>]),
+    Step(&'p mut [BatchItem<'s>]),
 }
 
 /// A sequence of a batch.
-pub struct Member<'s> {
+pub struct BatchItem<'s> {
     pub sequence: &'s mut Sequence,
     /// What has failed for this sequence alone. It is left out of what follows; its rows mean nothing.
     pub failed: Option<Error>,
 }
 
-impl<'s> Member<'s> {
+impl<'s> BatchItem<'s> {
     pub fn new(sequence: &'s mut Sequence) -> Self {
-        Member { sequence, failed: None }
+        BatchItem { sequence, failed: None }
     }
 
     /// Does what may fail for this sequence alone, unless something has.

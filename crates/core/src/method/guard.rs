@@ -25,7 +25,7 @@ impl Recent {
 
 /// Entries that no method may evict.
 #[derive(Clone, Copy, Debug)]
-pub struct Guard {
+pub struct Protected {
     /// The first entries of a lane (attention sinks).
     pub sinks: usize,
     pub recent: Recent,
@@ -33,7 +33,7 @@ pub struct Guard {
     pub text: bool,
 }
 
-impl Guard {
+impl Protected {
     /// For every entry of a lane, in the order of positions, whether it is safe when `kept` entries are to be kept.
     pub fn protected(&self, sorted: &[Entry], kept: usize, spans: &[Span]) -> Vec<bool> {
         let recent = self.recent.of(kept);
@@ -50,16 +50,16 @@ impl Guard {
     }
 }
 
-impl Guard {
+impl Protected {
     /// The least number of entries that holds all that are then safe, and at least one. `for_ever` counts for a lane that goes
     /// on at this size: it will have all its sinks, however short it is now, and its recent entries will be neither these nor the
     /// text that is safe anyhow. Then the number may be larger than that of the entries.
     pub fn least(&self, sorted: &[Entry], spans: &[Span], for_ever: bool) -> usize {
         let count =
-            |guard: &Guard, kept: usize| guard.protected(sorted, kept, spans).iter().filter(|safe| **safe).count();
+            |guard: &Protected, kept: usize| guard.protected(sorted, kept, spans).iter().filter(|safe| **safe).count();
         if for_ever {
             // The lane will have all its sinks, however few entries there are now.
-            let there = count(&Guard { recent: Recent::Entries(0), ..*self }, 0);
+            let there = count(&Protected { recent: Recent::Entries(0), ..*self }, 0);
             return self.least_for_ever(there + self.sinks.saturating_sub(sorted.len()));
         }
         let mut kept = 1;
@@ -119,33 +119,34 @@ mod tests {
             Span { modality: Modality::Text, start: 11, len: 3 },
             Span { modality: Modality::Generated, start: 14, len: 10 },
         ];
-        let guard = Guard { sinks: 1, recent: Recent::Entries(2), text: false };
-        let safe = |guard: Guard| -> Vec<u32> {
+        let guard = Protected { sinks: 1, recent: Recent::Entries(2), text: false };
+        let safe = |guard: Protected| -> Vec<u32> {
             let sorted = entries(10);
             let safe = guard.protected(&sorted, 5, &spans);
             sorted.iter().zip(safe).filter(|(_, safe)| *safe).map(|(entry, _)| entry.position).collect()
         };
         assert_eq!(safe(guard), [0, 16, 18]);
-        assert_eq!(safe(Guard { text: true, ..guard }), [0, 2, 4, 12, 16, 18]);
-        assert_eq!(safe(Guard { recent: Recent::Share { share: 0.5, most: 9 }, ..guard }), [0, 16, 18]);
-        assert_eq!(safe(Guard { recent: Recent::Share { share: 1.0, most: 3 }, ..guard }), [0, 14, 16, 18]);
+        assert_eq!(safe(Protected { text: true, ..guard }), [0, 2, 4, 12, 16, 18]);
+        assert_eq!(safe(Protected { recent: Recent::Share { share: 0.5, most: 9 }, ..guard }), [0, 16, 18]);
+        assert_eq!(safe(Protected { recent: Recent::Share { share: 1.0, most: 3 }, ..guard }), [0, 14, 16, 18]);
     }
 
     #[test]
     fn the_least_size_for_ever_counts_what_will_be_safe() {
         let spans = [Span { modality: Modality::Text, start: 0, len: 40 }];
-        let least =
-            |guard: Guard, n: u32| (guard.least(&entries(n), &spans, false), guard.least(&entries(n), &spans, true));
-        let streaming = Guard { sinks: 4, recent: Recent::Entries(1), text: false };
+        let least = |guard: Protected, n: u32| {
+            (guard.least(&entries(n), &spans, false), guard.least(&entries(n), &spans, true))
+        };
+        let streaming = Protected { sinks: 4, recent: Recent::Entries(1), text: false };
         assert_eq!(least(streaming, 1), (1, 5));
         assert_eq!(least(streaming, 30), (5, 5));
-        assert_eq!(least(Guard { sinks: 200, ..streaming }, 3), (3, 201));
-        assert_eq!(least(Guard { text: true, ..streaming }, 10).1, 11);
-        assert_eq!(least(Guard { sinks: 15, text: true, ..streaming }, 10).1, 16);
-        let half = Guard { sinks: 0, recent: Recent::Share { share: 0.5, most: usize::MAX }, text: false };
+        assert_eq!(least(Protected { sinks: 200, ..streaming }, 3), (3, 201));
+        assert_eq!(least(Protected { text: true, ..streaming }, 10).1, 11);
+        assert_eq!(least(Protected { sinks: 15, text: true, ..streaming }, 10).1, 16);
+        let half = Protected { sinks: 0, recent: Recent::Share { share: 0.5, most: usize::MAX }, text: false };
         assert_eq!(least(half, 7).1, 1);
-        assert_eq!(least(Guard { sinks: 10, ..half }, 1).1, 19);
-        let all = Guard { sinks: 3, recent: Recent::Share { share: 1.0, most: usize::MAX }, text: false };
+        assert_eq!(least(Protected { sinks: 10, ..half }, 1).1, 19);
+        let all = Protected { sinks: 3, recent: Recent::Share { share: 1.0, most: usize::MAX }, text: false };
         assert_eq!(least(all, 1).1, 4);
     }
 

@@ -4,12 +4,12 @@
 //! entries), and of as many marks where these decide. Ranks come from a set of positions, a bit each, that is kept from one call
 //! to the next: nothing is sorted and nothing allocated.
 
-use super::Eviction;
 use crate::cache::{Lane, Modality, Span};
+use crate::method::Eviction;
 
 /// What decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct EvictionQuery<'a> {
     pub eviction: Eviction,
     /// Entries that the lane was left with after the prompt.
     pub kept: usize,
@@ -30,7 +30,7 @@ pub struct Search {
 
 impl Search {
     /// The place of the entry that goes; None when all stay.
-    pub fn victim(&mut self, lane: &Lane, ask: &Ask<'_>) -> Option<u32> {
+    pub fn victim(&mut self, lane: &Lane, ask: &EvictionQuery<'_>) -> Option<u32> {
         self.fill(lane);
         if self.len == 0 {
             return None;
@@ -218,7 +218,7 @@ mod tests {
     use crate::cache::{Entry, Format, LaneOptions, Pool, Rotation};
 
     /// The same with sorted lists.
-    fn plain(lane: &Lane, ask: &Ask<'_>) -> Option<u32> {
+    fn plain(lane: &Lane, ask: &EvictionQuery<'_>) -> Option<u32> {
         let sorted = lane.sorted();
         let text = |position: u32| {
             let spans = ask.text.unwrap_or(&[]);
@@ -250,7 +250,7 @@ mod tests {
     const HEADS: usize = 1;
     const DIM: usize = 32;
 
-    /// A lane of several stretches with gaps and entries out of order; with `groups`, some in groups of four bits, some deleted.
+    /// A lane of several segments with gaps and entries out of order; with `groups`, some in groups of four bits, some deleted.
     fn lane(pool: &Pool, prompts: &[usize], seed: u64, marked: bool, groups: bool) -> Lane {
         let options = LaneOptions { head_dim: DIM, format: Format::F32, rotation: Rotation::Stored, marked };
         let mut lane = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
@@ -311,7 +311,7 @@ mod tests {
             }).collect();
             let mut search = Search::default();
             for eviction in [Eviction::Never, Eviction::Oldest, Eviction::LowestScore, Eviction::Distance(distance)] {
-                let ask = Ask { eviction, kept, sinks, recent, text: text.then_some(&spans[..]) };
+                let ask = EvictionQuery { eviction, kept, sinks, recent, text: text.then_some(&spans[..]) };
                 prop_assert_eq!(search.victim(&lane, &ask), plain(&lane, &ask), "{:?}", ask);
             }
         }

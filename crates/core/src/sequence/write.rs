@@ -2,9 +2,8 @@
 
 use prefixkv_kernels::cuda::{self, Gpu, New};
 
-use super::gpu::Stored;
-use super::lane::Lane;
-use super::sequence::Sequence;
+use super::Sequence;
+use crate::cache::{Lane, Stored};
 use crate::error::Result;
 
 /// Writes what `reserve` counted in the lanes of `layer` of every sequence, after the moves that wait. The rows of a sequence
