@@ -5,7 +5,7 @@ export type { CacheOption, Keep } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { Calibration, CalibrationSource } from "./calibration.ts";
 export { Chat, type ChatOptions, type TurnOptions } from "./chat.ts";
-export { checkDevice } from "./device.ts";
+export { checkDevice } from "./check_device.ts";
 export {
   AbortError,
   BudgetError,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkThrough } from "../../ts/device.ts";
+import { checkThrough } from "../../ts/check_device.ts";
 import { AbortError, checkDevice, DeviceError, type Progress } from "../../ts/index.ts";
 import { deviceCheck, FakeNative } from "./fake_native.ts";
 

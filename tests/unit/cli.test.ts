@@ -7,7 +7,7 @@ import { UsageError } from "../../ts/cli/args.ts";
 import type { Context } from "../../ts/cli/command.ts";
 import { whatFits } from "../../ts/cli/commands/inspect.ts";
 import { commands } from "../../ts/cli/commands.ts";
-import { ProgressBar, progressLine } from "../../ts/cli/progress.ts";
+import { ProgressBar, progressLine } from "../../ts/cli/progress_bar.ts";
 import { run } from "../../ts/cli/run.ts";
 import { DeviceError } from "../../ts/errors.ts";
 import {

@@ -3,7 +3,7 @@ import { lstat, mkdir, mkdtemp, readFile, rm, utimes, writeFile } from "node:fs/
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, before, test } from "node:test";
-import { ModelCache } from "../../ts/hub/cache.ts";
+import { ModelCache } from "../../ts/hub/disk_cache.ts";
 import { retryAfter } from "../../ts/hub/failures.ts";
 import { isSafeName, parseHubId } from "../../ts/hub/ids.ts";
 import { withLock } from "../../ts/hub/lock.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { createContext, runInContext } from "node:vm";
-import { checkThrough } from "../../ts/device.ts";
+import { checkThrough } from "../../ts/check_device.ts";
 import * as evaluation from "../../ts/eval/index.ts";
 import { about, checkDevice, inspect, load, OptionError, PrefixKvError, prefixkv } from "../../ts/index.ts";
 import { inspectModel, openModel } from "../../ts/load.ts";

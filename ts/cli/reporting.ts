@@ -7,7 +7,7 @@ import { requirePlace, writeReport } from "../report/write.ts";
 import type { Trace } from "../trace.ts";
 import type { Values } from "./args.ts";
 import { UsageError } from "./args.ts";
-import { findMethod } from "./cache.ts";
+import { findMethod } from "./cache_flags.ts";
 import type { Flag } from "./command.ts";
 
 /** The flags of a command that can write a report. */

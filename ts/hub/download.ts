@@ -2,7 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { abortError } from "../errors.ts";
 import { cleanEtag, fileUrl, type HubFile, isEtag } from "./api.ts";
-import type { ModelCache } from "./cache.ts";
+import type { ModelCache } from "./disk_cache.ts";
 import { answerError, networkError, type Subject, Transient } from "./failures.ts";
 import { type Answer, ask, type Session } from "./http.ts";
 import { withLock } from "./lock.ts";

@@ -3,14 +3,14 @@ import { join } from "node:path";
 import { abortError, HubError } from "../errors.ts";
 import { readRegularText } from "../regular_file.ts";
 import { checkFile, completeFile, type HubFile, type Repository, readRepository } from "./api.ts";
-import { ModelCache } from "./cache.ts";
+import { ModelCache } from "./disk_cache.ts";
 import { fetchFile, type Transfer } from "./download.ts";
+import { DownloadProgress } from "./download_progress.ts";
 import { answerError, diskError, type Subject } from "./failures.ts";
 import type { Session } from "./http.ts";
 import { type HubId, isCommit } from "./ids.ts";
 import type { HubOptions } from "./options.ts";
 import { index, maxIndexBytes, neededFiles, optional, required, shardNames, single } from "./plan.ts";
-import { DownloadProgress } from "./progress.ts";
 import { readSettings, type Settings } from "./settings.ts";
 import { machine, type System } from "./system.ts";
 

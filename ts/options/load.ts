@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import type { checkDevice } from "../device.ts";
+import type { checkDevice } from "../check_device.ts";
 import type { HubOptions } from "../hub/options.ts";
 import { type ReadPolicy, readPolicy } from "../images/policy.ts";
 import type { about, inspect, LoadOptions } from "../load.ts";

@@ -5,7 +5,7 @@ import { image } from "../../media.ts";
 import type { GenerateOptions, Model } from "../../model.ts";
 import type { Memory, ModelInfo } from "../../native/contract.ts";
 import type { Values } from "../args.ts";
-import { cacheOption } from "../cache.ts";
+import { cacheOption } from "../cache_flags.ts";
 import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";
 import { withModel } from "../loading.ts";

@@ -7,7 +7,7 @@ import { formatColumns, formatDuration } from "../../format.ts";
 import { UsageError } from "../args.ts";
 import { type Command, type Context, loadFlags } from "../command.ts";
 import { withModel } from "../loading.ts";
-import { ProgressBar } from "../progress.ts";
+import { ProgressBar } from "../progress_bar.ts";
 
 /** Measures methods at several sizes over samples. */
 export const evalCommand: Command = {

@@ -4,7 +4,7 @@ import { inspectModel } from "../../load.ts";
 import type { ModelInfo } from "../../native/contract.ts";
 import type { Binding } from "../../native/pick.ts";
 import { bindingFlag, type Command, hubFlags } from "../command.ts";
-import { ProgressBar } from "../progress.ts";
+import { ProgressBar } from "../progress_bar.ts";
 
 /** Shows what a model is and what of it fits in memory. */
 export const inspect: Command = {

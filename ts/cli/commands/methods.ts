@@ -1,6 +1,6 @@
 import { formatTable } from "../../format.ts";
 import { type MethodFacts, type MethodOption, methods as table } from "../../generated/methods.ts";
-import { findMethod } from "../cache.ts";
+import { findMethod } from "../cache_flags.ts";
 import type { Command } from "../command.ts";
 
 /** Lists the methods, or the options of one. */

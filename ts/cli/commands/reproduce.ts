@@ -8,7 +8,7 @@ import {
 import { formatColumns, formatTable } from "../../format.ts";
 import { type Command, loadFlags } from "../command.ts";
 import { withModel } from "../loading.ts";
-import { ProgressBar } from "../progress.ts";
+import { ProgressBar } from "../progress_bar.ts";
 import { asUsage, shown } from "./eval.ts";
 
 /** Runs a published table and prints our numbers beside the published ones. */

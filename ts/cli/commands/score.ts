@@ -1,7 +1,7 @@
 import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../../format.ts";
 import { image } from "../../media.ts";
 import type { Kept } from "../../native/contract.ts";
-import { cacheOption } from "../cache.ts";
+import { cacheOption } from "../cache_flags.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
