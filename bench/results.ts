@@ -10,7 +10,7 @@ import { type Results, readResults } from "../ts/eval/files.ts";
 import { parseMethod } from "../ts/eval/methods.ts";
 import type { RunRecord } from "../ts/eval/records.ts";
 import { dataOf, type EvalData, hashOf } from "../ts/eval/samples.ts";
-import { methods as table } from "../ts/generated/methods.ts";
+import { methods as table } from "../ts/generated/method_table.ts";
 import { origin, resultsFolder } from "./machine.ts";
 import { markdown } from "./results_page.ts";
 import { type Evaluated, sumUp } from "./results_record.ts";

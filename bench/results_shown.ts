@@ -1,7 +1,7 @@
 // What can be read off the figures of bench/results/eval-*.json whatever they are: every sentence with a number is made from them.
 import type { Interval } from "../ts/eval/bootstrap.ts";
 import type { Difference, Metric } from "../ts/eval/records.ts";
-import { methods } from "../ts/generated/methods.ts";
+import { methods } from "../ts/generated/method_table.ts";
 import type { Cell, Evaluated } from "./results_record.ts";
 import { digits, percent } from "./stats.ts";
 

@@ -1,7 +1,7 @@
 // `npm run reference [-- --check]`: writes docs/reference from the doc comments of everything that the package exports.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { named, signature, type } from "./reference_types.mjs";
 import { fail, root, runtime } from "./shell.mjs";
@@ -41,7 +41,7 @@ function document(source) {
   return symbols;
 }
 
-/** Options whose interfaces are exported by their own file only. */
+/** Options whose interfaces are exported by the file they are in, but not by an entry of the package. */
 function hidden(symbols, names) {
   const found = [];
   for (const { declarations } of symbols) {
@@ -50,8 +50,9 @@ function hidden(symbols, names) {
       for (const param of declaration.def?.params ?? []) {
         const reference = (param.left ?? param).tsType;
         const name = reference?.kind === "typeRef" ? reference.value.typeName : "";
-        const local = reference?.value?.resolution?.kind === "local";
-        if (local && /Options$/.test(name) && !names.has(name)) found.push({ file, name });
+        const { kind, specifier } = reference?.value?.resolution ?? {};
+        if (kind === undefined || !/Options$/.test(name) || names.has(name)) continue;
+        found.push({ file: kind === "import" ? join(dirname(file), specifier) : file, name });
       }
     }
   }

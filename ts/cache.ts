@@ -1,30 +1,10 @@
-import { readCalibration, readCalibrationSource } from "./calibration.ts";
-import { type CacheMethod, methods } from "./generated/methods.ts";
+import { readCalibration } from "./calibration.ts";
+import { methods } from "./generated/method_table.ts";
+import type { CacheMethod } from "./generated/methods.ts";
 import type { WireMethod } from "./native/contract.ts";
-import { Place } from "./options/place.ts";
-import { deepFreeze, plain } from "./options/plain.ts";
-import { items, own } from "./options/rules.ts";
-
-/**
- * How much of the cache is kept: a share of all positions, above 0 and up to 1; so many entries per layer, on average; or so
- * many bytes, as a number or as a text such as `"64MiB"`. A share grows with the sequence, the other two are caps.
- *
- * @example
- * ```ts
- * import { type Keep, load, prefixkv } from "prefixkv";
- *
- * await using model = await load();
- * const keeps: Keep[] = [0.5, { tokens: 16 }, { bytes: "1MiB" }];
- * for (const keep of keeps) {
- *   const { memory } = await model.generate({ prompt: "USER: Which shapes are there? ASSISTANT:", cache: prefixkv({ keep }) });
- *   console.log(keep, memory.resident);
- * }
- * ```
- */
-export type Keep =
-  | number
-  | { readonly tokens: number; readonly bytes?: never }
-  | { readonly bytes: number | string; readonly tokens?: never };
+import type { Place } from "./options/place.ts";
+import { items } from "./options/rules.ts";
+import { aMethod, readStage } from "./options/stage.ts";
 
 /**
  * What makes the cache small: a method, or several that work together. Without one, every entry is kept.
@@ -40,15 +20,6 @@ export type Keep =
  */
 export type CacheOption = CacheMethod | readonly CacheMethod[];
 
-/** A method with its options as a frozen object that can be cloned and written as JSON. */
-export function stage<Name extends string, Options extends object>(
-  method: Name,
-  options: Options,
-): Readonly<{ method: Name } & Options> {
-  const { method: _, ...made } = readStage(options, new Place(method), method);
-  return deepFreeze({ method, ...made }) as unknown as Readonly<{ method: Name } & Options>;
-}
-
 /**
  * The cache option of a call as a copy; which methods and options there are is left to the engine, which suggests the nearest.
  * Throws an OptionError for what JSON could not say.
@@ -60,8 +31,6 @@ export function readCache(value: unknown, place: Place): CacheOption {
   }
   return readMethod(value, place) as CacheOption;
 }
-
-const aMethod = "a method such as prefixkv({ keep: 0.5 }), or an array of methods";
 
 function readMethod(value: unknown, place: Place): WireMethod {
   if (typeof value === "object" && value !== null) return readStage(value, place) as WireMethod;
@@ -75,36 +44,6 @@ function readMethod(value: unknown, place: Place): WireMethod {
       : `is the name of a method; call the method: ${call}`,
     facts.name,
   );
-}
-
-function readStage(options: unknown, place: Place, method?: string): Record<string, unknown> {
-  const made: Record<string, unknown> = Object.create(null);
-  const given = own(options, place, place.path === "" ? undefined : aMethod);
-  const named = method ?? given.find(([name]) => name === "method")?.[1];
-  const known = methods.find(({ name }) => name === named)?.options ?? [];
-  for (const [name, value] of given) {
-    const at = place.field(name);
-    const option = known.find((option) => option.name === name);
-    if (name === "calibration") made[name] = readCalibrationSource(value, at);
-    else if (name === "keep") made[name] = ofType(["number", "object"], plain(value, at, aKeep), at, aKeep);
-    else made[name] = ofType(types[option?.kind ?? "any"], plain(value, at, option?.values), at, option?.values);
-  }
-  return made;
-}
-
-const aKeep = "a share above 0 and up to 1, { tokens: N } or { bytes: N }";
-
-/** The types of an option's values; their ranges are the engine's to check. */
-const types: Record<string, readonly string[] | undefined> = {
-  count: ["number"],
-  share: ["number"],
-  flag: ["boolean"],
-  choice: ["string"],
-};
-
-function ofType(types: readonly string[] | undefined, value: unknown, place: Place, allowed = ""): unknown {
-  if (types?.includes(typeof value) === false) throw place.refuse(allowed, value);
-  return value;
 }
 
 /** The cache option as it crosses a door: calibrations by name or file are read. */

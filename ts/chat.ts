@@ -3,46 +3,12 @@ import { type CacheOption, wireCache } from "./cache.ts";
 import { disposedError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { type Message, type MessageContent, readContent, wirePrompt } from "./messages.ts";
-import type { GenerateOptions } from "./model.ts";
 import type { NativeTicket } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
-import { type Asked, readChat, readTurn } from "./options/requests.ts";
+import { type Asked, type ChatOptions, readChat, readTurn, type TurnOptions } from "./options/requests.ts";
 import type { Requests } from "./requests.ts";
 import { until } from "./stop.ts";
-
-/**
- * How one turn of a chat is answered.
- *
- * @example
- * ```ts
- * import { load, type TurnOptions } from "prefixkv";
- *
- * await using model = await load();
- * await using chat = model.chat();
- * const options: TurnOptions = { maxTokens: 8, signal: AbortSignal.timeout(60_000) };
- * console.log((await chat.send("Which shapes are there?", options)).text);
- * ```
- */
-export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache">;
-
-/**
- * What makes the cache of a chat small, and how its turns are answered when they do not say.
- *
- * @example
- * ```ts
- * import { type ChatOptions, load, prefixkv } from "prefixkv";
- *
- * await using model = await load();
- * const options: ChatOptions = { cache: prefixkv({ keep: 0.5 }), maxTokens: 64 };
- * await using chat = model.chat(options);
- * console.log(chat.messages.length);
- * ```
- */
-export interface ChatOptions extends Omit<TurnOptions, "signal"> {
-  /** What makes the cache small, over all turns; without it every entry is kept. */
-  cache?: CacheOption;
-}
 
 /**
  * A conversation that keeps its cache from turn to turn: only what is new is read. Turns that are sent before earlier ones have

@@ -1,10 +1,11 @@
 import { abortError } from "./errors.ts";
-import { type LoadOptions, type Progress, wire } from "./load.ts";
 import type { CheckRequest, DeviceCheck, Native } from "./native/contract.ts";
 import { gpuName } from "./native/device.ts";
-import { type Binding, pickDoor } from "./native/pick.ts";
+import { wire } from "./native/errors.ts";
+import { pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
-import { readCheck, readDevice } from "./options/load.ts";
+import { type CheckOptions, type LoadOptions, readCheck, readDevice } from "./options/load.ts";
+import type { Progress } from "./progress.ts";
 
 /**
  * Compares every kernel of a GPU with its twin on the CPU, on fixed noise, and measures what the device can do if `ceilings` is true
@@ -27,12 +28,7 @@ import { readCheck, readDevice } from "./options/load.ts";
  */
 export async function checkDevice(
   device: Exclude<LoadOptions["device"], undefined> = "auto",
-  options: {
-    ceilings?: boolean;
-    onProgress?: (progress: Progress) => void;
-    signal?: AbortSignal;
-    binding?: Binding;
-  } = {},
+  options: CheckOptions = {},
 ): Promise<DeviceCheck> {
   const read = readCheck(options);
   const asked = readDevice(device);
@@ -46,7 +42,7 @@ export async function checkDevice(
 export async function checkThrough(
   native: Native,
   device: CheckRequest["device"],
-  options: Omit<NonNullable<Parameters<typeof checkDevice>[1]>, "binding"> = {},
+  options: Omit<CheckOptions, "binding"> = {},
 ): Promise<DeviceCheck> {
   return check(native, readDevice(device), readCheck(options));
 }

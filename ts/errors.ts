@@ -1,4 +1,4 @@
-import type { Keep } from "./cache.ts";
+import type { Keep } from "./keep.ts";
 
 /**
  * The base class of every error that this library throws. `code` is stable; `details` holds what a program may want.

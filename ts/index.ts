@@ -1,10 +1,10 @@
 /** Vision-language models on Bun, Deno and Node: load a model, show it images, stream its answers. */
 import "./required.ts";
 
-export type { CacheOption, Keep } from "./cache.ts";
+export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { Calibration, CalibrationSource } from "./calibration.ts";
-export { Chat, type ChatOptions, type TurnOptions } from "./chat.ts";
+export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export {
   AbortError,
@@ -27,10 +27,14 @@ export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming
 export { Generation, type GenerationResult, type Part } from "./generation.ts";
 export type { HubOptions } from "./hub/options.ts";
 export type { ImagePolicy } from "./images/policy.ts";
-export { about, inspect, type LoadOptions, load, type Progress } from "./load.ts";
+export type { Keep } from "./keep.ts";
+export { about, inspect, load } from "./load.ts";
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
-export { type GenerateOptions, Model, type Score, type ScoreOptions } from "./model.ts";
+export { Model, type Score } from "./model.ts";
 export type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";
+export type { LoadOptions } from "./options/load.ts";
+export type { ChatOptions, GenerateOptions, ScoreOptions, TurnOptions } from "./options/requests.ts";
+export type { Progress } from "./progress.ts";
 export { samplePicture } from "./sample.ts";
 export type { Trace } from "./trace.ts";

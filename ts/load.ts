@@ -1,85 +1,22 @@
 import { abortError, DeviceError } from "./errors.ts";
-import type { HubOptions } from "./hub/options.ts";
 import { modelFolder } from "./hub/source.ts";
-import type { ImagePolicy } from "./images/policy.ts";
 import { Model } from "./model.ts";
 import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
 import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
-import { errorFromThrown } from "./native/errors.ts";
-import { type Binding, inWorker, pickDoor } from "./native/pick.ts";
+import { wire } from "./native/errors.ts";
+import { inWorker, pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
-import { type OwnLoadOptions, readAbout, readInspect, readLoad, readSource } from "./options/load.ts";
-
-/**
- * How far a load has come: `done` of `total` in the unit of the stage (bytes, for `download` and most others).
- *
- * @example
- * ```ts
- * import { load, type Progress } from "prefixkv";
- *
- * const onProgress = ({ stage, done, total }: Progress) => console.log(stage, done / total);
- * const model = await load(undefined, { onProgress });
- * await model.dispose();
- * ```
- */
-export interface Progress {
-  /** What is being done: `download`, `weights` and others. */
-  stage: string;
-  /** How much of it is done. */
-  done: number;
-  /** How much there is in all. */
-  total: number;
-}
-
-/**
- * How to load a model.
- *
- * @example
- * ```ts
- * import { load, type LoadOptions } from "prefixkv";
- *
- * const options: LoadOptions = { weights: "q8_0", device: "cpu" };
- * const model = await load(undefined, options);
- * console.log(model.info.weightFormats);
- * await model.dispose();
- * ```
- */
-export interface LoadOptions extends HubOptions {
-  /**
-   * Where to compute: `cpu`, the default, or a GPU of NVIDIA, for which the build for CUDA has to be installed (`cuda` is the first,
-   * as is `cuda:0`). `auto` takes the first GPU if there is one that can be used, else the CPU, and warns once of why.
-   */
-  device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
-  /** The format in which the weights of the linear layers are held; `f32` by default. */
-  weights?: "f32" | "f16" | "q8_0" | "q4_k";
-  /** Threads of the whole process; only its first load can set them. */
-  threads?: number;
-  /**
-   * Most requests that are decoded together, 1 to 256. With 1, the default, they are answered one after the other. With more, requests
-   * that wait start while others decode: a prompt is read alone between two steps of the others, and a step reads the weights once for
-   * all. On the CPU with weights in f32 or f16, up to 32 requests together get the bits of each alone; otherwise answers can differ in
-   * the last bits.
-   * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
-   */
-  batch?: number;
-  /**
-   * Most bytes that the key-value caches of all requests and chats take together, as a number or a text such as `"2GiB"`. A prompt
-   * that would go past it is refused before any work, with an OutOfMemoryError; with `batch`, one that would fit once others have ended
-   * waits for that. Without it, memory is the limit.
-   */
-  cacheLimit?: number | string;
-  /**
-   * How the native code is reached: `napi` is Node-API, on every runtime; `ffi` is the C ABI through the foreign functions of Bun or
-   * Deno; `auto`, the default, takes what measures best on this runtime.
-   */
-  binding?: Binding;
-  /** Which images its requests may name by address or path; see ImagePolicy. */
-  images?: ImagePolicy;
-  /** Stops the load; see AbortError. */
-  signal?: AbortSignal;
-  /** Called as the load proceeds. */
-  onProgress?: (progress: Progress) => void;
-}
+import {
+  type AboutOptions,
+  type InspectOptions,
+  type LoadOptions,
+  type OwnLoadOptions,
+  readAbout,
+  readInspect,
+  readLoad,
+  readSource,
+} from "./options/load.ts";
+import type { Progress } from "./progress.ts";
 
 /**
  * Loads a model: a folder in the Hugging Face layout, a model of the Hugging Face hub (`org/name` or `org/name@revision`), or
@@ -168,10 +105,7 @@ async function open(
  * console.log(info.architecture, info.parameters, info.kvBytesPerToken);
  * ```
  */
-export async function inspect(
-  source?: string | URL,
-  options: HubOptions & { binding?: Binding } = {},
-): Promise<ModelInfo> {
+export async function inspect(source?: string | URL, options: InspectOptions = {}): Promise<ModelInfo> {
   const read = readInspect(options);
   const path = readSource(source, "inspect");
   return inspectPath((await pickDoor(read.binding)).native, path, read);
@@ -181,7 +115,7 @@ export async function inspect(
 export async function inspectModel(
   native: Native,
   source?: string | URL,
-  options: HubOptions = {},
+  options: Omit<InspectOptions, "binding"> = {},
 ): Promise<ModelInfo> {
   return inspectPath(native, readSource(source, "inspect"), readInspect(options));
 }
@@ -218,17 +152,8 @@ function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], u
  * console.log(noGpu ?? "a GPU can be used");
  * ```
  */
-export async function about(options: { device?: "cpu" | "cuda" } = {}): Promise<About> {
+export async function about(options: AboutOptions = {}): Promise<About> {
   const { device } = readAbout(options);
   const { native } = await pickDoor("auto", gpuName(device));
   return JSON.parse(wire(() => native.about())) as About;
-}
-
-/** Calls a door; what it throws comes typed. */
-export function wire<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw errorFromThrown(error);
-  }
 }

@@ -1,87 +1,23 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-import type { CacheOption } from "./cache.ts";
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import type { Calibration } from "./calibration.ts";
-import { Chat, type ChatOptions } from "./chat.ts";
+import { Chat } from "./chat.ts";
 import { printable } from "./format.ts";
 import { Generation } from "./generation.ts";
 import type { ReadPolicy } from "./images/policy.ts";
-import type { PromptInput } from "./messages.ts";
 import type { Kept, Memory, ModelInfo, NativeEngine, Timings, Usage } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
-import { readGenerate, readScore } from "./options/requests.ts";
+import {
+  type ChatOptions,
+  type GenerateOptions,
+  readGenerate,
+  readScore,
+  type ScoreOptions,
+} from "./options/requests.ts";
 import { fields, flag, text as textRule, tokenIds } from "./options/rules.ts";
 import { Requests } from "./requests.ts";
 import type { Trace } from "./trace.ts";
-
-/**
- * What to generate, and how. Without a temperature the most likely token is taken each time. The options of the choice act in the order
- * of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw with `seed`.
- *
- * @example
- * ```ts
- * import { type GenerateOptions, load } from "prefixkv";
- *
- * const options: GenerateOptions = { prompt: "USER: Hello ASSISTANT:", maxTokens: 8, temperature: 0.7, topP: 0.9, seed: 1 };
- * const model = await load();
- * console.log((await model.generate(options)).text);
- * await model.dispose();
- * ```
- */
-export interface GenerateOptions extends PromptInput {
-  /** What makes the cache small; without it every entry is kept. */
-  cache?: CacheOption;
-  /** The most tokens to generate. */
-  maxTokens?: number;
-  /** 0 takes the most likely token, and top-k, top-p, min-p and the seed do nothing; higher values spread the choice. */
-  temperature?: number;
-  /** Choose among this many likeliest tokens, and those as likely as the last of them. */
-  topK?: number;
-  /** Choose among the likeliest tokens that together have this probability, of what `topK` has left. */
-  topP?: number;
-  /** Choose among tokens at least this share as likely as the likeliest. */
-  minP?: number;
-  /** Above 1, tokens that have occurred become less likely, those of the prompt included. Acts first, with a temperature of 0 too. */
-  repetitionPenalty?: number;
-  /** The same seed and request give the same text. */
-  seed?: number;
-  /** Texts that end the generation; they are not part of the result. */
-  stop?: readonly string[];
-  /** Goes on after the model's end token, up to `maxTokens`. */
-  ignoreEos?: boolean;
-  /** Stops the work; see AbortError. */
-  signal?: AbortSignal;
-}
-
-/**
- * Which answer to score after which prompt.
- *
- * @example
- * ```ts
- * import { image, load, type ScoreOptions } from "prefixkv";
- *
- * const options: ScoreOptions = { prompt: "USER: <image>\nWhat color is the star? ASSISTANT:", images: [image("scene.png")], answer: " green" };
- * const model = await load();
- * console.log((await model.score(options)).ppl);
- * await model.dispose();
- * ```
- */
-export interface ScoreOptions extends PromptInput {
-  /** The text whose probability is asked for. */
-  answer: string;
-  /** What makes the cache small; without it every entry is kept. */
-  cache?: CacheOption;
-  /** Also says which positions are kept after the prompt. */
-  kept?: boolean;
-  /**
-   * Also says how far each token's distribution lies from that of the full cache, which goes through the answer beside the method: it
-   * takes another prefill, as many steps and the memory of a full cache.
-   */
-  kl?: boolean;
-  /** Stops the work; see AbortError. */
-  signal?: AbortSignal;
-}
 
 /**
  * How likely the model finds an answer.

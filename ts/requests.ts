@@ -3,7 +3,7 @@ import { disposedError, MediaError } from "./errors.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import { type ImageInput, readImage } from "./media.ts";
 import type { EngineRequest, NativeEngine, NativeTicket, WireEvent } from "./native/contract.ts";
-import { errorFromThrown } from "./native/errors.ts";
+import { wire } from "./native/errors.ts";
 import { lastEvent } from "./native/ticket.ts";
 import type { Asked } from "./options/requests.ts";
 import { Stop, until } from "./stop.ts";
@@ -74,11 +74,7 @@ export class Requests {
   /** Submits a request as it is. */
   submit(request: EngineRequest, images: Uint8Array[] = []): NativeTicket {
     if (this.#closing) throw disposedError();
-    try {
-      return this.#engine.submit(JSON.stringify(request), images);
-    } catch (error) {
-      throw errorFromThrown(error);
-    }
+    return wire(() => this.#engine.submit(JSON.stringify(request), images));
   }
 
   /** Cancels what runs or is being read and frees the model, once. */

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { methods } from "../../ts/generated/methods.ts";
+import { methods } from "../../ts/generated/method_table.ts";
 import * as api from "../../ts/index.ts";
 import {
   BudgetError,

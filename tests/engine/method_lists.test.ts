@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { variants } from "../../bench/methods.ts";
-import { methods } from "../../ts/generated/methods.ts";
+import { methods } from "../../ts/generated/method_table.ts";
 import { type CacheMethod, image, load, type Model } from "../../ts/index.ts";
 import { scoreText } from "../../ts/report/runs.ts";
 import { root } from "../runtimes/spawn.ts";

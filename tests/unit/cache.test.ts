@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { stage, wireCache } from "../../ts/cache.ts";
+import { wireCache } from "../../ts/cache.ts";
 import { calibrationText, readCalibration } from "../../ts/calibration.ts";
-import { type MethodFacts, methods } from "../../ts/generated/methods.ts";
+import { type MethodFacts, methods } from "../../ts/generated/method_table.ts";
 import * as api from "../../ts/index.ts";
 import {
   BudgetError,
@@ -19,6 +19,7 @@ import {
   prefixkv,
 } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
+import { stage } from "../../ts/options/stage.ts";
 import { FakeNative } from "./fake_native.ts";
 
 let folder: string;

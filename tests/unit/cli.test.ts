@@ -20,7 +20,7 @@ import {
   formatTime,
   parseBytes,
 } from "../../ts/format.ts";
-import { methods } from "../../ts/generated/methods.ts";
+import { methods } from "../../ts/generated/method_table.ts";
 import { missingAddon } from "../../ts/native/napi.ts";
 import { distance, nearest } from "../../ts/suggest.ts";
 import { FakeNative, memory } from "./fake_native.ts";

@@ -346,7 +346,7 @@ test("evaluations and reports refuse what they cannot mean, before they write an
 
 test("the methods' constructors refuse at once what they could not send", async () => {
   const api = (await import("../../ts/index.ts")) as unknown as Record<string, (options: unknown) => object>;
-  const { methods } = await import("../../ts/generated/methods.ts");
+  const { methods } = await import("../../ts/generated/method_table.ts");
   for (const { name, options } of methods.filter(({ name }) => name !== "full")) {
     for (const [kind, make] of Object.entries(hostileValues)) {
       if (!/^(empty object|own __proto__)$/.test(kind))
@@ -372,7 +372,7 @@ test("the methods' constructors refuse at once what they could not send", async 
 
 test("a method that was not called, its name, a signal's controller: the error says what was meant", async () => {
   const api = (await import("../../ts/index.ts")) as unknown as Record<string, unknown>;
-  const { methods } = await import("../../ts/generated/methods.ts");
+  const { methods } = await import("../../ts/generated/method_table.ts");
   const refused = async (options: object, pattern: RegExp, suggestion?: string): Promise<void> => {
     const { error, sent } = await outcome(calls.generate as Call, { prompt: "Hi", ...options });
     assert.ok(error instanceof OptionError, String(error));

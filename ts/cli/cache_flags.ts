@@ -1,8 +1,10 @@
-import type { Keep } from "../cache.ts";
 import { parseBytes } from "../format.ts";
-import { type CacheMethod, type MethodFacts, methods } from "../generated/methods.ts";
+import { type MethodFacts, methods } from "../generated/method_table.ts";
+import type { CacheMethod } from "../generated/methods.ts";
+import type { Keep } from "../keep.ts";
 import { nearest } from "../suggest.ts";
-import { UsageError, type Values } from "./args.ts";
+import { UsageError } from "./args.ts";
+import type { Values } from "./values.ts";
 
 /** The method that the flags name, if they do; throws a UsageError for what they cannot mean. */
 export function cacheOption(values: Values, fallback?: CacheMethod["method"]): CacheMethod | undefined {

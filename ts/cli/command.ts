@@ -1,5 +1,5 @@
 import type { PickDoor } from "../native/device.ts";
-import type { Values } from "./args.ts";
+import type { Values } from "./values.ts";
 
 /** What the program gives: where it writes, when to stop, and the door to the engine. */
 export interface Streams {

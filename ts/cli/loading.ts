@@ -1,8 +1,9 @@
-import { type LoadOptions, loadWith } from "../load.ts";
+import { loadWith } from "../load.ts";
 import type { Model } from "../model.ts";
-import type { Values } from "./args.ts";
+import type { LoadOptions } from "../options/load.ts";
 import { type Context, loadFlags } from "./command.ts";
 import { ProgressBar } from "./progress_bar.ts";
+import type { Values } from "./values.ts";
 
 /** Loads the model that the flags name, uses it and frees it, whatever happens. */
 export async function withModel<T>(values: Values, context: Context, use: (model: Model) => Promise<T>): Promise<T> {

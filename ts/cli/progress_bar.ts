@@ -1,5 +1,5 @@
 import { printable } from "../format.ts";
-import type { Progress } from "../load.ts";
+import type { Progress } from "../progress.ts";
 import type { Context } from "./command.ts";
 
 const width = 24;

@@ -1,14 +1,15 @@
 import type { CacheMethod } from "../generated/methods.ts";
 import type { ImageInput } from "../media.ts";
-import type { GenerateOptions, Model } from "../model.ts";
+import type { Model } from "../model.ts";
+import type { GenerateOptions } from "../options/requests.ts";
 import { describeReport } from "../report/describe.ts";
 import type { Run } from "../report/runs.ts";
 import { requirePlace, writeReport } from "../report/write.ts";
 import type { Trace } from "../trace.ts";
-import type { Values } from "./args.ts";
 import { UsageError } from "./args.ts";
 import { findMethod } from "./cache_flags.ts";
 import type { Flag } from "./command.ts";
+import type { Values } from "./values.ts";
 
 /** The flags of a command that can write a report. */
 export const reportFlags: readonly Flag[] = [

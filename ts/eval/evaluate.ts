@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { abortError } from "../errors.ts";
-import { type LoadOptions, load } from "../load.ts";
+import { load } from "../load.ts";
 import type { Model } from "../model.ts";
 import type { ModelInfo } from "../native/report.ts";
 import { packageVersion } from "../version.ts";
@@ -11,66 +11,11 @@ import { RunFiles } from "./files.ts";
 import { withFolder } from "./folder_lock.ts";
 import { attempt } from "./lines.ts";
 import { Measurer, round } from "./measure.ts";
-import { checkKeeps, type EvalMethod, full, type Prepared, prepareMethods } from "./methods.ts";
-import { readEvaluate } from "./options.ts";
+import { checkKeeps, full, type Prepared, prepareMethods } from "./methods.ts";
+import { type EvaluateOptions, readEvaluate } from "./options.ts";
 import type { CellKey, RunRecord, Summary } from "./records.ts";
 import { type EvalData, type EvalSample, hashOf } from "./samples.ts";
 import { summarise } from "./summarise.ts";
-
-/**
- * What to measure, and where to write it.
- *
- * @example
- * ```ts
- * import { type EvaluateOptions, evaluate } from "prefixkv/eval";
- *
- * const options: EvaluateOptions = { methods: ["prefixkv:score=text", "h2o"], keeps: [0.5], limit: 1, out: "results-of-two" };
- * const { cells } = await evaluate(options);
- * console.log(cells.map(({ method, keep, keptShare }) => [method, keep, keptShare]));
- * ```
- */
-export interface EvaluateOptions {
-  /** A model that is loaded already. It is not disposed. */
-  model?: Model;
-  /** Without `model`: what `load` takes; the embedded model by default. */
-  source?: string | URL;
-  /** How `source` is loaded. */
-  load?: LoadOptions;
-  /** Samples, or what `openData` takes; the 60 scenes of the package by default. */
-  data?: EvalData | string;
-  /** Methods as `NAME`, `NAME:OPTION=VALUE,...` or with an id of their own. The full cache always comes first. */
-  methods: readonly (string | EvalMethod)[];
-  /** Retained shares, above 0 and up to 1. */
-  keeps: readonly number[];
-  /** The folder to write to. One that holds a part of the same run is gone on with; that of another run is refused. */
-  out: string | URL;
-  /** Only so many of the samples, from the first. */
-  limit?: number;
-  /** The id that others are compared with; `"full"`, the full cache, by default, else a method at the same size. */
-  baseline?: string;
-  /** Whether to generate texts; true by default. Without them there is no ROUGE-L, no agreement and no accuracy. */
-  generate?: boolean;
-  /** The most tokens of a text; 256 by default. A text is at most 16 tokens longer than that of the full cache. */
-  maxTokens?: number;
-  /** Whether to compare whole distributions with those of the full cache; true by default, and costs another pass per line. */
-  kl?: boolean;
-  /** Of the resampling, and of `random` where it has no seed of its own; 1 by default. */
-  seed?: number;
-  /** Stops the work; see AbortError. What is written stays and is gone on with. */
-  signal?: AbortSignal;
-  /** Called before every sample and at the end. */
-  onProgress?: (progress: EvalProgress) => void;
-}
-
-/** How far an evaluation has come: `done` of `total` lines. */
-export interface EvalProgress {
-  done: number;
-  total: number;
-  /** What comes next; absent at the end. */
-  next?: CellKey;
-  /** An estimate, once a line has been measured. */
-  millisecondsLeft?: number;
-}
 
 /** A text may be this many tokens longer than that of the full cache: one that does not end would take all the time. */
 const beyond = 16;

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { OptionError } from "../errors.ts";
+import { readText } from "../options/rules.ts";
 import { badFiles } from "./errors.ts";
 import { append, badLine, cut, readLines, readObject, writeWhole } from "./lines.ts";
-import { readText } from "./options.ts";
 import type { CellKey, QualityRecord, ReferenceRecord, RunRecord, Summary, TimingRecord } from "./records.ts";
 import { asQuality, asReference, asTiming } from "./shapes.ts";
 

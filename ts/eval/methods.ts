@@ -2,9 +2,9 @@ import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import type { CacheOption } from "../cache.ts";
 import { readCalibration } from "../calibration.ts";
-import { methods as table } from "../generated/methods.ts";
+import { methods as table } from "../generated/method_table.ts";
+import { readText } from "../options/rules.ts";
 import { badOption } from "./errors.ts";
-import { readText } from "./options.ts";
 import type { MethodRecord } from "./records.ts";
 
 /** A stage of a method without its size. */

@@ -1,5 +1,5 @@
 import type { Model } from "../model.ts";
-import { readLoad } from "../options/load.ts";
+import { type LoadOptions, readLoad } from "../options/load.ts";
 import { Place } from "../options/place.ts";
 import { plain } from "../options/plain.ts";
 import {
@@ -16,10 +16,98 @@ import {
   text,
   whole,
 } from "../options/rules.ts";
-import type { EvaluateOptions } from "./evaluate.ts";
+
 import type { EvalMethod } from "./methods.ts";
-import type { ReproduceOptions } from "./reproduce/reproduce.ts";
+import type { CellKey } from "./records.ts";
+
 import type { EvalData } from "./samples.ts";
+
+/**
+ * What to measure, and where to write it.
+ *
+ * @example
+ * ```ts
+ * import { type EvaluateOptions, evaluate } from "prefixkv/eval";
+ *
+ * const options: EvaluateOptions = { methods: ["prefixkv:score=text", "h2o"], keeps: [0.5], limit: 1, out: "results-of-two" };
+ * const { cells } = await evaluate(options);
+ * console.log(cells.map(({ method, keep, keptShare }) => [method, keep, keptShare]));
+ * ```
+ */
+export interface EvaluateOptions {
+  /** A model that is loaded already. It is not disposed. */
+  model?: Model;
+  /** Without `model`: what `load` takes; the embedded model by default. */
+  source?: string | URL;
+  /** How `source` is loaded. */
+  load?: LoadOptions;
+  /** Samples, or what `openData` takes; the 60 scenes of the package by default. */
+  data?: EvalData | string;
+  /** Methods as `NAME`, `NAME:OPTION=VALUE,...` or with an id of their own. The full cache always comes first. */
+  methods: readonly (string | EvalMethod)[];
+  /** Retained shares, above 0 and up to 1. */
+  keeps: readonly number[];
+  /** The folder to write to. One that holds a part of the same run is gone on with; that of another run is refused. */
+  out: string | URL;
+  /** Only so many of the samples, from the first. */
+  limit?: number;
+  /** The id that others are compared with; `"full"`, the full cache, by default, else a method at the same size. */
+  baseline?: string;
+  /** Whether to generate texts; true by default. Without them there is no ROUGE-L, no agreement and no accuracy. */
+  generate?: boolean;
+  /** The most tokens of a text; 256 by default. A text is at most 16 tokens longer than that of the full cache. */
+  maxTokens?: number;
+  /** Whether to compare whole distributions with those of the full cache; true by default, and costs another pass per line. */
+  kl?: boolean;
+  /** Of the resampling, and of `random` where it has no seed of its own; 1 by default. */
+  seed?: number;
+  /** Stops the work; see AbortError. What is written stays and is gone on with. */
+  signal?: AbortSignal;
+  /** Called before every sample and at the end. */
+  onProgress?: (progress: EvalProgress) => void;
+}
+
+/** How far an evaluation has come: `done` of `total` lines. */
+export interface EvalProgress {
+  done: number;
+  total: number;
+  /** What comes next; absent at the end. */
+  next?: CellKey;
+  /** An estimate, once a line has been measured. */
+  millisecondsLeft?: number;
+}
+
+/**
+ * What to run a table with.
+ *
+ * @example
+ * ```ts
+ * import { load } from "prefixkv";
+ * import type { ReproduceOptions } from "prefixkv/eval";
+ *
+ * await using model = await load();
+ * const options: ReproduceOptions = { table: "prefixkv-ablation", model, out: "table", limit: 1 };
+ * console.log(options.table);
+ * ```
+ */
+export interface ReproduceOptions {
+  /** The name of the table. */
+  table: string;
+  /** LLaVA-1.5 7B or 13B; any other model stands in. */
+  model: Model;
+  /** The data that the table names, by path; the scenes of the package stand in. */
+  data?: string;
+  /** The folder of the pictures, where it is not the usual one. */
+  images?: string;
+  /** The folder of the results. */
+  out: string;
+  /** Only the first samples. */
+  limit?: number;
+  /** Stops the work; the same call goes on later. */
+  signal?: AbortSignal;
+  /** Called after every sample. */
+  onProgress?: (progress: EvalProgress) => void;
+}
 
 const model: Rule<Model> = (value, place) => {
   const able = place.look(value, (found) => typeof (found as Model).generate === "function" && "info" in found);
@@ -86,14 +174,6 @@ export function readEvaluate(options: unknown): EvaluateOptions {
 export function readReproduce(options: unknown): ReproduceOptions {
   const place = new Place("reproduce");
   return needed(reproduceFields(options, place), place, ["table", "model", "out"]) as ReproduceOptions;
-}
-
-/** A text that is an argument of a call. */
-export function readText(value: unknown, call: string, name: string): string {
-  const place = new Place(call, name);
-  const found = text(value, place);
-  if (found === "") throw place.invalid("is empty");
-  return found;
 }
 
 function needed<T extends object>(read: T, place: Place, names: readonly string[]): T {

@@ -1,5 +1,5 @@
 // The files of a folder of results, line by line; docs/eval.md describes them.
-import type { Keep } from "../cache.ts";
+import type { Keep } from "../keep.ts";
 import type { Interval } from "./bootstrap.ts";
 
 /** A method with its options but without a size. */

@@ -1,4 +1,4 @@
-import type { Progress } from "../load.ts";
+import type { Progress } from "../progress.ts";
 
 /**
  * How a model of the Hugging Face hub is found and kept; see docs/hub.md. Nothing here matters for a folder.

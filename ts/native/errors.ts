@@ -58,3 +58,12 @@ export function errorFromThrown(thrown: unknown): PrefixKvError {
 function isWireError(value: unknown): value is WireError {
   return typeof value === "object" && value !== null && "code" in value && "message" in value;
 }
+
+/** Calls a door; what it throws comes typed. */
+export function wire<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw errorFromThrown(error);
+  }
+}

@@ -1,12 +1,85 @@
 import { fileURLToPath } from "node:url";
-import type { checkDevice } from "../check_device.ts";
 import type { HubOptions } from "../hub/options.ts";
-import { type ReadPolicy, readPolicy } from "../images/policy.ts";
-import type { about, inspect, LoadOptions } from "../load.ts";
+import { type ImagePolicy, type ReadPolicy, readPolicy } from "../images/policy.ts";
 import type { Device } from "../native/device.ts";
 import type { Binding } from "../native/pick.ts";
+import type { Progress } from "../progress.ts";
 import { Place } from "./place.ts";
 import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, size, text, whole } from "./rules.ts";
+
+/**
+ * How to load a model.
+ *
+ * @example
+ * ```ts
+ * import { load, type LoadOptions } from "prefixkv";
+ *
+ * const options: LoadOptions = { weights: "q8_0", device: "cpu" };
+ * const model = await load(undefined, options);
+ * console.log(model.info.weightFormats);
+ * await model.dispose();
+ * ```
+ */
+export interface LoadOptions extends HubOptions {
+  /**
+   * Where to compute: `cpu`, the default, or a GPU of NVIDIA, for which the build for CUDA has to be installed (`cuda` is the first,
+   * as is `cuda:0`). `auto` takes the first GPU if there is one that can be used, else the CPU, and warns once of why.
+   */
+  device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
+  /** The format in which the weights of the linear layers are held; `f32` by default. */
+  weights?: "f32" | "f16" | "q8_0" | "q4_k";
+  /** Threads of the whole process; only its first load can set them. */
+  threads?: number;
+  /**
+   * Most requests that are decoded together, 1 to 256. With 1, the default, they are answered one after the other. With more, requests
+   * that wait start while others decode: a prompt is read alone between two steps of the others, and a step reads the weights once for
+   * all. On the CPU with weights in f32 or f16, up to 32 requests together get the bits of each alone; otherwise answers can differ in
+   * the last bits.
+   * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
+   */
+  batch?: number;
+  /**
+   * Most bytes that the key-value caches of all requests and chats take together, as a number or a text such as `"2GiB"`. A prompt
+   * that would go past it is refused before any work, with an OutOfMemoryError; with `batch`, one that would fit once others have ended
+   * waits for that. Without it, memory is the limit.
+   */
+  cacheLimit?: number | string;
+  /**
+   * How the native code is reached: `napi` is Node-API, on every runtime; `ffi` is the C ABI through the foreign functions of Bun or
+   * Deno; `auto`, the default, takes what measures best on this runtime.
+   */
+  binding?: Binding;
+  /** Which images its requests may name by address or path; see ImagePolicy. */
+  images?: ImagePolicy;
+  /** Stops the load; see AbortError. */
+  signal?: AbortSignal;
+  /** Called as the load proceeds. */
+  onProgress?: (progress: Progress) => void;
+}
+
+/** Options of `inspect`. */
+export interface InspectOptions extends HubOptions {
+  /** How the native code is reached; see LoadOptions. */
+  binding?: Binding;
+}
+
+/** Options of `about`. */
+export interface AboutOptions {
+  /** Which of the two builds is asked: the one for the CPU, which is the default, or the one for CUDA. */
+  device?: "cpu" | "cuda";
+}
+
+/** Options of `checkDevice`. */
+export interface CheckOptions {
+  /** Also measures what the device can do; false by default. */
+  ceilings?: boolean;
+  /** Called with the stages `kernels` and `ceilings`. */
+  onProgress?: (progress: Progress) => void;
+  /** Stops the check; see AbortError. */
+  signal?: AbortSignal;
+  /** How the native code is reached; see LoadOptions. */
+  binding?: Binding;
+}
 
 /** A token is never shown. */
 const token: Rule<string | false> = (value, place) => {
@@ -56,10 +129,6 @@ const [aboutFields, checkFields] = [fields(aboutRules), fields(checkRules)];
 
 /** The options of `load` in copies. */
 export type OwnLoadOptions = Omit<LoadOptions, "images"> & { images?: ReadPolicy };
-type InspectOptions = Parameters<typeof inspect>[1] & object;
-type AboutOptions = Parameters<typeof about>[0] & object;
-type CheckOptions = Parameters<typeof checkDevice>[1] & object;
-
 export function readLoad(options: unknown): OwnLoadOptions {
   return loadFields(options, new Place("load"));
 }

@@ -1,9 +1,110 @@
 import { type CacheOption, readCache } from "../cache.ts";
-import type { ChatOptions, TurnOptions } from "../chat.ts";
+
 import { type PromptInput, type WirePrompt, wirePrompt } from "../messages.ts";
-import type { GenerateOptions, ScoreOptions } from "../model.ts";
+
 import { Place } from "./place.ts";
 import { anything, fields, flag, list, number, oneOf, type Rules, signal, text, whole } from "./rules.ts";
+
+/**
+ * What to generate, and how. Without a temperature the most likely token is taken each time. The options of the choice act in the order
+ * of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw with `seed`.
+ *
+ * @example
+ * ```ts
+ * import { type GenerateOptions, load } from "prefixkv";
+ *
+ * const options: GenerateOptions = { prompt: "USER: Hello ASSISTANT:", maxTokens: 8, temperature: 0.7, topP: 0.9, seed: 1 };
+ * const model = await load();
+ * console.log((await model.generate(options)).text);
+ * await model.dispose();
+ * ```
+ */
+export interface GenerateOptions extends PromptInput {
+  /** What makes the cache small; without it every entry is kept. */
+  cache?: CacheOption;
+  /** The most tokens to generate. */
+  maxTokens?: number;
+  /** 0 takes the most likely token, and top-k, top-p, min-p and the seed do nothing; higher values spread the choice. */
+  temperature?: number;
+  /** Choose among this many likeliest tokens, and those as likely as the last of them. */
+  topK?: number;
+  /** Choose among the likeliest tokens that together have this probability, of what `topK` has left. */
+  topP?: number;
+  /** Choose among tokens at least this share as likely as the likeliest. */
+  minP?: number;
+  /** Above 1, tokens that have occurred become less likely, those of the prompt included. Acts first, with a temperature of 0 too. */
+  repetitionPenalty?: number;
+  /** The same seed and request give the same text. */
+  seed?: number;
+  /** Texts that end the generation; they are not part of the result. */
+  stop?: readonly string[];
+  /** Goes on after the model's end token, up to `maxTokens`. */
+  ignoreEos?: boolean;
+  /** Stops the work; see AbortError. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Which answer to score after which prompt.
+ *
+ * @example
+ * ```ts
+ * import { image, load, type ScoreOptions } from "prefixkv";
+ *
+ * const options: ScoreOptions = { prompt: "USER: <image>\nWhat color is the star? ASSISTANT:", images: [image("scene.png")], answer: " green" };
+ * const model = await load();
+ * console.log((await model.score(options)).ppl);
+ * await model.dispose();
+ * ```
+ */
+export interface ScoreOptions extends PromptInput {
+  /** The text whose probability is asked for. */
+  answer: string;
+  /** What makes the cache small; without it every entry is kept. */
+  cache?: CacheOption;
+  /** Also says which positions are kept after the prompt. */
+  kept?: boolean;
+  /**
+   * Also says how far each token's distribution lies from that of the full cache, which goes through the answer beside the method: it
+   * takes another prefill, as many steps and the memory of a full cache.
+   */
+  kl?: boolean;
+  /** Stops the work; see AbortError. */
+  signal?: AbortSignal;
+}
+
+/**
+ * How one turn of a chat is answered.
+ *
+ * @example
+ * ```ts
+ * import { load, type TurnOptions } from "prefixkv";
+ *
+ * await using model = await load();
+ * await using chat = model.chat();
+ * const options: TurnOptions = { maxTokens: 8, signal: AbortSignal.timeout(60_000) };
+ * console.log((await chat.send("Which shapes are there?", options)).text);
+ * ```
+ */
+export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache">;
+
+/**
+ * What makes the cache of a chat small, and how its turns are answered when they do not say.
+ *
+ * @example
+ * ```ts
+ * import { type ChatOptions, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const options: ChatOptions = { cache: prefixkv({ keep: 0.5 }), maxTokens: 64 };
+ * await using chat = model.chat(options);
+ * console.log(chat.messages.length);
+ * ```
+ */
+export interface ChatOptions extends Omit<TurnOptions, "signal"> {
+  /** What makes the cache small, over all turns; without it every entry is kept. */
+  cache?: CacheOption;
+}
 
 /** A request as it was asked, in copies: nothing in it comes from elsewhere, or changes. */
 export interface Asked {

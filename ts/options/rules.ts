@@ -1,5 +1,5 @@
 import { distance } from "../suggest.ts";
-import type { Place } from "./place.ts";
+import { Place } from "./place.ts";
 
 /** Reads one value, or throws an OptionError that names its place; what comes out is a copy that nobody else can change. */
 export type Rule<T> = (value: unknown, place: Place) => T;
@@ -181,4 +181,12 @@ export function nearest(found: string, known: readonly string[]): string | undef
     .filter(({ name, changes }) => changes <= Math.max(1, Math.floor(name.length / 3)))
     .sort((a, b) => a.changes - b.changes);
   return near[0]?.name;
+}
+
+/** A text that is an argument of a call. */
+export function readText(value: unknown, call: string, name: string): string {
+  const place = new Place(call, name);
+  const found = text(value, place);
+  if (found === "") throw place.invalid("is empty");
+  return found;
 }

@@ -40,6 +40,7 @@ fn files() -> Vec<(String, String)> {
     let mut files = vec![
         ("ts/generated/errors.ts".into(), errors::typescript()),
         ("ts/generated/methods.ts".into(), typescript::methods(METHODS)),
+        ("ts/generated/method_table.ts".into(), typescript::table(METHODS)),
         ("ts/generated/abi.ts".into(), symbols::typescript(ABI_VERSION, FUNCTIONS, STATUSES)),
         ("crates/capi/include/prefixkv.h".into(), header::c(ABI_VERSION, FUNCTIONS, STATUSES)),
         ("docs/errors.md".into(), errors::page()),

@@ -13,10 +13,10 @@ pub(crate) const HEADER: &str =
 pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
     let parts: Vec<String> = specs.iter().map(constructor).collect();
-    let table: Vec<String> = specs.iter().map(row).collect();
     format!(
-        r#"{HEADER}import {{ type Keep, stage }} from "../cache.ts";
-import type {{ CalibrationSource }} from "../calibration.ts";
+        r#"{HEADER}import type {{ CalibrationSource }} from "../calibration.ts";
+import type {{ Keep }} from "../keep.ts";
+import {{ stage }} from "../options/stage.ts";
 
 /**
  * A method that makes the cache small, with its options: a plain frozen object that can be sent, stored and compared. The
@@ -37,6 +37,25 @@ export type CacheMethod =
 type Stage<Name extends string, Options = unknown> = Readonly<{{ method: Name }} & Options>;
 
 {parts}
+"#,
+        union = union.join("\n"),
+        parts = parts.concat().trim_end(),
+    )
+}
+
+/// `ts/generated/method_table.ts`, which imports nothing: what reads the options of methods needs it.
+pub(crate) fn table(specs: &[MethodSpec]) -> String {
+    let names: Vec<String> = specs.iter().map(|spec| string(spec.name)).collect();
+    let line = format!("export type MethodName = {};", names.join(" | "));
+    let names = match line.chars().count() > WIDTH {
+        true => format!("export type MethodName =\n  | {};", names.join("\n  | ")),
+        false => line,
+    };
+    let table: Vec<String> = specs.iter().map(row).collect();
+    format!(
+        r#"{HEADER}
+/** The name of a method. */
+{names}
 
 /** An option of a method, for the command line. */
 export interface MethodOption {{
@@ -51,7 +70,7 @@ export interface MethodOption {{
 
 /** What a method says about itself, for the command line. */
 export interface MethodFacts {{
-  name: CacheMethod["method"];
+  name: MethodName;
   title: string;
   summary: string;
   source: string;
@@ -66,8 +85,6 @@ export interface MethodFacts {{
 export const methods: readonly MethodFacts[] = [
 {table}];
 "#,
-        union = union.join("\n"),
-        parts = parts.concat().trim_end(),
         table = table.concat(),
     )
 }

@@ -1,11 +1,12 @@
 import { formatBars, formatTable } from "../../format.ts";
 import { image } from "../../media.ts";
-import { UsageError, type Values } from "../args.ts";
+import { UsageError } from "../args.ts";
 import { cacheOption } from "../cache_flags.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
+import type { Values } from "../values.ts";
 
 /** Finds how much each layer should keep, over sample pictures. */
 export const calibrate: Command = {

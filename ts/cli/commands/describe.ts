@@ -2,14 +2,15 @@ import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatT
 import type { CacheMethod } from "../../generated/methods.ts";
 import type { GenerationResult } from "../../generation.ts";
 import { image } from "../../media.ts";
-import type { GenerateOptions, Model } from "../../model.ts";
+import type { Model } from "../../model.ts";
 import type { Memory, ModelInfo } from "../../native/contract.ts";
-import type { Values } from "../args.ts";
+import type { GenerateOptions } from "../../options/requests.ts";
 import { cacheOption } from "../cache_flags.ts";
 import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { answerWithReport, checkReportFlags, reportFlags } from "../reporting.ts";
+import type { Values } from "../values.ts";
 
 const sampling = ["max-tokens", "temperature", "top-k", "top-p", "min-p", "repetition-penalty", "seed", "stop"];
 

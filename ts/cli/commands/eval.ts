@@ -1,7 +1,8 @@
 import { OptionError } from "../../errors.ts";
 import { openData } from "../../eval/data/open.ts";
-import { type EvalProgress, evaluate } from "../../eval/evaluate.ts";
+import { evaluate } from "../../eval/evaluate.ts";
 import { parseMethod, splitMethods } from "../../eval/methods.ts";
+import type { EvalProgress } from "../../eval/options.ts";
 import { type CellSummary, leastRounds, type Spread } from "../../eval/records.ts";
 import { formatColumns, formatDuration } from "../../format.ts";
 import { UsageError } from "../args.ts";

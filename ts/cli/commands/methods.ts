@@ -1,5 +1,5 @@
 import { formatTable } from "../../format.ts";
-import { type MethodFacts, type MethodOption, methods as table } from "../../generated/methods.ts";
+import { type MethodFacts, type MethodOption, methods as table } from "../../generated/method_table.ts";
 import { findMethod } from "../cache_flags.ts";
 import type { Command } from "../command.ts";
 

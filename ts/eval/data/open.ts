@@ -1,9 +1,8 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Place } from "../../options/place.ts";
-import { fields, text } from "../../options/rules.ts";
+import { fields, readText, text } from "../../options/rules.ts";
 import { badData } from "../errors.ts";
-import { readText } from "../options.ts";
 import type { EvalData } from "../samples.ts";
 import { easyVqa } from "./easy_vqa.ts";
 import { jsonLines } from "./json_lines.ts";

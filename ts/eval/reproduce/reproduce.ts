@@ -1,9 +1,9 @@
 import type { Model } from "../../model.ts";
 import { openData } from "../data/open.ts";
 import { badOption } from "../errors.ts";
-import { type EvalProgress, evaluate } from "../evaluate.ts";
+import { evaluate } from "../evaluate.ts";
 import type { EvalMethod } from "../methods.ts";
-import { readReproduce } from "../options.ts";
+import { type ReproduceOptions, readReproduce } from "../options.ts";
 import type { CellSummary, Summary } from "../records.ts";
 import { ablation } from "./ablation.ts";
 import { description } from "./description.ts";
@@ -71,38 +71,6 @@ export interface Reproduced {
   samples: number;
   /** Published numbers and ours. */
   rows: ReproducedRow[];
-}
-
-/**
- * What to run a table with.
- *
- * @example
- * ```ts
- * import { load } from "prefixkv";
- * import type { ReproduceOptions } from "prefixkv/eval";
- *
- * await using model = await load();
- * const options: ReproduceOptions = { table: "prefixkv-ablation", model, out: "table", limit: 1 };
- * console.log(options.table);
- * ```
- */
-export interface ReproduceOptions {
-  /** The name of the table. */
-  table: string;
-  /** LLaVA-1.5 7B or 13B; any other model stands in. */
-  model: Model;
-  /** The data that the table names, by path; the scenes of the package stand in. */
-  data?: string;
-  /** The folder of the pictures, where it is not the usual one. */
-  images?: string;
-  /** The folder of the results. */
-  out: string;
-  /** Only the first samples. */
-  limit?: number;
-  /** Stops the work; the same call goes on later. */
-  signal?: AbortSignal;
-  /** Called after every sample. */
-  onProgress?: (progress: EvalProgress) => void;
 }
 
 /** Samples where something stands in, unless asked otherwise: enough to see the grid run. */

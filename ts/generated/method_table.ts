@@ -1,0 +1,350 @@
+// Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
+
+/** The name of a method. */
+export type MethodName = "full" | "prefixkv" | "h2o" | "snapkv" | "streaming" | "knorm" | "random";
+
+/** An option of a method, for the command line. */
+export interface MethodOption {
+  name: string;
+  kind: "count" | "share" | "flag" | "choice" | "calibration";
+  /** The values that it takes, in words. */
+  values: string;
+  /** Null where leaving it out means something of its own. */
+  default: string | number | boolean | null;
+  text: string;
+}
+
+/** What a method says about itself, for the command line. */
+export interface MethodFacts {
+  name: MethodName;
+  title: string;
+  summary: string;
+  source: string;
+  /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
+  budget: "exact" | "atmost" | "outcome";
+  options: readonly MethodOption[];
+  /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
+  variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
+}
+
+/** Every method, in the order of the docs. */
+export const methods: readonly MethodFacts[] = [
+  {
+    name: "full",
+    title: "Full cache",
+    summary: "keeps every entry",
+    source: "",
+    budget: "outcome",
+    options: [],
+    variants: {},
+  },
+  {
+    name: "prefixkv",
+    title: "PrefixKV",
+    summary: "gives each layer its own size by one binary search over cumulative importance",
+    source: "Wang et al. 2024, PrefixKV, arXiv 2412.03409 (NeurIPS 2025)",
+    budget: "exact",
+    options: [
+      {
+        name: "score",
+        kind: "choice",
+        values: 'one of "question", "window", "text", "columns"',
+        default: "question",
+        text: "attention from the text among the last `window` queries, from all of the last `window`, from all text of the prompt, or from all queries",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: 'queries that count with `score: "question"` and `"window"`',
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: 'how neighbouring scores are joined, with `score: "question"` and `"window"`',
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "calibration",
+        kind: "calibration",
+        values: "a calibration, its file, the name of a shipped one, or the evicted share of every layer",
+        default: null,
+        text: "sizes found before instead of a search per prompt: see model.calibrate. It brings its score along",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "lowest-score", "distance", "none"',
+        default: "lowest-score",
+        text: "which entry goes while generating: the one with the lowest score, the one at a fixed distance, or none",
+      },
+      {
+        name: "distance",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 25,
+        text: 'places before the end of what the prompt has left, for `decode: "distance"`',
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 8,
+        text: 'last entries that are never evicted; with `variant: "tuned"` at most half of the size',
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "excludeSink",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "leave the sinks out of the cumulative importance",
+      },
+      {
+        name: "positions",
+        kind: "choice",
+        values: 'one of "true", "official"',
+        default: "true",
+        text: "`official` replays the published code's positions while generating",
+      },
+      {
+        name: "variant",
+        kind: "choice",
+        values: 'one of "tuned", "paper", "official"',
+        default: "tuned",
+        text: "other defaults: `paper` is the published method, `official` also replays the published code's search, which misses the asked size by a little",
+      },
+    ],
+    variants: {
+      paper: { score: "columns", pool: "none", decode: "distance", recent: 1 },
+      official: { score: "columns", pool: "none", decode: "distance", recent: 1 },
+    },
+  },
+  {
+    name: "h2o",
+    title: "H2O",
+    summary: "keeps heavy hitters and recent entries, per layer and head",
+    source: "Zhang et al. 2023, H2O: Heavy-Hitter Oracle, arXiv 2306.14048",
+    budget: "exact",
+    options: [
+      {
+        name: "recentShare",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "share of what a head keeps that is its last entries",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "lowest-score", "none"',
+        default: "lowest-score",
+        text: "which entry goes while generating: the one with the lowest score, or none",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "snapkv",
+    title: "SnapKV",
+    summary: "keeps what the last queries of the prompt look at, per layer and head",
+    source: "Li et al. 2024, SnapKV, arXiv 2404.14469",
+    budget: "exact",
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: "queries that vote, and last entries that are kept; at most half of the size",
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: "how neighbouring votes are joined",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the lowest score",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "streaming",
+    title: "StreamingLLM",
+    summary: "keeps the first entries and the last ones",
+    source: "Xiao et al. 2023, StreamingLLM, arXiv 2309.17453",
+    budget: "exact",
+    options: [
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 4,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "positions",
+        kind: "choice",
+        values: 'one of "true", "cache"',
+        default: "true",
+        text: "`cache` rotates keys to their rank among the entries that are left",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "oldest", "none"',
+        default: "oldest",
+        text: "which entry goes while generating: the oldest that is not protected, or none",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "knorm",
+    title: "L2 norm",
+    summary: "keeps the keys with the lowest L2 norm, per layer and head",
+    source:
+      "Devoto et al. 2024, A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430",
+    budget: "exact",
+    options: [
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the highest norm",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "random",
+    title: "Random",
+    summary: "keeps entries by chance: what every method must beat",
+    source: "",
+    budget: "exact",
+    options: [
+      {
+        name: "seed",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "the same seed keeps the same entries",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+    ],
+    variants: {},
+  },
+];
