@@ -2,6 +2,7 @@ import { parseBytes } from "../format.ts";
 import { type MethodFacts, methods } from "../generated/method_table.ts";
 import type { CacheMethod } from "../generated/methods.ts";
 import type { Keep } from "../keep.ts";
+import { readSetting } from "../options/setting.ts";
 import { nearest } from "../suggest.ts";
 import { UsageError } from "./args.ts";
 import type { Values } from "./values.ts";
@@ -48,24 +49,10 @@ export function parseKeep(text: string): Keep {
 }
 
 function parseSet(facts: MethodFacts, text: string): [name: string, value: unknown] {
-  const at = text.indexOf("=");
-  if (at <= 0) throw new UsageError(`--set needs NAME=VALUE, not \`${text}\``);
-  const name = text.slice(0, at);
-  const option = facts.options.find((candidate) => candidate.name === name);
-  if (!option) {
-    const names = facts.options.map((candidate) => candidate.name);
-    const list = names.length === 0 ? "none" : names.join(", ");
-    throw new UsageError(`${facts.name} has no option \`${name}\`; its options are: ${list}`, nearest(name, names));
-  }
-  // A choice may be called `true`, which is no boolean then.
-  const value = text.slice(at + 1);
-  return [name, option.kind === "choice" ? value : jsonOrText(value)];
-}
-
-function jsonOrText(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return text;
-  }
+  const { name, option, value } = readSetting(facts, text);
+  if (name === "") throw new UsageError(`--set needs NAME=VALUE, not \`${text}\``);
+  if (option) return [name, value];
+  const names = facts.options.map((candidate) => candidate.name);
+  const list = names.length === 0 ? "none" : names.join(", ");
+  throw new UsageError(`${facts.name} has no option \`${name}\`; its options are: ${list}`, nearest(name, names));
 }

@@ -4,6 +4,7 @@ import type { CacheOption } from "../cache.ts";
 import { readCalibration } from "../calibration.ts";
 import { methods as table } from "../generated/method_table.ts";
 import { readText } from "../options/rules.ts";
+import { readSetting } from "../options/setting.ts";
 import { badOption } from "./errors.ts";
 import type { MethodRecord } from "./records.ts";
 
@@ -52,15 +53,13 @@ export function parseMethod(text: string): EvalMethod {
   const given = (list ?? "").split(",").filter((item) => item.trim() !== "");
   const shown: string[] = [];
   const options = given.map((item): [string, unknown] => {
-    const at = item.indexOf("=");
-    const [option, value] = [item.slice(0, Math.max(0, at)).trim(), item.slice(at + 1).trim()];
-    const known = facts.options.find((candidate) => candidate.name === option);
+    const { name: option, option: known, written, value } = readSetting(facts, item);
     if (!known) {
       const names = facts.options.map((candidate) => candidate.name).join(", ") || "none";
       throw badOption(`\`${item}\` of \`${text}\` is no OPTION=VALUE of ${name}; its options are ${names}`);
     }
-    shown.push(`${option}=${known.kind === "calibration" ? basename(value) : value}`);
-    return [option, known.kind === "choice" ? value : jsonOrText(value)];
+    shown.push(`${option}=${known.kind === "calibration" ? basename(written) : written}`);
+    return [option, value];
   });
   const id = shown.length === 0 ? name : `${name}:${shown.join(",")}`;
   return { id, cache: { method: name, ...Object.fromEntries(options) } };
@@ -75,14 +74,6 @@ export function splitMethods(text: string): string[] {
     else if (part.trim() !== "") found.push(part.trim());
   }
   return found;
-}
-
-function jsonOrText(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return text;
-  }
 }
 
 /** A method that is ready to be asked at any size. */
