@@ -26,9 +26,11 @@ function collect(page: string): Line[] {
     .map((line) => ({ name: `${page}: ${line}`, args: words(line).slice(1) }));
 }
 
-/** A line as a shell splits it: blanks, and double quotes. */
+/** A line as a shell splits it: blanks, and quotes around a word. */
 function words(line: string): string[] {
-  return [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
+  return [...line.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(
+    ([, double, single, plain]) => double ?? single ?? plain ?? "",
+  );
 }
 
 /** The files that the lines name, as they come out of each other. */
@@ -42,14 +44,15 @@ function prepare(): void {
   symlinkSync(join(root, "models"), join(folder, "models"));
 }
 
-/** One sample is enough to see that a grid runs, and a folder belongs to one grid. */
+/** One sample is enough to see that a grid runs, two where it calibrates, and a folder belongs to one grid. */
 function shortened(args: string[], place: number): string[] {
   if (args[0] !== "eval") return args;
   const out = args.indexOf("--out");
   const without = args.filter(
     (arg, at) => arg !== "--limit" && args[at - 1] !== "--limit" && at !== out && at !== out + 1,
   );
-  return [...without, "--limit", "1", "--out", `grid-${place}`];
+  const limit = args.some((arg) => arg.includes("crossFit")) ? "2" : "1";
+  return [...without, "--limit", limit, "--out", `grid-${place}`];
 }
 
 after(() => rmSync(folder, { recursive: true }));

@@ -5,6 +5,7 @@ import { load } from "../load.ts";
 import type { Model } from "../model.ts";
 import type { ModelInfo } from "../native/report.ts";
 import { packageVersion } from "../version.ts";
+import { CrossFit } from "./cross_fit.ts";
 import { openData } from "./data/open.ts";
 import { badOption } from "./errors.ts";
 import { RunFiles } from "./files.ts";
@@ -47,10 +48,11 @@ async function measure(options: EvaluateOptions): Promise<Summary> {
   const { baseline = "full" } = options;
   if (baseline !== "full" && !methods.some(({ id }) => id === baseline))
     throw badOption(`\`baseline\` is \`${baseline}\`; there are full, ${methods.map(({ id }) => id).join(", ")}`);
+  const fits = new CrossFit(methods, samples.samples);
   const model = options.model ?? (await load(options.source, { ...options.load, ...(signal && { signal }) }));
   try {
     const run = await describeRun(options, model.info, samples, methods, keeps);
-    return await new Evaluation(model, run, methods, samples.samples, options).run();
+    return await new Evaluation(model, run, methods, samples.samples, fits, options).run();
   } finally {
     if (!options.model) await model.dispose();
   }
@@ -139,7 +141,9 @@ function plan(samples: readonly EvalSample[], methods: readonly Prepared[], keep
 /** One run over its grid. */
 class Evaluation {
   readonly #run: RunRecord;
+  readonly #model: Model;
   readonly #steps: readonly Step[];
+  readonly #fits: CrossFit;
   readonly #measurer: Measurer;
   readonly #options: EvaluateOptions;
 
@@ -148,11 +152,14 @@ class Evaluation {
     run: RunRecord,
     methods: readonly Prepared[],
     samples: readonly EvalSample[],
+    fits: CrossFit,
     options: EvaluateOptions,
   ) {
+    this.#model = model;
     this.#run = run;
     this.#steps = plan(samples, methods, run.keeps);
-    this.#measurer = new Measurer(model, run, options.signal);
+    this.#measurer = new Measurer(model, run, fits, options.signal);
+    this.#fits = fits;
     this.#options = options;
   }
 
@@ -161,7 +168,10 @@ class Evaluation {
     await attempt(out, () => mkdir(out, { recursive: true }));
     return withFolder(out, async (check) => {
       const keys = this.#steps.map(({ key }) => key);
-      const files = await RunFiles.open(out, this.#run, keys, check);
+      const files = await RunFiles.open(out, this.#run, keys, check, this.#fits.keys);
+      await this.#fits.find(files, this.#model, this.#run.keeps, this.#options.signal, (calibrating) => {
+        this.#options.onProgress?.({ done: files.quality.length, total: keys.length, calibrating });
+      });
       await this.#measure(files);
       const summary = summarise(this.#run, files.quality, files.timings);
       await files.finish(summary);

@@ -3,8 +3,17 @@ import { OptionError } from "../errors.ts";
 import { readText } from "../options/rules.ts";
 import { badFiles } from "./errors.ts";
 import { append, badLine, cut, readLines, readObject, writeWhole } from "./lines.ts";
-import type { CellKey, QualityRecord, ReferenceRecord, RunRecord, Summary, TimingRecord } from "./records.ts";
-import { asQuality, asReference, asTiming } from "./shapes.ts";
+import type {
+  CellKey,
+  FitKey,
+  FitRecord,
+  QualityRecord,
+  ReferenceRecord,
+  RunRecord,
+  Summary,
+  TimingRecord,
+} from "./records.ts";
+import { asFit, asQuality, asReference, asTiming } from "./shapes.ts";
 
 /** The growing files of a run, in the order in which a sample is written to them: the last one decides what is done. */
 export class RunFiles {
@@ -12,6 +21,8 @@ export class RunFiles {
   readonly quality: QualityRecord[];
   readonly timings: TimingRecord[];
   readonly references: Map<string, number[]>;
+  /** The calibrations that were found, in the order in which they are. */
+  readonly fits: FitRecord[];
   readonly #check: () => Promise<void>;
 
   private constructor(
@@ -19,50 +30,61 @@ export class RunFiles {
     quality: QualityRecord[],
     timings: TimingRecord[],
     references: ReferenceRecord[],
+    fits: FitRecord[],
     check: () => Promise<void>,
   ) {
     this.folder = folder;
     this.quality = quality;
     this.timings = timings;
+    this.fits = fits;
     this.#check = check;
     this.references = new Map(references.map(({ sample, tokens }) => [sample, tokens]));
   }
 
   /**
    * Opens a folder for a run. What a run of the same kind left there is taken over as far as it is whole, and the files are cut to that;
-   * the folder of another run is refused. `check` is called before every write and throws when the folder is no longer this run's.
+   * the folder of another run is refused. `check` is called before every write and throws when the folder is no longer this run's;
+   * `fits` are the calibrations that the run finds before its lines.
    */
   static async open(
     folder: string,
     run: RunRecord,
     plan: readonly CellKey[],
     check: () => Promise<void> = async () => {},
+    fits: readonly FitKey[] = [],
   ): Promise<RunFiles> {
     const known = await readRun(folder);
     if (known !== undefined) refuseOther(folder, known, run);
-    const [quality, timings, references] = await Promise.all([
+    const [found, quality, timings, references] = await Promise.all([
+      readLines(folder, "calibrations.jsonl", asFit),
       readLines(folder, "quality.jsonl", asQuality),
       readLines(folder, "timings.jsonl", asTiming),
       readLines(folder, "reference.jsonl", asReference),
     ]);
     if (known === undefined && quality.values.length > 0)
       throw badFiles(folder, "it holds results but no run.json; take another folder");
+    found.values.forEach((line, index) => {
+      if (fitName(line) !== fitName(fits[index])) throw foreign(folder, "calibrations.jsonl", index);
+    });
     checkPlan(folder, "quality.jsonl", quality.values, plan);
     checkPlan(folder, "timings.jsonl", timings.values, plan);
     const first = plan.filter(({ method }) => method === "full");
     references.values.forEach(({ sample }, index) => {
       if (sample !== first[index]?.sample) throw foreign(folder, "reference.jsonl", index);
     });
-    let done = Math.min(quality.values.length, timings.values.length);
+    // Lines are measured with the calibrations.
+    const fitted = found.values.length === fits.length;
+    let done = fitted ? Math.min(quality.values.length, timings.values.length) : 0;
     const answered = (): number => plan.slice(0, done).filter(({ method }) => method === "full").length;
     // A line of the full cache without its reference has to come again.
     if (run.generate && answered() > references.values.length)
       done = plan.indexOf(first[references.values.length] as CellKey);
+    if (fits.length > 0) await cut(folder, "calibrations.jsonl", found, found.values.length);
     await cut(folder, "quality.jsonl", quality, done);
     await cut(folder, "timings.jsonl", timings, done);
     await cut(folder, "reference.jsonl", references, run.generate ? answered() : 0);
     if (known === undefined) await writeWhole(join(folder, "run.json"), run);
-    return new RunFiles(folder, quality.values, timings.values, references.values, check);
+    return new RunFiles(folder, quality.values, timings.values, references.values, found.values, check);
   }
 
   /** The full cache's answer to the sample of the last line, which lines of other methods are compared with. */
@@ -70,6 +92,13 @@ export class RunFiles {
     const line = this.quality.findLast(({ method }) => method === "full");
     const tokens = line && this.references.get(line.sample);
     return line && "text" in line && tokens ? { text: line.text ?? "", tokens } : undefined;
+  }
+
+  /** Writes a calibration that was found. */
+  async addFit(fit: FitRecord): Promise<void> {
+    await this.#check();
+    await append(this.folder, "calibrations.jsonl", fit);
+    this.fits.push(fit);
   }
 
   /** Writes a sample, its line of `quality.jsonl` last. */
@@ -140,6 +169,10 @@ function checkPlan(folder: string, name: string, lines: readonly CellKey[], plan
     if (want === undefined || want.method !== method || want.keep !== keep || want.sample !== sample)
       throw foreign(folder, name, index);
   });
+}
+
+function fitName(key: FitKey | undefined): string {
+  return JSON.stringify(key && [key.method, key.stage, key.fold]);
 }
 
 function foreign(folder: string, name: string, index: number): Error {

@@ -8,6 +8,7 @@ export { describes } from "./data/scenes.ts";
 export { EvaluationError } from "./errors.ts";
 export { evaluate } from "./evaluate.ts";
 export { readResults } from "./files.ts";
+export { readMethods } from "./method_file.ts";
 export { type EvalMethod, parseMethod } from "./methods.ts";
 export { agreement } from "./metrics.ts";
 export type { EvaluateOptions, ReproduceOptions } from "./options.ts";

@@ -1,7 +1,9 @@
 import { BudgetError } from "../errors.ts";
 import type { GenerationResult } from "../generation.ts";
+import type { Keep } from "../keep.ts";
 import type { Model, Score } from "../model.ts";
 import type { Kept } from "../native/report.ts";
+import type { CrossFit } from "./cross_fit.ts";
 import { describes } from "./data/scenes.ts";
 import type { Prepared } from "./methods.ts";
 import { agreement, effectiveBits, entries } from "./metrics.ts";
@@ -28,11 +30,13 @@ export interface Outcome {
 export class Measurer {
   readonly #model: Model;
   readonly #run: RunRecord;
+  readonly #fits: CrossFit;
   readonly #signal: AbortSignal | undefined;
 
-  constructor(model: Model, run: RunRecord, signal: AbortSignal | undefined) {
+  constructor(model: Model, run: RunRecord, fits: CrossFit, signal: AbortSignal | undefined) {
     this.#model = model;
     this.#run = run;
+    this.#fits = fits;
     this.#signal = signal;
   }
 
@@ -43,7 +47,9 @@ export class Measurer {
     reference?: Reference,
   ): Promise<Outcome> {
     const key: CellKey = { method: method.id, keep, sample: sample.id };
-    const cache = method.at(keep, this.#run.seed, sample.id);
+    const found = this.#fits.of(method, keep, sample.id);
+    if ("least" in found) return refused(key, "budget", found.least);
+    const cache = method.at(keep, this.#run.seed, sample.id, found.calibration);
     const signal = this.#signal && { signal: this.#signal };
     const compare = this.#run.kl && method.id !== "full";
     const { answer } = sample;
@@ -67,11 +73,7 @@ export class Measurer {
       };
     } catch (error) {
       if (!(error instanceof BudgetError)) throw error;
-      const none = { imageMs: 0, visionMs: 0, prefillMs: 0, decodeMs: 0, firstTokenMs: 0, tokensPerSecond: 0 };
-      return {
-        quality: { ...key, refused: { code: error.code, least: error.least } },
-        timing: { ...key, ...none, engineMs: 0 },
-      };
+      return refused(key, error.code, error.least);
     }
   }
 
@@ -109,6 +111,12 @@ export class Measurer {
       fullBytes: memory.full,
     };
   }
+}
+
+/** A size that does not hold what the method protects took no time. */
+function refused(key: CellKey, code: string, least: Keep): Outcome {
+  const none = { imageMs: 0, visionMs: 0, prefillMs: 0, decodeMs: 0, firstTokenMs: 0, tokensPerSecond: 0 };
+  return { quality: { ...key, refused: { code, least } }, timing: { ...key, ...none, engineMs: 0 } };
 }
 
 function texts(sample: EvalSample, { text, tokens }: GenerationResult, reference: Reference): Partial<Measured> {

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import type { CacheOption } from "../cache.ts";
-import { readCalibration } from "../calibration.ts";
+import { type Calibration, readCalibration } from "../calibration.ts";
 import { methods as table } from "../generated/method_table.ts";
 import { readText } from "../options/rules.ts";
 import { readSetting } from "../options/setting.ts";
@@ -11,6 +11,11 @@ import type { MethodRecord } from "./records.ts";
 /** A stage of a method without its size. */
 export interface SizelessStage {
   readonly method: string;
+  /**
+   * As in the method's options, or `{ crossFit: N }`: the evaluation calibrates by itself. The samples are dealt into N folds, the first
+   * into the first and so on in turn, and a sample is measured with what was found on the samples of the other folds.
+   */
+  readonly calibration?: unknown;
   readonly [option: string]: unknown;
 }
 
@@ -34,6 +39,8 @@ export interface EvalMethod {
 
 /** Most methods of one evaluation. */
 const most = 256;
+/** Most folds of a calibration. */
+const mostFolds = 100;
 
 /**
  * Reads `prefixkv` or `prefixkv:score=text,decode=none`: a name and options behind a colon. Values are JSON or plain text.
@@ -76,18 +83,32 @@ export function splitMethods(text: string): string[] {
   return found;
 }
 
+/** A stage whose calibration the evaluation finds. */
+export interface Fit {
+  /** Its place among the stages. */
+  index: number;
+  folds: number;
+  /** The stage without a calibration. */
+  stage: SizelessStage;
+}
+
 /** A method that is ready to be asked at any size. */
 export interface Prepared {
   id: string;
   record: MethodRecord;
-  /** The method at a size. What it draws depends on a seed and on the sample, so that samples are drawn for independently. */
-  at(keep: number, seed: number, sample: string): CacheOption;
+  fits: readonly Fit[];
+  /**
+   * The method at a size. What it draws depends on a seed and on the sample, so that samples are drawn for independently.
+   * `calibration` says what was found for a stage of `fits`.
+   */
+  at(keep: number, seed: number, sample: string, calibration?: (index: number) => Calibration | undefined): CacheOption;
 }
 
 /** The full cache, which every evaluation begins with. */
 export const full: Prepared = {
   id: "full",
   record: { id: "full", cache: { method: "full" } },
+  fits: [],
   at: () => ({ method: "full" }),
 };
 
@@ -120,15 +141,35 @@ async function prepare({ id, cache }: EvalMethod, signal?: AbortSignal): Promise
   const sized = stages.find((stage) => stage.keep !== undefined);
   if (sized) throw badOption(`the method \`${id}\` has a \`keep\`; the sizes of an evaluation are its \`keeps\``);
   const read = await Promise.all(stages.map((stage) => withCalibration(stage, signal)));
-  const shown = stages.map((stage, index) => withHash(stage, read[index]?.calibration));
-  const at = (keep: number, seed: number, sample: string): CacheOption => {
-    const drawn = read.map((stage) =>
-      stage.method === "random" ? { ...stage, seed: drawFor(stage.seed ?? seed, sample) } : stage,
-    );
+  const fits = read.flatMap((stage, index) => fitOf(id, stage, index));
+  const isFit = (index: number): boolean => fits.some((fit) => fit.index === index);
+  const shown = stages.map((stage, index) => (isFit(index) ? stage : withHash(stage, read[index]?.calibration)));
+  const at: Prepared["at"] = (keep, seed, sample, calibration) => {
+    const drawn = read.map((stage, index) => {
+      if (isFit(index)) return { ...stage, calibration: calibration?.(index) };
+      return stage.method === "random" ? { ...stage, seed: drawFor(stage.seed ?? seed, sample) } : stage;
+    });
     const sized = drawn.map((stage) => (stage.method === "full" ? stage : { ...stage, keep }));
     return (Array.isArray(cache) ? sized : sized[0]) as unknown as CacheOption;
   };
-  return { id, record: { id, cache: Array.isArray(cache) ? shown : shown[0] }, at };
+  return { id, record: { id, cache: Array.isArray(cache) ? shown : shown[0] }, fits, at };
+}
+
+/** The fit of a stage that asks for one. */
+function fitOf(id: string, { calibration, ...stage }: SizelessStage, index: number): Fit[] {
+  if (typeof calibration !== "object" || calibration === null || !Object.hasOwn(calibration, "crossFit")) return [];
+  const { crossFit: folds, ...rest } = calibration as { crossFit: unknown };
+  const other = Object.keys(rest)[0];
+  if (other !== undefined)
+    throw badOption(`the \`calibration\` of the method \`${id}\` has \`${other}\` beside \`crossFit\``);
+  if (typeof folds !== "number" || !Number.isSafeInteger(folds) || folds < 2 || folds > mostFolds)
+    throw badOption(
+      `\`crossFit\` of the method \`${id}\` must be a whole number from 2 to ${mostFolds}, found ${JSON.stringify(folds)}`,
+    );
+  const known = table.find(({ name }) => name === stage.method);
+  if (known && !known.options.some(({ kind }) => kind === "calibration"))
+    throw badOption(`the method \`${id}\` asks for a calibration, but ${stage.method} takes none`);
+  return [{ index, folds, stage }];
 }
 
 /** A seed for a sample, among those that `random` takes. */

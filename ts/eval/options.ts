@@ -63,7 +63,7 @@ export interface EvaluateOptions {
   seed?: number;
   /** Stops the work; see AbortError. What is written stays and is gone on with. */
   signal?: AbortSignal;
-  /** Called before every sample and at the end. */
+  /** Called before every sample, at the end, and for every prompt that a calibration is found on. */
   onProgress?: (progress: EvalProgress) => void;
 }
 
@@ -71,8 +71,10 @@ export interface EvaluateOptions {
 export interface EvalProgress {
   done: number;
   total: number;
-  /** What comes next; absent at the end. */
+  /** What comes next; absent at the end, and while it calibrates. */
   next?: CellKey;
+  /** While a calibration is found: of which method, and how many of the prompts for it have been read. */
+  calibrating?: { method: string; done: number; total: number };
   /** An estimate, once a line has been measured. */
   millisecondsLeft?: number;
 }

@@ -1,4 +1,5 @@
 // The files of a folder of results, line by line; docs/eval.md describes them.
+import type { Calibration } from "../calibration.ts";
 import type { Keep } from "../keep.ts";
 import type { Interval } from "./bootstrap.ts";
 
@@ -149,6 +150,21 @@ export interface TimingRecord extends CellKey {
 export interface ReferenceRecord {
   sample: string;
   tokens: number[];
+}
+
+/** What names a line of `calibrations.jsonl`: a stage of a method, and the fold that it is for. */
+export interface FitKey {
+  method: string;
+  stage: number;
+  fold: number;
+}
+
+/** A line of `calibrations.jsonl`: what was found on the samples of the other folds. */
+export interface FitRecord extends FitKey {
+  /** Absent where every size is too small. */
+  calibration?: Calibration;
+  /** Sizes that do not hold what the method protects in those samples, and the least that does. */
+  refused: { keep: number; least: Keep }[];
 }
 
 /** A difference from the baseline with its paired interval. */

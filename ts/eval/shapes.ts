@@ -1,5 +1,5 @@
 // What lines of results must be: a line that is not ends with what is wrong with it, before anything is computed from it.
-import type { CellKey, QualityRecord, ReferenceRecord, TimingRecord } from "./records.ts";
+import type { CellKey, FitRecord, QualityRecord, ReferenceRecord, TimingRecord } from "./records.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -44,6 +44,20 @@ export function asTiming(line: Fields): TimingRecord | string {
 export function asReference(line: Fields): ReferenceRecord | string {
   if (typeof line.sample !== "string") return "it has no text `sample`";
   return isNumbers(line.tokens) ? cast(line) : "its `tokens` are no list of numbers";
+}
+
+/** A line of `calibrations.jsonl`. */
+export function asFit(line: Fields): FitRecord | string {
+  const { method, stage, fold, calibration, refused } = line;
+  if (typeof method !== "string") return "it has no text `method`";
+  if (!isNumber(stage) || !isNumber(fold)) return "it has no numbers `stage` and `fold`";
+  if (calibration !== undefined && (typeof calibration !== "object" || calibration === null))
+    return "its `calibration` is none";
+  const isRefused = (each: unknown): boolean => {
+    const { keep, least } = (each ?? {}) as Fields;
+    return isNumber(keep) && isKeep(least);
+  };
+  return Array.isArray(refused) && refused.every(isRefused) ? cast(line) : "its `refused` are no sizes";
 }
 
 function cast<T>(fields: Fields): T {

@@ -1,7 +1,7 @@
 import { OptionError } from "../../errors.ts";
 import { openData } from "../../eval/data/open.ts";
 import { evaluate } from "../../eval/evaluate.ts";
-import { parseMethod, splitMethods } from "../../eval/methods.ts";
+import { readMethodList } from "../../eval/method_file.ts";
 import type { EvalProgress } from "../../eval/options.ts";
 import { type CellSummary, leastRounds, type Spread } from "../../eval/records.ts";
 import { formatColumns, formatDuration } from "../../format.ts";
@@ -19,7 +19,7 @@ export const evalCommand: Command = {
       name: "methods",
       type: "string",
       value: "LIST",
-      text: "e.g. h2o,prefixkv:score=text,decode=none",
+      text: "e.g. h2o,prefixkv:score=text,decode=none; *.json is a file of methods",
       required: true,
     },
     { name: "keeps", type: "string", value: "LIST", text: "the sizes as shares, e.g. 0.5,0.2", required: true },
@@ -46,7 +46,7 @@ export const evalCommand: Command = {
     ...loadFlags,
   ],
   async run(values, context) {
-    const methods = asUsage(() => splitMethods(values.text("methods") ?? "").map((text) => parseMethod(text)));
+    const methods = await asUsage(() => readMethodList(values.text("methods") ?? ""));
     const keeps = parseShares("keeps", values.text("keeps") ?? "");
     const out = values.text("out") ?? "";
     const images = values.text("images");
@@ -72,11 +72,12 @@ export const evalCommand: Command = {
 };
 
 /** Progress as the bar shows it, with the time left. */
-export function shown({ done, total, next, millisecondsLeft }: EvalProgress): {
+export function shown({ done, total, next, calibrating, millisecondsLeft }: EvalProgress): {
   stage: string;
   done: number;
   total: number;
 } {
+  if (calibrating) return { ...calibrating, stage: `calibrating ${calibrating.method}` };
   const what = next ? `${next.method} ${next.keep}, ${next.sample}` : "done";
   const left = millisecondsLeft === undefined ? "" : `, ${formatDuration(millisecondsLeft)} left`;
   return { stage: `${what}${left}`, done, total };
@@ -90,9 +91,9 @@ export function parseShares(flag: string, text: string): number[] {
 }
 
 /** Calls what reads an argument; what it refuses is a matter of usage. */
-export function asUsage<T>(read: () => T): T {
+export async function asUsage<T>(read: () => T | Promise<T>): Promise<T> {
   try {
-    return read();
+    return await read();
   } catch (error) {
     if (error instanceof OptionError) throw new UsageError(error.message.replace(/^invalid option: /, ""));
     throw error;

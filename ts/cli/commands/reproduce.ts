@@ -29,7 +29,7 @@ export const reproduce: Command = {
       if (!values.has("json")) context.out(formatTable(publishedTables.map((table) => [table.name, table.title])));
       return { tables: publishedTables.map(({ name, title, source }) => ({ name, title, source })) };
     }
-    const table = asUsage(() => findTable(name));
+    const table = await asUsage(() => findTable(name));
     const out = values.text("out") ?? table.name;
     return withModel(values, context, async (model) => {
       const bar = new ProgressBar(context);
