@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { named, signature, type } from "./reference_types.mjs";
+import { labelled, signature, type } from "./reference_types.mjs";
 import { fail, root, runtime } from "./shell.mjs";
 
 const folder = join(root, "docs", "reference");
@@ -38,7 +38,46 @@ function document(source) {
       symbols.push(found);
     }
   }
+  // A list that grows while it is gone through: what a type is made of may be made of more.
+  for (const symbol of symbols) {
+    for (const name of named(symbol.declarations.map(made))) {
+      const found = wire(name);
+      if (found && !names.has(name)) {
+        names.add(name);
+        symbols.push(found);
+      }
+    }
+  }
   return symbols;
+}
+
+/** What a declaration is made of that its page is to explain. */
+function made({ kind, def }) {
+  return kind === "interface" ? parts(def) : kind === "typeAlias" ? def.tsType : [];
+}
+
+/** A type that crosses a door, by its name. */
+function wire(name) {
+  return doc("ts/generated/wire.ts").find((symbol) => symbol.name === name);
+}
+
+/** The members of an interface, those of bases without an example of their own included: nobody names such a base. */
+function parts(def) {
+  const bases = (def.extends ?? []).map((base) => (isWire(base) ? wire(base.value.typeName) : undefined));
+  return [...bases.flatMap((base) => parts(base?.declarations[0].def ?? {})), ...(def.properties ?? [])];
+}
+
+/** Whether a base has its members shown in what extends it. */
+function isWire({ value }) {
+  const found = value?.typeName && wire(value.typeName);
+  return found !== undefined && comment(found).examples.length === 0;
+}
+
+/** The names of all types in a tree of `deno doc`. */
+function named(node) {
+  if (typeof node !== "object" || node === null) return [];
+  const own = node.kind === "typeRef" ? [node.value.typeName] : [];
+  return [...own, ...Object.values(node).flatMap(named)];
 }
 
 /** Options whose interfaces are exported by the file they are in, but not by an entry of the package. */
@@ -125,7 +164,10 @@ function head(name, { kind, def }) {
       return `class ${name}${def.extends ? ` extends ${def.extends}` : ""}${bases ? ` implements ${bases}` : ""}`;
     }
     case "interface": {
-      const bases = (def.extends ?? []).map(type).join(", ");
+      const bases = (def.extends ?? [])
+        .filter((base) => !isWire(base))
+        .map(type)
+        .join(", ");
       return `interface ${name}${bases ? ` extends ${bases}` : ""}`;
     }
     case "typeAlias":
@@ -146,8 +188,8 @@ function members({ kind, def }) {
     shown: signature(member).replace(/: void$/, ""),
     doc: doc(member),
   }));
-  const properties = (def.properties ?? []).filter(open).map((member) => ({
-    label: `${member.isStatic ? "static " : ""}${named(member)}`,
+  const properties = (kind === "interface" ? parts(def) : (def.properties ?? [])).filter(open).map((member) => ({
+    label: `${member.isStatic ? "static " : ""}${labelled(member)}`,
     shown: type(member.tsType),
     doc: doc(member),
   }));

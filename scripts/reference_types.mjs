@@ -55,7 +55,7 @@ function members({ properties = [], methods = [], indexSignatures = [] }) {
   const lines = [
     ...indexSignatures.map(({ params, tsType }) => `[${params.map(parameter).join(", ")}]: ${type(tsType)}`),
     ...properties.map(
-      (property) => `${property.readonly ? "readonly " : ""}${named(property)}: ${type(property.tsType)}`,
+      (property) => `${property.readonly ? "readonly " : ""}${labelled(property)}: ${type(property.tsType)}`,
     ),
     ...methods.map((method) => `${method.name}${signature(method)}`),
   ];
@@ -63,7 +63,7 @@ function members({ properties = [], methods = [], indexSignatures = [] }) {
 }
 
 /** A name with its mark if it may be missing. */
-export function named({ name, optional }) {
+export function labelled({ name, optional }) {
   return `${name}${optional ? "?" : ""}`;
 }
 
@@ -72,7 +72,7 @@ export function parameter(node) {
   if (node.kind === "assign") return `${node.left.name}?: ${type(node.left.tsType)}`;
   if (node.kind === "rest") return `...${node.arg.name}: ${type(node.tsType ?? node.arg.tsType)}`;
   if (node.kind === "object") return `options${node.optional ? "?" : ""}: ${type(node.tsType)}`;
-  return `${named(node)}: ${type(node.tsType)}`;
+  return `${labelled(node)}: ${type(node.tsType)}`;
 }
 
 /** Type parameters, parameters and result of a function. */

@@ -3,13 +3,12 @@ import { type Calibration, calibrationFile, requireCalibrationFile, writeCalibra
 import { abortError, BudgetError } from "./errors.ts";
 import { methods } from "./generated/method_table.ts";
 import type { CacheMethod } from "./generated/methods.ts";
+import type { ModelInfo, Progress } from "./generated/wire.ts";
 import type { PromptInput, WirePrompt } from "./messages.ts";
-import type { ModelInfo } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
 import { readPrompt } from "./options/requests.ts";
 import { address, callback, fields, list, number, type Rules, signal as signalRule } from "./options/rules.ts";
-import type { Progress } from "./progress.ts";
 import type { Requests } from "./requests.ts";
 import { until } from "./stop.ts";
 

@@ -1,11 +1,11 @@
 import { abortError } from "./errors.ts";
-import type { CheckRequest, DeviceCheck, Native } from "./native/contract.ts";
+import type { DeviceCheck, Progress } from "./generated/wire.ts";
+import type { CheckRequest, Native } from "./native/contract.ts";
 import { gpuName } from "./native/device.ts";
 import { wire } from "./native/errors.ts";
 import { pickDoor } from "./native/pick.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { type CheckOptions, type LoadOptions, readCheck, readDevice } from "./options/load.ts";
-import type { Progress } from "./progress.ts";
 
 /**
  * Compares every kernel of a GPU with its twin on the CPU, on fixed noise, and measures what the device can do if `ceilings` is true

@@ -1,5 +1,6 @@
 import { abortError, NativeError, PrefixKvError } from "./errors.ts";
-import type { Memory, NativeTicket, Timings, Usage, WireEvent } from "./native/contract.ts";
+import type { GenerationResult, WireEvent } from "./generated/wire.ts";
+import type { NativeTicket } from "./native/contract.ts";
 import { errorFromThrown, errorFromWire } from "./native/errors.ts";
 import { nextEvents } from "./native/ticket.ts";
 
@@ -22,34 +23,6 @@ export interface Part {
   text: string;
   /** The id of the token; null for text that was held back until the end. */
   token: number | null;
-}
-
-/**
- * What a generation came to.
- *
- * @example
- * ```ts
- * import { type GenerationResult, load } from "prefixkv";
- *
- * const model = await load();
- * const result: GenerationResult = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 4 });
- * console.log(result.finish, result.usage.completionTokens, result.memory.peak);
- * await model.dispose();
- * ```
- */
-export interface GenerationResult {
-  /** All text that was generated, without a stop string. */
-  text: string;
-  /** The ids of all tokens that were generated, without the end token. */
-  tokens: number[];
-  /** Why it ended: the model's end token, a stop string, `maxTokens`, or an abandoned iteration. */
-  finish: "eos" | "stop" | "length" | "aborted";
-  /** Numbers of tokens. */
-  usage: Usage;
-  /** Milliseconds. */
-  timings: Timings;
-  /** Bytes of the key-value cache. */
-  memory: Memory;
 }
 
 /** What a generation is made of. */

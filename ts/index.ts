@@ -24,17 +24,27 @@ export {
   UnsupportedModelError,
 } from "./errors.ts";
 export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming } from "./generated/methods.ts";
-export { Generation, type GenerationResult, type Part } from "./generation.ts";
+export type {
+  About,
+  DeviceCheck,
+  GenerationResult,
+  Kept,
+  Memory,
+  ModelInfo,
+  Progress,
+  Score,
+  Timings,
+  Trace,
+  Usage,
+} from "./generated/wire.ts";
+export { Generation, type Part } from "./generation.ts";
 export type { HubOptions } from "./hub/options.ts";
 export type { ImagePolicy } from "./images/policy.ts";
 export type { Keep } from "./keep.ts";
 export { about, inspect, load } from "./load.ts";
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
-export { Model, type Score } from "./model.ts";
-export type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage } from "./native/report.ts";
+export { Model } from "./model.ts";
 export type { LoadOptions } from "./options/load.ts";
 export type { ChatOptions, GenerateOptions, ScoreOptions, TurnOptions } from "./options/requests.ts";
-export type { Progress } from "./progress.ts";
 export { samplePicture } from "./sample.ts";
-export type { Trace } from "./trace.ts";

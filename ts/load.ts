@@ -1,7 +1,8 @@
 import { abortError, DeviceError } from "./errors.ts";
+import type { About, ModelInfo, Progress } from "./generated/wire.ts";
 import { modelFolder } from "./hub/source.ts";
 import { Model } from "./model.ts";
-import type { About, LoadRequest, ModelInfo, Native } from "./native/contract.ts";
+import type { LoadRequest, Native } from "./native/contract.ts";
 import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
 import { wire } from "./native/errors.ts";
 import { inWorker, pickDoor } from "./native/pick.ts";
@@ -16,7 +17,6 @@ import {
   readLoad,
   readSource,
 } from "./options/load.ts";
-import type { Progress } from "./progress.ts";
 
 /**
  * Loads a model: a folder in the Hugging Face layout, a model of the Hugging Face hub (`org/name` or `org/name@revision`), or

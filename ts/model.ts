@@ -1,11 +1,13 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import type { Calibration } from "./calibration.ts";
 import { Chat } from "./chat.ts";
 import { printable } from "./format.ts";
+import type { Kept, ModelInfo, Score, Trace } from "./generated/wire.ts";
 import { Generation } from "./generation.ts";
 import type { ReadPolicy } from "./images/policy.ts";
-import type { Kept, Memory, ModelInfo, NativeEngine, Timings, Usage } from "./native/contract.ts";
+import type { NativeEngine } from "./native/contract.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
 import {
@@ -17,42 +19,6 @@ import {
 } from "./options/requests.ts";
 import { fields, flag, text as textRule, tokenIds } from "./options/rules.ts";
 import { Requests } from "./requests.ts";
-import type { Trace } from "./trace.ts";
-
-/**
- * How likely the model finds an answer.
- *
- * @example
- * ```ts
- * import { load, type Score } from "prefixkv";
- *
- * const model = await load();
- * const score: Score = await model.score({ prompt: "USER: Hello ASSISTANT:", answer: " There is a star." });
- * console.log(score.tokens.length === score.logprobs.length, score.ppl);
- * await model.dispose();
- * ```
- */
-export interface Score {
-  /** The tokens of the answer. */
-  tokens: number[];
-  /** The natural logarithm of each token's probability. */
-  logprobs: number[];
-  /** exp of the mean negative log-probability. */
-  ppl: number;
-  /** Numbers of tokens. */
-  usage: Usage;
-  /** Milliseconds. */
-  timings: Timings;
-  /** Bytes of the key-value cache. */
-  memory: Memory;
-  /** Which positions of the prompt are kept, per layer and range of heads; with `kept: true`. */
-  kept?: Kept[][];
-  /**
-   * The divergence KL(full || cache) = sum over the vocabulary of p (ln p - ln q), per answer token, in nats; with `kl: true`. The time
-   * of the full cache counts in `timings.total` only.
-   */
-  kl?: number[];
-}
 
 const undisposed = new FinalizationRegistry<string>((source) => {
   process.emitWarning(

@@ -1,7 +1,9 @@
 // Run by process.test.ts and work.test.ts in a process, or a worker, of its own: `child.ts DOOR WHAT`.
+
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+import type { WireEvent } from "../../ts/generated/wire.ts";
 import type { Model } from "../../ts/index.ts";
-import type { NativeEngine, NativeTicket, WireEvent } from "../../ts/native/contract.ts";
+import type { NativeEngine, NativeTicket } from "../../ts/native/contract.ts";
 import { collect, type Door, engineThrough, generate, live, loadThrough, readAll, sleep, until } from "./doors.ts";
 import { countTicks } from "./ticks.ts";
 

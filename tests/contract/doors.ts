@@ -1,7 +1,8 @@
 // The doors that this runtime has; every test of the contract runs through each.
+import type { About, WireEvent } from "../../ts/generated/wire.ts";
 import type { Model } from "../../ts/index.ts";
 import { about, load } from "../../ts/index.ts";
-import type { About, Native, NativeEngine, NativeTicket, WireEvent } from "../../ts/native/contract.ts";
+import type { Native, NativeEngine, NativeTicket } from "../../ts/native/contract.ts";
 import { pickDoor, runtime } from "../../ts/native/pick.ts";
 import { lastEvent } from "../../ts/native/ticket.ts";
 import { root } from "../runtimes/spawn.ts";

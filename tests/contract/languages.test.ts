@@ -1,11 +1,12 @@
 // The C ABI from C and from Python: the examples are compiled and run.
+
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
-import type { WireEvent } from "../../ts/native/contract.ts";
+import type { WireEvent } from "../../ts/generated/wire.ts";
 import { missingObjects, scene } from "../engine/scenes.ts";
 import { root } from "../runtimes/spawn.ts";
 

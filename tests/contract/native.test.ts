@@ -1,7 +1,9 @@
 // What the contract between a door and the library says of streams and memory.
+
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import type { NativeEngine, WireError, WireEvent } from "../../ts/native/contract.ts";
+import type { WireError, WireEvent } from "../../ts/generated/wire.ts";
+import type { NativeEngine } from "../../ts/native/contract.ts";
 import { collect, type Door, doors, engineThrough, generate, nativeOf, readAll, sleep } from "./doors.ts";
 
 const engines = new Map<Door, NativeEngine>();

@@ -1,6 +1,8 @@
 // Rounds of loading, using and disposing the embedded model, with aborts at random places, and what must be left after each: nothing.
+
 import { fileURLToPath } from "node:url";
 import { random } from "../../ts/eval/bootstrap.ts";
+import type { About } from "../../ts/generated/wire.ts";
 import {
   AbortError,
   about,
@@ -13,7 +15,6 @@ import {
   prefixkv,
   snapkv,
 } from "../../ts/index.ts";
-import type { About } from "../../ts/native/contract.ts";
 
 export interface Sample {
   /** What the round did, in order. */

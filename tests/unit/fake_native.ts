@@ -1,21 +1,23 @@
 // The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
 import type {
-  CheckRequest,
   DeviceCheck,
-  EngineRequest,
   Kept,
-  LoadRequest,
   Memory,
   ModelInfo,
-  Native,
-  NativeEngine,
-  NativeTicket,
   Timings,
+  Trace,
   Usage,
   WireError,
   WireEvent,
+} from "../../ts/generated/wire.ts";
+import type {
+  CheckRequest,
+  EngineRequest,
+  LoadRequest,
+  Native,
+  NativeEngine,
+  NativeTicket,
 } from "../../ts/native/contract.ts";
-import type { Trace } from "../../ts/trace.ts";
 
 export const info: ModelInfo = {
   architecture: "LlavaForConditionalGeneration",

@@ -1,5 +1,5 @@
 import { printable } from "../format.ts";
-import type { Progress } from "../progress.ts";
+import type { Progress } from "../generated/wire.ts";
 import type { Context } from "./command.ts";
 
 const width = 24;

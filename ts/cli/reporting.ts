@@ -1,11 +1,11 @@
 import type { CacheMethod } from "../generated/methods.ts";
+import type { Trace } from "../generated/wire.ts";
 import type { ImageInput } from "../media.ts";
 import type { Model } from "../model.ts";
 import type { GenerateOptions } from "../options/requests.ts";
 import { describeReport } from "../report/describe.ts";
 import type { Run } from "../report/runs.ts";
 import { requirePlace, writeReport } from "../report/write.ts";
-import type { Trace } from "../trace.ts";
 import { UsageError } from "./args.ts";
 import { findMethod } from "./cache_flags.ts";
 import type { Flag } from "./command.ts";

@@ -1,9 +1,9 @@
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { abortError } from "../errors.ts";
+import type { ModelInfo } from "../generated/wire.ts";
 import { load } from "../load.ts";
 import type { Model } from "../model.ts";
-import type { ModelInfo } from "../native/report.ts";
 import { packageVersion } from "../version.ts";
 import { CrossFit } from "./cross_fit.ts";
 import { openData } from "./data/open.ts";

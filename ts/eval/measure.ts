@@ -1,8 +1,7 @@
 import { BudgetError } from "../errors.ts";
-import type { GenerationResult } from "../generation.ts";
+import type { GenerationResult, Kept, Score } from "../generated/wire.ts";
 import type { Keep } from "../keep.ts";
-import type { Model, Score } from "../model.ts";
-import type { Kept } from "../native/report.ts";
+import type { Model } from "../model.ts";
 import type { CrossFit } from "./cross_fit.ts";
 import { describes } from "./data/scenes.ts";
 import type { Prepared } from "./methods.ts";

@@ -1,4 +1,4 @@
-import type { Progress } from "../progress.ts";
+import type { Progress } from "../generated/wire.ts";
 
 /** Adds up the bytes of all files of a load and tells them, not too often and never less than before. */
 export class DownloadProgress {

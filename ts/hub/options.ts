@@ -1,4 +1,4 @@
-import type { Progress } from "../progress.ts";
+import type { Progress } from "../generated/wire.ts";
 
 /**
  * How a model of the Hugging Face hub is found and kept; see docs/hub.md. Nothing here matters for a folder.

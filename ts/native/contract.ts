@@ -1,8 +1,3 @@
-import type { Trace } from "../trace.ts";
-import type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage } from "./report.ts";
-
-export type { About, DeviceCheck, Kept, Memory, ModelInfo, Timings, Usage };
-
 /**
  * What a door offers. Every door (Node-API now; the C ABI through bun:ffi and Deno.dlopen beside it) implements these
  * interfaces and nothing more; all logic is either above (ts/) or below (crates/core).
@@ -46,12 +41,6 @@ export interface NativeTicket {
   next(): Promise<string | null>;
   /** Asks the work to stop; it ends with an `error` event of code `aborted` (or `done` with finish `aborted` once text exists). */
   cancel(): void;
-}
-
-export interface WireError {
-  code: string;
-  message: string;
-  details: Record<string, unknown>;
 }
 
 export interface LoadRequest {
@@ -157,57 +146,3 @@ export type EngineRequest =
   | { op: "memory" }
   | { op: "tokenize"; text: string; addSpecialTokens?: boolean }
   | { op: "detokenize"; tokens: number[]; skipSpecialTokens?: boolean };
-
-/** Bytes of a device by its own count; of the CPU there is none. */
-export interface DeviceMemory {
-  device: string;
-  /** That can be allocated, those that are kept for reuse included. */
-  free?: number;
-  total?: number;
-  /**
-   * Bytes of the pool from which the model allocates, now and at most. What is reserved and not used is kept for the next allocation, or
-   * cannot be given back because a block of it is in use.
-   */
-  pool?: { reserved: number; mostReserved: number; used: number; mostUsed: number };
-}
-
-export type WireEvent =
-  | { type: "progress"; stage: string; done: number; total: number }
-  | { type: "loaded"; info: ModelInfo }
-  | { type: "inspected"; info: ModelInfo }
-  | { type: "checked"; report: DeviceCheck }
-  /** The prompt has been read; decoding begins. */
-  | { type: "prompt"; usage: Usage }
-  | { type: "token"; id: number; text: string }
-  | {
-      type: "done";
-      text: string;
-      tokens: number[];
-      finish: "eos" | "stop" | "length" | "aborted";
-      usage: Usage;
-      timings: Timings;
-      memory: Memory;
-    }
-  | {
-      type: "scored";
-      tokens: number[];
-      logprobs: number[];
-      ppl: number;
-      usage: Usage;
-      timings: Timings;
-      memory: Memory;
-      /** Per layer, if asked for. */
-      kept?: Kept[][];
-      /** Per token in nats, if asked for. */
-      kl?: number[];
-    }
-  /** The retained share of every layer, for each asked size. */
-  | { type: "profiled"; retained: number[][]; usage: Usage; timings: Timings }
-  | ({ type: "traced" } & Trace)
-  /** A session has been opened or closed. */
-  | { type: "session"; session: string }
-  | ({ type: "memory" } & DeviceMemory)
-  | { type: "tokens"; tokens: number[] }
-  | { type: "text"; text: string }
-  | { type: "closed" }
-  | { type: "error"; error: WireError };

@@ -1,12 +1,14 @@
 // The addon for CUDA: a file of its own, looked for only when a device asks for it.
+
 import { statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DeviceError } from "../errors.ts";
 import { abiVersion } from "../generated/abi.ts";
+import type { About } from "../generated/wire.ts";
 import { packageVersion } from "../version.ts";
-import type { About, Native } from "./contract.ts";
+import type { Native } from "./contract.ts";
 import { dlopen, FfiNative } from "./ffi.ts";
 import { type OpenDoor, platformName } from "./napi.ts";
 

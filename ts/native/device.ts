@@ -1,6 +1,7 @@
 import { DeviceError } from "../errors.ts";
 import { printable } from "../format.ts";
-import type { About, LoadRequest } from "./contract.ts";
+import type { About } from "../generated/wire.ts";
+import type { LoadRequest } from "./contract.ts";
 import type { OpenDoor } from "./napi.ts";
 import type { Binding } from "./pick.ts";
 

@@ -15,7 +15,7 @@ import {
   UnsupportedModelError,
 } from "../errors.ts";
 import type { ErrorCode } from "../generated/errors.ts";
-import type { WireError } from "./contract.ts";
+import type { WireError } from "../generated/wire.ts";
 
 /** The class of every code that the engine can raise; {@link errorFromWire} builds from it. */
 export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {

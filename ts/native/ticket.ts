@@ -1,5 +1,6 @@
 import { abortError, NativeError } from "../errors.ts";
-import type { NativeTicket, WireEvent } from "./contract.ts";
+import type { WireEvent } from "../generated/wire.ts";
+import type { NativeTicket } from "./contract.ts";
 import { errorFromThrown, errorFromWire } from "./errors.ts";
 
 /** An event by its type. */

@@ -1,9 +1,9 @@
 import { fileURLToPath } from "node:url";
+import type { Progress } from "../generated/wire.ts";
 import type { HubOptions } from "../hub/options.ts";
 import { type ImagePolicy, type ReadPolicy, readPolicy } from "../images/policy.ts";
 import type { Device } from "../native/device.ts";
 import type { Binding } from "../native/pick.ts";
-import type { Progress } from "../progress.ts";
 import { Place } from "./place.ts";
 import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, size, text, whole } from "./rules.ts";
 

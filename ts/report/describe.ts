@@ -1,5 +1,5 @@
 import { formatBytes, formatCount, formatShare, formatTime } from "../format.ts";
-import type { ModelInfo } from "../native/report.ts";
+import type { ModelInfo } from "../generated/wire.ts";
 import { Place } from "../options/place.ts";
 import { own as ownFields } from "../options/rules.ts";
 import type { Chart, Report } from "./chart.ts";

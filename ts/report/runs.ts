@@ -1,5 +1,4 @@
-import type { ModelInfo } from "../native/report.ts";
-import type { Trace } from "../trace.ts";
+import type { ModelInfo, Trace } from "../generated/wire.ts";
 
 /** A traced generation with the name of its method. */
 export interface Run {

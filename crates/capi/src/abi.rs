@@ -4,7 +4,8 @@ use std::ffi::c_char;
 use std::sync::TryLockError;
 use std::time::Duration;
 
-use prefixkv_core::engine::{self, Engine, Event};
+use prefixkv_core::engine::{self, Engine};
+use prefixkv_core::wire::Event;
 
 use crate::call::{Failure, engine, give_engine, give_ticket, guarded, silent, ticket};
 use crate::handles::{self, Object};
@@ -22,7 +23,7 @@ exports! {
     fn pkv_about(out: *mut c_char, capacity: usize, size: *mut u32) -> i32 {
         // SAFETY: the caller promises what `Out` asks for.
         guarded(unsafe { Out::new(out, capacity, size) }, |out| {
-            let fits = out.write(&engine::about().to_string());
+            let fits = out.write(&engine::about().to_json().to_string());
             Ok(if fits { status::OK } else { status::TOO_SMALL })
         })
     }

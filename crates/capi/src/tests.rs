@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use prefixkv_core::engine::{Codec, Engine, Event, Events, ModelRequest, Runner, SourceText, Started};
+use prefixkv_core::engine::{Codec, Engine, Events, ModelRequest, Runner, SourceText, Started};
+use prefixkv_core::model::ModelInfo;
+use prefixkv_core::wire::Event;
 use prefixkv_core::{Error, engine};
 use serde_json::{Value, json};
 
@@ -30,8 +32,8 @@ impl Codec for FakeCodec {
 }
 
 impl Runner for Fake {
-    fn info(&self) -> Result<Value, Error> {
-        Ok(json!({ "fake": true }))
+    fn info(&self) -> ModelInfo {
+        ModelInfo::default()
     }
 
     fn codec(&self) -> Arc<dyn Codec> {
@@ -160,7 +162,7 @@ fn the_version_and_about() {
     assert_eq!(unsafe { pkv_abi_version() }, ABI_VERSION);
     // SAFETY: `call` passes a buffer with its length and a place for the size.
     let (status, text) = call(|out, capacity, size| unsafe { pkv_about(out, capacity, size) });
-    assert_eq!((status, serde_json::from_str::<Value>(&text).unwrap()), (status::OK, engine::about()));
+    assert_eq!((status, serde_json::from_str::<Value>(&text).unwrap()), (status::OK, engine::about().to_json()));
     let mut size = 0;
     // SAFETY: no buffer, and a place for the size.
     assert_eq!(unsafe { pkv_about(ptr::null_mut(), 0, &mut size) }, status::TOO_SMALL);

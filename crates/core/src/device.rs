@@ -72,10 +72,10 @@ impl Place {
     }
 }
 
-/// Bytes of a device by its own count.
+/// Bytes of a device by its own count; of the CPU there is none.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceMemory {
-    /// As [`Device`] names it.
+    /// The device as requests name it.
     pub device: String,
     /// None on the CPU, whose memory the system counts.
     #[serde(flatten)]
@@ -85,9 +85,11 @@ pub struct DeviceMemory {
 /// Bytes of a GPU.
 #[derive(Clone, Debug, Serialize)]
 pub struct GpuMemory {
-    /// That can be allocated, those that are kept for reuse included.
+    /// Bytes that can be allocated, those that are kept for reuse included.
     pub free: u64,
+    /// All bytes of the device.
     pub total: u64,
+    /// Bytes of the pool from which the model allocates.
     pub pool: DevicePool,
 }
 
@@ -96,9 +98,13 @@ pub struct GpuMemory {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DevicePool {
+    /// Bytes that the pool has of the device.
     pub reserved: u64,
+    /// The highest value of `reserved`.
     pub most_reserved: u64,
+    /// Bytes in use.
     pub used: u64,
+    /// The highest value of `used`.
     pub most_used: u64,
 }
 

@@ -5,7 +5,8 @@ mod facts;
 use std::path::PathBuf;
 
 use prefixkv_kernels::cuda;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 pub use facts::{FACTS, Facts};
 
@@ -79,10 +80,21 @@ pub enum Error {
     Internal(String),
 }
 
+/// An error as it crosses a door.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WireError {
+    /// The stable name of its kind; docs/errors.md has all.
+    pub code: &'static str,
+    /// What was found and what to do, for people.
+    pub message: String,
+    /// The facts of the case by name, for programs.
+    pub details: Map<String, Value>,
+}
+
 impl Error {
     /// The fields of the variant, for programs.
-    pub fn details(&self) -> Value {
-        match self {
+    pub fn details(&self) -> Map<String, Value> {
+        let details = match self {
             Error::ModelNotFound { path, .. } | Error::ModelFile { path, .. } => json!({ "path": path }),
             Error::UnsupportedModel { known, .. } => json!({ "known": known }),
             Error::Numbers { fits, .. } => json!({ "fits": fits }),
@@ -99,12 +111,22 @@ impl Error {
             | Error::Aborted
             | Error::Disposed
             | Error::Internal(_) => json!({}),
+        };
+        match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
         }
     }
 
-    /// `{ "code", "message", "details" }`, the form in which an error crosses a door.
+    /// The error as it crosses a door.
+    pub fn to_wire(&self) -> WireError {
+        WireError { code: self.code(), message: self.to_string(), details: self.details() }
+    }
+
+    /// [`Error::to_wire`] as JSON.
     pub fn to_json(&self) -> Value {
-        json!({ "code": self.code(), "message": self.to_string(), "details": self.details() })
+        let WireError { code, message, details } = self.to_wire();
+        json!({ "code": code, "message": message, "details": details })
     }
 }
 

@@ -21,5 +21,6 @@ pub mod sequence;
 pub mod text;
 pub(crate) mod units;
 pub mod weights;
+pub mod wire;
 
 pub use error::{Error, Result};

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// A number of the whole process.
 #[derive(Debug)]
@@ -53,15 +53,31 @@ impl Drop for One {
     }
 }
 
-/// The `live` of an `About`.
-pub(crate) fn report() -> Value {
-    json!({
-        "models": MODELS.value(),
-        "sessions": SESSIONS.value(),
-        "requests": REQUESTS.value(),
-        "cacheBytes": CACHE_BYTES.value(),
-        "layersRun": LAYERS_RUN.value(),
-    })
+/// What is alive in this process, over all models, workers and bindings.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Live {
+    /// Models that are loading, loaded, or being freed.
+    pub models: u64,
+    /// Chats that have not been disposed.
+    pub sessions: u64,
+    /// Loads, inspections, requests and disposals that have not ended.
+    pub requests: u64,
+    /// Bytes that all key-value caches hold, metadata included.
+    pub cache_bytes: u64,
+    /// Layers of language models run so far, one for each prompt or token that has passed one; it only grows.
+    pub layers_run: u64,
+}
+
+/// The counts of this moment.
+pub(crate) fn report() -> Live {
+    Live {
+        models: MODELS.value(),
+        sessions: SESSIONS.value(),
+        requests: REQUESTS.value(),
+        cache_bytes: CACHE_BYTES.value(),
+        layers_run: LAYERS_RUN.value(),
+    }
 }
 
 #[cfg(test)]

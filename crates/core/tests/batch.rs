@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use prefixkv_core::engine::{CAPACITY, Engine, Event, Ticket};
+use prefixkv_core::engine::{CAPACITY, Engine, Ticket};
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::nn::linear::FEW;
 use prefixkv_core::sequence::Sequence;
 use prefixkv_core::weights::WeightFormat;
+use prefixkv_core::wire::Event;
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use prefixkv_core::engine::{Engine, Event};
+use prefixkv_core::engine::Engine;
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::wire::Event;
 use serde_json::{Value, json};
 
 const PROMPT: &str =
@@ -23,8 +24,8 @@ fn scored(engine: &Engine, cache: &Value) -> (Vec<f32>, Option<Vec<f64>>) {
     while let Some(events) = ticket.wait(Duration::from_secs(60)) {
         for event in events {
             match event {
-                Event::Scored { logprobs, kl, .. } => return (logprobs, kl),
-                Event::Error { error } => panic!("{cache}: {error}"),
+                Event::Scored(score) => return (score.logprobs, score.kl),
+                Event::Error { error } => panic!("{cache}: {error:?}"),
                 _ => {}
             }
         }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use prefixkv_core::Error;
-use prefixkv_core::engine::{Engine, Event};
+use prefixkv_core::engine::Engine;
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
+use prefixkv_core::wire::Event;
 use serde_json::{Value, json};
 
 fn folder() -> std::path::PathBuf {
@@ -70,7 +71,7 @@ fn a_window_whose_ranks_stay_small_goes_on_beyond_the_positions_of_the_model() {
     let cache = |keep: Value| json!({ "method": "streaming", "positions": "cache", "keep": keep });
     for keep in [json!({ "tokens": 64 }), json!({ "bytes": 40_000 }), json!(0.5)] {
         match ask(&engine, &request(cache(keep.clone()), 2500)) {
-            Event::Done { tokens, .. } => assert_eq!(tokens.len(), 2500, "{keep}"),
+            Event::Done(result) => assert_eq!(result.tokens.len(), 2500, "{keep}"),
             other => panic!("{keep}: {other:?}"),
         }
     }
@@ -82,13 +83,13 @@ fn a_window_whose_ranks_stay_small_goes_on_beyond_the_positions_of_the_model() {
         (json!({ "method": "full" }), 2500),
     ] {
         match ask(&engine, &request(refused.clone(), tokens)) {
-            Event::Error { error } => assert_eq!(error["code"], "context-overflow", "{refused}: {error}"),
+            Event::Error { error } => assert_eq!(error.code, "context-overflow", "{refused}: {error:?}"),
             other => panic!("{refused}: {other:?}"),
         }
     }
     // A prompt is there whole for a moment.
     let long = json!({ "op": "generate", "prompt": "a b c d ".repeat(900), "maxTokens": 1, "cache": cache(json!({ "tokens": 64 })) });
-    assert!(matches!(ask(&engine, &long), Event::Error { error } if error["code"] == "context-overflow"));
+    assert!(matches!(ask(&engine, &long), Event::Error { error } if error.code == "context-overflow"));
 }
 
 /// What generation adds stays with `decode: "none"`, as in kvpress, and goes otherwise.

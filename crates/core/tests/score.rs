@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use prefixkv_core::engine::{Engine, Event};
+use prefixkv_core::engine::Engine;
+use prefixkv_core::wire::Event;
 use serde_json::{Value, json};
 
 /// An engine over a small model with another chat template.
@@ -26,8 +27,8 @@ fn scored(engine: &Engine, request: &Value) -> (Vec<u32>, Vec<f32>) {
     while let Some(events) = ticket.wait(Duration::from_secs(60)) {
         for event in events {
             match event {
-                Event::Scored { tokens, logprobs, .. } => return (tokens, logprobs),
-                Event::Error { error } => panic!("{error}"),
+                Event::Scored(score) => return (score.tokens, score.logprobs),
+                Event::Error { error } => panic!("{error:?}"),
                 _ => {}
             }
         }

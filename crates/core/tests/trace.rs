@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use prefixkv_core::engine::{Engine, Event};
+use prefixkv_core::engine::Engine;
+use prefixkv_core::wire::Event;
 use serde_json::{Value, json};
 
 const PATCHES: usize = 144;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use prefixkv_core::engine::{Codec, Event, Events, Loader, ModelRequest, Runner, SourceText, Started, stand_in};
+use prefixkv_core::engine::{Codec, Events, Loader, ModelRequest, Runner, SourceText, Started, stand_in};
+use prefixkv_core::model::ModelInfo;
+use prefixkv_core::wire::Event;
 use prefixkv_core::{Error, Result};
-use serde_json::{Value, json};
 
 // Links the addon's functions in.
 pub use prefixkv_node::*;
@@ -22,8 +23,8 @@ impl Codec for Panics {
 }
 
 impl Runner for Panics {
-    fn info(&self) -> Result<Value> {
-        Ok(json!({}))
+    fn info(&self) -> ModelInfo {
+        ModelInfo::default()
     }
 
     fn codec(&self) -> Arc<dyn Codec> {

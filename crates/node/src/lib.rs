@@ -19,7 +19,7 @@ pub use ticket::NativeTicket;
 /// JSON of `About`.
 #[napi(catch_unwind)]
 pub fn about() -> String {
-    core::about().to_string()
+    core::about().to_json().to_string()
 }
 
 /// Starts an engine that loads the model of a `LoadRequest`.

@@ -7,7 +7,8 @@ use napi::bindgen_prelude::PromiseRaw;
 use napi::{Env, JsDeferred, JsValue, Result};
 use napi_derive::napi;
 use prefixkv_core::Error;
-use prefixkv_core::engine::{Engine, Event, Ticket};
+use prefixkv_core::engine::{Engine, Ticket};
+use prefixkv_core::wire::Event;
 
 use crate::refusal::thrown;
 

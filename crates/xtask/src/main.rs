@@ -6,6 +6,7 @@ mod header;
 mod page;
 mod symbols;
 mod typescript;
+mod wire;
 mod words;
 
 use std::fs;
@@ -36,7 +37,7 @@ fn root() -> PathBuf {
 }
 
 /// Every generated file with its content.
-fn files() -> Vec<(String, String)> {
+fn files(root: &Path) -> Result<Vec<(String, String)>, String> {
     let mut files = vec![
         ("ts/generated/errors.ts".into(), errors::typescript()),
         ("ts/generated/methods.ts".into(), typescript::methods(METHODS)),
@@ -47,27 +48,29 @@ fn files() -> Vec<(String, String)> {
         ("docs/methods/README.md".into(), page::overview(METHODS)),
     ];
     files.extend(METHODS.iter().map(|spec| (format!("docs/methods/{}.md", spec.name), page::method(spec))));
-    files
+    files.extend(wire::files(root)?);
+    Ok(files)
 }
 
 /// Pages of methods that are no more.
-fn leftovers(root: &Path) -> Vec<PathBuf> {
-    let known: Vec<PathBuf> = files().iter().map(|(path, _)| root.join(path)).collect();
+fn leftovers(root: &Path, files: &[(String, String)]) -> Vec<PathBuf> {
+    let known: Vec<PathBuf> = files.iter().map(|(path, _)| root.join(path)).collect();
     let pages = fs::read_dir(root.join("docs/methods")).into_iter().flatten().flatten().map(|entry| entry.path());
     pages.filter(|page| !known.contains(page)).collect()
 }
 
 fn write(root: &Path) -> Result<(), String> {
-    for (path, content) in files() {
-        let file = root.join(&path);
-        if fs::read_to_string(&file).is_ok_and(|old| old == content) {
+    let files = files(root)?;
+    for (path, content) in &files {
+        let file = root.join(path);
+        if fs::read_to_string(&file).is_ok_and(|old| old == *content) {
             continue;
         }
         let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&file, content));
         written.map_err(|error| format!("cannot write {path}: {error}"))?;
         eprintln!("wrote {path}");
     }
-    for page in leftovers(root) {
+    for page in leftovers(root, &files) {
         fs::remove_file(&page).map_err(|error| format!("cannot remove {}: {error}", page.display()))?;
     }
     Ok(())
@@ -78,9 +81,10 @@ fn check(root: &Path) -> Result<(), String> {
         // A checkout on Windows may have its own line ends.
         fs::read_to_string(root.join(path)).map_or(true, |old| old.replace("\r\n", "\n") != *content)
     };
-    let mut stale: Vec<String> = files().into_iter().filter(stale).map(|(path, _)| path).collect();
+    let files = files(root)?;
+    let mut stale: Vec<String> = files.iter().filter(|file| stale(file)).map(|(path, _)| path.clone()).collect();
     let name = |page: &PathBuf| page.strip_prefix(root).unwrap_or(page).display().to_string();
-    stale.extend(leftovers(root).iter().map(name));
+    stale.extend(leftovers(root, &files).iter().map(name));
     match stale.is_empty() {
         true => Ok(()),
         false => Err(format!("stale: {}; run `cargo xtask gen`", stale.join(", "))),

@@ -5,7 +5,7 @@ use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Variant};
 use crate::words;
 
 /// The longest line that the formatter makes.
-const WIDTH: usize = 120;
+pub(crate) const WIDTH: usize = 120;
 pub(crate) const HEADER: &str =
     "// Written by `cargo xtask gen` from the specifications of the engine; edit those instead.\n";
 
@@ -283,7 +283,7 @@ fn comment(text: &str, indent: &str) -> String {
 }
 
 /// Lines of at most the width, each with a prefix.
-fn wrapped(text: &str, prefix: &str) -> String {
+pub(crate) fn wrapped(text: &str, prefix: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let fits = |line: &String| prefix.len() + line.chars().count() + 1 + word.chars().count() <= WIDTH;

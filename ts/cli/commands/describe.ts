@@ -1,9 +1,8 @@
 import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../../format.ts";
 import type { CacheMethod } from "../../generated/methods.ts";
-import type { GenerationResult } from "../../generation.ts";
+import type { GenerationResult, Memory, ModelInfo } from "../../generated/wire.ts";
 import { image } from "../../media.ts";
 import type { Model } from "../../model.ts";
-import type { Memory, ModelInfo } from "../../native/contract.ts";
 import type { GenerateOptions } from "../../options/requests.ts";
 import { cacheOption } from "../cache_flags.ts";
 import { type Command, type Context, cacheFlags, loadFlags } from "../command.ts";

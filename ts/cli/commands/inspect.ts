@@ -1,7 +1,7 @@
 import { formatBytes, formatCount, formatTable } from "../../format.ts";
+import type { ModelInfo } from "../../generated/wire.ts";
 import type { HubOptions } from "../../hub/options.ts";
 import { inspectModel } from "../../load.ts";
-import type { ModelInfo } from "../../native/contract.ts";
 import type { Binding } from "../../native/pick.ts";
 import { bindingFlag, type Command, hubFlags } from "../command.ts";
 import { ProgressBar } from "../progress_bar.ts";

@@ -1,6 +1,6 @@
 import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../../format.ts";
+import type { Kept } from "../../generated/wire.ts";
 import { image } from "../../media.ts";
-import type { Kept } from "../../native/contract.ts";
 import { cacheOption } from "../cache_flags.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";

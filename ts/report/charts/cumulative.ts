@@ -1,5 +1,5 @@
 import { formatShare } from "../../format.ts";
-import type { Trace } from "../../trace.ts";
+import type { Trace } from "../../generated/wire.ts";
 import type { Chart } from "../chart.ts";
 import { both, type Pen } from "../draw.ts";
 import { look } from "../palette.ts";

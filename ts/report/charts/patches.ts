@@ -1,5 +1,5 @@
 import { formatRuns } from "../../format.ts";
-import type { TraceImage } from "../../trace.ts";
+import type { TraceImage } from "../../generated/wire.ts";
 import { type Chart, escapeText } from "../chart.ts";
 import {
   follows,

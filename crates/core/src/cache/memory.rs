@@ -2,22 +2,30 @@
 
 use serde::Serialize;
 
-/// Bytes of the cache of one sequence.
+/// Bytes of the key-value cache of one sequence.
+///
+/// ```ts
+/// import { load, type Memory } from "prefixkv";
+///
+/// await using model = await load();
+/// const { memory }: { memory: Memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+/// console.log(memory.resident / memory.full);
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename = "Memory")]
 pub struct MemoryReport {
-    /// What a cache that keeps every position seen so far would take in the same format, without slack or metadata.
+    /// What a cache that keeps every position seen so far takes in the same format, without slack or metadata.
     pub full: u64,
-    /// Entries held x bytes of an entry.
+    /// Entries kept x entry bytes.
     pub payload: u64,
-    /// Positions and marks of the entries, and bookkeeping.
+    /// Positions and scores of the entries, and other bookkeeping.
     pub metadata: u64,
-    /// Entries that are deleted but still stored, because their format frees them by group.
+    /// Entries that are evicted but still stored, because their format frees them in groups.
     pub dead: u64,
-    /// Payload, metadata, dead entries and slack: all that the pool holds for the sequence.
+    /// Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end.
     pub resident: u64,
-    /// The highest value of `resident` so far.
+    /// The highest value of `resident`.
     pub peak: u64,
-    /// Entries held per layer; the mean over its lanes, weighted by heads, where they differ.
+    /// Entries kept, per layer; the mean over the heads where they keep different numbers.
     pub kept_per_layer: Vec<f64>,
 }

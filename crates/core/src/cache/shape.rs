@@ -24,27 +24,43 @@ impl Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Modality {
+    /// Text of the prompt.
     Text,
-    /// A patch of the request's image number `index`.
+    /// Patches of an image.
     Image {
+        /// Which of the prompt's image placeholders they stand for, from 0.
         index: usize,
     },
+    /// Generated tokens.
     Generated,
 }
 
 /// A run of positions of one modality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Span {
+    /// What they hold.
     pub modality: Modality,
+    /// The first position.
     pub start: usize,
+    /// How many positions.
     pub len: usize,
 }
 
-/// The entries of a range of KV heads.
+/// The positions that a range of heads of one layer keeps.
+///
+/// ```ts
+/// import { type Kept, load, snapkv } from "prefixkv";
+///
+/// await using model = await load();
+/// const prompt = "USER: Which colors are there, and which shapes? ASSISTANT:";
+/// const { kept } = await model.score({ prompt, answer: " Red.", cache: snapkv({ keep: 0.5 }), kept: true });
+/// const [first]: Kept[] = kept[0] ?? [];
+/// console.log(first?.heads, first?.positions);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Kept {
-    /// First KV head and the one behind the last.
+    /// The first KV head and the one behind the last.
     pub heads: [usize; 2],
-    /// Ascending.
+    /// Positions in the sequence, rising.
     pub positions: Vec<u32>,
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::event::Finish;
 use crate::error::Result;
 use crate::text::{Detokenizer, StopStrings, Tokenizer};
+use crate::wire::Finish;
 
 /// The text that grows out of the tokens. What [`Answer::push`] gives, joined, is always a prefix of `text`.
 pub(super) struct Answer {

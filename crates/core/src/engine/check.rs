@@ -1,18 +1,15 @@
-//! The self-check of a device: what `prefixkv_kernels::cuda::check` finds, as the `DeviceCheck` of the TypeScript side.
+//! The self-check of a device: what `prefixkv_kernels::cuda::check` finds, as a [`DeviceCheck`].
 
-use prefixkv_kernels::cuda::check::{
-    Cases, Ceilings, DecodeRate, Outcome, PrefillRate, Sizes, Step, ceilings, kernels,
-};
+use prefixkv_kernels::cuda::check::{Cases, Ceilings, Outcome, Sizes, Step, ceilings, kernels};
 use prefixkv_kernels::cuda::{Error as GpuError, Gpu};
-use serde_json::{Value, json};
 
-use super::event::Event;
 use super::request::CheckRequest;
 use super::spawn;
 use super::ticket::{Events, Ticket, stream};
 use crate::error::{Error, Result};
 use crate::model::{Device, Place};
 use crate::panics;
+use crate::wire::{CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, Event, KernelCheck, PrefillRate, Progress};
 
 /// See [`super::Engine::check_device`].
 pub(super) fn check_device(json: &str) -> Result<Ticket> {
@@ -47,19 +44,19 @@ pub(super) fn check_gpu(
             report(&gpu, &device, cases, sizes.as_ref(), &events)
         });
         match checked.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
-            Ok(report) => events.finish(Event::Checked { report }),
+            Ok(report) => events.finish(Event::Checked { report: Box::new(report) }),
             Err(error) => events.fail(&error),
         }
     })?;
     Ok(ticket)
 }
 
-fn report(gpu: &Gpu, device: &str, cases: Cases, sizes: Option<&Sizes>, events: &Events) -> Result<Value> {
+fn report(gpu: &Gpu, device: &str, cases: Cases, sizes: Option<&Sizes>, events: &Events) -> Result<DeviceCheck> {
     let failed = |error: GpuError| failed(device, error);
     let memory = gpu.memory().map_err(failed)?;
     let tell = |stage| {
         move |step: Step<'_>| {
-            events.offer(Event::Progress { stage, done: step.done as u64, total: step.total as u64 });
+            events.offer(Event::Progress(Progress { stage, done: step.done as u64, total: step.total as u64 }));
             events.check().is_ok()
         }
     };
@@ -72,16 +69,16 @@ fn report(gpu: &Gpu, device: &str, cases: Cases, sizes: Option<&Sizes>, events: 
         _ => None,
     };
     events.check()?;
-    Ok(json!({
-        "device": device,
-        "name": gpu.name(),
-        "software": gpu.software(),
-        "processors": gpu.processors(),
-        "memory": { "free": memory.free, "total": memory.total },
-        "passed": passed,
-        "kernels": outcomes.iter().map(outcome).collect::<Vec<_>>(),
-        "ceilings": found.as_ref().map(rates),
-    }))
+    Ok(DeviceCheck {
+        device: device.into(),
+        name: gpu.name(),
+        software: gpu.software(),
+        processors: gpu.processors(),
+        memory: CheckedMemory { free: memory.free, total: memory.total },
+        passed,
+        kernels: outcomes.into_iter().map(kernel_check).collect(),
+        ceilings: found.map(rates),
+    })
 }
 
 fn failed(device: &str, error: GpuError) -> Error {
@@ -95,30 +92,28 @@ fn failed(device: &str, error: GpuError) -> Error {
     }
 }
 
-/// JSON has null for what is not finite.
-fn outcome(outcome: &Outcome) -> Value {
+fn kernel_check(outcome: Outcome) -> KernelCheck {
     let Outcome { kernel, cases, worst, tolerance, failed } = outcome;
-    json!({ "kernel": kernel, "cases": cases, "worst": worst, "tolerance": tolerance, "failed": failed })
+    KernelCheck { kernel, cases, worst: Some(worst).filter(|worst| worst.is_finite()), tolerance, failed }
 }
 
-fn rates(found: &Ceilings) -> Value {
-    let decode = found.decode.iter().map(
-        |DecodeRate { sequences, entries, read }| json!({ "sequences": sequences, "entries": entries, "read": read }),
-    );
-    let prefill = found
-        .prefill
-        .iter()
-        .map(|PrefillRate { positions, tflops }| json!({ "positions": positions, "tflops": tflops }));
-    json!({
-        "copy": found.copy,
-        "read": found.read,
-        "row": found.row,
-        "upload": found.upload,
-        "productF16": found.product_f16,
-        "productF32": found.product_f32,
-        "launches": found.launches,
-        "writes": found.writes,
-        "decode": decode.collect::<Vec<_>>(),
-        "prefill": prefill.collect::<Vec<_>>(),
-    })
+fn rates(found: Ceilings) -> DeviceCeilings {
+    let decode = found.decode.iter().map(|rate| DecodeRate {
+        sequences: rate.sequences,
+        entries: rate.entries,
+        read: rate.read,
+    });
+    let prefill = found.prefill.iter().map(|rate| PrefillRate { positions: rate.positions, tflops: rate.tflops });
+    DeviceCeilings {
+        copy: found.copy,
+        read: found.read,
+        row: found.row,
+        upload: found.upload,
+        product_f16: found.product_f16,
+        product_f32: found.product_f32,
+        launches: found.launches,
+        writes: found.writes,
+        decode: decode.collect(),
+        prefill: prefill.collect(),
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::Answer;
-use super::event::{Event, Finish, Timings, milliseconds};
+use super::clock::milliseconds;
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
@@ -16,6 +16,7 @@ use crate::nn::Matrix;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::sequence::Sequence;
 use crate::text::StopStrings;
+use crate::wire::{Event, Finish, GenerationResult, Timings};
 
 /// The timings of a request that has just left the queue.
 pub(super) fn queued(events: &Events) -> Timings {
@@ -175,8 +176,8 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    pub(super) fn event(&self, sequence: &Sequence) -> Event {
-        Event::Done {
+    pub(super) fn result(&self, sequence: &Sequence) -> GenerationResult {
+        GenerationResult {
             text: self.text.clone(),
             tokens: self.tokens.clone(),
             finish: self.finish,

@@ -7,8 +7,8 @@
 mod answer;
 mod bell;
 mod check;
+mod clock;
 mod distinct;
-mod event;
 mod generate;
 mod owned;
 mod pictures;
@@ -21,7 +21,6 @@ mod scheduler;
 mod score;
 mod serve;
 mod session;
-mod session_id;
 mod state;
 mod texts;
 mod threads;
@@ -35,23 +34,20 @@ use std::time::Duration;
 
 use prefixkv_kernels::cuda::Gpu;
 use prefixkv_kernels::cuda::check::{Cases, Sizes};
-use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::model::{Device, Model, Place, architectures};
-
 use crate::panics;
+use crate::wire::{About, Event};
+
 pub use crate::panics::catch;
-pub use event::{Event, Finish, Timings, Usage};
 pub use request::{
     CheckRequest, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest,
     ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
 };
 pub use runner::{Codec, Loader, OnProgress, Runner, Started, Stepped};
-pub use session_id::SessionId;
 pub use ticket::{CAPACITY, Events, Ticket, stream};
-pub use trace::{Traced, TracedImage, TracedLayer, TracedStep};
 
 use state::{Job, Phase, Shared};
 
@@ -175,9 +171,9 @@ impl Engine {
         let (events, ticket) = stream();
         spawn("prefixkv-inspect", move || {
             panics::quiet_thread();
-            let inspected = panics::catch(|| serve::to_json(&Model::inspect(&source)?));
+            let inspected = panics::catch(|| Model::inspect(&source));
             match inspected.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
-                Ok(info) => events.finish(Event::Inspected { info }),
+                Ok(info) => events.finish(Event::Inspected { info: Box::new(info) }),
                 Err(error) => events.fail(&error),
             }
         })?;
@@ -206,19 +202,19 @@ impl Drop for Engine {
     }
 }
 
-/// The `About` of this build and machine.
-pub fn about() -> Value {
+/// The abilities of this build on this machine.
+pub fn about() -> About {
     let (devices, no_gpu) = Device::available();
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "errorCodes": Error::CODES,
-        "architectures": architectures(),
-        "devices": devices,
-        "noGpu": no_gpu,
-        "cpu": prefixkv_kernels::simd::features(),
-        "threads": threads::count(),
-        "live": metrics::report(),
-    })
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        error_codes: Error::CODES.to_vec(),
+        architectures: architectures(),
+        devices,
+        no_gpu,
+        cpu: prefixkv_kernels::simd::features(),
+        threads: threads::count(),
+        live: metrics::report(),
+    }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use super::event::{Event, Timings, milliseconds};
+use super::clock::milliseconds;
 use super::prompt;
 use super::request::ProfileRequest;
 use super::ticket::Events;
 use crate::error::Result;
 use crate::model::Model;
+use crate::wire::{Event, Timings};
 
 /// Runs the prompt and gives the retained share of every layer for each asked size; nothing is evicted.
 pub(super) fn profile(model: &mut Model, request: &ProfileRequest, images: &[Vec<u8>], events: &Events) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::event::{Timings, Usage, milliseconds};
+use super::clock::milliseconds;
 use super::pictures;
 use super::request::{Source, SourceText};
 use super::ticket::Events;
@@ -11,6 +11,7 @@ use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Message, Rendered, SpecialTokens};
+use crate::wire::{Timings, Usage};
 
 /// Most tokens of an answer when the request does not say.
 const DEFAULT_TOKENS: usize = 512;

@@ -7,7 +7,6 @@ use prefixkv_kernels::cuda::check::Cases;
 use serde_json::Value;
 
 use super::distinct::Distinct;
-use super::session_id::SessionId;
 use super::threads;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, nearest, refuse};
@@ -16,6 +15,7 @@ use crate::model::{Device, LoadOptions, WeightFormat};
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
 use crate::units::bytes;
+use crate::wire::SessionId;
 
 /// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
 pub const MAX_JSON: usize = 8 << 20;

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::event::Event;
 use super::request::ModelRequest;
 use super::ticket::Events;
 use crate::error::{Error, Result};
+use crate::model::ModelInfo;
+use crate::wire::Event;
 
 /// What an engine's thread runs: a model, or a fake one in the tests. It is made, used and dropped on that thread.
 pub trait Runner {
-    /// The `ModelInfo` of the `loaded` event.
-    fn info(&self) -> Result<Value>;
+    /// What the `loaded` event says.
+    fn info(&self) -> ModelInfo;
 
     /// The part that works without the thread.
     fn codec(&self) -> Arc<dyn Codec>;

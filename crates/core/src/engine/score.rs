@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::event::{Event, Timings, milliseconds};
+use super::clock::milliseconds;
 use super::request::{ScoreRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
@@ -17,6 +17,7 @@ use crate::fields::refuse;
 use crate::model::Model;
 use crate::sample::{divergence, log_softmax_at};
 use crate::text::{Encoded, Rendered};
+use crate::wire::{Event, Score, Timings};
 
 /// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
 /// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
@@ -67,7 +68,7 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
 
     timings.total = milliseconds(events.submitted().elapsed());
     let mean = logprobs.iter().copied().map(f64::from).sum::<f64>() / logprobs.len() as f64;
-    events.finish(Event::Scored {
+    events.finish(Event::Scored(Box::new(Score {
         usage: prompt::usage(0, &prompt, answer.len()),
         tokens: answer,
         logprobs,
@@ -77,7 +78,7 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
         memory: sequence.memory(),
         kept,
         kl: full.map(|(_, _, kl)| kl),
-    });
+    })));
     Ok(())
 }
 

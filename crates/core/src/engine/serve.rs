@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use prefixkv_kernels::os::heap;
-use serde::Serialize;
-use serde_json::Value;
 
-use super::event::Event;
 use super::generate::{Generation, PreparedPrompt};
 use super::profile::profile;
 use super::request::ModelRequest;
@@ -16,8 +13,9 @@ use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::trace;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model, Place};
+use crate::model::{LoadOptions, Model, ModelInfo, Place};
 use crate::text::Tokenizer;
+use crate::wire::{Event, Progress};
 
 /// Free bytes that the allocator may keep between requests.
 const SLACK: usize = 8 << 20;
@@ -45,7 +43,7 @@ pub(super) fn load(
     progress: &mut OnProgress,
 ) -> Result<Box<dyn Runner>> {
     let mut report = |step: crate::model::Progress| {
-        progress(Event::Progress { stage: step.stage, done: step.done, total: step.total })
+        progress(Event::Progress(Progress { stage: step.stage, done: step.done, total: step.total }))
     };
     let model = match place {
         Some(place) => Model::load_on(place, options, &mut report),
@@ -54,13 +52,9 @@ pub(super) fn load(
     Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batch, running: Vec::new() }))
 }
 
-pub(super) fn to_json(info: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(info).map_err(|error| Error::Internal(error.to_string()))
-}
-
 impl Runner for ModelRunner {
-    fn info(&self) -> Result<Value> {
-        to_json(self.model.info())
+    fn info(&self) -> ModelInfo {
+        self.model.info().clone()
     }
 
     fn codec(&self) -> Arc<dyn Codec> {
@@ -174,7 +168,7 @@ impl ModelRunner {
         };
         let Running { generation, turn, .. } = self.running.remove(place);
         let (answered, sequence) = generation.end(finish, events)?;
-        let event = answered.event(&sequence);
+        let event = Event::Done(Box::new(answered.result(&sequence)));
         if let Some(turn) = turn {
             self.sessions.end(turn, &answered, sequence)?;
             events.finish(event);

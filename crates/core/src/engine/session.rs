@@ -9,10 +9,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::event::{Event, Timings};
 use super::generate::{Answered, PreparedPrompt, queued};
 use super::request::{GenerateRequest, SourceText};
-use super::session_id::SessionId;
 use super::ticket::Events;
 use super::{positions, prompt};
 use crate::cache::{Modality, Span};
@@ -24,6 +22,7 @@ use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::sequence::Sequence;
 use crate::text::{Content, Encoded, Message, Part};
+use crate::wire::{Event, SessionId, Timings};
 
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 1024;

@@ -5,14 +5,13 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::bell::Bell;
-use super::event::Event;
 use super::request::{ModelRequest, TextRequest};
 use super::runner::Codec;
 use super::ticket::{Events, Stop, Stopper};
-use crate::error::Error;
+use crate::error::{Error, WireError};
+use crate::model::ModelInfo;
+use crate::wire::Event;
 
 /// A request on its way.
 pub(super) struct Job<R> {
@@ -29,11 +28,11 @@ pub(super) enum Phase {
     #[default]
     Loading,
     Ready {
-        info: Value,
+        info: Box<ModelInfo>,
         codec: Arc<dyn Codec>,
     },
-    /// The load has failed, or a panic has left the model unsound; the `WireError` that every request now ends with.
-    Failed(Value),
+    /// The load has failed, or a panic has left the model unsound; the error that every request now ends with.
+    Failed(WireError),
     Closed,
 }
 

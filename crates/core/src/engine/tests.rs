@@ -2,7 +2,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::*;
+use crate::model::ModelInfo;
+use crate::wire::Progress;
 
 pub(super) const LONG: Duration = Duration::from_secs(20);
 
@@ -53,8 +57,8 @@ impl Codec for FakeCodec {
 }
 
 impl Runner for Fake {
-    fn info(&self) -> Result<Value> {
-        Ok(json!({ "fake": true }))
+    fn info(&self) -> ModelInfo {
+        ModelInfo { source: "fake".into(), ..ModelInfo::default() }
     }
 
     fn codec(&self) -> Arc<dyn Codec> {
@@ -93,7 +97,7 @@ fn slow() -> (Engine, Arc<Counters>, Sender<Result<()>>, Sender<()>) {
     let (open, gate) = channel();
     let engine = Engine::start(Box::new(move |progress| {
         let outcome = loop {
-            progress(Event::Progress { stage: "weights", done: 0, total: 1 })?;
+            progress(Event::Progress(Progress { stage: "weights", done: 0, total: 1 }))?;
             if let Ok(outcome) = loaded.recv_timeout(Duration::from_millis(1)) {
                 break outcome;
             }
@@ -147,7 +151,8 @@ fn requests_run_in_order_and_queue_while_loading() {
     assert_eq!(counters.runs.load(Ordering::SeqCst), 0);
     let loading = engine.loading();
     load.send(Ok(())).unwrap();
-    assert_eq!(end(&loading), json!({ "type": "loaded", "info": { "fake": true } }));
+    let loaded = end(&loading);
+    assert_eq!((&loaded["type"], &loaded["info"]["source"]), (&json!("loaded"), &json!("fake")));
     assert_eq!(end(&text)["tokens"], json!([97, 98]));
     assert_eq!((end(&first)["text"].clone(), end(&second)["text"].clone()), (json!("one"), json!("two")));
     assert_eq!(end(&engine.loading())["type"], "loaded", "a late watcher gets the outcome");
@@ -197,7 +202,7 @@ fn a_load_that_is_stuck_holds_up_nobody() {
     let loading = engine.loading();
     loading.cancel();
     let code = |events: Option<Vec<Event>>| match events.unwrap().pop().unwrap() {
-        Event::Error { error } => error["code"].clone(),
+        Event::Error { error } => json!(error.code),
         other => panic!("{other:?}"),
     };
     assert_eq!(code(loading.wait(LONG)), "aborted");
@@ -323,7 +328,7 @@ fn many_tickets_in_flight() {
 
 #[test]
 fn about_names_what_the_build_can() {
-    let about = about();
+    let about = about().to_json();
     assert_eq!(about["errorCodes"].as_array().unwrap().len(), Error::CODES.len());
     assert!(about["threads"].as_u64().unwrap() >= 1);
 }

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use super::event::Event;
 use super::request::TextRequest;
 use super::runner::Codec;
 use super::spawn;
 use super::state::{Job, Phase, Shared, State};
 use crate::error::{Error, Result};
 use crate::panics::{catch, quiet_thread};
+use crate::wire::Event;
 
 /// Makes sure that a thread works on the waiting text jobs, if there are any and the tokenizer is loaded.
 pub(super) fn serve(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {

@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bell::Bell;
-use super::event::Event;
 use crate::error::{Error, Result};
 use crate::metrics;
+use crate::wire::Event;
 
 /// Events that may wait for the reader before the producer does.
 pub const CAPACITY: usize = 256;
@@ -171,7 +171,7 @@ impl Events {
             return;
         }
         let newest = match (state.waiting.back(), &event) {
-            (Some(Event::Progress { stage: last, .. }), Event::Progress { stage, .. }) => last == stage,
+            (Some(Event::Progress(last)), Event::Progress(next)) => last.stage == next.stage,
             _ => false,
         };
         if newest {
@@ -355,11 +355,16 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::wire::Progress;
 
     const LONG: Duration = Duration::from_secs(10);
 
     fn token(id: u32) -> Event {
         Event::Token { id, text: String::new() }
+    }
+
+    fn progress(stage: &'static str, done: u64, total: u64) -> Event {
+        Event::Progress(Progress { stage, done, total })
     }
 
     fn ids(events: &[Event]) -> Vec<u32> {
@@ -368,7 +373,7 @@ mod tests {
 
     fn code(event: &Event) -> &str {
         match event {
-            Event::Error { error } => error["code"].as_str().unwrap(),
+            Event::Error { error } => error.code,
             _ => "",
         }
     }
@@ -536,13 +541,19 @@ mod tests {
     #[test]
     fn progress_replaces_progress_and_never_blocks() {
         let (events, ticket) = stream();
-        (0..5000).for_each(|done| events.offer(Event::Progress { stage: "weights", done, total: 5000 }));
-        events.offer(Event::Progress { stage: "ready", done: 1, total: 1 });
+        (0..5000).for_each(|done| events.offer(progress("weights", done, 5000)));
+        events.offer(progress("ready", 1, 1));
         let seen = ticket.poll().unwrap();
-        assert!(matches!(seen[..], [Event::Progress { done: 4999, .. }, Event::Progress { stage: "ready", .. }]));
+        let seen: Vec<(&str, u64)> = seen
+            .iter()
+            .filter_map(|event| {
+                if let Event::Progress(Progress { stage, done, .. }) = event { Some((*stage, *done)) } else { None }
+            })
+            .collect();
+        assert_eq!(seen, [("weights", 4999), ("ready", 1)]);
         for _ in 0..CAPACITY {
-            events.offer(Event::Progress { stage: "a", done: 0, total: 0 });
-            events.offer(Event::Progress { stage: "b", done: 0, total: 0 });
+            events.offer(progress("a", 0, 0));
+            events.offer(progress("b", 0, 0));
         }
         assert_eq!(ticket.poll().unwrap().len(), CAPACITY);
     }

@@ -2,14 +2,15 @@
 
 use std::mem;
 
-use super::event::Event;
 use super::runner::{Loader, Runner};
 use super::scheduler::Scheduler;
 use super::state::{Phase, Shared};
 use super::texts;
 use crate::error::{Error, Result};
 use crate::metrics;
+use crate::model::ModelInfo;
 use crate::panics::{catch, quiet_thread};
+use crate::wire::Event;
 
 /// The body of the thread.
 pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader, live: metrics::One) {
@@ -30,7 +31,7 @@ pub(super) fn run(shared: &std::sync::Arc<Shared>, loader: Loader, live: metrics
 
 struct Loaded {
     runner: Box<dyn Runner>,
-    info: serde_json::Value,
+    info: Box<ModelInfo>,
     codec: std::sync::Arc<dyn super::runner::Codec>,
 }
 
@@ -49,7 +50,7 @@ fn load(shared: &Shared, loader: Loader) -> Result<Loaded> {
         Ok(())
     };
     let runner = loader(&mut progress)?;
-    Ok(Loaded { info: runner.info()?, codec: runner.codec(), runner })
+    Ok(Loaded { info: Box::new(runner.info()), codec: runner.codec(), runner })
 }
 
 fn serve(shared: &Shared, mut runner: Box<dyn Runner>) {
@@ -71,7 +72,7 @@ fn announce(shared: &Shared, phase: Phase, outcome: &Event) {
 
 /// Ends what waits, and all that will be asked, with `error`.
 fn fail(shared: &Shared, error: &Error) {
-    announce(shared, Phase::Failed(error.to_json()), &Event::from(error));
+    announce(shared, Phase::Failed(error.to_wire()), &Event::from(error));
     let mut state = shared.lock();
     let queue = mem::take(&mut state.queue);
     let texts = mem::take(&mut state.texts);

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(codes, Error::CODES);
         for (error, facts) in samples().iter().zip(FACTS) {
             let details = error.details();
-            let found: Vec<&String> = details.as_object().unwrap().keys().collect();
+            let found: Vec<&String> = details.keys().collect();
             let engine = |meaning: &str| !meaning.ends_with("from TypeScript only");
             let documented: Vec<&str> =
                 facts.details.iter().filter(|(_, meaning)| engine(meaning)).map(|(name, _)| *name).collect();

@@ -26,9 +26,13 @@ pub struct Pixels {
 /// A rectangle in the pixels of a picture; it may reach beyond the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Area {
+    /// The left edge.
     pub x: f64,
+    /// The top edge.
     pub y: f64,
+    /// From the left edge to the right one.
     pub width: f64,
+    /// From the top edge to the bottom one.
     pub height: f64,
 }
 

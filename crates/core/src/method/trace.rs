@@ -21,15 +21,15 @@ pub struct Record {
 /// How the entries of a layer were ranked.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerRecord {
-    /// The score of every position; the mean over the heads where they have their own.
+    /// The score of each position of the prompt; the mean over the heads where they have their own.
     pub importance: Vec<f32>,
-    /// None for a score without mass.
+    /// How much of the importance the best entries hold; null for a score without mass.
     pub cumulative: Option<Cumulative>,
-    /// The share of the importance that the entries left after the prompt hold; None for a score without mass.
+    /// The share of the importance that the kept entries hold; null for a score without mass.
     pub retained: Option<f64>,
 }
 
-/// The share of a layer's importance that its best entries hold.
+/// The share of a layer's importance that the best `from`, `from` + 1, ... entries hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cumulative {
     /// Entries that the first share is of: those that are kept in any case.

@@ -18,7 +18,7 @@ use crate::weights::WeightFormat;
 pub struct ImageInfo {
     /// Positions that one image takes.
     pub tokens: usize,
-    /// Side of the square the vision tower takes, in pixels.
+    /// Side of the square that the vision tower takes, in pixels.
     pub size: usize,
     /// Side of a patch, in pixels.
     pub patch: usize,
@@ -27,37 +27,54 @@ pub struct ImageInfo {
     pub placeholder: u32,
 }
 
-/// Sizes and formats of a model.
-#[derive(Clone, Debug, Serialize)]
+/// What a model is: its architecture, sizes and formats.
+///
+/// ```ts
+/// import { inspect, type ModelInfo } from "prefixkv";
+///
+/// const info: ModelInfo = await inspect();
+/// console.log(info.layers * info.kvHeads * info.headDim, info.image?.tokens);
+/// ```
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelInfo {
+    /// `architectures[0]` of the configuration.
     pub architecture: String,
-    /// The folder it came from.
+    /// The folder.
     pub source: String,
-    /// A hash of sizes, tensor names and samples of the weights: the same for the same model wherever it lies.
+    /// The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights.
     pub fingerprint: String,
+    /// Numbers in all weights.
     pub parameters: u64,
-    /// The asked weight format.
+    /// The format in which the linear layers are to be held.
     pub weights: &'static str,
-    /// Linear layers by the format that they are really held in.
+    /// How the linear layers are really stored, e.g. `{ "q8_0": 71 }` when q4_k does not fit the shapes.
     pub weight_formats: BTreeMap<&'static str, usize>,
-    /// Bytes of all weights in memory; for a model that is only inspected, what they would take in f32.
+    /// Bytes of all weights as they are held; for a model that is only inspected, what they would take in f32.
     pub weight_bytes: u64,
-    /// How many of these are the vision tower's and the projector's.
+    /// How many of these are the vision tower's and the projector's; 0 for a text model.
     pub vision_bytes: u64,
-    /// `cpu`, `cuda:0`.
+    /// Where it computes, e.g. `cpu` or `cuda:0`.
     pub device: String,
+    /// Threads of the process.
     pub threads: usize,
+    /// Layers of the language model.
     pub layers: usize,
+    /// Width of the language model.
     pub hidden_size: usize,
+    /// Query heads per layer.
     pub heads: usize,
+    /// KV heads per layer.
     pub kv_heads: usize,
+    /// Channels per head.
     pub head_dim: usize,
+    /// Tokens that there are.
     pub vocab_size: usize,
+    /// Most positions of prompt and answer together.
     pub max_positions: usize,
-    /// Bytes of one position over all layers in the full cache.
+    /// Bytes that one position takes over all layers in the full cache.
     pub kv_bytes_per_token: usize,
-    /// None for a text-only model.
+    /// How it sees an image; null for a text-only model.
     pub image: Option<ImageInfo>,
 }
 

@@ -174,7 +174,8 @@ fn a_prompt_that_finds_the_gpu_full_can_be_read_when_there_is_room() {
 mod engine {
     use std::time::Duration;
 
-    use prefixkv_core::engine::{CAPACITY, Engine, Event, SessionId, Ticket};
+    use prefixkv_core::engine::{CAPACITY, Engine, Ticket};
+    use prefixkv_core::wire::{Event, SessionId};
 
     use super::*;
 
@@ -206,7 +207,7 @@ mod engine {
 
     fn code(event: Event) -> String {
         match event {
-            Event::Error { error } => error["code"].as_str().expect("a code").to_owned(),
+            Event::Error { error } => error.code.to_owned(),
             other => panic!("{other:?}"),
         }
     }
@@ -254,11 +255,11 @@ mod engine {
                 assert_eq!(code(last(&generate(&engine, None, 3))), fault.code());
                 Fault::none(&shim);
                 // Requests that had been waiting for others hold nothing.
-                assert!(matches!(last(&generate(&engine, None, 3)), Event::Done { .. }));
+                assert!(matches!(last(&generate(&engine, None, 3)), Event::Done(_)));
                 settle(&engine);
                 assert_eq!(shim.allocated(), weights, "{fault:?}");
             }
-            assert!(matches!(last(&generate(&engine, Some(session), 3)), Event::Done { .. }), "the chat goes on");
+            assert!(matches!(last(&generate(&engine, Some(session), 3)), Event::Done(_)), "the chat goes on");
             assert!(shim.allocated() > weights, "a chat keeps its cache");
             assert!(matches!(last(&engine.close()), Event::Closed));
             assert_eq!(shim.allocated(), 0);

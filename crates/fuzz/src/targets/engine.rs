@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use prefixkv_core::engine::{Engine, Event, SessionId};
+use prefixkv_core::engine::Engine;
+use prefixkv_core::wire::{Event, SessionId};
 use serde_json::{Value, json};
 
 use super::request;
@@ -73,7 +74,7 @@ fn run(data: &[u8]) -> String {
         let submitted = engine().submit(&text, if with_images { images.clone() } else { Vec::new() });
         kinds.push_str(&match &submitted {
             Ok(ticket) => match last(ticket) {
-                Event::Error { error } => refusal(&error, CODES),
+                Event::Error { error } => refusal(&json!(error), CODES),
                 Event::Session { session } => {
                     sessions.push(session);
                     "session".into()
@@ -92,13 +93,12 @@ fn run(data: &[u8]) -> String {
 
 fn ended(event: &Event) -> String {
     let value = serde_json::to_value(event).expect("events are written");
-    if let Event::Done { tokens, memory, .. } = event {
-        assert!(tokens.len() <= 16);
-        let memory = serde_json::to_value(memory).expect("reports are written");
-        assert!(memory["resident"].is_u64(), "{memory}");
+    if let Event::Done(result) = event {
+        assert!(result.tokens.len() <= 16 && result.memory.resident > 0);
     }
-    if let Event::Scored { tokens, logprobs, ppl, .. } = event {
-        assert!(tokens.len() == logprobs.len() && *ppl >= 1.0 && logprobs.iter().all(|logprob| *logprob <= 0.0));
+    if let Event::Scored(score) = event {
+        assert!(score.tokens.len() == score.logprobs.len() && score.ppl >= 1.0);
+        assert!(score.logprobs.iter().all(|logprob| *logprob <= 0.0));
     }
     value["type"].as_str().expect("a kind of event").to_owned()
 }

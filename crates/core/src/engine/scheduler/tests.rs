@@ -3,12 +3,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::request::{ModelRequest, SourceText};
 use super::super::tests::{LONG, code, end};
 use super::super::{CAPACITY, Codec, Engine, Ticket};
 use super::*;
+use crate::model::ModelInfo;
 
 /// Does what its requests' prompts say, and writes down what it is told.
 struct Fake {
@@ -53,8 +54,8 @@ impl Codec for NoCodec {
 }
 
 impl Runner for Fake {
-    fn info(&self) -> Result<Value> {
-        Ok(json!({}))
+    fn info(&self) -> ModelInfo {
+        ModelInfo::default()
     }
 
     fn codec(&self) -> Arc<dyn Codec> {

@@ -1,4 +1,4 @@
-//! The name of a session: whoever knows it may read, continue and close the session, so it cannot be guessed.
+//! The name of a session, which cannot be guessed.
 
 use std::fmt;
 
@@ -7,13 +7,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
-/// 128 random bits from the operating system, written as 32 hexadecimal digits. [`fmt::Debug`] does not show them.
+/// The name of a session: 128 random bits from the operating system, written as 32 hexadecimal digits. Whoever knows it may read, continue
+/// and close the session. [`fmt::Debug`] does not show it.
+///
+/// ```json
+/// { "type": "string", "pattern": "^[0-9a-f]{32}$" }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(u128);
 
 impl SessionId {
     /// A name that nobody knows yet.
-    pub(super) fn random() -> Result<SessionId> {
+    pub(crate) fn random() -> Result<SessionId> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)
             .map_err(|error| Error::Internal(format!("the system gives no random numbers: {error}")))?;

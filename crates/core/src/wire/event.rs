@@ -1,0 +1,76 @@
+//! What the engine answers with.
+
+use serde::Serialize;
+
+use super::check::DeviceCheck;
+use super::report::{GenerationResult, Progress, Score, Timings, Usage};
+use super::session_id::SessionId;
+use super::trace::Trace;
+use crate::device::DeviceMemory;
+use crate::error::{Error, WireError};
+use crate::model::ModelInfo;
+
+/// One answer of a request, a load or a close.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase", rename = "WireEvent")]
+pub enum Event {
+    /// A step of a load or of a check.
+    Progress(Progress),
+    /// A load has succeeded.
+    Loaded { info: Box<ModelInfo> },
+    /// A model folder has been read.
+    Inspected { info: Box<ModelInfo> },
+    /// A device has been checked.
+    Checked { report: Box<DeviceCheck> },
+    /// The prompt has been read; decoding begins.
+    Prompt { usage: Usage },
+    /// One generated token.
+    Token {
+        /// The token's id.
+        id: u32,
+        /// The text that is certain with it: empty while characters or a possible stop string are held back. All texts joined are a
+        /// prefix of the text of `done`.
+        text: String,
+    },
+    /// A generation has ended.
+    Done(Box<GenerationResult>),
+    /// An answer has been scored.
+    Scored(Box<Score>),
+    /// A prompt has been profiled.
+    Profiled {
+        /// The retained share of every layer, for each asked size.
+        retained: Vec<Vec<f64>>,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// A traced generation has ended.
+    Traced(Box<Trace>),
+    /// A session has been opened or closed.
+    Session { session: SessionId },
+    /// What the device of the model counts.
+    Memory(DeviceMemory),
+    /// A text as tokens.
+    Tokens { tokens: Vec<u32> },
+    /// Tokens as a text.
+    Text { text: String },
+    /// The engine is closed and its memory free.
+    Closed,
+    /// The work has failed.
+    Error { error: WireError },
+}
+
+impl Event {
+    /// Events as one JSON array, the form in which they cross a door.
+    pub fn array(events: &[Event]) -> String {
+        serde_json::to_string(events).unwrap_or_else(|error| {
+            let error = Event::from(&Error::Internal(error.to_string()));
+            serde_json::json!([error]).to_string()
+        })
+    }
+}
+
+impl From<&Error> for Event {
+    fn from(error: &Error) -> Event {
+        Event::Error { error: error.to_wire() }
+    }
+}

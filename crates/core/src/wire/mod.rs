@@ -1,0 +1,19 @@
+//! The types that cross a door as JSON: requests in, events out, and the reports in them.
+//!
+//! `cargo xtask gen` reads these types as they stand in the sources, serde attributes and doc comments included, and writes the
+//! TypeScript types, the JSON schema and the option tables from them. Types of a room below (`MemoryReport` of the cache, `ModelInfo`)
+//! stay there and are read the same way. docs/design/wire.md says how to add to them.
+
+mod about;
+mod check;
+mod event;
+mod report;
+mod session_id;
+mod trace;
+
+pub use about::About;
+pub use check::{CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, KernelCheck, PrefillRate};
+pub use event::Event;
+pub use report::{Finish, GenerationResult, Progress, Score, Timings, Usage};
+pub use session_id::SessionId;
+pub use trace::{Trace, TraceImage, TraceLayer, TraceStep};

@@ -1,0 +1,726 @@
+// Written by `cargo xtask gen` from the types of crates/core; edit those instead.
+
+/**
+ * What the native code of an installation can do.
+ *
+ * @example
+ * ```ts
+ * import { about, type About } from "prefixkv";
+ *
+ * const { architectures }: About = await about();
+ * console.log(architectures.includes("LlavaForConditionalGeneration"));
+ * ```
+ */
+export interface About {
+  /** The version of the native code. */
+  version: string;
+  /** Every error code that the core can raise. */
+  errorCodes: string[];
+  /** `architectures[0]` values that load. */
+  architectures: string[];
+  /** What `device` can be in this native file on this machine. */
+  devices: string[];
+  /** Why `devices` has no GPU; null where it has. */
+  noGpu: string | null;
+  /** SIMD features that the kernels use on this machine, e.g. `["avx2", "fma", "f16c"]`. */
+  cpu: string[];
+  /** Threads the process-wide pool has, or would start with. */
+  threads: number;
+  /** What is alive in this process now, over all models, workers and bindings. */
+  live: Live;
+}
+
+/** What is alive in this process, over all models, workers and bindings. */
+export interface Live {
+  /** Models that are loading, loaded, or being freed. */
+  models: number;
+  /** Chats that have not been disposed. */
+  sessions: number;
+  /** Loads, inspections, requests and disposals that have not ended. */
+  requests: number;
+  /** Bytes that all key-value caches hold, metadata included. */
+  cacheBytes: number;
+  /** Layers of language models run so far, one for each prompt or token that has passed one; it only grows. */
+  layersRun: number;
+}
+
+/** One answer of a request, a load or a close. */
+export type WireEvent =
+  | ProgressEvent
+  | LoadedEvent
+  | InspectedEvent
+  | CheckedEvent
+  | PromptEvent
+  | TokenEvent
+  | DoneEvent
+  | ScoredEvent
+  | ProfiledEvent
+  | TracedEvent
+  | SessionEvent
+  | MemoryEvent
+  | TokensEvent
+  | TextEvent
+  | ClosedEvent
+  | ErrorEvent;
+
+/**
+ * How far a load has come: `done` of `total` in the unit of the stage (bytes, for `download` and most others).
+ *
+ * @example
+ * ```ts
+ * import { load, type Progress } from "prefixkv";
+ *
+ * const onProgress = ({ stage, done, total }: Progress) => console.log(stage, done / total);
+ * const model = await load(undefined, { onProgress });
+ * await model.dispose();
+ * ```
+ */
+export interface Progress {
+  /** What is being done: `download`, `weights` and others. */
+  stage: string;
+  /** How much of it is done. */
+  done: number;
+  /** How much there is in all. */
+  total: number;
+}
+
+/** A step of a load or of a check. */
+export interface ProgressEvent extends Progress {
+  /** Which kind it is. */
+  type: "progress";
+}
+
+/**
+ * What a model is: its architecture, sizes and formats.
+ *
+ * @example
+ * ```ts
+ * import { inspect, type ModelInfo } from "prefixkv";
+ *
+ * const info: ModelInfo = await inspect();
+ * console.log(info.layers * info.kvHeads * info.headDim, info.image?.tokens);
+ * ```
+ */
+export interface ModelInfo {
+  /** `architectures[0]` of the configuration. */
+  architecture: string;
+  /** The folder. */
+  source: string;
+  /**
+   * The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights.
+   */
+  fingerprint: string;
+  /** Numbers in all weights. */
+  parameters: number;
+  /** The format in which the linear layers are to be held. */
+  weights: string;
+  /** How the linear layers are really stored, e.g. `{ "q8_0": 71 }` when q4_k does not fit the shapes. */
+  weightFormats: Record<string, number>;
+  /** Bytes of all weights as they are held; for a model that is only inspected, what they would take in f32. */
+  weightBytes: number;
+  /** How many of these are the vision tower's and the projector's; 0 for a text model. */
+  visionBytes: number;
+  /** Where it computes, e.g. `cpu` or `cuda:0`. */
+  device: string;
+  /** Threads of the process. */
+  threads: number;
+  /** Layers of the language model. */
+  layers: number;
+  /** Width of the language model. */
+  hiddenSize: number;
+  /** Query heads per layer. */
+  heads: number;
+  /** KV heads per layer. */
+  kvHeads: number;
+  /** Channels per head. */
+  headDim: number;
+  /** Tokens that there are. */
+  vocabSize: number;
+  /** Most positions of prompt and answer together. */
+  maxPositions: number;
+  /** Bytes that one position takes over all layers in the full cache. */
+  kvBytesPerToken: number;
+  /** How it sees an image; null for a text-only model. */
+  image: ImageInfo | null;
+}
+
+/** How a model sees an image. */
+export interface ImageInfo {
+  /** Positions that one image takes. */
+  tokens: number;
+  /** Side of the square that the vision tower takes, in pixels. */
+  size: number;
+  /** Side of a patch, in pixels. */
+  patch: number;
+}
+
+/** A load has succeeded. */
+export interface LoadedEvent {
+  /** Which kind it is. */
+  type: "loaded";
+  info: ModelInfo;
+}
+
+/** A model folder has been read. */
+export interface InspectedEvent {
+  /** Which kind it is. */
+  type: "inspected";
+  info: ModelInfo;
+}
+
+/**
+ * What the check of a GPU found.
+ *
+ * @example
+ * ```ts
+ * import { checkDevice, type DeviceCheck, DeviceError } from "prefixkv";
+ *
+ * try {
+ *   const { passed, kernels }: DeviceCheck = await checkDevice("cuda");
+ *   console.log(passed, kernels.filter(({ failed }) => failed !== null));
+ * } catch (error) {
+ *   if (!(error instanceof DeviceError)) throw error;
+ *   console.log(error.message);
+ * }
+ * ```
+ */
+export interface DeviceCheck {
+  /** The device as `device` names it, e.g. `cuda:0`. */
+  device: string;
+  /** What the device calls itself. */
+  name: string;
+  /** The versions of the driver and of cuBLAS. */
+  software: string[];
+  /** Multiprocessors. */
+  processors: number;
+  /** Bytes of the device before the check. */
+  memory: CheckedMemory;
+  /** Whether every kernel gave what the CPU gives. */
+  passed: boolean;
+  /** Every kernel with each of its formats. */
+  kernels: KernelCheck[];
+  /** What the device can do; null when it was not asked for, or when a kernel has failed. */
+  ceilings: DeviceCeilings | null;
+}
+
+/** Bytes of a device. */
+export interface CheckedMemory {
+  /** Bytes that can be allocated. */
+  free: number;
+  /** All bytes of the device. */
+  total: number;
+}
+
+/** A kernel compared with the CPU. */
+export interface KernelCheck {
+  /** E.g. `decode f16`. */
+  kernel: string;
+  /** Shapes that were tried. */
+  cases: number;
+  /** The largest error, in the unit of `tolerance`; null when a result was no number, or when there was none. */
+  worst: number | null;
+  /**
+   * The largest error that is allowed: 0 where the bits must be the same, else in parts of the largest result, of each
+   * sum of probabilities, or of the sum of the absolute products.
+   */
+  tolerance: number;
+  /** The first case that went wrong, and how. */
+  failed: string | null;
+}
+
+/** The speed of a device, measured. */
+export interface DeviceCeilings {
+  /** GB (10^9 bytes) per second that copies within the device read and write. */
+  copy: number;
+  /** GB per second that a kernel reads that writes next to nothing. */
+  read: number;
+  /** GB per second of weights that a product of one row reads, in f16. */
+  row: number;
+  /** GB per second from the host. */
+  upload: number;
+  /** TFLOP (10^12 additions and multiplications) per second of products of f16 matrices. */
+  productF16: number;
+  /** The same for f32. */
+  productF32: number;
+  /** Launches of a kernel that does next to nothing, per second. */
+  launches: number;
+  /** Writes of 1 KiB from the host, per second. */
+  writes: number;
+  /** Attention of a decode step to 32 heads of 128 elements, in f16. */
+  decode: DecodeRate[];
+  /** Causal attention over a prompt, in f16. */
+  prefill: PrefillRate[];
+}
+
+/** The speed of a decode step. */
+export interface DecodeRate {
+  /** Sequences in one launch. */
+  sequences: number;
+  /** Entries of each. */
+  entries: number;
+  /** GB per second of keys and values. */
+  read: number;
+}
+
+/** The speed of reading a prompt. */
+export interface PrefillRate {
+  /** Positions of the prompt. */
+  positions: number;
+  /** TFLOP per second. */
+  tflops: number;
+}
+
+/** A device has been checked. */
+export interface CheckedEvent {
+  /** Which kind it is. */
+  type: "checked";
+  report: DeviceCheck;
+}
+
+/**
+ * How many tokens a request took. `promptTokens` includes the image tokens, and in a chat all that was said before.
+ *
+ * @example
+ * ```ts
+ * import { load, type Usage } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { usage }: { usage: Usage } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(usage.promptTokens + usage.completionTokens);
+ * ```
+ */
+export interface Usage {
+  /** Positions of the prompt. */
+  promptTokens: number;
+  /** Positions of the prompt that the cache of a chat held already; 0 without one. */
+  cachedTokens: number;
+  /** Positions of the images that came with this request. */
+  imageTokens: number;
+  /** Tokens that were generated or scored, without the final end token. */
+  completionTokens: number;
+}
+
+/** The prompt has been read; decoding begins. */
+export interface PromptEvent {
+  /** Which kind it is. */
+  type: "prompt";
+  usage: Usage;
+}
+
+/** One generated token. */
+export interface TokenEvent {
+  /** Which kind it is. */
+  type: "token";
+  /** The token's id. */
+  id: number;
+  /**
+   * The text that is certain with it: empty while characters or a possible stop string are held back. All texts joined
+   * are a prefix of the text of `done`.
+   */
+  text: string;
+}
+
+/**
+ * What a generation came to.
+ *
+ * @example
+ * ```ts
+ * import { type GenerationResult, load } from "prefixkv";
+ *
+ * const model = await load();
+ * const result: GenerationResult = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 4 });
+ * console.log(result.finish, result.usage.completionTokens, result.memory.peak);
+ * await model.dispose();
+ * ```
+ */
+export interface GenerationResult {
+  /** All text that was generated, without a stop string. */
+  text: string;
+  /** The ids of all tokens that were generated, without the end token. */
+  tokens: number[];
+  /** Why it ended: the model's end token, a stop string, `maxTokens`, or an abandoned iteration. */
+  finish: Finish;
+  /** Numbers of tokens. */
+  usage: Usage;
+  /** Milliseconds. */
+  timings: Timings;
+  /** Bytes of the key-value cache at the end. */
+  memory: Memory;
+}
+
+/**
+ * Why a generation has ended.
+ *
+ * - `"eos"`: The model's end token came.
+ * - `"stop"`: A stop string has appeared.
+ * - `"length"`: `maxTokens` are there.
+ * - `"aborted"`: The caller has cancelled, or the engine has been closed.
+ */
+export type Finish = "eos" | "stop" | "length" | "aborted";
+
+/**
+ * How long the parts of a request took, in milliseconds.
+ *
+ * @example
+ * ```ts
+ * import { load, type Timings } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { timings }: { timings: Timings } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(timings.firstToken <= timings.total);
+ * ```
+ */
+export interface Timings {
+  /** Waiting in the engine's queue. */
+  queued: number;
+  /** Decoding and resizing images. */
+  images: number;
+  /** Vision tower and projector. */
+  vision: number;
+  /** The prompt through the language model. */
+  prefill: number;
+  /** All steps after the first token, and what other requests did in between. */
+  decode: number;
+  /** From submit to the first token. */
+  firstToken: number;
+  /** From submit to the end. */
+  total: number;
+}
+
+/**
+ * Bytes of the key-value cache of one sequence.
+ *
+ * @example
+ * ```ts
+ * import { load, type Memory } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { memory }: { memory: Memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2 });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export interface Memory {
+  /** What a cache that keeps every position seen so far takes in the same format, without slack or metadata. */
+  full: number;
+  /** Entries kept x entry bytes. */
+  payload: number;
+  /** Positions and scores of the entries, and other bookkeeping. */
+  metadata: number;
+  /** Entries that are evicted but still stored, because their format frees them in groups. */
+  dead: number;
+  /** Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end. */
+  resident: number;
+  /** The highest value of `resident`. */
+  peak: number;
+  /** Entries kept, per layer; the mean over the heads where they keep different numbers. */
+  keptPerLayer: number[];
+}
+
+/** A generation has ended. */
+export interface DoneEvent extends GenerationResult {
+  /** Which kind it is. */
+  type: "done";
+}
+
+/**
+ * How likely the model finds an answer.
+ *
+ * @example
+ * ```ts
+ * import { load, type Score } from "prefixkv";
+ *
+ * const model = await load();
+ * const score: Score = await model.score({ prompt: "USER: Hello ASSISTANT:", answer: " There is a star." });
+ * console.log(score.tokens.length === score.logprobs.length, score.ppl);
+ * await model.dispose();
+ * ```
+ */
+export interface Score {
+  /** The tokens of the answer. */
+  tokens: number[];
+  /** The natural logarithm of each token's probability. */
+  logprobs: number[];
+  /** exp of the mean negative log-probability. */
+  ppl: number;
+  /** Numbers of tokens. */
+  usage: Usage;
+  /** Milliseconds. */
+  timings: Timings;
+  /** Bytes of the key-value cache. */
+  memory: Memory;
+  /** Which positions of the prompt are kept, per layer and range of heads; with `kept: true`. */
+  kept?: Kept[][];
+  /**
+   * The divergence KL(full || cache) = sum over the vocabulary of p (ln p - ln q), per answer token, in nats; with `kl:
+   * true`. The time of the full cache counts in `timings.total` only.
+   */
+  kl?: number[];
+}
+
+/**
+ * The positions that a range of heads of one layer keeps.
+ *
+ * @example
+ * ```ts
+ * import { type Kept, load, snapkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const prompt = "USER: Which colors are there, and which shapes? ASSISTANT:";
+ * const { kept } = await model.score({ prompt, answer: " Red.", cache: snapkv({ keep: 0.5 }), kept: true });
+ * const [first]: Kept[] = kept[0] ?? [];
+ * console.log(first?.heads, first?.positions);
+ * ```
+ */
+export interface Kept {
+  /** The first KV head and the one behind the last. */
+  heads: [number, number];
+  /** Positions in the sequence, rising. */
+  positions: number[];
+}
+
+/** An answer has been scored. */
+export interface ScoredEvent extends Score {
+  /** Which kind it is. */
+  type: "scored";
+}
+
+/** A prompt has been profiled. */
+export interface ProfiledEvent {
+  /** Which kind it is. */
+  type: "profiled";
+  /** The retained share of every layer, for each asked size. */
+  retained: number[][];
+  usage: Usage;
+  timings: Timings;
+}
+
+/**
+ * What the cache held during a generation, and by what order its entries were chosen. Positions count from 0 over the
+ * prompt and the answer; importance is known for those of the prompt.
+ *
+ * @example
+ * ```ts
+ * import { image, load, prefixkv, type Trace } from "prefixkv";
+ *
+ * await using model = await load();
+ * const messages = [{ role: "user", content: [image("scene.png"), "Describe the image in detail."] }];
+ * const trace: Trace = await model.trace({ messages, cache: prefixkv({ keep: 0.3 }), maxTokens: 8 });
+ * const [picture] = trace.images;
+ * const patches = trace.spans.find(({ modality }) => modality.type === "image");
+ * const first = trace.layers[0]?.kept[0]?.positions.filter((at) => at >= (patches?.start ?? 0));
+ * console.log(trace.threshold, picture?.rows, picture?.columns, first?.length);
+ * ```
+ */
+export interface Trace extends GenerationResult {
+  /**
+   * What the method ranks entries by: `columns`, `window` or `text` (attention of all queries, of the last ones, of the
+   * text), `key-norm`, `recency` or `random`. The plain cache is ranked by `columns`, and keeps everything.
+   */
+  score: string;
+  /** Whether the score is attention. Where it is not, shares of it mean nothing, and layers have no `cumulative`. */
+  mass: boolean;
+  /** The share of importance that PrefixKV's search has found for all layers; null for methods that look for none. */
+  threshold: number | null;
+  /** What the positions are, in order and without gaps; `index` counts the image placeholders of the prompt. */
+  spans: Span[];
+  /** The pictures in the order of their placeholders. */
+  images: TraceImage[];
+  /** The layers after the prompt. */
+  layers: TraceLayer[];
+  /** The cache after the prompt, then after each token that was read; the last token of an answer is not. */
+  steps: TraceStep[];
+}
+
+/** A run of positions of one modality. */
+export interface Span {
+  /** What they hold. */
+  modality: Modality;
+  /** The first position. */
+  start: number;
+  /** How many positions. */
+  len: number;
+}
+
+/** What a position holds. */
+export type Modality = TextModality | ImageModality | GeneratedModality;
+
+/** Text of the prompt. */
+export interface TextModality {
+  /** Which kind it is. */
+  type: "text";
+}
+
+/** Patches of an image. */
+export interface ImageModality {
+  /** Which kind it is. */
+  type: "image";
+  /** Which of the prompt's image placeholders they stand for, from 0. */
+  index: number;
+}
+
+/** Generated tokens. */
+export interface GeneratedModality {
+  /** Which kind it is. */
+  type: "generated";
+}
+
+/** A picture of a traced prompt. Its patches are numbered by rows from the top left, after `lead` other positions. */
+export interface TraceImage {
+  /** Its number among the images of the request. */
+  source: number;
+  /** Width of the upright picture, in pixels. */
+  width: number;
+  /** Height of the upright picture, in pixels. */
+  height: number;
+  /** Rows of patches. */
+  rows: number;
+  /** Columns of patches. */
+  columns: number;
+  /** Positions of the picture before its first patch. */
+  lead: number;
+  /** What all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded. */
+  area: Area;
+}
+
+/** A rectangle in the pixels of a picture; it may reach beyond the picture. */
+export interface Area {
+  /** The left edge. */
+  x: number;
+  /** The top edge. */
+  y: number;
+  /** From the left edge to the right one. */
+  width: number;
+  /** From the top edge to the bottom one. */
+  height: number;
+}
+
+/** A layer of a trace. */
+export interface TraceLayer extends LayerRecord {
+  /** What is kept after the prompt, per range of heads. */
+  kept: Kept[];
+}
+
+/** How the entries of a layer were ranked. */
+export interface LayerRecord {
+  /** The score of each position of the prompt; the mean over the heads where they have their own. */
+  importance: number[];
+  /** How much of the importance the best entries hold; null for a score without mass. */
+  cumulative: Cumulative | null;
+  /** The share of the importance that the kept entries hold; null for a score without mass. */
+  retained: number | null;
+}
+
+/** The share of a layer's importance that the best `from`, `from` + 1, ... entries hold. */
+export interface Cumulative {
+  /** Entries that the first share is of: those that are kept in any case. */
+  from: number;
+  /** Rising to 1. */
+  shares: number[];
+}
+
+/** The cache at one moment; sizes in bytes. */
+export interface TraceStep {
+  /** Positions seen. */
+  positions: number;
+  /** What the pool holds for the sequence. */
+  resident: number;
+  /** Entries kept x entry bytes. */
+  payload: number;
+  /** What a cache that keeps everything takes. */
+  full: number;
+  /** Entries held; the mean over the layers. */
+  kept: number;
+}
+
+/** A traced generation has ended. */
+export interface TracedEvent extends Trace {
+  /** Which kind it is. */
+  type: "traced";
+}
+
+/**
+ * The name of a session: 128 random bits from the operating system, written as 32 hexadecimal digits. Whoever knows it
+ * may read, continue and close the session. `fmt::Debug` does not show it.
+ */
+export type SessionId = string;
+
+/** A session has been opened or closed. */
+export interface SessionEvent {
+  /** Which kind it is. */
+  type: "session";
+  session: SessionId;
+}
+
+/** Bytes of a device by its own count; of the CPU there is none. */
+export interface DeviceMemory extends Partial<GpuMemory> {
+  /** The device as requests name it. */
+  device: string;
+}
+
+/** Bytes of a GPU. */
+export interface GpuMemory {
+  /** Bytes that can be allocated, those that are kept for reuse included. */
+  free: number;
+  /** All bytes of the device. */
+  total: number;
+  /** Bytes of the pool from which the model allocates. */
+  pool: DevicePool;
+}
+
+/**
+ * Bytes of the pool from which this model allocates: weights, cache and what a step needs. What is reserved and not
+ * used is kept for the next allocation, or cannot be given back because a block of it is in use.
+ */
+export interface DevicePool {
+  /** Bytes that the pool has of the device. */
+  reserved: number;
+  /** The highest value of `reserved`. */
+  mostReserved: number;
+  /** Bytes in use. */
+  used: number;
+  /** The highest value of `used`. */
+  mostUsed: number;
+}
+
+/** What the device of the model counts. */
+export interface MemoryEvent extends DeviceMemory {
+  /** Which kind it is. */
+  type: "memory";
+}
+
+/** A text as tokens. */
+export interface TokensEvent {
+  /** Which kind it is. */
+  type: "tokens";
+  tokens: number[];
+}
+
+/** Tokens as a text. */
+export interface TextEvent {
+  /** Which kind it is. */
+  type: "text";
+  text: string;
+}
+
+/** The engine is closed and its memory free. */
+export interface ClosedEvent {
+  /** Which kind it is. */
+  type: "closed";
+}
+
+/** An error as it crosses a door. */
+export interface WireError {
+  /** The stable name of its kind; docs/errors.md has all. */
+  code: string;
+  /** What was found and what to do, for people. */
+  message: string;
+  /** The facts of the case by name, for programs. */
+  details: Record<string, unknown>;
+}
+
+/** The work has failed. */
+export interface ErrorEvent {
+  /** Which kind it is. */
+  type: "error";
+  error: WireError;
+}
