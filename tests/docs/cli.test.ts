@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { commands } from "../../ts/cli/commands.ts";
 import { run } from "../../ts/cli/run.ts";
-import { FakeNative } from "../unit/fake_native.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 import { assertDocumented } from "./cli_schema.ts";
 
 const page = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");

@@ -11,8 +11,8 @@ import * as api from "../../ts/index.ts";
 import type { Native } from "../../ts/native/contract.ts";
 import { errorFromWire } from "../../ts/native/errors.ts";
 import { readAll } from "../contract/doors.ts";
+import { fail, HubServer, smallFiles } from "../kit/hub_server.ts";
 import { root } from "../runtimes/spawn.ts";
-import { fail, HubServer, smallFiles } from "../unit/hub_server.ts";
 
 const { image, load, prefixkv, streaming } = api;
 const prompt = "USER: Hello ASSISTANT:";

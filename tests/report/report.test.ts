@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { DOMParser, type Element } from "@xmldom/xmldom";
 import { OptionError } from "../../ts/errors.ts";
 import { describeReport, evalReport } from "../../ts/report/index.ts";
-import { info, trace } from "../unit/fake_native.ts";
+import { info, trace } from "../kit/fake_native.ts";
 import { describeScene, evalFolder, evaluation } from "./made.ts";
 
 let folder: string;

@@ -20,7 +20,7 @@ import {
 } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
 import { stage } from "../../ts/options/stage.ts";
-import { FakeNative } from "./fake_native.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 let folder: string;
 

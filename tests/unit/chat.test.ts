@@ -10,7 +10,7 @@ import {
   prefixkv,
 } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
-import { FakeNative } from "./fake_native.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 const native = (behaviour: Partial<FakeNative> = {}): FakeNative => Object.assign(new FakeNative(), behaviour);
 const ops = (fake: FakeNative) => fake.requests.map(({ request }) => request.op);

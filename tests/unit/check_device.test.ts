@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { checkThrough } from "../../ts/check_device.ts";
 import { AbortError, checkDevice, DeviceError, type Progress } from "../../ts/index.ts";
-import { deviceCheck, FakeNative } from "./fake_native.ts";
+import { deviceCheck, FakeNative } from "../kit/fake_native.ts";
 
 test("a check hands on its options, its progress and its report", async () => {
   const native = new FakeNative();

@@ -23,7 +23,7 @@ import {
 import { methods } from "../../ts/generated/method_table.ts";
 import { missingAddon } from "../../ts/native/napi.ts";
 import { distance, nearest } from "../../ts/suggest.ts";
-import { FakeNative, memory } from "./fake_native.ts";
+import { FakeNative, memory } from "../kit/fake_native.ts";
 
 let folder: string;
 let picture: string;

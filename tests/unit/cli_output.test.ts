@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import type { Streams } from "../../ts/cli/command.ts";
 import { noOutput, run } from "../../ts/cli/run.ts";
 import { formatJson, printable } from "../../ts/format.ts";
-import { FakeNative } from "./fake_native.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 const evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b31m\r\b\x7f\u0085";
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { DeviceError, OptionError } from "../../ts/errors.ts";
 import { about, loadWith } from "../../ts/load.ts";
 import { gpuName } from "../../ts/native/device.ts";
-import { FakeNative } from "./fake_native.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 /** Two files, and which of them was opened for what. */
 function files(devices: string[]) {

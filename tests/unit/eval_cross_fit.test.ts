@@ -5,8 +5,8 @@ import { after, test } from "node:test";
 import { dataOf, type EvalMethod, type EvaluateOptions, EvaluationError, readResults } from "../../ts/eval/index.ts";
 import type { FitRecord } from "../../ts/eval/records.ts";
 import { AbortError, OptionError } from "../../ts/index.ts";
-import { clean, fresh, picture, read, run } from "./eval_fake.ts";
-import { FakeNative } from "./fake_native.ts";
+import { clean, fresh, picture, read, run } from "../kit/eval_fake.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 after(clean);
 

@@ -6,7 +6,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { EvaluationError, readResults } from "../../ts/eval/index.ts";
-import { clean, fresh, read, run } from "./eval_fake.ts";
+import { clean, fresh, read, run } from "../kit/eval_fake.ts";
 
 after(clean);
 

@@ -6,7 +6,7 @@ import { describes } from "../../ts/eval/data/scenes.ts";
 import { agreement, effectiveBits, entries } from "../../ts/eval/metrics.ts";
 import { rougeL, words } from "../../ts/eval/rouge.ts";
 import { accuracyOf, normalAnswer, vqaAccuracy } from "../../ts/eval/vqa.ts";
-import { memory } from "./fake_native.ts";
+import { memory } from "../kit/fake_native.ts";
 
 test("ROUGE-L counts the longest common subsequence of words", () => {
   assert.deepEqual(words("The top-left's 3 STARS, café."), ["the", "top", "left", "s", "3", "stars", "caf"]);

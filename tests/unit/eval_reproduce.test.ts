@@ -8,7 +8,7 @@ import { prepareMethods } from "../../ts/eval/methods.ts";
 import { missingFor, publishedTables, reproduce, sizeOf } from "../../ts/eval/reproduce/reproduce.ts";
 import { openModel } from "../../ts/load.ts";
 import type { Model } from "../../ts/model.ts";
-import { FakeNative, info } from "./fake_native.ts";
+import { FakeNative, info } from "../kit/fake_native.ts";
 
 let folder: string;
 

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { compareResults, dataOf, readResults } from "../../ts/eval/index.ts";
 import { summarise } from "../../ts/eval/summarise.ts";
-import { clean, fresh, picture, read, run } from "./eval_fake.ts";
-import { FakeNative } from "./fake_native.ts";
+import { clean, fresh, picture, read, run } from "../kit/eval_fake.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 after(clean);
 

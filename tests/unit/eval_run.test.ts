@@ -6,8 +6,8 @@ import { sourceName } from "../../ts/eval/evaluate.ts";
 import { compareResults, type EvaluateOptions, parseMethod, readResults } from "../../ts/eval/index.ts";
 import { prepareMethods, splitMethods } from "../../ts/eval/methods.ts";
 import { AbortError, OptionError } from "../../ts/index.ts";
-import { clean, fresh, read, run } from "./eval_fake.ts";
-import { FakeNative } from "./fake_native.ts";
+import { clean, fresh, read, run } from "../kit/eval_fake.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 /** The perplexity of the fake, with the digits that are written. */
 const e = Number(Math.E.toPrecision(9));

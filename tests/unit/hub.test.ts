@@ -6,8 +6,8 @@ import { after, before, beforeEach, test } from "node:test";
 import { run } from "../../ts/cli/run.ts";
 import { AbortError, HubError, inspect, load, ModelError, OptionError, type Progress } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
-import { FakeNative } from "./fake_native.ts";
-import { commit, etagOf, HubServer, smallFiles, tinyFiles } from "./hub_server.ts";
+import { FakeNative } from "../kit/fake_native.ts";
+import { commit, etagOf, HubServer, smallFiles, tinyFiles } from "../kit/hub_server.ts";
 
 let folder: string;
 let server: HubServer;

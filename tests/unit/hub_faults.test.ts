@@ -7,7 +7,7 @@ import { after, before, beforeEach, test } from "node:test";
 import { hubFolder } from "../../ts/hub/snapshot.ts";
 import { machine, type System } from "../../ts/hub/system.ts";
 import { HubError } from "../../ts/index.ts";
-import { etagOf, fail, HubServer, smallFiles } from "./hub_server.ts";
+import { etagOf, fail, HubServer, smallFiles } from "../kit/hub_server.ts";
 
 const shard = "model-1.safetensors";
 const size = 200_000;

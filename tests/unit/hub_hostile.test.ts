@@ -11,7 +11,7 @@ import { parseHubId } from "../../ts/hub/ids.ts";
 import { hubFolder } from "../../ts/hub/snapshot.ts";
 import { machine, type System } from "../../ts/hub/system.ts";
 import { HubError, OptionError } from "../../ts/index.ts";
-import { commit, etagOf, HubServer, smallFiles } from "./hub_server.ts";
+import { commit, etagOf, HubServer, smallFiles } from "../kit/hub_server.ts";
 
 const shard = "model-1.safetensors";
 const size = 200_000;

@@ -14,7 +14,7 @@ import { fetchImage, type Network } from "../../ts/images/fetch.ts";
 import { type ImagePolicy, image, type MediaError, type Model, OptionError } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
 import { isImage } from "../../ts/media.ts";
-import { FakeNative } from "./fake_native.ts";
+import { FakeNative } from "../kit/fake_native.ts";
 
 const content = new Uint8Array([137, 80, 78, 71]);
 let folder: string;

@@ -12,7 +12,7 @@ import {
   PrefixKvError,
 } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
-import { FakeNative, memory, usage } from "./fake_native.ts";
+import { FakeNative, memory, usage } from "../kit/fake_native.ts";
 
 const native = (behaviour: Partial<FakeNative> = {}): FakeNative => Object.assign(new FakeNative(), behaviour);
 const prompt = { prompt: "Hi" };

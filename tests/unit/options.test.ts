@@ -10,8 +10,8 @@ import * as evaluation from "../../ts/eval/index.ts";
 import { about, checkDevice, inspect, load, OptionError, PrefixKvError, prefixkv } from "../../ts/index.ts";
 import { inspectModel, openModel } from "../../ts/load.ts";
 import { describeReport, evalReport } from "../../ts/report/index.ts";
-import { FakeNative } from "./fake_native.ts";
-import { hostileValues } from "./hostile_values.ts";
+import { FakeNative } from "../kit/fake_native.ts";
+import { hostileValues } from "../kit/hostile_values.ts";
 
 type Options = Record<string, unknown>;
 
