@@ -2,7 +2,7 @@
 // and .md.
 import { readFile } from "node:fs/promises";
 import { type BatchSuite, raw, type Series } from "./batch.ts";
-import { best, type Limits, limits } from "./limits.ts";
+import { type RunLimits, runLimits } from "./limits.ts";
 import { heading, keep, type Origin, origin } from "./machine.ts";
 import { digits, paired, percent, type Summary, spread, summarise, table } from "./stats.ts";
 
@@ -20,7 +20,7 @@ export interface Together {
 
 interface Report extends BatchSuite {
   origin: Origin;
-  limits: Limits & { before: Limits; after: Limits };
+  limits: RunLimits;
   compared: { model: string; formats: string[]; together: Together[] }[];
 }
 
@@ -71,10 +71,9 @@ long together as one after the other.
 
 async function main(): Promise<void> {
   const suite: BatchSuite = JSON.parse(await readFile(raw, "utf8"));
-  const [before, after] = [limits("before"), limits("after")];
   const report: Report = {
     origin: await origin(),
-    limits: { ...best(before, after), before, after },
+    limits: runLimits(),
     compared: suite.series.map((series) => ({
       model: series.model,
       formats: Object.keys(series.weightFormats),

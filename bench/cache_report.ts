@@ -1,7 +1,7 @@
 // Puts what cache.ts measured beside what the bytes predict: bench/results/<machine>-cache.json and .md.
 import { readFile } from "node:fs/promises";
 import { type CacheSuite, type Measured, raw, type Series, whole } from "./cache.ts";
-import { best, type Limits, limits } from "./limits.ts";
+import { type RunLimits, runLimits } from "./limits.ts";
 import { heading, keep, type Origin, origin } from "./machine.ts";
 import { digits, paired, percent, type Summary, spread, summarise, table } from "./stats.ts";
 
@@ -26,7 +26,7 @@ export interface Compared {
 
 interface Report extends CacheSuite {
   origin: Origin;
-  limits: Limits & { before: Limits; after: Limits };
+  limits: RunLimits;
   compared: { model: string; context: number; variants: Compared[] }[];
 }
 
@@ -99,10 +99,9 @@ spread attention evenly, so the layers' sizes hardly differ; the work does not d
 
 async function main(): Promise<void> {
   const suite: CacheSuite = JSON.parse(await readFile(raw, "utf8"));
-  const [before, after] = [limits("before"), limits("after")];
   const report: Report = {
     origin: await origin(),
-    limits: { ...best(before, after), before, after },
+    limits: runLimits(),
     compared: suite.series.map((series) => ({
       model: series.model,
       context: series.context,

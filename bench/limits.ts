@@ -57,7 +57,7 @@ export function rates(group: string, baseline: Baseline): Rate[] {
     .sort((a, b) => a.id.localeCompare(b.id, "en", { numeric: true }));
 }
 
-export function limits(baseline: Baseline): Limits {
+function limits(baseline: Baseline): Limits {
   const found = rates("limits", baseline);
   const rate = (id: string): number => {
     const one = found.find((measured) => measured.id === id);
@@ -71,4 +71,16 @@ export function limits(baseline: Baseline): Limits {
 /** What the machine could do at its best while the benches ran. */
 export function best(a: Limits, b: Limits): Limits {
   return { gemm: Math.max(a.gemm, b.gemm), read: Math.max(a.read, b.read) };
+}
+
+/** The limits of a run: the better of both measurements, and both. */
+export interface RunLimits extends Limits {
+  before: Limits;
+  after: Limits;
+}
+
+/** The limits that were measured right before and right after everything else. */
+export function runLimits(): RunLimits {
+  const [before, after] = [limits("before"), limits("after")];
+  return { ...best(before, after), before, after };
 }

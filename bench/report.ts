@@ -1,13 +1,13 @@
 // Puts what the suite measured beside the limits of the same run: bench/results/<machine>.json and .md.
 import { readFile } from "node:fs/promises";
-import { best, type Limits, limits, type Rate, rates } from "./limits.ts";
+import { type Limits, type Rate, type RunLimits, rates, runLimits } from "./limits.ts";
 import { heading, keep, type Origin, origin } from "./machine.ts";
 import { digits, percent, spread, table } from "./stats.ts";
 import { raw, type Speed, type Suite } from "./suite.ts";
 
 export interface Report extends Suite {
   origin: Origin;
-  limits: Limits & { before: Limits; after: Limits };
+  limits: RunLimits;
   kernels: Rate[];
 }
 
@@ -62,11 +62,10 @@ ${table([["what", "time"], ...calls])}
 
 async function main(): Promise<void> {
   const suite: Suite = JSON.parse(await readFile(raw, "utf8"));
-  const [before, after] = [limits("before"), limits("after")];
   const kernels = suite.quick ? [] : [...rates("prefill", "before"), ...rates("decode", "before")];
   const report: Report = {
     origin: await origin(),
-    limits: { ...best(before, after), before, after },
+    limits: runLimits(),
     ...suite,
     kernels,
   };

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { commands } from "../../ts/cli/commands.ts";
-import { run } from "../../ts/cli/run.ts";
+import { cli } from "../kit/command_line.ts";
 import { FakeNative } from "../kit/fake_native.ts";
 import { assertDocumented } from "./cli_schema.ts";
 
@@ -15,17 +15,7 @@ const evalRun = fileURLToPath(new URL("../fixtures/eval-run", import.meta.url));
 const scene = fileURLToPath(new URL("../../data/scenes/scene-000.png", import.meta.url));
 
 async function print(args: string[], fake: FakeNative = new FakeNative()): Promise<Record<string, unknown>> {
-  let out = "";
-  await run([...args, "--json"], {
-    out: (text) => {
-      out += text;
-    },
-    err: () => {},
-    interactive: false,
-    color: false,
-    signal: new AbortController().signal,
-    door: async () => ({ native: fake, file: "native/fake.node" }),
-  });
+  const { out } = await cli([...args, "--json"], { fake });
   return JSON.parse(out) as Record<string, unknown>;
 }
 

@@ -1,21 +1,15 @@
 import assert from "node:assert/strict";
-import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { DOMParser, type Element } from "@xmldom/xmldom";
 import { OptionError } from "../../ts/errors.ts";
 import { describeReport, evalReport } from "../../ts/report/index.ts";
 import { info, trace } from "../kit/fake_native.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 import { describeScene, evalFolder, evaluation } from "./made.ts";
 
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-report-"));
-});
-
-after(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("report");
 
 const timeout = { timeout: 120_000 };
 

@@ -1,23 +1,18 @@
 // The command line as a process of its own, under the runtime of the tests and through the built package.
+
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { lstat, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { lstat, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { runtime } from "../../ts/native/pick.ts";
 import { assertDocumented } from "../docs/cli_schema.ts";
 import { scene } from "../engine/scenes.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 import { root, runScript } from "./spawn.ts";
 
 const main = join(root, "ts", "cli", "main.ts");
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-run-"));
-});
-
-after(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("run");
 
 test("describe streams from any working directory", async () => {
   const { code, out, err } = await runScript(main, ["describe", scene.image, "--prompt", scene.question], {

@@ -17,6 +17,7 @@ import { digits, paired, spread, summarise, table } from "../../bench/stats.ts";
 import { blockWeights, prefillFlops } from "../../bench/work.ts";
 import { quantile } from "../../ts/eval/bootstrap.ts";
 import { entries } from "../../ts/eval/metrics.ts";
+import { origin } from "../kit/origin.ts";
 
 const tiny: Shape = {
   hidden: 8,
@@ -258,13 +259,7 @@ test("a smaller cache stands beside what its bytes predict", () => {
     quick: true,
     rounds: 2,
     steps: 8,
-    origin: {
-      date: "2026-01-01",
-      commit: "0",
-      changed: false,
-      machine: { slug: "m", cpu: "c", cores: 2, features: [], platform: "p" },
-      versions: {},
-    },
+    origin,
     limits: { ...limit, before: limit, after: limit },
     compared: [{ model: "plain", context: 8, variants: compareCaches(series) }],
   });

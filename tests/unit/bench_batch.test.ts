@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { compare, markdown } from "../../bench/batch_report.ts";
+import { origin } from "../kit/origin.ts";
 
 test("requests together are set against one after the other in the same round", () => {
   const steps = [
@@ -21,13 +22,7 @@ test("requests together are set against one after the other in the same round", 
     rounds: 3,
     steps: 8,
     context: 50,
-    origin: {
-      date: "2026-01-01",
-      commit: "0",
-      changed: false,
-      machine: { slug: "m", cpu: "c", cores: 2, features: [], platform: "p" },
-      versions: {},
-    },
+    origin,
     limits: { ...limit, before: limit, after: limit },
     compared: [{ model: "m", formats: ["f32"], together: compare(series, 50) }],
   });

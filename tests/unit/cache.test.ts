@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { wireCache } from "../../ts/cache.ts";
 import { calibrationText, readCalibration } from "../../ts/calibration.ts";
@@ -13,35 +12,21 @@ import {
   type Calibration,
   CalibrationError,
   h2o,
-  type Model,
   OptionError,
   type Progress,
   prefixkv,
 } from "../../ts/index.ts";
-import { openModel } from "../../ts/load.ts";
 import { stage } from "../../ts/options/stage.ts";
+import { fakeModels } from "../kit/fake_model.ts";
 import { FakeNative } from "../kit/fake_native.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-cache-"));
-});
-
-after(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("cache");
 
 const fixture = (name: string): URL => new URL(`../fixtures/prefixkv-confs/${name}`, import.meta.url);
 const shipped = (name: string): URL => new URL(`../../calibrations/${name}.json`, import.meta.url);
 
-const opened: Model[] = [];
-
-async function open(fake: FakeNative): Promise<Model> {
-  const model = await openModel(fake);
-  opened.push(model);
-  return model;
-}
-
-after(() => Promise.all(opened.map((model) => model.dispose())));
+const open = fakeModels();
 
 test("every method has a public constructor that makes a frozen plain object", () => {
   assert.ok(methods.length >= 7);

@@ -1,29 +1,12 @@
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
-import {
-  AbortError,
-  CalibrationError,
-  DisposedError,
-  image,
-  type Model,
-  PrefixKvError,
-  prefixkv,
-} from "../../ts/index.ts";
-import { openModel } from "../../ts/load.ts";
-import { FakeNative } from "../kit/fake_native.ts";
+import { test } from "node:test";
+import { AbortError, CalibrationError, DisposedError, image, PrefixKvError, prefixkv } from "../../ts/index.ts";
+import { fakeModels, native } from "../kit/fake_model.ts";
+import type { FakeNative } from "../kit/fake_native.ts";
 
-const native = (behaviour: Partial<FakeNative> = {}): FakeNative => Object.assign(new FakeNative(), behaviour);
 const ops = (fake: FakeNative) => fake.requests.map(({ request }) => request.op);
 
-const opened: Model[] = [];
-
-async function open(fake: FakeNative): Promise<Model> {
-  const model = await openModel(fake);
-  opened.push(model);
-  return model;
-}
-
-after(() => Promise.all(opened.map((model) => model.dispose())));
+const open = fakeModels();
 
 test("a chat opens a session, sends new messages only, and closes once", async () => {
   const fake = native();

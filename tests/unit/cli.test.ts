@@ -1,14 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { UsageError } from "../../ts/cli/args.ts";
 import type { Context } from "../../ts/cli/command.ts";
 import { whatFits } from "../../ts/cli/commands/inspect.ts";
 import { commands } from "../../ts/cli/commands.ts";
 import { ProgressBar, progressLine } from "../../ts/cli/progress_bar.ts";
-import { run } from "../../ts/cli/run.ts";
 import { DeviceError } from "../../ts/errors.ts";
 import {
   formatBars,
@@ -23,41 +21,13 @@ import {
 import { methods } from "../../ts/generated/method_table.ts";
 import { missingAddon } from "../../ts/native/napi.ts";
 import { distance, nearest } from "../../ts/suggest.ts";
+import { cli } from "../kit/command_line.ts";
 import { FakeNative, memory } from "../kit/fake_native.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
-let folder: string;
-let picture: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-cli-"));
-  picture = join(folder, "scene.png");
-  await writeFile(picture, "png");
-});
-
-after(() => rm(folder, { recursive: true }));
-
-/** Runs a command line against the fake and keeps what it wrote. */
-async function cli(
-  args: string[],
-  { fake = new FakeNative(), ...given }: Partial<Context> & { fake?: FakeNative } = {},
-) {
-  let out = "";
-  let err = "";
-  const code = await run(args, {
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    interactive: false,
-    color: false,
-    signal: new AbortController().signal,
-    door: async () => ({ native: fake, file: "native/fake.node" }),
-    ...given,
-  });
-  return { code, out, err, fake };
-}
+const folder = temporaryFolder("cli");
+const picture = join(folder, "scene.png");
+before(() => writeFile(picture, "png"));
 
 test("describe streams the answer to standard output and a table to standard error", async () => {
   const { code, out, err, fake } = await cli([

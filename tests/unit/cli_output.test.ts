@@ -1,44 +1,29 @@
 // What the command line lets through to a terminal, and how it reads its arguments.
+
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import type { Streams } from "../../ts/cli/command.ts";
-import { noOutput, run } from "../../ts/cli/run.ts";
+import { noOutput } from "../../ts/cli/run.ts";
 import { formatJson, printable } from "../../ts/format.ts";
+import type { OpenDoor } from "../../ts/native/napi.ts";
+import { cli as runCli } from "../kit/command_line.ts";
 import { FakeNative } from "../kit/fake_native.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
 const evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b31m\r\b\x7f\u0085";
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
 const harmless = /^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$/;
-let folder: string;
-let picture: string;
+const folder = temporaryFolder("output");
+const picture = join(folder, "scene.png");
+before(() => writeFile(picture, "png"));
 
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-output-"));
-  picture = join(folder, "scene.png");
-  await writeFile(picture, "png");
-});
-
-after(() => rm(folder, { recursive: true }));
+/** A door whose name holds what a terminal must not get. */
+const door = async (native: FakeNative): Promise<OpenDoor> => ({ native, file: `native/${evil}.node` });
 
 async function cli(args: string[], fake = new FakeNative(), given: Partial<Streams> = {}) {
-  let [out, err] = ["", ""];
-  const code = await run(args, {
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    interactive: false,
-    color: false,
-    signal: new AbortController().signal,
-    door: async () => ({ native: fake, file: `native/${evil}.node` }),
-    ...given,
-  });
-  return { code, out, err, fake };
+  return runCli(args, { fake, door: () => door(fake), ...given });
 }
 
 test("control characters are shown, line ends and tabs stay", () => {

@@ -1,25 +1,19 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { dataOf, EvaluationError, openData } from "../../ts/eval/index.ts";
 import { hashOf } from "../../ts/eval/samples.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
 const fixtures = fileURLToPath(new URL("../fixtures/eval/", import.meta.url));
 const system =
   "A chat between a curious user and an artificial intelligence assistant. " +
   "The assistant gives helpful, detailed, and polite answers to the user's questions. ";
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-data-"));
-});
-
-after(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("data");
 
 test("the shipped scenes are read", async () => {
   const { name, samples } = await openData();

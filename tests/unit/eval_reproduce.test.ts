@@ -1,40 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import { run } from "../../ts/cli/run.ts";
+import { test } from "node:test";
 import { prepareMethods } from "../../ts/eval/methods.ts";
 import { missingFor, publishedTables, reproduce, sizeOf } from "../../ts/eval/reproduce/reproduce.ts";
 import { openModel } from "../../ts/load.ts";
 import type { Model } from "../../ts/model.ts";
+import { cli } from "../kit/command_line.ts";
 import { FakeNative, info } from "../kit/fake_native.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-reproduce-"));
-});
-
-after(() => rm(folder, { recursive: true }));
-
-/** Runs a command line against the fake. */
-async function cli(args: string[]): Promise<{ code: number; out: string; err: string }> {
-  let [out, err] = ["", ""];
-  const code = await run(args, {
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    interactive: false,
-    color: false,
-    signal: new AbortController().signal,
-    door: async () => ({ native: new FakeNative(), file: "native/fake.node" }),
-  });
-  return { code, out, err };
-}
+const folder = temporaryFolder("reproduce");
 
 const llava = (layers: number, hiddenSize: number): Pick<Model, "info"> => ({
   info: { ...info, layers, hiddenSize, image: { tokens: 576, size: 336, patch: 14 } },

@@ -1,35 +1,18 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, readlink, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { test } from "node:test";
 import { run } from "../../ts/cli/run.ts";
 import { AbortError, HubError, inspect, load, ModelError, OptionError, type Progress } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
 import { FakeNative } from "../kit/fake_native.ts";
-import { commit, etagOf, HubServer, smallFiles, tinyFiles } from "../kit/hub_server.ts";
+import { testHub } from "../kit/hub.ts";
+import { commit, etagOf, smallFiles, tinyFiles } from "../kit/hub_server.ts";
 
-let folder: string;
-let server: HubServer;
-let caches = 0;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-hub-"));
-  server = await new HubServer(smallFiles()).start();
-});
-
-after(async () => {
-  await server.stop();
-  await rm(folder, { recursive: true });
-});
-
-beforeEach(() => {
-  server.reset();
-  server.files = smallFiles();
-});
+const { server, freshCache } = testHub("hub");
 
 /** Options with a new cache, so that no test sees another's. */
-const fresh = () => ({ endpoint: server.endpoint, cacheDir: join(folder, `cache-${caches++}`), token: false as const });
+const fresh = () => ({ endpoint: server.endpoint, cacheDir: freshCache(), token: false as const });
 const model = (cacheDir: string): string => join(cacheDir, "models--org--tiny");
 const source = async (options: object, name = "org/tiny"): Promise<string> => {
   const fake = new FakeNative();

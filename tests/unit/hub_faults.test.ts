@@ -1,36 +1,22 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { hubFolder } from "../../ts/hub/snapshot.ts";
 import { machine, type System } from "../../ts/hub/system.ts";
 import { HubError } from "../../ts/index.ts";
-import { etagOf, fail, HubServer, smallFiles } from "../kit/hub_server.ts";
+import { testHub } from "../kit/hub.ts";
+import { etagOf, fail, smallFiles } from "../kit/hub_server.ts";
 
 const shard = "model-1.safetensors";
 const size = 200_000;
-let folder: string;
-let server: HubServer;
+const { server, folder, freshCache } = testHub("faults", size);
 let cacheDir: string;
-let caches = 0;
 let pauses: number[] = [];
 
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-faults-"));
-  server = await new HubServer(smallFiles()).start();
-});
-
-after(async () => {
-  await server.stop();
-  await rm(folder, { recursive: true });
-});
-
 beforeEach(() => {
-  server.reset();
-  server.files = smallFiles(size);
-  cacheDir = join(folder, `cache-${caches++}`);
+  cacheDir = freshCache();
   pauses = [];
 });
 

@@ -1,40 +1,27 @@
 // Servers that never come to an end, files that are too large, and caches in which others have laid traps.
+
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { link, lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, utimes, writeFile } from "node:fs/promises";
+import { link, lstat, mkdir, readdir, readFile, rm, stat, symlink, utimes, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { Gain } from "../../ts/hub/download.ts";
 import { parseHubId } from "../../ts/hub/ids.ts";
 import { hubFolder } from "../../ts/hub/snapshot.ts";
 import { machine, type System } from "../../ts/hub/system.ts";
 import { HubError, OptionError } from "../../ts/index.ts";
-import { commit, etagOf, HubServer, smallFiles } from "../kit/hub_server.ts";
+import { testHub } from "../kit/hub.ts";
+import { commit, etagOf, smallFiles } from "../kit/hub_server.ts";
 
 const shard = "model-1.safetensors";
 const size = 200_000;
 const unix = { skip: process.platform === "win32" };
-let folder: string;
-let server: HubServer;
+const { server, folder, freshCache } = testHub("hostile", size);
 let cacheDir: string;
-let caches = 0;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-hostile-"));
-  server = await new HubServer(smallFiles()).start();
-});
-
-after(async () => {
-  await server.stop();
-  await rm(folder, { recursive: true });
-});
 
 beforeEach(() => {
-  server.reset();
-  server.files = smallFiles(size);
-  cacheDir = join(folder, `cache-${caches++}`);
+  cacheDir = freshCache();
 });
 
 const quick: System = { ...machine, pause: (_, signal) => machine.pause(2, signal) };
@@ -91,7 +78,7 @@ const sent = (): number => stored().reduce((sum, each) => sum + each.sent, 0);
 test("a server without ranges that cuts at the same place is given up after five attempts", async () => {
   for (const share of [0.7, 0.01, 0.999]) {
     server.seen = [];
-    cacheDir = join(folder, `cache-${caches++}`);
+    cacheDir = freshCache();
     replies(() => ({ status: 200, headers: { "content-length": `${size}` }, from: 0, to: share * size }));
     await refused("hub-network", /cannot download model-1\.safetensors: /);
     // The first one brings something, five do not.
@@ -104,7 +91,7 @@ test("a server without ranges that gets further comes to its end", async () => {
   replies((turn) => ({ status: 200, from: 0, to: Math.min(size, (0.15 + 0.1 * turn) * size) }));
   await assertWhole(await get());
   // One that gets further by a byte each time would send the file as often as it has bytes.
-  cacheDir = join(folder, `cache-${caches++}`);
+  cacheDir = freshCache();
   server.seen = [];
   replies((turn) => ({ status: 200, from: 0, to: size / 2 + turn }));
   await refused("hub-network", /model-1/);
@@ -151,7 +138,7 @@ test("servers that answer with other ranges, or with none, are given up", async 
   ];
   for (const [name, reply] of cases) {
     server.seen = [];
-    cacheDir = join(folder, `cache-${caches++}`);
+    cacheDir = freshCache();
     replies((_, start) => (start > 0 ? reply(start) : cut));
     const error = await get().catch((error: unknown) => error);
     assert.ok(error instanceof HubError, `${name}: ${error}`);
@@ -169,7 +156,7 @@ test("a storage that redirects in a circle, or answers without an end, is given 
   };
   await refused("hub-response", /too many redirects/);
   assert.ok(server.seen.length < 60, String(server.seen.length));
-  cacheDir = join(folder, `cache-${caches++}`);
+  cacheDir = freshCache();
   server.hook = (_, response, { path }) => {
     if (path !== `/store/${shard}`) return false;
     response.writeHead(200);
@@ -190,12 +177,12 @@ test("a file that shrinks or grows on its server is refused", async () => {
       to: Math.min(size, total),
     });
   for (const total of [size - 1, size / 2, size + 1]) {
-    cacheDir = join(folder, `cache-${caches++}`);
+    cacheDir = freshCache();
     replies((_, start) => (start > 0 ? of(total)(start) : { status: 200, from: 0, to: 0.6 * size }));
     await refused("hub-integrity", new RegExp(`the server has ${total} bytes, its list of files says ${size}`));
   }
   // Without a length it shows by its end, each time earlier.
-  cacheDir = join(folder, `cache-${caches++}`);
+  cacheDir = freshCache();
   server.seen = [];
   replies((turn) => ({ status: 200, from: 0, to: size * 0.9 * 0.5 ** turn }));
   await refused("hub-network", /model-1/);
@@ -249,7 +236,7 @@ test("files other than weights have a limit, which is said before their first by
     server.hook = () => false;
     server.wrong.set(name, new Uint8Array(300_000));
     await refused("hub-integrity", /the server has 300000 bytes|more than the promised|promised hash/);
-    cacheDir = join(folder, `cache-${caches++}`);
+    cacheDir = freshCache();
   }
 });
 
@@ -279,7 +266,7 @@ test("a download does not follow a link in its place, and takes over no file of 
     ["a pipe", async (at) => spawnSync("mkfifo", [at])],
   ];
   for (const [name, lay] of traps) {
-    cacheDir = join(folder, `cache-${caches++}`);
+    cacheDir = freshCache();
     await writeFile(victim, Buffer.from(content(shard)).subarray(0, 50), { mode: 0o600 });
     await mkdir(join(blob(shard), ".."), { recursive: true });
     await lay(`${blob(shard)}.incomplete`);
@@ -289,7 +276,7 @@ test("a download does not follow a link in its place, and takes over no file of 
     await assert.rejects(stat(join(folder, "made")));
   }
   // Laid while the file is on its way: what came goes to no other file, and the next attempt has a file of its own.
-  cacheDir = join(folder, `cache-${caches++}`);
+  cacheDir = freshCache();
   replies((turn, start) => {
     if (turn > 0) server.hook = () => false;
     return {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { lstat, mkdir, mkdtemp, readFile, rm, utimes, writeFile } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { lstat, mkdir, readFile, utimes, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { ModelCache } from "../../ts/hub/disk_cache.ts";
 import { retryAfter } from "../../ts/hub/failures.ts";
 import { isSafeName, parseHubId } from "../../ts/hub/ids.ts";
@@ -10,14 +10,9 @@ import { withLock } from "../../ts/hub/lock.ts";
 import { readSettings } from "../../ts/hub/settings.ts";
 import { machine } from "../../ts/hub/system.ts";
 import { AbortError, OptionError } from "../../ts/index.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-settings-"));
-});
-
-after(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("settings");
 
 test("ids of the hub are told from paths", () => {
   assert.deepEqual(parseHubId("org/name", undefined), { id: "org/name", revision: "main" });

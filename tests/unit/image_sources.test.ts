@@ -1,21 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { createContext, runInContext } from "node:vm";
 import { readDataUrl } from "../../ts/images/data_url.ts";
 import { image, MediaError } from "../../ts/index.ts";
+import { temporaryFolder } from "../kit/temporary_folder.ts";
 
 const content = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
 const base64 = Buffer.from(content).toString("base64");
-let folder: string;
-
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "prefixkv-sources-"));
-});
-
-after(() => rm(folder, { recursive: true }));
+const folder = temporaryFolder("sources");
 
 /** What is said of a source, at once or when it is read. */
 async function refusal(source: unknown): Promise<string> {

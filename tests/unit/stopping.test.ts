@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { createContext, runInContext } from "node:vm";
 import {
@@ -13,18 +13,9 @@ import {
   prefixkv,
 } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
-import { FakeNative } from "../kit/fake_native.ts";
+import { fakeModels, native } from "../kit/fake_model.ts";
 
-const native = (behaviour: Partial<FakeNative> = {}): FakeNative => Object.assign(new FakeNative(), behaviour);
-const opened: Model[] = [];
-
-async function open(fake: FakeNative): Promise<Model> {
-  const model = await openModel(fake);
-  opened.push(model);
-  return model;
-}
-
-after(() => Promise.all(opened.map((model) => model.dispose())));
+const open = fakeModels();
 
 const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 

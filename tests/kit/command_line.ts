@@ -1,0 +1,25 @@
+import type { Streams } from "../../ts/cli/command.ts";
+import { run } from "../../ts/cli/run.ts";
+import { FakeNative } from "./fake_native.ts";
+
+/** Runs a command line against the fake and keeps what it wrote. */
+export async function cli(
+  args: readonly string[],
+  { fake = new FakeNative(), ...given }: Partial<Streams> & { fake?: FakeNative } = {},
+): Promise<{ code: number; out: string; err: string; fake: FakeNative }> {
+  let [out, err] = ["", ""];
+  const code = await run([...args], {
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+    },
+    interactive: false,
+    color: false,
+    signal: new AbortController().signal,
+    door: async () => ({ native: fake, file: "native/fake.node" }),
+    ...given,
+  });
+  return { code, out, err, fake };
+}
