@@ -1,18 +1,19 @@
-/** The known name that is nearest to a mistyped one, when it is near enough to be meant. */
-export function nearest(name: string, known: readonly string[]): string | undefined {
-  const typed = name.toLowerCase();
-  const prefixed = known.filter((candidate) => typed.length >= 3 && candidate.startsWith(typed));
-  if (prefixed.length === 1) return prefixed[0];
-  let best: string | undefined;
-  let least = Math.max(1, Math.floor(typed.length / 3)) + 1;
-  for (const candidate of known) {
-    const changes = distance(typed, candidate);
-    if (changes < least) {
-      least = changes;
-      best = candidate;
-    }
-  }
-  return best;
+/** Longer names are no slips of the finger. */
+const longest = 64;
+
+/**
+ * The known name that was probably meant, by the rule of the engine: as few changes as a third of it, whatever its case and its `-` and `_`;
+ * or else the only one that begins with what was written.
+ */
+export function nearest(found: string, known: readonly string[]): string | undefined {
+  if (found.length > longest) return undefined;
+  const plain = (name: string): string => name.replace(/[_-]/g, "").toLowerCase();
+  const near = known
+    .map((name) => ({ name, changes: distance(plain(found), plain(name)) }))
+    .filter(({ name, changes }) => changes <= Math.max(1, Math.floor(name.length / 3)))
+    .sort((a, b) => a.changes - b.changes);
+  const begun = found.length < 3 ? [] : known.filter((name) => plain(name).startsWith(plain(found)));
+  return near[0]?.name ?? (begun.length === 1 ? begun[0] : undefined);
 }
 
 /** How many insertions, deletions, replacements and swaps of neighbours turn one word into the other. */

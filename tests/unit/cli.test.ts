@@ -397,6 +397,10 @@ test("suggestions are near or none", () => {
   assert.equal(nearest("temprature", ["temperature", "threads"]), "temperature");
   assert.equal(nearest("temp", ["temperature", "threads"]), "temperature");
   assert.equal(nearest("xyz", ["temperature", "threads"]), undefined);
+  assert.equal(nearest("max_tokens", ["maxTokens", "max-pixels"]), "maxTokens");
+  assert.equal(nearest("Max-Pixel", ["maxTokens", "max-pixels"]), "max-pixels");
+  assert.equal(nearest("t", ["temperature", "threads"]), undefined);
+  assert.equal(nearest("t".repeat(65), ["t".repeat(64)]), undefined);
 });
 
 test("describe --report asks for traces and writes the page and its charts", async () => {

@@ -1,4 +1,4 @@
-import { distance } from "../suggest.ts";
+import { nearest } from "../suggest.ts";
 import { Place } from "./place.ts";
 
 /** Reads one value, or throws an OptionError that names its place; what comes out is a copy that nobody else can change. */
@@ -170,17 +170,6 @@ function unknown(name: string, place: Place, known: readonly string[]): Error {
   const owner = place.path === "" ? place.call : `\`${place.path}\` of ${place.call}`;
   const advice = near === undefined ? `there are ${known.join(", ")}` : `did you mean \`${near}\`?`;
   return place.field(name).unknown(owner, advice, near);
-}
-
-/** The known name that was probably meant, by the rule of the engine: `max_tokens` is near `maxTokens`. */
-export function nearest(found: string, known: readonly string[]): string | undefined {
-  const plain = (name: string): string => name.replace(/[_-]/g, "").toLowerCase();
-  if (found.length > 64) return undefined;
-  const near = known
-    .map((name) => ({ name, changes: distance(plain(found), plain(name)) }))
-    .filter(({ name, changes }) => changes <= Math.max(1, Math.floor(name.length / 3)))
-    .sort((a, b) => a.changes - b.changes);
-  return near[0]?.name;
 }
 
 /** A text that is an argument of a call. */
