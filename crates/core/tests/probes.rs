@@ -6,7 +6,7 @@ use std::path::Path;
 use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::Sequence;
-use prefixkv_kernels::attention::{AnyRun, DecodeItem, LaneView, Mask, Rows, decode};
+use prefixkv_kernels::attention::{AnyRun, AttentionParams, DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::int4::GROUP;
 use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
@@ -61,9 +61,10 @@ fn check_attention(views: &[LaneView<'_>]) -> Vec<f32> {
         (rest_in, rest_out) = (left_in, left_out);
         items.push(DecodeItem { lane: view.clone(), queries, out, sums: None });
     }
-    decode(&mut items, dim, 0.2);
+    let params = AttentionParams { scale: 0.2, ..AttentionParams::new(heads * GROUP_OF_QUERIES, heads, dim) };
+    decode(&params, &mut items);
     drop(items);
-    let want = reference::attention(&queries, 1, heads * GROUP_OF_QUERIES, dim, views, 0.2, Mask::None);
+    let want = reference::attention(&AttentionParams { mask: Mask::None, ..params }, &queries, 1, views);
     for (got, want) in out.iter().zip(&want) {
         assert!((got - want).abs() < 1e-4, "{got} for {want}");
     }

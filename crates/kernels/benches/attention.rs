@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use prefixkv_kernels::attention::{AnyRun, DecodeItem, Gather, LaneView, Mask, Rows, Run, decode, prefill};
+use prefixkv_kernels::attention::{AnyRun, AttentionParams, DecodeItem, Gather, LaneView, Rows, Run, decode, prefill};
 use rayon::prelude::*;
 
 fn noise(n: usize) -> Vec<f32> {
@@ -87,6 +87,7 @@ fn prefill_rate(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefill");
     group.sample_size(10);
     for (name, query_heads, kv_heads, dim) in SHAPES {
+        let params = AttentionParams { scale: 0.1, ..AttentionParams::new(query_heads, kv_heads, dim) };
         for n in [512, 2048, 4096] {
             let (keys, values) = (noise(kv_heads * n * dim), noise(kv_heads * n * dim));
             let queries = noise(n * query_heads * dim);
@@ -98,14 +99,14 @@ fn prefill_rate(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, n), |bencher| {
                 bencher.iter(|| {
                     let rows = Rows::dense(&queries, query_heads * dim);
-                    prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, None, &mut out);
+                    prefill(&params, rows, n, &lanes, None, &mut out);
                 });
             });
             group.bench_function(BenchmarkId::new(format!("{name}-column-sums"), n), |bencher| {
                 bencher.iter(|| {
                     let rows = Rows::dense(&queries, query_heads * dim);
                     let gather = Some(Gather { weights: &weights, sums: &mut sums });
-                    prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
+                    prefill(&params, rows, n, &lanes, gather, &mut out);
                 });
             });
         }
@@ -116,6 +117,7 @@ fn prefill_rate(c: &mut Criterion) {
 fn decode_rate(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     for (name, query_heads, kv_heads, dim) in SHAPES {
+        let params = AttentionParams { scale: 0.1, ..AttentionParams::new(query_heads, kv_heads, dim) };
         for len in [512, 4096, 16_384] {
             // Several layers in turn, so that the keys and values come from memory as they do in a model.
             let layers = ((256 << 20) / (8 * kv_heads * len * dim)).clamp(1, 32);
@@ -135,7 +137,7 @@ fn decode_rate(c: &mut Criterion) {
                             let run = AnyRun::F32(Run { keys, values, len, capacity: len });
                             let lane = LaneView::new(kv_heads, vec![run]);
                             let sums = summed.then_some(&mut sums[..]);
-                            decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }], dim, 0.1);
+                            decode(&params, &mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }]);
                         }
                     });
                 });
@@ -164,6 +166,7 @@ fn ratios(_: &mut Criterion) {
         eprintln!("ratio {name}: {:.3} [{:.3} {:.3}]", at(2), at(1), at(3));
     };
     for (name, query_heads, kv_heads, dim) in SHAPES {
+        let params = AttentionParams { scale: 0.1, ..AttentionParams::new(query_heads, kv_heads, dim) };
         for n in [2048, 4096] {
             let (keys, values) = (noise(kv_heads * n * dim), noise(kv_heads * n * dim));
             let queries = noise(n * query_heads * dim);
@@ -173,7 +176,7 @@ fn ratios(_: &mut Criterion) {
             let lanes = [LaneView::new(kv_heads, vec![run])];
             let mut attend = |gather: Option<Gather<'_>>| {
                 let rows = Rows::dense(&queries, query_heads * dim);
-                prefill(rows, n, query_heads, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
+                prefill(&params, rows, n, &lanes, gather, &mut out);
             };
             let rounds = (0..((1 << 36) / (query_heads * dim * n * n)).clamp(11, 41)).map(|_| {
                 let plain = time(&mut || attend(None));
@@ -191,7 +194,7 @@ fn ratios(_: &mut Criterion) {
                 for (keys, values) in keys.chunks_exact(size).zip(values.chunks_exact(size)) {
                     let lane = LaneView::new(kv_heads, vec![AnyRun::F32(Run { keys, values, len, capacity: len })]);
                     let sums = summed.then_some(&mut sums[..]);
-                    decode(&mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }], dim, 0.1);
+                    decode(&params, &mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }]);
                 }
             };
             let (mut reached, mut summed) = (Vec::new(), Vec::new());

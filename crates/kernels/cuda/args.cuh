@@ -107,6 +107,8 @@ struct AppendArgs {
 struct DecodeItem {
   // Null: all entries count.
   const uint8_t* dead;
+  // Null: no entry from `first` on is before `since`.
+  const uint32_t* positions;
   const float* queries;
   void* out;
   // Null: nobody asked.
@@ -117,6 +119,10 @@ struct DecodeItem {
   uint32_t runs;
   uint32_t heads;
   uint32_t len;
+  // The first entry that counts.
+  uint32_t first;
+  // The first position that counts.
+  uint32_t since;
   uint32_t first_task;
   // Tasks per head.
   uint32_t chunks;
@@ -137,11 +143,18 @@ struct DecodeArgs {
   uint32_t chunk;
   // Of the scores, times log2(e).
   float scale;
+  // Of the scores, times log2(e); 0: none.
+  float softcap;
+  uint32_t unused;
 };
 
 struct PrefillLane {
   // Null: all entries count.
   const uint8_t* dead;
+  // Both null: no window.
+  const uint32_t* positions;
+  // The first entry that a block of queries may see.
+  const uint32_t* starts;
   float* sums;
   uint32_t first_run;
   uint32_t runs;
@@ -168,10 +181,14 @@ struct PrefillArgs {
   uint32_t group;
   uint32_t dim;
   uint32_t causal;
+  // Positions that a query sees; used where a lane has positions.
+  uint32_t window;
   // Elements of rows and weights.
   uint32_t listed;
   // Of the scores, times log2(e).
   float scale;
+  // Of the scores, times log2(e); 0: none.
+  float softcap;
   uint32_t unused;
 };
 
@@ -215,9 +232,9 @@ static_assert(sizeof(NormArgs) == 16, "NormArgs");
 static_assert(sizeof(RotateArgs) == 56, "RotateArgs");
 static_assert(sizeof(AppendItem) == 40, "AppendItem");
 static_assert(sizeof(AppendArgs) == 64, "AppendArgs");
-static_assert(sizeof(DecodeItem) == 64, "DecodeItem");
-static_assert(sizeof(DecodeArgs) == 72, "DecodeArgs");
-static_assert(sizeof(PrefillLane) == 32, "PrefillLane");
-static_assert(sizeof(PrefillArgs) == 104, "PrefillArgs");
+static_assert(sizeof(DecodeItem) == 80, "DecodeItem");
+static_assert(sizeof(DecodeArgs) == 80, "DecodeArgs");
+static_assert(sizeof(PrefillLane) == 48, "PrefillLane");
+static_assert(sizeof(PrefillArgs) == 112, "PrefillArgs");
 static_assert(sizeof(NormalizeArgs) == 48, "NormalizeArgs");
 static_assert(sizeof(MapArgs) == 72, "MapArgs");

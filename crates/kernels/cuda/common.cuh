@@ -82,5 +82,10 @@ __device__ __forceinline__ T* shared_memory() {
   return reinterpret_cast<T*>(block_memory);
 }
 
+// A score under a soft cap, both times log2(e); a cap of 0 is none.
+__device__ __forceinline__ float capped(float score, float cap) {
+  return cap == 0.0f ? score : cap * tanhf(score / cap);
+}
+
 // 2^(x - max), and 0 for an entry that does not count (x is -infinity), whatever the maximum.
 __device__ __forceinline__ float weight_of(float x, float max) { return x == -INFINITY ? 0.0f : exp2f(x - max); }

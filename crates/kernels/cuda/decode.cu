@@ -1,14 +1,15 @@
 // Attention of one new query per sequence over lanes of any length. Twin: src/attention/decode.rs.
 //
-// An item is a lane with the queries of its heads. Its entries are cut into tasks of `chunk`; the partial softmax results of
-// the tasks of a head are merged by their maxima.
+// An item is a lane with the queries of its heads. Its entries from `first` on are cut into tasks of `chunk`; the partial softmax
+// results of the tasks of a head are merged by their maxima.
 //
 // decode_attend_{format}_l{lanes}v{vectors}_g{group}: a block is one task of one KV head, for up to g of its queries.
 //   Reads runs of keys and values [heads, capacity, dim] in the format (dim a multiple of 8 up to 256, rows aligned to 16
-//   bytes), queries [heads * group, dim] f32, dead [len] bytes or null. Writes, per task and query of the group: the maximum
+//   bytes), queries [heads * group, dim] f32, dead [len] bytes or null, positions [len] or null: entries
+//   before position `since` do not count. Writes, per task and query of the group: the maximum
 //   and the sum of its weights to stats [tasks, group, 2], the weighted values to partials [tasks, group, dim], and for items
 //   with sums the weights to weights [heads * group, len] of the item. Weights are 2^(score - maximum), scores times
-//   scale * log2(e); a task whose entries are all dead has the maximum -infinity and the sum 0.
+//   scale * log2(e) and under the soft cap; a task without an entry that counts has the maximum -infinity and the sum 0.
 //   `lanes` lanes of a warp read one row, `vectors` times 16 bytes each.
 //   Launch: grid (tasks, ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
 //
@@ -38,7 +39,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
 
   const DecodeItem item = args.items[args.owners[blockIdx.x]];
   const unsigned head = (blockIdx.x - item.first_task) / item.chunks;
-  const unsigned from = (blockIdx.x - item.first_task) % item.chunks * chunk;
+  const unsigned from = item.first + (blockIdx.x - item.first_task) % item.chunks * chunk;
   const unsigned to = min(from + chunk, item.len);
   const unsigned first_query = blockIdx.y * GROUP;
   const unsigned queries = min(GROUP, group - first_query);
@@ -88,11 +89,14 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
             for (unsigned i = 0; i < WIDTH<T>; ++i) scores[g] += query[v][g][i] * key[i];
           }
         }
-        const bool counts = entry < high && (item.dead == nullptr || item.dead[entry] == 0);
+        const bool counts = entry < high && (item.dead == nullptr || item.dead[entry] == 0) &&
+                            (item.positions == nullptr || item.positions[entry] >= item.since);
 #pragma unroll
         for (unsigned g = 0; g < GROUP; ++g) {
           const float score = team_sum<LANES>(scores[g]);
-          if (lane == 0 && entry < high) weights[g * chunk + entry - from] = counts ? score : -INFINITY;
+          if (lane == 0 && entry < high) {
+            weights[g * chunk + entry - from] = counts ? capped(score, args.softcap) : -INFINITY;
+          }
         }
       }
     }
@@ -229,10 +233,10 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
 __device__ __forceinline__ void sums(const DecodeArgs& args) {
   const DecodeItem item = args.items[blockIdx.y];
   const unsigned entry = blockIdx.x * THREADS + threadIdx.x;
-  if (item.sums == nullptr || entry >= item.len) return;
+  if (item.sums == nullptr || entry < item.first || entry >= item.len) return;
   float sum = 0.0f;
   for (unsigned head = 0; head < item.heads; ++head) {
-    const uint64_t task = item.first_task + head * item.chunks + entry / args.chunk;
+    const uint64_t task = item.first_task + head * item.chunks + (entry - item.first) / args.chunk;
     for (unsigned query = 0; query < args.group; ++query) {
       const float* weights = args.weights + item.weights + uint64_t(head * args.group + query) * item.len;
       sum += args.factors[task * args.group + query] * weights[entry];

@@ -3,7 +3,9 @@
 // prefill_attend_{format}_d{64,128,256}: a block is one query head and Q query rows (64; 32 for d256), heads of dim up to d, a
 //   multiple of 8. Reads queries (rows of query_heads * dim f32, `stride` apart), runs of keys and values
 //   [heads, capacity, dim] in the format, rows aligned to 16 bytes, dead [len] bytes or null per lane. With `causal`, query i
-//   sees the first len - n + i + 1 entries of its lane, else all. Writes out [n, query_heads, dim] f32, zeros for a query that
+//   sees the first len - n + i + 1 entries of its lane, else all; where the lane has positions [len], only those of
+//   the last `window` positions up to its own, of which a block's first is at entry starts[block] or behind. Scores are capped.
+//   Writes out [n, query_heads, dim] f32, zeros for a query that
 //   sees no entry that counts, and, unless lse is null, lse [query_heads, n]: log2 of the sum of 2^(score * scale * log2(e)),
 //   +infinity for such a query. Online softmax over tiles of E entries (64; 32 for d256); no buffer grows with n * len.
 //   Launch: grid (ceil(n / Q), query heads), 256 threads, blocks that see most first;
@@ -37,6 +39,8 @@ struct Shape {
 struct Place {
   const void* key;
   const void* value;
+  // 0 without a window.
+  unsigned position;
   bool counts;
 };
 
@@ -62,13 +66,14 @@ struct Tiles {
                                        unsigned buffer) const {
     if (threadIdx.x >= Shape<D>::ENTRIES) return;
     const unsigned entry = first + threadIdx.x;
-    Place place{nullptr, nullptr, false};
+    Place place{nullptr, nullptr, 0, false};
     if (entry < lane.len) {
       const Run* run = args.runs + lane.first_run;
       while (entry - run->start >= run->len) ++run;
       const uint64_t at = (uint64_t(head) * run->capacity + (entry - run->start)) * dim;
       place.key = static_cast<const T*>(run->keys) + at;
       place.value = static_cast<const T*>(run->values) + at;
+      place.position = lane.positions == nullptr ? 0 : lane.positions[entry];
       place.counts = lane.dead == nullptr || lane.dead[entry] == 0;
     }
     places[buffer * Shape<D>::ENTRIES + threadIdx.x] = place;
@@ -125,6 +130,13 @@ __device__ __forceinline__ unsigned visible(const PrefillArgs& args, const Prefi
   return args.causal != 0 ? lane.len - args.n + row + 1 : lane.len;
 }
 
+// The first position that query `row` sees.
+__device__ __forceinline__ unsigned since(const PrefillArgs& args, const PrefillLane& lane, unsigned row) {
+  if (lane.positions == nullptr) return 0;
+  const unsigned position = lane.positions[lane.len - args.n + row];
+  return position < args.window ? 0 : position + 1 - args.window;
+}
+
 template <typename T, unsigned D>
 __device__ __forceinline__ void attend(const PrefillArgs& args) {
   using S = Shape<D>;
@@ -154,10 +166,11 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
 #pragma unroll
     for (unsigned v = 0; v < S::VECTORS; ++v) out[i][v] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   }
-  tiles.find(args, lane, head, 0, 0);
+  const unsigned start = lane.starts == nullptr ? 0 : lane.starts[first / S::QUERIES];
+  tiles.find(args, lane, head, start, 0);
 
   unsigned buffer = 0;
-  for (unsigned tile = 0; tile < end; tile += S::ENTRIES, buffer ^= 1) {
+  for (unsigned tile = start; tile < end; tile += S::ENTRIES, buffer ^= 1) {
     __syncthreads();
     tiles.load(buffer, false);
     __syncthreads();
@@ -167,11 +180,14 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
     for (unsigned i = 0; i < S::ROWS; ++i) {
       const unsigned row = ty + 16 * i;
       const unsigned sees = row < rows ? visible(args, lane, first + row) : 0;
+      const unsigned oldest = row < rows ? since(args, lane, first + row) : 0;
       float max = maxima[i];
 #pragma unroll
       for (unsigned j = 0; j < S::COLUMNS; ++j) {
         const unsigned column = tx + 16 * j;
-        if (tile + column >= sees || !tiles.places[buffer * S::ENTRIES + column].counts) scores[i][j] = -INFINITY;
+        const Place& place = tiles.places[buffer * S::ENTRIES + column];
+        const bool counts = tile + column < sees && place.counts && place.position >= oldest;
+        scores[i][j] = counts ? capped(scores[i][j], args.softcap) : -INFINITY;
         max = fmaxf(max, scores[i][j]);
       }
       max = team_max<16>(max);
@@ -281,12 +297,15 @@ __device__ __forceinline__ void columns(const PrefillArgs& args) {
         const unsigned index = chunk + ty + 16 * i;
         if (index >= args.listed) continue;
         const unsigned row = args.rows[index];
-        const unsigned sees = visible(args, lane, row);
+        const unsigned sees = visible(args, lane, row), oldest = since(args, lane, row);
         const float weight = args.weights[index];
         const float lse = args.lse[uint64_t(query_head) * args.n + row];
 #pragma unroll
         for (unsigned j = 0; j < S::COLUMNS; ++j) {
-          if (tile + tx + 16 * j < sees) sums[j] += weight * exp2f(scores[i][j] - lse);
+          const unsigned column = tx + 16 * j;
+          if (tile + column < sees && tiles.places[column].position >= oldest) {
+            sums[j] += weight * exp2f(capped(scores[i][j], args.softcap) - lse);
+          }
         }
       }
     }

@@ -5,7 +5,7 @@ pub mod quant;
 
 use half::f16;
 
-use crate::attention::{AnyRun, LaneView, Mask};
+use crate::attention::{AnyRun, AttentionParams, LaneView, Mask};
 use crate::element::Element;
 use crate::int4::{CHANNELS, GROUP};
 
@@ -59,46 +59,74 @@ fn widen<T: Element>(slice: &[T]) -> Vec<f64> {
     slice.iter().map(|x| f64::from(x.widen())).collect()
 }
 
-/// softmax(scale * q K^T) over the first `visible` entries of a head; dead entries and those behind get 0, and so does every
-/// entry when all that are visible are dead.
-fn probabilities(query: &[f32], keys: &[Vec<f64>], visible: usize, dead: Option<&[bool]>, scale: f32) -> Vec<f64> {
-    let counts = |entry: usize| entry < visible && dead.is_none_or(|dead| !dead[entry]);
-    let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(q, k)| f64::from(*q) * k).sum::<f64>();
+/// What a query sees of a lane: the first `end` entries, of these the ones at position `since` or behind.
+#[derive(Clone, Copy)]
+struct Sees {
+    end: usize,
+    since: u32,
+}
+
+/// softmax(softcap(scale * q K^T)) over the entries of a head that the query sees; dead entries and the rest get 0, and so does every
+/// entry when all that are seen are dead.
+fn probabilities(
+    params: &AttentionParams,
+    query: &[f32],
+    keys: &[Vec<f64>],
+    lane: &LaneView<'_>,
+    sees: Sees,
+) -> Vec<f64> {
+    let counts = |entry: usize| {
+        let before = lane.positions.is_some_and(|positions| positions[entry] < sees.since);
+        entry < sees.end && !before && lane.dead.is_none_or(|dead| !dead[entry])
+    };
+    let score = |key: &Vec<f64>| {
+        let score = f64::from(params.scale) * query.iter().zip(key).map(|(q, k)| f64::from(*q) * k).sum::<f64>();
+        params.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+    };
     let scores: Vec<Option<f64>> =
-        keys.iter().enumerate().map(|(entry, key)| counts(entry).then(|| f64::from(scale) * dot(key))).collect();
+        keys.iter().enumerate().map(|(entry, key)| counts(entry).then(|| score(key))).collect();
     let max = scores.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = scores.iter().flatten().map(|score| (score - max).exp()).sum();
     scores.iter().map(|score| score.map_or(0.0, |score| (score - max).exp() / total)).collect()
 }
 
-/// softmax(scale * q K^T) V, head by head and query by query. `queries` is `[n, query_heads, dim]`, and so is the result.
-pub fn attention(
-    queries: &[f32],
-    n: usize,
-    query_heads: usize,
-    dim: usize,
-    lanes: &[LaneView<'_>],
-    scale: f32,
-    mask: Mask,
-) -> Vec<f32> {
-    attention_and_sums(queries, n, query_heads, dim, lanes, scale, mask, &vec![0.0; n]).0
+/// softmax(softcap(scale * q K^T)) V, head by head and query by query. `queries` is `[n, query_heads, dim]`, and so is the result.
+pub fn attention(params: &AttentionParams, queries: &[f32], n: usize, lanes: &[LaneView<'_>]) -> Vec<f32> {
+    attention_and_sums(params, queries, n, lanes, &vec![0.0; n]).0
 }
 
 /// [`attention`], and per KV head the sums over queries of weight x probability, averaged over the query heads of the group.
-#[allow(clippy::too_many_arguments)]
 pub fn attention_and_sums(
+    params: &AttentionParams,
     queries: &[f32],
     n: usize,
-    query_heads: usize,
-    dim: usize,
     lanes: &[LaneView<'_>],
-    scale: f32,
-    mask: Mask,
     weights: &[f32],
 ) -> (Vec<f32>, Vec<Vec<f64>>) {
     assert_eq!(weights.len(), n);
-    let kv_heads: usize = lanes.iter().map(|lane| lane.heads).sum();
-    let group = query_heads / kv_heads;
+    let (group, kv_heads) = (params.group(), lanes.iter().map(|lane| lane.heads).sum::<usize>());
+    assert_eq!(params.kv_heads, kv_heads);
+    let sees = |lane: &LaneView<'_>, i: usize| match params.mask {
+        Mask::Causal => {
+            let own = lane.len() - n + i;
+            Sees { end: own + 1, since: lane.positions.map_or(0, |positions| params.since(positions[own])) }
+        }
+        Mask::None => Sees { end: lane.len(), since: 0 },
+    };
+    attend(params, group, queries, params.query_heads, lanes, weights, &sees)
+}
+
+/// `sees` is asked for a lane and a query.
+fn attend(
+    params: &AttentionParams,
+    group: usize,
+    queries: &[f32],
+    query_heads: usize,
+    lanes: &[LaneView<'_>],
+    weights: &[f32],
+    sees: &dyn Fn(&LaneView<'_>, usize) -> Sees,
+) -> (Vec<f32>, Vec<Vec<f64>>) {
+    let (n, dim) = (weights.len(), params.dim);
     let mut out = vec![0.0; n * query_heads * dim];
     let mut sums = Vec::new();
     for lane in lanes {
@@ -108,11 +136,7 @@ pub fn attention_and_sums(
             for query_head in sums.len() * group..(sums.len() + 1) * group {
                 for (i, weight) in weights.iter().enumerate() {
                     let at = (i * query_heads + query_head) * dim;
-                    let visible = match mask {
-                        Mask::Causal => keys.len() - n + i + 1,
-                        Mask::None => keys.len(),
-                    };
-                    let row = probabilities(&queries[at..at + dim], &keys, visible, lane.dead, scale);
+                    let row = probabilities(params, &queries[at..at + dim], &keys, lane, sees(lane, i));
                     for j in 0..dim {
                         out[at + j] = row.iter().zip(&values).map(|(p, v)| p * v[j]).sum::<f64>() as f32;
                     }
@@ -127,12 +151,16 @@ pub fn attention_and_sums(
     (out, sums)
 }
 
-/// What one query per head gives to the entries of a lane: the mean of the probabilities over all query heads.
-pub fn decode_sums(queries: &[f32], dim: usize, lane: &LaneView<'_>, scale: f32) -> Vec<f64> {
-    let query_heads = queries.len() / dim;
-    let (_, sums) =
-        attention_and_sums(queries, 1, query_heads, dim, std::slice::from_ref(lane), scale, Mask::None, &[1.0]);
-    (0..lane.len()).map(|entry| sums.iter().map(|head| head[entry]).sum::<f64>() / lane.heads as f64).collect()
+/// Attention of one query per head, that of the entry with the greatest position: the result `[lane.heads * group, dim]`, and the mean
+/// of the probabilities over all query heads.
+pub fn decode(params: &AttentionParams, queries: &[f32], lane: &LaneView<'_>) -> (Vec<f32>, Vec<f64>) {
+    let group = params.group();
+    let newest = lane.positions.and_then(|positions| positions.iter().copied().max());
+    let sees = Sees { end: lane.len(), since: newest.map_or(0, |newest| params.since(newest)) };
+    let lanes = std::slice::from_ref(lane);
+    let (out, sums) = attend(params, group, queries, lane.heads * group, lanes, &[1.0], &|_, _| sees);
+    let mean = |entry: usize| sums.iter().map(|head| head[entry]).sum::<f64>() / lane.heads as f64;
+    (out, (0..lane.len()).map(mean).collect())
 }
 
 /// The Euclidean norms `[heads, len]` of the first `len` keys of each head of `[heads, capacity, dim]`.

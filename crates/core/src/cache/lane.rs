@@ -179,13 +179,14 @@ impl Lane {
             runs: self.segments.iter().map(Segment::view).collect::<Result<_>>()?,
             phases,
             dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
+            positions: None,
         })
     }
 
     /// What attention on a GPU reads.
     pub(crate) fn gpu_view<T: Stored>(&self) -> Result<cuda::Lane<'_, T>> {
         let runs = self.segments.iter().map(Segment::gpu_view).collect::<Result<_>>()?;
-        Ok(cuda::Lane { heads: self.heads.len(), runs, dead: None })
+        Ok(cuda::Lane::new(self.heads.len(), runs))
     }
 
     /// The moves that wait on the GPU.

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::attention::{AnyRun, LaneView, Run};
 use prefixkv_kernels::cuda::{self, Buffer, Element};
+use proptest::prelude::*;
 
 /// A format of the tests: numbers that both sides read alike.
 pub(crate) trait Format: Element + PartialEq + std::fmt::Debug {
@@ -51,6 +52,24 @@ pub(crate) fn noise(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Positions of `len` entries, of which the last `own` are in order: some are missing, and of the others some are out of order.
+fn positions(seed: u64, len: usize, own: usize) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..len as u32).map(|entry| entry + entry / 5 * (seed % 3) as u32).collect();
+    if seed.is_multiple_of(2) {
+        (0..(len - own) / 4).for_each(|i| all.swap(i, (i * 7919 + seed as usize) % (len - own)));
+    }
+    all
+}
+
+/// A window, if any: shorter and longer than tiles, tasks and lanes.
+pub(crate) fn sliding() -> impl Strategy<Value = Option<u32>> {
+    prop::option::of(prop::sample::select(vec![1u32, 2, 5, 33, 64, 100, 700, 2000]))
+}
+
+pub(crate) fn softcap() -> impl Strategy<Value = Option<f32>> {
+    prop::option::of(prop::sample::select(vec![0.3f32, 2.0, 30.0]))
+}
+
 pub(crate) fn narrowed<T: Format>(from: &[f32]) -> Vec<T> {
     from.iter().map(|x| T::narrow(*x)).collect()
 }
@@ -81,6 +100,7 @@ pub(crate) struct Owned<T> {
     pub(crate) heads: usize,
     runs: Vec<OwnedRun<T>>,
     pub(crate) dead: Option<Vec<bool>>,
+    positions: Vec<u32>,
 }
 
 impl<T: Format> Owned<T> {
@@ -109,7 +129,13 @@ impl<T: Format> Owned<T> {
         let marks = |of: u64| {
             (0..len).map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1).collect()
         };
-        Owned { heads, runs, dead: (dead > 0).then(|| marks(dead)) }
+        let positions = positions(seed, len as usize, len as usize / 2);
+        Owned { heads, runs, dead: (dead > 0).then(|| marks(dead)), positions }
+    }
+
+    /// With the last `own` entries in the order of their positions.
+    pub(crate) fn with_own(self, own: usize) -> Self {
+        Owned { positions: positions(own as u64, self.len(), own), ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,7 +151,7 @@ impl<T: Format> Owned<T> {
                 AnyRun::F32(Run { keys: &run.wide.0, values: &run.wide.1, len: run.len, capacity: run.capacity })
             })
             .collect();
-        LaneView { dead: self.dead.as_deref(), ..LaneView::new(self.heads, runs) }
+        LaneView { dead: self.dead.as_deref(), positions: Some(&self.positions), ..LaneView::new(self.heads, runs) }
     }
 
     pub(crate) fn upload(&self, shim: &Shim) -> Uploaded<T> {
@@ -135,6 +161,7 @@ impl<T: Format> Owned<T> {
             heads: self.heads,
             runs: self.runs.iter().map(|run| (up(&run.keys), up(&run.values), run.len, run.capacity)).collect(),
             dead: dead.map(|dead| Buffer::from_slice(shim, &dead).expect("room")),
+            positions: self.positions.clone(),
         }
     }
 }
@@ -147,6 +174,7 @@ pub(crate) struct Uploaded<T> {
     heads: usize,
     runs: Vec<UploadedRun<T>>,
     dead: Option<Buffer<u8>>,
+    positions: Vec<u32>,
 }
 
 impl<T: Format> Uploaded<T> {
@@ -164,6 +192,7 @@ impl<T: Format> Uploaded<T> {
                 })
                 .collect(),
             dead: self.dead.as_ref().map(Buffer::all),
+            positions: Some(&self.positions),
         }
     }
 }

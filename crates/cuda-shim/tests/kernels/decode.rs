@@ -6,12 +6,14 @@
 
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
-use prefixkv_kernels::attention::{self, Mask};
+use prefixkv_kernels::attention::{self, AttentionParams};
 use prefixkv_kernels::cuda::{self, Buffer, Error};
 use prefixkv_kernels::reference;
 use proptest::prelude::*;
 
-use crate::common::{Format, Owned, assert_close, assert_relatively_close, cut, in_both_orders, narrowed, noise};
+use crate::common::{
+    Format, Owned, assert_close, assert_relatively_close, cut, in_both_orders, narrowed, noise, sliding, softcap,
+};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -22,6 +24,8 @@ struct Case {
     lanes: Vec<(usize, usize, u64, bool)>,
     spare: usize,
     processors: u32,
+    window: Option<u32>,
+    softcap: Option<f32>,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -34,19 +38,22 @@ fn cases() -> impl Strategy<Value = Case> {
         prop::collection::vec(lane, 1..4),
         0usize..3,
         prop::sample::select(vec![1u32, 4, 132]),
+        (sliding(), softcap()),
     )
-        .prop_map(|(seed, dim, group, lanes, spare, processors)| Case {
+        .prop_map(|(seed, dim, group, lanes, spare, processors, (window, softcap))| Case {
             seed,
             dim,
             group,
             lanes,
             spare,
             processors,
+            window,
+            softcap,
         })
 }
 
 fn check<T: Format>(case: &Case) {
-    let Case { seed, dim, group, ref lanes, spare, processors } = *case;
+    let Case { seed, dim, group, ref lanes, spare, processors, window, softcap } = *case;
     let scale = 1.7 / (dim as f32).sqrt();
     let owned: Vec<Owned<T>> = lanes
         .iter()
@@ -56,6 +63,8 @@ fn check<T: Format>(case: &Case) {
             Owned::new(seed, heads, dim, &cut(len, seed), spare, dead)
         })
         .collect();
+    let kv_heads = lanes.iter().map(|lane| lane.0).sum::<usize>();
+    let params = AttentionParams { scale, window, softcap, ..AttentionParams::new(kv_heads * group, kv_heads, dim) };
     let queries: Vec<Vec<f32>> =
         owned.iter().enumerate().map(|(i, lane)| noise(seed + 7 + i as u64, lane.heads * group * dim)).collect();
     let before = |len: usize| -> Vec<f32> { noise(seed + 3, len) };
@@ -75,7 +84,7 @@ fn check<T: Format>(case: &Case) {
                 sums: lanes[i].3.then(|| sums.all_mut()),
             });
         }
-        cuda::decode(shim, &mut items, group, dim, scale).expect("it runs");
+        cuda::decode(shim, &params, &mut items).expect("it runs");
         drop(items);
         let read = |buffers: &[Buffer<f32>]| -> Vec<Vec<f32>> {
             buffers.iter().map(|buffer| buffer.read().expect("contents")).collect()
@@ -99,13 +108,12 @@ fn check<T: Format>(case: &Case) {
             sums: Some(sums),
         })
         .collect();
-    attention::decode(&mut items, dim, scale);
+    attention::decode(&params, &mut items);
     drop(items);
 
     for (i, lane) in owned.iter().enumerate() {
         let view = lane.view();
-        let heads = lane.heads * group;
-        let want = reference::attention(&queries[i], 1, heads, dim, std::slice::from_ref(&view), scale, Mask::None);
+        let (want, want_sums) = reference::decode(&params, &queries[i], &view);
         // A lane whose entries are all dead gives NaN there and zeros here.
         if lane.dead.as_ref().is_some_and(|dead| dead.iter().all(|dead| *dead)) {
             assert!(got.0[i].iter().all(|x| *x == 0.0));
@@ -115,10 +123,9 @@ fn check<T: Format>(case: &Case) {
         assert_close(&got.0[i], &twins[i].0, 2e-5);
         let start = before(lane.len());
         if lanes[i].3 {
-            let sums = reference::decode_sums(&queries[i], dim, &view, scale);
             let added: Vec<f32> = got.1[i].iter().zip(&start).map(|(got, start)| got - start).collect();
             // The sum before was up to 1: half a unit in its last place, and what the probability itself may be off.
-            for ((added, want), twin) in added.iter().zip(&sums).zip(&twins[i].1) {
+            for ((added, want), twin) in added.iter().zip(&want_sums).zip(&twins[i].1) {
                 let room = 1.2e-7 + 1e-4 * want.abs();
                 assert!((f64::from(*added) - want).abs() <= room, "{added} for {want}");
                 assert!(f64::from((added - twin).abs()) <= room, "{added} for {twin}");
@@ -146,6 +153,7 @@ proptest! {
 #[test]
 fn probability_sums_are_relatively_right() {
     let (dim, group, scale) = (64, 3, 4.0 / 8.0);
+    let params = AttentionParams { scale, ..AttentionParams::new(2 * group, 2, dim) };
     let lane = Owned::<f16>::new(5, 2, dim, &[300, 1, 212], 1, 7);
     let queries = noise(8, 2 * group * dim);
     let got = in_both_orders(132, |shim| {
@@ -158,10 +166,10 @@ fn probability_sums_are_relatively_right() {
             out: out.all_mut(),
             sums: Some(sums.all_mut()),
         };
-        cuda::decode(shim, &mut [item], group, dim, scale).expect("it runs");
+        cuda::decode(shim, &params, &mut [item]).expect("it runs");
         sums.read().expect("contents")
     });
-    let want = reference::decode_sums(&queries, dim, &lane.view(), scale);
+    let want = reference::decode(&params, &queries, &lane.view()).1;
     assert_relatively_close(&got, &want, 1e-4);
     assert!((got.iter().sum::<f32>() - 1.0).abs() < 1e-5);
 }
@@ -172,6 +180,7 @@ fn results_in_other_formats_are_those_in_f32_rounded() {
     let (dim, group) = (40, 2);
     let lanes = [Owned::<f16>::new(5, 2, dim, &[300, 7], 1, 7), Owned::new(6, 1, dim, &[3], 0, 0)];
     fn run<O: Format>(lanes: &[Owned<f16>], group: usize, dim: usize) -> Vec<Vec<O>> {
+        let params = AttentionParams { scale: 0.3, ..AttentionParams::new(3 * group, 3, dim) };
         in_both_orders(4, |shim| {
             let uploaded: Vec<_> = lanes.iter().map(|lane| lane.upload(shim)).collect();
             let queries: Vec<_> = (8..)
@@ -188,7 +197,7 @@ fn results_in_other_formats_are_those_in_f32_rounded() {
                     sums: None,
                 });
             }
-            cuda::decode(shim, &mut items, group, dim, 0.3).expect("it runs");
+            cuda::decode(shim, &params, &mut items).expect("it runs");
             drop(items);
             outs.iter().map(|out| out.read().expect("contents")).collect()
         })
@@ -208,7 +217,7 @@ fn every_variant_runs_for_its_width() {
         let mut out = Buffer::<f32>::new(&shim, group * dim).expect("room");
         let uploaded = lane.upload(&shim);
         let item = cuda::DecodeItem { lane: uploaded.lane(), queries: queries.all(), out: out.all_mut(), sums: None };
-        cuda::decode(&shim, &mut [item], group, dim, 1.0).expect("it runs");
+        cuda::decode(&shim, &AttentionParams::new(group, 1, dim), &mut [item]).expect("it runs");
         shim.launched().into_iter().rev().nth(1).expect("two launches")
     };
     assert_eq!(run(64, 1), "decode_attend_bf16_l8v1_g1");
@@ -226,7 +235,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         let mut out = Buffer::<f32>::new(&shim, queries.len()).expect("room");
         let uploaded = lane.upload(&shim);
         let item = cuda::DecodeItem { lane: uploaded.lane(), queries: queries.all(), out: out.all_mut(), sums: None };
-        match cuda::decode(&shim, &mut [item], group, dim, 1.0) {
+        match cuda::decode(&shim, &AttentionParams::new(group, 1, dim), &mut [item]) {
             Err(Error::Argument(text)) => text,
             other => panic!("{other:?}"),
         }

@@ -2,12 +2,14 @@
 
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
-use prefixkv_kernels::attention::{self, Mask, Rows};
+use prefixkv_kernels::attention::{self, AttentionParams, Mask, Rows};
 use prefixkv_kernels::cuda::{self, Buffer, Error};
 use prefixkv_kernels::reference;
 use proptest::prelude::*;
 
-use crate::common::{Format, Owned, Uploaded, assert_close, assert_relatively_close, cut, in_both_orders, noise};
+use crate::common::{
+    Format, Owned, Uploaded, assert_close, assert_relatively_close, cut, in_both_orders, noise, sliding, softcap,
+};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -20,6 +22,9 @@ struct Case {
     dead: u64,
     spare: usize,
     mask: Mask,
+    /// Positions that a query sees.
+    sliding: Option<u32>,
+    softcap: Option<f32>,
     /// Only the last so many queries have a weight.
     window: usize,
     /// Behind the queries of a row.
@@ -33,25 +38,30 @@ fn cases() -> impl Strategy<Value = Case> {
         (prop::sample::select(vec![1usize, 2, 3, 4, 8]), sizes(), prop_oneof![Just(0), sizes()]),
         prop::collection::vec(1usize..3, 1..3),
         (prop::sample::select(vec![0u64, 0, 2, 7]), 0usize..3, any::<bool>(), 0usize..150, 0usize..3),
+        (sliding(), softcap()),
     )
-        .prop_map(|((seed, dim), (group, n, past), heads, (dead, spare, causal, window, wider))| Case {
-            seed,
-            dim,
-            group,
-            // Keeps the work of the reference, which is not fast, in bounds.
-            n: if group * heads.iter().sum::<usize>() > 8 { n.min(40) } else { n },
-            past,
-            heads,
-            dead,
-            spare,
-            mask: if causal { Mask::Causal } else { Mask::None },
-            window,
-            wider,
-        })
+        .prop_map(
+            |((seed, dim), (group, n, past), heads, (dead, spare, causal, window, wider), (sliding, softcap))| Case {
+                seed,
+                dim,
+                group,
+                // Keeps the work of the reference, which is not fast, in bounds.
+                n: if group * heads.iter().sum::<usize>() > 8 { n.min(40) } else { n },
+                past,
+                heads,
+                dead,
+                spare,
+                mask: if causal { Mask::Causal } else { Mask::None },
+                sliding: sliding.filter(|_| causal),
+                softcap,
+                window,
+                wider,
+            },
+        )
 }
 
 fn check<T: Format>(case: &Case) {
-    let Case { seed, dim, group, n, past, ref heads, dead, spare, mask, window, wider } = *case;
+    let Case { seed, dim, group, n, past, ref heads, dead, spare, mask, sliding, softcap, window, wider } = *case;
     let scale = 1.3 / (dim as f32).sqrt();
     // Ragged lanes: each keeps another number of past entries, in several runs.
     let owned: Vec<Owned<T>> = heads
@@ -59,11 +69,18 @@ fn check<T: Format>(case: &Case) {
         .enumerate()
         .map(|(i, &heads)| {
             let seed = seed + 100 * i as u64;
-            Owned::new(seed, heads, dim, &cut(n + past / (i + 1), seed), spare, dead)
+            Owned::new(seed, heads, dim, &cut(n + past / (i + 1), seed), spare, dead).with_own(n)
         })
         .collect();
     let views: Vec<_> = owned.iter().map(Owned::view).collect();
     let query_heads = group * heads.iter().sum::<usize>();
+    let params = AttentionParams {
+        scale,
+        softcap,
+        window: sliding,
+        mask,
+        ..AttentionParams::new(query_heads, heads.iter().sum(), dim)
+    };
     let stride = query_heads * dim + wider;
     let rows = noise(seed + 9, wider + n * stride);
     let queries: Vec<f32> =
@@ -74,7 +91,7 @@ fn check<T: Format>(case: &Case) {
         .enumerate()
         .map(|(i, x)| if i + window >= n && *x > -0.6 { x + 1.0 } else { 0.0 })
         .collect();
-    let (want, columns) = reference::attention_and_sums(&queries, n, query_heads, dim, &views, scale, mask, &weights);
+    let (want, columns) = reference::attention_and_sums(&params, &queries, n, &views, &weights);
 
     let run = |shim: &Shim, gathers: bool| {
         let uploaded: Vec<_> = owned.iter().map(|lane| lane.upload(shim)).collect();
@@ -86,7 +103,7 @@ fn check<T: Format>(case: &Case) {
         let gather =
             gathers.then(|| cuda::Gather { weights: &weights, sums: sums.iter_mut().map(Buffer::all_mut).collect() });
         let rows = cuda::Rows { data: data.all(), offset: wider, stride };
-        cuda::prefill(shim, rows, n, query_heads, dim, &lanes, scale, mask, gather, out.all_mut()).expect("it runs");
+        cuda::prefill(shim, &params, rows, n, &lanes, gather, out.all_mut()).expect("it runs");
         let sums: Vec<Vec<f32>> =
             sums.iter().map(|sums| if gathers { sums.read().expect("contents") } else { Vec::new() }).collect();
         (out.read().expect("contents"), sums)
@@ -97,17 +114,7 @@ fn check<T: Format>(case: &Case) {
     let mut twin = vec![f32::NAN; want.len()];
     let mut twin_sums = Vec::new();
     let gather = Some(attention::Gather { weights: &weights, sums: &mut twin_sums });
-    attention::prefill(
-        Rows::strided(&rows, wider, stride),
-        n,
-        query_heads,
-        dim,
-        &views,
-        scale,
-        mask,
-        gather,
-        &mut twin,
-    );
+    attention::prefill(&params, Rows::strided(&rows, wider, stride), n, &views, gather, &mut twin);
     assert_close(&got, &twin, 2e-5);
     // A query that sees only dead entries is NaN in the reference's division by nothing, zeros elsewhere.
     let want: Vec<f32> = want.iter().map(|x| if x.is_nan() { 0.0 } else { *x }).collect();
@@ -134,7 +141,9 @@ proptest! {
 
 #[test]
 fn longer_lanes_than_a_few_tiles() {
-    for (n, past) in [(70, 511), (65, 512), (3, 1000)] {
+    for (n, past, sliding) in
+        [(70, 511, None), (65, 512, None), (3, 1000, None), (140, 511, Some(70)), (3, 1000, Some(600))]
+    {
         let case = Case {
             seed: 11,
             dim: 64,
@@ -145,6 +154,8 @@ fn longer_lanes_than_a_few_tiles() {
             dead: 7,
             spare: 1,
             mask: Mask::Causal,
+            sliding,
+            softcap: None,
             window: 20,
             wider: 0,
         };
@@ -165,7 +176,8 @@ fn no_weight_at_all_gives_zeros_and_no_query_nothing() {
         let gather = cuda::Gather { weights: &weights, sums: vec![sums.all_mut()] };
         let rows = cuda::Rows { data: data.all(), offset: 0, stride: 64 };
         let lanes = [uploaded.lane()];
-        cuda::prefill(&shim, rows, n, 2, 32, &lanes, 1.0, Mask::Causal, Some(gather), out.all_mut()).expect("it runs");
+        cuda::prefill(&shim, &AttentionParams::new(2, 2, 32), rows, n, &lanes, Some(gather), out.all_mut())
+            .expect("it runs");
         assert_eq!(sums.read().expect("contents"), vec![0.0; 80]);
         assert!(out.read().expect("contents").iter().all(|x| x.is_finite()));
     }
@@ -180,7 +192,8 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let refuse = |n: usize, query_heads: usize, dim: usize, stride: usize, mask: Mask| {
         let mut out = Buffer::<f32>::new(&shim, n * query_heads * dim).expect("room");
         let rows = cuda::Rows { data: data.all(), offset: 0, stride };
-        match cuda::prefill(&shim, rows, n, query_heads, dim, &[uploaded.lane()], 1.0, mask, None, out.all_mut()) {
+        let params = AttentionParams { mask, ..AttentionParams::new(query_heads, 2, dim) };
+        match cuda::prefill(&shim, &params, rows, n, &[uploaded.lane()], None, out.all_mut()) {
             Err(Error::Argument(text)) => text,
             other => panic!("{other:?}"),
         }
@@ -190,5 +203,22 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     assert!(refuse(4, 4, 10, 40, Mask::None).contains("multiples of 8"));
     assert!(refuse(6, 4, 8, 32, Mask::None).contains("6 rows of 32 elements"));
     assert!(refuse(4, 4, 8, 31, Mask::None).contains("31 apart"));
+    let unplaced = |params: AttentionParams, positions: Option<&[u32]>| {
+        let mut out = Buffer::<f32>::new(&shim, 32).expect("room");
+        let rows = cuda::Rows { data: data.all(), offset: 0, stride: 32 };
+        let lane = cuda::Lane { positions, ..uploaded.lane() };
+        match cuda::prefill(&shim, &params, rows, 1, &[lane], None, out.all_mut()) {
+            Err(Error::Argument(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    let params = AttentionParams { window: Some(3), ..AttentionParams::new(4, 2, 8) };
+    assert!(unplaced(params, None).contains("0 positions of 4 entries under a window"));
+    assert!(unplaced(params, Some(&[1, 2, 3])).contains("3 positions of 4 entries under a window"));
+    assert!(unplaced(AttentionParams { window: Some(0), ..params }, None).contains("a window of no position"));
+    assert!(unplaced(AttentionParams { mask: Mask::None, ..params }, None).contains("without a causal mask"));
+    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(unplaced(AttentionParams { softcap: Some(cap), ..params }, None).contains("a soft cap of"));
+    }
     assert!(shim.launched().is_empty());
 }

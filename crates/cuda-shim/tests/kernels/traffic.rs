@@ -2,7 +2,7 @@
 
 use half::f16;
 use prefixkv_cuda_shim::{Order, Shim, Traffic};
-use prefixkv_kernels::attention::Mask;
+use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::cuda::{
     self, Angles, AppendItem, Buffer, DecodeItem, Gather, GatherItem, Gpu, MoveItem, New, NormItem, Rows,
 };
@@ -31,7 +31,7 @@ fn a_launch_sends_what_it_needs_in_one_write() {
         let queries = queries.slice(0..heads * dim);
         items.push(DecodeItem { lane: lane.lane(), queries, out: out.all_mut(), sums: Some(sums.all_mut()) });
     }
-    cuda::decode(&shim, &mut items, 1, dim, 1.0).expect("it runs");
+    cuda::decode(&shim, &AttentionParams::new(heads, heads, dim), &mut items).expect("it runs");
     drop(items);
     assert_eq!(shim.traffic(), TWO);
 
@@ -43,7 +43,8 @@ fn a_launch_sends_what_it_needs_in_one_write() {
     let gather = Gather { weights: &[1.0; 3], sums: columns.iter_mut().map(Buffer::all_mut).collect() };
     for (gather, traffic) in [(None, ONE), (Some(gather), TWO)] {
         let out = out.all_mut();
-        cuda::prefill(&shim, rows, n, 2 * heads, dim, &lanes, 1.0, Mask::Causal, gather, out).expect("it runs");
+        cuda::prefill(&shim, &AttentionParams::new(2 * heads, 2 * heads, dim), rows, n, &lanes, gather, out)
+            .expect("it runs");
         assert_eq!(shim.traffic(), traffic);
     }
 
@@ -112,7 +113,7 @@ fn nothing_to_do_costs_nothing() {
     let shim = Shim::new(Order::FirstToLast, 4);
     let (mut a, mut b) = (Buffer::<f32>::new(&shim, 0).expect("room"), Buffer::<f32>::new(&shim, 0).expect("room"));
     shim.traffic();
-    cuda::decode::<f32, f32>(&shim, &mut [], 1, 8, 1.0).expect("it runs");
+    cuda::decode::<f32, f32>(&shim, &AttentionParams::new(1, 1, 8), &mut []).expect("it runs");
     cuda::gather::<f32>(&shim, &mut [], 8).expect("it runs");
     let item = MoveItem { keys: a.all_mut(), values: b.all_mut(), capacity: 0, heads: 2, moves: &[] };
     cuda::move_entries(&shim, &mut [item], 8).expect("it runs");

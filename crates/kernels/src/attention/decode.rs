@@ -6,8 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::LaneView;
 use super::read::Stored;
+use super::{AttentionParams, LaneView};
 use crate::simd;
 
 /// Entries per task.
@@ -16,7 +16,7 @@ const CHUNK: usize = 512;
 /// Below this many elements of keys and values one thread is faster than waking others.
 const PARALLEL_FROM: usize = 128 * 1024;
 
-/// One lane with the queries of its heads.
+/// One lane with the queries of its heads. The queries are those of the entry with the greatest position.
 pub struct DecodeItem<'a> {
     pub lane: LaneView<'a>,
     /// `[lane.heads * group, dim]`, rotated.
@@ -24,7 +24,7 @@ pub struct DecodeItem<'a> {
     /// Like `queries`.
     pub out: &'a mut [f32],
     /// One element per entry of the lane, to which the probability of the entry is added, averaged over the query heads of the
-    /// lane. Nothing is added for dead entries.
+    /// lane. Nothing is added for entries that are dead or before the window.
     pub sums: Option<&'a mut [f32]>,
 }
 
@@ -34,6 +34,8 @@ struct Task {
     head: usize,
     from: usize,
     to: usize,
+    /// The first position that counts.
+    since: u32,
 }
 
 /// The softmax over the entries of a task, relative to its own maximum.
@@ -58,30 +60,35 @@ struct Found {
     weights: Vec<f32>,
 }
 
-/// Attends one query per head to every entry of its lane. A lane without entries is a defect of the caller; one with only dead
-/// entries gives zeros.
-pub fn decode(items: &mut [DecodeItem<'_>], dim: usize, scale: f32) {
+/// Attends one query per head to the entries of its lane, or those within the window. A lane without entries is a defect of the caller;
+/// one with only dead entries gives zeros.
+pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
+    params.check().unwrap_or_else(|reason| panic!("{reason}"));
+    let dim = params.dim;
     let elements: usize = items.iter().map(|item| 2 * item.lane.heads * item.lane.len() * dim).sum();
     let mut tasks = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let len = item.lane.len();
         assert!(len > 0, "attention to an empty lane");
         assert_eq!(item.queries.len(), item.out.len());
-        assert!(item.queries.len().is_multiple_of(item.lane.heads * dim));
+        assert_eq!(item.queries.len(), item.lane.heads * params.group() * dim);
         assert!(item.sums.as_ref().is_none_or(|sums| sums.len() == len));
         item.lane.check();
+        let (since, first) = within(params, &item.lane);
+        let seen = len - first;
         // Even chunks: 513 entries become 257 + 256, not 512 + 1.
-        let chunks = len.div_ceil(CHUNK);
+        let chunks = seen.div_ceil(CHUNK);
         for head in 0..item.lane.heads {
             tasks.extend((0..chunks).map(|chunk| Task {
                 item: index,
                 head,
-                from: chunk * len / chunks,
-                to: (chunk + 1) * len / chunks,
+                from: first + chunk * seen / chunks,
+                to: first + (chunk + 1) * seen / chunks,
+                since,
             }));
         }
     }
-    let run = |task: &Task| attend(&items[task.item], task, dim, scale);
+    let run = |task: &Task| attend(params, &items[task.item], task);
     let found: Vec<Found> =
         if elements < PARALLEL_FROM { tasks.iter().map(run).collect() } else { tasks.par_iter().map(run).collect() };
 
@@ -92,6 +99,13 @@ pub fn decode(items: &mut [DecodeItem<'_>], dim: usize, scale: f32) {
         merge(&mut items[first.item], &places[..n], &parts[..n], dim);
         (places, parts) = (&places[n..], &parts[n..]);
     }
+}
+
+/// The first position that the query of a lane sees, and the first entry with such a position.
+fn within(params: &AttentionParams, lane: &LaneView<'_>) -> (u32, usize) {
+    let Some(positions) = lane.windowed(params) else { return (0, 0) };
+    let since = params.since(positions.iter().copied().max().unwrap_or(0));
+    (since, positions.iter().position(|position| *position >= since).unwrap_or(0))
 }
 
 /// Joins what the tasks of one head found.
@@ -126,9 +140,8 @@ fn merge(item: &mut DecodeItem<'_>, tasks: &[Task], parts: &[Found], dim: usize)
 }
 
 /// Scores, softmax and weighted values of the entries of a task for the queries of its head.
-fn attend(item: &DecodeItem<'_>, task: &Task, dim: usize, scale: f32) -> Found {
-    let lane = &item.lane;
-    let group = item.queries.len() / (lane.heads * dim);
+fn attend(params: &AttentionParams, item: &DecodeItem<'_>, task: &Task) -> Found {
+    let (lane, group, dim, scale) = (&item.lane, params.group(), params.dim, params.scale);
     let queries = &item.queries[task.head * group * dim..(task.head + 1) * group * dim];
     let n = task.to - task.from;
     let mut wide = Vec::new();
@@ -140,11 +153,18 @@ fn attend(item: &DecodeItem<'_>, task: &Task, dim: usize, scale: f32) -> Found {
             Stored::F16(keys) => simd::scores(queries, dim, keys, scale, scores, n),
         }
     }
-    let dead: Vec<usize> = lane.dead_of(task.from, task.to).collect();
+    if let Some(cap) = params.softcap {
+        simd::softcap(&mut weights, cap);
+    }
+    let mut hidden: Vec<usize> = lane.dead_of(task.from, task.to).collect();
+    if let Some(positions) = lane.windowed(params) {
+        let positions = positions[task.from..task.to].iter().enumerate();
+        hidden.extend(positions.filter(|(_, position)| **position < task.since).map(|(at, _)| at));
+    }
     let partials = weights
         .chunks_exact_mut(n)
         .map(|scores| {
-            let (max, total) = simd::softmax(scores, &dead);
+            let (max, total) = simd::softmax(scores, &hidden);
             Partial { max, total }
         })
         .collect();

@@ -5,11 +5,13 @@
 //! [`prefill`] holds one block of query rows against the visible keys per thread, [`decode`] one row per head.
 
 mod decode;
+mod params;
 mod prefill;
 mod read;
 
 pub use decode::{DecodeItem, decode};
-pub use prefill::{Gather, Mask, prefill, prefill_unless};
+pub use params::{AttentionParams, Mask};
+pub use prefill::{Gather, prefill, prefill_unless};
 
 use half::f16;
 
@@ -71,12 +73,14 @@ pub struct LaneView<'a> {
     /// Entries of the view that no longer count (deleted from a format that frees by group); the same for all heads. None: all
     /// count.
     pub dead: Option<&'a [bool]>,
+    /// The position of every entry of the view, in any order; the same for all heads. Read where a window is, and needed there.
+    pub positions: Option<&'a [u32]>,
 }
 
 impl<'a> LaneView<'a> {
     /// A lane of rotated keys whose entries all count.
     pub fn new(heads: usize, runs: Vec<AnyRun<'a>>) -> Self {
-        LaneView { heads, runs, phases: None, dead: None }
+        LaneView { heads, runs, phases: None, dead: None, positions: None }
     }
 
     /// Entries per head.
@@ -95,8 +99,14 @@ impl<'a> LaneView<'a> {
             .flat_map(move |dead| dead[from..to].iter().enumerate().filter(|(_, dead)| **dead).map(|(at, _)| at))
     }
 
+    /// The positions of the entries, when `params` have a window.
+    fn windowed(&self, params: &AttentionParams) -> Option<&'a [u32]> {
+        params.window.map(|_| self.positions.expect("a window needs the positions of the entries"))
+    }
+
     fn check(&self) {
         let len = self.len();
+        assert!(self.positions.is_none_or(|positions| positions.len() == len), "{len} entries, as many positions");
         assert!(self.dead.is_none_or(|dead| dead.len() == len), "{len} entries, as many marks of the dead");
         assert!(self.phases.is_none_or(|angles| angles.positions() >= len), "{len} entries need an angle each");
     }

@@ -6,22 +6,13 @@
 
 use gemm::Parallelism;
 
-use super::{LaneView, Rows};
+use super::{AttentionParams, LaneView, Mask, Rows};
 use crate::shared::Disjoint;
 use crate::simd;
 use crate::tasks;
 
 /// Query rows per block.
 const BLOCK: usize = 64;
-
-/// Which entries a query may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mask {
-    /// The last `n` entries of the lane are the queries' own; query `i` sees all up to its own.
-    Causal,
-    /// Every query sees every entry (image towers).
-    None,
-}
 
 /// Column sums of the attention probabilities, weighted by query.
 pub struct Gather<'a> {
@@ -40,57 +31,50 @@ const PARTS: usize = 128;
 /// Attends `n` new queries to the lanes of one layer, which must already hold the keys and values of the new positions.
 ///
 /// `queries` has `query_heads * dim` elements per row, rotated; the lanes, in order, hold all KV heads; `out` is
-/// `[n, query_heads, dim]`. Query heads are grouped over KV heads evenly. A query that sees only dead entries gets zeros.
-/// `gather` changes nothing about `out`.
-#[allow(clippy::too_many_arguments)]
+/// `[n, query_heads, dim]`. A query that sees only dead entries gets zeros. `gather` changes nothing about `out`.
 pub fn prefill(
+    params: &AttentionParams,
     queries: Rows<'_>,
     n: usize,
-    query_heads: usize,
-    dim: usize,
     lanes: &[LaneView<'_>],
-    scale: f32,
-    mask: Mask,
     gather: Option<Gather<'_>>,
     out: &mut [f32],
 ) {
-    prefill_unless(&|| false, queries, n, query_heads, dim, lanes, scale, mask, gather, out);
+    prefill_unless(&|| false, params, queries, n, lanes, gather, out);
 }
 
 /// [`prefill`] for work that may no longer be wanted: `stopped` is asked before each block of queries of a head, on any thread. Once it
 /// has said yes, `out` and the sums hold what was there by then.
-#[allow(clippy::too_many_arguments)]
 pub fn prefill_unless(
     stopped: &(dyn Fn() -> bool + Sync),
+    params: &AttentionParams,
     queries: Rows<'_>,
     n: usize,
-    query_heads: usize,
-    dim: usize,
     lanes: &[LaneView<'_>],
-    scale: f32,
-    mask: Mask,
     gather: Option<Gather<'_>>,
     out: &mut [f32],
 ) {
+    params.check().unwrap_or_else(|reason| panic!("{reason}"));
+    let (query_heads, group) = (params.query_heads, params.group());
     let kv_heads: Vec<(usize, usize)> =
         lanes.iter().enumerate().flat_map(|(lane, view)| (0..view.heads).map(move |head| (lane, head))).collect();
-    assert!(query_heads.is_multiple_of(kv_heads.len()), "{query_heads} query heads over {} KV heads", kv_heads.len());
-    assert_eq!(out.len(), n * query_heads * dim);
+    assert_eq!(kv_heads.len(), params.kv_heads, "KV heads of the lanes");
+    assert_eq!(out.len(), n * query_heads * params.dim);
     let lens: Vec<usize> = lanes.iter().map(LaneView::len).collect();
     for (view, len) in lanes.iter().zip(&lens) {
-        assert!(mask == Mask::None || *len >= n, "a causal lane of {len} entries for {n} queries");
+        assert!(params.mask == Mask::None || *len >= n, "a causal lane of {len} entries for {n} queries");
         view.check();
     }
     let dead: Vec<Vec<usize>> = lanes.iter().zip(&lens).map(|(view, len)| view.dead_of(0, *len).collect()).collect();
-    let group = query_heads / kv_heads.len();
     let blocks = n.div_ceil(BLOCK);
     let heads: Vec<Head<'_>> = (0..query_heads)
         .map(|query_head| {
             let (lane, lane_head) = kv_heads[query_head / group];
-            Head { query_head, lane: &lanes[lane], lane_head, len: lens[lane], dead: &dead[lane] }
+            let positions = lanes[lane].windowed(params);
+            Head { query_head, lane: &lanes[lane], lane_head, len: lens[lane], dead: &dead[lane], positions }
         })
         .collect();
-    let call = Call { stopped, queries, n, query_heads, dim, scale, mask, out: Disjoint::new(out) };
+    let call = Call { stopped, params, queries, n, out: Disjoint::new(out) };
 
     // The last blocks see the most keys: they are taken first, and small ones fill the gaps at the end.
     let Some(Gather { weights, sums }) = gather else {
@@ -137,35 +121,41 @@ struct Head<'a> {
     len: usize,
     /// Which entries are dead, ascending.
     dead: &'a [usize],
+    /// Of all entries, where a window is.
+    positions: Option<&'a [u32]>,
 }
 
 /// What all tasks of a call share.
 struct Call<'a> {
     stopped: &'a (dyn Fn() -> bool + Sync),
+    params: &'a AttentionParams,
     queries: Rows<'a>,
     n: usize,
-    query_heads: usize,
-    dim: usize,
-    scale: f32,
-    mask: Mask,
     out: Disjoint<'a, f32>,
 }
 
 impl Call<'_> {
+    /// The entries that query `row` may see: up to which, and from which position on.
+    fn sees(&self, head: &Head<'_>, row: usize) -> (usize, u32) {
+        let own = head.len - self.n.min(head.len) + row;
+        let end = if self.params.mask == Mask::Causal { own + 1 } else { head.len };
+        (end, head.positions.map_or(0, |positions| self.params.since(positions[own])))
+    }
+
     /// Attends the queries of one block and head, and adds their weighted probabilities to the columns.
     fn block(&self, head: &Head<'_>, block: usize, scratch: &mut Scratch, mut gather: Option<(&[f32], &mut [f32])>) {
         if (self.stopped)() {
             return;
         }
-        let (n, dim, len) = (self.n, self.dim, head.len);
+        let AttentionParams { query_heads, dim, scale, softcap, .. } = *self.params;
         let first = block * BLOCK;
-        let rows = BLOCK.min(n - first);
-        let visible = |row: usize| match self.mask {
-            Mask::Causal => len - n + first + row + 1,
-            Mask::None => len,
-        };
-        let width = visible(rows - 1);
-        let Scratch { scores, totals, sums, wide } = scratch;
+        let rows = BLOCK.min(self.n - first);
+        let end = self.sees(head, first + rows - 1).0;
+        // The first row sees the oldest entries.
+        let oldest = self.sees(head, first).1;
+        let low = head.positions.and_then(|all| all.iter().position(|position| *position >= oldest)).unwrap_or(0);
+        let width = end - low;
+        let Scratch { scores, totals, sums, wide, old, hidden } = scratch;
         let scores = first_of(scores, rows * width);
         let sums = first_of(sums, rows * dim);
 
@@ -175,19 +165,33 @@ impl Call<'_> {
             rows,
             columns: dim,
         };
-        let tiles = head.lane.tiles(width);
+        let tiles = head.lane.tiles(low, end);
         for &tile in &tiles {
             let keys = head.lane.keys(head.lane_head, tile, dim, wide);
-            score(query, keys, self.scale, width, tile.0, scores);
+            score(query, keys, scale, width, tile.0 - low, scores);
         }
+        if let Some(cap) = softcap {
+            simd::softcap(scores, cap);
+        }
+        // Entries that not every row of the block sees.
+        old.clear();
+        if let Some(positions) = head.positions {
+            let newest = self.sees(head, first + rows - 1).1;
+            let all = positions[low..end].iter().enumerate();
+            old.extend(all.filter(|(_, position)| **position < newest).map(|(at, position)| (at, *position)));
+        }
+        let dead = &head.dead[head.dead.partition_point(|at| *at < low)..];
         totals.clear();
         for (index, some) in scores.chunks_mut(SOFTMAX_ROWS * width).enumerate() {
             for (row, scores) in some.chunks_exact_mut(width).enumerate() {
-                let seen = visible(index * SOFTMAX_ROWS + row);
-                let (scores, hidden) = scores.split_at_mut(seen);
-                let dead = &head.dead[..head.dead.partition_point(|at| *at < seen)];
-                totals.push(simd::softmax(scores, dead).1);
-                hidden.fill(0.0);
+                let (seen, since) = self.sees(head, first + index * SOFTMAX_ROWS + row);
+                let (scores, unseen) = scores.split_at_mut(seen - low);
+                hidden.clear();
+                hidden.extend(dead.iter().take_while(|at| **at < seen).map(|at| at - low));
+                let before = |(at, position): &&(usize, u32)| *position < since && *at < seen - low;
+                hidden.extend(old.iter().filter(before).map(|(at, _)| *at));
+                totals.push(simd::softmax(scores, hidden).1);
+                unseen.fill(0.0);
             }
             if let Some((weights, columns)) = &mut gather {
                 let rows = index * SOFTMAX_ROWS..totals.len();
@@ -196,17 +200,18 @@ impl Call<'_> {
                 for ((factor, weight), total) in factors.iter_mut().zip(weights).zip(&totals[rows.clone()]) {
                     *factor = if *total > 0.0 { weight / total } else { 0.0 };
                 }
-                simd::add_rows(&factors[..rows.len()], some, width, &mut columns[..width]);
+                simd::add_rows(&factors[..rows.len()], some, width, &mut columns[low..end]);
             }
         }
         for &tile in &tiles {
             let values = head.lane.values(head.lane_head, tile, dim, wide);
-            let probabilities = Matrix { data: &scores[tile.0..], row_step: width, rows, columns: tile.1 - tile.0 };
-            mix(probabilities, values, dim, tile.0 > 0, sums);
+            let probabilities =
+                Matrix { data: &scores[tile.0 - low..], row_step: width, rows, columns: tile.1 - tile.0 };
+            mix(probabilities, values, dim, tile.0 > low, sums);
         }
         for row in 0..rows {
             // SAFETY: (row, query_head) belongs to this block and head alone.
-            let to = unsafe { self.out.part(((first + row) * self.query_heads + head.query_head) * dim, dim) };
+            let to = unsafe { self.out.part(((first + row) * query_heads + head.query_head) * dim, dim) };
             let total = totals[row];
             let inverse = if total > 0.0 { 1.0 / total } else { 0.0 };
             for (to, from) in to.iter_mut().zip(&sums[row * dim..(row + 1) * dim]) {
@@ -226,6 +231,9 @@ struct Scratch {
     totals: Vec<f32>,
     sums: Vec<f32>,
     wide: Vec<f32>,
+    /// Entries and their positions.
+    old: Vec<(usize, u32)>,
+    hidden: Vec<usize>,
 }
 
 /// The first `n` elements, whatever they hold. A buffer only grows: what shrinks is zeroed when it grows again.

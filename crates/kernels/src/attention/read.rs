@@ -93,12 +93,12 @@ impl<'a> LaneView<'a> {
         })
     }
 
-    /// Cuts the first `width` entries into ranges to be read at once: long f32 runs whole, the rest in tiles.
-    pub(super) fn tiles(&self, width: usize) -> Vec<(usize, usize)> {
+    /// Cuts the entries `from .. to` into ranges to be read at once: long f32 runs whole, the rest in tiles.
+    pub(super) fn tiles(&self, from: usize, to: usize) -> Vec<(usize, usize)> {
         let mut tiles: Vec<(usize, usize)> = Vec::new();
         // Entries of the last tile that may be joined by others.
         let mut open = 0;
-        for piece in self.pieces(0, width) {
+        for piece in self.pieces(from, to) {
             let (mut at, end) = (piece.at, piece.at + piece.len());
             if matches!(piece.run, AnyRun::F32(_)) && self.phases.is_none() && piece.len() >= TILE {
                 tiles.push((at, end));

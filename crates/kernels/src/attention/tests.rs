@@ -24,6 +24,7 @@ struct Owned {
     runs: Vec<OwnedRun>,
     phases: Option<Angles>,
     dead: Option<Vec<bool>>,
+    positions: Vec<u32>,
 }
 
 enum OwnedRun {
@@ -116,16 +117,30 @@ impl Owned {
                 .map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1)
                 .collect()
         });
-        Owned { heads, runs, phases, dead }
+        Owned { heads, runs, phases, dead, positions: positions(seed, len, len / 2) }
     }
 
     fn view(&self) -> LaneView<'_> {
         LaneView {
             phases: self.phases.as_ref(),
             dead: self.dead.as_deref(),
+            positions: Some(&self.positions),
             ..LaneView::new(self.heads, self.runs.iter().map(OwnedRun::view).collect())
         }
     }
+}
+
+/// Positions of `len` entries, of which the last `own` are in order: some are missing, and of the others some are out of order.
+fn positions(seed: u64, len: usize, own: usize) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..len as u32).map(|entry| entry + entry / 5 * (seed % 3) as u32).collect();
+    for i in 0..(len - own) / 4 {
+        all.swap(i, (i * 7919 + seed as usize) % (len - own));
+    }
+    all
+}
+
+fn params(query_heads: usize, kv_heads: usize, dim: usize, scale: f32) -> AttentionParams {
+    AttentionParams { scale, ..AttentionParams::new(query_heads, kv_heads, dim) }
 }
 
 fn assert_close(got: &[f32], want: &[f32], tolerance: f32) {
@@ -146,6 +161,15 @@ fn assert_relatively_close(got: &[f32], want: &[f64]) {
 
 fn on_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(run)
+}
+
+/// A window, if any: shorter and longer than blocks, tiles and lanes.
+fn sliding() -> impl Strategy<Value = Option<u32>> {
+    prop::option::of(prop::sample::select(vec![1u32, 2, 5, 33, 64, 100, 700, 2000]))
+}
+
+fn softcap() -> impl Strategy<Value = Option<f32>> {
+    prop::option::of(prop::sample::select(vec![0.3f32, 2.0, 30.0]))
 }
 
 fn dims() -> impl Strategy<Value = usize> {
@@ -169,30 +193,37 @@ proptest! {
     fn prefill_equals_the_reference(
         seed in 1u64..1_000_000, dim in dims(), group in 1usize..4, n in 1usize..150, past in 0usize..90,
         heads in prop::collection::vec(1usize..3, 1..3), traits in traits(), causal: bool, cut in 0usize..200,
-        window in 0usize..200,
+        window in 0usize..200, sliding in sliding(), softcap in softcap(),
     ) {
         // Ragged lanes: each keeps another number of past entries, in several runs.
         let lanes: Vec<Owned> = heads
             .iter()
             .enumerate()
-            .map(|(i, &heads)| Owned::new(seed + 100 * i as u64, heads, dim, &lens(n + past / (i + 1), cut), traits))
+            .map(|(i, &heads)| {
+                let seed = seed + 100 * i as u64;
+                let lane = Owned::new(seed, heads, dim, &lens(n + past / (i + 1), cut), traits);
+                Owned { positions: positions(seed, n + past / (i + 1), n), ..lane }
+            })
             .collect();
         let views: Vec<LaneView<'_>> = lanes.iter().map(Owned::view).collect();
         let query_heads = group * heads.iter().sum::<usize>();
         let queries = noise(seed, n * query_heads * dim);
-        let mask = if causal { Mask::Causal } else { Mask::None };
-        let scale = 1.0 / (dim as f32).sqrt();
+        let params = AttentionParams {
+            mask: if causal { Mask::Causal } else { Mask::None },
+            window: sliding.filter(|_| causal),
+            softcap,
+            ..AttentionParams::new(query_heads, heads.iter().sum(), dim)
+        };
         // Weights of the last queries only, some of them 0.
         let weights: Vec<f32> = noise(seed + 5, n)
             .iter()
             .enumerate()
             .map(|(i, x)| if i + window >= n && *x > -0.6 { x + 1.0 } else { 0.0 })
             .collect();
-        let (want, columns) =
-            reference::attention_and_sums(&queries, n, query_heads, dim, &views, scale, mask, &weights);
+        let (want, columns) = reference::attention_and_sums(&params, &queries, n, &views, &weights);
 
         let mut got = vec![f32::NAN; want.len()];
-        prefill(Rows::dense(&queries, query_heads * dim), n, query_heads, dim, &views, scale, mask, None, &mut got);
+        prefill(&params, Rows::dense(&queries, query_heads * dim), n, &views, None, &mut got);
         assert_close(&got, &want, 2e-5);
 
         // The same queries as a slice of wider rows.
@@ -203,14 +234,14 @@ proptest! {
         }
         let rows = Rows::strided(&wide, 3, stride);
         let mut again = vec![f32::NAN; want.len()];
-        prefill(rows, n, query_heads, dim, &views, scale, mask, None, &mut again);
+        prefill(&params, rows, n, &views, None, &mut again);
         assert_close(&again, &want, 2e-5);
 
         // The column sums, into buffers that held something else; `out` is the same to the bit.
         let mut sums = vec![vec![7.0; 3]; 9];
         again.fill(f32::NAN);
         let gather = Some(Gather { weights: &weights, sums: &mut sums });
-        prefill(rows, n, query_heads, dim, &views, scale, mask, gather, &mut again);
+        prefill(&params, rows, n, &views, gather, &mut again);
         prop_assert!(got == again);
         prop_assert_eq!(sums.len(), columns.len());
         for (sums, columns) in sums.iter().zip(&columns) {
@@ -222,7 +253,7 @@ proptest! {
             let mut others = Vec::new();
             on_threads(threads, || {
                 let gather = Some(Gather { weights: &weights, sums: &mut others });
-                prefill(rows, n, query_heads, dim, &views, scale, mask, gather, &mut again);
+                prefill(&params, rows, n, &views, gather, &mut again);
             });
             prop_assert!(sums == others && got == again);
         }
@@ -232,7 +263,7 @@ proptest! {
     fn decode_equals_the_reference(
         seed in 1u64..1_000_000, dim in dims(), group in 1usize..8, traits in traits(),
         lens in prop::collection::vec(prop::sample::select(vec![0usize, 1, 2, 15, 16, 17, 32, 511, 512, 513, 700]), 1..5),
-        heads in prop::collection::vec(1usize..4, 1..3), spare in 0usize..17,
+        heads in prop::collection::vec(1usize..4, 1..3), spare in 0usize..17, window in sliding(), softcap in softcap(),
     ) {
         prop_assume!(lens.iter().sum::<usize>() > 0);
         // Two sequences with the same lanes but other queries, in one sweep.
@@ -246,7 +277,9 @@ proptest! {
             .collect();
         let views: Vec<LaneView<'_>> = lanes.iter().map(Owned::view).filter(|view| !view.is_empty()).collect();
         prop_assume!(!views.is_empty());
+        let kv_heads = views.iter().map(|view| view.heads).sum::<usize>();
         let scale = 1.7 / (dim as f32).sqrt();
+        let params = AttentionParams { window, softcap, ..params(group * kv_heads, kv_heads, dim, scale) };
         let queries: Vec<Vec<f32>> = (0..2 * views.len())
             .map(|i| noise(seed + 7 * i as u64, views[i % views.len()].heads * group * dim))
             .collect();
@@ -264,19 +297,19 @@ proptest! {
                     DecodeItem { lane, queries, out, sums: (i >= views.len()).then_some(sums) }
                 })
                 .collect();
-            decode(&mut items, dim, scale);
+            decode(&params, &mut items);
             (outs, sums)
         };
         let (outs, sums) = run();
         prop_assert!((&outs, &sums) == (&on_threads(1, run).0, &on_threads(3, run).1));
         for (i, (out, sums)) in outs.iter().zip(&sums).enumerate() {
             let view = &views[i % views.len()];
-            let want = reference::attention(&queries[i], 1, view.heads * group, dim, std::slice::from_ref(view), scale, Mask::None);
+            let (want, want_sums) = reference::decode(&params, &queries[i], view);
             assert_close(out, &want, 2e-5);
             if i < views.len() {
                 prop_assert!(sums.iter().all(|sum| *sum == 0.0));
             } else {
-                assert_relatively_close(sums, &reference::decode_sums(&queries[i], dim, view, scale));
+                assert_relatively_close(sums, &want_sums);
             }
         }
     }
@@ -294,27 +327,19 @@ fn tiles_cover_a_lane() {
         let lane = Owned::new(5, 2, 32, &runs, traits);
         let view = lane.view();
         for width in [1, 699, 700, 701, 1500, view.len()] {
-            let tiles = view.tiles(width);
-            assert_eq!(tiles.iter().fold(0, |end, tile| if tile.0 == end { tile.1 } else { usize::MAX }), width);
-            assert!(tiles.len() <= width / 512 + 4, "{tiles:?}");
+            let from = width / 3;
+            let tiles = view.tiles(from, width);
+            assert_eq!(tiles.iter().fold(from, |end, tile| if tile.0 == end { tile.1 } else { usize::MAX }), width);
+            assert!(tiles.len() <= (width - from) / 512 + 4, "{tiles:?}");
         }
         let n = 300;
         let queries = noise(9, n * 4 * 32);
         let weights = vec![1.0; n];
         let (mut out, mut sums) = (vec![f32::NAN; queries.len()], Vec::new());
         let gather = Some(Gather { weights: &weights, sums: &mut sums });
-        prefill(
-            Rows::dense(&queries, 4 * 32),
-            n,
-            4,
-            32,
-            std::slice::from_ref(&view),
-            0.2,
-            Mask::Causal,
-            gather,
-            &mut out,
-        );
-        let (want, columns) = reference::attention_and_sums(&queries, n, 4, 32, &[view], 0.2, Mask::Causal, &weights);
+        let params = params(4, 2, 32, 0.2);
+        prefill(&params, Rows::dense(&queries, 4 * 32), n, std::slice::from_ref(&view), gather, &mut out);
+        let (want, columns) = reference::attention_and_sums(&params, &queries, n, &[view], &weights);
         assert_close(&out, &want, 2e-5);
         for (sums, columns) in sums.iter().zip(&columns) {
             assert_relatively_close(sums, columns);
@@ -348,17 +373,14 @@ fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
     let prefilled = |view: &LaneView<'_>| {
         let mut out = vec![f32::NAN; queries.len()];
         let rows = Rows::dense(&queries, 4 * dim);
-        prefill(rows, n, 4, dim, std::slice::from_ref(view), 0.1, Mask::Causal, None, &mut out);
+        prefill(&params(4, heads, dim, 0.1), rows, n, std::slice::from_ref(view), None, &mut out);
         out
     };
     assert!(prefilled(&stored) == prefilled(&read));
     let decoded = |lane: &LaneView<'_>| {
         let mut out = vec![f32::NAN; 4 * dim];
-        decode(
-            &mut [DecodeItem { lane: lane.clone(), queries: &queries[..4 * dim], out: &mut out, sums: None }],
-            dim,
-            0.1,
-        );
+        let item = DecodeItem { lane: lane.clone(), queries: &queries[..4 * dim], out: &mut out, sums: None };
+        decode(&params(4, heads, dim, 0.1), &mut [item]);
         out
     };
     assert!(decoded(&stored) == decoded(&read));
@@ -373,15 +395,13 @@ fn a_lane_of_dead_entries_gives_zeros() {
     let view = LaneView { dead: Some(&dead), ..LaneView::new(1, vec![run]) };
     let (mut out, mut sums) = (vec![f32::NAN; 2 * dim], vec![0.5; len]);
     let queries_now = &queries[..2 * dim];
-    decode(
-        &mut [DecodeItem { lane: view.clone(), queries: queries_now, out: &mut out, sums: Some(&mut sums) }],
-        dim,
-        1.0,
-    );
+    let params = params(2, 1, dim, 1.0);
+    let item = DecodeItem { lane: view.clone(), queries: queries_now, out: &mut out, sums: Some(&mut sums) };
+    decode(&params, &mut [item]);
     assert!(out.iter().all(|x| *x == 0.0) && sums.iter().all(|x| *x == 0.5));
     let (mut out, mut sums) = (vec![f32::NAN; queries.len()], Vec::new());
     let gather = Some(Gather { weights: &[1.0; 3], sums: &mut sums });
-    prefill(Rows::dense(&queries, 2 * dim), 3, 2, dim, &[view], 1.0, Mask::Causal, gather, &mut out);
+    prefill(&params, Rows::dense(&queries, 2 * dim), 3, &[view], gather, &mut out);
     assert!(out.iter().all(|x| *x == 0.0) && sums == [vec![0.0; len]]);
 }
 
@@ -394,8 +414,9 @@ fn extreme_scores_neither_overflow_nor_vanish() {
     let view = LaneView::new(1, vec![AnyRun::F32(run)]);
     let queries = [0.75f32; 4];
     let mut out = [0.0; 4];
-    decode(&mut [DecodeItem { lane: view.clone(), queries: &queries, out: &mut out, sums: None }], 4, 1.0);
-    let want = reference::attention(&queries, 1, 1, 4, &[view], 1.0, Mask::None);
+    let params = params(1, 1, 4, 1.0);
+    decode(&params, &mut [DecodeItem { lane: view.clone(), queries: &queries, out: &mut out, sums: None }]);
+    let want = reference::decode(&params, &queries, &view).0;
     assert_close(&out, &want, 1e-5);
     assert!((out[0] - 1.0).abs() < 0.2);
 }
@@ -414,9 +435,39 @@ fn a_prefill_that_is_stopped_does_no_more_blocks() {
         let gather = gathers.then_some(Gather { weights: &weights, sums: &mut sums });
         let mut out = vec![0.0; n * dim];
         let rows = Rows::dense(&data, dim);
-        prefill_unless(&stopped, rows, n, 1, dim, &lanes, 0.1, Mask::Causal, gather, &mut out);
+        prefill_unless(&stopped, &params(1, 1, dim, 0.1), rows, n, &lanes, gather, &mut out);
         let done = out.chunks(dim).filter(|row| row.iter().any(|x| *x != 0.0)).count();
         assert_eq!(done, 4 * 64, "four blocks of ten, each whole");
         assert_eq!(asked.load(Ordering::Relaxed), 10);
     }
+}
+
+#[test]
+fn what_no_query_of_a_block_sees_is_not_read() {
+    let (n, dim) = (1024, 8);
+    // What is before the window of the queries is not a number, and not a product of 0 either.
+    let mut data = noise(4, n * dim);
+    let queries = noise(5, 64 * dim);
+    let positions: Vec<u32> = (0..n as u32).collect();
+    data[..(n - 64 - 255) * dim].fill(f32::NAN);
+    let run = AnyRun::F32(Run { keys: &data, values: &data, len: n, capacity: n });
+    let view = LaneView { positions: Some(&positions), ..LaneView::new(1, vec![run]) };
+    let params = AttentionParams { window: Some(256), ..params(1, 1, dim, 0.5) };
+    let (mut out, mut sums) = (vec![f32::NAN; 64 * dim], Vec::new());
+    let gather = Some(Gather { weights: &[1.0; 64], sums: &mut sums });
+    prefill(&params, Rows::dense(&queries, dim), 64, std::slice::from_ref(&view), gather, &mut out);
+    assert!(out.iter().chain(&sums[0]).all(|x| x.is_finite()));
+    assert!((sums[0].iter().sum::<f32>() - 64.0).abs() < 1e-3);
+    let item = DecodeItem { lane: view, queries: &queries[..dim], out: &mut out[..dim], sums: None };
+    decode(&params, &mut [item]);
+    assert!(out[..dim].iter().all(|x| x.is_finite()));
+}
+
+#[test]
+#[should_panic(expected = "a window needs the positions")]
+fn a_window_over_unknown_positions_is_a_defect() {
+    let data = noise(4, 8);
+    let run = AnyRun::F32(Run { keys: &data, values: &data, len: 1, capacity: 1 });
+    let params = AttentionParams { window: Some(2), ..params(1, 1, 8, 0.5) };
+    prefill(&params, Rows::dense(&data, 8), 1, &[LaneView::new(1, vec![run])], None, &mut [0.0; 8]);
 }

@@ -70,21 +70,24 @@ shared! {
     }
 
     DecodeItem {
-        dead: Address, queries: Address, out: Address, sums: Address, weights: u64,
-        first_run: u32, runs: u32, heads: u32, len: u32, first_task: u32, chunks: u32,
+        dead: Address, positions: Address, queries: Address, out: Address, sums: Address, weights: u64,
+        first_run: u32, runs: u32, heads: u32, len: u32, first: u32, since: u32, first_task: u32, chunks: u32,
     }
 
     DecodeArgs {
         items: Address, runs: Address, owners: Address, stats: Address, partials: Address, factors: Address,
-        weights: Address, dim: u32, group: u32, chunk: u32, scale: f32,
+        weights: Address, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, unused: u32,
     }
 
-    PrefillLane { dead: Address, sums: Address, first_run: u32, runs: u32, first_head: u32, len: u32 }
+    PrefillLane {
+        dead: Address, positions: Address, starts: Address, sums: Address,
+        first_run: u32, runs: u32, first_head: u32, len: u32,
+    }
 
     PrefillArgs {
         queries: Address, lanes: Address, runs: Address, head_lanes: Address, out: Address, lse: Address, rows: Address,
-        weights: Address, stride: u64, n: u32, query_heads: u32, group: u32, dim: u32, causal: u32, listed: u32, scale: f32,
-        unused: u32,
+        weights: Address, stride: u64, n: u32, query_heads: u32, group: u32, dim: u32, causal: u32, window: u32, listed: u32,
+        scale: f32, softcap: f32, unused: u32,
     }
 
     NormalizeArgs {

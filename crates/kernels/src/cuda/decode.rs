@@ -2,14 +2,15 @@
 
 use super::args;
 use super::memory::Upload;
-use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
+use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
+use crate::attention::AttentionParams;
 
 const THREADS: u32 = 128;
 
 /// Entries per task, at most and at least.
 const CHUNKS: [usize; 4] = [512, 256, 128, 64];
 
-/// One lane with the queries of its heads; stored as `T`, results as `O`.
+/// One lane with the queries of its heads; stored as `T`, results as `O`. The queries are those of the entry with the greatest position.
 pub struct DecodeItem<'a, T, O = f32> {
     pub lane: Lane<'a, T>,
     /// `[lane.heads * group, dim]`, rotated.
@@ -17,35 +18,38 @@ pub struct DecodeItem<'a, T, O = f32> {
     /// Like `queries`. Computed in f32 and rounded.
     pub out: SliceMut<'a, O>,
     /// One element per entry of the lane, to which the probability of the entry is added, averaged over the query heads of the
-    /// lane. Nothing is added for dead entries.
+    /// lane. Nothing is added for entries that are dead or before the window.
     pub sums: Option<SliceMut<'a, f32>>,
 }
 
-/// Attends one query per head to every entry of its lane: at most three launches for all items. `group` query heads share a KV
-/// head. A lane without entries is refused; one with only dead entries gives zeros.
+/// Attends one query per head to the entries of its lane, or those within the window: at most three launches for all items. A lane
+/// without entries is refused; one with only dead entries gives zeros.
 ///
 /// How lanes are cut follows from their lengths and the number of multiprocessors, so the last bits of a result may differ
 /// between devices, and with what else is in a batch.
 pub fn decode<T: Element, O: Element>(
     gpu: &Gpu,
+    params: &AttentionParams,
     items: &mut [DecodeItem<'_, T, O>],
-    group: usize,
-    dim: usize,
-    scale: f32,
 ) -> Result<()> {
-    require_dim(dim)?;
-    require(group > 0, || "no query heads".into())?;
+    require_params(params)?;
+    let (group, dim) = (params.group(), params.dim);
     if items.is_empty() {
         return Ok(());
     }
     let wanted = gpu.processors() as usize * 4;
-    let tasks =
-        |chunk: usize| items.iter().map(|item| item.lane.heads * item.lane.len().div_ceil(chunk)).sum::<usize>();
+    let within = items.iter().map(|item| Within::new(params, &item.lane)).collect::<Result<Vec<_>>>()?;
+    let seen = |item: &DecodeItem<'_, T, O>, within: &Within| item.lane.len() - within.first;
+    let tasks = |chunk: usize| {
+        let each = items.iter().zip(&within).map(|(item, within)| item.lane.heads * seen(item, within).div_ceil(chunk));
+        each.sum::<usize>()
+    };
     let chunk = CHUNKS.into_iter().find(|chunk| tasks(*chunk) >= wanted).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
 
     let (mut all, mut runs, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     let (mut weights, mut most_heads, mut most_len) = (0, 0, 0);
-    for (index, item) in items.iter().enumerate() {
+    let mut positions: Vec<u32> = Vec::new();
+    for (index, (item, within)) in items.iter().zip(&within).enumerate() {
         let (heads, len) = (item.lane.heads, item.lane.len());
         require(len > 0 && heads > 0, || "attention to an empty lane".into())?;
         let want = heads * group * dim;
@@ -59,9 +63,13 @@ pub fn decode<T: Element, O: Element>(
         require(item.sums.as_ref().is_none_or(|sums| sums.len() == len), || format!("{len} entries, as many sums"))?;
         let first_run = count(runs.len(), "runs")?;
         item.lane.describe(dim, &mut runs)?;
-        let chunks = len.div_ceil(chunk);
+        let chunks = seen(item, within).div_ceil(chunk);
+        // Until the table is sent: where among all positions its own are, and 1.
+        let own = positions.len() as u64 + 1;
+        positions.extend(within.masked);
         all.push(args::DecodeItem {
             dead: item.lane.dead.as_ref().map_or(0, Slice::address),
+            positions: if within.masked.is_empty() { 0 } else { own },
             queries: item.queries.address(),
             out: item.out.address(),
             sums: item.sums.as_ref().map_or(0, SliceMut::address),
@@ -70,6 +78,8 @@ pub fn decode<T: Element, O: Element>(
             runs: count(item.lane.runs.len(), "runs")?,
             heads: count(heads, "heads")?,
             len: count(len, "entries")?,
+            first: count(within.first, "entries")?,
+            since: within.since,
             first_task: count(owners.len(), "tasks")?,
             chunks: count(chunks, "tasks")?,
         });
@@ -89,8 +99,13 @@ pub fn decode<T: Element, O: Element>(
     let (factors, weights) = rest.split_at(if weights > 0 { parts } else { 0 });
     let room = Upload::room::<args::DecodeItem>(all.len())
         + Upload::room::<args::Run>(runs.len())
-        + Upload::room::<u32>(owners.len());
+        + Upload::room::<u32>(owners.len())
+        + Upload::room::<u32>(positions.len());
     let mut upload = Upload::new(gpu, room)?;
+    let positions = upload.add(&positions);
+    for item in all.iter_mut().filter(|item| item.positions != 0) {
+        item.positions = positions + (item.positions - 1) * size_of::<u32>() as u64;
+    }
     let args = args::DecodeArgs {
         items: upload.add(&all),
         runs: upload.add(&runs),
@@ -102,7 +117,9 @@ pub fn decode<T: Element, O: Element>(
         dim: dim as u32,
         group: count(group, "query heads")?,
         chunk: chunk as u32,
-        scale: scale * std::f32::consts::LOG2_E,
+        scale: params.scale * std::f32::consts::LOG2_E,
+        softcap: params.softcap.map_or(0.0, |cap| cap * std::f32::consts::LOG2_E),
+        unused: 0,
     };
 
     let at_once = [1, 4, 8].into_iter().find(|at_once| *at_once >= group).unwrap_or(8);
@@ -130,4 +147,24 @@ pub fn decode<T: Element, O: Element>(
         }
     }
     Ok(())
+}
+
+/// What the query of a lane sees of it.
+struct Within<'a> {
+    /// The first position.
+    since: u32,
+    /// The first entry with such a position.
+    first: usize,
+    /// The positions of all entries, if one behind `first` is older.
+    masked: &'a [u32],
+}
+
+impl<'a> Within<'a> {
+    fn new<T: Element>(params: &AttentionParams, lane: &Lane<'a, T>) -> Result<Self> {
+        let Some(positions) = lane.windowed(params)? else { return Ok(Within { since: 0, first: 0, masked: &[] }) };
+        let since = params.since(positions.iter().copied().max().unwrap_or(0));
+        let first = positions.iter().position(|position| *position >= since).unwrap_or(0);
+        let whole = positions[first..].iter().all(|position| *position >= since);
+        Ok(Within { since, first, masked: if whole { &[] } else { positions } })
+    }
 }

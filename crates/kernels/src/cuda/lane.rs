@@ -2,6 +2,7 @@
 
 use super::args;
 use super::{Element, Result, Slice, count, require};
+use crate::attention::AttentionParams;
 
 /// Entries of a lane that lie one after another: head `h`, entry `e` is at `(h * capacity + e) * head_dim`.
 #[derive(Clone, Copy)]
@@ -23,9 +24,28 @@ pub struct Lane<'a, T> {
     /// One byte per entry (over all runs, in order), not 0 for those that no longer count; the same for all heads. None: all
     /// count.
     pub dead: Option<Slice<'a, u8>>,
+    /// The position of every entry, in any order; the same for all heads. On the host: sent where a window needs it.
+    pub positions: Option<&'a [u32]>,
 }
 
-impl<T: Element> Lane<'_, T> {
+impl<'a, T: Element> Lane<'a, T> {
+    /// A lane whose entries all count.
+    pub fn new(heads: usize, runs: Vec<Run<'a, T>>) -> Self {
+        Lane { heads, runs, dead: None, positions: None }
+    }
+
+    /// The positions of the entries, when `params` have a window.
+    pub(super) fn windowed(&self, params: &AttentionParams) -> Result<Option<&'a [u32]>> {
+        if params.window.is_none() {
+            return Ok(None);
+        }
+        let positions = self.positions.unwrap_or(&[]);
+        require(positions.len() == self.len(), || {
+            format!("{} positions of {} entries under a window", positions.len(), self.len())
+        })?;
+        Ok(Some(positions))
+    }
+
     /// Entries per head.
     pub fn len(&self) -> usize {
         self.runs.iter().map(|run| run.len).sum()

@@ -38,6 +38,8 @@ pub use rotary::{Angles, AppendItem, New, Rows, append, rotate};
 use std::fmt;
 use std::sync::Arc;
 
+use crate::attention::AttentionParams;
+
 /// The sources of the kernels, for the tests.
 pub const SOURCES: &[&str] = &["decode.cu", "gather.cu", "network.cu", "prefill.cu", "rotary.cu"];
 
@@ -225,8 +227,10 @@ fn height(n: usize, what: &str) -> Result<u32> {
     Ok(n as u32)
 }
 
-/// Widths that the attention kernels read.
-fn require_dim(dim: usize) -> Result<()> {
+/// Parameters that the attention kernels take.
+fn require_params(params: &AttentionParams) -> Result<()> {
+    let dim = params.dim;
+    params.check().map_err(Error::Argument)?;
     require(dim > 0 && dim <= 256 && dim.is_multiple_of(8), || {
         format!("heads of {dim} elements: the CUDA kernels take multiples of 8 up to 256")
     })

@@ -3,8 +3,8 @@
 use super::args;
 use super::memory::Upload;
 use super::rotary::Rows;
-use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_dim};
-use crate::attention::Mask;
+use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
+use crate::attention::{AttentionParams, Mask};
 
 const THREADS: u32 = 256;
 
@@ -20,26 +20,20 @@ pub struct Gather<'a> {
 /// Attends `n` new queries to the lanes of one layer, which must already hold the keys and values of the new positions.
 ///
 /// `queries` has `query_heads * dim` elements per row, rotated; the lanes, in order, hold all KV heads; `out` is
-/// `[n, query_heads, dim]`. Query heads are grouped over KV heads evenly. A query that sees only dead entries gets zeros.
-/// `gather` changes nothing about `out`.
-#[allow(clippy::too_many_arguments)]
+/// `[n, query_heads, dim]`. A query that sees only dead entries gets zeros. `gather` changes nothing about `out`.
 pub fn prefill<T: Element>(
     gpu: &Gpu,
+    params: &AttentionParams,
     queries: Rows<'_, f32>,
     n: usize,
-    query_heads: usize,
-    dim: usize,
     lanes: &[Lane<'_, T>],
-    scale: f32,
-    mask: Mask,
     gather: Option<Gather<'_>>,
     out: SliceMut<'_, f32>,
 ) -> Result<()> {
-    require_dim(dim)?;
-    let kv_heads: usize = lanes.iter().map(|lane| lane.heads).sum();
-    require(kv_heads > 0 && query_heads > 0 && query_heads.is_multiple_of(kv_heads), || {
-        format!("{query_heads} query heads over {kv_heads} KV heads")
-    })?;
+    require_params(params)?;
+    let AttentionParams { query_heads, kv_heads, dim, mask, .. } = *params;
+    let held: usize = lanes.iter().map(|lane| lane.heads).sum();
+    require(held == kv_heads, || format!("lanes of {held} KV heads of {kv_heads}"))?;
     require(out.len() == n * query_heads * dim, || {
         format!("{} elements for {n} rows of {query_heads} heads of {dim}", out.len())
     })?;
@@ -56,7 +50,9 @@ pub fn prefill<T: Element>(
         })?;
     }
 
+    let shape = Tiles::of(dim);
     let (mut all, mut runs, mut head_lanes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut windows: Vec<Option<(&[u32], Vec<u32>)>> = Vec::new();
     let mut most_len = 0;
     for (index, lane) in lanes.iter().enumerate() {
         let len = lane.len();
@@ -72,8 +68,11 @@ pub fn prefill<T: Element>(
         };
         let first_run = count(runs.len(), "runs")?;
         lane.describe(dim, &mut runs)?;
+        windows.push(lane.windowed(params)?.map(|positions| (positions, starts(params, positions, n, shape.queries))));
         all.push(args::PrefillLane {
             dead: lane.dead.as_ref().map_or(0, Slice::address),
+            positions: 0,
+            starts: 0,
             sums,
             first_run,
             runs: count(lane.runs.len(), "runs")?,
@@ -103,8 +102,18 @@ pub fn prefill<T: Element>(
         + Upload::room::<args::Run>(runs.len())
         + Upload::room::<u32>(head_lanes.len())
         + Upload::room::<u32>(rows.len())
-        + Upload::room::<f32>(weights.len());
+        + Upload::room::<f32>(weights.len())
+        + windows
+            .iter()
+            .flatten()
+            .map(|(all, starts)| Upload::room::<u32>(all.len()) + Upload::room::<u32>(starts.len()))
+            .sum::<usize>();
     let mut upload = Upload::new(gpu, room)?;
+    for (lane, window) in all.iter_mut().zip(&windows) {
+        if let Some((positions, starts)) = window {
+            (lane.positions, lane.starts) = (upload.add(positions), upload.add(starts));
+        }
+    }
     let args = args::PrefillArgs {
         queries: from,
         lanes: upload.add(&all),
@@ -120,16 +129,13 @@ pub fn prefill<T: Element>(
         group: count(query_heads / kv_heads, "query heads")?,
         dim: dim as u32,
         causal: (mask == Mask::Causal).into(),
+        window: params.window.unwrap_or(0),
         listed: count(listed.len(), "queries")?,
-        scale: scale * std::f32::consts::LOG2_E,
+        scale: params.scale * std::f32::consts::LOG2_E,
+        softcap: params.softcap.map_or(0.0, |cap| cap * std::f32::consts::LOG2_E),
         unused: 0,
     };
-    // As the contract has them: queries and entries of a tile, by width.
-    let (width, queries, entries) = match dim {
-        0..=64 => (64, 64, 64),
-        65..=128 => (128, 64, 64),
-        _ => (256, 32, 32),
-    };
+    let Tiles { width, queries, entries } = shape;
     let shared = ((queries + entries) * (dim + 4) + queries * (entries + 4)) * size_of::<f32>() + entries * 48;
     let shared = shared as u32;
     let _sent = upload.send()?;
@@ -147,4 +153,32 @@ pub fn prefill<T: Element>(
         }
     }
     Ok(())
+}
+
+/// As the contract has them: queries and entries of a tile, by width.
+struct Tiles {
+    width: usize,
+    queries: usize,
+    entries: usize,
+}
+
+impl Tiles {
+    fn of(dim: usize) -> Self {
+        match dim {
+            0..=64 => Tiles { width: 64, queries: 64, entries: 64 },
+            65..=128 => Tiles { width: 128, queries: 64, entries: 64 },
+            _ => Tiles { width: 256, queries: 32, entries: 32 },
+        }
+    }
+}
+
+/// The first entry that any of each block of `block` queries sees; the last `n` entries are the queries' own.
+fn starts(params: &AttentionParams, positions: &[u32], n: usize, block: usize) -> Vec<u32> {
+    let own = &positions[positions.len() - n..];
+    own.chunks(block)
+        .map(|block| {
+            let since = params.since(block[0]);
+            positions.iter().position(|position| *position >= since).unwrap_or(0) as u32
+        })
+        .collect()
 }

@@ -289,6 +289,31 @@ fn exp<S: Level>(x: S::Vector) -> S::Vector {
     S::times_power_of_two(p, n)
 }
 
+/// e^x - 1 without a loss of digits near 0; as [`exp`] otherwise.
+#[inline(always)]
+fn exp_m1<S: Level>(x: S::Vector) -> S::Vector {
+    let x = S::min(S::max(x, S::splat(-87.0)), S::splat(87.0));
+    let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+    let r = S::mul_add(n, S::splat(-0.693_359_4), x);
+    let r = S::mul_add(n, S::splat(2.121_944_4e-4), r);
+    let mut p = S::splat(1.0 / 5040.0);
+    for factor in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0] {
+        p = S::mul_add(p, r, S::splat(factor));
+    }
+    // 2^n (1 + p r) - 1
+    let power = S::times_power_of_two(S::splat(1.0), n);
+    S::add(S::mul(power, S::mul(p, r)), S::sub(power, S::splat(1.0)))
+}
+
+/// The hyperbolic tangent; relative error below 1e-6.
+#[inline(always)]
+fn tanh<S: Level>(x: S::Vector) -> S::Vector {
+    // Beyond 20 it is 1 in f32.
+    let x = S::min(S::max(x, S::splat(-20.0)), S::splat(20.0));
+    let e = exp_m1::<S>(S::add(x, x));
+    S::div(e, S::add(e, S::splat(2.0)))
+}
+
 /// Replaces all elements of a slice, eight at a time; the last ones are padded with zeros. A macro, because a closure would be
 /// compiled without the instruction set of the function around it.
 macro_rules! in_place {
@@ -322,6 +347,12 @@ fn exp_sum_body<S: Level>(scores: &mut [f32], max: f32) -> f32 {
     }
     in_place!(S, rest, x => exp::<S>(S::sub(x, max)));
     S::sum(total) + rest.iter().sum::<f32>()
+}
+
+#[inline(always)]
+fn softcap_body<S: Level>(scores: &mut [f32], cap: f32) {
+    let (wide, narrow) = (S::splat(cap), S::splat(1.0 / cap));
+    in_place!(S, scores, x => S::mul(wide, tanh::<S>(S::mul(x, narrow))));
 }
 
 #[inline(always)]
@@ -374,6 +405,10 @@ dispatch! {
 dispatch! {
     /// Replaces each score by `exp(score - max)` and returns their sum.
     pub fn exp_sum(scores: &mut [f32], max: f32) -> f32 = exp_sum_body
+}
+dispatch! {
+    /// Replaces each score `s` by `cap * tanh(s / cap)`.
+    pub fn softcap(scores: &mut [f32], cap: f32) = softcap_body
 }
 dispatch! {
     /// The largest element, or negative infinity of none.
@@ -444,6 +479,20 @@ mod tests {
             worst = worst.max((f64::from(got[0]) - want).abs() / want);
         }
         assert!(worst < 2.5e-7, "relative error {worst:e}");
+    }
+
+    #[test]
+    fn a_soft_cap_is_accurate_near_nothing_and_far_out() {
+        for cap in [0.5f32, 30.0, 50.0] {
+            let mut scores: Vec<f32> =
+                (-126..12).flat_map(|power| [1.0f32, -1.3, 1.9].map(|x| x * 2f32.powi(power))).collect();
+            let before = scores.clone();
+            softcap(&mut scores, cap);
+            for (got, from) in scores.iter().zip(before) {
+                let want = f64::from(cap) * (f64::from(from) / f64::from(cap)).tanh();
+                assert!((f64::from(*got) - want).abs() <= 1e-6 * want.abs() + 1e-38, "{from} capped at {cap}: {got}");
+            }
+        }
     }
 
     fn noise(n: usize, modulus: usize) -> Vec<f32> {

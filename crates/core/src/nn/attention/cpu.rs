@@ -1,10 +1,10 @@
 //! Attention on the CPU.
 
-use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, LaneView, Mask, Rows, Run};
+use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, LaneView, Rows, Run};
 use prefixkv_kernels::rotary::{self, Angles, New};
 
 use super::storable::{attendable, storable};
-use super::{EVERY, Heads, RopeAngles};
+use super::{Heads, RopeAngles, every};
 use crate::cache::Lane;
 use crate::check::Check;
 use crate::error::{Error, Result};
@@ -69,8 +69,8 @@ pub(super) fn prompt(
         Some(_) => Some(sequence.charge_sums(layer)?),
         None => None,
     };
-    let (stopped, (query, dim), scale) = (|| check().is_err(), (heads.query, heads.dim), heads.scale());
-    kernel::prefill_unless(&stopped, queries, n, query, dim, &views, scale, Mask::Causal, gather, &mut out);
+    let stopped = || check().is_err();
+    kernel::prefill_unless(&stopped, &heads.params(), queries, n, &views, gather, &mut out);
     drop(views);
     check()?;
     sequence.attended(layer, &sums)?;
@@ -122,7 +122,7 @@ pub(super) fn step(
             items.push(DecodeItem { lane: view, queries: query, out: to, sums: gathers.then_some(&mut sums[..]) });
         }
     }
-    kernel::decode(&mut items, heads.dim, heads.scale());
+    kernel::decode(&heads.params(), &mut items);
     drop(items);
     for (member, sums) in members.iter_mut().zip(&sums) {
         member.attempt(|sequence| {
@@ -142,6 +142,6 @@ pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Result<Vec
     rotary::append(new, 0..heads.kv, heads.dim, &mut to_keys, &mut to_values, 0);
     let run = AnyRun::F32(Run { keys: &to_keys, values: &to_values, len: n, capacity: n });
     let lane = LaneView::new(heads.kv, vec![run]);
-    kernel::prefill(queries, n, heads.query, heads.dim, &[lane], heads.scale(), EVERY, None, &mut out);
+    kernel::prefill(&every(heads), queries, n, &[lane], None, &mut out);
     Ok(out)
 }

@@ -1,12 +1,11 @@
 //! Attention on a GPU: the keys and values of all sequences in one launch, their attention in a few.
 
 use half::f16;
-use prefixkv_kernels::attention::Mask;
 use prefixkv_kernels::cuda::{
     self, Angles, AppendItem, Buffer, DecodeItem, Element, Gather, Gpu, New, Number, Rows, Run, SliceMut,
 };
 
-use super::{EVERY, Heads};
+use super::{Heads, every};
 use crate::cache::{Entry, Format, Lane, Stored};
 use crate::error::{Error, Result};
 use crate::nn::matrix::{Data, OnGpu};
@@ -70,8 +69,7 @@ fn prompt_of<T: Stored>(
         None => None,
     };
     let gather = weights.as_deref().map(|weights| Gather { weights, sums: cut(sums.all_mut(), &sizes) });
-    let (scale, out_rows) = (heads.scale(), out.all_mut());
-    cuda::prefill(gpu, queries, n, heads.query, heads.dim, &views, scale, Mask::Causal, gather, out_rows)?;
+    cuda::prefill(gpu, &heads.params(), queries, n, &views, gather, out.all_mut())?;
     drop(views);
     let sums = match weights {
         Some(_) => {
@@ -164,7 +162,7 @@ fn step_of<T: Stored, O: Element>(
             from += width;
         }
     }
-    cuda::decode(gpu, &mut items, group, heads.dim, heads.scale())?;
+    cuda::decode(gpu, &heads.params(), &mut items)?;
     drop(items);
     let mut gathered =
         if asked.is_empty() { Vec::new() } else { per_part(&sums.read()?, asked.into_iter()) }.into_iter();
@@ -197,10 +195,9 @@ pub(super) fn bidirectional(fused: &OnGpu, heads: Heads) -> Result<Buffer<f32>> 
     let new = New { keys, values, rows: n, heads: heads.kv, angles: None };
     cuda::append(gpu, new, &mut [item], heads.dim)?;
     let run = Run { keys: to_keys.all(), values: to_values.all(), len: n, capacity: n };
-    let lane = cuda::Lane { heads: heads.kv, runs: vec![run], dead: None };
+    let lane = cuda::Lane::new(heads.kv, vec![run]);
     let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
-    let to = out.all_mut();
-    cuda::prefill(gpu, queries, n, heads.query, heads.dim, &[lane], heads.scale(), EVERY, None, to)?;
+    cuda::prefill(gpu, &every(heads), queries, n, &[lane], None, out.all_mut())?;
     Ok(out)
 }
 

@@ -7,7 +7,7 @@ mod storable;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use prefixkv_kernels::attention::Mask;
+use prefixkv_kernels::attention::{AttentionParams, Mask};
 use prefixkv_kernels::cuda::{self, Number};
 use prefixkv_kernels::rotary::Angles;
 
@@ -51,8 +51,9 @@ impl Heads {
         }
     }
 
-    fn scale(&self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
+    /// Causal attention over these heads.
+    fn params(&self) -> AttentionParams {
+        AttentionParams::new(self.query, self.kv, self.dim)
     }
 }
 
@@ -145,5 +146,7 @@ pub fn bidirectional(fused: &Matrix, heads: Heads) -> Result<Matrix> {
     }
 }
 
-/// The mask of [`bidirectional`].
-const EVERY: Mask = Mask::None;
+/// Of [`bidirectional`].
+fn every(heads: Heads) -> AttentionParams {
+    AttentionParams { mask: Mask::None, ..heads.params() }
+}

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::numbers::{Format, Random, narrowed, noise, of_each, of_largest, twice, widened};
 use super::{Case, Check};
-use crate::attention::{self, AnyRun, LaneView, Mask};
+use crate::attention::{self, AnyRun, AttentionParams, LaneView, Mask};
 use crate::cuda::{self, Buffer, Gpu, Result};
 
 pub(super) fn all(check: &mut Check<'_>) {
@@ -26,6 +26,8 @@ fn formats<T: Format>(check: &mut Check<'_>) {
     check.kernel(name("prefill sums"), 1e-4, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, true));
 }
 
+const WINDOWS: [Option<u32>; 4] = [None, None, Some(60), Some(200)];
+const SOFTCAPS: [Option<f32>; 3] = [None, None, Some(1.5)];
 const DIMS: [usize; 8] = [8, 32, 64, 80, 96, 128, 136, 256];
 
 /// A lane of the host, in runs of unequal lengths; what is behind the entries of a run is NaN.
@@ -33,6 +35,7 @@ struct Lane<T> {
     heads: usize,
     runs: Vec<Run<T>>,
     dead: Option<Vec<bool>>,
+    positions: Vec<u32>,
 }
 
 struct Run<T> {
@@ -44,7 +47,8 @@ struct Run<T> {
 }
 
 impl<T: Format> Lane<T> {
-    fn new(seed: u64, heads: usize, dim: usize, len: usize, dead: bool) -> Self {
+    /// The last `own` entries are in the order of their positions.
+    fn new(seed: u64, heads: usize, dim: usize, len: usize, dead: bool, own: usize) -> Self {
         let lens = match seed % 3 {
             0 => vec![len],
             1 => vec![len - len / 7 - len / 3, len / 7, len / 3],
@@ -65,7 +69,12 @@ impl<T: Format> Lane<T> {
             Run { wide: (widened(&keys), widened(&values)), keys, values, len, capacity }
         });
         let dead = dead.then(|| (0..len).map(|entry| (entry * 7919 + seed as usize) % 101 % 3 == 1).collect());
-        Lane { heads, runs: runs.collect(), dead }
+        // Some are missing, and of those before the last some are out of order.
+        let mut positions: Vec<u32> = (0..len as u32).map(|entry| entry + entry / 5 * (seed % 3) as u32).collect();
+        if seed.is_multiple_of(2) && len > own {
+            (0..(len - own) / 4).for_each(|i| positions.swap(i, (i * 7919 + seed as usize) % (len - own)));
+        }
+        Lane { heads, runs: runs.collect(), dead, positions }
     }
 
     fn len(&self) -> usize {
@@ -77,7 +86,8 @@ impl<T: Format> Lane<T> {
             let Run { wide: (keys, values), len, capacity, .. } = run;
             AnyRun::F32(attention::Run { keys, values, len: *len, capacity: *capacity })
         });
-        LaneView { dead: self.dead.as_deref(), ..LaneView::new(self.heads, runs.collect()) }
+        let positions = Some(&self.positions[..]);
+        LaneView { dead: self.dead.as_deref(), positions, ..LaneView::new(self.heads, runs.collect()) }
     }
 
     fn upload(&self, gpu: &Gpu) -> Result<Uploaded<T>> {
@@ -90,6 +100,7 @@ impl<T: Format> Lane<T> {
             heads: self.heads,
             runs: self.runs.iter().map(up).collect::<Result<_>>()?,
             dead: dead.map(|dead| Buffer::from_slice(gpu, &dead)).transpose()?,
+            positions: self.positions.clone(),
         })
     }
 }
@@ -99,6 +110,7 @@ struct Uploaded<T> {
     /// Keys, values, entries in use and room.
     runs: Vec<(Buffer<T>, Buffer<T>, usize, usize)>,
     dead: Option<Buffer<u8>>,
+    positions: Vec<u32>,
 }
 
 impl<T: Format> Uploaded<T> {
@@ -110,7 +122,7 @@ impl<T: Format> Uploaded<T> {
             capacity: *capacity,
         });
         let dead = self.dead.as_ref().map(Buffer::all);
-        cuda::Lane { heads: self.heads, runs: runs.collect(), dead }
+        cuda::Lane { heads: self.heads, runs: runs.collect(), dead, positions: Some(&self.positions) }
     }
 }
 
@@ -121,6 +133,8 @@ struct Decode {
     group: usize,
     /// KV heads, entries, and whether some are dead.
     lanes: Vec<(usize, usize, bool)>,
+    window: Option<u32>,
+    softcap: Option<f32>,
     seed: u64,
 }
 
@@ -133,26 +147,38 @@ impl Case for Decode {
 fn decode_cases() -> Vec<Decode> {
     let mut random = Random::new(3);
     let mut all = vec![
-        Decode { dim: 128, group: 1, lanes: vec![(32, 640, false)], seed: 3 },
-        Decode { dim: 128, group: 4, lanes: vec![(1, 2100, true), (7, 40, false)], seed: 4 },
+        Decode { dim: 128, group: 1, lanes: vec![(32, 640, false)], window: None, softcap: None, seed: 3 },
+        Decode {
+            dim: 128,
+            group: 4,
+            lanes: vec![(1, 2100, true), (7, 40, false)],
+            window: None,
+            softcap: None,
+            seed: 4,
+        },
+        Decode { dim: 256, group: 2, lanes: vec![(2, 900, false)], window: Some(512), softcap: Some(2.0), seed: 5 },
     ];
     all.extend(DIMS.into_iter().zip(5..).map(|(dim, seed)| {
         let lens = [1, 2, 31, 33, 63, 64, 65, 127, 128, 129, 511, 512, 513];
         let mut lane = || (1 + random.below(3), random.pick(&lens), random.below(2) == 1);
         let lanes = (0..1 + seed % 3).map(|_| lane()).collect();
-        Decode { dim, group: random.pick(&[1, 2, 3, 4, 5, 8, 11]), lanes, seed }
+        let group = random.pick(&[1, 2, 3, 4, 5, 8, 11]);
+        let (window, softcap) = (random.pick(&WINDOWS), random.pick(&SOFTCAPS));
+        Decode { dim, group, lanes, window, softcap, seed }
     }));
     all
 }
 
 /// The error of the results or, with `sums`, that of the sums of probabilities.
 fn decodes<T: Format, O: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result<f64> {
-    let Decode { dim, group, ref lanes, seed } = *case;
+    let Decode { dim, group, ref lanes, window, softcap, seed } = *case;
+    let kv_heads = lanes.iter().map(|lane| lane.0).sum::<usize>();
     let scale = 1.7 / (dim as f32).sqrt();
+    let params = AttentionParams { scale, window, softcap, ..AttentionParams::new(kv_heads * group, kv_heads, dim) };
     let lanes: Vec<Lane<T>> = lanes
         .iter()
         .zip(0..)
-        .map(|(&(heads, len, dead), i)| Lane::new(seed + 100 * i, heads, dim, len, dead))
+        .map(|(&(heads, len, dead), i)| Lane::new(seed + 100 * i, heads, dim, len, dead, 0))
         .collect();
     let queries: Vec<Vec<f32>> =
         lanes.iter().zip(7..).map(|(lane, i)| noise(seed + i, lane.heads * group * dim)).collect();
@@ -169,7 +195,7 @@ fn decodes<T: Format, O: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result
             let (lane, queries, sums) = (lane.lane(), queries.all(), sums.then(|| total.all_mut()));
             items.push(cuda::DecodeItem { lane, queries, out: out.all_mut(), sums });
         }
-        cuda::decode(gpu, &mut items, group, dim, scale)?;
+        cuda::decode(gpu, &params, &mut items)?;
         drop(items);
         if sums {
             return Ok(totals.iter().map(Buffer::read).collect::<Result<Vec<_>>>()?.concat());
@@ -183,7 +209,7 @@ fn decodes<T: Format, O: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result
     for (((lane, queries), out), total) in lanes.iter().zip(&queries).zip(&mut outs).zip(&mut totals) {
         items.push(attention::DecodeItem { lane: lane.view(), queries, out, sums: Some(total) });
     }
-    attention::decode(&mut items, dim, scale);
+    attention::decode(&params, &mut items);
     drop(items);
     Ok(if sums { of_each(&got, &wide(&totals.concat())) } else { of_largest(&got, &outs.concat()) })
 }
@@ -198,6 +224,8 @@ struct Prefill {
     lanes: Vec<usize>,
     dead: bool,
     causal: bool,
+    window: Option<u32>,
+    softcap: Option<f32>,
     seed: u64,
 }
 
@@ -210,32 +238,41 @@ impl Case for Prefill {
 
 fn prefill_cases() -> Vec<Prefill> {
     let mut random = Random::new(9);
+    let one = |dim, group, n, past, lanes| {
+        let (window, softcap) = (None, None);
+        Prefill { dim, group, n, past, lanes, dead: false, causal: true, window, softcap, seed: 1 }
+    };
     let mut all = vec![
-        Prefill { dim: 128, group: 1, n: 130, past: 0, lanes: vec![4], dead: false, causal: true, seed: 1 },
-        Prefill { dim: 64, group: 1, n: 257, past: 0, lanes: vec![2], dead: false, causal: false, seed: 2 },
-        Prefill { dim: 128, group: 4, n: 40, past: 500, lanes: vec![1, 1], dead: true, causal: true, seed: 3 },
+        one(128, 1, 130, 0, vec![4]),
+        Prefill { causal: false, seed: 2, ..one(64, 1, 257, 0, vec![2]) },
+        Prefill { dead: true, seed: 3, ..one(128, 4, 40, 500, vec![1, 1]) },
+        Prefill { window: Some(100), softcap: Some(2.0), seed: 4, ..one(256, 2, 300, 200, vec![1]) },
     ];
     all.extend(DIMS.into_iter().zip(5..).map(|(dim, seed)| {
         let sizes = [1, 2, 17, 31, 33, 63, 64, 65, 127, 129];
         let past = if random.below(3) == 0 { 0 } else { random.pick(&sizes) };
         let (dead, causal) = (random.below(2) == 1, random.below(3) > 0);
         let lanes = (0..1 + seed as usize % 2).map(|_| 1 + random.below(2)).collect();
-        Prefill { dim, group: random.pick(&[1, 2, 3, 4, 8]), n: random.pick(&sizes), past, lanes, dead, causal, seed }
+        let (group, n) = (random.pick(&[1, 2, 3, 4, 8]), random.pick(&sizes));
+        let (window, softcap) = (random.pick(&WINDOWS).filter(|_| causal), random.pick(&SOFTCAPS));
+        Prefill { dim, group, n, past, lanes, dead, causal, window, softcap, seed }
     }));
     all
 }
 
 /// The error of the results or, with `sums`, that of the column sums.
 fn prefills<T: Format>(gpu: &Gpu, case: &Prefill, sums: bool) -> Result<f64> {
-    let Prefill { dim, group, n, past, ref lanes, dead, causal, seed } = *case;
+    let Prefill { dim, group, n, past, ref lanes, dead, causal, window, softcap, seed } = *case;
     let scale = 1.3 / (dim as f32).sqrt();
     let lanes: Vec<Lane<T>> = lanes
         .iter()
         .enumerate()
-        .map(|(i, &heads)| Lane::new(seed + 100 * i as u64, heads, dim, n + past / (i + 1), dead))
+        .map(|(i, &heads)| Lane::new(seed + 100 * i as u64, heads, dim, n + past / (i + 1), dead, n))
         .collect();
-    let query_heads = group * lanes.iter().map(|lane| lane.heads).sum::<usize>();
+    let kv_heads = lanes.iter().map(|lane| lane.heads).sum::<usize>();
+    let query_heads = group * kv_heads;
     let mask = if causal { Mask::Causal } else { Mask::None };
+    let params = AttentionParams { scale, window, softcap, mask, ..AttentionParams::new(query_heads, kv_heads, dim) };
     let stride = query_heads * dim + 1;
     let rows = noise(seed + 9, n * stride);
     let weights: Vec<f32> = noise(seed + 5, n).iter().map(|x| if *x > -0.6 { x + 1.0 } else { 0.0 }).collect();
@@ -250,7 +287,7 @@ fn prefills<T: Format>(gpu: &Gpu, case: &Prefill, sums: bool) -> Result<f64> {
         let gather =
             sums.then(|| cuda::Gather { weights: &weights, sums: totals.iter_mut().map(Buffer::all_mut).collect() });
         let rows = cuda::Rows { data: data.all(), offset: 0, stride };
-        cuda::prefill(gpu, rows, n, query_heads, dim, &views, scale, mask, gather, out.all_mut())?;
+        cuda::prefill(gpu, &params, rows, n, &views, gather, out.all_mut())?;
         if !sums {
             return out.read();
         }
@@ -262,7 +299,7 @@ fn prefills<T: Format>(gpu: &Gpu, case: &Prefill, sums: bool) -> Result<f64> {
     let mut totals = Vec::new();
     let gather = Some(attention::Gather { weights: &weights, sums: &mut totals });
     let rows = attention::Rows::strided(&rows, 0, stride);
-    attention::prefill(rows, n, query_heads, dim, &views, scale, mask, gather, &mut want);
+    attention::prefill(&params, rows, n, &views, gather, &mut want);
     Ok(if sums { of_each(&got, &wide(&totals.concat())) } else { of_largest(&got, &want) })
 }
 

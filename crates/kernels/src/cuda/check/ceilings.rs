@@ -6,7 +6,7 @@ use half::f16;
 
 use super::Step;
 use super::numbers::{narrowed, noise};
-use crate::attention::Mask;
+use crate::attention::AttentionParams;
 use crate::cuda::{self, Buffer, Element, Geometry, Gpu, NormItem, Result, args};
 
 /// What is measured, and for how long.
@@ -306,13 +306,13 @@ fn decode(gpu: &Gpu, sizes: &Sizes, sequences: usize, entries: usize, room: usiz
             let (out, behind) = rest.split_at(heads * dim);
             rest = behind;
             items.push(cuda::DecodeItem {
-                lane: cuda::Lane { heads, runs: vec![run], dead: None },
+                lane: cuda::Lane::new(heads, vec![run]),
                 queries: queries.slice(i * heads * dim..(i + 1) * heads * dim),
                 out,
                 sums: None,
             });
         }
-        cuda::decode(gpu, &mut items, 1, dim, 1.0 / (dim as f32).sqrt())
+        cuda::decode(gpu, &AttentionParams::new(heads, heads, dim), &mut items)
     })?;
     Ok(Some((sequences * elements * 4) as f64 / seconds / 1e9))
 }
@@ -326,11 +326,10 @@ fn prefill(gpu: &Gpu, sizes: &Sizes, n: usize, room: usize) -> Result<Option<f64
     let (keys, values) = (filled::<f16>(gpu, elements)?, filled::<f16>(gpu, elements)?);
     let (queries, mut out) = (filled::<f32>(gpu, elements)?, Buffer::<f32>::new(gpu, elements)?);
     let run = cuda::Run { keys: keys.all(), values: values.all(), len: n, capacity: n };
-    let lanes = [cuda::Lane { heads, runs: vec![run], dead: None }];
+    let lanes = [cuda::Lane::new(heads, vec![run])];
     let rows = cuda::Rows { data: queries.all(), offset: 0, stride: heads * dim };
-    let scale = 1.0 / (dim as f32).sqrt();
-    let seconds =
-        time(gpu, sizes, || cuda::prefill(gpu, rows, n, heads, dim, &lanes, scale, Mask::Causal, None, out.all_mut()))?;
+    let params = AttentionParams::new(heads, heads, dim);
+    let seconds = time(gpu, sizes, || cuda::prefill(gpu, &params, rows, n, &lanes, None, out.all_mut()))?;
     let pairs = n as f64 * (n as f64 + 1.0) / 2.0;
     Ok(Some(4.0 * pairs * (heads * dim) as f64 / seconds / 1e12))
 }

@@ -74,7 +74,7 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
-    pub(super) fn pick(&mut self, from: &[usize]) -> usize {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 }
