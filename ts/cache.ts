@@ -7,7 +7,7 @@ import { items } from "./options/rules.ts";
 import { aMethod, readStage } from "./options/stage.ts";
 
 /**
- * What makes the cache small: a method, or several that work together. Without one, every entry is kept.
+ * The method that shrinks the cache, or several that work together. Without one, every entry is kept.
  *
  * @example
  * ```ts

@@ -13,7 +13,7 @@ import type { Requests } from "./requests.ts";
 import { until } from "./stop.ts";
 
 /**
- * What to calibrate with. Every sample is read once, the retained share of each layer is noted for every size, and the shares
+ * Options of `calibrate`. Every sample is read once, the retained share of each layer is recorded for every size, and the shares
  * are averaged over the samples. The result is bound to the model by its fingerprint and sizes.
  *
  * @example

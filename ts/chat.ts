@@ -45,7 +45,7 @@ export class Chat implements AsyncDisposable {
     this.#submitted = settled(this.#session);
   }
 
-  /** What has been said in the turns that have ended. */
+  /** The messages of the turns that have ended. */
   get messages(): readonly Message[] {
     return [...this.#messages];
   }
@@ -68,7 +68,7 @@ export class Chat implements AsyncDisposable {
       };
       return { ticket, signal, onDone };
     });
-    // Read to its end even if nobody looks, so that the messages are those of the engine.
+    // Read to its end even if nobody looks, so that the messages agree with the engine's.
     turn.catch(() => {});
     return turn;
   }

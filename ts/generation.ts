@@ -25,7 +25,7 @@ export interface Part {
   token: number | null;
 }
 
-/** What a generation is made of. */
+/** The parts a generation is built from. */
 interface Started {
   ticket: Promise<NativeTicket>;
   signal?: AbortSignal | undefined;

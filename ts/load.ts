@@ -19,9 +19,9 @@ import {
 } from "./options/load.ts";
 
 /**
- * Loads a model: a folder in the Hugging Face layout, a model of the Hugging Face hub (`org/name` or `org/name@revision`), or
+ * Loads a model: a folder in the Hugging Face layout, a Hugging Face Hub model (`org/name` or `org/name@revision`), or
  * without a source the small model that comes with the package. What is `org/name` and an existing folder is the folder; what
- * starts with `.`, `/` or `~` is never a model of the hub.
+ * starts with `.`, `/` or `~` is never a Hub model.
  *
  * @example
  * ```ts
@@ -95,7 +95,7 @@ async function open(
 }
 
 /**
- * Reads what a model holds, without loading its weights; one of the hub is downloaded first. `binding` is as in LoadOptions.
+ * Reads a model's description without loading its weights; a Hub model is downloaded first. `binding` is as in LoadOptions.
  *
  * @example
  * ```ts
@@ -138,7 +138,7 @@ function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], u
 }
 
 /**
- * What the native code of this installation can do: its version, architectures, devices, processor features and threads; and what
+ * Describes the native code of this installation: its version, architectures, devices, processor features and threads; and what
  * is alive in this process, over all models and both bindings. `device` says which of the two builds is asked: that for the CPU, by
  * default, or that for CUDA, which is loaded for it (a DeviceError when there is none). Each counts only its own models.
  *

@@ -35,7 +35,7 @@ export type ImageSource = string | URL | ArrayBufferView | ArrayBufferLike | Blo
  * ```
  */
 export interface ImageInput {
-  /** What it is called in messages: the path, the address without user and query, or the kind of bytes. */
+  /** Its name in messages: the path, the address without user and query, or the kind of bytes. */
   readonly name: string;
   /** A copy of the encoded bytes; rejects with a MediaError when they cannot be read. */
   bytes(signal?: AbortSignal): Promise<Uint8Array>;
@@ -44,7 +44,7 @@ export interface ImageInput {
 /**
  * Names an image for a prompt. Bytes are copied now; a file, an address or a blob is read when a request needs it. A relative path is
  * relative to the working directory of this call. `http(s):` images may have 64 MiB and take 30 s, and come from the public internet
- * unless `policy`, or that of the model, says otherwise. The other parameters are what `sources.map(image)` passes.
+ * unless `policy` or the model's policy says otherwise. The other parameters exist so that `sources.map(image)` works.
  *
  * @example
  * ```ts
@@ -129,7 +129,7 @@ class SourceImage implements ImageInput {
   }
 }
 
-/** What a source is called that is none: of an address the scheme, of data how long they are. */
+/** The name of an unusable source: the scheme of an address, or the length of the data. */
 function roughName(source: unknown): string {
   if (typeof source !== "string") return `(${typeof source})`;
   const scheme = /^\s*([a-z][a-z0-9+.-]{0,20}):/i.exec(source.slice(0, 64))?.[1];

@@ -7,7 +7,7 @@ import { items, own, text } from "./options/rules.ts";
 import { show } from "./options/show.ts";
 
 /**
- * What a message says: text, one image, or both in order.
+ * The content of a message: text, one image, or both in order.
  *
  * @example
  * ```ts
@@ -38,7 +38,7 @@ export type MessageContent = string | ImageInput | readonly (string | ImageInput
 export interface Message {
   /** Who says it. */
   role: "user" | "assistant" | "system" | (string & {});
-  /** What is said. */
+  /** The content. */
   content: MessageContent;
 }
 
@@ -58,7 +58,7 @@ export interface PromptInput {
   /** A conversation, for the model's chat template. */
   messages?: readonly Message[];
   /**
-   * What becomes of special tokens such as `</s>` that the texts of `messages` spell: `"parse"`, the default and the way of
+   * How special tokens such as `</s>` spelled in the texts of `messages` are treated: `"parse"`, the default and the way of
    * transformers, makes them the tokens; `"text"` reads them as plain text, so that what users write cannot end a turn or begin one.
    * A raw prompt is written with its special tokens.
    */
@@ -145,7 +145,7 @@ function readMessage(value: unknown, index: number, place: Place): OwnMessage {
   return { ...message, role: message.role, content: readContent(content, index, place.field("content")) };
 }
 
-/** What a message says, as a copy. */
+/** A copy of a message's content. */
 export function readContent(content: unknown, index: number, place: Place): Content {
   if (typeof content === "string") return text(content, place);
   if (isImage(content)) return content;

@@ -47,7 +47,7 @@ const readDetokenize = fields({ skipSpecialTokens: flag });
  * ```
  */
 export class Model implements AsyncDisposable {
-  /** What was loaded: architecture, sizes, formats, device. */
+  /** Architecture, sizes, formats and device of the loaded model. */
   readonly info: ModelInfo;
   readonly #requests: Requests;
 
@@ -83,7 +83,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Generates, and also says what the cache held at every step and by what order its entries were chosen: see Trace. The answer is
-   * that of `generate` with the same options.
+   * the same as that of `generate` with the same options.
    */
   async trace(options: GenerateOptions): Promise<Trace> {
     const asked = readGenerate(options, "trace");

@@ -24,7 +24,7 @@ export async function readRegularText(path: string, most: number, signal?: Abort
 
 async function read(path: string, most: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
   check(await stat(path), most);
-  // What has become a pipe since must not hang.
+  // A file that has been replaced by a pipe since must not hang.
   const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   try {
     const stats = await file.stat();
@@ -83,7 +83,7 @@ export function readingReason(error: unknown, path = ""): string {
   return code ?? name ?? "it failed";
 }
 
-/** What an error is called, and its code; under a test runner the system's errors are of another realm than this code. */
+/** The name and code of an error; under a test runner, system errors come from another realm. */
 export function factsOf(error: unknown): { name: string | undefined; code: string | undefined } {
   if (typeof error !== "object" || error === null) return { name: undefined, code: undefined };
   const { name, code } = error as { name?: unknown; code?: unknown };

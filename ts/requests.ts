@@ -13,7 +13,7 @@ import { Stop, until } from "./stop.ts";
 export interface Turn {
   /** The conversation that the request continues, by the name that nobody else knows. */
   session: string;
-  /** What to wait for before it is submitted. */
+  /** Resolves when the turn may be submitted. */
   ready: () => Promise<void>;
 }
 

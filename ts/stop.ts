@@ -1,7 +1,7 @@
 import { abortError, PrefixKvError } from "./errors.ts";
 
 /**
- * What ends a piece of work early: the caller's signal, or whoever owns the work. Its signal's reason is the typed error to throw.
+ * Ends a piece of work early, through the caller's signal or by its owner. The reason of its signal is the typed error to throw.
  * {@link Stop.done} lets go of the caller's signal, which may live on.
  */
 export class Stop {

@@ -29,7 +29,7 @@ export function cacheOption(values: Values, fallback?: CacheMethod["method"]): C
   return method as unknown as CacheMethod;
 }
 
-/** What is known of a method; throws a UsageError with the nearest name. */
+/** Looks a method up; throws a UsageError with the nearest name. */
 export function findMethod(name: string): MethodFacts {
   const facts = methods.find((method) => method.name === name);
   if (facts) return facts;

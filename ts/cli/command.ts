@@ -1,7 +1,7 @@
 import type { PickDoor } from "../native/device.ts";
 import type { Values } from "./values.ts";
 
-/** What the program gives: where it writes, when to stop, and the door to the engine. */
+/** The program's side of a command: where to write, when to stop, and how to reach the engine. */
 export interface Streams {
   out(text: string): void;
   err(text: string): void;
@@ -10,11 +10,11 @@ export interface Streams {
   /** Escape codes for colour are welcome on standard error. */
   color: boolean;
   signal: AbortSignal;
-  /** The door of a name, the best one without; with the name of a GPU, that of the addon for CUDA. */
+  /** Opens the door with the given name, or the best one; for a GPU, the door to the CUDA addon. */
   door: PickDoor;
 }
 
-/** What a command may touch. What it writes is made printable on its way: no text of a model or a server reaches a terminal as it is. */
+/** The environment of a command. Its output is made printable first: no text from a model or a server reaches a terminal unescaped. */
 export interface Context extends Streams {
   /** Writes over the line on standard error that the cursor is in. */
   rewrite(line: string): void;
@@ -24,7 +24,7 @@ export interface Context extends Streams {
 export interface Flag {
   name: string;
   type: "boolean" | "string" | "strings" | "integer" | "number" | "bytes";
-  /** What stands for the value in the help. */
+  /** The placeholder for the value in the help. */
   value?: string;
   text: string;
   required?: boolean;
@@ -34,7 +34,7 @@ export interface Flag {
 export interface Command {
   name: string;
   summary: string;
-  /** What the arguments without a flag are; a name that ends in `...` takes one or more, one in brackets may be missing. */
+  /** The name of the positional arguments; one that ends in `...` takes one or more, one in brackets is optional. */
   positional?: string;
   flags: readonly Flag[];
   /** Writes for people unless `--json` is set, and resolves with what `--json` prints. */
@@ -49,7 +49,7 @@ export const commonFlags: readonly Flag[] = [
   { name: "help", type: "boolean", text: "show this help" },
 ];
 
-/** The flags of every command that can name a model of the hub; its token comes from the environment only. */
+/** The flags of every command that can name a Hub model; the token comes from the environment only. */
 export const hubFlags: readonly Flag[] = [
   { name: "revision", type: "string", value: "NAME", text: "branch, tag or commit of a model of the hub" },
   { name: "offline", type: "boolean", text: "take models of the hub from the cache only" },

@@ -13,7 +13,7 @@ process.on("SIGINT", () => {
   controller.abort();
 });
 
-/** What became of standard output: its reader (`| head`) has seen enough, or it takes no more. */
+/** The fate of standard output: its reader (`| head`) has closed it, or writing to it has failed. */
 let output: "whole" | "left" | "failed" = "whole";
 
 function outputFailed(error: NodeJS.ErrnoException): void {

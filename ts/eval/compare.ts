@@ -36,7 +36,7 @@ export interface Comparison {
 }
 
 /**
- * What a comparison came to.
+ * The result of a comparison.
  *
  * @example
  * ```ts

@@ -56,7 +56,7 @@ export class CrossFit {
     this.#found = files.fits;
   }
 
-  /** What was found for a sample: the calibration of each stage, or why a size is too small. */
+  /** The calibrations that apply to a sample, or the least size if this one is too small. */
   of({ id, fits }: Prepared, keep: number, sample: string): Found {
     const at = this.#samples.findIndex((each) => each.id === sample);
     const calibrations = new Map<number, Calibration>();

@@ -18,7 +18,7 @@ import type { CellKey, RunRecord, Summary } from "./records.ts";
 import { type EvalData, type EvalSample, hashOf } from "./samples.ts";
 import { summarise } from "./summarise.ts";
 
-/** A text may be this many tokens longer than that of the full cache: one that does not end would take all the time. */
+/** A text may be this many tokens longer than the full cache's: one that does not end would take all the time. */
 const beyond = 16;
 
 /**
@@ -102,7 +102,7 @@ async function describeRun(
   };
 }
 
-/** The name of a model without the place where it lies: the folder's, or `org/name@revision` in the cache of the hub. */
+/** The name of a model without its path: the folder's name, or `org/name@revision` for one in the Hub cache. */
 export function sourceName(path: string): string {
   const parts = path.split(/[\\/]/).filter((part) => part !== "");
   const [hub = "", kind, revision] = parts.slice(-3);
@@ -184,7 +184,7 @@ class Evaluation {
     const total = this.#steps.length;
     const start = performance.now();
     let last = start;
-    // What the texts of the round are compared with.
+    // The text that the others of the round are compared with.
     let answer = files.lastAnswer();
     for (const [index, { cell, sample, key }] of this.#steps.entries()) {
       if (index < before) continue;

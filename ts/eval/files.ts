@@ -120,7 +120,7 @@ export class RunFiles {
   }
 }
 
-/** What a folder of results holds. */
+/** The contents of a folder of results. */
 export interface Results {
   run: RunRecord;
   quality: QualityRecord[];

@@ -17,7 +17,7 @@ export interface Reference {
   tokens: readonly number[];
 }
 
-/** What came of a sample with a method at a size. */
+/** The outcome of a sample with a method at a size. */
 export interface Outcome {
   quality: QualityRecord;
   timing: Omit<TimingRecord, "wallMs">;

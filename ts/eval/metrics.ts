@@ -1,5 +1,5 @@
 import type { Kept, Memory, ModelInfo } from "../generated/wire.ts";
-// What is measured of one answer and of one cache. Formulas with their sources stand in docs/eval.md.
+// Metrics of one answer and of one cache. docs/eval.md has the formulas with their sources.
 
 /**
  * The share of places at which two token sequences are equal, over the longer length: |{ i : a[i] = b[i] }| / max(|a|, |b|);

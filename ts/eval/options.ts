@@ -23,7 +23,7 @@ import type { CellKey } from "./records.ts";
 import type { EvalData } from "./samples.ts";
 
 /**
- * What to measure, and where to write it.
+ * Options of `evaluate`: what to measure, and where to write it.
  *
  * @example
  * ```ts
@@ -47,7 +47,7 @@ export interface EvaluateOptions {
   methods: readonly (string | EvalMethod)[];
   /** Retained shares, above 0 and up to 1. */
   keeps: readonly number[];
-  /** The folder to write to. One that holds a part of the same run is gone on with; that of another run is refused. */
+  /** The folder to write to. A folder with part of the same run is continued; one with another run is refused. */
   out: string | URL;
   /** Only so many of the samples, from the first. */
   limit?: number;
@@ -55,9 +55,9 @@ export interface EvaluateOptions {
   baseline?: string;
   /** Whether to generate texts; true by default. Without them there is no ROUGE-L, no agreement and no accuracy. */
   generate?: boolean;
-  /** The most tokens of a text; 256 by default. A text is at most 16 tokens longer than that of the full cache. */
+  /** The most tokens of a text; 256 by default. A text is at most 16 tokens longer than the full cache's. */
   maxTokens?: number;
-  /** Whether to compare whole distributions with those of the full cache; true by default, and costs another pass per line. */
+  /** Whether to compare whole distributions with the full cache's; true by default, at the cost of another pass per line. */
   kl?: boolean;
   /** Of the resampling, and of `random` where it has no seed of its own; 1 by default. */
   seed?: number;
@@ -71,7 +71,7 @@ export interface EvaluateOptions {
 export interface EvalProgress {
   done: number;
   total: number;
-  /** What comes next; absent at the end, and while it calibrates. */
+  /** The next line; absent at the end and while calibrating. */
   next?: CellKey;
   /** While a calibration is found: of which method, and how many of the prompts for it have been read. */
   calibrating?: { method: string; done: number; total: number };
@@ -80,7 +80,7 @@ export interface EvalProgress {
 }
 
 /**
- * What to run a table with.
+ * Options of `reproduce`.
  *
  * @example
  * ```ts

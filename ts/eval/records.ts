@@ -27,7 +27,7 @@ export interface RunRecord {
   version: 1 | 2;
   /** Version of this package. */
   package: string;
-  /** What was measured; `source` is the name of its folder. */
+  /** The measured model; `source` is the name of its folder. */
   model: {
     source: string;
     fingerprint: string;
@@ -52,11 +52,11 @@ export interface RunRecord {
   baseline: string;
   /** Most tokens of a text, or false where none is generated. */
   generate: { maxTokens: number; beyond: number } | false;
-  /** Whether distributions are compared with those of the full cache. */
+  /** Whether distributions are compared with the full cache's. */
   kl: boolean;
 }
 
-/** What a line of any file is about. */
+/** The method, size and sample that a line of any file is about. */
 export interface CellKey {
   method: string;
   keep: number;
@@ -77,7 +77,7 @@ export interface CellKey {
  */
 export type QualityRecord = Measured | Refused;
 
-/** What was measured of a sample. */
+/** The measurements of a sample. */
 export interface Measured extends CellKey {
   /** The greedy answer. Absent, as the three after it, where nothing is generated. */
   text?: string;
@@ -106,7 +106,7 @@ export interface Measured extends CellKey {
   payloadBytes: number;
   residentBytes: number;
   peakBytes: number;
-  /** What a full cache of the same positions takes. */
+  /** The bytes of a full cache of the same positions. */
   fullBytes: number;
 }
 
@@ -152,7 +152,7 @@ export interface ReferenceRecord {
   tokens: number[];
 }
 
-/** What names a line of `calibrations.jsonl`: a stage of a method, and the fold that it is for. */
+/** The key of a line of `calibrations.jsonl`: a stage of a method, and the fold it is for. */
 export interface FitKey {
   method: string;
   stage: number;
@@ -237,13 +237,13 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
   keptShare?: number;
   /** Bits that one number of a key or value takes, scales included. */
   effectiveBits?: number;
-  /** Bytes of the cache over those of a full one, at the end of the reference answer. */
+  /** Bytes of the cache relative to a full one, at the end of the reference answer. */
   residentShare?: number;
-  /** The most bytes on the way over those of a full cache. */
+  /** Peak bytes relative to a full cache. */
   peakShare?: number;
   /** Of the steps after the first token, over the samples whose text has more than one. */
   tokensPerSecond?: Spread;
-  /** The same over that of the full cache in the same round: what a machine that changes its speed changes least. */
+  /** The same relative to the full cache in the same round, which is the least sensitive to a machine that changes its speed. */
   speedup?: Spread;
   /** Milliseconds from submit to the first token. */
   firstTokenMs?: Spread;
@@ -263,7 +263,7 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
  * ```
  */
 export interface Summary {
-  /** The version of the format: that of `run.json`. */
+  /** The version of the format, as in `run.json`. */
   version: 1 | 2;
   /** Every method at every size, the full cache first. */
   cells: CellSummary[];

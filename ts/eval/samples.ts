@@ -54,9 +54,9 @@ export interface EvalSample {
   raw?: boolean;
   /** The text whose perplexity is measured after the prompt. */
   answer: string;
-  /** Accepted answers, where the accuracy of short answers is measured; four or more are those of so many people, as in VQA. */
+  /** Accepted answers, where the accuracy of short answers is measured; four or more count as that many people's, as in VQA. */
   answers?: readonly string[];
-  /** What the picture shows, where descriptions are checked. */
+  /** The objects in the picture, where descriptions are checked. */
   objects?: readonly SceneObject[];
 }
 

@@ -1,4 +1,4 @@
-// What lines of results must be: a line that is not ends with what is wrong with it, before anything is computed from it.
+// Checks the lines of result files: a malformed line is reported before anything is computed from it.
 import type { CellKey, FitRecord, QualityRecord, ReferenceRecord, TimingRecord } from "./records.ts";
 
 type Fields = Record<string, unknown>;

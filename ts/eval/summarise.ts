@@ -163,7 +163,7 @@ function summariseCell(
   };
 }
 
-/** The times of a cell over its rounds, and beside those of the full cache in the same rounds. */
+/** The times of a cell over its rounds, also relative to the full cache in the same rounds. */
 function speeds(
   timings: readonly TimingRecord[],
   full: ReadonlyMap<string, TimingRecord>,

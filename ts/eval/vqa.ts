@@ -54,7 +54,7 @@ export function normalAnswer(text: string): string {
 }
 
 /**
- * Accuracy of a short answer, 0 to 1. With several people's answers it is that of VQA (Antol et al. 2015, arXiv 1505.00468): each
+ * Accuracy of a short answer, 0 to 1. With several people's answers it is the VQA accuracy (Antol et al. 2015, arXiv 1505.00468): each
  * person is left out once, min(1, equal ones of the others / 3) is taken, and the mean of these is the accuracy; with ten people that is
  * 0, 0.3, 0.6, 0.9 and 1 for none, one, two, three and more equal ones. With a single accepted answer it is 1 where both are equal. Both
  * sides are normalised as VQA does.
@@ -79,7 +79,7 @@ export function vqaAccuracy(text: string, answers: readonly string[]): number {
 /** With fewer people than this, who are each left out once, no answer reaches 1. */
 const fewestPeople = 4;
 
-/** Accuracy of a sample's short answer: that of VQA, or with fewer accepted answers than it can be meant for, whether one is equal. */
+/** Accuracy of a sample's short answer: the VQA accuracy, or, with too few accepted answers for it, whether one is equal. */
 export function accuracyOf(text: string, answers: readonly string[]): number {
   if (answers.length >= fewestPeople) return vqaAccuracy(text, answers);
   const said = normalAnswer(text);

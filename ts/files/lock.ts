@@ -59,7 +59,7 @@ async function create(path: string, mark: string): Promise<boolean> {
   }
 }
 
-/** What a lock file says of its holder; undefined where it has gone. */
+/** The holder that a lock file names; undefined if the file is gone. */
 async function look(path: string): Promise<{ mark: string; dead: boolean; holder: string } | undefined> {
   let mark: string;
   let silent: number;

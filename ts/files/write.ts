@@ -34,7 +34,7 @@ export async function replaceFile(path: string, content: string | Uint8Array): P
   const old = target.kind === "file" ? target : undefined;
   // A file that may not be written is not replaced either.
   if (old) await openForWriting(old.path);
-  // The name has to be short: that of the file may be as long as the disk allows.
+  // The name has to be short, because the target's may be as long as the disk allows.
   const fresh = join(dirname(target.path), `.prefixkv-${randomBytes(6).toString("hex")}.tmp`);
   try {
     const handle = await open(fresh, "wx", old ? 0o600 : 0o666);
@@ -52,7 +52,7 @@ export async function replaceFile(path: string, content: string | Uint8Array): P
   }
 }
 
-/** Throws what {@link replaceFile} would throw because of the path, so that it is said before the work for its content is done. */
+/** Throws the errors that {@link replaceFile} would throw for this path, before any work goes into the content. */
 export async function requireWritable(path: string): Promise<void> {
   const target = await follow(path);
   if (target.kind === "descriptor") return;

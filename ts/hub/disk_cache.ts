@@ -24,7 +24,7 @@ export class ModelCache {
     return join(this.folder, "blobs", etag);
   }
 
-  /** What has come of a file so far. */
+  /** Where the part of a file lies that has been downloaded so far. */
   partial(etag: string): string {
     return `${this.blob(etag)}.incomplete`;
   }

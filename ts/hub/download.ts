@@ -115,7 +115,7 @@ async function receive(
 }
 
 /**
- * What attempts have brought beyond the most that was ever there. A server that sends everything anew and cuts at the same place brings
+ * Bytes that attempts have added beyond the most there ever was. A server that starts over and cuts at the same place adds
  * nothing; one that brings a few bytes each time would take for ever, so only a gain that counts starts the count of attempts anew.
  */
 export class Gain {

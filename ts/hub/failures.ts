@@ -20,7 +20,7 @@ export class Transient extends Error {
   }
 }
 
-/** What an answer's error is about. */
+/** The subject of a failed response. */
 export interface Subject extends HubId {
   endpoint: string;
   hasToken: boolean;
@@ -81,7 +81,7 @@ export function retryAfter(value: string | null, now: number = Date.now()): numb
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
-/** What the cache's file operations throw, as an error of the hub; undefined for anything else. */
+/** Turns an error of the cache's file operations into a HubError; undefined for anything else. */
 export function diskError(thrown: unknown, cacheDir: string, needed: number | undefined): HubError | undefined {
   if (thrown instanceof PrefixKvError || !(thrown instanceof Error) || !("code" in thrown)) return undefined;
   const errno = String(thrown.code);
@@ -101,7 +101,7 @@ export function diskError(thrown: unknown, cacheDir: string, needed: number | un
   );
 }
 
-/** What a server or a connection did that no status says. */
+/** The error for a failure of a server or connection that no HTTP status describes. */
 export function networkError(url: string, subject: Subject, why: string, cause?: unknown): HubError {
   const { id, revision, file } = subject;
   const details = { id, revision, url, ...(file !== undefined && { file }) };

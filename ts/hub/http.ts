@@ -2,7 +2,7 @@ import { abortError, PrefixKvError } from "../errors.ts";
 import { answerError, networkError, type Subject, statusError, Transient } from "./failures.ts";
 import type { System } from "./system.ts";
 
-/** What all requests of one load share. */
+/** State shared by all requests of one load. */
 export interface Session {
   endpoint: string;
   token: string | undefined;
@@ -41,7 +41,7 @@ export async function ask(session: Session, { url: first, subject, method = "GET
           method,
           redirect: "manual",
           signal: stall.signal,
-          // Sizes and ranges are those of the file, not of a compressed form.
+          // Sizes and ranges refer to the file itself, not to a compressed form.
           headers: { "accept-encoding": "identity", ...given.headers, ...(!foreign && hubHeaders(session, given)) },
         }),
       );
@@ -94,7 +94,7 @@ export class Answer {
   readonly headers: Headers;
   /** Where the answer came from in the end, without its query. */
   readonly url: string;
-  /** What the hub itself said about the file, also when another server sends it. */
+  /** The hub's own headers for the file, even when another server sends it. */
   readonly described: Headers;
   readonly #response: Response;
   readonly #stall: Stall;

@@ -1,6 +1,6 @@
 import { OptionError } from "../errors.ts";
 
-/** A model of the hub at a branch, tag or commit. */
+/** A Hub model at a branch, tag or commit. */
 export interface HubId {
   /** `org/name`. */
   id: string;

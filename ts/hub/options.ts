@@ -1,7 +1,7 @@
 import type { Progress } from "../generated/wire.ts";
 
 /**
- * How a model of the Hugging Face hub is found and kept; see docs/hub.md. Nothing here matters for a folder.
+ * How a Hugging Face Hub model is found and cached; see docs/hub.md. Ignored for a local folder.
  *
  * @example
  * ```ts

@@ -115,7 +115,7 @@ async function openFile(path: string): Promise<FileHandle> {
   }
 }
 
-/** What happens when somebody else is quicker; anything else is thrown. */
+/** Ignores the errors of a lost race with another process; rethrows any other. */
 function lost(error: NodeJS.ErrnoException): undefined {
   if (["ELOOP", "ENOENT", "EEXIST", "ENXIO"].includes(error.code ?? "")) return undefined;
   throw error;

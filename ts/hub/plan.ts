@@ -23,8 +23,8 @@ const maxShards = 2_000;
 const maxListed = 50;
 
 /**
- * What of a repository the engine reads. As in transformers, the single file goes before an index, which may be left from an earlier
- * save; the index names the shards.
+ * The files of a repository that the engine reads. As in transformers, a single file wins over an index, which may be left from
+ * an earlier save; the index names the shards.
  */
 export function neededFiles(names: ReadonlySet<string>, subject: Subject): string[] {
   const { id, revision } = subject;
@@ -41,7 +41,7 @@ export function neededFiles(names: ReadonlySet<string>, subject: Subject): strin
   return [...required, ...optional.filter((name) => names.has(name)), weights];
 }
 
-/** What a repository without a model in our layout has, and what to do. */
+/** Explains what a repository without a usable model contains, and what to do. */
 function instead(names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
   if (has(/\.gguf$/i))

@@ -22,7 +22,7 @@ const unwritten: ReadonlySet<string> = new Set([
   ...["EISDIR", "ENOTEMPTY", "EEXIST", "ENOTDIR"],
 ]);
 
-/** The folder of a model of the hub, with every file that the engine reads; downloads what the cache does not have. */
+/** The folder of a Hub model with every file that the engine reads; downloads files that are not cached. */
 export async function hubFolder(hub: HubId, options: HubOptions, system: System = machine): Promise<string> {
   const settings = await readSettings(options);
   // Ends what is left of a load when one of its files fails.
@@ -40,7 +40,7 @@ export async function hubFolder(hub: HubId, options: HubOptions, system: System 
   }
 }
 
-/** What the cache has of a commit: every file that is read, all but perhaps optional ones, or less. */
+/** How much of a commit is cached: every file that is read, all but optional ones, or less. */
 interface Found {
   state: "whole" | "usable" | "partly";
   missing: string[];

@@ -7,7 +7,7 @@ import { parseHubId } from "./ids.ts";
 import type { HubOptions } from "./options.ts";
 import { hubFolder } from "./snapshot.ts";
 
-/** The absolute path of a model's folder; a model of the hub is downloaded into the cache first. */
+/** The absolute path of a model's folder; a Hub model is downloaded into the cache first. */
 export async function modelFolder(source: string | URL | undefined, options: HubOptions): Promise<string> {
   const hub = typeof source === "string" && (await isHubId(source)) ? parseHubId(source, options.revision) : undefined;
   if (hub) return hubFolder(hub, options);

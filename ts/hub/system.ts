@@ -1,6 +1,6 @@
 import { type FileHandle, statfs } from "node:fs/promises";
 
-/** What a download needs of the machine; tests put a full disk or an impatient clock in its place. */
+/** The machine as a download sees it; tests replace it with a full disk or an impatient clock. */
 export interface System {
   fetch(url: string, init: RequestInit): Promise<Response>;
   write(file: FileHandle, bytes: Uint8Array, position: number): Promise<void>;

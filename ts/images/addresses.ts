@@ -39,7 +39,7 @@ function isPublic6(groups: readonly number[]): boolean {
   const [a = 0, b = 0] = groups;
   const starts = (...head: number[]): boolean => head.every((group, index) => groups[index] === group);
   const inner = (at: number): boolean => isPublic4((((groups[at] ?? 0) << 16) | (groups[at + 1] ?? 0)) >>> 0);
-  // What carries an IPv4 address leads there: mapped, NAT64, 6to4.
+  // Addresses that embed an IPv4 address lead there: mapped, NAT64, 6to4.
   if (starts(0, 0, 0, 0, 0, 0xffff) || starts(0x64, 0xff9b, 0, 0, 0, 0)) return inner(6);
   if (a === 0x2002) return inner(1);
   // Protocols (Teredo among them), documentation, and all that is not global unicast.

@@ -2,7 +2,7 @@ import { Unreadable } from "../regular_file.ts";
 import { until } from "../stop.ts";
 import { Collected } from "./limits.ts";
 
-/** What bytes are called where an image is named. */
+/** The name given to raw bytes where an image is named. */
 export const bytesName = "(bytes)";
 
 /**

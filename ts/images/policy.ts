@@ -9,7 +9,7 @@ import { Unreadable } from "../regular_file.ts";
 export type FetchRule = "public" | "any" | "none";
 
 /**
- * What a model may read when a prompt names images by address or path. It says nothing of bytes, blobs and `data:` URLs, which are
+ * Which files and addresses a model may read for the images of a prompt. It does not concern bytes, blobs and `data:` URLs, which are
  * there already. See docs/images.md.
  *
  * @example
@@ -38,7 +38,7 @@ export interface ImagePolicy {
   readonly files?: "any" | "none" | (string & {}) | URL | readonly (string | URL)[];
 }
 
-/** What holds for one image. */
+/** The rights that apply to one image. */
 export interface ImageRights {
   readonly fetch: NonNullable<ImagePolicy["fetch"]>;
   /** Folders as absolute paths. */
@@ -82,7 +82,7 @@ function isRule(value: unknown): value is FetchRule {
   return value === "public" || value === "any" || value === "none";
 }
 
-/** What holds for an image: its own policy, else that of the model, else the default. `trusted` is what `image()` was called with. */
+/** The rights for an image: from its own policy, else the model's, else the default. `trusted` sources were named by `image()`. */
 export function rightsOf(own: ReadPolicy, model: ReadPolicy, trusted: boolean): ImageRights {
   return {
     fetch: own.fetch ?? model.fetch ?? "public",

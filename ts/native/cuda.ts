@@ -18,7 +18,7 @@ export interface Attempt {
   reason: string;
 }
 
-/** What is asked for, and how. */
+/** The requested device and how to reach it. */
 export interface Wanted {
   /** The device as the caller named it, for messages. */
   device: string;
@@ -78,7 +78,7 @@ function candidates(platform: string, compiled: boolean): Candidate[] {
     // Deno without --allow-env: said, and the usual places are looked at.
     list.push({ file: variable, find: () => rethrow(error) });
   }
-  // What is named is meant: nothing else is taken instead.
+  // A file named explicitly is the only candidate.
   if (named !== undefined) {
     const path = resolve(named);
     return [{ file: path, find: () => existing(path, `, and ${variable} names it`) }];

@@ -11,7 +11,7 @@ export type Device = NonNullable<LoadRequest["device"]>;
 /** Opens a door: to the addon for the CPU, or with the name of a GPU to the one for CUDA. */
 export type PickDoor = (binding?: Binding, gpu?: string) => Promise<OpenDoor>;
 
-/** The name if it is that of a GPU. What is no name at all is left to the engine, whose error says which there are. */
+/** The name if it is a GPU's. Unknown names are left to the engine, whose error lists the devices. */
 export function gpuName(device: string | undefined): string | undefined {
   return device !== undefined && /^cuda(:\d+)?$/.test(device) ? device : undefined;
 }

@@ -188,7 +188,7 @@ class Calls {
     return this.#library.wait(ticket);
   }
 
-  /** What a call writes, perhaps nothing; undefined at the end of a stream. Throws an Error with the text of a failure. */
+  /** The output of a call, possibly empty; undefined at the end of a stream. Throws an Error with the text of a failure. */
   text(call: (...out: Out) => number): string | undefined {
     for (;;) {
       const found = call(this.#out, this.#out.length, this.#size);

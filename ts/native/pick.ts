@@ -18,7 +18,7 @@ const best = { bun: "napi", deno: "napi", node: "napi" } as const;
 
 type Door = "napi" | "ffi";
 
-/** What is open: the addon for the CPU, and the one for CUDA. */
+/** The addons that are open: the one for the CPU and the one for CUDA. */
 const cpu: Partial<Record<Door, Promise<OpenDoor>>> = {};
 const cuda: Partial<Record<Door, Promise<OpenDoor>>> = {};
 
@@ -43,7 +43,7 @@ export async function pickDoor(binding: Binding = "auto", gpu?: string): Promise
     cpu[door] ??= door === "ffi" ? openFfi(name as "bun" | "deno") : openNapi();
     return cpu[door];
   }
-  // What failed is not kept: the file may be there the next time, and the error names the device that was asked for.
+  // A failure is not remembered: the file may be there next time, and the error names the device that was asked for.
   const through = door === "ffi" ? (name as "bun" | "deno") : door;
   const opening = cuda[door] ?? openCuda({ device: gpu, binding: through, compiled: compiled() });
   cuda[door] = opening;

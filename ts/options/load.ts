@@ -22,8 +22,8 @@ import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, 
  */
 export interface LoadOptions extends HubOptions {
   /**
-   * Where to compute: `cpu`, the default, or a GPU of NVIDIA, for which the build for CUDA has to be installed (`cuda` is the first,
-   * as is `cuda:0`). `auto` takes the first GPU if there is one that can be used, else the CPU, and warns once of why.
+   * Where to compute: `cpu`, the default, or an NVIDIA GPU, which needs the CUDA build to be installed (`cuda` is the first,
+   * as is `cuda:0`). `auto` uses the first GPU that works, else the CPU, and warns once why.
    */
   device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
   /** The format in which the weights of the linear layers are held; `f32` by default. */

@@ -58,7 +58,7 @@ export class Place {
     return new OptionError("option", `invalid option: ${owner} has no \`${name}\`; ${advice}`, details);
   }
 
-  /** What `get` finds; a getter or a proxy that throws is an error of this place. */
+  /** Returns the result of `get`; a getter or proxy that throws is reported as an error at this place. */
   read<T>(get: () => T): T {
     try {
       return get();
@@ -68,7 +68,7 @@ export class Place {
     }
   }
 
-  /** What `get` finds in an object; undefined for what is none. */
+  /** Returns the result of `get` on an object; undefined for any other value. */
   look<T>(value: unknown, get: (object: object) => T): T | undefined {
     return typeof value === "object" && value !== null ? this.read(() => get(value)) : undefined;
   }

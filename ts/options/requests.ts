@@ -6,7 +6,7 @@ import { Place } from "./place.ts";
 import { anything, fields, flag, list, number, oneOf, type Rules, signal, text, whole } from "./rules.ts";
 
 /**
- * What to generate, and how. Without a temperature the most likely token is taken each time. The options of the choice act in the order
+ * Options of `generate`. Without a temperature the most likely token is taken each time. The sampling options apply in the order
  * of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw with `seed`.
  *
  * @example
@@ -20,7 +20,7 @@ import { anything, fields, flag, list, number, oneOf, type Rules, signal, text, 
  * ```
  */
 export interface GenerateOptions extends PromptInput {
-  /** What makes the cache small; without it every entry is kept. */
+  /** The method that shrinks the cache; without one, every entry is kept. */
   cache?: CacheOption;
   /** The most tokens to generate. */
   maxTokens?: number;
@@ -32,7 +32,7 @@ export interface GenerateOptions extends PromptInput {
   topP?: number;
   /** Choose among tokens at least this share as likely as the likeliest. */
   minP?: number;
-  /** Above 1, tokens that have occurred become less likely, those of the prompt included. Acts first, with a temperature of 0 too. */
+  /** Above 1, tokens that have already occurred, in the prompt or the answer, become less likely. Applied first, also at temperature 0. */
   repetitionPenalty?: number;
   /** The same seed and request give the same text. */
   seed?: number;
@@ -60,12 +60,12 @@ export interface GenerateOptions extends PromptInput {
 export interface ScoreOptions extends PromptInput {
   /** The text whose probability is asked for. */
   answer: string;
-  /** What makes the cache small; without it every entry is kept. */
+  /** The method that shrinks the cache; without one, every entry is kept. */
   cache?: CacheOption;
   /** Also says which positions are kept after the prompt. */
   kept?: boolean;
   /**
-   * Also says how far each token's distribution lies from that of the full cache, which goes through the answer beside the method: it
+   * Also reports each token's divergence from the full cache, which reads the answer alongside the method: it
    * takes another prefill, as many steps and the memory of a full cache.
    */
   kl?: boolean;
@@ -89,7 +89,7 @@ export interface ScoreOptions extends PromptInput {
 export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache">;
 
 /**
- * What makes the cache of a chat small, and how its turns are answered when they do not say.
+ * Options of a chat: the method that shrinks its cache, and the defaults for its turns.
  *
  * @example
  * ```ts
@@ -102,7 +102,7 @@ export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images"
  * ```
  */
 export interface ChatOptions extends Omit<TurnOptions, "signal"> {
-  /** What makes the cache small, over all turns; without it every entry is kept. */
+  /** The method that shrinks the cache over all turns; without one, every entry is kept. */
   cache?: CacheOption;
 }
 

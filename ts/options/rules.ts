@@ -7,7 +7,7 @@ export type Rule<T> = (value: unknown, place: Place) => T;
 /** A rule for every field of an interface, so that none can be forgotten. */
 export type Rules<T> = { readonly [K in keyof T]-?: Rule<unknown> };
 
-/** What the rules of an object give. */
+/** The type that a set of rules reads. */
 export type Read<R> = { -readonly [K in keyof R]?: R[K] extends Rule<infer V> ? V : never };
 
 /** Left for a later look, by whoever knows the whole. */

@@ -30,7 +30,7 @@ export function shorten(text: string, most = 120): string {
   return cut.toWellFormed().replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
-/** What was thrown, in words. */
+/** Describes a thrown value in words. */
 export function reasonOf(thrown: unknown): string {
   return guarded(() => {
     const message = (thrown as { message?: unknown } | null | undefined)?.message;

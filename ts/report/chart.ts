@@ -9,7 +9,7 @@ export interface Chart {
   /** Its name in the page and of its file. */
   id: string;
   title: string;
-  /** What it shows and how to read it, in a sentence or two. */
+  /** A sentence or two on what the chart shows and how to read it. */
   about: string;
   /** Drawn for wide and for narrow pages; the same picture where it has no text. */
   wide: string;
@@ -17,7 +17,7 @@ export interface Chart {
   table: Table;
   /** Goes over both columns of the page. */
   broad?: boolean;
-  /** What the frames of the picture follow: `layer` or `size`; they have `data-frame`. */
+  /** The slider that the picture's frames follow, `layer` or `size`; frames have `data-frame`. */
   follows?: string;
   /** Under the picture, one per frame. */
   captions?: readonly { frame: string; text: string }[];

@@ -11,11 +11,11 @@ import { type Pen, pen, standalone } from "./draw.ts";
 import { type Control, page, type Section } from "./page.ts";
 import { frameOf, type Picture, promptLength, type Run, type Scene, scoreText } from "./runs.ts";
 
-/** What a report of one prompt is made of. */
+/** The input of a report on one prompt. */
 export interface DescribeInput {
   /** The model that was asked. */
   info: ModelInfo;
-  /** What was asked. */
+  /** The question. */
   prompt: string;
   /** Traces of the same prompt, the one that matters first. */
   runs: readonly Run[];

@@ -4,7 +4,7 @@ import { properties } from "./palette.ts";
 
 type PlotModule = typeof import("@observablehq/plot");
 
-/** What charts are drawn with. */
+/** The drawing functions and colours that charts share. */
 export interface Pen {
   plot: PlotModule;
   /** Draws at a width; `label` names the picture for those who cannot see it. */

@@ -11,7 +11,7 @@ import { page, type Section } from "./page.ts";
 import { type Look, look } from "./palette.ts";
 import { type EvalFolder, readEval, type SummaryRow } from "./read.ts";
 
-/** What all charts of an evaluation share, so that a method looks the same in all of them. */
+/** Settings shared by all charts of an evaluation, so that a method looks the same in each. */
 interface Drawn {
   own: Pen;
   rows: readonly SummaryRow[];

@@ -3,12 +3,12 @@ import { properties } from "./palette.ts";
 
 /** A slider or a choice that the frames of charts follow. */
 export interface Control {
-  /** What `Chart.follows` names. */
+  /** The name that `Chart.follows` refers to. */
   name: string;
   label: string;
   /** The values of `data-frame`, in order. */
   values: readonly string[];
-  /** What the slider says for each. */
+  /** The slider's label for each frame. */
   texts: readonly string[];
   start: number;
 }
@@ -21,7 +21,7 @@ export interface Section {
   charts: readonly Chart[];
 }
 
-/** What a page says before its charts. */
+/** The introduction of a page. */
 export interface Head {
   title: string;
   /** A line under the title. */

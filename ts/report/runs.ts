@@ -2,21 +2,21 @@ import type { ModelInfo, Trace } from "../generated/wire.ts";
 
 /** A traced generation with the name of its method. */
 export interface Run {
-  /** What the charts call it. */
+  /** The name shown in charts. */
   label: string;
-  /** What was recorded. */
+  /** The recorded trace. */
   trace: Trace;
 }
 
 /** A picture of the prompt as it was given. */
 export interface Picture {
-  /** What the page calls it. */
+  /** The name shown on the page. */
   name: string;
   /** The encoded file. */
   bytes: Uint8Array;
 }
 
-/** What the charts of one prompt are made of. */
+/** The data behind the charts of one prompt. */
 export interface Scene {
   info: ModelInfo;
   runs: readonly Run[];
@@ -85,7 +85,7 @@ const scores: Record<string, string> = {
   random: "a random number (no attention)",
 };
 
-/** What a run ranks its entries by, in words. */
+/** Describes in words how a run ranks its entries. */
 export function scoreText({ score }: Trace): string {
   return scores[score] ?? score;
 }

@@ -11,7 +11,7 @@ import { samplePicture } from "../../sample.ts";
 import { packageVersion } from "../../version.ts";
 import { bindingFlag, type Command, type Context } from "../command.ts";
 
-/** What is in the sample picture. */
+/** The shapes in the sample picture. */
 const expected: readonly string[] = ["blue triangle", "gray ring", "green star", "purple triangle"];
 
 type Outcome = { ok: boolean; text: string; milliseconds: number; error: { code: string; message: string } | null };

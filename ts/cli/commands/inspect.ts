@@ -32,10 +32,10 @@ export const inspect: Command = {
   },
 };
 
-/** What a given memory holds beside the weights, with an uncompressed cache. */
+/** How much cache fits into a given memory beside the weights, uncompressed. */
 export interface Fits {
   memory: number;
-  /** What the weights leave for the cache; 0 when they do not fit. */
+  /** Bytes left for the cache beside the weights; 0 when the weights do not fit. */
   cache: number;
   /** Positions over all sequences. */
   positions: number;

@@ -8,7 +8,7 @@ const rows = ["top", "middle", "bottom"];
 const columns = ["left", "center", "right"];
 const shipped: URL = new URL("../../../data/scenes/", import.meta.url);
 
-/** The scenes of a folder with `samples.json`; those of the package without one. */
+/** The scenes of a folder with `samples.json`; without one, the scenes of the package. */
 export async function scenes(folder: string = fileURLToPath(shipped)): Promise<EvalData> {
   const file = join(folder, "samples.json");
   const list = await readJson(file);

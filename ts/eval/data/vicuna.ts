@@ -1,4 +1,4 @@
-/** What the published LLaVA-1.5 scripts put around a question: the `llava_v1` conversation (Vicuna v1). */
+/** The text around a question in the published LLaVA-1.5 scripts: the `llava_v1` conversation (Vicuna v1). */
 export function vicunaPrompt(question: string): string {
   return (
     "A chat between a curious user and an artificial intelligence assistant. " +

@@ -30,7 +30,7 @@ export function findTable(name: string): PublishedTable {
   throw badOption(`there is no table \`${name}\`; there are ${publishedTables.map((table) => table.name).join(", ")}`);
 }
 
-/** What a published row is beside ours. */
+/** A published row beside ours. */
 export interface ReproducedRow {
   model: Size;
   method: string;
@@ -57,11 +57,11 @@ export interface ReproducedRow {
 export interface Reproduced {
   /** The name of the table. */
   table: string;
-  /** What it shows. */
+  /** The table's title. */
   title: string;
   /** Where it was published. */
   source: string;
-  /** What the published numbers suffer from. */
+  /** Known flaws of the published numbers. */
   faults: string[];
   /** The sizes. */
   keeps: number[];
@@ -132,7 +132,7 @@ async function run(options: ReproduceOptions): Promise<Reproduced> {
   };
 }
 
-/** What a table needs and does not get, with where it goes. */
+/** Lists what a table needs and was not given, and where to put it. */
 export function missingFor(
   table: PublishedTable,
   size: Size | undefined,

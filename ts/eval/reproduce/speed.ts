@@ -1,6 +1,6 @@
 import { type PublishedRow, type PublishedTable, prefixkvOffline, type Size, source } from "./table.ts";
 
-/** Tokens per second at the sizes, over those of the full cache; null where memory ran out. */
+/** Tokens per second at each size relative to the full cache; null where memory ran out. */
 function row(
   model: Size,
   batch: number,

@@ -3,7 +3,7 @@ import type { EvalMethod } from "../methods.ts";
 /** The models of the published tables. */
 export type Size = "7B" | "13B";
 
-/** What a published row is set beside. */
+/** Our counterpart of a published row. */
 export interface Ours {
   /** `official` replays the published code with its faults; `correct` is the algorithm as it is meant. */
   variant: "official" | "correct";
@@ -19,7 +19,7 @@ export interface PublishedRow {
   values: Partial<Record<TableMetric, readonly (number | null)[]>>;
 }
 
-/** `speed` is tokens per second over those of the full cache. */
+/** `speed` is tokens per second relative to the full cache. */
 export type TableMetric = "ppl" | "rougeL" | "speed";
 
 /**
@@ -33,13 +33,13 @@ export type TableMetric = "ppl" | "rougeL" | "speed";
  * ```
  */
 export interface PublishedTable {
-  /** What `prefixkv reproduce` calls it. */
+  /** Its name for `prefixkv reproduce`. */
   name: string;
-  /** What it shows. */
+  /** The table's title. */
   title: string;
   /** Where it was published. */
   source: string;
-  /** What the numbers suffer from, so that they are not taken for more than they are. */
+  /** Known flaws of the numbers, so that nobody reads too much into them. */
   faults: readonly string[];
   /** The file of the data, where it has to be, and how many samples it holds. */
   data: { file: string; images: string; samples: number } | null;
@@ -47,7 +47,7 @@ export interface PublishedTable {
   keeps: readonly number[];
   /** The published numbers. */
   rows: readonly PublishedRow[];
-  /** What is run for each published method. */
+  /** The runs that stand for each published method. */
   ours: Readonly<Record<string, readonly Ours[]>>;
 }
 
@@ -71,7 +71,7 @@ export const prefixkvOffline: readonly Ours[] = [
   },
 ];
 
-/** What stands beside each published method of the quality tables. */
+/** Our counterparts of the published methods in the quality tables. */
 export const qualityMethods: Readonly<Record<string, readonly Ours[]>> = {
   Local: [
     { variant: "official", method: { notBuilt: "the published code's positions are built for PrefixKV only" } },
@@ -97,7 +97,7 @@ export const tenths: readonly number[] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8
 export const source =
   "Wang et al. 2024, PrefixKV, arXiv 2412.03409; tables of the repository THU-MIG/PrefixKV, read off its figures";
 
-/** What is known to be wrong with the published numbers. */
+/** Known flaws of the published numbers. */
 export const faults: readonly string[] = [
   "the perplexities were computed in bf16 and lie on its grid: expect a step of 1/64 to 1/32 and a percent of rounding",
   "while generating, the published code takes positions from the compacted length of the first layer, which differs by method",

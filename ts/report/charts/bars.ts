@@ -10,7 +10,7 @@ export interface Bar extends Spread {
   group: string;
 }
 
-/** What bars are called, and the value that they are seen beside. */
+/** The labels of the bars, and the value they are compared with. */
 export interface BarOptions {
   id: string;
   title: string;

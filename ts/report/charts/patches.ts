@@ -96,7 +96,7 @@ function isWhole({ width, height, area }: Pick<TraceImage, "width" | "height" | 
   return area.x === 0 && area.y === 0 && area.width === width && area.height === height;
 }
 
-/** What is said of a picture that is not seen as it is. */
+/** The note for a picture that the model sees cropped or padded. */
 function margins(picture: TraceImage): string {
   return isWhole(picture)
     ? ""
@@ -184,7 +184,7 @@ function draw(
   const right = Math.max(width, area.x + area.width);
   const bottom = Math.max(height, area.y + area.height);
   const box = [left, top, right - left, bottom - top].map((value) => Number(value.toFixed(2)));
-  // What the model never sees lies around the patches, or around the picture where it is padded.
+  // The part that the model never sees surrounds the patches, or the picture where it is padded.
   const edge = Number((box[2] ?? 0) / 200).toFixed(2);
   const outside = isWhole({ width, height, area })
     ? ""

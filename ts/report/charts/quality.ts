@@ -19,7 +19,7 @@ export interface QualityPoint extends Interval {
   samples: number;
 }
 
-/** What a quality is called and how it is read. */
+/** The name of a metric and how to read it. */
 export interface Metric {
   id: string;
   title: string;
@@ -164,7 +164,7 @@ export function qualityChart(
   };
 }
 
-/** The points whose sizes can stand beside them without lying on each other; `pixels` are those of a unit. */
+/** The points whose size labels fit without overlapping; `pixels` is the number of pixels per unit. */
 function apart<T extends { keep: number | null; x: number; y: number }>(
   points: readonly T[],
   pixels: { x: number; y: number },
