@@ -40,7 +40,7 @@ fn lane(pool: &Pool) -> Lane {
     let mut lane = Lane::new(0..1, options, pool.account()).expect("no cap");
     let rows = vec![0.5; 2000 * 8];
     let rows = Rows::dense(&rows, 8);
-    let new = Some(New { keys: rows, values: rows, angles: None });
+    let new = New { keys: rows, values: rows, angles: None };
     lane.append(new, 1600, 0).expect("no cap");
     let places: Vec<u32> = (0..1600).filter(|place| place % 2 == 0).collect();
     lane.retain(&places).expect("there");

@@ -38,6 +38,18 @@ pub fn stand_in(gpus: StandIn) {
     STAND_IN.get_or_init(|| gpus);
 }
 
+/// The CPU, its memory and what computes there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cpu;
+
+/// A GPU, its memory and what computes there.
+#[derive(Clone, Debug)]
+pub struct Cuda {
+    pub gpu: Gpu,
+    /// As [`Device`] names it.
+    pub device: String,
+}
+
 /// A device that is there.
 #[derive(Clone, Debug)]
 pub enum Place {
@@ -47,6 +59,12 @@ pub enum Place {
         /// As [`Device`] names it.
         device: String,
     },
+}
+
+impl From<Cuda> for Place {
+    fn from(Cuda { gpu, device }: Cuda) -> Self {
+        Place::Gpu { gpu, device }
+    }
 }
 
 impl Place {

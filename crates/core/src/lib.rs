@@ -3,6 +3,7 @@
 //! Nothing here knows of the doors (Node-API, C ABI) that lead to it: [`engine`] takes JSON and bytes and gives events.
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod cache;
 pub(crate) mod check;
 pub mod device;

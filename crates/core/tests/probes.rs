@@ -86,7 +86,7 @@ fn heads_of_one_layer_have_lengths_of_their_own() {
     let head_entry = (2 * SHAPE.head_dim * 4) as u64;
     assert_eq!(full - memory.payload, (20 + 117 + 79) * head_entry);
     assert_eq!(memory.resident, memory.payload + memory.metadata, "freed bytes go back at once");
-    let views: Vec<LaneView<'_>> = sequence.lanes(0).iter().map(|lane| lane.view(None).expect("on the CPU")).collect();
+    let views: Vec<LaneView<'_>> = sequence.lanes(0).iter().map(|lane| lane.view(None)).collect();
     check_attention(&views);
     let kept = sequence.kept();
     assert_eq!(kept[0][1].positions, [1, 2, 3]);
@@ -123,7 +123,7 @@ fn a_layer_reads_the_lanes_of_another() {
 fn four_bit_groups_are_freed_when_they_are_empty() {
     let pool = Pool::unlimited();
     let mut sequence = filled(&pool, Rotation::Stored, false, 2 * GROUP + 20);
-    let before = check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
+    let before = check_attention(&[sequence.lanes(0)[0].view(None)]);
     let full = sequence.memory();
     for _ in 0..2 {
         let lane = &mut sequence.lanes_mut(0)[0];
@@ -136,7 +136,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     let lane = &sequence.lanes(0)[0];
     assert_eq!(lane.len(), 2 * GROUP + 20);
     assert_eq!(lane.positions(), (0..(2 * GROUP + 20) as u32).collect::<Vec<_>>());
-    let after = check_attention(&[lane.view(None).expect("on the CPU")]);
+    let after = check_attention(&[lane.view(None)]);
     let worst = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.1, "four bits are near, and not the same: {worst}");
     let memory = sequence.memory();
@@ -152,7 +152,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
         let entry = lane.entries().find(|entry| entry.position == position).expect("still there");
         lane.delete(entry.place).expect("there");
         resident.push(sequence.memory().resident);
-        check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
+        check_attention(&[sequence.lanes(0)[0].view(None)]);
     }
     let memory = sequence.memory();
     assert_eq!(resident[0], resident[GROUP - 2], "a group's bytes stay while one of its entries is there");
@@ -166,7 +166,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     let places: Vec<u32> = lane.sorted().iter().take(5).map(|entry| entry.place).collect();
     lane.retain(&places).expect("all there");
     assert_eq!(lane.positions()[0], 40);
-    check_attention(&[sequence.lanes(0)[0].view(None).expect("on the CPU")]);
+    check_attention(&[sequence.lanes(0)[0].view(None)]);
     drop(sequence);
     assert_eq!(pool.used(), 0);
 }
@@ -174,7 +174,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
 fn norms_are_those_of_the_keys_that_attention_reads(sequence: &Sequence) {
     let lane = &sequence.lanes(0)[0];
     let mut want = Vec::new();
-    for run in lane.view(None).expect("on the CPU").runs {
+    for run in lane.view(None).runs {
         for entry in 0..run.len() {
             let of = |head: usize| -> f32 {
                 let mut key = vec![0.0; SHAPE.head_dim];
@@ -205,10 +205,10 @@ fn keys_without_rotation_are_rotated_when_read() {
     let n = 50;
     let stored = filled(&pool, Rotation::Stored, false, n);
     let mut on_read = filled(&pool, Rotation::OnRead, false, n);
-    let want = check_attention(&[stored.lanes(0)[0].view(None).expect("on the CPU")]);
+    let want = check_attention(&[stored.lanes(0)[0].view(None)]);
     let ranks = |sequence: &Sequence| Angles::new(sequence.lanes(0)[0].ranks(), &frequencies(), 1.0);
     let phases = ranks(&on_read);
-    let got = check_attention(&[on_read.lanes(0)[0].view(Some(&phases)).expect("on the CPU")]);
+    let got = check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
     for (got, want) in got.iter().zip(&want) {
         assert!((got - want).abs() < 1e-5, "with all entries there, rank and position are the same");
     }
@@ -218,12 +218,12 @@ fn keys_without_rotation_are_rotated_when_read() {
     lane.delete(third).expect("there");
     let row = noise(5, SHAPE.kv_heads * SHAPE.head_dim);
     let rows = Rows::dense(&row, row.len());
-    let place = lane.append_one(Some(New { keys: rows, values: rows, angles: None }), n as u32).expect("room");
+    let place = lane.append_one(New { keys: rows, values: rows, angles: None }, n as u32).expect("room");
     let ranks_now = lane.ranks();
     assert_eq!(ranks_now[place as usize], n as u32 - 1);
     let mut sorted = ranks_now.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (0..n as u32).collect::<Vec<_>>());
     let phases = ranks(&on_read);
-    check_attention(&[on_read.lanes(0)[0].view(Some(&phases)).expect("on the CPU")]);
+    check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
 }

@@ -2,14 +2,10 @@
 
 use std::ops::Range;
 
-use prefixkv_kernels::attention::{LaneView, Rows};
-use prefixkv_kernels::cuda::{self, AppendItem, MoveItem};
-use prefixkv_kernels::int4::GROUP;
-use prefixkv_kernels::rotary::{self, Angles};
-
-use super::gpu::{OnGpu, Stored};
+use super::memory::{Deletion, Memory, Sizes};
 use super::pool::{Account, Charge, Format};
-use super::segment::{Deletion, Segment};
+use super::segment::Segment;
+use crate::device::Cpu;
 use crate::error::{Error, Result};
 
 /// Most entries by which the tail of a lane grows at once.
@@ -44,33 +40,19 @@ pub struct LaneOptions {
 /// Entries are named by their *place*: their number in the physical order in which attention reads them, deleted entries of
 /// group formats included. Places change with every change of the lane.
 #[derive(Debug)]
-pub struct Lane {
-    heads: Range<usize>,
-    options: LaneOptions,
-    segments: Vec<Segment>,
-    len: usize,
+pub struct Lane<M: Memory = Cpu> {
+    pub(super) heads: Range<usize>,
+    pub(super) options: LaneOptions,
+    pub(super) segments: Vec<Segment<M>>,
+    pub(super) len: usize,
     /// Whether the last segment may be enlarged.
     tail: bool,
     /// Most entries that there will be.
     limit: usize,
     /// Which places are deleted; empty while none is.
-    dead: Vec<bool>,
-    account: Account,
+    pub(super) dead: Vec<bool>,
+    pub(super) account: Account<M>,
     _metadata: Charge,
-}
-
-/// The keys and values of new positions on the CPU, a row each; `angles` rotates the keys.
-#[derive(Clone, Copy)]
-pub struct New<'a> {
-    pub keys: Rows<'a>,
-    pub values: Rows<'a>,
-    pub angles: Option<&'a Angles>,
-}
-
-impl<'a> New<'a> {
-    fn of(self, n: usize) -> rotary::New<'a> {
-        rotary::New { keys: self.keys, values: self.values, skip: 0, n, angles: self.angles }
-    }
 }
 
 /// One entry of a lane.
@@ -82,9 +64,67 @@ pub struct Entry {
     pub place: u32,
 }
 
-impl Lane {
-    pub fn new(heads: Range<usize>, options: LaneOptions, account: Account) -> Result<Self> {
-        let charge = account.charge(size_of::<Lane>() as u64)?;
+/// What a method reads of a lane, in whatever memory its entries lie.
+pub trait AnyLane: std::fmt::Debug {
+    /// The KV heads whose entries these are.
+    fn heads(&self) -> Range<usize>;
+
+    /// Entries held.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Places, those of deleted entries included.
+    fn places(&self) -> usize;
+
+    /// The entries in the order of their positions.
+    fn sorted(&self) -> Vec<Entry>;
+
+    /// The marks of all places in physical order; empty for a lane without marks.
+    fn marks(&self) -> Vec<f32>;
+
+    /// The L2 norm of the key at `place`, averaged over the lane's heads. Errors when the device cannot be read.
+    fn key_norm(&self, place: u32) -> Result<f32>;
+
+    /// The L2 norm of the key of every place, averaged over the lane's heads. Errors when the device cannot be read.
+    fn key_norms(&self) -> Result<Vec<f32>>;
+}
+
+impl<M: Memory> AnyLane for Lane<M> {
+    fn heads(&self) -> Range<usize> {
+        Lane::heads(self)
+    }
+
+    fn len(&self) -> usize {
+        Lane::len(self)
+    }
+
+    fn places(&self) -> usize {
+        Lane::places(self)
+    }
+
+    fn sorted(&self) -> Vec<Entry> {
+        Lane::sorted(self)
+    }
+
+    fn marks(&self) -> Vec<f32> {
+        Lane::marks(self)
+    }
+
+    fn key_norm(&self, place: u32) -> Result<f32> {
+        Lane::key_norm(self, place)
+    }
+
+    fn key_norms(&self) -> Result<Vec<f32>> {
+        Lane::key_norms(self)
+    }
+}
+
+impl<M: Memory> Lane<M> {
+    pub fn new(heads: Range<usize>, options: LaneOptions, account: Account<M>) -> Result<Self> {
+        let charge = account.charge(size_of::<Lane<M>>() as u64)?;
         Ok(Lane {
             heads,
             options,
@@ -159,7 +199,7 @@ impl Lane {
 
     /// Bytes of positions, marks and bookkeeping.
     pub fn metadata(&self) -> u64 {
-        size_of::<Lane>() as u64 + self.segments.iter().map(Segment::metadata).sum::<u64>()
+        size_of::<Lane<M>>() as u64 + self.segments.iter().map(Segment::metadata).sum::<u64>()
     }
 
     /// Bytes of entries that are deleted but still stored, because their group is not empty.
@@ -172,47 +212,6 @@ impl Lane {
         self.limit = entries;
     }
 
-    /// What attention on the CPU reads. `phases` are needed with [`Rotation::OnRead`]: an angle per place.
-    pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> Result<LaneView<'a>> {
-        Ok(LaneView {
-            heads: self.heads.len(),
-            runs: self.segments.iter().map(Segment::view).collect::<Result<_>>()?,
-            phases,
-            dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
-            positions: None,
-        })
-    }
-
-    /// What attention on a GPU reads.
-    pub(crate) fn gpu_view<T: Stored>(&self) -> Result<cuda::Lane<'_, T>> {
-        let runs = self.segments.iter().map(Segment::gpu_view).collect::<Result<_>>()?;
-        Ok(cuda::Lane::new(self.heads.len(), runs))
-    }
-
-    /// The moves that wait on the GPU.
-    pub(crate) fn moves<T: Stored>(&mut self) -> impl Iterator<Item = MoveItem<'_, T>> {
-        self.segments.iter_mut().filter_map(Segment::on_gpu).filter_map(|(store, sizes)| store.moves(sizes))
-    }
-
-    pub(crate) fn moved(&mut self) {
-        self.on_gpu().for_each(OnGpu::moved);
-    }
-
-    /// What waits to be written on the GPU, from row `row` on.
-    pub(crate) fn unwritten<T: Stored>(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_, T>> {
-        let first = self.heads.start;
-        let stores = self.segments.iter_mut().filter_map(Segment::on_gpu);
-        stores.filter_map(move |(store, sizes)| store.unwritten(sizes, first, row))
-    }
-
-    pub(crate) fn written(&mut self) {
-        self.on_gpu().for_each(OnGpu::written);
-    }
-
-    fn on_gpu(&mut self) -> impl Iterator<Item = &mut OnGpu> {
-        self.segments.iter_mut().filter_map(Segment::on_gpu).map(|(store, _)| store)
-    }
-
     /// The rank of every place among the entries by position; 0 for deleted ones.
     pub fn ranks(&self) -> Vec<u32> {
         let mut ranks = vec![0; self.places()];
@@ -223,23 +222,23 @@ impl Lane {
     }
 
     /// Adds a prompt's `n` entries at consecutive positions from `first` as an extent of exactly their number, physically
-    /// behind all others. `rows` holds all KV heads of the layer; entries on a GPU are written there, later.
-    pub fn append(&mut self, rows: Option<New<'_>>, n: usize, first: u32) -> Result<()> {
+    /// behind all others. `new` holds all KV heads of the layer.
+    pub fn append(&mut self, new: M::New<'_>, n: usize, first: u32) -> Result<()> {
         if n == 0 {
             return Ok(());
         }
         let mut extent = self.segment(n)?;
         let at = extent.extend(first..first + n as u32, self.options.marked);
-        extent.write(rows.map(|rows| rows.of(n)), self.heads.clone(), at)?;
+        extent.write(new, self.rotates(), self.heads.clone(), at)?;
         self.push(extent);
         self.tail = false;
         self.len += n;
         Ok(())
     }
 
-    /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `rows` as in [`Lane::append`].
-    pub fn append_one(&mut self, rows: Option<New<'_>>, position: u32) -> Result<u32> {
-        let free = |segment: &Segment| segment.deletion() == Deletion::Entry && segment.room() > 0;
+    /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `new` as in [`Lane::append`].
+    pub fn append_one(&mut self, new: M::New<'_>, position: u32) -> Result<u32> {
+        let free = |segment: &Segment<M>| segment.deletion() == Deletion::Entry && segment.room() > 0;
         let index = match self.segments.iter().rposition(free) {
             Some(index) => index,
             None => {
@@ -248,19 +247,25 @@ impl Lane {
             }
         };
         let at = self.segments[index].extend(position..position + 1, self.options.marked);
-        self.segments[index].write(rows.map(|rows| rows.of(1)), self.heads.clone(), at)?;
+        let rotate = self.rotates();
+        self.segments[index].write(new, rotate, self.heads.clone(), at)?;
         self.len += 1;
         self.note_dead();
         let before: usize = self.segments[..=index].iter().map(Segment::len).sum();
         Ok(before as u32 - 1)
     }
 
-    fn segment(&self, capacity: usize) -> Result<Segment> {
-        let LaneOptions { head_dim, format, marked, .. } = self.options;
-        Segment::plain(&self.account, format, self.heads.len(), head_dim, capacity, marked)
+    /// Whether keys are rotated before they are stored.
+    fn rotates(&self) -> bool {
+        self.options.rotation == Rotation::Stored
     }
 
-    fn push(&mut self, segment: Segment) {
+    fn segment(&self, capacity: usize) -> Result<Segment<M>> {
+        let LaneOptions { head_dim: dim, format, marked, .. } = self.options;
+        Segment::new(&self.account, format, Sizes { heads: self.heads.len(), dim, capacity }, marked)
+    }
+
+    pub(super) fn push(&mut self, segment: Segment<M>) {
         // Exactly, because the pool counts exactly.
         self.segments.reserve_exact(1);
         self.segments.push(segment);
@@ -296,6 +301,12 @@ impl Lane {
             slot -= segment.len();
         }
         None
+    }
+
+    /// The segment and slot of a place that is there.
+    pub(super) fn locate(&self, place: u32) -> Result<(&Segment<M>, usize)> {
+        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+        Ok((&self.segments[index], slot))
     }
 
     /// Deletes one entry.
@@ -363,32 +374,6 @@ impl Lane {
         Ok(())
     }
 
-    /// Stores [`GROUP`] entries, in the order of their positions, in four bits. They are then deleted by group.
-    pub fn quantise(&mut self, places: &[u32]) -> Result<()> {
-        if places.len() != GROUP {
-            return Err(Error::Internal(format!("a group has {GROUP} entries, found {}", places.len())));
-        }
-        let (heads, dim) = (self.heads.len(), self.options.head_dim);
-        let (mut keys, mut values) = (vec![0.0; heads * GROUP * dim], vec![0.0; heads * GROUP * dim]);
-        let (mut positions, mut marks) = (Vec::new(), Vec::new());
-        for (to, &place) in places.iter().enumerate() {
-            let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-            let segment = &self.segments[index];
-            segment.read(slot, to, &mut keys, &mut values)?;
-            positions.push(segment.positions()[slot]);
-            marks.extend(segment.marks().get(slot));
-        }
-        let group = Segment::int4(&self.account, heads, dim, &keys, &values, &positions, &marks)?;
-        let left: Vec<u32> = {
-            let gone: std::collections::HashSet<u32> = places.iter().copied().collect();
-            self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone.contains(place)).collect()
-        };
-        self.retain(&left)?;
-        self.push(group);
-        self.len += GROUP;
-        Ok(())
-    }
-
     /// The marks of all places in physical order; empty for a lane without marks.
     pub fn marks(&self) -> Vec<f32> {
         self.segments.iter().flat_map(|segment| segment.marks()).copied().collect()
@@ -407,8 +392,8 @@ impl Lane {
 
     /// The L2 norm of the key at `place`, averaged over the lane's heads.
     pub fn key_norm(&self, place: u32) -> Result<f32> {
-        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-        Ok(self.segments[index].key_norm(slot)? / self.heads.len() as f32)
+        let (segment, slot) = self.locate(place)?;
+        Ok(segment.key_norm(slot)? / self.heads.len() as f32)
     }
 
     /// The L2 norm of the key of every place, averaged over the lane's heads.
@@ -427,8 +412,8 @@ impl Lane {
 
     fn note_dead(&mut self) {
         self.dead.clear();
-        if self.segments.iter().any(Segment::has_dead) {
-            let of = |segment: &Segment| (0..segment.len()).map(|slot| segment.is_dead(slot)).collect::<Vec<_>>();
+        if self.segments.iter().any(|segment| segment.dead().is_some()) {
+            let of = |segment: &Segment<M>| (0..segment.len()).map(|slot| segment.is_dead(slot)).collect::<Vec<_>>();
             self.dead.extend(self.segments.iter().flat_map(of));
         }
     }
@@ -440,11 +425,12 @@ fn no_place(place: u32) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use prefixkv_kernels::attention::AnyRun;
+    use prefixkv_kernels::attention::{AnyRun, Rows};
+    use prefixkv_kernels::rotary::Angles;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::Pool;
+    use crate::cache::{New, Pool};
 
     const FREQUENCIES: [f32; 2] = [1.0, 0.01];
     const HEADS: usize = 2;
@@ -468,9 +454,9 @@ mod tests {
         let angles = Angles::new(first..first + n as u32, &FREQUENCIES, 1.0);
         let new = New { keys: rows, values: rows, angles: Some(&angles) };
         if n == 1 {
-            lane.append_one(Some(new), first).expect("no cap");
+            lane.append_one(new, first).expect("no cap");
         } else {
-            lane.append(Some(new), n, first).expect("no cap");
+            lane.append(new, n, first).expect("no cap");
         }
     }
 
@@ -481,7 +467,7 @@ mod tests {
         let places: Vec<u32> = lane.entries().map(|entry| entry.position).collect();
         for head in 0..HEADS {
             let mut place = 0;
-            for run in lane.view(None).expect("on the CPU").runs {
+            for run in lane.view(None).runs {
                 for slot in 0..run.len() {
                     let value = match run {
                         AnyRun::F32(run) => run.values[(head * run.capacity + slot) * DIM],
@@ -597,13 +583,12 @@ mod tests {
     #[test]
     fn a_refused_append_leaves_the_lane_whole() {
         let entry = 2 * HEADS * DIM * 4;
-        let pool =
-            Pool::with_cap((size_of::<Lane>() + super::super::segment::metadata(10, false, false) + 15 * entry) as u64);
+        let pool = Pool::with_cap((size_of::<Lane>() + Segment::<Cpu>::metadata_of(10, false) + 15 * entry) as u64);
         let mut lane = lane(&pool, Format::F32, false);
         add(&mut lane, 0, 10);
         let data = vec![1.0; 64 * HEADS * DIM];
         let rows = Rows::dense(&data, HEADS * DIM);
-        assert!(lane.append(Some(New { keys: rows, values: rows, angles: None }), 10, 10).is_err());
+        assert!(lane.append(New { keys: rows, values: rows, angles: None }, 10, 10).is_err());
         check(&lane, &(0..10).collect::<Vec<_>>());
     }
 

@@ -6,17 +6,30 @@
 //! A lane is the unit of storage, eviction and attention: the entries of a range of KV heads that share their indices. Each
 //! lane has its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
 
-mod gpu;
 mod lane;
 mod memory;
 mod pool;
+mod report;
 mod segment;
 mod shape;
 
-pub(crate) use gpu::Stored;
-pub use lane::{Entry, Lane, LaneOptions, New, Rotation, TAIL_BLOCK};
-pub use memory::MemoryReport;
+pub use lane::{AnyLane, Entry, Lane, LaneOptions, Rotation, TAIL_BLOCK};
+pub(crate) use memory::Stored;
+pub use memory::{Deletion, Entries, Memory, New, Sizes};
 pub use pool::{Account, Buffer, Charge, Format, Pool};
-pub use segment::Deletion;
-pub(crate) use segment::bookkeeping;
+pub use report::MemoryReport;
 pub use shape::{Kept, Modality, Shape, Span};
+
+/// Bytes that the parts of a cache take beside keys, values, positions and marks.
+#[derive(Clone, Copy, Debug)]
+pub struct Bookkeeping {
+    pub lane: usize,
+    pub segment: usize,
+}
+
+impl Bookkeeping {
+    /// In memory of a kind.
+    pub fn of<M: Memory>() -> Self {
+        Bookkeeping { lane: size_of::<Lane<M>>(), segment: size_of::<segment::Segment<M>>() }
+    }
+}

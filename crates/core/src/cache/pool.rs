@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prefixkv_kernels::cuda::Gpu;
 use prefixkv_kernels::os::heap::{Block, Plain};
 use serde::{Deserialize, Serialize};
 
-use crate::device::Place;
+use super::memory::Memory;
+use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::metrics;
 
@@ -31,13 +31,12 @@ impl Format {
 
 /// The memory of one device. All sequences of a model draw on one pool; clones are handles to the same pool.
 #[derive(Clone, Debug)]
-pub struct Pool(Arc<Shared>);
+pub struct Pool<M = Cpu>(Arc<Shared<M>>);
 
 #[derive(Debug)]
-struct Shared {
+struct Shared<M> {
     counters: Arc<Counters>,
-    /// None: entries are in the memory of the CPU.
-    gpu: Option<Gpu>,
+    memory: M,
 }
 
 #[derive(Debug)]
@@ -78,21 +77,14 @@ impl Pool {
 
     /// A pool that refuses to hold more than `cap` bytes, metadata included.
     pub fn with_cap(cap: u64) -> Self {
-        Pool::on(&Place::Cpu, cap)
+        Pool::on(Cpu, cap)
     }
+}
 
-    /// The same for a model that runs at `place`, where the entries are then.
-    pub fn on(place: &Place, cap: u64) -> Self {
-        let gpu = match place {
-            Place::Cpu => None,
-            Place::Gpu { gpu, .. } => Some(gpu.clone()),
-        };
-        Pool(Arc::new(Shared { counters: Counters::new(cap), gpu }))
-    }
-
-    /// Whether entries are on a GPU.
-    pub fn is_on_gpu(&self) -> bool {
-        self.0.gpu.is_some()
+impl<M: Memory> Pool<M> {
+    /// The same for entries in `memory`.
+    pub fn on(memory: M, cap: u64) -> Self {
+        Pool(Arc::new(Shared { counters: Counters::new(cap), memory }))
     }
 
     /// Bytes held now.
@@ -111,22 +103,22 @@ impl Pool {
     }
 
     /// Opens the account of one sequence.
-    pub fn account(&self) -> Account {
+    pub fn account(&self) -> Account<M> {
         Account { own: Counters::new(u64::MAX), pool: self.clone() }
     }
 }
 
 /// The share of one sequence in the pool.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct Account<M = Cpu> {
     own: Arc<Counters>,
-    pool: Pool,
+    pool: Pool<M>,
 }
 
-impl Account {
-    /// Where the entries are; None: on the CPU.
-    pub(super) fn gpu(&self) -> Option<&Gpu> {
-        self.pool.0.gpu.as_ref()
+impl<M: Memory> Account<M> {
+    /// Where the entries are.
+    pub(super) fn memory(&self) -> &M {
+        &self.pool.0.memory
     }
 
     /// Bytes held now.
@@ -151,9 +143,11 @@ impl Account {
         metrics::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
-        Ok(Charge { account: self.clone(), bytes })
+        Ok(Charge { own: self.own.clone(), pool: self.pool.0.counters.clone(), bytes })
     }
+}
 
+impl Account {
     /// A zeroed buffer of `elements`. Refused before allocating when the pool's cap does not allow it.
     pub fn allocate<T: Plain>(&self, elements: usize) -> Result<Buffer<T>> {
         self.allocate_with(elements, 0)
@@ -174,14 +168,15 @@ fn refusal(needed: u64, available: u64) -> Error {
 /// Bytes on an account; given back when dropped.
 #[derive(Debug)]
 pub struct Charge {
-    account: Account,
+    own: Arc<Counters>,
+    pool: Arc<Counters>,
     bytes: u64,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.own.remove(self.bytes);
-        self.account.pool.0.counters.remove(self.bytes);
+        self.own.remove(self.bytes);
+        self.pool.remove(self.bytes);
         metrics::CACHE_BYTES.remove(self.bytes);
     }
 }

@@ -9,6 +9,8 @@ use super::clock::milliseconds;
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
+use crate::backend::Backend;
+use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::method::Method;
 use crate::model::{Model, Prompt};
@@ -24,11 +26,11 @@ pub(super) fn queued(events: &Events) -> Timings {
 }
 
 /// A prompt that is ready to be read, and how to go on from it.
-pub(super) struct PreparedPrompt {
+pub(super) struct PreparedPrompt<B: Backend> {
     pub(super) prompt: Prompt,
     pub(super) features: Vec<Matrix>,
     /// What the prompt is read on top of.
-    pub(super) sequence: Sequence,
+    pub(super) sequence: Sequence<B::Memory>,
     /// The prompt's tokens before expansion, from which the text goes on.
     pub(super) context: Vec<u32>,
     /// Tokens before the prompt, for the repetition penalty.
@@ -43,17 +45,17 @@ pub(super) struct PreparedPrompt {
     pub(super) timings: Timings,
 }
 
-impl PreparedPrompt {
+impl<B: Backend> PreparedPrompt<B> {
     /// Reads a request that stands alone, its images included, and makes its sequence. Unless it is `alone` on the model, a prompt
     /// that finds no room is refused before its images are seen.
     pub(super) fn prepare(
-        model: &mut Model,
+        model: &mut Model<B>,
         request: &GenerateRequest,
         method: Option<Arc<Method>>,
         images: &[Vec<u8>],
         events: &Events,
         alone: bool,
-    ) -> Result<PreparedPrompt> {
+    ) -> Result<PreparedPrompt<B>> {
         let mut timings = queued(events);
         let tokens = prompt::tokens(model, &request.source)?;
         let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
@@ -80,7 +82,7 @@ impl PreparedPrompt {
     }
 
     /// Reads the prompt.
-    pub(super) fn start(self, model: &mut Model, events: &Events) -> Result<Generation> {
+    pub(super) fn start(self, model: &mut Model<B>, events: &Events) -> Result<Generation<B>> {
         let PreparedPrompt { prompt, features, mut sequence, context, mut history, room, trim, .. } = self;
         let mut timings = self.timings;
         let sampler = Sampler::new(&self.sampler)?;
@@ -109,8 +111,8 @@ impl PreparedPrompt {
 }
 
 /// A prompt that has been read, and the tokens so far.
-pub(super) struct Generation {
-    pub(super) sequence: Sequence,
+pub(super) struct Generation<B: Backend> {
+    pub(super) sequence: Sequence<B::Memory>,
     /// Those of the next token.
     pub(super) logits: Vec<f32>,
     /// The token that is to be decoded before the next [`Generation::advance`].
@@ -127,10 +129,10 @@ pub(super) struct Generation {
     timings: Timings,
 }
 
-impl Generation {
+impl<B: Backend> Generation<B> {
     /// Chooses the next token and streams it; says why it was the last one if it was. Cancelled, a generation ends with what is
     /// there.
-    pub(super) fn advance(&mut self, model: &Model, events: &Events) -> Result<Option<Finish>> {
+    pub(super) fn advance(&mut self, model: &Model<B>, events: &Events) -> Result<Option<Finish>> {
         let id = self.sampler.sample(&mut self.logits, &self.history)?;
         self.first.get_or_insert_with(Instant::now);
         if !self.ignore_eos && model.eos_tokens().contains(&id) {
@@ -147,7 +149,7 @@ impl Generation {
     }
 
     /// What it has come to, and its cache.
-    pub(super) fn end(self, finish: Finish, events: &Events) -> Result<(Answered, Sequence)> {
+    pub(super) fn end(self, finish: Finish, events: &Events) -> Result<(Answered, Sequence<B::Memory>)> {
         let Generation { sequence, mut answer, first, cached, prompt, mut timings, .. } = self;
         let pending = finish != Finish::Eos;
         let finish = answer.close(finish)?;
@@ -176,7 +178,7 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    pub(super) fn result(&self, sequence: &Sequence) -> GenerationResult {
+    pub(super) fn result<M: Memory>(&self, sequence: &Sequence<M>) -> GenerationResult {
         GenerationResult {
             text: self.text.clone(),
             tokens: self.tokens.clone(),

@@ -6,12 +6,18 @@ use super::clock::milliseconds;
 use super::prompt;
 use super::request::ProfileRequest;
 use super::ticket::Events;
+use crate::backend::Backend;
 use crate::error::Result;
 use crate::model::Model;
 use crate::wire::{Event, Timings};
 
 /// Runs the prompt and gives the retained share of every layer for each asked size; nothing is evicted.
-pub(super) fn profile(model: &mut Model, request: &ProfileRequest, images: &[Vec<u8>], events: &Events) -> Result<()> {
+pub(super) fn profile<B: Backend>(
+    model: &mut Model<B>,
+    request: &ProfileRequest,
+    images: &[Vec<u8>],
+    events: &Events,
+) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
     let tokens = prompt::tokens(model, &request.source)?;

@@ -6,6 +6,8 @@ use super::clock::milliseconds;
 use super::pictures;
 use super::request::{Source, SourceText};
 use super::ticket::Events;
+use crate::backend::Backend;
+use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
@@ -17,7 +19,7 @@ use crate::wire::{Timings, Usage};
 const DEFAULT_TOKENS: usize = 512;
 
 /// The tokens of a source, image placeholders not yet expanded.
-pub(super) fn tokens(model: &Model, source: &Source) -> Result<Encoded> {
+pub(super) fn tokens<B: Backend>(model: &Model<B>, source: &Source) -> Result<Encoded> {
     match &source.text {
         SourceText::Messages(messages) => encode(model, &render(model, messages, true)?, source.special),
         SourceText::Raw(text) => encode_raw(model, text),
@@ -25,13 +27,13 @@ pub(super) fn tokens(model: &Model, source: &Source) -> Result<Encoded> {
 }
 
 /// The tokens of a rendered conversation.
-pub(super) fn encode(model: &Model, chat: &Rendered, special: SpecialTokens) -> Result<Encoded> {
+pub(super) fn encode<B: Backend>(model: &Model<B>, chat: &Rendered, special: SpecialTokens) -> Result<Encoded> {
     require_short(model, &chat.text)?;
     model.tokenizer().encode_chat(chat, model.placeholder(), special)
 }
 
 /// The tokens of a raw prompt, where every placeholder is an image.
-pub(super) fn encode_raw(model: &Model, text: &str) -> Result<Encoded> {
+pub(super) fn encode_raw<B: Backend>(model: &Model<B>, text: &str) -> Result<Encoded> {
     require_short(model, text)?;
     model.tokenizer().encode_raw(text, model.placeholder())
 }
@@ -41,7 +43,7 @@ const LONG: usize = 64 << 10;
 
 /// Refuses a prompt that has more tokens than the model has positions, however it is encoded: encoding takes hundreds of bytes and
 /// about a microsecond for each of its bytes.
-fn require_short(model: &Model, text: &str) -> Result<()> {
+fn require_short<B: Backend>(model: &Model<B>, text: &str) -> Result<()> {
     if text.len() >= LONG {
         let (needed, available) = (model.tokenizer().least_tokens(text), model.max_positions());
         if needed > available {
@@ -52,12 +54,16 @@ fn require_short(model: &Model, text: &str) -> Result<()> {
 }
 
 /// The messages as the model's own chat format.
-pub(super) fn render(model: &Model, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
+pub(super) fn render<B: Backend>(
+    model: &Model<B>,
+    messages: &[Message],
+    add_generation_prompt: bool,
+) -> Result<Rendered> {
     model.template().render(messages, add_generation_prompt)
 }
 
 /// The prompt with the placeholders of its `images` images expanded.
-pub(super) fn expand(model: &Model, encoded: &Encoded, images: usize) -> Result<Prompt> {
+pub(super) fn expand<B: Backend>(model: &Model<B>, encoded: &Encoded, images: usize) -> Result<Prompt> {
     if images > 0 && model.image_processor().is_none() {
         return Err(Error::Prompt { reason: "this model reads no images".into() });
     }
@@ -77,7 +83,7 @@ pub(super) fn room(past: usize, prompt: &Prompt, asked: Option<usize>, available
 
 /// Refuses a prompt that finds no room in the pool now, on top of what `sequence` holds. What else may be wrong with it is for its
 /// reading to say.
-pub(super) fn admit(sequence: &Sequence, prompt: &Prompt) -> Result<()> {
+pub(super) fn admit<M: Memory>(sequence: &Sequence<M>, prompt: &Prompt) -> Result<()> {
     match sequence.admit(&prompt.spans) {
         Err(error @ Error::OutOfMemory { .. }) => Err(error),
         _ => Ok(()),
@@ -85,8 +91,8 @@ pub(super) fn admit(sequence: &Sequence, prompt: &Prompt) -> Result<()> {
 }
 
 /// The features of the images, in the order of their placeholders; each image is decoded and seen once.
-pub(super) fn features<I: AsRef<[u8]> + Sync>(
-    model: &mut Model,
+pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
+    model: &mut Model<B>,
     images: &[I],
     order: &[usize],
     events: &Events,

@@ -30,6 +30,7 @@ pub const MAX_TOKENS: usize = 1_000_000;
 #[derive(Debug)]
 pub struct LoadRequest {
     pub options: LoadOptions,
+    pub device: Device,
     /// Most requests that are decoded together.
     pub batch: usize,
     /// Size of the process-wide pools.
@@ -51,7 +52,8 @@ impl LoadRequest {
         let cache_limit = fields.take::<Value>("cacheLimit")?.map(|value| bytes("cacheLimit", &value)).transpose()?;
         let close_with_thread = fields.take("closeWithThread")?.unwrap_or(false);
         Ok(LoadRequest {
-            options: LoadOptions { source, device, weights, cache_limit },
+            options: LoadOptions { source, weights, cache_limit },
+            device,
             batch,
             threads,
             close_with_thread,

@@ -12,6 +12,7 @@ use super::clock::milliseconds;
 use super::request::{ScoreRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
+use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::model::Model;
@@ -22,7 +23,12 @@ use crate::wire::{Event, Score, Timings};
 /// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
 /// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
 /// along step by step; its time counts in `total` only and its bytes are in no report.
-pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>], events: &Events) -> Result<()> {
+pub(super) fn score<B: Backend>(
+    model: &mut Model<B>,
+    request: &ScoreRequest,
+    images: &[Vec<u8>],
+    events: &Events,
+) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
     let (tokens, answer) = split(model, request)?;
@@ -84,7 +90,7 @@ pub(super) fn score(model: &mut Model, request: &ScoreRequest, images: &[Vec<u8>
 
 /// The tokens of the prompt and of the answer. With messages, the answer ends with the end-of-sequence token that the template puts
 /// after it, as a generation ends; white space behind that is not scored. With a raw prompt nothing is added.
-fn split(model: &Model, request: &ScoreRequest) -> Result<(Encoded, Vec<u32>)> {
+fn split<B: Backend>(model: &Model<B>, request: &ScoreRequest) -> Result<(Encoded, Vec<u32>)> {
     let encode = |chat: &Rendered| prompt::encode(model, chat, request.source.special);
     let (prompt, whole) = match &request.source.text {
         SourceText::Raw(text) => {
@@ -120,7 +126,7 @@ fn split(model: &Model, request: &ScoreRequest) -> Result<(Encoded, Vec<u32>)> {
 }
 
 /// Takes away white space that a template has put behind the last end-of-sequence token: ChatML's newline, which no generation reaches.
-fn end_with_eos(model: &Model, answer: &mut Vec<u32>) -> Result<()> {
+fn end_with_eos<B: Backend>(model: &Model<B>, answer: &mut Vec<u32>) -> Result<()> {
     let Some(end) = answer.iter().rposition(|token| model.eos_tokens().contains(token)) else { return Ok(()) };
     if model.tokenizer().decode(&answer[end + 1..], false)?.trim().is_empty() {
         answer.truncate(end + 1);

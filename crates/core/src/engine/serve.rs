@@ -12,6 +12,8 @@ use super::score::score;
 use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::trace;
+use crate::backend::Backend;
+use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
 use crate::text::Tokenizer;
@@ -20,39 +22,48 @@ use crate::wire::{Event, Progress};
 /// Free bytes that the allocator may keep between requests.
 const SLACK: usize = 8 << 20;
 
-struct ModelRunner {
-    model: Model,
-    sessions: Sessions,
+struct ModelRunner<B: Backend> {
+    model: Model<B>,
+    sessions: Sessions<B>,
     batch: usize,
     /// Generations that go from step to step, in the order of their starts.
-    running: Vec<Running>,
+    running: Vec<Running<B>>,
 }
 
-struct Running {
+struct Running<B: Backend> {
     number: u64,
-    generation: Generation,
+    generation: Generation<B>,
     /// The turn of a session that it is.
-    turn: Option<Open>,
+    turn: Option<Open<B>>,
 }
 
-/// Loads on the device of `options`, or on one that is open already.
+/// Loads at `place`: all that follows is made for that kind of device.
 pub(super) fn load(
+    place: Place,
     options: &LoadOptions,
-    place: Option<Place>,
+    batch: usize,
+    progress: &mut OnProgress,
+) -> Result<Box<dyn Runner>> {
+    match place {
+        Place::Cpu => load_on(Cpu, options, batch, progress),
+        Place::Gpu { gpu, device } => load_on(Cuda { gpu, device }, options, batch, progress),
+    }
+}
+
+fn load_on<B: Backend>(
+    backend: B,
+    options: &LoadOptions,
     batch: usize,
     progress: &mut OnProgress,
 ) -> Result<Box<dyn Runner>> {
     let mut report = |step: crate::model::Progress| {
         progress(Event::Progress(Progress { stage: step.stage, done: step.done, total: step.total }))
     };
-    let model = match place {
-        Some(place) => Model::load_on(place, options, &mut report),
-        None => Model::load(options, &mut report),
-    }?;
+    let model = Model::load_on(backend, options, &mut report)?;
     Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batch, running: Vec::new() }))
 }
 
-impl Runner for ModelRunner {
+impl<B: Backend> Runner for ModelRunner<B> {
     fn info(&self) -> ModelInfo {
         self.model.info().clone()
     }
@@ -101,7 +112,7 @@ impl Runner for ModelRunner {
     }
 }
 
-impl ModelRunner {
+impl<B: Backend> ModelRunner<B> {
     /// Runs a request to its end, or reads the prompt of a generation.
     fn begin(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started> {
         let alone = self.running.is_empty();

@@ -13,6 +13,7 @@ use super::generate::{Answered, PreparedPrompt, queued};
 use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
+use crate::backend::Backend;
 use crate::cache::{Modality, Span};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -28,25 +29,24 @@ use crate::wire::{Event, SessionId, Timings};
 const MAX_SESSIONS: usize = 1024;
 
 /// The sessions of a model by their names.
-#[derive(Default)]
-pub(super) struct Sessions {
-    open: HashMap<SessionId, Session>,
+pub(super) struct Sessions<B: Backend> {
+    open: HashMap<SessionId, Session<B>>,
 }
 
-struct Session {
+struct Session<B: Backend> {
     method: Option<Arc<Method>>,
     messages: Vec<Message>,
     images: Vec<Arc<[u8]>>,
     /// The images in the order of their placeholders.
     order: Vec<usize>,
-    state: Option<State>,
+    state: Option<State<B>>,
     /// Shared with the copy that a turn works on.
     live: Arc<metrics::One>,
 }
 
 /// A cache that a turn can be read on top of.
-struct State {
-    sequence: Sequence,
+struct State<B: Backend> {
+    sequence: Sequence<B::Memory>,
     /// The text that the sequence has seen, and `pending` after it.
     text: String,
     /// Tokens of `text`, placeholders not expanded.
@@ -57,9 +57,15 @@ struct State {
     images: usize,
 }
 
-impl Sessions {
+impl<B: Backend> Default for Sessions<B> {
+    fn default() -> Self {
+        Sessions { open: HashMap::new() }
+    }
+}
+
+impl<B: Backend> Sessions<B> {
     /// Opens a session; gives its name, which nobody else knows.
-    pub(super) fn open(&mut self, model: &Model, method: Option<Arc<Method>>) -> Result<SessionId> {
+    pub(super) fn open(&mut self, model: &Model<B>, method: Option<Arc<Method>>) -> Result<SessionId> {
         if self.open.len() >= MAX_SESSIONS {
             return Err(refuse(format!("{MAX_SESSIONS} sessions are open; close some")));
         }
@@ -86,13 +92,13 @@ impl Sessions {
     /// no further, the session has lost its cache and nothing else. One turn of a session at a time.
     pub(super) fn begin(
         &mut self,
-        model: &mut Model,
+        model: &mut Model<B>,
         name: SessionId,
         request: &GenerateRequest,
         images: &[Vec<u8>],
         events: &Events,
         alone: bool,
-    ) -> Result<(PreparedPrompt, Open)> {
+    ) -> Result<(PreparedPrompt<B>, Open<B>)> {
         let session = self.open.get_mut(&name).ok_or_else(unknown)?;
         // Built beside the old one, so that neither an error nor a panic leaves half a turn.
         let mut next = session.with(request, images);
@@ -109,7 +115,7 @@ impl Sessions {
     }
 
     /// Ends a turn with its answer, which later turns follow.
-    pub(super) fn end(&mut self, turn: Open, answered: &Answered, sequence: Sequence) -> Result<()> {
+    pub(super) fn end(&mut self, turn: Open<B>, answered: &Answered, sequence: Sequence<B::Memory>) -> Result<()> {
         let Open { name, mut next, text, mut tokens } = turn;
         let session = self.open.get_mut(&name).ok_or_else(unknown)?;
         let answer = json!({ "role": "assistant", "content": answered.text });
@@ -129,10 +135,10 @@ impl Sessions {
 }
 
 /// A turn on its way.
-pub(super) struct Open {
+pub(super) struct Open<B: Backend> {
     pub(super) name: SessionId,
     /// The session as it will be, without the answer.
-    next: Session,
+    next: Session<B>,
     /// The conversation up to the answer.
     text: String,
     /// Its tokens, placeholders not expanded.
@@ -143,9 +149,9 @@ fn unknown() -> Error {
     refuse("no such session is open; it has been closed, or is of another model")
 }
 
-impl Session {
+impl<B: Backend> Session<B> {
     /// The session with the messages and images of a turn. Takes the cache along.
-    fn with(&mut self, request: &GenerateRequest, images: &[Vec<u8>]) -> Session {
+    fn with(&mut self, request: &GenerateRequest, images: &[Vec<u8>]) -> Session<B> {
         let first = self.images.len();
         let mut messages = self.messages.clone();
         if let SourceText::Messages(new) = &request.source.text {
@@ -171,17 +177,17 @@ impl Session {
     /// Takes the cache out; an error puts it back. With the turn comes the text that it reads.
     fn prepare(
         &mut self,
-        model: &mut Model,
+        model: &mut Model<B>,
         request: &GenerateRequest,
         events: &Events,
         alone: bool,
-    ) -> Result<(PreparedPrompt, String)> {
+    ) -> Result<(PreparedPrompt<B>, String)> {
         let mut timings = queued(events);
         let chat = prompt::render(model, &self.messages, true)?;
         let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, request.source.special)?;
         let text = chat.text;
         // What is in the cache is used when the new text goes on from it, in text and in tokens.
-        let goes_on = |state: &State| {
+        let goes_on = |state: &State<B>| {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
             let images = pictures.partition_point(|place| *place < state.tokens.len());
             seen && whole.len() > state.tokens.len() && images == state.images
@@ -230,8 +236,8 @@ impl Session {
     #[allow(clippy::too_many_arguments)]
     fn read(
         &self,
-        model: &mut Model,
-        state: &State,
+        model: &mut Model<B>,
+        state: &State<B>,
         rest: &Encoded,
         request: &GenerateRequest,
         events: &Events,

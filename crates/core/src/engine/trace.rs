@@ -7,6 +7,8 @@ use serde_json::json;
 use super::generate::PreparedPrompt;
 use super::request::GenerateRequest;
 use super::ticket::Events;
+use crate::backend::Backend;
+use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::media::upright_size;
 use crate::method::{Method, Record};
@@ -16,8 +18,8 @@ use crate::wire::{Event, Trace, TraceImage, TraceLayer, TraceStep};
 
 /// Generates as a `generate` request does. Without a method the importance is that of PrefixKV's default score, and everything
 /// is kept. What is recorded is not counted as memory of the cache.
-pub(super) fn trace(
-    model: &mut Model,
+pub(super) fn trace<B: Backend>(
+    model: &mut Model<B>,
     request: &GenerateRequest,
     images: &[Vec<u8>],
     events: &Events,
@@ -65,7 +67,7 @@ fn probe() -> Result<Option<Arc<Method>>> {
     Method::parse(&json!({ "method": "prefixkv", "keep": 1, "variant": "paper" }))
 }
 
-fn step(sequence: &Sequence) -> TraceStep {
+fn step<M: Memory>(sequence: &Sequence<M>) -> TraceStep {
     let memory = sequence.memory();
     let kept = memory.kept_per_layer.iter().sum::<f64>() / memory.kept_per_layer.len().max(1) as f64;
     let positions = sequence.next_position() as usize;
@@ -73,7 +75,7 @@ fn step(sequence: &Sequence) -> TraceStep {
 }
 
 /// The pictures in the order of their placeholders.
-fn pictures(model: &Model, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<TraceImage>> {
+fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<TraceImage>> {
     let (Some(processor), Some(info)) = (model.image_processor(), model.info().image) else { return Ok(Vec::new()) };
     let side = info.size / info.patch.max(1);
     let lead = info.tokens.saturating_sub(side * side);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cache::{Lane, Shape};
+use crate::cache::{Bookkeeping, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, refuse};
 use crate::units::bytes;
@@ -95,17 +95,17 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// `lanes` per layer, with a mark per entry or without, on a GPU or not.
-    pub fn new(shape: &Shape, lanes: usize, marked: bool, on_gpu: bool) -> Cost {
+    /// `lanes` per layer, with a mark per entry or without.
+    pub fn new(shape: &Shape, lanes: usize, marked: bool, bookkeeping: Bookkeeping) -> Cost {
         let per_entry = size_of::<u32>() + if marked { size_of::<f32>() } else { 0 };
         // A growing tail is cut into segments of about this many entries, each with bookkeeping of its own.
         const PER_STRETCH: usize = 16;
-        let segment = crate::cache::bookkeeping(on_gpu);
+        let Bookkeeping { lane, segment } = bookkeeping;
         let bookkeeping = lanes * (per_entry + segment.div_ceil(PER_STRETCH));
         Cost {
             layers: shape.layers,
             entry: (shape.bytes_per_position() / shape.layers + bookkeeping) as u64,
-            fixed: (shape.layers * lanes * (size_of::<Lane>() + 2 * segment)) as u64,
+            fixed: (shape.layers * lanes * (lane + 2 * segment)) as u64,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Models: one folder per family. A family knows its configuration and its weights; it never owns a cache.
 //!
-//! Adding one: a folder with a [`Family`] and a line in [`FAMILIES`].
+//! Adding one: a folder with a [`Family`] and a line in [`families`].
 
 mod clip;
 mod config;
@@ -25,8 +25,10 @@ pub use info::{ImageInfo, ModelInfo};
 pub use network::{Family, Network};
 pub use prompt::Prompt;
 
+use crate::backend::Backend;
 use crate::cache::{Modality, Pool};
 pub use crate::check::Check;
+use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::media::{ImageProcessor, Pixels};
 use crate::method::Method;
@@ -37,11 +39,13 @@ use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, quantised};
 
 /// Every family that loads.
-const FAMILIES: &[&Family] = &[&llava::FAMILY, &llama::FAMILY];
+fn families<B: Backend>() -> [Family<B>; 2] {
+    [llava::family(), llama::family()]
+}
 
 /// The `architectures` entries that load.
 pub fn architectures() -> Vec<&'static str> {
-    FAMILIES.iter().flat_map(|family| family.architectures).copied().collect()
+    families::<Cpu>().iter().flat_map(|family| family.architectures).copied().collect()
 }
 
 /// Errors about files name no families, because the readers of files know none.
@@ -54,9 +58,9 @@ fn with_known(error: Error) -> Error {
     }
 }
 
-fn family(config: &ConfigFile) -> Result<&'static Family> {
+fn family<B: Backend>(config: &ConfigFile) -> Result<Family<B>> {
     let architecture = config.architecture()?;
-    FAMILIES.iter().find(|family| family.architectures.contains(&architecture)).copied().ok_or_else(|| {
+    families().into_iter().find(|family| family.architectures.contains(&architecture)).ok_or_else(|| {
         Error::UnsupportedModel {
             reason: format!("architecture `{architecture}` is not known; known are {}", architectures().join(", ")),
             known: architectures(),
@@ -95,16 +99,15 @@ fn require_readable(config: &ConfigFile) -> Result<()> {
 pub struct LoadOptions {
     /// A folder in the Hugging Face layout.
     pub source: PathBuf,
-    pub device: Device,
     pub weights: WeightFormat,
     /// Most bytes that the caches of all sequences may take together.
     pub cache_limit: Option<u64>,
 }
 
 impl LoadOptions {
-    /// Everything by default: on the CPU, in f32, without a limit.
+    /// Everything by default: in f32, without a limit.
     pub fn new(source: impl Into<PathBuf>) -> Self {
-        LoadOptions { source: source.into(), device: Device::Cpu, weights: WeightFormat::F32, cache_limit: None }
+        LoadOptions { source: source.into(), weights: WeightFormat::F32, cache_limit: None }
     }
 }
 
@@ -119,33 +122,56 @@ pub struct Progress {
 }
 
 /// A model ready to run: network, tokenizer, template and image processor.
-pub struct Model {
+pub struct Model<B: Backend = Cpu> {
     info: ModelInfo,
-    network: Box<dyn Network>,
+    network: Box<dyn Network<B>>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     image_processor: Option<ImageProcessor>,
     eos_tokens: Vec<u32>,
-    pool: Pool,
-    place: Place,
+    pool: Pool<B::Memory>,
+    backend: B,
 }
 
 impl Model {
-    /// Loads the folder `options.source`. An error from `progress` stops the load and is returned.
+    /// Loads the folder `options.source` on the CPU. An error from `progress` stops the load and is returned.
     pub fn load(options: &LoadOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Model> {
-        Model::load_on(options.device.open()?, options, progress)
+        Model::load_on(Cpu, options, progress)
     }
 
-    /// As [`Model::load`], on a device that is open already.
+    /// What a folder holds, from its configuration and weight headers; no weights are read.
+    pub fn inspect(dir: &Path) -> Result<ModelInfo> {
+        Model::describe(dir).map_err(with_known)
+    }
+
+    fn describe(dir: &Path) -> Result<ModelInfo> {
+        let config = ConfigFile::read(dir)?;
+        let family = family::<Cpu>(&config)?;
+        require_readable(&config)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let shape = (family.inspect)(&config)?;
+        let vision = family.vision.iter().map(|prefix| checkpoint.parameters_under(prefix)).sum();
+        let (weights, tally) = (WeightFormat::F32, Default::default());
+        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), &Place::Cpu)
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// As [`Model::load`], on a device that is there.
     pub fn load_on(
-        place: Place,
+        backend: B,
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
-    ) -> Result<Model> {
-        Model::read_on(place, options, progress).map_err(with_known)
+    ) -> Result<Model<B>> {
+        Model::read_on(backend, options, progress).map_err(with_known)
     }
 
-    fn read_on(place: Place, options: &LoadOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Model> {
+    fn read_on(
+        backend: B,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Model<B>> {
+        let place = backend.place();
         options.weights.require(&place)?;
         let dir = &options.source;
         let config = ConfigFile::read(dir)?;
@@ -159,7 +185,7 @@ impl Model {
         fit::require(total, options.weights, &place)?;
         progress(Progress { stage: "weights", done: 0, total })?;
         let loader = Loader::new(&checkpoint, options.weights, place.clone());
-        let network = (family.load)(&config, &loader, &mut |done| {
+        let network: Box<dyn Network<B>> = (family.load)(&config, &loader, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
         .map_err(|error| fit::of_load(error, options.weights, &place))?;
@@ -177,30 +203,14 @@ impl Model {
             });
         }
         progress(Progress { stage: "weights", done: total, total })?;
-        let pool = Pool::on(&place, options.cache_limit.unwrap_or(u64::MAX));
+        let pool = Pool::on(backend.memory(), options.cache_limit.unwrap_or(u64::MAX));
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();
         let info =
             ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, vision, &place)?;
         checkpoint.require_unchanged()?;
-        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, place })
-    }
-
-    /// What a folder holds, from its configuration and weight headers; no weights are read.
-    pub fn inspect(dir: &Path) -> Result<ModelInfo> {
-        Model::describe(dir).map_err(with_known)
-    }
-
-    fn describe(dir: &Path) -> Result<ModelInfo> {
-        let config = ConfigFile::read(dir)?;
-        let family = family(&config)?;
-        require_readable(&config)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let shape = (family.inspect)(&config)?;
-        let vision = family.vision.iter().map(|prefix| checkpoint.parameters_under(prefix)).sum();
-        let (weights, tally) = (WeightFormat::F32, Default::default());
-        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), &Place::Cpu)
+        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, backend })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -231,7 +241,7 @@ impl Model {
     }
 
     /// The pool that all sequences of this model draw on.
-    pub fn pool(&self) -> &Pool {
+    pub fn pool(&self) -> &Pool<B::Memory> {
         &self.pool
     }
 
@@ -282,7 +292,7 @@ impl Model {
         &mut self,
         prompt: &Prompt,
         features: &[Matrix],
-        sequence: &mut Sequence,
+        sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Vec<f32>> {
         in_pool(|| {
@@ -299,7 +309,7 @@ impl Model {
         &mut self,
         prompt: &Prompt,
         features: &[Matrix],
-        sequence: &mut Sequence,
+        sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Matrix> {
         in_pool(|| {
@@ -312,7 +322,7 @@ impl Model {
         &self,
         prompt: &Prompt,
         features: &[Matrix],
-        sequence: &mut Sequence,
+        sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Matrix> {
         let x = self.embed(prompt, features)?;
@@ -324,7 +334,7 @@ impl Model {
     }
 
     /// Runs one generated token and returns the logits of the next, `[vocab]`.
-    pub fn decode(&mut self, token: u32, sequence: &mut Sequence) -> Result<Vec<f32>> {
+    pub fn decode(&mut self, token: u32, sequence: &mut Sequence<B::Memory>) -> Result<Vec<f32>> {
         let mut decoded = self.decode_batch(&[token], &mut [sequence])?;
         decoded.pop().unwrap_or_else(|| Err(Error::Internal("a step without a sequence".into())))
     }
@@ -333,13 +343,17 @@ impl Model {
     /// token of each, `[vocab]`, or what has failed for that sequence alone; an error of the whole leaves all of them in the middle
     /// of their work, if it had begun: they refuse to go on. On the CPU and with dense weights, up to
     /// [`FEW`](crate::nn::linear::FEW) sequences get the bits of each alone; otherwise the last bits may differ.
-    pub fn decode_batch(&mut self, tokens: &[u32], sequences: &mut [&mut Sequence]) -> Result<Vec<Result<Vec<f32>>>> {
+    pub fn decode_batch(
+        &mut self,
+        tokens: &[u32],
+        sequences: &mut [&mut Sequence<B::Memory>],
+    ) -> Result<Vec<Result<Vec<f32>>>> {
         if tokens.len() != sequences.len() || tokens.is_empty() {
             return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
         }
         in_pool(|| {
             let x = self.network.embed(tokens)?;
-            let mut members: Vec<BatchItem<'_>> =
+            let mut members: Vec<BatchItem<'_, B::Memory>> =
                 sequences.iter_mut().map(|sequence| BatchItem::new(sequence)).collect();
             members.iter_mut().for_each(|member| member.attempt(Sequence::begin_step));
             let hidden = self.network.forward(x, &mut Pass::Step(&mut members), &|| Ok(()))?;
@@ -360,24 +374,24 @@ impl Model {
     /// # Errors
     /// [`Error::Device`] when the device does not answer.
     pub fn device_memory(&self) -> Result<DeviceMemory> {
-        self.place.memory()
+        self.backend.place().memory()
     }
 
     /// Gives memory of the device that nothing uses any more back to it.
     pub fn give_back(&self) -> Result<()> {
-        match &self.place {
+        match self.backend.place() {
             Place::Cpu => Ok(()),
             Place::Gpu { gpu, .. } => Ok(gpu.trim()?),
         }
     }
 
     /// An empty sequence with the plain full cache.
-    pub fn new_sequence(&self) -> Result<Sequence> {
+    pub fn new_sequence(&self) -> Result<Sequence<B::Memory>> {
         self.new_sequence_with(None, false)
     }
 
     /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
-    pub fn new_sequence_with(&self, method: Option<Arc<Method>>, carry: bool) -> Result<Sequence> {
+    pub fn new_sequence_with(&self, method: Option<Arc<Method>>, carry: bool) -> Result<Sequence<B::Memory>> {
         let key = ModelKey { shape: self.network.shape().cache, fingerprint: self.info.fingerprint.clone() };
         if let Some(method) = &method {
             method.check_model(&key)?;

@@ -2,6 +2,7 @@
 
 use super::config::ConfigFile;
 use super::info::ImageInfo;
+use crate::backend::Backend;
 use crate::cache;
 use crate::check::Check;
 use crate::error::{Error, Result};
@@ -30,11 +31,11 @@ pub trait Describe {
 }
 
 /// A network with its weights.
-pub trait Network: Describe + Send + Sync {
+pub trait Network<B: Backend>: Describe + Send + Sync {
     /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
     fn embed(&self, tokens: &[u32]) -> Result<Matrix>;
     /// The rows of `pass` through all layers: final hidden states after the last norm.
-    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix>;
+    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix>;
     /// Logits of hidden states, `[n, vocab]` in f32.
     fn logits(&self, hidden: &Matrix) -> Result<Matrix>;
     /// Bytes of the vision tower and of what brings its features to the language model.
@@ -57,14 +58,14 @@ fn text_only() -> Error {
     Error::Prompt { reason: "this model is text-only and cannot take images".into() }
 }
 
-type Load = fn(&ConfigFile, &Loader<'_>, Loaded<'_>) -> Result<Box<dyn Network>>;
+type Load<B> = fn(&ConfigFile, &Loader<'_>, Loaded<'_>) -> Result<Box<dyn Network<B>>>;
 
 /// A model family: which architectures it is and how it comes to be.
-pub struct Family {
+pub struct Family<B: Backend> {
     /// Values of `architectures[0]` in config.json.
     pub architectures: &'static [&'static str],
     pub inspect: fn(&ConfigFile) -> Result<Box<dyn Describe>>,
-    pub load: Load,
+    pub load: Load<B>,
     /// The names of tensors that belong to no language model begin with one of these.
     pub vision: &'static [&'static str],
 }

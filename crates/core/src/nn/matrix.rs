@@ -223,6 +223,6 @@ fn gpus(parts: &[Matrix]) -> Result<Vec<&OnGpu>> {
 }
 
 /// Two parts of one network lie on different devices.
-pub(super) fn elsewhere() -> Error {
+pub(crate) fn elsewhere() -> Error {
     Error::Internal("activations and weights lie on different devices".into())
 }

@@ -1,39 +1,41 @@
 //! What goes through the layers together.
 
 use super::Sequence;
+use crate::cache::Memory;
+use crate::device::Cpu;
 use crate::error::{Error, Result};
 
 /// The rows of one pass through the layers.
-pub enum Pass<'p, 's> {
+pub enum Pass<'p, 's, M: Memory = Cpu> {
     /// The new positions of a prompt, all of one sequence.
-    Prompt(&'p mut Sequence),
+    Prompt(&'p mut Sequence<M>),
     /// One generated token each.
-    Step(&'p mut [BatchItem<'s>]),
+    Step(&'p mut [BatchItem<'s, M>]),
 }
 
 /// A sequence of a batch.
-pub struct BatchItem<'s> {
-    pub sequence: &'s mut Sequence,
+pub struct BatchItem<'s, M: Memory = Cpu> {
+    pub sequence: &'s mut Sequence<M>,
     /// What has failed for this sequence alone. It is left out of what follows; its rows mean nothing.
     pub failed: Option<Error>,
 }
 
-impl<'s> BatchItem<'s> {
-    pub fn new(sequence: &'s mut Sequence) -> Self {
+impl<'s, M: Memory> BatchItem<'s, M> {
+    pub fn new(sequence: &'s mut Sequence<M>) -> Self {
         BatchItem { sequence, failed: None }
     }
 
     /// Does what may fail for this sequence alone, unless something has.
-    pub fn attempt(&mut self, work: impl FnOnce(&mut Sequence) -> Result<()>) {
+    pub fn attempt(&mut self, work: impl FnOnce(&mut Sequence<M>) -> Result<()>) {
         if self.failed.is_none() {
             self.failed = work(self.sequence).err();
         }
     }
 }
 
-impl Pass<'_, '_> {
+impl<M: Memory> Pass<'_, '_, M> {
     /// The sequences, in the order of their rows.
-    pub fn sequences(&self) -> Vec<&Sequence> {
+    pub fn sequences(&self) -> Vec<&Sequence<M>> {
         match self {
             Pass::Prompt(sequence) => vec![sequence],
             Pass::Step(members) => members.iter().map(|member| &*member.sequence).collect(),

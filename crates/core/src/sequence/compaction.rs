@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::eviction::{EvictionQuery, Search};
-use crate::cache::{Account, Charge, Entry, Lane, Shape, Span};
+use crate::cache::{Account, Bookkeeping, Charge, Entry, Lane, Memory, Shape, Span};
 use crate::error::{Error, Result};
 use crate::method::budget::{BudgetRequest, Quota, ScoredLane};
 use crate::method::guard::best;
@@ -68,13 +68,13 @@ impl Plan {
 
 impl Policy {
     /// `carry` keeps what a next prompt on the same sequence needs.
-    pub(crate) fn new(method: Arc<Method>, shape: &Shape, carry: bool, on_gpu: bool) -> Policy {
+    pub(crate) fn new<M: Memory>(method: Arc<Method>, shape: &Shape, carry: bool) -> Policy {
         let marked = method.keep != Keep::Share(1.0) && method.marked(carry);
         let lanes = match method.recipe.lanes {
             Lanes::PerLayer => 1,
             Lanes::PerHead => shape.kv_heads,
         };
-        let cost = Cost::new(shape, lanes, marked, on_gpu);
+        let cost = Cost::new(shape, lanes, marked, Bookkeeping::of::<M>());
         Policy {
             method,
             marked,
@@ -117,9 +117,9 @@ impl Policy {
 
     /// A prompt of `n` positions after `past`; `spans` says what all of them are. Refuses a size that does not hold what is
     /// protected, now and while generating, before any work.
-    pub(crate) fn begin_prompt(
+    pub(crate) fn begin_prompt<M: Memory>(
         &mut self,
-        layers: &[Vec<Lane>],
+        layers: &[Vec<Lane<M>>],
         owners: &[usize],
         spans: &[Span],
         past: usize,
@@ -131,9 +131,9 @@ impl Policy {
 
     /// The most entries that such a prompt adds to those that are held, where layers are compacted one by one; None when all is held
     /// until it ends.
-    pub(crate) fn growth(
+    pub(crate) fn growth<M: Memory>(
         &self,
-        layers: &[Vec<Lane>],
+        layers: &[Vec<Lane<M>>],
         owners: &[usize],
         spans: &[Span],
         past: usize,
@@ -142,7 +142,14 @@ impl Policy {
         Ok(self.plan(layers, owners, spans, past, n)?.growth())
     }
 
-    fn plan(&self, layers: &[Vec<Lane>], owners: &[usize], spans: &[Span], past: usize, n: usize) -> Result<Plan> {
+    fn plan<M: Memory>(
+        &self,
+        layers: &[Vec<Lane<M>>],
+        owners: &[usize],
+        spans: &[Span],
+        past: usize,
+        n: usize,
+    ) -> Result<Plan> {
         let positions = past + n;
         let available: Vec<usize> =
             owners.iter().map(|layer| layers[*layer].iter().map(Lane::len).max().unwrap_or(0) + n).collect();
@@ -203,9 +210,9 @@ impl Policy {
 
     /// For layers of one size, how many positions there may be until a lane holds `most` entries, when such a prompt comes next; the
     /// prompt itself is held whole for a moment.
-    pub(crate) fn positions_within(
+    pub(crate) fn positions_within<M: Memory>(
         &self,
-        layers: &[Vec<Lane>],
+        layers: &[Vec<Lane<M>>],
         owners: &[usize],
         spans: &[Span],
         past: usize,
@@ -248,7 +255,7 @@ impl Policy {
     }
 
     /// The least number of entries that holds all that are then protected.
-    fn least(&self, lane: &Lane, spans: &[Span], past: usize, n: usize) -> usize {
+    fn least<M: Memory>(&self, lane: &Lane<M>, spans: &[Span], past: usize, n: usize) -> usize {
         let mut sorted = lane.sorted();
         sorted.extend((past..past + n).map(|position| Entry { position: position as u32, place: 0 }));
         self.method.recipe.protected.least(&sorted, spans, self.method.keep.is_cap())
@@ -261,14 +268,14 @@ impl Policy {
     }
 
     /// A layer's attention is done: scores its entries, and frees them where the size is known. `index` counts owning layers.
-    pub(crate) fn attended(
+    pub(crate) fn attended<M: Memory>(
         &mut self,
         index: usize,
         layer: usize,
-        lanes: &mut [Lane],
+        lanes: &mut [Lane<M>],
         sums: &[Vec<f32>],
         spans: &[Span],
-        account: &Account,
+        account: &Account<M>,
     ) -> Result<()> {
         let Some(mut plan) = self.plan.take() else { return Ok(()) };
         let done = self.score_layer(&mut plan, index, layer, lanes, sums, spans, account);
@@ -277,15 +284,15 @@ impl Policy {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn score_layer(
+    fn score_layer<M: Memory>(
         &mut self,
         plan: &mut Plan,
         index: usize,
         layer: usize,
-        lanes: &mut [Lane],
+        lanes: &mut [Lane<M>],
         sums: &[Vec<f32>],
         spans: &[Span],
-        account: &Account,
+        account: &Account<M>,
     ) -> Result<()> {
         if plan.all_stay && !self.marked && self.recording.is_none() {
             return Ok(());
@@ -333,7 +340,12 @@ impl Policy {
     }
 
     /// The prompt is through: frees what a split over all layers leaves out, layer by layer.
-    pub(crate) fn finish_prompt(&mut self, layers: &mut [Vec<Lane>], owners: &[usize], spans: &[Span]) -> Result<()> {
+    pub(crate) fn finish_prompt<M: Memory>(
+        &mut self,
+        layers: &mut [Vec<Lane<M>>],
+        owners: &[usize],
+        spans: &[Span],
+    ) -> Result<()> {
         let Some(plan) = self.plan.take() else { return Ok(()) };
         let budget = &self.method.recipe.budget;
         let positions = plan.past + plan.n;
@@ -398,7 +410,13 @@ impl Policy {
 
     /// Turns counts into caps: each layer gets what it must be able to hold, and what is left of the whole is shared evenly. A
     /// layer's entry, over all its heads, counts one, so what heads have that keep less than others is left as well.
-    fn cap(&self, layers: &mut [Vec<Lane>], owners: &[usize], to_hold: &[usize], counts: &mut [Vec<Quota>]) {
+    fn cap<M: Memory>(
+        &self,
+        layers: &mut [Vec<Lane<M>>],
+        owners: &[usize],
+        to_hold: &[usize],
+        counts: &mut [Vec<Quota>],
+    ) {
         let heads: Vec<Vec<usize>> =
             owners.iter().map(|layer| layers[*layer].iter().map(|lane| lane.heads().len()).collect()).collect();
         let mut kept: Vec<Vec<usize>> =
@@ -413,7 +431,7 @@ impl Policy {
     }
 
     /// Before a generated token: a lane at its cap gives up an entry first, so that the cap holds during the step as well.
-    pub(crate) fn make_room(&mut self, index: usize, lanes: &mut [Lane], spans: &[Span]) -> Result<()> {
+    pub(crate) fn make_room<M: Memory>(&mut self, index: usize, lanes: &mut [Lane<M>], spans: &[Span]) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
             evict_down(&self.method, &mut self.search, lane, *count, spans, 1)?;
@@ -422,7 +440,7 @@ impl Policy {
     }
 
     /// The mark of a generated entry.
-    pub(crate) fn appended(&self, layer: usize, lane: &mut Lane, entry: Entry) -> Result<()> {
+    pub(crate) fn appended<M: Memory>(&self, layer: usize, lane: &mut Lane<M>, entry: Entry) -> Result<()> {
         if self.marked {
             let fresh = self.method.recipe.score.fresh(lane, layer, entry)?;
             lane.update_marks(|place, mark| {
@@ -440,12 +458,18 @@ impl Policy {
     }
 
     /// A generated token's attention in a layer is done: adds it to the marks.
-    pub(crate) fn add_sums(lane: &mut Lane, sums: &[f32]) {
+    pub(crate) fn add_sums<M: Memory>(lane: &mut Lane<M>, sums: &[f32]) {
         lane.update_marks(|place, mark| *mark += sums[place]);
     }
 
     /// After a generated token, the last of `positions`: a lane that has become too long gives up an entry.
-    pub(crate) fn stepped(&mut self, index: usize, lanes: &mut [Lane], spans: &[Span], positions: usize) -> Result<()> {
+    pub(crate) fn stepped<M: Memory>(
+        &mut self,
+        index: usize,
+        lanes: &mut [Lane<M>],
+        spans: &[Span],
+        positions: usize,
+    ) -> Result<()> {
         let Some(counts) = self.counts.get(index).filter(|_| !self.method.keep.is_cap()) else { return Ok(()) };
         for (lane, count) in lanes.iter_mut().zip(counts) {
             if count.growth.exceeded(lane.len(), positions) {
@@ -488,10 +512,10 @@ fn share_out(whole: usize, heads: &[Vec<usize>], to_hold: &[usize], kept: &mut [
 
 /// Frees entries of a lane that is about to get `coming` more until its cap holds. Where all that are left are protected, the oldest of
 /// the recent ones and of the text go as well: the cap is what was promised.
-fn evict_down(
+fn evict_down<M: Memory>(
     method: &Method,
     search: &mut Search,
-    lane: &mut Lane,
+    lane: &mut Lane<M>,
     count: Quota,
     spans: &[Span],
     coming: usize,
@@ -516,10 +540,10 @@ fn evict_down(
 }
 
 /// Frees one entry of a lane that is about to get `coming` more. False when all are protected.
-fn evict(
+fn evict<M: Memory>(
     method: &Method,
     search: &mut Search,
-    lane: &mut Lane,
+    lane: &mut Lane<M>,
     count: Quota,
     spans: &[Span],
     coming: usize,
@@ -541,7 +565,7 @@ fn evict(
     }
 }
 
-fn retain(lane: &mut Lane, sorted: &[Entry], scores: &[f32], safe: &[bool], kept: usize) -> Result<()> {
+fn retain<M: Memory>(lane: &mut Lane<M>, sorted: &[Entry], scores: &[f32], safe: &[bool], kept: usize) -> Result<()> {
     if kept >= sorted.len() {
         return Ok(());
     }

@@ -4,7 +4,7 @@
 //! entries), and of as many marks where these decide. Ranks come from a set of positions, a bit each, that is kept from one call
 //! to the next: nothing is sorted and nothing allocated.
 
-use crate::cache::{Lane, Modality, Span};
+use crate::cache::{Lane, Memory, Modality, Span};
 use crate::method::Eviction;
 
 /// What decides.
@@ -30,7 +30,7 @@ pub struct Search {
 
 impl Search {
     /// The place of the entry that goes; None when all stay.
-    pub fn victim(&mut self, lane: &Lane, ask: &EvictionQuery<'_>) -> Option<u32> {
+    pub fn victim<M: Memory>(&mut self, lane: &Lane<M>, ask: &EvictionQuery<'_>) -> Option<u32> {
         self.fill(lane);
         if self.len == 0 {
             return None;
@@ -69,7 +69,7 @@ impl Search {
         }
     }
 
-    fn fill(&mut self, lane: &Lane) {
+    fn fill<M: Memory>(&mut self, lane: &Lane<M>) {
         self.words.fill(0);
         self.len = 0;
         for (positions, _, dead) in lane.parts() {
@@ -166,7 +166,7 @@ impl Search {
     }
 
     /// The place of the entry with the lowest mark, the first position of equal ones. A lane without marks has zeros.
-    fn lowest(&self, lane: &Lane) -> Option<u32> {
+    fn lowest<M: Memory>(&self, lane: &Lane<M>) -> Option<u32> {
         /// Marks that are compared with the lowest so far at once; few are lower.
         const BLOCK: usize = 16;
         let (mut best, mut place, mut before) = ((i32::MAX, u32::MAX), None, 0);
@@ -198,7 +198,7 @@ fn ordered(mark: f32) -> i32 {
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-fn place_of(lane: &Lane, wanted: u32) -> Option<u32> {
+fn place_of<M: Memory>(lane: &Lane<M>, wanted: u32) -> Option<u32> {
     let mut before = 0;
     for (positions, _, dead) in lane.parts() {
         let there = |slot: &usize| dead.is_none_or(|dead| !dead[*slot]);
@@ -267,9 +267,9 @@ mod tests {
         };
         for &n in prompts {
             if n == 1 {
-                lane.append_one(Some(new), next).expect("no cap");
+                lane.append_one(new, next).expect("no cap");
             } else {
-                lane.append(Some(new), n, next).expect("no cap");
+                lane.append(new, n, next).expect("no cap");
             }
             next += n as u32 + (draw() % 70) as u32;
             if groups && lane.len() > 40 && draw() % 2 == 0 {

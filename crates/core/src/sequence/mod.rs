@@ -17,8 +17,10 @@ use prefixkv_kernels::rotary::Angles;
 pub(crate) use write::write;
 
 use crate::cache::{
-    Account, Charge, Entry, Format, Kept, Lane, LaneOptions, MemoryReport, Modality, New, Pool, Rotation, Shape, Span,
+    Account, Charge, Entry, Format, Kept, Lane, LaneOptions, Memory, MemoryReport, Modality, New, Pool, Rotation,
+    Shape, Span,
 };
+use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::{Keep, Lanes, Method, Positions, Record};
@@ -29,10 +31,10 @@ use crate::method::{Keep, Lanes, Method, Positions, Record};
 /// [`Sequence::begin_step`] and [`Sequence::finish_step`]; in between every layer, in order, stores its new entries and says
 /// when it has attended. An error in between leaves a sequence that refuses further work.
 #[derive(Debug)]
-pub struct Sequence {
+pub struct Sequence<M: Memory = Cpu> {
     shape: Shape,
     /// The lanes of each layer, together covering its KV heads in order; none for a layer that reads another's.
-    layers: Vec<Vec<Lane>>,
+    layers: Vec<Vec<Lane<M>>>,
     /// For each layer the one whose lanes it reads: itself, or one before it.
     roots: Vec<usize>,
     /// Layers that have lanes of their own.
@@ -41,7 +43,7 @@ pub struct Sequence {
     next_position: u32,
     work: Work,
     policy: Option<Policy>,
-    account: Account,
+    account: Account<M>,
 }
 
 /// What is on its way through the layers.
@@ -52,26 +54,26 @@ enum Work {
     Step,
 }
 
-impl Sequence {
+impl<M: Memory> Sequence<M> {
     /// An empty sequence with the plain full cache.
-    pub fn new(shape: Shape, pool: &Pool) -> Result<Self> {
+    pub fn new(shape: Shape, pool: &Pool<M>) -> Result<Self> {
         Sequence::with_method(shape, pool, None, false)
     }
 
     /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
-    pub fn with_method(shape: Shape, pool: &Pool, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
+    pub fn with_method(shape: Shape, pool: &Pool<M>, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
         let per_head = method.as_ref().is_some_and(|method| method.recipe.lanes == Lanes::PerHead);
         // While every entry stays, its rank is its position: keys are then stored rotated, to the bits of the full cache.
         let on_read = method
             .as_ref()
             .is_some_and(|method| method.recipe.positions == Positions::Cache && method.keep != Keep::Share(1.0));
-        if on_read && pool.is_on_gpu() {
+        if on_read && !M::ROTATES_ON_READ {
             return Err(refuse(
                 "with positions \"cache\" keys are rotated when they are read, which the CUDA kernels do not; use positions \
                  \"true\", or the CPU",
             ));
         }
-        let policy = method.map(|method| Policy::new(method, &shape, carry, pool.is_on_gpu()));
+        let policy = method.map(|method| Policy::new::<M>(method, &shape, carry));
         let options = LaneOptions {
             head_dim: shape.head_dim,
             format: shape.format,
@@ -93,7 +95,7 @@ impl Sequence {
     /// An empty sequence whose layer `l` has the lanes `split(l)`; the ranges must cover the KV heads in order.
     pub fn with_lanes(
         shape: Shape,
-        pool: &Pool,
+        pool: &Pool<M>,
         options: LaneOptions,
         split: impl Fn(usize) -> Vec<Range<usize>>,
     ) -> Result<Self> {
@@ -108,7 +110,7 @@ impl Sequence {
             }
             assert_eq!(next, shape.kv_heads, "lanes of layer {layer} must cover its heads");
             let lanes = ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone()));
-            layers.push(lanes.collect::<Result<Vec<Lane>>>()?);
+            layers.push(lanes.collect::<Result<Vec<Lane<M>>>>()?);
         }
         Ok(Sequence {
             shape,
@@ -237,20 +239,8 @@ impl Sequence {
         self.work == Work::None
     }
 
-    /// Stores the new positions' keys and values, all KV heads of `layer` per row, unless the layer reads another's.
-    pub fn store(&mut self, layer: usize, keys: Rows<'_>, values: Rows<'_>, angles: &Angles) -> Result<()> {
-        let entries = self.place(layer, Some((keys, values, angles)))?;
-        self.written(layer, &entries)
-    }
-
-    /// Makes the places of the new positions in the lanes of `layer`, to be written on the GPU; then [`Sequence::written`] gets
-    /// the entries.
-    pub(crate) fn reserve(&mut self, layer: usize) -> Result<Vec<Entry>> {
-        self.place(layer, None)
-    }
-
     /// The new entries of `layer`, one per lane for a generated token.
-    fn place(&mut self, layer: usize, rows: Option<(Rows<'_>, Rows<'_>, &Angles)>) -> Result<Vec<Entry>> {
+    fn place(&mut self, layer: usize, new: M::New<'_>) -> Result<Vec<Entry>> {
         let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(Vec::new()) };
         let lanes = &mut self.layers[layer];
         let first = self.next_position;
@@ -259,11 +249,9 @@ impl Sequence {
             policy.make_room(index, lanes, &self.spans)?;
         }
         for lane in lanes {
-            let stored = lane.rotation() == Rotation::Stored;
-            let rows = rows.map(|(keys, values, angles)| New { keys, values, angles: stored.then_some(angles) });
             match self.work {
-                Work::Prompt { n } => lane.append(rows, n, first)?,
-                Work::Step => entries.push(Entry { position: first, place: lane.append_one(rows, first)? }),
+                Work::Prompt { n } => lane.append(new, n, first)?,
+                Work::Step => entries.push(Entry { position: first, place: lane.append_one(new, first)? }),
                 Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
             }
         }
@@ -364,12 +352,12 @@ impl Sequence {
     }
 
     /// The lanes that a layer reads.
-    pub fn lanes(&self, layer: usize) -> &[Lane] {
+    pub fn lanes(&self, layer: usize) -> &[Lane<M>] {
         &self.layers[self.roots[layer]]
     }
 
     /// The lanes that a layer has, to change them; none for one that reads another's.
-    pub fn lanes_mut(&mut self, layer: usize) -> &mut [Lane] {
+    pub fn lanes_mut(&mut self, layer: usize) -> &mut [Lane<M>] {
         &mut self.layers[layer]
     }
 
@@ -385,13 +373,13 @@ impl Sequence {
     }
 
     /// Counts bytes of working memory on the sequence's account until the charge is dropped.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &Account<M> {
         &self.account
     }
 
     /// The positions that are kept, per layer and range of heads.
     pub fn kept(&self) -> Vec<Vec<Kept>> {
-        let kept = |lane: &Lane| Kept { heads: [lane.heads().start, lane.heads().end], positions: lane.positions() };
+        let kept = |lane: &Lane<M>| Kept { heads: [lane.heads().start, lane.heads().end], positions: lane.positions() };
         (0..self.shape.layers).map(|layer| self.lanes(layer).iter().map(kept).collect()).collect()
     }
 
@@ -414,6 +402,22 @@ impl Sequence {
                 })
                 .collect(),
         }
+    }
+}
+
+impl Sequence {
+    /// Stores the new positions' keys and values, all KV heads of `layer` per row, unless the layer reads another's.
+    pub fn store(&mut self, layer: usize, keys: Rows<'_>, values: Rows<'_>, angles: &Angles) -> Result<()> {
+        let entries = self.place(layer, New { keys, values, angles: Some(angles) })?;
+        self.written(layer, &entries)
+    }
+}
+
+impl Sequence<Cuda> {
+    /// Makes the places of the new positions in the lanes of `layer`, to be written on the GPU; then [`Sequence::written`] gets
+    /// the entries.
+    pub(crate) fn reserve(&mut self, layer: usize) -> Result<Vec<Entry>> {
+        self.place(layer, ())
     }
 }
 

@@ -4,13 +4,14 @@ use prefixkv_kernels::cuda::{self, Gpu, New};
 
 use super::Sequence;
 use crate::cache::{Lane, Stored};
+use crate::device::Cuda;
 use crate::error::Result;
 
 /// Writes what `reserve` counted in the lanes of `layer` of every sequence, after the moves that wait. The rows of a sequence
 /// are those of `new` from the number beside it on.
 pub(crate) fn write<T: Stored>(
     gpu: &Gpu,
-    sequences: &mut [(&mut Sequence, usize)],
+    sequences: &mut [(&mut Sequence<Cuda>, usize)],
     layer: usize,
     new: New<'_, f32>,
     dim: usize,

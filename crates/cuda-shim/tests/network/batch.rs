@@ -1,10 +1,12 @@
 //! Several sequences in one step, on the CPU and on the shim.
 
-use prefixkv_core::model::{LoadOptions, Model, Place};
+use prefixkv_core::backend::Backend;
+use prefixkv_core::device::Cpu;
+use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
 
-use crate::{FOLDER, Reader, argmax, place, root, shim, worst};
+use crate::{FOLDER, Reader, argmax, cuda, root, shim, worst};
 
 fn caches() -> Vec<Value> {
     vec![
@@ -16,7 +18,7 @@ fn caches() -> Vec<Value> {
 }
 
 /// Sequences of different methods and lengths, with the logits of their prompts.
-fn sequences(reader: &mut Reader) -> Vec<(Sequence, Vec<f32>)> {
+fn sequences<B: Backend>(reader: &mut Reader<B>) -> Vec<(Sequence<B::Memory>, Vec<f32>)> {
     let whole = reader.prompt.tokens.clone();
     let read = |(index, cache): (usize, &Value)| {
         reader.prompt = reader.model.expand(&whole[..whole.len() - 7 * index], 0).expect("text");
@@ -27,15 +29,15 @@ fn sequences(reader: &mut Reader) -> Vec<(Sequence, Vec<f32>)> {
     caches().iter().enumerate().map(read).collect()
 }
 
-fn check(place: Place) {
-    let mut together = Reader::text(FOLDER, place.clone(), 80);
-    let mut alone = Reader::text(FOLDER, place, 80);
+fn check<B: Backend>(backend: B) {
+    let mut together = Reader::text(FOLDER, backend.clone(), 80);
+    let mut alone = Reader::text(FOLDER, backend, 80);
     let (mut batch, mut singles) = (sequences(&mut together), sequences(&mut alone));
     for step in 0..30 {
         // One leaves the batch half-way.
         batch.truncate(if step < 15 { 4 } else { 3 });
         let tokens: Vec<u32> = batch.iter().map(|(_, logits)| argmax(logits)).collect();
-        let mut members: Vec<&mut Sequence> = batch.iter_mut().map(|(sequence, _)| sequence).collect();
+        let mut members: Vec<&mut Sequence<B::Memory>> = batch.iter_mut().map(|(sequence, _)| sequence).collect();
         let rows = together.model.decode_batch(&tokens, &mut members).expect("decodes");
         assert_eq!(rows.len(), tokens.len());
         for (index, (row, token)) in rows.into_iter().zip(tokens).enumerate() {
@@ -52,22 +54,20 @@ fn check(place: Place) {
 
 #[test]
 fn a_batch_on_the_cpu_equals_its_sequences_alone() {
-    check(Place::Cpu);
+    check(Cpu);
 }
 
 #[test]
 fn a_batch_on_the_device_equals_its_sequences_alone() {
     let shim = shim();
-    check(place(&shim));
+    check(cuda(&shim));
     assert_eq!(shim.allocated(), 0);
 }
 
 #[test]
 fn what_fails_for_one_sequence_leaves_the_others_alone() {
-    for on_gpu in [false, true] {
-        let shim = shim();
-        let place = if on_gpu { place(&shim) } else { Place::Cpu };
-        let mut reader = Reader::text(FOLDER, place.clone(), 40);
+    fn check<B: Backend>(backend: B) {
+        let mut reader = Reader::text(FOLDER, backend, 40);
         let mut good = reader.sequence(&json!({ "method": "full" }));
         let logits = reader.prefill(&mut good);
         let mut alone = reader.sequence(&json!({ "method": "full" }));
@@ -84,28 +84,30 @@ fn what_fails_for_one_sequence_leaves_the_others_alone() {
         assert!(worst(&row, &reader.model.decode(token, &mut alone).expect("decodes")) <= 1e-4);
         assert_eq!(good.kept(), alone.kept());
     }
+    check(Cpu);
+    check(cuda(&shim()));
 }
 
 #[test]
 fn the_pool_refuses_one_sequence_in_the_middle_of_a_step() {
-    for on_gpu in [false, true] {
-        let shim = shim();
-        let place = if on_gpu { place(&shim) } else { Place::Cpu };
-        let read = |reader: &mut Reader| -> (Vec<Sequence>, Vec<u32>) {
-            let mut sequences: Vec<Sequence> = (0..2).map(|_| reader.sequence(&json!({ "method": "full" }))).collect();
+    fn check<B: Backend>(backend: B) {
+        let read = |reader: &mut Reader<B>| -> (Vec<Sequence<B::Memory>>, Vec<u32>) {
+            let mut sequences: Vec<Sequence<B::Memory>> =
+                (0..2).map(|_| reader.sequence(&json!({ "method": "full" }))).collect();
             let tokens = sequences.iter_mut().map(|sequence| argmax(&reader.prefill(sequence))).collect();
             (sequences, tokens)
         };
-        let mut roomy = Reader::text(FOLDER, place.clone(), 40);
+        let mut roomy = Reader::text(FOLDER, backend.clone(), 40);
         let held = read(&mut roomy).0.iter().map(|sequence| sequence.memory().resident).sum::<u64>();
         let limit = held + 2 * roomy.model.info().kv_bytes_per_token as u64;
         let options = LoadOptions { cache_limit: Some(limit), ..LoadOptions::new(root().join(FOLDER)) };
-        let model = Model::load_on(place, &options, &mut |_| Ok(())).expect("loads");
+        let model = Model::load_on(backend, &options, &mut |_| Ok(())).expect("loads");
         let mut reader = Reader { model, ..roomy };
         let (mut sequences, tokens) = read(&mut reader);
         let mut failed = 0;
         for _ in 0..4 {
-            let mut members: Vec<&mut Sequence> = sequences.iter_mut().filter(|one| one.is_sound()).collect();
+            let mut members: Vec<&mut Sequence<B::Memory>> =
+                sequences.iter_mut().filter(|one| one.is_sound()).collect();
             let tokens = &tokens[..members.len()];
             if members.is_empty() {
                 break;
@@ -117,4 +119,6 @@ fn the_pool_refuses_one_sequence_in_the_middle_of_a_step() {
         drop(sequences);
         assert_eq!(reader.model.pool().used(), 0);
     }
+    check(Cpu);
+    check(cuda(&shim()));
 }

@@ -1,11 +1,12 @@
 //! A GPU that becomes full, or fails, in the middle of the work: at every allocation and at every launch of a pass in turn.
 
+use prefixkv_core::device::{Cuda, Place};
 use prefixkv_core::model::WeightFormat;
 use prefixkv_core::sequence::Sequence;
 use prefixkv_cuda_shim::Shim;
 use serde_json::{Value, json};
 
-use crate::{FOLDER, Reader, argmax, place, root, shim};
+use crate::{FOLDER, Reader, argmax, cuda, root, shim};
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +44,7 @@ fn caches() -> [Value; 3] {
 #[test]
 fn a_prompt_that_fails_leaves_the_model_and_other_sequences_alone() {
     let shim = shim();
-    let mut reader = Reader::text(FOLDER, place(&shim), 12);
+    let mut reader = Reader::text(FOLDER, cuda(&shim), 12);
     let weights = shim.allocated();
     for (cache, fault) in caches().iter().flat_map(|cache| Fault::BOTH.map(|fault| (cache, fault))) {
         let mut good = reader.sequence(cache);
@@ -80,9 +81,9 @@ fn a_prompt_that_fails_leaves_the_model_and_other_sequences_alone() {
 #[test]
 fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
     let shim = shim();
-    let mut reader = Reader::text(FOLDER, place(&shim), 12);
+    let mut reader = Reader::text(FOLDER, cuda(&shim), 12);
     let weights = shim.allocated();
-    let read = |reader: &mut Reader, cache: &Value| {
+    let read = |reader: &mut Reader<Cuda>, cache: &Value| {
         let mut sequence = reader.sequence(cache);
         let token = argmax(&reader.prefill(&mut sequence));
         // After one step, so that the next moves what it has written.
@@ -96,9 +97,9 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
     for fault in Fault::BOTH {
         let (mut call, mut whole, mut single) = (0, 0, 0);
         loop {
-            let (mut sequences, tokens): (Vec<Sequence>, Vec<u32>) =
+            let (mut sequences, tokens): (Vec<Sequence<Cuda>>, Vec<u32>) =
                 caches().iter().map(|cache| read(&mut reader, cache)).unzip();
-            let mut members: Vec<&mut Sequence> = sequences.iter_mut().collect();
+            let mut members: Vec<&mut Sequence<Cuda>> = sequences.iter_mut().collect();
             fault.at(&shim, call);
             let stepped = reader.model.decode_batch(&tokens, &mut members);
             Fault::none(&shim);
@@ -143,8 +144,8 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
 fn a_prompt_that_finds_the_gpu_full_can_be_read_when_there_is_room() {
     let shim = shim();
     for weights in [WeightFormat::F32, WeightFormat::F16] {
-        let mut reader = Reader::text(FOLDER, place(&shim), 80);
-        reader.model = crate::load(FOLDER, place(&shim), weights);
+        let mut reader = Reader::text(FOLDER, cuda(&shim), 80);
+        reader.model = crate::load(FOLDER, cuda(&shim), weights);
         let held = shim.allocated();
         let (mut refused, mut room) = (0, 1000);
         let logits = loop {
@@ -181,7 +182,7 @@ mod engine {
 
     fn open(shim: &Shim, batch: usize) -> Engine {
         let source = root().join("tests/golden/fixtures/llava-gqa64").canonicalize().expect("it is there");
-        let engine = Engine::open_on(place(shim), &json!({ "source": source, "batch": batch }).to_string());
+        let engine = Engine::open_on(Place::from(cuda(shim)), &json!({ "source": source, "batch": batch }).to_string());
         let engine = engine.expect("a thread");
         assert!(matches!(last(&engine.loading()), Event::Loaded { .. }));
         engine

@@ -1,22 +1,23 @@
 //! What does not run on a GPU says so before any work.
 
+use prefixkv_core::device::{Cpu, Cuda};
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{Device, LoadOptions, Model, Place, WeightFormat};
 use serde_json::json;
 
-use crate::{FOLDER, Reader, place, root, shim};
+use crate::{FOLDER, Reader, cuda, root, shim};
 
 #[test]
 fn formats_and_methods_of_the_cpu_are_refused() {
     let shim = shim();
     for weights in [WeightFormat::Q8_0, WeightFormat::Q4K] {
         let options = LoadOptions { weights, ..LoadOptions::new(root().join("models/tiny-llava")) };
-        let error = Model::load_on(place(&shim), &options, &mut |_| Ok(())).err().expect("no kernel reads it");
+        let error = Model::load_on(cuda(&shim), &options, &mut |_| Ok(())).err().expect("no kernel reads it");
         assert_eq!(error.code(), "device");
         assert!(error.to_string().contains("f16"), "{error}");
     }
-    let reader = Reader::text(FOLDER, place(&shim), 16);
+    let reader = Reader::text(FOLDER, cuda(&shim), 16);
     let method = Method::parse(&json!({ "method": "streaming", "keep": 0.5, "positions": "cache" })).expect("a method");
     let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
     assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
@@ -25,9 +26,10 @@ fn formats_and_methods_of_the_cpu_are_refused() {
 
 #[test]
 fn without_a_gpu_auto_is_the_cpu_and_says_so_in_its_info() {
-    let load = |device| Model::load(&LoadOptions { device, ..LoadOptions::new(root().join(FOLDER)) }, &mut |_| Ok(()));
-    assert_eq!(load(Device::Auto).expect("loads").info().device, "cpu");
-    let error = load(Device::Cuda(0)).err().expect("these tests are built without CUDA");
+    assert!(matches!(Device::Auto.open().expect("there is a CPU"), Place::Cpu));
+    let model = Model::load(&LoadOptions::new(root().join(FOLDER)), &mut |_| Ok(())).expect("loads");
+    assert_eq!(model.info().device, "cpu");
+    let error = Device::Cuda(0).open().err().expect("these tests are built without CUDA");
     assert!(error.code() == "device" && error.to_string().contains("this build runs on the CPU only"), "{error}");
 }
 
@@ -37,7 +39,7 @@ fn weights_that_do_not_fit_are_refused_with_what_helps_on_a_gpu() {
     shim.set_memory(1000);
     for (weights, half) in [(WeightFormat::F32, true), (WeightFormat::F16, false)] {
         let options = LoadOptions { weights, ..LoadOptions::new(root().join("models/tiny-llava")) };
-        let error = Model::load_on(place(&shim), &options, &mut |_| Ok(())).err().expect("1000 bytes are too few");
+        let error = Model::load_on(cuda(&shim), &options, &mut |_| Ok(())).err().expect("1000 bytes are too few");
         let text = error.to_string();
         assert!(matches!(error, Error::OutOfMemory { available: 1000, needed, .. } if needed > 100_000), "{text}");
         assert_eq!(text.contains("\"f16\" take half"), half, "{text}");
@@ -50,8 +52,8 @@ fn weights_that_do_not_fit_are_refused_with_what_helps_on_a_gpu() {
 #[test]
 fn a_model_says_what_its_device_counts() {
     let shim = shim();
-    let mut reader = Reader::text(FOLDER, place(&shim), 48);
-    let counted = |model: &Model| {
+    let mut reader = Reader::text(FOLDER, cuda(&shim), 48);
+    let counted = |model: &Model<Cuda>| {
         let memory = model.device_memory().expect("answers");
         assert_eq!(memory.device, "cuda:0");
         memory.gpu.expect("a GPU counts")
@@ -66,7 +68,7 @@ fn a_model_says_what_its_device_counts() {
     assert!(read.pool.most_used > read.pool.used, "so is what reading took");
     drop(sequence);
     assert_eq!(counted(&reader.model).pool.used, loaded.pool.used);
-    let cpu = Reader::text(FOLDER, Place::Cpu, 16).model.device_memory().expect("answers");
+    let cpu = Reader::text(FOLDER, Cpu, 16).model.device_memory().expect("answers");
     assert_eq!(json!(cpu), json!({ "device": "cpu" }));
 }
 
@@ -77,7 +79,7 @@ fn a_load_that_finds_the_gpu_full_leaves_nothing() {
     let mut failed = 0;
     loop {
         shim.fail_allocations(failed..failed + 1);
-        match Model::load_on(place(&shim), &options, &mut |_| Ok(())) {
+        match Model::load_on(cuda(&shim), &options, &mut |_| Ok(())) {
             Ok(_) => break,
             Err(error) => {
                 let text = error.to_string();
@@ -93,7 +95,7 @@ fn a_load_that_finds_the_gpu_full_leaves_nothing() {
 #[test]
 fn images_that_find_the_gpu_full_can_be_tried_again() {
     let shim = shim();
-    let mut model = crate::load("tests/golden/fixtures/llava-gqa64", place(&shim), WeightFormat::F32);
+    let mut model = crate::load("tests/golden/fixtures/llava-gqa64", cuda(&shim), WeightFormat::F32);
     let side = model.info().image.expect("takes images").size;
     let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
     let pixels = [model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture")];

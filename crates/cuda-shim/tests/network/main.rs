@@ -8,8 +8,10 @@ mod methods;
 
 use std::path::{Path, PathBuf};
 
+use prefixkv_core::backend::Backend;
+use prefixkv_core::device::Cuda;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{LoadOptions, Model, Place, Prompt, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model, Prompt, WeightFormat};
 use prefixkv_core::nn::Matrix;
 use prefixkv_core::sequence::Sequence;
 use prefixkv_cuda_shim::{Order, Shim};
@@ -26,26 +28,26 @@ fn shim() -> Shim {
     Shim::new(Order::FirstToLast, 8)
 }
 
-fn place(shim: &Shim) -> Place {
-    Place::Gpu { gpu: (*shim).clone(), device: "cuda:0".into() }
+fn cuda(shim: &Shim) -> Cuda {
+    Cuda { gpu: (*shim).clone(), device: "cuda:0".into() }
 }
 
-fn load(folder: &str, place: Place, weights: WeightFormat) -> Model {
+fn load<B: Backend>(folder: &str, backend: B, weights: WeightFormat) -> Model<B> {
     let options = LoadOptions { weights, ..LoadOptions::new(root().join(folder)) };
-    Model::load_on(place, &options, &mut |_| Ok(())).unwrap_or_else(|error| panic!("{folder}: {error}"))
+    Model::load_on(backend, &options, &mut |_| Ok(())).unwrap_or_else(|error| panic!("{folder}: {error}"))
 }
 
 /// A model with a prompt that it has seen as far as its image.
-struct Reader {
-    model: Model,
+struct Reader<B: Backend> {
+    model: Model<B>,
     prompt: Prompt,
     features: Vec<Matrix>,
 }
 
-impl Reader {
+impl<B: Backend> Reader<B> {
     /// The embedded model with a picture.
-    fn picture(place: Place, weights: WeightFormat) -> Reader {
-        let mut model = load("models/tiny-llava", place, weights);
+    fn picture(backend: B, weights: WeightFormat) -> Reader<B> {
+        let mut model = load("models/tiny-llava", backend, weights);
         let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
         let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
         let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
@@ -56,20 +58,20 @@ impl Reader {
     }
 
     /// A random model with grouped queries and `n` tokens of text.
-    fn text(folder: &str, place: Place, n: u32) -> Reader {
-        let model = load(folder, place, WeightFormat::F32);
+    fn text(folder: &str, backend: B, n: u32) -> Reader<B> {
+        let model = load(folder, backend, WeightFormat::F32);
         let vocab = model.info().vocab_size as u32;
         let tokens: Vec<u32> = (0..n).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
         let prompt = model.expand(&tokens, 0).expect("text");
         Reader { model, prompt, features: Vec::new() }
     }
 
-    fn sequence(&self, cache: &Value) -> Sequence {
+    fn sequence(&self, cache: &Value) -> Sequence<B::Memory> {
         let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
         self.model.new_sequence_with(method, false).unwrap_or_else(|error| panic!("{cache}: {error}"))
     }
 
-    fn prefill(&mut self, sequence: &mut Sequence) -> Vec<f32> {
+    fn prefill(&mut self, sequence: &mut Sequence<B::Memory>) -> Vec<f32> {
         self.model.prefill(&self.prompt, &self.features, sequence, &|| Ok(())).expect("reads")
     }
 }

@@ -1,16 +1,18 @@
 //! Every method: the same logits, tokens, positions and bytes as on the CPU.
 
 use half::f16;
+use prefixkv_core::backend::Backend;
+use prefixkv_core::device::Cpu;
 use prefixkv_core::method::{METHODS, MethodSpec};
-use prefixkv_core::model::{Place, WeightFormat};
+use prefixkv_core::model::WeightFormat;
 use serde_json::{Value, json};
 
-use crate::{FOLDER, Reader, argmax, place, shim, worst};
+use crate::{FOLDER, Reader, argmax, cuda, shim, worst};
 
 /// The differences between two orders of sums in f32 through all layers; parity with transformers allows 1e-3.
 const TOLERANCE: f32 = 1e-3;
 
-fn check(cpu: &mut Reader, gpu: &mut Reader, cache: &Value, tokens: usize, tolerance: f32) {
+fn check<B: Backend>(cpu: &mut Reader<Cpu>, gpu: &mut Reader<B>, cache: &Value, tokens: usize, tolerance: f32) {
     let (mut on_cpu, mut on_gpu) = (cpu.sequence(cache), gpu.sequence(cache));
     let (mut want, mut got) = (cpu.prefill(&mut on_cpu), gpu.prefill(&mut on_gpu));
     for token in 0..tokens {
@@ -31,8 +33,8 @@ fn check(cpu: &mut Reader, gpu: &mut Reader, cache: &Value, tokens: usize, toler
 #[test]
 fn the_embedded_model_answers_as_on_the_cpu() {
     let shim = shim();
-    let mut cpu = Reader::picture(Place::Cpu, WeightFormat::F32);
-    let mut gpu = Reader::picture(place(&shim), WeightFormat::F32);
+    let mut cpu = Reader::picture(Cpu, WeightFormat::F32);
+    let mut gpu = Reader::picture(cuda(&shim), WeightFormat::F32);
     let (want, got) = (cpu.features[0].to_vec().expect("read"), gpu.features[0].to_vec().expect("read"));
     let difference = worst(&want, &got);
     assert!(difference <= TOLERANCE, "image features differ by {difference}");
@@ -45,8 +47,8 @@ fn the_embedded_model_answers_as_on_the_cpu() {
 #[test]
 fn every_method_keeps_the_same_entries() {
     let shim = shim();
-    let mut cpu = Reader::text(FOLDER, Place::Cpu, 96);
-    let mut gpu = Reader::text(FOLDER, place(&shim), 96);
+    let mut cpu = Reader::text(FOLDER, Cpu, 96);
+    let mut gpu = Reader::text(FOLDER, cuda(&shim), 96);
     let weights = shim.allocated();
     let caches = [
         json!({ "method": "full" }),
@@ -74,8 +76,8 @@ fn every_method_keeps_the_same_entries() {
 #[test]
 fn half_precision_is_near_that_of_the_cpu() {
     let shim = shim();
-    let mut cpu = Reader::picture(Place::Cpu, WeightFormat::F16);
-    let mut gpu = Reader::picture(place(&shim), WeightFormat::F16);
+    let mut cpu = Reader::picture(Cpu, WeightFormat::F16);
+    let mut gpu = Reader::picture(cuda(&shim), WeightFormat::F16);
     assert_eq!(gpu.model.info().weight_bytes, cpu.model.info().weight_bytes);
     // On a GPU the input of each product is rounded to f16, here to 11 bits of logits up to about 20.
     let limit = 40.0 * f16::EPSILON.to_f32() * 20.0;

@@ -1,6 +1,7 @@
 //! Sizes: shares, counts, bytes and texts such as "64MiB".
 
-use prefixkv_core::cache::{Format, Shape};
+use prefixkv_core::cache::{Bookkeeping, Format, Shape};
+use prefixkv_core::device::Cpu;
 use prefixkv_core::method::Keep;
 use prefixkv_core::method::keep::Cost;
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ fn run(data: &[u8]) -> String {
         Shape { layers: 1, kv_heads: 1, head_dim: 2, format: Format::F32 },
         Shape { layers: 40, kv_heads: 40, head_dim: 128, format: Format::F32 },
     ] {
-        let cost = Cost::new(&shape, 1, true, false);
+        let cost = Cost::new(&shape, 1, true, Bookkeeping::of::<Cpu>());
         for positions in [0, 1, 4096, 1 << 24] {
             let total = keep.total(positions, &cost);
             assert!(total <= cost.layers * positions, "{keep:?} of {positions}: {total}");

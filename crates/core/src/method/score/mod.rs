@@ -21,7 +21,7 @@ pub use recency::Recency;
 pub use text::Text;
 pub use window::Window;
 
-use crate::cache::{Entry, Lane, Span};
+use crate::cache::{AnyLane, Entry, Span};
 
 /// A prompt, or the next part of a conversation, on its way through the model.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct PromptView<'a> {
 /// A lane whose entries are to be scored, right after the attention of the prompt.
 #[derive(Debug)]
 pub struct LaneInput<'a> {
-    pub lane: &'a Lane,
+    pub lane: &'a dyn AnyLane,
     pub layer: usize,
     /// The lane's entries in the order of their positions.
     pub sorted: &'a [Entry],
@@ -80,7 +80,7 @@ pub trait Score: Send + Sync + Debug {
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>>;
 
     /// The mark with which a generated entry starts. Errors as [`Score::score`].
-    fn fresh(&self, lane: &Lane, layer: usize, entry: Entry) -> Result<f32> {
+    fn fresh(&self, lane: &dyn AnyLane, layer: usize, entry: Entry) -> Result<f32> {
         let _ = (lane, layer, entry);
         Ok(0.0)
     }

@@ -7,6 +7,7 @@ pub(super) use config::LlamaConfig;
 
 use super::info::ImageInfo;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
+use crate::backend::Backend;
 use crate::check::Check;
 use crate::device::Place;
 use crate::error::{Error, Result};
@@ -15,15 +16,17 @@ use crate::nn::attention::{self, Heads, Rotary};
 use crate::nn::{Linear, Loader, Matrix, RmsNorm, Table, swiglu};
 use crate::sequence::Pass;
 
-pub(super) const FAMILY: Family = Family {
-    architectures: &["LlamaForCausalLM"],
-    inspect: |config| Ok(Box::new(LlamaConfig::parse(config, None)?)),
-    load: |file, loader, loaded| {
-        let config = LlamaConfig::parse(file, None)?;
-        Ok(Box::new(Llama::load(config, loader, &["model."], &["lm_head"], loaded)?))
-    },
-    vision: &[],
-};
+pub(super) fn family<B: Backend>() -> Family<B> {
+    Family {
+        architectures: &["LlamaForCausalLM"],
+        inspect: |config| Ok(Box::new(LlamaConfig::parse(config, None)?)),
+        load: |file, loader, loaded| {
+            let config = LlamaConfig::parse(file, None)?;
+            Ok(Box::new(Llama::load(config, loader, &["model."], &["lm_head"], loaded)?))
+        },
+        vision: &[],
+    }
+}
 
 /// Rows of the prompt that go through the MLP at a time: bounds its widest buffer to this many rows. A GPU wants products of many
 /// rows and copies each part; for a 7B model this many take 350 MB.
@@ -149,13 +152,13 @@ impl Describe for Llama {
     }
 }
 
-impl Network for Llama {
+impl<B: Backend> Network<B> for Llama {
     fn embed(&self, tokens: &[u32]) -> Result<Matrix> {
         // A placeholder may lie past the table; its row is replaced by image features.
         self.embeddings.rows(tokens)
     }
 
-    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix> {
+    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix> {
         let n = x.rows();
         let available = self.config.max_position_embeddings;
         match pass {
@@ -173,7 +176,7 @@ impl Network for Llama {
             check()?;
             metrics::LAYERS_RUN.add(1);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
-            let mixed = attention::causal(&fused, heads, &rotary, index, pass, layer.output.input(), check)?;
+            let mixed = attention::causal::<B>(&fused, heads, &rotary, index, pass, layer.output.input(), check)?;
             check()?;
             x = x.plus(&layer.output.forward(&mixed)?)?;
             let mlp = self.mlp(layer, &x, check)?;

@@ -8,27 +8,30 @@ use super::clip::Clip;
 use super::info::ImageInfo;
 use super::llama::Llama;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
+use crate::backend::Backend;
 use crate::check::Check;
 use crate::error::Result;
 use crate::media::Pixels;
 use crate::nn::{Linear, Loader, Matrix};
 use crate::sequence::Pass;
 
-pub(super) const FAMILY: Family = Family {
-    architectures: &["LlavaForConditionalGeneration"],
-    inspect: |file| Ok(Box::new(LlavaConfig::parse(file)?)),
-    load: |file, loader, loaded| {
-        let config = LlavaConfig::parse(file)?;
-        // Before the long work, so that a folder without them is refused at once.
-        loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
-        loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
-        let text = Llama::load(config.text.clone(), loader, TEXT, HEAD, loaded)?;
-        let text_bytes = loader.tally().bytes;
-        let vision = Vision::load(&config, loader, loaded)?;
-        Ok(Box::new(Llava { config, text, vision, vision_bytes: loader.tally().bytes - text_bytes }))
-    },
-    vision: &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."],
-};
+pub(super) fn family<B: Backend>() -> Family<B> {
+    Family {
+        architectures: &["LlavaForConditionalGeneration"],
+        inspect: |file| Ok(Box::new(LlavaConfig::parse(file)?)),
+        load: |file, loader, loaded| {
+            let config = LlavaConfig::parse(file)?;
+            // Before the long work, so that a folder without them is refused at once.
+            loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
+            loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
+            let text = Llama::load(config.text.clone(), loader, TEXT, HEAD, loaded)?;
+            let text_bytes = loader.tally().bytes;
+            let vision = Vision::load(&config, loader, loaded)?;
+            Ok(Box::new(Llava { config, text, vision, vision_bytes: loader.tally().bytes - text_bytes }))
+        },
+        vision: &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."],
+    }
+}
 
 const TEXT: &[&str] = &["language_model.model.", "model.language_model."];
 const HEAD: &[&str] = &["language_model.lm_head", "lm_head"];
@@ -88,17 +91,17 @@ impl Describe for Llava {
     }
 }
 
-impl Network for Llava {
+impl<B: Backend> Network<B> for Llava {
     fn embed(&self, tokens: &[u32]) -> Result<Matrix> {
-        self.text.embed(tokens)
+        Network::<B>::embed(&self.text, tokens)
     }
 
-    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_>, check: Check<'_>) -> Result<Matrix> {
-        self.text.forward(x, pass, check)
+    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix> {
+        Network::<B>::forward(&self.text, x, pass, check)
     }
 
     fn logits(&self, hidden: &Matrix) -> Result<Matrix> {
-        self.text.logits(hidden)
+        Network::<B>::logits(&self.text, hidden)
     }
 
     fn vision_bytes(&self) -> u64 {

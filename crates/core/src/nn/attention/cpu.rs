@@ -39,7 +39,7 @@ fn phases(lanes: &[Lane], turn: &RopeAngles) -> Vec<Option<Angles>> {
     lanes.iter().map(|lane| turn.ranks.as_ref().map(|ranks| ranks.select(&lane.ranks()))).collect()
 }
 
-fn views<'a>(lanes: &'a [Lane], phases: &'a [Option<Angles>]) -> Result<Vec<LaneView<'a>>> {
+fn views<'a>(lanes: &'a [Lane], phases: &'a [Option<Angles>]) -> Vec<LaneView<'a>> {
     lanes.iter().zip(phases).map(|(lane, phases)| lane.view(phases.as_ref())).collect()
 }
 
@@ -58,7 +58,7 @@ pub(super) fn prompt(
     sequence.store(layer, keys, values, &turn.angles)?;
     let lanes = sequence.lanes(layer);
     let phases = phases(lanes, turn);
-    let views = views(lanes, &phases)?;
+    let views = views(lanes, &phases);
     let mut rotated = vec![0.0; out.len()];
     rotate(queries, n, heads, turn, lanes, &mut rotated)?;
     let queries = Rows::dense(&rotated, heads.width());
@@ -114,7 +114,7 @@ pub(super) fn step(
         }
         let lanes = member.sequence.lanes(layer);
         let gathers = member.sequence.gathers_step(layer);
-        for ((lane, view), sums) in lanes.iter().zip(views(lanes, phases)?).zip(sums) {
+        for ((lane, view), sums) in lanes.iter().zip(views(lanes, phases)).zip(sums) {
             let width = lane.heads().len() * group * heads.dim;
             let (query, queries_left) = queries.split_at(width);
             let (to, out_left) = out.split_at_mut(width);

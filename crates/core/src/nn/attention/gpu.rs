@@ -7,6 +7,7 @@ use prefixkv_kernels::cuda::{
 
 use super::{Heads, every};
 use crate::cache::{Entry, Format, Lane, Stored};
+use crate::device::Cuda;
 use crate::error::{Error, Result};
 use crate::nn::matrix::{Data, OnGpu};
 use crate::sequence::{self, BatchItem, Sequence};
@@ -35,7 +36,7 @@ pub(super) fn prompt(
     heads: Heads,
     angles: &Angles,
     layer: usize,
-    sequence: &mut Sequence,
+    sequence: &mut Sequence<Cuda>,
 ) -> Result<Buffer<f32>> {
     match sequence.format() {
         Format::F32 => prompt_of::<f32>(fused, heads, angles, layer, sequence),
@@ -48,7 +49,7 @@ fn prompt_of<T: Stored>(
     heads: Heads,
     angles: &Angles,
     layer: usize,
-    sequence: &mut Sequence,
+    sequence: &mut Sequence<Cuda>,
 ) -> Result<Buffer<f32>> {
     let gpu = fused.gpu();
     let n = fused.rows;
@@ -61,7 +62,7 @@ fn prompt_of<T: Stored>(
 
     let weights = sequence.query_weights(layer);
     let lanes = sequence.lanes(layer);
-    let views = lanes.iter().map(Lane::gpu_view::<T>).collect::<Result<Vec<_>>>()?;
+    let views = lanes.iter().map(Lane::runs::<T>).collect::<Result<Vec<_>>>()?;
     let sizes: Vec<usize> = lanes.iter().map(|lane| lane.heads().len() * lane.places()).collect();
     let mut sums = Buffer::<f32>::new(gpu, if weights.is_some() { sizes.iter().sum() } else { 0 })?;
     let _workspace = match &weights {
@@ -87,7 +88,7 @@ pub(super) fn step(
     heads: Heads,
     angles: &Angles,
     layer: usize,
-    members: &mut [BatchItem<'_>],
+    members: &mut [BatchItem<'_, Cuda>],
     number: Number,
 ) -> Result<Data> {
     let format = members.first().map(|member| member.sequence.format());
@@ -105,7 +106,7 @@ fn step_of<T: Stored, O: Element>(
     heads: Heads,
     angles: &Angles,
     layer: usize,
-    members: &mut [BatchItem<'_>],
+    members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Buffer<O>> {
     let gpu = fused.gpu();
     let (group, width) = (heads.query / heads.kv, heads.width());
@@ -121,7 +122,7 @@ fn step_of<T: Stored, O: Element>(
         reserved.push(entries);
     }
     // A sequence that failed half-way has entries that were counted; writing them keeps its lanes sound.
-    let mut sequences: Vec<(&mut Sequence, usize)> = members
+    let mut sequences: Vec<(&mut Sequence<Cuda>, usize)> = members
         .iter_mut()
         .enumerate()
         .filter(|(row, _)| !failed[*row])
@@ -135,7 +136,7 @@ fn step_of<T: Stored, O: Element>(
 
     let rotated = rotated(fused, heads, angles)?;
     let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
-    let working: Vec<(usize, &BatchItem<'_>)> =
+    let working: Vec<(usize, &BatchItem<'_, Cuda>)> =
         members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
     // Places whose probabilities are asked for, per lane of all sequences.
     let asked: Vec<usize> = working
@@ -158,7 +159,7 @@ fn step_of<T: Stored, O: Element>(
             to = left;
             let sums = if gathers { sums_left.next() } else { None };
             let queries = rotated.slice(from..from + width);
-            items.push(DecodeItem { lane: lane.gpu_view()?, queries, out: this, sums });
+            items.push(DecodeItem { lane: lane.runs()?, queries, out: this, sums });
             from += width;
         }
     }

@@ -11,10 +11,12 @@ use prefixkv_kernels::attention::{AttentionParams, Mask};
 use prefixkv_kernels::cuda::{self, Number};
 use prefixkv_kernels::rotary::Angles;
 
-use super::matrix::{Data, Matrix, OnGpu};
+use super::matrix::{Data, Matrix, OnGpu, elsewhere};
 use super::slice;
+use crate::backend::Backend;
+use crate::cache::Memory;
 use crate::check::Check;
-use crate::device::Place;
+use crate::device::{Cuda, Place};
 use crate::error::{Error, Result};
 use crate::sequence::{Pass, Sequence};
 
@@ -74,13 +76,18 @@ struct RopeAngles {
 
 impl Rotary {
     /// For the rows of `pass`; `inverse_frequencies` as in [`Angles::new`].
-    pub fn new(inverse_frequencies: &[f32], pass: &Pass<'_, '_>, rows: usize, place: &Place) -> Result<Self> {
+    pub fn new<M: Memory>(
+        inverse_frequencies: &[f32],
+        pass: &Pass<'_, '_, M>,
+        rows: usize,
+        place: &Place,
+    ) -> Result<Self> {
         let sequences = pass.sequences();
         let n = match pass {
             Pass::Prompt(_) => rows,
             Pass::Step(_) => 1,
         };
-        let phases = |sequence: &Sequence| sequence.next_phase()..sequence.next_phase() + n as u32;
+        let phases = |sequence: &Sequence<M>| sequence.next_phase()..sequence.next_phase() + n as u32;
         let on_gpu = match place {
             Place::Cpu => None,
             Place::Gpu { gpu, .. } => {
@@ -89,7 +96,7 @@ impl Rotary {
                 Some(cuda::Angles::new(gpu, &angles)?)
             }
         };
-        let turn = |sequence: &&Sequence| {
+        let turn = |sequence: &&Sequence<M>| {
             let angles = |range| Angles::new(range, inverse_frequencies, 1.0);
             let ranks = sequence.rotates_on_read().then(|| angles(0..(sequence.longest_lane() + n) as u32));
             RopeAngles { angles: angles(phases(sequence)), ranks }
@@ -103,33 +110,49 @@ impl Rotary {
 /// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.query * heads.dim]`, in the
 /// format `number` where the device can: what the product that follows takes. On the CPU `check` is asked between blocks of a prompt's
 /// queries, and its error ends the work in the middle of the layer.
-pub fn causal(
+pub fn causal<B: Backend>(
+    fused: &Matrix,
+    heads: Heads,
+    rotary: &Rotary,
+    layer: usize,
+    pass: &mut Pass<'_, '_, B::Memory>,
+    number: Number,
+    check: Check<'_>,
+) -> Result<Matrix> {
+    B::causal(fused, heads, rotary, layer, pass, number, check)
+}
+
+pub(crate) fn causal_on_cpu(
     fused: &Matrix,
     heads: Heads,
     rotary: &Rotary,
     layer: usize,
     pass: &mut Pass<'_, '_>,
-    number: Number,
     check: Check<'_>,
 ) -> Result<Matrix> {
-    match (fused, &rotary.on_gpu) {
-        (Matrix::Cpu(fused), _) => {
-            let out = slice::with(fused, |fused| match pass {
-                Pass::Prompt(sequence) => cpu::prompt(fused, heads, &rotary.turns[0], layer, sequence, check),
-                Pass::Step(members) => cpu::step(fused, heads, &rotary.turns, layer, members),
-            })??;
-            let rows = out.len() / heads.width();
-            Ok(Matrix::Cpu(Tensor::from_vec(out, (rows, heads.width()), fused.device())?))
-        }
-        (Matrix::Gpu(fused), Some(angles)) => {
-            let data = match pass {
-                Pass::Prompt(sequence) => Data::F32(gpu::prompt(fused, heads, angles, layer, sequence)?),
-                Pass::Step(members) => gpu::step(fused, heads, angles, layer, members, number)?,
-            };
-            Ok(Matrix::Gpu(Arc::new(OnGpu { data, rows: fused.rows, columns: heads.width() })))
-        }
-        (Matrix::Gpu(_), None) => Err(Error::Internal("angles were made for another device".into())),
-    }
+    let Matrix::Cpu(fused) = fused else { return Err(elsewhere()) };
+    let out = slice::with(fused, |fused| match pass {
+        Pass::Prompt(sequence) => cpu::prompt(fused, heads, &rotary.turns[0], layer, sequence, check),
+        Pass::Step(members) => cpu::step(fused, heads, &rotary.turns, layer, members),
+    })??;
+    let rows = out.len() / heads.width();
+    Ok(Matrix::Cpu(Tensor::from_vec(out, (rows, heads.width()), fused.device())?))
+}
+
+pub(crate) fn causal_on_gpu(
+    fused: &Matrix,
+    heads: Heads,
+    rotary: &Rotary,
+    layer: usize,
+    pass: &mut Pass<'_, '_, Cuda>,
+    number: Number,
+) -> Result<Matrix> {
+    let (Matrix::Gpu(fused), Some(angles)) = (fused, &rotary.on_gpu) else { return Err(elsewhere()) };
+    let data = match pass {
+        Pass::Prompt(sequence) => Data::F32(gpu::prompt(fused, heads, angles, layer, sequence)?),
+        Pass::Step(members) => gpu::step(fused, heads, angles, layer, members, number)?,
+    };
+    Ok(Matrix::Gpu(Arc::new(OnGpu { data, rows: fused.rows, columns: heads.width() })))
 }
 
 /// Attention of every row to every row, without positions and without a cache: image towers.

@@ -1,19 +1,23 @@
-//! Entries on a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
+//! Entries in the memory of a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
 //!
 //! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
-//! and to write goes to the device in one launch each, just before attention reads them (`super::write`).
+//! and to write goes to the device in one launch each, just before attention reads them (`crate::sequence::write`).
+
+use std::ops::Range;
 
 use half::f16;
-use prefixkv_kernels::cuda::{
-    self, AppendItem, Buffer, Element, GatherItem, Gpu, MoveItem, NormItem, Run, Slice, SliceMut,
-};
+use prefixkv_kernels::cuda::{self, AppendItem, Buffer, Element, GatherItem, MoveItem, NormItem, Run, Slice, SliceMut};
 
-use super::pool::{Account, Charge, Format};
+use super::{Deletion, Entries, Memory, Sizes};
+use crate::cache::lane::Lane;
+use crate::cache::pool::{Account, Charge, Format};
+use crate::cache::segment::Segment;
+use crate::device::Cuda;
 use crate::error::{Error, Result};
 
 /// Keys, then values, `[heads, capacity, head_dim]` each.
 #[derive(Debug)]
-pub(crate) struct Entries<T> {
+pub struct Halves<T> {
     data: Buffer<T>,
     /// Entries that are still elsewhere: from, to. Every `from` is behind the entries in use, every `to` among them.
     moves: Vec<(u32, u32)>,
@@ -22,38 +26,30 @@ pub(crate) struct Entries<T> {
     _charge: Charge,
 }
 
-/// [`Entries`] in one of the formats.
+/// Keys and values in one of the formats.
 #[derive(Debug)]
-pub(crate) enum OnGpu {
-    F32(Entries<f32>),
-    F16(Entries<f16>),
-}
-
-/// Sizes of a segment.
-#[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    pub heads: usize,
-    pub dim: usize,
-    pub capacity: usize,
+pub enum OnGpu {
+    F32(Halves<f32>),
+    F16(Halves<f16>),
 }
 
 /// A format of entries on a GPU.
 pub(crate) trait Stored: Element {
-    fn of(store: &OnGpu) -> Option<&Entries<Self>>;
-    fn of_mut(store: &mut OnGpu) -> Option<&mut Entries<Self>>;
+    fn of(store: &OnGpu) -> Option<&Halves<Self>>;
+    fn of_mut(store: &mut OnGpu) -> Option<&mut Halves<Self>>;
 }
 
 macro_rules! stored {
     ($type:ty, $variant:ident) => {
         impl Stored for $type {
-            fn of(store: &OnGpu) -> Option<&Entries<Self>> {
+            fn of(store: &OnGpu) -> Option<&Halves<Self>> {
                 match store {
                     OnGpu::$variant(entries) => Some(entries),
                     _ => None,
                 }
             }
 
-            fn of_mut(store: &mut OnGpu) -> Option<&mut Entries<Self>> {
+            fn of_mut(store: &mut OnGpu) -> Option<&mut Halves<Self>> {
                 match store {
                     OnGpu::$variant(entries) => Some(entries),
                     _ => None,
@@ -74,11 +70,12 @@ macro_rules! each {
     };
 }
 
-impl<T: Element> Entries<T> {
+impl<T: Element> Halves<T> {
     /// Counted on `account` before the device is asked, with bytes of bookkeeping.
-    fn new(account: &Account, gpu: &Gpu, elements: usize, bookkeeping: usize) -> Result<Self> {
+    fn new(account: &Account<Cuda>, elements: usize, bookkeeping: usize) -> Result<Self> {
         let charge = account.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
-        Ok(Entries { data: Buffer::new(gpu, elements)?, moves: Vec::new(), unwritten: None, _charge: charge })
+        let data = Buffer::new(&account.memory().gpu, elements)?;
+        Ok(Halves { data, moves: Vec::new(), unwritten: None, _charge: charge })
     }
 
     fn halves(&self) -> (Slice<'_, T>, Slice<'_, T>) {
@@ -105,7 +102,7 @@ impl<T: Element> Entries<T> {
         }
     }
 
-    fn take(&mut self, sizes: Sizes, at: usize, from: &Entries<T>, from_capacity: usize, slots: &[u32]) -> Result<()> {
+    fn take(&mut self, sizes: Sizes, at: usize, from: &Halves<T>, from_capacity: usize, slots: &[u32]) -> Result<()> {
         from.require_written()?;
         let gpu = self.data.gpu().clone();
         let slots: Vec<u32> = slots.iter().map(|slot| from.source(*slot)).collect();
@@ -153,50 +150,47 @@ impl<T: Element> Entries<T> {
     }
 }
 
-impl OnGpu {
-    pub(super) fn new(
-        account: &Account,
-        gpu: &Gpu,
-        format: Format,
-        elements: usize,
-        bookkeeping: usize,
-    ) -> Result<Self> {
+impl Memory for Cuda {
+    const ROTATES_ON_READ: bool = false;
+    type Entries = OnGpu;
+    /// Rows are written later, those of all sequences of a step in one launch.
+    type New<'a> = ();
+
+    fn allocate(account: &Account<Cuda>, format: Format, sizes: Sizes, bookkeeping: usize) -> Result<OnGpu> {
+        let elements = sizes.elements();
         Ok(match format {
-            Format::F32 => OnGpu::F32(Entries::new(account, gpu, elements, bookkeeping)?),
-            Format::F16 => OnGpu::F16(Entries::new(account, gpu, elements, bookkeeping)?),
+            Format::F32 => OnGpu::F32(Halves::new(account, elements, bookkeeping)?),
+            Format::F16 => OnGpu::F16(Halves::new(account, elements, bookkeeping)?),
         })
     }
 
-    /// Bytes of a number.
-    pub(super) fn number_bytes(&self) -> usize {
-        match self {
-            OnGpu::F32(_) => 4,
-            OnGpu::F16(_) => 2,
-        }
-    }
-
-    /// `n` entries from `at` on will be written.
-    pub(super) fn reserve(&mut self, at: usize, n: usize) -> Result<()> {
-        each!(self, entries => {
+    fn write(entries: &mut OnGpu, _: Sizes, (): (), _: bool, n: usize, _: Range<usize>, at: usize) -> Result<()> {
+        each!(entries, entries => {
             entries.require_written()?;
             entries.unwritten = Some((at, n));
         });
         Ok(())
     }
+}
 
-    pub(super) fn delete(&mut self, slot: usize, last: usize) {
-        each!(self, entries => entries.delete(slot as u32, last as u32));
+impl Entries for OnGpu {
+    fn deletion(&self) -> Deletion {
+        Deletion::Entry
     }
 
-    /// Copies the entries `slots` of `from` to those from `at` on.
-    pub(super) fn take(
-        &mut self,
-        sizes: Sizes,
-        at: usize,
-        from: &OnGpu,
-        from_capacity: usize,
-        slots: &[u32],
-    ) -> Result<()> {
+    fn entry_bytes(&self, sizes: Sizes) -> f64 {
+        let number = match self {
+            OnGpu::F32(_) => 4,
+            OnGpu::F16(_) => 2,
+        };
+        (2 * sizes.heads * sizes.dim * number) as f64
+    }
+
+    fn dead(&self) -> Option<&[bool]> {
+        None
+    }
+
+    fn take(&mut self, sizes: Sizes, at: usize, from: &OnGpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
         match (self, from) {
             (OnGpu::F32(to), OnGpu::F32(from)) => to.take(sizes, at, from, from_capacity, slots),
             (OnGpu::F16(to), OnGpu::F16(from)) => to.take(sizes, at, from, from_capacity, slots),
@@ -204,12 +198,24 @@ impl OnGpu {
         }
     }
 
-    pub(super) fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
+    fn delete(&mut self, _: Sizes, slot: usize, len: usize) -> bool {
+        each!(self, entries => entries.delete(slot as u32, len as u32 - 1));
+        true
+    }
+
+    fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
         each!(self, entries => entries.key_norms(sizes, len))
     }
 
+    fn key_norm(&self, sizes: Sizes, slot: usize, len: usize) -> Result<f32> {
+        let norms = self.key_norms(sizes, len)?;
+        Ok((0..sizes.heads).map(|head| norms[head * len + slot]).sum())
+    }
+}
+
+impl OnGpu {
     /// What attention reads.
-    pub(super) fn run<T: Stored>(&self, len: usize, capacity: usize) -> Result<Run<'_, T>> {
+    fn run<T: Stored>(&self, len: usize, capacity: usize) -> Result<Run<'_, T>> {
         let entries = T::of(self).ok_or_else(other_format)?;
         entries.require_written()?;
         if !entries.moves.is_empty() {
@@ -220,24 +226,19 @@ impl OnGpu {
     }
 
     /// The moves that wait.
-    pub(super) fn moves<T: Stored>(&mut self, sizes: Sizes) -> Option<MoveItem<'_, T>> {
+    fn moves<T: Stored>(&mut self, sizes: Sizes) -> Option<MoveItem<'_, T>> {
         let entries = T::of_mut(self).filter(|entries| !entries.moves.is_empty())?;
         let half = entries.data.len() / 2;
         let (keys, values) = entries.data.all_mut().split_at(half);
         Some(MoveItem { keys, values, capacity: sizes.capacity, heads: sizes.heads, moves: &entries.moves })
     }
 
-    pub(super) fn moved(&mut self) {
+    fn moved(&mut self) {
         each!(self, entries => entries.moves.clear());
     }
 
     /// What waits to be written, from row `row` on.
-    pub(super) fn unwritten<T: Stored>(
-        &mut self,
-        sizes: Sizes,
-        first_head: usize,
-        row: usize,
-    ) -> Option<AppendItem<'_, T>> {
+    fn unwritten<T: Stored>(&mut self, sizes: Sizes, first_head: usize, row: usize) -> Option<AppendItem<'_, T>> {
         let entries = T::of_mut(self)?;
         let (at, n) = entries.unwritten?;
         let (keys, values) = entries.halves_mut();
@@ -245,8 +246,48 @@ impl OnGpu {
         Some(AppendItem { first_head, heads, first_row: row, n, keys, values, capacity, at })
     }
 
-    pub(super) fn written(&mut self) {
+    fn written(&mut self) {
         each!(self, entries => entries.unwritten = None);
+    }
+}
+
+impl Segment<Cuda> {
+    /// What attention reads.
+    fn run<T: Stored>(&self) -> Result<Run<'_, T>> {
+        self.entries.run(self.len(), self.capacity())
+    }
+}
+
+impl Lane<Cuda> {
+    /// What attention reads.
+    pub(crate) fn runs<T: Stored>(&self) -> Result<cuda::Lane<'_, T>> {
+        let runs = self.segments.iter().map(Segment::run).collect::<Result<_>>()?;
+        Ok(cuda::Lane::new(self.heads.len(), runs))
+    }
+
+    /// The moves that wait.
+    pub(crate) fn moves<T: Stored>(&mut self) -> impl Iterator<Item = MoveItem<'_, T>> {
+        self.segments.iter_mut().filter_map(|segment| {
+            let sizes = segment.sizes();
+            segment.entries.moves(sizes)
+        })
+    }
+
+    pub(crate) fn moved(&mut self) {
+        self.segments.iter_mut().for_each(|segment| segment.entries.moved());
+    }
+
+    /// What waits to be written, from row `row` on.
+    pub(crate) fn unwritten<T: Stored>(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_, T>> {
+        let first = self.heads.start;
+        self.segments.iter_mut().filter_map(move |segment| {
+            let sizes = segment.sizes();
+            segment.entries.unwritten(sizes, first, row)
+        })
+    }
+
+    pub(crate) fn written(&mut self) {
+        self.segments.iter_mut().for_each(|segment| segment.entries.written());
     }
 }
 
