@@ -16,14 +16,14 @@ interface Golden {
 }
 
 /** A scene of the package, whose objects are known. */
-export type Sample = EvalSample & Required<Pick<EvalSample, "objects">>;
+type Sample = EvalSample & Required<Pick<EvalSample, "objects">>;
 
-export async function readSamples(): Promise<Sample[]> {
+async function readSamples(): Promise<Sample[]> {
   return (await scenes()).samples.map((sample) => ({ ...sample, objects: sample.objects ?? [] }));
 }
 
 /** The picture of a scene and the question about it. */
-export function ask(sample: Sample): Message[] {
+function ask(sample: Sample): Message[] {
   return [{ role: "user", content: [image(sample.image), sample.question] }];
 }
 

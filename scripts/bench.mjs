@@ -16,9 +16,10 @@ const suites = {
   held: () => bun("held.ts"),
   versions: () => bun("versions.ts"),
   scenes: () => bun("scenes.ts"),
-  methods: () => bun("methods.ts"),
+  methods: () => bun(grids, "--only", "scenes"),
   results,
 };
+const grids = join("grids", "run.ts");
 const withOptions = ["methods", "results", "versions"];
 
 const args = process.argv.slice(2);
@@ -53,7 +54,7 @@ function limited(name) {
 function results() {
   const measures = !["--check", "--docs"].some((option) => args.includes(option));
   if (measures) must(runtime("node"), [join(root, "scripts", "fetch.mjs"), "easy-vqa"]);
-  bun("results.ts");
+  bun(grids);
 }
 
 /** Criterion's benches whose name has `filter`, kept as a baseline. */
@@ -64,6 +65,6 @@ function kernels(baseline, filter) {
   must(command, ["bench", "-p", "prefixkv-kernels", "--bench", "attention", "--", ...only, ...options], { path, env });
 }
 
-function bun(file) {
-  must(runtime("bun"), [join(root, "bench", file), ...rest, ...(quick ? ["--quick"] : [])], { env });
+function bun(file, ...options) {
+  must(runtime("bun"), [join(root, "bench", file), ...options, ...rest, ...(quick ? ["--quick"] : [])], { env });
 }

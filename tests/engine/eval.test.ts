@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { random } from "../../ts/eval/bootstrap.ts";
-import { compareResults, evaluate, readResults } from "../../ts/eval/index.ts";
-import { load, type Model, prefixkv, snapkv } from "../../ts/index.ts";
+import { compareResults, evaluate, openData, readResults } from "../../ts/eval/index.ts";
+import { image, load, type Model, prefixkv, snapkv } from "../../ts/index.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
 
 let folder: string;
@@ -113,6 +113,27 @@ test("a smaller cache differs and is smaller", async () => {
   assert.deepEqual([refused?.method, refused?.samples, refused?.refused], ["streaming", 0, 1]);
   assert.ok(overhead.ratio >= 1, String(overhead.ratio));
   assert.equal((await compareResults(out, out, { ppl: 0, kl: 0 })).worse, false);
+});
+
+test("a sample is measured with the calibration of the others", async () => {
+  const out = join(folder, "across");
+  const across = { id: "across", cache: { method: "prefixkv", calibration: { crossFit: 2 } } };
+  const asked = { model, methods: ["prefixkv", across], keeps: [0.5], limit: 2, generate: false, kl: false, out };
+  const { cells } = await evaluate(asked);
+  const lines = (await readFile(join(out, "calibrations.jsonl"), "utf8")).trim().split("\n");
+  const { samples } = await openData();
+  for (const [fold, line] of lines.entries()) {
+    const other = samples[1 - fold];
+    assert.ok(other);
+    const messages = [{ role: "user", content: [image(other.image), other.question] }];
+    const alone = await model.calibrate({ method: prefixkv(), samples: [{ messages }], keeps: [0.5] });
+    assert.deepEqual(JSON.parse(line), { method: "across", stage: 0, fold, calibration: alone, refused: [] });
+  }
+  assert.equal(lines.length, 2);
+  // Sizes that are known beforehand free each layer at once.
+  const [, online, offline] = cells;
+  assert.ok((offline?.peakShare ?? 1) < (online?.peakShare ?? 0) - 0.05, JSON.stringify(cells));
+  assert.equal(offline?.keptShareAfterPrompt, online?.keptShareAfterPrompt);
 });
 
 test("divergences come with a score that asks for them", async () => {

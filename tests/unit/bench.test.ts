@@ -8,15 +8,12 @@ import { order, type Series, whole } from "../../bench/cache.ts";
 import { markdown as cacheMarkdown, compare as compareCaches } from "../../bench/cache_report.ts";
 import { best, rateOf } from "../../bench/limits.ts";
 import { slug } from "../../bench/machine.ts";
-import { type Outcome, type Report, summarise as summariseMethod } from "../../bench/methods.ts";
-import { markdown as methodsMarkdown } from "../../bench/methods_report.ts";
 import { compare } from "../../bench/peers/compare.ts";
 import { mixedPrompt, promptOf } from "../../bench/prompts.ts";
 import { elements, half, type Shape, smol, tensors, writeModel } from "../../bench/random_model.ts";
 import { digits, paired, spread, summarise, table } from "../../bench/stats.ts";
 import { blockWeights, prefillFlops } from "../../bench/work.ts";
 import { quantile } from "../../ts/eval/bootstrap.ts";
-import { entries } from "../../ts/eval/metrics.ts";
 import { origin } from "../kit/origin.ts";
 
 const tiny: Shape = {
@@ -155,70 +152,6 @@ test("a prompt has one word less than tokens", () => {
   assert.ok(new Set(mixedPrompt(200).split(" ")).size > 10);
 });
 
-const outcome = (nll: number, tokens: number, excess = 0): Outcome => ({
-  text: "",
-  generated: tokens,
-  nll,
-  tokens,
-  right: 1,
-  objects: 2,
-  rouge: 0.5,
-  promptShare: 0.6,
-  afterPrompt: 0.5,
-  atEnd: 0.503,
-  excess,
-  resident: 0.53,
-  peak: 0.62,
-});
-
-test("perplexity weighs tokens, not scenes", () => {
-  const row = summariseMethod("h2o", 0.5, [outcome(10, 10), outcome(0, 30, -2), outcome(0, 10, 1)]);
-  assert.equal(row.ppl.value, Number(Math.exp(0.2).toPrecision(8)));
-  assert.equal(row.right.value, 0.5);
-  assert.equal(row.excess, -2);
-  const kept = [
-    [
-      { heads: [0, 1] as [number, number], positions: [0, 1, 2] },
-      { heads: [1, 2] as [number, number], positions: [0] },
-    ],
-    [{ heads: [0, 2] as [number, number], positions: [0, 5] }],
-  ];
-  assert.equal(entries(kept, 2), 4);
-});
-
-test("the page of methods says what was refused, missed and grown", () => {
-  const row = summariseMethod("h2o", 0.5, [outcome(10, 10, 3), outcome(1, 10)]);
-  const report: Report = {
-    scenes: 2,
-    objects: 4,
-    answerTokens: 20,
-    promptShare: 0.6,
-    layers: 10,
-    weights: "f32",
-    resampling: { resamples: 2000, seed: 1, coverage: 0.95 },
-    methods: [
-      { id: "h2o", title: "H2O", cache: { method: "h2o", sinks: 2 } },
-      { id: "snapkv", title: "SnapKV", cache: { method: "snapkv" } },
-    ],
-    keeps: [0.5, 0.1],
-    full: { ...row, method: "full", keep: 1, atEnd: 1 },
-    rows: [row, { ...row, method: "snapkv", atEnd: 0.7 }, { method: "h2o", keep: 0.1, least: 0.1234 }],
-    even: [row],
-  };
-  const page = methodsMarkdown(report);
-  assert.match(page, /\| H2O \| least 0\.13 \|/);
-  assert.match(page, /differed from the asked one by at most 3 \(H2O, keep 0\.5\)/);
-  assert.match(page, /all kept the asked share but SnapKV, whose/);
-  assert.match(page, /- H2O: `\{ method: "h2o", keep, sinks: 2 \}`/);
-  const [first = "", ...sections] = page.split("\n## keep ");
-  assert.match(first, /\| method \| keep 0\.5 \| keep 0\.1 \|\n.*\n\| H2O \| 50 % \(.*\); [\d.]+ \| {2}\|\n\| SnapKV/);
-  for (const line of sections
-    .join("\n")
-    .split("\n")
-    .filter((line) => line.startsWith("|")))
-    assert.equal(line.split(" | ").length, 8, line);
-});
-
 test("a smaller cache stands beside what its bytes predict", () => {
   const memory = (share: number) => ({
     full: 1000,
@@ -267,10 +200,4 @@ test("a smaller cache stands beside what its bytes predict", () => {
     page,
     /\| half \| 1\.75 \(1\.63 to 1\.88\) \|.* 1\.38 \| 0\.000967 \(48 %\) \| 1\.100 \| 0\.500 \| 1\.100 \|/,
   );
-});
-
-test("the committed page of results is made of the committed figures", async () => {
-  const root = new URL("../../", import.meta.url);
-  const report: Report = JSON.parse(await readFile(new URL("bench/results/methods.json", root), "utf8"));
-  assert.equal(await readFile(new URL("docs/results/methods.md", root), "utf8"), methodsMarkdown(report));
 });

@@ -1,21 +1,13 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import type { Origin } from "../../bench/machine.ts";
-import { committed, grids } from "../../bench/results.ts";
-import { markdown } from "../../bench/results_page.ts";
-import { blindOf, type Evaluated, sumUp } from "../../bench/results_record.ts";
-import { canTell, memory, signed, works, worksNot } from "../../bench/results_shown.ts";
+import { markdown } from "../../bench/grids/page.ts";
+import { committed, grids, methods } from "../../bench/grids/run.ts";
+import { canTell, memory, signed, works, worksNot } from "../../bench/grids/statements.ts";
+import { blindOf, type Evaluated, sumUp } from "../../bench/grids/summary.ts";
 import type { Measured, QualityRecord, RunRecord } from "../../ts/eval/records.ts";
 import type { EvalSample } from "../../ts/eval/samples.ts";
-
-const origin: Origin = {
-  date: "2026-01-01",
-  commit: "0",
-  changed: false,
-  machine: { slug: "m", cpu: "c", cores: 2, features: [], platform: "p" },
-  versions: {},
-};
+import { origin } from "../kit/origin.ts";
 
 const run: RunRecord = {
   version: 2,
@@ -96,8 +88,13 @@ const at = (keep: number): QualityRecord[] => [
   ...cell("random", keep, { above: 1, right: 3 }),
 ];
 
-function evaluated(full: Given = { above: 0, right: 4 }): Evaluated {
-  const quality = [...cell("full", 1, full), ...at(0.5), ...at(0.1)];
+function evaluated(
+  full: Given = { above: 0, right: 4 },
+  change: (line: Measured) => Measured = (line) => line,
+): Evaluated {
+  const quality = [...cell("full", 1, full), ...at(0.5), ...at(0.1)].map((line) =>
+    "refused" in line ? line : change(line),
+  );
   const timings = quality.map(({ method, keep, sample }) => ({
     method,
     keep,
@@ -166,16 +163,62 @@ test("the statements follow the figures", () => {
 test("the page says what was refused, what is missing and what says nothing", () => {
   const page = markdown([evaluated()]);
   assert.match(page, /- \*\*Scenes\*\*: not measured yet\./);
-  assert.match(page, /\| 0\.1 \| L2 norm \| refused, least 0\.200 \|/);
+  assert.match(page, /\| L2 norm \| 5\.755 \(.*\) \| refused, least 0\.200 \|/);
   assert.match(page, /Of the 9 answers that a method spoiled, 2 begin/);
   const tables = page.split("\n\n").filter((block) => block.startsWith("|"));
-  assert.equal(tables.length, 4);
+  // Nine grids and the times; after the prompt the asked share is met.
+  assert.equal(tables.length, 10);
+  assert.match(page, /After the prompt every cell keeps exactly the asked share\./);
+  const missed = evaluated(undefined, (line) => ({ ...line, keptShareAfterPrompt: 0.6 }));
+  assert.match(markdown([missed]), /\*\*Kept after the prompt\*\*\n\n.*\n.*\n\| full cache \| 0\.600/);
+  // The full cache is not set beside itself.
+  const height = (rows: string): number => 2 + run.methods.length - (rows.includes("| full cache |") ? 0 : 1);
+  for (const rows of tables.slice(0, 9)) assert.equal(rows.split("\n").length, height(rows), rows);
+  assert.match(page, /A number of a key or value takes 32 bits\./);
+  assert.match(page, /- SnapKV: `\{ method: "snapkv", keep \}`\n/);
+  assert.doesNotMatch(page, /earlier release|did not choose/);
   for (const rows of tables.map((block) => block.split("\n")))
     for (const row of rows) assert.equal(row.split(" | ").length, rows[0]?.split(" | ").length, row);
   const silent = markdown([evaluated({ above: 0, right: 3 })]);
   assert.match(silent, /no better than answering without the picture/);
   assert.doesNotMatch(silent, /within 1\.05/);
   assert.throws(() => markdown([]), /needs results/);
+});
+
+test("the page says which figures are old", () => {
+  const report = evaluated();
+  const before: Evaluated = { ...report, run: { ...run, version: 1 } };
+  assert.match(markdown([before]), /Of an earlier release, whose runs had version 1: easy-VQA, plain questions\. /);
+});
+
+test("scenes that did not choose the defaults are summed up by themselves", () => {
+  const report = evaluated(undefined, ({ correct, ...line }) => ({ ...line, right: 2 * (correct ?? 0), objects: 2 }));
+  assert.deepEqual([report.unseen?.samples, report.objects], [2, 8]);
+  const knorm = report.unseen?.cells.find(({ method, keep }) => method === "knorm" && keep === 0.5);
+  const all = report.cells.find(({ method, keep }) => method === "knorm" && keep === 0.5);
+  // The last scene alone is wrong, and has an odd number.
+  assert.deepEqual([knorm?.right?.value, all?.right?.value], [1, 0.75]);
+  assert.deepEqual(knorm?.ppl?.value, Number(Math.exp((2 + 4) / 4).toPrecision(9)));
+  assert.equal(report.unseen?.cells.filter(({ keep }) => keep === 0.1).length, 3);
+  const page = markdown([report]);
+  const [, section = ""] = page.split("## The defaults of PrefixKV, on scenes that did not choose them");
+  assert.match(section, /\| method \| keep 0\.5 \| keep 0\.1 \|\n.*\n\| H2O \| 100 % \(.*\); 2\.\d+ \| 100 %.*\|\n/);
+  assert.match(section, /\| L2 norm \| 100 % \(100 % to 100 %\); 4\.482 \| {2}\|/);
+});
+
+test("what is freed while generating is set beside nothing being freed", () => {
+  const report = evaluated();
+  const rename = (id: string): string => (id === "snapkv" ? "h2o:decode=none" : id);
+  const cells = report.cells.map((cell) => ({ ...cell, method: rename(cell.method) }));
+  const methods = report.run.methods.map(({ id, cache }) => ({ id: rename(id), cache }));
+  const told = works({ ...report, cells, run: { ...report.run, methods } }).join("\n");
+  const [h2o, snapkv] = report.cells.slice(1, 3).map(({ ppl }) => ppl?.value.toFixed(3));
+  assert.match(told, new RegExp(`H2O without and with it, .* ${snapkv} and ${h2o} at 0\\.5`));
+});
+
+test("the prompt's share is that of the positions", () => {
+  // 100 bytes are 12.5 positions of 8; two tokens of answer, the last of which is not read.
+  assert.equal(evaluated().promptShare, Number((1 - 8 / 100).toPrecision(9)));
 });
 
 test("the committed page is made of the committed figures, which are those of whole grids", async () => {
@@ -185,7 +228,8 @@ test("the committed page is made of the committed figures, which are those of wh
   for (const { run, cells } of reports) {
     assert.deepEqual(run.keeps, grids.find(({ name }) => name === run.data.name)?.keeps);
     assert.equal(run.data.samples, 60);
-    assert.equal(cells.length, 1 + run.keeps.length * 6);
+    assert.deepEqual(run.methods.slice(1), await methods());
+    assert.equal(cells.length, 1 + run.keeps.length * (run.methods.length - 1));
     for (const { samples, refused } of cells) assert.equal(samples + refused, 60);
   }
 });

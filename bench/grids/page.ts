@@ -1,9 +1,10 @@
 // docs/results.md, made of bench/results/eval-*.json and nothing else.
-import { resampling } from "../ts/eval/bootstrap.ts";
-import type { Metric } from "../ts/eval/records.ts";
-import type { Cell, Evaluated } from "./results_record.ts";
-import { answerOf, canTell, interval, memory, number, signed, titleOf, works, worksNot } from "./results_shown.ts";
-import { percent, table } from "./stats.ts";
+import { resampling } from "../../ts/eval/bootstrap.ts";
+import type { MethodRecord } from "../../ts/eval/records.ts";
+import { percent, table } from "../stats.ts";
+import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
+import type { Evaluated } from "./summary.ts";
+import { grids, unseen } from "./tables.ts";
 
 /** What a data set is, by its name in run.json. */
 const about: Record<string, { title: string; text: string }> = {
@@ -32,9 +33,8 @@ export function markdown(reports: readonly Evaluated[]): string {
 
 Written by \`npm run results\` from \`bench/results/eval-*.json\`; edit those instead.
 
-What works, what does not, and what cannot be concluded from a tiny model. [results/methods.md](results/methods.md) has PrefixKV with its
-defaults beside other methods on the same scenes.
-
+What works, what does not, and what cannot be concluded from a tiny model.
+${old(reports)}
 ## What was run
 
 ${model(first)}
@@ -43,18 +43,20 @@ Data:
 
 ${[...reports.map((report) => `- **${titleOfData(report)}**: ${data(report)}`), ...missing(reports)].join("\n")}
 
-Every method at every size over all samples with \`evaluate\` of \`prefixkv/eval\`, each as its source has it: PrefixKV with
-\`variant: "paper"\`, which is not its default, the rest with their default options; [eval.md](eval.md) has the protocol, the formulas
-and their sources. In short: the reference answer is scored token by token after the compacted prompt (perplexity, divergence KL
-from the full cache, entries, bytes), then the model answers greedily (ROUGE-L and agreement with the full cache's text, objects or answers
-right). \`keep\` is the share of all positions that a method is asked to keep.
+Every method at every size over all samples with \`evaluate\` of \`prefixkv/eval\`; [eval.md](eval.md) has the protocol, the formulas and
+their sources. In short: the reference answer is scored token by token after the compacted prompt (perplexity, divergence KL from the
+full cache, entries, bytes), then the model answers greedily (ROUGE-L and agreement with the full cache's text, objects or answers
+right). \`keep\` is the share of all positions that a method is asked to keep. The methods are those of
+[bench/grids/methods.json](../bench/grids/methods.json), where they differ from their defaults by what stands behind their names:
 
-In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples. *Less full* is the paired difference from the full
-cache, whose interval is of the same draws of both; *over full* is the ratio of the perplexities, paired likewise.
+${calls(reports)}
 
-${reports.map(tables).join("\n\n")}
+In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples, the same draws in every cell. *Over full* is the
+ratio of the perplexities, whose interval is of the same draws of both.
 
-## Time
+${reports.map((report) => grids(report, titleOfData(report))).join("\n\n")}
+
+${[...reports.flatMap(unseen), "## Time"].join("\n\n")}
 
 ${table([["data", "lines", "all time, s", "engine, s", "all over engine", "threads", "measured"], ...reports.map(time)])}
 
@@ -85,6 +87,29 @@ prefixkv reproduce prefixkv-mm-vet --model llava-hf/llava-1.5-7b-hf --data mm-ve
 `;
 }
 
+/** Runs of an earlier release are said to be such. */
+function old(reports: readonly Evaluated[]): string {
+  const found = reports.filter(({ run }) => run.version === 1).map(titleOfData);
+  if (found.length === 0) return "";
+  return `\nOf an earlier release, whose runs had version 1: ${found.join("; ")}. \`npm run results -- --fresh\` measures them anew.\n`;
+}
+
+/** How the methods were called, each once. */
+function calls(reports: readonly Evaluated[]): string {
+  const methods = new Map(reports.flatMap(({ run }) => run.methods.map((method) => [method.id, method] as const)));
+  methods.delete("full");
+  return [...methods.values()].map((method) => `- ${titleOf(method.id)}: ${call(method)}`).join("\n");
+}
+
+function call({ cache }: MethodRecord): string {
+  const { method, ...options } = cache as { method: string; calibration?: { crossFit: number } };
+  const given = Object.entries(options).map(([name, value]) => `, ${name}: ${JSON.stringify(value)}`);
+  const across = options.calibration
+    ? ", so with sizes per layer that were found on the other half of the samples"
+    : "";
+  return `\`{ method: "${method}", keep${given.join("")} }\`${across}`;
+}
+
 function missing(reports: readonly Evaluated[]): string[] {
   const names = reports.map(({ run }) => run.data.name);
   const left = Object.entries(about).filter(([name]) => !names.includes(name));
@@ -103,71 +128,6 @@ function data({ run, answerTokens, objects }: Evaluated): string {
   const text = about[run.data.name]?.text ?? "";
   const found = objects === undefined ? "" : ` with ${objects} objects`;
   return `${run.data.samples} samples${found}, reference answers of ${answerTokens} tokens in all, sizes ${run.keeps.join(", ")}; ${text}.`;
-}
-
-function tables(report: Evaluated): string {
-  const answer = answerOf(report);
-  const title = titleOfData(report);
-  const quality = section(report, ["perplexity", "less full", "over full", "KL, nats"], (cell) => [
-    of(cell, "ppl"),
-    less(cell, "ppl"),
-    cell.overFull ? interval(cell.overFull) : "",
-    of(cell, "kl"),
-  ]);
-  const right = answer === "right" ? "objects right" : "answers right";
-  const texts = section(
-    report,
-    ["ROUGE-L", "less full", "agreement", "less full", ...(answer ? [right, "less full"] : [])],
-    (cell) => [
-      of(cell, "rougeL", two),
-      less(cell, "rougeL", two),
-      of(cell, "agreement", two),
-      less(cell, "agreement", two),
-      ...(answer ? [of(cell, answer, percent), less(cell, answer, percent)] : []),
-    ],
-  );
-  const bytes = section(report, ["kept after the prompt", "kept at the end", "resident", "peak", "bits"], (cell) =>
-    [cell.keptShareAfterPrompt, cell.keptShare, cell.residentShare, cell.peakShare, cell.effectiveBits].map((value) =>
-      value === undefined ? "" : number(value),
-    ),
-  );
-  return `## ${title}: perplexity and divergence
-
-${quality}
-
-## ${title}: texts
-
-${texts}
-
-## ${title}: memory
-
-Kept entries over positions times layers, and bytes with all bookkeeping over those of a full cache of the same positions without any;
-*kept at the end*, *resident* and *peak* are at and up to the end of the reference answer. *Bits*: those of one number of a key or value.
-
-${bytes}`;
-}
-
-function section(report: Evaluated, head: string[], cellsOf: (cell: Cell) => string[]): string {
-  const rows = report.cells.map((cell) => {
-    const some = cell.refused > 0 && cell.samples > 0 ? ` (${cell.samples} samples)` : "";
-    const name = `${titleOf(cell.method)}${some}`;
-    const refused = [`refused${typeof cell.least === "number" ? `, least ${number(cell.least)}` : ""}`];
-    const values = cell.samples > 0 ? cellsOf(cell) : [...refused, ...head.slice(1).map(() => "")];
-    return [String(cell.keep), name, ...values];
-  });
-  return table([["keep", "method", ...head], ...rows]);
-}
-
-const two = (value: number): string => value.toFixed(2);
-
-function of(cell: Cell, metric: Metric, text: (value: number) => string = number): string {
-  const found = cell[metric];
-  return found ? interval(found, text) : "";
-}
-
-function less({ versus }: Cell, metric: Metric, text?: (value: number) => string): string {
-  const found = versus?.[metric];
-  return found ? signed(found, text) : "";
 }
 
 function time(report: Evaluated): string[] {

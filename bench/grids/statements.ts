@@ -1,9 +1,9 @@
 // What can be read off the figures of bench/results/eval-*.json whatever they are: every sentence with a number is made from them.
-import type { Interval } from "../ts/eval/bootstrap.ts";
-import type { Difference, Metric } from "../ts/eval/records.ts";
-import { methods } from "../ts/generated/method_table.ts";
-import type { Cell, Evaluated } from "./results_record.ts";
-import { digits, percent } from "./stats.ts";
+import type { Interval } from "../../ts/eval/bootstrap.ts";
+import type { Difference, Metric } from "../../ts/eval/records.ts";
+import { methods } from "../../ts/generated/method_table.ts";
+import { digits, percent } from "../stats.ts";
+import type { Cell, Evaluated } from "./summary.ts";
 
 /** A cache is said to cost nothing when the perplexity is at most this many times that of the full cache. */
 export const near = 1.05;
@@ -97,10 +97,28 @@ export function works(report: Evaluated): string[] {
       `${answer === "right" ? "Objects" : "Answers"} right, at most ${percent(lost)} of all lost against the full cache (the whole paired interval):`,
       answers ?? [],
     ),
+    ...generating(report),
     ...point(
       "Perplexity below that of Random at the same size, the paired interval of the difference being wholly below 0:",
       better,
     ),
+  ];
+}
+
+/** The same method with and without freeing while it generates. */
+function generating(report: Evaluated): string[] {
+  const cells = measuredCells(report);
+  const [without] = report.run.methods.filter(({ id }) => id.endsWith(":decode=none"));
+  const id = without?.id.replace(/:decode=none$/, "");
+  const pairs = report.run.keeps.flatMap((keep) => {
+    const of = (method: string | undefined): string | undefined =>
+      cells.find((cell) => cell.method === method && cell.keep === keep)?.ppl?.value.toFixed(3);
+    const [none, some] = [of(without?.id), of(id)];
+    return none && some && none !== some ? [`${none} and ${some} at ${keep}`] : [];
+  });
+  if (id === undefined || pairs.length === 0) return [];
+  return [
+    `- What is freed while generating counts by itself. ${titleOf(id)} without and with it, the same after the prompt, has the perplexities ${pairs.join(", ")}.`,
   ];
 }
 

@@ -1,28 +1,27 @@
-// The grids of `prefixkv/eval` on the scenes and on easy-VQA: `npm run results`. Writes bench/results/eval-*.json and docs/results.md. What
+// The grids of `prefixkv/eval` on the scenes and on easy-VQA, with the methods of methods.json: `npm run results`. Writes bench/results/eval-*.json and docs/results.md. What
 // is measured stays in .cache/bench/results and is gone on with.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { openData } from "../ts/eval/data/open.ts";
-import { evaluate } from "../ts/eval/evaluate.ts";
-import { type Results, readResults } from "../ts/eval/files.ts";
-import { parseMethod } from "../ts/eval/methods.ts";
-import type { RunRecord } from "../ts/eval/records.ts";
-import { dataOf, type EvalData, hashOf } from "../ts/eval/samples.ts";
-import { methods as table } from "../ts/generated/method_table.ts";
-import { origin, resultsFolder } from "./machine.ts";
-import { markdown } from "./results_page.ts";
-import { type Evaluated, sumUp } from "./results_record.ts";
+import { openData } from "../../ts/eval/data/open.ts";
+import { evaluate } from "../../ts/eval/evaluate.ts";
+import { type Results, readResults } from "../../ts/eval/files.ts";
+import { readMethods } from "../../ts/eval/method_file.ts";
+import type { EvalMethod } from "../../ts/eval/methods.ts";
+import type { RunRecord } from "../../ts/eval/records.ts";
+import { dataOf, type EvalData, hashOf } from "../../ts/eval/samples.ts";
+import { origin, resultsFolder } from "../machine.ts";
+import { markdown } from "./page.ts";
+import { type Evaluated, sumUp } from "./summary.ts";
 
-const root = new URL("../", import.meta.url);
+const root = new URL("../../", import.meta.url);
 const kept = new URL(".cache/bench/results/", root);
 const docs = new URL("docs/results.md", root);
 
-/** As their sources have them, where the defaults are others. */
-const methods = table
-  .filter(({ budget }) => budget !== "outcome")
-  .map(({ name, variants }) => parseMethod(variants.paper ? `${name}:variant=paper` : name));
+/** The methods of every grid. */
+export const methods = (): Promise<EvalMethod[]> =>
+  readMethods(fileURLToPath(new URL("methods.json", import.meta.url)));
 
 /** One grid. Its name is that of its folder, its option and its file. */
 interface Grid {
@@ -57,14 +56,15 @@ async function measure(grid: Grid, data: EvalData, folder: string): Promise<Resu
   const before = await readResults(folder).catch(() => undefined);
   if (!before || !isWhole(before)) {
     await evaluate({
-      methods,
+      methods: await methods(),
       keeps: grid.keeps,
       data,
       out: folder,
       // A folder that was begun with as many goes on with as many.
-      ...(before && { load: { threads: before.run.threads } }),
-      onProgress: ({ done, total, millisecondsLeft }) => {
-        const left = millisecondsLeft === undefined ? "" : `, ${Math.ceil(millisecondsLeft / 60_000)} min left`;
+      load: { threads: before?.run.threads ?? 1 },
+      onProgress: ({ done, total, calibrating, millisecondsLeft }) => {
+        const minutes = millisecondsLeft === undefined ? "" : `, ${Math.ceil(millisecondsLeft / 60_000)} min left`;
+        const left = calibrating ? `, ${calibrating.done} of ${calibrating.total} to calibrate` : minutes;
         process.stderr.write(`\r\x1b[K${grid.name}: ${done} of ${total}${left}`);
       },
     });
@@ -85,7 +85,7 @@ function isWhole({ run, quality, timings, summary }: Results): boolean {
 /** In what a run differs from the grid; empty where it does not. */
 async function otherThan(run: RunRecord, { keeps }: Grid, { name, samples }: EvalData): Promise<string> {
   const asked = {
-    methods: [{ id: "full", cache: { method: "full" } }, ...methods],
+    methods: [{ id: "full", cache: { method: "full" } }, ...(await methods())],
     keeps,
     data: { name, samples: samples.length, hash: await hashOf(samples) },
     seed: 1,
@@ -104,7 +104,7 @@ async function cached(name: string, fresh: boolean): Promise<string> {
   const folder = new URL(`${name}/`, kept);
   const hash = createHash("sha256");
   const native = (await readdir(new URL("native/", root))).filter((file) => file.endsWith(".node")).sort();
-  const ours = ["evaluate", "measure", "methods", "metrics", "rouge", "vqa", "data/scenes"].map(
+  const ours = ["cross_fit", "evaluate", "measure", "methods", "metrics", "rouge", "vqa", "data/scenes"].map(
     (file) => `ts/eval/${file}.ts`,
   );
   for (const file of [...native.map((file) => `native/${file}`), ...ours])

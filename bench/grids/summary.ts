@@ -1,7 +1,7 @@
 // What bench/results/eval-*.json hold: a folder of `prefixkv/eval`, summed up.
-import { type Interval, Resamples } from "../ts/eval/bootstrap.ts";
-import type { Results } from "../ts/eval/files.ts";
-import { short } from "../ts/eval/measure.ts";
+import { type Interval, Resamples } from "../../ts/eval/bootstrap.ts";
+import type { Results } from "../../ts/eval/files.ts";
+import { short } from "../../ts/eval/measure.ts";
 import {
   type CellSummary,
   type Difference,
@@ -10,10 +10,10 @@ import {
   metrics,
   type QualityRecord,
   type RunRecord,
-} from "../ts/eval/records.ts";
-import type { EvalSample } from "../ts/eval/samples.ts";
-import { measured, pair, Statistics, summarise } from "../ts/eval/summarise.ts";
-import type { Origin } from "./machine.ts";
+} from "../../ts/eval/records.ts";
+import type { EvalSample } from "../../ts/eval/samples.ts";
+import { measured, pair, Statistics, summarise } from "../../ts/eval/summarise.ts";
+import type { Origin } from "../machine.ts";
 
 /** A cell without times, with two comparisons more. */
 export interface Cell extends Omit<CellSummary, "tokensPerSecond" | "speedup" | "firstTokenMs"> {
@@ -43,10 +43,19 @@ export interface Spoiled {
   begun: number;
 }
 
+/** The samples with even numbers alone: the defaults of PrefixKV were chosen on the others. */
+export interface Unseen {
+  samples: number;
+  cells: Pick<CellSummary, "method" | "keep" | "ppl" | "right">[];
+}
+
 export interface Evaluated {
   run: RunRecord;
   answerTokens: number;
+  /** Share of the prompt in all positions at the end of the reference answers. */
+  promptShare: number;
   objects?: number;
+  unseen?: Unseen;
   blind?: Blind;
   spoiled?: Spoiled;
   cells: Cell[];
@@ -85,15 +94,37 @@ export function sumUp({ run, quality, timings }: Results, samples: readonly Eval
     };
   });
   const sum = (of: (line: Measured) => number): number => full.reduce((total, line) => total + of(line), 0);
+  // The last token of an answer is predicted and never read.
+  const share = ({ answerTokens, fullBytes }: Measured): number =>
+    1 - ((answerTokens - 1) * run.model.kvBytesPerToken) / fullBytes;
   const objects = sum((line) => line.objects ?? 0);
   const blind = blindOf(samples);
   return {
     run,
     answerTokens: sum((line) => line.answerTokens),
-    ...(objects > 0 && { objects }),
+    promptShare: short(sum(share) / full.length),
+    ...(objects > 0 && { objects, unseen: unseenOf(quality, samples, statistics) }),
     ...(blind && { blind, spoiled: spoiledOf(measured(quality), full) }),
     cells: compared,
     timings: { origin, ...overhead, cells: times },
+  };
+}
+
+function unseenOf(quality: readonly QualityRecord[], samples: readonly EvalSample[], statistics: Statistics): Unseen {
+  const even = new Set(samples.filter((_, index) => index % 2 === 0).map(({ id }) => id));
+  const cells = new Map<string, Measured[]>();
+  for (const line of measured(quality)) {
+    if (!even.has(line.sample)) continue;
+    const key = JSON.stringify([line.method, line.keep]);
+    cells.set(key, [...(cells.get(key) ?? []), line]);
+  }
+  return {
+    samples: even.size,
+    cells: [...cells.values()].flatMap((lines) => {
+      const { method, keep } = lines[0] as Measured;
+      const [ppl, right] = [statistics.interval("ppl", lines), statistics.interval("right", lines)];
+      return ppl && right ? [{ method, keep, ppl, right }] : [];
+    }),
   };
 }
 

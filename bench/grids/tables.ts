@@ -1,0 +1,94 @@
+// The grids of docs/results.md: a row for each method, a column for each size.
+import type { Metric } from "../../ts/eval/records.ts";
+import { percent, table } from "../stats.ts";
+import { answerOf, interval, number, titleOf } from "./statements.ts";
+import type { Cell, Evaluated } from "./summary.ts";
+
+/** All grids of one data set. */
+export function grids(report: Evaluated, title: string): string {
+  const answer = answerOf(report);
+  const right = answer === "right" ? "Objects right" : "Answers right";
+  const quality = [
+    `## ${title}: quality`,
+    ...part("Perplexity", grid(report, metric("ppl"))),
+    ...part(
+      "Perplexity over that of the full cache",
+      grid(report, ({ overFull }) => overFull && interval(overFull)),
+    ),
+    ...part("Divergence KL, nats", grid(report, metric("kl"))),
+    ...(answer ? part(right, grid(report, metric(answer, percent))) : []),
+    ...part("ROUGE-L", grid(report, metric("rougeL", two))),
+    ...part("Agreement", grid(report, metric("agreement", two))),
+  ];
+  return [...quality, `## ${title}: memory`, ...memory(report)].join("\n\n");
+}
+
+function memory(report: Evaluated): string[] {
+  const bits = [...new Set(report.cells.flatMap(({ effectiveBits }) => effectiveBits ?? []))];
+  return [
+    `Kept entries over positions times layers, and bytes with all bookkeeping over those of a full cache of the same positions without any;
+*kept at the end*, *resident* and *peak* are at and up to the end of the reference answer. The prompt alone is ${percent(report.promptShare)} of these
+positions: a method that must see the whole prompt before it frees anything peaks there.${isMet(report) ? " After the prompt every cell keeps exactly the asked share." : ""}${bits.length === 1 ? ` A number of a key or value takes ${bits[0]} bits.` : ""}`,
+    ...(isMet(report) ? [] : part("Kept after the prompt", grid(report, share("keptShareAfterPrompt")))),
+    ...part("Kept at the end", grid(report, share("keptShare"))),
+    ...part("Resident", grid(report, share("residentShare"))),
+    ...part("Peak", grid(report, share("peakShare"))),
+    ...(bits.length > 1 ? part("Bits of a number", grid(report, share("effectiveBits"))) : []),
+  ];
+}
+
+/** Whether every cell keeps exactly the asked share after the prompt, in which case its grid says nothing. */
+function isMet({ cells }: Evaluated): boolean {
+  return cells.every(({ keep, keptShareAfterPrompt: share = keep }) => number(share) === number(keep));
+}
+
+const part = (name: string, grid: string): string[] => [`**${name}**`, grid];
+
+/** A row per method, the full cache first with one value for all sizes. */
+function grid({ run, cells }: Evaluated, of: (cell: Cell) => string | undefined): string {
+  const { keeps, methods } = run;
+  const shown = (cell: Cell | undefined): string => {
+    if (!cell) return "";
+    if (cell.samples === 0) return `refused${typeof cell.least === "number" ? `, least ${number(cell.least)}` : ""}`;
+    return `${of(cell) ?? ""}${cell.refused > 0 ? ` of ${cell.samples} samples` : ""}`;
+  };
+  const rows = methods.map(({ id }) => {
+    const all = id === "full" ? [1, ...keeps.slice(1)] : keeps;
+    return [titleOf(id), ...all.map((keep) => shown(cells.find((cell) => cell.method === id && cell.keep === keep)))];
+  });
+  // The full cache is not set beside itself.
+  const told = rows.filter((row, index) => methods[index]?.id !== "full" || row[1] !== "");
+  return table([["method", ...keeps.map((keep) => `keep ${keep}`)], ...told]);
+}
+
+const two = (value: number): string => value.toFixed(2);
+
+function metric(name: Metric, text: (value: number) => string = number): (cell: Cell) => string | undefined {
+  return (cell) => cell[name] && interval(cell[name], text);
+}
+
+function share(
+  name: "keptShareAfterPrompt" | "keptShare" | "residentShare" | "peakShare" | "effectiveBits",
+): (cell: Cell) => string | undefined {
+  return ({ [name]: value }) => (value === undefined ? undefined : number(value));
+}
+
+/** The defaults of PrefixKV on scenes that did not choose them, beside the other methods. */
+export function unseen({ run, unseen }: Evaluated): string[] {
+  if (!unseen) return [];
+  const cellOf = (id: string, keep: number): string => {
+    const cell = unseen.cells.find((cell) => cell.method === id && cell.keep === keep);
+    return cell?.ppl && cell.right ? `${interval(cell.right, percent)}; ${cell.ppl.value.toFixed(3)}` : "";
+  };
+  const rows = run.methods
+    .filter(({ id }) => id !== "full")
+    .map(({ id }) => [titleOf(id), ...run.keeps.map((keep) => cellOf(id, keep))]);
+  return [
+    `## The defaults of PrefixKV, on scenes that did not choose them
+
+The defaults of \`prefixkv\` were chosen on the scenes with odd numbers, among scores, windows, ways to join neighbours, what goes
+while generating and how many last entries are safe. Here are the ${unseen.samples} with even numbers: objects right, and perplexity.
+
+${table([["method", ...run.keeps.map((keep) => `keep ${keep}`)], ...rows])}`,
+  ];
+}
