@@ -63,13 +63,28 @@ function wire(name) {
 
 /** The members of an interface, those of bases without an example of their own included: nobody names such a base. */
 function parts(def) {
-  const bases = (def.extends ?? []).map((base) => (isWire(base) ? wire(base.value.typeName) : undefined));
-  return [...bases.flatMap((base) => parts(base?.declarations[0].def ?? {})), ...(def.properties ?? [])];
+  const own = def.properties ?? [];
+  const inherited = (def.extends ?? []).flatMap((base) => {
+    if (!isWire(base)) return [];
+    const { inner, keeps } = looked(base);
+    return parts(wire(inner).declarations[0].def).filter(({ name }) => keeps(name));
+  });
+  return [...inherited, ...own];
+}
+
+/** The type of a base, within `Pick` and `Omit`, and which of its members these leave. */
+function looked({ value }) {
+  const [inner, names] = value?.typeParams ?? [];
+  const listed = (names?.kind === "union" ? names.value : [names]).map((name) => name?.value?.string);
+  if (value?.typeName === "Pick") return { inner: inner.value.typeName, keeps: (name) => listed.includes(name) };
+  if (value?.typeName === "Omit") return { inner: inner.value.typeName, keeps: (name) => !listed.includes(name) };
+  return { inner: value?.typeName, keeps: () => true };
 }
 
 /** Whether a base has its members shown in what extends it. */
-function isWire({ value }) {
-  const found = value?.typeName && wire(value.typeName);
+function isWire(base) {
+  const { inner } = looked(base);
+  const found = inner && wire(inner);
   return found !== undefined && comment(found).examples.length === 0;
 }
 

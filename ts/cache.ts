@@ -1,7 +1,7 @@
 import { readCalibration } from "./calibration.ts";
 import { methods } from "./generated/method_table.ts";
 import type { CacheMethod } from "./generated/methods.ts";
-import type { WireMethod } from "./native/contract.ts";
+import type { WireMethod } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { items } from "./options/rules.ts";
 import { aMethod, readStage } from "./options/stage.ts";

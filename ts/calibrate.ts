@@ -1,9 +1,9 @@
 import { type CacheOption, readCache } from "./cache.ts";
-import { type Calibration, calibrationFile, requireCalibrationFile, writeCalibration } from "./calibration.ts";
+import { calibrationFile, requireCalibrationFile, writeCalibration } from "./calibration.ts";
 import { abortError, BudgetError } from "./errors.ts";
 import { methods } from "./generated/method_table.ts";
 import type { CacheMethod } from "./generated/methods.ts";
-import type { ModelInfo, Progress } from "./generated/wire.ts";
+import type { Calibration, ModelInfo, Progress } from "./generated/wire.ts";
 import type { PromptInput, WirePrompt } from "./messages.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";

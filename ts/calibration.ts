@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CalibrationError } from "./errors.ts";
 import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
+import type { Calibration } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { address, text } from "./options/rules.ts";
@@ -9,57 +10,6 @@ import { shorten } from "./options/show.ts";
 import { packageFile, shippedNames } from "./package_files.ts";
 import { readingReason, readRegularFile } from "./regular_file.ts";
 import { stopError } from "./stop.ts";
-
-/**
- * How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a search
- * per prompt.
- *
- * @example
- * ```ts
- * import { type Calibration, load, prefixkv } from "prefixkv";
- *
- * await using model = await load();
- * const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
- * const calibration: Calibration = await model.calibrate({ method: prefixkv(), samples, keeps: [0.4, 0.6] });
- * console.log(calibration.rows[0]?.retained);
- * ```
- */
-export interface Calibration {
-  /** What marks such a file. */
-  readonly format: "prefixkv-calibration";
-  /** The version of the format. */
-  readonly version: 1;
-  /** The model that it belongs to; what is not said is not checked. */
-  readonly model: {
-    readonly name?: string;
-    readonly layers: number;
-    readonly kvHeads?: number;
-    readonly headDim?: number;
-    /** `ModelInfo.fingerprint`. */
-    readonly fingerprint?: string;
-  };
-  /** Prompts over which the shares are averaged. */
-  readonly samples?: number;
-  /** The score from which the sizes come; a method that uses them ranks by it. */
-  readonly score?: string;
-  /** The score's option of this name. */
-  readonly window?: number;
-  /** The score's option of this name. */
-  readonly pool?: string;
-  /** The score's option of this name. */
-  readonly poolSize?: number;
-  /** Each layer is rounded by itself, as the published code does, instead of meeting the asked whole. */
-  readonly published?: boolean;
-  /** Where it comes from, in words. */
-  readonly origin?: string;
-  /** By rising `keep`; sizes in between are interpolated. */
-  readonly rows: readonly {
-    /** The retained share of the whole. */
-    readonly keep: number;
-    /** The retained share of every layer. */
-    readonly retained: readonly number[];
-  }[];
-}
 
 /**
  * Where a calibration comes from: the object, a JSON file by path or `file:` URL, the name of one that comes with the package

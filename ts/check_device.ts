@@ -1,6 +1,6 @@
 import { abortError } from "./errors.ts";
-import type { DeviceCheck, Progress } from "./generated/wire.ts";
-import type { CheckRequest, Native } from "./native/contract.ts";
+import type { CheckRequest, DeviceCheck, Progress } from "./generated/wire.ts";
+import type { Native } from "./native/contract.ts";
 import { gpuName } from "./native/device.ts";
 import { wire } from "./native/errors.ts";
 import { pickDoor } from "./native/pick.ts";

@@ -1,4 +1,4 @@
-import type { Keep } from "./keep.ts";
+import type { Keep } from "./generated/wire.ts";
 
 /**
  * The base class of every error that this library throws. `code` is stable; `details` holds what a program may want.
@@ -111,20 +111,13 @@ export class OptionError extends PrefixKvError {}
 export class BudgetError extends OptionError {
   /** The asked size. */
   get asked(): Keep {
-    return keepOf(this.details.asked);
+    return this.details.asked as Keep;
   }
 
   /** The least size that is possible for this prompt, in the terms of the asked one. */
   get least(): Keep {
-    return keepOf(this.details.least);
+    return this.details.least as Keep;
   }
-}
-
-/** A size as the engine writes it: `0.5`, `{ tokens: 5 }` or `{ bytes: 1000 }`. */
-function keepOf(text: unknown): Keep {
-  const [, unit, count] = /^\{ (tokens|bytes): (\d+) \}$/.exec(String(text)) ?? [];
-  if (unit === "tokens") return { tokens: Number(count) };
-  return unit === "bytes" ? { bytes: Number(count) } : Number(text);
 }
 
 /**

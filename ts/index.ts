@@ -3,7 +3,7 @@ import "./required.ts";
 
 export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
-export type { Calibration, CalibrationSource } from "./calibration.ts";
+export type { CalibrationSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export {
@@ -26,8 +26,10 @@ export {
 export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming } from "./generated/methods.ts";
 export type {
   About,
+  Calibration,
   DeviceCheck,
   GenerationResult,
+  Keep,
   Kept,
   Memory,
   ModelInfo,
@@ -40,7 +42,6 @@ export type {
 export { Generation, type Part } from "./generation.ts";
 export type { HubOptions } from "./hub/options.ts";
 export type { ImagePolicy } from "./images/policy.ts";
-export type { Keep } from "./keep.ts";
 export { about, inspect, load } from "./load.ts";
 export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";

@@ -1,8 +1,8 @@
 import { abortError, DeviceError } from "./errors.ts";
-import type { About, ModelInfo, Progress } from "./generated/wire.ts";
+import type { About, LoadRequest, ModelInfo, Progress } from "./generated/wire.ts";
 import { modelFolder } from "./hub/source.ts";
 import { Model } from "./model.ts";
-import type { LoadRequest, Native } from "./native/contract.ts";
+import type { Native } from "./native/contract.ts";
 import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
 import { wire } from "./native/errors.ts";
 import { inWorker, pickDoor } from "./native/pick.ts";

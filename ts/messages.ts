@@ -1,6 +1,6 @@
 import { OptionError, PromptError } from "./errors.ts";
+import type { PromptFields, WireMessage, WirePart } from "./generated/wire.ts";
 import { bareImage, type ImageInput, type ImageSource, isImage } from "./media.ts";
-import type { WireMessage, WirePart } from "./native/contract.ts";
 import { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { items, own, text } from "./options/rules.ts";
@@ -54,17 +54,9 @@ export interface Message {
  * console.log(raw.prompt);
  * ```
  */
-export interface PromptInput {
+export interface PromptInput extends Pick<PromptFields, "specialTokens" | "prompt"> {
   /** A conversation, for the model's chat template. */
   messages?: readonly Message[];
-  /**
-   * How special tokens such as `</s>` spelled in the texts of `messages` are treated: `"parse"`, the default and the way of
-   * transformers, makes them the tokens; `"text"` reads them as plain text, so that what users write cannot end a turn or begin one.
-   * A raw prompt is written with its special tokens.
-   */
-  specialTokens?: "parse" | "text";
-  /** A raw prompt instead. */
-  prompt?: string;
   /**
    * The images of a raw prompt in order; with `messages`, images to put in front of the last user message. A plain string or URL
    * among them may come from outside: it names no file unless `images.files` of load allows it, which `image(path)` does not need.
@@ -74,7 +66,7 @@ export interface PromptInput {
 
 /** The prompt of a request as it crosses a door, and its images by number. */
 export interface WirePrompt {
-  fields: { messages?: WireMessage[]; prompt?: string; specialTokens?: "parse" | "text" };
+  fields: PromptFields;
   images: ImageInput[];
 }
 

@@ -1,10 +1,9 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
-import type { Calibration } from "./calibration.ts";
 import { Chat } from "./chat.ts";
 import { printable } from "./format.ts";
-import type { Kept, ModelInfo, Score, Trace } from "./generated/wire.ts";
+import type { Calibration, Kept, ModelInfo, Score, Trace } from "./generated/wire.ts";
 import { Generation } from "./generation.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import type { NativeEngine } from "./native/contract.ts";

@@ -1,9 +1,9 @@
 import { wireCache } from "./cache.ts";
 import { disposedError, MediaError } from "./errors.ts";
-import type { WireEvent } from "./generated/wire.ts";
+import type { EngineRequest, WireEvent } from "./generated/wire.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import { type ImageInput, readImage } from "./media.ts";
-import type { EngineRequest, NativeEngine, NativeTicket } from "./native/contract.ts";
+import type { NativeEngine, NativeTicket } from "./native/contract.ts";
 import { wire } from "./native/errors.ts";
 import { lastEvent } from "./native/ticket.ts";
 import type { Asked } from "./options/requests.ts";

@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { errorClasses } from "../../ts/generated/errors.ts";
 import {
   AbortError,
   about,
@@ -18,7 +19,6 @@ import {
   type Progress,
   UnsupportedModelError,
 } from "../../ts/index.ts";
-import { errorClasses } from "../../ts/native/errors.ts";
 import { scene, scenes } from "./scenes.ts";
 
 let model: Model;

@@ -1,7 +1,10 @@
 // The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
 import type {
+  CheckRequest,
   DeviceCheck,
+  EngineRequest,
   Kept,
+  LoadRequest,
   Memory,
   ModelInfo,
   Timings,
@@ -10,14 +13,7 @@ import type {
   WireError,
   WireEvent,
 } from "../../ts/generated/wire.ts";
-import type {
-  CheckRequest,
-  EngineRequest,
-  LoadRequest,
-  Native,
-  NativeEngine,
-  NativeTicket,
-} from "../../ts/native/contract.ts";
+import type { Native, NativeEngine, NativeTicket } from "../../ts/native/contract.ts";
 
 export const info: ModelInfo = {
   architecture: "LlavaForConditionalGeneration",
@@ -247,11 +243,11 @@ export class FakeNative implements Native {
     return ticket;
   }
 
-  #profile(ticket: FakeTicket, keeps: number[]): void {
+  #profile(ticket: FakeTicket, keeps: readonly number[]): void {
     this.profiles += 1;
     const least = this.leastKeep;
     if (keeps.some((keep) => keep < least)) {
-      ticket.fail({ code: "budget", message: "too small", details: { asked: String(keeps[0]), least: String(least) } });
+      ticket.fail({ code: "budget", message: "too small", details: { asked: keeps[0], least } });
       return;
     }
     // The samples differ in a known way: by how many came before.

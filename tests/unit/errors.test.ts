@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { abortError } from "../../ts/errors.ts";
+import { errorClasses } from "../../ts/generated/errors.ts";
 import * as api from "../../ts/index.ts";
-import { errorClasses, errorFromThrown, errorFromWire } from "../../ts/native/errors.ts";
+import { errorFromThrown, errorFromWire } from "../../ts/native/errors.ts";
 
 test("every code has a class of the public list, and there are at most ten direct ones", () => {
   const classes = new Set(Object.values(errorClasses));
@@ -23,14 +24,14 @@ test("a wire error becomes the class of its code with its details", () => {
 });
 
 test("a budget error has the asked and the least size, and is an option error", () => {
-  const details = { asked: "0.01", least: "0.0213" };
+  const details = { asked: 0.01, least: 0.0213 };
   const error = errorFromWire({ code: "budget", message: "too small", details });
   assert.ok(error instanceof api.BudgetError && error instanceof api.OptionError);
   assert.deepEqual([error.asked, error.least], [0.01, 0.0213]);
   const absolute = errorFromWire({
     code: "budget",
     message: "",
-    details: { asked: "{ tokens: 2 }", least: "{ bytes: 5000 }" },
+    details: { asked: { tokens: 2 }, least: { bytes: 5000 } },
   });
   assert.ok(absolute instanceof api.BudgetError);
   assert.deepEqual([absolute.asked, absolute.least], [{ tokens: 2 }, { bytes: 5000 }]);

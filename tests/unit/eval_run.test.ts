@@ -175,7 +175,7 @@ test("a size that holds too little is a line, and does not stop the others", asy
   const fake = new FakeNative();
   const refuse = (on: boolean): void => {
     fake.requestError = on
-      ? { code: "budget", message: "too small", details: { asked: "0.5", least: "0.75" } }
+      ? { code: "budget", message: "too small", details: { asked: 0.5, least: 0.75 } }
       : undefined;
   };
   const out = fresh();

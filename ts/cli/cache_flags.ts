@@ -1,7 +1,7 @@
 import { parseBytes } from "../format.ts";
 import { type MethodFacts, methods } from "../generated/method_table.ts";
 import type { CacheMethod } from "../generated/methods.ts";
-import type { Keep } from "../keep.ts";
+import type { Keep } from "../generated/wire.ts";
 import { readSetting } from "../options/setting.ts";
 import { nearest } from "../suggest.ts";
 import { UsageError } from "./args.ts";

@@ -1,3 +1,4 @@
+import { engineFlags } from "../generated/flags.ts";
 import type { PickDoor } from "../native/device.ts";
 import type { Values } from "./values.ts";
 
@@ -72,10 +73,8 @@ export const loadFlags: readonly Flag[] = [
     text: "folder, or org/name of the hub (default: the embedded model)",
   },
   ...hubFlags,
-  { name: "weights", type: "string", value: "FORMAT", text: "hold the weights as f32, f16, q8_0 or q4_k" },
-  { name: "threads", type: "integer", value: "N", text: "threads of the process" },
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },
-  { name: "cache-limit", type: "bytes", value: "SIZE", text: "most bytes of the cache, e.g. 2GiB" },
+  ...engineFlags,
   bindingFlag,
 ];
 

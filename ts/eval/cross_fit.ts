@@ -1,8 +1,7 @@
 import type { CalibrateOptions } from "../calibrate.ts";
-import type { Calibration } from "../calibration.ts";
 import { BudgetError } from "../errors.ts";
 import type { CacheMethod } from "../generated/methods.ts";
-import type { Keep } from "../keep.ts";
+import type { Calibration, Keep } from "../generated/wire.ts";
 import type { Model } from "../model.ts";
 import { badOption } from "./errors.ts";
 import type { RunFiles } from "./files.ts";

@@ -1,6 +1,5 @@
 import { BudgetError } from "../errors.ts";
-import type { GenerationResult, Kept, Score } from "../generated/wire.ts";
-import type { Keep } from "../keep.ts";
+import type { GenerationResult, Keep, Kept, Score } from "../generated/wire.ts";
 import type { Model } from "../model.ts";
 import type { CrossFit } from "./cross_fit.ts";
 import { describes } from "./data/scenes.ts";

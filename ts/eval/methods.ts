@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import type { CacheOption } from "../cache.ts";
-import { type Calibration, readCalibration } from "../calibration.ts";
+import { readCalibration } from "../calibration.ts";
 import { methods as table } from "../generated/method_table.ts";
+import type { Calibration } from "../generated/wire.ts";
 import { readText } from "../options/rules.ts";
 import { readSetting } from "../options/setting.ts";
 import { badOption } from "./errors.ts";

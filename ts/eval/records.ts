@@ -1,6 +1,5 @@
 // The files of a folder of results, line by line; docs/eval.md describes them.
-import type { Calibration } from "../calibration.ts";
-import type { Keep } from "../keep.ts";
+import type { Calibration, Keep } from "../generated/wire.ts";
 import type { Interval } from "./bootstrap.ts";
 
 /** A method with its options but without a size. */

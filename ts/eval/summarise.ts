@@ -1,4 +1,4 @@
-import type { Keep } from "../keep.ts";
+import type { Keep } from "../generated/wire.ts";
 import { quantile, Resamples } from "./bootstrap.ts";
 import { short } from "./measure.ts";
 import {

@@ -1,7 +1,7 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
 import type { CalibrationSource } from "../calibration.ts";
-import type { Keep } from "../keep.ts";
 import { stage } from "../options/stage.ts";
+import type { Keep } from "./wire.ts";
 
 /**
  * A method that makes the cache small, with its options: a plain frozen object that can be sent, stored and compared. The

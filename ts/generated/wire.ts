@@ -1,5 +1,486 @@
 // Written by `cargo xtask gen` from the types of crates/core; edit those instead.
 
+/** A folder with a model. */
+export interface SourceFields {
+  /** An absolute path of a folder with config.json. */
+  source: string;
+}
+
+/** How a model is loaded. */
+export interface EngineOptions {
+  /**
+   * Where to compute: `cpu`, `cuda` or `cuda:N` for an NVIDIA GPU, or `auto` for the first GPU that can be used, else
+   * the CPU.
+   *
+   * Default: `auto`.
+   */
+  device?: Device;
+  /**
+   * Hold the weights of the linear layers as `f32`, `f16`, `q8_0` or `q4_k`.
+   *
+   * Default: `f32`.
+   */
+  weights?: WeightFormat;
+  /**
+   * Threads of the whole process.
+   *
+   * Only the first load of a process can set them. Without it, `RAYON_NUM_THREADS` or the number of cores counts.
+   *
+   * Default: one per core.
+   */
+  threads?: number;
+  /**
+   * Most requests that are decoded together.
+   *
+   * With 1 they are answered one after the other. With more, requests that wait start while others decode: a prompt is
+   * read alone between two steps of the others, and a step reads the weights once for all. On the CPU with weights in
+   * f32 or f16, up to 32 requests together get the bits of each alone; otherwise answers can differ in the last bits.
+   * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
+   *
+   * Default: 1.
+   */
+  batch?: number;
+  /**
+   * Most bytes that all key-value caches of the model take together, e.g. `2GiB`.
+   *
+   * A number, or a text such as `"2GiB"`. The caches of all requests and chats count. A prompt that would go past it is
+   * refused before any work, with an OutOfMemoryError; with `batch`, one that would fit once others have ended waits
+   * for that.
+   *
+   * Default: no limit.
+   */
+  cacheLimit?: ByteSize;
+}
+
+/**
+ * A device by its name: the CPU, an NVIDIA GPU (`cuda` is the first, as is `cuda:0`), or the first GPU that can be
+ * used, else the CPU.
+ */
+export type Device = "cpu" | "cuda" | `cuda:${number}` | "auto";
+
+/**
+ * How the weights of linear layers are held in memory, whatever the file holds. Activations are f32.
+ *
+ * - `"f32"`: 4 bytes a weight.
+ * - `"f16"`: 2 bytes a weight; products are computed in f32.
+ * - `"q8_0"`: 8-bit blocks of 32 with one scale: 8.5 bits a weight.
+ * - `"q4_k"`: 4-bit super-blocks of 256: 4.5 bits a weight. Rows that are no multiple of 256 long are held as q8_0.
+ */
+export type WeightFormat = "f32" | "f16" | "q8_0" | "q4_k";
+
+/** A number of bytes, or a text such as `"64MiB"`. */
+export type ByteSize = number | string;
+
+/** How an engine ends. */
+export interface OwnerFields {
+  /** Closes the model when the calling thread ends: a terminated worker tells its objects nothing on some runtimes. */
+  closeWithThread?: boolean;
+}
+
+/** Loads a model: `progress` events, then `loaded`. */
+export interface LoadRequest extends SourceFields, EngineOptions, OwnerFields {}
+
+/** Reads a model folder's configuration without loading weights; ends with `inspected`. */
+export interface InspectRequest extends SourceFields {}
+
+/** A device to check. */
+export interface CheckFields {
+  /** The GPU, by its name. */
+  device: Device;
+  /**
+   * Also measures what the device can do.
+   *
+   * Default: false.
+   */
+  ceilings?: boolean;
+  /**
+   * How many shapes are tried.
+   *
+   * Default: `"all"`.
+   */
+  cases?: CheckCases;
+}
+
+/**
+ * How thorough a check is.
+ *
+ * - `"all"`: Every shape.
+ * - `"small"`: A few small ones.
+ */
+export type CheckCases = "all" | "small";
+
+/** Compares the kernels of a GPU with those of the CPU: `progress` events, then `checked`. */
+export interface CheckRequest extends CheckFields {}
+
+/** The text to read: `messages`, put through the chat template, or a raw `prompt`. */
+export interface PromptFields {
+  /**
+   * A conversation, for the model's chat template. Every image that comes with the request is in one of its messages.
+   */
+  messages?: readonly WireMessage[];
+  /**
+   * How special tokens such as `</s>` spelled in the texts of `messages` are treated.
+   *
+   * `"parse"`, the way of transformers, makes them the tokens; `"text"` reads them as plain text, so that what users
+   * write cannot end a turn or begin one. A raw prompt is written with its special tokens.
+   *
+   * Default: `"parse"`.
+   */
+  specialTokens?: SpecialTokens;
+  /** A raw prompt instead, with one image placeholder (`<image>`) per image. */
+  prompt?: string;
+}
+
+/** One turn of a conversation. */
+export interface WireMessage {
+  /** `user`, `assistant`, `system`, or what else the template knows. */
+  role: string;
+  /** What is said. */
+  content: WireContent;
+}
+
+/** What a message says. */
+export type WireContent = string | readonly WirePart[];
+
+/** A piece of a message. Templates see an image without its index: `{"type": "image"}`. */
+export type WirePart = TextPart | ImagePart;
+
+/** A piece of text. */
+export interface TextPart {
+  /** Which kind it is. */
+  type: "text";
+  /** The text. */
+  text: string;
+}
+
+/** An image of the request. */
+export interface ImagePart {
+  /** Which kind it is. */
+  type: "image";
+  /** Which of those that come with the request, from 0. */
+  index: number;
+}
+
+/**
+ * What becomes of a special token's text within what a message says.
+ *
+ * - `"parse"`: It becomes that token, as in transformers; only an image placeholder is text.
+ * - `"text"`: It stays text.
+ */
+export type SpecialTokens = "parse" | "text";
+
+/** The method of the cache. */
+export interface CacheFields {
+  /** The method that shrinks the cache; without one, every entry is kept. */
+  cache?: WireCache;
+}
+
+/** One method, or several as stages. */
+export type WireCache = readonly WireMethod[] | WireMethod;
+
+/** A method of the cache with its options, calibrations included as objects. */
+export type WireMethod = { readonly method: string; readonly [option: string]: unknown };
+
+/** When a generation ends. */
+export interface StoppingOptions {
+  /**
+   * The most tokens to generate.
+   *
+   * Default: 512, or what the model has room for.
+   */
+  maxTokens?: number;
+  /**
+   * Texts that end the generation.
+   *
+   * They are not part of the result.
+   *
+   * Default: none.
+   */
+  stop?: readonly string[];
+  /**
+   * Goes on after the model's end token.
+   *
+   * The answer then has `maxTokens` tokens, as benchmarks need.
+   *
+   * Default: false.
+   */
+  ignoreEos?: boolean;
+}
+
+/**
+ * How to choose tokens. The options act in the order of transformers: `repetitionPenalty`, `temperature`, `topK`,
+ * `topP`, `minP`, then a draw with `seed`.
+ */
+export interface SamplingOptions {
+  /**
+   * 0 takes the most likely token each time; higher values spread the choice.
+   *
+   * Divides the logits. With 0, `topK`, `topP`, `minP` and `seed` do nothing. At most 100.
+   *
+   * Default: 0.
+   */
+  temperature?: number;
+  /**
+   * Choose among this many likeliest tokens.
+   *
+   * Those as likely as the last of them stay too. 0 is no limit.
+   *
+   * Default: no limit.
+   */
+  topK?: number;
+  /**
+   * Choose among the likeliest tokens that together have this probability.
+   *
+   * Acts on what `topK` has left. 1 is no limit.
+   *
+   * Default: no limit.
+   */
+  topP?: number;
+  /**
+   * Choose among tokens at least this share as likely as the likeliest.
+   *
+   * 0 is no limit.
+   *
+   * Default: no limit.
+   */
+  minP?: number;
+  /**
+   * Above 1, tokens that have occurred become less likely.
+   *
+   * Those of the prompt count too. Acts first, with a temperature of 0 as well. From 0.01 to 100.
+   *
+   * Default: 1.
+   */
+  repetitionPenalty?: number;
+  /**
+   * The same seed and request give the same text.
+   *
+   * Default: random.
+   */
+  seed?: number;
+}
+
+/** Continues a prompt; `prompt` and `token` events, then `done`. */
+export interface GenerateRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
+  /** Which kind it is. */
+  op: "generate";
+}
+
+/** The answer to score. */
+export interface ScoreFields {
+  /** The text whose probability is asked for. */
+  answer: string;
+  /** Also says which positions are kept after the prompt. */
+  kept?: boolean;
+  /**
+   * Also reports each token's divergence from the full cache, which reads the answer alongside the method.
+   *
+   * It takes another prefill, as many steps and the memory of a full cache.
+   */
+  kl?: boolean;
+}
+
+/** Says how likely the model finds an answer; ends with `scored`. */
+export interface ScoreRequest extends PromptFields, CacheFields, ScoreFields {
+  /** Which kind it is. */
+  op: "score";
+}
+
+/** The sizes to profile. */
+export interface ProfileFields {
+  /** Retained shares of the whole, above 0 and at most 1. */
+  keeps: readonly number[];
+}
+
+/**
+ * Asks for the retained share per layer that a prompt leads to, for several sizes; evicts nothing. Ends with
+ * `profiled`.
+ */
+export interface ProfileRequest extends PromptFields, CacheFields, ProfileFields {
+  /** Which kind it is. */
+  op: "profile";
+}
+
+/** A generation outside of a session that also says what the cache held; ends with `traced`. */
+export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
+  /** Which kind it is. */
+  op: "trace";
+}
+
+/**
+ * Starts a conversation that keeps its cache from turn to turn; ends with `session`, which has the name of the
+ * conversation. Whoever knows the name may read, continue and close it.
+ */
+export interface OpenSessionRequest extends CacheFields {
+  /** Which kind it is. */
+  op: "open-session";
+}
+
+/** A conversation that is open. */
+export interface SessionFields {
+  /** The name that `open-session` has answered with. */
+  session: SessionId;
+}
+
+/**
+ * The name of a session: 128 random bits from the operating system, written as 32 hexadecimal digits. Whoever knows it
+ * may read, continue and close the session. `fmt::Debug` does not show it.
+ */
+export type SessionId = string;
+
+/** A turn of a conversation, in `messages`; its cache is the session's. `prompt` and `token` events, then `done`. */
+export interface TurnRequest extends SessionFields, PromptFields, StoppingOptions, SamplingOptions {
+  /** Which kind it is. */
+  op: "turn";
+}
+
+/** Ends a conversation and frees its cache; ends with `session`. */
+export interface CloseSessionRequest extends SessionFields {
+  /** Which kind it is. */
+  op: "close-session";
+}
+
+/** Asks what the device of the model counts of its memory; ends with `memory`. */
+export interface MemoryRequest {
+  /** Which kind it is. */
+  op: "memory";
+}
+
+/** A text for the tokenizer. */
+export interface TokenizeFields {
+  /** The text. */
+  text: string;
+  /**
+   * Whether the model's leading token comes first.
+   *
+   * Default: true.
+   */
+  addSpecialTokens?: boolean;
+}
+
+/** Asks for the tokens of a text; ends with `tokens`. */
+export interface TokenizeRequest extends TokenizeFields {
+  /** Which kind it is. */
+  op: "tokenize";
+}
+
+/** Tokens for the tokenizer. */
+export interface DetokenizeFields {
+  /** Ids of tokens. */
+  tokens: readonly number[];
+  /**
+   * Whether special tokens are left out of the text.
+   *
+   * Default: false.
+   */
+  skipSpecialTokens?: boolean;
+}
+
+/** Asks for the text of tokens; ends with `text`. */
+export interface DetokenizeRequest extends DetokenizeFields {
+  /** Which kind it is. */
+  op: "detokenize";
+}
+
+/** What an engine can be asked. */
+export type EngineRequest =
+  | GenerateRequest
+  | ScoreRequest
+  | ProfileRequest
+  | TraceRequest
+  | OpenSessionRequest
+  | TurnRequest
+  | CloseSessionRequest
+  | MemoryRequest
+  | TokenizeRequest
+  | DetokenizeRequest;
+
+/**
+ * How much of the cache is kept: a share of all positions, above 0 and up to 1; so many entries per layer, on average;
+ * or so many bytes, as a number or as a text such as `"64MiB"`. A share grows with the sequence, the other two are
+ * caps.
+ *
+ * @example
+ * ```ts
+ * import { type Keep, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const keeps: Keep[] = [0.5, { tokens: 16 }, { bytes: "1MiB" }];
+ * for (const keep of keeps) {
+ *   const { memory } = await model.generate({ prompt: "USER: Which shapes are there? ASSISTANT:", cache: prefixkv({ keep }) });
+ *   console.log(keep, memory.resident);
+ * }
+ * ```
+ */
+export type Keep =
+  | number
+  | { readonly tokens: number; readonly bytes?: never }
+  | { readonly bytes: number | string; readonly tokens?: never };
+
+/**
+ * How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a
+ * search per prompt.
+ *
+ * @example
+ * ```ts
+ * import { type Calibration, load, prefixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+ * const calibration: Calibration = await model.calibrate({ method: prefixkv(), samples, keeps: [0.4, 0.6] });
+ * console.log(calibration.rows[0]?.retained);
+ * ```
+ */
+export interface Calibration {
+  /** `"prefixkv-calibration"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to; a size that is not said is not checked. */
+  model: CalibratedModel;
+  /** Prompts over which the shares are averaged. */
+  samples?: number;
+  /** The score from which the shares come; a method that uses them ranks by it. */
+  score?: string;
+  /** The score's option of this name. */
+  window?: number;
+  /** The score's option of this name. */
+  pool?: string;
+  /** The score's option of this name. */
+  poolSize?: number;
+  /**
+   * Each layer is rounded by itself, as the published code does with its configurations, instead of meeting the asked
+   * whole.
+   */
+  published?: boolean;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /** By rising `keep`; sizes in between are interpolated. */
+  rows: readonly CalibrationRow[];
+}
+
+/** The model that a calibration belongs to. */
+export interface CalibratedModel {
+  /** Its name, for people. */
+  name?: string;
+  /** Layers of the language model. */
+  layers: number;
+  /** KV heads per layer. */
+  kvHeads?: number;
+  /** Channels per head. */
+  headDim?: number;
+  /** `ModelInfo.fingerprint`; without one only the sizes are compared. */
+  fingerprint?: string;
+}
+
+/** The shares for one size. */
+export interface CalibrationRow {
+  /** The retained share of the whole. */
+  keep: number;
+  /** The retained share of every layer. */
+  retained: readonly number[];
+}
+
 /**
  * What the native code of an installation can do.
  *
@@ -637,12 +1118,6 @@ export interface TracedEvent extends Trace {
   /** Which kind it is. */
   type: "traced";
 }
-
-/**
- * The name of a session: 128 random bits from the operating system, written as 32 hexadecimal digits. Whoever knows it
- * may read, continue and close the session. `fmt::Debug` does not show it.
- */
-export type SessionId = string;
 
 /** A session has been opened or closed. */
 export interface SessionEvent {

@@ -1,12 +1,8 @@
 import { DeviceError } from "../errors.ts";
 import { printable } from "../format.ts";
 import type { About } from "../generated/wire.ts";
-import type { LoadRequest } from "./contract.ts";
 import type { OpenDoor } from "./napi.ts";
 import type { Binding } from "./pick.ts";
-
-/** A device by its name. */
-export type Device = NonNullable<LoadRequest["device"]>;
 
 /** Opens a door: to the addon for the CPU, or with the name of a GPU to the one for CUDA. */
 export type PickDoor = (binding?: Binding, gpu?: string) => Promise<OpenDoor>;

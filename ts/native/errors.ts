@@ -1,40 +1,6 @@
-import {
-  AbortError,
-  BudgetError,
-  CalibrationError,
-  ContextOverflowError,
-  DeviceError,
-  DisposedError,
-  MediaError,
-  ModelError,
-  NativeError,
-  OptionError,
-  OutOfMemoryError,
-  PrefixKvError,
-  PromptError,
-  UnsupportedModelError,
-} from "../errors.ts";
-import type { ErrorCode } from "../generated/errors.ts";
+import { NativeError, PrefixKvError } from "../errors.ts";
+import { type ErrorCode, errorClasses } from "../generated/errors.ts";
 import type { WireError } from "../generated/wire.ts";
-
-/** The class of every code that the engine can raise; {@link errorFromWire} builds from it. */
-export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {
-  "model-not-found": ModelError,
-  "model-file": ModelError,
-  "unsupported-model": UnsupportedModelError,
-  numbers: ModelError,
-  image: MediaError,
-  option: OptionError,
-  prompt: PromptError,
-  "context-overflow": ContextOverflowError,
-  "out-of-memory": OutOfMemoryError,
-  budget: BudgetError,
-  calibration: CalibrationError,
-  device: DeviceError,
-  aborted: AbortError,
-  disposed: DisposedError,
-  internal: NativeError,
-};
 
 /** The typed error of what came through a door. */
 export function errorFromWire(error: WireError, extra: Record<string, unknown> = {}): PrefixKvError {

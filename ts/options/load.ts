@@ -1,11 +1,11 @@
 import { fileURLToPath } from "node:url";
-import type { Progress } from "../generated/wire.ts";
+import { engineRules } from "../generated/rules.ts";
+import type { CheckFields, Device, EngineOptions, Progress } from "../generated/wire.ts";
 import type { HubOptions } from "../hub/options.ts";
 import { type ImagePolicy, type ReadPolicy, readPolicy } from "../images/policy.ts";
-import type { Device } from "../native/device.ts";
 import type { Binding } from "../native/pick.ts";
 import { Place } from "./place.ts";
-import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, size, text, whole } from "./rules.ts";
+import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, text } from "./rules.ts";
 
 /**
  * How to load a model.
@@ -20,30 +20,12 @@ import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, 
  * await model.dispose();
  * ```
  */
-export interface LoadOptions extends HubOptions {
+export interface LoadOptions extends HubOptions, Omit<EngineOptions, "device"> {
   /**
    * Where to compute: `cpu`, the default, or an NVIDIA GPU, which needs the CUDA build to be installed (`cuda` is the first,
    * as is `cuda:0`). `auto` uses the first GPU that works, else the CPU, and warns once why.
    */
-  device?: "cpu" | "cuda" | `cuda:${number}` | "auto";
-  /** The format in which the weights of the linear layers are held; `f32` by default. */
-  weights?: "f32" | "f16" | "q8_0" | "q4_k";
-  /** Threads of the whole process; only its first load can set them. */
-  threads?: number;
-  /**
-   * Most requests that are decoded together, 1 to 256. With 1, the default, they are answered one after the other. With more, requests
-   * that wait start while others decode: a prompt is read alone between two steps of the others, and a step reads the weights once for
-   * all. On the CPU with weights in f32 or f16, up to 32 requests together get the bits of each alone; otherwise answers can differ in
-   * the last bits.
-   * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
-   */
-  batch?: number;
-  /**
-   * Most bytes that the key-value caches of all requests and chats take together, as a number or a text such as `"2GiB"`. A prompt
-   * that would go past it is refused before any work, with an OutOfMemoryError; with `batch`, one that would fit once others have ended
-   * waits for that. Without it, memory is the limit.
-   */
-  cacheLimit?: number | string;
+  device?: Device;
   /**
    * How the native code is reached: `napi` is Node-API, on every runtime; `ffi` is the C ABI through the foreign functions of Bun or
    * Deno; `auto`, the default, takes what measures best on this runtime.
@@ -70,9 +52,7 @@ export interface AboutOptions {
 }
 
 /** Options of `checkDevice`. */
-export interface CheckOptions {
-  /** Also measures what the device can do; false by default. */
-  ceilings?: boolean;
+export interface CheckOptions extends Pick<CheckFields, "ceilings"> {
   /** Called with the stages `kernels` and `ceilings`. */
   onProgress?: (progress: Progress) => void;
   /** Stops the check; see AbortError. */
@@ -101,16 +81,9 @@ const hubRules = {
 
 const binding: Rule<Binding> = oneOf("auto", "napi", "ffi");
 
-/** Which devices there are is the engine's to say. */
-const device: Rule<Device> = (value, place) => text(value, place) as Device;
-
 const loadRules = {
   ...hubRules,
-  device,
-  weights: oneOf("f32", "f16", "q8_0", "q4_k"),
-  threads: whole,
-  batch: whole,
-  cacheLimit: size,
+  ...engineRules,
   images: readPolicy,
   binding,
 } satisfies Rules<LoadOptions>;
@@ -146,7 +119,7 @@ export function readCheck(options: unknown): CheckOptions {
 }
 
 /** The device of a check. */
-export const readDevice = (value: unknown): Device => device(value, new Place("checkDevice", "device"));
+export const readDevice = (value: unknown): Device => engineRules.device(value, new Place("checkDevice", "device"));
 
 /** The source of a model, a `file:` URL as its path; undefined is the embedded model. */
 export function readSource(value: unknown, call: "load" | "inspect"): string | undefined {

@@ -1,9 +1,10 @@
 import { type CacheOption, readCache } from "../cache.ts";
-
+import { samplingRules, scoreRules, stoppingRules } from "../generated/rules.ts";
+import type { SamplingOptions, ScoreFields, StoppingOptions } from "../generated/wire.ts";
 import { type PromptInput, type WirePrompt, wirePrompt } from "../messages.ts";
 
 import { Place } from "./place.ts";
-import { anything, fields, flag, list, number, oneOf, type Rules, signal, text, whole } from "./rules.ts";
+import { anything, fields, oneOf, type Rules, signal } from "./rules.ts";
 
 /**
  * Options of `generate`. Without a temperature the most likely token is taken each time. The sampling options apply in the order
@@ -19,27 +20,9 @@ import { anything, fields, flag, list, number, oneOf, type Rules, signal, text, 
  * await model.dispose();
  * ```
  */
-export interface GenerateOptions extends PromptInput {
+export interface GenerateOptions extends PromptInput, StoppingOptions, SamplingOptions {
   /** The method that shrinks the cache; without one, every entry is kept. */
   cache?: CacheOption;
-  /** The most tokens to generate. */
-  maxTokens?: number;
-  /** 0 takes the most likely token, and top-k, top-p, min-p and the seed do nothing; higher values spread the choice. */
-  temperature?: number;
-  /** Choose among this many likeliest tokens, and those as likely as the last of them. */
-  topK?: number;
-  /** Choose among the likeliest tokens that together have this probability, of what `topK` has left. */
-  topP?: number;
-  /** Choose among tokens at least this share as likely as the likeliest. */
-  minP?: number;
-  /** Above 1, tokens that have already occurred, in the prompt or the answer, become less likely. Applied first, also at temperature 0. */
-  repetitionPenalty?: number;
-  /** The same seed and request give the same text. */
-  seed?: number;
-  /** Texts that end the generation; they are not part of the result. */
-  stop?: readonly string[];
-  /** Goes on after the model's end token, up to `maxTokens`. */
-  ignoreEos?: boolean;
   /** Stops the work; see AbortError. */
   signal?: AbortSignal;
 }
@@ -57,18 +40,9 @@ export interface GenerateOptions extends PromptInput {
  * await model.dispose();
  * ```
  */
-export interface ScoreOptions extends PromptInput {
-  /** The text whose probability is asked for. */
-  answer: string;
+export interface ScoreOptions extends PromptInput, ScoreFields {
   /** The method that shrinks the cache; without one, every entry is kept. */
   cache?: CacheOption;
-  /** Also says which positions are kept after the prompt. */
-  kept?: boolean;
-  /**
-   * Also reports each token's divergence from the full cache, which reads the answer alongside the method: it
-   * takes another prefill, as many steps and the memory of a full cache.
-   */
-  kl?: boolean;
   /** Stops the work; see AbortError. */
   signal?: AbortSignal;
 }
@@ -125,35 +99,16 @@ const promptRules = {
   images: anything,
 } satisfies Rules<PromptInput>;
 
-const turnRules = {
-  specialTokens,
-  maxTokens: whole,
-  temperature: number,
-  topK: whole,
-  topP: number,
-  minP: number,
-  repetitionPenalty: number,
-  seed: whole,
-  stop: list(text, "an array of strings"),
-  ignoreEos: flag,
-  signal,
-} satisfies Rules<TurnOptions>;
+const turnRules = { specialTokens, ...stoppingRules, ...samplingRules, signal } satisfies Rules<TurnOptions>;
 
 const generateRules = { ...promptRules, ...turnRules, cache: readCache } satisfies Rules<GenerateOptions>;
 
-const scoreRules = {
-  ...promptRules,
-  answer: text,
-  cache: readCache,
-  kept: flag,
-  kl: flag,
-  signal,
-} satisfies Rules<ScoreOptions>;
+const readScoreRules = { ...promptRules, ...scoreRules, cache: readCache, signal } satisfies Rules<ScoreOptions>;
 
 const { signal: _, ...chatTurnRules } = turnRules;
 const chatRules = { ...chatTurnRules, cache: readCache } satisfies Rules<ChatOptions>;
 
-const [readGenerateFields, readScoreFields] = [fields(generateRules), fields(scoreRules)];
+const [readGenerateFields, readScoreFields] = [fields(generateRules), fields(readScoreRules)];
 const [readPromptFields, readTurnFields, readChatFields] = [fields(promptRules), fields(turnRules), fields(chatRules)];
 
 /** The options of `generate` and `trace`. */

@@ -7,6 +7,9 @@ export type Rule<T> = (value: unknown, place: Place) => T;
 /** A rule for every field of an interface, so that none can be forgotten. */
 export type Rules<T> = { readonly [K in keyof T]-?: Rule<unknown> };
 
+/** A rule for every field of an interface that gives what the field takes. */
+export type RulesFor<T> = { readonly [K in keyof T]-?: Rule<Exclude<T[K], undefined>> };
+
 /** The type that a set of rules reads. */
 export type Read<R> = { -readonly [K in keyof R]?: R[K] extends Rule<infer V> ? V : never };
 

@@ -5,7 +5,7 @@ use std::ptr;
 use std::slice;
 
 use prefixkv_core::Error;
-use prefixkv_core::engine::{MAX_IMAGES, MAX_JSON};
+use prefixkv_core::wire::{MAX_IMAGES, MAX_JSON};
 
 use crate::call::Failure;
 use crate::status;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use prefixkv_core::engine::{Codec, Engine, Events, ModelRequest, Runner, SourceText, Started};
+use prefixkv_core::engine::{Codec, Engine, Events, Runner, Started};
 use prefixkv_core::model::ModelInfo;
-use prefixkv_core::wire::Event;
+use prefixkv_core::wire::{Event, ModelRequest, SourceText};
 use prefixkv_core::{Error, engine};
 use serde_json::{Value, json};
 

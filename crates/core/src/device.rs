@@ -5,11 +5,20 @@ use std::sync::OnceLock;
 
 use prefixkv_kernels::cuda::check::Sizes;
 use prefixkv_kernels::cuda::{Gpu, Memory, PoolUse, Result as GpuResult};
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A device by its name: `cpu`, `cuda`, `cuda:1`, `auto`.
+/// A device by its name: the CPU, an NVIDIA GPU (`cuda` is the first, as is `cuda:0`), or the first GPU that can be used, else the CPU.
+///
+/// ```json
+/// { "type": "string", "pattern": "^(cpu|auto|cuda(:[0-9]+)?)$" }
+/// ```
+///
+/// ```typescript
+/// "cpu" | "cuda" | `cuda:${number}` | "auto"
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     #[default]
@@ -127,6 +136,15 @@ pub struct DevicePool {
 }
 
 impl Device {
+    fn named(name: &str) -> Option<Device> {
+        match name {
+            "cpu" => Some(Device::Cpu),
+            "auto" => Some(Device::Auto),
+            "cuda" => Some(Device::Cuda(0)),
+            _ => name.strip_prefix("cuda:")?.parse().ok().map(Device::Cuda),
+        }
+    }
+
     /// Starts the device. Errors when this build cannot run there, or when there is none.
     pub fn open(self) -> Result<Place> {
         match self {
@@ -204,17 +222,18 @@ impl std::fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
     fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "cpu" => Ok(Device::Cpu),
-            "auto" => Ok(Device::Auto),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => match name.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(index)) => Ok(Device::Cuda(index)),
-                _ => Err(Error::Option {
-                    reason: format!("`device` must be `cpu`, `cuda`, `cuda:N` or `auto`, found `{name}`"),
-                    suggestion: None,
-                }),
-            },
-        }
+        let reason = || format!("`device` {}", wrong(name));
+        Device::named(name).ok_or_else(|| Error::Option { reason: reason(), suggestion: None })
     }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Device::named(&name).ok_or_else(|| D::Error::custom(wrong(&name)))
+    }
+}
+
+fn wrong(name: &str) -> String {
+    format!("must be `cpu`, `cuda`, `cuda:N` or `auto`, found `{name}`")
 }

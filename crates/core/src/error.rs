@@ -8,6 +8,7 @@ use prefixkv_kernels::cuda;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::keep::Keep;
 pub use facts::{FACTS, Facts};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -57,7 +58,7 @@ pub enum Error {
 
     /// The asked size of the cache does not hold the entries that are protected.
     #[error("cannot keep {asked} of the cache: {reason}; the least possible here is {least}")]
-    Budget { asked: String, least: String, reason: String },
+    Budget { asked: Keep, least: Keep, reason: String },
 
     /// A calibration that cannot be read, that belongs to another model, or that does not hold the asked size.
     #[error("cannot use the calibration: {reason}")]

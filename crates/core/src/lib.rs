@@ -11,6 +11,7 @@ pub mod engine;
 pub mod error;
 pub(crate) mod fields;
 pub(crate) mod folder;
+pub(crate) mod keep;
 pub mod media;
 pub mod method;
 pub(crate) mod metrics;

@@ -1,20 +1,29 @@
 //! Sizes in bytes, as requests write them.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::error::Result;
-use crate::fields::refuse;
-
 /// A number of bytes, or a text such as `"64MiB"`.
-pub(crate) fn bytes(name: &str, value: &Value) -> Result<u64> {
-    let bytes = match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => parse_size(text),
-        _ => None,
-    };
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| refuse(format!("`{name}` must be a number of bytes or a text such as \"64MiB\", found {value}")))
+///
+/// ```json
+/// { "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string" }] }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let bytes = match &value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => parse_size(text),
+            _ => None,
+        };
+        let wrong =
+            || D::Error::custom(format!("must be a number of bytes or a text such as \"64MiB\", found {value}"));
+        bytes.filter(|bytes| *bytes > 0).map(ByteSize).ok_or_else(wrong)
+    }
 }
 
 /// A size by the grammar of `ts/format.ts`, with which a test compares it: `512`, `1.5GiB`, `8 MB`, `2g`.

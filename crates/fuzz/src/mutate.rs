@@ -29,10 +29,10 @@ pub fn mutate(target: &Target, pool: &[Vec<u8>], random: &mut Random) -> Vec<u8>
     let mut data = random.pick(pool).clone();
     for _ in 0..1 + random.below(4) {
         match target.kind {
-            Kind::Bytes => bytes(&mut data, other, target.words, random),
+            Kind::Bytes => bytes(&mut data, other, (target.words)(), random),
             Kind::Image => image(&mut data, other, random),
-            Kind::Json => json_or_bytes(&mut data, other, target.words, random),
-            Kind::Safetensors => safetensors(&mut data, other, target.words, random),
+            Kind::Json => json_or_bytes(&mut data, other, (target.words)(), random),
+            Kind::Safetensors => safetensors(&mut data, other, (target.words)(), random),
         }
     }
     data.truncate(LONGEST);

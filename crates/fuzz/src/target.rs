@@ -23,7 +23,8 @@ pub struct Target {
     pub memory: usize,
     /// Inputs of the short run that tests make.
     pub short: u64,
-    pub words: &'static [&'static str],
+    /// Names and values that inputs are made of.
+    pub words: fn() -> &'static [&'static str],
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Reads an input, panics when what it sees is wrong, and says how it ended: inputs that end in a new way are kept.
     pub run: fn(&[u8]) -> String,

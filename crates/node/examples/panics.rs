@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use prefixkv_core::engine::{Codec, Events, Loader, ModelRequest, Runner, SourceText, Started, stand_in};
+use prefixkv_core::engine::{Codec, Events, Loader, Runner, Started, stand_in};
 use prefixkv_core::model::ModelInfo;
-use prefixkv_core::wire::Event;
+use prefixkv_core::wire::{Event, ModelRequest, SourceText};
 use prefixkv_core::{Error, Result};
 
 // Links the addon's functions in.

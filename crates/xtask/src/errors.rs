@@ -117,10 +117,33 @@ const fn hub(
 /// `ts/generated/errors.ts`.
 pub(crate) fn typescript() -> String {
     let codes: Vec<String> = FACTS.iter().map(|facts| format!("  | {}", string(facts.code))).collect();
+    let classes: String = FACTS.iter().map(|facts| format!("  {}: {},\n", key(facts.code), facts.class)).collect();
+    let mut imports: Vec<&str> = FACTS.iter().map(|facts| facts.class).chain(["type PrefixKvError"]).collect();
+    imports.sort_unstable_by_key(|name| name.trim_start_matches("type "));
+    imports.dedup();
+    let imports: String = imports.iter().map(|name| format!("  {name},\n")).collect();
     format!(
-        "{HEADER}\n/** The codes of the errors that the engine raises. */\nexport type ErrorCode =\n{};\n",
-        codes.join("\n")
+        r#"{HEADER}import {{
+{imports}}} from "../errors.ts";
+
+/** The codes of the errors that the engine raises. */
+export type ErrorCode =
+{codes};
+
+/** The class of every code that the engine raises. */
+export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {{
+{classes}}};
+"#,
+        codes = codes.join("\n")
     )
+}
+
+/// The name of a property, in quotes where it needs them.
+fn key(name: &str) -> String {
+    match name.chars().all(|letter| letter.is_ascii_alphanumeric()) {
+        true => name.into(),
+        false => string(name),
+    }
 }
 
 /// `docs/errors.md`.

@@ -15,8 +15,8 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let parts: Vec<String> = specs.iter().map(constructor).collect();
     format!(
         r#"{HEADER}import type {{ CalibrationSource }} from "../calibration.ts";
-import type {{ Keep }} from "../keep.ts";
 import {{ stage }} from "../options/stage.ts";
+import type {{ Keep }} from "./wire.ts";
 
 /**
  * A method that makes the cache small, with its options: a plain frozen object that can be sent, stored and compared. The
@@ -255,7 +255,7 @@ fn option_row(option: &OptionSpec) -> String {
 }
 
 /// A property of an object; a value that does not fit goes to a line of its own, unless that is too short as well.
-fn property(name: &str, value: &str, indent: &str) -> String {
+pub(crate) fn property(name: &str, value: &str, indent: &str) -> String {
     let line = format!("{indent}{name}: {value},");
     let own = format!("{indent}  {value},");
     match line.chars().count() > WIDTH && own.chars().count() <= WIDTH {

@@ -1,4 +1,5 @@
 import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../../format.ts";
+import { generationFlags } from "../../generated/flags.ts";
 import type { CacheMethod } from "../../generated/methods.ts";
 import type { GenerationResult, Memory, ModelInfo } from "../../generated/wire.ts";
 import { image } from "../../media.ts";
@@ -11,8 +12,6 @@ import { withModel } from "../loading.ts";
 import { answerWithReport, checkReportFlags, reportFlags } from "../reporting.ts";
 import type { Values } from "../values.ts";
 
-const sampling = ["max-tokens", "temperature", "top-k", "top-p", "min-p", "repetition-penalty", "seed", "stop"];
-
 /** Answers a prompt about images, streaming. */
 export const describe: Command = {
   name: "describe",
@@ -20,14 +19,7 @@ export const describe: Command = {
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
-    { name: "max-tokens", type: "integer", value: "N", text: "the most tokens to generate" },
-    { name: "temperature", type: "number", value: "X", text: "0 (the default) takes the likeliest token" },
-    { name: "top-k", type: "integer", value: "N", text: "choose among the N likeliest tokens" },
-    { name: "top-p", type: "number", value: "X", text: "choose among the likeliest tokens with this probability" },
-    { name: "min-p", type: "number", value: "X", text: "choose among tokens this share as likely as the likeliest" },
-    { name: "repetition-penalty", type: "number", value: "X", text: "above 1, makes repeated tokens less likely" },
-    { name: "seed", type: "integer", value: "N", text: "the same seed gives the same text" },
-    { name: "stop", type: "strings", value: "TEXT", text: "end before this text; may be given more than once" },
+    ...generationFlags,
     ...cacheFlags,
     ...reportFlags,
     ...loadFlags,
@@ -49,7 +41,7 @@ async function answer(
   const pictures = images.map((source) => image(source, named));
   const options = {
     messages: [{ role: "user", content: [...pictures, prompt] }],
-    ...values.options(sampling),
+    ...values.options(generationFlags.map(({ name }) => name)),
     ...(cache && { cache }),
     signal: context.signal,
   };

@@ -1,11 +1,11 @@
 import { DeviceError, PrefixKvError } from "../../errors.ts";
 import { formatTable, formatTime } from "../../format.ts";
-import type { About } from "../../generated/wire.ts";
+import type { About, Device } from "../../generated/wire.ts";
 import { openModel } from "../../load.ts";
 import { image } from "../../media.ts";
 import type { Native } from "../../native/contract.ts";
 import type { Attempt } from "../../native/cuda.ts";
-import { type Device, gpuName } from "../../native/device.ts";
+import { gpuName } from "../../native/device.ts";
 import { type Binding, runtime } from "../../native/pick.ts";
 import { samplePicture } from "../../sample.ts";
 import { packageVersion } from "../../version.ts";

@@ -1,15 +1,15 @@
 //! The self-check of a device: what `prefixkv_kernels::cuda::check` finds, as a [`DeviceCheck`].
 
-use prefixkv_kernels::cuda::check::{Cases, Ceilings, Outcome, Sizes, Step, ceilings, kernels};
-use prefixkv_kernels::cuda::{Error as GpuError, Gpu};
-
-use super::request::CheckRequest;
 use super::spawn;
 use super::ticket::{Events, Ticket, stream};
 use crate::error::{Error, Result};
 use crate::model::{Device, Place};
 use crate::panics;
-use crate::wire::{CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, Event, KernelCheck, PrefillRate, Progress};
+use crate::wire::{
+    CheckRequest, CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, Event, KernelCheck, PrefillRate, Progress,
+};
+use prefixkv_kernels::cuda::check::{Cases, Ceilings, Outcome, Sizes, Step, ceilings, kernels};
+use prefixkv_kernels::cuda::{Error as GpuError, Gpu};
 
 /// See [`super::Engine::check_device`].
 pub(super) fn check_device(json: &str) -> Result<Ticket> {

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::answer::Answer;
 use super::clock::milliseconds;
-use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
 use crate::backend::Backend;
@@ -18,7 +17,7 @@ use crate::nn::Matrix;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::sequence::Sequence;
 use crate::text::StopStrings;
-use crate::wire::{Event, Finish, GenerationResult, Timings};
+use crate::wire::{Event, Finish, GenerateRequest, GenerationResult, SourceText, Timings};
 
 /// The timings of a request that has just left the queue.
 pub(super) fn queued(events: &Events) -> Timings {

@@ -8,14 +8,12 @@ mod answer;
 mod bell;
 mod check;
 mod clock;
-mod distinct;
 mod generate;
 mod owned;
 mod pictures;
 mod positions;
 mod profile;
 mod prompt;
-mod request;
 mod runner;
 mod scheduler;
 mod score;
@@ -39,13 +37,9 @@ use crate::error::{Error, Result};
 use crate::metrics;
 use crate::model::{Device, Model, Place, architectures};
 use crate::panics;
-use crate::wire::{About, Event};
+use crate::wire::{self, About, Event, LoadRequest, Request};
 
 pub use crate::panics::catch;
-pub use request::{
-    CheckRequest, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest,
-    ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
-};
 pub use runner::{Codec, Loader, OnProgress, Runner, Started, Stepped};
 pub use ticket::{CAPACITY, Events, Ticket, stream};
 
@@ -167,7 +161,7 @@ impl Engine {
 
     /// Reads a model folder's configuration, named by `{ "source": DIR }`, on a thread of its own; ends with `inspected`.
     pub fn inspect(json: &str) -> Result<Ticket> {
-        let source = request::parse_inspect(json)?;
+        let source = wire::parse_inspect(json)?;
         let (events, ticket) = stream();
         spawn("prefixkv-inspect", move || {
             panics::quiet_thread();

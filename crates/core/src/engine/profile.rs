@@ -4,12 +4,11 @@ use std::time::Instant;
 
 use super::clock::milliseconds;
 use super::prompt;
-use super::request::ProfileRequest;
 use super::ticket::Events;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::model::Model;
-use crate::wire::{Event, Timings};
+use crate::wire::{Event, ProfileRequest, Timings};
 
 /// Runs the prompt and gives the retained share of every layer for each asked size; nothing is evicted.
 pub(super) fn profile<B: Backend>(

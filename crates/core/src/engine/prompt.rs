@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::clock::milliseconds;
 use super::pictures;
-use super::request::{Source, SourceText};
 use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::Memory;
@@ -13,7 +12,7 @@ use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Message, Rendered, SpecialTokens};
-use crate::wire::{Timings, Usage};
+use crate::wire::{Source, SourceText, Timings, Usage};
 
 /// Most tokens of an answer when the request does not say.
 const DEFAULT_TOKENS: usize = 512;

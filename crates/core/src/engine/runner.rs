@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::request::ModelRequest;
 use super::ticket::Events;
 use crate::error::{Error, Result};
 use crate::model::ModelInfo;
-use crate::wire::Event;
+use crate::wire::{Event, ModelRequest};
 
 /// What an engine's thread runs: a model, or a fake one in the tests. It is made, used and dropped on that thread.
 pub trait Runner {

@@ -2,14 +2,12 @@
 //!
 //! Requests start in the order in which they came, at most one between two steps of those that run. A request whose stream is full
 //! sits out steps until its reader has made room, so that a slow reader holds up nobody else.
-
-use super::request::ModelRequest;
 use super::runner::{Runner, Started, Stepped};
 use super::state::{Job, Shared};
 use super::ticket::Events;
 use crate::error::{Error, Result};
 use crate::panics::catch;
-use crate::wire::Event;
+use crate::wire::{Event, ModelRequest};
 
 pub(super) struct Scheduler<'a> {
     shared: &'a Shared,

@@ -9,7 +9,6 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::clock::milliseconds;
-use super::request::{ScoreRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
 use crate::backend::Backend;
@@ -18,7 +17,7 @@ use crate::fields::refuse;
 use crate::model::Model;
 use crate::sample::{divergence, log_softmax_at};
 use crate::text::{Encoded, Rendered};
-use crate::wire::{Event, Score, Timings};
+use crate::wire::{Event, Score, ScoreRequest, SourceText, Timings};
 
 /// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
 /// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes

@@ -6,7 +6,6 @@ use prefixkv_kernels::os::heap;
 
 use super::generate::{Generation, PreparedPrompt};
 use super::profile::profile;
-use super::request::ModelRequest;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::score;
 use super::session::{self, Open, Sessions};
@@ -17,7 +16,7 @@ use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
 use crate::text::Tokenizer;
-use crate::wire::{Event, Progress};
+use crate::wire::{Event, ModelRequest, Progress};
 
 /// Free bytes that the allocator may keep between requests.
 const SLACK: usize = 8 << 20;

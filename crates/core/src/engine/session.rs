@@ -10,7 +10,6 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::generate::{Answered, PreparedPrompt, queued};
-use super::request::{GenerateRequest, SourceText};
 use super::ticket::Events;
 use super::{positions, prompt};
 use crate::backend::Backend;
@@ -23,7 +22,7 @@ use crate::model::{Model, Prompt};
 use crate::nn::Matrix;
 use crate::sequence::Sequence;
 use crate::text::{Content, Encoded, Message, Part};
-use crate::wire::{Event, SessionId, Timings};
+use crate::wire::{Event, GenerateRequest, SessionId, SourceText, Timings};
 
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 1024;

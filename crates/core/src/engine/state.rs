@@ -6,12 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bell::Bell;
-use super::request::{ModelRequest, TextRequest};
 use super::runner::Codec;
 use super::ticket::{Events, Stop, Stopper};
 use crate::error::{Error, WireError};
 use crate::model::ModelInfo;
-use crate::wire::Event;
+use crate::wire::{Event, ModelRequest, TextRequest};
 
 /// A request on its way.
 pub(super) struct Job<R> {

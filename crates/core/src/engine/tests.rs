@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::ModelInfo;
-use crate::wire::Progress;
+use crate::wire::{ModelRequest, Progress, SourceText};
 
 pub(super) const LONG: Duration = Duration::from_secs(20);
 

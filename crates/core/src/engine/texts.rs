@@ -1,14 +1,12 @@
 //! Tokenizing and detokenizing, on a short-lived thread of its own, so that it never waits for a generation.
 
-use std::sync::{Arc, MutexGuard};
-
-use super::request::TextRequest;
 use super::runner::Codec;
 use super::spawn;
 use super::state::{Job, Phase, Shared, State};
 use crate::error::{Error, Result};
 use crate::panics::{catch, quiet_thread};
-use crate::wire::Event;
+use crate::wire::{Event, TextRequest};
+use std::sync::{Arc, MutexGuard};
 
 /// Makes sure that a thread works on the waiting text jobs, if there are any and the tokenizer is loaded.
 pub(super) fn serve(shared: &Arc<Shared>, mut state: MutexGuard<'_, State>) {

@@ -9,9 +9,6 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::panics::quiet_thread;
 
-/// Most threads that a load may ask for.
-pub(crate) const MAX: usize = 1024;
-
 static IN_FORCE: Mutex<Option<usize>> = Mutex::new(None);
 
 /// Threads that the pools have, or would start with.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::generate::PreparedPrompt;
-use super::request::GenerateRequest;
 use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::Memory;
@@ -14,7 +13,7 @@ use crate::media::upright_size;
 use crate::method::{Method, Record};
 use crate::model::Model;
 use crate::sequence::Sequence;
-use crate::wire::{Event, Trace, TraceImage, TraceLayer, TraceStep};
+use crate::wire::{Event, GenerateRequest, Trace, TraceImage, TraceLayer, TraceStep};
 
 /// Generates as a `generate` request does. Without a method the importance is that of PrefixKV's default score, and everything
 /// is kept. What is recorded is not counted as memory of the cache.

@@ -89,7 +89,7 @@ facts! {
          request ends, the model can be used.";
         "Load with smaller `weights`, raise `cacheLimit`, use a smaller `keep`, a smaller `batch` or a shorter prompt.";
     Error::Budget { .. } => "budget" as "BudgetError" {
-        "asked": "the asked size",
+        "asked": "the asked size, a `Keep`",
         "least": "the least size that works for this prompt, in the same terms",
     }
         "The asked size of the cache does not hold the entries that its method protects.";
@@ -132,6 +132,7 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keep::Keep;
 
     fn samples() -> Vec<Error> {
         let text = String::new;
@@ -145,7 +146,7 @@ mod tests {
             Error::Prompt { reason: text() },
             Error::ContextOverflow { needed: 2, available: 1, image_tokens: 0 },
             Error::OutOfMemory { needed: 2, available: 1, advice: text() },
-            Error::Budget { asked: text(), least: text(), reason: text() },
+            Error::Budget { asked: Keep::Tokens(1), least: Keep::Tokens(2), reason: text() },
             Error::Calibration { reason: text() },
             Error::Device { device: text(), reason: text() },
             Error::Aborted,

@@ -15,34 +15,47 @@ pub const VERSION: u32 = 1;
 const MOST_LAYERS: usize = 4096;
 const MOST_ROWS: usize = 1024;
 
-/// Retained shares per layer for one or more sizes of the whole.
+/// How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a search per prompt.
+///
+/// ```ts
+/// import { type Calibration, load, prefixkv } from "prefixkv";
+///
+/// await using model = await load();
+/// const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+/// const calibration: Calibration = await model.calibrate({ method: prefixkv(), samples, keeps: [0.4, 0.6] });
+/// console.log(calibration.rows[0]?.retained);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Calibration {
+    /// `"prefixkv-calibration"`, which marks such a file.
     pub format: String,
+    /// The version of the format: 1.
     pub version: u32,
+    /// The model that it belongs to; a size that is not said is not checked.
     pub model: CalibratedModel,
     /// Prompts over which the shares are averaged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,
-    /// The score from which they come.
+    /// The score from which the shares come; a method that uses them ranks by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<String>,
-    /// The options of that score.
+    /// The score's option of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u64>,
+    /// The score's option of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// The score's option of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_size: Option<u64>,
-    /// Whether each layer's count is rounded by itself, as the published code does with its configurations, instead of meeting
-    /// the asked whole.
+    /// Each layer is rounded by itself, as the published code does with its configurations, instead of meeting the asked whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub published: bool,
     /// Where it comes from, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// By rising `keep`.
+    /// By rising `keep`; sizes in between are interpolated.
     pub rows: Vec<Row>,
 }
 
@@ -50,23 +63,27 @@ pub struct Calibration {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CalibratedModel {
+    /// Its name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Layers of the language model.
     pub layers: usize,
+    /// KV heads per layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
+    /// Channels per head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
-    /// `ModelInfo.fingerprint`; a file without one is checked by its sizes only.
+    /// `ModelInfo.fingerprint`; without one only the sizes are compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
 }
 
-/// A prefix configuration.
+/// The shares for one size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase", rename = "CalibrationRow")]
 pub struct Row {
-    /// The size of the whole that it is for.
+    /// The retained share of the whole.
     pub keep: f64,
     /// The retained share of every layer.
     pub retained: Vec<f64>,

@@ -1,22 +1,12 @@
-//! How much of the cache is kept.
+//! Reading the asked size of the cache, and what it comes to.
 
 use serde_json::Value;
 
 use crate::cache::{Bookkeeping, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, refuse};
-use crate::units::bytes;
-
-/// The asked size of the cache.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Keep {
-    /// This share of all positions seen, prompt and generated: the cache grows by it per new token.
-    Share(f64),
-    /// Never more than this many entries per layer, on average over the layers.
-    Tokens(usize),
-    /// Never more than this many bytes, bookkeeping included, from the end of the prompt on.
-    Bytes(u64),
-}
+pub use crate::keep::Keep;
+use crate::units::ByteSize;
 
 impl Keep {
     /// Reads a share in (0, 1], `{ "tokens": N }` or `{ "bytes": N | "64MiB" }`.
@@ -31,10 +21,10 @@ impl Keep {
             },
             Value::Object(_) => {
                 let mut fields = Fields::new(value, "`keep`", &["tokens", "bytes"])?;
-                match (fields.take::<u64>("tokens")?, fields.take::<Value>("bytes")?) {
+                match (fields.take::<u64>("tokens")?, fields.take::<ByteSize>("bytes")?) {
                     (Some(0), None) => Err(refuse("`tokens` of `keep` must be at least 1, found 0")),
                     (Some(tokens), None) => Ok(Keep::Tokens(usize::try_from(tokens).unwrap_or(usize::MAX))),
-                    (None, Some(value)) => bytes("bytes", &value).map(Keep::Bytes),
+                    (None, Some(ByteSize(bytes))) => Ok(Keep::Bytes(bytes)),
                     _ => Err(refuse("`keep` takes either `tokens` or `bytes`")),
                 }
             }
@@ -61,25 +51,12 @@ impl Keep {
     }
 
     /// The least size that holds `entries` entries of `positions` seen, in the terms of this one.
-    pub fn least(self, entries: usize, positions: usize, cost: &Cost) -> String {
+    pub fn least(self, entries: usize, positions: usize, cost: &Cost) -> Keep {
         match self {
             // Rounded up, so that following the advice works.
-            Keep::Share(_) => {
-                format!("{:.4}", (entries as f64 / (cost.layers * positions) as f64 * 1e4).ceil() / 1e4)
-            }
-            Keep::Tokens(_) => format!("{{ tokens: {} }}", entries.div_ceil(cost.layers)),
-            Keep::Bytes(_) => format!("{{ bytes: {} }}", cost.fixed + entries as u64 * cost.entry),
-        }
-    }
-
-    /// As in requests.
-    pub fn name(self) -> String {
-        match self {
-            // Hundreds of zeros tell nobody anything.
-            Keep::Share(share) if share < 1e-4 => format!("{share:e}"),
-            Keep::Share(share) => share.to_string(),
-            Keep::Tokens(tokens) => format!("{{ tokens: {tokens} }}"),
-            Keep::Bytes(bytes) => format!("{{ bytes: {bytes} }}"),
+            Keep::Share(_) => Keep::Share((entries as f64 / (cost.layers * positions) as f64 * 1e4).ceil() / 1e4),
+            Keep::Tokens(_) => Keep::Tokens(entries.div_ceil(cost.layers)),
+            Keep::Bytes(_) => Keep::Bytes(cost.fixed + entries as u64 * cost.entry),
         }
     }
 }
@@ -112,7 +89,7 @@ impl Cost {
 
 /// An error that says the least possible size.
 pub(crate) fn too_small(keep: Keep, entries: usize, positions: usize, cost: &Cost, why: &str) -> Error {
-    Error::Budget { asked: keep.name(), least: keep.least(entries, positions, cost), reason: why.into() }
+    Error::Budget { asked: keep, least: keep.least(entries, positions, cost), reason: why.into() }
 }
 
 #[cfg(test)]
@@ -128,13 +105,6 @@ mod tests {
         assert_eq!(Keep::parse(json!({ "tokens": 256 })).unwrap(), Keep::Tokens(256));
         assert_eq!(Keep::parse(json!({ "bytes": "64MiB" })).unwrap(), Keep::Bytes(64 << 20));
         assert_eq!(Keep::parse(json!({ "bytes": 1000 })).unwrap(), Keep::Bytes(1000));
-    }
-
-    #[test]
-    fn a_share_is_named_as_it_is_written() {
-        for (share, name) in [(0.5, "0.5"), (1.0, "1"), (0.0001, "0.0001"), (1e-5, "1e-5"), (1.5e-300, "1.5e-300")] {
-            assert_eq!(Keep::Share(share).name(), name);
-        }
     }
 
     #[test]
@@ -161,8 +131,7 @@ mod tests {
     fn the_least_size_is_enough() {
         let cost = Cost { layers: 10, entry: 1500, fixed: 4000 };
         for keep in [Keep::Share(0.01), Keep::Tokens(1), Keep::Bytes(10)] {
-            let least = keep.least(25, 187, &cost).replace("tokens", "\"tokens\"").replace("bytes", "\"bytes\"");
-            let least = Keep::parse(serde_json::from_str(&least).unwrap()).unwrap();
+            let least = Keep::parse(json!(keep.least(25, 187, &cost))).unwrap();
             assert!(least.total(187, &cost) >= 25, "{least:?}");
         }
     }

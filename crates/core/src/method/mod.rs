@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use keep::Keep;
+pub use crate::keep::Keep;
 pub use methods::METHODS;
 pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
@@ -152,7 +152,7 @@ impl Method {
                     values.iter().filter(|value| **value != "none").map(|value| format!("\"{value}\"")).collect();
                 return Err(refuse(format!(
                     "`keep` of {} is a cap for the whole sequence, which `decode: \"none\"` cannot hold; take {} or a share",
-                    keep.name(),
+                    keep,
                     others.join(", ")
                 )));
             }

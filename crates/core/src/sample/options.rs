@@ -6,23 +6,44 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// How to choose tokens. The default is greedy: always the most likely token.
+/// How to choose tokens. The options act in the order of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw
+/// with `seed`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, rename = "SamplingOptions")]
 pub struct SamplerOptions {
-    /// Logits are divided by it; 0, the default, is greedy, where the other options but `repetition_penalty` do nothing.
-    /// At most 100.
+    /// 0 takes the most likely token each time; higher values spread the choice.
+    ///
+    /// Divides the logits. With 0, `topK`, `topP`, `minP` and `seed` do nothing. At most 100.
+    ///
+    /// Default: 0.
     pub temperature: f32,
-    /// Only this many of the most likely tokens, and those as likely as the last of them; 0, the default: no limit.
+    /// Choose among this many likeliest tokens.
+    ///
+    /// Those as likely as the last of them stay too. 0 is no limit.
+    ///
+    /// Default: no limit.
     pub top_k: usize,
-    /// Only the most likely tokens that together reach this probability; 0 to 1, default 1: no limit.
+    /// Choose among the likeliest tokens that together have this probability.
+    ///
+    /// Acts on what `topK` has left. 1 is no limit.
+    ///
+    /// Default: no limit.
     pub top_p: f32,
-    /// Only tokens at least this likely relative to the most likely one; 0 to 1, default 0: no limit.
+    /// Choose among tokens at least this share as likely as the likeliest.
+    ///
+    /// 0 is no limit.
+    ///
+    /// Default: no limit.
     pub min_p: f32,
-    /// Divides the positive and multiplies the negative logits of tokens that already occur, the prompt included;
-    /// 0.01 to 100, default 1: none.
+    /// Above 1, tokens that have occurred become less likely.
+    ///
+    /// Those of the prompt count too. Acts first, with a temperature of 0 as well. From 0.01 to 100.
+    ///
+    /// Default: 1.
     pub repetition_penalty: f32,
-    /// The same seed, logits and options give the same tokens. Default: a fresh one.
+    /// The same seed and request give the same text.
+    ///
+    /// Default: random.
     pub seed: Option<u64>,
 }
 

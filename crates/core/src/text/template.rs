@@ -26,10 +26,11 @@ const PLACEHOLDER: &str = "<image>";
 
 /// One turn of a conversation.
 #[derive(Deserialize, Clone, Debug)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename = "WireMessage")]
 pub struct Message {
     /// `user`, `assistant`, `system`, or what else the template knows.
     pub role: String,
+    /// What is said.
     pub content: Content,
 }
 
@@ -37,6 +38,7 @@ pub struct Message {
 #[derive(Deserialize, Clone, Debug)]
 #[serde(
     untagged,
+    rename = "WireContent",
     expecting = "`content` must be a string or a list of { type: text, text } and { type: image, index }"
 )]
 pub enum Content {
@@ -46,10 +48,18 @@ pub enum Content {
 
 /// A piece of a message. Templates see an image without its index: `{"type": "image"}`.
 #[derive(Deserialize, Clone, Debug)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields, rename = "WirePart")]
 pub enum Part {
-    Text { text: String },
-    Image { index: usize },
+    /// A piece of text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// An image of the request.
+    Image {
+        /// Which of those that come with the request, from 0.
+        index: usize,
+    },
 }
 
 /// A prompt, and what its parts are. All ranges are bytes of the text, in order.

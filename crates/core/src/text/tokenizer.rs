@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use serde::Deserialize;
 use tokenizers::DecoderWrapper;
 
 use super::bound::bytes_per_token;
@@ -42,7 +43,8 @@ pub struct Tokenizer {
 }
 
 /// What becomes of a special token's text within what a message says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SpecialTokens {
     /// It becomes that token, as in transformers; only an image placeholder is text.
     #[default]

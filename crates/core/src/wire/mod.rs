@@ -6,8 +6,10 @@
 
 mod about;
 mod check;
+mod distinct;
 mod event;
 mod report;
+mod request;
 mod session_id;
 mod trace;
 
@@ -15,5 +17,10 @@ pub use about::About;
 pub use check::{CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, KernelCheck, PrefillRate};
 pub use event::Event;
 pub use report::{Finish, GenerationResult, Progress, Score, Timings, Usage};
+pub(crate) use request::parse_inspect;
+pub use request::{
+    CheckRequest, DOORS, Door, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS,
+    ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
+};
 pub use session_id::SessionId;
 pub use trace::{Trace, TraceImage, TraceLayer, TraceStep};

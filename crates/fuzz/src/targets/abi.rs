@@ -17,7 +17,7 @@ pub const TARGET: Target = Target {
     kind: Kind::Bytes,
     memory: 256 << 20,
     short: 400,
-    words: &["{\"op\":\"tokenize\",\"text\":\"a\"}", "{\"source\":\"/nowhere\"}", "{", "\"", "}"],
+    words: || &["{\"op\":\"tokenize\",\"text\":\"a\"}", "{\"source\":\"/nowhere\"}", "{", "\"", "}"],
     seeds,
     run,
 };

@@ -8,7 +8,7 @@ pub const TARGET: Target = Target {
     kind: Kind::Bytes,
     memory: 1 << 20,
     short: 0,
-    words: &[],
+    words: || &[],
     seeds: || vec![b"sound".to_vec(), b"panic".to_vec()],
     run,
 };

@@ -15,7 +15,7 @@ pub const TARGET: Target = Target {
     // What `decode` allows a decoder to take, and the RGB copies of 100 megapixels.
     memory: 1600 << 20,
     short: 400,
-    words: &[],
+    words: || &[],
     seeds,
     run,
 };

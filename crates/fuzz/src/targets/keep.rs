@@ -4,7 +4,7 @@ use prefixkv_core::cache::{Bookkeeping, Format, Shape};
 use prefixkv_core::device::Cpu;
 use prefixkv_core::method::Keep;
 use prefixkv_core::method::keep::Cost;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::target::{Kind, Target, outcome};
 
@@ -14,20 +14,9 @@ pub const TARGET: Target = Target {
     kind: Kind::Json,
     memory: 64 << 20,
     short: 4000,
-    words: &[
-        "tokens",
-        "bytes",
-        "64MiB",
-        "1.5 GiB",
-        "kb",
-        "1e3",
-        ".",
-        "..",
-        "4611686018427387903",
-        "\u{2003}",
-        "b",
-        "TiB",
-    ],
+    words: || {
+        &["tokens", "bytes", "64MiB", "1.5 GiB", "kb", "1e3", ".", "..", "4611686018427387903", "\u{2003}", "b", "TiB"]
+    },
     seeds,
     run,
 };
@@ -48,9 +37,7 @@ fn run(data: &[u8]) -> String {
     let value = serde_json::from_slice(data).unwrap_or_else(|_| json!({ "bytes": String::from_utf8_lossy(data) }));
     let read = Keep::parse(value);
     let Ok(keep) = read else { return outcome(&read, &["option"]) };
-    let written = keep.name().replace("tokens", "\"tokens\"").replace("bytes", "\"bytes\"");
-    let again: Value = serde_json::from_str(&written).expect("a size is written as JSON");
-    assert_eq!(Keep::parse(again).expect("what was written is read"), keep);
+    assert_eq!(Keep::parse(json!(keep)).expect("what was written is read"), keep);
     for shape in [
         Shape { layers: 1, kv_heads: 1, head_dim: 2, format: Format::F32 },
         Shape { layers: 40, kv_heads: 40, head_dim: 128, format: Format::F32 },
@@ -60,7 +47,7 @@ fn run(data: &[u8]) -> String {
             let total = keep.total(positions, &cost);
             assert!(total <= cost.layers * positions, "{keep:?} of {positions}: {total}");
             if positions > 0 {
-                assert!(!keep.least(1, positions, &cost).is_empty());
+                assert!(keep.least(1, positions, &cost).total(positions, &cost) >= 1);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The JSON of a load.
 
-use prefixkv_core::engine::{LoadRequest, MAX_BATCH};
+use std::sync::LazyLock;
+
+use prefixkv_core::wire::{DOORS, LoadRequest, MAX_BATCH};
 use serde_json::json;
 
 use crate::folder::{means_the_same, written_anew};
@@ -8,31 +10,24 @@ use crate::target::{Kind, Target, outcome};
 
 pub const TARGET: Target = Target {
     name: "load",
-    reads: "the JSON of a load: source, device, weights, threads, batch, cacheLimit",
+    reads: "the JSON of a load",
     kind: Kind::Json,
     memory: 64 << 20,
     short: 4000,
-    words: &[
-        "source",
-        "device",
-        "weights",
-        "threads",
-        "batch",
-        "cacheLimit",
-        "cpu",
-        "cuda:0",
-        "cuda:99999999999999999999",
-        "auto",
-        "f32",
-        "f16",
-        "q8_0",
-        "q4_k",
-        "64MiB",
-        "1.5GiB",
-    ],
+    words,
     seeds,
     run,
 };
+
+fn words() -> &'static [&'static str] {
+    static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let values =
+            ["cpu", "cuda:0", "cuda:99999999999999999999", "auto", "f32", "f16", "q8_0", "q4_k", "64MiB", "1.5GiB"];
+        let fields = DOORS.iter().filter(|door| door.name == "load").flat_map(|door| (door.fields)());
+        fields.chain(values).collect()
+    });
+    &WORDS
+}
 
 fn seeds() -> Vec<Vec<u8>> {
     let all = [

@@ -1,6 +1,9 @@
 //! The JSON of the engine's requests.
 
-use prefixkv_core::engine::{ModelRequest, Request, SourceText};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use prefixkv_core::wire::{ModelRequest, OPS, Request, SourceText};
 use serde_json::{Value, json};
 
 use crate::folder::{means_the_same, written_anew};
@@ -8,54 +11,24 @@ use crate::target::{Kind, Target, outcome};
 
 pub const TARGET: Target = Target {
     name: "request",
-    reads: "the JSON of generate, score, trace, profile, sessions, tokenize and detokenize",
+    reads: "the JSON of every operation of an engine",
     kind: Kind::Json,
     memory: 64 << 20,
     short: 4000,
-    words: &[
-        "op",
-        "generate",
-        "score",
-        "trace",
-        "profile",
-        "open-session",
-        "turn",
-        "close-session",
-        "tokenize",
-        "detokenize",
-        "messages",
-        "prompt",
-        "cache",
-        "answer",
-        "kept",
-        "kl",
-        "keeps",
-        "session",
-        "text",
-        "tokens",
-        "addSpecialTokens",
-        "skipSpecialTokens",
-        "maxTokens",
-        "temperature",
-        "topK",
-        "topP",
-        "minP",
-        "repetitionPenalty",
-        "seed",
-        "stop",
-        "ignoreEos",
-        "method",
-        "keep",
-        "role",
-        "user",
-        "content",
-        "type",
-        "image",
-        "index",
-    ],
+    words,
     seeds,
     run,
 };
+
+/// The operations and their fields by the table of the engine, and what lies in the fields.
+fn words() -> &'static [&'static str] {
+    static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let inner = ["op", "method", "keep", "role", "user", "content", "type", "image", "index"];
+        let fields: BTreeSet<&str> = OPS.iter().flat_map(|op| (op.fields)()).collect();
+        OPS.iter().map(|op| op.name).chain(fields).chain(inner).collect()
+    });
+    &WORDS
+}
 
 /// A name that no session has; the target `engine` puts a real one in its place.
 pub const SESSION: &str = "00000000000000000000000000000000";

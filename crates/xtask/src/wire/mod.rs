@@ -1,4 +1,4 @@
-//! What crosses a door, from the sources of the engine: `ts/generated/wire.ts` and `docs/schema/wire.schema.json`.
+//! What crosses a door, from the sources of the engine: TypeScript, the JSON schema, flags of the command line, tables of the guides.
 //!
 //! The sources are read instead of the types, so that the engine carries no descriptions of itself: serde's attributes decide what is
 //! written, and the same attributes decide what is described. docs/design/wire.md says more.
@@ -7,24 +7,35 @@ mod docs;
 mod schema;
 mod shape;
 mod source;
+mod tables;
 mod typescript;
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
 
-use shape::Types;
-use source::Sources;
+use prefixkv_core::wire::{DOORS, OPS};
 
-/// Types that go into the engine; lists in them are only read.
-const INPUTS: [&str; 0] = [];
-/// Types that come out of it.
+use docs::Docs;
+use shape::{Field, Form, Object, Shape, Types};
+use source::{Sources, pascal};
+
+/// Types that go into the engine in the options of methods.
+const INPUTS: [&str; 2] = ["Keep", "Calibration"];
+/// Types that come out of the engine.
 const OUTPUTS: [&str; 2] = ["About", "Event"];
+/// Pages with tables of options.
+const PAGES: [&str; 3] = ["docs/cache.md", "docs/cli.md", "docs/generate.md"];
 
 /// The generated files with their contents.
 pub(crate) fn files(root: &Path) -> Result<Vec<(String, String)>, String> {
     let sources = Sources::read(&root.join("crates/core/src"))?;
     let mut types = Types::new(&sources);
+    // Lists that go into the engine are only read.
     let mut inputs = HashSet::new();
+    for request in requests(&mut types)? {
+        types.parts(&request, &mut inputs);
+    }
     for rust in INPUTS {
         let name = types.add(rust)?;
         types.parts(&name, &mut inputs);
@@ -32,14 +43,52 @@ pub(crate) fn files(root: &Path) -> Result<Vec<(String, String)>, String> {
     for rust in OUTPUTS {
         types.add(rust)?;
     }
-    Ok(vec![
+    let mut files = vec![
         ("ts/generated/wire.ts".into(), typescript::types(&types, &inputs)?),
+        ("ts/generated/flags.ts".into(), tables::flags(&types)?),
+        ("ts/generated/rules.ts".into(), tables::rules(&types)?),
         ("docs/schema/wire.schema.json".into(), schema::document(&types)?),
-    ])
+    ];
+    for path in PAGES {
+        let page = fs::read_to_string(root.join(path)).map_err(|error| format!("cannot read {path}: {error}"))?;
+        files.push((
+            path.into(),
+            tables::fill(&types, &page.replace("\r\n", "\n")).map_err(|reason| format!("{path}: {reason}"))?,
+        ));
+    }
+    Ok(files)
+}
+
+/// Adds every request from the tables of the engine; gives their names.
+fn requests(types: &mut Types) -> Result<Vec<String>, String> {
+    let mut requests = Vec::new();
+    for door in DOORS {
+        requests.push(request(types, door.name, door.docs, door.parts, Vec::new())?);
+    }
+    let mut members = Vec::new();
+    for op in OPS {
+        members.push(request(types, op.name, op.docs, op.parts, vec![Field::tag("op", op.name)])?);
+    }
+    let docs = Docs { text: vec!["What an engine can be asked.".into()], ..Docs::default() };
+    types.put("EngineRequest", docs, Form::Union(members.iter().cloned().map(Shape::Named).collect()));
+    requests.extend(members);
+    Ok(requests)
+}
+
+fn request(types: &mut Types, name: &str, docs: &[&str], parts: &[&str], fields: Vec<Field>) -> Result<String, String> {
+    let mut object = Object { bases: Vec::new(), fields };
+    for part in parts {
+        object.bases.push((types.add(part)?, false));
+    }
+    let name = format!("{}Request", pascal(name));
+    types.put(&name, Docs::parse(docs)?, Form::Object(object));
+    Ok(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use prefixkv_core::sample::SamplerOptions;
+
     use super::*;
 
     const SOURCE: &str = r#"
@@ -110,6 +159,40 @@ mod tests {
         assert_eq!(done["properties"]["worst"]["type"], serde_json::json!(["number", "null"]));
         assert_eq!(done["required"], serde_json::json!(["type", "entryCount", "heads", "worst"]));
         assert_eq!(done["properties"]["heads"]["maxItems"], 2);
+    }
+
+    /// The names that are read from the sources are those that the engine's reader has from serde.
+    #[test]
+    fn requests_have_the_fields_that_the_engine_reads() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let sources = Sources::read(&root.join("crates/core/src")).unwrap();
+        let mut types = Types::new(&sources);
+        requests(&mut types).unwrap();
+        let doors = DOORS.iter().map(|door| (door.name, (door.fields)(), Vec::new()));
+        let ops = OPS.iter().map(|op| (op.name, (op.fields)(), vec!["op".to_owned()]));
+        for (name, known, tag) in doors.chain(ops) {
+            let request = types.get(&format!("{}Request", pascal(name))).unwrap();
+            let Form::Object(object) = &request.form else { panic!("{name}") };
+            let described: Vec<String> = types.fields(object).into_iter().map(|field| field.name).collect();
+            let read: Vec<String> = tag.into_iter().chain(known.into_iter().map(str::to_owned)).collect();
+            assert_eq!(described, read, "{name}");
+        }
+    }
+
+    /// A default that is a number or a flag is the one that reading an empty object gives.
+    #[test]
+    fn documented_defaults_are_those_of_the_engine() {
+        let defaults = SamplerOptions::default();
+        let real = [("temperature", defaults.temperature), ("repetitionPenalty", defaults.repetition_penalty)];
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let sources = Sources::read(&root.join("crates/core/src")).unwrap();
+        let mut types = Types::new(&sources);
+        requests(&mut types).unwrap();
+        let Some(Form::Object(object)) = types.get("SamplingOptions").map(|one| &one.form) else { panic!() };
+        for (name, value) in real {
+            let field = object.fields.iter().find(|field| field.name == name).unwrap();
+            assert_eq!(field.docs.default, Some(value.to_string()), "{name}");
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl<'a> Types<'a> {
     }
 
     fn form(&mut self, declared: &Declared) -> Result<Form, String> {
-        if !declared.reads && !declared.writes {
+        if declared.docs.schema.is_some() {
             return Ok(Form::Opaque);
         }
         match &declared.body {

@@ -189,6 +189,7 @@ impl Serde {
                 Ok(std::iter::once(words[0].clone()).chain(rest).collect())
             }
             Some("kebab-case") => Ok(words.join("-")),
+            Some("snake_case") => Ok(words.join("_")),
             Some("lowercase") => Ok(words.concat()),
             Some(other) => Err(format!("xtask does not know `rename_all = \"{other}\"` yet")),
         }

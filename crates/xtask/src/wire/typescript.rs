@@ -32,7 +32,7 @@ fn declaration(one: &Type, input: bool) -> Result<String, String> {
         Form::Union(shapes) => shapes.iter().map(|shape| typed(shape, input)).collect(),
         Form::Alias(shape) => vec![typed(shape, input)],
         Form::Opaque => match (&docs.typescript, &docs.schema) {
-            (Some(text), _) => vec![text.clone()],
+            (Some(text), _) => text.lines().map(|line| line.trim_start_matches("| ").to_owned()).collect(),
             (None, Some(schema)) => vec![of_schema(schema)?],
             (None, None) => return Err("its doc comment has no `json` with its schema".into()),
         },

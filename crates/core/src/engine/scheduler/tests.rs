@@ -3,13 +3,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use super::super::request::{ModelRequest, SourceText};
 use super::super::tests::{LONG, code, end};
 use super::super::{CAPACITY, Codec, Engine, Ticket};
 use super::*;
 use crate::model::ModelInfo;
+use crate::wire::{ModelRequest, SourceText};
+use serde_json::json;
 
 /// Does what its requests' prompts say, and writes down what it is told.
 struct Fake {

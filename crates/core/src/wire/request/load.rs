@@ -1,0 +1,113 @@
+//! What is asked of a door before there is an engine: to load, to inspect, to check a device.
+
+use std::path::PathBuf;
+
+use prefixkv_kernels::cuda::check::Cases;
+
+use super::parse;
+use super::parts::{CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields};
+use crate::device::Device;
+use crate::error::Result;
+use crate::fields::{Fields, Parts, refuse};
+use crate::model::LoadOptions;
+
+/// What a door takes beside the requests of an engine.
+#[derive(Debug)]
+pub struct Door {
+    pub name: &'static str,
+    /// The lines of its documentation.
+    pub docs: &'static [&'static str],
+    /// The names of the structs that its fields are declared in.
+    pub parts: &'static [&'static str],
+    /// The names of its fields.
+    pub fields: fn() -> Vec<&'static str>,
+}
+
+macro_rules! doors {
+    ($($(#[doc = $doc:literal])* $name:literal as $alias:ident ($($part:ident),*);)*) => {
+        /// Everything that a door takes beside the requests of an engine.
+        pub const DOORS: &[Door] = &[$(Door {
+            name: $name,
+            docs: &[$($doc),*],
+            parts: &[$(stringify!($part)),*],
+            fields: <$alias as Parts>::names,
+        }),*];
+
+        $(type $alias = ($($part,)*);)*
+    };
+}
+
+doors! {
+    /// Loads a model: `progress` events, then `loaded`.
+    "load" as Load (SourceFields, EngineOptions, OwnerFields);
+    /// Reads a model folder's configuration without loading weights; ends with `inspected`.
+    "inspect" as Inspect (SourceFields);
+    /// Compares the kernels of a GPU with those of the CPU: `progress` events, then `checked`.
+    "check" as Check (CheckFields);
+}
+
+/// A model folder to load.
+#[derive(Debug)]
+pub struct LoadRequest {
+    pub options: LoadOptions,
+    pub device: Device,
+    /// Most requests that are decoded together.
+    pub batch: usize,
+    /// Size of the process-wide pools.
+    pub threads: Option<usize>,
+    /// Whether the model is closed when the thread that opens it ends.
+    pub close_with_thread: bool,
+}
+
+impl LoadRequest {
+    /// Reads the JSON of a load.
+    pub fn parse(json: &str) -> Result<LoadRequest> {
+        let (source, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
+        let EngineOptions { device, weights, threads, batch, cache_limit } = options;
+        Ok(LoadRequest {
+            options: LoadOptions {
+                source: absolute(source)?,
+                weights: weights.unwrap_or_default(),
+                cache_limit: cache_limit.map(|limit| limit.0),
+            },
+            device: device.unwrap_or(Device::Auto),
+            batch: batch.map_or(1, |batch| batch.0),
+            threads: threads.map(|threads| threads.0),
+            close_with_thread: owner.close_with_thread,
+        })
+    }
+}
+
+/// Reads the JSON of an inspection.
+pub(crate) fn parse_inspect(json: &str) -> Result<PathBuf> {
+    let (source,): Inspect = Fields::parts(parse(json)?, "inspect", &[])?;
+    absolute(source)
+}
+
+fn absolute(SourceFields { source }: SourceFields) -> Result<PathBuf> {
+    match source.is_absolute() {
+        true => Ok(source),
+        false => Err(refuse(format!("`source` must be an absolute path, found `{}`", source.display()))),
+    }
+}
+
+/// A device to check.
+#[derive(Debug)]
+pub struct CheckRequest {
+    pub device: Device,
+    /// Whether to measure what the device can do.
+    pub ceilings: bool,
+    pub cases: Cases,
+}
+
+impl CheckRequest {
+    /// Reads the JSON of a check.
+    pub fn parse(json: &str) -> Result<CheckRequest> {
+        let (CheckFields { device, ceilings, cases },): Check = Fields::parts(parse(json)?, "check", &[])?;
+        let cases = match cases.unwrap_or(CheckCases::All) {
+            CheckCases::All => Cases::All,
+            CheckCases::Small => Cases::Small,
+        };
+        Ok(CheckRequest { device, ceilings, cases })
+    }
+}

@@ -1,0 +1,339 @@
+//! Requests, checked as far as they can be without a model: a request that is refused here never queues.
+//!
+//! Each operation is one entry of the table below, with its text and the groups of fields that it takes; the list of operations, the
+//! known fields, the reader, the TypeScript types and the JSON schema follow from it.
+
+mod load;
+mod messages;
+mod parts;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::distinct::Distinct;
+use super::session_id::SessionId;
+use crate::error::{Error, Result};
+use crate::fields::{Fields, Parts, describe, nearest, refuse};
+use crate::method::Method;
+use crate::sample::SamplerOptions;
+use crate::text::{Message, SpecialTokens, StopStrings};
+use messages::check_messages;
+use parts::{
+    CacheFields, DetokenizeFields, ProfileFields, PromptFields, ScoreFields, SessionFields, Stage, Stages,
+    StoppingOptions, TokenizeFields,
+};
+
+pub(crate) use load::parse_inspect;
+pub use load::{CheckRequest, DOORS, Door, LoadRequest};
+
+/// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
+pub const MAX_JSON: usize = 8 << 20;
+/// Most images of one request.
+pub const MAX_IMAGES: usize = 64;
+/// Most requests that a model may decode together.
+pub const MAX_BATCH: usize = 256;
+/// Most tokens that a request may ask for.
+pub const MAX_TOKENS: usize = 1_000_000;
+/// Most sizes that one profile may ask for.
+pub const MAX_KEEPS: usize = 1024;
+
+/// What an engine can be asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Needs the model, so it waits in the queue.
+    Model(Box<ModelRequest>),
+    /// Needs the tokenizer only.
+    Text(TextRequest),
+}
+
+/// A request for the model.
+#[derive(Debug)]
+pub enum ModelRequest {
+    Generate(GenerateRequest),
+    Score(ScoreRequest),
+    Profile(ProfileRequest),
+    /// A generation that also says what the cache held and why.
+    Trace(GenerateRequest),
+    /// Starts a conversation that keeps its cache from turn to turn.
+    OpenSession(Option<Arc<Method>>),
+    CloseSession(SessionId),
+    /// Asks what the device of the model counts.
+    Memory,
+}
+
+/// A request for the tokenizer.
+#[derive(Debug)]
+pub enum TextRequest {
+    Tokenize { text: String, special: bool },
+    Detokenize { tokens: Vec<u32>, skip_special: bool },
+}
+
+/// What the model is to read.
+#[derive(Debug)]
+pub struct Source {
+    pub text: SourceText,
+    /// What becomes of special tokens that messages spell.
+    pub special: SpecialTokens,
+    /// The images in the order of their placeholders, as indices into the request's images.
+    pub order: Vec<usize>,
+}
+
+/// The text of a prompt.
+#[derive(Debug)]
+pub enum SourceText {
+    /// Goes through the chat template.
+    Messages(Vec<Message>),
+    /// Goes to the tokenizer as it is, with one placeholder per image.
+    Raw(String),
+}
+
+/// A text to continue.
+#[derive(Debug)]
+pub struct GenerateRequest {
+    pub source: Source,
+    /// What makes the cache small; None is the plain cache.
+    pub method: Option<Arc<Method>>,
+    /// The conversation that the messages continue, whose method is that of its opening.
+    pub session: Option<SessionId>,
+    pub max_tokens: Option<usize>,
+    pub sampler: SamplerOptions,
+    pub stop: StopStrings,
+    /// Goes on after an end-of-sequence token, as benchmarks need.
+    pub ignore_eos: bool,
+}
+
+/// An answer to take the probability of.
+#[derive(Debug)]
+pub struct ScoreRequest {
+    pub source: Source,
+    pub method: Option<Arc<Method>>,
+    pub answer: String,
+    /// Whether to say which positions are kept after the prompt.
+    pub kept: bool,
+    /// Whether to compare every distribution with that of the full cache.
+    pub kl: bool,
+}
+
+/// A prompt whose retained shares per layer are asked for.
+#[derive(Debug)]
+pub struct ProfileRequest {
+    pub source: Source,
+    pub method: Arc<Method>,
+    /// Sizes of the whole, each above 0 and at most 1.
+    pub keeps: Vec<f64>,
+}
+
+/// An operation of an engine.
+#[derive(Debug)]
+pub struct Op {
+    pub name: &'static str,
+    /// The lines of its documentation.
+    pub docs: &'static [&'static str],
+    /// The names of the structs that its fields are declared in.
+    pub parts: &'static [&'static str],
+    /// Whether images may come with it.
+    pub images: bool,
+    /// The names of its fields, `op` aside.
+    pub fields: fn() -> Vec<&'static str>,
+    read: fn(Value, usize) -> Result<Request>,
+}
+
+macro_rules! ops {
+    ($($(#[doc = $doc:literal])* $name:literal ($($part:ident),*) $(with $images:ident)? => $read:expr;)*) => {
+        /// Every operation.
+        pub const OPS: &[Op] = &[$(Op {
+            name: $name,
+            docs: &[$($doc),*],
+            parts: &[$(stringify!($part)),*],
+            images: ["", $(stringify!($images))?].len() > 1,
+            fields: <($($part,)*) as Parts>::names,
+            read: |value, images| read::<($($part,)*)>(value, $name, images, $read),
+        }),*];
+    };
+}
+
+ops! {
+    /// Continues a prompt; `prompt` and `token` events, then `done`.
+    "generate" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
+        |(prompt, cache, stopping, sampler), ask| {
+            let source = source(prompt, ask)?;
+            generate(source, method(cache)?, stopping, sampler).map(ModelRequest::Generate).map(model)
+        };
+    /// Says how likely the model finds an answer; ends with `scored`.
+    "score" (PromptFields, CacheFields, ScoreFields) with images =>
+        |(prompt, cache, fields), ask| score(source(prompt, ask)?, method(cache)?, fields).map(ModelRequest::Score).map(model);
+    /// Asks for the retained share per layer that a prompt leads to, for several sizes; evicts nothing. Ends with `profiled`.
+    "profile" (PromptFields, CacheFields, ProfileFields) with images =>
+        |(prompt, cache, fields), ask| {
+            profile(source(prompt, ask)?, method(cache)?, fields).map(ModelRequest::Profile).map(model)
+        };
+    /// A generation outside of a session that also says what the cache held; ends with `traced`.
+    "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
+        |(prompt, cache, stopping, sampler), ask| {
+            let source = source(prompt, ask)?;
+            generate(source, method(cache)?, stopping, sampler).map(ModelRequest::Trace).map(model)
+        };
+    /// Starts a conversation that keeps its cache from turn to turn; ends with `session`, which has the name of the conversation. Whoever
+    /// knows the name may read, continue and close it.
+    "open-session" (CacheFields) => |(cache,), _| Ok(model(ModelRequest::OpenSession(method(cache)?)));
+    /// A turn of a conversation, in `messages`; its cache is the session's. `prompt` and `token` events, then `done`.
+    "turn" (SessionFields, PromptFields, StoppingOptions, SamplerOptions) with images =>
+        |(session, prompt, stopping, sampler), ask| turn(session, source(prompt, ask)?, stopping, sampler);
+    /// Ends a conversation and frees its cache; ends with `session`.
+    "close-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::CloseSession(fields.session)));
+    /// Asks what the device of the model counts of its memory; ends with `memory`.
+    "memory" () => |(), _| Ok(model(ModelRequest::Memory));
+    /// Asks for the tokens of a text; ends with `tokens`.
+    "tokenize" (TokenizeFields) => |(TokenizeFields { text, add_special_tokens },), _| {
+        Ok(Request::Text(TextRequest::Tokenize { text, special: add_special_tokens.unwrap_or(true) }))
+    };
+    /// Asks for the text of tokens; ends with `text`.
+    "detokenize" (DetokenizeFields) => |(DetokenizeFields { tokens, skip_special_tokens },), _| {
+        Ok(Request::Text(TextRequest::Detokenize { tokens, skip_special: skip_special_tokens }))
+    };
+}
+
+/// A request whose fields are read.
+#[derive(Clone, Copy)]
+struct Ask {
+    op: &'static str,
+    images: usize,
+}
+
+fn read<P: Parts>(
+    value: Value,
+    op: &'static str,
+    images: usize,
+    read: impl FnOnce(P, Ask) -> Result<Request>,
+) -> Result<Request> {
+    read(Fields::parts(value, op, &["op"])?, Ask { op, images })
+}
+
+impl Request {
+    /// Reads a request that comes with `images` images.
+    pub fn parse(json: &str, images: usize) -> Result<Request> {
+        if images > MAX_IMAGES {
+            return Err(refuse(format!("at most {MAX_IMAGES} images per request, found {images}")));
+        }
+        let value = parse(json)?;
+        let names: Vec<&str> = OPS.iter().map(|op| op.name).collect();
+        let name = match value.get("op") {
+            Some(Value::String(name)) => name,
+            Some(other) => return Err(refuse(format!("`op` must be a string, found {}", describe(other)))),
+            None => return Err(refuse(format!("a request needs `op`, one of {}", names.join(", ")))),
+        };
+        let Some(op) = OPS.iter().find(|op| op.name == name) else {
+            return Err(Error::Option {
+                reason: format!("unknown op `{name}`; known are {}", names.join(", ")),
+                suggestion: nearest(name, &names),
+            });
+        };
+        if images > 0 && !op.images {
+            return Err(refuse(format!("{name} takes no images, found {images}")));
+        }
+        (op.read)(value, images)
+    }
+}
+
+fn model(request: ModelRequest) -> Request {
+    Request::Model(Box::new(request))
+}
+
+fn parse(json: &str) -> Result<Value> {
+    if json.len() > MAX_JSON {
+        return Err(refuse(format!("a request may have {MAX_JSON} bytes of JSON, found {}", json.len())));
+    }
+    match serde_json::from_str(json) {
+        Ok(Distinct(fields)) => Ok(Value::Object(fields)),
+        Err(error) if error.is_data() => Err(refuse(format!("the request cannot be read: {error}"))),
+        Err(error) => Err(refuse(format!("the request is not JSON: {error}"))),
+    }
+}
+
+fn generate(
+    source: Source,
+    method: Option<Arc<Method>>,
+    StoppingOptions { max_tokens, stop, ignore_eos }: StoppingOptions,
+    sampler: SamplerOptions,
+) -> Result<GenerateRequest> {
+    sampler.validate()?;
+    let max_tokens = max_tokens.map(|tokens| tokens.0);
+    Ok(GenerateRequest {
+        source,
+        method,
+        session: None,
+        max_tokens,
+        sampler,
+        stop: StopStrings::new(stop)?,
+        ignore_eos,
+    })
+}
+
+fn turn(
+    SessionFields { session }: SessionFields,
+    source: Source,
+    stopping: StoppingOptions,
+    sampler: SamplerOptions,
+) -> Result<Request> {
+    if matches!(source.text, SourceText::Raw(_)) {
+        return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
+    }
+    let request = generate(source, None, stopping, sampler)?;
+    Ok(model(ModelRequest::Generate(GenerateRequest { session: Some(session), ..request })))
+}
+
+fn score(
+    source: Source,
+    method: Option<Arc<Method>>,
+    ScoreFields { answer, kept, kl }: ScoreFields,
+) -> Result<ScoreRequest> {
+    if answer.is_empty() {
+        return Err(refuse("`answer` of score is empty; there is nothing to score"));
+    }
+    Ok(ScoreRequest { source, method, answer, kept, kl })
+}
+
+fn profile(
+    source: Source,
+    method: Option<Arc<Method>>,
+    ProfileFields { keeps }: ProfileFields,
+) -> Result<ProfileRequest> {
+    let method = method.ok_or_else(|| refuse("profile needs `cache` with a method that has sizes"))?;
+    if keeps.is_empty() || keeps.len() > MAX_KEEPS || keeps.iter().any(|keep| !(*keep > 0.0 && *keep <= 1.0)) {
+        return Err(refuse(format!("`keeps` of profile must be 1 to {MAX_KEEPS} shares above 0 and at most 1")));
+    }
+    Ok(ProfileRequest { source, method, keeps })
+}
+
+fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {
+    match cache {
+        Some(Stages::One(Stage(stage))) => Method::parse(&stage),
+        Some(Stages::Several(stages)) => {
+            Method::parse(&Value::Array(stages.into_iter().map(|Stage(stage)| stage).collect()))
+        }
+        None => Ok(None),
+    }
+}
+
+fn source(PromptFields { messages, special_tokens, prompt }: PromptFields, Ask { op, images }: Ask) -> Result<Source> {
+    if special_tokens.is_some() && prompt.is_some() {
+        return Err(refuse("`specialTokens` is about `messages`; a raw `prompt` is written with its special tokens"));
+    }
+    let special = special_tokens.unwrap_or_default();
+    match (messages, prompt) {
+        (Some(_), Some(_)) => Err(refuse(format!("{op} takes `messages` or `prompt`, found both"))),
+        (None, None) => Err(refuse(format!("{op} needs `messages` or `prompt`"))),
+        (None, Some(text)) if text.is_empty() => Err(refuse("`prompt` is empty")),
+        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), special, order: (0..images).collect() }),
+        (Some(messages), None) => {
+            let order = check_messages(&messages.0, images)?;
+            let messages =
+                serde_json::from_value(messages.0).map_err(|error| refuse(format!("`messages` of {op}: {error}")))?;
+            Ok(Source { text: SourceText::Messages(messages), special, order })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

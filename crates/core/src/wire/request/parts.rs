@@ -1,0 +1,219 @@
+//! The fields of requests, in the groups that requests share. Their docs are those of the options in every language.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{MAX_BATCH, MAX_TOKENS};
+use crate::device::Device;
+use crate::fields::{Unread, Whole};
+use crate::text::{Message, SpecialTokens};
+use crate::units::ByteSize;
+use crate::weights::WeightFormat;
+use crate::wire::SessionId;
+
+/// Most threads that a load may ask for.
+const MAX_THREADS: usize = 1024;
+
+/// The text to read: `messages`, put through the chat template, or a raw `prompt`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PromptFields {
+    /// A conversation, for the model's chat template. Every image that comes with the request is in one of its messages.
+    pub(crate) messages: Option<Unread<Vec<Message>>>,
+    /// How special tokens such as `</s>` spelled in the texts of `messages` are treated.
+    ///
+    /// `"parse"`, the way of transformers, makes them the tokens; `"text"` reads them as plain text, so that what users write cannot end a
+    /// turn or begin one.
+    /// A raw prompt is written with its special tokens.
+    ///
+    /// Default: `"parse"`.
+    pub(crate) special_tokens: Option<SpecialTokens>,
+    /// A raw prompt instead, with one image placeholder (`<image>`) per image.
+    pub(crate) prompt: Option<String>,
+}
+
+/// The method of the cache.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CacheFields {
+    /// The method that shrinks the cache; without one, every entry is kept.
+    pub(crate) cache: Option<Stages>,
+}
+
+/// One method, or several as stages.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, rename = "WireCache")]
+pub(crate) enum Stages {
+    Several(Vec<Stage>),
+    One(Stage),
+}
+
+/// A method of the cache with its options, calibrations included as objects.
+///
+/// ```json
+/// { "type": "object", "properties": { "method": { "type": "string" } }, "required": ["method"], "additionalProperties": true }
+/// ```
+///
+/// ```typescript
+/// { readonly method: string; readonly [option: string]: unknown }
+/// ```
+#[derive(Debug, Deserialize)]
+#[serde(transparent, rename = "WireMethod")]
+pub(crate) struct Stage(pub(crate) Value);
+
+/// When a generation ends.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StoppingOptions {
+    /// The most tokens to generate.
+    ///
+    /// Default: 512, or what the model has room for.
+    pub(crate) max_tokens: Option<Whole<1, MAX_TOKENS>>,
+    /// Texts that end the generation.
+    ///
+    /// They are not part of the result.
+    ///
+    /// Default: none.
+    #[serde(default)]
+    pub(crate) stop: Vec<String>,
+    /// Goes on after the model's end token.
+    ///
+    /// The answer then has `maxTokens` tokens, as benchmarks need.
+    ///
+    /// Default: false.
+    #[serde(default)]
+    pub(crate) ignore_eos: bool,
+}
+
+/// The answer to score.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ScoreFields {
+    /// The text whose probability is asked for.
+    pub(crate) answer: String,
+    /// Also says which positions are kept after the prompt.
+    #[serde(default)]
+    pub(crate) kept: bool,
+    /// Also reports each token's divergence from the full cache, which reads the answer alongside the method.
+    ///
+    /// It takes another prefill, as many steps and the memory of a full cache.
+    #[serde(default)]
+    pub(crate) kl: bool,
+}
+
+/// The sizes to profile.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ProfileFields {
+    /// Retained shares of the whole, above 0 and at most 1.
+    pub(crate) keeps: Vec<f64>,
+}
+
+/// A conversation that is open.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SessionFields {
+    /// The name that `open-session` has answered with.
+    pub(crate) session: SessionId,
+}
+
+/// A text for the tokenizer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TokenizeFields {
+    /// The text.
+    pub(crate) text: String,
+    /// Whether the model's leading token comes first.
+    ///
+    /// Default: true.
+    pub(crate) add_special_tokens: Option<bool>,
+}
+
+/// Tokens for the tokenizer.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DetokenizeFields {
+    /// Ids of tokens.
+    pub(crate) tokens: Vec<u32>,
+    /// Whether special tokens are left out of the text.
+    ///
+    /// Default: false.
+    #[serde(default)]
+    pub(crate) skip_special_tokens: bool,
+}
+
+/// A folder with a model.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SourceFields {
+    /// An absolute path of a folder with config.json.
+    pub(crate) source: PathBuf,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EngineOptions {
+    /// Where to compute: `cpu`, `cuda` or `cuda:N` for an NVIDIA GPU, or `auto` for the first GPU that can be used, else the CPU.
+    ///
+    /// Default: `auto`.
+    pub(crate) device: Option<Device>,
+    /// Hold the weights of the linear layers as `f32`, `f16`, `q8_0` or `q4_k`.
+    ///
+    /// Default: `f32`.
+    pub(crate) weights: Option<WeightFormat>,
+    /// Threads of the whole process.
+    ///
+    /// Only the first load of a process can set them. Without it, `RAYON_NUM_THREADS` or the number of cores counts.
+    ///
+    /// Default: one per core.
+    pub(crate) threads: Option<Whole<1, MAX_THREADS>>,
+    /// Most requests that are decoded together.
+    ///
+    /// With 1 they are answered one after the other. With more, requests that wait start while others decode: a prompt is read alone
+    /// between two steps of the others, and a step reads the weights once for all. On the CPU with weights in f32 or f16, up to 32
+    /// requests together get the bits of each alone; otherwise answers can differ in the last bits. Each request keeps a cache of its own,
+    /// so memory grows with their number; `cacheLimit` holds for all together.
+    ///
+    /// Default: 1.
+    pub(crate) batch: Option<Whole<1, MAX_BATCH>>,
+    /// Most bytes that all key-value caches of the model take together, e.g. `2GiB`.
+    ///
+    /// A number, or a text such as `"2GiB"`. The caches of all requests and chats count. A prompt that would go past it is refused before any work, with an OutOfMemoryError; with `batch`, one that would fit once others
+    /// have ended waits for that.
+    ///
+    /// Default: no limit.
+    pub(crate) cache_limit: Option<ByteSize>,
+}
+
+/// How an engine ends.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OwnerFields {
+    /// Closes the model when the calling thread ends: a terminated worker tells its objects nothing on some runtimes.
+    #[serde(default)]
+    pub(crate) close_with_thread: bool,
+}
+
+/// A device to check.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CheckFields {
+    /// The GPU, by its name.
+    pub(crate) device: Device,
+    /// Also measures what the device can do.
+    ///
+    /// Default: false.
+    #[serde(default)]
+    pub(crate) ceilings: bool,
+    /// How many shapes are tried.
+    ///
+    /// Default: `"all"`.
+    pub(crate) cases: Option<CheckCases>,
+}
+
+/// How thorough a check is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CheckCases {
+    /// Every shape.
+    All,
+    /// A few small ones.
+    Small,
+}

@@ -1,0 +1,170 @@
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::*;
+
+fn refused(request: Value, images: usize) -> (String, Option<String>) {
+    match Request::parse(&request.to_string(), images) {
+        Err(Error::Option { reason, suggestion }) => (reason, suggestion),
+        other => panic!("{request} gave {other:?}"),
+    }
+}
+
+fn refused_with(request: Value, images: usize, part: &str) {
+    let (reason, _) = refused(request, images);
+    assert!(reason.contains(part), "`{reason}` lacks `{part}`");
+}
+
+fn image(index: usize) -> Value {
+    json!({ "type": "image", "index": index })
+}
+
+#[test]
+fn a_full_generate_request_is_read() {
+    let request = json!({
+        "op": "generate",
+        "messages": [
+            { "role": "system", "content": "Be brief." },
+            { "role": "user", "content": [image(1), { "type": "text", "text": "and" }, image(0), image(1)] },
+        ],
+        "maxTokens": 7, "temperature": 0.5, "topK": 3, "topP": 0.9, "minP": 0.1, "repetitionPenalty": 1.1, "seed": 1,
+        "stop": ["\n"], "ignoreEos": true,
+    });
+    let Ok(Request::Model(read)) = Request::parse(&request.to_string(), 2) else { panic!() };
+    let ModelRequest::Generate(read) = *read else { panic!() };
+    assert_eq!(read.source.order, [1, 0, 1]);
+    assert_eq!(read.max_tokens, Some(7));
+    assert!(read.ignore_eos);
+}
+
+#[test]
+fn a_raw_prompt_takes_all_images_in_order() {
+    let request = json!({ "op": "score", "prompt": "<image><image>", "answer": "a" }).to_string();
+    let Ok(Request::Model(read)) = Request::parse(&request, 2) else { panic!() };
+    let ModelRequest::Score(read) = *read else { panic!() };
+    assert_eq!(read.source.order, [0, 1]);
+}
+
+#[test]
+fn unknown_names_are_refused_with_a_suggestion() {
+    let unknown = |request| refused(request, 0).1;
+    assert_eq!(unknown(json!({ "op": "generate", "prompt": "a", "max_tokens": 1 })).unwrap(), "maxTokens");
+    assert_eq!(unknown(json!({ "op": "generat", "prompt": "a" })).unwrap(), "generate");
+    assert_eq!(unknown(json!({ "op": "score", "prompt": "a", "anwser": "b" })).unwrap(), "answer");
+    let part = json!([{ "role": "user", "content": [{ "type": "txt", "text": "a" }] }]);
+    assert_eq!(unknown(json!({ "op": "generate", "messages": part })).unwrap(), "text");
+    assert_eq!(unknown(json!({ "op": "generate", "messages": [{ "rol": "user", "content": "" }] })).unwrap(), "role");
+}
+
+#[test]
+fn wrong_types_and_ranges_are_refused() {
+    let generate = |name: &str, value: Value| {
+        let mut request = json!({ "op": "generate", "prompt": "a" });
+        request[name] = value;
+        request
+    };
+    refused_with(generate("maxTokens", json!("7")), 0, "`maxTokens` of generate: invalid type: string \"7\"");
+    refused_with(generate("maxTokens", json!(0)), 0, "from 1 to 1000000, found 0");
+    refused_with(generate("maxTokens", json!(1_000_001)), 0, "found 1000001");
+    refused_with(generate("maxTokens", json!(-1)), 0, "`maxTokens`");
+    refused_with(generate("maxTokens", json!(1.5)), 0, "`maxTokens`");
+    refused_with(generate("temperature", Value::Null), 0, "null");
+    refused_with(generate("stop", json!("a")), 0, "`stop`");
+    refused_with(json!({ "prompt": "a" }), 0, "needs `op`");
+    refused_with(json!({ "op": 1 }), 0, "found a number");
+    refused_with(json!({ "op": "score", "prompt": "a", "answer": "" }), 0, "empty");
+    refused_with(json!({ "op": "score", "prompt": "a", "answer": "b", "kl": 1 }), 0, "`kl` of score");
+    refused_with(json!({ "op": "detokenize", "tokens": [-1] }), 0, "`tokens`");
+    refused_with(json!({ "op": "tokenize" }), 0, "needs `text`");
+    refused_with(json!({ "op": "memory", "device": "cpu" }), 0, "unknown field `device` in memory");
+    refused_with(json!({ "op": "memory" }), 1, "memory takes no images");
+    refused_with(json!([]), 0, "expected an object");
+}
+
+#[test]
+fn sessions_belong_to_turns_and_closings_only() {
+    let session = "0123456789abcdef0123456789abcdef";
+    let turn = |fields: Value| {
+        let mut request = json!({ "op": "turn", "session": session, "messages": [{ "role": "user", "content": "a" }] });
+        fields.as_object().unwrap().iter().for_each(|(name, value)| request[name] = value.clone());
+        request
+    };
+    let read = |request: Value| Request::parse(&request.to_string(), 0);
+    assert!(read(turn(json!({ "maxTokens": 3 }))).is_ok());
+    assert!(read(json!({ "op": "close-session", "session": session })).is_ok());
+    for op in ["generate", "trace", "score", "profile", "open-session", "tokenize", "detokenize"] {
+        let request = turn(json!({ "op": op }));
+        refused_with(request.clone(), 0, "unknown field `");
+        let mut only = request;
+        only.as_object_mut().unwrap().remove("messages");
+        refused_with(only, 0, "unknown field `session`");
+    }
+    refused_with(turn(json!({ "cache": { "method": "full" } })), 0, "unknown field `cache` in turn");
+    refused_with(turn(json!({ "prompt": "a" })), 0, "found both");
+    refused_with(json!({ "op": "turn", "session": session, "prompt": "a" }), 0, "not a raw `prompt`");
+    refused_with(json!({ "op": "turn", "prompt": "a" }), 0, "turn needs `session`");
+    for wrong in [json!(1), json!("1"), json!(null), json!([]), json!("0123456789ABCDEF0123456789ABCDEF")] {
+        refused_with(turn(json!({ "session": wrong })), 0, "`session` of turn");
+        refused_with(json!({ "op": "close-session", "session": wrong }), 0, "`session` of close-session");
+    }
+}
+
+#[test]
+fn a_field_that_is_there_twice_is_refused() {
+    for request in [
+        r#"{"op":"generate","prompt":"a","op":"close-session"}"#,
+        r#"{"op":"generate","prompt":"a","prompt":"b"}"#,
+        r#"{"op":"generate","\u006fp":"score","prompt":"a"}"#,
+    ] {
+        let error = Request::parse(request, 0).unwrap_err().to_string();
+        assert!(error.contains("is there twice"), "{error}");
+    }
+}
+
+#[test]
+fn prompts_and_images_must_agree() {
+    let message = json!([{ "role": "user", "content": [image(0)] }]);
+    refused_with(json!({ "op": "generate" }), 0, "needs `messages` or `prompt`");
+    refused_with(json!({ "op": "generate", "prompt": "a", "messages": message }), 1, "found both");
+    refused_with(json!({ "op": "generate", "messages": message }), 0, "is 0, but 0 images");
+    refused_with(json!({ "op": "generate", "messages": message }), 2, "image 1 is in no message");
+    refused_with(json!({ "op": "generate", "messages": [] }), 0, "empty");
+    refused_with(json!({ "op": "generate", "messages": [{ "role": "user", "content": 1 }] }), 0, "found a number");
+    let both = json!([{ "role": "user", "content": [{ "type": "image", "index": 0, "text": "a" }] }]);
+    refused_with(json!({ "op": "generate", "messages": both }), 1, "messages[0].content[0] is an image");
+    refused_with(json!({ "op": "generate", "prompt": "a" }), 65, "at most 64 images");
+    refused_with(json!({ "op": "tokenize", "text": "a" }), 1, "takes no images");
+}
+
+#[test]
+fn size_and_syntax_are_checked_first() {
+    let long = format!(r#"{{"op":"tokenize","text":"{}"}}"#, "a".repeat(MAX_JSON));
+    assert!(Request::parse(&long, 0).unwrap_err().to_string().contains("bytes of JSON"));
+    assert!(Request::parse("{", 0).unwrap_err().to_string().contains("not JSON"));
+    let deep = format!("{{\"op\":{}", "[".repeat(1 << 20));
+    assert!(Request::parse(&deep, 0).unwrap_err().to_string().contains("not JSON"));
+    assert!(Request::parse(&"[".repeat(1 << 20), 0).unwrap_err().to_string().contains("expected an object"));
+}
+
+#[test]
+fn a_load_request_is_read() {
+    let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
+    assert_eq!(read.options.source, PathBuf::from("/m"));
+    assert_eq!((read.threads, read.batch), (Some(2), 1));
+    assert_eq!(LoadRequest::parse(r#"{"source":"/m","batch":256}"#).unwrap().batch, 256);
+    assert!(!read.close_with_thread);
+    assert!(LoadRequest::parse(r#"{"source":"/m","closeWithThread":true}"#).unwrap().close_with_thread);
+    let limited = LoadRequest::parse(r#"{"source":"/m","cacheLimit":"1.5GiB"}"#).unwrap();
+    assert_eq!(limited.options.cache_limit, Some(3 << 29));
+    let refused = |json: &str| LoadRequest::parse(json).unwrap_err().to_string();
+    assert!(refused(r#"{"source":"m"}"#).contains("absolute"));
+    assert!(refused("{}").contains("needs `source`"));
+    assert!(refused(r#"{"source":"/m","weights":"q9"}"#).contains("`weights` of load"));
+    assert!(refused(r#"{"source":"/m","threads":0}"#).contains("from 1 to 1024"));
+    assert!(refused(r#"{"source":"/m","batch":0}"#).contains("from 1 to 256"));
+    assert!(refused(r#"{"source":"/m","batch":257}"#).contains("found 257"));
+    assert!(refused(r#"{"source":"/m","batch":1.5}"#).contains("`batch` of load"));
+    assert!(refused(r#"{"source":"/m","weigths":"f32"}"#).contains("did you mean `weights`"));
+    assert!(LoadRequest::parse(r#"{"source":"/m","device":"gpu"}"#).is_err());
+}

@@ -1,0 +1,114 @@
+// What the engine takes and answers is what docs/schema/wire.schema.json says, to the last field.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import type { EngineRequest, WireError, WireEvent } from "../../ts/generated/wire.ts";
+import type { Native, NativeEngine } from "../../ts/native/contract.ts";
+import { faults, type Schema } from "../kit/json_schema.ts";
+import { root } from "../runtimes/spawn.ts";
+import { nativeOf, readAll } from "./doors.ts";
+
+const { $defs: definitions } = JSON.parse(await readFile(`${root}docs/schema/wire.schema.json`, "utf8")) as {
+  $defs: Record<string, Schema>;
+};
+const scene = new Uint8Array(await readFile(`${root}data/scenes/scene-000.png`));
+const source = `${root}models/tiny-llava`;
+let native: Native;
+let engine: NativeEngine;
+const seen = new Set<string>();
+
+before(async () => {
+  native = await nativeOf("napi");
+  const load = { source, weights: "f32", device: "cpu", batch: 1, cacheLimit: "1GiB" };
+  valid("LoadRequest", load);
+  engine = native.open(JSON.stringify(load));
+  answered(await readAll(engine.loading()), "loaded");
+});
+
+after(async () => answered(await readAll(engine.close()), "closed"));
+
+function valid(name: string, value: unknown): void {
+  assert.deepEqual(faults(definitions, name, value), []);
+}
+
+/** Checks events, the last of which has this type. */
+function answered(events: WireEvent[], last: WireEvent["type"]): WireEvent {
+  for (const event of events) {
+    valid("WireEvent", event);
+    seen.add(event.type);
+  }
+  assert.equal(events.at(-1)?.type, last, JSON.stringify(events.at(-1)));
+  return events.at(-1) as WireEvent;
+}
+
+async function ask(request: EngineRequest, last: WireEvent["type"], images: Uint8Array[] = []): Promise<WireEvent> {
+  valid("EngineRequest", request);
+  return answered(await readAll(engine.submit(JSON.stringify(request), images)), last);
+}
+
+const messages = [
+  { role: "user", content: [{ type: "image", index: 0 } as const, { type: "text", text: "What is it?" } as const] },
+];
+const prompt = "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:";
+const cache = { method: "prefixkv", keep: 0.5 };
+
+test("every answer is what the schema says", async () => {
+  valid("About", JSON.parse(native.about()));
+  answered(await readAll(native.inspect(JSON.stringify({ source }))), "inspected");
+  const sampling = { temperature: 0.5, topK: 9, topP: 0.9, minP: 0.01, repetitionPenalty: 1.1, seed: 1 };
+  await ask({ op: "generate", messages, specialTokens: "text", maxTokens: 4, ...sampling, stop: ["#"] }, "done", [
+    scene,
+  ]);
+  await ask({ op: "score", prompt, answer: " A star.", cache, kept: true, kl: true }, "scored");
+  await ask({ op: "profile", prompt, cache, keeps: [0.5, 0.75] }, "profiled");
+  await ask({ op: "trace", messages, cache: [cache], maxTokens: 2, ignoreEos: true }, "traced", [scene]);
+  await ask({ op: "trace", prompt, maxTokens: 2, cache: { method: "knorm", keep: { tokens: 30 } } }, "traced");
+  const opened = await ask({ op: "open-session", cache }, "session");
+  const session = opened.type === "session" ? opened.session : "";
+  await ask({ op: "turn", session, messages: [{ role: "user", content: "Hello" }], maxTokens: 2 }, "done");
+  await ask({ op: "close-session", session }, "session");
+  await ask({ op: "memory" }, "memory");
+  await ask({ op: "tokenize", text: "a", addSpecialTokens: false }, "tokens");
+  await ask({ op: "detokenize", tokens: [5, 6], skipSpecialTokens: true }, "text");
+  for (const keep of [0.001, { tokens: 2 }, { bytes: 1000 }]) {
+    const refused = await ask({ op: "generate", prompt, maxTokens: 1, cache: { method: "streaming", keep } }, "error");
+    assert.ok(refused.type === "error" && refused.error.code === "budget");
+    const { asked, least } = refused.error.details;
+    assert.deepEqual(asked, keep);
+    valid("Keep", least);
+    await ask({ op: "generate", prompt, maxTokens: 1, cache: { method: "streaming", keep: least } }, "done");
+  }
+  answered(await readAll(native.checkDevice('{"device":"cuda:4096"}')), "error");
+});
+
+test("every kind of event was among them", () => {
+  const kinds = (definitions.WireEvent?.anyOf ?? []).map(({ $ref = "" }) => {
+    return definitions[$ref.replace("#/$defs/", "")]?.properties?.type?.const;
+  });
+  // A device that can be checked is not everywhere, and `closed` comes last.
+  const others = kinds.filter((kind) => kind !== "checked" && kind !== "closed");
+  assert.deepEqual([...seen].sort(), others.sort());
+});
+
+test("what the schema does not allow is refused", () => {
+  for (const [request, fault] of [
+    [{ op: "generate", prompt, max_tokens: 1 }, "nothing names"],
+    [{ op: "generate", prompt, maxTokens: 0 }, "maxTokens is 0"],
+    [{ op: "generate", prompt, maxTokens: 1_000_001 }, "maxTokens is 1000001"],
+    [{ op: "generate", prompt, stop: "a" }, "not array"],
+    [{ op: "generate", prompt, specialTokens: "both" }, 'is "both"'],
+    [{ op: "turn", messages: [{ role: "user", content: "a" }] }, "no session"],
+    [{ op: "close-session", session: "1" }, 'session is "1"'],
+    [{ op: "memory", device: "cpu" }, "nothing names"],
+    [{ op: "score", prompt }, "no answer"],
+    [{ op: "tokens" }, 'is "tokens"'],
+  ] as const) {
+    const found = faults(definitions, "EngineRequest", request).join("; ");
+    assert.ok(found.includes(fault), `${JSON.stringify(request)}: ${found}`);
+    assert.throws(
+      () => engine.submit(JSON.stringify(request), []),
+      (error: Error) => (JSON.parse(error.message) as WireError).code === "option",
+    );
+  }
+});
