@@ -23,53 +23,60 @@ export function pictureId(source: number): string {
 
 /** The patches that stay, drawn over picture number `image` of the prompt. */
 export function keptChart(scene: Scene, image: number): Chart | undefined {
-  const picture = pictureOf(scene, image);
-  if (picture === undefined) return undefined;
-  const title = `Kept patches${suffix(scene, image)}`;
-  const about = `Light patches stay in the cache of the layer after the prompt; dark ones are freed, less dark where only some heads free them.${margins(picture)}`;
-  const every = frames(scene).map(({ run, layer, frame }) => ({
-    frame,
-    ...veil(scene, { run, layer, image }, picture),
-  }));
-  const svg = draw(picture, title, about, every);
-  return {
-    id: `kept-patches${image === 0 ? "" : `-${image}`}`,
-    title,
-    about,
-    wide: svg,
-    narrow: svg,
-    follows: follows(scene),
-    captions: every.map(({ frame, caption }) => ({ frame, text: caption })),
-    table: {
-      head: ["method", "layer", "kept entries", "kept patches", "patches kept by all heads (from 0, by rows)"],
-      rows: every.map(({ row }) => row),
-    },
-  };
+  return patchChart(scene, image, {
+    id: "kept-patches",
+    title: "Kept patches",
+    about:
+      "Light patches stay in the cache of the layer after the prompt; dark ones are freed, less dark where only some heads free them.",
+    head: ["method", "layer", "kept entries", "kept patches", "patches kept by all heads (from 0, by rows)"],
+    part: veil,
+  });
 }
 
 /** The importance of the patches of picture number `image`. */
 export function importanceChart(scene: Scene, image: number): Chart | undefined {
+  const scores = [...new Set(scene.runs.map(({ trace }) => scoreText(trace)))].join("; ");
+  return patchChart(scene, image, {
+    id: "importance-patches",
+    title: "Importance of patches",
+    about: `The more colour, the more important: ${scores}. Colours go from the least to the 98th percentile of the layer's patches.`,
+    head: ["method", "layer", "least", "median", "most", "most important patches (row, column)"],
+    part: heat,
+    gray: true,
+  });
+}
+
+/** How a chart over a picture differs from the others. */
+interface PatchChart {
+  id: string;
+  title: string;
+  about: string;
+  head: string[];
+  /** Draws one frame. */
+  part: (scene: Scene, place: Place, picture: TraceImage) => Omit<Part, "frame">;
+  /** Whether the picture is shown without its colours. */
+  gray?: boolean;
+}
+
+function patchChart(scene: Scene, image: number, chart: PatchChart): Chart | undefined {
   const picture = pictureOf(scene, image);
   if (picture === undefined) return undefined;
-  const title = `Importance of patches${suffix(scene, image)}`;
-  const about = `The more colour, the more important: ${[...new Set(scene.runs.map(({ trace }) => scoreText(trace)))].join("; ")}. Colours go from the least to the 98th percentile of the layer's patches.${margins(picture)}`;
+  const title = `${chart.title}${suffix(scene, image)}`;
+  const about = `${chart.about}${margins(picture)}`;
   const every = frames(scene).map(({ run, layer, frame }) => ({
     frame,
-    ...heat(scene, { run, layer, image }, picture),
+    ...chart.part(scene, { run, layer, image }, picture),
   }));
-  const svg = draw(picture, title, about, every, true);
+  const svg = draw(picture, title, about, every, chart.gray);
   return {
-    id: `importance-patches${image === 0 ? "" : `-${image}`}`,
+    id: `${chart.id}${image === 0 ? "" : `-${image}`}`,
     title,
     about,
     wide: svg,
     narrow: svg,
     follows: follows(scene),
     captions: every.map(({ frame, caption }) => ({ frame, text: caption })),
-    table: {
-      head: ["method", "layer", "least", "median", "most", "most important patches (row, column)"],
-      rows: every.map(({ row }) => row),
-    },
+    table: { head: chart.head, rows: every.map(({ row }) => row) },
   };
 }
 
