@@ -30,13 +30,13 @@ import { until } from "./stop.ts";
  * ```
  */
 export interface CalibrateOptions {
-  /** The method whose sizes are found; its `keep` does not matter here. Only methods that search per prompt have something to find. */
+  /** The method to calibrate; its `keep` is ignored. Only methods that search per prompt can be calibrated. */
   method: CacheMethod;
-  /** Prompts like those that the calibration is for. */
+  /** Prompts representative of the intended use. */
   samples: Iterable<PromptInput> | AsyncIterable<PromptInput>;
   /**
-   * Sizes, as shares of the whole. Without them 0.05 to 0.95 in steps of 0.05, less those that do not hold the protected
-   * entries of every sample; a size that is asked for and does not hold them is a BudgetError.
+   * Sizes, as shares of all positions; by default 0.05 to 0.95 in steps of 0.05, except those too small for the protected
+   * entries of some sample. A requested size that is too small is a BudgetError.
    */
   keeps?: readonly number[];
   /** A JSON file to write, whole or not at all. */

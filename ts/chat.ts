@@ -51,8 +51,8 @@ export class Chat implements AsyncDisposable {
   }
 
   /**
-   * Says something, with images or without, and starts to answer it. The result is both iterable and awaitable. When its signal
-   * ends it, it rejects once the engine has stopped, within a step, so that `messages` then has what the engine has.
+   * Sends a message, with images or without, and starts to answer it. The result is both iterable and awaitable. When its signal
+   * ends it, it rejects once the engine has stopped, within a step, so that `messages` then agrees with the engine.
    */
   send(content: MessageContent, options: TurnOptions = {}): Generation {
     const turn = Generation.of(() => {
@@ -73,7 +73,7 @@ export class Chat implements AsyncDisposable {
     return turn;
   }
 
-  /** Cancels what runs and frees the cache. Later turns are refused; a second disposal waits for the first. */
+  /** Cancels the running turn and frees the cache. Later turns are rejected; a second disposal waits for the first. */
   dispose(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;

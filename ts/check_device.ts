@@ -9,7 +9,7 @@ import { type CheckOptions, type LoadOptions, readCheck, readDevice } from "./op
 
 /**
  * Compares every kernel of a GPU with its twin on the CPU, on fixed noise, and measures what the device can do if `ceilings` is true
- * (false by default). Takes seconds, needs no model, and gives the device back. `onProgress` gets the stages `kernels` and `ceilings`;
+ * (false by default). Takes seconds, needs no model, and releases the device. `onProgress` gets the stages `kernels` and `ceilings`;
  * `signal` stops the check; `binding` is as in LoadOptions. Without a GPU, a driver or cuBLAS it rejects with a DeviceError that says
  * what is missing.
  *

@@ -1,7 +1,7 @@
 import type { Keep } from "./generated/wire.ts";
 
 /**
- * The base class of every error that this library throws. `code` is stable; `details` holds what a program may want.
+ * The base class of all errors thrown by this library. `code` is stable; `details` holds the facts of the case.
  *
  * @example
  * ```ts
@@ -29,8 +29,8 @@ export class PrefixKvError extends Error {
 }
 
 /**
- * A model folder is missing (`model-not-found`) or one of its files cannot be used (`model-file`); `details.path` says which. Or numbers
- * are past what the asked `weights` hold, or none at all (`numbers`); `details.fits` are the `weights` that can hold them.
+ * A model folder is missing (`model-not-found`), one of its files is unusable (`model-file`; `details.path` names it), or weights
+ * are not finite or exceed the range of the requested format (`numbers`; `details.fits` lists formats that can hold them).
  *
  * @example
  * ```ts
@@ -43,7 +43,7 @@ export class PrefixKvError extends Error {
 export class ModelError extends PrefixKvError {}
 
 /**
- * The architecture, or a feature that its configuration asks for, is not implemented; `details.known` lists what is.
+ * The architecture, or a feature that its configuration asks for, is not implemented; `details.known` lists the supported ones.
  *
  * @example
  * ```ts
@@ -55,7 +55,7 @@ export class ModelError extends PrefixKvError {}
 export class UnsupportedModelError extends ModelError {}
 
 /**
- * A model cannot be had from the hub. `code` is `hub-not-found`, `hub-unauthorized`, `hub-rate-limited`, `hub-network`,
+ * A model cannot be obtained from the Hub. `code` is `hub-not-found`, `hub-unauthorized`, `hub-rate-limited`, `hub-network`,
  * `hub-response`, `hub-integrity`, `hub-files`, `hub-offline` or `hub-disk`; docs/errors.md says what each means.
  *
  * @example
@@ -69,7 +69,7 @@ export class UnsupportedModelError extends ModelError {}
 export class HubError extends ModelError {}
 
 /**
- * An image cannot be read, fetched or decoded, or goes past a limit.
+ * An image cannot be read, fetched or decoded, or exceeds a limit.
  *
  * @example
  * ```ts
@@ -82,7 +82,7 @@ export class HubError extends ModelError {}
 export class MediaError extends PrefixKvError {}
 
 /**
- * An option is unknown, of the wrong type or out of range; `details.suggestion` is the nearest known name, if one is near.
+ * An option is unknown, of the wrong type or out of range; `details.suggestion` is the closest known name, if any.
  *
  * @example
  * ```ts
@@ -95,7 +95,7 @@ export class MediaError extends PrefixKvError {}
 export class OptionError extends PrefixKvError {}
 
 /**
- * The asked size of the cache does not hold the entries that its method protects. Raised before any work.
+ * The requested cache size is too small for the entries that the method protects. Raised before any work.
  *
  * @example
  * ```ts
@@ -109,19 +109,19 @@ export class OptionError extends PrefixKvError {}
  * ```
  */
 export class BudgetError extends OptionError {
-  /** The asked size. */
+  /** The requested size. */
   get asked(): Keep {
     return this.details.asked as Keep;
   }
 
-  /** The least size that is possible for this prompt, in the terms of the asked one. */
+  /** The least size that works for this prompt, in the unit of the requested one. */
   get least(): Keep {
     return this.details.least as Keep;
   }
 }
 
 /**
- * A calibration cannot be found or read, belongs to another model, or does not hold the asked size.
+ * A calibration cannot be found or read, belongs to another model, or lacks the requested size.
  *
  * @example
  * ```ts
@@ -152,7 +152,7 @@ export class CalibrationError extends OptionError {}
 export class PromptError extends PrefixKvError {}
 
 /**
- * The prompt and the asked tokens do not fit the model's positions. Raised before any work.
+ * The prompt and the requested tokens exceed the model's context. Raised before any work.
  *
  * @example
  * ```ts
@@ -182,7 +182,7 @@ export class ContextOverflowError extends PrefixKvError {
 }
 
 /**
- * The cache's cap, or the machine's memory, would be exceeded, raised before allocating; or a GPU has become full, which ends the request
+ * The cache limit or the machine's memory would be exceeded (raised before allocating), or a GPU ran out of memory, which ends the request
  * and leaves the model usable. `details` has `needed` and `available` in bytes.
  *
  * @example
@@ -196,7 +196,7 @@ export class ContextOverflowError extends PrefixKvError {
 export class OutOfMemoryError extends PrefixKvError {}
 
 /**
- * The asked device does not exist in this build or on this machine, or a GPU has failed in the middle of the work.
+ * The requested device does not exist in this build or on this machine, or a GPU failed during the work.
  *
  * @example
  * ```ts
@@ -226,7 +226,7 @@ export class DeviceError extends PrefixKvError {}
  * ```
  */
 export class AbortError extends PrefixKvError {
-  /** The text that had been generated when the work stopped. */
+  /** The text generated before the work stopped. */
   get partial(): string {
     return String(this.details.partial ?? "");
   }
@@ -248,7 +248,7 @@ export class AbortError extends PrefixKvError {
 export class DisposedError extends PrefixKvError {}
 
 /**
- * The native addon is missing or does not load (`native-missing`, the message names the cure), or the engine has a defect
+ * The native addon is missing or fails to load (`native-missing`; the message says what to do), or the engine has a bug
  * (`internal`).
  *
  * @example

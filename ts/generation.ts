@@ -5,7 +5,7 @@ import { errorFromThrown, errorFromWire } from "./native/errors.ts";
 import { nextEvents } from "./native/ticket.ts";
 
 /**
- * One step of a generation: a token and the text that it made certain, which is empty while a character is incomplete or could
+ * One step of a generation: a token and the text it completed, which is empty while a character is incomplete or could
  * still belong to a stop string. Text that was held back until the end comes as a last part whose token is null.
  *
  * @example
@@ -19,7 +19,7 @@ import { nextEvents } from "./native/ticket.ts";
  * ```
  */
 export interface Part {
-  /** The text that became certain with this step; may be empty. */
+  /** The text completed by this step; may be empty. */
   text: string;
   /** The id of the token; null for text that was held back until the end. */
   token: number | null;
@@ -50,7 +50,7 @@ function listen(generation: Generation, signal: AbortSignal, abort: (generation:
 
 /**
  * A running generation: iterate it for the parts as they come, await it for the result, or both. It can be iterated once;
- * leaving the loop early cancels the rest, and awaiting it then gives what there is, with finish `"aborted"`. When its signal
+ * leaving the loop early cancels the rest, and awaiting it then gives the result so far, with finish `"aborted"`. When its signal
  * fires, both end with an AbortError.
  *
  * It is a promise: an `async` function that returns it returns its result instead.

@@ -20,7 +20,7 @@ import {
 
 /**
  * Loads a model: a folder in the Hugging Face layout, a Hugging Face Hub model (`org/name` or `org/name@revision`), or
- * without a source the small model that comes with the package. What is `org/name` and an existing folder is the folder; what
+ * without a source the small model that comes with the package. An existing folder named `org/name` wins over the Hub; a source that
  * starts with `.`, `/` or `~` is never a Hub model.
  *
  * @example
@@ -139,8 +139,8 @@ function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], u
 
 /**
  * Describes the native code of this installation: its version, architectures, devices, processor features and threads; and what
- * is alive in this process, over all models and both bindings. `device` says which of the two builds is asked: that for the CPU, by
- * default, or that for CUDA, which is loaded for it (a DeviceError when there is none). Each counts only its own models.
+ * is alive in this process, over all models and both bindings. `device` selects the build to ask: the CPU build, by
+ * default, or the CUDA build, which is loaded for it (a DeviceError if there is none). Each counts only its own models.
  *
  * @example
  * ```ts

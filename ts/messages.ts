@@ -20,7 +20,7 @@ import { show } from "./options/show.ts";
 export type MessageContent = string | ImageInput | readonly (string | ImageInput)[];
 
 /**
- * One turn of a conversation. The model's chat template decides which roles there are; LLaVA-1.5 knows `user` and
+ * One message of a conversation. The model's chat template decides which roles exist; LLaVA-1.5 knows `user` and
  * `assistant`.
  *
  * @example
@@ -36,7 +36,7 @@ export type MessageContent = string | ImageInput | readonly (string | ImageInput
  * ```
  */
 export interface Message {
-  /** Who says it. */
+  /** The speaker. */
   role: "user" | "assistant" | "system" | (string & {});
   /** The content. */
   content: MessageContent;
@@ -58,7 +58,7 @@ export interface PromptInput extends Pick<PromptFields, "specialTokens" | "promp
   /** A conversation, for the model's chat template. */
   messages?: readonly Message[];
   /**
-   * The images of a raw prompt in order; with `messages`, images to put in front of the last user message. A plain string or URL
+   * The images of a raw prompt in order; with `messages`, images to insert before the last user message. A plain string or URL
    * among them may come from outside: it names no file unless `images.files` of load allows it, which `image(path)` does not need.
    */
   images?: readonly (ImageInput | ImageSource)[];

@@ -70,7 +70,7 @@ export class Model implements AsyncDisposable {
     return new Chat(this.#requests, options);
   }
 
-  /** Reads an answer after a prompt and says how likely the model finds each of its tokens. */
+  /** Scores an answer after a prompt: the log-probability of each of its tokens. */
   score(options: ScoreOptions & { kept: true }): Promise<Score & { kept: Kept[][] }>;
   score(options: ScoreOptions): Promise<Score>;
   async score(options: ScoreOptions): Promise<Score> {
@@ -81,7 +81,7 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * Generates, and also says what the cache held at every step and by what order its entries were chosen: see Trace. The answer is
+   * Generates, and also records what the cache held at every step and how its entries were ranked: see Trace. The answer is
    * the same as that of `generate` with the same options.
    */
   async trace(options: GenerateOptions): Promise<Trace> {
@@ -110,7 +110,7 @@ export class Model implements AsyncDisposable {
     return (await lastEvent(this.#requests.submit({ op: "detokenize", ...given }), "text")).text;
   }
 
-  /** Cancels what runs and frees the model's memory. Later calls are refused; a second disposal waits for the first. */
+  /** Cancels running requests and frees the model's memory. Later calls are rejected; a second disposal waits for the first. */
   dispose(): Promise<void> {
     undisposed.unregister(this);
     return this.#requests.close();

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { packageFile } from "./package_files.ts";
 
 /**
- * The bytes of a PNG that comes with the package, to try things with: a drawn scene with a blue triangle, a gray ring, a green
+ * The bytes of a sample PNG that comes with the package: a drawn scene with a blue triangle, a gray ring, a green
  * star and a purple triangle. Throws a ModelError where it cannot be read, as on Deno without `--allow-read`.
  *
  * @example

@@ -174,9 +174,7 @@ test("the folder of another run is refused, and nothing in it changes", async ()
 test("a size that holds too little is a line, and does not stop the others", async () => {
   const fake = new FakeNative();
   const refuse = (on: boolean): void => {
-    fake.requestError = on
-      ? { code: "budget", message: "too small", details: { asked: 0.5, least: 0.75 } }
-      : undefined;
+    fake.requestError = on ? { code: "budget", message: "too small", details: { asked: 0.5, least: 0.75 } } : undefined;
   };
   const out = fresh();
   await run(

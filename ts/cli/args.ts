@@ -31,7 +31,7 @@ export function isGiven(name: string, command: Command, args: readonly string[])
   return tokensOf(command, args).some((token) => token.kind === "option" && token.name === name);
 }
 
-/** Reads the arguments of a command; throws a UsageError for what it does not know. */
+/** Reads the arguments of a command; throws a UsageError for unknown ones. */
 export function parseCommand(command: Command, args: readonly string[]): Values {
   const flags = [...command.flags, ...commonFlags];
   const values = new Map<string, unknown>();

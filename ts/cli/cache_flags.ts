@@ -7,7 +7,7 @@ import { nearest } from "../suggest.ts";
 import { UsageError } from "./args.ts";
 import type { Values } from "./values.ts";
 
-/** The method that the flags name, if they do; throws a UsageError for what they cannot mean. */
+/** The method that the flags name, if any; throws a UsageError for invalid flags. */
 export function cacheOption(values: Values, fallback?: CacheMethod["method"]): CacheMethod | undefined {
   const name = values.text("method") ?? fallback;
   if (name === undefined) {

@@ -78,7 +78,7 @@ export const loadFlags: readonly Flag[] = [
   bindingFlag,
 ];
 
-/** The flags of every command that can make the cache small. */
+/** The flags of every command that can shrink the cache. */
 export const cacheFlags: readonly Flag[] = [
   { name: "method", type: "string", value: "NAME", text: "make the cache small; `prefixkv methods` lists the methods" },
   { name: "keep", type: "string", value: "SIZE", text: "how much stays: a share (0.5), 256tokens per layer, or 64MiB" },

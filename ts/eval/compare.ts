@@ -31,7 +31,7 @@ export interface Comparison {
   worse: boolean;
   /** `after` less `before` over the samples of both, with its paired interval. */
   paired?: Difference;
-  /** Whether the interval leaves out 0. */
+  /** Whether the interval excludes 0. */
   certain?: boolean;
 }
 
@@ -61,9 +61,9 @@ export interface CompareResult {
 const larger: ReadonlySet<Metric> = new Set(["ppl", "kl"]);
 
 /**
- * Compares two folders of results cell by cell: a regression gate. What decides is the relative change of each metric against its
- * threshold; beside it stands whether the paired bootstrap interval of the difference leaves out 0. A cell that is missing in `after`, or
- * refuses samples that it did not refuse before, counts as worse; cells that only `after` has are passed over.
+ * Compares two folders of results cell by cell: a regression gate. It is decided by the relative change of each metric against its
+ * threshold; whether the paired bootstrap interval of the difference excludes 0 is reported too. A cell that is missing in `after`, or
+ * refuses samples that it did not refuse before, counts as worse; cells that only `after` has are ignored.
  *
  * @example
  * ```ts

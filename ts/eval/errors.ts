@@ -23,7 +23,7 @@ export function badData(file: string, line: number | undefined, found: string): 
   });
 }
 
-/** A folder of results that cannot be read, written or gone on with. */
+/** A folder of results that cannot be read, written or resumed. */
 export function badFiles(
   file: string,
   reason: string,
@@ -33,7 +33,7 @@ export function badFiles(
   return new EvaluationError("eval-files", `cannot use ${file}: ${reason}`, { file, ...details }, options);
 }
 
-/** An option of the evaluation that cannot be meant. */
+/** An invalid option of the evaluation. */
 export function badOption(reason: string, details: Record<string, unknown> = {}): OptionError {
   return new OptionError("option", `invalid option: ${reason}`, { suggestion: null, ...details });
 }

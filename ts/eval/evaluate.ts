@@ -24,8 +24,8 @@ const beyond = 16;
 /**
  * Measures methods at several sizes over samples: perplexity of the reference answers, closeness to the full cache's answers and
  * distributions, entries, bytes and times. Writes `run.json`, `quality.jsonl`, `timings.jsonl`, `reference.jsonl` and
- * `summary.json` to `out`; a run that was broken off goes on where it was when it is asked for again, and the quality is the same to the
- * byte as without the break. Throws an OptionError when `out` holds another run, and an EvaluationError for data or files that cannot be used.
+ * `summary.json` to `out`; an interrupted run resumes when it is requested again, and its quality is the same to the
+ * byte as without the interruption. Throws an OptionError when `out` holds another run, and an EvaluationError for data or files that cannot be used.
  *
  * @example
  * ```ts

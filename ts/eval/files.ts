@@ -42,7 +42,7 @@ export class RunFiles {
   }
 
   /**
-   * Opens a folder for a run. What a run of the same kind left there is taken over as far as it is whole, and the files are cut to that;
+   * Opens a folder for a run. Complete lines of an earlier run of the same kind are taken over, and the files are cut to them;
    * the folder of another run is refused. `check` is called before every write and throws when the folder is no longer this run's;
    * `fits` are the calibrations that the run finds before its lines.
    */
@@ -72,11 +72,11 @@ export class RunFiles {
     references.values.forEach(({ sample }, index) => {
       if (sample !== first[index]?.sample) throw foreign(folder, "reference.jsonl", index);
     });
-    // Lines are measured with the calibrations.
+    // Lines depend on the calibrations.
     const fitted = found.values.length === fits.length;
     let done = fitted ? Math.min(quality.values.length, timings.values.length) : 0;
     const answered = (): number => plan.slice(0, done).filter(({ method }) => method === "full").length;
-    // A line of the full cache without its reference has to come again.
+    // A line of the full cache without its reference has to be measured again.
     if (run.generate && answered() > references.values.length)
       done = plan.indexOf(first[references.values.length] as CellKey);
     if (fits.length > 0) await cut(folder, "calibrations.jsonl", found, found.values.length);
@@ -125,12 +125,12 @@ export interface Results {
   run: RunRecord;
   quality: QualityRecord[];
   timings: TimingRecord[];
-  /** Absent while the run is not whole. */
+  /** Absent while the run is incomplete. */
   summary?: Summary;
 }
 
 /**
- * Reads a folder of results, whole or not.
+ * Reads a folder of results, complete or not.
  *
  * @example
  * ```ts
@@ -179,7 +179,7 @@ function foreign(folder: string, name: string, index: number): Error {
   return badLine(join(folder, name), index + 1, "it does not belong to the run of run.json");
 }
 
-/** Throws when a folder's run is another than the asked one, saying in what. */
+/** Throws if a folder holds another run than the requested one, listing the differences. */
 function refuseOther(folder: string, known: RunRecord, asked: RunRecord): void {
   if (known.version !== asked.version)
     throw badFiles(folder, "an earlier release has begun it, and ran its lines in another order; take another folder");

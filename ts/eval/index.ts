@@ -1,4 +1,4 @@
-/** Quality, size and speed of cache methods, side by side: run a grid, go on with one that was broken off, compare two. */
+/** Quality, size and speed of cache methods, side by side: run a grid, resume an interrupted one, compare two. */
 import "../required.ts";
 
 export { bootstrap, type Interval } from "./bootstrap.ts";

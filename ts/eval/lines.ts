@@ -8,7 +8,7 @@ import { badFiles, reasonOf } from "./errors.ts";
 /** Most bytes of a file of results. */
 const maxBytes = 2 ** 31;
 
-/** The lines of a file that are whole; what a broken-off write left behind the last one is not among them. */
+/** The complete lines of a file, without what an interrupted write left after the last one. */
 export interface Lines<T> {
   values: T[];
   /** Where each line ends, in bytes. */

@@ -111,7 +111,7 @@ export class Measurer {
   }
 }
 
-/** A size that does not hold what the method protects took no time. */
+/** The outcome of a size too small for the entries that the method protects; it took no time. */
 function refused(key: CellKey, code: string, least: Keep): Outcome {
   const none = { imageMs: 0, visionMs: 0, prefillMs: 0, decodeMs: 0, firstTokenMs: 0, tokensPerSecond: 0 };
   return { quality: { ...key, refused: { code, least } }, timing: { ...key, ...none, engineMs: 0 } };
@@ -151,7 +151,7 @@ function mean(numbers: readonly number[]): number {
   return numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
 }
 
-/** Nine digits are more than two runs of floats have in common on different machines. */
+/** Nine digits: more than runs on different machines agree on. */
 export function short(value: number): number {
   return Number(value.toPrecision(9));
 }

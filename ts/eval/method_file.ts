@@ -4,7 +4,7 @@ import { Place, readJson } from "./data/json.ts";
 import { type EvalMethod, parseMethod, type SizelessStage, splitMethods } from "./methods.ts";
 
 /**
- * Reads a file of methods: a JSON array whose items are texts as `parseMethod` reads them, or objects `{ id, cache }`. Throws an
+ * Reads a file of methods: a JSON array of strings as in `parseMethod`, or objects `{ id, cache }`. Throws an
  * EvaluationError that names the item.
  *
  * @example
@@ -32,7 +32,7 @@ export async function readMethodList(text: string): Promise<EvalMethod[]> {
   return (await Promise.all(parts)).flat();
 }
 
-/** A calibration may be a file too, but has its `=` before it. */
+/** A calibration can also be a file, but follows a `=`. */
 function isFile(part: string): boolean {
   return part.endsWith(".json") && !part.includes("=");
 }

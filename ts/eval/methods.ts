@@ -13,8 +13,8 @@ import type { MethodRecord } from "./records.ts";
 export interface SizelessStage {
   readonly method: string;
   /**
-   * As in the method's options, or `{ crossFit: N }`: the evaluation calibrates by itself. The samples are dealt into N folds, the first
-   * into the first and so on in turn, and a sample is measured with what was found on the samples of the other folds.
+   * As in the method's options, or `{ crossFit: N }` to have the evaluation calibrate by itself: the samples are dealt into N folds in
+   * turn, and each sample is measured with the calibration found on all other folds.
    */
   readonly calibration?: unknown;
   readonly [option: string]: unknown;
@@ -73,7 +73,7 @@ export function parseMethod(text: string): EvalMethod {
   return { id, cache: { method: name, ...Object.fromEntries(options) } };
 }
 
-/** Splits `prefixkv:score=text,decode=none,h2o` into its methods: what is OPTION=VALUE belongs to the method before it. */
+/** Splits `prefixkv:score=text,decode=none,h2o` into its methods: an OPTION=VALUE belongs to the method before it. */
 export function splitMethods(text: string): string[] {
   const found: string[] = [];
   for (const part of text.split(",")) {
@@ -99,8 +99,8 @@ export interface Prepared {
   record: MethodRecord;
   fits: readonly Fit[];
   /**
-   * The method at a size. What it draws depends on a seed and on the sample, so that samples are drawn for independently.
-   * `calibration` says what was found for a stage of `fits`.
+   * The method at a size. Random draws depend on a seed and on the sample, so that samples are independent.
+   * `calibration` returns the calibration found for a stage of `fits`.
    */
   at(keep: number, seed: number, sample: string, calibration?: (index: number) => Calibration | undefined): CacheOption;
 }
@@ -187,14 +187,14 @@ async function withCalibration(stage: SizelessStage, signal?: AbortSignal): Prom
   return { ...stage, calibration: await readCalibration(calibration, signal) };
 }
 
-/** A stage as `run.json` has it: a calibration by its hash, not by where it lies. */
+/** A stage as recorded in `run.json`: a calibration by its hash, not its path. */
 function withHash(stage: SizelessStage, calibration: unknown): SizelessStage {
   if (calibration === undefined) return stage;
   const hash = createHash("sha256").update(JSON.stringify(calibration)).digest("hex");
   return { ...stage, calibration: `sha256:${hash}` };
 }
 
-/** The sizes in the order given; throws for what is none. */
+/** The sizes in the order given; throws for invalid ones. */
 export function checkKeeps(keeps: readonly number[]): number[] {
   const wrong = keeps.find((keep) => typeof keep !== "number" || !(keep > 0 && keep <= 1));
   if (wrong !== undefined) throw badOption(`\`keeps\` are shares above 0 and up to 1, found ${String(wrong)}`);

@@ -3,7 +3,7 @@ import type { Kept, Memory, ModelInfo } from "../generated/wire.ts";
 
 /**
  * The share of places at which two token sequences are equal, over the longer length: |{ i : a[i] = b[i] }| / max(|a|, |b|);
- * 1 for two empty ones. An answer that slips by one token agrees in little after that place.
+ * 1 for two empty ones. An answer shifted by one token agrees in little after that place.
  *
  * @example
  * ```ts

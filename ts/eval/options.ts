@@ -35,7 +35,7 @@ import type { EvalData } from "./samples.ts";
  * ```
  */
 export interface EvaluateOptions {
-  /** A model that is loaded already. It is not disposed. */
+  /** A loaded model; it is not disposed. */
   model?: Model;
   /** Without `model`: what `load` takes; the embedded model by default. */
   source?: string | URL;
@@ -49,7 +49,7 @@ export interface EvaluateOptions {
   keeps: readonly number[];
   /** The folder to write to. A folder with part of the same run is continued; one with another run is refused. */
   out: string | URL;
-  /** Only so many of the samples, from the first. */
+  /** Use only the first so many samples. */
   limit?: number;
   /** The id that others are compared with; `"full"`, the full cache, by default, else a method at the same size. */
   baseline?: string;
@@ -61,9 +61,9 @@ export interface EvaluateOptions {
   kl?: boolean;
   /** Of the resampling, and of `random` where it has no seed of its own; 1 by default. */
   seed?: number;
-  /** Stops the work; see AbortError. What is written stays and is gone on with. */
+  /** Stops the work; see AbortError. Lines already written are kept, and a later run resumes after them. */
   signal?: AbortSignal;
-  /** Called before every sample, at the end, and for every prompt that a calibration is found on. */
+  /** Called before every line, at the end, and for every prompt read while calibrating. */
   onProgress?: (progress: EvalProgress) => void;
 }
 
@@ -73,7 +73,7 @@ export interface EvalProgress {
   total: number;
   /** The next line; absent at the end and while calibrating. */
   next?: CellKey;
-  /** While a calibration is found: of which method, and how many of the prompts for it have been read. */
+  /** While calibrating: the method, and how many of the prompts for it have been read. */
   calibrating?: { method: string; done: number; total: number };
   /** An estimate, once a line has been measured. */
   millisecondsLeft?: number;

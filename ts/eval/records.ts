@@ -86,7 +86,7 @@ export interface Measured extends CellKey {
   rougeL?: number;
   /** Share of equal tokens with the full cache's answer. */
   agreement?: number;
-  /** Minus the sum of the log-probabilities of the reference answer, in nats. */
+  /** The negative log-likelihood of the reference answer, in nats. */
   nll: number;
   answerTokens: number;
   ppl: number;
@@ -109,7 +109,7 @@ export interface Measured extends CellKey {
   fullBytes: number;
 }
 
-/** A size that does not hold what the method protects, and the least one that does. */
+/** A size too small for the entries that the method protects, and the least that works. */
 export interface Refused extends CellKey {
   refused: { code: string; least: Keep };
 }
@@ -158,11 +158,11 @@ export interface FitKey {
   fold: number;
 }
 
-/** A line of `calibrations.jsonl`: what was found on the samples of the other folds. */
+/** A line of `calibrations.jsonl`: the calibration found on the samples of the other folds. */
 export interface FitRecord extends FitKey {
   /** Absent where every size is too small. */
   calibration?: Calibration;
-  /** Sizes that do not hold what the method protects in those samples, and the least that does. */
+  /** Sizes too small for the entries that the method protects in those samples, and the least that works. */
   refused: { keep: number; least: Keep }[];
 }
 
@@ -196,7 +196,7 @@ export interface Spread {
   rounds: number;
 }
 
-/** A time of fewer rounds is not shown: its quartiles would say nothing. */
+/** Times of fewer rounds are not shown: their quartiles would be meaningless. */
 export const leastRounds = 3;
 
 /** The metrics that have intervals. */
@@ -224,9 +224,9 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
   keep: number;
   /** Samples that were measured. */
   samples: number;
-  /** Samples for which the size does not hold what the method protects. */
+  /** Samples for which the size is too small for the entries that the method protects. */
   refused: number;
-  /** The largest of the least sizes of what was refused. */
+  /** The least size that works for all refused samples. */
   least?: Keep;
   /** Entries per layer at the end of the reference answer. */
   keptPerLayer?: number[];

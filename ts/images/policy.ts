@@ -26,8 +26,8 @@ export type FetchRule = "public" | "any" | "none";
  */
 export interface ImagePolicy {
   /**
-   * Which `http:` and `https:` addresses may be fetched: `"public"`, the default, those of the public internet, whatever name or
-   * redirect leads to them; `"any"` also this machine and its networks; `"none"` nothing. A function is asked for every URL, each
+   * Which `http:` and `https:` addresses may be fetched: `"public"`, the default, only public internet addresses, whatever name or
+   * redirect leads to them; `"any"` also this machine and its networks; `"none"` nothing. A function decides for every URL, each
    * redirect included; true is `"any"` and false is `"none"`.
    */
   readonly fetch?: FetchRule | ((url: URL) => FetchRule | boolean | Promise<FetchRule | boolean>);

@@ -47,7 +47,7 @@ export interface InspectOptions extends HubOptions {
 
 /** Options of `about`. */
 export interface AboutOptions {
-  /** Which of the two builds is asked: the one for the CPU, which is the default, or the one for CUDA. */
+  /** The build to ask: the CPU build, which is the default, or the CUDA build. */
   device?: "cpu" | "cuda";
 }
 

@@ -28,7 +28,7 @@ export interface GenerateOptions extends PromptInput, StoppingOptions, SamplingO
 }
 
 /**
- * Which answer to score after which prompt.
+ * Options of `score`: an answer and the prompt before it.
  *
  * @example
  * ```ts

@@ -13,7 +13,7 @@ export type RulesFor<T> = { readonly [K in keyof T]-?: Rule<Exclude<T[K], undefi
 /** The type that a set of rules reads. */
 export type Read<R> = { -readonly [K in keyof R]?: R[K] extends Rule<infer V> ? V : never };
 
-/** Left for a later look, by whoever knows the whole. */
+/** Read later, together with other fields. */
 export const anything: Rule<unknown> = (value) => value;
 
 /** Half a surrogate pair, as cutting by length leaves it, becomes U+FFFD: the one place where texts are made well-formed. */
@@ -121,7 +121,7 @@ function array(value: unknown, place: Place, allowed: string): unknown[] {
   return value as unknown[];
 }
 
-/** The own fields of a plain object that are there: what is undefined is as good as absent. */
+/** The own fields of a plain object; undefined ones count as absent. */
 export function own(value: unknown, place: Place, allowed = "a plain object"): [name: string, value: unknown][] {
   if (typeof value !== "object" || value === null || place.read(() => Array.isArray(value))) {
     throw place.refuse(allowed, value);

@@ -90,7 +90,7 @@ export function parseShares(flag: string, text: string): number[] {
   throw new UsageError(`--${flag} needs shares above 0 and up to 1 with commas, such as 0.5,0.2, not \`${text}\``);
 }
 
-/** Calls what reads an argument; what it refuses is a matter of usage. */
+/** Reads an argument, turning an OptionError into a UsageError. */
 export async function asUsage<T>(read: () => T | Promise<T>): Promise<T> {
   try {
     return await read();
@@ -140,7 +140,7 @@ function interval(found: { value: number; low: number; high: number } | undefine
   return `${value} (${low} to ${high})`;
 }
 
-/** Median and quartiles; nothing of so few rounds that they say nothing. */
+/** Median and quartiles; empty if there are too few rounds. */
 function spread(found: Spread | undefined): string {
   if (!found || found.rounds < leastRounds) return "";
   return `${found.median.toFixed(1)} (${found.low.toFixed(1)} to ${found.high.toFixed(1)})`;

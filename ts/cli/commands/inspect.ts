@@ -6,7 +6,7 @@ import type { Binding } from "../../native/pick.ts";
 import { bindingFlag, type Command, hubFlags } from "../command.ts";
 import { ProgressBar } from "../progress_bar.ts";
 
-/** Shows what a model is and what of it fits in memory. */
+/** Describes a model and how much of it fits in memory. */
 export const inspect: Command = {
   name: "inspect",
   summary: "show what a model holds and what fits in memory",
@@ -43,7 +43,7 @@ export interface Fits {
   sequences: number;
 }
 
-/** Works out what fits in so many bytes. */
+/** Computes what fits in a number of bytes. */
 export function whatFits(
   info: Pick<ModelInfo, "weightBytes" | "kvBytesPerToken" | "maxPositions">,
   memory: number,

@@ -7,7 +7,7 @@ import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { keptBars } from "./describe.ts";
 
-/** Says how likely the model finds an answer. */
+/** Scores an answer. */
 export const score: Command = {
   name: "score",
   summary: "say how likely the model finds an answer",

@@ -65,7 +65,7 @@ export interface Reproduced {
   faults: string[];
   /** The sizes. */
   keeps: number[];
-  /** Nothing is reproduced, because this is missing; ours are of another model or other data, and show only that the grid runs. */
+  /** Missing inputs. If any, nothing is reproduced: ours come from another model or other data, and only show that the grid runs. */
   missing: string[];
   /** Samples that were run. */
   samples: number;
@@ -77,8 +77,8 @@ export interface Reproduced {
 const few = 4;
 
 /**
- * Runs a published table and sets our numbers beside the published ones: the `official` variant of each method, which replays the
- * published code, and the correct one; what is not built is named. Without the table's model or data the same grid runs on what there
+ * Runs a published table and puts our numbers next to the published ones: the `official` variant of each method, which replays the
+ * published code, and the correct one; anything not built is named. Without the table's model or data the same grid runs on what there
  * is, and `missing` says so: nothing is reproduced then.
  *
  * @example
