@@ -23,7 +23,7 @@ test("every command prints what docs/cli.md documents", async () => {
   const fake = Object.assign(new FakeNative(), { loadError: { code: "model-file", message: "broken", details: {} } });
   assertDocumented("describe --json", await print(["describe", scene]));
   assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b"]));
-  assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b", "--kept"]));
+  assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b", "--kept", "--kl"]));
   const folder = await mkdtemp(join(tmpdir(), "prefixkv-docs-"));
   assertDocumented("calibrate --json", await print(["calibrate", scene, "--out", join(folder, "mine.json")]));
   const report = join(folder, "report.html");

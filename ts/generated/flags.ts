@@ -37,6 +37,15 @@ export const generationFlags = [
   { name: "seed", type: "integer", value: "N", text: "the same seed and request give the same text (default: random)" },
 ] as const;
 
+export const scoreFlags = [
+  { name: "kept", type: "boolean", text: "also says which positions are kept after the prompt" },
+  {
+    name: "kl",
+    type: "boolean",
+    text: "also reports each token's divergence from the full cache, which reads the answer alongside the method",
+  },
+] as const;
+
 export const engineFlags = [
   {
     name: "weights",

@@ -1,4 +1,5 @@
 import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../../format.ts";
+import { scoreFlags } from "../../generated/flags.ts";
 import type { Kept } from "../../generated/wire.ts";
 import { image } from "../../media.ts";
 import { cacheOption } from "../cache_flags.ts";
@@ -15,7 +16,7 @@ export const score: Command = {
     { name: "image", type: "strings", value: "FILE", text: "an image; may be given more than once" },
     { name: "prompt", type: "string", value: "TEXT", text: "the question", required: true },
     { name: "answer", type: "string", value: "TEXT", text: "the answer to score", required: true },
-    { name: "kept", type: "boolean", text: "also say which positions each layer keeps after the prompt" },
+    ...scoreFlags,
     ...cacheFlags,
     ...loadFlags,
   ],
@@ -30,7 +31,7 @@ export const score: Command = {
         messages: [{ role: "user", content }],
         answer,
         ...(cache && { cache }),
-        ...(values.has("kept") && { kept: true }),
+        ...values.options(scoreFlags.map(({ name }) => name)),
         signal: context.signal,
       });
       if (!values.has("json")) {
@@ -39,6 +40,7 @@ export const score: Command = {
             ["perplexity", result.ppl.toFixed(4)],
             ["log-probability", result.logprobs.reduce((sum, value) => sum + value, 0).toFixed(4)],
             ["tokens", formatCount(result.tokens.length)],
+            ...(result.kl ? [["divergence", mean(result.kl).toFixed(6)] as const] : []),
             ["time", formatTime(result.timings.total)],
             ["kv cache", `${formatBytes(result.memory.resident)}, peak ${formatBytes(result.memory.peak)}`],
             ["kept at end", keptBars(result.memory, model.info)],
@@ -50,6 +52,10 @@ export const score: Command = {
     });
   },
 };
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
 
 /** A layer's positions, one row for each range of heads. */
 function keptRows(lanes: Kept[], layer: number): [string, string][] {

@@ -6,10 +6,14 @@ use crate::typescript::{HEADER, WIDTH, property, string};
 use crate::words;
 
 /// Groups of options that become flags, by the names of the lists.
-const FLAGS: &[(&str, &[&str])] =
-    &[("generationFlags", &["StoppingOptions", "SamplingOptions"]), ("engineFlags", &["EngineOptions"])];
-/// Options without a flag of this kind: a command makes one request at a time, and `device` has the default of the library.
-const NO_FLAG: &[&str] = &["batch", "device"];
+const FLAGS: &[(&str, &[&str])] = &[
+    ("generationFlags", &["StoppingOptions", "SamplingOptions"]),
+    ("scoreFlags", &["ScoreFields"]),
+    ("engineFlags", &["EngineOptions"]),
+];
+/// Options without a flag of this kind: a command makes one request at a time, `device` has the default of the library, and no answer is
+/// scored without one.
+const NO_FLAG: &[&str] = &["batch", "device", "answer"];
 /// Groups of options that TypeScript reads from what a caller passes.
 const RULES: &[(&str, &str)] = &[
     ("stoppingRules", "StoppingOptions"),
@@ -138,10 +142,10 @@ fn rule(types: &Types, field: &Field, used: &mut Vec<&'static str>) -> Result<St
 }
 
 /// What begins the mark of a table.
-const MARKS: [&str; 3] = ["<!-- options: ", "<!-- flags: ", "<!-- fields: "];
+const MARKS: [&str; 4] = ["<!-- options: ", "<!-- flags: ", "<!-- fields: ", "<!-- json: "];
 
-/// A page with the tables between its marks written anew: `<!-- options: NAME ... -->`, `<!-- flags: NAME ... -->` or
-/// `<!-- fields: NAME -->`, up to `<!-- end -->`.
+/// A page with the tables between its marks written anew: `<!-- options: NAME ... -->`, `<!-- flags: NAME ... -->`,
+/// `<!-- fields: NAME -->` or `<!-- json: NAME -->`, up to `<!-- end -->`.
 pub(super) fn fill(types: &Types, page: &str) -> Result<String, String> {
     let mut text = String::new();
     let mut rest = page;
@@ -158,6 +162,7 @@ pub(super) fn fill(types: &Types, page: &str) -> Result<String, String> {
         let table = match kind {
             "options:" => options_table(&listed),
             "flags:" => flags_table(types, &listed)?,
+            "json:" => format!("| field | type | meaning |\n| --- | --- | --- |\n{}", json_rows(types, "", &listed)),
             _ => fields_table(&listed),
         };
         text.push_str(&format!("{before}{head}\n\n{table}\n"));
@@ -192,6 +197,59 @@ fn flags_table(types: &Types, fields: &[Field]) -> Result<String, String> {
 fn fields_table(fields: &[Field]) -> String {
     let row = |Field { name, docs, .. }: &Field| format!("| `{name}` | {} |\n", cell(docs));
     format!("| field | |\n| --- | --- |\n{}", fields.iter().map(row).collect::<String>())
+}
+
+/// The fields of an object as JSON, those of objects in it with a dot.
+fn json_rows(types: &Types, prefix: &str, fields: &[Field]) -> String {
+    let row = |field: &Field| {
+        let name = format!("{prefix}{}", field.name);
+        if let Some(inner) = object(types, &field.shape) {
+            return json_rows(types, &format!("{name}."), &inner);
+        }
+        let optional = if field.optional { ", optional" } else { "" };
+        let (kind, made) = (json_type(types, &field.shape), made_of(types, &field.shape));
+        format!("| `{name}` | {kind}{optional} | {}{made} |\n", cell(&field.docs))
+    };
+    fields.iter().map(row).collect()
+}
+
+fn object(types: &Types, shape: &Shape) -> Option<Vec<Field>> {
+    match shape {
+        Shape::Named(name) => fields(types, name).ok(),
+        _ => None,
+    }
+}
+
+/// The values of a text, or the fields of an object that has no rows of its own.
+fn made_of(types: &Types, shape: &Shape) -> String {
+    let quoted = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match shape {
+        Shape::List(inner) | Shape::Several(inner, _) | Shape::Nullable(inner) => made_of(types, inner),
+        Shape::Named(name) => match types.get(name).map(|one| &one.form) {
+            Some(Form::Choice(values)) => {
+                format!(" One of {}.", quoted(values.iter().map(|(value, _)| value.as_str()).collect()))
+            }
+            Some(Form::Object(object)) => {
+                let fields = types.fields(object);
+                format!(" With {}.", quoted(fields.iter().map(|field| field.name.as_str()).collect()))
+            }
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
+fn json_type(types: &Types, shape: &Shape) -> String {
+    match shape {
+        Shape::Flag => "boolean".into(),
+        Shape::Number => "number".into(),
+        Shape::Whole(..) => "integer".into(),
+        Shape::List(inner) | Shape::Several(inner, _) => format!("{}[]", json_type(types, inner)),
+        Shape::Nullable(inner) => format!("{} or null", json_type(types, inner)),
+        Shape::Map(_) | Shape::Unknown => "object".into(),
+        shape if object(types, shape).is_some() => "object".into(),
+        _ => "string".into(),
+    }
 }
 
 fn cell(docs: &Docs) -> String {
