@@ -150,6 +150,15 @@ mod tests {
     }
 
     #[test]
+    fn what_crosses_no_door_may_be_anything() {
+        let mut sources = Sources::default();
+        let other = "/// ```json\n/// {\n/// ```\n#[derive(Deserialize)] #[serde(try_from = \"X\", bound = \"\")] struct Other(u8, u8);";
+        sources.add(other).and_then(|()| sources.add(SOURCE)).unwrap();
+        assert!(typescript::types(&types(&sources), &HashSet::new()).is_ok());
+        assert!(Types::new(&sources).add("Other").unwrap_err().starts_with("Other: "));
+    }
+
+    #[test]
     fn declarations_become_a_schema() {
         let mut sources = Sources::default();
         sources.add(SOURCE).unwrap();

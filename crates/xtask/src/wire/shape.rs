@@ -80,13 +80,17 @@ impl<'a> Types<'a> {
     /// Adds a type of the sources, and those that it is made of; gives its name on the wire.
     pub(crate) fn add(&mut self, rust: &str) -> Result<String, String> {
         let declared = self.sources.find(rust)?.clone();
-        let name = declared.serde.rename.clone().unwrap_or_else(|| declared.name.clone());
+        let (docs, serde) = (declared.docs.clone()?, declared.serde.clone()?);
+        let name = serde.rename.clone().unwrap_or_else(|| declared.name.clone());
         if !self.seen.insert(name.clone()) {
             return Ok(name);
         }
         let place = self.list.len();
-        let form = self.form(&declared).map_err(|reason| format!("{rust}: {reason}"))?;
-        self.list.insert(place, Type { name: name.clone(), docs: declared.docs, form });
+        let form = match docs.schema.is_some() {
+            true => Form::Opaque,
+            false => self.form(&declared, &serde).map_err(|reason| format!("{rust}: {reason}"))?,
+        };
+        self.list.insert(place, Type { name: name.clone(), docs, form });
         Ok(name)
     }
 
@@ -131,24 +135,21 @@ impl<'a> Types<'a> {
         shapes.into_iter().filter_map(Shape::named).for_each(|name| self.parts(name, found));
     }
 
-    fn form(&mut self, declared: &Declared) -> Result<Form, String> {
-        if declared.docs.schema.is_some() {
-            return Ok(Form::Opaque);
-        }
+    fn form(&mut self, declared: &Declared, serde: &Serde) -> Result<Form, String> {
         match &declared.body {
             Body::Struct(Fields::Named(_)) => {
                 let Body::Struct(fields) = &declared.body else { return Ok(Form::Opaque) };
-                self.object(fields, declared).map(Form::Object)
+                self.object(fields, declared, serde).map(Form::Object)
             }
             Body::Struct(Fields::Unnamed(fields)) if fields.unnamed.len() == 1 => {
                 self.shape(&fields.unnamed[0].ty).map(Form::Alias)
             }
             Body::Struct(_) => Err("xtask knows structs with named fields, or with one field".into()),
-            Body::Enum(variants) => self.variants(variants, declared),
+            Body::Enum(variants) => self.variants(variants, declared, serde),
         }
     }
 
-    fn object(&mut self, fields: &Fields, declared: &Declared) -> Result<Object, String> {
+    fn object(&mut self, fields: &Fields, declared: &Declared, owner: &Serde) -> Result<Object, String> {
         let mut object = Object::default();
         for field in fields {
             let rust = field.ident.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -165,17 +166,17 @@ impl<'a> Types<'a> {
                 object.bases.push((base, option));
                 continue;
             }
-            let may_lack = declared.reads && (option || serde.default || declared.serde.default);
+            let may_lack = declared.reads && (option || serde.default || owner.default);
             let optional = serde.skip_if || may_lack;
             let shape = if option && !optional { Shape::Nullable(Box::new(shape)) } else { shape };
-            let name = serde.name(&rust, &declared.serde)?;
+            let name = serde.name(&rust, owner)?;
             object.fields.push(Field { name, docs: Docs::of(&field.attrs)?, shape, optional });
         }
         Ok(object)
     }
 
-    fn variants(&mut self, variants: &[syn::Variant], declared: &Declared) -> Result<Form, String> {
-        if declared.serde.untagged {
+    fn variants(&mut self, variants: &[syn::Variant], declared: &Declared, owner: &Serde) -> Result<Form, String> {
+        if owner.untagged {
             let shape = |variant: &syn::Variant| match &variant.fields {
                 Fields::Unnamed(fields) if fields.unnamed.len() == 1 => self.shape(&fields.unnamed[0].ty),
                 _ => Err("xtask knows untagged variants with one field".to_owned()),
@@ -185,10 +186,10 @@ impl<'a> Types<'a> {
         let mut named = Vec::new();
         for variant in variants {
             let serde = Serde::of(&variant.attrs)?;
-            let name = serde.name(&variant.ident.to_string(), &declared.serde)?;
+            let name = serde.name(&variant.ident.to_string(), owner)?;
             named.push((name, Docs::of(&variant.attrs)?, &variant.fields));
         }
-        let Some(tag) = &declared.serde.tag else {
+        let Some(tag) = &owner.tag else {
             let unit = named.iter().all(|(_, _, fields)| matches!(fields, Fields::Unit));
             return match unit {
                 true => Ok(Form::Choice(named.into_iter().map(|(name, docs, _)| (name, docs)).collect())),
@@ -203,7 +204,7 @@ impl<'a> Types<'a> {
                     _ => return Err(format!("`{value}` must hold an object")),
                 },
                 Fields::Unnamed(_) => return Err(format!("`{value}` must hold one object")),
-                fields => self.object(fields, declared)?,
+                fields => self.object(fields, declared, owner)?,
             };
             object.fields.insert(0, Field::tag(tag, &value));
             let member = format!("{}{}", pascal(&value), declared.name);

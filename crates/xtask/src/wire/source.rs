@@ -15,12 +15,12 @@ pub(crate) struct Sources {
     constants: HashMap<String, Vec<u64>>,
 }
 
-/// A struct or an enum.
+/// A struct or an enum. What cannot be read of one that crosses no door is nobody's error.
 #[derive(Clone)]
 pub(crate) struct Declared {
     pub(crate) name: String,
-    pub(crate) docs: Docs,
-    pub(crate) serde: Serde,
+    pub(crate) docs: Result<Docs, String>,
+    pub(crate) serde: Result<Serde, String>,
     /// Whether it derives `Deserialize`, or `Serialize`.
     pub(crate) reads: bool,
     pub(crate) writes: bool,
@@ -77,7 +77,7 @@ impl Sources {
 
     fn declare(&mut self, name: &syn::Ident, attributes: &[Attribute], body: Body) -> Result<(), String> {
         let name = name.to_string();
-        let failed = |reason| format!("{name}: {reason}");
+        let failed = |reason: String| format!("{name}: {reason}");
         let (mut reads, mut writes) = (false, false);
         for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("derive")) {
             let derives = |meta: syn::meta::ParseNestedMeta| {
@@ -87,8 +87,8 @@ impl Sources {
             };
             attribute.parse_nested_meta(derives).map_err(|error| failed(error.to_string()))?;
         }
-        let docs = Docs::of(attributes).map_err(failed)?;
-        let serde = if reads || writes { Serde::of(attributes).map_err(failed)? } else { Serde::default() };
+        let docs = Docs::of(attributes).map_err(failed);
+        let serde = if reads || writes { Serde::of(attributes).map_err(failed) } else { Ok(Serde::default()) };
         let declared = Declared { name: name.clone(), docs, serde, reads, writes, body };
         self.types.entry(name).or_default().push(declared);
         Ok(())
@@ -97,7 +97,8 @@ impl Sources {
     /// The type of this name that crosses a door: the one with serde's derives, or with its JSON in the doc comment.
     pub(crate) fn find(&self, name: &str) -> Result<&Declared, String> {
         let all = self.types.get(name).map(Vec::as_slice).unwrap_or_default();
-        let described = |declared: &&Declared| declared.reads || declared.writes || declared.docs.schema.is_some();
+        let written = |docs: &Result<Docs, String>| docs.as_ref().is_ok_and(|docs| docs.schema.is_some());
+        let described = |declared: &&Declared| declared.reads || declared.writes || written(&declared.docs);
         let found: Vec<&Declared> = all.iter().filter(described).collect();
         match found.as_slice() {
             [one] => Ok(one),
