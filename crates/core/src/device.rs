@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use prefixkv_kernels::cuda::check::Sizes;
-use prefixkv_kernels::cuda::{Gpu, Memory, PoolUse, Result as GpuResult};
+use prefixkv_kernels::cuda::{Gpu, Number, Result as GpuResult};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -54,49 +54,25 @@ pub struct Cpu;
 /// A GPU, its memory and what computes there.
 #[derive(Clone, Debug)]
 pub struct Cuda {
-    pub gpu: Gpu,
+    pub(crate) gpu: Gpu,
     /// As [`Device`] names it.
-    pub device: String,
+    pub(crate) device: String,
+    /// What the products of a model take.
+    pub(crate) factors: Number,
 }
 
-/// A device that is there.
+impl Cuda {
+    /// `device` is what [`Device`] calls it.
+    pub fn new(gpu: Gpu, device: impl Into<String>) -> Self {
+        Cuda { gpu, device: device.into(), factors: Number::F32 }
+    }
+}
+
+/// A device that is there. A match on it is where all that follows becomes one for that kind of device.
 #[derive(Clone, Debug)]
 pub enum Place {
-    Cpu,
-    Gpu {
-        gpu: Gpu,
-        /// As [`Device`] names it.
-        device: String,
-    },
-}
-
-impl From<Cuda> for Place {
-    fn from(Cuda { gpu, device }: Cuda) -> Self {
-        Place::Gpu { gpu, device }
-    }
-}
-
-impl Place {
-    /// The name of the device: `cpu`, `cuda:0`.
-    pub fn name(&self) -> &str {
-        match self {
-            Place::Cpu => "cpu",
-            Place::Gpu { device, .. } => device,
-        }
-    }
-
-    /// What the device counts of its memory.
-    pub fn memory(&self) -> Result<DeviceMemory> {
-        let gpu = match self {
-            Place::Cpu => None,
-            Place::Gpu { gpu, .. } => {
-                let Memory { free, total, pool } = gpu.memory()?;
-                let PoolUse { reserved, most_reserved, used, most_used } = pool;
-                Some(GpuMemory { free, total, pool: DevicePool { reserved, most_reserved, used, most_used } })
-            }
-        };
-        Ok(DeviceMemory { device: self.name().into(), gpu })
-    }
+    Cpu(Cpu),
+    Cuda(Cuda),
 }
 
 /// Bytes of a device by its own count; of the CPU there is none.
@@ -148,8 +124,8 @@ impl Device {
     /// Starts the device. Errors when this build cannot run there, or when there is none.
     pub fn open(self) -> Result<Place> {
         match self {
-            Device::Cpu => Ok(Place::Cpu),
-            Device::Auto => Ok(open(0).unwrap_or(Place::Cpu)),
+            Device::Cpu => Ok(Place::Cpu(Cpu)),
+            Device::Auto => Ok(open(0).unwrap_or(Place::Cpu(Cpu))),
             Device::Cuda(index) => open(index),
         }
     }
@@ -177,7 +153,7 @@ fn open(index: usize) -> Result<Place> {
         None => driver(index),
     };
     match opened {
-        Ok(gpu) => Ok(Place::Gpu { gpu, device }),
+        Ok(gpu) => Ok(Place::Cuda(Cuda::new(gpu, device))),
         Err(reason) => Err(Error::Device { device, reason }),
     }
 }

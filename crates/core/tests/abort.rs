@@ -11,7 +11,7 @@ use serde_json::json;
 #[test]
 fn a_prompt_is_asked_about_within_its_layers_and_ends_there() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures/llama-linear-tied");
-    let mut model = Model::load(&LoadOptions::new(source), &mut |_| Ok(())).expect("loads");
+    let model = Model::load(&LoadOptions::new(source), &mut |_| Ok(())).expect("loads");
     let tokens: Vec<u32> = (0..1500).map(|i| (i * 37) % 400 + 5).collect();
     let prompt = model.expand(&tokens, 0).expect("text");
     let (layers, heads, blocks) = (model.info().layers, 4, 1500usize.div_ceil(64));

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use prefixkv_core::backend::cpu::FEW;
 use prefixkv_core::engine::{CAPACITY, Engine, Ticket};
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::nn::linear::FEW;
 use prefixkv_core::sequence::Sequence;
 use prefixkv_core::weights::WeightFormat;
 use prefixkv_core::wire::Event;
@@ -277,7 +277,7 @@ fn closing_ends_all_and_frees() {
 }
 
 /// Sequences of different lengths, methods and sizes.
-fn sequences(model: &mut Model, n: usize) -> Vec<Sequence> {
+fn sequences(model: &Model, n: usize) -> Vec<Sequence> {
     let vocab = model.info().vocab_size as u32;
     let caches = [
         json!({ "method": "full" }),
@@ -312,8 +312,8 @@ fn requests_together_get_the_bits_of_each_alone() {
         ("models/tiny-llava", WeightFormat::Q4K, FEW + 1, 4),
     ] {
         let options = LoadOptions { weights, ..LoadOptions::new(root().join(folder)) };
-        let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
-        let (mut batch, mut singles) = (sequences(&mut model, n), sequences(&mut model, n));
+        let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+        let (mut batch, mut singles) = (sequences(&model, n), sequences(&model, n));
         for step in 0..steps {
             let tokens: Vec<u32> = (0..n as u32).map(|index| 5 + 37 * index + 11 * step).collect();
             // One after the other leaves, so that the others change their places.

@@ -48,7 +48,7 @@ fn methods() -> Vec<Value> {
 }
 
 /// Reads and generates; says by how much the cap was passed.
-fn run(model: &mut Model, cache: &Value, length: usize) -> Result<(), Error> {
+fn run(model: &Model, cache: &Value, length: usize) -> Result<(), Error> {
     let layers = model.info().layers;
     let tokens: Vec<u32> = (0..length as u32).map(|i| (i * 37 + 11) % 400 + 5).collect();
     let prompt = model.expand(&tokens, 0)?;
@@ -73,7 +73,7 @@ fn run(model: &mut Model, cache: &Value, length: usize) -> Result<(), Error> {
 
 #[test]
 fn no_method_passes_its_cap_after_any_prompt() {
-    let mut model = model();
+    let model = model();
     let (mut held, mut refused) = (0, 0);
     for method in methods() {
         for keep in [1, 2, 3, 5, 8, 16, 40]
@@ -84,14 +84,14 @@ fn no_method_passes_its_cap_after_any_prompt() {
             for length in [1, 2, 3, 4, 5, 8, 13, 21, 40] {
                 let mut cache = method.clone();
                 cache["keep"] = keep.clone();
-                match run(&mut model, &cache, length) {
+                match run(&model, &cache, length) {
                     Ok(()) => held += 1,
                     Err(Error::Budget { least: enough, .. }) => {
                         refused += 1;
                         cache["keep"] = json!(enough);
                         let unit = if keep["tokens"].is_u64() { "tokens" } else { "bytes" };
                         assert!(cache["keep"][unit].as_u64() > keep[unit].as_u64(), "{cache} instead of {keep}");
-                        run(&mut model, &cache, length).unwrap_or_else(|e| panic!("{cache} is said to be enough: {e}"));
+                        run(&model, &cache, length).unwrap_or_else(|e| panic!("{cache} is said to be enough: {e}"));
                     }
                     Err(other) => panic!("{cache}, prompt of {length}: {other}"),
                 }
@@ -104,14 +104,14 @@ fn no_method_passes_its_cap_after_any_prompt() {
 
 #[test]
 fn a_size_that_generation_outgrows_is_refused_before_any_work() {
-    let mut model = model();
+    let model = model();
     for (cache, enough) in [
         (json!({ "method": "streaming", "keep": { "tokens": 2 } }), json!({ "tokens": 5 })),
         (json!({ "method": "streaming", "keep": { "tokens": 16 }, "sinks": 200 }), json!({ "tokens": 201 })),
         (json!({ "method": "prefixkv", "keep": { "tokens": 1 } }), json!({ "tokens": 2 })),
         (json!({ "method": "random", "keep": { "tokens": 1 } }), json!({ "tokens": 2 })),
     ] {
-        match run(&mut model, &cache, 1) {
+        match run(&model, &cache, 1) {
             Err(Error::Budget { least: said, .. }) => assert_eq!(json!(said), enough, "{cache}"),
             other => panic!("{cache}: {other:?}"),
         }

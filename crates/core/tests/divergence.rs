@@ -41,7 +41,7 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 }
 
 /// The distribution of each answer token with a method.
-fn distributions(model: &mut Model, cache: &Value) -> Vec<Vec<f64>> {
+fn distributions(model: &Model, cache: &Value) -> Vec<Vec<f64>> {
     let prompt = model.tokenizer().encode_prompt(PROMPT).expect("encodes");
     let whole = model.tokenizer().encode_prompt(&format!("{PROMPT}{ANSWER}")).expect("encodes");
     assert!(whole.starts_with(&prompt));
@@ -58,8 +58,8 @@ fn distributions(model: &mut Model, cache: &Value) -> Vec<Vec<f64>> {
 #[test]
 fn divergences_are_those_of_whole_distributions() {
     let engine = Engine::open(&json!({ "source": folder().canonicalize().unwrap() }).to_string()).unwrap();
-    let mut model = Model::load(&LoadOptions::new(folder()), &mut |_| Ok(())).unwrap();
-    let full = distributions(&mut model, &json!({ "method": "full" }));
+    let model = Model::load(&LoadOptions::new(folder()), &mut |_| Ok(())).unwrap();
+    let full = distributions(&model, &json!({ "method": "full" }));
     for cache in [
         json!({ "method": "streaming", "keep": 0.3 }),
         json!({ "method": "h2o", "keep": 0.4 }),
@@ -67,7 +67,7 @@ fn divergences_are_those_of_whole_distributions() {
     ] {
         let (logprobs, kl) = scored(&engine, &cache);
         let kl = kl.expect("asked for");
-        let other = distributions(&mut model, &cache);
+        let other = distributions(&model, &cache);
         assert_eq!(kl.len(), logprobs.len());
         assert_eq!(kl.len(), full.len());
         for (step, ((p, q), found)) in full.iter().zip(&other).zip(&kl).enumerate() {

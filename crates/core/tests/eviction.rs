@@ -98,11 +98,11 @@ fn check(file: &str) {
     let path = root().join("tests/golden/data/eviction").join(file);
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden");
     let options = LoadOptions::new(root().join(&golden.model));
-    let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let mut worst = 0f32;
     let (mut cases, mut turned, mut steps, mut all_steps) = (0, 0, 0, 0);
     for scene in &golden.scenes {
-        let (prompt, features) = read(&mut model, scene);
+        let (prompt, features) = read(&model, scene);
         for case in &scene.cases {
             let what = format!("{} {}", scene.name, case.options);
             cases += 1;
@@ -152,7 +152,7 @@ fn check(file: &str) {
     assert!(steps * 10 >= all_steps * 8, "{file}: only {steps} of {all_steps} steps are decided by more than rounding");
 }
 
-fn read(model: &mut Model, scene: &Scene) -> (Prompt, Vec<prefixkv_core::nn::Matrix>) {
+fn read(model: &Model, scene: &Scene) -> (Prompt, Vec<prefixkv_core::nn::Matrix>) {
     let Some(image) = &scene.image else {
         return (model.expand(&scene.prompt, 0).expect("text"), Vec::new());
     };
@@ -183,7 +183,7 @@ fn planted_positions_are_found() {
     let path = root().join("tests/golden/data/eviction/planted.json");
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden");
     let options = LoadOptions::new(root().join(&golden.model));
-    let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     for scene in &golden.scenes {
         let prompt = model.expand(&scene.prompt, 0).expect("text");
         let planted: usize = scene.important.iter().map(|lanes| positions(lanes).len()).sum();

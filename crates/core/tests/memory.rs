@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
-use prefixkv_core::device::Place;
+use prefixkv_core::device::Cpu;
 use prefixkv_core::method::{METHODS, Method};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::nn::Loader;
@@ -86,7 +86,7 @@ fn generation_on_the_embedded_model() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let source = root.join("models/tiny-llava");
     let options = LoadOptions::new(source);
-    let mut model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let bytes = std::fs::read(root.join("data/scenes/scene-002.png")).expect("a scene");
     let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
     let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
@@ -224,7 +224,7 @@ fn weights_take_what_the_loader_counts() {
     let layer = format!("{prefix}layers.0.mlp");
     let (gate, up, down) = (format!("{layer}.gate_proj"), format!("{layer}.up_proj"), format!("{layer}.down_proj"));
     for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4K] {
-        let loader = Loader::new(&checkpoint, format, Place::Cpu);
+        let loader = Loader::new(&checkpoint, format, Cpu);
         let held = [
             loader.linear(&[(&gate, inner), (&up, inner)], hidden, false).expect("a layer"),
             loader.linear(&[(&down, hidden)], inner, false).expect("a layer"),

@@ -32,7 +32,7 @@ fn load(folder: &str) -> Model {
 impl Case {
     /// The embedded model with a picture.
     fn picture() -> Case {
-        let mut model = load("models/tiny-llava");
+        let model = load("models/tiny-llava");
         let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
         let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
         let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
@@ -341,7 +341,7 @@ fn memory_falls_by_the_asked_share() {
 
 #[test]
 fn a_conversation_goes_on_after_eviction() {
-    for mut case in both() {
+    for case in both() {
         let second = case.model.expand(&case.answer[..15], 0).expect("text");
         let third = case.model.expand(&case.answer[3..4], 0).expect("text");
         for spec in sized() {
@@ -375,7 +375,7 @@ fn a_conversation_goes_on_after_eviction() {
 
 #[test]
 fn turns_on_a_full_cache_equal_one_prompt() {
-    let mut case = Case::text();
+    let case = Case::text();
     let whole: Vec<u32> = case.prompt.tokens.iter().chain(&case.answer).copied().collect();
     let all = case.model.expand(&whole, 0).expect("text");
     let mut plain = case.model.new_sequence().expect("no cap");

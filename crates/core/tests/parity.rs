@@ -99,7 +99,7 @@ fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<P
     images
 }
 
-fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) {
+fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     let named = |suffix: &str| arrays.get(&format!("{}.{suffix}", case.name));
     let tokens = model.tokenizer().encode_prompt(&case.text).expect("encodes");
     let prompt = model.expand(&tokens, case.images.len()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -109,26 +109,20 @@ fn check_case(model: &mut Model, case: &Case, arrays: &HashMap<String, Tensor>) 
     let rows = Tensor::new(case.feature_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
     for (index, pixels) in pixels.iter().enumerate() {
         if let Some(want) = named("vision") {
-            let got = model
-                .image_features(pixels)
-                .and_then(|f| Ok(f.to_tensor()?.index_select(&rows, 0)?))
-                .expect("features");
+            let got = model.image_features(pixels).and_then(|f| Ok(f.0.index_select(&rows, 0)?)).expect("features");
             close(&format!("{} vision of image {index}", case.name), &got, &want.i(index).expect("per image"));
         }
     }
     let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes images");
     for (index, features) in features.iter().enumerate() {
         if let Some(want) = named("projected") {
-            let got = features.to_tensor().and_then(|f| Ok(f.index_select(&rows, 0)?)).expect("rows");
+            let got = features.0.index_select(&rows, 0).expect("rows");
             close(&format!("{} projection of image {index}", case.name), &got, &want.i(index).expect("per image"));
         }
     }
 
     let mut sequence = model.new_sequence().expect("no cap");
-    let logits = model
-        .prefill_all(&prompt, &features, &mut sequence, &|| Ok(()))
-        .and_then(|logits| logits.to_tensor())
-        .expect("runs");
+    let logits = model.prefill_all(&prompt, &features, &mut sequence, &|| Ok(())).map(|logits| logits.0).expect("runs");
     let last = logits.i(logits.dims()[0] - 1).expect("last row");
     let rows = Tensor::new(case.logit_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
     assert_eq!(case.logit_rows.last().map(|row| *row as usize + 1), Some(prompt.tokens.len()), "{}", case.name);
@@ -161,10 +155,10 @@ fn check_file(path: &Path) {
     let golden: Golden = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let arrays =
         candle_core::safetensors::load(path.with_extension("safetensors"), &TensorDevice::Cpu).expect("arrays load");
-    let mut model = load(&golden.model);
+    let model = load(&golden.model);
     assert!(!golden.cases.is_empty());
     for case in &golden.cases {
-        check_case(&mut model, case, &arrays);
+        check_case(&model, case, &arrays);
     }
 }
 

@@ -16,7 +16,7 @@ fn folder() -> std::path::PathBuf {
         .expect("there")
 }
 
-fn logits(model: &mut Model, cache: &Value, n: u32) -> Vec<Vec<f32>> {
+fn logits(model: &Model, cache: &Value, n: u32) -> Vec<Vec<f32>> {
     let tokens: Vec<u32> = (0..n).map(|i| (i * 7919 + i * i * 31) % 400 + 5).collect();
     let prompt = model.expand(&tokens, 0).expect("text");
     let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
@@ -33,10 +33,10 @@ fn logits(model: &mut Model, cache: &Value, n: u32) -> Vec<Vec<f32>> {
 #[test]
 fn with_all_kept_every_method_is_the_full_cache() {
     for weights in [WeightFormat::F32, WeightFormat::F16] {
-        let mut model =
+        let model =
             Model::load(&LoadOptions { weights, ..LoadOptions::new(folder()) }, &mut |_| Ok(())).expect("loads");
         for n in [1, 7, 130] {
-            let full = logits(&mut model, &json!({ "method": "full" }), n);
+            let full = logits(&model, &json!({ "method": "full" }), n);
             for cache in [
                 json!({ "method": "streaming", "keep": 1 }),
                 json!({ "method": "streaming", "keep": 1, "positions": "cache" }),
@@ -48,7 +48,7 @@ fn with_all_kept_every_method_is_the_full_cache() {
                 json!({ "method": "knorm", "keep": 1 }),
                 json!({ "method": "random", "keep": 1 }),
             ] {
-                assert_eq!(logits(&mut model, &cache, n), full, "{cache}, prompt of {n}, {weights:?}");
+                assert_eq!(logits(&model, &cache, n), full, "{cache}, prompt of {n}, {weights:?}");
             }
         }
     }
@@ -95,7 +95,7 @@ fn a_window_whose_ranks_stay_small_goes_on_beyond_the_positions_of_the_model() {
 /// What generation adds stays with `decode: "none"`, as in kvpress, and goes otherwise.
 #[test]
 fn streaming_can_keep_what_is_generated() -> Result<(), Error> {
-    let mut model = Model::load(&LoadOptions::new(folder()), &mut |_| Ok(()))?;
+    let model = Model::load(&LoadOptions::new(folder()), &mut |_| Ok(()))?;
     let tokens: Vec<u32> = (5..105).collect();
     let prompt = model.expand(&tokens, 0)?;
     for positions in ["true", "cache"] {

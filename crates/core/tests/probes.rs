@@ -97,7 +97,7 @@ fn a_layer_reads_the_lanes_of_another() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let source = root.join("tests/golden/fixtures/llama-linear-tied");
     let load = LoadOptions::new(source);
-    let mut model = Model::load(&load, &mut |_| Ok(())).expect("loads");
+    let model = Model::load(&load, &mut |_| Ok(())).expect("loads");
     let prompt = model.expand(&[5, 9, 11, 6, 20, 31], 0).expect("text");
     let layers = model.info().layers;
     assert!(layers >= 2);

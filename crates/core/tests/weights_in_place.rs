@@ -46,13 +46,13 @@ fn open(path: &Path) -> std::fs::File {
     std::fs::File::options().write(true).open(path).unwrap()
 }
 
-fn features(model: &mut Model) -> Vec<f32> {
+fn features(model: &Model) -> Vec<f32> {
     let picture = std::fs::read(fixtures().join("images/square-168.png")).unwrap();
     let pixels = model.image_processor().unwrap().process(&picture, 0).unwrap();
     model.encode_images(&[pixels], &|| Ok(())).unwrap()[0].to_vec().unwrap()
 }
 
-fn logits(model: &mut Model) -> Vec<f32> {
+fn logits(model: &Model) -> Vec<f32> {
     let prompt = model.expand(&[1, 5, 9, 13], 0).unwrap();
     let mut sequence = model.new_sequence().unwrap();
     model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).unwrap()
@@ -61,14 +61,14 @@ fn logits(model: &mut Model) -> Vec<f32> {
 #[test]
 fn a_loaded_model_does_not_notice() {
     let (dir, _) = folder();
-    let mut sound = load(dir.path()).unwrap();
-    let expected = (features(&mut sound), logits(&mut sound));
+    let sound = load(dir.path()).unwrap();
+    let expected = (features(&sound), logits(&sound));
     for (deed, act) in DEEDS {
         let (dir, weights) = folder();
-        let mut model = load(dir.path()).unwrap();
+        let model = load(dir.path()).unwrap();
         act(&weights);
         // The first image comes after the deed.
-        assert_eq!((features(&mut model), logits(&mut model)), expected, "{deed}");
+        assert_eq!((features(&model), logits(&model)), expected, "{deed}");
     }
 }
 

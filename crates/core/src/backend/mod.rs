@@ -1,92 +1,213 @@
 //! What a model computes with: one folder per kind of device.
+//!
+//! Layers ([`crate::nn`]) and models are written once, over a [`Backend`]. Which one it is, is decided where a model is loaded and
+//! nowhere else.
+
+pub mod cpu;
+pub mod cuda;
 
 use std::fmt::Debug;
 
 use crate::cache::Memory;
 use crate::check::Check;
-use crate::device::{Cpu, Cuda, Place};
+use crate::device::DeviceMemory;
 use crate::error::Result;
-use crate::nn::Matrix;
-use crate::nn::attention::{self, Heads, Rotary};
+use crate::nn::Activation;
+use crate::nn::attention::Heads;
 use crate::sequence::Pass;
-use prefixkv_kernels::cuda::Number;
+use crate::weights::{Tensors, WeightFormat};
 
-/// A kind of device that models run on, and a handle to one. All of a model is of one back end, its caches included: that those of two
-/// never meet is for the compiler to say.
+/// A kind of device that models run on, and a handle to one.
+///
+/// Activations, weights and caches are types of the back end, so that those of two never meet:
+///
+/// ```
+/// # use prefixkv_core::{Result, backend::Backend, cache::Pool, model::Model, nn::{Input, Linear, Matrix}, sequence::Sequence};
+/// fn pool<B: Backend>(model: &Model<B>) -> &Pool<B::Memory> {
+///     model.pool()
+/// }
+/// fn product<B: Backend>(layer: &Linear<B>, x: &Input<B>) -> Result<Matrix<B>> {
+///     layer.forward(x)
+/// }
+/// fn step<B: Backend>(model: &Model<B>, sequence: &mut Sequence<B::Memory>) -> Result<Vec<f32>> {
+///     model.decode(7, sequence)
+/// }
+/// ```
+///
+/// A model on a GPU has no pool on the CPU,
 ///
 /// ```compile_fail,E0308
-/// use prefixkv_core::cache::Pool;
-/// use prefixkv_core::device::Cuda;
-/// use prefixkv_core::model::Model;
-///
-/// fn met(model: &Model<Cuda>) -> &Pool {
+/// # use prefixkv_core::{cache::Pool, device::Cuda, model::Model};
+/// fn pool(model: &Model<Cuda>) -> &Pool {
 ///     model.pool()
+/// }
+/// ```
+///
+/// a layer on the CPU takes no rows that lie on a GPU,
+///
+/// ```compile_fail,E0308
+/// # use prefixkv_core::{Result, device::{Cpu, Cuda}, nn::{Input, Linear, Matrix}};
+/// fn product(layer: &Linear<Cpu>, x: &Input<Cuda>) -> Result<Matrix<Cpu>> {
+///     layer.forward(x)
+/// }
+/// ```
+///
+/// and a sequence goes only through a model that lies where it does.
+///
+/// ```compile_fail,E0308
+/// # use prefixkv_core::{Result, device::Cuda, model::Model, sequence::Sequence};
+/// fn step(model: &Model<Cuda>, sequence: &mut Sequence) -> Result<Vec<f32>> {
+///     model.decode(7, sequence)
 /// }
 /// ```
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Where the caches of its models lie.
     type Memory: Memory;
+    /// Rows of activations in f32.
+    type Matrix: Activations;
+    /// Rows of activations as a product takes them: what is rounded, is rounded by whatever computes them.
+    type Input: Debug + Send + Sync;
+    /// The weights of a linear layer, `[rows, columns]`.
+    type Weights: Held;
+    /// A matrix from which rows are taken.
+    type Table: Send + Sync;
+    /// f32 parameters of one dimension.
+    type Vector: Send + Sync;
+    /// The rotations of the positions that one pass through the layers adds.
+    type Rotary;
 
+    /// Rows of a prompt that go through an MLP at a time, which bounds its widest buffer.
+    const MLP_ROWS: usize;
+
+    /// As [`crate::device::Device`] names it: `cpu`, `cuda:0`.
+    fn name(&self) -> &str;
+
+    /// Where the entries of caches are.
     fn memory(&self) -> Self::Memory;
 
-    fn place(&self) -> Place;
+    /// What the device counts of its memory.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when the device does not answer.
+    fn device_memory(&self) -> Result<DeviceMemory>;
 
-    /// See [`attention::causal`].
+    /// Bytes that can be had without others giving some up; None where that is not known.
+    fn available(&self) -> Result<Option<u64>>;
+
+    /// Gives memory that nothing uses any more back to the device.
+    fn trim(&self) -> Result<()>;
+
+    /// The back end for a model whose weights are held as `format`.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when it computes with no such weights.
+    fn with_weights(self, format: WeightFormat) -> Result<Self>;
+
+    /// What takes less memory than weights in `format`.
+    fn advice(&self, format: WeightFormat) -> &'static str;
+
+    /// Refuses heads that attention cannot read, with [`Error::Device`](crate::Error::Device).
+    fn require_heads(&self, heads: Heads) -> Result<()>;
+
+    /// Activations of `rows * columns` elements.
+    fn matrix(&self, data: Vec<f32>, rows: usize, columns: usize) -> Result<Self::Matrix>;
+
+    fn vector(&self, data: Vec<f32>) -> Result<Self::Vector>;
+
+    /// The rows of `tensors` as the weights of a linear layer.
+    fn weights(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Self::Weights>;
+
+    /// The rows of `tensors` as a table: f32 beside f32 weights, else f16.
+    fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Self::Table>;
+
+    /// A table as weights of `format`, in the same memory; None where they are to be read from the file again.
+    fn tied(&self, table: &Self::Table, format: WeightFormat) -> Option<Self::Weights>;
+
+    /// Some rows of a table. A number past the table takes its last row.
+    fn rows(&self, table: &Self::Table, numbers: &[u32]) -> Result<Self::Matrix>;
+
+    /// Rows that a product takes as they are.
+    fn input(&self, x: &Self::Matrix) -> Self::Input;
+
+    /// `x W^T + b`: `x` is `[n, columns]`, the result `[n, rows]`.
+    fn linear(&self, x: &Self::Input, weights: &Self::Weights, bias: Option<&Self::Vector>) -> Result<Self::Matrix>;
+
+    /// Root-mean-square normalisation of rows.
+    fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Vector, eps: f32) -> Result<Self::Input>;
+
+    /// Mean and variance normalisation of rows.
+    fn layer_norm(&self, x: &Self::Matrix, weight: &Self::Vector, bias: &Self::Vector, eps: f32)
+    -> Result<Self::Input>;
+
+    /// [`Backend::layer_norm`] for more than a product.
+    fn layer_norm_rows(
+        &self,
+        x: &Self::Matrix,
+        weight: &Self::Vector,
+        bias: &Self::Vector,
+        eps: f32,
+    ) -> Result<Self::Matrix>;
+
+    /// An activation, element by element.
+    fn activate(&self, x: &Self::Matrix, activation: Activation) -> Result<Self::Input>;
+
+    /// `both` is `[n, 2 * width]`, gate and up side by side; the result is `[n, width]`, `silu(gate) * up`.
+    fn swiglu(&self, both: &Self::Matrix) -> Result<Self::Input>;
+
+    /// For the `rows` rows of `pass`; `inverse_frequencies` as in [`prefixkv_kernels::rotary::Angles::new`].
+    fn rotary(
+        &self,
+        inverse_frequencies: &[f32],
+        pass: &Pass<'_, '_, Self::Memory>,
+        rows: usize,
+    ) -> Result<Self::Rotary>;
+
+    /// Stores the new keys and values in the lanes of `layer` and attends to all that is kept.
+    ///
+    /// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.width()]`. On the CPU `check`
+    /// is asked between blocks of a prompt's queries, and its error ends the work in the middle of the layer.
     fn causal(
-        fused: &Matrix,
+        &self,
+        fused: &Self::Matrix,
         heads: Heads,
-        rotary: &Rotary,
+        rotary: &Self::Rotary,
         layer: usize,
         pass: &mut Pass<'_, '_, Self::Memory>,
-        number: Number,
         check: Check<'_>,
-    ) -> Result<Matrix>;
+    ) -> Result<Self::Input>;
+
+    /// Attention of every row to every row, without positions and without a cache: image towers.
+    ///
+    /// `fused` is `[n, heads.fused()]`, the result `[n, heads.width()]`.
+    fn bidirectional(&self, fused: &Self::Matrix, heads: Heads) -> Result<Self::Input>;
 }
 
-impl Backend for Cpu {
-    type Memory = Cpu;
+/// Rows of activations in f32, `[rows, columns]`. Clones share their memory.
+pub trait Activations: Clone + Debug + Send + Sync {
+    fn rows(&self) -> usize;
 
-    fn memory(&self) -> Cpu {
-        Cpu
-    }
+    fn columns(&self) -> usize;
 
-    fn place(&self) -> Place {
-        Place::Cpu
-    }
+    /// The elements, row by row.
+    fn to_vec(&self) -> Result<Vec<f32>>;
 
-    fn causal(
-        fused: &Matrix,
-        heads: Heads,
-        rotary: &Rotary,
-        layer: usize,
-        pass: &mut Pass<'_, '_>,
-        _: Number,
-        check: Check<'_>,
-    ) -> Result<Matrix> {
-        attention::causal_on_cpu(fused, heads, rotary, layer, pass, check)
-    }
+    /// The sum of two matrices of one shape, in place if nothing else shares the memory of this one.
+    fn plus(self, other: &Self) -> Result<Self>;
+
+    /// The rows `start .. start + len`.
+    fn narrow(&self, start: usize, len: usize) -> Result<Self>;
+
+    /// The rows of `parts`, at least one, one below the other.
+    fn cat(parts: &[Self]) -> Result<Self>;
+
+    /// The columns of `parts`, at least one, one beside the other.
+    fn cat_columns(parts: &[Self]) -> Result<Self>;
 }
 
-impl Backend for Cuda {
-    type Memory = Cuda;
+/// Weights in memory, in blocks or plain.
+pub trait Held: Send + Sync {
+    /// The format that they are really held in.
+    fn format(&self) -> WeightFormat;
 
-    fn memory(&self) -> Cuda {
-        self.clone()
-    }
-
-    fn place(&self) -> Place {
-        self.clone().into()
-    }
-
-    fn causal(
-        fused: &Matrix,
-        heads: Heads,
-        rotary: &Rotary,
-        layer: usize,
-        pass: &mut Pass<'_, '_, Cuda>,
-        number: Number,
-        _: Check<'_>,
-    ) -> Result<Matrix> {
-        attention::causal_on_gpu(fused, heads, rotary, layer, pass, number)
-    }
+    fn bytes(&self) -> u64;
 }

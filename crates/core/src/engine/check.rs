@@ -2,6 +2,7 @@
 
 use super::spawn;
 use super::ticket::{Events, Ticket, stream};
+use crate::device::Cuda;
 use crate::error::{Error, Result};
 use crate::model::{Device, Place};
 use crate::panics;
@@ -19,8 +20,8 @@ pub(super) fn check_device(json: &str) -> Result<Ticket> {
         return refuse("there is nothing to check on the CPU, which the kernels of GPUs are compared with");
     }
     let open = move || match device.open()? {
-        Place::Gpu { gpu, device } => Ok((gpu, device)),
-        Place::Cpu => Err(Error::Device { device: device.to_string(), reason: no_gpu() }),
+        Place::Cuda(Cuda { gpu, device, .. }) => Ok((gpu, device)),
+        Place::Cpu(_) => Err(Error::Device { device: device.to_string(), reason: no_gpu() }),
     };
     check_gpu(open, cases, ceilings.then(Device::sizes))
 }

@@ -27,7 +27,7 @@ pub(super) fn queued(events: &Events) -> Timings {
 /// A prompt that is ready to be read, and how to go on from it.
 pub(super) struct PreparedPrompt<B: Backend> {
     pub(super) prompt: Prompt,
-    pub(super) features: Vec<Matrix>,
+    pub(super) features: Vec<Matrix<B>>,
     /// What the prompt is read on top of.
     pub(super) sequence: Sequence<B::Memory>,
     /// The prompt's tokens before expansion, from which the text goes on.
@@ -48,7 +48,7 @@ impl<B: Backend> PreparedPrompt<B> {
     /// Reads a request that stands alone, its images included, and makes its sequence. Unless it is `alone` on the model, a prompt
     /// that finds no room is refused before its images are seen.
     pub(super) fn prepare(
-        model: &mut Model<B>,
+        model: &Model<B>,
         request: &GenerateRequest,
         method: Option<Arc<Method>>,
         images: &[Vec<u8>],
@@ -81,7 +81,7 @@ impl<B: Backend> PreparedPrompt<B> {
     }
 
     /// Reads the prompt.
-    pub(super) fn start(self, model: &mut Model<B>, events: &Events) -> Result<Generation<B>> {
+    pub(super) fn start(self, model: &Model<B>, events: &Events) -> Result<Generation<B>> {
         let PreparedPrompt { prompt, features, mut sequence, context, mut history, room, trim, .. } = self;
         let mut timings = self.timings;
         let sampler = Sampler::new(&self.sampler)?;

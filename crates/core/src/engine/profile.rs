@@ -12,7 +12,7 @@ use crate::wire::{Event, ProfileRequest, Timings};
 
 /// Runs the prompt and gives the retained share of every layer for each asked size; nothing is evicted.
 pub(super) fn profile<B: Backend>(
-    model: &mut Model<B>,
+    model: &Model<B>,
     request: &ProfileRequest,
     images: &[Vec<u8>],
     events: &Events,

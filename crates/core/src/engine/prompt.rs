@@ -91,12 +91,12 @@ pub(super) fn admit<M: Memory>(sequence: &Sequence<M>, prompt: &Prompt) -> Resul
 
 /// The features of the images, in the order of their placeholders; each image is decoded and seen once.
 pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
-    model: &mut Model<B>,
+    model: &Model<B>,
     images: &[I],
     order: &[usize],
     events: &Events,
     timings: &mut Timings,
-) -> Result<Vec<Matrix>> {
+) -> Result<Vec<Matrix<B>>> {
     let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
     let start = Instant::now();
     let pixels = pictures::process(processor, images, events)?;

@@ -23,7 +23,7 @@ use crate::wire::{Event, Score, ScoreRequest, SourceText, Timings};
 /// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
 /// along step by step; its time counts in `total` only and its bytes are in no report.
 pub(super) fn score<B: Backend>(
-    model: &mut Model<B>,
+    model: &Model<B>,
     request: &ScoreRequest,
     images: &[Vec<u8>],
     events: &Events,

@@ -12,7 +12,6 @@ use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::trace;
 use crate::backend::Backend;
-use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
 use crate::text::Tokenizer;
@@ -44,8 +43,8 @@ pub(super) fn load(
     progress: &mut OnProgress,
 ) -> Result<Box<dyn Runner>> {
     match place {
-        Place::Cpu => load_on(Cpu, options, batch, progress),
-        Place::Gpu { gpu, device } => load_on(Cuda { gpu, device }, options, batch, progress),
+        Place::Cpu(cpu) => load_on(cpu, options, batch, progress),
+        Place::Cuda(cuda) => load_on(cuda, options, batch, progress),
     }
 }
 
@@ -115,7 +114,7 @@ impl<B: Backend> ModelRunner<B> {
     /// Runs a request to its end, or reads the prompt of a generation.
     fn begin(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started> {
         let alone = self.running.is_empty();
-        let model = &mut self.model;
+        let model = &self.model;
         match request {
             ModelRequest::Generate(request) => {
                 let (ready, turn) = match request.session {

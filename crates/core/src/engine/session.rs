@@ -91,7 +91,7 @@ impl<B: Backend> Sessions<B> {
     /// no further, the session has lost its cache and nothing else. One turn of a session at a time.
     pub(super) fn begin(
         &mut self,
-        model: &mut Model<B>,
+        model: &Model<B>,
         name: SessionId,
         request: &GenerateRequest,
         images: &[Vec<u8>],
@@ -176,7 +176,7 @@ impl<B: Backend> Session<B> {
     /// Takes the cache out; an error puts it back. With the turn comes the text that it reads.
     fn prepare(
         &mut self,
-        model: &mut Model<B>,
+        model: &Model<B>,
         request: &GenerateRequest,
         events: &Events,
         alone: bool,
@@ -235,14 +235,14 @@ impl<B: Backend> Session<B> {
     #[allow(clippy::too_many_arguments)]
     fn read(
         &self,
-        model: &mut Model<B>,
+        model: &Model<B>,
         state: &State<B>,
         rest: &Encoded,
         request: &GenerateRequest,
         events: &Events,
         timings: &mut Timings,
         alone: bool,
-    ) -> Result<(Prompt, Vec<Matrix>, usize)> {
+    ) -> Result<(Prompt, Vec<Matrix<B>>, usize)> {
         let order = &self.order[state.images..];
         let mut prompt = prompt::expand(model, rest, order.len())?;
         if let Some(pending) = state.pending {

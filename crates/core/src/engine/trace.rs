@@ -18,7 +18,7 @@ use crate::wire::{Event, GenerateRequest, Trace, TraceImage, TraceLayer, TraceSt
 /// Generates as a `generate` request does. Without a method the importance is that of PrefixKV's default score, and everything
 /// is kept. What is recorded is not counted as memory of the cache.
 pub(super) fn trace<B: Backend>(
-    model: &mut Model<B>,
+    model: &Model<B>,
     request: &GenerateRequest,
     images: &[Vec<u8>],
     events: &Events,

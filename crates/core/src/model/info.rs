@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::config::ConfigFile;
 use super::network::Describe;
-use crate::device::Place;
 use crate::error::Result;
 use crate::nn::Tally;
 use crate::weights::Checkpoint;
@@ -86,7 +85,7 @@ impl ModelInfo {
         weights: WeightFormat,
         tally: Tally,
         vision_bytes: u64,
-        place: &Place,
+        device: &str,
     ) -> Result<Self> {
         let shape = network.shape();
         let parameters = checkpoint.map_or(0, Checkpoint::parameters);
@@ -99,7 +98,7 @@ impl ModelInfo {
             weight_bytes: if tally.bytes > 0 { tally.bytes } else { weights.bytes(parameters) },
             vision_bytes,
             weight_formats: tally.layers,
-            device: place.name().to_owned(),
+            device: device.to_owned(),
             threads: rayon::current_num_threads(),
             layers: shape.cache.layers,
             hidden_size: shape.hidden_size,

@@ -25,7 +25,7 @@ pub use info::{ImageInfo, ModelInfo};
 pub use network::{Family, Network};
 pub use prompt::Prompt;
 
-use crate::backend::Backend;
+use crate::backend::{Activations, Backend};
 use crate::cache::{Modality, Pool};
 pub use crate::check::Check;
 use crate::device::Cpu;
@@ -152,7 +152,7 @@ impl Model {
         let shape = (family.inspect)(&config)?;
         let vision = family.vision.iter().map(|prefix| checkpoint.parameters_under(prefix)).sum();
         let (weights, tally) = (WeightFormat::F32, Default::default());
-        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), &Place::Cpu)
+        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), Cpu.name())
     }
 }
 
@@ -171,8 +171,7 @@ impl<B: Backend> Model<B> {
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Model<B>> {
-        let place = backend.place();
-        options.weights.require(&place)?;
+        let backend = backend.with_weights(options.weights)?;
         let dir = &options.source;
         let config = ConfigFile::read(dir)?;
         let family = family(&config)?;
@@ -182,13 +181,13 @@ impl<B: Backend> Model<B> {
         let template = placeholder::template(&config, &tokenizer, image.map(|image| image.placeholder))?;
         let checkpoint = Checkpoint::open(dir)?;
         let total = options.weights.bytes(checkpoint.parameters());
-        fit::require(total, options.weights, &place)?;
+        fit::require(total, options.weights, &backend)?;
         progress(Progress { stage: "weights", done: 0, total })?;
-        let loader = Loader::new(&checkpoint, options.weights, place.clone());
+        let loader = Loader::new(&checkpoint, options.weights, backend.clone());
         let network: Box<dyn Network<B>> = (family.load)(&config, &loader, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
-        .map_err(|error| fit::of_load(error, options.weights, &place))?;
+        .map_err(|error| fit::of_load(error, options.weights, &backend))?;
         let image_processor = match network.image() {
             Some(image) => Some(ImageProcessor::from_folder(dir, image.size)?),
             None => None,
@@ -207,8 +206,15 @@ impl<B: Backend> Model<B> {
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();
-        let info =
-            ModelInfo::new(&config, network.as_ref(), Some(&checkpoint), options.weights, tally, vision, &place)?;
+        let info = ModelInfo::new(
+            &config,
+            network.as_ref(),
+            Some(&checkpoint),
+            options.weights,
+            tally,
+            vision,
+            backend.name(),
+        )?;
         checkpoint.require_unchanged()?;
         Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, backend })
     }
@@ -268,7 +274,7 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// [`Error::Numbers`] when the tower computes NaN or infinity.
-    pub fn encode_images(&mut self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Matrix>> {
+    pub fn encode_images(&self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Matrix<B>>> {
         let one = |pixels: &Pixels| {
             check()?;
             let features = self.network.image_features(pixels, check)?;
@@ -280,7 +286,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// The vision tower's selected features before the projector: for tests and analysis.
-    pub fn image_features(&mut self, pixels: &Pixels) -> Result<Matrix> {
+    pub fn image_features(&self, pixels: &Pixels) -> Result<Matrix<B>> {
         self.network.image_features(pixels, &|| Ok(()))
     }
 
@@ -289,9 +295,9 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// [`Error::Numbers`] when the model computes NaN or infinity, or what the cache's format cannot hold.
     pub fn prefill(
-        &mut self,
+        &self,
         prompt: &Prompt,
-        features: &[Matrix],
+        features: &[Matrix<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Vec<f32>> {
@@ -306,12 +312,12 @@ impl<B: Backend> Model<B> {
 
     /// Like [`Model::prefill`], with the logits of every position, `[positions, vocab]`: for tests and analysis.
     pub fn prefill_all(
-        &mut self,
+        &self,
         prompt: &Prompt,
-        features: &[Matrix],
+        features: &[Matrix<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
-    ) -> Result<Matrix> {
+    ) -> Result<Matrix<B>> {
         in_pool(|| {
             let hidden = self.run_prompt(prompt, features, sequence, check)?;
             self.network.logits(&hidden)
@@ -321,10 +327,10 @@ impl<B: Backend> Model<B> {
     fn run_prompt(
         &self,
         prompt: &Prompt,
-        features: &[Matrix],
+        features: &[Matrix<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
-    ) -> Result<Matrix> {
+    ) -> Result<Matrix<B>> {
         let x = self.embed(prompt, features)?;
         sequence.begin_prompt(&prompt.spans)?;
         let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
@@ -334,7 +340,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// Runs one generated token and returns the logits of the next, `[vocab]`.
-    pub fn decode(&mut self, token: u32, sequence: &mut Sequence<B::Memory>) -> Result<Vec<f32>> {
+    pub fn decode(&self, token: u32, sequence: &mut Sequence<B::Memory>) -> Result<Vec<f32>> {
         let mut decoded = self.decode_batch(&[token], &mut [sequence])?;
         decoded.pop().unwrap_or_else(|| Err(Error::Internal("a step without a sequence".into())))
     }
@@ -342,9 +348,9 @@ impl<B: Backend> Model<B> {
     /// Runs one generated token of each sequence, all together: weights are read once for all. Gives the logits of the next
     /// token of each, `[vocab]`, or what has failed for that sequence alone; an error of the whole leaves all of them in the middle
     /// of their work, if it had begun: they refuse to go on. On the CPU and with dense weights, up to
-    /// [`FEW`](crate::nn::linear::FEW) sequences get the bits of each alone; otherwise the last bits may differ.
+    /// [`FEW`](crate::backend::cpu::FEW) sequences get the bits of each alone; otherwise the last bits may differ.
     pub fn decode_batch(
-        &mut self,
+        &self,
         tokens: &[u32],
         sequences: &mut [&mut Sequence<B::Memory>],
     ) -> Result<Vec<Result<Vec<f32>>>> {
@@ -374,15 +380,12 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// [`Error::Device`] when the device does not answer.
     pub fn device_memory(&self) -> Result<DeviceMemory> {
-        self.backend.place().memory()
+        self.backend.device_memory()
     }
 
     /// Gives memory of the device that nothing uses any more back to it.
     pub fn give_back(&self) -> Result<()> {
-        match self.backend.place() {
-            Place::Cpu => Ok(()),
-            Place::Gpu { gpu, .. } => Ok(gpu.trim()?),
-        }
+        self.backend.trim()
     }
 
     /// An empty sequence with the plain full cache.
@@ -399,7 +402,7 @@ impl<B: Backend> Model<B> {
         Sequence::with_method(key.shape, &self.pool, method, carry)
     }
 
-    fn embed(&self, prompt: &Prompt, features: &[Matrix]) -> Result<Matrix> {
+    fn embed(&self, prompt: &Prompt, features: &[Matrix<B>]) -> Result<Matrix<B>> {
         let x = self.network.embed(&prompt.tokens)?;
         if features.is_empty() {
             return Ok(x);
@@ -416,7 +419,7 @@ impl<B: Backend> Model<B> {
                 _ => parts.push(x.narrow(span.start, span.len)?),
             }
         }
-        Matrix::cat(&parts)
+        B::Matrix::cat(&parts)
     }
 }
 

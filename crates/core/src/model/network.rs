@@ -33,22 +33,22 @@ pub trait Describe {
 /// A network with its weights.
 pub trait Network<B: Backend>: Describe + Send + Sync {
     /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
-    fn embed(&self, tokens: &[u32]) -> Result<Matrix>;
-    /// The rows of `pass` through all layers: final hidden states after the last norm.
-    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix>;
+    fn embed(&self, tokens: &[u32]) -> Result<Matrix<B>>;
+    /// The rows of `pass` through all layers: final hidden states before the last norm.
+    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>>;
     /// Logits of hidden states, `[n, vocab]` in f32.
-    fn logits(&self, hidden: &Matrix) -> Result<Matrix>;
+    fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
     /// Bytes of the vision tower and of what brings its features to the language model.
     fn vision_bytes(&self) -> u64 {
         0
     }
     /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector.
-    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix> {
+    fn image_features(&self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix<B>> {
         let _ = (pixels, check);
         Err(text_only())
     }
     /// Features in the language model's space, `[image tokens, hidden]` in f32.
-    fn project(&mut self, features: &Matrix) -> Result<Matrix> {
+    fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
         let _ = features;
         Err(text_only())
     }
@@ -58,7 +58,7 @@ fn text_only() -> Error {
     Error::Prompt { reason: "this model is text-only and cannot take images".into() }
 }
 
-type Load<B> = fn(&ConfigFile, &Loader<'_>, Loaded<'_>) -> Result<Box<dyn Network<B>>>;
+type Load<B> = fn(&ConfigFile, &Loader<'_, B>, Loaded<'_>) -> Result<Box<dyn Network<B>>>;
 
 /// A model family: which architectures it is and how it comes to be.
 pub struct Family<B: Backend> {

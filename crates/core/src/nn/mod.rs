@@ -1,20 +1,21 @@
-//! The layers that models are made of, on the CPU and on a GPU. On the CPU linear algebra is candle's, on a GPU that of the
-//! device's own library; attention is our own ([`attention`]).
+//! The layers that models are made of, over any [`Backend`].
 
-pub mod activation;
+mod activation;
 pub mod attention;
-pub mod linear;
+mod linear;
 mod loader;
-pub mod matrix;
-pub mod norm;
-pub mod slice;
-pub mod table;
-pub mod vector;
+mod norm;
 
-pub use activation::{Activation, swiglu};
+pub use activation::Activation;
 pub use linear::Linear;
 pub use loader::{Loader, Tally};
-pub use matrix::Matrix;
 pub use norm::{LayerNorm, RmsNorm};
-pub use table::Table;
-pub use vector::Vector;
+
+use crate::backend::Backend;
+use crate::device::Cpu;
+
+/// Rows of activations in f32.
+pub type Matrix<B = Cpu> = <B as Backend>::Matrix;
+
+/// Rows of activations as a product takes them.
+pub type Input<B = Cpu> = <B as Backend>::Input;

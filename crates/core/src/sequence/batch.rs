@@ -41,4 +41,12 @@ impl<M: Memory> Pass<'_, '_, M> {
             Pass::Step(members) => members.iter().map(|member| &*member.sequence).collect(),
         }
     }
+
+    /// How many of the `rows` rows each sequence has.
+    pub fn rows_each(&self, rows: usize) -> usize {
+        match self {
+            Pass::Prompt(_) => rows,
+            Pass::Step(_) => 1,
+        }
+    }
 }

@@ -4,7 +4,6 @@
 mod batch;
 mod compaction;
 pub mod eviction;
-mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +13,6 @@ use compaction::Policy;
 pub use compaction::Profile;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
-pub(crate) use write::write;
 
 use crate::cache::{
     Account, Charge, Entry, Format, Kept, Lane, LaneOptions, Memory, MemoryReport, Modality, New, Pool, Rotation,

@@ -3,8 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Format;
-use crate::device::Place;
-use crate::error::{Error, Result};
 
 /// How the weights of linear layers are held in memory, whatever the file holds. Activations are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,15 +49,9 @@ impl WeightFormat {
         }
     }
 
-    /// Refuses formats that no GPU kernel reads.
-    pub fn require(self, place: &Place) -> Result<()> {
-        match (place, self) {
-            (Place::Gpu { device, .. }, WeightFormat::Q8_0 | WeightFormat::Q4K) => Err(Error::Device {
-                device: device.clone(),
-                reason: format!("weights \"{}\" run on the CPU only; use \"f16\" or \"f32\"", self.name()),
-            }),
-            _ => Ok(()),
-        }
+    /// Whether weights are in blocks with scales of their own, so that products round the activations too.
+    pub fn in_blocks(self) -> bool {
+        matches!(self, WeightFormat::Q8_0 | WeightFormat::Q4K)
     }
 
     /// The format that rows of `columns` weights can be held in: blocks must fill a row.

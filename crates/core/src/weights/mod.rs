@@ -5,6 +5,7 @@ mod foreign;
 mod format;
 pub(crate) mod numbers;
 pub(crate) mod quantised;
+mod tensors;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub(crate) use foreign::instead_of_a_model;
 pub use format::WeightFormat;
 use numbers::Element;
 pub use numbers::Role;
+pub use tensors::Tensors;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

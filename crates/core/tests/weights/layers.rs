@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use prefixkv_core::device::Place;
-use prefixkv_core::nn::{Linear, Loader, Matrix};
+use prefixkv_core::backend::cpu::Matrix;
+use prefixkv_core::device::Cpu;
+use prefixkv_core::nn::{Linear, Loader};
 use prefixkv_core::weights::Checkpoint;
 use prefixkv_core::weights::WeightFormat;
 use rayon::prelude::*;
@@ -37,7 +38,7 @@ fn activations(n: usize, columns: usize) -> Vec<f32> {
 
 fn forward(layer: &Linear, x: &[f32], columns: usize) -> Vec<f32> {
     let x = Tensor::from_slice(x, (x.len() / columns, columns), &Device::Cpu).expect("a matrix");
-    layer.forward(&Matrix::Cpu(x)).and_then(|y| y.to_vec()).expect("a product")
+    layer.forward(&Matrix(x)).and_then(|y| y.to_vec()).expect("a product")
 }
 
 /// `x W^T + b` in f64.
@@ -67,8 +68,8 @@ fn check(held: WeightFormat, got: &[f32], want: &[f64], columns: usize, what: &s
     }
 }
 
-fn loader(checkpoint: &Checkpoint, format: WeightFormat) -> Loader<'_> {
-    Loader::new(checkpoint, format, Place::Cpu)
+fn loader(checkpoint: &Checkpoint, format: WeightFormat) -> Loader<'_, Cpu> {
+    Loader::new(checkpoint, format, Cpu)
 }
 
 fn checkpoint(dir: &Path, tensors: &[Named], dtype: impl Fn(usize) -> Dtype) -> Checkpoint {

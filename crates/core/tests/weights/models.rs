@@ -112,7 +112,7 @@ fn load(dir: &Path, weights: WeightFormat) -> Model {
 }
 
 /// All logits of a prompt, of a picture and a few tokens where the model takes pictures.
-fn logits(model: &mut Model) -> Vec<f32> {
+fn logits(model: &Model) -> Vec<f32> {
     let tokens: Vec<u32> = (3..20).collect();
     let mut images = Vec::new();
     let prompt = match model.image_processor() {
@@ -146,7 +146,7 @@ fn check(dir: &Path, tensors: &Tensors, what: &str) {
     for (name, dtype) in files {
         write(dir, &tensors.0, dtype);
         for (index, held) in HELD.into_iter().enumerate() {
-            let got = logits(&mut load(dir, held));
+            let got = logits(&load(dir, held));
             assert!(got.iter().all(|x| x.is_finite()), "{what}, {name} as {held:?}");
             if name == "f32" {
                 want.push(got);

@@ -67,7 +67,7 @@ fn a_batch_on_the_device_equals_its_sequences_alone() {
 #[test]
 fn what_fails_for_one_sequence_leaves_the_others_alone() {
     fn check<B: Backend>(backend: B) {
-        let mut reader = Reader::text(FOLDER, backend, 40);
+        let reader = Reader::text(FOLDER, backend, 40);
         let mut good = reader.sequence(&json!({ "method": "full" }));
         let logits = reader.prefill(&mut good);
         let mut alone = reader.sequence(&json!({ "method": "full" }));
@@ -91,19 +91,19 @@ fn what_fails_for_one_sequence_leaves_the_others_alone() {
 #[test]
 fn the_pool_refuses_one_sequence_in_the_middle_of_a_step() {
     fn check<B: Backend>(backend: B) {
-        let read = |reader: &mut Reader<B>| -> (Vec<Sequence<B::Memory>>, Vec<u32>) {
+        let read = |reader: &Reader<B>| -> (Vec<Sequence<B::Memory>>, Vec<u32>) {
             let mut sequences: Vec<Sequence<B::Memory>> =
                 (0..2).map(|_| reader.sequence(&json!({ "method": "full" }))).collect();
             let tokens = sequences.iter_mut().map(|sequence| argmax(&reader.prefill(sequence))).collect();
             (sequences, tokens)
         };
-        let mut roomy = Reader::text(FOLDER, backend.clone(), 40);
-        let held = read(&mut roomy).0.iter().map(|sequence| sequence.memory().resident).sum::<u64>();
+        let roomy = Reader::text(FOLDER, backend.clone(), 40);
+        let held = read(&roomy).0.iter().map(|sequence| sequence.memory().resident).sum::<u64>();
         let limit = held + 2 * roomy.model.info().kv_bytes_per_token as u64;
         let options = LoadOptions { cache_limit: Some(limit), ..LoadOptions::new(root().join(FOLDER)) };
         let model = Model::load_on(backend, &options, &mut |_| Ok(())).expect("loads");
-        let mut reader = Reader { model, ..roomy };
-        let (mut sequences, tokens) = read(&mut reader);
+        let reader = Reader { model, ..roomy };
+        let (mut sequences, tokens) = read(&reader);
         let mut failed = 0;
         for _ in 0..4 {
             let mut members: Vec<&mut Sequence<B::Memory>> =

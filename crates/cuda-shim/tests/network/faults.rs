@@ -44,7 +44,7 @@ fn caches() -> [Value; 3] {
 #[test]
 fn a_prompt_that_fails_leaves_the_model_and_other_sequences_alone() {
     let shim = shim();
-    let mut reader = Reader::text(FOLDER, cuda(&shim), 12);
+    let reader = Reader::text(FOLDER, cuda(&shim), 12);
     let weights = shim.allocated();
     for (cache, fault) in caches().iter().flat_map(|cache| Fault::BOTH.map(|fault| (cache, fault))) {
         let mut good = reader.sequence(cache);
@@ -81,9 +81,9 @@ fn a_prompt_that_fails_leaves_the_model_and_other_sequences_alone() {
 #[test]
 fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
     let shim = shim();
-    let mut reader = Reader::text(FOLDER, cuda(&shim), 12);
+    let reader = Reader::text(FOLDER, cuda(&shim), 12);
     let weights = shim.allocated();
-    let read = |reader: &mut Reader<Cuda>, cache: &Value| {
+    let read = |reader: &Reader<Cuda>, cache: &Value| {
         let mut sequence = reader.sequence(cache);
         let token = argmax(&reader.prefill(&mut sequence));
         // After one step, so that the next moves what it has written.
@@ -91,14 +91,14 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
         (sequence, token)
     };
     let want = caches().map(|cache| {
-        let (mut sequence, token) = read(&mut reader, &cache);
+        let (mut sequence, token) = read(&reader, &cache);
         reader.model.decode(token, &mut sequence).expect("decodes")
     });
     for fault in Fault::BOTH {
         let (mut call, mut whole, mut single) = (0, 0, 0);
         loop {
             let (mut sequences, tokens): (Vec<Sequence<Cuda>>, Vec<u32>) =
-                caches().iter().map(|cache| read(&mut reader, cache)).unzip();
+                caches().iter().map(|cache| read(&reader, cache)).unzip();
             let mut members: Vec<&mut Sequence<Cuda>> = sequences.iter_mut().collect();
             fault.at(&shim, call);
             let stepped = reader.model.decode_batch(&tokens, &mut members);
@@ -182,7 +182,7 @@ mod engine {
 
     fn open(shim: &Shim, batch: usize) -> Engine {
         let source = root().join("tests/golden/fixtures/llava-gqa64").canonicalize().expect("it is there");
-        let engine = Engine::open_on(Place::from(cuda(shim)), &json!({ "source": source, "batch": batch }).to_string());
+        let engine = Engine::open_on(Place::Cuda(cuda(shim)), &json!({ "source": source, "batch": batch }).to_string());
         let engine = engine.expect("a thread");
         assert!(matches!(last(&engine.loading()), Event::Loaded { .. }));
         engine

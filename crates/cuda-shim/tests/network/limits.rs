@@ -26,10 +26,10 @@ fn formats_and_methods_of_the_cpu_are_refused() {
 
 #[test]
 fn without_a_gpu_auto_is_the_cpu_and_says_so_in_its_info() {
-    assert!(matches!(Device::Auto.open().expect("there is a CPU"), Place::Cpu));
+    assert!(matches!(Device::Auto.open().expect("there is a CPU"), Place::Cpu(_)));
     let model = Model::load(&LoadOptions::new(root().join(FOLDER)), &mut |_| Ok(())).expect("loads");
     assert_eq!(model.info().device, "cpu");
-    let error = Device::Cuda(0).open().err().expect("these tests are built without CUDA");
+    let error = Device::Cuda(0).open().expect_err("these tests are built without CUDA");
     assert!(error.code() == "device" && error.to_string().contains("this build runs on the CPU only"), "{error}");
 }
 
@@ -52,7 +52,7 @@ fn weights_that_do_not_fit_are_refused_with_what_helps_on_a_gpu() {
 #[test]
 fn a_model_says_what_its_device_counts() {
     let shim = shim();
-    let mut reader = Reader::text(FOLDER, cuda(&shim), 48);
+    let reader = Reader::text(FOLDER, cuda(&shim), 48);
     let counted = |model: &Model<Cuda>| {
         let memory = model.device_memory().expect("answers");
         assert_eq!(memory.device, "cuda:0");
@@ -95,7 +95,7 @@ fn a_load_that_finds_the_gpu_full_leaves_nothing() {
 #[test]
 fn images_that_find_the_gpu_full_can_be_tried_again() {
     let shim = shim();
-    let mut model = crate::load("tests/golden/fixtures/llava-gqa64", cuda(&shim), WeightFormat::F32);
+    let model = crate::load("tests/golden/fixtures/llava-gqa64", cuda(&shim), WeightFormat::F32);
     let side = model.info().image.expect("takes images").size;
     let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
     let pixels = [model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture")];

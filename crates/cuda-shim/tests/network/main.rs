@@ -3,6 +3,7 @@
 
 mod batch;
 mod faults;
+mod launches;
 mod limits;
 mod methods;
 
@@ -29,7 +30,7 @@ fn shim() -> Shim {
 }
 
 fn cuda(shim: &Shim) -> Cuda {
-    Cuda { gpu: (*shim).clone(), device: "cuda:0".into() }
+    Cuda::new((*shim).clone(), "cuda:0")
 }
 
 fn load<B: Backend>(folder: &str, backend: B, weights: WeightFormat) -> Model<B> {
@@ -41,13 +42,13 @@ fn load<B: Backend>(folder: &str, backend: B, weights: WeightFormat) -> Model<B>
 struct Reader<B: Backend> {
     model: Model<B>,
     prompt: Prompt,
-    features: Vec<Matrix>,
+    features: Vec<Matrix<B>>,
 }
 
 impl<B: Backend> Reader<B> {
     /// The embedded model with a picture.
     fn picture(backend: B, weights: WeightFormat) -> Reader<B> {
-        let mut model = load("models/tiny-llava", backend, weights);
+        let model = load("models/tiny-llava", backend, weights);
         let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
         let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
         let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
@@ -71,7 +72,7 @@ impl<B: Backend> Reader<B> {
         self.model.new_sequence_with(method, false).unwrap_or_else(|error| panic!("{cache}: {error}"))
     }
 
-    fn prefill(&mut self, sequence: &mut Sequence<B::Memory>) -> Vec<f32> {
+    fn prefill(&self, sequence: &mut Sequence<B::Memory>) -> Vec<f32> {
         self.model.prefill(&self.prompt, &self.features, sequence, &|| Ok(())).expect("reads")
     }
 }

@@ -1,7 +1,7 @@
 //! Every method: the same logits, tokens, positions and bytes as on the CPU.
 
 use half::f16;
-use prefixkv_core::backend::Backend;
+use prefixkv_core::backend::{Activations, Backend};
 use prefixkv_core::device::Cpu;
 use prefixkv_core::method::{METHODS, MethodSpec};
 use prefixkv_core::model::WeightFormat;
@@ -12,7 +12,7 @@ use crate::{FOLDER, Reader, argmax, cuda, shim, worst};
 /// The differences between two orders of sums in f32 through all layers; parity with transformers allows 1e-3.
 const TOLERANCE: f32 = 1e-3;
 
-fn check<B: Backend>(cpu: &mut Reader<Cpu>, gpu: &mut Reader<B>, cache: &Value, tokens: usize, tolerance: f32) {
+fn check<B: Backend>(cpu: &Reader<Cpu>, gpu: &Reader<B>, cache: &Value, tokens: usize, tolerance: f32) {
     let (mut on_cpu, mut on_gpu) = (cpu.sequence(cache), gpu.sequence(cache));
     let (mut want, mut got) = (cpu.prefill(&mut on_cpu), gpu.prefill(&mut on_gpu));
     for token in 0..tokens {
@@ -33,13 +33,13 @@ fn check<B: Backend>(cpu: &mut Reader<Cpu>, gpu: &mut Reader<B>, cache: &Value, 
 #[test]
 fn the_embedded_model_answers_as_on_the_cpu() {
     let shim = shim();
-    let mut cpu = Reader::picture(Cpu, WeightFormat::F32);
-    let mut gpu = Reader::picture(cuda(&shim), WeightFormat::F32);
+    let cpu = Reader::picture(Cpu, WeightFormat::F32);
+    let gpu = Reader::picture(cuda(&shim), WeightFormat::F32);
     let (want, got) = (cpu.features[0].to_vec().expect("read"), gpu.features[0].to_vec().expect("read"));
     let difference = worst(&want, &got);
     assert!(difference <= TOLERANCE, "image features differ by {difference}");
-    check(&mut cpu, &mut gpu, &json!({ "method": "full" }), 16, TOLERANCE);
-    check(&mut cpu, &mut gpu, &json!({ "method": "prefixkv", "keep": 0.5 }), 16, TOLERANCE);
+    check(&cpu, &gpu, &json!({ "method": "full" }), 16, TOLERANCE);
+    check(&cpu, &gpu, &json!({ "method": "prefixkv", "keep": 0.5 }), 16, TOLERANCE);
     drop(gpu);
     assert_eq!(shim.allocated(), 0, "everything is freed with the model");
 }
@@ -47,8 +47,8 @@ fn the_embedded_model_answers_as_on_the_cpu() {
 #[test]
 fn every_method_keeps_the_same_entries() {
     let shim = shim();
-    let mut cpu = Reader::text(FOLDER, Cpu, 96);
-    let mut gpu = Reader::text(FOLDER, cuda(&shim), 96);
+    let cpu = Reader::text(FOLDER, Cpu, 96);
+    let gpu = Reader::text(FOLDER, cuda(&shim), 96);
     let weights = shim.allocated();
     let caches = [
         json!({ "method": "full" }),
@@ -68,7 +68,7 @@ fn every_method_keeps_the_same_entries() {
     let missing: Vec<&str> = METHODS.iter().filter(missing).map(|spec| spec.name).collect();
     assert!(missing.is_empty(), "give {missing:?} a line here, or say in docs/design/cuda.md that a GPU lacks it");
     for cache in caches {
-        check(&mut cpu, &mut gpu, &cache, 40, TOLERANCE);
+        check(&cpu, &gpu, &cache, 40, TOLERANCE);
         assert_eq!(shim.allocated(), weights, "{cache}: a sequence that is gone leaves nothing");
     }
 }
@@ -76,10 +76,10 @@ fn every_method_keeps_the_same_entries() {
 #[test]
 fn half_precision_is_near_that_of_the_cpu() {
     let shim = shim();
-    let mut cpu = Reader::picture(Cpu, WeightFormat::F16);
-    let mut gpu = Reader::picture(cuda(&shim), WeightFormat::F16);
+    let cpu = Reader::picture(Cpu, WeightFormat::F16);
+    let gpu = Reader::picture(cuda(&shim), WeightFormat::F16);
     assert_eq!(gpu.model.info().weight_bytes, cpu.model.info().weight_bytes);
     // On a GPU the input of each product is rounded to f16, here to 11 bits of logits up to about 20.
     let limit = 40.0 * f16::EPSILON.to_f32() * 20.0;
-    check(&mut cpu, &mut gpu, &json!({ "method": "prefixkv", "keep": 0.5, "score": "text" }), 12, limit);
+    check(&cpu, &gpu, &json!({ "method": "prefixkv", "keep": 0.5, "score": "text" }), 12, limit);
 }

@@ -107,15 +107,15 @@ fn run(data: &[u8]) -> String {
             Ok(())
         });
         kind.push_str(&outcome(&loaded, &codes));
-        if let Ok(mut model) = loaded {
-            kind.push_str(&used(&mut model));
+        if let Ok(model) = loaded {
+            kind.push_str(&used(&model));
         }
     }
     kind
 }
 
 /// A prompt with an image, as far as the model goes with it. What the configuration says of sizes has been checked by loading.
-fn used(model: &mut Model) -> String {
+fn used(model: &Model) -> String {
     let codes = ["prompt", "option", "context-overflow"];
     let tokens = [1, 5, 7, model.tokenizer().token_id("<image>").unwrap_or(3), 9];
     let images = usize::from(model.image_processor().is_some());

@@ -1,7 +1,7 @@
 //! Entries in the memory of a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
 //!
 //! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
-//! and to write goes to the device in one launch each, just before attention reads them (`crate::sequence::write`).
+//! and to write goes to the device in one launch each, just before attention reads them (`crate::backend::cuda`).
 
 use std::ops::Range;
 

@@ -2,51 +2,49 @@
 
 mod config;
 
-use prefixkv_kernels::cuda::Number;
-
 pub(super) use config::ClipConfig;
 
 use super::network::Loaded;
+use crate::backend::{Activations, Backend};
 use crate::check::Check;
-use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
-use crate::nn::attention::{self, Heads};
+use crate::nn::attention::Heads;
 use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 
-pub(super) struct Clip {
+pub(super) struct Clip<B: Backend> {
     config: ClipConfig,
-    place: Place,
+    backend: B,
     /// The patch convolution as a product: stride equals kernel, so each patch is one row.
-    patches: Linear,
+    patches: Linear<B>,
     /// `[1, hidden]`.
-    class: Matrix,
+    class: Matrix<B>,
     /// `[patches + 1, hidden]`.
-    positions: Matrix,
-    norm: LayerNorm,
-    layers: Vec<Layer>,
+    positions: Matrix<B>,
+    norm: LayerNorm<B>,
+    layers: Vec<Layer<B>>,
 }
 
-struct Layer {
-    attention_norm: LayerNorm,
-    fused: Linear,
-    output: Linear,
-    mlp_norm: LayerNorm,
-    up: Linear,
-    down: Linear,
+struct Layer<B: Backend> {
+    attention_norm: LayerNorm<B>,
+    fused: Linear<B>,
+    output: Linear<B>,
+    mlp_norm: LayerNorm<B>,
+    up: Linear<B>,
+    down: Linear<B>,
 }
 
-impl Clip {
+impl<B: Backend> Clip<B> {
     /// Loads the first `depth` layers under `prefix` (`...vision_model.`).
     pub(super) fn load(
         config: ClipConfig,
         depth: usize,
-        loader: &Loader<'_>,
+        loader: &Loader<'_, B>,
         prefix: &str,
         loaded: Loaded<'_>,
     ) -> Result<Self> {
         let (hidden, patch) = (config.hidden_size, config.patch_size);
-        heads(&config).require(&loader.place)?;
+        loader.backend.require_heads(heads(&config))?;
         let at = |name: &str| format!("{prefix}{name}");
         let kernel = [hidden, 3, patch, patch];
         let norm = |name: &str| LayerNorm::load(loader, &format!("{prefix}{name}"), hidden, config.layer_norm_eps);
@@ -75,27 +73,27 @@ impl Clip {
             },
             norm: norm("pre_layrnorm")?,
             layers,
-            place: loader.place.clone(),
+            backend: loader.backend.clone(),
             config,
         })
     }
 
     /// The hidden states after each of `depths` layers (0: after the embeddings), `[patches + 1, hidden]` each, the class
     /// token first.
-    pub(super) fn forward(&self, pixels: &Pixels, depths: &[usize], check: Check<'_>) -> Result<Vec<Matrix>> {
+    pub(super) fn forward(&self, pixels: &Pixels, depths: &[usize], check: Check<'_>) -> Result<Vec<Matrix<B>>> {
         let (side, patch) = (self.config.image_size / self.config.patch_size, self.config.patch_size);
-        let rows = Matrix::new(&self.place, patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
-        let x = Matrix::cat(&[self.class.clone(), self.patches.forward(&rows)?])?;
-        let mut x = self.norm.forward(&x.plus(&self.positions)?, Number::F32)?;
+        let rows = self.backend.matrix(patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
+        let x = B::Matrix::cat(&[self.class.clone(), self.patches.forward(&self.backend.input(&rows))?])?;
+        let mut x = self.norm.rows(&x.plus(&self.positions)?)?;
         let heads = heads(&self.config);
         // Only what is asked for, so that the sums of a layer can lie where its input was.
-        let mut states: Vec<Option<Matrix>> = depths.iter().map(|depth| (*depth == 0).then(|| x.clone())).collect();
+        let mut states: Vec<Option<Matrix<B>>> = depths.iter().map(|depth| (*depth == 0).then(|| x.clone())).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
-            let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
-            x = x.plus(&layer.output.forward(&attention::bidirectional(&fused, heads)?)?)?;
-            let up = layer.up.forward(&layer.mlp_norm.forward(&x, layer.up.input())?)?;
-            let inner = self.config.hidden_act.forward(&up, layer.down.input())?;
+            let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
+            x = x.plus(&layer.output.forward(&self.backend.bidirectional(&fused, heads)?)?)?;
+            let up = layer.up.forward(&layer.mlp_norm.forward(&x)?)?;
+            let inner = self.backend.activate(&up, self.config.hidden_act)?;
             x = x.plus(&layer.down.forward(&inner)?)?;
             for (state, depth) in states.iter_mut().zip(depths) {
                 if *depth == index + 1 {

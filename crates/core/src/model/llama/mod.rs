@@ -7,13 +7,12 @@ pub(super) use config::LlamaConfig;
 
 use super::info::ImageInfo;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
-use crate::backend::Backend;
+use crate::backend::{Activations, Backend};
 use crate::check::Check;
-use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::nn::attention::{self, Heads, Rotary};
-use crate::nn::{Linear, Loader, Matrix, RmsNorm, Table, swiglu};
+use crate::nn::attention::Heads;
+use crate::nn::{Linear, Loader, Matrix, RmsNorm};
 use crate::sequence::Pass;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
@@ -27,11 +26,6 @@ pub(super) fn family<B: Backend>() -> Family<B> {
         vision: &[],
     }
 }
-
-/// Rows of the prompt that go through the MLP at a time: bounds its widest buffer to this many rows. A GPU wants products of many
-/// rows and copies each part; for a 7B model this many take 350 MB.
-const MLP_ROWS: usize = 512;
-const MLP_ROWS_GPU: usize = 4096;
 
 impl Describe for LlamaConfig {
     fn shape(&self) -> NetworkShape {
@@ -50,32 +44,32 @@ impl Describe for LlamaConfig {
 }
 
 /// The decoder with its weights.
-pub(super) struct Llama {
+pub(super) struct Llama<B: Backend> {
     config: LlamaConfig,
-    place: Place,
-    embeddings: Table,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: Linear,
+    backend: B,
+    embeddings: B::Table,
+    layers: Vec<Layer<B>>,
+    norm: RmsNorm<B>,
+    head: Linear<B>,
     inverse_frequencies: Vec<f32>,
 }
 
-struct Layer {
-    attention_norm: RmsNorm,
+struct Layer<B: Backend> {
+    attention_norm: RmsNorm<B>,
     /// Queries, keys and values in one product.
-    fused: Linear,
-    output: Linear,
-    mlp_norm: RmsNorm,
+    fused: Linear<B>,
+    output: Linear<B>,
+    mlp_norm: RmsNorm<B>,
     /// Gate and up in one product.
-    gate_up: Linear,
-    down: Linear,
+    gate_up: Linear<B>,
+    down: Linear<B>,
 }
 
-impl Llama {
+impl<B: Backend> Llama<B> {
     /// `prefixes` and `heads` are the names under which weight layouts keep the decoder and the output head.
     pub(super) fn load(
         mut config: LlamaConfig,
-        loader: &Loader<'_>,
+        loader: &Loader<'_, B>,
         prefixes: &[&'static str],
         heads: &[&'static str],
         loaded: Loaded<'_>,
@@ -87,7 +81,7 @@ impl Llama {
         let embeddings = loader.table(&embeddings_name, config.vocab_size, hidden)?;
         let norm = |name: &str| RmsNorm::load(loader, &format!("{prefix}{name}"), hidden, eps);
         let heads_of = config.heads();
-        heads_of.require(&loader.place)?;
+        loader.backend.require_heads(heads_of)?;
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for index in 0..config.num_hidden_layers {
@@ -114,35 +108,31 @@ impl Llama {
             loader.linear(&[(name, config.vocab_size)], hidden, false)?
         };
         let inverse_frequencies = config.inverse_frequencies();
-        let place = loader.place.clone();
-        Ok(Llama { place, norm: norm("norm")?, embeddings, layers, head, inverse_frequencies, config })
+        let backend = loader.backend.clone();
+        Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, inverse_frequencies, config })
     }
 
-    fn mlp(&self, layer: &Layer, x: &Matrix, check: Check<'_>) -> Result<Matrix> {
+    fn mlp(&self, layer: &Layer<B>, x: &Matrix<B>, check: Check<'_>) -> Result<Matrix<B>> {
         let rows = x.rows();
-        let one = |x: &Matrix| -> Result<Matrix> {
-            let both = layer.gate_up.forward(&layer.mlp_norm.forward(x, layer.gate_up.input())?)?;
-            layer.down.forward(&swiglu(&both, layer.down.input())?)
+        let one = |x: &Matrix<B>| -> Result<Matrix<B>> {
+            let both = layer.gate_up.forward(&layer.mlp_norm.forward(x)?)?;
+            layer.down.forward(&self.backend.swiglu(&both)?)
         };
-        let most = match self.place {
-            Place::Cpu => MLP_ROWS,
-            Place::Gpu { .. } => MLP_ROWS_GPU,
-        };
-        if rows <= most {
+        if rows <= B::MLP_ROWS {
             return one(x);
         }
-        let parts: Vec<Matrix> = (0..rows)
-            .step_by(most)
+        let parts: Vec<Matrix<B>> = (0..rows)
+            .step_by(B::MLP_ROWS)
             .map(|start| {
                 check()?;
-                one(&x.narrow(start, most.min(rows - start))?)
+                one(&x.narrow(start, B::MLP_ROWS.min(rows - start))?)
             })
             .collect::<Result<_>>()?;
-        Matrix::cat(&parts)
+        B::Matrix::cat(&parts)
     }
 }
 
-impl Describe for Llama {
+impl<B: Backend> Describe for Llama<B> {
     fn shape(&self) -> NetworkShape {
         self.config.shape()
     }
@@ -152,13 +142,13 @@ impl Describe for Llama {
     }
 }
 
-impl<B: Backend> Network<B> for Llama {
-    fn embed(&self, tokens: &[u32]) -> Result<Matrix> {
+impl<B: Backend> Network<B> for Llama<B> {
+    fn embed(&self, tokens: &[u32]) -> Result<Matrix<B>> {
         // A placeholder may lie past the table; its row is replaced by image features.
-        self.embeddings.rows(tokens)
+        self.backend.rows(&self.embeddings, tokens)
     }
 
-    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix> {
+    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
         let n = x.rows();
         let available = self.config.max_position_embeddings;
         match pass {
@@ -169,24 +159,24 @@ impl<B: Backend> Network<B> for Llama {
                 }
             }
         }
-        let rotary = Rotary::new(&self.inverse_frequencies, pass, n, &self.place)?;
+        let rotary = self.backend.rotary(&self.inverse_frequencies, pass, n)?;
         let heads: Heads = self.config.heads();
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             metrics::LAYERS_RUN.add(1);
-            let fused = layer.fused.forward(&layer.attention_norm.forward(&x, layer.fused.input())?)?;
-            let mixed = attention::causal::<B>(&fused, heads, &rotary, index, pass, layer.output.input(), check)?;
+            let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
+            let mixed = self.backend.causal(&fused, heads, &rotary, index, pass, check)?;
             check()?;
             x = x.plus(&layer.output.forward(&mixed)?)?;
             let mlp = self.mlp(layer, &x, check)?;
             x = x.plus(&mlp)?;
         }
-        self.norm.forward(&x, self.head.input())
+        Ok(x)
     }
 
-    fn logits(&self, hidden: &Matrix) -> Result<Matrix> {
-        self.head.forward(hidden)
+    fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
+        self.head.forward(&self.norm.forward(hidden)?)
     }
 }
 

@@ -8,7 +8,7 @@ use super::clip::Clip;
 use super::info::ImageInfo;
 use super::llama::Llama;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
-use crate::backend::Backend;
+use crate::backend::{Activations, Backend};
 use crate::check::Check;
 use crate::error::Result;
 use crate::media::Pixels;
@@ -27,7 +27,13 @@ pub(super) fn family<B: Backend>() -> Family<B> {
             let text = Llama::load(config.text.clone(), loader, TEXT, HEAD, loaded)?;
             let text_bytes = loader.tally().bytes;
             let vision = Vision::load(&config, loader, loaded)?;
-            Ok(Box::new(Llava { config, text, vision, vision_bytes: loader.tally().bytes - text_bytes }))
+            Ok(Box::new(Llava {
+                config,
+                backend: loader.backend.clone(),
+                text,
+                vision,
+                vision_bytes: loader.tally().bytes - text_bytes,
+            }))
         },
         vision: &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."],
     }
@@ -54,21 +60,22 @@ impl Describe for LlavaConfig {
     }
 }
 
-struct Llava {
+struct Llava<B: Backend> {
     config: LlavaConfig,
-    text: Llama,
-    vision: Vision,
+    backend: B,
+    text: Llama<B>,
+    vision: Vision<B>,
     vision_bytes: u64,
 }
 
-struct Vision {
-    tower: Clip,
-    first: Linear,
-    second: Linear,
+struct Vision<B: Backend> {
+    tower: Clip<B>,
+    first: Linear<B>,
+    second: Linear<B>,
 }
 
-impl Vision {
-    fn load(config: &LlavaConfig, loader: &Loader<'_>, loaded: Loaded<'_>) -> Result<Self> {
+impl<B: Backend> Vision<B> {
+    fn load(config: &LlavaConfig, loader: &Loader<'_, B>, loaded: Loaded<'_>) -> Result<Self> {
         let prefix = loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
         let depth = config.feature_depths.iter().copied().max().unwrap_or(0);
         let tower = Clip::load(config.vision.clone(), depth, loader, prefix, loaded)?;
@@ -81,7 +88,7 @@ impl Vision {
     }
 }
 
-impl Describe for Llava {
+impl<B: Backend> Describe for Llava<B> {
     fn shape(&self) -> NetworkShape {
         self.text.shape()
     }
@@ -91,24 +98,24 @@ impl Describe for Llava {
     }
 }
 
-impl<B: Backend> Network<B> for Llava {
-    fn embed(&self, tokens: &[u32]) -> Result<Matrix> {
-        Network::<B>::embed(&self.text, tokens)
+impl<B: Backend> Network<B> for Llava<B> {
+    fn embed(&self, tokens: &[u32]) -> Result<Matrix<B>> {
+        self.text.embed(tokens)
     }
 
-    fn forward(&self, x: Matrix, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix> {
-        Network::<B>::forward(&self.text, x, pass, check)
+    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
+        self.text.forward(x, pass, check)
     }
 
-    fn logits(&self, hidden: &Matrix) -> Result<Matrix> {
-        Network::<B>::logits(&self.text, hidden)
+    fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
+        self.text.logits(hidden)
     }
 
     fn vision_bytes(&self) -> u64 {
         self.vision_bytes
     }
 
-    fn image_features(&mut self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix> {
+    fn image_features(&self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix<B>> {
         let (depths, strategy) = (self.config.feature_depths.clone(), self.config.strategy);
         let states = self.vision.tower.forward(pixels, &depths, check)?;
         let selected = states
@@ -117,13 +124,13 @@ impl<B: Backend> Network<B> for Llava {
                 SelectStrategy::Default => state.narrow(1, state.rows() - 1),
                 SelectStrategy::Full => Ok(state.clone()),
             })
-            .collect::<Result<Vec<Matrix>>>()?;
-        Matrix::cat_columns(&selected)
+            .collect::<Result<Vec<Matrix<B>>>>()?;
+        B::Matrix::cat_columns(&selected)
     }
 
-    fn project(&mut self, features: &Matrix) -> Result<Matrix> {
-        let act = self.config.projector_act;
-        let vision = &self.vision;
-        vision.second.forward(&act.forward(&vision.first.forward(features)?, vision.second.input())?)
+    fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
+        let Vision { first, second, .. } = &self.vision;
+        let inner = first.forward(&self.backend.input(features))?;
+        second.forward(&self.backend.activate(&inner, self.config.projector_act)?)
     }
 }

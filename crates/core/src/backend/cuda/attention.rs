@@ -5,58 +5,61 @@ use prefixkv_kernels::cuda::{
     self, Angles, AppendItem, Buffer, DecodeItem, Element, Gather, Gpu, New, Number, Rows, Run, SliceMut,
 };
 
-use super::{Heads, every};
+use super::matrix::{Array, Input, Matrix};
+use super::write::write;
+use crate::backend::Activations;
 use crate::cache::{Entry, Format, Lane, Stored};
 use crate::device::Cuda;
 use crate::error::{Error, Result};
-use crate::nn::matrix::{Data, OnGpu};
-use crate::sequence::{self, BatchItem, Sequence};
+use crate::nn::attention::Heads;
+use crate::sequence::{BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are.
-fn parts(fused: &OnGpu, heads: Heads) -> Result<[Rows<'_, f32>; 3]> {
-    let data = fused.f32()?.all();
-    let at = |head: usize| Rows { data, offset: head * heads.dim, stride: heads.fused() };
-    Ok([at(0), at(heads.query), at(heads.query + heads.kv)])
+fn parts(fused: &Matrix, heads: Heads) -> [Rows<'_, f32>; 3] {
+    let at = |head: usize| Rows { data: fused.all(), offset: head * heads.dim, stride: heads.fused() };
+    [at(0), at(heads.query), at(heads.query + heads.kv)]
 }
 
-fn rotated(fused: &OnGpu, heads: Heads, angles: &Angles) -> Result<Buffer<f32>> {
-    let [queries, _, _] = parts(fused, heads)?;
-    let mut out = Buffer::new(fused.gpu(), fused.rows * heads.width())?;
-    cuda::rotate(fused.gpu(), queries, heads.query, heads.dim, angles, out.all_mut())?;
+fn rotated(gpu: &Gpu, fused: &Matrix, heads: Heads, angles: &Angles) -> Result<Buffer<f32>> {
+    let [queries, _, _] = parts(fused, heads);
+    let mut out = Buffer::new(gpu, fused.rows() * heads.width())?;
+    cuda::rotate(gpu, queries, heads.query, heads.dim, angles, out.all_mut())?;
     Ok(out)
 }
 
-fn new<'a>(fused: &'a OnGpu, heads: Heads, angles: &'a Angles) -> Result<New<'a, f32>> {
-    let [_, keys, values] = parts(fused, heads)?;
-    Ok(New { keys, values, rows: fused.rows, heads: heads.kv, angles: Some(angles) })
+fn new<'a>(fused: &'a Matrix, heads: Heads, angles: &'a Angles) -> New<'a, f32> {
+    let [_, keys, values] = parts(fused, heads);
+    New { keys, values, rows: fused.rows(), heads: heads.kv, angles: Some(angles) }
 }
 
 pub(super) fn prompt(
-    fused: &OnGpu,
+    cuda: &Cuda,
+    fused: &Matrix,
     heads: Heads,
     angles: &Angles,
     layer: usize,
     sequence: &mut Sequence<Cuda>,
-) -> Result<Buffer<f32>> {
-    match sequence.format() {
-        Format::F32 => prompt_of::<f32>(fused, heads, angles, layer, sequence),
-        Format::F16 => prompt_of::<f16>(fused, heads, angles, layer, sequence),
-    }
+) -> Result<Input> {
+    let out = match sequence.format() {
+        Format::F32 => prompt_of::<f32>(&cuda.gpu, fused, heads, angles, layer, sequence),
+        Format::F16 => prompt_of::<f16>(&cuda.gpu, fused, heads, angles, layer, sequence),
+    }?;
+    Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
 }
 
 fn prompt_of<T: Stored>(
-    fused: &OnGpu,
+    gpu: &Gpu,
+    fused: &Matrix,
     heads: Heads,
     angles: &Angles,
     layer: usize,
     sequence: &mut Sequence<Cuda>,
 ) -> Result<Buffer<f32>> {
-    let gpu = fused.gpu();
-    let n = fused.rows;
+    let n = fused.rows();
     let entries = sequence.reserve(layer)?;
-    sequence::write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles)?, heads.dim)?;
+    write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles), heads.dim)?;
     sequence.written(layer, &entries)?;
-    let rotated = rotated(fused, heads, angles)?;
+    let rotated = rotated(gpu, fused, heads, angles)?;
     let queries = Rows { data: rotated.all(), offset: 0, stride: heads.width() };
     let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
 
@@ -84,31 +87,43 @@ fn prompt_of<T: Stored>(
 }
 
 pub(super) fn step(
-    fused: &OnGpu,
+    cuda: &Cuda,
+    fused: &Matrix,
     heads: Heads,
     angles: &Angles,
     layer: usize,
     members: &mut [BatchItem<'_, Cuda>],
-    number: Number,
-) -> Result<Data> {
+) -> Result<Input> {
     let format = members.first().map(|member| member.sequence.format());
     let format = format.ok_or_else(|| Error::Internal("a step without sequences".into()))?;
-    Ok(match (format, number) {
-        (Format::F32, Number::F16) => Data::F16(step_of::<f32, f16>(fused, heads, angles, layer, members)?),
-        (Format::F32, _) => Data::F32(step_of::<f32, f32>(fused, heads, angles, layer, members)?),
-        (Format::F16, Number::F16) => Data::F16(step_of::<f16, f16>(fused, heads, angles, layer, members)?),
-        (Format::F16, _) => Data::F32(step_of::<f16, f32>(fused, heads, angles, layer, members)?),
+    let gpu = &cuda.gpu;
+    let (rows, columns) = (members.len(), heads.width());
+    Ok(match cuda.factors {
+        Number::F16 => {
+            let data = match format {
+                Format::F32 => step_of::<f32, f16>(gpu, fused, heads, angles, layer, members),
+                Format::F16 => step_of::<f16, f16>(gpu, fused, heads, angles, layer, members),
+            }?;
+            Input::F16(Array { data, rows, columns })
+        }
+        Number::F32 | Number::Bf16 => {
+            let data = match format {
+                Format::F32 => step_of::<f32, f32>(gpu, fused, heads, angles, layer, members),
+                Format::F16 => step_of::<f16, f32>(gpu, fused, heads, angles, layer, members),
+            }?;
+            Input::F32(Matrix::new(data, rows, columns))
+        }
     })
 }
 
 fn step_of<T: Stored, O: Element>(
-    fused: &OnGpu,
+    gpu: &Gpu,
+    fused: &Matrix,
     heads: Heads,
     angles: &Angles,
     layer: usize,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Buffer<O>> {
-    let gpu = fused.gpu();
     let (group, width) = (heads.query / heads.kv, heads.width());
     let mut reserved: Vec<Vec<Entry>> = Vec::with_capacity(members.len());
     // One that has failed before may have entries of another pass, for which there are no rows here.
@@ -128,13 +143,13 @@ fn step_of<T: Stored, O: Element>(
         .filter(|(row, _)| !failed[*row])
         .map(|(row, member)| (&mut *member.sequence, row))
         .collect();
-    sequence::write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles)?, heads.dim)?;
+    write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles), heads.dim)?;
     drop(sequences);
     for (member, entries) in members.iter_mut().zip(&reserved) {
         member.attempt(|sequence| sequence.written(layer, entries));
     }
 
-    let rotated = rotated(fused, heads, angles)?;
+    let rotated = rotated(gpu, fused, heads, angles)?;
     let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
     let working: Vec<(usize, &BatchItem<'_, Cuda>)> =
         members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
@@ -178,9 +193,9 @@ fn step_of<T: Stored, O: Element>(
     Ok(out)
 }
 
-pub(super) fn bidirectional(fused: &OnGpu, heads: Heads) -> Result<Buffer<f32>> {
-    let (gpu, n) = (fused.gpu(), fused.rows);
-    let [queries, keys, values] = parts(fused, heads)?;
+pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result<Buffer<f32>> {
+    let (gpu, n) = (&cuda.gpu, fused.rows());
+    let [queries, keys, values] = parts(fused, heads);
     let size = n * heads.kv * heads.dim;
     let (mut to_keys, mut to_values) = (Buffer::<f32>::new(gpu, size)?, Buffer::<f32>::new(gpu, size)?);
     let item = AppendItem {
@@ -198,7 +213,7 @@ pub(super) fn bidirectional(fused: &OnGpu, heads: Heads) -> Result<Buffer<f32>> 
     let run = Run { keys: to_keys.all(), values: to_values.all(), len: n, capacity: n };
     let lane = cuda::Lane::new(heads.kv, vec![run]);
     let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
-    cuda::prefill(gpu, &every(heads), queries, n, &[lane], None, out.all_mut())?;
+    cuda::prefill(gpu, &heads.every(), queries, n, &[lane], None, out.all_mut())?;
     Ok(out)
 }
 

@@ -2,14 +2,14 @@
 
 use prefixkv_kernels::cuda::{self, Gpu, New};
 
-use super::Sequence;
 use crate::cache::{Lane, Stored};
 use crate::device::Cuda;
 use crate::error::Result;
+use crate::sequence::Sequence;
 
 /// Writes what `reserve` counted in the lanes of `layer` of every sequence, after the moves that wait. The rows of a sequence
 /// are those of `new` from the number beside it on.
-pub(crate) fn write<T: Stored>(
+pub(super) fn write<T: Stored>(
     gpu: &Gpu,
     sequences: &mut [(&mut Sequence<Cuda>, usize)],
     layer: usize,

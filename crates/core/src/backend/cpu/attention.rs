@@ -4,11 +4,48 @@ use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, La
 use prefixkv_kernels::rotary::{self, Angles, New};
 
 use super::storable::{attendable, storable};
-use super::{Heads, RopeAngles, every};
 use crate::cache::Lane;
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::sequence::{BatchItem, Sequence};
+use crate::nn::attention::Heads;
+use crate::sequence::{BatchItem, Pass, Sequence};
+
+/// The rotations of the positions that one pass through the layers adds: one for a prompt, else one per sequence.
+pub struct Rotary(Vec<RopeAngles>);
+
+pub(super) struct RopeAngles {
+    /// One per new position.
+    pub(super) angles: Angles,
+    /// One per rank of an entry, for lanes whose keys are rotated when they are read.
+    pub(super) ranks: Option<Angles>,
+}
+
+impl Rotary {
+    pub(super) fn new(inverse_frequencies: &[f32], pass: &Pass<'_, '_>, rows: usize) -> Self {
+        let n = pass.rows_each(rows);
+        let turn = |sequence: &&Sequence| {
+            let angles = |range| Angles::new(range, inverse_frequencies, 1.0);
+            let ranks = sequence.rotates_on_read().then(|| angles(0..(sequence.longest_lane() + n) as u32));
+            let first = sequence.next_phase();
+            RopeAngles { angles: angles(first..first + n as u32), ranks }
+        };
+        Rotary(pass.sequences().iter().map(turn).collect())
+    }
+}
+
+pub(super) fn causal(
+    fused: &[f32],
+    heads: Heads,
+    Rotary(turns): &Rotary,
+    layer: usize,
+    pass: &mut Pass<'_, '_>,
+    check: Check<'_>,
+) -> Result<Vec<f32>> {
+    match pass {
+        Pass::Prompt(sequence) => prompt(fused, heads, &turns[0], layer, sequence, check),
+        Pass::Step(members) => step(fused, heads, turns, layer, members),
+    }
+}
 
 /// Where queries, keys and values of a fused projection are, from row `row` on.
 fn parts(fused: &[f32], heads: Heads, row: usize) -> [Rows<'_>; 3] {
@@ -43,7 +80,7 @@ fn views<'a>(lanes: &'a [Lane], phases: &'a [Option<Angles>]) -> Vec<LaneView<'a
     lanes.iter().zip(phases).map(|(lane, phases)| lane.view(phases.as_ref())).collect()
 }
 
-pub(super) fn prompt(
+fn prompt(
     fused: &[f32],
     heads: Heads,
     turn: &RopeAngles,
@@ -77,7 +114,7 @@ pub(super) fn prompt(
     Ok(out)
 }
 
-pub(super) fn step(
+fn step(
     fused: &[f32],
     heads: Heads,
     turns: &[RopeAngles],
@@ -142,6 +179,6 @@ pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Result<Vec
     rotary::append(new, 0..heads.kv, heads.dim, &mut to_keys, &mut to_values, 0);
     let run = AnyRun::F32(Run { keys: &to_keys, values: &to_values, len: n, capacity: n });
     let lane = LaneView::new(heads.kv, vec![run]);
-    kernel::prefill(&every(heads), queries, n, &[lane], None, &mut out);
+    kernel::prefill(&heads.every(), queries, n, &[lane], None, &mut out);
     Ok(out)
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 
 /// Calls `f` with the elements of `tensor`, which must be a contiguous f32 tensor on the CPU; nothing is copied.
-pub fn with<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+pub(super) fn with<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(f(&data[start..end])),
@@ -15,13 +15,13 @@ pub fn with<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
 }
 
 /// The elements of a dense weight.
-pub enum Dense<'a> {
+pub(super) enum Dense<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
 }
 
 /// Calls `f` with the elements of a contiguous f32 or f16 CPU tensor; nothing is copied.
-pub fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(Dense<'_>) -> R) -> Result<R> {
+pub(super) fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(Dense<'_>) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(f(Dense::F32(&data[start..end]))),
@@ -31,7 +31,7 @@ pub fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(Dense<'_>) -> R) -> Result<
 }
 
 /// Numbers in one of the formats of checkpoints.
-pub enum Numbers<'a> {
+pub(super) enum Numbers<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     Bf16(&'a [bf16]),
@@ -39,7 +39,7 @@ pub enum Numbers<'a> {
 
 impl Numbers<'_> {
     /// Writes those from `start` on to `to` in f32.
-    pub fn widen(&self, start: usize, to: &mut [f32]) {
+    pub(super) fn widen(&self, start: usize, to: &mut [f32]) {
         let range = start..start + to.len();
         match self {
             Numbers::F32(numbers) => to.copy_from_slice(&numbers[range]),
@@ -50,7 +50,7 @@ impl Numbers<'_> {
 }
 
 /// Calls `f` with the elements of a contiguous CPU tensor of floating-point numbers, wherever they begin in its storage.
-pub fn with_numbers<R>(tensor: &Tensor, f: impl FnOnce(Numbers<'_>) -> R) -> Result<R> {
+pub(super) fn with_numbers<R>(tensor: &Tensor, f: impl FnOnce(Numbers<'_>) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
         (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) => Ok(f(Numbers::F32(&data[start..end]))),

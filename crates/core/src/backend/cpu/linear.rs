@@ -1,0 +1,121 @@
+//! Products with weights in the formats that they are held in.
+
+use candle_core::{DType, Tensor};
+use prefixkv_kernels::{linear as kernel, quant, simd};
+use rayon::prelude::*;
+
+use super::slice;
+use crate::backend::Held;
+use crate::error::Result;
+use crate::weights::{WeightFormat, numbers};
+
+/// The weights of a linear layer.
+pub enum Weights {
+    /// f32 or f16.
+    Dense(Tensor),
+    /// In blocks, as the kernels read them.
+    Blocks(quant::Weights),
+}
+
+impl Weights {
+    /// `weight` is `[rows, columns]` in whatever format of a file.
+    pub(super) fn hold(weight: &Tensor, format: WeightFormat) -> Result<Weights> {
+        Ok(match format.fitting(weight.dim(1)?) {
+            WeightFormat::F32 => Weights::Dense(weight.to_dtype(DType::F32)?),
+            WeightFormat::F16 => Weights::Dense(weight.to_dtype(DType::F16)?),
+            WeightFormat::Q8_0 => quantised(weight, quant::Format::Q8_0)?,
+            WeightFormat::Q4K => quantised(weight, quant::Format::Q4K)?,
+        })
+    }
+
+    /// `x W^T`: `x` is `[n, columns]`, the result `[n, rows]`.
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Weights::Dense(weight) if x.dim(0)? <= FEW => few(x, weight),
+            Weights::Dense(weight) if weight.dtype() == DType::F32 => Ok(x.matmul(&weight.t()?)?),
+            Weights::Dense(weight) => widened(x, weight),
+            Weights::Blocks(weight) => {
+                slice::with(x, numbers::require_quantisable)??;
+                blocks(x, weight)
+            }
+        }
+    }
+}
+
+impl Held for Weights {
+    fn format(&self) -> WeightFormat {
+        match self {
+            Weights::Dense(weight) if weight.dtype() == DType::F32 => WeightFormat::F32,
+            Weights::Dense(_) => WeightFormat::F16,
+            Weights::Blocks(weight) => match weight.format() {
+                quant::Format::Q8_0 => WeightFormat::Q8_0,
+                quant::Format::Q4K => WeightFormat::Q4K,
+            },
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Weights::Dense(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
+            Weights::Blocks(weight) => weight.bytes(),
+        }
+    }
+}
+
+/// Rows of activations up to which our own kernel is used. From two rows up to so many it was never slower than a general matrix
+/// product (`cargo bench -p prefixkv-kernels --bench linear`). So many sequences get the same bits together as alone.
+pub const FEW: usize = 32;
+
+/// A few rows of activations against a dense weight.
+fn few(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (n, (rows, columns)) = (x.dim(0)?, weight.dims2()?);
+    let mut out = vec![0.0; n * rows];
+    slice::with(x, |x| {
+        slice::with_dense(weight, |weight| match weight {
+            slice::Dense::F32(weight) => kernel::matvecs(x, columns, weight, &mut out),
+            slice::Dense::F16(weight) => kernel::matvecs(x, columns, weight, &mut out),
+        })
+    })??;
+    Ok(Tensor::from_vec(out, (n, rows), x.device())?)
+}
+
+/// Any number of rows of activations against a weight in blocks. Rows get the same bits together as alone.
+fn blocks(x: &Tensor, weight: &quant::Weights) -> Result<Tensor> {
+    let mut out = vec![0.0; x.dim(0)? * weight.rows()];
+    slice::with(x, |x| weight.product(x, &mut out))?;
+    Ok(Tensor::from_vec(out, (x.dim(0)?, weight.rows()), x.device())?)
+}
+
+/// Weights widened at a time: bounds the buffer to 16 MiB.
+const WIDENED: usize = 4 << 20;
+
+/// Many rows against f16 weights, which are widened piece by piece: the product then runs at the f32 rate with f32 activations,
+/// and the conversion costs one part in as many as there are rows of `x`.
+fn widened(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = weight.dims2()?;
+    let pieces = (rows * columns).div_ceil(WIDENED).max(1);
+    let products: Vec<Tensor> = (0..pieces)
+        .map(|piece| {
+            let (from, to) = (piece * rows / pieces, (piece + 1) * rows / pieces);
+            let mut wide = vec![0.0; (to - from) * columns];
+            slice::with_dense(weight, |weight| {
+                if let slice::Dense::F16(weight) = weight {
+                    let narrow = &weight[from * columns..to * columns];
+                    let chunks = wide.par_chunks_mut(WIDENED / 64).zip(narrow.par_chunks(WIDENED / 64));
+                    chunks.for_each(|(wide, narrow)| simd::widen(narrow, wide));
+                }
+            })?;
+            Ok(x.matmul(&Tensor::from_vec(wide, (to - from, columns), x.device())?.t()?)?)
+        })
+        .collect::<Result<_>>()?;
+    Ok(if pieces == 1 { products[0].clone() } else { Tensor::cat(&products, 1)? })
+}
+
+/// Blocks of the numbers of a tensor, in whatever format of a file.
+fn quantised(weight: &Tensor, format: quant::Format) -> Result<Weights> {
+    let (rows, columns) = weight.dims2()?;
+    let blocks = slice::with_numbers(weight, |numbers| {
+        quant::Weights::quantise(format, rows, columns, |row, to| numbers.widen(row * columns, to))
+    })?;
+    Ok(Weights::Blocks(blocks))
+}

@@ -1,0 +1,180 @@
+//! The CPU: linear algebra is candle's and, for a few rows and for quantised weights, our own; so is attention.
+
+mod attention;
+mod linear;
+mod matrix;
+mod slice;
+mod storable;
+
+use candle_core::{DType, Device, Tensor};
+use prefixkv_kernels::activation;
+
+pub use attention::Rotary;
+pub use linear::{FEW, Weights};
+pub use matrix::Matrix;
+
+use super::Backend;
+use crate::check::Check;
+use crate::device::{Cpu, DeviceMemory};
+use crate::error::Result;
+use crate::nn::Activation;
+use crate::nn::attention::Heads;
+use crate::sequence::Pass;
+use crate::weights::{Tensors, WeightFormat};
+
+impl Backend for Cpu {
+    type Memory = Cpu;
+    type Matrix = Matrix;
+    type Input = Matrix;
+    type Weights = Weights;
+    /// f32 or f16.
+    type Table = Tensor;
+    type Vector = Tensor;
+    type Rotary = Rotary;
+
+    const MLP_ROWS: usize = 512;
+
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn memory(&self) -> Cpu {
+        Cpu
+    }
+
+    fn device_memory(&self) -> Result<DeviceMemory> {
+        Ok(DeviceMemory { device: self.name().into(), gpu: None })
+    }
+
+    fn available(&self) -> Result<Option<u64>> {
+        Ok(available())
+    }
+
+    fn trim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn with_weights(self, _: WeightFormat) -> Result<Cpu> {
+        Ok(self)
+    }
+
+    fn advice(&self, format: WeightFormat) -> &'static str {
+        match format {
+            WeightFormat::F32 => "weights \"f16\", \"q8_0\" or \"q4_k\" take 2, 4 and 7 times less",
+            WeightFormat::F16 => "weights \"q8_0\" or \"q4_k\" take 2 and 3.5 times less",
+            WeightFormat::Q8_0 => "weights \"q4_k\" take half",
+            WeightFormat::Q4K => "use a smaller model or a larger machine",
+        }
+    }
+
+    fn require_heads(&self, _: Heads) -> Result<()> {
+        Ok(())
+    }
+
+    fn matrix(&self, data: Vec<f32>, rows: usize, columns: usize) -> Result<Matrix> {
+        Matrix::new(data, rows, columns)
+    }
+
+    fn vector(&self, data: Vec<f32>) -> Result<Tensor> {
+        let len = data.len();
+        Ok(Tensor::from_vec(data, len, &Device::Cpu)?)
+    }
+
+    fn weights(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Weights> {
+        Weights::hold(&tensors.joined()?.reshape((rows, columns))?, tensors.format())
+    }
+
+    fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Tensor> {
+        let dtype = if tensors.format() == WeightFormat::F32 { DType::F32 } else { DType::F16 };
+        Ok(tensors.joined()?.reshape((rows, columns))?.to_dtype(dtype)?)
+    }
+
+    fn tied(&self, table: &Tensor, format: WeightFormat) -> Option<Weights> {
+        // Quantisation starts from the numbers of the file.
+        (!format.in_blocks()).then(|| Weights::Dense(table.clone()))
+    }
+
+    fn rows(&self, table: &Tensor, numbers: &[u32]) -> Result<Matrix> {
+        let last = u32::try_from(table.dim(0)?.saturating_sub(1)).unwrap_or(u32::MAX);
+        let numbers = Tensor::new(numbers, table.device())?.minimum(last)?;
+        Ok(Matrix(table.index_select(&numbers, 0)?.to_dtype(DType::F32)?))
+    }
+
+    fn input(&self, x: &Matrix) -> Matrix {
+        x.clone()
+    }
+
+    fn linear(&self, x: &Matrix, weights: &Weights, bias: Option<&Tensor>) -> Result<Matrix> {
+        let y = weights.product(&x.0)?;
+        Ok(Matrix(match bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        }))
+    }
+
+    fn rms_norm(&self, x: &Matrix, weight: &Tensor, eps: f32) -> Result<Matrix> {
+        Ok(Matrix(candle_nn::ops::rms_norm(&x.0, weight, eps)?))
+    }
+
+    fn layer_norm(&self, x: &Matrix, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Matrix> {
+        Ok(Matrix(candle_nn::ops::layer_norm(&x.0, weight, bias, eps)?))
+    }
+
+    fn layer_norm_rows(&self, x: &Matrix, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Matrix> {
+        self.layer_norm(x, weight, bias, eps)
+    }
+
+    fn activate(&self, Matrix(x): &Matrix, activation: Activation) -> Result<Matrix> {
+        Ok(Matrix(match activation {
+            Activation::Gelu => x.gelu_erf()?,
+            Activation::GeluTanh => x.gelu()?,
+            Activation::QuickGelu => {
+                let mut data = slice::with(x, <[f32]>::to_vec)?;
+                activation::quick_gelu(&mut data);
+                Tensor::from_vec(data, x.shape(), x.device())?
+            }
+            Activation::Silu => x.silu()?,
+            Activation::Relu => x.relu()?,
+        }))
+    }
+
+    fn swiglu(&self, both: &Matrix) -> Result<Matrix> {
+        let (rows, columns) = both.0.dims2()?;
+        let width = columns / 2;
+        let mut inner = vec![0.0; rows * width];
+        slice::with(&both.0, |both| activation::swiglu(both, width, &mut inner))?;
+        Matrix::new(inner, rows, width)
+    }
+
+    fn rotary(&self, inverse_frequencies: &[f32], pass: &Pass<'_, '_>, rows: usize) -> Result<Rotary> {
+        Ok(Rotary::new(inverse_frequencies, pass, rows))
+    }
+
+    fn causal(
+        &self,
+        fused: &Matrix,
+        heads: Heads,
+        rotary: &Rotary,
+        layer: usize,
+        pass: &mut Pass<'_, '_>,
+        check: Check<'_>,
+    ) -> Result<Matrix> {
+        let out = slice::with(&fused.0, |fused| attention::causal(fused, heads, rotary, layer, pass, check))??;
+        let rows = out.len() / heads.width();
+        Matrix::new(out, rows, heads.width())
+    }
+
+    fn bidirectional(&self, fused: &Matrix, heads: Heads) -> Result<Matrix> {
+        let n = fused.0.dim(0)?;
+        let out = slice::with(&fused.0, |fused| attention::bidirectional(fused, n, heads))??;
+        Matrix::new(out, n, heads.width())
+    }
+}
+
+/// Bytes that new allocations can get without swapping.
+fn available() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}

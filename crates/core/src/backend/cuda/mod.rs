@@ -1,0 +1,211 @@
+//! A GPU: matrix products are its own library's, the rest is our kernels. `docs/design/cuda.md` has their contracts.
+
+mod attention;
+mod matrix;
+mod weights;
+mod write;
+
+use half::f16;
+use prefixkv_kernels::cuda::{self, Angles, Buffer, Function, Memory, Number, PoolUse};
+
+use matrix::filled;
+pub use matrix::{Array, Input, Matrix};
+pub use weights::Weights;
+
+use super::{Activations, Backend};
+use crate::check::Check;
+use crate::device::{Cuda, DeviceMemory, DevicePool, GpuMemory};
+use crate::error::{Error, Result};
+use crate::nn::Activation;
+use crate::nn::attention::Heads;
+use crate::sequence::Pass;
+use crate::weights::{Tensors, WeightFormat};
+
+impl Backend for Cuda {
+    type Memory = Cuda;
+    type Matrix = Matrix;
+    type Input = Input;
+    type Weights = Weights;
+    type Table = Weights;
+    type Vector = Buffer<f32>;
+    type Rotary = Angles;
+
+    /// A GPU wants products of many rows and copies each part; for a 7B model this many take 350 MB.
+    const MLP_ROWS: usize = 4096;
+
+    fn name(&self) -> &str {
+        &self.device
+    }
+
+    fn memory(&self) -> Cuda {
+        self.clone()
+    }
+
+    fn device_memory(&self) -> Result<DeviceMemory> {
+        let Memory { free, total, pool } = self.gpu.memory()?;
+        let PoolUse { reserved, most_reserved, used, most_used } = pool;
+        let gpu = GpuMemory { free, total, pool: DevicePool { reserved, most_reserved, used, most_used } };
+        Ok(DeviceMemory { device: self.name().into(), gpu: Some(gpu) })
+    }
+
+    fn available(&self) -> Result<Option<u64>> {
+        Ok(Some(self.gpu.memory()?.free))
+    }
+
+    fn trim(&self) -> Result<()> {
+        Ok(self.gpu.trim()?)
+    }
+
+    fn with_weights(self, format: WeightFormat) -> Result<Cuda> {
+        if format.in_blocks() {
+            let reason = format!("weights \"{}\" run on the CPU only; use \"f16\" or \"f32\"", format.name());
+            return Err(self.refusal(reason));
+        }
+        let factors = if format == WeightFormat::F16 { Number::F16 } else { Number::F32 };
+        Ok(Cuda { factors, ..self })
+    }
+
+    fn advice(&self, format: WeightFormat) -> &'static str {
+        match format {
+            WeightFormat::F32 => "weights \"f16\" take half; or close what else runs on the GPU, or use the CPU",
+            _ => "close what else runs on the GPU, or use a smaller model, a larger GPU or the CPU",
+        }
+    }
+
+    fn require_heads(&self, heads: Heads) -> Result<()> {
+        if heads.dim > 0 && heads.dim <= 256 && heads.dim.is_multiple_of(8) {
+            return Ok(());
+        }
+        Err(self.refusal(format!(
+            "the model has heads of {} elements; the CUDA kernels take multiples of 8 up to 256. Use `cpu`",
+            heads.dim
+        )))
+    }
+
+    fn matrix(&self, data: Vec<f32>, rows: usize, columns: usize) -> Result<Matrix> {
+        Ok(Matrix::new(Buffer::from_slice(&self.gpu, &data)?, rows, columns))
+    }
+
+    fn vector(&self, data: Vec<f32>) -> Result<Buffer<f32>> {
+        Ok(Buffer::from_slice(&self.gpu, &data)?)
+    }
+
+    fn weights(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Weights> {
+        Weights::upload(self, tensors, rows, columns)
+    }
+
+    fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Weights> {
+        Weights::upload(self, tensors, rows, columns)
+    }
+
+    fn tied(&self, table: &Weights, _: WeightFormat) -> Option<Weights> {
+        Some(table.clone())
+    }
+
+    fn rows(&self, table: &Weights, numbers: &[u32]) -> Result<Matrix> {
+        let (rows, width) = table.shape();
+        let last = u32::try_from(rows.saturating_sub(1)).unwrap_or(u32::MAX);
+        let numbers: Vec<u32> = numbers.iter().map(|number| (*number).min(last)).collect();
+        let mut out = Buffer::<f32>::new(&self.gpu, numbers.len() * width)?;
+        match table {
+            Weights::F32(table) => cuda::take_rows(&self.gpu, table.all(), width, &numbers, out.all_mut())?,
+            Weights::F16(table) => cuda::take_rows(&self.gpu, table.all(), width, &numbers, out.all_mut())?,
+        }
+        Ok(Matrix::new(out, numbers.len(), width))
+    }
+
+    fn input(&self, x: &Matrix) -> Input {
+        Input::F32(x.clone())
+    }
+
+    fn linear(&self, x: &Input, weights: &Weights, bias: Option<&Buffer<f32>>) -> Result<Matrix> {
+        let (n, (rows, columns), gpu) = (x.rows(), weights.shape(), &self.gpu);
+        let mut y = Buffer::<f32>::new(gpu, n * rows)?;
+        match (x, weights) {
+            (Input::F32(x), Weights::F32(weight)) => cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?,
+            (Input::F16(x), Weights::F16(weight)) => cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?,
+            (Input::F32(x), Weights::F16(weight)) => {
+                let mut narrow = Buffer::<f16>::new(gpu, x.all().len())?;
+                cuda::convert(gpu, x.all(), narrow.all_mut())?;
+                cuda::product(gpu, narrow.all(), weight.all(), columns, y.all_mut())?;
+            }
+            (Input::F16(x), Weights::F32(weight)) => {
+                let mut wide = Buffer::<f32>::new(gpu, x.all().len())?;
+                cuda::convert(gpu, x.all(), wide.all_mut())?;
+                cuda::product(gpu, wide.all(), weight.all(), columns, y.all_mut())?;
+            }
+        }
+        if let Some(bias) = bias {
+            cuda::add_bias(gpu, y.all_mut(), bias.all())?;
+        }
+        Ok(Matrix::new(y, n, rows))
+    }
+
+    fn rms_norm(&self, x: &Matrix, weight: &Buffer<f32>, eps: f32) -> Result<Input> {
+        filled!(self, (x.rows(), x.columns()), out => cuda::rms_norm(&self.gpu, x.all(), weight.all(), eps, out))
+    }
+
+    fn layer_norm(&self, x: &Matrix, weight: &Buffer<f32>, bias: &Buffer<f32>, eps: f32) -> Result<Input> {
+        filled!(self, (x.rows(), x.columns()), out => {
+            cuda::layer_norm(&self.gpu, x.all(), weight.all(), bias.all(), eps, out)
+        })
+    }
+
+    fn layer_norm_rows(&self, x: &Matrix, weight: &Buffer<f32>, bias: &Buffer<f32>, eps: f32) -> Result<Matrix> {
+        let mut out = Buffer::<f32>::new(&self.gpu, x.rows() * x.columns())?;
+        cuda::layer_norm(&self.gpu, x.all(), weight.all(), bias.all(), eps, out.all_mut())?;
+        Ok(Matrix::new(out, x.rows(), x.columns()))
+    }
+
+    fn activate(&self, x: &Matrix, activation: Activation) -> Result<Input> {
+        let function = match activation {
+            Activation::Gelu => Function::Gelu,
+            Activation::GeluTanh => Function::GeluTanh,
+            Activation::QuickGelu => Function::QuickGelu,
+            Activation::Silu => Function::Silu,
+            Activation::Relu => Function::Relu,
+        };
+        filled!(self, (x.rows(), x.columns()), out => cuda::activate(&self.gpu, x.all(), function, out))
+    }
+
+    fn swiglu(&self, both: &Matrix) -> Result<Input> {
+        let width = both.columns() / 2;
+        filled!(self, (both.rows(), width), out => cuda::swiglu(&self.gpu, both.all(), width, out))
+    }
+
+    fn rotary(&self, inverse_frequencies: &[f32], pass: &Pass<'_, '_, Cuda>, rows: usize) -> Result<Angles> {
+        let n = pass.rows_each(rows) as u32;
+        let phases = pass.sequences().into_iter().flat_map(|sequence| {
+            let first = sequence.next_phase();
+            first..first + n
+        });
+        let angles = prefixkv_kernels::rotary::Angles::new(phases, inverse_frequencies, 1.0);
+        Ok(Angles::new(&self.gpu, &angles)?)
+    }
+
+    fn causal(
+        &self,
+        fused: &Matrix,
+        heads: Heads,
+        rotary: &Angles,
+        layer: usize,
+        pass: &mut Pass<'_, '_, Cuda>,
+        _: Check<'_>,
+    ) -> Result<Input> {
+        match pass {
+            Pass::Prompt(sequence) => attention::prompt(self, fused, heads, rotary, layer, sequence),
+            Pass::Step(members) => attention::step(self, fused, heads, rotary, layer, members),
+        }
+    }
+
+    fn bidirectional(&self, fused: &Matrix, heads: Heads) -> Result<Input> {
+        let out = attention::bidirectional(self, fused, heads)?;
+        Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
+    }
+}
+
+impl Cuda {
+    fn refusal(&self, reason: String) -> Error {
+        Error::Device { device: self.device.clone(), reason }
+    }
+}
