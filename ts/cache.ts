@@ -1,8 +1,10 @@
 import { readCalibration } from "./calibration.ts";
+import type { PlannedMethod } from "./custom_plan.ts";
 import { methods } from "./generated/method_table.ts";
 import type { CacheMethod } from "./generated/methods.ts";
 import type { WireMethod } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
+import { isPlanned, readPlanned } from "./options/planned.ts";
 import { items } from "./options/rules.ts";
 import { aMethod, readStage } from "./options/stage.ts";
 
@@ -18,7 +20,7 @@ import { aMethod, readStage } from "./options/stage.ts";
  * console.log((await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 8, cache })).memory.keptPerLayer);
  * ```
  */
-export type CacheOption = CacheMethod | readonly CacheMethod[];
+export type CacheOption = CacheMethod | PlannedMethod | readonly (CacheMethod | PlannedMethod)[];
 
 /**
  * The cache option of a call as a copy; which methods and options there are is left to the engine, which suggests the nearest.
@@ -33,6 +35,7 @@ export function readCache(value: unknown, place: Place): CacheOption {
 }
 
 function readMethod(value: unknown, place: Place): WireMethod {
+  if (isPlanned(value, place)) return readPlanned(value, place) as unknown as WireMethod;
   if (typeof value === "object" && value !== null) return readStage(value, place) as WireMethod;
   const name = typeof value === "function" ? place.read(() => value.name) : value;
   const facts = methods.find((facts) => facts.name === name);
@@ -46,13 +49,24 @@ function readMethod(value: unknown, place: Place): WireMethod {
   );
 }
 
-/** The cache option as it crosses a door: calibrations by name or file are read. */
-export async function wireCache(cache: CacheOption, signal?: AbortSignal): Promise<WireMethod | WireMethod[]> {
-  if (Array.isArray(cache)) return Promise.all(cache.map((stage: CacheMethod) => wireStage(stage, signal)));
-  return wireStage(cache as CacheMethod, signal);
+/** The function that decides, where a method has one. */
+export function planOf(cache: CacheOption | undefined): PlannedMethod["plan"] | undefined {
+  const stages = [cache].flat() as (PlannedMethod | undefined)[];
+  return stages.find((stage) => stage?.plan !== undefined)?.plan;
 }
 
-async function wireStage(given: CacheMethod, signal: AbortSignal | undefined): Promise<WireMethod> {
+/** The cache option as it crosses a door: calibrations by name or file are read. */
+export async function wireCache(cache: CacheOption, signal?: AbortSignal): Promise<WireMethod | WireMethod[]> {
+  if (Array.isArray(cache))
+    return Promise.all(cache.map((stage: CacheMethod | PlannedMethod) => wireStage(stage, signal)));
+  return wireStage(cache as CacheMethod | PlannedMethod, signal);
+}
+
+async function wireStage(given: CacheMethod | PlannedMethod, signal: AbortSignal | undefined): Promise<WireMethod> {
+  if ("plan" in given) {
+    const { plan: _, needs = {}, ...rest } = given;
+    return { ...rest, needs };
+  }
   const stage = given as WireMethod;
   const source = stage.calibration;
   if (typeof source !== "string") return stage;

@@ -1,5 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-import { type CacheOption, wireCache } from "./cache.ts";
+import { type CacheOption, planOf, wireCache } from "./cache.ts";
+import type { PlannedMethod } from "./custom_plan.ts";
 import { disposedError } from "./errors.ts";
 import { Generation } from "./generation.ts";
 import { type Message, type MessageContent, readContent, wirePrompt } from "./messages.ts";
@@ -30,6 +31,7 @@ export class Chat implements AsyncDisposable {
   readonly #requests: Requests;
   readonly #defaults: Readonly<Record<string, unknown>>;
   readonly #session: Promise<string>;
+  readonly #plan: PlannedMethod["plan"] | undefined;
   readonly #messages: Message[] = [];
   readonly #running = new Set<NativeTicket>();
   /** Resolves once every turn so far has been submitted or has failed, so that turns reach the engine in order. */
@@ -41,6 +43,7 @@ export class Chat implements AsyncDisposable {
     const { cache, rest } = readChat(options);
     this.#requests = requests;
     this.#defaults = rest;
+    this.#plan = planOf(cache);
     this.#session = this.#open(cache);
     this.#submitted = settled(this.#session);
   }
@@ -102,11 +105,18 @@ export class Chat implements AsyncDisposable {
       if (this.#closing) throw chatDisposed();
     };
     const prompt = wirePrompt({ messages: [message] }, new Place("send"));
-    const ticket = await this.#requests.ask("generate", { prompt, cache: undefined, signal, rest }, { session, ready });
+    const ticket = await this.#requests.ask(
+      "generate",
+      { prompt, cache: undefined, signal, rest },
+      { session, ready, plan: this.#plan },
+    );
     this.#running.add(ticket);
     return {
       next: async () => {
-        const events = await ticket.next();
+        const events = await ticket.next().catch((error: unknown) => {
+          this.#running.delete(ticket);
+          throw error;
+        });
         if (events === null) this.#running.delete(ticket);
         return events;
       },

@@ -137,6 +137,22 @@ export class BudgetError extends OptionError {
 export class CalibrationError extends OptionError {}
 
 /**
+ * The `plan` of a custom method has thrown, which is then `cause`, or has answered with what cannot be carried out; the message says
+ * what was wrong. The model and its chats go on.
+ *
+ * @example
+ * ```ts
+ * import { custom, load, PlanError } from "prefixkv";
+ *
+ * await using model = await load();
+ * const cache = custom({ plan: () => [[3, 1]] });
+ * const error = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache }).catch((error: unknown) => error);
+ * console.log(error instanceof PlanError);
+ * ```
+ */
+export class PlanError extends OptionError {}
+
+/**
  * The prompt cannot be built: a malformed message, or images and placeholders that do not match.
  *
  * @example

@@ -6,6 +6,7 @@ export type { CalibrateOptions } from "./calibrate.ts";
 export type { CalibrationSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
+export { custom } from "./custom.ts";
 export {
   AbortError,
   BudgetError,
@@ -19,11 +20,22 @@ export {
   NativeError,
   OptionError,
   OutOfMemoryError,
+  PlanError,
   PrefixKvError,
   PromptError,
   UnsupportedModelError,
 } from "./errors.ts";
-export { type CacheMethod, full, h2o, knorm, prefixkv, random, snapkv, streaming } from "./generated/methods.ts";
+export {
+  type CacheMethod,
+  full,
+  h2o,
+  knorm,
+  merge,
+  prefixkv,
+  random,
+  snapkv,
+  streaming,
+} from "./generated/methods.ts";
 export type {
   About,
   Calibration,

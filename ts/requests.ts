@@ -1,4 +1,5 @@
-import { wireCache } from "./cache.ts";
+import { planOf, wireCache } from "./cache.ts";
+import type { PlannedMethod } from "./custom_plan.ts";
 import { disposedError, MediaError } from "./errors.ts";
 import type { EngineRequest, WireEvent } from "./generated/wire.ts";
 import type { ReadPolicy } from "./images/policy.ts";
@@ -7,6 +8,7 @@ import type { NativeEngine, NativeTicket } from "./native/contract.ts";
 import { wire } from "./native/errors.ts";
 import { lastEvent } from "./native/ticket.ts";
 import type { Asked } from "./options/requests.ts";
+import { answering } from "./planning.ts";
 import { Stop, until } from "./stop.ts";
 
 /** A turn of a chat, as only the chat says it. */
@@ -15,6 +17,8 @@ export interface Turn {
   session: string;
   /** Resolves when the turn may be submitted. */
   ready: () => Promise<void>;
+  /** The plan of the chat's method, where that is code. */
+  plan: PlannedMethod["plan"] | undefined;
 }
 
 /** The way to a model's engine, which the model shares with its chats. */
@@ -53,7 +57,9 @@ export class Requests {
         ...(wire && { cache: wire }),
         ...(turn ? { op: "turn", session: turn.session } : { op }),
       };
-      const ticket = this.submit(request as unknown as EngineRequest, bytes);
+      const submitted = this.submit(request as unknown as EngineRequest, bytes);
+      const plan = turn ? turn.plan : planOf(cache);
+      const ticket = plan === undefined ? submitted : answering(submitted, plan, (request) => this.submit(request));
       return images.length === 0 ? ticket : naming(ticket, images);
     } finally {
       stop.done();

@@ -68,6 +68,19 @@ test("every answer is what the schema says", async () => {
   const session = opened.type === "session" ? opened.session : "";
   await ask({ op: "turn", session, messages: [{ role: "user", content: "Hello" }], maxTokens: 2 }, "done");
   await ask({ op: "close-session", session }, "session");
+  const needs = { sums: "window", keys: true, values: true, queries: 2 };
+  const own = engine.submit(
+    JSON.stringify({ op: "generate", prompt, maxTokens: 2, cache: { method: "custom", needs } }),
+    [],
+  );
+  const shown = JSON.parse((await own.next()) ?? "[]") as WireEvent[];
+  for (let view = shown.at(-1); view?.type !== "view"; view = shown.at(-1))
+    shown.push(...(JSON.parse((await own.next()) ?? "[]") as WireEvent[]));
+  const view = answered(shown, "view");
+  assert.ok(view.type === "view");
+  const lanes = view.view.lanes.map(() => ({ keep: [0, 2], merge: [{ from: 1, into: 0, weight: 0.5 }] }));
+  await ask({ op: "plan", view: view.id, lanes }, "planned");
+  answered(await readAll(own), "done");
   await ask({ op: "memory" }, "memory");
   await ask({ op: "tokenize", text: "a", addSpecialTokens: false }, "tokens");
   await ask({ op: "detokenize", tokens: [5, 6], skipSpecialTokens: true }, "text");

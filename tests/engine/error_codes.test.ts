@@ -14,7 +14,7 @@ import { readAll } from "../contract/doors.ts";
 import { fail, HubServer, smallFiles } from "../kit/hub_server.ts";
 import { root } from "../runtimes/spawn.ts";
 
-const { image, load, prefixkv, streaming } = api;
+const { custom, image, load, prefixkv, streaming } = api;
 const prompt = "USER: Hello ASSISTANT:";
 let folder: string;
 let model: api.Model;
@@ -82,6 +82,7 @@ const cases: Record<string, () => Promise<unknown>> = {
   },
   budget: () => model.generate({ prompt, cache: streaming({ keep: { tokens: 2 } }) }),
   calibration: () => model.generate({ prompt, cache: prefixkv({ keep: 0.5, calibration: "llava-1.5-7b" }) }),
+  plan: () => model.generate({ prompt, cache: custom({ plan: () => [[3, 1]] }) }),
   // More than a machine has.
   device: () => load(undefined, { device: "cuda:999" }),
   aborted: () => model.generate({ prompt, signal: AbortSignal.abort() }),

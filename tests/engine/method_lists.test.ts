@@ -28,7 +28,8 @@ test("the example, the guide and the grids have every method", async () => {
     for (const { name } of sized) assert.ok(page.includes(text(name)), `${file} has no ${text(name)}`);
   }
   const measured = await readMethods(join(root, "bench", "grids", "methods.json"));
-  for (const { name } of sized)
+  // What `custom` makes is as many methods as there are combinations.
+  for (const { name } of sized.filter(({ name }) => name !== "custom"))
     assert.ok(
       measured.some(({ cache }) => "method" in cache && cache.method === name),
       `bench/grids/methods.json has no ${name}`,

@@ -89,6 +89,7 @@ export const trace: Trace = {
     kept: [{ heads: [0, 6], positions: Array.from({ length: step === 2 ? 80 : 100 }, (_, at) => at * step) }],
   })),
   steps,
+  plans: [],
 };
 
 export class FakeTicket implements NativeTicket {

@@ -1,3 +1,4 @@
+import type { CacheOption } from "../cache.ts";
 import { parseBytes } from "../format.ts";
 import { type MethodFacts, methods } from "../generated/method_table.ts";
 import type { CacheMethod } from "../generated/methods.ts";
@@ -7,8 +8,17 @@ import { nearest } from "../suggest.ts";
 import { UsageError } from "./args.ts";
 import type { Values } from "./values.ts";
 
+/** The method and the stages behind it that the flags name, if any; throws a UsageError for invalid flags. */
+export function cacheOption(values: Values): CacheOption | undefined {
+  const method = methodOption(values);
+  const stages = values.texts("stage").map(parseStage);
+  if (stages.length === 0) return method;
+  if (method === undefined) throw new UsageError("--stage needs --method NAME, which it goes behind");
+  return [method, ...stages];
+}
+
 /** The method that the flags name, if any; throws a UsageError for invalid flags. */
-export function cacheOption(values: Values, fallback?: CacheMethod["method"]): CacheMethod | undefined {
+export function methodOption(values: Values, fallback?: CacheMethod["method"]): CacheMethod | undefined {
   const name = values.text("method") ?? fallback;
   if (name === undefined) {
     const flag = ["keep", "set", "calibration"].find((flag) => values.has(flag));
@@ -27,6 +37,16 @@ export function cacheOption(values: Values, fallback?: CacheMethod["method"]): C
   };
   // The engine checks values and says what is wrong with them.
   return method as unknown as CacheMethod;
+}
+
+/** Reads `merge` or `merge,weight=0.5`. */
+function parseStage(text: string): CacheMethod {
+  const [name = "", ...settings] = text.split(",");
+  const facts = findMethod(name.trim());
+  if (!facts.stage)
+    throw new UsageError(`--stage needs a stage, and ${facts.name} is a method: --method ${facts.name}`);
+  const options = Object.fromEntries(settings.map((setting) => parseSet(facts, setting, "--stage")));
+  return { method: facts.name, ...options } as unknown as CacheMethod;
 }
 
 /** Looks a method up; throws a UsageError with the nearest name. */
@@ -48,9 +68,9 @@ export function parseKeep(text: string): Keep {
   throw new UsageError(`--keep needs a share above 0 and up to 1, 256tokens or 64MiB, not \`${text}\``);
 }
 
-function parseSet(facts: MethodFacts, text: string): [name: string, value: unknown] {
+function parseSet(facts: MethodFacts, text: string, flag = "--set"): [name: string, value: unknown] {
   const { name, option, value } = readSetting(facts, text);
-  if (name === "") throw new UsageError(`--set needs NAME=VALUE, not \`${text}\``);
+  if (name === "") throw new UsageError(`${flag} needs NAME=VALUE, not \`${text}\``);
   if (option) return [name, value];
   const names = facts.options.map((candidate) => candidate.name);
   const list = names.length === 0 ? "none" : names.join(", ");

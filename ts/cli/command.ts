@@ -89,4 +89,10 @@ export const cacheFlags: readonly Flag[] = [
     value: "FILE",
     text: "sizes per layer: a file, or a name such as llava-1.5-7b",
   },
+  {
+    name: "stage",
+    type: "strings",
+    value: "NAME[,OPTION=VALUE]",
+    text: "what goes behind the method, e.g. merge; may be given more than once",
+  },
 ];

@@ -1,5 +1,6 @@
+import type { CacheOption } from "../cache.ts";
 import type { CacheMethod } from "../generated/methods.ts";
-import type { Trace } from "../generated/wire.ts";
+import type { Keep, Trace } from "../generated/wire.ts";
 import type { ImageInput } from "../media.ts";
 import type { Model } from "../model.ts";
 import type { GenerateOptions } from "../options/requests.ts";
@@ -30,7 +31,7 @@ const defaultKeep = 0.5;
 interface Asked {
   prompt: string;
   pictures: readonly ImageInput[];
-  cache: CacheMethod | undefined;
+  cache: CacheOption | undefined;
   values: Values;
 }
 
@@ -42,7 +43,7 @@ export async function answerWithReport(
 ): Promise<Trace> {
   const file = values.text("report") ?? "";
   await requirePlace(file, values.text("svg"));
-  const keep = cache !== undefined && "keep" in cache ? cache.keep : undefined;
+  const keep = keepOf(cache);
   const size = keep ?? (cache === undefined ? defaultKeep : undefined);
   const others = [...(cache === undefined ? ["prefixkv"] : []), ...values.texts("compare")].map((name) => {
     const facts = findMethod(name);
@@ -69,11 +70,24 @@ export function checkReportFlags(values: Values): void {
   if (alone !== undefined && !values.has("report")) throw new UsageError(`--${alone} needs --report FILE`);
 }
 
-function labelOf(cache: CacheMethod | undefined): string {
+/** A method and the stages behind it. */
+function stagesOf(cache: CacheOption | undefined): readonly CacheMethod[] {
+  if (cache === undefined) return [];
+  return Array.isArray(cache) ? cache : [cache as CacheMethod];
+}
+
+function keepOf(cache: CacheOption | undefined): Keep | undefined {
+  return stagesOf(cache).flatMap((stage) => ("keep" in stage ? [stage.keep] : []))[0];
+}
+
+function labelOf(cache: CacheOption | undefined): string {
   if (cache === undefined) return "full";
-  const keep = "keep" in cache ? cache.keep : undefined;
-  if (keep === undefined) return cache.method;
-  return `${cache.method} ${
+  const keep = keepOf(cache);
+  const name = stagesOf(cache)
+    .map(({ method }) => method)
+    .join(" + ");
+  if (keep === undefined) return name;
+  return `${name} ${
     typeof keep === "number"
       ? keep
       : Object.entries(keep)

@@ -11,6 +11,7 @@ import {
   NativeError,
   OptionError,
   OutOfMemoryError,
+  PlanError,
   type PrefixKvError,
   PromptError,
   UnsupportedModelError,
@@ -29,6 +30,7 @@ export type ErrorCode =
   | "out-of-memory"
   | "budget"
   | "calibration"
+  | "plan"
   | "device"
   | "aborted"
   | "disposed"
@@ -47,6 +49,7 @@ export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {
   "out-of-memory": OutOfMemoryError,
   budget: BudgetError,
   calibration: CalibrationError,
+  plan: PlanError,
   device: DeviceError,
   aborted: AbortError,
   disposed: DisposedError,

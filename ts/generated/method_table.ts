@@ -1,7 +1,7 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
 
 /** The name of a method. */
-export type MethodName = "full" | "prefixkv" | "h2o" | "snapkv" | "streaming" | "knorm" | "random";
+export type MethodName = "full" | "prefixkv" | "h2o" | "snapkv" | "streaming" | "knorm" | "random" | "custom" | "merge";
 
 /** An option of a method, for the command line. */
 export interface MethodOption {
@@ -22,6 +22,8 @@ export interface MethodFacts {
   source: string;
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
+  /** Whether it goes behind a method and does nothing alone. */
+  stage: boolean;
   options: readonly MethodOption[];
   /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
   variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
@@ -35,6 +37,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps every entry",
     source: "",
     budget: "outcome",
+    stage: false,
     options: [],
     variants: {},
   },
@@ -44,6 +47,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "gives each layer its own size by one binary search over cumulative importance",
     source: "Wang et al. 2024, PrefixKV, arXiv 2412.03409 (NeurIPS 2025)",
     budget: "exact",
+    stage: false,
     options: [
       {
         name: "score",
@@ -148,6 +152,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps heavy hitters and recent entries, per layer and head",
     source: "Zhang et al. 2023, H2O: Heavy-Hitter Oracle, arXiv 2306.14048",
     budget: "exact",
+    stage: false,
     options: [
       {
         name: "recentShare",
@@ -186,6 +191,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps what the last queries of the prompt look at, per layer and head",
     source: "Li et al. 2024, SnapKV, arXiv 2404.14469",
     budget: "exact",
+    stage: false,
     options: [
       {
         name: "window",
@@ -238,6 +244,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps the first entries and the last ones",
     source: "Xiao et al. 2023, StreamingLLM, arXiv 2309.17453",
     budget: "exact",
+    stage: false,
     options: [
       {
         name: "sinks",
@@ -277,6 +284,7 @@ export const methods: readonly MethodFacts[] = [
     source:
       "Devoto et al. 2024, A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430",
     budget: "exact",
+    stage: false,
     options: [
       {
         name: "sinks",
@@ -315,6 +323,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps entries by chance: what every method must beat",
     source: "",
     budget: "exact",
+    stage: false,
     options: [
       {
         name: "seed",
@@ -343,6 +352,161 @@ export const methods: readonly MethodFacts[] = [
         values: "true or false",
         default: false,
         text: "never evict positions that are text of the prompt",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "custom",
+    title: "Custom recipe",
+    summary: "any score with any budget, put together from options",
+    source: "",
+    budget: "exact",
+    stage: false,
+    options: [
+      {
+        name: "score",
+        kind: "choice",
+        values: 'one of "question", "window", "text", "columns", "key-norm", "recency", "random"',
+        default: "question",
+        text: "what ranks entries",
+      },
+      {
+        name: "budget",
+        kind: "choice",
+        values: 'one of "uniform", "prefix", "ada"',
+        default: "uniform",
+        text: "how the whole is split over layers and heads",
+      },
+      {
+        name: "lanes",
+        kind: "choice",
+        values: 'one of "layer", "head"',
+        default: "layer",
+        text: 'whether the heads of a layer share their entries or have their own; `"head"` by default with `budget: "ada"`',
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "lowest-score", "distance", "oldest", "none"',
+        default: "lowest-score",
+        text: "which entry goes while generating: the one with the lowest score, the one at a fixed distance, the oldest, or none",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: 'queries that count with `score: "question"` and `"window"`',
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: 'how neighbouring scores are joined, with `score: "question"` and `"window"`',
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "seed",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: 'for `score: "random"`',
+      },
+      {
+        name: "calibration",
+        kind: "calibration",
+        values: "a calibration, its file, the name of a shipped one, or the evicted share of every layer",
+        default: null,
+        text: 'for `budget: "prefix"`: sizes found before instead of a search per prompt. It brings its score along',
+      },
+      {
+        name: "floor",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.2,
+        text: 'for `budget: "ada"`: the share of an even split that every head gets in any case',
+      },
+      {
+        name: "distance",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 25,
+        text: 'places before the end of what the prompt has left, for `decode: "distance"`',
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 8,
+        text: "last entries that are never evicted, as far as `recentShare` lets them",
+      },
+      {
+        name: "recentShare",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the most that `recent` takes of what a lane keeps",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "excludeSink",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: 'for `budget: "prefix"`: leave the sinks out of the cumulative importance',
+      },
+      {
+        name: "positions",
+        kind: "choice",
+        values: 'one of "true", "cache"',
+        default: "true",
+        text: "`cache` rotates keys to their rank among the entries that are left",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "merge",
+    title: "Merging",
+    summary: "a stage: adds what the method before it drops to the most similar entries that stay",
+    source: "Wan et al. 2024, LOOK-M, arXiv 2406.18139 (its averaged merging)",
+    budget: "outcome",
+    stage: true,
+    options: [
+      {
+        name: "weight",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 1,
+        text: "how much a merged entry counts beside the one that stays",
+      },
+      {
+        name: "least",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0,
+        text: "the least cosine at which an entry is merged",
       },
     ],
     variants: {},

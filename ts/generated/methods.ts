@@ -22,7 +22,9 @@ export type CacheMethod =
   | Stage<"snapkv", SnapkvOptions>
   | Stage<"streaming", StreamingOptions>
   | Stage<"knorm", KnormOptions>
-  | Stage<"random", RandomOptions>;
+  | Stage<"random", RandomOptions>
+  | Stage<"custom", CustomOptions>
+  | Stage<"merge", MergeOptions>;
 
 /** A method's options with its name. */
 type Stage<Name extends string, Options = unknown> = Readonly<{ method: Name } & Options>;
@@ -300,4 +302,116 @@ export interface RandomOptions {
  */
 export function random(options: RandomOptions): Stage<"random", RandomOptions> {
   return stage("random", options);
+}
+
+/** Options of {@link custom}. */
+export interface CustomOptions {
+  /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
+  keep?: Keep;
+  /**
+   * What ranks entries. One of `"question"`, `"window"`, `"text"`, `"columns"`, `"key-norm"`, `"recency"`, `"random"`;
+   * `"question"` by default.
+   */
+  score?: "question" | "window" | "text" | "columns" | "key-norm" | "recency" | "random";
+  /** How the whole is split over layers and heads. One of `"uniform"`, `"prefix"`, `"ada"`; `"uniform"` by default. */
+  budget?: "uniform" | "prefix" | "ada";
+  /**
+   * Whether the heads of a layer share their entries or have their own; `"head"` by default with `budget: "ada"`. One
+   * of `"layer"`, `"head"`; `"layer"` by default.
+   */
+  lanes?: "layer" | "head";
+  /**
+   * Which entry goes while generating: the one with the lowest score, the one at a fixed distance, the oldest, or none.
+   * One of `"lowest-score"`, `"distance"`, `"oldest"`, `"none"`; `"lowest-score"` by default.
+   */
+  decode?: "lowest-score" | "distance" | "oldest" | "none";
+  /**
+   * Queries that count with `score: "question"` and `"window"`. A whole number from 1 to 1,000,000; `32` by default.
+   */
+  window?: number;
+  /**
+   * How neighbouring scores are joined, with `score: "question"` and `"window"`. One of `"max"`, `"mean"`, `"none"`;
+   * `"max"` by default.
+   */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /** For `score: "random"`. A whole number from 0 to 1,000,000; `0` by default. */
+  seed?: number;
+  /**
+   * For `budget: "prefix"`: sizes found before instead of a search per prompt. It brings its score along. A
+   * calibration, its file, the name of a shipped one, or the evicted share of every layer.
+   */
+  calibration?: CalibrationSource;
+  /**
+   * For `budget: "ada"`: the share of an even split that every head gets in any case. A number from 0 to 1; `0.2` by
+   * default.
+   */
+  floor?: number;
+  /**
+   * Places before the end of what the prompt has left, for `decode: "distance"`. A whole number from 0 to 1,000,000;
+   * `25` by default.
+   */
+  distance?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  sinks?: number;
+  /**
+   * Last entries that are never evicted, as far as `recentShare` lets them. A whole number from 0 to 1,000,000; `8` by
+   * default.
+   */
+  recent?: number;
+  /** The most that `recent` takes of what a lane keeps. A number from 0 to 1; `0.5` by default. */
+  recentShare?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** For `budget: "prefix"`: leave the sinks out of the cumulative importance. True or false; `false` by default. */
+  excludeSink?: boolean;
+  /**
+   * `cache` rotates keys to their rank among the entries that are left. One of `"true"`, `"cache"`; `"true"` by
+   * default.
+   */
+  positions?: "true" | "cache";
+}
+
+/**
+ * Custom recipe: any score with any budget, put together from options.
+ *
+ * @example
+ * ```ts
+ * import { custom, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: custom({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function custom(options: CustomOptions = {}): Stage<"custom", CustomOptions> {
+  return stage("custom", options);
+}
+
+/** Options of {@link merge}. */
+export interface MergeOptions {
+  /** How much a merged entry counts beside the one that stays. A number from 0 to 1; `1` by default. */
+  weight?: number;
+  /** The least cosine at which an entry is merged. A number from 0 to 1; `0` by default. */
+  least?: number;
+}
+
+/**
+ * Merging: a stage: adds what the method before it drops to the most similar entries that stay. Wan et al. 2024,
+ * LOOK-M, arXiv 2406.18139 (its averaged merging).
+ *
+ * @example
+ * ```ts
+ * import { image, load, merge, snapkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: [snapkv({ keep: 0.5 }), merge()] });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function merge(options: MergeOptions = {}): Stage<"merge", MergeOptions> {
+  return stage("merge", options);
 }

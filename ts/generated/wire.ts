@@ -340,6 +340,41 @@ export interface CloseSessionRequest extends SessionFields {
   op: "close-session";
 }
 
+/** The plan of a method outside the engine. */
+export interface PlanFields {
+  /** The `id` of the `view` that it answers. */
+  view: SessionId;
+  /** What becomes of the lanes of the view, in its order. */
+  lanes: readonly LaneReply[];
+}
+
+/** What becomes of a lane. */
+export interface LaneReply {
+  /** The entries that stay, by their numbers in the view, ascending; without it all stay. */
+  keep?: readonly number[];
+  /** Entries that go and are added to one that stays. */
+  merge?: readonly MergeReply[];
+}
+
+/** An entry that is merged into another. */
+export interface MergeReply {
+  /** The entry that goes, by its number in the view. */
+  from: number;
+  /** The one that it is added to, by its number in the view. */
+  into: number;
+  /** What it counts beside the one that stays, which counts 1. */
+  weight: number;
+}
+
+/**
+ * Answers a `view` with a plan; ends with `planned`. What is wrong with the plan is the error of the request that waits
+ * for it.
+ */
+export interface PlanRequest extends PlanFields {
+  /** Which kind it is. */
+  op: "plan";
+}
+
 /** Asks what the device of the model counts of its memory; ends with `memory`. */
 export interface MemoryRequest {
   /** Which kind it is. */
@@ -391,6 +426,7 @@ export type EngineRequest =
   | OpenSessionRequest
   | TurnRequest
   | CloseSessionRequest
+  | PlanRequest
   | MemoryRequest
   | TokenizeRequest
   | DetokenizeRequest;
@@ -533,6 +569,8 @@ export type WireEvent =
   | CheckedEvent
   | PromptEvent
   | TokenEvent
+  | ViewEvent
+  | PlannedEvent
   | DoneEvent
   | ScoredEvent
   | ProfiledEvent
@@ -801,6 +839,106 @@ export interface TokenEvent {
   text: string;
 }
 
+/** A sequence as a method outside the engine is shown it, between two passes through the layers. */
+export interface MethodView {
+  /** After the prompt, or after a generated token. */
+  moment: ViewMoment;
+  /** Generated tokens since the prompt. */
+  step: number;
+  /** Positions seen, all of them. */
+  positions: number;
+  /** Entries that may stay over all lanes together, each counting its heads; null where the method has no size. */
+  most: number | null;
+  /** What the positions are, in order and without gaps. */
+  spans: Span[];
+  /** The lanes of all layers, in order. */
+  lanes: LaneView[];
+}
+
+/**
+ * When a method outside is asked.
+ *
+ * - `"prompt"`:
+ * - `"step"`:
+ */
+export type ViewMoment = "prompt" | "step";
+
+/** A run of positions of one modality. */
+export interface Span {
+  /** What they hold. */
+  modality: Modality;
+  /** The first position. */
+  start: number;
+  /** How many positions. */
+  len: number;
+}
+
+/** What a position holds. */
+export type Modality = TextModality | ImageModality | GeneratedModality;
+
+/** Text of the prompt. */
+export interface TextModality {
+  /** Which kind it is. */
+  type: "text";
+}
+
+/** Patches of an image. */
+export interface ImageModality {
+  /** Which kind it is. */
+  type: "image";
+  /** Which of the prompt's image placeholders they stand for, from 0. */
+  index: number;
+}
+
+/** Generated tokens. */
+export interface GeneratedModality {
+  /** Which kind it is. */
+  type: "generated";
+}
+
+/**
+ * Entries of some heads of a layer, in the order of their positions. Numbers are base64 of little-endian 32-bit values.
+ */
+export interface LaneView {
+  /** The layer. */
+  layer: number;
+  /** First KV head and the one behind the last. */
+  heads: [number, number];
+  /** The positions of the entries, whole numbers. */
+  positions: string;
+  /**
+   * The attention that each entry has got, the mean over the heads: at the prompt from the queries that `needs.sums`
+   * names, at a step from the tokens since the last plan.
+   */
+  sums?: string;
+  /** With `needs.keys`: `[entries, heads, head size]`, as attention reads them. */
+  keys?: string;
+  /** With `needs.values`, as `keys`. */
+  values?: string;
+  /**
+   * With `needs.queries`, at the prompt: its last queries, `[queries, query heads, head size]`, as they have attended.
+   */
+  queries?: string;
+}
+
+/**
+ * A method outside the engine is asked for its plan: the request goes on when `{ "op": "plan", "view": ID, "lanes":
+ * [...] }` comes.
+ */
+export interface ViewEvent {
+  /** Which kind it is. */
+  type: "view";
+  /** What the plan names. */
+  id: SessionId;
+  view: MethodView;
+}
+
+/** A plan has reached the request that waits for it. */
+export interface PlannedEvent {
+  /** Which kind it is. */
+  type: "planned";
+}
+
 /**
  * What a generation came to.
  *
@@ -1010,39 +1148,8 @@ export interface Trace extends GenerationResult {
   layers: TraceLayer[];
   /** The cache after the prompt, then after each token that was read; the last token of an answer is not. */
   steps: TraceStep[];
-}
-
-/** A run of positions of one modality. */
-export interface Span {
-  /** What they hold. */
-  modality: Modality;
-  /** The first position. */
-  start: number;
-  /** How many positions. */
-  len: number;
-}
-
-/** What a position holds. */
-export type Modality = TextModality | ImageModality | GeneratedModality;
-
-/** Text of the prompt. */
-export interface TextModality {
-  /** Which kind it is. */
-  type: "text";
-}
-
-/** Patches of an image. */
-export interface ImageModality {
-  /** Which kind it is. */
-  type: "image";
-  /** Which of the prompt's image placeholders they stand for, from 0. */
-  index: number;
-}
-
-/** Generated tokens. */
-export interface GeneratedModality {
-  /** Which kind it is. */
-  type: "generated";
+  /** What the method has decided, in order; moments that changed nothing are left out. */
+  plans: TracePlan[];
 }
 
 /** A picture of a traced prompt. Its patches are numbered by rows from the top left, after `lead` other positions. */
@@ -1111,6 +1218,63 @@ export interface TraceStep {
   full: number;
   /** Entries held; the mean over the layers. */
   kept: number;
+}
+
+/** What a method has decided at a moment. */
+export interface TracePlan {
+  /** When. */
+  moment: TraceMoment;
+  /** With `layer`: which one. */
+  layer?: number;
+  /** With `token` and `step`: the generated token, from 0. */
+  step?: number;
+  /** Lanes that are made small. */
+  lanes: TraceLanePlan[];
+  /** Single entries that go. */
+  evict: TraceEviction[];
+}
+
+/**
+ * When a method has decided: once a layer has read the prompt, once all have, before a generated token is added, or
+ * after that.
+ *
+ * - `"layer"`:
+ * - `"prompt"`:
+ * - `"token"`:
+ * - `"step"`:
+ */
+export type TraceMoment = "layer" | "prompt" | "token" | "step";
+
+/** What stays of a lane. */
+export interface TraceLanePlan {
+  /** The layer. */
+  layer: number;
+  /** The lane, counted in its layer. */
+  lane: number;
+  /** The positions of the entries that stay. */
+  keep: number[];
+  /** Entries that are added to ones that stay. */
+  merge: TraceMerge[];
+}
+
+/** An entry that is merged into another. */
+export interface TraceMerge {
+  /** The position of the entry that goes. */
+  from: number;
+  /** The position of the one that it is added to. */
+  into: number;
+  /** What it counts beside the one that stays, which counts 1. */
+  weight: number;
+}
+
+/** An entry that goes. */
+export interface TraceEviction {
+  /** The layer. */
+  layer: number;
+  /** The lane, counted in its layer. */
+  lane: number;
+  /** Where the entry stands. */
+  position: number;
 }
 
 /** A traced generation has ended. */

@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use prefixkv_core::cache::{Format, Lane, LaneOptions, New, Pool, Rotation};
 use prefixkv_core::method::Eviction;
 use prefixkv_core::method::budget::prefix::{Curve, search};
-use prefixkv_core::sequence::eviction::{EvictionQuery, Search};
+use prefixkv_core::method::eviction::{EvictionQuery, Search};
 use prefixkv_kernels::attention::Rows;
 
 const LAYERS: usize = 32;

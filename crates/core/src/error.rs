@@ -64,6 +64,10 @@ pub enum Error {
     #[error("cannot use the calibration: {reason}")]
     Calibration { reason: String },
 
+    /// A plan from outside the engine that cannot be carried out.
+    #[error("cannot carry out the plan of the custom method: {reason}")]
+    Plan { reason: String },
+
     /// The asked device does not exist in this build or on this machine, or a call of it failed.
     #[error("device `{device}` cannot be used: {reason}")]
     Device { device: String, reason: String },
@@ -109,6 +113,7 @@ impl Error {
             Error::Device { device, .. } => json!({ "device": device }),
             Error::Prompt { .. }
             | Error::Calibration { .. }
+            | Error::Plan { .. }
             | Error::Aborted
             | Error::Disposed
             | Error::Internal(_) => json!({}),

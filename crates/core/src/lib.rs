@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+mod base64;
 pub mod cache;
 pub(crate) mod check;
 pub mod device;

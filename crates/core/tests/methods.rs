@@ -84,6 +84,15 @@ impl Case {
     }
 }
 
+/// The method with `keep`, or the plain cache; a stage behind a method that has it.
+fn cache_of(spec: &MethodSpec, keep: f64) -> Value {
+    match (spec.takes_keep(), spec.stage) {
+        (true, _) => json!({ "method": spec.name, "keep": keep }),
+        (false, true) => json!([{ "method": "knorm", "keep": keep }, { "method": spec.name }]),
+        (false, false) => json!({ "method": spec.name }),
+    }
+}
+
 fn sized() -> impl Iterator<Item = &'static MethodSpec> {
     METHODS.iter().filter(|spec| spec.takes_keep())
 }
@@ -381,11 +390,7 @@ fn turns_on_a_full_cache_equal_one_prompt() {
     let mut plain = case.model.new_sequence().expect("no cap");
     let want = case.model.prefill(&all, &[], &mut plain, &|| Ok(())).expect("reads");
     for spec in METHODS {
-        let mut cache = json!({ "method": spec.name });
-        if spec.takes_keep() {
-            cache["keep"] = json!(1);
-        }
-        let mut sequence = case.sequence(&cache, true).expect("a sequence");
+        let mut sequence = case.sequence(&cache_of(spec, 1.0), true).expect("a sequence");
         let mut got = Vec::new();
         for part in [&whole[..100], &whole[100..101], &whole[101..130], &whole[130..]] {
             let prompt = case.model.expand(part, 0).expect("text");
@@ -483,7 +488,7 @@ fn a_calibration_compacts_layer_by_layer() {
 /// What a method is made of, the calibration left out.
 fn recipe(cache: &Value) -> String {
     let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}")).expect("a method");
-    let recipe = &method.recipe;
+    let recipe = method.recipe().expect("a recipe");
     format!("{:?} {:?} {:?} {:?} {:?}", recipe.score, recipe.protected, recipe.eviction, recipe.lanes, recipe.positions)
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask gen [--check]`: writes the TypeScript, the pages and the C header that follow from the sources of the engine, or
 //! fails when what is there is stale.
 
+mod combinations;
 mod errors;
 mod header;
 mod page;
@@ -46,6 +47,7 @@ fn files(root: &Path) -> Result<Vec<(String, String)>, String> {
         ("crates/capi/include/prefixkv.h".into(), header::c(ABI_VERSION, FUNCTIONS, STATUSES)),
         ("docs/errors.md".into(), errors::page()),
         ("docs/methods/README.md".into(), page::overview(METHODS)),
+        ("docs/methods/combinations.md".into(), combinations::page(METHODS)),
     ];
     files.extend(METHODS.iter().map(|spec| (format!("docs/methods/{}.md", spec.name), page::method(spec))));
     files.extend(wire::files(root)?);

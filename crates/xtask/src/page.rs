@@ -2,9 +2,10 @@
 
 use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
 
-use crate::words;
+use crate::words::{self, BEFORE};
 
-const NOTE: &str = "<!-- Written by `cargo xtask gen` from the specifications of the engine; edit those instead. -->\n";
+pub(crate) const NOTE: &str =
+    "<!-- Written by `cargo xtask gen` from the specifications of the engine; edit those instead. -->\n";
 
 /// `docs/methods/README.md`.
 pub(crate) fn overview(specs: &[MethodSpec]) -> String {
@@ -18,7 +19,7 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 | method | constructor | what it does | size | source |
 | --- | --- | --- | --- | --- |
 {}
-Every method gives the text of the full cache at `keep: 1`. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
+Every method gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; [combinations.md](combinations.md) says what goes with what. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
 "#,
         rows.concat()
     )
@@ -39,12 +40,13 @@ fn overview_row(spec: &MethodSpec) -> String {
 pub(crate) fn method(spec: &MethodSpec) -> String {
     let source = if spec.source.is_empty() { String::new() } else { format!(" Source: {}.", spec.source) };
     let name = spec.name;
-    let (call, flags) = match spec.takes_keep() {
-        true => (format!("{name}({{ keep: 0.5 }})"), " --keep 0.5"),
-        false => (format!("{name}()"), ""),
+    let flags = match (spec.takes_keep(), spec.stage) {
+        (true, _) => format!("--method {name} --keep 0.5"),
+        (false, true) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
+        (false, false) => format!("--method {name}"),
     };
-    let mut imports = ["image", "load", name];
-    imports.sort_unstable();
+    // What `--set` sets is the method's.
+    let set = spec.options.iter().find_map(example).filter(|_| !spec.stage).unwrap_or_default();
     format!(
         r#"{NOTE}
 # {title}
@@ -61,7 +63,7 @@ console.log(text, memory.keptPerLayer);
 ```
 
 ```sh
-prefixkv describe scene.png --method {name}{flags}{set}
+prefixkv describe scene.png {flags}{set}
 ```
 
 The size is {budget}.
@@ -75,8 +77,8 @@ The size is {budget}.
 "#,
         title = spec.title,
         summary = words::sentence(spec.summary),
-        imports = imports.join(", "),
-        set = spec.options.iter().find_map(example).unwrap_or_default(),
+        imports = words::imports(spec),
+        call = words::call(spec),
         budget = words::budget(spec.budget),
         options = options(spec),
         page = spec.page.trim(),

@@ -76,6 +76,8 @@ export interface MethodFacts {{
   source: string;
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
+  /** Whether it goes behind a method and does nothing alone. */
+  stage: boolean;
   options: readonly MethodOption[];
   /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
   variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
@@ -132,15 +134,13 @@ fn constructor(spec: &MethodSpec) -> String {
     };
     let source = if spec.source.is_empty() { String::new() } else { format!(" {}.", spec.source) };
     let about = wrapped(&format!("{}: {}.{source}", spec.title, spec.summary), " * ");
-    let call = if spec.takes_keep() { format!("{name}({{ keep: 0.5 }})") } else { format!("{name}()") };
+    let call = words::call(spec);
     let needed = spec.takes_keep() && !words::keep_is_optional(spec);
     let (parameter, value) = match (has_options(spec), needed) {
         (false, _) => (String::new(), "{}"),
         (true, true) => (format!("options: {options}"), "options"),
         (true, false) => (format!("options: {options} = {{}}"), "options"),
     };
-    let mut imports = ["image", "load", name];
-    imports.sort_unstable();
     format!(
         r#"{declared}/**
 {about} *
@@ -159,7 +159,7 @@ export function {name}({parameter}): {stage} {{
 }}
 
 "#,
-        imports = imports.join(", "),
+        imports = words::imports(spec),
         stage = stage(spec),
         quoted = string(name),
     )
@@ -217,6 +217,7 @@ fn row(spec: &MethodSpec) -> String {
         text.push_str(&property(name, &string(value), "    "));
     }
     text.push_str(&property("budget", &string(words::budget_name(spec.budget)), "    "));
+    text.push_str(&property("stage", &spec.stage.to_string(), "    "));
     let options: Vec<String> = spec.options.iter().map(option_row).collect();
     match options.is_empty() {
         true => text.push_str("    options: [],\n"),

@@ -66,6 +66,29 @@ fn grouped(number: u64) -> String {
     out
 }
 
+/// The method before a stage in examples.
+pub(crate) const BEFORE: &str = "snapkv";
+
+/// The `cache` of an example.
+pub(crate) fn call(spec: &MethodSpec) -> String {
+    let name = spec.name;
+    match (spec.takes_keep(), spec.stage) {
+        (true, _) => format!("{name}({{ keep: 0.5 }})"),
+        (false, true) => format!("[{BEFORE}({{ keep: 0.5 }}), {name}()]"),
+        (false, false) => format!("{name}()"),
+    }
+}
+
+/// What that example imports, with a picture and a model.
+pub(crate) fn imports(spec: &MethodSpec) -> String {
+    let mut imports = vec!["image", "load", spec.name];
+    if spec.stage {
+        imports.push(BEFORE);
+    }
+    imports.sort_unstable();
+    imports.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 import { formatBars, formatTable } from "../../format.ts";
 import { image } from "../../media.ts";
 import { UsageError } from "../args.ts";
-import { cacheOption } from "../cache_flags.ts";
+import { methodOption } from "../cache_flags.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
@@ -21,7 +21,7 @@ export const calibrate: Command = {
     ...loadFlags,
   ],
   async run(values, context) {
-    const method = cacheOption(values, "prefixkv");
+    const method = methodOption(values, "prefixkv");
     const keeps = parseKeeps(values);
     if (method === undefined) throw new UsageError("calibrate needs --method NAME");
     return withModel(values, context, async (model) => {

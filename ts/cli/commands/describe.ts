@@ -1,6 +1,6 @@
+import type { CacheOption } from "../../cache.ts";
 import { formatBars, formatBytes, formatCount, formatShare, formatTable, formatTime } from "../../format.ts";
 import { generationFlags } from "../../generated/flags.ts";
-import type { CacheMethod } from "../../generated/methods.ts";
 import type { GenerationResult, Memory, ModelInfo } from "../../generated/wire.ts";
 import { image } from "../../media.ts";
 import type { Model } from "../../model.ts";
@@ -33,7 +33,7 @@ export const describe: Command = {
 
 async function answer(
   model: Model,
-  { cache, values }: { cache: CacheMethod | undefined; values: Values },
+  { cache, values }: { cache: CacheOption | undefined; values: Values },
   context: Context,
 ): Promise<Record<string, unknown>> {
   const prompt = values.text("prompt") ?? "Describe the image in detail.";

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::memory::{Deletion, Memory, Sizes};
+use super::memory::{Deletion, Entries as _, Memory, Side, Sizes};
 use super::pool::{Account, Charge, Format};
 use super::segment::Segment;
 use crate::device::Cpu;
@@ -64,62 +64,14 @@ pub struct Entry {
     pub place: u32,
 }
 
-/// What a method reads of a lane, in whatever memory its entries lie.
-pub trait AnyLane: std::fmt::Debug {
-    /// The KV heads whose entries these are.
-    fn heads(&self) -> Range<usize>;
-
-    /// Entries held.
-    fn len(&self) -> usize;
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Places, those of deleted entries included.
-    fn places(&self) -> usize;
-
-    /// The entries in the order of their positions.
-    fn sorted(&self) -> Vec<Entry>;
-
-    /// The marks of all places in physical order; empty for a lane without marks.
-    fn marks(&self) -> Vec<f32>;
-
-    /// The L2 norm of the key at `place`, averaged over the lane's heads. Errors when the device cannot be read.
-    fn key_norm(&self, place: u32) -> Result<f32>;
-
-    /// The L2 norm of the key of every place, averaged over the lane's heads. Errors when the device cannot be read.
-    fn key_norms(&self) -> Result<Vec<f32>>;
-}
-
-impl<M: Memory> AnyLane for Lane<M> {
-    fn heads(&self) -> Range<usize> {
-        Lane::heads(self)
-    }
-
-    fn len(&self) -> usize {
-        Lane::len(self)
-    }
-
-    fn places(&self) -> usize {
-        Lane::places(self)
-    }
-
-    fn sorted(&self) -> Vec<Entry> {
-        Lane::sorted(self)
-    }
-
-    fn marks(&self) -> Vec<f32> {
-        Lane::marks(self)
-    }
-
-    fn key_norm(&self, place: u32) -> Result<f32> {
-        Lane::key_norm(self, place)
-    }
-
-    fn key_norms(&self) -> Result<Vec<f32>> {
-        Lane::key_norms(self)
-    }
+/// Consecutive entries of a lane in physical order: a place is a number over all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    pub positions: &'a [u32],
+    /// Carried scores; empty for a lane whose entries carry none.
+    pub scores: &'a [f32],
+    /// Which entries are deleted; None while none is.
+    pub dead: Option<&'a [bool]>,
 }
 
 impl<M: Memory> Lane<M> {
@@ -174,10 +126,10 @@ impl<M: Memory> Lane<M> {
             .map(|(place, (position, _))| Entry { position, place: place as u32 })
     }
 
-    /// Positions, marks and which entries are deleted, segment by segment in physical order: a place is a number over all of
-    /// them. Without marks that list is empty.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = (&[u32], &[f32], Option<&[bool]>)> {
-        self.segments.iter().map(|segment| (segment.positions(), segment.marks(), segment.dead()))
+    /// The entries of a segment, counted in physical order.
+    pub fn part(&self, index: usize) -> Option<Part<'_>> {
+        let segment = self.segments.get(index)?;
+        Some(Part { positions: segment.positions(), scores: segment.marks(), dead: segment.dead() })
     }
 
     /// The entries in the order of their positions.
@@ -390,6 +342,15 @@ impl<M: Memory> Lane<M> {
         }
     }
 
+    /// Sets the mark of the entry at `place`, if there is one.
+    pub(crate) fn set_mark(&mut self, place: u32, mark: f32) {
+        if let Some((index, slot)) = self.find(place)
+            && let Some(at) = self.segments[index].marks_mut().get_mut(slot)
+        {
+            *at = mark;
+        }
+    }
+
     /// The L2 norm of the key at `place`, averaged over the lane's heads.
     pub fn key_norm(&self, place: u32) -> Result<f32> {
         let (segment, slot) = self.locate(place)?;
@@ -408,6 +369,45 @@ impl<M: Memory> Lane<M> {
             }));
         }
         Ok(out)
+    }
+
+    /// The keys of entries as attention reads them, `[entries, heads, head_dim]`.
+    pub fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>> {
+        self.rows(entries, Side::Keys)
+    }
+
+    /// The values of entries, as [`Lane::keys`].
+    pub fn values(&self, entries: &[Entry]) -> Result<Vec<f32>> {
+        self.rows(entries, Side::Values)
+    }
+
+    fn rows(&self, entries: &[Entry], side: Side) -> Result<Vec<f32>> {
+        let width = self.heads.len() * self.options.head_dim;
+        let mut out = vec![0.0; entries.len() * width];
+        // Segment by segment, so that a device is read once for each.
+        let mut wanted: Vec<(Vec<u32>, Vec<usize>)> = vec![Default::default(); self.segments.len()];
+        for (row, entry) in entries.iter().enumerate() {
+            let (index, slot) = self.find(entry.place).ok_or_else(|| no_place(entry.place))?;
+            wanted[index].0.push(slot as u32);
+            wanted[index].1.push(row);
+        }
+        for (segment, (slots, rows)) in self.segments.iter().zip(&wanted) {
+            if slots.is_empty() {
+                continue;
+            }
+            let read = segment.entries.read(segment.sizes(), side, slots)?;
+            for (row, from) in rows.iter().zip(read.chunks_exact(width)) {
+                out[row * width..(row + 1) * width].copy_from_slice(from);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Replaces the key and the value of the entry at `place`, `[heads, head_dim]` each.
+    pub fn overwrite(&mut self, place: u32, keys: &[f32], values: &[f32]) -> Result<()> {
+        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+        let sizes = self.segments[index].sizes();
+        self.segments[index].entries.overwrite(sizes, slot, keys, values)
     }
 
     fn note_dead(&mut self) {

@@ -13,9 +13,9 @@ mod report;
 mod segment;
 mod shape;
 
-pub use lane::{AnyLane, Entry, Lane, LaneOptions, Rotation, TAIL_BLOCK};
+pub use lane::{Entry, Lane, LaneOptions, Part, Rotation, TAIL_BLOCK};
 pub(crate) use memory::Stored;
-pub use memory::{Deletion, Entries, Memory, New, Sizes};
+pub use memory::{Deletion, Entries, Memory, New, Side, Sizes};
 pub use pool::{Account, Buffer, Charge, Format, Pool};
 pub use report::MemoryReport;
 pub use shape::{Kept, Modality, Shape, Span};

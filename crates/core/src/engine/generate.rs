@@ -17,7 +17,7 @@ use crate::nn::Matrix;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::sequence::Sequence;
 use crate::text::StopStrings;
-use crate::wire::{Event, Finish, GenerateRequest, GenerationResult, SourceText, Timings};
+use crate::wire::{Event, Finish, GenerateRequest, GenerationResult, SessionId, SourceText, Timings};
 
 /// The timings of a request that has just left the queue.
 pub(super) fn queued(events: &Events) -> Timings {
@@ -130,8 +130,14 @@ pub(super) struct Generation<B: Backend> {
 
 impl<B: Backend> Generation<B> {
     /// Chooses the next token and streams it; says why it was the last one if it was. Cancelled, a generation ends with what is
-    /// there.
+    /// there. Where a method outside is to be asked, asks it instead, and carries out its answer before the token.
     pub(super) fn advance(&mut self, model: &Model<B>, events: &Events) -> Result<Option<Finish>> {
+        match plan(&mut self.sequence, events) {
+            Ok(Asked::Nothing) => {}
+            Ok(Asked::Waits) => return Ok(None),
+            Err(Error::Aborted) if self.first.is_some() => return Ok(Some(Finish::Aborted)),
+            Err(error) => return Err(error),
+        }
         let id = self.sampler.sample(&mut self.logits, &self.history)?;
         self.first.get_or_insert_with(Instant::now);
         if !self.ignore_eos && model.eos_tokens().contains(&id) {
@@ -159,6 +165,34 @@ impl<B: Backend> Generation<B> {
         timings.total = milliseconds(events.submitted().elapsed());
         let Answer { text, raw, tokens, .. } = answer;
         Ok((Answered { text, raw, tokens, finish, pending, cached, prompt, timings }, sequence))
+    }
+}
+
+/// Whether a sequence waits for a plan from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Nothing,
+    /// The question was sent; to be called again once [`Events::take_answer`] has something, or there is a reason to stop.
+    Waits,
+}
+
+/// Asks for the plan that a sequence needs to go on, or carries it out where it has come.
+pub(super) fn plan<M: Memory>(sequence: &mut Sequence<M>, events: &Events) -> Result<Asked> {
+    if sequence.is_sound() {
+        return Ok(Asked::Nothing);
+    }
+    events.check()?;
+    if let Some(answer) = events.take_answer() {
+        sequence.answer(&answer)?;
+        return Ok(Asked::Nothing);
+    }
+    match sequence.question()? {
+        None => Ok(Asked::Nothing),
+        Some(view) => {
+            let id = SessionId::random()?;
+            events.ask(id, Event::View { id, view: Box::new(view) })?;
+            Ok(Asked::Waits)
+        }
     }
 }
 

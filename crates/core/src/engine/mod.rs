@@ -136,6 +136,18 @@ impl Engine {
                 self.shared.changed.notify_all();
                 self.shared.bell.ring();
             }
+            Request::Plan { view, plan } => {
+                let answered =
+                    state.running.iter().try_fold(plan, |plan, (_, running)| match running.answer(view, plan) {
+                        Ok(()) => Err(()),
+                        Err(plan) => Ok(plan),
+                    });
+                drop(state);
+                match answered {
+                    Err(()) => events.finish(Event::Planned),
+                    Ok(_) => events.fail(&Error::Plan { reason: "no request waits for the plan of this view".into() }),
+                }
+            }
             Request::Text(request) => {
                 state.texts.push_back(Job { request, images, events, waits: false });
                 texts::serve(&self.shared, state);

@@ -9,82 +9,119 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::clock::milliseconds;
+use super::generate::Asked;
 use super::ticket::Events;
-use super::{positions, prompt};
+use super::{generate, positions, prompt};
 use crate::backend::Backend;
+use crate::cache::{Kept, Memory};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::model::Model;
+use crate::model::{Model, Prompt};
 use crate::sample::{divergence, log_softmax_at};
+use crate::sequence::Sequence;
 use crate::text::{Encoded, Rendered};
 use crate::wire::{Event, Score, ScoreRequest, SourceText, Timings};
 
-/// Scores an answer as generation would have met it: its first token from the logits of the whole prompt; then the method acts,
-/// and each other token comes from a decoding step over the token before it. With `kl`, a second sequence with the full cache goes
+/// An answer on its way: its first token from the logits of the whole prompt; then the method acts, and each other token comes from a
+/// decoding step over the token before it, as generation would have met it. With `kl`, a second sequence with the full cache goes
 /// along step by step; its time counts in `total` only and its bytes are in no report.
-pub(super) fn score<B: Backend>(
-    model: &Model<B>,
-    request: &ScoreRequest,
-    images: &[Vec<u8>],
-    events: &Events,
-) -> Result<()> {
-    let started = Instant::now();
-    let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
-    let (tokens, answer) = split(model, request)?;
-    let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
-    let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
-    positions::room(&sequence, &prompt, Some(answer.len()), model.max_positions())?;
-    if request.kl {
-        prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
-    }
-    let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
-    let start = Instant::now();
-    let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
-    timings.prefill = milliseconds(start.elapsed());
-    timings.first_token = milliseconds(events.submitted().elapsed());
-    let kept = request.kept.then(|| sequence.kept());
-    let mut full = match request.kl {
-        true => {
-            let mut sequence = model.new_sequence_with(None, false)?;
-            let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
-            Some((sequence, logits, Vec::with_capacity(answer.len())))
-        }
-        false => None,
-    };
-    drop(features);
-    events.send(Event::Prompt { usage: prompt::usage(0, &prompt, 0) })?;
+pub(super) struct Scoring<M: Memory> {
+    prompt: Prompt,
+    answer: Vec<u32>,
+    pub(super) sequence: Sequence<M>,
+    logits: Vec<f32>,
+    logprobs: Vec<f32>,
+    /// Whether to say what is left after the prompt, and that.
+    kept: Option<Vec<Vec<Kept>>>,
+    full: Option<Full<M>>,
+    timings: Timings,
+}
 
-    let mut logprobs = Vec::with_capacity(answer.len());
-    for (index, &token) in answer.iter().enumerate() {
-        if index > 0 {
-            events.check()?;
-            let start = Instant::now();
-            logits = model.decode(answer[index - 1], &mut sequence)?;
-            timings.decode += milliseconds(start.elapsed());
+/// The full cache beside a method.
+struct Full<M: Memory> {
+    sequence: Sequence<M>,
+    logits: Vec<f32>,
+    kl: Vec<f64>,
+}
+
+impl<M: Memory> Scoring<M> {
+    /// Reads the prompt.
+    pub(super) fn start<B: Backend<Memory = M>>(
+        model: &Model<B>,
+        request: &ScoreRequest,
+        images: &[Vec<u8>],
+        events: &Events,
+    ) -> Result<Scoring<M>> {
+        let started = Instant::now();
+        let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
+        let (tokens, answer) = split(model, request)?;
+        let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+        let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
+        positions::room(&sequence, &prompt, Some(answer.len()), model.max_positions())?;
+        if request.kl {
+            prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
         }
-        logprobs.push(log_softmax_at(&logits, token as usize).max(f32::MIN));
-        if let Some((sequence, reference, kl)) = &mut full {
-            if index > 0 {
-                *reference = model.decode(answer[index - 1], sequence)?;
+        let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+        let start = Instant::now();
+        let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
+        timings.prefill = milliseconds(start.elapsed());
+        timings.first_token = milliseconds(events.submitted().elapsed());
+        let full = match request.kl {
+            true => {
+                let mut sequence = model.new_sequence_with(None, false)?;
+                let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
+                Some(Full { sequence, logits, kl: Vec::with_capacity(answer.len()) })
             }
-            kl.push(divergence(reference, &logits));
-        }
+            false => None,
+        };
+        events.send(Event::Prompt { usage: prompt::usage(0, &prompt, 0) })?;
+        let logprobs = Vec::with_capacity(answer.len());
+        let kept = request.kept.then(Vec::new);
+        Ok(Scoring { prompt, answer, sequence, logits, logprobs, kept, full, timings })
     }
 
-    timings.total = milliseconds(events.submitted().elapsed());
-    let mean = logprobs.iter().copied().map(f64::from).sum::<f64>() / logprobs.len() as f64;
-    events.finish(Event::Scored(Box::new(Score {
-        usage: prompt::usage(0, &prompt, answer.len()),
-        tokens: answer,
-        logprobs,
-        // What is past the greatest number is said to be that: JSON knows no infinity.
-        ppl: (-mean).exp().min(f64::MAX),
-        timings,
-        memory: sequence.memory(),
-        kept,
-        kl: full.map(|(_, _, kl)| kl),
-    })));
-    Ok(())
+    /// Scores the next token; true when the answer is done and has been sent. Where a method outside is to be asked, asks it instead.
+    pub(super) fn advance<B: Backend<Memory = M>>(&mut self, model: &Model<B>, events: &Events) -> Result<bool> {
+        events.check()?;
+        if generate::plan(&mut self.sequence, events)? == Asked::Waits {
+            return Ok(false);
+        }
+        let index = self.logprobs.len();
+        if let Some(kept) = self.kept.as_mut().filter(|_| index == 0) {
+            *kept = self.sequence.kept();
+        }
+        self.logprobs.push(log_softmax_at(&self.logits, self.answer[index] as usize).max(f32::MIN));
+        if let Some(Full { logits, kl, .. }) = &mut self.full {
+            kl.push(divergence(logits, &self.logits));
+        }
+        if self.logprobs.len() == self.answer.len() {
+            self.finish(events);
+            return Ok(true);
+        }
+        let start = Instant::now();
+        self.logits = model.decode(self.answer[index], &mut self.sequence)?;
+        self.timings.decode += milliseconds(start.elapsed());
+        if let Some(Full { sequence, logits, .. }) = &mut self.full {
+            *logits = model.decode(self.answer[index], sequence)?;
+        }
+        Ok(false)
+    }
+
+    fn finish(&mut self, events: &Events) {
+        self.timings.total = milliseconds(events.submitted().elapsed());
+        let mean = self.logprobs.iter().copied().map(f64::from).sum::<f64>() / self.logprobs.len() as f64;
+        events.finish(Event::Scored(Box::new(Score {
+            usage: prompt::usage(0, &self.prompt, self.answer.len()),
+            tokens: std::mem::take(&mut self.answer),
+            logprobs: std::mem::take(&mut self.logprobs),
+            // What is past the greatest number is said to be that: JSON knows no infinity.
+            ppl: (-mean).exp().min(f64::MAX),
+            timings: self.timings,
+            memory: self.sequence.memory(),
+            kept: self.kept.take(),
+            kl: self.full.take().map(|full| full.kl),
+        })));
+    }
 }
 
 /// The tokens of the prompt and of the answer. With messages, the answer ends with the end-of-sequence token that the template puts

@@ -7,15 +7,16 @@ use prefixkv_kernels::os::heap;
 use super::generate::{Generation, PreparedPrompt};
 use super::profile::profile;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
-use super::score::score;
+use super::score::Scoring;
 use super::session::{self, Open, Sessions};
 use super::ticket::Events;
-use super::trace::trace;
+use super::trace::Tracing;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
+use crate::sequence::Sequence;
 use crate::text::Tokenizer;
-use crate::wire::{Event, ModelRequest, Progress};
+use crate::wire::{Event, Finish, ModelRequest, Progress};
 
 /// Free bytes that the allocator may keep between requests.
 const SLACK: usize = 8 << 20;
@@ -30,9 +31,32 @@ struct ModelRunner<B: Backend> {
 
 struct Running<B: Backend> {
     number: u64,
-    generation: Generation<B>,
-    /// The turn of a session that it is.
-    turn: Option<Open<B>>,
+    work: Work<B>,
+}
+
+/// What goes from step to step.
+enum Work<B: Backend> {
+    /// With the turn of a session that it is.
+    Generation(Box<Generation<B>>, Option<Box<Open<B>>>),
+    Scoring(Box<Scoring<B::Memory>>),
+    Tracing(Box<Tracing<B>>),
+}
+
+impl<B: Backend> Work<B> {
+    fn sequence(&self) -> &Sequence<B::Memory> {
+        match self {
+            Work::Generation(generation, _) => &generation.sequence,
+            Work::Scoring(scoring) => &scoring.sequence,
+            Work::Tracing(tracing) => &tracing.generation.sequence,
+        }
+    }
+
+    fn turn(&self) -> Option<&Open<B>> {
+        match self {
+            Work::Generation(_, turn) => turn.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// Loads at `place`: all that follows is made for that kind of device.
@@ -126,13 +150,18 @@ impl<B: Backend> ModelRunner<B> {
                         (PreparedPrompt::prepare(model, request, request.method.clone(), images, events, alone)?, None)
                     }
                 };
-                let generation = ready.start(model, events)?;
-                self.running.push(Running { number, generation, turn });
-                return Ok(Started::Running);
+                let generation = Box::new(ready.start(model, events)?);
+                return Ok(self.run(number, Work::Generation(generation, turn.map(Box::new))));
             }
-            ModelRequest::Score(request) => score(model, request, images, events)?,
+            ModelRequest::Score(request) => {
+                let scoring = Box::new(Scoring::start(model, request, images, events)?);
+                return Ok(self.run(number, Work::Scoring(scoring)));
+            }
+            ModelRequest::Trace(request) => {
+                let tracing = Box::new(Tracing::start(model, request, images, events, alone)?);
+                return Ok(self.run(number, Work::Tracing(tracing)));
+            }
             ModelRequest::Profile(request) => profile(model, request, images, events)?,
-            ModelRequest::Trace(request) => trace(model, request, images, events, alone)?,
             ModelRequest::OpenSession(method) => {
                 let session = self.sessions.open(model, method.clone())?;
                 events.finish(session::done(session));
@@ -146,6 +175,11 @@ impl<B: Backend> ModelRunner<B> {
         Ok(Started::Finished)
     }
 
+    fn run(&mut self, number: u64, work: Work<B>) -> Started {
+        self.running.push(Running { number, work });
+        Started::Running
+    }
+
     /// Whether a turn runs of the session that a request is about.
     fn has_turn_of(&self, request: &ModelRequest) -> bool {
         let session = match request {
@@ -153,21 +187,29 @@ impl<B: Backend> ModelRunner<B> {
             ModelRequest::CloseSession(session) => Some(*session),
             _ => None,
         };
-        session.is_some() && self.running.iter().any(|running| running.turn.as_ref().map(|turn| turn.name) == session)
+        session.is_some() && self.running.iter().any(|running| running.work.turn().map(|turn| turn.name) == session)
     }
 
     /// Whether bytes that are not there now will be once what runs has ended; turns of sessions leave their cache behind.
     fn will_have(&self, needed: u64) -> bool {
-        let plain = self.running.iter().filter(|running| running.turn.is_none());
-        let held: u64 = plain.map(|running| running.generation.sequence.account().used()).sum();
+        let plain = self.running.iter().filter(|running| running.work.turn().is_none());
+        let held: u64 = plain.map(|running| running.work.sequence().account().used()).sum();
         !self.running.is_empty() && needed <= self.model.pool().available().saturating_add(held)
     }
 
-    /// Has a generation choose its next token; answers its request if it was the last one.
+    /// Takes a request one token further; answers it if that was the last one.
     fn advance(&mut self, number: u64, events: &Events) -> Result<Stepped> {
         let place = self.running.iter().position(|running| running.number == number);
         let place = place.ok_or_else(|| Error::Internal(format!("no request {number} is running")))?;
-        let finish = match self.running[place].generation.advance(&self.model, events) {
+        let advanced = match &mut self.running[place].work {
+            Work::Generation(generation, _) => generation.advance(&self.model, events),
+            Work::Tracing(tracing) => tracing.advance(&self.model, events),
+            Work::Scoring(scoring) => match scoring.advance(&self.model, events) {
+                Ok(done) => Ok(done.then_some(Finish::Length)),
+                Err(error) => Err(error),
+            },
+        };
+        let finish = match advanced {
             Ok(None) => return Ok(Stepped::Running),
             Ok(Some(finish)) => finish,
             Err(error) => {
@@ -175,27 +217,40 @@ impl<B: Backend> ModelRunner<B> {
                 return Err(error);
             }
         };
-        let Running { generation, turn, .. } = self.running.remove(place);
+        match self.running.remove(place).work {
+            Work::Generation(generation, turn) => self.answer(*generation, turn, finish, events)?,
+            Work::Tracing(tracing) => tracing.finish(finish, events)?,
+            Work::Scoring(_) => {}
+        }
+        // The answer is out; what is wrong with a device is said to the next request.
+        let _ = self.model.give_back();
+        heap::give_back_beyond(SLACK);
+        Ok(Stepped::Finished)
+    }
+
+    /// Answers a generation, which a session keeps where it is a turn.
+    fn answer(
+        &mut self,
+        generation: Generation<B>,
+        turn: Option<Box<Open<B>>>,
+        finish: Finish,
+        events: &Events,
+    ) -> Result<()> {
         let (answered, sequence) = generation.end(finish, events)?;
         let event = Event::Done(Box::new(answered.result(&sequence)));
         if let Some(turn) = turn {
-            self.sessions.end(turn, &answered, sequence)?;
-            events.finish(event);
-        } else {
-            events.finish(event);
-            drop(sequence);
-            // The answer is out; what is wrong with a device is said to the next request.
-            let _ = self.model.give_back();
+            self.sessions.end(*turn, &answered, sequence)?;
         }
-        heap::give_back_beyond(SLACK);
-        Ok(Stepped::Finished)
+        events.finish(event);
+        Ok(())
     }
 
     /// Decodes the chosen tokens together; gives the generations that cannot go on.
     fn decode(&mut self) -> Vec<(u64, Error)> {
         let (mut tokens, mut sequences, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        for Running { number, generation, .. } in &mut self.running {
-            let Generation { sequence, logits, next, .. } = generation;
+        for Running { number, work } in &mut self.running {
+            let Work::Generation(generation, _) = work else { continue };
+            let Generation { sequence, logits, next, .. } = &mut **generation;
             if let Some(token) = next.take() {
                 tokens.push(token);
                 sequences.push(sequence);

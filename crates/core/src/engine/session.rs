@@ -121,7 +121,8 @@ impl<B: Backend> Sessions<B> {
         let answer = serde_json::from_value(answer).map_err(|error| Error::Internal(error.to_string()))?;
         next.messages.push(answer);
         tokens.extend(&answered.tokens);
-        next.state = Some(State {
+        // One that was left in the middle of its work cannot be read on: the next turn reads the whole conversation.
+        next.state = sequence.is_sound().then(|| State {
             sequence,
             text: text + &answered.raw,
             tokens,

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::bell::Bell;
 use crate::error::{Error, Result};
+use crate::method::external::PlanReply;
 use crate::metrics;
-use crate::wire::Event;
+use crate::wire::{Event, SessionId};
 
 /// Events that may wait for the reader before the producer does.
 pub const CAPACITY: usize = 256;
@@ -60,6 +61,8 @@ struct State {
     ended: bool,
     reader_gone: bool,
     stop: Option<Stop>,
+    /// The question that the producer waits to be answered, and the answer.
+    asked: Option<(SessionId, Option<PlanReply>)>,
     /// Counted until the end.
     live: Option<metrics::One>,
 }
@@ -217,10 +220,27 @@ impl Events {
         state.stop.map_or(Ok(()), |stop| Err(stop.error()))
     }
 
-    /// Whether [`Events::send`] would return at once: there is room, or a reason to stop.
+    /// Sends a question that [`Ticket`]'s reader answers by its `name`; until then the stream is not ready.
+    pub(super) fn ask(&self, name: SessionId, question: Event) -> Result<()> {
+        self.channel.lock().asked = Some((name, None));
+        self.send(question)
+    }
+
+    /// The answer to the last question; None while there is none.
+    pub(super) fn take_answer(&self) -> Option<PlanReply> {
+        let mut state = self.channel.lock();
+        let answer = state.asked.as_mut()?.1.take();
+        if answer.is_some() {
+            state.asked = None;
+        }
+        answer
+    }
+
+    /// Whether the producer can go on: [`Events::send`] would return at once and no question is open, or there is a reason to stop.
     pub(super) fn is_ready(&self) -> bool {
         let state = self.channel.lock();
-        state.waiting.len() < CAPACITY || state.stop.is_some() || state.reader_gone || state.ended
+        let waits = matches!(state.asked, Some((_, None)));
+        (state.waiting.len() < CAPACITY && !waits) || state.stop.is_some() || state.reader_gone || state.ended
     }
 
     /// Whether anything has been sent.
@@ -260,6 +280,17 @@ impl Drop for Events {
 pub(crate) struct Stopper(Arc<Channel>);
 
 impl Stopper {
+    /// Answers the open question of this name; the answer comes back where there is none.
+    pub(super) fn answer(&self, name: SessionId, answer: PlanReply) -> std::result::Result<(), PlanReply> {
+        let mut state = self.0.lock();
+        match &mut state.asked {
+            Some((asked, open @ None)) if *asked == name => *open = Some(answer),
+            _ => return Err(answer),
+        }
+        self.0.tell();
+        Ok(())
+    }
+
     pub(crate) fn stop(&self, reason: Stop) {
         self.0.stop(reason);
     }

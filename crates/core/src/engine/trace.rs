@@ -4,61 +4,84 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::generate::PreparedPrompt;
+use super::generate::{Generation, PreparedPrompt};
 use super::ticket::Events;
 use crate::backend::Backend;
-use crate::cache::Memory;
+use crate::cache::{Kept, Memory};
 use crate::error::{Error, Result};
 use crate::media::upright_size;
 use crate::method::{Method, Record};
 use crate::model::Model;
 use crate::sequence::Sequence;
-use crate::wire::{Event, GenerateRequest, Trace, TraceImage, TraceLayer, TraceStep};
+use crate::wire::{Event, Finish, GenerateRequest, Trace, TraceImage, TraceLayer, TracePlan, TraceStep};
 
-/// Generates as a `generate` request does. Without a method the importance is that of PrefixKV's default score, and everything
-/// is kept. What is recorded is not counted as memory of the cache.
-pub(super) fn trace<B: Backend>(
-    model: &Model<B>,
-    request: &GenerateRequest,
-    images: &[Vec<u8>],
-    events: &Events,
-    alone: bool,
-) -> Result<()> {
-    let method = match &request.method {
-        Some(method) => Some(method.clone()),
-        None => probe()?,
-    };
-    let mut turn = PreparedPrompt::prepare(model, request, method, images, events, alone)?;
-    let pictures = pictures(model, images, &request.source.order)?;
-    turn.sequence.record();
-    let mut generation = turn.start(model, events)?;
-    let kept = generation.sequence.kept();
-    let mut steps = vec![step(&generation.sequence)];
-    let finish = loop {
-        if let Some(finish) = generation.advance(model, events)? {
-            break finish;
+/// A generation that is watched. What is recorded is not counted as memory of the cache.
+pub(super) struct Tracing<B: Backend> {
+    pub(super) generation: Generation<B>,
+    pictures: Vec<TraceImage>,
+    /// What is left after the prompt, once the method has acted.
+    kept: Option<Vec<Vec<Kept>>>,
+    steps: Vec<TraceStep>,
+}
+
+impl<B: Backend> Tracing<B> {
+    /// Reads the prompt, as a `generate` request does. Without a method the importance is that of PrefixKV's default score, and
+    /// everything is kept.
+    pub(super) fn start(
+        model: &Model<B>,
+        request: &GenerateRequest,
+        images: &[Vec<u8>],
+        events: &Events,
+        alone: bool,
+    ) -> Result<Tracing<B>> {
+        let method = match &request.method {
+            Some(method) => Some(method.clone()),
+            None => probe()?,
+        };
+        let mut turn = PreparedPrompt::prepare(model, request, method, images, events, alone)?;
+        let pictures = pictures(model, images, &request.source.order)?;
+        turn.sequence.record();
+        turn.sequence.keep_plans();
+        Ok(Tracing { generation: turn.start(model, events)?, pictures, kept: None, steps: Vec::new() })
+    }
+
+    /// Generates a token; says why it was the last one if it was.
+    pub(super) fn advance(&mut self, model: &Model<B>, events: &Events) -> Result<Option<Finish>> {
+        let finish = self.generation.advance(model, events)?;
+        let sequence = &self.generation.sequence;
+        if sequence.is_sound() && self.kept.is_none() {
+            self.kept = Some(sequence.kept());
+            self.steps.push(step(sequence));
         }
-        if let Some(token) = generation.next.take() {
-            generation.logits = model.decode(token, &mut generation.sequence)?;
-            steps.push(step(&generation.sequence));
+        if let Some(token) = self.generation.next.take() {
+            self.generation.logits = model.decode(token, &mut self.generation.sequence)?;
+            self.steps.push(step(&self.generation.sequence));
         }
-    };
-    let (answered, mut sequence) = generation.end(finish, events)?;
-    let record = sequence.take_record();
-    let Record { score, mass, threshold, layers } =
-        record.ok_or_else(|| Error::Internal("the prompt was not recorded".into()))?;
-    let layers = layers.into_iter().zip(kept).map(|(record, kept)| TraceLayer { record, kept }).collect();
-    events.finish(Event::Traced(Box::new(Trace {
-        result: answered.result(&sequence),
-        score,
-        mass,
-        threshold,
-        spans: sequence.spans().to_vec(),
-        images: pictures,
-        layers,
-        steps,
-    })));
-    Ok(())
+        Ok(finish)
+    }
+
+    /// Sends the trace.
+    pub(super) fn finish(self, finish: Finish, events: &Events) -> Result<()> {
+        let Tracing { generation, pictures, kept, steps } = self;
+        let (answered, mut sequence) = generation.end(finish, events)?;
+        let Some(Record { score, mass, threshold, layers }) = sequence.take_record() else {
+            return Err(Error::Internal("the prompt was not recorded".into()));
+        };
+        let kept = kept.unwrap_or_default();
+        let layers = layers.into_iter().zip(kept).map(|(record, kept)| TraceLayer { record, kept }).collect();
+        events.finish(Event::Traced(Box::new(Trace {
+            result: answered.result(&sequence),
+            score,
+            mass,
+            threshold,
+            spans: sequence.spans().to_vec(),
+            images: pictures,
+            layers,
+            steps,
+            plans: sequence.take_plans().iter().map(TracePlan::from).filter(|plan| !plan.is_empty()).collect(),
+        })));
+        Ok(())
+    }
 }
 
 /// A method that keeps everything and still ranks it.

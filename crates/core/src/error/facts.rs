@@ -97,6 +97,9 @@ facts! {
     Error::Calibration { .. } => "calibration" as "CalibrationError" {}
         "A calibration cannot be found or read, belongs to another model, or does not hold the asked size.";
         "Calibrate this model for this size with `model.calibrate`, or leave the calibration out.";
+    Error::Plan { .. } => "plan" as "PlanError" {}
+        "The `plan` of a custom method has thrown, or answered with what cannot be carried out: numbers out of range or out of order, more than `keep` allows.";
+        "Correct the method; the message says what was wrong, and `error.cause` is what it has thrown. The model and its chats go on.";
     Error::Device { .. } => "device" as "DeviceError" {
         "device": "the asked device",
         "attempts": "the files that were tried for the build for CUDA, with the reasons; from TypeScript only",
@@ -148,6 +151,7 @@ mod tests {
             Error::OutOfMemory { needed: 2, available: 1, advice: text() },
             Error::Budget { asked: Keep::Tokens(1), least: Keep::Tokens(2), reason: text() },
             Error::Calibration { reason: text() },
+            Error::Plan { reason: text() },
             Error::Device { device: text(), reason: text() },
             Error::Aborted,
             Error::Disposed,

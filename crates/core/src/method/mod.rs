@@ -1,18 +1,29 @@
 //! Methods that make the cache small.
 //!
-//! Four parts combine: a [`Score`](score::Score) says which entries matter, a [`Budget`](budget::Budget) how many each layer
-//! keeps, a store how what stays is held, and a schedule when. A *method* is a named combination with the defaults of its
-//! source: one file under `methods/` and one line in [`METHODS`].
+//! A method says what it [needs](planner::Needs) and answers [moments](plan::Moment) with a [plan](plan::Plan): data that says which
+//! entries of which lane stay. It sees a sequence through a [view](view::View) and never touches it; the sequence carries plans out.
+//!
+//! Most methods are a [`Recipe`]: a [`Score`](score::Score) says which entries matter, a [`Budget`](budget::Budget) how many each lane
+//! keeps, [`Protected`] which may not go, and [`Eviction`] which goes while generating. A named recipe with the defaults of its source
+//! is one file under `methods/` and one line in [`METHODS`].
 
 pub mod budget;
 pub mod calibration;
+mod caps;
+pub mod eviction;
+pub mod external;
 pub mod guard;
 pub mod keep;
 mod methods;
 mod options;
+pub mod plan;
+pub mod planner;
+mod recipe;
 pub mod score;
 pub mod spec;
+pub mod stage;
 pub mod trace;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -20,15 +31,20 @@ use serde_json::Value;
 
 pub use crate::keep::Keep;
 pub use methods::METHODS;
-pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
+pub use plan::{Evicted, LanePlan, Merge, Moment, Plan};
+pub use planner::{Needs, Planner, Profile};
+pub use recipe::Recipe;
+pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
 
+use crate::cache::{Bookkeeping, Memory, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{describe, nearest, refuse};
-use budget::{Budget, ModelKey};
-use guard::Protected;
+use budget::ModelKey;
+use external::{External, ExternalPlanner};
 use options::Options;
-use score::Score;
+use recipe::RecipePlanner;
+use stage::{Refine, Staged};
 
 /// Which entry goes when generation has made a lane too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +53,20 @@ pub enum Eviction {
     Never,
     /// The one this many entries before the end of what the prompt has left (the fixed point of Elastic Cache and PrefixKV).
     Distance(usize),
-    /// The one with the lowest mark. Marks start as the scores and grow by the attention that entries get.
+    /// The one with the lowest score. Scores grow by the attention that entries get.
     LowestScore,
     /// The first that is not protected.
     Oldest,
+}
+
+impl Lanes {
+    /// Lanes per layer.
+    fn of(self, shape: &Shape) -> usize {
+        match self {
+            Lanes::PerLayer => 1,
+            Lanes::PerHead => shape.kv_heads,
+        }
+    }
 }
 
 /// Which heads of a layer share their entries.
@@ -64,52 +90,76 @@ pub enum Positions {
     Official,
 }
 
-/// The parts of a method.
-#[derive(Debug)]
-pub struct Recipe {
-    pub score: Box<dyn Score>,
-    pub budget: Box<dyn Budget>,
-    pub protected: Protected,
-    pub eviction: Eviction,
-    pub lanes: Lanes,
-    pub positions: Positions,
-}
-
-/// A method with its options.
+/// A method with its options, and the stages behind it.
 #[derive(Debug)]
 pub struct Method {
-    pub name: &'static str,
-    pub keep: Keep,
-    pub recipe: Recipe,
+    /// As a request gives it; several stages joined by " + ".
+    pub name: String,
+    chooser: Chooser,
+    stages: Vec<Box<dyn Refine>>,
+}
+
+/// What chooses the entries that stay.
+#[derive(Debug)]
+enum Chooser {
+    Recipe { keep: Keep, recipe: Arc<Recipe> },
+    External(Arc<External>),
 }
 
 impl Method {
-    /// Reads the `cache` of a request: `{ "method": NAME, "keep": ..., ...options }`, or an array of such objects. None is the
-    /// plain cache.
+    /// Reads the `cache` of a request: `{ "method": NAME, "keep": ..., ...options }`, or an array of such objects, the stages of one
+    /// method. None is the plain cache.
     pub fn parse(value: &Value) -> Result<Option<Arc<Method>>> {
-        let one = match value {
-            Value::Array(stages) => {
-                let mut stages =
-                    stages.iter().filter(|stage| stage.get("method").and_then(Value::as_str) != Some("full"));
-                match (stages.next(), stages.next()) {
-                    (None, _) => return Ok(None),
-                    (Some(stage), None) => stage,
-                    (Some(first), Some(second)) => {
-                        let name = |stage: &Value| stage.get("method").map(Value::to_string).unwrap_or_default();
-                        return Err(refuse(format!(
-                            "`cache` combines {} and {}, which both choose the entries that stay; take one of them",
-                            name(first),
-                            name(second)
-                        )));
+        let elements = match value {
+            Value::Array(elements) => elements.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let mut whole: Option<Method> = None;
+        let mut refining: Vec<&str> = Vec::new();
+        let both = |first: &Method, second: &str| {
+            refuse(format!(
+                "`cache` combines {:?} and {second:?}, which both choose the entries that stay; take one of them",
+                first.name
+            ))
+        };
+        for element in elements {
+            if let Some(external) = External::parse(element)? {
+                if let Some(first) = &whole {
+                    return Err(both(first, external::NAME));
+                }
+                let chooser = Chooser::External(Arc::new(external));
+                whole = Some(Method { name: external::NAME.into(), chooser, stages: Vec::new() });
+                continue;
+            }
+            let (spec, mut options, asked) = Method::parse_one(element)?;
+            match (spec.build)(&mut options)? {
+                Stage::Nothing => {}
+                Stage::Chooses(recipe) => {
+                    if let Some(first) = &whole {
+                        return Err(both(first, spec.name));
                     }
+                    whole = Some(Method::checked(spec, &options, *recipe, asked)?);
+                }
+                Stage::Refines(stage) => {
+                    if refining.contains(&spec.name) {
+                        return Err(refuse(format!("`cache` has {} twice", spec.name)));
+                    }
+                    refining.push(spec.name);
+                    let Some(whole) = &mut whole else {
+                        return Err(refuse(format!(
+                            "{0} changes what a method frees, and no method is before it: `cache: [METHOD, {0}]`",
+                            spec.name
+                        )));
+                    };
+                    whole.name += &format!(" + {}", spec.name);
+                    whole.stages.push(stage);
                 }
             }
-            other => other,
-        };
-        Method::parse_one(one)
+        }
+        Ok(whole.map(Arc::new))
     }
 
-    fn parse_one(value: &Value) -> Result<Option<Arc<Method>>> {
+    fn parse_one(value: &Value) -> Result<(&'static MethodSpec, Options, Option<Keep>)> {
         let Value::Object(given) = value else {
             return Err(refuse(format!("`cache` must be an object with `method`, found {}", describe(value))));
         };
@@ -126,20 +176,32 @@ impl Method {
             });
         };
         let asked = given.shift_remove("keep").map(Keep::parse).transpose()?;
-        let mut options = Options::new(spec, given)?;
         if asked.is_some() && !spec.takes_keep() {
             return Err(refuse(format!("{name} takes no `keep`")));
         }
-        let Some(mut recipe) = (spec.build)(&mut options)? else { return Ok(None) };
+        Ok((spec, Options::new(spec, given)?, asked))
+    }
+
+    /// Refuses parts that do not go together.
+    fn checked(spec: &MethodSpec, options: &Options, mut recipe: Recipe, asked: Option<Keep>) -> Result<Method> {
+        let name = spec.name;
         let keep = match asked.or_else(|| recipe.budget.default_keep()) {
             Some(keep) => keep,
             None => return Err(refuse(format!("{name} needs `keep`: a share, {{ tokens: N }} or {{ bytes: N }}"))),
         };
         recipe.budget.check_keep(keep)?;
+        recipe.budget.check_lanes(recipe.lanes)?;
         if recipe.budget.needs_mass() && !recipe.score.has_mass() {
             return Err(refuse(format!(
-                "the budget of {name} compares shares of attention, and its score {:?} is none",
-                recipe.score
+                "the budget \"{}\" of {name} compares shares of attention, and the score \"{}\" is none",
+                recipe.budget.name(),
+                recipe.score.name()
+            )));
+        }
+        if recipe.positions == Positions::Cache && recipe.budget.is_ragged() {
+            return Err(refuse(format!(
+                "positions \"cache\" give a layer's heads one rank for a position, and the budget \"{}\" gives them sizes of their own",
+                recipe.budget.name()
             )));
         }
         if keep.is_cap() && recipe.eviction == Eviction::Never {
@@ -158,16 +220,39 @@ impl Method {
             }
             recipe.eviction = Eviction::LowestScore;
         }
-        Ok(Some(Arc::new(Method { name: spec.name, keep, recipe })))
+        let chooser = Chooser::Recipe { keep, recipe: Arc::new(recipe) };
+        Ok(Method { name: name.into(), chooser, stages: Vec::new() })
+    }
+
+    /// Its parts; None for a method whose plans come from outside.
+    pub fn recipe(&self) -> Option<&Recipe> {
+        match &self.chooser {
+            Chooser::Recipe { recipe, .. } => Some(recipe),
+            Chooser::External(_) => None,
+        }
     }
 
     /// Refuses a model that the method cannot be used with.
     pub fn check_model(&self, model: &ModelKey) -> Result<()> {
-        self.recipe.budget.check_model(model)
+        self.recipe().map_or(Ok(()), |recipe| recipe.budget.check_model(model))
     }
 
-    /// Whether entries have marks. `carry` keeps them for a next turn.
-    pub fn marked(&self, carry: bool) -> bool {
-        self.recipe.eviction == Eviction::LowestScore || (carry && self.recipe.score.has_mass())
+    /// Refuses memory that lacks what the method needs; `merges` as in [`Memory::MERGES`].
+    pub fn check_memory(&self, merges: bool) -> Result<()> {
+        self.stages.iter().try_for_each(|stage| stage.check_memory(merges))
+    }
+
+    /// The method at work on a sequence of its own. `carry` keeps what further prompts on it need.
+    pub fn planner<M: Memory>(self: Arc<Self>, shape: &Shape, carry: bool) -> Box<dyn Planner> {
+        let bookkeeping = Bookkeeping::of::<M>();
+        let first: Box<dyn Planner> = match &self.chooser {
+            Chooser::Recipe { keep, recipe } => {
+                Box::new(RecipePlanner::new(self.name.clone(), *keep, recipe.clone(), shape, carry, bookkeeping))
+            }
+            Chooser::External(external) => {
+                Box::new(ExternalPlanner::new(external.clone(), shape, bookkeeping, M::MERGES))
+            }
+        };
+        if self.stages.is_empty() { first } else { Box::new(Staged { first, method: self }) }
     }
 }

@@ -46,6 +46,11 @@ impl Options {
         }
     }
 
+    /// The name of the method.
+    pub fn method(&self) -> &'static str {
+        self.spec.name
+    }
+
     /// Whether the caller has given the option.
     pub fn given(&self, name: &str) -> bool {
         self.given.contains_key(name)

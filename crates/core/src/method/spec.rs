@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Recipe;
 use super::options::Options;
+use super::stage::Refine;
 use crate::error::Result;
 
 /// How the entries that a method keeps relate to the asked budget.
@@ -61,13 +62,26 @@ pub struct MethodSpec {
     /// Its page: the formulas and what deviates from the source and why, in Markdown.
     pub page: &'static str,
     pub budget: BudgetKind,
+    /// Whether it goes behind a method and changes its plans, and does nothing alone.
+    pub stage: bool,
     /// Its options beside `keep`.
     pub options: &'static [OptionSpec],
     /// Other sets of defaults, by the values of its option `variant`; that option's own default has the defaults of the
     /// options and is not listed.
     pub variants: &'static [Variant],
-    /// Puts the parts together. None for the plain cache.
-    pub build: fn(&mut Options) -> Result<Option<Recipe>>,
+    /// Puts the parts together.
+    pub build: fn(&mut Options) -> Result<Stage>,
+}
+
+/// What an element of a request's `cache` adds to the whole.
+#[derive(Debug)]
+pub enum Stage {
+    /// Nothing: the plain cache.
+    Nothing,
+    /// Chooses the entries that stay.
+    Chooses(Box<Recipe>),
+    /// Changes the plans of what chooses.
+    Refines(Box<dyn Refine>),
 }
 
 /// A value of the option `variant` with its own defaults.

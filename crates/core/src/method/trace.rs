@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Recipe;
 use super::budget::ScoredLane;
 use super::budget::prefix::Curve;
+use crate::cache::Entry;
 
 /// How the entries of a prompt were ranked.
 #[derive(Clone, Debug)]
@@ -39,11 +40,11 @@ pub struct Cumulative {
 }
 
 impl Record {
-    /// `left` has the positions that are left, per layer and lane. All entries must be those of one prompt from position 0.
+    /// `left` has the entries that are left, per layer and lane. All entries must be those of one prompt from position 0.
     pub(crate) fn new(
         recipe: &Recipe,
         scored: &[Vec<ScoredLane>],
-        left: &[Vec<Vec<u32>>],
+        left: &[Vec<Vec<Entry>>],
         threshold: Option<f64>,
     ) -> Record {
         let mass = recipe.score.has_mass();
@@ -77,14 +78,14 @@ fn mean(lanes: &[ScoredLane]) -> Vec<f32> {
     mean
 }
 
-fn retained(lanes: &[ScoredLane], left: &[Vec<u32>], excluded: usize) -> f64 {
+fn retained(lanes: &[ScoredLane], left: &[Vec<Entry>], excluded: usize) -> f64 {
     let (mut held, mut total) = (0.0, 0.0);
     for (lane, left) in lanes.iter().zip(left) {
         let value = |position: usize| match position < excluded {
             true => 0.0,
             false => f64::from(lane.scores.get(position).map_or(0.0, |score| score.max(0.0))) * lane.heads as f64,
         };
-        held += left.iter().map(|position| value(*position as usize)).sum::<f64>();
+        held += left.iter().map(|entry| value(entry.position as usize)).sum::<f64>();
         total += (0..lane.scores.len()).map(value).sum::<f64>();
     }
     if total > 0.0 { held / total } else { 1.0 }

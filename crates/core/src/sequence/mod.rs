@@ -1,18 +1,19 @@
-//! One sequence at work: its layers' lanes, its position counter and what each position is; the method that decides what stays
-//! ([`compaction`], [`eviction`]); and what goes through the layers together ([`batch`]).
+//! One sequence at work: its layers' lanes, its position counter and what each position is; the carrying out of what its method
+//! decides ([`compaction`]); and what goes through the layers together ([`batch`]).
 
 mod batch;
 mod compaction;
-pub mod eviction;
+mod view;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use batch::{BatchItem, Pass};
-use compaction::Policy;
-pub use compaction::Profile;
+pub use compaction::Planned;
+use compaction::Working;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
+use view::Held;
 
 use crate::cache::{
     Account, Charge, Entry, Format, Kept, Lane, LaneOptions, Memory, MemoryReport, Modality, New, Pool, Rotation,
@@ -21,7 +22,9 @@ use crate::cache::{
 use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::method::{Keep, Lanes, Method, Positions, Record};
+use crate::method::external::{MethodView, PlanReply};
+use crate::method::view::{Sums, View};
+use crate::method::{Lanes, Method, Moment, Positions, Profile, Record};
 
 /// The cache of one sequence.
 ///
@@ -35,13 +38,23 @@ pub struct Sequence<M: Memory = Cpu> {
     layers: Vec<Vec<Lane<M>>>,
     /// For each layer the one whose lanes it reads: itself, or one before it.
     roots: Vec<usize>,
-    /// Layers that have lanes of their own.
+    /// Layers that have lanes of their own, ascending: those that the method knows, and it counts them.
     owners: Vec<usize>,
     spans: Vec<Span>,
     next_position: u32,
     work: Work,
-    policy: Option<Policy>,
+    method: Option<Working>,
+    /// The moment at which a method outside is asked, until its answer comes.
+    asked: Option<Asked>,
     account: Account<M>,
+}
+
+/// A moment whose plan comes from outside.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    moment: Moment,
+    past: usize,
+    n: usize,
 }
 
 /// What is on its way through the layers.
@@ -60,23 +73,24 @@ impl<M: Memory> Sequence<M> {
 
     /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
     pub fn with_method(shape: Shape, pool: &Pool<M>, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
-        let per_head = method.as_ref().is_some_and(|method| method.recipe.lanes == Lanes::PerHead);
-        // While every entry stays, its rank is its position: keys are then stored rotated, to the bits of the full cache.
-        let on_read = method
-            .as_ref()
-            .is_some_and(|method| method.recipe.positions == Positions::Cache && method.keep != Keep::Share(1.0));
+        if let Some(method) = &method {
+            method.check_memory(M::MERGES)?;
+        }
+        let method = method.map(|method| Working::new::<M>(method, &shape, carry));
+        let needs = method.as_ref().map(|method| method.needs);
+        let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
+        let on_read = needs.is_some_and(|needs| needs.positions == Positions::Cache);
         if on_read && !M::ROTATES_ON_READ {
             return Err(refuse(
                 "with positions \"cache\" keys are rotated when they are read, which the CUDA kernels do not; use positions \
                  \"true\", or the CPU",
             ));
         }
-        let policy = method.map(|method| Policy::new::<M>(method, &shape, carry));
         let options = LaneOptions {
             head_dim: shape.head_dim,
             format: shape.format,
             rotation: if on_read { Rotation::OnRead } else { Rotation::Stored },
-            marked: policy.as_ref().is_some_and(Policy::marked),
+            marked: needs.is_some_and(|needs| needs.scores),
         };
         let split = |_| -> Vec<Range<usize>> {
             if per_head {
@@ -86,7 +100,7 @@ impl<M: Memory> Sequence<M> {
             }
         };
         let mut sequence = Sequence::with_lanes(shape, pool, options, split)?;
-        sequence.policy = policy;
+        sequence.method = method;
         Ok(sequence)
     }
 
@@ -118,7 +132,8 @@ impl<M: Memory> Sequence<M> {
             spans: Vec::new(),
             next_position: 0,
             work: Work::None,
-            policy: None,
+            method: None,
+            asked: None,
             account,
         })
     }
@@ -128,7 +143,7 @@ impl<M: Memory> Sequence<M> {
         if root >= layer || layer >= self.shape.layers || !self.spans.is_empty() {
             return Err(Error::Internal(format!("layer {layer} cannot read the lanes of layer {root}")));
         }
-        if self.policy.is_some() {
+        if self.method.is_some() {
             return Err(Error::Internal("methods for layers that share their entries do not exist yet".into()));
         }
         self.roots[layer] = self.roots[root];
@@ -144,8 +159,8 @@ impl<M: Memory> Sequence<M> {
 
     /// The position to which the next token is rotated.
     pub fn next_phase(&self) -> u32 {
-        match &self.policy {
-            Some(policy) if policy.method().recipe.positions == Positions::Official => {
+        match &self.method {
+            Some(method) if method.needs.positions == Positions::Official => {
                 self.layers.first().and_then(|lanes| lanes.first()).map_or(0, |lane| lane.len() as u32)
             }
             _ => self.next_position,
@@ -171,30 +186,106 @@ impl<M: Memory> Sequence<M> {
     /// How many positions the sequence may have in all, a prompt of `spans` and what follows it included, when a model knows `most`:
     /// more where keys are rotated to their ranks and entries go.
     pub fn positions_within(&self, spans: &[Span], most: usize) -> Result<usize> {
-        let Some(policy) = self.policy.as_ref().filter(|_| self.rotates_on_read()) else { return Ok(most) };
+        let Some(method) = self.method.as_ref().filter(|_| self.rotates_on_read()) else { return Ok(most) };
         let (all, n) = self.with(spans);
-        policy.positions_within(&self.layers, &self.owners, &all, self.next_position as usize, n, most)
+        method.planner.positions_within(&self.view(&self.held(), &all, n), most)
     }
 
     /// Starts a prompt whose positions are `spans`, numbered from 0. Refuses a budget that does not hold what is protected.
     pub fn begin_prompt(&mut self, spans: &[Span]) -> Result<()> {
         self.begin(Work::Prompt { n: spans.iter().map(|span| span.len).sum() })?;
-        let n: usize = spans.iter().map(|span| span.len).sum();
-        spans.iter().for_each(|span| see(&mut self.spans, span.modality, span.len));
-        if let Some(policy) = &mut self.policy {
-            policy.begin_prompt(&self.layers, &self.owners, &self.spans, self.next_position as usize, n)?;
-        }
-        self.account.admit(self.prompt_bytes(n, self.policy.as_ref().and_then(Policy::planned_growth)))
+        let (all, n) = self.with(spans);
+        self.spans = all;
+        let growth = match &mut self.method {
+            Some(method) => {
+                method.steps = 0;
+                let held = Held { layers: &self.layers, owners: &self.owners };
+                let past = self.next_position as usize;
+                method.planner.begin(&View {
+                    cache: &held,
+                    past,
+                    n,
+                    spans: &self.spans,
+                    sums: Sums::None,
+                    queries: &[],
+                })?
+            }
+            None => None,
+        };
+        self.account.admit(self.prompt_bytes(n, growth))
     }
 
     /// Refuses a prompt that [`Sequence::begin_prompt`] would refuse now, on top of what is held; changes nothing.
     pub fn admit(&self, spans: &[Span]) -> Result<()> {
         let (all, n) = self.with(spans);
-        let growth = match &self.policy {
-            Some(policy) => policy.growth(&self.layers, &self.owners, &all, self.next_position as usize, n)?,
+        let growth = match &self.method {
+            Some(method) => method.planner.growth(&self.view(&self.held(), &all, n))?,
             None => None,
         };
         self.account.admit(self.prompt_bytes(n, growth))
+    }
+
+    /// What a method outside the engine is to be shown before the sequence can go on; None when it waits for no plan.
+    pub fn question(&self) -> Result<Option<MethodView>> {
+        let (Some(asked), Some(method)) = (&self.asked, &self.method) else { return Ok(None) };
+        let held = self.held();
+        method.planner.shown(asked.moment, &self.asked_view(asked, method, &held)).map(Some)
+    }
+
+    /// Carries out what a method outside has answered to [`Sequence::question`]. After an error the sequence refuses further work.
+    pub fn answer(&mut self, reply: &PlanReply) -> Result<()> {
+        let (Some(asked), Some(method)) = (self.asked, &mut self.method) else {
+            return Err(Error::Plan { reason: "nothing waits for a plan".into() });
+        };
+        let held = Held { layers: &self.layers, owners: &self.owners };
+        let (sums, queries) = (std::mem::take(&mut method.sums), std::mem::take(&mut method.queries));
+        let Asked { moment, past, n } = asked;
+        let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries };
+        let plan = method.answer(moment, &view, reply)?;
+        compaction::carry_out(plan, &mut self.layers, &self.owners)?;
+        method.forget();
+        self.asked = None;
+        Ok(())
+    }
+
+    fn asked_view<'a>(&'a self, asked: &Asked, method: &'a Working, cache: &'a Held<'a, M>) -> View<'a> {
+        let Asked { past, n, .. } = *asked;
+        View { cache, past, n, spans: &self.spans, sums: Sums::All(&method.sums), queries: &method.queries }
+    }
+
+    /// The number of a layer among those that have lanes of their own.
+    fn number(&self, layer: usize) -> Option<usize> {
+        self.owners.binary_search(&layer).ok()
+    }
+
+    fn held(&self) -> Held<'_, M> {
+        Held { layers: &self.layers, owners: &self.owners }
+    }
+
+    fn view<'a>(&self, cache: &'a Held<'a, M>, spans: &'a [Span], n: usize) -> View<'a> {
+        View { cache, past: self.next_position as usize, n, spans, sums: Sums::None, queries: &[] }
+    }
+
+    /// Asks the method what is to be done at a moment, and does it.
+    fn at(&mut self, moment: Moment, sums: Sums<'_>) -> Result<()> {
+        let Some(method) = &mut self.method else { return Ok(()) };
+        let n = match self.work {
+            Work::Prompt { n } => n,
+            _ => 1,
+        };
+        let past = self.next_position as usize;
+        if method.needs.external {
+            let asked = method.needs.moments.has(moment);
+            self.asked = self.asked.or(asked.then_some(Asked { moment, past, n }));
+            return Ok(());
+        }
+        let held = Held { layers: &self.layers, owners: &self.owners };
+        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &[] };
+        let Some(plan) = method.ask(moment, &view, &self.account)? else { return Ok(()) };
+        // That of one layer is not worth counting.
+        let bytes = if moment == Moment::Prompt { plan.bytes() } else { 0 };
+        let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
+        compaction::carry_out(plan, &mut self.layers, &self.owners)
     }
 
     /// All spans with those of a prompt, and how many positions that has.
@@ -216,11 +307,16 @@ impl<M: Memory> Sequence<M> {
     pub fn begin_step(&mut self) -> Result<()> {
         self.begin(Work::Step)?;
         see(&mut self.spans, Modality::Generated, 1);
-        Ok(())
+        self.at(Moment::Token(self.steps()), Sums::None)
+    }
+
+    /// Generated tokens since the last prompt.
+    fn steps(&self) -> u64 {
+        self.method.as_ref().map_or(0, |method| method.steps)
     }
 
     fn begin(&mut self, work: Work) -> Result<()> {
-        if self.work != Work::None {
+        if !self.is_sound() {
             return Err(Error::Internal("the sequence was left in the middle of its work".into()));
         }
         self.work = work;
@@ -232,20 +328,31 @@ impl<M: Memory> Sequence<M> {
         matches!(self.work, Work::Prompt { .. })
     }
 
-    /// Whether the sequence can go on: nothing was left unfinished.
+    /// Whether the sequence can go on: nothing was left unfinished, and no plan is waited for.
     pub fn is_sound(&self) -> bool {
-        self.work == Work::None
+        self.work == Work::None && self.asked.is_none()
+    }
+
+    /// The last queries of a prompt that the method wants to see.
+    pub fn wanted_queries(&self) -> usize {
+        let wanted = self.method.as_ref().map_or(0, |method| method.needs.queries);
+        if self.in_prompt() { wanted } else { 0 }
+    }
+
+    /// Keeps the last queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method.
+    pub fn keep_queries(&mut self, layer: usize, queries: &[f32]) -> Result<()> {
+        match (self.number(layer), &mut self.method) {
+            (Some(number), Some(method)) => method.keep_queries(number, queries, &self.account),
+            _ => Ok(()),
+        }
     }
 
     /// The new entries of `layer`, one per lane for a generated token.
     fn place(&mut self, layer: usize, new: M::New<'_>) -> Result<Vec<Entry>> {
-        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(Vec::new()) };
+        // A layer that reads another's lanes has none.
         let lanes = &mut self.layers[layer];
         let first = self.next_position;
         let mut entries = Vec::new();
-        if let (Work::Step, Some(policy)) = (self.work, &mut self.policy) {
-            policy.make_room(index, lanes, &self.spans)?;
-        }
         for lane in lanes {
             match self.work {
                 Work::Prompt { n } => lane.append(new, n, first)?,
@@ -258,43 +365,37 @@ impl<M: Memory> Sequence<M> {
 
     /// The keys and values of `entries` are in the lanes of `layer`.
     pub(crate) fn written(&mut self, layer: usize, entries: &[Entry]) -> Result<()> {
-        let Some(policy) = &self.policy else { return Ok(()) };
-        for (lane, entry) in self.layers[layer].iter_mut().zip(entries) {
-            policy.appended(layer, lane, *entry)?;
+        match &self.method {
+            Some(method) => method.appended(layer, &mut self.layers[layer], entries),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The weights of the prompt's queries in the sums that `layer` is to gather; None when nothing is asked for.
     pub fn query_weights(&self, layer: usize) -> Option<Vec<f32>> {
-        if !self.in_prompt() {
-            return None;
-        }
-        let index = self.owners.iter().position(|owner| *owner == layer)?;
-        self.policy.as_ref()?.weights(index, &self.spans)
+        let Work::Prompt { n } = self.work else { return None };
+        let number = self.number(layer)?;
+        self.method.as_ref()?.planner.queries(number, &self.view(&self.held(), &self.spans, n))
     }
 
     /// Whether `layer` is to gather the attention of a generated token.
     pub fn gathers_step(&self, layer: usize) -> bool {
-        self.work == Work::Step && self.roots[layer] == layer && self.policy.as_ref().is_some_and(Policy::accumulates)
+        let accumulates = self.method.as_ref().is_some_and(|method| method.needs.accumulates);
+        self.work == Work::Step && self.number(layer).is_some() && accumulates
     }
 
     /// `layer` has attended to a prompt, and `sums` were gathered: per KV head, all places. Frees what the method frees now.
     pub fn attended(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
-        let Some(policy) = &mut self.policy else { return Ok(()) };
-        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
-        policy.attended(index, layer, &mut self.layers[layer], sums, &self.spans, &self.account)
+        let Some(number) = self.number(layer) else { return Ok(()) };
+        match self.method.as_mut().filter(|method| method.needs.external && !sums.is_empty()) {
+            Some(method) => method.keep_sums(number, sums, &self.account),
+            None => self.at(Moment::Layer(number), Sums::Layer(number, sums)),
+        }
     }
 
-    /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places.
-    pub fn stepped(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
-        let Some(policy) = &mut self.policy else { return Ok(()) };
-        let Some(index) = self.owners.iter().position(|owner| *owner == layer) else { return Ok(()) };
-        let lanes = &mut self.layers[layer];
-        for (lane, sums) in lanes.iter_mut().zip(sums) {
-            Policy::add_sums(lane, sums);
-        }
-        policy.stepped(index, lanes, &self.spans, self.next_position as usize + 1)
+    /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places; empty when nothing was.
+    pub fn stepped(&mut self, layer: usize, sums: &[Vec<f32>]) {
+        compaction::add_sums(&mut self.layers[layer], sums);
     }
 
     /// All layers hold the prompt: frees what could not be freed before, and counts the positions as seen.
@@ -302,18 +403,20 @@ impl<M: Memory> Sequence<M> {
         let Work::Prompt { n } = self.work else {
             return Err(Error::Internal("no prompt has begun".into()));
         };
-        if let Some(policy) = &mut self.policy {
-            policy.finish_prompt(&mut self.layers, &self.owners, &self.spans)?;
-        }
+        self.at(Moment::Prompt, Sums::None)?;
         self.next_position += n as u32;
         self.work = Work::None;
         Ok(())
     }
 
-    /// All layers hold the generated token.
+    /// All layers hold the generated token: frees what the method frees now.
     pub fn finish_step(&mut self) -> Result<()> {
         if self.work != Work::Step {
             return Err(Error::Internal("no token has begun".into()));
+        }
+        self.at(Moment::Step(self.steps()), Sums::None)?;
+        if let Some(method) = &mut self.method {
+            method.steps += 1;
         }
         self.next_position += 1;
         self.work = Work::None;
@@ -322,26 +425,38 @@ impl<M: Memory> Sequence<M> {
 
     /// At the next prompt finds the sizes for each of `keeps` instead of evicting; [`Sequence::take_profile`] gives them.
     pub fn profile(&mut self, keeps: Vec<f64>) {
-        if let Some(policy) = &mut self.policy {
-            policy.profile(keeps);
+        if let Some(method) = &mut self.method {
+            method.planner.profile(keeps);
         }
     }
 
     /// The retained share of every layer for each profiled size.
     pub fn take_profile(&mut self) -> Profile {
-        self.policy.as_mut().map(Policy::take_profile).unwrap_or_default()
+        self.method.as_mut().map(|method| method.planner.take_profile()).unwrap_or_default()
     }
 
     /// Keeps how the next prompt's entries are ranked, for [`Sequence::take_record`]; only before the first prompt.
     pub fn record(&mut self) {
-        if let Some(policy) = self.policy.as_mut().filter(|_| self.spans.is_empty()) {
-            policy.record();
+        if let Some(method) = self.method.as_mut().filter(|_| self.spans.is_empty()) {
+            method.planner.record();
         }
     }
 
     /// How the entries of the recorded prompt were ranked.
     pub fn take_record(&mut self) -> Option<Record> {
-        self.policy.as_mut().and_then(Policy::take_record)
+        self.method.as_mut()?.planner.take_record()
+    }
+
+    /// Keeps all plans of the method from now on, for [`Sequence::take_plans`].
+    pub fn keep_plans(&mut self) {
+        if let Some(method) = &mut self.method {
+            method.keep_plans();
+        }
+    }
+
+    /// The plans since [`Sequence::keep_plans`], those that change nothing left out.
+    pub fn take_plans(&mut self) -> Vec<Planned> {
+        self.method.as_mut().map(Working::take_plans).unwrap_or_default()
     }
 
     /// What each position is, in order.

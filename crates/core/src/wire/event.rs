@@ -8,6 +8,7 @@ use super::session_id::SessionId;
 use super::trace::Trace;
 use crate::device::DeviceMemory;
 use crate::error::{Error, WireError};
+use crate::method::external::MethodView;
 use crate::model::ModelInfo;
 
 /// One answer of a request, a load or a close.
@@ -32,6 +33,14 @@ pub enum Event {
         /// prefix of the text of `done`.
         text: String,
     },
+    /// A method outside the engine is asked for its plan: the request goes on when `{ "op": "plan", "view": ID, "lanes": [...] }` comes.
+    View {
+        /// What the plan names.
+        id: SessionId,
+        view: Box<MethodView>,
+    },
+    /// A plan has reached the request that waits for it.
+    Planned,
     /// A generation has ended.
     Done(Box<GenerationResult>),
     /// An answer has been scored.

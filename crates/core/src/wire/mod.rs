@@ -23,4 +23,6 @@ pub use request::{
     ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
 };
 pub use session_id::SessionId;
-pub use trace::{Trace, TraceImage, TraceLayer, TraceStep};
+pub use trace::{
+    Trace, TraceEviction, TraceImage, TraceLanePlan, TraceLayer, TraceMerge, TraceMoment, TracePlan, TraceStep,
+};

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::report::GenerationResult;
 use crate::cache::{Kept, Span};
 use crate::media::Area;
-use crate::method::LayerRecord;
+use crate::method::{LayerRecord, Moment};
+use crate::sequence::Planned;
 
 /// What the cache held during a generation, and by what order its entries were chosen. Positions count from 0 over the prompt and the
 /// answer; importance is known for those of the prompt.
@@ -41,6 +42,8 @@ pub struct Trace {
     pub layers: Vec<TraceLayer>,
     /// The cache after the prompt, then after each token that was read; the last token of an answer is not.
     pub steps: Vec<TraceStep>,
+    /// What the method has decided, in order; moments that changed nothing are left out.
+    pub plans: Vec<TracePlan>,
 }
 
 /// A picture of a traced prompt. Its patches are numbered by rows from the top left, after `lead` other positions.
@@ -84,4 +87,99 @@ pub struct TraceStep {
     pub full: u64,
     /// Entries held; the mean over the layers.
     pub kept: f64,
+}
+
+/// What a method has decided at a moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct TracePlan {
+    /// When.
+    pub moment: TraceMoment,
+    /// With `layer`: which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// With `token` and `step`: the generated token, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// Lanes that are made small.
+    pub lanes: Vec<TraceLanePlan>,
+    /// Single entries that go.
+    pub evict: Vec<TraceEviction>,
+}
+
+/// When a method has decided: once a layer has read the prompt, once all have, before a generated token is added, or after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceMoment {
+    Layer,
+    Prompt,
+    Token,
+    Step,
+}
+
+/// What stays of a lane.
+#[derive(Clone, Debug, Serialize)]
+pub struct TraceLanePlan {
+    /// The layer.
+    pub layer: usize,
+    /// The lane, counted in its layer.
+    pub lane: usize,
+    /// The positions of the entries that stay.
+    pub keep: Vec<u32>,
+    /// Entries that are added to ones that stay.
+    pub merge: Vec<TraceMerge>,
+}
+
+/// An entry that is merged into another.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TraceMerge {
+    /// The position of the entry that goes.
+    pub from: u32,
+    /// The position of the one that it is added to.
+    pub into: u32,
+    /// What it counts beside the one that stays, which counts 1.
+    pub weight: f32,
+}
+
+/// An entry that goes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TraceEviction {
+    /// The layer.
+    pub layer: usize,
+    /// The lane, counted in its layer.
+    pub lane: usize,
+    /// Where the entry stands.
+    pub position: u32,
+}
+
+impl From<&Planned> for TracePlan {
+    fn from(Planned { moment, plan }: &Planned) -> TracePlan {
+        let (moment, layer, step) = match *moment {
+            Moment::Layer(layer) => (TraceMoment::Layer, Some(layer), None),
+            Moment::Prompt => (TraceMoment::Prompt, None, None),
+            Moment::Token(step) => (TraceMoment::Token, None, Some(step)),
+            Moment::Step(step) => (TraceMoment::Step, None, Some(step)),
+        };
+        let changed = plan.lanes.iter().filter_map(|lane| {
+            let keep = lane.keep.as_ref()?.iter().map(|entry| entry.position).collect();
+            let merge = lane.merge.iter().map(|merge| TraceMerge {
+                from: merge.from.position,
+                into: merge.into.position,
+                weight: merge.weight,
+            });
+            Some(TraceLanePlan { layer: lane.layer, lane: lane.lane, keep, merge: merge.collect() })
+        });
+        let evict = plan.evict.iter().map(|gone| TraceEviction {
+            layer: gone.layer as usize,
+            lane: gone.lane as usize,
+            position: gone.entry.position,
+        });
+        TracePlan { moment, layer, step, lanes: changed.collect(), evict: evict.collect() }
+    }
+}
+
+impl TracePlan {
+    /// Whether it changes nothing that is seen.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.evict.is_empty()
+    }
 }

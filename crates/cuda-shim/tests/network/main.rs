@@ -9,6 +9,7 @@ mod methods;
 
 use std::path::{Path, PathBuf};
 
+use prefixkv_core::Error;
 use prefixkv_core::backend::Backend;
 use prefixkv_core::device::Cuda;
 use prefixkv_core::method::Method;
@@ -70,6 +71,12 @@ impl<B: Backend> Reader<B> {
     fn sequence(&self, cache: &Value) -> Sequence<B::Memory> {
         let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
         self.model.new_sequence_with(method, false).unwrap_or_else(|error| panic!("{cache}: {error}"))
+    }
+
+    /// Why a method is refused on this device.
+    fn refusal(&self, cache: &Value) -> Error {
+        let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
+        self.model.new_sequence_with(method, false).err().unwrap_or_else(|| panic!("{cache} is not refused"))
     }
 
     fn prefill(&self, sequence: &mut Sequence<B::Memory>) -> Vec<f32> {

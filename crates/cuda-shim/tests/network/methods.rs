@@ -14,6 +14,8 @@ const TOLERANCE: f32 = 1e-3;
 
 fn check<B: Backend>(cpu: &Reader<Cpu>, gpu: &Reader<B>, cache: &Value, tokens: usize, tolerance: f32) {
     let (mut on_cpu, mut on_gpu) = (cpu.sequence(cache), gpu.sequence(cache));
+    on_cpu.keep_plans();
+    on_gpu.keep_plans();
     let (mut want, mut got) = (cpu.prefill(&mut on_cpu), gpu.prefill(&mut on_gpu));
     for token in 0..tokens {
         let difference = worst(&want, &got);
@@ -24,6 +26,7 @@ fn check<B: Backend>(cpu: &Reader<Cpu>, gpu: &Reader<B>, cache: &Value, tokens: 
         want = cpu.model.decode(next, &mut on_cpu).expect("decodes");
         got = gpu.model.decode(next, &mut on_gpu).unwrap_or_else(|error| panic!("{cache}: token {token}: {error}"));
     }
+    assert_eq!(on_gpu.take_plans(), on_cpu.take_plans(), "{cache}: plans");
     let (want, got) = (on_cpu.memory(), on_gpu.memory());
     assert_eq!((want.payload, want.kept_per_layer), (got.payload, got.kept_per_layer), "{cache}");
     // The bookkeeping of an entry on a GPU is a little larger.
@@ -63,8 +66,12 @@ fn every_method_keeps_the_same_entries() {
         json!({ "method": "knorm", "keep": 0.5 }),
         json!({ "method": "streaming", "keep": 0.4, "positions": "true" }),
         json!({ "method": "random", "keep": 0.4 }),
+        json!({ "method": "custom", "keep": 0.4, "budget": "ada", "score": "window" }),
+        json!({ "method": "custom", "keep": { "tokens": 40 }, "budget": "ada", "score": "columns" }),
     ];
-    let missing = |spec: &&MethodSpec| caches.iter().all(|cache| cache["method"] != spec.name);
+    let refused = "merge";
+    assert_eq!(gpu.refusal(&json!([{ "method": "h2o", "keep": 0.4 }, { "method": refused }])).code(), "option");
+    let missing = |spec: &&MethodSpec| spec.name != refused && caches.iter().all(|cache| cache["method"] != spec.name);
     let missing: Vec<&str> = METHODS.iter().filter(missing).map(|spec| spec.name).collect();
     assert!(missing.is_empty(), "give {missing:?} a line here, or say in docs/design/cuda.md that a GPU lacks it");
     for cache in caches {

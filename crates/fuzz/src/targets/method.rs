@@ -46,6 +46,15 @@ pub const TARGET: Target = Target {
             "heads",
             "positions",
             "seed",
+            "custom",
+            "merge",
+            "budget",
+            "prefix",
+            "ada",
+            "lanes",
+            "floor",
+            "weight",
+            "least",
         ]
     },
     seeds,
@@ -57,6 +66,7 @@ fn seeds() -> Vec<Vec<u8>> {
         json!({ "method": "prefixkv", "keep": 0.5, "calibration": read_json("calibrations/llava-1.5-7b.json") }),
         json!({ "method": "prefixkv", "keep": { "bytes": "2MB" }, "calibration": [0.1, 0.5, 0.25] }),
         json!([{ "method": "full" }, { "method": "h2o", "keep": { "tokens": 64 } }]),
+        json!([{ "method": "snapkv", "keep": 0.4 }, { "method": "merge" }]),
     ];
     for spec in METHODS {
         let mut seed = json!({ "method": spec.name });

@@ -98,6 +98,8 @@ fn prompt(
     let views = views(lanes, &phases);
     let mut rotated = vec![0.0; out.len()];
     rotate(queries, n, heads, turn, lanes, &mut rotated)?;
+    let wanted = sequence.wanted_queries().min(n);
+    let last = rotated.len() - wanted * heads.width();
     let queries = Rows::dense(&rotated, heads.width());
     let mut sums = Vec::new();
     let weights = sequence.query_weights(layer);
@@ -110,6 +112,9 @@ fn prompt(
     kernel::prefill_unless(&stopped, &heads.params(), queries, n, &views, gather, &mut out);
     drop(views);
     check()?;
+    if wanted > 0 {
+        sequence.keep_queries(layer, &rotated[last..])?;
+    }
     sequence.attended(layer, &sums)?;
     Ok(out)
 }
@@ -164,7 +169,8 @@ fn step(
     for (member, sums) in members.iter_mut().zip(&sums) {
         member.attempt(|sequence| {
             let gathers = sequence.gathers_step(layer);
-            sequence.stepped(layer, if gathers { sums } else { &[] })
+            sequence.stepped(layer, if gathers { sums } else { &[] });
+            Ok(())
         });
     }
     Ok(out)

@@ -82,6 +82,11 @@ fn prompt_of<T: Stored>(
         }
         None => Vec::new(),
     };
+    let wanted = sequence.wanted_queries().min(n);
+    if wanted > 0 {
+        let queries = rotated.read()?;
+        sequence.keep_queries(layer, &queries[queries.len() - wanted * heads.width()..])?;
+    }
     sequence.attended(layer, &sums)?;
     Ok(out)
 }
@@ -187,7 +192,8 @@ fn step_of<T: Stored, O: Element>(
         let lanes = member.sequence.lanes(layer).len();
         member.attempt(|sequence| {
             let sums: Vec<Vec<f32>> = if gathers { gathered.by_ref().take(lanes).collect() } else { Vec::new() };
-            sequence.stepped(layer, &sums)
+            sequence.stepped(layer, &sums);
+            Ok(())
         });
     }
     Ok(out)

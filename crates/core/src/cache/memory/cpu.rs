@@ -9,7 +9,7 @@ use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
 use prefixkv_kernels::os::heap::Plain;
 use prefixkv_kernels::rotary::{self, Angles};
 
-use super::{Deletion, Entries, Memory, Sizes};
+use super::{Deletion, Entries, Memory, Side, Sizes};
 use crate::cache::lane::Lane;
 use crate::cache::pool::{Account, Buffer, Format};
 use crate::cache::segment::Segment;
@@ -63,6 +63,7 @@ impl Int4 {
 
 impl Memory for Cpu {
     const ROTATES_ON_READ: bool = true;
+    const MERGES: bool = true;
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 
@@ -143,7 +144,14 @@ impl OnCpu {
     }
 
     /// Keys and values of entry `slot` as f32, to entry `to` of `[heads, GROUP, head_dim]`.
-    fn read(&self, sizes: Sizes, slot: usize, to: usize, keys_to: &mut [f32], values_to: &mut [f32]) -> Result<()> {
+    fn read_both(
+        &self,
+        sizes: Sizes,
+        slot: usize,
+        to: usize,
+        keys_to: &mut [f32],
+        values_to: &mut [f32],
+    ) -> Result<()> {
         let Sizes { heads, dim, capacity } = sizes;
         for head in 0..heads {
             let from = (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
@@ -216,6 +224,48 @@ impl Entries for OnCpu {
         true
     }
 
+    fn read(&self, sizes: Sizes, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
+        let Sizes { heads, dim, capacity } = sizes;
+        let mut out = vec![0.0; slots.len() * heads * dim];
+        let rows = slots.iter().flat_map(|slot| (0..heads).map(move |head| (head, *slot as usize)));
+        for ((head, slot), out) in rows.zip(out.chunks_exact_mut(dim)) {
+            let from = (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
+            match self {
+                OnCpu::F32(buffer) => out.copy_from_slice(&half(buffer, side)[from]),
+                OnCpu::F16(buffer) => {
+                    out.iter_mut().zip(&half(buffer, side)[from]).for_each(|(out, x)| *out = x.to_f32());
+                }
+                OnCpu::Int4(group) if side == Side::Keys => group.run().keys(head, slot, dim, out),
+                OnCpu::Int4(group) => group.run().values(head, slot, dim, out),
+            }
+        }
+        Ok(out)
+    }
+
+    fn overwrite(&mut self, sizes: Sizes, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        let Sizes { dim, capacity, .. } = sizes;
+        let at = |head: usize| (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
+        for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
+            match self {
+                OnCpu::F32(buffer) => {
+                    let (to_keys, to_values) = halves_mut(buffer);
+                    to_keys[at(head)].copy_from_slice(key);
+                    to_values[at(head)].copy_from_slice(value);
+                }
+                OnCpu::F16(buffer) => {
+                    let (to_keys, to_values) = halves_mut(buffer);
+                    let narrow = |(to, from): (&mut f16, &f32)| *to = f16::from_f32(*from);
+                    to_keys[at(head)].iter_mut().zip(key).for_each(narrow);
+                    to_values[at(head)].iter_mut().zip(value).for_each(narrow);
+                }
+                OnCpu::Int4(_) => {
+                    return Err(Error::Internal("an entry of a quantised group cannot be replaced".into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
         let Sizes { heads, dim, capacity } = sizes;
         let mut out = vec![0.0; heads * len];
@@ -274,7 +324,7 @@ impl Lane {
         let (mut positions, mut marks) = (Vec::new(), Vec::new());
         for (to, &place) in places.iter().enumerate() {
             let (segment, slot) = self.locate(place)?;
-            segment.entries.read(segment.sizes(), slot, to, &mut keys, &mut values)?;
+            segment.entries.read_both(segment.sizes(), slot, to, &mut keys, &mut values)?;
             positions.push(segment.positions()[slot]);
             marks.extend(segment.marks().get(slot));
         }
@@ -290,6 +340,11 @@ impl Lane {
         self.len += GROUP;
         Ok(())
     }
+}
+
+fn half<T: Plain>(buffer: &Buffer<T>, side: Side) -> &[T] {
+    let (keys, values) = halves(buffer);
+    if side == Side::Keys { keys } else { values }
 }
 
 fn halves<T: Plain>(buffer: &Buffer<T>) -> (&[T], &[T]) {

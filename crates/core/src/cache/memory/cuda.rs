@@ -8,7 +8,7 @@ use std::ops::Range;
 use half::f16;
 use prefixkv_kernels::cuda::{self, AppendItem, Buffer, Element, GatherItem, MoveItem, NormItem, Run, Slice, SliceMut};
 
-use super::{Deletion, Entries, Memory, Sizes};
+use super::{Deletion, Entries, Memory, Side, Sizes};
 use crate::cache::lane::Lane;
 use crate::cache::pool::{Account, Charge, Format};
 use crate::cache::segment::Segment;
@@ -122,6 +122,25 @@ impl<T: Element> Halves<T> {
         Ok(cuda::gather(&gpu, &mut [item], sizes.dim)?)
     }
 
+    /// The keys or values of the entries `slots`, `[slots, heads, head_dim]`.
+    fn read(&self, sizes: Sizes, side: Side, slots: &[u32]) -> Result<Vec<f32>>
+    where
+        f32: From<T>,
+    {
+        self.require_written()?;
+        let Sizes { heads, dim, capacity } = sizes;
+        let all = self.data.read()?;
+        let half = if side == Side::Keys { 0 } else { all.len() / 2 };
+        let mut out = Vec::with_capacity(slots.len() * heads * dim);
+        for slot in slots {
+            for head in 0..heads {
+                let start = half + (head * capacity + self.source(*slot) as usize) * dim;
+                out.extend(all[start..start + dim].iter().map(|x| f32::from(*x)));
+            }
+        }
+        Ok(out)
+    }
+
     /// The norms of the keys of the first `len` entries, `[heads, len]`.
     fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
         self.require_written()?;
@@ -152,6 +171,7 @@ impl<T: Element> Halves<T> {
 
 impl Memory for Cuda {
     const ROTATES_ON_READ: bool = false;
+    const MERGES: bool = false;
     type Entries = OnGpu;
     /// Rows are written later, those of all sequences of a step in one launch.
     type New<'a> = ();
@@ -201,6 +221,14 @@ impl Entries for OnGpu {
     fn delete(&mut self, _: Sizes, slot: usize, len: usize) -> bool {
         each!(self, entries => entries.delete(slot as u32, len as u32 - 1));
         true
+    }
+
+    fn read(&self, sizes: Sizes, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
+        each!(self, entries => entries.read(sizes, side, slots))
+    }
+
+    fn overwrite(&mut self, _: Sizes, _: usize, _: &[f32], _: &[f32]) -> Result<()> {
+        Err(Error::Internal("an entry on a GPU cannot be replaced".into()))
     }
 
     fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {

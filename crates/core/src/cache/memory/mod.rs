@@ -18,6 +18,9 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     /// Whether keys can be rotated whenever they are read, and not only before they are stored.
     const ROTATES_ON_READ: bool;
 
+    /// Whether entries can be replaced, as merging does.
+    const MERGES: bool;
+
     /// Keys and values of a segment.
     type Entries: Entries;
 
@@ -56,11 +59,25 @@ pub trait Entries: Debug + Send + Sync + Sized {
     /// Deletes entry `slot` of `len`: the last one takes its place, or it stays and is marked. False when it was marked before.
     fn delete(&mut self, sizes: Sizes, slot: usize, len: usize) -> bool;
 
+    /// The keys or values of the entries `slots` as attention reads them, `[slots, heads, head_dim]`.
+    fn read(&self, sizes: Sizes, side: Side, slots: &[u32]) -> Result<Vec<f32>>;
+
+    /// Replaces the key and the value of entry `slot`, `[heads, head_dim]` each, rounded to their format; only where
+    /// [`Memory::MERGES`], and not in a group.
+    fn overwrite(&mut self, sizes: Sizes, slot: usize, keys: &[f32], values: &[f32]) -> Result<()>;
+
     /// The L2 norm of every key as attention reads it, `[heads, len]`.
     fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>>;
 
     /// The sum over the heads of the L2 norm of the key of entry `slot` of `len`.
     fn key_norm(&self, sizes: Sizes, slot: usize, len: usize) -> Result<f32>;
+}
+
+/// Which half of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Keys,
+    Values,
 }
 
 /// How entries are deleted from a segment, by its storage format.

@@ -8,6 +8,10 @@ use crate::method::calibration::Calibration;
 pub struct Calibrated(pub Calibration);
 
 impl Budget for Calibrated {
+    fn name(&self) -> &'static str {
+        "calibrated"
+    }
+
     fn check_model(&self, model: &ModelKey) -> Result<()> {
         self.0.check_model(model)
     }
@@ -51,7 +55,7 @@ fn published(evicted: &[f64], ask: &BudgetRequest<'_>) -> Vec<Quota> {
 
 /// Whole numbers near `wanted`, within `least` and `most`, whose sum is `total` (or as near as the bounds allow): rounded
 /// down, then the largest remainders up.
-fn apportion(wanted: &[f64], least: &[usize], most: &[usize], total: usize) -> Vec<usize> {
+pub(super) fn apportion(wanted: &[f64], least: &[usize], most: &[usize], total: usize) -> Vec<usize> {
     let bound = |layer: usize, count: usize| count.clamp(least[layer].min(most[layer]), most[layer]);
     let mut kept: Vec<usize> =
         wanted.iter().enumerate().map(|(layer, wanted)| bound(layer, (wanted + 1e-9).floor() as usize)).collect();

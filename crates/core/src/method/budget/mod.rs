@@ -1,15 +1,18 @@
-//! How many entries each layer keeps: one file per way to split the whole.
+//! How many entries each lane keeps: one file per way to split the whole.
 
+mod ada;
 mod calibrated;
 pub mod prefix;
 mod uniform;
 
 use std::fmt::Debug;
 
+pub use ada::Ada;
 pub use calibrated::Calibrated;
 pub use prefix::{OfficialPrefix, Prefix};
 pub use uniform::Uniform;
 
+use super::Lanes;
 use super::keep::{Cost, Keep, too_small};
 use crate::cache::Shape;
 use crate::error::{Error, Result};
@@ -45,7 +48,7 @@ impl BudgetRequest<'_> {
 }
 
 /// The scores of one lane in the order of positions, and which entries are safe.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ScoredLane {
     pub scores: Vec<f32>,
     pub safe: Vec<bool>,
@@ -88,10 +91,25 @@ impl Quota {
     }
 }
 
-/// Says how many entries each lane keeps.
+/// Says how many entries each lane keeps. Asked once before the prompt ([`Budget::ahead`]); where that knows the sizes of the layers,
+/// once in each layer ([`Budget::heads`]), which is compacted at once; and else after the prompt ([`Budget::split`]).
 pub trait Budget: Send + Sync + Debug {
+    /// As options and reports name it.
+    fn name(&self) -> &'static str;
+
     /// Whether scores must be shares of a mass.
     fn needs_mass(&self) -> bool {
+        false
+    }
+
+    /// Refuses lanes that the budget does not split over.
+    fn check_lanes(&self, lanes: Lanes) -> Result<()> {
+        let _ = lanes;
+        Ok(())
+    }
+
+    /// Whether lanes of one layer may differ in size.
+    fn is_ragged(&self) -> bool {
         false
     }
 
@@ -112,9 +130,15 @@ pub trait Budget: Send + Sync + Debug {
         None
     }
 
-    /// Counts per layer that need no scores, so that each layer can be compacted right after its attention. None: they need
+    /// Quotas per layer that need no scores, so that each layer can be compacted right after its attention. None: they need
     /// the scores of all layers.
     fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>>;
+
+    /// The quotas of a layer's lanes: together, weighted by heads, its `quota`.
+    fn heads(&self, quota: Quota, lanes: &[ScoredLane], positions: usize) -> Vec<Quota> {
+        let _ = positions;
+        vec![quota; lanes.len()]
+    }
 
     /// The least whole whose layers hold `least` entries each.
     fn least_whole(&self, least: &[usize]) -> usize {
@@ -132,7 +156,7 @@ pub trait Budget: Send + Sync + Debug {
         Ok(None)
     }
 
-    /// Counts per layer and lane from the scores of all layers. Only asked when [`Budget::ahead`] says None.
+    /// Quotas per layer and lane from the scores of all layers. Only asked when [`Budget::ahead`] says None.
     fn split(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Quota>>> {
         let _ = (ask, scored);
         Err(Error::Internal("a budget that needs scores must split by them".into()))

@@ -8,6 +8,7 @@
 use super::{Budget, BudgetRequest, Growth, Quota, ScoredLane};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
+use crate::method::Lanes;
 
 /// Halvings of the threshold's interval: enough for the last bit of a double.
 const HALVINGS: usize = 64;
@@ -127,6 +128,14 @@ impl Prefix {
 }
 
 impl Budget for Prefix {
+    fn name(&self) -> &'static str {
+        "prefix"
+    }
+
+    fn check_lanes(&self, lanes: Lanes) -> Result<()> {
+        whole_layers(lanes)
+    }
+
     fn needs_mass(&self) -> bool {
         true
     }
@@ -156,6 +165,14 @@ impl Budget for Prefix {
 pub struct OfficialPrefix;
 
 impl Budget for OfficialPrefix {
+    fn name(&self) -> &'static str {
+        "prefix"
+    }
+
+    fn check_lanes(&self, lanes: Lanes) -> Result<()> {
+        whole_layers(lanes)
+    }
+
     fn needs_mass(&self) -> bool {
         true
     }
@@ -210,6 +227,15 @@ fn official_search(curves: &[Curve], target: f64) -> Vec<usize> {
         if sum == 0.0 { 0 } else { ((*evicted as f64 * target / sum) as usize).min(curve.most().saturating_sub(2)) }
     };
     evicted.iter().zip(curves).map(rescale).collect()
+}
+
+fn whole_layers(lanes: Lanes) -> Result<()> {
+    match lanes {
+        Lanes::PerLayer => Ok(()),
+        Lanes::PerHead => Err(refuse(
+            "a prefix budget splits the whole over layers whose heads share their entries: `lanes: \"layer\"`",
+        )),
+    }
 }
 
 /// The single lane of every layer.

@@ -6,6 +6,10 @@ use crate::error::Result;
 pub struct Uniform;
 
 impl Budget for Uniform {
+    fn name(&self) -> &'static str {
+        "uniform"
+    }
+
     fn least_whole(&self, least: &[usize]) -> usize {
         least.iter().copied().max().unwrap_or(0) * least.len()
     }

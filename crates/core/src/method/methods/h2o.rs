@@ -1,10 +1,11 @@
 use super::super::budget::Uniform;
-use super::super::guard::{Protected, Recent};
+use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Columns;
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
-use super::super::{Eviction, Lanes, Positions, Recipe};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage};
+use super::super::{Lanes, Positions, Recipe};
+use super::parts;
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -28,6 +29,7 @@ All heads have the same size `k = keep * N`; the last `recentShare * k` entries 
 - The "H2O" of the PrefixKV and Elastic Cache repositories is something else: one index set for all layers and heads, chosen by a faulty sort.
 "#,
     budget: BudgetKind::Exact,
+    stage: false,
     options: &[
         OptionSpec {
             name: "recentShare",
@@ -48,20 +50,13 @@ All heads have the same size `k = keep * N`; the last `recentShare * k` entries 
     build,
 };
 
-fn build(options: &mut Options) -> Result<Option<Recipe>> {
-    Ok(Some(Recipe {
+fn build(options: &mut Options) -> Result<Stage> {
+    Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(Columns),
         budget: Box::new(Uniform),
-        protected: Protected {
-            sinks: options.count("sinks")?,
-            recent: Recent::Share { share: options.share("recentShare")?, most: usize::MAX },
-            text: options.flag("protectText")?,
-        },
-        eviction: match options.choice("decode")?.as_str() {
-            "none" => Eviction::Never,
-            _ => Eviction::LowestScore,
-        },
+        protected: parts::protected(options, Recent::Share { share: options.share("recentShare")?, most: usize::MAX })?,
+        eviction: parts::eviction(options)?,
         lanes: Lanes::PerHead,
         positions: Positions::True,
-    }))
+    })))
 }

@@ -1,10 +1,11 @@
 use super::super::budget::Uniform;
-use super::super::guard::{Protected, Recent};
+use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::KeyNorm;
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
-use super::super::spec::{BudgetKind, MethodSpec};
-use super::super::{Eviction, Lanes, Positions, Recipe};
+use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::{Lanes, Positions, Recipe};
+use super::parts;
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -26,6 +27,7 @@ All heads have the same size `keep * N`. Once, after the prompt, as in kvpress; 
 - No window and no sinks by itself; see `recent` and `sinks`. Evicting while generating without `recent` does great harm on the embedded model: the keys of new tokens have high norms, and they go at once.
 "#,
     budget: BudgetKind::Exact,
+    stage: false,
     options: &[
         count("sinks", "0", "first entries that are never evicted"),
         count("recent", "0", "last entries that are never evicted"),
@@ -41,20 +43,13 @@ All heads have the same size `keep * N`. Once, after the prompt, as in kvpress; 
     build,
 };
 
-fn build(options: &mut Options) -> Result<Option<Recipe>> {
-    Ok(Some(Recipe {
+fn build(options: &mut Options) -> Result<Stage> {
+    Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(KeyNorm),
         budget: Box::new(Uniform),
-        protected: Protected {
-            sinks: options.count("sinks")?,
-            recent: Recent::Entries(options.count("recent")?),
-            text: options.flag("protectText")?,
-        },
-        eviction: match options.choice("decode")?.as_str() {
-            "lowest-score" => Eviction::LowestScore,
-            _ => Eviction::Never,
-        },
+        protected: parts::protected(options, Recent::Entries(options.count("recent")?))?,
+        eviction: parts::eviction(options)?,
         lanes: Lanes::PerHead,
         positions: Positions::True,
-    }))
+    })))
 }

@@ -1,8 +1,11 @@
 //! The methods: one file each, and a line in the list.
 
+mod custom;
 mod full;
 mod h2o;
 mod knorm;
+mod merge;
+mod parts;
 mod prefixkv;
 mod random;
 mod snapkv;
@@ -11,5 +14,14 @@ mod streaming;
 use super::spec::MethodSpec;
 
 /// Every method, in the order of the docs.
-pub const METHODS: &[MethodSpec] =
-    &[full::SPEC, prefixkv::SPEC, h2o::SPEC, snapkv::SPEC, streaming::SPEC, knorm::SPEC, random::SPEC];
+pub const METHODS: &[MethodSpec] = &[
+    full::SPEC,
+    prefixkv::SPEC,
+    h2o::SPEC,
+    snapkv::SPEC,
+    streaming::SPEC,
+    knorm::SPEC,
+    random::SPEC,
+    custom::SPEC,
+    merge::SPEC,
+];

@@ -1,15 +1,12 @@
 use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
-use super::super::calibration::Calibration;
-use super::super::guard::{Protected, Recent};
+use super::super::guard::Recent;
 use super::super::options::Options;
-use super::super::score::{Columns, Pooling, Question, Score, Text, Window};
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
-use super::super::{Eviction, Lanes, Positions, Recipe};
-use crate::error::{Error, Result};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage, VARIANT, Variant};
+use super::super::{Lanes, Recipe};
+use super::parts;
+use crate::error::Result;
 use crate::fields::refuse;
-
-const SCORES: &[&str] = &["question", "window", "text", "columns"];
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "prefixkv",
@@ -48,10 +45,11 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 - `excludeSink`, `protectText`, `pool`, and the scores `question`, `window` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a mark of 0 beside sums over the whole prompt.
 "#,
     budget: BudgetKind::Exact,
+    stage: false,
     options: &[
         choice(
             "score",
-            SCORES,
+            parts::ATTENTION,
             "\"question\"",
             "attention from the text among the last `window` queries, from all of the last `window`, from all text of the prompt, or from all queries",
         ),
@@ -101,7 +99,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 const PUBLISHED: &[(&str, &str)] =
     &[("score", "\"columns\""), ("pool", "\"none\""), ("decode", "\"distance\""), ("recent", "1")];
 
-fn build(options: &mut Options) -> Result<Option<Recipe>> {
+fn build(options: &mut Options) -> Result<Stage> {
     let variant = options.choice(VARIANT)?;
     let official = variant == "official";
     let sinks = options.count("sinks")?;
@@ -115,9 +113,9 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
     }
     let calibration = options.calibration("calibration")?;
     if let Some(calibration) = &calibration {
-        rank_as(calibration, options)?;
+        parts::rank_as(calibration, options)?;
     }
-    let score = score(options)?;
+    let score = parts::score(options, false)?;
     let budget: Box<dyn Budget> = match calibration {
         Some(calibration) if official && !calibration.published => {
             return Err(refuse(
@@ -129,61 +127,16 @@ fn build(options: &mut Options) -> Result<Option<Recipe>> {
         None if official => Box::new(OfficialPrefix),
         None => Box::new(Prefix { excluded: if exclude { sinks } else { 0 } }),
     };
-    Ok(Some(Recipe {
+    let recent = match variant.as_str() {
+        "tuned" => Recent::Share { share: 0.5, most: recent },
+        _ => Recent::Entries(recent),
+    };
+    Ok(Stage::Chooses(Box::new(Recipe {
         score,
         budget,
-        protected: Protected {
-            sinks,
-            recent: match variant.as_str() {
-                "tuned" => Recent::Share { share: 0.5, most: recent },
-                _ => Recent::Entries(recent),
-            },
-            text: options.flag("protectText")?,
-        },
-        eviction: match options.choice("decode")?.as_str() {
-            "none" => Eviction::Never,
-            "lowest-score" => Eviction::LowestScore,
-            _ => Eviction::Distance(options.count("distance")?),
-        },
+        protected: parts::protected(options, recent)?,
+        eviction: parts::eviction(options)?,
         lanes: Lanes::PerLayer,
-        positions: match options.choice("positions")?.as_str() {
-            "official" => Positions::Official,
-            _ => Positions::True,
-        },
-    }))
-}
-
-/// Ranks entries as they were ranked when the calibration was made, because its sizes follow from that. Another score than that
-/// is refused; options of the score that the caller gives win.
-fn rank_as(calibration: &Calibration, options: &mut Options) -> Result<()> {
-    if let Some(made) = &calibration.score {
-        let score = if options.given("score") { options.choice("score")? } else { made.clone() };
-        calibration.check_score(&score, SCORES)?;
-    }
-    for (name, value) in calibration.ranking() {
-        let made: String = value.to_string().chars().take(40).collect();
-        options.fall_back(name, value).map_err(|_| Error::Calibration {
-            reason: format!("it was made with `{name}` {made}, which prefixkv does not have; calibrate again"),
-        })?;
-    }
-    Ok(())
-}
-
-fn score(options: &Options) -> Result<Box<dyn Score>> {
-    let size = options.count("poolSize")?;
-    if size.is_multiple_of(2) {
-        return Err(refuse(format!("`poolSize` of prefixkv must be odd, found {size}")));
-    }
-    let pool = match options.choice("pool")?.as_str() {
-        "mean" => Pooling::Mean,
-        "none" => Pooling::None,
-        _ => Pooling::Max,
-    };
-    let queries = options.count("window")?;
-    Ok(match options.choice("score")?.as_str() {
-        "window" => Box::new(Window { queries, kept: false, pool, size }),
-        "text" => Box::new(Text),
-        "question" => Box::new(Question { queries, pool, size, sinks: options.count("sinks")? }),
-        _ => Box::new(Columns),
-    })
+        positions: parts::positions(options)?,
+    })))
 }

@@ -1,10 +1,11 @@
 use super::super::budget::Uniform;
-use super::super::guard::{Protected, Recent};
+use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Random;
 use super::super::spec::common::{PROTECT_TEXT, count};
-use super::super::spec::{BudgetKind, MethodSpec};
+use super::super::spec::{BudgetKind, MethodSpec, Stage};
 use super::super::{Eviction, Lanes, Positions, Recipe};
+use super::parts;
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -16,6 +17,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 Every layer keeps its first and last entries and a random choice of the rest, which depends on `seed`, layer and position only. While generating, an entry that became one too many is drawn the same way.
 "#,
     budget: BudgetKind::Exact,
+    stage: false,
     options: &[
         count("seed", "0", "the same seed keeps the same entries"),
         count("sinks", "1", "first entries that are never evicted"),
@@ -26,17 +28,13 @@ Every layer keeps its first and last entries and a random choice of the rest, wh
     build,
 };
 
-fn build(options: &mut Options) -> Result<Option<Recipe>> {
-    Ok(Some(Recipe {
+fn build(options: &mut Options) -> Result<Stage> {
+    Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(Random { seed: options.count("seed")? as u64 }),
         budget: Box::new(Uniform),
-        protected: Protected {
-            sinks: options.count("sinks")?,
-            recent: Recent::Entries(options.count("recent")?),
-            text: options.flag("protectText")?,
-        },
+        protected: parts::protected(options, Recent::Entries(options.count("recent")?))?,
         eviction: Eviction::LowestScore,
         lanes: Lanes::PerLayer,
         positions: Positions::True,
-    }))
+    })))
 }

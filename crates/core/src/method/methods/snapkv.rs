@@ -1,10 +1,11 @@
 use super::super::budget::Uniform;
-use super::super::guard::{Protected, Recent};
+use super::super::guard::Recent;
 use super::super::options::Options;
-use super::super::score::{Pooling, Window};
+use super::super::score::Window;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, positive};
-use super::super::spec::{BudgetKind, MethodSpec};
-use super::super::{Eviction, Lanes, Positions, Recipe};
+use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::{Lanes, Positions, Recipe};
+use super::parts;
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -26,6 +27,7 @@ All heads have the same size `keep * N`, the window included. Once, after the pr
 - The window is the end of the prompt: where the question does not come last, it holds little of it.
 "#,
     budget: BudgetKind::Exact,
+    stage: false,
     options: &[
         positive("window", "32", "queries that vote, and last entries that are kept; at most half of the size"),
         choice("pool", &["max", "mean", "none"], "\"max\"", "how neighbouring votes are joined"),
@@ -43,30 +45,15 @@ All heads have the same size `keep * N`, the window included. Once, after the pr
     build,
 };
 
-fn build(options: &mut Options) -> Result<Option<Recipe>> {
-    let size = options.count("poolSize")?;
-    if size.is_multiple_of(2) {
-        return Err(crate::fields::refuse(format!("`poolSize` of snapkv must be odd, found {size}")));
-    }
+fn build(options: &mut Options) -> Result<Stage> {
     let queries = options.count("window")?;
-    let pool = match options.choice("pool")?.as_str() {
-        "mean" => Pooling::Mean,
-        "none" => Pooling::None,
-        _ => Pooling::Max,
-    };
-    Ok(Some(Recipe {
+    let (pool, size) = parts::pooling(options)?;
+    Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(Window { queries, kept: true, pool, size }),
         budget: Box::new(Uniform),
-        protected: Protected {
-            sinks: options.count("sinks")?,
-            recent: Recent::Share { share: 0.5, most: queries },
-            text: options.flag("protectText")?,
-        },
-        eviction: match options.choice("decode")?.as_str() {
-            "lowest-score" => Eviction::LowestScore,
-            _ => Eviction::Never,
-        },
+        protected: parts::protected(options, Recent::Share { share: 0.5, most: queries })?,
+        eviction: parts::eviction(options)?,
         lanes: Lanes::PerHead,
         positions: Positions::True,
-    }))
+    })))
 }

@@ -1,10 +1,11 @@
 use super::super::budget::Uniform;
-use super::super::guard::{Protected, Recent};
+use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Recency;
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
-use super::super::spec::{BudgetKind, MethodSpec};
-use super::super::{Eviction, Lanes, Positions, Recipe};
+use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::{Lanes, Recipe};
+use super::parts;
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -21,6 +22,7 @@ Every layer keeps its first `sinks` entries, which soak up attention whatever th
 - `keep` as a share grows the window with the sequence; `{ tokens: N }` is the paper's constant window.
 "#,
     budget: BudgetKind::Exact,
+    stage: false,
     options: &[
         count("sinks", "4", "first entries that are never evicted"),
         choice(
@@ -41,23 +43,13 @@ Every layer keeps its first `sinks` entries, which soak up attention whatever th
     build,
 };
 
-fn build(options: &mut Options) -> Result<Option<Recipe>> {
-    Ok(Some(Recipe {
+fn build(options: &mut Options) -> Result<Stage> {
+    Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(Recency),
         budget: Box::new(Uniform),
-        protected: Protected {
-            sinks: options.count("sinks")?,
-            recent: Recent::Entries(1),
-            text: options.flag("protectText")?,
-        },
-        eviction: match options.choice("decode")?.as_str() {
-            "none" => Eviction::Never,
-            _ => Eviction::Oldest,
-        },
+        protected: parts::protected(options, Recent::Entries(1))?,
+        eviction: parts::eviction(options)?,
         lanes: Lanes::PerLayer,
-        positions: match options.choice("positions")?.as_str() {
-            "cache" => Positions::Cache,
-            _ => Positions::True,
-        },
-    }))
+        positions: parts::positions(options)?,
+    })))
 }

@@ -23,10 +23,10 @@ impl Score for Columns {
 
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = input.mean_sums();
-        if !input.marks.is_empty() {
+        if !input.carried.is_empty() {
             // What entries of earlier turns have got before.
             for (score, entry) in scores.iter_mut().zip(input.sorted) {
-                *score += input.marks[entry.place as usize];
+                *score += input.carried[entry.place as usize];
             }
         }
         Ok(scores)

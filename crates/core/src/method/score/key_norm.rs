@@ -1,5 +1,5 @@
-use super::{LaneInput, PromptView, Score};
-use crate::cache::{AnyLane, Entry};
+use super::{LaneInput, PromptView, ReadLane, Score};
+use crate::cache::Entry;
 use crate::error::Result;
 
 /// The negative L2 norm of an entry's key: keys with a low norm matter.
@@ -26,7 +26,7 @@ impl Score for KeyNorm {
         Ok(input.sorted.iter().map(|entry| lowness(norms[entry.place as usize])).collect())
     }
 
-    fn fresh(&self, lane: &dyn AnyLane, _: usize, entry: Entry) -> Result<f32> {
+    fn fresh(&self, lane: &dyn ReadLane, _: usize, entry: Entry) -> Result<f32> {
         Ok(lowness(lane.key_norm(entry.place)?))
     }
 }

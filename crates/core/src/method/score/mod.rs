@@ -21,7 +21,8 @@ pub use recency::Recency;
 pub use text::Text;
 pub use window::Window;
 
-use crate::cache::{AnyLane, Entry, Span};
+use super::view::ReadLane;
+use crate::cache::{Entry, Span};
 
 /// A prompt, or the next part of a conversation, on its way through the model.
 #[derive(Debug)]
@@ -37,16 +38,16 @@ pub struct PromptView<'a> {
 }
 
 /// A lane whose entries are to be scored, right after the attention of the prompt.
-#[derive(Debug)]
 pub struct LaneInput<'a> {
-    pub lane: &'a dyn AnyLane,
+    pub lane: &'a dyn ReadLane,
+    /// The number of its layer in the model.
     pub layer: usize,
     /// The lane's entries in the order of their positions.
     pub sorted: &'a [Entry],
     /// What attention gathered: per KV head of the lane the sums of all places. Empty when nothing was asked for.
     pub sums: &'a [Vec<f32>],
-    /// The marks of all places; empty for a lane without marks.
-    pub marks: &'a [f32],
+    /// The scores that the entries of all places carry; empty where they carry none.
+    pub carried: &'a [f32],
     pub prompt: &'a PromptView<'a>,
 }
 
@@ -71,7 +72,7 @@ pub trait Score: Send + Sync + Debug {
     /// Whether scores are shares of an attention mass, so that their sums mean something.
     fn has_mass(&self) -> bool;
 
-    /// Whether the attention of generated tokens adds to the marks.
+    /// Whether the attention that entries get from generated tokens adds to their scores.
     fn accumulates(&self) -> bool {
         self.has_mass()
     }
@@ -79,8 +80,8 @@ pub trait Score: Send + Sync + Debug {
     /// One number per entry in the order of positions; the higher the better. Errors when keys cannot be read from the device.
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>>;
 
-    /// The mark with which a generated entry starts. Errors as [`Score::score`].
-    fn fresh(&self, lane: &dyn AnyLane, layer: usize, entry: Entry) -> Result<f32> {
+    /// The score with which a generated entry starts. Errors as [`Score::score`].
+    fn fresh(&self, lane: &dyn ReadLane, layer: usize, entry: Entry) -> Result<f32> {
         let _ = (lane, layer, entry);
         Ok(0.0)
     }

@@ -1,5 +1,5 @@
-use super::{LaneInput, PromptView, Score};
-use crate::cache::{AnyLane, Entry};
+use super::{LaneInput, PromptView, ReadLane, Score};
+use crate::cache::Entry;
 use crate::error::Result;
 
 /// A number that depends on seed, layer, head and position only.
@@ -9,7 +9,7 @@ pub struct Random {
 }
 
 impl Random {
-    fn at(&self, lane: &dyn AnyLane, layer: usize, position: u32) -> f32 {
+    fn at(&self, lane: &dyn ReadLane, layer: usize, position: u32) -> f32 {
         // splitmix64 (Steele et al. 2014).
         let mut z = self.seed ^ ((layer as u64) << 48) ^ ((lane.heads().start as u64) << 32) ^ u64::from(position);
         for _ in 0..2 {
@@ -39,7 +39,7 @@ impl Score for Random {
         Ok(input.sorted.iter().map(|entry| self.at(input.lane, input.layer, entry.position)).collect())
     }
 
-    fn fresh(&self, lane: &dyn AnyLane, layer: usize, entry: Entry) -> Result<f32> {
+    fn fresh(&self, lane: &dyn ReadLane, layer: usize, entry: Entry) -> Result<f32> {
         Ok(self.at(lane, layer, entry.position))
     }
 }

@@ -1,5 +1,5 @@
-use super::{LaneInput, PromptView, Score};
-use crate::cache::{AnyLane, Entry};
+use super::{LaneInput, PromptView, ReadLane, Score};
+use crate::cache::Entry;
 use crate::error::Result;
 
 /// The later the better.
@@ -23,7 +23,7 @@ impl Score for Recency {
         Ok(input.sorted.iter().map(|entry| entry.position as f32).collect())
     }
 
-    fn fresh(&self, _: &dyn AnyLane, _: usize, entry: Entry) -> Result<f32> {
+    fn fresh(&self, _: &dyn ReadLane, _: usize, entry: Entry) -> Result<f32> {
         Ok(entry.position as f32)
     }
 }

@@ -16,11 +16,12 @@ use super::session_id::SessionId;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, Parts, describe, nearest, refuse};
 use crate::method::Method;
+use crate::method::external::PlanReply;
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
 use parts::{
-    CacheFields, DetokenizeFields, ProfileFields, PromptFields, ScoreFields, SessionFields, Stage, Stages,
+    CacheFields, DetokenizeFields, PlanFields, ProfileFields, PromptFields, ScoreFields, SessionFields, Stage, Stages,
     StoppingOptions, TokenizeFields,
 };
 
@@ -45,6 +46,8 @@ pub enum Request {
     Model(Box<ModelRequest>),
     /// Needs the tokenizer only.
     Text(TextRequest),
+    /// Answers a request that runs.
+    Plan { view: SessionId, plan: PlanReply },
 }
 
 /// A request for the model.
@@ -182,6 +185,8 @@ ops! {
         |(session, prompt, stopping, sampler), ask| turn(session, source(prompt, ask)?, stopping, sampler);
     /// Ends a conversation and frees its cache; ends with `session`.
     "close-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::CloseSession(fields.session)));
+    /// Answers a `view` with a plan; ends with `planned`. What is wrong with the plan is the error of the request that waits for it.
+    "plan" (PlanFields) => |(PlanFields { view, lanes },), _| Ok(Request::Plan { view, plan: PlanReply { lanes } });
     /// Asks what the device of the model counts of its memory; ends with `memory`.
     "memory" () => |(), _| Ok(model(ModelRequest::Memory));
     /// Asks for the tokens of a text; ends with `tokens`.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{MAX_BATCH, MAX_TOKENS};
 use crate::device::Device;
 use crate::fields::{Unread, Whole};
+use crate::method::external::LaneReply;
 use crate::text::{Message, SpecialTokens};
 use crate::units::ByteSize;
 use crate::weights::WeightFormat;
@@ -113,6 +114,15 @@ pub(crate) struct ProfileFields {
 pub(crate) struct SessionFields {
     /// The name that `open-session` has answered with.
     pub(crate) session: SessionId,
+}
+
+/// The plan of a method outside the engine.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanFields {
+    /// The `id` of the `view` that it answers.
+    pub(crate) view: SessionId,
+    /// What becomes of the lanes of the view, in its order.
+    pub(crate) lanes: Vec<LaneReply>,
 }
 
 /// A text for the tokenizer.

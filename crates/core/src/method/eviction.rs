@@ -4,8 +4,9 @@
 //! entries), and of as many marks where these decide. Ranks come from a set of positions, a bit each, that is kept from one call
 //! to the next: nothing is sorted and nothing allocated.
 
-use crate::cache::{Lane, Memory, Modality, Span};
-use crate::method::Eviction;
+use super::Eviction;
+use super::view::{Part, ReadLane};
+use crate::cache::{Entry, Modality, Span};
 
 /// What decides.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +30,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// The place of the entry that goes; None when all stay.
-    pub fn victim<M: Memory>(&mut self, lane: &Lane<M>, ask: &EvictionQuery<'_>) -> Option<u32> {
+    /// The entry that goes; None when all stay.
+    pub fn victim(&mut self, lane: &dyn ReadLane, ask: &EvictionQuery<'_>) -> Option<Entry> {
         self.fill(lane);
         if self.len == 0 {
             return None;
@@ -69,10 +70,10 @@ impl Search {
         }
     }
 
-    fn fill<M: Memory>(&mut self, lane: &Lane<M>) {
+    fn fill(&mut self, lane: &dyn ReadLane) {
         self.words.fill(0);
         self.len = 0;
-        for (positions, _, dead) in lane.parts() {
+        for Part { positions, dead, .. } in lane.parts() {
             // Most positions are close to the one before: their word stays in a register.
             let (mut index, mut word) = (0, 0);
             for (slot, position) in positions.iter().enumerate() {
@@ -165,12 +166,12 @@ impl Search {
         words.filter(|(_, word)| **word != 0).map(|(index, word)| 64 * index as u32 + 63 - word.leading_zeros()).next()
     }
 
-    /// The place of the entry with the lowest mark, the first position of equal ones. A lane without marks has zeros.
-    fn lowest<M: Memory>(&self, lane: &Lane<M>) -> Option<u32> {
+    /// The entry with the lowest mark, the first position of equal ones. A lane without marks has zeros.
+    fn lowest(&self, lane: &dyn ReadLane) -> Option<Entry> {
         /// Marks that are compared with the lowest so far at once; few are lower.
         const BLOCK: usize = 16;
         let (mut best, mut place, mut before) = ((i32::MAX, u32::MAX), None, 0);
-        for (positions, marks, _) in lane.parts() {
+        for Part { positions, scores: marks, .. } in lane.parts() {
             if marks.is_empty() && !positions.is_empty() {
                 return place_of(lane, self.from(0)?);
             }
@@ -188,7 +189,7 @@ impl Search {
             }
             before += positions.len() as u32;
         }
-        place
+        place.map(|place| Entry { position: best.1, place })
     }
 }
 
@@ -198,12 +199,12 @@ fn ordered(mark: f32) -> i32 {
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-fn place_of<M: Memory>(lane: &Lane<M>, wanted: u32) -> Option<u32> {
+fn place_of(lane: &dyn ReadLane, wanted: u32) -> Option<Entry> {
     let mut before = 0;
-    for (positions, _, dead) in lane.parts() {
+    for Part { positions, dead, .. } in lane.parts() {
         let there = |slot: &usize| dead.is_none_or(|dead| !dead[*slot]);
         if let Some(slot) = positions.iter().position(|position| *position == wanted).filter(there) {
-            return Some(before + slot as u32);
+            return Some(Entry { position: wanted, place: before + slot as u32 });
         }
         before += positions.len() as u32;
     }
@@ -215,10 +216,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{Entry, Format, LaneOptions, Pool, Rotation};
+    use crate::cache::{Format, Lane, LaneOptions, Pool, Rotation};
 
     /// The same with sorted lists.
-    fn plain(lane: &Lane, ask: &EvictionQuery<'_>) -> Option<u32> {
+    fn plain(lane: &Lane, ask: &EvictionQuery<'_>) -> Option<Entry> {
         let sorted = lane.sorted();
         let text = |position: u32| {
             let spans = ask.text.unwrap_or(&[]);
@@ -244,7 +245,7 @@ mod tests {
                 open.iter().find(|(rank, _)| *rank >= wanted).or(open.last())
             }
         };
-        gone.map(|(_, entry)| entry.place)
+        gone.map(|(_, entry)| *entry)
     }
 
     const HEADS: usize = 1;

@@ -1,0 +1,98 @@
+//! A method's decision as data: which entries of which lane stay. The cache carries plans out; it alone moves bytes.
+
+use crate::cache::Entry;
+
+/// When a method is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// All queries of the prompt have attended in this layer; layers are counted as in [`View`](super::view::View).
+    Layer(usize),
+    /// All layers hold the prompt.
+    Prompt,
+    /// Before this generated token, counted from 0 after the last prompt, gets its entries.
+    Token(u64),
+    /// All layers hold this generated token and have attended.
+    Step(u64),
+}
+
+/// What becomes of the lanes, in the order in which it is carried out; at most one change per lane.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub lanes: Vec<LanePlan>,
+    /// Single entries that go: all that a step changes.
+    pub evict: Vec<Evicted>,
+}
+
+/// An entry that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// Counted as in [`View`](super::view::View).
+    pub layer: u32,
+    pub lane: u32,
+    pub entry: Entry,
+}
+
+/// What becomes of one lane.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LanePlan {
+    pub layer: usize,
+    pub lane: usize,
+    /// The entries that stay, in the order of their positions; all where there is none.
+    pub keep: Option<Vec<Entry>>,
+    /// Entries that are added to others before the rest goes.
+    pub merge: Vec<Merge>,
+    /// The scores that the lane's entries carry from now on, all of them in the order of positions; empty where they stay as they
+    /// are. They are set before anything goes.
+    pub scores: Vec<f32>,
+    /// The most entries that the lane will hold from now on, so that its tail has no room for more.
+    pub limit: Option<usize>,
+}
+
+/// An entry that goes, and the one that it is merged into: keys and values of `into` become the mean of its own, which counts 1, and of all
+/// that are merged into it, which count their weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Merge {
+    pub from: Entry,
+    pub into: Entry,
+    /// Above 0.
+    pub weight: f32,
+}
+
+impl LanePlan {
+    /// A plan that leaves a lane as it is.
+    pub fn new(layer: usize, lane: usize) -> LanePlan {
+        LanePlan { layer, lane, ..LanePlan::default() }
+    }
+
+    fn changes(&self) -> bool {
+        self.keep.is_some() || !self.merge.is_empty() || !self.scores.is_empty() || self.limit.is_some()
+    }
+}
+
+impl Plan {
+    /// Empties it. What steps need stays allocated.
+    pub fn clear(&mut self) {
+        self.lanes = Vec::new();
+        self.evict.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.evict.is_empty()
+    }
+
+    /// Bytes of its lists.
+    pub fn bytes(&self) -> usize {
+        let of = |lane: &LanePlan| {
+            let kept = lane.keep.as_deref().map_or(0, size_of_val);
+            kept + size_of_val(&lane.merge[..]) + size_of_val(&lane.scores[..])
+        };
+        self.lanes.iter().map(of).sum()
+    }
+
+    /// Adds what becomes of a lane, unless it stays as it is.
+    pub fn push(&mut self, lane: LanePlan) {
+        if lane.changes() {
+            self.lanes.push(lane);
+        }
+    }
+}

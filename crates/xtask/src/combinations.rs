@@ -1,0 +1,93 @@
+//! Which parts of a recipe go together, and which stages behind which methods: as the engine says it.
+
+use prefixkv_core::Error;
+use prefixkv_core::method::{Method, MethodSpec, OptionKind};
+use serde_json::{Value, json};
+
+use crate::page::NOTE;
+
+/// `docs/methods/combinations.md`.
+pub(crate) fn page(specs: &[MethodSpec]) -> String {
+    let mut reasons = Vec::new();
+    format!(
+        r#"{NOTE}
+# Combinations
+
+`runs` means that the engine takes the combination; a test runs every one of them on the embedded model. A number is the reason why it does not, below.
+
+## Parts of a recipe
+
+Every score with every budget and both kinds of lanes, as [`custom({{ score, budget, lanes }})`](custom.md) has them; each goes with every value of `decode`.
+
+{recipes}
+## Stages
+
+Every method (in the rows) with every other behind it, as `cache: [method({{ keep: 0.5 }}), other()]`.
+
+{stages}
+## Reasons
+
+{reasons}"#,
+        recipes = recipes(specs, &mut reasons),
+        stages = stages(specs, &mut reasons),
+        reasons =
+            reasons.iter().enumerate().map(|(index, reason)| format!("{}. {reason}\n", index + 1)).collect::<String>(),
+    )
+}
+
+fn recipes(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
+    let custom = specs.iter().find(|spec| spec.name == "custom");
+    let choices = |name: &str| -> Vec<&str> {
+        let option = custom.and_then(|spec| spec.options.iter().find(|option| option.name == name));
+        match option.map(|option| option.kind) {
+            Some(OptionKind::Choice { values }) => values.to_vec(),
+            _ => Vec::new(),
+        }
+    };
+    let columns: Vec<(&str, &str)> = choices("budget")
+        .into_iter()
+        .flat_map(|budget| choices("lanes").into_iter().map(move |lanes| (budget, lanes)))
+        .collect();
+    let heads: Vec<String> = columns.iter().map(|(budget, lanes)| format!("`{budget}`, `{lanes}`")).collect();
+    let mut rows = vec![];
+    for score in choices("score") {
+        let cells = columns.iter().map(|(budget, lanes)| {
+            let cache = json!({ "method": "custom", "keep": 0.5, "score": score, "budget": budget, "lanes": lanes });
+            cell(&cache, reasons)
+        });
+        rows.push((format!("`{score}`"), cells.collect()));
+    }
+    table("score", &heads, &rows)
+}
+
+fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
+    let heads: Vec<String> = specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
+    let one = |spec: &MethodSpec| match spec.takes_keep() {
+        true => json!({ "method": spec.name, "keep": 0.5 }),
+        false => json!({ "method": spec.name }),
+    };
+    let mut rows = vec![];
+    for first in specs {
+        let cells = specs.iter().map(|second| cell(&json!([one(first), one(second)]), reasons));
+        rows.push((format!("`{}`", first.name), cells.collect()));
+    }
+    table("", &heads, &rows)
+}
+
+fn cell(cache: &Value, reasons: &mut Vec<String>) -> String {
+    let reason = match Method::parse(cache) {
+        Ok(_) => return "runs".into(),
+        Err(Error::Option { reason, .. }) => reason,
+        Err(other) => other.to_string(),
+    };
+    let number = reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
+        reasons.push(reason);
+        reasons.len() - 1
+    });
+    (number + 1).to_string()
+}
+
+fn table(corner: &str, heads: &[String], rows: &[(String, Vec<String>)]) -> String {
+    let rows: String = rows.iter().map(|(name, cells)| format!("| {name} | {} |\n", cells.join(" | "))).collect();
+    format!("| {corner} | {} |\n| ---{} |\n{rows}", heads.join(" | "), " | ---".repeat(heads.len()))
+}
