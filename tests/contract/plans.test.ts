@@ -1,6 +1,7 @@
 // Methods in TypeScript through every door: what they are shown, what they answer, and what becomes of wrong answers.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CustomView, LanePlan } from "../../ts/custom_plan.ts";
 import { custom, type Model, PlanError } from "../../ts/index.ts";
 import { doors, live, loadThrough } from "./doors.ts";
@@ -65,6 +66,7 @@ for (const door of doors) {
   });
 
   test(`${door}: wrong answers are typed errors, and the model goes on`, async () => {
+    const held = (await live()).cacheBytes;
     const one = (plan: unknown) => (view: CustomView) => view.lanes.map(() => plan);
     const wrong: [(view: CustomView) => unknown, RegExp][] = [
       [one([2, 1]), /must rise/],
@@ -90,7 +92,10 @@ for (const door of doors) {
     assert.deepEqual([thrown.cause, /my own/.test(thrown.message)], [cause, true]);
     assert.equal((await failure(() => Promise.reject(cause))).cause, cause);
     assert.ok((await model.generate(short)).tokens.length > 0);
-    assert.equal((await live()).cacheBytes, 0, "what failed holds nothing");
+    // The count is the process's: what other files have left in it may only go in the meantime.
+    const deadline = Date.now() + 5000;
+    while ((await live()).cacheBytes > held && Date.now() < deadline) await sleep(20);
+    assert.ok((await live()).cacheBytes <= held, "what failed holds nothing");
   });
 
   test(`${door}: while a plan is thought about, others are answered, and an abort ends it`, async () => {
