@@ -52,3 +52,30 @@ test("no file is imported by what it imports, types included", async () => {
     [],
   );
 });
+
+/** The rooms of crates/core that a source names outside its comments and its tests. */
+function rooms(source: string): string[] {
+  const [code = ""] = source.split(/^#\[cfg\(test\)\]\nmod tests \{/m);
+  const lines = code.split("\n").filter((line) => !line.trimStart().startsWith("//"));
+  return [...lines.join("\n").matchAll(/\bcrate::(\w+)/g)].map(([, room = ""]) => room);
+}
+
+test("no room of the core imports one that imports it", async () => {
+  const core = join(root, "crates", "core", "src");
+  const names = (await readdir(core, { recursive: true })).map((name) => name.replaceAll("\\", "/"));
+  const sources = names.filter(
+    (name) => name.endsWith(".rs") && name !== "lib.rs" && !/(^|\/)tests(\/|\.rs$)/.test(name),
+  );
+  const graph = new Map<string, Set<string>>();
+  const of = (room: string): Set<string> => graph.get(room) ?? graph.set(room, new Set()).get(room) ?? new Set();
+  for (const name of sources) {
+    const room = name.replace(/(\/.*|\.rs)$/, "");
+    for (const other of rooms(await readFile(join(core, name), "utf8"))) if (other !== room) of(room).add(other);
+  }
+  assert.ok(graph.size > 15);
+  const found = circles(new Map([...graph].map(([room, others]) => [room, [...others]])));
+  assert.deepEqual(
+    found.map((circle) => circle.join(" -> ")),
+    [],
+  );
+});

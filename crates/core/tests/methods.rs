@@ -1,58 +1,21 @@
 //! What every method must do, whatever it keeps: one suite over the list of methods, two models and several sizes.
 
-use std::path::{Path, PathBuf};
+mod case;
+
 use std::sync::Arc;
 
+use case::Case;
 use prefixkv_core::Error;
 use prefixkv_core::cache::Modality;
 use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind, VARIANT};
-use prefixkv_core::model::{LoadOptions, Model, Prompt};
 use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
 
 const KEEPS: [f64; 4] = [0.7, 0.5, 0.3, 0.2];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// A model with a prompt and tokens that follow it.
-struct Case {
-    model: Model,
-    prompt: Prompt,
-    features: Vec<prefixkv_core::nn::Matrix>,
-    answer: Vec<u32>,
-}
-
-fn load(folder: &str) -> Model {
-    let options = LoadOptions::new(root().join(folder));
-    Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{folder}: {e}"))
-}
+/// What follows the picture.
+const ANSWER: &str = " There is a green star at the top left. There is a blue ring.";
 
 impl Case {
-    /// The embedded model with a picture.
-    fn picture() -> Case {
-        let model = load("models/tiny-llava");
-        let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
-        let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
-        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
-        let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
-        let tokens = model.tokenizer().encode_prompt(text).expect("encodes");
-        let prompt = model.expand(&tokens, 1).expect("one image");
-        let answer = model.tokenizer().encode(" There is a green star at the top left. There is a blue ring.", false);
-        let answer = answer.expect("encodes");
-        Case { model, prompt, features, answer }
-    }
-
-    /// A random model with grouped queries (4 heads over 1) and a text of 160 tokens.
-    fn text() -> Case {
-        let model = load("tests/golden/fixtures/llama-linear-tied");
-        let vocab = model.info().vocab_size as u32;
-        let tokens: Vec<u32> = (0..200u32).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
-        let prompt = model.expand(&tokens[..160], 0).expect("text");
-        Case { model, prompt, features: Vec::new(), answer: tokens[160..].to_vec() }
-    }
-
     fn sequence(&self, cache: &Value, carry: bool) -> Result<Sequence, Error> {
         self.model.new_sequence_with(Method::parse(cache)?, carry)
     }
@@ -103,7 +66,7 @@ fn once(spec: &MethodSpec) -> bool {
 }
 
 fn both() -> [Case; 2] {
-    [Case::picture(), Case::text()]
+    [Case::picture(ANSWER), Case::text(160, 40)]
 }
 
 #[test]
@@ -230,7 +193,7 @@ fn runs_repeat_whatever_the_number_of_threads() {
 
 #[test]
 fn sequences_side_by_side_do_not_touch_each_other() {
-    let mut case = Case::text();
+    let mut case = Case::text(160, 40);
     let other = case.model.expand(&case.answer, 0).expect("text");
     for spec in sized() {
         let cache = json!({ "method": spec.name, "keep": 0.4 });
@@ -384,7 +347,7 @@ fn a_conversation_goes_on_after_eviction() {
 
 #[test]
 fn turns_on_a_full_cache_equal_one_prompt() {
-    let case = Case::text();
+    let case = Case::text(160, 40);
     let whole: Vec<u32> = case.prompt.tokens.iter().chain(&case.answer).copied().collect();
     let all = case.model.expand(&whole, 0).expect("text");
     let mut plain = case.model.new_sequence().expect("no cap");
@@ -403,7 +366,7 @@ fn turns_on_a_full_cache_equal_one_prompt() {
 
 #[test]
 fn every_value_of_every_option_works() {
-    let mut case = Case::text();
+    let mut case = Case::text(160, 40);
     for spec in sized() {
         for option in spec.options {
             let values = match option.kind {
@@ -459,7 +422,7 @@ fn mistakes_are_refused_with_advice() {
 
 #[test]
 fn a_calibration_compacts_layer_by_layer() {
-    let mut case = Case::picture();
+    let mut case = Case::picture(ANSWER);
     let layers = case.layers();
     let n = case.prompt.tokens.len() as f64;
     let retained: Vec<f64> = (0..layers).map(|layer| 0.1 + 0.8 * (layer % 4) as f64 / 4.0).collect();
@@ -620,7 +583,7 @@ fn the_default_method_takes_every_size_that_holds_an_entry_per_layer() {
 
 #[test]
 fn profiles_are_what_the_search_would_keep() {
-    let mut case = Case::picture();
+    let mut case = Case::picture(ANSWER);
     let keeps = [0.2, 0.5];
     let method: Option<Arc<Method>> = Method::parse(&json!({ "method": "prefixkv", "keep": 1 })).expect("parses");
     let mut sequence = case.model.new_sequence_with(method, false).expect("a sequence");

@@ -1,52 +1,16 @@
 //! The plans of every method, as they were: tests/golden/data/plans.json.
 
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
+mod case;
 
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use case::{Case, root};
 use prefixkv_core::method::{METHODS, Method, Moment};
-use prefixkv_core::model::{LoadOptions, Model, Prompt};
-use prefixkv_core::nn::Matrix;
 use prefixkv_core::sequence::Planned;
 use serde_json::{Map, Value, json};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-struct Case {
-    model: Model,
-    prompt: Prompt,
-    features: Vec<Matrix>,
-    answer: Vec<u32>,
-}
-
-fn load(folder: &str) -> Model {
-    Model::load(&LoadOptions::new(root().join(folder)), &mut |_| Ok(())).unwrap_or_else(|e| panic!("{folder}: {e}"))
-}
-
 impl Case {
-    /// The embedded model with a picture.
-    fn picture() -> Case {
-        let model = load("models/tiny-llava");
-        let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
-        let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
-        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
-        let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
-        let tokens = model.tokenizer().encode_prompt(text).expect("encodes");
-        let prompt = model.expand(&tokens, 1).expect("one image");
-        let answer = model.tokenizer().encode(" There is a green star at the top left.", false).expect("encodes");
-        Case { model, prompt, features, answer }
-    }
-
-    /// A random model with grouped queries and a text.
-    fn text() -> Case {
-        let model = load("tests/golden/fixtures/llama-linear-tied");
-        let vocab = model.info().vocab_size as u32;
-        let tokens: Vec<u32> = (0..132u32).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
-        let prompt = model.expand(&tokens[..120], 0).expect("text");
-        Case { model, prompt, features: Vec::new(), answer: tokens[120..].to_vec() }
-    }
-
     /// What each method decides, a line per moment.
     fn plans(&mut self) -> Value {
         let mut all = Map::new();
@@ -108,7 +72,7 @@ fn golden() -> PathBuf {
 }
 
 fn found() -> Value {
-    json!({ "picture": Case::picture().plans(), "text": Case::text().plans() })
+    json!({ "picture": Case::picture(" There is a green star at the top left.").plans(), "text": Case::text(120, 12).plans() })
 }
 
 #[test]

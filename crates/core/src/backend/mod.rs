@@ -3,17 +3,20 @@
 //! Layers ([`crate::nn`]) and models are written once, over a [`Backend`]. Which one it is, is decided where a model is loaded and
 //! nowhere else.
 
+mod activation;
 pub mod cpu;
 pub mod cuda;
+mod heads;
 
 use std::fmt::Debug;
+
+pub use activation::Activation;
+pub use heads::Heads;
 
 use crate::cache::Memory;
 use crate::check::Check;
 use crate::device::DeviceMemory;
 use crate::error::Result;
-use crate::nn::Activation;
-use crate::nn::attention::Heads;
 use crate::sequence::Pass;
 use crate::weights::{Tensors, WeightFormat};
 

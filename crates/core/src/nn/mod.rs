@@ -1,12 +1,9 @@
 //! The layers that models are made of, over any [`Backend`].
 
-mod activation;
-pub mod attention;
 mod linear;
 mod loader;
 mod norm;
 
-pub use activation::Activation;
 pub use linear::Linear;
 pub use loader::{Loader, Tally};
 pub use norm::{LayerNorm, RmsNorm};

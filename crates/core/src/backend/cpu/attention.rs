@@ -4,10 +4,10 @@ use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, La
 use prefixkv_kernels::rotary::{self, Angles, New};
 
 use super::storable::{attendable, storable};
+use crate::backend::Heads;
 use crate::cache::Lane;
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::nn::attention::Heads;
 use crate::sequence::{BatchItem, Pass, Sequence};
 
 /// The rotations of the positions that one pass through the layers adds: one for a prompt, else one per sequence.

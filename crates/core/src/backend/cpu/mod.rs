@@ -14,11 +14,10 @@ pub use linear::{FEW, Weights};
 pub use matrix::Matrix;
 
 use super::Backend;
+use crate::backend::{Activation, Heads};
 use crate::check::Check;
 use crate::device::{Cpu, DeviceMemory};
 use crate::error::Result;
-use crate::nn::Activation;
-use crate::nn::attention::Heads;
 use crate::sequence::Pass;
 use crate::weights::{Tensors, WeightFormat};
 

@@ -4,9 +4,9 @@ use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary;
 
 use super::attention::RopeAngles;
+use crate::backend::Heads;
 use crate::cache::Format;
 use crate::error::{Error, Result};
-use crate::nn::attention::Heads;
 use crate::weights::numbers::{BEYOND_F16, Element};
 
 /// From this magnitude on the products of queries and keys can be past the greatest f32.

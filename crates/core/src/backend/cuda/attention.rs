@@ -8,10 +8,10 @@ use prefixkv_kernels::cuda::{
 use super::matrix::{Array, Input, Matrix};
 use super::write::write;
 use crate::backend::Activations;
+use crate::backend::Heads;
 use crate::cache::{Entry, Format, Lane, Stored};
 use crate::device::Cuda;
 use crate::error::{Error, Result};
-use crate::nn::attention::Heads;
 use crate::sequence::{BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are.

@@ -13,11 +13,10 @@ pub use matrix::{Array, Input, Matrix};
 pub use weights::Weights;
 
 use super::{Activations, Backend};
+use crate::backend::{Activation, Heads};
 use crate::check::Check;
 use crate::device::{Cuda, DeviceMemory, DevicePool, GpuMemory};
 use crate::error::{Error, Result};
-use crate::nn::Activation;
-use crate::nn::attention::Heads;
 use crate::sequence::Pass;
 use crate::weights::{Tensors, WeightFormat};
 

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::backend::Activation;
 use crate::error::Result;
 use crate::model::config::ConfigFile;
-use crate::nn::Activation;
 
 /// A checked CLIP vision configuration.
 #[derive(Clone, Debug, Deserialize)]

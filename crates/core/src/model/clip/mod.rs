@@ -5,11 +5,11 @@ mod config;
 pub(super) use config::ClipConfig;
 
 use super::network::Loaded;
+use crate::backend::Heads;
 use crate::backend::{Activations, Backend};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
-use crate::nn::attention::Heads;
 use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 
 pub(super) struct Clip<B: Backend> {

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::rope::Rope;
+use crate::backend::Activation;
+use crate::backend::Heads;
 use crate::cache::{self, Format};
 use crate::error::Result;
 use crate::model::config::{ConfigFile, path};
-use crate::nn::Activation;
-use crate::nn::attention::Heads;
 
 #[derive(Debug, Deserialize)]
 #[serde(default)]

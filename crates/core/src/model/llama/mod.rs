@@ -7,11 +7,11 @@ pub(super) use config::LlamaConfig;
 
 use super::info::ImageInfo;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
+use crate::backend::Heads;
 use crate::backend::{Activations, Backend};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::nn::attention::Heads;
 use crate::nn::{Linear, Loader, Matrix, RmsNorm};
 use crate::sequence::Pass;
 

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
+use crate::backend::Activation;
 use crate::error::Result;
 use crate::model::clip::ClipConfig;
 use crate::model::config::{ConfigFile, one_spelling};
 use crate::model::llama::LlamaConfig;
-use crate::nn::Activation;
 
 /// Which rows of the tower's output are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
