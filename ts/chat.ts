@@ -32,20 +32,33 @@ export class Chat implements AsyncDisposable {
   readonly #defaults: Readonly<Record<string, unknown>>;
   readonly #session: Promise<string>;
   readonly #plan: PlannedMethod["plan"] | undefined;
-  readonly #messages: Message[] = [];
+  readonly #messages: Message[];
+  /** What the turns that have not ended yet are to be added to: the messages of this chat, and of forks that come after them. */
+  readonly #turns = new Set<Message[][]>();
   readonly #running = new Set<NativeTicket>();
   /** Resolves once every turn so far has been submitted or has failed, so that turns reach the engine in order. */
   #submitted: Promise<void>;
   #closing: Promise<void> | undefined;
 
-  /** @internal Made by `model.chat`. */
-  constructor(requests: Requests, options: ChatOptions) {
-    const { cache, rest } = readChat(options);
+  private constructor(
+    requests: Requests,
+    defaults: Readonly<Record<string, unknown>>,
+    plan: PlannedMethod["plan"] | undefined,
+    session: Promise<string>,
+    messages: Message[],
+  ) {
     this.#requests = requests;
-    this.#defaults = rest;
-    this.#plan = planOf(cache);
-    this.#session = this.#open(cache);
-    this.#submitted = settled(this.#session);
+    this.#defaults = defaults;
+    this.#plan = plan;
+    this.#session = session;
+    this.#messages = messages;
+    this.#submitted = settled(session);
+  }
+
+  /** @internal Made by `model.chat`. */
+  static open(requests: Requests, options: ChatOptions): Chat {
+    const { cache, rest } = readChat(options);
+    return new Chat(requests, rest, planOf(cache), openSession(requests, cache), []);
   }
 
   /** The messages of the turns that have ended. */
@@ -58,6 +71,7 @@ export class Chat implements AsyncDisposable {
    * ends it, it rejects once the engine has stopped, within a step, so that `messages` then agrees with the engine.
    */
   send(content: MessageContent, options: TurnOptions = {}): Generation {
+    let ended = (): unknown => undefined;
     const turn = Generation.of(() => {
       const place = new Place("send");
       const { signal, rest } = readTurn(options, place);
@@ -66,14 +80,46 @@ export class Chat implements AsyncDisposable {
       const ticket = this.#turn(message, signal, { ...this.#defaults, ...rest }, before);
       // A turn that fails early, say over its image, must not let later ones overtake those before it.
       this.#submitted = settled(ticket).then(() => before);
+      const said = [this.#messages];
+      this.#turns.add(said);
       const onDone = ({ text }: { text: string }): void => {
-        this.#messages.push(message, { role: "assistant", content: text });
+        for (const messages of said) messages.push(message, { role: "assistant", content: text });
       };
+      ended = () => this.#turns.delete(said);
       return { ticket, signal, onDone };
     });
     // Read to its end even if nobody looks, so that the messages agree with the engine's.
-    turn.catch(() => {});
+    settled(turn).then(() => ended());
     return turn;
+  }
+
+  /**
+   * A second chat that goes on from here: it has the messages of all turns sent so far, and shares what they have left in the cache
+   * until one of the two changes it (`memory.shared` says how much that is). The two then know nothing of each other; dispose of both.
+   * Ask many questions about one picture without reading it again:
+   *
+   * @example
+   * ```ts
+   * import { image, load } from "prefixkv";
+   *
+   * await using model = await load();
+   * await using chat = model.chat({ maxTokens: 32 });
+   * await chat.send([image("scene.png"), "How many objects are there?"]);
+   * for (const question of ["What color is the star?", "Describe the image in detail."]) {
+   *   await using fork = chat.fork();
+   *   const { text, memory } = await fork.send(question);
+   *   console.log(text, memory.shared / memory.resident);
+   * }
+   * ```
+   */
+  fork(): Chat {
+    const before = this.#submitted;
+    const session = this.#fork(before);
+    // Turns that are sent from now on come after the fork.
+    this.#submitted = settled(session);
+    const messages = [...this.#messages];
+    for (const said of this.#turns) said.push(messages);
+    return new Chat(this.#requests, this.#defaults, this.#plan, session, messages);
   }
 
   /** Cancels the running turn and frees the cache. Later turns are rejected; a second disposal waits for the first. */
@@ -86,9 +132,11 @@ export class Chat implements AsyncDisposable {
     return this.dispose();
   }
 
-  async #open(cache: CacheOption | undefined): Promise<string> {
-    const wire = cache === undefined ? undefined : await wireCache(cache);
-    const ticket = this.#requests.submit({ op: "open-session", ...(wire && { cache: wire }) });
+  async #fork(before: Promise<void>): Promise<string> {
+    if (this.#closing) throw chatDisposed();
+    const session = await this.#session;
+    await before;
+    const ticket = this.#requests.submit({ op: "fork-session", session });
     return (await lastEvent(ticket, "session")).session;
   }
 
@@ -135,6 +183,12 @@ export class Chat implements AsyncDisposable {
       // The session was never opened, or has gone with its model.
     }
   }
+}
+
+async function openSession(requests: Requests, cache: CacheOption | undefined): Promise<string> {
+  const wire = cache === undefined ? undefined : await wireCache(cache);
+  const ticket = requests.submit({ op: "open-session", ...(wire && { cache: wire }) });
+  return (await lastEvent(ticket, "session")).session;
 }
 
 function chatDisposed(): Error {

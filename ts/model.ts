@@ -67,7 +67,7 @@ export class Model implements AsyncDisposable {
 
   /** Starts a conversation that keeps its cache from turn to turn: see Chat. */
   chat(options: ChatOptions = {}): Chat {
-    return new Chat(this.#requests, options);
+    return Chat.open(this.#requests, options);
   }
 
   /** Scores an answer after a prompt: the log-probability of each of its tokens. */

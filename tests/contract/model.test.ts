@@ -74,6 +74,30 @@ for (const door of doors) {
     assert.equal((await model(door).generate({ ...long, maxTokens: 3 })).tokens.length, 3);
   });
 
+  test(`${door}: forks of a chat answer as separate chats with the same history, from memory that is there once`, async () => {
+    const first = [image(scene.image), "How many objects are there?"];
+    const questions = ["What color is the star?", "Describe the image in detail."];
+    const chat = model(door).chat({ maxTokens: 24 });
+    const { memory: before } = await chat.send(first);
+    const forks = questions.map(() => chat.fork());
+    const answers = await Promise.all(forks.map((fork, index) => fork.send(questions[index] ?? "")));
+    for (const [index, { tokens, usage, memory }] of answers.entries()) {
+      const separate = model(door).chat({ maxTokens: 24 });
+      await separate.send(first);
+      const expected = await separate.send(questions[index] ?? "");
+      assert.deepEqual([tokens, usage], [expected.tokens, expected.usage]);
+      assert.equal(memory.payload, expected.memory.payload);
+      assert.equal(expected.memory.shared, 0);
+      assert.ok(memory.shared > 0.9 * before.payload && memory.shared < memory.resident, JSON.stringify(memory));
+      await separate.dispose();
+    }
+    await chat.dispose();
+    await forks[0]?.dispose();
+    const { memory } = (await forks[1]?.send("And the ring?")) ?? {};
+    assert.equal(memory?.shared, 0, "the last one has it alone");
+    await forks[1]?.dispose();
+  });
+
   test(`${door}: reads a folder without its weights`, async () => {
     const info = await inspect(undefined, { binding: door });
     assert.equal(info.kvBytesPerToken, model(door).info.kvBytesPerToken);

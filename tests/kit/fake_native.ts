@@ -44,6 +44,7 @@ export const memory: Memory = {
   metadata: 1000,
   dead: 0,
   resident: 2_001_000,
+  shared: 0,
   peak: 2_002_000,
   keptPerLayer: [163, 163],
 };
@@ -232,7 +233,7 @@ export class FakeNative implements Native {
       const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
       ticket.end({ type: "scored", ...score, ...(request.kept && { kept }), ...(request.kl && { kl: [0, 0.5] }) });
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
-    else if (request.op === "open-session") {
+    else if (request.op === "open-session" || request.op === "fork-session") {
       this.sessions += 1;
       ticket.end({ type: "session", session: `session ${this.sessions}` });
     } else if (request.op === "close-session") {

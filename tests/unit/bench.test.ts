@@ -159,6 +159,7 @@ test("a smaller cache stands beside what its bytes predict", () => {
     metadata: 0,
     dead: 0,
     resident: 1100 * share,
+    shared: 0,
     peak: 1100,
     keptPerLayer: [],
   });

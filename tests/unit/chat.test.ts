@@ -101,6 +101,34 @@ test("a turn that fails leaves the conversation, one that is aborted keeps what 
   );
 });
 
+test("a fork is submitted between the turns before and after it, and has the messages of those before", async () => {
+  const fake = native();
+  const model = await open(fake);
+  const chat = model.chat({ maxTokens: 9 });
+  const before = chat.send("one");
+  const fork = chat.fork();
+  const after = chat.send("two");
+  const [, { text }] = await Promise.all([before, after, fork.send("three", { maxTokens: 2 })]);
+  assert.deepEqual(
+    fake.requests.map(({ request }) => request).filter(({ op }) => op !== "open-session"),
+    [
+      { op: "turn", maxTokens: 9, session: "session 1", messages: [{ role: "user", content: "one" }] },
+      { op: "fork-session", session: "session 1" },
+      { op: "turn", maxTokens: 9, session: "session 1", messages: [{ role: "user", content: "two" }] },
+      { op: "turn", maxTokens: 2, session: "session 2", messages: [{ role: "user", content: "three" }] },
+    ],
+  );
+  const said = (messages: readonly { content: unknown }[]) => messages.map(({ content }) => content);
+  assert.deepEqual(said(chat.messages), ["one", text, "two", text]);
+  assert.deepEqual(said(fork.messages), ["one", text, "three", text]);
+  await chat.dispose();
+  await fork.send("four");
+  await fork.dispose();
+  await assert.rejects(chat.fork().send("five"), DisposedError);
+  const closed = fake.requests.flatMap(({ request }) => (request.op === "close-session" ? [request.session] : []));
+  assert.deepEqual(closed, ["session 1", "session 2"]);
+});
+
 test("a chat that cannot be opened refuses its turns with the reason", async () => {
   const model = await open(native());
   const chat = model.chat({ cache: prefixkv({ calibration: "no-such-name" }) });

@@ -1029,6 +1029,8 @@ export interface Memory {
   dead: number;
   /** Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end. */
   resident: number;
+  /** Of `resident`, what other chats that were forked from the same one hold as well: in memory it is there once. */
+  shared: number;
   /** The highest value of `resident`. */
   peak: number;
   /** Entries kept, per layer; the mean over the heads where they keep different numbers. */

@@ -192,6 +192,49 @@ fn turns_of_a_session_stay_in_order_and_those_of_others_run_beside() {
     assert!(here["usage"]["cachedTokens"].as_u64() > Some(0), "{here}");
 }
 
+fn fork(engine: &Engine, session: &str) -> Value {
+    end(&submit(engine, &json!({ "op": "fork-session", "session": session })))
+}
+
+#[test]
+fn forks_of_a_session_answer_as_sessions_with_the_same_turns() {
+    let caches = [json!({ "method": "full" }), json!({ "method": "h2o", "keep": 0.5 })];
+    let follow = ["Which color has it?", "And where is it?"];
+    for cache in caches {
+        let open = |engine: &Engine| {
+            let opened = end(&submit(engine, &json!({ "op": "open-session", "cache": cache })));
+            opened["session"].as_str().expect("a name").to_owned()
+        };
+        let text = |done: &Value| (done["text"].clone(), done["tokens"].clone(), done["usage"].clone());
+        let separate = engine(json!({}));
+        let expected = follow.map(|question| {
+            let session = open(&separate);
+            done(&submit(&separate, &turn(&session, "What is there?", 30)));
+            text(&done(&submit(&separate, &turn(&session, question, 20))))
+        });
+        let engine = engine(json!({ "batch": 4 }));
+        let session = open(&engine);
+        let first = submit(&engine, &turn(&session, "What is there?", 30));
+        // Asked for while the turn runs: they come after it.
+        let names = follow.map(|_| fork(&engine, &session)["session"].as_str().expect("a name").to_owned());
+        let resident = done(&first)["memory"]["resident"].as_u64().expect("bytes");
+        let turns: Vec<Ticket> =
+            names.iter().zip(follow).map(|(name, question)| submit(&engine, &turn(name, question, 20))).collect();
+        for (ticket, expected) in turns.iter().zip(&expected) {
+            let answer = done(ticket);
+            assert_eq!(&text(&answer), expected, "{cache}");
+            let shared = answer["memory"]["shared"].as_u64().expect("bytes");
+            let full = cache["method"] == "full";
+            assert!(!full || shared >= resident / 10 * 9, "{shared} of {resident}");
+            assert!(shared <= answer["memory"]["resident"].as_u64().expect("bytes"));
+        }
+        // Each is closed on its own.
+        end(&submit(&engine, &json!({ "op": "close-session", "session": session })));
+        assert_eq!(fork(&engine, &session)["error"]["code"], "option");
+        assert!(done(&submit(&engine, &turn(&names[1], "Hello", 2)))["usage"]["cachedTokens"].as_u64() > Some(0));
+    }
+}
+
 #[test]
 fn a_cancelled_turn_keeps_what_was_there() {
     let batched = engine(json!({ "batch": 3 }));

@@ -79,6 +79,7 @@ fn what_is_said_is_what_is_allocated() {
     generation_on_the_embedded_model();
     six_hundred_positions_and_more();
     the_peak_of_a_known_configuration_is_one_layer_more();
+    what_forks_share_is_there_once();
     weights_take_what_the_loader_counts();
 }
 
@@ -210,6 +211,30 @@ fn the_peak_of_a_known_configuration_is_one_layer_more() {
         }
         assert!(memory.peak as usize <= peak + 2000, "the pool does not count more than there is");
         assert!(memory.peak as usize + workspace * shape.layers >= peak, "nor less");
+    }
+}
+
+fn what_forks_share_is_there_once() {
+    let shape = Shape { layers: 4, kv_heads: 4, head_dim: 64, format: Format::F16 };
+    let n = 800;
+    let rows = noise(n * shape.kv_heads * shape.head_dim, 1);
+    let (sums, angles) = (sums(&shape, n), angles(&shape, n));
+    for cache in [json!({ "method": "full" }), json!({ "method": "h2o", "keep": 0.5 })] {
+        let pool = Pool::unlimited();
+        let mut first = Sequence::with_method(shape, &pool, method(&cache), true).expect("a sequence");
+        feed(&mut first, &shape, &angles, &rows, &sums);
+        let forks: Vec<Sequence> = (0..3).map(|_| first.fork().expect("no cap")).collect();
+        let memory = first.memory();
+        let lists = LISTS_PER_LAYER * shape.layers;
+        assert!(memory.shared >= memory.payload, "{memory:?}");
+        for fork in forks.into_iter().chain([first]) {
+            let (own, pooled) = (fork.memory().resident - fork.memory().shared, pool.used());
+            let freed = freed_by(fork) as u64;
+            eprintln!("{cache}: {own} of its own, {freed} by the allocator");
+            assert!(freed >= own && freed <= own + lists as u64, "{cache}: {freed} for {own}");
+            assert_eq!(pooled - pool.used(), own);
+        }
+        assert_eq!(pool.used(), 0);
     }
 }
 

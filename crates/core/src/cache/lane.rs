@@ -90,6 +90,18 @@ impl<M: Memory> Lane<M> {
         })
     }
 
+    /// The same entries for another sequence, on its account: shared until one of the two changes them.
+    pub fn fork(&self, account: &Account<M>) -> Result<Self> {
+        let mut lane = Lane::new(self.heads.clone(), self.options, account.clone())?;
+        lane.segments.reserve_exact(self.segments.len());
+        for segment in &self.segments {
+            lane.segments.push(segment.fork(account)?);
+        }
+        (lane.len, lane.tail, lane.limit) = (self.len, self.tail, self.limit);
+        lane.note_dead();
+        Ok(lane)
+    }
+
     /// Entries held.
     pub fn len(&self) -> usize {
         self.len
@@ -159,6 +171,11 @@ impl<M: Memory> Lane<M> {
         self.segments.iter().map(Segment::dead_bytes).sum()
     }
 
+    /// Bytes of segments that are those of other sequences too.
+    pub fn shared_bytes(&self) -> u64 {
+        self.segments.iter().map(Segment::shared_bytes).sum()
+    }
+
     /// Most entries that the lane will be asked to hold: its tail never has room for more.
     pub fn set_limit(&mut self, entries: usize) {
         self.limit = entries;
@@ -180,7 +197,7 @@ impl<M: Memory> Lane<M> {
             return Ok(());
         }
         let mut extent = self.segment(n)?;
-        let at = extent.extend(first..first + n as u32, self.options.marked);
+        let at = extent.extend(first..first + n as u32, self.options.marked)?;
         extent.write(new, self.rotates(), self.heads.clone(), at)?;
         self.push(extent);
         self.tail = false;
@@ -198,7 +215,8 @@ impl<M: Memory> Lane<M> {
                 self.segments.len() - 1
             }
         };
-        let at = self.segments[index].extend(position..position + 1, self.options.marked);
+        self.segments[index].unshare(&self.account)?;
+        let at = self.segments[index].extend(position..position + 1, self.options.marked)?;
         let rotate = self.rotates();
         self.segments[index].write(new, rotate, self.heads.clone(), at)?;
         self.len += 1;
@@ -267,13 +285,15 @@ impl<M: Memory> Lane<M> {
         if self.segments[index].is_dead(slot) {
             return Err(no_place(place));
         }
-        self.segments[index].delete(slot);
-        self.len -= 1;
-        if self.segments[index].alive() == 0 {
+        if self.segments[index].alive() > 1 {
+            self.segments[index].unshare(&self.account)?;
+            self.segments[index].delete(slot)?;
+        } else {
             self.segments.remove(index);
             self.segments.shrink_to_fit();
             self.tail &= index < self.segments.len();
         }
+        self.len -= 1;
         self.note_dead();
         Ok(())
     }
@@ -306,17 +326,24 @@ impl<M: Memory> Lane<M> {
             }
         }
         let mut start = 0;
-        for segment in std::mem::take(&mut self.segments) {
-            let range = start..start + segment.len();
-            start = range.end;
-            if segment.deletion() == Deletion::Group {
-                let mut segment = segment;
-                (0..segment.len()).filter(|slot| !keep[range.start + slot]).for_each(|slot| segment.delete(slot));
-                if segment.alive() > 0 {
-                    self.push(segment);
+        for segment in &mut self.segments {
+            let kept = &keep[start..start + segment.len()];
+            start += segment.len();
+            if segment.deletion() == Deletion::Group && kept.contains(&true) {
+                let gone: Vec<usize> = (0..kept.len()).filter(|slot| !kept[*slot] && !segment.is_dead(*slot)).collect();
+                if !gone.is_empty() {
+                    segment.unshare(&self.account)?;
+                    gone.into_iter().try_for_each(|slot| segment.delete(slot))?;
                 }
             }
         }
+        let mut start = 0;
+        self.segments.retain(|segment| {
+            let kept = &keep[start..start + segment.len()];
+            start += segment.len();
+            segment.deletion() == Deletion::Group && kept.contains(&true)
+        });
+        self.segments.shrink_to_fit();
         if let Some(extent) = extent {
             self.push(extent);
         }
@@ -395,7 +422,7 @@ impl<M: Memory> Lane<M> {
             if slots.is_empty() {
                 continue;
             }
-            let read = segment.entries.read(segment.sizes(), side, slots)?;
+            let read = segment.entries().read(segment.sizes(), side, slots)?;
             for (row, from) in rows.iter().zip(read.chunks_exact(width)) {
                 out[row * width..(row + 1) * width].copy_from_slice(from);
             }
@@ -406,8 +433,8 @@ impl<M: Memory> Lane<M> {
     /// Replaces the key and the value of the entry at `place`, `[heads, head_dim]` each.
     pub fn overwrite(&mut self, place: u32, keys: &[f32], values: &[f32]) -> Result<()> {
         let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-        let sizes = self.segments[index].sizes();
-        self.segments[index].entries.overwrite(sizes, slot, keys, values)
+        self.segments[index].unshare(&self.account)?;
+        self.segments[index].overwrite(slot, keys, values)
     }
 
     fn note_dead(&mut self) {

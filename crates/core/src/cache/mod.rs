@@ -1,10 +1,11 @@
 //! The key-value cache: a pool that counts every byte, and sequences whose layers hold lanes of entries.
 //!
 //! ```text
-//! Pool ─ Sequence ─ per layer ─ Lane(s) { heads, segments { positions, marks, keys and values } }
+//! Pool ─ Sequence ─ per layer ─ Lane(s) { heads, segments { marks, Arc { positions, keys and values } } }
 //! ```
 //! A lane is the unit of storage, eviction and attention: the entries of a range of KV heads that share their indices. Each
 //! lane has its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
+//! Sequences with one prefix share its segments until one of them changes them.
 
 mod lane;
 mod memory;
@@ -16,7 +17,7 @@ mod shape;
 pub use lane::{Entry, Lane, LaneOptions, Part, Rotation, TAIL_BLOCK};
 pub(crate) use memory::Stored;
 pub use memory::{Deletion, Entries, Memory, New, Side, Sizes};
-pub use pool::{Account, Buffer, Charge, Format, Pool};
+pub use pool::{Account, Charge, Format, Pool};
 pub use report::MemoryReport;
 pub use shape::{Kept, Modality, Shape, Span};
 
@@ -30,6 +31,6 @@ pub struct Bookkeeping {
 impl Bookkeeping {
     /// In memory of a kind.
     pub fn of<M: Memory>() -> Self {
-        Bookkeeping { lane: size_of::<Lane<M>>(), segment: size_of::<segment::Segment<M>>() }
+        Bookkeeping { lane: size_of::<Lane<M>>(), segment: segment::Segment::<M>::BOOKKEEPING }
     }
 }

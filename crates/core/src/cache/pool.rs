@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prefixkv_kernels::os::heap::{Block, Plain};
 use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
@@ -143,20 +142,20 @@ impl<M: Memory> Account<M> {
         metrics::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
-        Ok(Charge { own: self.own.clone(), pool: self.pool.0.counters.clone(), bytes })
-    }
-}
-
-impl Account {
-    /// A zeroed buffer of `elements`. Refused before allocating when the pool's cap does not allow it.
-    pub fn allocate<T: Plain>(&self, elements: usize) -> Result<Buffer<T>> {
-        self.allocate_with(elements, 0)
+        Ok(Charge { own: self.own.clone(), pool: self.pool.0.counters.clone(), bytes, pooled: bytes })
     }
 
-    /// The same, with bytes of bookkeeping that are counted as long as the buffer is there.
-    pub fn allocate_with<T: Plain>(&self, elements: usize, bookkeeping: usize) -> Result<Buffer<T>> {
-        let charge = self.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
-        Ok(Buffer { data: Block::zeros(elements), _charge: charge })
+    /// Counts `bytes` of its own, as [`Account::charge`], and what it now holds together with others: that is in the pool already.
+    pub(super) fn join(&self, shared: &Pooled, bytes: u64) -> Result<Charge> {
+        let mut charge = self.charge(bytes)?;
+        let _ = self.own.add(shared.bytes);
+        charge.bytes += shared.bytes;
+        Ok(charge)
+    }
+
+    /// Opens the account of another sequence in the same pool.
+    pub(crate) fn another(&self) -> Account<M> {
+        self.pool.account()
     }
 }
 
@@ -170,35 +169,47 @@ fn refusal(needed: u64, available: u64) -> Error {
 pub struct Charge {
     own: Arc<Counters>,
     pool: Arc<Counters>,
+    /// On the account.
     bytes: u64,
+    /// Of them, those that are in the pool for this account alone.
+    pooled: u64,
+}
+
+impl Charge {
+    /// Makes `bytes` of the charge such that other accounts can [join](Account::join): the pool counts them until the last of all has
+    /// let go of them.
+    pub(super) fn share(mut self, bytes: u64) -> (Charge, Pooled) {
+        self.pooled -= bytes;
+        let pool = self.pool.clone();
+        (self, Pooled { pool, bytes })
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         self.own.remove(self.bytes);
+        self.pool.remove(self.pooled);
+        metrics::CACHE_BYTES.remove(self.pooled);
+    }
+}
+
+/// Bytes in the pool that several accounts may hold together, each with a charge of its own; given back to the pool when dropped.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    pool: Arc<Counters>,
+    bytes: u64,
+}
+
+impl Pooled {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
         self.pool.remove(self.bytes);
         metrics::CACHE_BYTES.remove(self.bytes);
-    }
-}
-
-/// Memory of the pool; given back when dropped, a large buffer to the system at once.
-#[derive(Debug)]
-pub struct Buffer<T> {
-    data: Block<T>,
-    _charge: Charge,
-}
-
-impl<T: Plain> std::ops::Deref for Buffer<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.data
-    }
-}
-
-impl<T: Plain> std::ops::DerefMut for Buffer<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.data
     }
 }
 
@@ -210,10 +221,10 @@ mod tests {
     fn bytes_are_counted_and_given_back() {
         let pool = Pool::with_cap(1000);
         let (a, b) = (pool.account(), pool.account());
-        let first = a.allocate::<f32>(100).expect("400 bytes fit");
-        let second = b.allocate::<half::f16>(200).expect("400 more fit");
+        let first = a.charge(400).expect("400 bytes fit");
+        let second = b.charge(400).expect("400 more fit");
         assert_eq!((pool.used(), a.used(), b.used()), (800, 400, 400));
-        match a.allocate::<f32>(51) {
+        match a.charge(204) {
             Err(Error::OutOfMemory { needed: 204, available: 200, .. }) => {}
             other => panic!("expected out of memory, got {other:?}"),
         }
@@ -222,5 +233,19 @@ mod tests {
         assert_eq!((pool.used(), a.used(), a.peak()), (400, 0, 400));
         drop(second);
         assert_eq!((pool.used(), pool.peak()), (0, 800));
+    }
+    #[test]
+    fn bytes_that_two_hold_are_in_the_pool_once_and_on_both_accounts() {
+        let pool = Pool::unlimited();
+        let (a, b) = (pool.account(), pool.account());
+        let (first, shared) = a.charge(100).expect("no cap").share(90);
+        let second = b.join(&shared, 7).expect("no cap");
+        assert_eq!((pool.used(), a.used(), b.used()), (107, 100, 97));
+        drop(first);
+        assert_eq!((pool.used(), a.used(), b.used()), (97, 0, 97));
+        drop(second);
+        assert_eq!((pool.used(), b.used()), (90, 0), "it is there as long as somebody has it");
+        drop(shared);
+        assert_eq!(pool.used(), 0);
     }
 }

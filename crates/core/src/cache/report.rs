@@ -24,6 +24,8 @@ pub struct MemoryReport {
     pub dead: u64,
     /// Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end.
     pub resident: u64,
+    /// Of `resident`, what other chats that were forked from the same one hold as well: in memory it is there once.
+    pub shared: u64,
     /// The highest value of `resident`.
     pub peak: u64,
     /// Entries kept, per layer; the mean over the heads where they keep different numbers.

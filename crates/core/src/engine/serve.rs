@@ -166,6 +166,7 @@ impl<B: Backend> ModelRunner<B> {
                 let session = self.sessions.open(model, method.clone())?;
                 events.finish(session::done(session));
             }
+            ModelRequest::ForkSession(session) => events.finish(session::done(self.sessions.fork(*session)?)),
             ModelRequest::CloseSession(session) => {
                 self.sessions.close(*session)?;
                 events.finish(session::done(*session));
@@ -184,7 +185,7 @@ impl<B: Backend> ModelRunner<B> {
     fn has_turn_of(&self, request: &ModelRequest) -> bool {
         let session = match request {
             ModelRequest::Generate(request) => request.session,
-            ModelRequest::CloseSession(session) => Some(*session),
+            ModelRequest::ForkSession(session) | ModelRequest::CloseSession(session) => Some(*session),
             _ => None,
         };
         session.is_some() && self.running.iter().any(|running| running.work.turn().map(|turn| turn.name) == session)

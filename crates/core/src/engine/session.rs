@@ -65,9 +65,7 @@ impl<B: Backend> Default for Sessions<B> {
 impl<B: Backend> Sessions<B> {
     /// Opens a session; gives its name, which nobody else knows.
     pub(super) fn open(&mut self, model: &Model<B>, method: Option<Arc<Method>>) -> Result<SessionId> {
-        if self.open.len() >= MAX_SESSIONS {
-            return Err(refuse(format!("{MAX_SESSIONS} sessions are open; close some")));
-        }
+        self.require_room()?;
         // For its errors: a calibration of another model, say.
         model.new_sequence_with(method.clone(), true)?;
         let name = SessionId::random()?;
@@ -80,6 +78,23 @@ impl<B: Backend> Sessions<B> {
             live: Arc::new(metrics::SESSIONS.one()),
         };
         self.open.insert(name, session);
+        Ok(name)
+    }
+
+    fn require_room(&self) -> Result<()> {
+        if self.open.len() >= MAX_SESSIONS {
+            return Err(refuse(format!("{MAX_SESSIONS} sessions are open; close some")));
+        }
+        Ok(())
+    }
+
+    /// Opens a session that goes on from where another is; gives its name. What is in the cache is there once until one of the two
+    /// changes it.
+    pub(super) fn fork(&mut self, of: SessionId) -> Result<SessionId> {
+        self.require_room()?;
+        let fork = self.open.get(&of).ok_or_else(unknown)?.fork()?;
+        let name = SessionId::random()?;
+        self.open.insert(name, fork);
         Ok(name)
     }
 
@@ -149,7 +164,25 @@ fn unknown() -> Error {
     refuse("no such session is open; it has been closed, or is of another model")
 }
 
+impl<B: Backend> State<B> {
+    fn fork(&self) -> Result<State<B>> {
+        let (text, tokens) = (self.text.clone(), self.tokens.clone());
+        Ok(State { sequence: self.sequence.fork()?, text, tokens, pending: self.pending, images: self.images })
+    }
+}
+
 impl<B: Backend> Session<B> {
+    fn fork(&self) -> Result<Session<B>> {
+        Ok(Session {
+            method: self.method.clone(),
+            messages: self.messages.clone(),
+            images: self.images.clone(),
+            order: self.order.clone(),
+            state: self.state.as_ref().map(State::fork).transpose()?,
+            live: Arc::new(metrics::SESSIONS.one()),
+        })
+    }
+
     /// The session with the messages and images of a turn. Takes the cache along.
     fn with(&mut self, request: &GenerateRequest, images: &[Vec<u8>]) -> Session<B> {
         let first = self.images.len();

@@ -262,6 +262,18 @@ impl ExternalPlanner {
 }
 
 impl Planner for ExternalPlanner {
+    fn fork(&self) -> Box<dyn Planner> {
+        let ExternalPlanner { cost, heads, merges, .. } = *self;
+        Box::new(ExternalPlanner {
+            external: self.external.clone(),
+            cost,
+            heads,
+            merges,
+            recording: false,
+            record: None,
+        })
+    }
+
     fn needs(&self) -> Needs {
         let External { moments, lanes, queries, .. } = *self.external;
         let accumulates = self.external.sums.is_some() && moments.step > 0;

@@ -54,6 +54,9 @@ pub type Profile = Vec<Vec<f64>>;
 pub trait Planner: Send + Debug {
     fn needs(&self) -> Needs;
 
+    /// The same method with what it knows between two prompts, for a sequence that goes on from the same entries.
+    fn fork(&self) -> Box<dyn Planner>;
+
     /// A prompt comes: `view` has its positions and the lanes without it. Refuses what cannot be kept to before any work. Gives the
     /// most entries that the prompt adds to those held, over all layers, a layer's entry counting one, where layers are compacted one
     /// by one; None when all is held until it ends.

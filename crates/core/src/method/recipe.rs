@@ -370,6 +370,23 @@ fn chosen(sorted: &[Entry], scored: &ScoredLane, kept: usize) -> Vec<Entry> {
 }
 
 impl Planner for RecipePlanner {
+    fn fork(&self) -> Box<dyn Planner> {
+        Box::new(RecipePlanner {
+            name: self.name.clone(),
+            keep: self.keep,
+            recipe: self.recipe.clone(),
+            scores: self.scores,
+            cost: self.cost,
+            quotas: self.quotas.clone(),
+            prompt: None,
+            profile: None,
+            profiled: Profile::new(),
+            recording: None,
+            record: None,
+            search: Search::default(),
+        })
+    }
+
     fn needs(&self) -> Needs {
         let Recipe { lanes, positions, eviction, score, .. } = &*self.recipe;
         let keep = self.keep;

@@ -36,6 +36,10 @@ impl Planner for Staged {
         self.first.needs()
     }
 
+    fn fork(&self) -> Box<dyn Planner> {
+        Box::new(Staged { first: self.first.fork(), method: self.method.clone() })
+    }
+
     fn begin(&mut self, view: &View<'_>) -> Result<Option<usize>> {
         self.first.begin(view)
     }

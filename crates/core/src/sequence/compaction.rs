@@ -44,6 +44,15 @@ impl Working {
         Working { planner, needs, plan, workspace, charged: 0, steps: 0, sums, queries, log: None }
     }
 
+    /// The same method with what it knows between two pieces of work, for a sequence that goes on from the same entries.
+    pub(super) fn fork(&self) -> Working {
+        let planner = self.planner.fork();
+        let (plan, workspace) = (Plan::default(), Vec::new());
+        let (sums, queries) = (Vec::new(), Vec::new());
+        let Working { needs, steps, .. } = *self;
+        Working { planner, needs, plan, workspace, charged: 0, steps, sums, queries, log: None }
+    }
+
     /// Keeps all plans from now on, for [`Working::take_plans`].
     pub(super) fn keep_plans(&mut self) {
         self.log = Some(Vec::new());

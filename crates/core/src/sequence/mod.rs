@@ -138,6 +138,33 @@ impl<M: Memory> Sequence<M> {
         })
     }
 
+    /// A second sequence that goes on from what this one holds. Entries are shared, and counted in the pool once, until one of the two
+    /// changes them; on both accounts they count in full. Only between two pieces of work.
+    pub fn fork(&self) -> Result<Self> {
+        if self.work != Work::None || self.asked.is_some() {
+            return Err(Error::Internal("a sequence cannot be forked in the middle of its work".into()));
+        }
+        let account = self.account.another();
+        let fork = |lanes: &Vec<Lane<M>>| lanes.iter().map(|lane| lane.fork(&account)).collect::<Result<Vec<_>>>();
+        Ok(Sequence {
+            shape: self.shape,
+            layers: self.layers.iter().map(fork).collect::<Result<_>>()?,
+            roots: self.roots.clone(),
+            owners: self.owners.clone(),
+            spans: self.spans.clone(),
+            next_position: self.next_position,
+            work: Work::None,
+            method: self.method.as_ref().map(Working::fork),
+            asked: None,
+            account,
+        })
+    }
+
+    /// Bytes that are in the pool for other sequences too.
+    fn shared_bytes(&self) -> u64 {
+        self.layers.iter().flatten().map(Lane::shared_bytes).sum()
+    }
+
     /// Makes `layer` read the lanes of `root`, a layer before it, instead of having its own. Only before the first prompt.
     pub fn alias(&mut self, layer: usize, root: usize) -> Result<()> {
         if root >= layer || layer >= self.shape.layers || !self.spans.is_empty() {
@@ -296,11 +323,13 @@ impl<M: Memory> Sequence<M> {
     }
 
     /// Bytes that a prompt of `n` positions takes at its peak beside what is held: all of it, unless its layers are compacted
-    /// one by one and never add more than `growth` entries.
+    /// one by one and never add more than `growth` entries. Where a method may drop entries that are those of others too, what stays of
+    /// them is copied and nothing is freed.
     fn prompt_bytes(&self, n: usize, growth: Option<usize>) -> u64 {
         let entry = (self.shape.bytes_per_position() / self.shape.layers) as u64;
         let whole = entry * (n * self.owners.len()) as u64;
-        growth.map_or(whole, |growth| (entry * growth as u64).min(whole))
+        let copied = if self.method.is_some() { self.shared_bytes() } else { 0 };
+        growth.map_or(whole, |growth| (entry * growth as u64).min(whole)) + copied
     }
 
     /// Starts a generated token.
@@ -505,6 +534,7 @@ impl<M: Memory> Sequence<M> {
             metadata: lanes().map(Lane::metadata).sum(),
             dead: lanes().map(Lane::dead_bytes).sum(),
             resident: self.account.used(),
+            shared: self.shared_bytes(),
             peak: self.account.peak(),
             kept_per_layer: self
                 .layers

@@ -3,6 +3,7 @@
 
 mod batch;
 mod faults;
+mod fork;
 mod launches;
 mod limits;
 mod methods;

@@ -52,6 +52,7 @@ pub fn requests() -> Vec<Value> {
         json!({ "op": "profile", "messages": messages, "keeps": [0.25, 0.5], "cache": { "method": "prefixkv", "keep": 0.5 } }),
         json!({ "op": "open-session", "cache": { "method": "snapkv", "keep": 0.5 } }),
         json!({ "op": "turn", "session": SESSION, "messages": messages, "maxTokens": 2 }),
+        json!({ "op": "fork-session", "session": SESSION }),
         json!({ "op": "close-session", "session": SESSION }),
         json!({ "op": "memory" }),
         json!({ "op": "tokenize", "text": "Hello, w\u{f6}rld", "addSpecialTokens": false }),

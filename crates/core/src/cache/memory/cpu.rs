@@ -6,12 +6,12 @@ use half::f16;
 use prefixkv_kernels::attention::{AnyRun, LaneView, Rows, Run};
 use prefixkv_kernels::gather::{gather, key_norms};
 use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
-use prefixkv_kernels::os::heap::Plain;
+use prefixkv_kernels::os::heap::{Block, Plain};
 use prefixkv_kernels::rotary::{self, Angles};
 
 use super::{Deletion, Entries, Memory, Side, Sizes};
 use crate::cache::lane::Lane;
-use crate::cache::pool::{Account, Buffer, Format};
+use crate::cache::pool::Format;
 use crate::cache::segment::Segment;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -27,18 +27,18 @@ pub struct New<'a> {
 /// Keys and values; in one buffer where they have one format, keys first, so that a short segment needs little bookkeeping.
 #[derive(Debug)]
 pub enum OnCpu {
-    F32(Buffer<f32>),
-    F16(Buffer<f16>),
+    F32(Block<f32>),
+    F16(Block<f16>),
     Int4(Box<Int4>),
 }
 
 /// A group of four bits.
 #[derive(Debug)]
 pub struct Int4 {
-    key_codes: Buffer<u8>,
-    key_ranges: Buffer<f16>,
-    value_codes: Buffer<u8>,
-    value_ranges: Buffer<f16>,
+    key_codes: Block<u8>,
+    key_ranges: Block<f16>,
+    value_codes: Block<u8>,
+    value_ranges: Block<f16>,
     /// Entries that are deleted but still stored.
     dead: Vec<bool>,
 }
@@ -67,10 +67,10 @@ impl Memory for Cpu {
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 
-    fn allocate(account: &Account, format: Format, sizes: Sizes, bookkeeping: usize) -> Result<OnCpu> {
+    fn allocate(&self, format: Format, sizes: Sizes) -> Result<OnCpu> {
         Ok(match format {
-            Format::F32 => OnCpu::F32(account.allocate_with(sizes.elements(), bookkeeping)?),
-            Format::F16 => OnCpu::F16(account.allocate_with(sizes.elements(), bookkeeping)?),
+            Format::F32 => OnCpu::F32(Block::zeros(sizes.elements())),
+            Format::F16 => OnCpu::F16(Block::zeros(sizes.elements())),
         })
     }
 
@@ -102,20 +102,13 @@ impl Memory for Cpu {
 
 impl OnCpu {
     /// Quantises [`GROUP`] entries, `[heads, GROUP, head_dim]` each.
-    fn int4(
-        account: &Account,
-        heads: usize,
-        dim: usize,
-        keys: &[f32],
-        values: &[f32],
-        bookkeeping: usize,
-    ) -> Result<OnCpu> {
+    fn int4(heads: usize, dim: usize, keys: &[f32], values: &[f32]) -> OnCpu {
         let sizes = int4::sizes(heads, dim);
         let mut to = Int4 {
-            key_codes: account.allocate_with(sizes.codes, bookkeeping)?,
-            key_ranges: account.allocate(sizes.key_ranges)?,
-            value_codes: account.allocate(sizes.codes)?,
-            value_ranges: account.allocate(sizes.value_ranges)?,
+            key_codes: Block::zeros(sizes.codes),
+            key_ranges: Block::zeros(sizes.key_ranges),
+            value_codes: Block::zeros(sizes.codes),
+            value_ranges: Block::zeros(sizes.value_ranges),
             dead: Vec::new(),
         };
         let target = Int4Mut {
@@ -125,7 +118,7 @@ impl OnCpu {
             value_ranges: &mut to.value_ranges,
         };
         int4::quantise(keys, values, heads, dim, target);
-        Ok(OnCpu::Int4(Box::new(to)))
+        OnCpu::Int4(Box::new(to))
     }
 
     /// What attention reads.
@@ -201,6 +194,20 @@ impl Entries for OnCpu {
             OnCpu::Int4(group) if !group.dead.is_empty() => Some(&group.dead),
             _ => None,
         }
+    }
+
+    fn duplicate(&self, _: Sizes, _: usize) -> Result<OnCpu> {
+        Ok(match self {
+            OnCpu::F32(block) => OnCpu::F32(copied(block)),
+            OnCpu::F16(block) => OnCpu::F16(copied(block)),
+            OnCpu::Int4(group) => OnCpu::Int4(Box::new(Int4 {
+                key_codes: copied(&group.key_codes),
+                key_ranges: copied(&group.key_ranges),
+                value_codes: copied(&group.value_codes),
+                value_ranges: copied(&group.value_ranges),
+                dead: group.dead.clone(),
+            })),
+        })
     }
 
     fn take(&mut self, sizes: Sizes, at: usize, from: &OnCpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
@@ -298,7 +305,7 @@ impl Entries for OnCpu {
 
 impl Segment {
     fn view(&self) -> AnyRun<'_> {
-        self.entries.view(self.len(), self.capacity())
+        self.entries().view(self.len(), self.capacity())
     }
 }
 
@@ -324,13 +331,16 @@ impl Lane {
         let (mut positions, mut marks) = (Vec::new(), Vec::new());
         for (to, &place) in places.iter().enumerate() {
             let (segment, slot) = self.locate(place)?;
-            segment.entries.read_both(segment.sizes(), slot, to, &mut keys, &mut values)?;
+            segment.entries().read_both(segment.sizes(), slot, to, &mut keys, &mut values)?;
             positions.push(segment.positions()[slot]);
             marks.extend(segment.marks().get(slot));
         }
-        let metadata = Segment::<Cpu>::metadata_of(GROUP, !marks.is_empty());
-        let entries = OnCpu::int4(&self.account, heads, dim, &keys, &values, metadata)?;
-        let group = Segment::full(entries, Sizes { heads, dim, capacity: GROUP }, &positions, &marks);
+        let int4::Sizes { codes, key_ranges, value_ranges } = int4::sizes(heads, dim);
+        let bytes = 2 * codes + size_of::<f16>() * (key_ranges + value_ranges);
+        let sizes = Sizes { heads, dim, capacity: GROUP };
+        let make = |_: &Cpu| Ok(OnCpu::int4(heads, dim, &keys, &values));
+        let mut group = Segment::of(&self.account, sizes, bytes, !marks.is_empty(), make)?;
+        group.fill(&positions, &marks)?;
         let left: Vec<u32> = {
             let gone: std::collections::HashSet<u32> = places.iter().copied().collect();
             self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone.contains(place)).collect()
@@ -342,27 +352,33 @@ impl Lane {
     }
 }
 
-fn half<T: Plain>(buffer: &Buffer<T>, side: Side) -> &[T] {
+fn copied<T: Plain>(block: &Block<T>) -> Block<T> {
+    let mut copy = Block::zeros(block.len());
+    copy.copy_from_slice(block);
+    copy
+}
+
+fn half<T: Plain>(buffer: &Block<T>, side: Side) -> &[T] {
     let (keys, values) = halves(buffer);
     if side == Side::Keys { keys } else { values }
 }
 
-fn halves<T: Plain>(buffer: &Buffer<T>) -> (&[T], &[T]) {
+fn halves<T: Plain>(buffer: &Block<T>) -> (&[T], &[T]) {
     buffer.split_at(buffer.len() / 2)
 }
 
-fn halves_mut<T: Plain>(buffer: &mut Buffer<T>) -> (&mut [T], &mut [T]) {
+fn halves_mut<T: Plain>(buffer: &mut Block<T>) -> (&mut [T], &mut [T]) {
     let half = buffer.len() / 2;
     buffer.split_at_mut(half)
 }
 
 /// Copies entries of keys and values from one segment to another.
 fn copy<T: Plain + Send + Sync>(
-    from: &Buffer<T>,
+    from: &Block<T>,
     from_capacity: usize,
     slots: &[u32],
     sizes: Sizes,
-    to: &mut Buffer<T>,
+    to: &mut Block<T>,
     at: usize,
 ) {
     let Sizes { heads, dim, capacity } = sizes;

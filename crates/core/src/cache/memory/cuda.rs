@@ -1,16 +1,19 @@
 //! Entries in the memory of a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
 //!
 //! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
-//! and to write goes to the device in one launch each, just before attention reads them (`crate::backend::cuda`).
+//! and to write goes to the device in one launch each, just before attention reads them (`crate::backend::cuda`). Entries for which
+//! something waits are never shared.
 
 use std::ops::Range;
 
 use half::f16;
-use prefixkv_kernels::cuda::{self, AppendItem, Buffer, Element, GatherItem, MoveItem, NormItem, Run, Slice, SliceMut};
+use prefixkv_kernels::cuda::{
+    self, AppendItem, Buffer, Element, GatherItem, Gpu, MoveItem, NormItem, Run, Slice, SliceMut,
+};
 
 use super::{Deletion, Entries, Memory, Side, Sizes};
 use crate::cache::lane::Lane;
-use crate::cache::pool::{Account, Charge, Format};
+use crate::cache::pool::Format;
 use crate::cache::segment::Segment;
 use crate::device::Cuda;
 use crate::error::{Error, Result};
@@ -23,7 +26,6 @@ pub struct Halves<T> {
     moves: Vec<(u32, u32)>,
     /// Entries that are counted and not written yet: the first, and how many.
     unwritten: Option<(usize, usize)>,
-    _charge: Charge,
 }
 
 /// Keys and values in one of the formats.
@@ -71,11 +73,15 @@ macro_rules! each {
 }
 
 impl<T: Element> Halves<T> {
-    /// Counted on `account` before the device is asked, with bytes of bookkeeping.
-    fn new(account: &Account<Cuda>, elements: usize, bookkeeping: usize) -> Result<Self> {
-        let charge = account.charge((elements * size_of::<T>() + bookkeeping) as u64)?;
-        let data = Buffer::new(&account.memory().gpu, elements)?;
-        Ok(Halves { data, moves: Vec::new(), unwritten: None, _charge: charge })
+    fn new(gpu: &Gpu, elements: usize) -> Result<Self> {
+        Ok(Halves { data: Buffer::new(gpu, elements)?, moves: Vec::new(), unwritten: None })
+    }
+
+    fn duplicate(&self, sizes: Sizes, len: usize) -> Result<Self> {
+        let mut copy = Halves::new(self.data.gpu(), self.data.len())?;
+        let slots: Vec<u32> = (0..len as u32).collect();
+        copy.take(sizes, 0, self, sizes.capacity, &slots)?;
+        Ok(copy)
     }
 
     fn halves(&self) -> (Slice<'_, T>, Slice<'_, T>) {
@@ -176,11 +182,10 @@ impl Memory for Cuda {
     /// Rows are written later, those of all sequences of a step in one launch.
     type New<'a> = ();
 
-    fn allocate(account: &Account<Cuda>, format: Format, sizes: Sizes, bookkeeping: usize) -> Result<OnGpu> {
-        let elements = sizes.elements();
+    fn allocate(&self, format: Format, sizes: Sizes) -> Result<OnGpu> {
         Ok(match format {
-            Format::F32 => OnGpu::F32(Halves::new(account, elements, bookkeeping)?),
-            Format::F16 => OnGpu::F16(Halves::new(account, elements, bookkeeping)?),
+            Format::F32 => OnGpu::F32(Halves::new(&self.gpu, sizes.elements())?),
+            Format::F16 => OnGpu::F16(Halves::new(&self.gpu, sizes.elements())?),
         })
     }
 
@@ -208,6 +213,17 @@ impl Entries for OnGpu {
 
     fn dead(&self) -> Option<&[bool]> {
         None
+    }
+
+    fn is_settled(&self) -> bool {
+        each!(self, entries => entries.moves.is_empty() && entries.unwritten.is_none())
+    }
+
+    fn duplicate(&self, sizes: Sizes, len: usize) -> Result<OnGpu> {
+        Ok(match self {
+            OnGpu::F32(entries) => OnGpu::F32(entries.duplicate(sizes, len)?),
+            OnGpu::F16(entries) => OnGpu::F16(entries.duplicate(sizes, len)?),
+        })
     }
 
     fn take(&mut self, sizes: Sizes, at: usize, from: &OnGpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
@@ -282,7 +298,7 @@ impl OnGpu {
 impl Segment<Cuda> {
     /// What attention reads.
     fn run<T: Stored>(&self) -> Result<Run<'_, T>> {
-        self.entries.run(self.len(), self.capacity())
+        self.entries().run(self.len(), self.capacity())
     }
 }
 
@@ -297,12 +313,12 @@ impl Lane<Cuda> {
     pub(crate) fn moves<T: Stored>(&mut self) -> impl Iterator<Item = MoveItem<'_, T>> {
         self.segments.iter_mut().filter_map(|segment| {
             let sizes = segment.sizes();
-            segment.entries.moves(sizes)
+            segment.entries_mut()?.moves(sizes)
         })
     }
 
     pub(crate) fn moved(&mut self) {
-        self.segments.iter_mut().for_each(|segment| segment.entries.moved());
+        self.segments.iter_mut().filter_map(Segment::entries_mut).for_each(OnGpu::moved);
     }
 
     /// What waits to be written, from row `row` on.
@@ -310,12 +326,12 @@ impl Lane<Cuda> {
         let first = self.heads.start;
         self.segments.iter_mut().filter_map(move |segment| {
             let sizes = segment.sizes();
-            segment.entries.unwritten(sizes, first, row)
+            segment.entries_mut()?.unwritten(sizes, first, row)
         })
     }
 
     pub(crate) fn written(&mut self) {
-        self.segments.iter_mut().for_each(|segment| segment.entries.written());
+        self.segments.iter_mut().filter_map(Segment::entries_mut).for_each(OnGpu::written);
     }
 }
 

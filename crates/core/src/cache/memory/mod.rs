@@ -9,7 +9,7 @@ use std::ops::Range;
 pub use cpu::New;
 pub(crate) use cuda::Stored;
 
-use super::pool::{Account, Format};
+use super::pool::Format;
 use crate::error::Result;
 
 /// Memory that entries can lie in, and a handle to it. A pool, an account, a lane, a sequence and a pass are of one memory, so that
@@ -27,8 +27,8 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     /// The keys and values that an append stores: rows of all KV heads of a layer, or nothing where they are written later.
     type New<'a>: Copy;
 
-    /// Room for the entries of a segment, counted on `account` with bytes of `bookkeeping` before it is taken.
-    fn allocate(account: &Account<Self>, format: Format, sizes: Sizes, bookkeeping: usize) -> Result<Self::Entries>;
+    /// Room for the entries of a segment, which has been counted.
+    fn allocate(&self, format: Format, sizes: Sizes) -> Result<Self::Entries>;
 
     /// Stores the rows of `new` for the KV heads `heads` as the `n` entries from `at` on; keys are rotated if `rotate`.
     fn write(
@@ -51,6 +51,14 @@ pub trait Entries: Debug + Send + Sync + Sized {
 
     /// Which entries are deleted and still stored; None while none is.
     fn dead(&self) -> Option<&[bool]>;
+
+    /// Whether nothing waits to be done to them, so that they can be shared.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// The first `len` entries in memory of their own, which has been counted: as much as these take.
+    fn duplicate(&self, sizes: Sizes, len: usize) -> Result<Self>;
 
     /// Copies the entries `slots` of `from`, of as many heads of one size, to those from `at` on. Both are deleted from by entry
     /// and of one format.

@@ -60,6 +60,8 @@ pub enum ModelRequest {
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
     OpenSession(Option<Arc<Method>>),
+    /// Starts a conversation that goes on from where another is, and shares what that has in its cache.
+    ForkSession(SessionId),
     CloseSession(SessionId),
     /// Asks what the device of the model counts.
     Memory,
@@ -183,6 +185,9 @@ ops! {
     /// A turn of a conversation, in `messages`; its cache is the session's. `prompt` and `token` events, then `done`.
     "turn" (SessionFields, PromptFields, StoppingOptions, SamplerOptions) with images =>
         |(session, prompt, stopping, sampler), ask| turn(session, source(prompt, ask)?, stopping, sampler);
+    /// Starts a conversation that goes on from where another is, and shares its cache until one of the two changes it; ends with `session`,
+    /// which has the name of the new one.
+    "fork-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::ForkSession(fields.session)));
     /// Ends a conversation and frees its cache; ends with `session`.
     "close-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::CloseSession(fields.session)));
     /// Answers a `view` with a plan; ends with `planned`. What is wrong with the plan is the error of the request that waits for it.

@@ -112,7 +112,7 @@ pub(crate) struct ProfileFields {
 /// A conversation that is open.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SessionFields {
-    /// The name that `open-session` has answered with.
+    /// The name that `open-session` or `fork-session` has answered with.
     pub(crate) session: SessionId,
 }
 

@@ -83,7 +83,7 @@ fn wrong_types_and_ranges_are_refused() {
 }
 
 #[test]
-fn sessions_belong_to_turns_and_closings_only() {
+fn sessions_belong_to_turns_forks_and_closings_only() {
     let session = "0123456789abcdef0123456789abcdef";
     let turn = |fields: Value| {
         let mut request = json!({ "op": "turn", "session": session, "messages": [{ "role": "user", "content": "a" }] });
@@ -93,6 +93,7 @@ fn sessions_belong_to_turns_and_closings_only() {
     let read = |request: Value| Request::parse(&request.to_string(), 0);
     assert!(read(turn(json!({ "maxTokens": 3 }))).is_ok());
     assert!(read(json!({ "op": "close-session", "session": session })).is_ok());
+    assert!(read(json!({ "op": "fork-session", "session": session })).is_ok());
     for op in ["generate", "trace", "score", "profile", "open-session", "tokenize", "detokenize"] {
         let request = turn(json!({ "op": op }));
         refused_with(request.clone(), 0, "unknown field `");
