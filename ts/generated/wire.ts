@@ -318,7 +318,7 @@ export interface OpenSessionRequest extends CacheFields {
 
 /** A conversation that is open. */
 export interface SessionFields {
-  /** The name that `open-session` has answered with. */
+  /** The name that `open-session` or `fork-session` has answered with. */
   session: SessionId;
 }
 
@@ -332,6 +332,15 @@ export type SessionId = string;
 export interface TurnRequest extends SessionFields, PromptFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
   op: "turn";
+}
+
+/**
+ * Starts a conversation that goes on from where another is, and shares its cache until one of the two changes it; ends
+ * with `session`, which has the name of the new one.
+ */
+export interface ForkSessionRequest extends SessionFields {
+  /** Which kind it is. */
+  op: "fork-session";
 }
 
 /** Ends a conversation and frees its cache; ends with `session`. */
@@ -425,6 +434,7 @@ export type EngineRequest =
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
+  | ForkSessionRequest
   | CloseSessionRequest
   | PlanRequest
   | MemoryRequest
