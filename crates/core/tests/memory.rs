@@ -61,7 +61,7 @@ fn method(value: &Value) -> Option<std::sync::Arc<Method>> {
 }
 
 /// Beside the lanes a sequence has lists of layers and spans, and its method's numbers: a few hundred bytes a layer.
-const LISTS_PER_LAYER: usize = 800;
+const LISTS_PER_LAYER: usize = 500;
 
 fn close_to_allocator(sequence: Sequence, what: &str) {
     let memory = sequence.memory();

@@ -121,8 +121,7 @@ impl<M: Memory> Sequence<M> {
                 next = range.end;
             }
             assert_eq!(next, shape.kv_heads, "lanes of layer {layer} must cover its heads");
-            let lanes = ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone()));
-            layers.push(lanes.collect::<Result<Vec<Lane<M>>>>()?);
+            layers.push(exactly(ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone())))?);
         }
         Ok(Sequence {
             shape,
@@ -145,7 +144,7 @@ impl<M: Memory> Sequence<M> {
             return Err(Error::Internal("a sequence cannot be forked in the middle of its work".into()));
         }
         let account = self.account.another();
-        let fork = |lanes: &Vec<Lane<M>>| lanes.iter().map(|lane| lane.fork(&account)).collect::<Result<Vec<_>>>();
+        let fork = |lanes: &Vec<Lane<M>>| exactly(lanes.iter().map(|lane| lane.fork(&account)));
         Ok(Sequence {
             shape: self.shape,
             layers: self.layers.iter().map(fork).collect::<Result<_>>()?,
@@ -562,6 +561,15 @@ impl Sequence<Cuda> {
     pub(crate) fn reserve(&mut self, layer: usize) -> Result<Vec<Entry>> {
         self.place(layer, ())
     }
+}
+
+/// The items in a list without spare room, which `collect` would leave: it does not see the length through errors.
+fn exactly<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let mut list = Vec::with_capacity(items.len());
+    for item in items {
+        list.push(item?);
+    }
+    Ok(list)
 }
 
 /// Adds `n` positions of one modality to `spans`.
