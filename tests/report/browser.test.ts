@@ -98,7 +98,7 @@ function framesOf(page: Page, chart: string): Promise<unknown> {
 test("the page of a picture works in a browser", options, async () => {
   const { report, input } = await describeScene();
   await inBrowser(report.html, "describe", async (page, scheme, width) => {
-    await checkPage(page, 5, scheme);
+    await checkPage(page, 6, scheme);
     assert.deepEqual(await framesOf(page, "kept-patches"), ["0.0"]);
     const caption = page.locator('[data-chart="kept-patches"] .caption:not([hidden])');
     const before = await caption.innerText();
@@ -107,7 +107,8 @@ test("the page of a picture works in a browser", options, async () => {
     await page.keyboard.press("ArrowRight");
     await page.keyboard.press("ArrowRight");
     for (const chart of ["kept-patches", "importance-patches"]) assert.deepEqual(await framesOf(page, chart), ["0.2"]);
-    assert.equal([...new Set((await framesOf(page, "cumulative")) as string[])].join(), "0.2");
+    for (const chart of ["cumulative", "lives"])
+      assert.equal([...new Set((await framesOf(page, chart)) as string[])].join(), "0.2");
     assert.notEqual(await caption.innerText(), before);
     assert.match(await caption.innerText(), /^prefixkv, layer 2: \d+ of 157 entries stay/);
     await page.locator("#control-run").fill("1");

@@ -87,7 +87,7 @@ test("a method has one colour and one mark in all charts of a page", timeout, as
 
 test("the page of a picture shows what each layer keeps", timeout, async () => {
   const { input, report } = await describeScene();
-  checkPage(report.html, ["kept-patches", "importance-patches", "cumulative", "kept-per-layer", "memory"]);
+  checkPage(report.html, ["kept-patches", "importance-patches", "cumulative", "kept-per-layer", "lives", "memory"]);
   const svg = /<svg .*?<\/svg>/s.exec(figures(report.html).get("kept-patches") ?? "")?.[0] ?? "";
   const groups = parse(svg).filter((element) => element.hasAttribute("data-frame"));
   assert.equal(groups.length, 20);
@@ -169,7 +169,7 @@ test("a prompt without pictures or attention scores leaves charts out, not half"
     pictures: [],
     runs: [{ label: "streaming", trace: text }],
   });
-  checkPage(html, ["kept-per-layer", "memory"]);
+  checkPage(html, ["kept-per-layer", "lives", "memory"]);
   await assert.rejects(
     describeReport({ info, prompt: "a", pictures: [], runs: [] }),
     /`runs` of describeReport is empty; give at least one/,

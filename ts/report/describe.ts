@@ -5,6 +5,7 @@ import { own as ownFields } from "../options/rules.ts";
 import type { Chart, Report } from "./chart.ts";
 import { cumulativeChart, noMass } from "./charts/cumulative.ts";
 import { keptOfScene } from "./charts/layers.ts";
+import { livesChart } from "./charts/lives.ts";
 import { memoryChart } from "./charts/memory.ts";
 import { importanceChart, keptChart, pictureId } from "./charts/patches.ts";
 import { type Pen, pen, standalone } from "./draw.ts";
@@ -74,6 +75,7 @@ function layerSection(own: Pen, scene: Scene): Section {
     ...images.flatMap((image) => [keptChart(scene, image), importanceChart(scene, image)]),
     cumulativeChart(own, scene),
     keptOfScene(own, scene),
+    livesChart(own, scene),
   ].filter((chart): chart is Chart => chart !== undefined);
   const without = charts.some(({ id }) => id === "cumulative")
     ? ""

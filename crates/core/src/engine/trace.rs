@@ -22,6 +22,8 @@ pub(super) struct Tracing<B: Backend> {
     /// What is left after the prompt, once the method has acted.
     kept: Option<Vec<Vec<Kept>>>,
     steps: Vec<TraceStep>,
+    /// The sequence has gone further, and the method may not have acted yet.
+    unseen: bool,
 }
 
 impl<B: Backend> Tracing<B> {
@@ -42,27 +44,34 @@ impl<B: Backend> Tracing<B> {
         let pictures = pictures(model, images, &request.source.order)?;
         turn.sequence.record();
         turn.sequence.keep_plans();
-        Ok(Tracing { generation: turn.start(model, events)?, pictures, kept: None, steps: Vec::new() })
+        Ok(Tracing { generation: turn.start(model, events)?, pictures, kept: None, steps: Vec::new(), unseen: true })
     }
 
     /// Generates a token; says why it was the last one if it was.
     pub(super) fn advance(&mut self, model: &Model<B>, events: &Events) -> Result<Option<Finish>> {
         let finish = self.generation.advance(model, events)?;
-        let sequence = &self.generation.sequence;
-        if sequence.is_sound() && self.kept.is_none() {
-            self.kept = Some(sequence.kept());
-            self.steps.push(step(sequence));
-        }
+        self.look();
         if let Some(token) = self.generation.next.take() {
             self.generation.logits = model.decode(token, &mut self.generation.sequence)?;
-            self.steps.push(step(&self.generation.sequence));
+            self.unseen = true;
+            self.look();
         }
         Ok(finish)
     }
 
+    /// Records the cache as the method leaves it; later while a plan from outside is awaited.
+    fn look(&mut self) {
+        let sequence = &self.generation.sequence;
+        if self.unseen && sequence.is_sound() {
+            self.kept.get_or_insert_with(|| sequence.kept());
+            self.steps.push(step(sequence));
+            self.unseen = false;
+        }
+    }
+
     /// Sends the trace.
     pub(super) fn finish(self, finish: Finish, events: &Events) -> Result<()> {
-        let Tracing { generation, pictures, kept, steps } = self;
+        let Tracing { generation, pictures, kept, steps, .. } = self;
         let (answered, mut sequence) = generation.end(finish, events)?;
         let Some(Record { score, mass, threshold, layers }) = sequence.take_record() else {
             return Err(Error::Internal("the prompt was not recorded".into()));

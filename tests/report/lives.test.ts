@@ -1,0 +1,62 @@
+// Plans say all that becomes of entries: what they add up to is what the engine counts.
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import {
+  type CacheOption,
+  custom,
+  full,
+  h2o,
+  image,
+  knorm,
+  load,
+  merge,
+  prefixkv,
+  snapkv,
+  streaming,
+} from "../../ts/index.ts";
+import { livesOf } from "../../ts/report/lives.ts";
+
+const scene = fileURLToPath(new URL("../../data/scenes/scene-002.png", import.meta.url));
+const model = await load();
+after(() => model.dispose());
+
+const methods: Record<string, CacheOption> = {
+  full: full(),
+  prefixkv: prefixkv({ keep: 0.3 }),
+  "prefixkv evicting by distance": prefixkv({ keep: 0.3, decode: "distance" }),
+  "h2o at a cap": h2o({ keep: { tokens: 60 } }),
+  snapkv: snapkv({ keep: 0.4 }),
+  streaming: streaming({ keep: { tokens: 40 } }),
+  "knorm, lowest score, merged": [knorm({ keep: 0.3, decode: "lowest-score" }), merge()],
+  "ragged heads": custom({ keep: 0.3, score: "text", budget: "ada", lanes: "head" }),
+  "a function": custom({
+    needs: { moments: ["prompt", "step"], every: 2 },
+    plan: ({ lanes }) =>
+      lanes.map(({ positions }) => [...positions.keys()].filter((at) => at === 0 || at > positions.length / 3)),
+  }),
+};
+
+for (const [name, cache] of Object.entries(methods)) {
+  test(`${name}: entries that plans leave are the entries that are held`, { timeout: 120_000 }, async () => {
+    const content = [image(scene), "Describe the image in detail."];
+    const trace = await model.trace({ messages: [{ role: "user", content }], cache, maxTokens: 9, ignoreEos: true });
+    const layers = trace.layers.map((_, layer) => livesOf(trace, layer));
+    for (const [column, { kept }] of trace.steps.entries()) {
+      const mean = layers.reduce((sum, { held }) => sum + (held[column] ?? Number.NaN), 0) / layers.length;
+      assert.ok(Math.abs(mean - kept) < 1e-6, `column ${column}: ${mean} by the plans, ${kept} held`);
+    }
+    for (const [layer, { lives, held, freed, merged }] of layers.entries()) {
+      const area = lives.reduce((sum, life) => sum + areaOf(life), 0);
+      const all = held.reduce((sum, entries) => sum + entries, 0);
+      assert.ok(Math.abs(area - all) < 1e-6, `layer ${layer}: the chart's ${area} of ${all}`);
+      assert.ok(merged <= freed.prompt + 1e-9);
+      assert.equal(merged > 0, name.endsWith("merged"), `layer ${layer}: ${merged} merged`);
+    }
+  });
+}
+
+/** Entries times columns, those while the prompt is read left out. */
+function areaOf({ first, end, from, to, share }: ReturnType<typeof livesOf>["lives"][number]): number {
+  return (end - first) * (to - Math.max(0, from)) * share;
+}
