@@ -4,6 +4,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { load, type Model } from "../ts/index.ts";
 import { mixedPrompt } from "./prompts.ts";
 import { even, randomModel, type Shape, smol } from "./random_model.ts";
+import { Running } from "./running.ts";
 import { stepWeightBytes } from "./work.ts";
 
 export interface Series {
@@ -39,49 +40,6 @@ const models: [name: string, shape: Shape, weights: ("f32" | "f16" | "q8_0" | "q
   ["135m", smol, quick ? ["f32"] : ["f32", "f16", "q8_0"]],
   ["122m-even", even, quick ? [] : ["q4_k"]],
 ];
-
-/** A request without an end whose tokens are read as they come. */
-class Running {
-  /** When each token came. */
-  readonly times: number[] = [];
-  readonly #stop = new AbortController();
-  readonly #read: Promise<void>;
-  #wake: () => void = () => {};
-
-  constructor(model: Model, prompt: string) {
-    this.#read = this.#all(model, prompt).finally(() => this.#wake());
-    // Nobody waits for it before the end.
-    this.#read.catch(() => {});
-  }
-
-  async #all(model: Model, prompt: string): Promise<void> {
-    const request = { prompt, maxTokens: 4096, ignoreEos: true, signal: this.#stop.signal };
-    for await (const _ of model.generate(request)) {
-      this.times.push(performance.now());
-      this.#wake();
-    }
-    if (!this.#stop.signal.aborted) throw new Error("a request ended before it was measured");
-  }
-
-  /** When token `n` came, counted from 1. */
-  async token(n: number): Promise<number> {
-    while (this.times.length < n) {
-      const more = new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      await Promise.race([more, this.#read]);
-      if (this.times.length < n && this.#stop.signal.aborted) throw new Error("a request was stopped");
-    }
-    return this.times[n - 1] as number;
-  }
-
-  async stop(): Promise<void> {
-    this.#stop.abort();
-    await this.#read.catch((error) => {
-      if (!this.#stop.signal.aborted) throw error;
-    });
-  }
-}
 
 /** Milliseconds of a step with each of the numbers of requests, which join one by one. */
 async function round(model: Model, prompt: string): Promise<number[]> {

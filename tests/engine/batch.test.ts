@@ -63,6 +63,31 @@ test("requests start and end while another stands still that nobody reads", asyn
   assert.deepEqual([tokens, finish], [(await alone.generate(long)).tokens, "length"]);
 });
 
+test("long prompts are read in pieces while others generate", async () => {
+  const cut = await load(undefined, { batch: 4, prefillChunk: 64 });
+  try {
+    const unread = cut.generate(long);
+    const answers = await Promise.all(different.map((options) => cut.generate(options)));
+    for (const [index, options] of different.entries()) {
+      const { memory, ...got } = comparable(answers[index] as GenerationResult);
+      const { memory: expected, ...want } = comparable(await alone.generate(options));
+      assert.deepEqual(got, want, `request ${index}`);
+      // All of a prompt is held until its last piece.
+      assert.ok(memory.peak >= expected.peak, `request ${index}`);
+      assert.deepEqual({ ...memory, peak: 0 }, { ...expected, peak: 0 }, `request ${index}`);
+    }
+    const chat = cut.chat();
+    const stopped = chat.send("word ".repeat(300), { signal: AbortSignal.timeout(30) });
+    const fork = chat.fork();
+    await assert.rejects(async () => await stopped, AbortError);
+    assert.ok((await fork.send("Hello", { maxTokens: 3 })).tokens.length > 0);
+    assert.equal((await unread).finish, "length");
+  } finally {
+    await cut.dispose();
+  }
+  await assert.rejects(load(undefined, { prefillChunk: -1 }), OptionError);
+});
+
 test("the streamed pieces of each are its own", async () => {
   const outs = different.map((options) => batched.generate(options));
   const parts = await Promise.all(outs.map((out) => Array.fromAsync(out)));

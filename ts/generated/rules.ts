@@ -28,5 +28,6 @@ export const engineRules: RulesFor<EngineOptions> = {
   weights: oneOf("f32", "f16", "q8_0", "q4_k"),
   threads: whole,
   batch: whole,
+  prefillChunk: whole,
   cacheLimit: size,
 };

@@ -33,13 +33,24 @@ export interface EngineOptions {
    * Most requests that are decoded together.
    *
    * With 1 they are answered one after the other. With more, requests that wait start while others decode: a prompt is
-   * read alone between two steps of the others, and a step reads the weights once for all. On the CPU with weights in
-   * f32 or f16, up to 32 requests together get the bits of each alone; otherwise answers can differ in the last bits.
-   * Each request keeps a cache of its own, so memory grows with their number; `cacheLimit` holds for all together.
+   * read between two steps of the others (a long one in pieces: `prefillChunk`), and a step reads the weights once for
+   * all. On the CPU with weights in f32 or f16, up to 32 requests together get the bits of each alone; otherwise
+   * answers can differ in the last bits. Each request keeps a cache of its own, so memory grows with their number;
+   * `cacheLimit` holds for all together.
    *
    * Default: 1.
    */
   batch?: number;
+  /**
+   * Most positions of a prompt that are read between two tokens of other requests, or 0 to read all prompts whole.
+   *
+   * With `batch`, a longer prompt that comes while others generate is read in pieces, so that these wait for one piece
+   * at a time. Nothing of it is evicted before the last piece: `memory.peak` is then that of the full cache, and where
+   * `cacheLimit` has no room for that the prompt is read whole.
+   *
+   * Default: 512.
+   */
+  prefillChunk?: number;
   /**
    * Most bytes that all key-value caches of the model take together, e.g. `2GiB`.
    *

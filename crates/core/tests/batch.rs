@@ -156,6 +156,70 @@ fn all_kinds_of_requests_run_beside_generations() {
     assert_eq!(done(&standing)["finish"], "length");
 }
 
+#[test]
+fn prompts_in_pieces_get_the_answers_of_whole_ones() {
+    // All of a prompt is held until its last piece.
+    let of = |mut done: Value| {
+        done["memory"]["peak"] = Value::Null;
+        answer(done)
+    };
+    let frees_layer_by_layer =
+        about_the_scene("What is there?", json!({ "cache": { "method": "snapkv", "keep": 0.5 } }));
+    let requests: Vec<Value> = different().into_iter().chain([frees_layer_by_layer]).collect();
+    let alone = engine(json!({}));
+    let expected: Vec<Value> = requests.iter().map(|request| done(&submit(&alone, request))).collect();
+    for (chunk, is_cut) in [(64, true), (100, true), (0, false), (512, false)] {
+        let cut = engine(json!({ "prefillChunk": chunk, "batch": 4 }));
+        let standing = submit(&cut, &endless());
+        let tickets: Vec<Ticket> = requests.iter().map(|request| submit(&cut, request)).collect();
+        let answers: Vec<Value> = tickets.iter().map(done).collect();
+        for (answer, expected) in answers.iter().zip(&expected) {
+            assert_eq!(of(answer.clone()), of(expected.clone()), "{chunk}");
+        }
+        let of_last = |answers: &[Value]| bytes(answers.last().expect("an answer"));
+        assert_eq!(of_last(&answers) > of_last(&expected), is_cut, "{chunk}: what is held at the peak");
+        drop(standing);
+    }
+    // Alone, a prompt holds nobody up and is read whole.
+    let alone = engine(json!({ "prefillChunk": 64, "batch": 4 }));
+    assert_eq!(bytes(&done(&submit(&alone, &requests[7]))), bytes(&expected[7]));
+}
+
+#[test]
+fn a_prompt_that_fits_only_whole_is_read_whole() {
+    let scene =
+        about_the_scene("What is there?", json!({ "maxTokens": 3, "cache": { "method": "snapkv", "keep": 0.2 } }));
+    let alone = engine(json!({}));
+    let (want, long) = (done(&submit(&alone, &scene)), done(&submit(&alone, &endless())));
+    let batched = engine(json!({ "prefillChunk": 64, "batch": 2, "cacheLimit": bytes(&long) + bytes(&want) * 5 / 4 }));
+    let standing = submit(&batched, &endless());
+    until_full(&standing);
+    assert_eq!(answer(done(&submit(&batched, &scene))), answer(want));
+    assert_eq!(done(&standing)["finish"], "length");
+}
+
+#[test]
+fn a_turn_that_ends_between_its_pieces_loses_nothing_but_time() {
+    let cut = engine(json!({ "prefillChunk": 1, "batch": 3 }));
+    let standing = submit(&cut, &endless());
+    let session = open(&cut);
+    done(&submit(&cut, &turn(&session, "What is there?", 5)));
+    let long = submit(&cut, &turn(&session, &"word ".repeat(300), 5));
+    // They come after the turn, however long its prompt takes.
+    let forks = [(); 2].map(|()| submit(&cut, &json!({ "op": "fork-session", "session": session })));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(forks[0].poll().expect("waits").is_empty());
+    long.cancel();
+    assert_eq!(end(&long)["error"]["code"], "aborted");
+    for fork in forks {
+        let name = end(&fork)["session"].as_str().expect("a name").to_owned();
+        let next = done(&submit(&cut, &turn(&name, "And where?", 5)));
+        // The conversation of before, without the turn that was broken off.
+        assert!(next["usage"]["promptTokens"].as_u64() < Some(100), "{next}");
+    }
+    drop(standing);
+}
+
 fn turn(session: &str, text: &str, tokens: usize) -> Value {
     let messages = json!([{ "role": "user", "content": text }]);
     json!({ "op": "turn", "session": session, "messages": messages, "maxTokens": tokens })

@@ -47,6 +47,8 @@ pub struct Lane<M: Memory = Cpu> {
     pub(super) len: usize,
     /// Whether the last segment may be enlarged.
     tail: bool,
+    /// Entries of a prompt that are still to come, for which the last segment has room.
+    coming: usize,
     /// Most entries that there will be.
     limit: usize,
     /// Which places are deleted; empty while none is.
@@ -83,6 +85,7 @@ impl<M: Memory> Lane<M> {
             segments: Vec::new(),
             len: 0,
             tail: false,
+            coming: 0,
             limit: usize::MAX,
             dead: Vec::new(),
             account,
@@ -193,14 +196,31 @@ impl<M: Memory> Lane<M> {
     /// Adds a prompt's `n` entries at consecutive positions from `first` as an extent of exactly their number, physically
     /// behind all others. `new` holds all KV heads of the layer.
     pub fn append(&mut self, new: M::New<'_>, n: usize, first: u32) -> Result<()> {
+        self.append_piece(new, n, first, 0)
+    }
+
+    /// As [`Lane::append`] for the next `n` entries of a prompt of which `after` more are to come, which then are the next to be
+    /// appended: the first piece makes the extent of all.
+    pub fn append_piece(&mut self, new: M::New<'_>, n: usize, first: u32, after: usize) -> Result<()> {
         if n == 0 {
             return Ok(());
         }
-        let mut extent = self.segment(n)?;
-        let at = extent.extend(first..first + n as u32, self.options.marked)?;
-        extent.write(new, self.rotates(), self.heads.clone(), at)?;
-        self.push(extent);
+        let (marked, rotate, heads) = (self.options.marked, self.rotates(), self.heads.clone());
+        match self.segments.last_mut().filter(|_| self.coming > 0) {
+            Some(extent) => {
+                let at = extent.extend(first..first + n as u32, marked)?;
+                extent.write(new, rotate, heads, at)?;
+                self.note_dead();
+            }
+            None => {
+                let mut extent = self.segment(n + after)?;
+                let at = extent.extend(first..first + n as u32, marked)?;
+                extent.write(new, rotate, heads, at)?;
+                self.push(extent);
+            }
+        }
         self.tail = false;
+        self.coming = after;
         self.len += n;
         Ok(())
     }

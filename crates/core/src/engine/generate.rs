@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::model::{Model, Prompt};
+use crate::model::{Model, Prefill, Prompt};
 use crate::nn::Matrix;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::sequence::Sequence;
@@ -81,15 +81,28 @@ impl<B: Backend> PreparedPrompt<B> {
     }
 
     /// Reads the prompt.
-    pub(super) fn start(self, model: &Model<B>, events: &Events) -> Result<Generation<B>> {
-        let PreparedPrompt { prompt, features, mut sequence, context, mut history, room, trim, .. } = self;
-        let mut timings = self.timings;
-        let sampler = Sampler::new(&self.sampler)?;
-        let cached = sequence.next_position() as usize;
+    pub(super) fn start(mut self, model: &Model<B>, events: &Events) -> Result<Generation<B>> {
         let start = Instant::now();
-        let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
-        timings.prefill = milliseconds(start.elapsed());
-        drop(features);
+        let logits = model.prefill(&self.prompt, &self.features, &mut self.sequence, &|| events.check())?;
+        self.timings.prefill = milliseconds(start.elapsed());
+        let cached = self.sequence.next_position() as usize - self.prompt.tokens.len();
+        self.generation(logits, cached, model, events)
+    }
+
+    /// Begins to read the prompt in pieces of at most `most` positions.
+    pub(super) fn begin(mut self, model: &Model<B>, most: usize) -> Result<Reading<B>> {
+        let start = Instant::now();
+        let cached = self.sequence.next_position() as usize;
+        let prefill = model.begin_prefill(&self.prompt, &self.features, &mut self.sequence, most)?;
+        self.features = Vec::new();
+        self.timings.prefill = milliseconds(start.elapsed());
+        Ok(Reading { ready: self, prefill, cached })
+    }
+
+    /// Goes on from a prompt that has been read, after `cached` positions.
+    fn generation(self, logits: Vec<f32>, cached: usize, model: &Model<B>, events: &Events) -> Result<Generation<B>> {
+        let PreparedPrompt { prompt, sequence, context, mut history, room, trim, timings, .. } = self;
+        let sampler = Sampler::new(&self.sampler)?;
         events.send(Event::Prompt { usage: prompt::usage(cached, &prompt, 0) })?;
         history.extend(&prompt.tokens);
         Ok(Generation {
@@ -105,6 +118,42 @@ impl<B: Backend> PreparedPrompt<B> {
             cached,
             prompt,
             timings,
+        })
+    }
+}
+
+/// A prompt that is read in pieces.
+pub(super) struct Reading<B: Backend> {
+    ready: PreparedPrompt<B>,
+    prefill: Prefill<B>,
+    cached: usize,
+}
+
+/// What a piece leads to.
+pub(super) enum Read<B: Backend> {
+    /// More of the prompt.
+    On(Box<Reading<B>>),
+    /// The generation behind it.
+    Through(Box<Generation<B>>),
+}
+
+impl<B: Backend> Reading<B> {
+    pub(super) fn sequence(&self) -> &Sequence<B::Memory> {
+        &self.ready.sequence
+    }
+
+    /// Reads the next piece.
+    pub(super) fn go_on(mut self: Box<Self>, model: &Model<B>, events: &Events) -> Result<Read<B>> {
+        let start = Instant::now();
+        let Reading { ready, prefill, .. } = &mut *self;
+        let logits = model.prefill_piece(prefill, &mut ready.sequence, &|| events.check())?;
+        ready.timings.prefill += milliseconds(start.elapsed());
+        Ok(match logits {
+            Some(logits) => {
+                let Reading { ready, cached, .. } = *self;
+                Read::Through(Box::new(ready.generation(logits, cached, model, events)?))
+            }
+            None => Read::On(self),
         })
     }
 }

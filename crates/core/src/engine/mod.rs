@@ -64,11 +64,11 @@ pub struct Engine {
 impl Engine {
     /// Starts to load the model of a `LoadRequest` and returns at once; [`Engine::loading`] tells how it goes.
     pub fn open(json: &str) -> Result<Engine> {
-        let LoadRequest { options, device, batch, threads, close_with_thread } = LoadRequest::parse(json)?;
+        let LoadRequest { options, device, batching, threads, close_with_thread } = LoadRequest::parse(json)?;
         threads::configure(threads)?;
         let engine = match STAND_IN.get() {
             Some(loader) => Engine::start(loader()),
-            None => Engine::start(Box::new(move |progress| serve::load(device.open()?, &options, batch, progress))),
+            None => Engine::start(Box::new(move |progress| serve::load(device.open()?, &options, batching, progress))),
         }?;
         if close_with_thread {
             owned::close_with_thread(&engine.shared);
@@ -79,8 +79,8 @@ impl Engine {
     /// [`Engine::open`] on a device that is there already, for the tests. No door leads here.
     #[doc(hidden)]
     pub fn open_on(place: Place, json: &str) -> Result<Engine> {
-        let LoadRequest { options, batch, .. } = LoadRequest::parse(json)?;
-        Engine::start(Box::new(move |progress| serve::load(place, &options, batch, progress)))
+        let LoadRequest { options, batching, .. } = LoadRequest::parse(json)?;
+        Engine::start(Box::new(move |progress| serve::load(place, &options, batching, progress)))
     }
 
     /// Starts an engine over anything that is a [`Runner`].

@@ -24,6 +24,12 @@ pub trait Runner {
     /// [`Events::check`] often.
     fn start(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started>;
 
+    /// Goes on with a request that is [`Started::Reading`], by one piece of its prompt. As [`Runner::start`], but never
+    /// [`Started::Waits`].
+    fn read(&mut self, _number: u64, _events: &Events) -> Result<Started> {
+        Err(Error::Internal("this runner reads no prompts in pieces".into()))
+    }
+
     /// Takes running requests one step further, together; gives what has become of each, in their order. A request with an error is
     /// forgotten. Sends at most one event to each before its last one: there is room for one, so that no reader is waited for.
     fn step(&mut self, requests: &[(u64, &Events)]) -> Vec<Result<Stepped>> {
@@ -45,6 +51,8 @@ pub enum Started {
     Finished,
     /// It goes on with [`Runner::step`].
     Running,
+    /// Its prompt is read in pieces: it goes on with [`Runner::read`], between which others take steps.
+    Reading,
     /// It cannot start beside those that run, and nothing has been sent: to be started again when one of them has ended.
     Waits,
 }

@@ -1,6 +1,7 @@
 //! Which request starts, and which go on together.
 //!
-//! Requests start in the order in which they came, at most one between two steps of those that run. A request whose stream is full
+//! Requests start in the order in which they came, at most one between two steps of those that run. One whose prompt is read in pieces
+//! gets one piece between two steps, and the next request starts when it is through. A request whose stream is full
 //! sits out steps until its reader has made room, so that a slow reader holds up nobody else.
 use super::runner::{Runner, Started, Stepped};
 use super::state::{Job, Shared};
@@ -21,6 +22,8 @@ pub(super) struct Scheduler<'a> {
 struct Running {
     number: u64,
     events: Events,
+    /// Its prompt is read in pieces and not there yet.
+    reading: bool,
 }
 
 impl<'a> Scheduler<'a> {
@@ -33,8 +36,9 @@ impl<'a> Scheduler<'a> {
     pub(super) fn run(mut self) -> Result<()> {
         loop {
             let rings = self.shared.bell.rings();
-            let next = self.next();
-            let idle = next.is_none();
+            let read = self.read()?;
+            let next = if read { None } else { self.next() };
+            let idle = next.is_none() && !read;
             if let Some(job) = next {
                 self.start(job)?;
             } else if self.running.is_empty() {
@@ -78,7 +82,8 @@ impl<'a> Scheduler<'a> {
         self.started += 1;
         let started = catch(|| self.runner.start(number, &job.request, &job.images, &job.events));
         match started {
-            Ok(Ok(Started::Running)) => self.running.push(Running { number, events: job.events }),
+            Ok(Ok(Started::Running)) => self.running.push(Running { number, events: job.events, reading: false }),
+            Ok(Ok(Started::Reading)) => self.running.push(Running { number, events: job.events, reading: true }),
             Ok(Ok(Started::Finished)) => self.release(number),
             Ok(Ok(Started::Waits)) if self.running.is_empty() => {
                 self.release(number);
@@ -95,6 +100,29 @@ impl<'a> Scheduler<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Reads the next piece of the prompt on its way; false when there is none.
+    fn read(&mut self) -> Result<bool> {
+        let Some(place) = self.running.iter().position(|running| running.reading) else { return Ok(false) };
+        let Running { number, events, .. } = &self.running[place];
+        let number = *number;
+        match catch(|| self.runner.read(number, events)) {
+            Ok(Ok(Started::Reading)) => {}
+            Ok(Ok(Started::Running)) => self.running[place].reading = false,
+            Ok(Ok(Started::Finished)) => drop(self.take(number)),
+            Ok(Ok(Started::Waits)) => {
+                let error = Error::Internal("a request waits in the middle of its prompt".into());
+                self.take(number).iter().for_each(|events| events.fail(&error));
+            }
+            Ok(Err(error)) => self.take(number).iter().for_each(|events| events.fail(&error)),
+            Err(panic) => {
+                let _ = catch(|| self.runner.forget(number));
+                let ended = self.take(number).into_iter().collect();
+                self.panicked(panic, ended)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Makes a job the next of the queue again, for when one of the others has ended.
@@ -115,7 +143,7 @@ impl<'a> Scheduler<'a> {
 
     /// Takes all whose streams have room one step further; false when there are none.
     fn step(&mut self) -> Result<bool> {
-        let ready = |running: &&Running| running.events.is_ready();
+        let ready = |running: &&Running| !running.reading && running.events.is_ready();
         let requests: Vec<_> =
             self.running.iter().filter(ready).map(|running| (running.number, &running.events)).collect();
         if requests.is_empty() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prefixkv_kernels::os::heap;
 
-use super::generate::{Generation, PreparedPrompt};
+use super::generate::{Generation, PreparedPrompt, Read, Reading};
 use super::profile::profile;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::Scoring;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
 use crate::sequence::Sequence;
 use crate::text::Tokenizer;
-use crate::wire::{Event, Finish, ModelRequest, Progress};
+use crate::wire::{Batching, Event, Finish, ModelRequest, Progress};
 
 /// Free bytes that the allocator may keep between requests.
 const SLACK: usize = 8 << 20;
@@ -24,7 +24,7 @@ const SLACK: usize = 8 << 20;
 struct ModelRunner<B: Backend> {
     model: Model<B>,
     sessions: Sessions<B>,
-    batch: usize,
+    batching: Batching,
     /// Generations that go from step to step, in the order of their starts.
     running: Vec<Running<B>>,
 }
@@ -38,6 +38,8 @@ struct Running<B: Backend> {
 enum Work<B: Backend> {
     /// With the turn of a session that it is.
     Generation(Box<Generation<B>>, Option<Box<Open<B>>>),
+    /// The same while its prompt is read, piece by piece.
+    Reading(Box<Reading<B>>, Option<Box<Open<B>>>),
     Scoring(Box<Scoring<B::Memory>>),
     Tracing(Box<Tracing<B>>),
 }
@@ -46,6 +48,7 @@ impl<B: Backend> Work<B> {
     fn sequence(&self) -> &Sequence<B::Memory> {
         match self {
             Work::Generation(generation, _) => &generation.sequence,
+            Work::Reading(reading, _) => reading.sequence(),
             Work::Scoring(scoring) => &scoring.sequence,
             Work::Tracing(tracing) => &tracing.generation.sequence,
         }
@@ -53,7 +56,7 @@ impl<B: Backend> Work<B> {
 
     fn turn(&self) -> Option<&Open<B>> {
         match self {
-            Work::Generation(_, turn) => turn.as_deref(),
+            Work::Generation(_, turn) | Work::Reading(_, turn) => turn.as_deref(),
             _ => None,
         }
     }
@@ -63,26 +66,26 @@ impl<B: Backend> Work<B> {
 pub(super) fn load(
     place: Place,
     options: &LoadOptions,
-    batch: usize,
+    batching: Batching,
     progress: &mut OnProgress,
 ) -> Result<Box<dyn Runner>> {
     match place {
-        Place::Cpu(cpu) => load_on(cpu, options, batch, progress),
-        Place::Cuda(cuda) => load_on(cuda, options, batch, progress),
+        Place::Cpu(cpu) => load_on(cpu, options, batching, progress),
+        Place::Cuda(cuda) => load_on(cuda, options, batching, progress),
     }
 }
 
 fn load_on<B: Backend>(
     backend: B,
     options: &LoadOptions,
-    batch: usize,
+    batching: Batching,
     progress: &mut OnProgress,
 ) -> Result<Box<dyn Runner>> {
     let mut report = |step: crate::model::Progress| {
         progress(Event::Progress(Progress { stage: step.stage, done: step.done, total: step.total }))
     };
     let model = Model::load_on(backend, options, &mut report)?;
-    Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batch, running: Vec::new() }))
+    Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batching, running: Vec::new() }))
 }
 
 impl<B: Backend> Runner for ModelRunner<B> {
@@ -95,7 +98,7 @@ impl<B: Backend> Runner for ModelRunner<B> {
     }
 
     fn batch(&self) -> usize {
-        self.batch
+        self.batching.batch
     }
 
     fn start(&mut self, number: u64, request: &ModelRequest, images: &[Vec<u8>], events: &Events) -> Result<Started> {
@@ -111,6 +114,20 @@ impl<B: Backend> Runner for ModelRunner<B> {
         // What reading took beside the cache, also for a request that was refused.
         heap::give_back_beyond(SLACK);
         started
+    }
+
+    fn read(&mut self, number: u64, events: &Events) -> Result<Started> {
+        let place = self.running.iter().position(|running| running.number == number);
+        match place.map(|place| (place, self.running.remove(place).work)) {
+            Some((place, Work::Reading(reading, turn))) => {
+                let started = self.read_piece(place, number, reading, turn, events);
+                if !matches!(started, Ok(Started::Reading)) {
+                    heap::give_back_beyond(SLACK);
+                }
+                started
+            }
+            _ => Err(Error::Internal(format!("request {number} has no prompt to read"))),
+        }
     }
 
     fn step(&mut self, requests: &[(u64, &Events)]) -> Vec<Result<Stepped>> {
@@ -150,8 +167,17 @@ impl<B: Backend> ModelRunner<B> {
                         (PreparedPrompt::prepare(model, request, request.method.clone(), images, events, alone)?, None)
                     }
                 };
+                let turn = turn.map(Box::new);
+                let chunk = self.batching.prefill_chunk.filter(|most| !alone && *most < ready.prompt.tokens.len());
+                if let Some(most) = chunk
+                    // Piece by piece nothing is freed before the end: where there is no room for that, others wait.
+                    && ready.sequence.admit_cut(&ready.prompt.spans).is_ok()
+                {
+                    let reading = Box::new(ready.begin(model, most)?);
+                    return self.read_piece(self.running.len(), number, reading, turn, events);
+                }
                 let generation = Box::new(ready.start(model, events)?);
-                return Ok(self.run(number, Work::Generation(generation, turn.map(Box::new))));
+                return Ok(self.run(number, Work::Generation(generation, turn)));
             }
             ModelRequest::Score(request) => {
                 let scoring = Box::new(Scoring::start(model, request, images, events)?);
@@ -181,6 +207,23 @@ impl<B: Backend> ModelRunner<B> {
         Started::Running
     }
 
+    /// Reads a piece of a prompt, which stands at `place` among those that run.
+    fn read_piece(
+        &mut self,
+        place: usize,
+        number: u64,
+        reading: Box<Reading<B>>,
+        turn: Option<Box<Open<B>>>,
+        events: &Events,
+    ) -> Result<Started> {
+        let (work, started) = match reading.go_on(&self.model, events)? {
+            Read::On(reading) => (Work::Reading(reading, turn), Started::Reading),
+            Read::Through(generation) => (Work::Generation(generation, turn), Started::Running),
+        };
+        self.running.insert(place, Running { number, work });
+        Ok(started)
+    }
+
     /// Whether a turn runs of the session that a request is about.
     fn has_turn_of(&self, request: &ModelRequest) -> bool {
         let session = match request {
@@ -205,6 +248,7 @@ impl<B: Backend> ModelRunner<B> {
         let advanced = match &mut self.running[place].work {
             Work::Generation(generation, _) => generation.advance(&self.model, events),
             Work::Tracing(tracing) => tracing.advance(&self.model, events),
+            Work::Reading(..) => Err(Error::Internal(format!("the prompt of request {number} is not read yet"))),
             Work::Scoring(scoring) => match scoring.advance(&self.model, events) {
                 Ok(done) => Ok(done.then_some(Finish::Length)),
                 Err(error) => Err(error),
@@ -221,7 +265,7 @@ impl<B: Backend> ModelRunner<B> {
         match self.running.remove(place).work {
             Work::Generation(generation, turn) => self.answer(*generation, turn, finish, events)?,
             Work::Tracing(tracing) => tracing.finish(finish, events)?,
-            Work::Scoring(_) => {}
+            Work::Scoring(_) | Work::Reading(..) => {}
         }
         // The answer is out; what is wrong with a device is said to the next request.
         let _ = self.model.give_back();

@@ -12,6 +12,7 @@ mod network;
 mod numbers;
 mod placeholder;
 mod prompt;
+mod rows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,6 +120,16 @@ pub struct Progress {
     pub done: u64,
     /// Bytes that will be in memory.
     pub total: u64,
+}
+
+/// A prompt that is read in pieces.
+pub struct Prefill<B: Backend> {
+    /// Its embeddings, `[positions, hidden]`.
+    x: Matrix<B>,
+    /// Positions that are through all layers.
+    done: usize,
+    /// Most positions of a piece.
+    most: usize,
 }
 
 /// A model ready to run: network, tokenizer, template and image processor.
@@ -321,6 +332,52 @@ impl<B: Backend> Model<B> {
         in_pool(|| {
             let hidden = self.run_prompt(prompt, features, sequence, check)?;
             self.network.logits(&hidden)
+        })
+    }
+
+    /// Begins to read a prompt in pieces of at most `most` positions, so that other work can go on between them:
+    /// [`Model::prefill_piece`]. The method decides once, about the whole prompt; until then all of it is held. On the CPU the logits and the
+    /// entries are those of [`Model::prefill`] to the bit when `most` is 192 or more; sums of attention over queries of several pieces,
+    /// and everything on a GPU, are so but for the order in which f32 numbers are added.
+    pub fn begin_prefill(
+        &self,
+        prompt: &Prompt,
+        features: &[Matrix<B>],
+        sequence: &mut Sequence<B::Memory>,
+        most: usize,
+    ) -> Result<Prefill<B>> {
+        in_pool(|| {
+            let x = self.embed(prompt, features)?;
+            sequence.begin_cut_prompt(&prompt.spans)?;
+            Ok(Prefill { x, done: 0, most })
+        })
+    }
+
+    /// Reads the next piece of a prompt. After the last one gives the logits of the last position, as [`Model::prefill`] does. An error
+    /// leaves a sequence that refuses further work.
+    pub fn prefill_piece(
+        &self,
+        prefill: &mut Prefill<B>,
+        sequence: &mut Sequence<B::Memory>,
+        check: Check<'_>,
+    ) -> Result<Option<Vec<f32>>> {
+        in_pool(|| {
+            check()?;
+            let left = prefill.x.rows() - prefill.done;
+            let piece = rows::next(left, prefill.most);
+            sequence.begin_piece(piece)?;
+            let x = prefill.x.narrow(prefill.done, piece)?;
+            let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
+            sequence.finish_piece()?;
+            prefill.done += piece;
+            if piece < left {
+                return Ok(None);
+            }
+            sequence.finish_prompt()?;
+            self.give_back()?;
+            let logits = self.network.logits(&hidden.narrow(piece - 1, 1)?)?.to_vec()?;
+            numbers::require_finite("logits", &logits, self.info.weights)?;
+            Ok(Some(logits))
         })
     }
 

@@ -96,7 +96,7 @@ impl Working {
         Ok(())
     }
 
-    /// Keeps the last queries of a layer for a method outside.
+    /// Keeps the last queries of a layer for a method outside, behind those of earlier pieces of the prompt.
     pub(super) fn keep_queries<M: Memory>(
         &mut self,
         layer: usize,
@@ -105,7 +105,9 @@ impl Working {
     ) -> Result<()> {
         self.workspace.push(account.charge(size_of_val(queries) as u64)?);
         self.queries.resize(self.queries.len().max(layer + 1), Vec::new());
-        self.queries[layer] = queries.to_vec();
+        // To the byte, as they are counted.
+        self.queries[layer].reserve_exact(queries.len());
+        self.queries[layer].extend_from_slice(queries);
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! One sequence at work: its layers' lanes, its position counter and what each position is; the carrying out of what its method
-//! decides ([`compaction`]); and what goes through the layers together ([`batch`]).
+//! decides ([`compaction`]); what goes through the layers together ([`batch`]); and prompts that come in pieces ([`pieces`]).
 
 mod batch;
 mod compaction;
+mod pieces;
 mod view;
 
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub use batch::{BatchItem, Pass};
 pub use compaction::Planned;
 use compaction::Working;
+use pieces::{Pieces, Reach};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use view::Held;
@@ -30,7 +32,8 @@ use crate::method::{Lanes, Method, Moment, Positions, Profile, Record};
 ///
 /// A prompt goes between [`Sequence::begin_prompt`] and [`Sequence::finish_prompt`], a generated token between
 /// [`Sequence::begin_step`] and [`Sequence::finish_step`]; in between every layer, in order, stores its new entries and says
-/// when it has attended. An error in between leaves a sequence that refuses further work.
+/// when it has attended. A prompt may go through the layers in pieces ([`Sequence::begin_cut_prompt`]); its method sees one prompt. An
+/// error in between leaves a sequence that refuses further work.
 #[derive(Debug)]
 pub struct Sequence<M: Memory = Cpu> {
     shape: Shape,
@@ -46,6 +49,8 @@ pub struct Sequence<M: Memory = Cpu> {
     method: Option<Working>,
     /// The moment at which a method outside is asked, until its answer comes.
     asked: Option<Asked>,
+    /// What the pieces of a prompt have gathered so far.
+    pieces: Pieces,
     account: Account<M>,
 }
 
@@ -61,7 +66,7 @@ struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     None,
-    Prompt { n: usize },
+    Prompt(Reach),
     Step,
 }
 
@@ -133,6 +138,7 @@ impl<M: Memory> Sequence<M> {
             work: Work::None,
             method: None,
             asked: None,
+            pieces: Pieces::default(),
             account,
         })
     }
@@ -155,6 +161,7 @@ impl<M: Memory> Sequence<M> {
             work: Work::None,
             method: self.method.as_ref().map(Working::fork),
             asked: None,
+            pieces: Pieces::default(),
             account,
         })
     }
@@ -189,7 +196,7 @@ impl<M: Memory> Sequence<M> {
             Some(method) if method.needs.positions == Positions::Official => {
                 self.layers.first().and_then(|lanes| lanes.first()).map_or(0, |lane| lane.len() as u32)
             }
-            _ => self.next_position,
+            _ => self.first_position(),
         }
     }
 
@@ -206,7 +213,7 @@ impl<M: Memory> Sequence<M> {
     /// The number that `n` more positions must leave below the positions that a model knows: that of the positions seen, or of the
     /// ranks, where keys are rotated to these.
     pub fn reach(&self, n: usize) -> usize {
-        n + if self.rotates_on_read() { self.longest_lane() } else { self.next_position as usize }
+        n + if self.rotates_on_read() { self.longest_lane() } else { self.first_position() as usize }
     }
 
     /// How many positions the sequence may have in all, a prompt of `spans` and what follows it included, when a model knows `most`:
@@ -219,10 +226,17 @@ impl<M: Memory> Sequence<M> {
 
     /// Starts a prompt whose positions are `spans`, numbered from 0. Refuses a budget that does not hold what is protected.
     pub fn begin_prompt(&mut self, spans: &[Span]) -> Result<()> {
-        self.begin(Work::Prompt { n: spans.iter().map(|span| span.len).sum() })?;
+        let n = spans.iter().map(|span| span.len).sum();
+        let growth = self.start_prompt(spans, Reach { n, done: 0, piece: n })?;
+        self.account.admit(self.prompt_bytes(n, growth))
+    }
+
+    /// Gives the most entries that the prompt adds to those held, where layers are compacted one by one.
+    fn start_prompt(&mut self, spans: &[Span], reach: Reach) -> Result<Option<usize>> {
+        self.begin(Work::Prompt(reach))?;
         let (all, n) = self.with(spans);
         self.spans = all;
-        let growth = match &mut self.method {
+        match &mut self.method {
             Some(method) => {
                 method.steps = 0;
                 let held = Held { layers: &self.layers, owners: &self.owners };
@@ -234,11 +248,10 @@ impl<M: Memory> Sequence<M> {
                     spans: &self.spans,
                     sums: Sums::None,
                     queries: &[],
-                })?
+                })
             }
-            None => None,
-        };
-        self.account.admit(self.prompt_bytes(n, growth))
+            None => Ok(None),
+        }
     }
 
     /// Refuses a prompt that [`Sequence::begin_prompt`] would refuse now, on top of what is held; changes nothing.
@@ -296,7 +309,7 @@ impl<M: Memory> Sequence<M> {
     fn at(&mut self, moment: Moment, sums: Sums<'_>) -> Result<()> {
         let Some(method) = &mut self.method else { return Ok(()) };
         let n = match self.work {
-            Work::Prompt { n } => n,
+            Work::Prompt(Reach { n, .. }) => n,
             _ => 1,
         };
         let past = self.next_position as usize;
@@ -353,18 +366,12 @@ impl<M: Memory> Sequence<M> {
 
     /// Whether a prompt, and not a generated token, is on its way.
     pub fn in_prompt(&self) -> bool {
-        matches!(self.work, Work::Prompt { .. })
+        matches!(self.work, Work::Prompt(_))
     }
 
     /// Whether the sequence can go on: nothing was left unfinished, and no plan is waited for.
     pub fn is_sound(&self) -> bool {
         self.work == Work::None && self.asked.is_none()
-    }
-
-    /// The last queries of a prompt that the method wants to see.
-    pub fn wanted_queries(&self) -> usize {
-        let wanted = self.method.as_ref().map_or(0, |method| method.needs.queries);
-        if self.in_prompt() { wanted } else { 0 }
     }
 
     /// Keeps the last queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method.
@@ -378,12 +385,12 @@ impl<M: Memory> Sequence<M> {
     /// The new entries of `layer`, one per lane for a generated token.
     fn place(&mut self, layer: usize, new: M::New<'_>) -> Result<Vec<Entry>> {
         // A layer that reads another's lanes has none.
+        let first = self.first_position();
         let lanes = &mut self.layers[layer];
-        let first = self.next_position;
         let mut entries = Vec::new();
         for lane in lanes {
             match self.work {
-                Work::Prompt { n } => lane.append(new, n, first)?,
+                Work::Prompt(reach) => lane.append_piece(new, reach.piece, first, reach.left())?,
                 Work::Step => entries.push(Entry { position: first, place: lane.append_one(new, first)? }),
                 Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
             }
@@ -399,22 +406,14 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// The weights of the prompt's queries in the sums that `layer` is to gather; None when nothing is asked for.
-    pub fn query_weights(&self, layer: usize) -> Option<Vec<f32>> {
-        let Work::Prompt { n } = self.work else { return None };
-        let number = self.number(layer)?;
-        self.method.as_ref()?.planner.queries(number, &self.view(&self.held(), &self.spans, n))
-    }
-
     /// Whether `layer` is to gather the attention of a generated token.
     pub fn gathers_step(&self, layer: usize) -> bool {
         let accumulates = self.method.as_ref().is_some_and(|method| method.needs.accumulates);
         self.work == Work::Step && self.number(layer).is_some() && accumulates
     }
 
-    /// `layer` has attended to a prompt, and `sums` were gathered: per KV head, all places. Frees what the method frees now.
-    pub fn attended(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
-        let Some(number) = self.number(layer) else { return Ok(()) };
+    /// The attention of a whole prompt in a layer is done.
+    fn compact(&mut self, number: usize, sums: &[Vec<f32>]) -> Result<()> {
         match self.method.as_mut().filter(|method| method.needs.external && !sums.is_empty()) {
             Some(method) => method.keep_sums(number, sums, &self.account),
             None => self.at(Moment::Layer(number), Sums::Layer(number, sums)),
@@ -428,8 +427,10 @@ impl<M: Memory> Sequence<M> {
 
     /// All layers hold the prompt: frees what could not be freed before, and counts the positions as seen.
     pub fn finish_prompt(&mut self) -> Result<()> {
-        let Work::Prompt { n } = self.work else {
-            return Err(Error::Internal("no prompt has begun".into()));
+        let n = match self.work {
+            Work::Prompt(reach) if reach.left() == 0 => reach.n,
+            Work::Prompt(_) => return Err(Error::Internal("a prompt ends before its last piece".into())),
+            _ => return Err(Error::Internal("no prompt has begun".into())),
         };
         self.at(Moment::Prompt, Sums::None)?;
         self.next_position += n as u32;

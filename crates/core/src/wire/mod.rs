@@ -19,8 +19,8 @@ pub use event::Event;
 pub use report::{Finish, GenerationResult, Progress, Score, Timings, Usage};
 pub(crate) use request::parse_inspect;
 pub use request::{
-    CheckRequest, DOORS, Door, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS,
-    ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
+    Batching, CheckRequest, DOORS, Door, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS,
+    MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
 };
 pub use session_id::SessionId;
 pub use trace::{

@@ -7,6 +7,7 @@ mod fork;
 mod launches;
 mod limits;
 mod methods;
+mod pieces;
 
 use std::path::{Path, PathBuf};
 

@@ -13,7 +13,7 @@ const FLAGS: &[(&str, &[&str])] = &[
 ];
 /// Options without a flag of this kind: a command makes one request at a time, `device` has the default of the library, and no answer is
 /// scored without one.
-const NO_FLAG: &[&str] = &["batch", "device", "answer"];
+const NO_FLAG: &[&str] = &["batch", "prefillChunk", "device", "answer"];
 /// Groups of options that TypeScript reads from what a caller passes.
 const RULES: &[(&str, &str)] = &[
     ("stoppingRules", "StoppingOptions"),

@@ -17,6 +17,8 @@ struct Fake {
     log: Log,
     /// A step waits for one of these, until the other end is dropped.
     permits: Receiver<()>,
+    /// The prompt that is read in pieces, and how many are left.
+    reading: Option<(u64, String, usize)>,
 }
 
 #[derive(Clone, Default)]
@@ -79,9 +81,29 @@ impl Runner for Fake {
             }
             "refuse" => return Err(Error::Prompt { reason: "as asked".into() }),
             "panic at start" => panic!("as asked"),
+            what if what.starts_with("long") => {
+                self.reading = Some((number, what.to_owned(), 3));
+                return Ok(Started::Reading);
+            }
             _ => self.running.push((number, what, request.max_tokens.unwrap_or(1))),
         }
         Ok(Started::Running)
+    }
+
+    fn read(&mut self, number: u64, events: &Events) -> Result<Started> {
+        let (_, what, left) = self.reading.take_if(|(reading, ..)| *reading == number).unwrap();
+        self.log.add(format!("read {what}"));
+        events.check()?;
+        match (what.as_str(), left - 1) {
+            ("long panics", 1) => panic!("as asked"),
+            ("long errs", 1) => return Err(Error::Prompt { reason: "as asked".into() }),
+            (_, 0) => {
+                self.running.push((number, what, 2));
+                return Ok(Started::Running);
+            }
+            (_, left) => self.reading = Some((number, what, left)),
+        }
+        Ok(Started::Reading)
     }
 
     fn step(&mut self, requests: &[(u64, &Events)]) -> Vec<Result<Stepped>> {
@@ -131,8 +153,9 @@ fn engine(batch: usize) -> (Engine, Log, Sender<()>) {
     let (permit, permits) = channel();
     let log = Log::default();
     let of_fake = log.clone();
-    let engine =
-        Engine::start(Box::new(move |_| Ok(Box::new(Fake { batch, running: Vec::new(), log: of_fake, permits }))));
+    let engine = Engine::start(Box::new(move |_| {
+        Ok(Box::new(Fake { batch, running: Vec::new(), reading: None, log: of_fake, permits }))
+    }));
     (engine.unwrap(), log, permit)
 }
 
@@ -180,6 +203,49 @@ fn at_most_so_many_run_and_the_rest_starts_in_order() {
     assert_eq!((tokens(&first), tokens(&rest[0]), tokens(&rest[1]), tokens(&rest[2])), (2, 3, 0, 1));
     let expected = ["start a", "step a", "start b", "step a b", "start at once", "step b", "start c", "step b c"];
     assert_eq!(log.lines(), expected);
+}
+
+#[test]
+fn others_step_between_the_pieces_of_a_prompt() {
+    let (engine, log, permit) = engine(3);
+    let a = ask(&engine, "a", 6);
+    log.until("step a");
+    let (long, b) = (ask(&engine, "long", 2), ask(&engine, "b", 1));
+    drop(permit);
+    assert_eq!((tokens(&a), tokens(&long), tokens(&b)), (6, 2, 1));
+    let expected = [
+        "start a",
+        "step a",
+        "start long",
+        "step a",
+        "read long",
+        "step a",
+        "read long",
+        "step a",
+        "read long",
+        "step a long",
+        "start b",
+        "step a long b",
+    ];
+    assert_eq!(log.lines(), expected);
+}
+
+#[test]
+fn a_prompt_that_ends_between_its_pieces_leaves_the_others_alone() {
+    for (what, ends) in [("long errs", "prompt"), ("long panics", "internal"), ("long", "aborted")] {
+        let (engine, log, permit) = engine(3);
+        let a = ask(&engine, "a", 8);
+        log.until("step a");
+        let (long, b) = (ask(&engine, what, 2), ask(&engine, "b", 1));
+        permit.send(()).unwrap();
+        log.until(&format!("start {what}"));
+        if what == "long" {
+            long.cancel();
+        }
+        drop(permit);
+        assert_eq!((code(&long), tokens(&a), tokens(&b)), (ends.into(), 8, 1));
+        assert_eq!(log.lines().iter().any(|line| line.starts_with("forget")), what == "long panics");
+    }
 }
 
 #[test]

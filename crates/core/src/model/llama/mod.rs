@@ -121,13 +121,13 @@ impl<B: Backend> Llama<B> {
         if rows <= B::MLP_ROWS {
             return one(x);
         }
-        let parts: Vec<Matrix<B>> = (0..rows)
-            .step_by(B::MLP_ROWS)
-            .map(|start| {
-                check()?;
-                one(&x.narrow(start, B::MLP_ROWS.min(rows - start))?)
-            })
-            .collect::<Result<_>>()?;
+        let (mut parts, mut start) = (Vec::new(), 0);
+        while start < rows {
+            check()?;
+            let part = super::rows::next(rows - start, B::MLP_ROWS);
+            parts.push(one(&x.narrow(start, part)?)?);
+            start += part;
+        }
         B::Matrix::cat(&parts)
     }
 }

@@ -46,13 +46,24 @@ doors! {
     "check" as Check (CheckFields);
 }
 
+/// How several requests share a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Most requests that are decoded together.
+    pub batch: usize,
+    /// Most positions of a prompt that are read between two steps of others; None reads each prompt whole.
+    pub prefill_chunk: Option<usize>,
+}
+
+/// [`Batching::prefill_chunk`] where a load does not say.
+const PREFILL_CHUNK: usize = 512;
+
 /// A model folder to load.
 #[derive(Debug)]
 pub struct LoadRequest {
     pub options: LoadOptions,
     pub device: Device,
-    /// Most requests that are decoded together.
-    pub batch: usize,
+    pub batching: Batching,
     /// Size of the process-wide pools.
     pub threads: Option<usize>,
     /// Whether the model is closed when the thread that opens it ends.
@@ -63,7 +74,7 @@ impl LoadRequest {
     /// Reads the JSON of a load.
     pub fn parse(json: &str) -> Result<LoadRequest> {
         let (source, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
-        let EngineOptions { device, weights, threads, batch, cache_limit } = options;
+        let EngineOptions { device, weights, threads, batch, prefill_chunk, cache_limit } = options;
         Ok(LoadRequest {
             options: LoadOptions {
                 source: absolute(source)?,
@@ -71,7 +82,10 @@ impl LoadRequest {
                 cache_limit: cache_limit.map(|limit| limit.0),
             },
             device: device.unwrap_or(Device::Auto),
-            batch: batch.map_or(1, |batch| batch.0),
+            batching: Batching {
+                batch: batch.map_or(1, |batch| batch.0),
+                prefill_chunk: Some(prefill_chunk.map_or(PREFILL_CHUNK, |chunk| chunk.0)).filter(|chunk| *chunk > 0),
+            },
             threads: threads.map(|threads| threads.0),
             close_with_thread: owner.close_with_thread,
         })

@@ -26,7 +26,7 @@ use parts::{
 };
 
 pub(crate) use load::parse_inspect;
-pub use load::{CheckRequest, DOORS, Door, LoadRequest};
+pub use load::{Batching, CheckRequest, DOORS, Door, LoadRequest};
 
 /// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
 pub const MAX_JSON: usize = 8 << 20;

@@ -152,8 +152,12 @@ fn size_and_syntax_are_checked_first() {
 fn a_load_request_is_read() {
     let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
     assert_eq!(read.options.source, PathBuf::from("/m"));
-    assert_eq!((read.threads, read.batch), (Some(2), 1));
-    assert_eq!(LoadRequest::parse(r#"{"source":"/m","batch":256}"#).unwrap().batch, 256);
+    assert_eq!((read.threads, read.batching), (Some(2), Batching { batch: 1, prefill_chunk: Some(512) }));
+    assert_eq!(LoadRequest::parse(r#"{"source":"/m","batch":256}"#).unwrap().batching.batch, 256);
+    for (chunk, read) in [(100, Some(100)), (0, None)] {
+        let load = LoadRequest::parse(&format!(r#"{{"source":"/m","prefillChunk":{chunk}}}"#)).unwrap();
+        assert_eq!(load.batching.prefill_chunk, read);
+    }
     assert!(!read.close_with_thread);
     assert!(LoadRequest::parse(r#"{"source":"/m","closeWithThread":true}"#).unwrap().close_with_thread);
     let limited = LoadRequest::parse(r#"{"source":"/m","cacheLimit":"1.5GiB"}"#).unwrap();
@@ -163,6 +167,7 @@ fn a_load_request_is_read() {
     assert!(refused("{}").contains("needs `source`"));
     assert!(refused(r#"{"source":"/m","weights":"q9"}"#).contains("`weights` of load"));
     assert!(refused(r#"{"source":"/m","threads":0}"#).contains("from 1 to 1024"));
+    assert!(refused(r#"{"source":"/m","prefillChunk":1000001}"#).contains("from 0 to 1000000"));
     assert!(refused(r#"{"source":"/m","batch":0}"#).contains("from 1 to 256"));
     assert!(refused(r#"{"source":"/m","batch":257}"#).contains("found 257"));
     assert!(refused(r#"{"source":"/m","batch":1.5}"#).contains("`batch` of load"));
