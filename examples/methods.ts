@@ -1,5 +1,5 @@
 // Compares what methods cost in quality: the perplexity of a good answer, and the bytes that are left.
-import { type CacheMethod, custom, full, h2o, image, knorm, load, prefixkv, random, snapkv, streaming } from "prefixkv";
+import { type CacheMethod, full, h2o, image, knorm, load, prefixkv, random, snapkv } from "prefixkv";
 
 await using model = await load();
 const messages = [
@@ -11,10 +11,8 @@ const methods: CacheMethod[] = [
   prefixkv({ keep }),
   h2o({ keep }),
   snapkv({ keep }),
-  streaming({ keep }),
   knorm({ keep }),
   random({ keep }),
-  custom({ keep }),
 ];
 for (const cache of methods) {
   const { ppl, memory } = await model.score({ messages, answer: "Green.", cache });

@@ -25,17 +25,7 @@ export {
   PromptError,
   UnsupportedModelError,
 } from "./errors.ts";
-export {
-  type CacheMethod,
-  full,
-  h2o,
-  knorm,
-  merge,
-  prefixkv,
-  random,
-  snapkv,
-  streaming,
-} from "./generated/methods.ts";
+export * from "./generated/methods.ts";
 export type {
   About,
   Calibration,

@@ -64,6 +64,7 @@ export const trace: Trace = {
   timings,
   memory,
   score: "columns",
+  ranking: "attention from all queries of the prompt",
   mass: true,
   threshold: 0.75,
   spans: [

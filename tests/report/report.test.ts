@@ -162,7 +162,15 @@ test("a picture that is padded or cropped has its patches where the model saw th
 
 test("a prompt without pictures or attention scores leaves charts out, not half", async () => {
   const layers = trace.layers.map((layer) => ({ ...layer, cumulative: null, retained: null }));
-  const text = { ...trace, mass: false, score: "recency", threshold: null, images: [], layers };
+  const text = {
+    ...trace,
+    mass: false,
+    score: "recency",
+    ranking: "the position itself: later is better",
+    threshold: null,
+    images: [],
+    layers,
+  };
   const { html } = await describeReport({
     info,
     prompt: "a",
@@ -291,7 +299,14 @@ test("marks say their size, and shares when they are of", timeout, async () => {
 
 test("a method without attention says so in the place of its curve", timeout, async () => {
   const layers = trace.layers.map((layer) => ({ ...layer, cumulative: null, retained: null }));
-  const without = { ...trace, mass: false, score: "recency", threshold: null, layers };
+  const without = {
+    ...trace,
+    mass: false,
+    score: "recency",
+    ranking: "the position itself: later is better",
+    threshold: null,
+    layers,
+  };
   const pictures = [{ name: "x.png", bytes: new Uint8Array([0x89, 0x50]) }];
   const runs = [
     { label: "prefixkv 0.5", trace },

@@ -1155,10 +1155,12 @@ export interface ProfiledEvent {
  */
 export interface Trace extends GenerationResult {
   /**
-   * What the method ranks entries by: `columns`, `window` or `text` (attention of all queries, of the last ones, of the
-   * text), `key-norm`, `recency` or `random`. The plain cache is ranked by `columns`, and keeps everything.
+   * The score that the method ranks entries by, as `custom`(CustomOptions.score) names it. The plain cache is ranked by
+   * `columns`, and keeps everything.
    */
   score: string;
+  /** The score in words, such as "attention from all queries of the prompt". */
+  ranking: string;
   /** Whether the score is attention. Where it is not, shares of it mean nothing, and layers have no `cumulative`. */
   mass: boolean;
   /** The share of importance that PrefixKV's search has found for all layers; null for methods that look for none. */

@@ -75,19 +75,9 @@ export function keptEntries(trace: Trace, layer: number): number {
   return lanes.reduce((sum, { heads: [first, end], positions }) => sum + (end - first) * positions.length, 0) / heads;
 }
 
-const scores: Record<string, string> = {
-  columns: "attention from all queries of the prompt",
-  question: "attention from the text among the last queries of the prompt",
-  window: "attention from the last queries of the prompt",
-  text: "attention from the text of the prompt",
-  "key-norm": "minus the L2 norm of the key (no attention)",
-  recency: "the position itself: later is better (no attention)",
-  random: "a random number (no attention)",
-};
-
 /** Describes in words how a run ranks its entries. */
-export function scoreText({ score }: Trace): string {
-  return scores[score] ?? score;
+export function scoreText({ ranking, mass }: Trace): string {
+  return mass ? ranking : `${ranking} (no attention)`;
 }
 
 /** A number with as many digits as tell something. */

@@ -3,7 +3,7 @@ import type { Trace } from "../../generated/wire.ts";
 import type { Chart } from "../chart.ts";
 import { both, type Pen } from "../draw.ts";
 import { look } from "../palette.ts";
-import { follows, frames, keptEntries, promptLength, type Scene, scoreText } from "../runs.ts";
+import { follows, frames, keptEntries, promptLength, type Scene } from "../runs.ts";
 
 /** Points of a curve; more are not seen. */
 const resolution = 100;
@@ -168,7 +168,7 @@ export function cumulativeChart(pen: Pen, scene: Scene): Chart | undefined {
 
 /** Why a method has no curve of importance. */
 export function noMass(label: string, trace: Trace): string {
-  return `${label} has no curve: it ranks entries by ${scoreText(trace).replace(/ \(no attention\)$/, "")}, which is no attention and has no shares that add up`;
+  return `${label} has no curve: it ranks entries by ${trace.ranking}, which is no attention and has no shares that add up`;
 }
 
 function percent(share: number): string {

@@ -73,7 +73,7 @@ impl<B: Backend> Tracing<B> {
     pub(super) fn finish(self, finish: Finish, events: &Events) -> Result<()> {
         let Tracing { generation, pictures, kept, steps, .. } = self;
         let (answered, mut sequence) = generation.end(finish, events)?;
-        let Some(Record { score, mass, threshold, layers }) = sequence.take_record() else {
+        let Some(Record { score, ranking, mass, threshold, layers }) = sequence.take_record() else {
             return Err(Error::Internal("the prompt was not recorded".into()));
         };
         let kept = kept.unwrap_or_default();
@@ -81,6 +81,7 @@ impl<B: Backend> Tracing<B> {
         events.finish(Event::Traced(Box::new(Trace {
             result: answered.result(&sequence),
             score,
+            ranking,
             mass,
             threshold,
             spans: sequence.spans().to_vec(),

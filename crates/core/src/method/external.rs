@@ -223,7 +223,7 @@ impl ExternalPlanner {
             LayerRecord { importance, cumulative: None, retained: None }
         };
         let layers = (0..view.cache.layers()).map(layer).collect();
-        Record { score: NAME, mass: false, threshold: None, layers }
+        Record { score: NAME, ranking: "a function of its own", mass: false, threshold: None, layers }
     }
 
     /// Entries over all lanes, each counting its heads.

@@ -12,6 +12,8 @@ use crate::cache::Entry;
 pub struct Record {
     /// The name of the score.
     pub score: &'static str,
+    /// The score in words.
+    pub ranking: &'static str,
     /// Whether scores are shares of attention, so that sums of them mean something.
     pub mass: bool,
     /// The share of importance that every layer was to retain at least; None where the budget looks for none.
@@ -64,7 +66,7 @@ impl Record {
             let retained = mass.then(|| retained(lanes, left, excluded));
             LayerRecord { importance, cumulative, retained }
         });
-        Record { score: recipe.score.name(), mass, threshold, layers: layers.collect() }
+        Record { score: recipe.score.name(), ranking: recipe.score.words(), mass, threshold, layers: layers.collect() }
     }
 }
 

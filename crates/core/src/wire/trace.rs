@@ -27,9 +27,11 @@ pub struct Trace {
     /// The answer, as of `generate` with the same options.
     #[serde(flatten)]
     pub result: GenerationResult,
-    /// What the method ranks entries by: `columns`, `window` or `text` (attention of all queries, of the last ones, of the text),
-    /// `key-norm`, `recency` or `random`. The plain cache is ranked by `columns`, and keeps everything.
+    /// The score that the method ranks entries by, as [`custom`](CustomOptions.score) names it. The plain cache is ranked by `columns`,
+    /// and keeps everything.
     pub score: &'static str,
+    /// The score in words, such as "attention from all queries of the prompt".
+    pub ranking: &'static str,
     /// Whether the score is attention. Where it is not, shares of it mean nothing, and layers have no `cumulative`.
     pub mass: bool,
     /// The share of importance that PrefixKV's search has found for all layers; null for methods that look for none.

@@ -13,6 +13,10 @@ impl Score for Columns {
         "columns"
     }
 
+    fn words(&self) -> &'static str {
+        "attention from all queries of the prompt"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         Some(vec![1.0; prompt.n])
     }

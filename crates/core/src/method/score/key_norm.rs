@@ -13,6 +13,10 @@ impl Score for KeyNorm {
         "key-norm"
     }
 
+    fn words(&self) -> &'static str {
+        "minus the L2 norm of the key"
+    }
+
     fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
         None
     }

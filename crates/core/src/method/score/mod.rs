@@ -62,8 +62,11 @@ impl LaneInput<'_> {
 
 /// Says which entries matter.
 pub trait Score: Send + Sync + Debug {
-    /// What a trace calls it.
+    /// Its name in options and traces.
     fn name(&self) -> &'static str;
+
+    /// The number that it gives an entry, in words for reports: "attention from all queries of the prompt".
+    fn words(&self) -> &'static str;
 
     /// The weight with which each query of the prompt counts in the sums that attention gathers; None when the score needs
     /// none.

@@ -27,6 +27,10 @@ impl Score for Question {
         "question"
     }
 
+    fn words(&self) -> &'static str {
+        "attention from the text among the last queries of the prompt"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         let start = self.start(prompt);
         let mut weights = vec![0.0; prompt.n];

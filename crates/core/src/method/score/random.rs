@@ -27,6 +27,10 @@ impl Score for Random {
         "random"
     }
 
+    fn words(&self) -> &'static str {
+        "a random number"
+    }
+
     fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
         None
     }

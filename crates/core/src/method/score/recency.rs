@@ -11,6 +11,10 @@ impl Score for Recency {
         "recency"
     }
 
+    fn words(&self) -> &'static str {
+        "the position itself: later is better"
+    }
+
     fn queries(&self, _: &PromptView<'_>) -> Option<Vec<f32>> {
         None
     }

@@ -11,6 +11,10 @@ impl Score for Text {
         "text"
     }
 
+    fn words(&self) -> &'static str {
+        "attention from the text of the prompt"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         let mut weights = vec![0.0; prompt.n];
         for span in prompt.spans.iter().filter(|span| !matches!(span.modality, Modality::Image { .. })) {

@@ -28,6 +28,10 @@ impl Score for Window {
         "window"
     }
 
+    fn words(&self) -> &'static str {
+        "attention from the last queries of the prompt"
+    }
+
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
         let mut weights = vec![0.0; prompt.n];
         weights[prompt.n - self.of(prompt)..].fill(1.0);
