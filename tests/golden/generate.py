@@ -1,12 +1,13 @@
 """Goldens of the fixtures: pixels, vision features, projector, prompt logits and 32 greedy tokens per prompt.
 
-`generate.py --search` prints a seed per fixture for which greedy decoding is neither dull nor nearly tied."""
+`generate.py --search` prints a seed per fixture for which greedy decoding is neither dull nor nearly tied. Names of fixtures
+leave the others out."""
 
 import sys
 
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlamaForCausalLM, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, LlavaProcessor
 from transformers import PreTrainedTokenizerFast
 
 import models
@@ -83,7 +84,7 @@ class Prompts:
 
 
 def load(fixture):
-    kind = LlamaForCausalLM if fixture.vision is None else LlavaForConditionalGeneration
+    kind = models.DECODERS[fixture.text["model_type"]] if fixture.vision is None else LlavaForConditionalGeneration
     model, report = kind.from_pretrained(
         fixture.folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
@@ -158,7 +159,8 @@ def make(fixture):
 
 
 if __name__ == "__main__":
-    for chosen in models.ALL:
+    names = [name for name in sys.argv[1:] if not name.startswith("--")]
+    for chosen in [one for one in models.ALL if not names or one.name in names]:
         if "--search" in sys.argv:
             print(f"{chosen.name}: seed {search(chosen)}", flush=True)
         else:

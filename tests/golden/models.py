@@ -6,23 +6,35 @@ over many tokens and no step is a near-tie."""
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field
 
 import torch
 from safetensors.torch import save_file
 from transformers import (
     CLIPImageProcessorPil,
-    LlamaConfig,
+    AutoConfig,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
 )
 
 from common import FIXTURES
 from templates import LLAMA3, LLAVA, VICUNA
 from tokens import BYTE_LEVEL, METASPACE, SENTENCEPIECE, save, wrap
 
+DECODERS = {
+    "llama": LlamaForCausalLM,
+    "mistral": MistralForCausalLM,
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+    "smollm3": SmolLM3ForCausalLM,
+}
 IMAGE = {BYTE_LEVEL: 447, METASPACE: 478, SENTENCEPIECE: 478}
 HUB, SAVED, FLAT, RUNTIME = "hub", "saved", "flat", "runtime"
 
@@ -148,6 +160,56 @@ ALL = [
         shards=2,
         gain=2.0,
     ),
+    Fixture(
+        "mistral-window",
+        1,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(model_type="mistral", num_key_value_heads=2, head_dim=16, intermediate_size=64, sliding_window=12),
+    ),
+    Fixture(
+        "qwen2-mixed",
+        1,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(
+            model_type="qwen2",
+            hidden_size=64,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            use_sliding_window=True,
+            sliding_window=10,
+            max_window_layers=2,
+            tie_word_embeddings=True,
+        ),
+        gain=2.0,
+    ),
+    Fixture(
+        "qwen3-norms",
+        0,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(model_type="qwen3", num_key_value_heads=2, head_dim=32, intermediate_size=64, num_hidden_layers=2),
+    ),
+    Fixture(
+        "smollm3-nope",
+        0,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(
+            model_type="smollm3",
+            hidden_size=64,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            no_rope_layer_interval=2,
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+        ),
+        gain=2.0,
+    ),
 ]
 
 
@@ -163,7 +225,7 @@ def build(fixture, seed=None):
     """The model in f32, its values already rounded to the fixture's storage type."""
     text = fixture.text | {"vocab_size": vocabulary(fixture)}
     if fixture.vision is None:
-        model = LlamaForCausalLM(LlamaConfig(**text))
+        model = DECODERS[text["model_type"]](AutoConfig.for_model(**text))
     else:
         token = {"image_token_index": IMAGE[fixture.tokenizer]}
         model = LlavaForConditionalGeneration(
@@ -288,8 +350,8 @@ def write(fixture, file, value):
     (fixture.folder / file).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def main():
-    for fixture in ALL:
+def main(chosen=()):
+    for fixture in [one for one in ALL if not chosen or one.name in chosen]:
         shutil.rmtree(fixture.folder, ignore_errors=True)
         fixture.folder.mkdir(parents=True)
         model = build(fixture)
@@ -299,4 +361,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

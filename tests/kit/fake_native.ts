@@ -69,7 +69,11 @@ export const trace: Trace = {
   threshold: 0.75,
   spans: [
     { modality: { type: "text" }, start: 0, len: 5 },
-    { modality: { type: "image", index: 0 }, start: 5, len: 144 },
+    {
+      modality: { type: "image", index: 0, piece: { kind: { type: "base" }, rows: 12, columns: 12 } },
+      start: 5,
+      len: 144,
+    },
     { modality: { type: "text" }, start: 149, len: 11 },
     { modality: { type: "generated" }, start: 160, len: 2 },
   ],

@@ -7,7 +7,7 @@ use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::method::{METHODS, Method};
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::sequence::Sequence;
+use prefixkv_core::sequence::{Placing, Sequence};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
@@ -139,9 +139,9 @@ fn read(sequence: &mut Sequence, n: usize) -> Result<(), Error> {
     let rows = vec![0.5; n * width];
     let first = sequence.next_position();
     let angles = Angles::new(first..first + n as u32, &[0.1; 4], 1.0);
-    sequence.begin_prompt(&spans(n))?;
+    sequence.begin_prompt(&spans(n), &Placing::InOrder)?;
     for layer in 0..SHAPE.layers {
-        sequence.store(layer, Rows::dense(&rows, width), Rows::dense(&rows, width), &angles)?;
+        sequence.store(layer, Rows::dense(&rows, width), Rows::dense(&rows, width), Some(&angles))?;
         sequence.attended(layer, &[])?;
     }
     sequence.finish_prompt()
@@ -170,7 +170,7 @@ fn admission_counts_the_cache_that_a_conversation_goes_on_with() {
         }
         assert_eq!((pool.used(), sequence.next_position()), (before, past as u32), "{cache}: nothing has changed");
         assert!((20..999).contains(&most), "{cache}: {most}");
-        match sequence.begin_prompt(&spans(most + 1)) {
+        match sequence.begin_prompt(&spans(most + 1), &Placing::InOrder) {
             Err(Error::OutOfMemory { .. }) => {}
             other => panic!("{cache}: {most} and one more: {other:?}"),
         }

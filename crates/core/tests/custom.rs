@@ -6,7 +6,7 @@ use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::method::{METHODS, Method, MethodSpec, OptionKind};
 use prefixkv_core::model::{LoadOptions, Model, Prompt};
-use prefixkv_core::sequence::{Planned, Sequence};
+use prefixkv_core::sequence::{Placing, Planned, Sequence};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
@@ -163,12 +163,12 @@ fn a_ragged_budget_holds_one_layer_more_than_it_keeps() {
     let pool = Pool::unlimited();
     let method = Method::parse(&cache).expect("parses");
     let mut sequence = Sequence::with_method(shape, &pool, method, false).expect("a sequence");
-    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }]).expect("begins");
+    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }], &Placing::InOrder).expect("begins");
     for layer in 0..shape.layers {
         let sums =
             |head: usize| (0..n).map(|i| ((i * 31 + layer) % 97) as f32 / (1.0 + (head * head) as f32)).collect();
         let sums: Vec<Vec<f32>> = (0..shape.kv_heads).map(sums).collect();
-        sequence.store(layer, Rows::dense(&rows, width), Rows::dense(&rows, width), &angles).expect("stores");
+        sequence.store(layer, Rows::dense(&rows, width), Rows::dense(&rows, width), Some(&angles)).expect("stores");
         sequence.attended(layer, &sums).expect("frees");
     }
     sequence.finish_prompt().expect("ends");
@@ -244,8 +244,10 @@ fn merged_entries_are_the_weighted_means() {
         let method = Method::parse(&cache).expect("parses");
         let mut sequence = Sequence::with_method(shape, &pool, method, false).expect("a sequence");
         sequence.keep_plans();
-        sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }]).expect("begins");
-        sequence.store(0, Rows::dense(&keys, width), Rows::dense(&values, width), &angles).expect("stores");
+        sequence
+            .begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }], &Placing::InOrder)
+            .expect("begins");
+        sequence.store(0, Rows::dense(&keys, width), Rows::dense(&values, width), Some(&angles)).expect("stores");
         sequence.attended(0, &[]).expect("frees");
         sequence.finish_prompt().expect("ends");
         let plans = sequence.take_plans();

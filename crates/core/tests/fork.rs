@@ -3,7 +3,7 @@
 use prefixkv_core::cache::{Format, Lane, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
-use prefixkv_core::sequence::Sequence;
+use prefixkv_core::sequence::{Placing, Sequence};
 use prefixkv_kernels::attention::{AnyRun, Rows};
 use prefixkv_kernels::rotary::Angles;
 use proptest::prelude::*;
@@ -64,12 +64,12 @@ fn run(sequence: &mut Sequence, work: Work) -> Result<(), Error> {
     let angles = angles(sequence.next_position(), n);
     match work.prompt {
         0 => sequence.begin_step()?,
-        n => sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }])?,
+        n => sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }], &Placing::InOrder)?,
     }
     for layer in 0..LAYERS {
         let seed = work.seed.wrapping_mul(31).wrapping_add(layer as u64);
         let (keys, values) = (noise(seed, n * WIDTH), noise(!seed, n * WIDTH));
-        sequence.store(layer, Rows::dense(&keys, WIDTH), Rows::dense(&values, WIDTH), &angles)?;
+        sequence.store(layer, Rows::dense(&keys, WIDTH), Rows::dense(&values, WIDTH), Some(&angles))?;
         let places: Vec<usize> =
             sequence.lanes(layer).iter().flat_map(|lane| lane.heads().map(|_| lane.places())).collect();
         if work.prompt > 0 {

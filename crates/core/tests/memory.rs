@@ -9,7 +9,7 @@ use prefixkv_core::device::Cpu;
 use prefixkv_core::method::{METHODS, Method};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::nn::Loader;
-use prefixkv_core::sequence::Sequence;
+use prefixkv_core::sequence::{Placing, Sequence};
 use prefixkv_core::weights::Checkpoint;
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
@@ -119,9 +119,9 @@ fn generation_on_the_embedded_model() {
 fn feed(sequence: &mut Sequence, shape: &Shape, angles: &Angles, rows: &[f32], sums: &[Vec<Vec<f32>>]) {
     let width = shape.kv_heads * shape.head_dim;
     let n = angles.positions();
-    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }]).expect("begins");
+    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }], &Placing::InOrder).expect("begins");
     for (layer, sums) in sums.iter().enumerate() {
-        sequence.store(layer, Rows::dense(rows, width), Rows::dense(rows, width), angles).expect("stores");
+        sequence.store(layer, Rows::dense(rows, width), Rows::dense(rows, width), Some(angles)).expect("stores");
         sequence.attended(layer, sums).expect("frees");
     }
     sequence.finish_prompt().expect("ends");
@@ -160,7 +160,7 @@ fn six_hundred_positions_and_more() {
                     for layer in 0..shape.layers {
                         let angles = Angles::new([(n + step) as u32], &vec![0.1; shape.head_dim / 2], 1.0);
                         let rows = Rows::dense(row, row.len());
-                        sequence.store(layer, rows, rows, &angles).expect("stores");
+                        sequence.store(layer, rows, rows, Some(&angles)).expect("stores");
                         sequence.stepped(layer, &[]);
                     }
                     sequence.finish_step().expect("ends");

@@ -1,16 +1,17 @@
 //! Prompts that are read in pieces: the entries, sums and decisions of prompts that are read whole.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use prefixkv_core::Error;
-use prefixkv_core::cache::{Format, Kept, Lane, Modality, Pool, Shape, Span};
+use prefixkv_core::cache::{Format, Kept, Lane, LayerCache, Modality, Pool, Shape, Span};
 use prefixkv_core::method::external::{LaneReply, MethodView, PlanReply};
 use prefixkv_core::method::{METHODS, Method, OptionKind};
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::sequence::Sequence;
+use prefixkv_core::sequence::{Layout, Phases, Placing, Sequence};
 use prefixkv_core::weights::WeightFormat;
 use prefixkv_kernels::attention::Rows;
-use prefixkv_kernels::rotary::Angles;
+use prefixkv_kernels::rotary::{Frequencies, Sections};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -48,15 +49,22 @@ fn sums(lane: &Lane, layer: usize, positions: std::ops::Range<usize>, weights: &
     lane.heads().map(of).collect()
 }
 
+/// Frequencies for all three axes.
+fn turns() -> Frequencies {
+    Frequencies::new(vec![1.0, 0.3, 0.1, 0.01], Some(Sections { sizes: [2, 1, 1], interleaved: false }))
+}
+
 /// The rows on their way, which a prompt, a piece of it or a token has brought, through all layers.
 fn layers(sequence: &mut Sequence, first: usize, n: usize, step: bool, seed: u64) -> Result<(), Error> {
-    let phase = sequence.next_phase();
-    let angles = Angles::new(phase..phase + n as u32, &[1.0, 0.3, 0.1, 0.01], 1.0);
+    let angles = match sequence.phases(n) {
+        Phases::Stored(phases) => Some(turns().angles(phases)),
+        Phases::Ranks(_) => None,
+    };
     let positions = first..first + n;
     for layer in 0..LAYERS {
         let (keys, values) =
             (rows(seed, layer, positions.clone(), WIDTH), rows(!seed, layer, positions.clone(), WIDTH));
-        sequence.store(layer, Rows::dense(&keys, WIDTH), Rows::dense(&values, WIDTH), &angles)?;
+        sequence.store(layer, Rows::dense(&keys, WIDTH), Rows::dense(&values, WIDTH), angles.as_ref())?;
         let all = |sequence: &Sequence, weights: &[f32]| -> Vec<Vec<f32>> {
             sequence.lanes(layer).iter().flat_map(|lane| sums(lane, layer, positions.clone(), weights)).collect()
         };
@@ -82,16 +90,41 @@ fn text(n: usize) -> [Span; 1] {
     [Span { modality: Modality::Text, start: 0, len: n }]
 }
 
+/// Where the positions of a prompt are turned: anywhere, as in pictures, or one by one.
+fn placing(n: usize, seed: u64) -> Placing {
+    if !seed.is_multiple_of(3) {
+        return Placing::InOrder;
+    }
+    let axis = |position: usize, axis: u64| draw([seed, position as u64, axis, 3]) as u32;
+    let phases = (0..n).map(|position| [0, 1, 2].map(|of| axis(position, of))).collect();
+    Placing::Placed { phases, advance: 32 }
+}
+
+/// Layers with entries of their own; and some that read those of another or have a window.
+fn layout(seed: u64) -> Arc<Layout> {
+    let layer = |source, window| LayerCache { source, window };
+    Arc::new(match seed % 2 {
+        0 => Layout::plain(LAYERS),
+        _ => Layout::new(vec![layer(0, None), layer(1, Some(20 + seed as u32 % 40)), layer(0, None)]),
+    })
+}
+
 /// Reads a prompt whole, or in pieces of so many positions.
-fn read(sequence: &mut Sequence, n: usize, pieces: Option<&[usize]>, seed: u64) -> Result<(), Error> {
+fn read(
+    sequence: &mut Sequence,
+    n: usize,
+    placing: &Placing,
+    pieces: Option<&[usize]>,
+    seed: u64,
+) -> Result<(), Error> {
     let past = sequence.next_position() as usize;
     match pieces {
         None => {
-            sequence.begin_prompt(&text(n))?;
+            sequence.begin_prompt(&text(n), placing)?;
             layers(sequence, past, n, false, seed)?;
         }
         Some(pieces) => {
-            sequence.begin_cut_prompt(&text(n))?;
+            sequence.begin_cut_prompt(&text(n), placing)?;
             let mut done = 0;
             for piece in pieces {
                 sequence.begin_piece(*piece)?;
@@ -107,7 +140,9 @@ fn read(sequence: &mut Sequence, n: usize, pieces: Option<&[usize]>, seed: u64) 
 /// Carries out a plan from outside: every third entry goes.
 fn answer(sequence: &mut Sequence) -> Result<Option<MethodView>, Error> {
     let Some(view) = sequence.question()? else { return Ok(None) };
-    let lanes = sequence.kept().into_iter().flatten().map(|lane| {
+    let kept = sequence.kept();
+    let lanes = view.lanes.iter().map(|shown| {
+        let lane = kept[shown.layer].iter().find(|lane| lane.heads == shown.heads).expect("there");
         let keep = (0..lane.positions.len() as u32).filter(|entry| entry % 3 != 1).collect();
         LaneReply { keep: Some(keep), merge: Vec::new() }
     });
@@ -138,9 +173,9 @@ fn state(sequence: &Sequence) -> Vec<LaneState> {
     (0..LAYERS).flat_map(|layer| sequence.lanes(layer).iter().map(of).collect::<Vec<_>>()).collect()
 }
 
-fn sequence(pool: &Pool, cache: &Value) -> Result<Sequence, Error> {
+fn sequence(pool: &Pool, cache: &Value, layout: Arc<Layout>) -> Result<Sequence, Error> {
     let shape = Shape { layers: LAYERS, kv_heads: HEADS, head_dim: DIM, format: Format::F32 };
-    Sequence::with_method(shape, pool, Method::parse(cache)?, true)
+    Sequence::with_layout(shape, layout, pool, Method::parse(cache)?, true)
 }
 
 fn named() -> Vec<Value> {
@@ -202,15 +237,21 @@ fn cut(n: usize, seed: u64) -> Vec<usize> {
 
 fn same(cache: &Value, n: usize, seed: u64) -> Result<(), TestCaseError> {
     let (pool, of_whole) = (Pool::unlimited(), Pool::unlimited());
-    let (mut whole, mut pieces) =
-        (sequence(&of_whole, cache).expect("takes it"), sequence(&pool, cache).expect("takes it"));
+    let (mut whole, mut pieces) = (
+        sequence(&of_whole, cache, layout(seed)).expect("takes it"),
+        sequence(&pool, cache, layout(seed)).expect("takes it"),
+    );
+    // Methods that place entries themselves refuse the placing of others.
+    let places = cache.get("positions").is_some() || cache["variant"] == "official";
     whole.keep_plans();
     pieces.keep_plans();
     for turn in 0..2 {
         let cuts = cut(n + turn * 5, seed + turn as u64);
         let what = format!("{cache}, turn {turn} in pieces of {cuts:?}");
-        read(&mut whole, n + turn * 5, None, seed).unwrap_or_else(|error| panic!("{what}: {error}"));
-        read(&mut pieces, n + turn * 5, Some(&cuts), seed).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let n = n + turn * 5;
+        let placing = if places { Placing::InOrder } else { placing(n, seed) };
+        read(&mut whole, n, &placing, None, seed).unwrap_or_else(|error| panic!("{what}: {error}"));
+        read(&mut pieces, n, &placing, Some(&cuts), seed).unwrap_or_else(|error| panic!("{what}: {error}"));
         let (want, got) = (answer(&mut whole).expect("a plan"), answer(&mut pieces).expect("a plan"));
         prop_assert_eq!(want.is_some(), cache.get("needs").is_some());
         prop_assert_eq!(got, want, "{}", &what);
@@ -254,13 +295,13 @@ proptest! {
     fn what_stops_between_or_in_pieces_leaves_nothing(n in 45usize..130, seed in 0u64..1_000_000, stop in 0usize..40) {
         for cache in named() {
             let pool = Pool::unlimited();
-            let mut sequence = sequence(&pool, &cache).expect("takes it");
-            read(&mut sequence, 50, None, seed).expect("reads");
+            let mut sequence = sequence(&pool, &cache, layout(seed)).expect("takes it");
+            read(&mut sequence, 50, &Placing::InOrder, None, seed).expect("reads");
             answer(&mut sequence).expect("a plan");
             let mut other = sequence.fork().expect("between two pieces of work");
             let before = state(&other);
             let cuts = cut(n, seed);
-            sequence.begin_cut_prompt(&text(n)).expect("begins");
+            sequence.begin_cut_prompt(&text(n), &Placing::InOrder).expect("begins");
             let mut done = 50;
             for piece in &cuts[..stop % cuts.len()] {
                 sequence.begin_piece(*piece).expect("comes next");
@@ -285,14 +326,14 @@ proptest! {
 fn pieces_need_room_for_all_entries() {
     let cache = json!({ "method": "snapkv", "keep": 0.5 });
     let entry = (2 * WIDTH * 4) as u64;
-    let held = sequence(&Pool::unlimited(), &cache).expect("no cap").memory().resident;
+    let held = sequence(&Pool::unlimited(), &cache, layout(0)).expect("no cap").memory().resident;
     let pool = Pool::with_cap(held + (LAYERS as u64 + 1) * 100 * entry);
-    let mut sequence = sequence(&pool, &cache).expect("fits");
+    let mut sequence = sequence(&pool, &cache, layout(0)).expect("fits");
     assert!(matches!(sequence.admit_cut(&text(110)), Err(Error::OutOfMemory { .. })));
     assert!(sequence.admit(&text(110)).is_ok());
     assert_eq!(pool.used(), held);
     sequence.admit_cut(&text(80)).expect("fits");
-    sequence.begin_cut_prompt(&text(80)).expect("fits");
+    sequence.begin_cut_prompt(&text(80), &Placing::InOrder).expect("fits");
     sequence.begin_piece(30).expect("the first");
     layers(&mut sequence, 0, 30, false, 1).expect("fits");
     sequence.finish_piece().expect("ends");

@@ -1,11 +1,9 @@
-//! Shapes of cache that later methods need, on the bones as they are: heads of their own length, layers that share entries,
-//! four-bit groups, keys without rotation. None of them may need a case of its own in attention or in the pool.
+//! Shapes of cache that later methods need, on the bones as they are: heads of their own length, four-bit groups, keys without rotation. None of them may need a case of its own in attention or in the pool.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
-use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::sequence::Sequence;
+use prefixkv_core::sequence::{Layout, Placing, Sequence};
 use prefixkv_kernels::attention::{AnyRun, AttentionParams, DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::int4::GROUP;
 use prefixkv_kernels::reference;
@@ -35,13 +33,16 @@ fn filled(pool: &Pool, rotation: Rotation, per_head: bool, n: usize) -> Sequence
             std::iter::once(0..3).collect()
         }
     };
-    let mut sequence = Sequence::with_lanes(SHAPE, pool, options(rotation), split).expect("no cap");
+    let mut sequence =
+        Sequence::with_lanes(SHAPE, Arc::new(Layout::plain(SHAPE.layers)), pool, options(rotation), split)
+            .expect("no cap");
     let width = SHAPE.kv_heads * SHAPE.head_dim;
     let angles = Angles::new(0..n as u32, &frequencies(), 1.0);
-    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }]).expect("begins");
+    let angles = (rotation == Rotation::Stored).then_some(&angles);
+    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }], &Placing::InOrder).expect("begins");
     for layer in 0..SHAPE.layers {
         let (keys, values) = (noise(layer * 10 + 1, n * width), noise(layer * 10 + 2, n * width));
-        sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), &angles).expect("stores");
+        sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), angles).expect("stores");
         sequence.attended(layer, &[]).expect("nothing to free");
     }
     sequence.finish_prompt().expect("ends");
@@ -90,33 +91,6 @@ fn heads_of_one_layer_have_lengths_of_their_own() {
     check_attention(&views);
     let kept = sequence.kept();
     assert_eq!(kept[0][1].positions, [1, 2, 3]);
-}
-
-#[test]
-fn a_layer_reads_the_lanes_of_another() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let source = root.join("tests/golden/fixtures/llama-linear-tied");
-    let load = LoadOptions::new(source);
-    let model = Model::load(&load, &mut |_| Ok(())).expect("loads");
-    let prompt = model.expand(&[5, 9, 11, 6, 20, 31], 0).expect("text");
-    let layers = model.info().layers;
-    assert!(layers >= 2);
-
-    let mut own = model.new_sequence().expect("no cap");
-    let plain = model.prefill(&prompt, &[], &mut own, &|| Ok(())).expect("reads");
-    let mut shared = model.new_sequence().expect("no cap");
-    shared.alias(layers - 1, 0).expect("before the first prompt");
-    let logits = model.prefill(&prompt, &[], &mut shared, &|| Ok(())).expect("reads");
-    assert_ne!(plain, logits, "the last layer sees other keys");
-    for token in [7, 8] {
-        assert!(model.decode(token, &mut shared).expect("goes on").iter().all(|logit| logit.is_finite()));
-        model.decode(token, &mut own).expect("goes on");
-    }
-    let (own, shared) = (own.memory(), shared.memory());
-    assert_eq!(shared.payload * layers as u64, own.payload * (layers as u64 - 1));
-    assert_eq!(shared.full, own.full);
-    assert_eq!(shared.kept_per_layer[layers - 1], 0.0);
-    assert!(shared.resident < own.resident);
 }
 
 #[test]

@@ -198,11 +198,16 @@ struct NormalizeArgs {
   // Null for rms_norm.
   const float* bias;
   void* out;
+  // Elements from the first of `together` rows, which lie one behind the other, to the next first.
+  uint64_t x_stride;
+  uint64_t out_stride;
   uint32_t n;
+  uint32_t together;
   uint32_t width;
   float eps;
   // Not 0: all rows start at addresses aligned to four elements.
   uint32_t vectors;
+  uint32_t unused;
 };
 
 struct MapArgs {
@@ -236,5 +241,5 @@ static_assert(sizeof(DecodeItem) == 80, "DecodeItem");
 static_assert(sizeof(DecodeArgs) == 80, "DecodeArgs");
 static_assert(sizeof(PrefillLane) == 48, "PrefillLane");
 static_assert(sizeof(PrefillArgs) == 112, "PrefillArgs");
-static_assert(sizeof(NormalizeArgs) == 48, "NormalizeArgs");
+static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
 static_assert(sizeof(MapArgs) == 72, "MapArgs");

@@ -1,7 +1,8 @@
 // What lies between the matrix products of a network: norms, activations, sums, conversions, rows of tables.
 // Twin: src/reference/network.rs.
 //
-// {rms_norm,layer_norm}_{f32,f16,bf16}_t{32,256}: rows x [n, width] f32, weight [width] and, for layer_norm, bias [width] f32, to
+// {rms_norm,layer_norm}_{f32,f16,bf16}_t{32,256}: rows x [n, width] f32, of which `together` lie one behind the other, x_stride and
+//   out_stride apart (the heads of wider rows), weight [width] and, for layer_norm, bias [width] f32, to
 //   out [n, width] in the format: x / sqrt(mean(x^2) + eps) * weight, and (x - mean) / sqrt(variance + eps) * weight + bias. A
 //   row is added up in f32 by 32 or 256 threads in an order that follows from its width alone, so a row gets the same bits
 //   alone and among others, aligned or not. The mean is taken off before squaring. Every element is read once from memory and
@@ -114,8 +115,9 @@ __device__ __forceinline__ void normalise(const NormalizeArgs& args) {
   if (row >= args.n) return;
   const unsigned width = args.width;
   const bool vectors = args.vectors != 0;
-  const float* x = args.x + uint64_t(row) * width;
-  O* out = static_cast<O*>(args.out) + uint64_t(row) * width;
+  const uint64_t group = row / args.together, member = row % args.together;
+  const float* x = args.x + group * args.x_stride + member * width;
+  O* out = static_cast<O*>(args.out) + group * args.out_stride + member * width;
   const unsigned first = 4 * (threadIdx.x % TEAM);
   constexpr unsigned STEP = 4 * TEAM, TURN = AHEAD * STEP;
 

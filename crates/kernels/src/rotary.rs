@@ -51,6 +51,60 @@ impl Angles {
     }
 }
 
+/// Where rotary embedding turns a position: along time, rows and columns. All three are the same for text.
+pub type Phase = [u32; 3];
+
+/// How the frequencies of a head are dealt out to the three axes of a [`Phase`]. Wang et al. 2024, arXiv 2409.12191.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sections {
+    /// Frequencies of each axis; together half of a head.
+    pub sizes: [usize; 3],
+    /// Rows and columns take every third frequency, as in Qwen3-VL, instead of a run each.
+    pub interleaved: bool,
+}
+
+impl Sections {
+    fn axis(&self, frequency: usize) -> u8 {
+        let [time, rows, columns] = self.sizes;
+        if self.interleaved {
+            return match frequency % 3 {
+                1 if frequency < 3 * rows => 1,
+                2 if frequency < 3 * columns => 2,
+                _ => 0,
+            };
+        }
+        u8::from(frequency >= time) + u8::from(frequency >= time + rows)
+    }
+}
+
+/// The frequencies of a head, each of which turns along one axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frequencies {
+    inverse: Vec<f32>,
+    axes: Vec<u8>,
+}
+
+impl Frequencies {
+    /// `inverse` has `head_dim / 2` elements, which without sections all turn along the first axis.
+    pub fn new(inverse: Vec<f32>, sections: Option<Sections>) -> Self {
+        let axis = |frequency| sections.map_or(0, |sections| sections.axis(frequency));
+        Frequencies { axes: (0..inverse.len()).map(axis).collect(), inverse }
+    }
+
+    /// Computed in f32, as the reference implementation does.
+    pub fn angles(&self, phases: impl IntoIterator<Item = Phase>) -> Angles {
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for phase in phases {
+            for (frequency, axis) in self.inverse.iter().zip(&self.axes) {
+                let angle = phase[usize::from(*axis)] as f32 * frequency;
+                cos.push(angle.cos());
+                sin.push(angle.sin());
+            }
+        }
+        Angles { cos, sin, half: self.inverse.len() }
+    }
+}
+
 #[inline]
 fn rotate_one(row: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
     let half = cos.len();
@@ -156,6 +210,34 @@ mod tests {
         let score = |p: u32, s: u32| at(&q, p).iter().zip(at(&k, s)).map(|(a, b)| a * b).sum::<f32>();
         assert!((score(17, 9) - score(108, 100)).abs() < 1e-4);
         assert!((score(17, 9) - score(18, 9)).abs() > 1e-3);
+    }
+
+    #[test]
+    fn each_frequency_turns_along_its_axis() {
+        let axes = |sizes: [usize; 3], interleaved: bool| {
+            let all = sizes.iter().sum();
+            Frequencies::new(vec![1.0; all], Some(Sections { sizes, interleaved })).axes
+        };
+        assert_eq!(axes([2, 3, 3], false), [0, 0, 1, 1, 1, 2, 2, 2]);
+        // Qwen3-VL gives rows and columns every third frequency as long as they have some left.
+        assert_eq!(axes([4, 2, 2], true), [0, 1, 2, 0, 1, 2, 0, 0]);
+        let inverse: Vec<f32> = (0..4).map(|i| 100f32.powf(-(i as f32) / 4.0)).collect();
+        let phases = [[3, 3, 3], [4, 9, 7], [0, 70_000, 1]];
+        let sections = Sections { sizes: [1, 2, 1], interleaved: false };
+        let angles = Frequencies::new(inverse.clone(), Some(sections)).angles(phases);
+        for (i, phase) in phases.iter().enumerate() {
+            for (j, axis) in [0, 1, 1, 2].into_iter().enumerate() {
+                let angle = f64::from(phase[axis] as f32 * inverse[j]);
+                assert!((f64::from(angles.cos[4 * i + j]) - angle.cos()).abs() < 1e-6);
+                assert!((f64::from(angles.sin[4 * i + j]) - angle.sin()).abs() < 1e-6);
+            }
+        }
+        // Without sections, and with one number for all axes, it is the ordinary embedding to the bit.
+        let plain = Angles::new([5, 6], &inverse, 1.0);
+        for sections in [None, Some(sections)] {
+            let same = Frequencies::new(inverse.clone(), sections).angles([[5; 3], [6; 3]]);
+            assert!(same.cos == plain.cos && same.sin == plain.sin);
+        }
     }
 
     #[test]

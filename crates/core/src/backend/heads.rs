@@ -3,7 +3,7 @@
 use prefixkv_kernels::attention::{AttentionParams, Mask};
 
 /// Heads of an attention layer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     pub query: usize,
     pub kv: usize,

@@ -7,11 +7,14 @@ mod activation;
 pub mod cpu;
 pub mod cuda;
 mod heads;
+mod kind;
 
 use std::fmt::Debug;
 
 pub use activation::Activation;
 pub use heads::Heads;
+pub use kind::LayerKind;
+use prefixkv_kernels::rotary::Frequencies;
 
 use crate::cache::Memory;
 use crate::check::Check;
@@ -157,24 +160,22 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// `both` is `[n, 2 * width]`, gate and up side by side; the result is `[n, width]`, `silu(gate) * up`.
     fn swiglu(&self, both: &Self::Matrix) -> Result<Self::Input>;
 
-    /// For the `rows` rows of `pass`; `inverse_frequencies` as in [`prefixkv_kernels::rotary::Angles::new`].
-    fn rotary(
-        &self,
-        inverse_frequencies: &[f32],
-        pass: &Pass<'_, '_, Self::Memory>,
-        rows: usize,
-    ) -> Result<Self::Rotary>;
+    /// Root-mean-square normalisation of the heads of fused rows: of each of `parts` in turn as many as it says, as wide as its weights.
+    /// The columns behind them stay as they are.
+    fn head_norms(&self, fused: &Self::Matrix, parts: &[(usize, &Self::Vector)], eps: f32) -> Result<Self::Matrix>;
 
-    /// Stores the new keys and values in the lanes of `layer` and attends to all that is kept.
+    /// For the `rows` rows of `pass`, by each of a model's rotary embeddings.
+    fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_, Self::Memory>, rows: usize) -> Result<Self::Rotary>;
+
+    /// Stores the new keys and values in the lanes of a layer, if it has its own, and attends to all that is kept and that a query sees.
     ///
-    /// `fused` is `[n, heads.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.width()]`. On the CPU `check`
+    /// `fused` is `[n, kind.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.width()]`. On the CPU `check`
     /// is asked between blocks of a prompt's queries, and its error ends the work in the middle of the layer.
     fn causal(
         &self,
         fused: &Self::Matrix,
-        heads: Heads,
+        kind: &LayerKind,
         rotary: &Self::Rotary,
-        layer: usize,
         pass: &mut Pass<'_, '_, Self::Memory>,
         check: Check<'_>,
     ) -> Result<Self::Input>;

@@ -184,6 +184,11 @@ impl<M: Memory> Lane<M> {
         self.limit = entries;
     }
 
+    /// The position of every place, those of deleted entries included.
+    pub fn positions_in_order(&self) -> Vec<u32> {
+        self.segments.iter().flat_map(Segment::positions).copied().collect()
+    }
+
     /// The rank of every place among the entries by position; 0 for deleted ones.
     pub fn ranks(&self) -> Vec<u32> {
         let mut ranks = vec![0; self.places()];

@@ -19,7 +19,7 @@ pub(crate) use memory::Stored;
 pub use memory::{Deletion, Entries, Memory, New, Side, Sizes};
 pub use pool::{Account, Charge, Format, Pool};
 pub use report::MemoryReport;
-pub use shape::{Kept, Modality, Shape, Span};
+pub use shape::{Kept, LayerCache, Modality, Piece, PieceKind, Shape, Span};
 
 /// Bytes that the parts of a cache take beside keys, values, positions and marks.
 #[derive(Clone, Copy, Debug)]

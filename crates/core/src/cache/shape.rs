@@ -20,6 +20,15 @@ impl Shape {
     }
 }
 
+/// How a layer of a model uses the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerCache {
+    /// The layer whose keys and values it reads: itself, or one before it.
+    pub source: usize,
+    /// Positions that a query sees, its own included; None: all.
+    pub window: Option<u32>,
+}
+
 /// What a position holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -30,9 +39,49 @@ pub enum Modality {
     Image {
         /// Which of the prompt's image placeholders they stand for, from 0.
         index: usize,
+        /// What of the image they show.
+        piece: Piece,
     },
     /// Generated tokens.
     Generated,
+}
+
+/// A part of an image that was seen by itself, in cells that each take one position, row by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Piece {
+    /// Which part.
+    pub kind: PieceKind,
+    /// Cells from top to bottom.
+    pub rows: usize,
+    /// Cells from left to right. Positions beyond rows times columns are no cells: a class token before them, or marks of line ends.
+    pub columns: usize,
+}
+
+impl Piece {
+    /// A whole image.
+    pub fn base(rows: usize, columns: usize) -> Self {
+        Piece { kind: PieceKind::Base, rows, columns }
+    }
+}
+
+/// Which part of an image a piece is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum PieceKind {
+    /// All of the image.
+    Base,
+    /// A tile of the image in more detail.
+    Tile {
+        /// From the top, from 0.
+        row: usize,
+        /// From the left, from 0.
+        column: usize,
+    },
+    /// A moment of a film.
+    Frame {
+        /// From 0.
+        frame: usize,
+    },
 }
 
 /// A run of positions of one modality.

@@ -56,8 +56,9 @@ impl<B: Backend> PreparedPrompt<B> {
         alone: bool,
     ) -> Result<PreparedPrompt<B>> {
         let mut timings = queued(events);
-        let tokens = prompt::tokens(model, &request.source)?;
-        let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+        let plans = prompt::plans(model, images, &request.source.order)?;
+        let tokens = prompt::tokens(model, &request.source, &plans)?;
+        let prompt = prompt::expand(model, &tokens, &plans, request.source.order.len())?;
         let sequence = model.new_sequence_with(method, false)?;
         let room = positions::room(&sequence, &prompt, request.max_tokens, model.max_positions())?;
         if !alone {

@@ -19,8 +19,9 @@ pub(super) fn profile<B: Backend>(
 ) -> Result<()> {
     let started = Instant::now();
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
-    let tokens = prompt::tokens(model, &request.source)?;
-    let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+    let plans = prompt::plans(model, images, &request.source.order)?;
+    let tokens = prompt::tokens(model, &request.source, &plans)?;
+    let prompt = prompt::expand(model, &tokens, &plans, request.source.order.len())?;
     prompt::room(0, &prompt, None, model.max_positions())?;
     let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
     let mut sequence = model.new_sequence_with(Some(request.method.clone()), false)?;

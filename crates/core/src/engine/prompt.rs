@@ -8,7 +8,8 @@ use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
-use crate::model::{Model, Prompt};
+use crate::media::upright_size;
+use crate::model::{ImagePlan, Model, Prompt};
 use crate::nn::Matrix;
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Message, Rendered, SpecialTokens};
@@ -17,24 +18,40 @@ use crate::wire::{Source, SourceText, Timings, Usage};
 /// Most tokens of an answer when the request does not say.
 const DEFAULT_TOKENS: usize = 512;
 
-/// The tokens of a source, image placeholders not yet expanded.
-pub(super) fn tokens<B: Backend>(model: &Model<B>, source: &Source) -> Result<Encoded> {
+/// What the images of a request become, in the order of their placeholders. Only families that need it have their sizes read, from their
+/// headers; none of a text-only model.
+pub(super) fn plans<B: Backend, I: AsRef<[u8]>>(
+    model: &Model<B>,
+    images: &[I],
+    order: &[usize],
+) -> Result<Vec<ImagePlan>> {
+    let plan = |&index: &usize| model.plan(&mut || upright_size(images[index].as_ref(), index)).transpose();
+    order.iter().filter_map(plan).collect()
+}
+
+/// The tokens of a source, with a placeholder for each piece of its images.
+pub(super) fn tokens<B: Backend>(model: &Model<B>, source: &Source, plans: &[ImagePlan]) -> Result<Encoded> {
     match &source.text {
-        SourceText::Messages(messages) => encode(model, &render(model, messages, true)?, source.special),
-        SourceText::Raw(text) => encode_raw(model, text),
+        SourceText::Messages(messages) => encode(model, &render(model, messages, true)?, plans, source.special),
+        SourceText::Raw(text) => encode_raw(model, text, plans),
     }
 }
 
 /// The tokens of a rendered conversation.
-pub(super) fn encode<B: Backend>(model: &Model<B>, chat: &Rendered, special: SpecialTokens) -> Result<Encoded> {
+pub(super) fn encode<B: Backend>(
+    model: &Model<B>,
+    chat: &Rendered,
+    plans: &[ImagePlan],
+    special: SpecialTokens,
+) -> Result<Encoded> {
     require_short(model, &chat.text)?;
-    model.tokenizer().encode_chat(chat, model.placeholder(), special)
+    model.encode(chat, plans, special)
 }
 
 /// The tokens of a raw prompt, where every placeholder is an image.
-pub(super) fn encode_raw<B: Backend>(model: &Model<B>, text: &str) -> Result<Encoded> {
+pub(super) fn encode_raw<B: Backend>(model: &Model<B>, text: &str, plans: &[ImagePlan]) -> Result<Encoded> {
     require_short(model, text)?;
-    model.tokenizer().encode_raw(text, model.placeholder())
+    model.encode_raw(text, plans)
 }
 
 /// From this many bytes on, a text is first looked at for whether it can fit at all.
@@ -61,12 +78,17 @@ pub(super) fn render<B: Backend>(
     model.template().render(messages, add_generation_prompt)
 }
 
-/// The prompt with the placeholders of its `images` images expanded.
-pub(super) fn expand<B: Backend>(model: &Model<B>, encoded: &Encoded, images: usize) -> Result<Prompt> {
+/// The prompt with the placeholders of its `images` images, which become `plans`, expanded.
+pub(super) fn expand<B: Backend>(
+    model: &Model<B>,
+    encoded: &Encoded,
+    plans: &[ImagePlan],
+    images: usize,
+) -> Result<Prompt> {
     if images > 0 && model.image_processor().is_none() {
         return Err(Error::Prompt { reason: "this model reads no images".into() });
     }
-    model.expand_at(&encoded.tokens, &encoded.pictures, images)
+    model.expand_at(&encoded.tokens, &encoded.pictures, plans, images)
 }
 
 /// How many tokens may follow `past` positions and `prompt`: the asked number, which must fit, or by default what is left of

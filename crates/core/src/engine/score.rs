@@ -16,7 +16,7 @@ use crate::backend::Backend;
 use crate::cache::{Kept, Memory};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::model::{Model, Prompt};
+use crate::model::{ImagePlan, Model, Prompt};
 use crate::sample::{divergence, log_softmax_at};
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Rendered};
@@ -54,8 +54,9 @@ impl<M: Memory> Scoring<M> {
     ) -> Result<Scoring<M>> {
         let started = Instant::now();
         let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
-        let (tokens, answer) = split(model, request)?;
-        let prompt = prompt::expand(model, &tokens, request.source.order.len())?;
+        let plans = prompt::plans(model, images, &request.source.order)?;
+        let (tokens, answer) = split(model, request, &plans)?;
+        let prompt = prompt::expand(model, &tokens, &plans, request.source.order.len())?;
         let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
         positions::room(&sequence, &prompt, Some(answer.len()), model.max_positions())?;
         if request.kl {
@@ -126,11 +127,12 @@ impl<M: Memory> Scoring<M> {
 
 /// The tokens of the prompt and of the answer. With messages, the answer ends with the end-of-sequence token that the template puts
 /// after it, as a generation ends; white space behind that is not scored. With a raw prompt nothing is added.
-fn split<B: Backend>(model: &Model<B>, request: &ScoreRequest) -> Result<(Encoded, Vec<u32>)> {
-    let encode = |chat: &Rendered| prompt::encode(model, chat, request.source.special);
+fn split<B: Backend>(model: &Model<B>, request: &ScoreRequest, plans: &[ImagePlan]) -> Result<(Encoded, Vec<u32>)> {
+    let encode = |chat: &Rendered| prompt::encode(model, chat, plans, request.source.special);
     let (prompt, whole) = match &request.source.text {
         SourceText::Raw(text) => {
-            (prompt::encode_raw(model, text)?, prompt::encode_raw(model, &format!("{text}{}", request.answer))?)
+            let answered = format!("{text}{}", request.answer);
+            (prompt::encode_raw(model, text, plans)?, prompt::encode_raw(model, &answered, plans)?)
         }
         SourceText::Messages(messages) => {
             let answer = serde_json::from_value(json!({ "role": "assistant", "content": request.answer }));

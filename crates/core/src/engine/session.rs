@@ -13,12 +13,11 @@ use super::generate::{Answered, PreparedPrompt, queued};
 use super::ticket::Events;
 use super::{positions, prompt};
 use crate::backend::Backend;
-use crate::cache::{Modality, Span};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::Method;
 use crate::metrics;
-use crate::model::{Model, Prompt};
+use crate::model::{ImagePlan, Model, Prompt};
 use crate::nn::Matrix;
 use crate::sequence::Sequence;
 use crate::text::{Content, Encoded, Message, Part};
@@ -217,13 +216,16 @@ impl<B: Backend> Session<B> {
     ) -> Result<(PreparedPrompt<B>, String)> {
         let mut timings = queued(events);
         let chat = prompt::render(model, &self.messages, true)?;
-        let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, request.source.special)?;
+        let plans = prompt::plans(model, &self.images, &self.order)?;
+        let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, &plans, request.source.special)?;
         let text = chat.text;
         // What is in the cache is used when the new text goes on from it, in text and in tokens.
         let goes_on = |state: &State<B>| {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
-            let images = pictures.partition_point(|place| *place < state.tokens.len());
-            seen && whole.len() > state.tokens.len() && images == state.images
+            let pieces = pictures.partition_point(|place| *place < state.tokens.len());
+            let images = plans.iter().take(state.images);
+            seen && whole.len() > state.tokens.len()
+                && pieces == images.map(|plan| plan.pieces().count()).sum::<usize>()
         };
         let state = match self.state.take().filter(goes_on) {
             Some(state) => state,
@@ -240,7 +242,16 @@ impl<B: Backend> Session<B> {
             tokens: whole[past..].to_vec(),
             pictures: pictures.iter().filter(|place| **place >= past).map(|place| place - past).collect(),
         };
-        match self.read(model, &state, &rest, request, events, &mut timings, alone) {
+        match self.read(
+            model,
+            &state,
+            &rest,
+            plans.get(state.images..).unwrap_or(&[]),
+            request,
+            events,
+            &mut timings,
+            alone,
+        ) {
             Ok((prompt, features, room)) => {
                 let turn = PreparedPrompt {
                     prompt,
@@ -272,17 +283,16 @@ impl<B: Backend> Session<B> {
         model: &Model<B>,
         state: &State<B>,
         rest: &Encoded,
+        plans: &[ImagePlan],
         request: &GenerateRequest,
         events: &Events,
         timings: &mut Timings,
         alone: bool,
     ) -> Result<(Prompt, Vec<Matrix<B>>, usize)> {
         let order = &self.order[state.images..];
-        let mut prompt = prompt::expand(model, rest, order.len())?;
+        let mut prompt = prompt::expand(model, rest, plans, order.len())?;
         if let Some(pending) = state.pending {
-            prompt.tokens.insert(0, pending);
-            prompt.spans.iter_mut().for_each(|span| span.start += 1);
-            prompt.spans.insert(0, Span { modality: Modality::Generated, start: 0, len: 1 });
+            prompt.continue_from(pending);
         }
         let room = positions::room(&state.sequence, &prompt, request.max_tokens, model.max_positions())?;
         if !alone {

@@ -106,6 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::Piece;
 
     fn entries(n: u32) -> Vec<Entry> {
         (0..n).map(|i| Entry { position: 2 * i, place: n - 1 - i }).collect()
@@ -115,7 +116,7 @@ mod tests {
     fn sinks_recent_and_text_are_safe() {
         let spans = [
             Span { modality: Modality::Text, start: 0, len: 5 },
-            Span { modality: Modality::Image { index: 0 }, start: 5, len: 6 },
+            Span { modality: Modality::Image { index: 0, piece: Piece::base(2, 3) }, start: 5, len: 6 },
             Span { modality: Modality::Text, start: 11, len: 3 },
             Span { modality: Modality::Generated, start: 14, len: 10 },
         ];

@@ -42,6 +42,10 @@ impl ConfigFile {
         let implied = || match self.root.get("model_type").and_then(Value::as_str) {
             Some("llava") => Some("LlavaForConditionalGeneration"),
             Some("llama") => Some("LlamaForCausalLM"),
+            Some("mistral") => Some("MistralForCausalLM"),
+            Some("qwen2") => Some("Qwen2ForCausalLM"),
+            Some("qwen3") => Some("Qwen3ForCausalLM"),
+            Some("smollm3") => Some("SmolLM3ForCausalLM"),
             _ => None,
         };
         named.or_else(implied).ok_or_else(|| self.bad("has neither `architectures` nor a known `model_type`"))
@@ -203,8 +207,8 @@ pub(super) mod golden {
             assert_eq!(want[key].as_bool(), Some(got), "{name}: {key}");
         }
         assert_eq!(want["rms_norm_eps"].as_f64(), Some(config.rms_norm_eps), "{name}: rms_norm_eps");
-        assert_eq!(want["rope"]["rope_theta"].as_f64(), Some(config.rope.theta), "{name}: rope_theta");
-        let got = config.inverse_frequencies();
+        assert_eq!(want["rope"]["rope_theta"].as_f64(), Some(config.ropes[0].theta), "{name}: rope_theta");
+        let got = config.ropes[0].inverse_frequencies(config.head_dim);
         for (index, got) in [got[0], got[got.len() / 2], got[got.len() - 1]].into_iter().enumerate() {
             let want = want["frequencies"][index].as_f64().unwrap();
             assert!((f64::from(got) - want).abs() <= 2e-6 * want, "{name}: frequency {index}: {got} for {want}");

@@ -8,6 +8,7 @@ use super::config::ConfigFile;
 use super::network::Describe;
 use crate::error::Result;
 use crate::nn::Tally;
+use crate::sequence::Layout;
 use crate::weights::Checkpoint;
 use crate::weights::WeightFormat;
 
@@ -21,9 +22,6 @@ pub struct ImageInfo {
     pub size: usize,
     /// Side of a patch, in pixels.
     pub patch: usize,
-    /// The token that stands for an image in a prompt.
-    #[serde(skip)]
-    pub placeholder: u32,
 }
 
 /// What a model is: its architecture, sizes and formats.
@@ -107,7 +105,8 @@ impl ModelInfo {
             head_dim: shape.cache.head_dim,
             vocab_size: shape.vocab_size,
             max_positions: shape.max_positions,
-            kv_bytes_per_token: shape.cache.bytes_per_position(),
+            kv_bytes_per_token: shape.cache.bytes_per_position() / shape.cache.layers
+                * Layout::new(network.layers()).owners().len(),
             image: network.image(),
         })
     }

@@ -5,12 +5,14 @@
 mod clip;
 mod config;
 mod fit;
+mod images;
 mod info;
 mod llama;
 mod llava;
 mod network;
 mod numbers;
 mod placeholder;
+mod placing;
 mod prompt;
 mod rows;
 
@@ -22,6 +24,7 @@ pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 pub use crate::device::{StandIn, stand_in};
 pub use crate::weights::WeightFormat;
 pub use config::ConfigFile;
+pub use images::{ImagePlan, Images, PlanPart, SizeOf};
 pub use info::{ImageInfo, ModelInfo};
 pub use network::{Family, Network};
 pub use prompt::Prompt;
@@ -35,8 +38,8 @@ use crate::media::{ImageProcessor, Pixels};
 use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::nn::{Loader, Matrix};
-use crate::sequence::{BatchItem, Pass, Sequence};
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::sequence::{BatchItem, Layout, Pass, Sequence};
+use crate::text::{ChatTemplate, Encoded, Rendered, SpecialTokens, Tokenizer};
 use crate::weights::{Checkpoint, quantised};
 
 /// Every family that loads.
@@ -141,6 +144,7 @@ pub struct Model<B: Backend = Cpu> {
     image_processor: Option<ImageProcessor>,
     eos_tokens: Vec<u32>,
     pool: Pool<B::Memory>,
+    layout: Arc<Layout>,
     backend: B,
 }
 
@@ -188,8 +192,8 @@ impl<B: Backend> Model<B> {
         let family = family(&config)?;
         require_readable(&config)?;
         let tokenizer = Arc::new(Tokenizer::from_folder(dir)?);
-        let image = (family.inspect)(&config)?.image();
-        let template = placeholder::template(&config, &tokenizer, image.map(|image| image.placeholder))?;
+        let placeholder = (family.inspect)(&config)?.images().map(Images::placeholder);
+        let template = placeholder::template(&config, &tokenizer, placeholder)?;
         let checkpoint = Checkpoint::open(dir)?;
         let total = options.weights.bytes(checkpoint.parameters());
         fit::require(total, options.weights, &backend)?;
@@ -203,17 +207,14 @@ impl<B: Backend> Model<B> {
             Some(image) => Some(ImageProcessor::from_folder(dir, image.size)?),
             None => None,
         };
-        if let (Some(processor), Some(image)) = (&image_processor, network.image())
-            && processor.output_size() != (image.size, image.size)
+        if let (Some(processor), Some(images)) = (&image_processor, network.images())
+            && let Some(reason) = images.mismatch(processor)
         {
-            let (height, width) = processor.output_size();
-            return Err(Error::ModelFile {
-                path: processor.path().unwrap_or(dir).to_owned(),
-                reason: format!("makes images of {width} x {height}, but the vision tower takes {0} x {0}", image.size),
-            });
+            return Err(Error::ModelFile { path: processor.path().unwrap_or(dir).to_owned(), reason });
         }
         progress(Progress { stage: "weights", done: total, total })?;
         let pool = Pool::on(backend.memory(), options.cache_limit.unwrap_or(u64::MAX));
+        let layout = Arc::new(Layout::new(network.layers()));
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();
@@ -227,7 +228,7 @@ impl<B: Backend> Model<B> {
             backend.name(),
         )?;
         checkpoint.require_unchanged()?;
-        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, backend })
+        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, layout, backend })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -262,23 +263,52 @@ impl<B: Backend> Model<B> {
         &self.pool
     }
 
-    /// Replaces each image placeholder by as many positions as the image takes. Errors when placeholders and images differ
-    /// in number.
+    /// What an image becomes in a prompt; None for a text-only model. `size` is asked for its width and height where these matter.
+    pub fn plan(&self, size: SizeOf<'_>) -> Result<Option<ImagePlan>> {
+        self.network.images().map(|images| images.plan(size)).transpose()
+    }
+
+    /// The tokens of a rendered conversation, with a placeholder for each piece of its images, which become `plans`.
+    pub fn encode(&self, chat: &Rendered, plans: &[ImagePlan], special: SpecialTokens) -> Result<Encoded> {
+        self.tokenizer.encode_chat(&*images::expand(chat, plans)?, self.placeholder(), special)
+    }
+
+    /// The tokens of a raw prompt, where every placeholder is an image.
+    pub fn encode_raw(&self, text: &str, plans: &[ImagePlan]) -> Result<Encoded> {
+        let placeholder = self.placeholder();
+        let written = placeholder.and_then(|id| self.tokenizer.token(id)).filter(|_| images::are_written(plans));
+        match written {
+            None => self.tokenizer.encode_raw(text, placeholder),
+            Some(written) => {
+                let pictures = text.match_indices(&*written).map(|(at, found)| at..at + found.len()).collect();
+                let chat = Rendered { text: text.to_owned(), pictures, said: Vec::new() };
+                self.encode(&chat, plans, SpecialTokens::Parse)
+            }
+        }
+    }
+
+    /// Replaces each image placeholder by as many positions as the image takes, for models whose images are all alike. Errors when
+    /// placeholders and images differ in number.
     pub fn expand(&self, tokens: &[u32], images: usize) -> Result<Prompt> {
         let placeholder = self.placeholder();
         let places =
             tokens.iter().enumerate().filter(|(_, token)| Some(**token) == placeholder).map(|(place, _)| place);
-        self.expand_at(tokens, &places.collect::<Vec<_>>(), images)
+        let mut unknown = || Err(Error::Internal("the size of an image is not known".into()));
+        let plan = if images > 0 { self.plan(&mut unknown)? } else { None };
+        self.expand_at(tokens, &places.collect::<Vec<_>>(), &plan.map_or(Vec::new(), |plan| vec![plan; images]), images)
     }
 
-    /// Like [`Model::expand`], where only the tokens at `places`, in order, stand for images.
-    pub fn expand_at(&self, tokens: &[u32], places: &[usize], images: usize) -> Result<Prompt> {
-        prompt::expand(tokens, places, images, self.network.image(), self.network.shape().vocab_size)
+    /// The prompt of tokens of which those at `places`, in order, stand for the pieces of `images` images, which become `plans`.
+    pub fn expand_at(&self, tokens: &[u32], places: &[usize], plans: &[ImagePlan], images: usize) -> Result<Prompt> {
+        let plans = self.network.images().map(|_| plans);
+        let mut prompt = prompt::expand(tokens, places, plans, images, self.network.shape().vocab_size)?;
+        prompt.placing = self.network.place(&prompt.spans);
+        Ok(prompt)
     }
 
     /// The token that stands for an image; None for a text-only model.
     pub fn placeholder(&self) -> Option<u32> {
-        self.network.image().map(|image| image.placeholder)
+        self.network.images().map(Images::placeholder)
     }
 
     /// The features of each image in the language model's space, `[image tokens, hidden]`.
@@ -348,7 +378,7 @@ impl<B: Backend> Model<B> {
     ) -> Result<Prefill<B>> {
         in_pool(|| {
             let x = self.embed(prompt, features)?;
-            sequence.begin_cut_prompt(&prompt.spans)?;
+            sequence.begin_cut_prompt(&prompt.spans, &prompt.placing)?;
             Ok(Prefill { x, done: 0, most })
         })
     }
@@ -389,7 +419,7 @@ impl<B: Backend> Model<B> {
         check: Check<'_>,
     ) -> Result<Matrix<B>> {
         let x = self.embed(prompt, features)?;
-        sequence.begin_prompt(&prompt.spans)?;
+        sequence.begin_prompt(&prompt.spans, &prompt.placing)?;
         let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
         sequence.finish_prompt()?;
         self.give_back()?;
@@ -456,7 +486,7 @@ impl<B: Backend> Model<B> {
         if let Some(method) = &method {
             method.check_model(&key)?;
         }
-        Sequence::with_method(key.shape, &self.pool, method, carry)
+        Sequence::with_layout(key.shape, self.layout.clone(), &self.pool, method, carry)
     }
 
     fn embed(&self, prompt: &Prompt, features: &[Matrix<B>]) -> Result<Matrix<B>> {
@@ -465,13 +495,18 @@ impl<B: Backend> Model<B> {
             return Ok(x);
         }
         let mut parts = Vec::new();
+        // Rows of each image that earlier pieces took.
+        let mut taken = vec![0; features.len()];
         for span in &prompt.spans {
             match span.modality {
-                Modality::Image { index } => {
+                Modality::Image { index, .. } => {
                     let image = features.get(index).ok_or_else(|| {
                         Error::Internal(format!("no features for image {index} of {}", features.len()))
                     })?;
-                    parts.push(image.clone());
+                    let first = taken[index];
+                    taken[index] += span.len;
+                    let whole = first == 0 && span.len == image.rows();
+                    parts.push(if whole { image.clone() } else { image.narrow(first, span.len)? });
                 }
                 _ => parts.push(x.narrow(span.start, span.len)?),
             }

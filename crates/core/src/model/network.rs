@@ -1,14 +1,15 @@
 //! What a family must offer.
 
 use super::config::ConfigFile;
+use super::images::Images;
 use super::info::ImageInfo;
 use crate::backend::Backend;
-use crate::cache;
+use crate::cache::{self, LayerCache, Span};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
 use crate::nn::{Loader, Matrix};
-use crate::sequence::Pass;
+use crate::sequence::{Pass, Placing};
 
 /// Called with the bytes loaded so far; an error stops the load.
 pub(super) type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
@@ -26,8 +27,19 @@ pub struct NetworkShape {
 /// Sizes of a network, with or without its weights.
 pub trait Describe {
     fn shape(&self) -> NetworkShape;
+    /// How each layer uses the cache.
+    fn layers(&self) -> Vec<LayerCache>;
     /// None for a text-only model.
     fn image(&self) -> Option<ImageInfo>;
+    /// How images become positions; None for a text-only model.
+    fn images(&self) -> Option<&dyn Images> {
+        None
+    }
+    /// Where rotary embedding turns the positions of a prompt.
+    fn place(&self, spans: &[Span]) -> Placing {
+        let _ = spans;
+        Placing::InOrder
+    }
 }
 
 /// A network with its weights.

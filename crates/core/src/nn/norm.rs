@@ -1,7 +1,7 @@
 //! Normalisation over the last dimension, computed in f32.
 
 use super::loader::Loader;
-use crate::backend::Backend;
+use crate::backend::{Backend, Heads};
 use crate::error::Result;
 
 /// Root-mean-square normalisation. Zhang and Sennrich 2019, arXiv 1910.07467.
@@ -20,6 +20,33 @@ impl<B: Backend> RmsNorm<B> {
 
     pub fn forward(&self, x: &B::Matrix) -> Result<B::Input> {
         self.backend.rms_norm(x, &self.weight, self.eps)
+    }
+}
+
+/// Root-mean-square normalisation of every head of the queries and keys of a fused projection, before they are rotated. Henry et al.
+/// 2020, arXiv 2010.04245.
+pub struct HeadNorms<B: Backend> {
+    backend: B,
+    queries: B::Vector,
+    /// None for a layer that computes no keys.
+    keys: Option<B::Vector>,
+    heads: Heads,
+    eps: f32,
+}
+
+impl<B: Backend> HeadNorms<B> {
+    /// Reads the tensors of `heads.dim` elements.
+    pub fn load(loader: &Loader<'_, B>, queries: &str, keys: Option<&str>, heads: Heads, eps: f64) -> Result<Self> {
+        let vector = |name: &str| loader.vector(&format!("{name}.weight"), heads.dim);
+        let keys = keys.map(vector).transpose()?;
+        Ok(HeadNorms { backend: loader.backend.clone(), queries: vector(queries)?, keys, heads, eps: eps as f32 })
+    }
+
+    /// Rows of queries, keys and values as in [`Heads::fused`]; values stay as they are.
+    pub fn forward(&self, fused: &B::Matrix) -> Result<B::Matrix> {
+        let mut parts = vec![(self.heads.query, &self.queries)];
+        parts.extend(self.keys.as_ref().map(|keys| (self.heads.kv, keys)));
+        self.backend.head_norms(fused, &parts, self.eps)
     }
 }
 

@@ -1,9 +1,14 @@
-//! One sequence at work: its layers' lanes, its position counter and what each position is; the carrying out of what its method
-//! decides ([`compaction`]); what goes through the layers together ([`batch`]); and prompts that come in pieces ([`pieces`]).
+//! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
+//! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]); what goes through
+//! the layers together ([`batch`]); and prompts that come in pieces ([`pieces`]).
 
 mod batch;
 mod compaction;
+mod layout;
+mod phases;
 mod pieces;
+mod readers;
+mod report;
 mod view;
 
 use std::ops::Range;
@@ -12,14 +17,16 @@ use std::sync::Arc;
 pub use batch::{BatchItem, Pass};
 pub use compaction::Planned;
 use compaction::Working;
+pub use layout::Layout;
+use phases::Source;
+pub use phases::{Phases, Placing};
 use pieces::{Pieces, Reach};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
 use view::Held;
 
 use crate::cache::{
-    Account, Charge, Entry, Format, Kept, Lane, LaneOptions, Memory, MemoryReport, Modality, New, Pool, Rotation,
-    Shape, Span,
+    Account, Charge, Entry, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Shape, Span,
 };
 use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
@@ -39,18 +46,21 @@ pub struct Sequence<M: Memory = Cpu> {
     shape: Shape,
     /// The lanes of each layer, together covering its KV heads in order; none for a layer that reads another's.
     layers: Vec<Vec<Lane<M>>>,
-    /// For each layer the one whose lanes it reads: itself, or one before it.
-    roots: Vec<usize>,
-    /// Layers that have lanes of their own, ascending: those that the method knows, and it counts them.
-    owners: Vec<usize>,
+    layout: Arc<Layout>,
     spans: Vec<Span>,
     next_position: u32,
+    next_phase: u32,
+    /// Of the prompt that is on its way.
+    placing: Placing,
+    source: Source,
     work: Work,
     method: Option<Working>,
     /// The moment at which a method outside is asked, until its answer comes.
     asked: Option<Asked>,
     /// What the pieces of a prompt have gathered so far.
     pieces: Pieces,
+    /// Sums of layers whose lanes are still to be read by others, by layer.
+    waiting: Vec<(usize, Vec<Vec<f32>>)>,
     account: Account<M>,
 }
 
@@ -78,10 +88,22 @@ impl<M: Memory> Sequence<M> {
 
     /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
     pub fn with_method(shape: Shape, pool: &Pool<M>, method: Option<Arc<Method>>, carry: bool) -> Result<Self> {
+        Sequence::with_layout(shape, Arc::new(Layout::plain(shape.layers)), pool, method, carry)
+    }
+
+    /// As [`Sequence::with_method`], of a model whose layers are not all of one kind.
+    pub fn with_layout(
+        shape: Shape,
+        layout: Arc<Layout>,
+        pool: &Pool<M>,
+        method: Option<Arc<Method>>,
+        carry: bool,
+    ) -> Result<Self> {
         if let Some(method) = &method {
             method.check_memory(M::MERGES)?;
         }
-        let method = method.map(|method| Working::new::<M>(method, &shape, carry));
+        let sized = Shape { layers: layout.managed().len(), ..shape };
+        let method = method.map(|method| Working::new::<M>(method, &sized, carry));
         let needs = method.as_ref().map(|method| method.needs);
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
         let on_read = needs.is_some_and(|needs| needs.positions == Positions::Cache);
@@ -91,6 +113,11 @@ impl<M: Memory> Sequence<M> {
                  \"true\", or the CPU",
             ));
         }
+        let source = match needs {
+            _ if on_read => Source::Rank,
+            Some(needs) if needs.positions == Positions::Official => Source::Held,
+            _ => Source::Family,
+        };
         let options = LaneOptions {
             head_dim: shape.head_dim,
             format: shape.format,
@@ -104,21 +131,27 @@ impl<M: Memory> Sequence<M> {
                 std::iter::once(0..shape.kv_heads).collect()
             }
         };
-        let mut sequence = Sequence::with_lanes(shape, pool, options, split)?;
-        sequence.method = method;
+        let mut sequence = Sequence::with_lanes(shape, layout, pool, options, split)?;
+        (sequence.method, sequence.source) = (method, source);
         Ok(sequence)
     }
 
-    /// An empty sequence whose layer `l` has the lanes `split(l)`; the ranges must cover the KV heads in order.
+    /// An empty sequence whose layer `l`, if it has lanes, has the lanes `split(l)`; the ranges must cover the KV heads in order.
     pub fn with_lanes(
         shape: Shape,
+        layout: Arc<Layout>,
         pool: &Pool<M>,
         options: LaneOptions,
         split: impl Fn(usize) -> Vec<Range<usize>>,
     ) -> Result<Self> {
+        assert_eq!(layout.len(), shape.layers, "layers of the layout");
         let account = pool.account();
         let mut layers = Vec::with_capacity(shape.layers);
         for layer in 0..shape.layers {
+            if !layout.owns(layer) {
+                layers.push(Vec::new());
+                continue;
+            }
             let ranges = split(layer);
             let mut next = 0;
             for range in &ranges {
@@ -126,19 +159,28 @@ impl<M: Memory> Sequence<M> {
                 next = range.end;
             }
             assert_eq!(next, shape.kv_heads, "lanes of layer {layer} must cover its heads");
-            layers.push(exactly(ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone())))?);
+            let managed = layout.managed_index(layer).is_some();
+            let options = LaneOptions { marked: options.marked && managed, ..options };
+            let mut lanes = exactly(ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone())))?;
+            if let Some(window) = layout.reach(layer).filter(|_| !managed) {
+                lanes.iter_mut().for_each(|lane| lane.set_limit(window as usize));
+            }
+            layers.push(lanes);
         }
         Ok(Sequence {
             shape,
             layers,
-            roots: (0..shape.layers).collect(),
-            owners: (0..shape.layers).collect(),
+            layout,
             spans: Vec::new(),
             next_position: 0,
+            next_phase: 0,
+            placing: Placing::InOrder,
+            source: if options.rotation == Rotation::OnRead { Source::Rank } else { Source::Family },
             work: Work::None,
             method: None,
             asked: None,
             pieces: Pieces::default(),
+            waiting: Vec::new(),
             account,
         })
     }
@@ -154,55 +196,24 @@ impl<M: Memory> Sequence<M> {
         Ok(Sequence {
             shape: self.shape,
             layers: self.layers.iter().map(fork).collect::<Result<_>>()?,
-            roots: self.roots.clone(),
-            owners: self.owners.clone(),
+            layout: self.layout.clone(),
             spans: self.spans.clone(),
             next_position: self.next_position,
+            next_phase: self.next_phase,
+            placing: Placing::InOrder,
+            source: self.source,
             work: Work::None,
             method: self.method.as_ref().map(Working::fork),
             asked: None,
             pieces: Pieces::default(),
+            waiting: Vec::new(),
             account,
         })
-    }
-
-    /// Bytes that are in the pool for other sequences too.
-    fn shared_bytes(&self) -> u64 {
-        self.layers.iter().flatten().map(Lane::shared_bytes).sum()
-    }
-
-    /// Makes `layer` read the lanes of `root`, a layer before it, instead of having its own. Only before the first prompt.
-    pub fn alias(&mut self, layer: usize, root: usize) -> Result<()> {
-        if root >= layer || layer >= self.shape.layers || !self.spans.is_empty() {
-            return Err(Error::Internal(format!("layer {layer} cannot read the lanes of layer {root}")));
-        }
-        if self.method.is_some() {
-            return Err(Error::Internal("methods for layers that share their entries do not exist yet".into()));
-        }
-        self.roots[layer] = self.roots[root];
-        self.owners.retain(|owner| *owner != layer);
-        self.layers[layer].clear();
-        Ok(())
     }
 
     /// The position that the next token gets, which is the number of positions seen so far; independent of what is kept.
     pub fn next_position(&self) -> u32 {
         self.next_position
-    }
-
-    /// The position to which the next token is rotated.
-    pub fn next_phase(&self) -> u32 {
-        match &self.method {
-            Some(method) if method.needs.positions == Positions::Official => {
-                self.layers.first().and_then(|lanes| lanes.first()).map_or(0, |lane| lane.len() as u32)
-            }
-            _ => self.first_position(),
-        }
-    }
-
-    /// Whether keys are rotated to their ranks whenever they are read.
-    pub fn rotates_on_read(&self) -> bool {
-        self.layers.iter().flatten().any(|lane| lane.rotation() == Rotation::OnRead)
     }
 
     /// Entries of the longest lane.
@@ -225,21 +236,23 @@ impl<M: Memory> Sequence<M> {
     }
 
     /// Starts a prompt whose positions are `spans`, numbered from 0. Refuses a budget that does not hold what is protected.
-    pub fn begin_prompt(&mut self, spans: &[Span]) -> Result<()> {
+    pub fn begin_prompt(&mut self, spans: &[Span], placing: &Placing) -> Result<()> {
         let n = spans.iter().map(|span| span.len).sum();
-        let growth = self.start_prompt(spans, Reach { n, done: 0, piece: n })?;
+        let growth = self.start_prompt(spans, placing, Reach { n, done: 0, piece: n })?;
         self.account.admit(self.prompt_bytes(n, growth))
     }
 
     /// Gives the most entries that the prompt adds to those held, where layers are compacted one by one.
-    fn start_prompt(&mut self, spans: &[Span], reach: Reach) -> Result<Option<usize>> {
+    fn start_prompt(&mut self, spans: &[Span], placing: &Placing, reach: Reach) -> Result<Option<usize>> {
+        self.require_placeable(placing, reach.n)?;
         self.begin(Work::Prompt(reach))?;
+        self.placing.clone_from(placing);
         let (all, n) = self.with(spans);
         self.spans = all;
         match &mut self.method {
             Some(method) => {
                 method.steps = 0;
-                let held = Held { layers: &self.layers, owners: &self.owners };
+                let held = Held { layers: &self.layers, owners: self.layout.managed() };
                 let past = self.next_position as usize;
                 method.planner.begin(&View {
                     cache: &held,
@@ -276,15 +289,15 @@ impl<M: Memory> Sequence<M> {
         let (Some(asked), Some(method)) = (self.asked, &mut self.method) else {
             return Err(Error::Plan { reason: "nothing waits for a plan".into() });
         };
-        let held = Held { layers: &self.layers, owners: &self.owners };
+        let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let (sums, queries) = (std::mem::take(&mut method.sums), std::mem::take(&mut method.queries));
         let Asked { moment, past, n } = asked;
         let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries };
         let plan = method.answer(moment, &view, reply)?;
-        compaction::carry_out(plan, &mut self.layers, &self.owners)?;
+        compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
         method.forget();
         self.asked = None;
-        Ok(())
+        self.leave_behind()
     }
 
     fn asked_view<'a>(&'a self, asked: &Asked, method: &'a Working, cache: &'a Held<'a, M>) -> View<'a> {
@@ -292,13 +305,13 @@ impl<M: Memory> Sequence<M> {
         View { cache, past, n, spans: &self.spans, sums: Sums::All(&method.sums), queries: &method.queries }
     }
 
-    /// The number of a layer among those that have lanes of their own.
+    /// The number of a layer among those that the method sizes.
     fn number(&self, layer: usize) -> Option<usize> {
-        self.owners.binary_search(&layer).ok()
+        self.layout.managed_index(layer)
     }
 
     fn held(&self) -> Held<'_, M> {
-        Held { layers: &self.layers, owners: &self.owners }
+        Held { layers: &self.layers, owners: self.layout.managed() }
     }
 
     fn view<'a>(&self, cache: &'a Held<'a, M>, spans: &'a [Span], n: usize) -> View<'a> {
@@ -318,13 +331,13 @@ impl<M: Memory> Sequence<M> {
             self.asked = self.asked.or(asked.then_some(Asked { moment, past, n }));
             return Ok(());
         }
-        let held = Held { layers: &self.layers, owners: &self.owners };
+        let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &[] };
         let Some(plan) = method.ask(moment, &view, &self.account)? else { return Ok(()) };
         // That of one layer is not worth counting.
         let bytes = if moment == Moment::Prompt { plan.bytes() } else { 0 };
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
-        compaction::carry_out(plan, &mut self.layers, &self.owners)
+        compaction::carry_out(plan, &mut self.layers, self.layout.managed())
     }
 
     /// All spans with those of a prompt, and how many positions that has.
@@ -338,10 +351,19 @@ impl<M: Memory> Sequence<M> {
     /// one by one and never add more than `growth` entries. Where a method may drop entries that are those of others too, what stays of
     /// them is copied and nothing is freed.
     fn prompt_bytes(&self, n: usize, growth: Option<usize>) -> u64 {
-        let entry = (self.shape.bytes_per_position() / self.shape.layers) as u64;
-        let whole = entry * (n * self.owners.len()) as u64;
-        let copied = if self.method.is_some() { self.shared_bytes() } else { 0 };
-        growth.map_or(whole, |growth| (entry * growth as u64).min(whole)) + copied
+        let (whole, windowed) = (n * self.layout.managed().len(), self.windowed_growth(n));
+        let growth = growth.map_or(whole, |growth| (growth + n * self.layout.waiting()).min(whole));
+        (self.entry_bytes() * (growth + windowed)) as u64 + self.copied_bytes()
+    }
+
+    /// Bytes of copies of entries that are those of other sequences too.
+    fn copied_bytes(&self) -> u64 {
+        if self.frees() { self.shared_bytes() } else { 0 }
+    }
+
+    /// Whether entries may go.
+    fn frees(&self) -> bool {
+        self.method.is_some() || self.layout.has_windows()
     }
 
     /// Starts a generated token.
@@ -361,7 +383,7 @@ impl<M: Memory> Sequence<M> {
             return Err(Error::Internal("the sequence was left in the middle of its work".into()));
         }
         self.work = work;
-        Ok(())
+        self.leave_behind()
     }
 
     /// Whether a prompt, and not a generated token, is on its way.
@@ -400,7 +422,7 @@ impl<M: Memory> Sequence<M> {
 
     /// The keys and values of `entries` are in the lanes of `layer`.
     pub(crate) fn written(&mut self, layer: usize, entries: &[Entry]) -> Result<()> {
-        match &self.method {
+        match self.method.as_ref().filter(|_| self.layout.managed_index(layer).is_some()) {
             Some(method) => method.appended(layer, &mut self.layers[layer], entries),
             None => Ok(()),
         }
@@ -434,6 +456,13 @@ impl<M: Memory> Sequence<M> {
         };
         self.at(Moment::Prompt, Sums::None)?;
         self.next_position += n as u32;
+        self.next_phase += match std::mem::take(&mut self.placing) {
+            Placing::InOrder => n as u32,
+            Placing::Placed { advance, .. } => advance,
+        };
+        if self.asked.is_none() {
+            self.leave_behind()?;
+        }
         self.work = Work::None;
         Ok(())
     }
@@ -448,6 +477,7 @@ impl<M: Memory> Sequence<M> {
             method.steps += 1;
         }
         self.next_position += 1;
+        self.next_phase += 1;
         self.work = Work::None;
         Ok(())
     }
@@ -495,7 +525,7 @@ impl<M: Memory> Sequence<M> {
 
     /// The lanes that a layer reads.
     pub fn lanes(&self, layer: usize) -> &[Lane<M>] {
-        &self.layers[self.roots[layer]]
+        &self.layers[self.layout.source(layer)]
     }
 
     /// The lanes that a layer has, to change them; none for one that reads another's.
@@ -518,40 +548,13 @@ impl<M: Memory> Sequence<M> {
     pub fn account(&self) -> &Account<M> {
         &self.account
     }
-
-    /// The positions that are kept, per layer and range of heads.
-    pub fn kept(&self) -> Vec<Vec<Kept>> {
-        let kept = |lane: &Lane<M>| Kept { heads: [lane.heads().start, lane.heads().end], positions: lane.positions() };
-        (0..self.shape.layers).map(|layer| self.lanes(layer).iter().map(kept).collect()).collect()
-    }
-
-    /// Bytes by the pool's count.
-    pub fn memory(&self) -> MemoryReport {
-        let lanes = || self.layers.iter().flatten();
-        MemoryReport {
-            full: (self.next_position as usize * self.shape.bytes_per_position()) as u64,
-            payload: lanes().map(Lane::payload).sum(),
-            metadata: lanes().map(Lane::metadata).sum(),
-            dead: lanes().map(Lane::dead_bytes).sum(),
-            resident: self.account.used(),
-            shared: self.shared_bytes(),
-            peak: self.account.peak(),
-            kept_per_layer: self
-                .layers
-                .iter()
-                .map(|lanes| {
-                    let entries: usize = lanes.iter().map(|lane| lane.len() * lane.heads().len()).sum();
-                    entries as f64 / self.shape.kv_heads as f64
-                })
-                .collect(),
-        }
-    }
 }
 
 impl Sequence {
-    /// Stores the new positions' keys and values, all KV heads of `layer` per row, unless the layer reads another's.
-    pub fn store(&mut self, layer: usize, keys: Rows<'_>, values: Rows<'_>, angles: &Angles) -> Result<()> {
-        let entries = self.place(layer, New { keys, values, angles: Some(angles) })?;
+    /// Stores the new positions' keys and values, all KV heads of `layer` per row, unless the layer reads another's. `angles` rotate the
+    /// keys; none where that happens whenever they are read.
+    pub fn store(&mut self, layer: usize, keys: Rows<'_>, values: Rows<'_>, angles: Option<&Angles>) -> Result<()> {
+        let entries = self.place(layer, New { keys, values, angles })?;
         self.written(layer, &entries)
     }
 }

@@ -3,7 +3,7 @@
 //! A method sees one prompt: the weights of its queries are those of the whole, sums add up over the pieces, and nothing is decided
 //! before the last one.
 
-use super::{Sequence, Work};
+use super::{Placing, Sequence, Work};
 use crate::cache::{Account, Charge, Lane, Memory, Span};
 use crate::error::{Error, Result};
 
@@ -29,9 +29,9 @@ impl Reach {
 impl<M: Memory> Sequence<M> {
     /// As [`Sequence::begin_prompt`] for a prompt that comes in pieces: each between [`Sequence::begin_piece`] and
     /// [`Sequence::finish_piece`]. Nothing is freed before the last piece, so there must be room for all of it, whatever the method.
-    pub fn begin_cut_prompt(&mut self, spans: &[Span]) -> Result<()> {
+    pub fn begin_cut_prompt(&mut self, spans: &[Span], placing: &Placing) -> Result<()> {
         let n = spans.iter().map(|span| span.len).sum();
-        self.start_prompt(spans, Reach { n, done: 0, piece: 0 })?;
+        self.start_prompt(spans, placing, Reach { n, done: 0, piece: 0 })?;
         self.admit_pieces(n)?;
         self.pieces.reserved = Some(self.account.charge(self.compaction_bytes(n))?);
         Ok(())
@@ -43,14 +43,15 @@ impl<M: Memory> Sequence<M> {
     }
 
     fn admit_pieces(&self, n: usize) -> Result<()> {
-        self.account.admit(self.prompt_bytes(n, None) + self.compaction_bytes(n))
+        let whole = self.entry_bytes() * n * self.layout.owners().len();
+        self.account.admit(whole as u64 + self.copied_bytes() + self.compaction_bytes(n))
     }
 
     /// Bytes that the last piece may take for a moment: those of a layer that is copied. They are reserved, since others take memory
     /// between the pieces.
     fn compaction_bytes(&self, n: usize) -> u64 {
-        let entry = (self.shape.bytes_per_position() / self.shape.layers) as u64;
-        if self.method.is_some() { entry * (self.longest_lane() + n) as u64 } else { 0 }
+        let entries = if self.frees() { self.longest_lane() + n } else { 0 };
+        (self.entry_bytes() * entries) as u64
     }
 
     /// Starts the next `piece` positions of a prompt that comes in pieces.
@@ -118,17 +119,22 @@ impl<M: Memory> Sequence<M> {
     }
 
     /// `layer` has attended to a prompt or a piece of one, and `sums` were gathered: per KV head, all places. Frees what the method frees
-    /// now, once all of the prompt is there.
+    /// now and what is behind the window, once all of the prompt is there; where other layers read the same lanes, behind the last of
+    /// them.
     pub fn attended(&mut self, layer: usize, sums: &[Vec<f32>]) -> Result<()> {
-        let Some(number) = self.number(layer) else { return Ok(()) };
         let Work::Prompt(reach) = self.work else {
             return Err(Error::Internal("no prompt has begun".into()));
         };
+        let Some((owner, sums)) = self.read_by_all(layer, sums) else { return Ok(()) };
+        let Some(number) = self.number(owner).filter(|_| self.method.is_some()) else {
+            let next = self.next_position + reach.n as u32;
+            return if reach.left() == 0 { self.leave_layer_behind(owner, next) } else { Ok(()) };
+        };
         if !reach.is_cut() {
-            return self.compact(number, sums);
+            return self.compact(number, &sums);
         }
         if !sums.is_empty() {
-            self.pieces.add(number, sums, &self.layers[layer], reach.left(), &self.account)?;
+            self.pieces.add(number, &sums, &self.layers[owner], reach.left(), &self.account)?;
         }
         if reach.left() > 0 {
             return Ok(());

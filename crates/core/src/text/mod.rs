@@ -3,6 +3,7 @@
 
 mod bound;
 mod detokenize;
+mod expansion;
 mod files;
 mod jinja;
 mod stop;
@@ -14,6 +15,7 @@ mod fixtures;
 
 pub use {
     detokenize::Detokenizer,
+    expansion::Written,
     stop::{StopStrings, Stopped},
     template::{ChatTemplate, Content, Message, Part, Probed, Rendered},
     tokenizer::{Encoded, SpecialTokens, Tokenizer},

@@ -109,6 +109,32 @@ proptest! {
     }
 
     #[test]
+    fn heads_are_normalised_in_wider_rows(
+        n in 0usize..6, heads in (1usize..5, 0usize..3), width in prop::sample::select(vec![3usize, 8, 64, 130]), rest in 0usize..9,
+        seed in 1u64..10_000, shifts in (0usize..5, 0usize..5),
+    ) {
+        let columns = (heads.0 + heads.1) * width + rest;
+        let x = noise(seed, n * columns);
+        let weights = [noise(seed + 1, width), noise(seed + 2, width)];
+        let got = in_both_orders(3, |shim| {
+            let x = upload(shim, &x, shifts.0);
+            let [first, second] = weights.each_ref().map(|weight| upload(shim, weight, 0));
+            let parts = [(heads.0, first.all()), (heads.1, second.all())];
+            let x = x.all().part(shifts.0..x.len());
+            result::<f32>(shim, n * columns, shifts.1, |out| cuda::head_norms(shim, x, columns, &parts, 1e-5, out))
+        });
+        let mut want = Vec::new();
+        for row in x.chunks_exact(columns) {
+            for head in 0..heads.0 + heads.1 {
+                let weight = &weights[usize::from(head >= heads.0)];
+                want.extend(twin::rms_norm(&row[head * width..(head + 1) * width], weight, 1e-5));
+            }
+            want.extend(row[columns - rest..].iter().map(|x| f64::from(*x)));
+        }
+        assert_relatively_close(&got, &want, 1e-5);
+    }
+
+    #[test]
     fn gates_equal_the_twins(
         n in 0usize..5, width in width(), seed in 1u64..10_000, shifts in (0usize..5, 0usize..5), processors in 1u32..3,
     ) {

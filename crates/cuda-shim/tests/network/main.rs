@@ -4,7 +4,10 @@
 mod batch;
 mod faults;
 mod fork;
+#[path = "../../../core/tests/layers/golden.rs"]
+mod golden;
 mod launches;
+mod layers;
 mod limits;
 mod methods;
 mod pieces;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::{FOLDER, Reader, argmax, cuda, shim, worst};
 
 /// The differences between two orders of sums in f32 through all layers; parity with transformers allows 1e-3.
-const TOLERANCE: f32 = 1e-3;
+pub(crate) const TOLERANCE: f32 = 1e-3;
 
-fn check<B: Backend>(cpu: &Reader<Cpu>, gpu: &Reader<B>, cache: &Value, tokens: usize, tolerance: f32) {
+pub(crate) fn check<B: Backend>(cpu: &Reader<Cpu>, gpu: &Reader<B>, cache: &Value, tokens: usize, tolerance: f32) {
     let (mut on_cpu, mut on_gpu) = (cpu.sequence(cache), gpu.sequence(cache));
     on_cpu.keep_plans();
     on_gpu.keep_plans();

@@ -91,7 +91,8 @@ shared! {
     }
 
     NormalizeArgs {
-        x: Address, weight: Address, bias: Address, out: Address, n: u32, width: u32, eps: f32, vectors: u32,
+        x: Address, weight: Address, bias: Address, out: Address, x_stride: u64, out_stride: u64, n: u32, together: u32,
+        width: u32, eps: f32, vectors: u32, unused: u32,
     }
 
     MapArgs {

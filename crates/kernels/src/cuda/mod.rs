@@ -30,7 +30,9 @@ pub use decode::{DecodeItem, decode};
 pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries};
 pub use lane::{Lane, Run};
 pub use memory::{Buffer, Element, Plain, Slice, SliceMut};
-pub use network::{Function, activate, add, add_bias, convert, layer_norm, place_columns, rms_norm, swiglu, take_rows};
+pub use network::{
+    Function, activate, add, add_bias, convert, head_norms, layer_norm, place_columns, rms_norm, swiglu, take_rows,
+};
 pub use prefill::{Gather, prefill};
 pub use product::{Multiply, Number, product};
 pub use rotary::{Angles, AppendItem, New, Rows, append, rotate};

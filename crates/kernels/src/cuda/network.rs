@@ -97,17 +97,87 @@ fn normalise<O: Element>(
         weight: weight.address(),
         bias: bias.map_or(0, |bias| bias.address()),
         out: out.address(),
+        x_stride: width as u64,
+        out_stride: width as u64,
         n: count(n, "rows")?,
+        together: 1,
         width: count(width, "elements")?,
         eps,
         vectors: vectors.into(),
+        unused: 0,
     };
-    let name = if bias.is_some() { "layer_norm" } else { "rms_norm" };
-    let (team, grid, shared) =
-        if width <= WARP_WIDTH { (32, args.n.div_ceil(THREADS / 32), 0) } else { (256, args.n, THREADS / 32 * 4) };
-    let kernel = format!("{name}_{}_t{team}", O::NAME);
     // SAFETY: lengths and alignment were checked above; the target is borrowed uniquely.
-    unsafe { gpu.launch(&kernel, Geometry { grid: [grid, 1], threads: THREADS, shared }, &args) }
+    unsafe { launch_norm::<O>(gpu, &args) }
+}
+
+/// # Safety
+/// As [`super::Backend::launch`].
+unsafe fn launch_norm<O: Element>(gpu: &Gpu, args: &NormalizeArgs) -> Result<()> {
+    let name = if args.bias == 0 { "rms_norm" } else { "layer_norm" };
+    let (team, grid, shared) = if args.width as usize <= WARP_WIDTH {
+        (32, args.n.div_ceil(THREADS / 32), 0)
+    } else {
+        (256, args.n, THREADS / 32 * 4)
+    };
+    let kernel = format!("{name}_{}_t{team}", O::NAME);
+    // SAFETY: the caller's promise.
+    unsafe { gpu.launch(&kernel, Geometry { grid: [grid, 1], threads: THREADS, shared }, args) }
+}
+
+/// Root-mean-square normalisation of the heads of wider rows: `x` and `out` are `[n, columns]`, each row first as many heads as each of
+/// `parts` says, of as many elements as its weights, and then columns that are copied.
+pub fn head_norms(
+    gpu: &Gpu,
+    x: Slice<'_, f32>,
+    columns: usize,
+    parts: &[(usize, Slice<'_, f32>)],
+    eps: f32,
+    out: SliceMut<'_, f32>,
+) -> Result<()> {
+    let n = rows_of(x.len(), columns, "elements")?;
+    let normed: usize = parts.iter().map(|(heads, weight)| heads * weight.len()).sum();
+    require(normed <= columns && parts.iter().all(|(_, weight)| !weight.is_empty()), || {
+        format!("heads of {normed} elements in rows of {columns}")
+    })?;
+    require(eps >= 0.0, || format!("an epsilon of {eps}"))?;
+    require_results(out.len(), n, columns)?;
+    let fours = |lengths: &[usize]| lengths.iter().all(|length| length.is_multiple_of(4));
+    let mut at = 0;
+    for (heads, weight) in parts {
+        let (width, offset) = (weight.len(), (at * size_of::<f32>()) as u64);
+        let args = NormalizeArgs {
+            x: x.address() + offset,
+            weight: weight.address(),
+            bias: 0,
+            out: out.address() + offset,
+            x_stride: columns as u64,
+            out_stride: columns as u64,
+            n: count(n * heads, "rows")?,
+            together: count(*heads, "heads")?,
+            width: count(width, "elements")?,
+            eps,
+            vectors: (fours(&[width, columns, at]) && aligned(x) && aligned(*weight) && aligned_mut(&out)).into(),
+            unused: 0,
+        };
+        if args.n > 0 {
+            // SAFETY: lengths and alignment were checked above; the target is borrowed uniquely.
+            unsafe { launch_norm::<f32>(gpu, &args)? };
+        }
+        at += heads * width;
+    }
+    let offset = (at * size_of::<f32>()) as u64;
+    let args = MapArgs {
+        x: x.address() + offset,
+        out: out.address() + offset,
+        x_stride: columns as u64,
+        out_stride: columns as u64,
+        n: count(n, "rows")?,
+        width: count(columns - at, "elements")?,
+        vectors: (fours(&[columns, at]) && aligned(x) && aligned_mut(&out)).into(),
+        ..MapArgs::default()
+    };
+    // SAFETY: as above.
+    unsafe { map(gpu, "copy_f32_f32", &args) }
 }
 
 /// Launches a kernel over `args.n` rows of `args.width` elements.

@@ -1,64 +1,81 @@
 //! Attention on the CPU.
 
 use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, LaneView, Rows, Run};
-use prefixkv_kernels::rotary::{self, Angles, New};
+use prefixkv_kernels::rotary::{self, Angles, Frequencies, New};
 
-use super::storable::{attendable, storable};
-use crate::backend::Heads;
+use super::storable::{Projected, attendable, storable};
+use crate::backend::{Heads, LayerKind};
 use crate::cache::Lane;
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::sequence::{BatchItem, Pass, Sequence};
+use crate::sequence::{BatchItem, Pass, Phases, Sequence};
 
-/// The rotations of the positions that one pass through the layers adds: one for a prompt, else one per sequence.
-pub struct Rotary(Vec<RopeAngles>);
+/// The rotations of the positions that one pass through the layers adds, by each of a model's rotary embeddings: one for a prompt, else
+/// one per sequence.
+pub struct Rotary(Vec<Vec<RopeAngles>>);
 
-pub(super) struct RopeAngles {
-    /// One per new position.
-    pub(super) angles: Angles,
-    /// One per rank of an entry, for lanes whose keys are rotated when they are read.
-    pub(super) ranks: Option<Angles>,
+pub(super) enum RopeAngles {
+    /// One per new position; keys are stored rotated.
+    Stored(Angles),
+    /// One per rank of an entry; keys are rotated when they are read.
+    OnRead(Angles),
 }
 
 impl Rotary {
-    pub(super) fn new(inverse_frequencies: &[f32], pass: &Pass<'_, '_>, rows: usize) -> Self {
+    pub(super) fn new(variants: &[Frequencies], pass: &Pass<'_, '_>, rows: usize) -> Self {
         let n = pass.rows_each(rows);
-        let turn = |sequence: &&Sequence| {
-            let angles = |range| Angles::new(range, inverse_frequencies, 1.0);
-            let ranks = sequence.rotates_on_read().then(|| angles(0..(sequence.longest_lane() + n) as u32));
-            let first = sequence.next_phase();
-            RopeAngles { angles: angles(first..first + n as u32), ranks }
+        let phases: Vec<Phases> = pass.sequences().iter().map(|sequence| sequence.phases(n)).collect();
+        let turn = |frequencies: &Frequencies, phases: &Phases| match phases {
+            Phases::Stored(phases) => RopeAngles::Stored(frequencies.angles(phases.iter().copied())),
+            Phases::Ranks(end) => RopeAngles::OnRead(frequencies.angles((0..*end).map(|rank| [rank; 3]))),
         };
-        Rotary(pass.sequences().iter().map(turn).collect())
+        let one = |frequencies| phases.iter().map(|phases| turn(frequencies, phases)).collect();
+        Rotary(variants.iter().map(one).collect())
     }
 }
 
 pub(super) fn causal(
     fused: &[f32],
-    heads: Heads,
-    Rotary(turns): &Rotary,
-    layer: usize,
+    kind: &LayerKind,
+    Rotary(variants): &Rotary,
     pass: &mut Pass<'_, '_>,
     check: Check<'_>,
 ) -> Result<Vec<f32>> {
+    let turns = &variants[kind.rope];
     match pass {
-        Pass::Prompt(sequence) => prompt(fused, heads, &turns[0], layer, sequence, check),
-        Pass::Step(members) => step(fused, heads, turns, layer, members),
+        Pass::Prompt(sequence) => prompt(fused, kind, &turns[0], sequence, check),
+        Pass::Step(members) => step(fused, kind, turns, members),
     }
 }
 
-/// Where queries, keys and values of a fused projection are, from row `row` on.
-fn parts(fused: &[f32], heads: Heads, row: usize) -> [Rows<'_>; 3] {
-    let width = heads.fused();
+/// Where queries, keys and values of a projection of `width` columns are, from row `row` on.
+fn parts(fused: &[f32], heads: Heads, width: usize, row: usize) -> [Rows<'_>; 3] {
     let at = |head: usize| Rows::strided(fused, row * width + head * heads.dim, width);
     [at(0), at(heads.query), at(heads.query + heads.kv)]
 }
 
-/// The rotated queries of the `n` positions that `layer` holds last, to `out`.
+/// As [`parts`], of a layer: keys and values where it has its own.
+fn projected<'a>(fused: &'a [f32], kind: &LayerKind, row: usize) -> Projected<'a> {
+    let [queries, keys, values] = parts(fused, kind.heads, kind.fused(), row);
+    Projected { queries, stored: kind.stores().then_some([keys, values]) }
+}
+
+/// Checks and stores the `n` new rows.
+fn store(rows: &Projected<'_>, n: usize, kind: &LayerKind, turn: &RopeAngles, sequence: &mut Sequence) -> Result<()> {
+    storable(rows, n, kind, turn, sequence.format())?;
+    let Some([keys, values]) = rows.stored else { return Ok(()) };
+    let angles = match turn {
+        RopeAngles::Stored(angles) => Some(angles),
+        RopeAngles::OnRead(_) => None,
+    };
+    sequence.store(kind.layer, keys, values, angles)
+}
+
+/// The rotated queries of the `n` positions that a layer holds last, to `out`.
 fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &RopeAngles, lanes: &[Lane], out: &mut [f32]) -> Result<()> {
-    match &turn.ranks {
-        None => rotary::rotate(queries, heads.query, heads.dim, &turn.angles, out),
-        Some(ranks) => {
+    match turn {
+        RopeAngles::Stored(angles) => rotary::rotate(queries, heads.query, heads.dim, angles, out),
+        RopeAngles::OnRead(ranks) => {
             // The last entries of a lane are the queries' own.
             let len = lanes.first().map_or(0, Lane::len);
             if lanes.iter().any(|lane| lane.len() != len) {
@@ -71,33 +88,48 @@ fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &RopeAngles, lanes: &
     Ok(())
 }
 
-/// An angle for every place of the lanes whose keys are rotated when they are read.
-fn phases(lanes: &[Lane], turn: &RopeAngles) -> Vec<Option<Angles>> {
-    lanes.iter().map(|lane| turn.ranks.as_ref().map(|ranks| ranks.select(&lane.ranks()))).collect()
+/// What attention needs of a lane beside its entries.
+struct Beside {
+    /// An angle for every place, of keys that are rotated when they are read.
+    phases: Option<Angles>,
+    /// Of every place, where a window is.
+    positions: Option<Vec<u32>>,
 }
 
-fn views<'a>(lanes: &'a [Lane], phases: &'a [Option<Angles>]) -> Vec<LaneView<'a>> {
-    lanes.iter().zip(phases).map(|(lane, phases)| lane.view(phases.as_ref())).collect()
+fn beside(lanes: &[Lane], kind: &LayerKind, turn: &RopeAngles) -> Vec<Beside> {
+    let phases = |lane: &Lane| match turn {
+        RopeAngles::Stored(_) => None,
+        RopeAngles::OnRead(ranks) => Some(ranks.select(&lane.ranks())),
+    };
+    let one = |(lane, positions)| Beside { phases: phases(lane), positions };
+    lanes.iter().zip(kind.positions(lanes)).map(one).collect()
+}
+
+fn views<'a>(lanes: &'a [Lane], beside: &'a [Beside]) -> Vec<LaneView<'a>> {
+    let one = |(lane, Beside { phases, positions }): (&'a Lane, &'a Beside)| LaneView {
+        positions: positions.as_deref(),
+        ..lane.view(phases.as_ref())
+    };
+    lanes.iter().zip(beside).map(one).collect()
 }
 
 fn prompt(
     fused: &[f32],
-    heads: Heads,
+    kind: &LayerKind,
     turn: &RopeAngles,
-    layer: usize,
     sequence: &mut Sequence,
     check: Check<'_>,
 ) -> Result<Vec<f32>> {
-    let n = turn.angles.positions();
+    let (layer, heads) = (kind.layer, kind.heads);
+    let n = fused.len() / kind.fused();
     let mut out = vec![0.0; n * heads.width()];
-    let [queries, keys, values] = parts(fused, heads, 0);
-    storable([queries, keys, values], n, heads, turn, layer, sequence.format())?;
-    sequence.store(layer, keys, values, &turn.angles)?;
+    let rows = projected(fused, kind, 0);
+    store(&rows, n, kind, turn, sequence)?;
     let lanes = sequence.lanes(layer);
-    let phases = phases(lanes, turn);
-    let views = views(lanes, &phases);
+    let beside = beside(lanes, kind, turn);
+    let views = views(lanes, &beside);
     let mut rotated = vec![0.0; out.len()];
-    rotate(queries, n, heads, turn, lanes, &mut rotated)?;
+    rotate(rows.queries, n, heads, turn, lanes, &mut rotated)?;
     let wanted = sequence.wanted_queries().min(n);
     let last = rotated.len() - wanted * heads.width();
     let queries = Rows::dense(&rotated, heads.width());
@@ -109,7 +141,7 @@ fn prompt(
         None => None,
     };
     let stopped = || check().is_err();
-    kernel::prefill_unless(&stopped, &heads.params(), queries, n, &views, gather, &mut out);
+    kernel::prefill_unless(&stopped, &kind.params(), queries, n, &views, gather, &mut out);
     drop(views);
     check()?;
     if wanted > 0 {
@@ -119,27 +151,21 @@ fn prompt(
     Ok(out)
 }
 
-fn step(
-    fused: &[f32],
-    heads: Heads,
-    turns: &[RopeAngles],
-    layer: usize,
-    members: &mut [BatchItem<'_>],
-) -> Result<Vec<f32>> {
+fn step(fused: &[f32], kind: &LayerKind, turns: &[RopeAngles], members: &mut [BatchItem<'_>]) -> Result<Vec<f32>> {
+    let (layer, heads) = (kind.layer, kind.heads);
     let (group, width) = (heads.query / heads.kv, heads.width());
     let mut out = vec![0.0; members.len() * width];
     let mut rotated = vec![0.0; out.len()];
     for (row, ((member, turn), rotated)) in members.iter_mut().zip(turns).zip(rotated.chunks_mut(width)).enumerate() {
         member.attempt(|sequence| {
-            let [queries, keys, values] = parts(fused, heads, row);
-            storable([queries, keys, values], 1, heads, turn, layer, sequence.format())?;
-            sequence.store(layer, keys, values, &turn.angles)?;
-            rotate(queries, 1, heads, turn, sequence.lanes(layer), rotated)
+            let rows = projected(fused, kind, row);
+            store(&rows, 1, kind, turn, sequence)?;
+            rotate(rows.queries, 1, heads, turn, sequence.lanes(layer), rotated)
         });
     }
     // Per sequence and lane.
-    let phases: Vec<Vec<Option<Angles>>> =
-        members.iter().zip(turns).map(|(member, turn)| phases(member.sequence.lanes(layer), turn)).collect();
+    let all: Vec<Vec<Beside>> =
+        members.iter().zip(turns).map(|(member, turn)| beside(member.sequence.lanes(layer), kind, turn)).collect();
     let mut sums: Vec<Vec<Vec<f32>>> = members
         .iter()
         .map(|member| {
@@ -150,13 +176,13 @@ fn step(
         .collect();
     let mut items = Vec::new();
     let rows = rotated.chunks(width).zip(out.chunks_mut(width));
-    for (((member, phases), sums), (mut queries, mut out)) in members.iter().zip(&phases).zip(&mut sums).zip(rows) {
+    for (((member, beside), sums), (mut queries, mut out)) in members.iter().zip(&all).zip(&mut sums).zip(rows) {
         if member.failed.is_some() {
             continue;
         }
         let lanes = member.sequence.lanes(layer);
         let gathers = member.sequence.gathers_step(layer);
-        for ((lane, view), sums) in lanes.iter().zip(views(lanes, phases)).zip(sums) {
+        for ((lane, view), sums) in lanes.iter().zip(views(lanes, beside)).zip(sums) {
             let width = lane.heads().len() * group * heads.dim;
             let (query, queries_left) = queries.split_at(width);
             let (to, out_left) = out.split_at_mut(width);
@@ -164,7 +190,7 @@ fn step(
             items.push(DecodeItem { lane: view, queries: query, out: to, sums: gathers.then_some(&mut sums[..]) });
         }
     }
-    kernel::decode(&heads.params(), &mut items);
+    kernel::decode(&kind.params(), &mut items);
     drop(items);
     for (member, sums) in members.iter_mut().zip(&sums) {
         member.attempt(|sequence| {
@@ -178,7 +204,7 @@ fn step(
 
 pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Result<Vec<f32>> {
     let mut out = vec![0.0; n * heads.width()];
-    let [queries, keys, values] = parts(fused, heads, 0);
+    let [queries, keys, values] = parts(fused, heads, heads.fused(), 0);
     attendable([queries, keys, values], n, heads)?;
     let (mut to_keys, mut to_values) = (vec![0.0f32; n * heads.kv * heads.dim], vec![0.0f32; n * heads.kv * heads.dim]);
     let new = New { keys, values, skip: 0, n, angles: None };

@@ -8,13 +8,15 @@ mod storable;
 
 use candle_core::{DType, Device, Tensor};
 use prefixkv_kernels::activation;
+use prefixkv_kernels::rotary::Frequencies;
+use rayon::prelude::*;
 
 pub use attention::Rotary;
 pub use linear::{FEW, Weights};
 pub use matrix::Matrix;
 
 use super::Backend;
-use crate::backend::{Activation, Heads};
+use crate::backend::{Activation, Heads, LayerKind};
 use crate::check::Check;
 use crate::device::{Cpu, DeviceMemory};
 use crate::error::Result;
@@ -145,22 +147,40 @@ impl Backend for Cpu {
         Matrix::new(inner, rows, width)
     }
 
-    fn rotary(&self, inverse_frequencies: &[f32], pass: &Pass<'_, '_>, rows: usize) -> Result<Rotary> {
-        Ok(Rotary::new(inverse_frequencies, pass, rows))
+    fn head_norms(&self, fused: &Matrix, parts: &[(usize, &Tensor)], eps: f32) -> Result<Matrix> {
+        let (rows, columns) = fused.0.dims2()?;
+        let mut out = slice::with(&fused.0, <[f32]>::to_vec)?;
+        let mut at = 0;
+        for (heads, weight) in parts {
+            slice::with(weight, |weight| {
+                let range = at..at + heads * weight.len();
+                at = range.end;
+                out.par_chunks_mut(columns).with_min_len(16).for_each(|row| {
+                    for head in row[range.clone()].chunks_exact_mut(weight.len()) {
+                        let squares: f32 = head.iter().map(|x| x * x).sum();
+                        let inverse = 1.0 / (squares / head.len() as f32 + eps).sqrt();
+                        head.iter_mut().zip(weight).for_each(|(x, weight)| *x = *x * inverse * weight);
+                    }
+                });
+            })?;
+        }
+        Matrix::new(out, rows, columns)
+    }
+
+    fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_>, rows: usize) -> Result<Rotary> {
+        Ok(Rotary::new(variants, pass, rows))
     }
 
     fn causal(
         &self,
         fused: &Matrix,
-        heads: Heads,
+        kind: &LayerKind,
         rotary: &Rotary,
-        layer: usize,
         pass: &mut Pass<'_, '_>,
         check: Check<'_>,
     ) -> Result<Matrix> {
-        let out = slice::with(&fused.0, |fused| attention::causal(fused, heads, rotary, layer, pass, check))??;
-        let rows = out.len() / heads.width();
-        Matrix::new(out, rows, heads.width())
+        let out = slice::with(&fused.0, |fused| attention::causal(fused, kind, rotary, pass, check))??;
+        Matrix::new(out, fused.0.dim(0)?, kind.heads.width())
     }
 
     fn bidirectional(&self, fused: &Matrix, heads: Heads) -> Result<Matrix> {

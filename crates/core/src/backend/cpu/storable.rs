@@ -4,7 +4,7 @@ use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary;
 
 use super::attention::RopeAngles;
-use crate::backend::Heads;
+use crate::backend::{Heads, LayerKind};
 use crate::cache::Format;
 use crate::error::{Error, Result};
 use crate::weights::numbers::{BEYOND_F16, Element};
@@ -15,30 +15,43 @@ const TOO_LARGE: f32 = 1e17;
 /// The queries, keys and values of a fused projection, as [`Rows`].
 pub(super) type Parts<'a> = [Rows<'a>; 3];
 
-/// Errors with [`Error::Numbers`] when one of the `n` new queries, keys and values of `layer` is NaN or infinite, or cannot be attended to,
+/// The projections of a layer's new rows: keys and values where it has its own.
+pub(super) struct Projected<'a> {
+    pub(super) queries: Rows<'a>,
+    pub(super) stored: Option<[Rows<'a>; 2]>,
+}
+
+/// Errors with [`Error::Numbers`] when one of the `n` new queries, keys and values of a layer is NaN or infinite, or cannot be attended to,
 /// or a key or value becomes infinite in the cache's format. Attention passes over what is no number without a word, and an entry that is
 /// none would take part in every later step.
 pub(super) fn storable(
-    [queries, keys, values]: Parts<'_>,
+    rows: &Projected<'_>,
     n: usize,
-    heads: Heads,
+    kind: &LayerKind,
     turn: &RopeAngles,
-    layer: usize,
     format: Format,
 ) -> Result<()> {
+    let (layer, heads) = (kind.layer, kind.heads);
     let narrow = format == Format::F16;
-    let mut key = most(keys, n, heads.kv * heads.dim);
-    // A rotation makes no number larger than by the square root of 2; only near the limit it has to be done.
-    if narrow && key < BEYOND_F16 && key > BEYOND_F16 / 2.0 && turn.ranks.is_none() {
-        let mut rotated = vec![0.0; n * heads.kv * heads.dim];
-        rotary::rotate(keys, heads.kv, heads.dim, &turn.angles, &mut rotated);
-        key = f32::magnitude(f32::most(&rotated));
+    let (mut key, mut value) = (0.0, 0.0);
+    if let Some([keys, values]) = rows.stored {
+        (key, value) = (most(keys, n, heads.kv * heads.dim), most(values, n, heads.kv * heads.dim));
+        // A rotation makes no number larger than by the square root of 2; only near the limit it has to be done.
+        if let RopeAngles::Stored(angles) = turn
+            && narrow
+            && key < BEYOND_F16
+            && key > BEYOND_F16 / 2.0
+        {
+            let mut rotated = vec![0.0; n * heads.kv * heads.dim];
+            rotary::rotate(keys, heads.kv, heads.dim, angles, &mut rotated);
+            key = f32::magnitude(f32::most(&rotated));
+        }
     }
     let stored = |limit: f32| if narrow { BEYOND_F16 } else { limit };
     for (what, most, limit) in [
-        ("queries", most(queries, n, heads.query * heads.dim), TOO_LARGE),
+        ("queries", most(rows.queries, n, heads.query * heads.dim), TOO_LARGE),
         ("keys", key, stored(TOO_LARGE)),
-        ("values", most(values, n, heads.kv * heads.dim), stored(f32::INFINITY)),
+        ("values", value, stored(f32::INFINITY)),
     ] {
         if most < limit {
             continue;

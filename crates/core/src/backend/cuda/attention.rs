@@ -7,8 +7,7 @@ use prefixkv_kernels::cuda::{
 
 use super::matrix::{Array, Input, Matrix};
 use super::write::write;
-use crate::backend::Activations;
-use crate::backend::Heads;
+use crate::backend::{Activations, Heads, LayerKind};
 use crate::cache::{Entry, Format, Lane, Stored};
 use crate::device::Cuda;
 use crate::error::{Error, Result};
@@ -16,7 +15,7 @@ use crate::sequence::{BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are.
 fn parts(fused: &Matrix, heads: Heads) -> [Rows<'_, f32>; 3] {
-    let at = |head: usize| Rows { data: fused.all(), offset: head * heads.dim, stride: heads.fused() };
+    let at = |head: usize| Rows { data: fused.all(), offset: head * heads.dim, stride: fused.columns() };
     [at(0), at(heads.query), at(heads.query + heads.kv)]
 }
 
@@ -35,37 +34,41 @@ fn new<'a>(fused: &'a Matrix, heads: Heads, angles: &'a Angles) -> New<'a, f32> 
 pub(super) fn prompt(
     cuda: &Cuda,
     fused: &Matrix,
-    heads: Heads,
+    kind: &LayerKind,
     angles: &Angles,
-    layer: usize,
     sequence: &mut Sequence<Cuda>,
 ) -> Result<Input> {
     let out = match sequence.format() {
-        Format::F32 => prompt_of::<f32>(&cuda.gpu, fused, heads, angles, layer, sequence),
-        Format::F16 => prompt_of::<f16>(&cuda.gpu, fused, heads, angles, layer, sequence),
+        Format::F32 => prompt_of::<f32>(&cuda.gpu, fused, kind, angles, sequence),
+        Format::F16 => prompt_of::<f16>(&cuda.gpu, fused, kind, angles, sequence),
     }?;
-    Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
+    Ok(Input::F32(Matrix::new(out, fused.rows(), kind.heads.width())))
 }
 
 fn prompt_of<T: Stored>(
     gpu: &Gpu,
     fused: &Matrix,
-    heads: Heads,
+    kind: &LayerKind,
     angles: &Angles,
-    layer: usize,
     sequence: &mut Sequence<Cuda>,
 ) -> Result<Buffer<f32>> {
-    let n = fused.rows();
-    let entries = sequence.reserve(layer)?;
-    write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles), heads.dim)?;
-    sequence.written(layer, &entries)?;
+    let (layer, heads, n) = (kind.layer, kind.heads, fused.rows());
+    if kind.stores() {
+        let entries = sequence.reserve(layer)?;
+        write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles), heads.dim)?;
+        sequence.written(layer, &entries)?;
+    }
     let rotated = rotated(gpu, fused, heads, angles)?;
     let queries = Rows { data: rotated.all(), offset: 0, stride: heads.width() };
     let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
 
     let weights = sequence.query_weights(layer);
     let lanes = sequence.lanes(layer);
-    let views = lanes.iter().map(Lane::runs::<T>).collect::<Result<Vec<_>>>()?;
+    let positions = kind.positions(lanes);
+    let mut views = lanes.iter().map(Lane::runs::<T>).collect::<Result<Vec<_>>>()?;
+    for (view, positions) in views.iter_mut().zip(&positions) {
+        view.positions = positions.as_deref();
+    }
     let sizes: Vec<usize> = lanes.iter().map(|lane| lane.heads().len() * lane.places()).collect();
     let mut sums = Buffer::<f32>::new(gpu, if weights.is_some() { sizes.iter().sum() } else { 0 })?;
     let _workspace = match &weights {
@@ -73,7 +76,7 @@ fn prompt_of<T: Stored>(
         None => None,
     };
     let gather = weights.as_deref().map(|weights| Gather { weights, sums: cut(sums.all_mut(), &sizes) });
-    cuda::prefill(gpu, &heads.params(), queries, n, &views, gather, out.all_mut())?;
+    cuda::prefill(gpu, &kind.params(), queries, n, &views, gather, out.all_mut())?;
     drop(views);
     let sums = match weights {
         Some(_) => {
@@ -94,27 +97,26 @@ fn prompt_of<T: Stored>(
 pub(super) fn step(
     cuda: &Cuda,
     fused: &Matrix,
-    heads: Heads,
+    kind: &LayerKind,
     angles: &Angles,
-    layer: usize,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Input> {
     let format = members.first().map(|member| member.sequence.format());
     let format = format.ok_or_else(|| Error::Internal("a step without sequences".into()))?;
     let gpu = &cuda.gpu;
-    let (rows, columns) = (members.len(), heads.width());
+    let (rows, columns) = (members.len(), kind.heads.width());
     Ok(match cuda.factors {
         Number::F16 => {
             let data = match format {
-                Format::F32 => step_of::<f32, f16>(gpu, fused, heads, angles, layer, members),
-                Format::F16 => step_of::<f16, f16>(gpu, fused, heads, angles, layer, members),
+                Format::F32 => step_of::<f32, f16>(gpu, fused, kind, angles, members),
+                Format::F16 => step_of::<f16, f16>(gpu, fused, kind, angles, members),
             }?;
             Input::F16(Array { data, rows, columns })
         }
         Number::F32 | Number::Bf16 => {
             let data = match format {
-                Format::F32 => step_of::<f32, f32>(gpu, fused, heads, angles, layer, members),
-                Format::F16 => step_of::<f16, f32>(gpu, fused, heads, angles, layer, members),
+                Format::F32 => step_of::<f32, f32>(gpu, fused, kind, angles, members),
+                Format::F16 => step_of::<f16, f32>(gpu, fused, kind, angles, members),
             }?;
             Input::F32(Matrix::new(data, rows, columns))
         }
@@ -124,12 +126,72 @@ pub(super) fn step(
 fn step_of<T: Stored, O: Element>(
     gpu: &Gpu,
     fused: &Matrix,
-    heads: Heads,
+    kind: &LayerKind,
     angles: &Angles,
-    layer: usize,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Buffer<O>> {
+    let (layer, heads) = (kind.layer, kind.heads);
     let (group, width) = (heads.query / heads.kv, heads.width());
+    if kind.stores() {
+        store::<T>(gpu, fused, kind, angles, members)?;
+    }
+    let rotated = rotated(gpu, fused, heads, angles)?;
+    let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
+    let working: Vec<(usize, &BatchItem<'_, Cuda>)> =
+        members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
+    // Places whose probabilities are asked for, per lane of all sequences.
+    let asked: Vec<usize> = working
+        .iter()
+        .filter(|(_, member)| member.sequence.gathers_step(layer))
+        .flat_map(|(_, member)| member.sequence.lanes(layer).iter().map(Lane::places))
+        .collect();
+    let mut sums = zeros(gpu, asked.iter().sum())?;
+    let mut sums_left = cut(sums.all_mut(), &asked).into_iter();
+    let mut rows: Vec<Option<SliceMut<'_, O>>> =
+        cut(out.all_mut(), &vec![width; members.len()]).into_iter().map(Some).collect();
+    let positions: Vec<Vec<Option<Vec<u32>>>> =
+        working.iter().map(|(_, member)| kind.positions(member.sequence.lanes(layer))).collect();
+    let mut items: Vec<DecodeItem<'_, T, O>> = Vec::new();
+    for ((row, member), positions) in working.iter().zip(&positions) {
+        let Some(mut to) = rows[*row].take() else { continue };
+        let gathers = member.sequence.gathers_step(layer);
+        let mut from = row * width;
+        for (lane, positions) in member.sequence.lanes(layer).iter().zip(positions) {
+            let width = lane.heads().len() * group * heads.dim;
+            let (this, left) = to.split_at(width);
+            to = left;
+            let sums = if gathers { sums_left.next() } else { None };
+            let queries = rotated.slice(from..from + width);
+            let lane = cuda::Lane { positions: positions.as_deref(), ..lane.runs()? };
+            items.push(DecodeItem { lane, queries, out: this, sums });
+            from += width;
+        }
+    }
+    cuda::decode(gpu, &kind.params(), &mut items)?;
+    drop(items);
+    let mut gathered =
+        if asked.is_empty() { Vec::new() } else { per_part(&sums.read()?, asked.into_iter()) }.into_iter();
+    for member in members.iter_mut() {
+        let gathers = member.sequence.gathers_step(layer);
+        let lanes = member.sequence.lanes(layer).len();
+        member.attempt(|sequence| {
+            let sums: Vec<Vec<f32>> = if gathers { gathered.by_ref().take(lanes).collect() } else { Vec::new() };
+            sequence.stepped(layer, &sums);
+            Ok(())
+        });
+    }
+    Ok(out)
+}
+
+/// The new entries of a layer, of all sequences.
+fn store<T: Stored>(
+    gpu: &Gpu,
+    fused: &Matrix,
+    kind: &LayerKind,
+    angles: &Angles,
+    members: &mut [BatchItem<'_, Cuda>],
+) -> Result<()> {
+    let (layer, heads) = (kind.layer, kind.heads);
     let mut reserved: Vec<Vec<Entry>> = Vec::with_capacity(members.len());
     // One that has failed before may have entries of another pass, for which there are no rows here.
     let failed: Vec<bool> = members.iter().map(|member| member.failed.is_some()).collect();
@@ -153,50 +215,7 @@ fn step_of<T: Stored, O: Element>(
     for (member, entries) in members.iter_mut().zip(&reserved) {
         member.attempt(|sequence| sequence.written(layer, entries));
     }
-
-    let rotated = rotated(gpu, fused, heads, angles)?;
-    let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
-    let working: Vec<(usize, &BatchItem<'_, Cuda>)> =
-        members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
-    // Places whose probabilities are asked for, per lane of all sequences.
-    let asked: Vec<usize> = working
-        .iter()
-        .filter(|(_, member)| member.sequence.gathers_step(layer))
-        .flat_map(|(_, member)| member.sequence.lanes(layer).iter().map(Lane::places))
-        .collect();
-    let mut sums = zeros(gpu, asked.iter().sum())?;
-    let mut sums_left = cut(sums.all_mut(), &asked).into_iter();
-    let mut rows: Vec<Option<SliceMut<'_, O>>> =
-        cut(out.all_mut(), &vec![width; members.len()]).into_iter().map(Some).collect();
-    let mut items: Vec<DecodeItem<'_, T, O>> = Vec::new();
-    for (row, member) in &working {
-        let Some(mut to) = rows[*row].take() else { continue };
-        let gathers = member.sequence.gathers_step(layer);
-        let mut from = row * width;
-        for lane in member.sequence.lanes(layer) {
-            let width = lane.heads().len() * group * heads.dim;
-            let (this, left) = to.split_at(width);
-            to = left;
-            let sums = if gathers { sums_left.next() } else { None };
-            let queries = rotated.slice(from..from + width);
-            items.push(DecodeItem { lane: lane.runs()?, queries, out: this, sums });
-            from += width;
-        }
-    }
-    cuda::decode(gpu, &heads.params(), &mut items)?;
-    drop(items);
-    let mut gathered =
-        if asked.is_empty() { Vec::new() } else { per_part(&sums.read()?, asked.into_iter()) }.into_iter();
-    for member in members.iter_mut() {
-        let gathers = member.sequence.gathers_step(layer);
-        let lanes = member.sequence.lanes(layer).len();
-        member.attempt(|sequence| {
-            let sums: Vec<Vec<f32>> = if gathers { gathered.by_ref().take(lanes).collect() } else { Vec::new() };
-            sequence.stepped(layer, &sums);
-            Ok(())
-        });
-    }
-    Ok(out)
+    Ok(())
 }
 
 pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result<Buffer<f32>> {

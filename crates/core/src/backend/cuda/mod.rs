@@ -7,17 +7,18 @@ mod write;
 
 use half::f16;
 use prefixkv_kernels::cuda::{self, Angles, Buffer, Function, Memory, Number, PoolUse};
+use prefixkv_kernels::rotary::Frequencies;
 
 use matrix::filled;
 pub use matrix::{Array, Input, Matrix};
 pub use weights::Weights;
 
 use super::{Activations, Backend};
-use crate::backend::{Activation, Heads};
+use crate::backend::{Activation, Heads, LayerKind};
 use crate::check::Check;
 use crate::device::{Cuda, DeviceMemory, DevicePool, GpuMemory};
 use crate::error::{Error, Result};
-use crate::sequence::Pass;
+use crate::sequence::{Pass, Phases};
 use crate::weights::{Tensors, WeightFormat};
 
 impl Backend for Cuda {
@@ -27,7 +28,7 @@ impl Backend for Cuda {
     type Weights = Weights;
     type Table = Weights;
     type Vector = Buffer<f32>;
-    type Rotary = Angles;
+    type Rotary = Vec<Angles>;
 
     /// A GPU wants products of many rows and copies each part; for a 7B model this many take 350 MB.
     const MLP_ROWS: usize = 4096;
@@ -172,28 +173,37 @@ impl Backend for Cuda {
         filled!(self, (both.rows(), width), out => cuda::swiglu(&self.gpu, both.all(), width, out))
     }
 
-    fn rotary(&self, inverse_frequencies: &[f32], pass: &Pass<'_, '_, Cuda>, rows: usize) -> Result<Angles> {
-        let n = pass.rows_each(rows) as u32;
-        let phases = pass.sequences().into_iter().flat_map(|sequence| {
-            let first = sequence.next_phase();
-            first..first + n
-        });
-        let angles = prefixkv_kernels::rotary::Angles::new(phases, inverse_frequencies, 1.0);
-        Ok(Angles::new(&self.gpu, &angles)?)
+    fn head_norms(&self, fused: &Matrix, parts: &[(usize, &Buffer<f32>)], eps: f32) -> Result<Matrix> {
+        let parts: Vec<_> = parts.iter().map(|(heads, weight)| (*heads, weight.all())).collect();
+        let mut out = Buffer::new(&self.gpu, fused.rows() * fused.columns())?;
+        cuda::head_norms(&self.gpu, fused.all(), fused.columns(), &parts, eps, out.all_mut())?;
+        Ok(Matrix::new(out, fused.rows(), fused.columns()))
+    }
+
+    fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_, Cuda>, rows: usize) -> Result<Vec<Angles>> {
+        let n = pass.rows_each(rows);
+        let mut stored = Vec::new();
+        for sequence in pass.sequences() {
+            match sequence.phases(n) {
+                Phases::Stored(phases) => stored.extend(phases),
+                Phases::Ranks(_) => return Err(Error::Internal("keys on a GPU are stored rotated".into())),
+            }
+        }
+        variants.iter().map(|one| Ok(Angles::new(&self.gpu, &one.angles(stored.iter().copied()))?)).collect()
     }
 
     fn causal(
         &self,
         fused: &Matrix,
-        heads: Heads,
-        rotary: &Angles,
-        layer: usize,
+        kind: &LayerKind,
+        rotary: &Vec<Angles>,
         pass: &mut Pass<'_, '_, Cuda>,
         _: Check<'_>,
     ) -> Result<Input> {
+        let angles = &rotary[kind.rope];
         match pass {
-            Pass::Prompt(sequence) => attention::prompt(self, fused, heads, rotary, layer, sequence),
-            Pass::Step(members) => attention::step(self, fused, heads, rotary, layer, members),
+            Pass::Prompt(sequence) => attention::prompt(self, fused, kind, angles, sequence),
+            Pass::Step(members) => attention::step(self, fused, kind, angles, members),
         }
     }
 

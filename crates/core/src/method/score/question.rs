@@ -66,7 +66,7 @@ impl Score for Question {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Span;
+    use crate::cache::{Piece, Span};
 
     fn weights(queries: usize, past: usize, spans: &[(bool, usize)]) -> String {
         let mut start = 0;
@@ -74,7 +74,8 @@ mod tests {
             .iter()
             .map(|(image, len)| {
                 start += len;
-                let modality = if *image { Modality::Image { index: 0 } } else { Modality::Text };
+                let modality =
+                    if *image { Modality::Image { index: 0, piece: Piece::base(1, *len) } } else { Modality::Text };
                 Span { modality, start: start - len, len: *len }
             })
             .collect();

@@ -1,12 +1,14 @@
-//! config.json of a Llama, with the defaults of Hugging Face's LlamaConfig for what is omitted.
+//! config.json of a Llama or one of its relatives, with the defaults of Hugging Face's classes for what is omitted.
 
+use prefixkv_kernels::rotary::Sections;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::decoder::Decoder;
+use super::kinds;
 use super::rope::Rope;
-use crate::backend::Activation;
-use crate::backend::Heads;
-use crate::cache::{self, Format};
+use crate::backend::{Activation, Heads, LayerKind};
+use crate::cache::{self, Format, LayerCache};
 use crate::error::Result;
 use crate::model::config::{ConfigFile, path};
 
@@ -26,6 +28,7 @@ struct Fields {
     tie_word_embeddings: bool,
     attention_bias: bool,
     mlp_bias: bool,
+    attn_logit_softcapping: Option<f32>,
 }
 
 impl Default for Fields {
@@ -44,6 +47,7 @@ impl Default for Fields {
             tie_word_embeddings: false,
             attention_bias: false,
             mlp_bias: false,
+            attn_logit_softcapping: None,
         }
     }
 }
@@ -61,9 +65,16 @@ pub(crate) struct LlamaConfig {
     pub max_position_embeddings: usize,
     pub rms_norm_eps: f64,
     pub tie_word_embeddings: bool,
+    /// Of queries, keys and values.
     pub attention_bias: bool,
+    /// Of the projection behind attention.
+    pub output_bias: bool,
     pub mlp_bias: bool,
-    pub rope: Rope,
+    /// Whether queries and keys are normalised head by head.
+    pub head_norms: bool,
+    /// The variants of rotary embedding, the first for layers without a window.
+    pub ropes: Vec<Rope>,
+    pub kinds: Vec<LayerKind>,
     pub format: Format,
 }
 
@@ -71,15 +82,21 @@ impl LlamaConfig {
     /// Parses the whole file (None) or the section `key` of a larger model's file.
     pub(crate) fn parse(file: &ConfigFile, key: Option<&str>) -> Result<Self> {
         let section = file.section(key)?;
-        if let Some(kind) = section.get("model_type").and_then(Value::as_str)
-            && kind != "llama"
-        {
-            return Err(file.unsupported(format!("a text model of type `{kind}`; only `llama` is known")));
-        }
-        Self::from_section(file, key, section)
+        let named = section.get("model_type").and_then(Value::as_str).unwrap_or("llama");
+        let Some(decoder) = Decoder::named(named) else {
+            let known = Decoder::NAMES.join("`, `");
+            return Err(file.unsupported(format!("a text model of type `{named}`; known are `{known}`")));
+        };
+        Self::from_section(file, key, decoder, section)
     }
 
-    fn from_section(file: &ConfigFile, key: Option<&str>, section: Map<String, Value>) -> Result<Self> {
+    fn from_section(
+        file: &ConfigFile,
+        key: Option<&str>,
+        decoder: Decoder,
+        mut section: Map<String, Value>,
+    ) -> Result<Self> {
+        decoder.fill_in(&mut section);
         let fields: Fields = file.parse(key, section.clone())?;
         if fields.hidden_act != Activation::Silu {
             return Err(file.unsupported(format!("activation {:?} in a Llama; only silu is known", fields.hidden_act)));
@@ -109,11 +126,31 @@ impl LlamaConfig {
             return Err(file.bad(format!("`{name}` is {head_dim}, expected an even number up to 1024")));
         }
         file.require_epsilon(key, "rms_norm_eps", fields.rms_norm_eps)?;
-        let rope = Rope::parse(file, key, &section, fields.max_position_embeddings)?;
-        if let Some(bad) = rope.inverse_frequencies(head_dim).iter().find(|frequency| !frequency.is_finite()) {
+        let ropes = kinds::ropes(file, key, decoder, &section, fields.max_position_embeddings)?;
+        for rope in &ropes {
             let name = path(key, "rope_parameters");
-            return Err(file.bad(format!("`{name}` makes a rotary frequency of {bad}: its numbers do not go together")));
+            if let Some(bad) = rope.inverse_frequencies(head_dim).iter().find(|frequency| !frequency.is_finite()) {
+                return Err(
+                    file.bad(format!("`{name}` makes a rotary frequency of {bad}: its numbers do not go together"))
+                );
+            }
+            if let Some(Sections { sizes, .. }) = rope.sections
+                && sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size)) != Some(head_dim / 2)
+            {
+                let half = head_dim / 2;
+                return Err(file.bad(format!("`mrope_section` of `{name}` is {sizes:?}, which must add up to {half}")));
+            }
         }
+        let heads_of = Heads { query: heads, kv: kv_heads, dim: head_dim };
+        let mut kinds = kinds::kinds(file, key, decoder, &section, fields.num_hidden_layers, heads_of, ropes.len())?;
+        if let Some(cap) = fields.attn_logit_softcapping {
+            if !cap.is_normal() || cap < 0.0 {
+                let name = path(key, "attn_logit_softcapping");
+                return Err(file.bad(format!("`{name}` is {cap}, expected a positive number")));
+            }
+            kinds.iter_mut().for_each(|kind| kind.softcap = Some(cap));
+        }
+        let (attention_bias, output_bias) = decoder.biases(fields.attention_bias);
         Ok(LlamaConfig {
             vocab_size: fields.vocab_size,
             hidden_size: fields.hidden_size,
@@ -125,9 +162,12 @@ impl LlamaConfig {
             max_position_embeddings: fields.max_position_embeddings,
             rms_norm_eps: fields.rms_norm_eps,
             tie_word_embeddings: fields.tie_word_embeddings,
-            attention_bias: fields.attention_bias,
-            mlp_bias: fields.mlp_bias,
-            rope,
+            attention_bias,
+            output_bias,
+            mlp_bias: fields.mlp_bias && matches!(decoder, Decoder::Llama | Decoder::SmolLm3),
+            head_norms: decoder == Decoder::Qwen3,
+            ropes,
+            kinds,
             format: Format::F32,
         })
     }
@@ -145,8 +185,8 @@ impl LlamaConfig {
         }
     }
 
-    pub(crate) fn inverse_frequencies(&self) -> Vec<f32> {
-        self.rope.inverse_frequencies(self.head_dim)
+    pub(crate) fn layers(&self) -> Vec<LayerCache> {
+        self.kinds.iter().map(|kind| LayerCache { source: kind.source, window: kind.window }).collect()
     }
 }
 
@@ -186,13 +226,13 @@ mod tests {
                 json!({ "type": null, "rope_type": "linear", "factor": 4 }),
             ] {
                 let config = parse(json!({ "model_type": "llama", section: rope })).unwrap();
-                assert_eq!(config.inverse_frequencies()[0], 0.25, "{section} {rope}");
+                assert_eq!(config.ropes[0].inverse_frequencies(config.head_dim)[0], 0.25, "{section} {rope}");
             }
         }
         let both =
             parse(json!({ "rope_theta": null, "rope_scaling": null, "rope_parameters": { "rope_theta": 500.0 } }))
                 .unwrap();
-        assert_eq!(both.rope.theta, 500.0);
+        assert_eq!(both.ropes[0].theta, 500.0);
     }
 
     #[test]

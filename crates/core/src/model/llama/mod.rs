@@ -1,23 +1,34 @@
-//! Llama: the text decoder, alone or under a vision tower. Touvron et al. 2023, arXiv 2302.13971.
+//! Llama and its relatives: the text decoder, alone or under a vision tower. Touvron et al. 2023, arXiv 2302.13971.
 
 mod config;
+mod decoder;
+mod kinds;
 mod rope;
 
 pub(super) use config::LlamaConfig;
 
+use prefixkv_kernels::rotary::Frequencies;
+
 use super::info::ImageInfo;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
-use crate::backend::Heads;
-use crate::backend::{Activations, Backend};
+use super::placing;
+use crate::backend::{Activations, Backend, LayerKind};
+use crate::cache::{LayerCache, Span};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::nn::{Linear, Loader, Matrix, RmsNorm};
-use crate::sequence::Pass;
+use crate::nn::{HeadNorms, Linear, Loader, Matrix, RmsNorm};
+use crate::sequence::{Pass, Placing};
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
-        architectures: &["LlamaForCausalLM"],
+        architectures: &[
+            "LlamaForCausalLM",
+            "MistralForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM",
+            "SmolLM3ForCausalLM",
+        ],
         inspect: |config| Ok(Box::new(LlamaConfig::parse(config, None)?)),
         load: |file, loader, loaded| {
             let config = LlamaConfig::parse(file, None)?;
@@ -38,6 +49,15 @@ impl Describe for LlamaConfig {
         }
     }
 
+    fn layers(&self) -> Vec<LayerCache> {
+        LlamaConfig::layers(self)
+    }
+
+    /// Along three axes where the rotary embedding has sections.
+    fn place(&self, spans: &[Span]) -> Placing {
+        if self.ropes.iter().any(|rope| rope.sections.is_some()) { placing::on_grids(spans) } else { Placing::InOrder }
+    }
+
     fn image(&self) -> Option<ImageInfo> {
         None
     }
@@ -51,13 +71,16 @@ pub(super) struct Llama<B: Backend> {
     layers: Vec<Layer<B>>,
     norm: RmsNorm<B>,
     head: Linear<B>,
-    inverse_frequencies: Vec<f32>,
+    /// By [`LayerKind::rope`].
+    ropes: Vec<Frequencies>,
 }
 
 struct Layer<B: Backend> {
+    kind: LayerKind,
     attention_norm: RmsNorm<B>,
-    /// Queries, keys and values in one product.
+    /// Queries, keys and values in one product; of a layer that reads another's keys and values, queries alone.
     fused: Linear<B>,
+    head_norms: Option<HeadNorms<B>>,
     output: Linear<B>,
     mlp_norm: RmsNorm<B>,
     /// Gate and up in one product.
@@ -83,16 +106,25 @@ impl<B: Backend> Llama<B> {
         let heads_of = config.heads();
         loader.backend.require_heads(heads_of)?;
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
+        let head_norms = |index: usize, kind: &LayerKind| -> Result<Option<HeadNorms<B>>> {
+            let at = |name: &str| format!("{prefix}layers.{index}.self_attn.{name}_norm");
+            let keys = kind.stores().then(|| at("k"));
+            config.head_norms.then(|| HeadNorms::load(loader, &at("q"), keys.as_deref(), kind.heads, eps)).transpose()
+        };
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
+        for (index, kind) in config.kinds.iter().enumerate() {
             let at = |name: &str| format!("{prefix}layers.{index}.{name}");
             let (wq, wk, wv) = (at("self_attn.q_proj"), at("self_attn.k_proj"), at("self_attn.v_proj"));
             let (gate, up) = (at("mlp.gate_proj"), at("mlp.up_proj"));
             let inner = config.intermediate_size;
+            let projections = [(&wq[..], q), (&wk, kv), (&wv, kv)];
+            let projections = if kind.stores() { &projections[..] } else { &projections[..1] };
             layers.push(Layer {
+                kind: *kind,
                 attention_norm: norm(&format!("layers.{index}.input_layernorm"))?,
-                fused: loader.linear(&[(&wq, q), (&wk, kv), (&wv, kv)], hidden, config.attention_bias)?,
-                output: loader.linear(&[(&at("self_attn.o_proj"), hidden)], q, config.attention_bias)?,
+                fused: loader.linear(projections, hidden, config.attention_bias)?,
+                head_norms: head_norms(index, kind)?,
+                output: loader.linear(&[(&at("self_attn.o_proj"), hidden)], q, config.output_bias)?,
                 mlp_norm: norm(&format!("layers.{index}.post_attention_layernorm"))?,
                 gate_up: loader.linear(&[(&gate, inner), (&up, inner)], hidden, config.mlp_bias)?,
                 down: loader.linear(&[(&at("mlp.down_proj"), hidden)], inner, config.mlp_bias)?,
@@ -107,9 +139,9 @@ impl<B: Backend> Llama<B> {
             let name = loader.checkpoint.find_prefix(heads, ".weight")?;
             loader.linear(&[(name, config.vocab_size)], hidden, false)?
         };
-        let inverse_frequencies = config.inverse_frequencies();
+        let ropes = config.ropes.iter().map(|rope| rope.frequencies(config.head_dim)).collect();
         let backend = loader.backend.clone();
-        Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, inverse_frequencies, config })
+        Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, ropes, config })
     }
 
     fn mlp(&self, layer: &Layer<B>, x: &Matrix<B>, check: Check<'_>) -> Result<Matrix<B>> {
@@ -137,6 +169,14 @@ impl<B: Backend> Describe for Llama<B> {
         self.config.shape()
     }
 
+    fn layers(&self) -> Vec<LayerCache> {
+        self.config.layers()
+    }
+
+    fn place(&self, spans: &[Span]) -> Placing {
+        self.config.place(spans)
+    }
+
     fn image(&self) -> Option<ImageInfo> {
         None
     }
@@ -159,14 +199,17 @@ impl<B: Backend> Network<B> for Llama<B> {
                 }
             }
         }
-        let rotary = self.backend.rotary(&self.inverse_frequencies, pass, n)?;
-        let heads: Heads = self.config.heads();
+        let rotary = self.backend.rotary(&self.ropes, pass, n)?;
         let mut x = x;
-        for (index, layer) in self.layers.iter().enumerate() {
+        for layer in &self.layers {
             check()?;
             metrics::LAYERS_RUN.add(1);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
-            let mixed = self.backend.causal(&fused, heads, &rotary, index, pass, check)?;
+            let fused = match &layer.head_norms {
+                Some(norms) => norms.forward(&fused)?,
+                None => fused,
+            };
+            let mixed = self.backend.causal(&fused, &layer.kind, &rotary, pass, check)?;
             check()?;
             x = x.plus(&layer.output.forward(&mixed)?)?;
             let mlp = self.mlp(layer, &x, check)?;

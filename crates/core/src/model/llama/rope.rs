@@ -1,5 +1,6 @@
 //! The frequencies of rotary embedding and their scalings, as Hugging Face computes them.
 
+use prefixkv_kernels::rotary::{Frequencies, Sections};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -17,6 +18,8 @@ struct Fields {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    mrope_section: Option<[usize; 3]>,
+    mrope_interleaved: bool,
 }
 
 /// Base and scaling of the frequencies.
@@ -24,11 +27,15 @@ struct Fields {
 pub(crate) struct Rope {
     pub theta: f64,
     pub scaling: Scaling,
+    /// Which axis each frequency turns along; None: all positions are numbers.
+    pub sections: Option<Sections>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scaling {
     None,
+    /// Nothing is rotated: every frequency is 0.
+    Off,
     /// Every frequency divided by the factor.
     Linear {
         factor: f64,
@@ -88,8 +95,10 @@ impl Rope {
             Some(value) => Err(file.bad(format!("`{}` is {value}, expected a positive number", path(Some(&at), name)))),
             None => Err(file.bad(format!("`{}` is missing, expected a positive number", path(Some(&at), name)))),
         };
+        let interleaved = fields.mrope_interleaved;
+        let sections = fields.mrope_section.map(|sizes| Sections { sizes, interleaved });
         let scaling = match fields.rope_type.as_deref() {
-            None | Some("default") => return Ok(Rope { theta, scaling: Scaling::None }),
+            None | Some("default" | "mrope") => return Ok(Rope { theta, scaling: Scaling::None, sections }),
             Some("linear") => Scaling::Linear { factor: need("factor", fields.factor)? },
             Some("llama3") => {
                 let original = beside("original_max_position_embeddings")?
@@ -109,9 +118,14 @@ impl Rope {
             }
         };
         match fields.partial_rotary_factor.or(beside("partial_rotary_factor")?) {
-            None | Some(1.0) => Ok(Rope { theta, scaling }),
+            None | Some(1.0) => Ok(Rope { theta, scaling, sections }),
             Some(part) => Err(file.unsupported(format!("rotary embedding of a part ({part}) of each head"))),
         }
+    }
+
+    /// The frequencies of a head, dealt out to their axes.
+    pub(crate) fn frequencies(&self, head_dim: usize) -> Frequencies {
+        Frequencies::new(self.inverse_frequencies(head_dim), self.sections)
     }
 
     /// `head_dim / 2` frequencies, computed in f32 as the reference does.
@@ -121,6 +135,7 @@ impl Rope {
                 let plain = 1.0 / (self.theta as f32).powf((2 * i) as f32 / head_dim as f32);
                 match self.scaling {
                     Scaling::None => plain,
+                    Scaling::Off => 0.0,
                     Scaling::Linear { factor } => plain / factor as f32,
                     Scaling::Llama3 { factor, low, high, original } => {
                         let wavelength = 2.0 * std::f64::consts::PI / f64::from(plain);

@@ -5,15 +5,17 @@ mod config;
 use config::{LlavaConfig, SelectStrategy};
 
 use super::clip::Clip;
+use super::images::{ImagePlan, Images, SizeOf};
 use super::info::ImageInfo;
 use super::llama::Llama;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
 use crate::backend::{Activations, Backend};
+use crate::cache::{LayerCache, Piece, Span};
 use crate::check::Check;
 use crate::error::Result;
-use crate::media::Pixels;
+use crate::media::{ImageProcessor, Pixels};
 use crate::nn::{Linear, Loader, Matrix};
-use crate::sequence::Pass;
+use crate::sequence::{Pass, Placing};
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
@@ -50,13 +52,37 @@ impl Describe for LlavaConfig {
         self.text.shape()
     }
 
+    fn layers(&self) -> Vec<LayerCache> {
+        self.text.layers()
+    }
+
     fn image(&self) -> Option<ImageInfo> {
-        Some(ImageInfo {
-            tokens: self.image_tokens(),
-            size: self.vision.image_size,
-            patch: self.vision.patch_size,
-            placeholder: self.image_token,
-        })
+        Some(ImageInfo { tokens: self.image_tokens(), size: self.vision.image_size, patch: self.vision.patch_size })
+    }
+
+    fn images(&self) -> Option<&dyn Images> {
+        Some(self)
+    }
+
+    fn place(&self, spans: &[Span]) -> Placing {
+        self.text.place(spans)
+    }
+}
+
+impl Images for LlavaConfig {
+    fn placeholder(&self) -> u32 {
+        self.image_token
+    }
+
+    fn plan(&self, _: SizeOf<'_>) -> Result<ImagePlan> {
+        let side = self.vision.image_size / self.vision.patch_size;
+        Ok(ImagePlan::whole(Piece::base(side, side), self.image_tokens()))
+    }
+
+    fn mismatch(&self, processor: &ImageProcessor) -> Option<String> {
+        let ((height, width), side) = (processor.output_size(), self.vision.image_size);
+        let differs = (height, width) != (side, side);
+        differs.then(|| format!("makes images of {width} x {height}, but the vision tower takes {side} x {side}"))
     }
 }
 
@@ -93,8 +119,20 @@ impl<B: Backend> Describe for Llava<B> {
         self.text.shape()
     }
 
+    fn layers(&self) -> Vec<LayerCache> {
+        self.text.layers()
+    }
+
     fn image(&self) -> Option<ImageInfo> {
         self.config.image()
+    }
+
+    fn images(&self) -> Option<&dyn Images> {
+        Some(&self.config)
+    }
+
+    fn place(&self, spans: &[Span]) -> Placing {
+        self.config.place(spans)
     }
 }
 

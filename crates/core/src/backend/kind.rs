@@ -1,0 +1,51 @@
+//! What layers of one model may differ in.
+
+use prefixkv_kernels::attention::AttentionParams;
+
+use super::Heads;
+use crate::cache::{Lane, Memory};
+
+/// The attention of one layer, as its configuration says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerKind {
+    /// The number of the layer.
+    pub layer: usize,
+    /// The layer whose keys and values it reads: itself, or one before it. One that reads another's computes none.
+    pub source: usize,
+    pub heads: Heads,
+    /// Positions that a query sees, its own included; None: all.
+    pub window: Option<u32>,
+    /// A scaled score `s` becomes `softcap * tanh(s / softcap)`.
+    pub softcap: Option<f32>,
+    /// Which of the model's rotary embeddings turns queries and keys.
+    pub rope: usize,
+}
+
+impl LayerKind {
+    /// An ordinary layer: keys and values of its own, all of which every query sees.
+    pub fn ordinary(layer: usize, heads: Heads) -> Self {
+        LayerKind { layer, source: layer, heads, window: None, softcap: None, rope: 0 }
+    }
+
+    /// Whether the layer has keys and values of its own.
+    pub fn stores(&self) -> bool {
+        self.source == self.layer
+    }
+
+    /// Columns of the fused projection: queries, and keys and values where the layer has its own.
+    pub fn fused(&self) -> usize {
+        if self.stores() { self.heads.fused() } else { self.heads.width() }
+    }
+
+    pub(crate) fn params(&self) -> AttentionParams {
+        AttentionParams { window: self.window, softcap: self.softcap, ..self.heads.params() }
+    }
+
+    /// The positions of the entries of lanes by their places, those of deleted ones included; only where there is a window, which is
+    /// counted in them.
+    pub(super) fn positions<M: Memory>(&self, lanes: &[Lane<M>]) -> Vec<Option<Vec<u32>>> {
+        let of =
+            |lane: &Lane<M>| (0..).map_while(|part| lane.part(part)).flat_map(|part| part.positions).copied().collect();
+        lanes.iter().map(|lane| self.window.map(|_| of(lane))).collect()
+    }
+}

@@ -1,0 +1,241 @@
+//! The kinds of layers that a configuration asks for: windows, shared layers, variants of rotary embedding.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::decoder::Decoder;
+use super::rope::{Rope, Scaling};
+use crate::backend::{Heads, LayerKind};
+use crate::error::Result;
+use crate::model::config::{ConfigFile, path};
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    use_sliding_window: bool,
+    sliding_window: Option<u32>,
+    max_window_layers: usize,
+    layer_types: Option<Vec<LayerType>>,
+    /// 0 for each layer that knows no positions.
+    no_rope_layers: Option<Vec<u8>>,
+    /// Without that list, every so many layers know none.
+    no_rope_layer_interval: usize,
+    /// For each layer, the one whose keys and values it reads.
+    kv_sources: Option<Vec<usize>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LayerType {
+    FullAttention,
+    SlidingAttention,
+}
+
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+
+/// The rotary embeddings of section `key`: one, or one for layers without a window and one for those with; behind them, for decoders that
+/// have layers without positions, one that turns nothing.
+pub(super) fn ropes(
+    file: &ConfigFile,
+    key: Option<&str>,
+    decoder: Decoder,
+    section: &Map<String, Value>,
+    positions: usize,
+) -> Result<Vec<Rope>> {
+    let with_off = |mut ropes: Vec<Rope>| {
+        if decoder == Decoder::SmolLm3 {
+            ropes.push(Rope { scaling: Scaling::Off, ..ropes[0] });
+        }
+        ropes
+    };
+    let nested = section.get("rope_parameters").and_then(Value::as_object);
+    let Some(nested) = nested.filter(|nested| nested.contains_key(FULL) || nested.contains_key(SLIDING)) else {
+        return Ok(with_off(vec![Rope::parse(file, key, section, positions)?]));
+    };
+    let one = |name: &str| {
+        let mut section = section.clone();
+        section.remove("rope_scaling");
+        section.insert("rope_parameters".into(), nested.get(name).cloned().unwrap_or(Value::Null));
+        Rope::parse(file, key, &section, positions)
+    };
+    Ok(with_off(vec![one(FULL)?, one(SLIDING)?]))
+}
+
+/// The kind of each layer of section `key`, with `ropes` rotary embeddings.
+pub(super) fn kinds(
+    file: &ConfigFile,
+    key: Option<&str>,
+    decoder: Decoder,
+    section: &Map<String, Value>,
+    layers: usize,
+    heads: Heads,
+    ropes: usize,
+) -> Result<Vec<LayerKind>> {
+    let fields: Fields = file.parse(key, section.clone())?;
+    let window = match decoder {
+        Decoder::Llama => None,
+        Decoder::Mistral => fields.sliding_window,
+        Decoder::Qwen2 | Decoder::Qwen3 | Decoder::SmolLm3 => {
+            fields.sliding_window.filter(|_| fields.use_sliding_window)
+        }
+    };
+    if window == Some(0) {
+        let name = path(key, "sliding_window");
+        return Err(file.bad(format!("`{name}` is 0, expected at least 1, or null for none")));
+    }
+    let of_each = |name: &str, found: Option<usize>| match found {
+        Some(found) if found != layers => {
+            let name = path(key, name);
+            Err(file.bad(format!("`{name}` says something of {found} layers, but the model has {layers}")))
+        }
+        _ => Ok(()),
+    };
+    of_each("layer_types", fields.layer_types.as_ref().map(Vec::len))?;
+    of_each("kv_sources", fields.kv_sources.as_ref().map(Vec::len))?;
+    of_each("no_rope_layers", fields.no_rope_layers.as_ref().map(Vec::len))?;
+    if decoder == Decoder::SmolLm3 && fields.no_rope_layer_interval == 0 {
+        return Err(file.bad(format!("`{}` is 0, expected at least 1", path(key, "no_rope_layer_interval"))));
+    }
+    let still = |layer: usize| match &fields.no_rope_layers {
+        _ if decoder != Decoder::SmolLm3 => false,
+        Some(list) => list[layer] == 0,
+        None => (layer + 1).is_multiple_of(fields.no_rope_layer_interval),
+    };
+    let slides = |layer: usize| match (&fields.layer_types, decoder) {
+        _ if window.is_none() => false,
+        (Some(types), Decoder::Qwen2 | Decoder::Qwen3 | Decoder::SmolLm3) => {
+            types[layer] == LayerType::SlidingAttention
+        }
+        (_, Decoder::Mistral) => true,
+        (None, Decoder::SmolLm3) => still(layer),
+        _ => layer >= fields.max_window_layers,
+    };
+    let kind = |layer: usize| LayerKind {
+        source: fields.kv_sources.as_ref().map_or(layer, |sources| sources[layer]),
+        window: window.filter(|_| slides(layer)),
+        rope: match (still(layer), slides(layer)) {
+            (true, _) => ropes - 1,
+            // Of the two by layer type, if there are two.
+            (false, true) => (ropes - 1 - usize::from(decoder == Decoder::SmolLm3)).min(1),
+            (false, false) => 0,
+        },
+        ..LayerKind::ordinary(layer, heads)
+    };
+    let kinds: Vec<LayerKind> = (0..layers).map(kind).collect();
+    for (layer, source) in kinds.iter().map(|kind| kind.source).enumerate() {
+        if source > layer || kinds[source].source != source {
+            let name = path(key, "kv_sources");
+            return Err(file.bad(format!(
+                "`{name}` says that layer {layer} reads the keys and values of layer {source}, which must be itself or a layer before it \
+                 that has its own"
+            )));
+        }
+        if kinds[source].window != kinds[layer].window || kinds[source].rope != kinds[layer].rope {
+            let name = path(key, "kv_sources");
+            return Err(file.bad(format!(
+                "`{name}` says that layer {layer} reads the keys and values of layer {source}, but their windows differ"
+            )));
+        }
+    }
+    Ok(kinds)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::config::LlamaConfig;
+    use crate::error::Result;
+    use crate::model::config::golden;
+
+    fn windows(config: serde_json::Value) -> Result<Vec<Option<u32>>> {
+        Ok(LlamaConfig::parse(&golden::file(config), None)?.kinds.iter().map(|kind| kind.window).collect())
+    }
+
+    #[test]
+    fn windows_are_those_of_transformers() {
+        for (config, want) in [
+            (json!({ "model_type": "mistral", "num_hidden_layers": 2 }), vec![Some(4096); 2]),
+            (json!({ "model_type": "mistral", "num_hidden_layers": 2, "sliding_window": null }), vec![None; 2]),
+            (json!({ "model_type": "mistral", "num_hidden_layers": 1, "sliding_window": 7 }), vec![Some(7)]),
+            (json!({ "model_type": "llama", "num_hidden_layers": 2, "sliding_window": 7 }), vec![None; 2]),
+            (json!({ "model_type": "qwen2", "num_hidden_layers": 2, "sliding_window": 7 }), vec![None; 2]),
+            (
+                json!({ "model_type": "qwen2", "num_hidden_layers": 29, "use_sliding_window": true }),
+                [vec![None; 28], vec![Some(4096)]].concat(),
+            ),
+            (
+                json!({ "model_type": "smollm3", "num_hidden_layers": 4, "use_sliding_window": true, "sliding_window": 9 }),
+                vec![None, None, None, Some(9)],
+            ),
+            (
+                json!({ "model_type": "qwen3", "num_hidden_layers": 3, "use_sliding_window": true, "sliding_window": 9,
+                        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"] }),
+                vec![Some(9), None, Some(9)],
+            ),
+        ] {
+            assert_eq!(windows(config.clone()).unwrap(), want, "{config}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        for (change, code, text) in [
+            (json!({ "sliding_window": 0 }), "model-file", "`sliding_window` is 0"),
+            (json!({ "sliding_window": -3 }), "model-file", "`sliding_window`"),
+            (json!({ "layer_types": ["full_attention"] }), "model-file", "`layer_types` says something of 1 layers"),
+            (json!({ "layer_types": ["full_attention", "linear_attention"] }), "unsupported-model", "`layer_types`"),
+            (json!({ "kv_sources": [0] }), "model-file", "`kv_sources` says something of 1 layers"),
+            (json!({ "kv_sources": [1, 1] }), "model-file", "layer 0 reads the keys and values of layer 1"),
+            (json!({ "kv_sources": [0, 9] }), "model-file", "layer 1 reads the keys and values of layer 9"),
+            (
+                json!({ "kv_sources": [0, 0], "layer_types": ["full_attention", "sliding_attention"] }),
+                "model-file",
+                "their windows differ",
+            ),
+            (json!({ "attn_logit_softcapping": 0 }), "model-file", "`attn_logit_softcapping` is 0"),
+            (json!({ "rope_scaling": { "mrope_section": [1, 2, 3] } }), "model-file", "must add up to 64"),
+            (json!({ "rope_scaling": { "mrope_section": [1, 2] } }), "model-file", "`rope_scaling.mrope_section`"),
+        ] {
+            let mut config = json!({ "model_type": "qwen3", "num_hidden_layers": 2, "use_sliding_window": true });
+            config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let error = windows(config).unwrap_err();
+            assert!(error.code() == code && error.to_string().contains(text), "{change}: {error}");
+        }
+    }
+
+    #[test]
+    fn layers_with_a_window_may_have_a_rope_of_their_own() {
+        let config = json!({
+            "model_type": "qwen3", "num_hidden_layers": 2, "use_sliding_window": true, "max_window_layers": 1,
+            "rope_parameters": {
+                "full_attention": { "rope_theta": 1e6, "rope_type": "linear", "factor": 8.0 },
+                "sliding_attention": { "rope_theta": 1e4 },
+            },
+        });
+        let config = LlamaConfig::parse(&golden::file(config), None).unwrap();
+        assert_eq!(config.ropes.iter().map(|rope| rope.theta).collect::<Vec<_>>(), [1e6, 1e4]);
+        assert_eq!(config.kinds.iter().map(|kind| kind.rope).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn some_layers_know_no_positions() {
+        let ropes = |config: serde_json::Value| -> Vec<usize> {
+            let config = LlamaConfig::parse(&golden::file(config), None).unwrap();
+            assert!(config.ropes[1].inverse_frequencies(config.head_dim).iter().all(|frequency| *frequency == 0.0));
+            config.kinds.iter().map(|kind| kind.rope).collect()
+        };
+        assert_eq!(ropes(json!({ "model_type": "smollm3", "num_hidden_layers": 5 })), [0, 0, 0, 1, 0]);
+        let list = json!({ "model_type": "smollm3", "num_hidden_layers": 3, "no_rope_layers": [0, 1, 1] });
+        assert_eq!(ropes(list), [1, 0, 0]);
+    }
+
+    #[test]
+    fn sections_go_to_the_rope() {
+        let rope = json!({ "type": "mrope", "mrope_section": [16, 24, 24] });
+        let config = json!({ "model_type": "qwen2", "hidden_size": 4096, "rope_scaling": rope });
+        let sections = LlamaConfig::parse(&golden::file(config), None).unwrap().ropes[0].sections.unwrap();
+        assert_eq!((sections.sizes, sections.interleaved), ([16, 24, 24], false));
+    }
+}

@@ -1,0 +1,248 @@
+//! Kinds of layers against transformers with changed attention (`tests/golden/layers.py`): layers that read the keys and values of
+//! another and compute none, soft caps, phases along three axes; and windows, with every method.
+
+mod golden;
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use golden::{goldens, root};
+use prefixkv_core::method::{METHODS, Method};
+use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::sequence::Sequence;
+use serde_json::{Value, json};
+
+/// As against transformers elsewhere.
+const TOLERANCE: f32 = 1e-3;
+
+fn load(folder: &Path) -> Model {
+    Model::load(&LoadOptions::new(folder), &mut |_| Ok(())).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    // Not `max`, which passes over NaN.
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, x| if x <= worst { worst } else { x })
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    let arrays = root().join("tests/golden/data/layers.safetensors");
+    let arrays = candle_core::safetensors::load(arrays, &Device::Cpu).expect("arrays load");
+    for case in goldens() {
+        let model = load(case.folder().path());
+        let prompt = case.prompt(&model);
+        let want: Vec<Vec<f32>> = arrays[&case.name].to_vec2().expect("rows of logits");
+        let mut sequence = model.new_sequence().expect("no cap");
+        let mut got = model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        for (step, want) in want.iter().enumerate() {
+            let worst = worst(&got, want);
+            assert!(worst <= TOLERANCE, "{}: row {step} is off by {worst}", case.name);
+            if let Some(token) = case.tokens.get(case.prompt + step) {
+                got = model.decode(*token, &mut sequence).expect("decodes");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shared_layer_computes_no_keys_and_values() {
+    for case in goldens().into_iter().filter(|case| case.config.contains_key("kv_sources")) {
+        let sources: Vec<usize> = serde_json::from_value(case.config["kv_sources"].clone()).expect("layers");
+        let shared = |layer: usize| sources[layer] != layer;
+        let own = load(&root().join(&case.fixture));
+        let dir = case.folder();
+        let whole = load(dir.path());
+        // The weights that would make them are not even read.
+        let file = dir.path().join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).expect("weights");
+        let unused = |name: &String| {
+            let layer = (0..sources.len()).find(|layer| name.contains(&format!("layers.{layer}."))).unwrap_or(0);
+            shared(layer) && ["k_proj", "v_proj", "k_norm"].iter().any(|part| name.contains(part))
+        };
+        let gone: Vec<Tensor> =
+            tensors.iter().filter(|(name, _)| unused(name)).map(|(_, tensor)| tensor.clone()).collect();
+        assert!(gone.len() >= 2, "{}", case.name);
+        tensors.retain(|name, _| !unused(name));
+        candle_core::safetensors::save(&tensors, &file).expect("room");
+        let model = load(dir.path());
+
+        // Counted: the bytes of these products and biases, in f32.
+        let bytes: usize =
+            gone.iter().filter(|tensor| tensor.elem_count() > 64).map(|tensor| 4 * tensor.elem_count()).sum();
+        let biases: usize =
+            gone.iter().filter(|tensor| tensor.elem_count() <= 64).map(|tensor| 4 * tensor.elem_count()).sum();
+        let less = own.info().weight_bytes - model.info().weight_bytes;
+        assert!(less >= bytes as u64 && less <= (bytes + biases) as u64, "{}: {less} of {bytes}", case.name);
+        let owners = (0..sources.len()).filter(|layer| !shared(*layer)).count();
+        let each = own.info().kv_bytes_per_token / sources.len();
+        assert_eq!(model.info().kv_bytes_per_token, each * owners, "{}", case.name);
+
+        let prompt = case.prompt(&model);
+        let mut sequence = model.new_sequence().expect("no cap");
+        let logits = model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        let mut other = whole.new_sequence().expect("no cap");
+        assert_eq!(logits, whole.prefill(&prompt, &[], &mut other, &|| Ok(())).expect("reads"), "{}", case.name);
+        let memory = sequence.memory();
+        let kept = sequence.kept();
+        for (layer, source) in sources.iter().enumerate() {
+            assert_eq!(memory.kept_per_layer[layer] == 0.0, shared(layer), "{}", case.name);
+            assert_eq!(kept[layer], kept[*source], "{}", case.name);
+        }
+        assert_eq!(memory.full, (case.prompt * each * owners) as u64, "{}", case.name);
+    }
+}
+
+/// How many entries a layer may hold: of the models with windows.
+fn windows(model: &str) -> Vec<Option<usize>> {
+    match model {
+        "mistral-window" => vec![Some(12); 3],
+        _ => vec![None, None, Some(10), Some(10)],
+    }
+}
+
+fn run(model: &Model, cache: &Value, tokens: &[u32]) -> (Vec<Vec<f32>>, Sequence) {
+    let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+    let mut sequence = model.new_sequence_with(method, true).unwrap_or_else(|e| panic!("{cache}: {e}"));
+    let prompt = model.expand(&tokens[..60], 0).expect("text");
+    let mut rows =
+        vec![model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).unwrap_or_else(|e| panic!("{cache}: {e}"))];
+    for token in &tokens[60..90] {
+        rows.push(model.decode(*token, &mut sequence).unwrap_or_else(|e| panic!("{cache}: {e}")));
+    }
+    // A second turn on top of it.
+    let prompt = model.expand(&tokens[90..], 0).expect("text");
+    rows.push(model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).unwrap_or_else(|e| panic!("{cache}: {e}")));
+    (rows, sequence)
+}
+
+#[test]
+fn layers_with_a_window_hold_no_more_than_it() {
+    let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
+    for name in ["mistral-window", "qwen2-mixed"] {
+        let model = load(&root().join("tests/golden/fixtures").join(name));
+        let (plain, sequence) = run(&model, &json!({ "method": "full" }), &tokens);
+        for (kept, window) in sequence.kept().iter().zip(windows(name)) {
+            let first = window.map_or(0, |window| 110 + 1 - window as u32);
+            assert_eq!(kept[0].positions, (first..110).collect::<Vec<_>>(), "{name}");
+        }
+        let memory = sequence.memory();
+        let layers = windows(name);
+        let entries: usize = layers.iter().map(|window| window.map_or(110, |window| window - 1)).sum();
+        assert_eq!(memory.payload, (entries * model.info().kv_bytes_per_token / layers.len()) as u64, "{name}");
+        assert_eq!(memory.resident, memory.payload + memory.metadata, "{name}: freed bytes go back at once");
+        // The whole text at once gives the same.
+        let all = model.expand(&tokens, 0).expect("text");
+        let mut at_once = model.new_sequence().expect("no cap");
+        let logits = model.prefill(&all, &[], &mut at_once, &|| Ok(())).expect("reads");
+        assert!(worst(&logits, plain.last().expect("rows")) < 1e-4, "{name}");
+    }
+}
+
+#[test]
+fn methods_size_the_layers_without_a_window_and_leave_the_others() {
+    let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
+    for name in ["mistral-window", "qwen2-mixed"] {
+        let model = load(&root().join("tests/golden/fixtures").join(name));
+        let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
+        for spec in METHODS {
+            let all = json!({ "method": spec.name, "keep": 1 });
+            if spec.name != "full" {
+                let (rows, _) = run(&model, &all, &tokens);
+                assert!(rows == plain, "{name}: {all}: a share of 1 changes nothing");
+            }
+            for keep in [json!(0.5), json!({ "tokens": 40 })] {
+                let cache = json!({ "method": spec.name, "keep": keep });
+                if spec.name == "full" || Method::parse(&cache).is_err() {
+                    continue;
+                }
+                let (rows, sequence) = run(&model, &cache, &tokens);
+                assert!(rows.iter().flatten().all(|x| x.is_finite()), "{name}: {cache}");
+                let memory = sequence.memory();
+                for (kept, window) in memory.kept_per_layer.iter().zip(windows(name)) {
+                    let most = window.unwrap_or(if keep.is_object() { 80 } else { 100 });
+                    assert!(*kept <= most as f64, "{name}: {cache}: {kept} of {most}");
+                }
+                if name == "qwen2-mixed" {
+                    assert!(memory.kept_per_layer[..2].iter().sum::<f64>() <= 160.0, "{cache}: {memory:?}");
+                    assert_eq!(memory.kept_per_layer[2..], [9.0, 9.0], "{cache}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn methods_work_where_layers_read_those_of_others() {
+    let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
+    for case in goldens().into_iter().filter(|case| case.config.contains_key("kv_sources")) {
+        let model = load(case.folder().path());
+        let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
+        for spec in METHODS.iter().filter(|spec| spec.name != "full") {
+            let (rows, _) = run(&model, &json!({ "method": spec.name, "keep": 1 }), &tokens);
+            assert!(rows == plain, "{}: {}: a share of 1 changes nothing", case.name, spec.name);
+            let cache = json!({ "method": spec.name, "keep": 0.5 });
+            let (rows, sequence) = run(&model, &cache, &tokens);
+            assert!(rows.iter().flatten().all(|x| x.is_finite()), "{}: {cache}", case.name);
+            let memory = sequence.memory();
+            assert!(memory.payload < memory.full, "{}: {cache}: {memory:?}", case.name);
+        }
+    }
+}
+
+/// What each layer turns by: a model whose layers all have one of two ropes is the model that has this one alone.
+#[test]
+fn a_rope_of_their_own_turns_the_layers_with_a_window() {
+    let rope = |theta: f64| json!({ "rope_theta": theta, "rope_type": "default" });
+    let mut golden = goldens().remove(0);
+    let mut logits = |types: Value, ropes: Value| {
+        golden.config = serde_json::from_value(json!({
+            "use_sliding_window": true, "sliding_window": 500, "layer_types": types, "rope_parameters": ropes,
+        }))
+        .expect("an object");
+        let model = load(golden.folder().path());
+        let prompt = golden.prompt(&model);
+        let mut sequence = model.new_sequence().expect("no cap");
+        model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads")
+    };
+    let types = |one: &str, other: &str| json!([one, other, one, other]);
+    let (full, sliding) = ("full_attention", "sliding_attention");
+    let both = json!({ full: rope(20.0), sliding: rope(10_000.0) });
+    let near = |a: &[f32], b: &[f32]| worst(a, b) < 1e-4;
+    assert!(near(&logits(types(full, full), both.clone()), &logits(types(full, full), rope(20.0))));
+    assert!(near(&logits(types(sliding, sliding), both.clone()), &logits(types(full, full), rope(10_000.0))));
+    let mixed = logits(types(full, sliding), both);
+    for theta in [20.0, 10_000.0] {
+        assert!(!near(&mixed, &logits(types(full, full), rope(theta))));
+    }
+}
+
+#[test]
+fn positions_that_methods_make_up_do_not_go_with_three_axes() {
+    let case = goldens().into_iter().find(|case| case.name == "sections").expect("a case");
+    let model = load(case.folder().path());
+    let prompt = case.prompt(&model);
+    for cache in [
+        json!({ "method": "streaming", "keep": 0.5, "positions": "cache" }),
+        json!({ "method": "prefixkv", "keep": 0.5, "positions": "official" }),
+    ] {
+        let method = Method::parse(&cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+        let mut sequence = model.new_sequence_with(method, false).expect("no cap");
+        let error = model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect_err("refused");
+        assert!(error.to_string().contains("three axes"), "{cache}: {error}");
+    }
+}
+
+#[test]
+fn a_turn_that_goes_on_moves_phases_and_positions_apart() {
+    let case = goldens().into_iter().find(|case| case.name == "sections").expect("a case");
+    let model = load(case.folder().path());
+    let mut sequence = model.new_sequence().expect("no cap");
+    let mut prompt = case.prompt(&model);
+    model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+    // 3 x 4 cells take 4 phases, 2 x 2 take 2.
+    assert_eq!((sequence.next_position(), sequence.next_phase()), (30, 20));
+    prompt.continue_from(7);
+    model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("goes on");
+    assert_eq!((sequence.next_position(), sequence.next_phase()), (61, 41));
+}
