@@ -903,12 +903,54 @@ export interface TextModality {
   type: "text";
 }
 
+/** A part of an image that was seen by itself, in cells that each take one position, row by row. */
+export interface Piece {
+  /** Which part. */
+  kind: PieceKind;
+  /** Cells from top to bottom. */
+  rows: number;
+  /**
+   * Cells from left to right. Positions beyond rows times columns are no cells: a class token before them, or marks of
+   * line ends.
+   */
+  columns: number;
+}
+
+/** Which part of an image a piece is. */
+export type PieceKind = BasePieceKind | TilePieceKind | FramePieceKind;
+
+/** All of the image. */
+export interface BasePieceKind {
+  /** Which kind it is. */
+  type: "base";
+}
+
+/** A tile of the image in more detail. */
+export interface TilePieceKind {
+  /** Which kind it is. */
+  type: "tile";
+  /** From the top, from 0. */
+  row: number;
+  /** From the left, from 0. */
+  column: number;
+}
+
+/** A moment of a film. */
+export interface FramePieceKind {
+  /** Which kind it is. */
+  type: "frame";
+  /** From 0. */
+  frame: number;
+}
+
 /** Patches of an image. */
 export interface ImageModality {
   /** Which kind it is. */
   type: "image";
   /** Which of the prompt's image placeholders they stand for, from 0. */
   index: number;
+  /** What of the image they show. */
+  piece: Piece;
 }
 
 /** Generated tokens. */
