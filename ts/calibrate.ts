@@ -88,19 +88,20 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
     onProgress?.({ stage: "samples", done: count, total });
   }
   if (count === 0) throw place.field("samples").invalid("is empty");
+  const rows = keeps.map((keep) => ({ keep, retained: (sums.get(keep) ?? []).map((sum) => sum / count) }));
   const calibration: Calibration = {
     format: "prefixkv-calibration",
     version: 1,
     model: {
       name: info.source.split(/[\\/]/).filter(Boolean).at(-1) ?? info.architecture,
-      layers: info.layers,
+      layers: rows[0]?.retained.length ?? info.layers,
       kvHeads: info.kvHeads,
       headDim: info.headDim,
       fingerprint: info.fingerprint,
     },
     samples: count,
     ...ranking(method),
-    rows: keeps.map((keep) => ({ keep, retained: (sums.get(keep) ?? []).map((sum) => sum / count) })),
+    rows,
   };
   if (file !== undefined) await writeCalibration(calibration, file);
   return calibration;

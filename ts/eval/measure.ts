@@ -91,6 +91,8 @@ export class Measurer {
     const { memory, usage, kept, logprobs } = scored;
     const nll = -logprobs.reduce((sum, logprob) => sum + logprob, 0);
     const seen = memory.full / kvBytesPerToken;
+    // Layers that read another's entries hold none.
+    const holding = memory.keptPerLayer.filter((count) => count > 0).length;
     const kl = key.method === "full" ? 0 : mean(scored.kl ?? []);
     return {
       ...key,
@@ -101,7 +103,7 @@ export class Measurer {
       ...(this.#run.kl && { kl: short(kl) }),
       keptPerLayer: memory.keptPerLayer,
       keptShareAfterPrompt: short(entries(kept, kvHeads) / (layers * usage.promptTokens)),
-      keptShareAtEnd: short(memory.keptPerLayer.reduce((sum, count) => sum + count, 0) / (layers * seen)),
+      keptShareAtEnd: short(memory.keptPerLayer.reduce((sum, count) => sum + count, 0) / (holding * seen)),
       effectiveBits: short(effectiveBits(memory, this.#model.info)),
       payloadBytes: memory.payload,
       residentBytes: memory.resident,

@@ -42,7 +42,7 @@ export function frames(scene: Scene): { run: number; layer: number; frame: strin
 
 /** Positions of the prompt. */
 export function promptLength({ layers }: Trace): number {
-  return layers[0]?.importance.length ?? 0;
+  return Math.max(0, ...layers.map(({ importance }) => importance.length));
 }
 
 /** The first position of a picture's patches, and how many there are. */

@@ -1,15 +1,17 @@
 //! Sequences that share a prefix: each is as if it were alone, and what both hold is there once.
 
-use prefixkv_core::cache::{Format, Lane, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
+use std::sync::Arc;
+
+use prefixkv_core::cache::{Format, Lane, LaneOptions, LayerCache, Modality, New, Pool, Rotation, Shape, Span};
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
-use prefixkv_core::sequence::{Placing, Sequence};
+use prefixkv_core::sequence::{Layout, Placing, Sequence};
 use prefixkv_kernels::attention::{AnyRun, Rows};
 use prefixkv_kernels::rotary::Angles;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const LAYERS: usize = 2;
+const LAYERS: usize = 4;
 const HEADS: usize = 2;
 const DIM: usize = 8;
 const WIDTH: usize = HEADS * DIM;
@@ -34,6 +36,13 @@ fn caches() -> Vec<Value> {
         json!({ "method": "streaming", "keep": 0.5 }),
         json!({ "method": "random", "keep": 0.5 }),
     ]
+}
+
+/// Layers with entries of their own; and some that read those of others, or have a window.
+fn layouts() -> [Arc<Layout>; 2] {
+    let layer = |source, window| LayerCache { source, window };
+    let mixed = vec![layer(0, None), layer(1, Some(25)), layer(0, None), layer(1, Some(30))];
+    [Layout::plain(LAYERS), Layout::new(mixed)].map(Arc::new)
 }
 
 /// One thing that is done to a sequence.
@@ -120,9 +129,9 @@ fn state(sequence: &Sequence) -> Vec<(Vec<u32>, Vec<u32>, Vec<u32>)> {
     (0..LAYERS).flat_map(|layer| sequence.lanes(layer).iter().map(of).collect::<Vec<_>>()).collect()
 }
 
-fn sequence(pool: &Pool, format: Format, cache: &Value) -> Sequence {
+fn sequence(pool: &Pool, format: Format, cache: &Value, layout: &Arc<Layout>) -> Sequence {
     let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
-    Sequence::with_method(shape(format), pool, method, true).expect("no cap")
+    Sequence::with_layout(shape(format), layout.clone(), pool, method, true).expect("no cap")
 }
 
 /// The pool has what both hold once.
@@ -146,36 +155,36 @@ proptest! {
         half: bool,
     ) {
         let format = if half { Format::F16 } else { Format::F32 };
-        for cache in caches() {
+        for (cache, layout) in caches().iter().flat_map(|cache| layouts().map(|layout| (cache, layout))) {
             let pool = Pool::unlimited();
             let mut past = vec![Work { prompt: first.max(45), seed: 3 }];
             past.extend((0..tokens).map(|seed| Work { prompt: 0, seed }));
             let fresh = || {
-                let mut sequence = sequence(&Pool::unlimited(), format, &cache);
+                let mut sequence = sequence(&Pool::unlimited(), format, cache, &layout);
                 past.iter().for_each(|work| run(&mut sequence, *work).expect("no cap"));
                 sequence
             };
-            let mut a = sequence(&pool, format, &cache);
+            let mut a = sequence(&pool, format, cache, &layout);
             past.iter().for_each(|work| run(&mut a, *work).expect("no cap"));
             let mut b = a.fork().expect("no cap");
             counted_once(&pool, &a, &b);
             prop_assert!(b.memory().shared > b.memory().payload, "all entries are shared at first");
             let (mut alone_a, mut alone_b) = (fresh(), fresh());
-            prop_assert_eq!(state(&b), state(&alone_b), "{}", &cache);
+            prop_assert_eq!(state(&b), state(&alone_b), "{} {:?}", cache, &layout);
             for (in_a, kind, seed) in &works {
                 // Mostly generated tokens; now and then a prompt.
                 let work = Work { prompt: if *kind == 7 { (seed % 50) as usize + 45 } else { 0 }, seed: *seed };
                 let (one, alone) = if *in_a { (&mut a, &mut alone_a) } else { (&mut b, &mut alone_b) };
                 run(one, work).expect("no cap");
                 run(alone, work).expect("no cap");
-                prop_assert_eq!(state(&a), state(&alone_a), "{}", &cache);
-                prop_assert_eq!(state(&b), state(&alone_b), "{}", &cache);
+                prop_assert_eq!(state(&a), state(&alone_a), "{} {:?}", cache, &layout);
+                prop_assert_eq!(state(&b), state(&alone_b), "{} {:?}", cache, &layout);
                 counted_once(&pool, &a, &b);
             }
             drop(a);
             prop_assert_eq!(b.memory().shared, 0);
             prop_assert_eq!(pool.used(), b.memory().resident);
-            prop_assert_eq!(state(&b), state(&alone_b), "{}", &cache);
+            prop_assert_eq!(state(&b), state(&alone_b), "{} {:?}", cache, &layout);
             drop(b);
             prop_assert_eq!(pool.used(), 0);
         }
@@ -186,7 +195,7 @@ proptest! {
 fn what_finds_no_room_in_one_leaves_the_other_alone() {
     for cache in caches().into_iter().filter(|cache| cache["method"] != "full") {
         let pool = Pool::with_cap(40_000);
-        let mut a = sequence(&pool, Format::F32, &cache);
+        let mut a = sequence(&pool, Format::F32, &cache, &layouts()[0]);
         run(&mut a, Work { prompt: 60, seed: 1 }).expect("fits");
         let mut b = a.fork().expect("fits");
         let before = state(&b);

@@ -66,7 +66,7 @@ pub struct CalibratedModel {
     /// Its name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Layers of the language model.
+    /// Layers of the language model that methods size: all but those that read another's keys and values or that have a window.
     pub layers: usize,
     /// KV heads per layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,9 +22,10 @@ pub struct Record {
 }
 
 /// How the entries of a layer were ranked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct LayerRecord {
-    /// The score of each position of the prompt; the mean over the heads where they have their own.
+    /// The score of each position of the prompt; the mean over the heads where they have their own. Empty for a layer that methods leave
+    /// to its window.
     pub importance: Vec<f32>,
     /// How much of the importance the best entries hold; null for a score without mass.
     pub cumulative: Option<Cumulative>,
@@ -67,6 +68,12 @@ impl Record {
             LayerRecord { importance, cumulative, retained }
         });
         Record { score: recipe.score.name(), ranking: recipe.score.words(), mass, threshold, layers: layers.collect() }
+    }
+
+    /// With a layer for each of `numbers`, which say which of the ranked ones it is, if it is one.
+    pub(crate) fn for_layers(self, numbers: impl Iterator<Item = Option<usize>>) -> Record {
+        let of = |number: Option<usize>| number.and_then(|number| self.layers.get(number).cloned()).unwrap_or_default();
+        Record { layers: numbers.map(of).collect(), ..self }
     }
 }
 

@@ -30,7 +30,7 @@ pub use network::{Family, Network};
 pub use prompt::Prompt;
 
 use crate::backend::{Activations, Backend};
-use crate::cache::{Modality, Pool};
+use crate::cache::{Modality, Pool, Shape};
 pub use crate::check::Check;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -482,11 +482,12 @@ impl<B: Backend> Model<B> {
 
     /// An empty sequence whose size a method decides. `carry` keeps what further prompts on it need.
     pub fn new_sequence_with(&self, method: Option<Arc<Method>>, carry: bool) -> Result<Sequence<B::Memory>> {
-        let key = ModelKey { shape: self.network.shape().cache, fingerprint: self.info.fingerprint.clone() };
+        let shape = self.network.shape().cache;
         if let Some(method) = &method {
-            method.check_model(&key)?;
+            let sized = Shape { layers: self.layout.managed().len(), ..shape };
+            method.check_model(&ModelKey { shape: sized, fingerprint: self.info.fingerprint.clone() })?;
         }
-        Sequence::with_layout(key.shape, self.layout.clone(), &self.pool, method, carry)
+        Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)
     }
 
     fn embed(&self, prompt: &Prompt, features: &[Matrix<B>]) -> Result<Matrix<B>> {

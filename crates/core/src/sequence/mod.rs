@@ -501,9 +501,11 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// How the entries of the recorded prompt were ranked.
+    /// How the entries of the recorded prompt were ranked, by the layers of the model.
     pub fn take_record(&mut self) -> Option<Record> {
-        self.method.as_mut()?.planner.take_record()
+        let record = self.method.as_mut()?.planner.take_record()?;
+        let number = |layer| self.layout.managed_index(self.layout.source(layer));
+        Some(record.for_layers((0..self.shape.layers).map(number)))
     }
 
     /// Keeps all plans of the method from now on, for [`Sequence::take_plans`].
@@ -513,9 +515,15 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// The plans since [`Sequence::keep_plans`], those that change nothing left out.
+    /// The plans since [`Sequence::keep_plans`], those that change nothing left out, with the numbers that layers have in the model.
     pub fn take_plans(&mut self) -> Vec<Planned> {
-        self.method.as_mut().map(Working::take_plans).unwrap_or_default()
+        let mut plans = self.method.as_mut().map(Working::take_plans).unwrap_or_default();
+        let managed = self.layout.managed();
+        for Planned { plan, .. } in &mut plans {
+            plan.lanes.iter_mut().for_each(|lane| lane.layer = managed[lane.layer]);
+            plan.evict.iter_mut().for_each(|gone| gone.layer = managed[gone.layer as usize] as u32);
+        }
+        plans
     }
 
     /// What each position is, in order.

@@ -2,11 +2,14 @@
 //! another and compute none, soft caps, phases along three axes; and windows, with every method.
 
 mod golden;
+mod seam;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use golden::{goldens, root};
+use prefixkv_core::method::external::{LaneReply, PlanReply};
 use prefixkv_core::method::{METHODS, Method};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::Sequence;
@@ -145,18 +148,19 @@ fn methods_size_the_layers_without_a_window_and_leave_the_others() {
     for name in ["mistral-window", "qwen2-mixed"] {
         let model = load(&root().join("tests/golden/fixtures").join(name));
         let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
-        for spec in METHODS {
+        for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {
             let all = json!({ "method": spec.name, "keep": 1 });
-            if spec.name != "full" {
-                let (rows, _) = run(&model, &all, &tokens);
-                assert!(rows == plain, "{name}: {all}: a share of 1 changes nothing");
-            }
+            let (rows, _) = run(&model, &all, &tokens);
+            assert!(rows == plain, "{name}: {all}: a share of 1 changes nothing");
             for keep in [json!(0.5), json!({ "tokens": 40 })] {
                 let cache = json!({ "method": spec.name, "keep": keep });
-                if spec.name == "full" || Method::parse(&cache).is_err() {
+                if Method::parse(&cache).is_err() {
                     continue;
                 }
                 let (rows, sequence) = run(&model, &cache, &tokens);
+                let (merged, beside) = run(&model, &json!([cache, { "method": "merge" }]), &tokens);
+                assert!(merged.iter().flatten().all(|x| x.is_finite()), "{name}: {cache}");
+                assert_eq!(beside.memory().payload, sequence.memory().payload, "{name}: {cache}");
                 assert!(rows.iter().flatten().all(|x| x.is_finite()), "{name}: {cache}");
                 let memory = sequence.memory();
                 for (kept, window) in memory.kept_per_layer.iter().zip(windows(name)) {
@@ -178,7 +182,7 @@ fn methods_work_where_layers_read_those_of_others() {
     for case in goldens().into_iter().filter(|case| case.config.contains_key("kv_sources")) {
         let model = load(case.folder().path());
         let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
-        for spec in METHODS.iter().filter(|spec| spec.name != "full") {
+        for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {
             let (rows, _) = run(&model, &json!({ "method": spec.name, "keep": 1 }), &tokens);
             assert!(rows == plain, "{}: {}: a share of 1 changes nothing", case.name, spec.name);
             let cache = json!({ "method": spec.name, "keep": 0.5 });
@@ -245,4 +249,97 @@ fn a_turn_that_goes_on_moves_phases_and_positions_apart() {
     prompt.continue_from(7);
     model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("goes on");
     assert_eq!((sequence.next_position(), sequence.next_phase()), (61, 41));
+}
+
+/// What methods say of layers is said of those of the model, however many of them they size.
+#[test]
+fn plans_records_and_calibrations_know_the_layers_of_the_model() {
+    let tokens: Vec<u32> = (0..60u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
+    let golden = |name: &str| goldens().into_iter().find(|case| case.name == name).expect("a case");
+    let shared = |name: &str| load(golden(name).folder().path());
+    // For each layer the sized one that it reads; the last two of Qwen2 have windows.
+    for (model, sized) in [
+        (load(&root().join("tests/golden/fixtures/qwen2-mixed")), vec![Some(0), Some(1), None, None]),
+        (shared("shared"), vec![Some(0), Some(0), None, None]),
+        (shared("shared-softcap"), vec![Some(0), Some(0)]),
+    ] {
+        let own: Vec<usize> = (0..sized.len()).filter(|layer| sized[*layer] == Some(*layer)).collect();
+        let prompt = model.expand(&tokens, 0).expect("text");
+        let sequence = |cache: &Value| {
+            let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+            model.new_sequence_with(method, false)
+        };
+
+        let mut watched = sequence(&json!({ "method": "prefixkv", "keep": 0.5 })).expect("no cap");
+        watched.record();
+        watched.keep_plans();
+        model.prefill(&prompt, &[], &mut watched, &|| Ok(())).expect("reads");
+        let record = watched.take_record().expect("was asked for");
+        for (layer, sized) in sized.iter().enumerate() {
+            let importance = &record.layers[layer].importance;
+            assert_eq!(importance.len(), if sized.is_some() { 60 } else { 0 }, "layer {layer}");
+            assert!(sized.is_none_or(|sized| *importance == record.layers[sized].importance), "layer {layer}");
+        }
+        let planned: BTreeSet<usize> =
+            watched.take_plans().iter().flat_map(|p| &p.plan.lanes).map(|lane| lane.layer).collect();
+        assert!(planned.iter().eq(&own), "{planned:?}");
+
+        let mut profiled = sequence(&json!({ "method": "prefixkv", "keep": 0.5 })).expect("no cap");
+        profiled.profile(vec![0.5]);
+        model.prefill(&prompt, &[], &mut profiled, &|| Ok(())).expect("reads");
+        let retained = profiled.take_profile().remove(0);
+        assert_eq!(retained.len(), own.len());
+        let calibrated = |layers: usize, retained: &[f64]| {
+            let calibration = json!({
+                "format": "prefixkv-calibration", "version": 1, "model": { "layers": layers },
+                "rows": [{ "keep": 0.5, "retained": retained }],
+            });
+            sequence(&json!({ "method": "prefixkv", "keep": 0.5, "calibration": calibration }))
+        };
+        let mut offline = calibrated(own.len(), &retained).expect("of this model");
+        model.prefill(&prompt, &[], &mut offline, &|| Ok(())).expect("reads");
+        for (share, layer) in retained.iter().zip(&own) {
+            let kept = offline.memory().kept_per_layer[*layer];
+            assert!((kept - share * 60.0).abs() <= 1.0, "layer {layer}: {kept} for {share}");
+        }
+        if own.len() < sized.len() {
+            assert!(calibrated(sized.len(), &vec![0.5; sized.len()]).is_err(), "of a model with more layers to size");
+        }
+    }
+}
+
+/// A method outside sees the layers that it sizes, with the sums of their own queries, and its plan waits for every reader.
+#[test]
+fn a_plan_from_outside_is_carried_out_in_the_layers_that_it_names() {
+    let tokens: Vec<u32> = (0..70u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
+    let cache = json!({ "method": "custom", "keep": 0.5, "needs": { "sums": "columns", "queries": 2 } });
+    let mut cases: Vec<(Model, Vec<usize>)> = vec![
+        (load(&root().join("tests/golden/fixtures/mistral-window")), vec![0, 1, 2]),
+        (load(&root().join("tests/golden/fixtures/qwen2-mixed")), vec![0, 1]),
+    ];
+    for case in goldens().into_iter().filter(|case| case.config.contains_key("kv_sources")) {
+        let own = if case.name == "shared-far" { vec![0, 1] } else { vec![0] };
+        cases.push((load(case.folder().path()), own));
+    }
+    for (model, own) in cases {
+        let method = Method::parse(&cache).expect("a method");
+        let mut sequence = model.new_sequence_with(method, true).expect("no cap");
+        let prompt = model.expand(&tokens[..60], 0).expect("text");
+        model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        let view = sequence.question().expect("shows").expect("waits for a plan");
+        assert_eq!(view.lanes.iter().map(|lane| lane.layer).collect::<Vec<_>>(), own);
+        assert!(view.lanes.iter().all(|lane| lane.sums.is_some() && lane.queries.is_some()));
+        // The first and the last entries.
+        let keep: Vec<u32> = (0..10).chain(40..60).collect();
+        let lanes = own.iter().map(|_| LaneReply { keep: Some(keep.clone()), merge: Vec::new() }).collect();
+        sequence.answer(&PlanReply { lanes }).expect("carried out");
+        let logits = model.decode(tokens[60], &mut sequence).expect("goes on");
+        assert!(logits.iter().all(|x| x.is_finite()));
+        for layer in &own {
+            let held = &sequence.kept()[*layer][0].positions;
+            // Of a layer with a window, what is in sight.
+            let want: Vec<u32> = keep.iter().copied().chain([60]).collect();
+            assert!(held.iter().all(|position| want.contains(position)) && held.len() >= 12, "layer {layer}: {held:?}");
+        }
+    }
 }

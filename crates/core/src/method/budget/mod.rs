@@ -166,6 +166,7 @@ pub trait Budget: Send + Sync + Debug {
 /// What a calibration is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelKey {
+    /// With the layers that methods size.
     pub shape: Shape,
     /// A hash of the configuration and of samples of the weights.
     pub fingerprint: String,
