@@ -520,7 +520,10 @@ export interface Calibration {
 export interface CalibratedModel {
   /** Its name, for people. */
   name?: string;
-  /** Layers of the language model. */
+  /**
+   * Layers of the language model that methods size: all but those that read another's keys and values or that have a
+   * window.
+   */
   layers: number;
   /** KV heads per layer. */
   kvHeads?: number;
@@ -1257,7 +1260,10 @@ export interface TraceLayer extends LayerRecord {
 
 /** How the entries of a layer were ranked. */
 export interface LayerRecord {
-  /** The score of each position of the prompt; the mean over the heads where they have their own. */
+  /**
+   * The score of each position of the prompt; the mean over the heads where they have their own. Empty for a layer that
+   * methods leave to its window.
+   */
   importance: number[];
   /** How much of the importance the best entries hold; null for a score without mass. */
   cumulative: Cumulative | null;
