@@ -92,7 +92,7 @@ export class Measurer {
     const nll = -logprobs.reduce((sum, logprob) => sum + logprob, 0);
     const seen = memory.full / kvBytesPerToken;
     // Layers that read another's entries hold none.
-    const holding = memory.keptPerLayer.filter((count) => count > 0).length;
+    const holding = layers - memory.keptPerLayer.filter((count) => count === 0).length;
     const kl = key.method === "full" ? 0 : mean(scored.kl ?? []);
     return {
       ...key,
