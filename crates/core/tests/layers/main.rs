@@ -48,6 +48,33 @@ fn logits_are_those_of_transformers() {
     }
 }
 
+/// Of placed prompts each piece has its phases; windows and shared layers are as after a whole prompt.
+#[test]
+fn prompts_are_read_in_pieces() {
+    for case in goldens() {
+        let model = load(case.folder().path());
+        let prompt = case.prompt(&model);
+        for method in [json!({ "method": "full" }), json!({ "method": "snapkv", "keep": 0.8 })] {
+            let method = Method::parse(&method).expect("a method");
+            let mut whole = model.new_sequence_with(method.clone(), false).expect("no cap");
+            let want = model.prefill(&prompt, &[], &mut whole, &|| Ok(())).expect("reads");
+            let mut sequence = model.new_sequence_with(method, false).expect("no cap");
+            let mut prefill = model.begin_prefill(&prompt, &[], &mut sequence, 7).expect("begins");
+            let got = loop {
+                if let Some(logits) = model.prefill_piece(&mut prefill, &mut sequence, &|| Ok(())).expect("reads") {
+                    break logits;
+                }
+            };
+            assert!(worst(&got, &want) < 1e-4, "{}", case.name);
+            assert_eq!(sequence.kept(), whole.kept(), "{}", case.name);
+            assert_eq!((sequence.next_position(), sequence.next_phase()), (whole.next_position(), whole.next_phase()));
+            let token = case.tokens[case.prompt];
+            let (got, want) = (model.decode(token, &mut sequence), model.decode(token, &mut whole));
+            assert!(worst(&got.expect("goes on"), &want.expect("goes on")) < 1e-4, "{}", case.name);
+        }
+    }
+}
+
 #[test]
 fn a_shared_layer_computes_no_keys_and_values() {
     for case in goldens().into_iter().filter(|case| case.config.contains_key("kv_sources")) {

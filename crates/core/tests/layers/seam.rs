@@ -1,9 +1,10 @@
 //! The seam between a model, its layers and a sequence, drawn at random: whose entries a layer reads, how far back, by which rotary
 //! embedding, and where a prompt is placed. Attention is compared with a twin in f64 that keeps everything.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use prefixkv_core::backend::{Backend, Heads, LayerKind};
+use prefixkv_core::backend::{Activations, Backend, Heads, LayerKind};
 use prefixkv_core::cache::{Format, LayerCache, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::device::Cpu;
 use prefixkv_core::sequence::{BatchItem, Layout, Pass, Placing, Sequence};
@@ -104,14 +105,20 @@ fn attend(query: &[f64], position: usize, seen: &Seen, kind: &LayerKind) -> Vec<
 #[derive(Clone, Debug)]
 enum Work {
     Step,
-    Prompt { n: usize, placed: Option<(Vec<Phase>, u32)> },
+    /// Whole, or in pieces of so many positions.
+    Prompt {
+        n: usize,
+        placed: Option<(Vec<Phase>, u32)>,
+        piece: Option<usize>,
+    },
 }
 
 fn works() -> impl Strategy<Value = Vec<Work>> {
     let phase = [0u32..30, 0u32..30, 0u32..30];
     let placed = prop::collection::vec(phase, 1..25).prop_flat_map(|phases| {
         let n = phases.len();
-        prop::option::of((Just(phases), 1u32..40)).prop_map(move |placed| Work::Prompt { n, placed })
+        let (placed, piece) = (prop::option::of((Just(phases), 1u32..40)), prop::option::of(1usize..9));
+        (placed, piece).prop_map(move |(placed, piece)| Work::Prompt { n, placed, piece })
     });
     prop::collection::vec(prop_oneof![1 => placed, 2 => Just(Work::Step)], 1..12)
 }
@@ -146,47 +153,53 @@ impl Runner {
         Sequence::with_layout(self.shape(), self.layout(), pool, None, true).expect("no cap")
     }
 
-    /// The attention of every layer, as bits, to rows that `seed` gives.
+    /// The attention of every layer to rows that `seed` gives.
     fn run(&self, sequence: &mut Sequence, work: &Work, seed: u64) -> Vec<Vec<f32>> {
-        let n = match work {
+        let mut outputs = vec![Vec::new(); self.kinds.len()];
+        match work {
             Work::Step => {
                 sequence.begin_step().expect("sound");
-                1
+                let mut members = [BatchItem::new(sequence)];
+                self.through(&mut Pass::Step(&mut members), 1, 0..1, seed, &mut outputs);
+                assert!(members[0].failed.is_none());
+                sequence.finish_step().expect("sound");
             }
-            Work::Prompt { n, placed } => {
+            Work::Prompt { n, placed, piece } => {
                 let placing = placed.as_ref().map_or(Placing::InOrder, |(phases, advance)| Placing::Placed {
                     phases: phases.clone(),
                     advance: *advance,
                 });
-                sequence.begin_prompt(&spans(*n, placed.is_some()), &placing).expect("sound");
-                *n
-            }
-        };
-        let mut members = Vec::new();
-        let outputs = {
-            let mut pass = match work {
-                Work::Prompt { .. } => Pass::Prompt(sequence),
-                Work::Step => {
-                    members.push(BatchItem::new(sequence));
-                    Pass::Step(&mut members)
+                let spans = spans(*n, placed.is_some());
+                match piece {
+                    None => {
+                        sequence.begin_prompt(&spans, &placing).expect("sound");
+                        self.through(&mut Pass::Prompt(sequence), *n, 0..*n, seed, &mut outputs);
+                    }
+                    Some(piece) => {
+                        sequence.begin_cut_prompt(&spans, &placing).expect("sound");
+                        for first in (0..*n).step_by(*piece) {
+                            let rows = first..(first + piece).min(*n);
+                            sequence.begin_piece(rows.len()).expect("sound");
+                            self.through(&mut Pass::Prompt(sequence), *n, rows, seed, &mut outputs);
+                            sequence.finish_piece().expect("sound");
+                        }
+                    }
                 }
-            };
-            let rotary = Cpu.rotary(&self.ropes, &pass, n).expect("angles");
-            let one = |(layer, kind): (usize, &LayerKind)| {
-                let fused = Cpu.matrix(noise(seed + layer as u64, n * kind.fused()), n, kind.fused()).expect("rows");
-                let out = Cpu.causal(&fused, kind, &rotary, &mut pass, &|| Ok(())).expect("attends");
-                out.to_vec().expect("on the CPU")
-            };
-            self.kinds.iter().enumerate().map(one).collect()
-        };
-        match work {
-            Work::Prompt { .. } => sequence.finish_prompt().expect("sound"),
-            Work::Step => {
-                assert!(members.remove(0).failed.is_none());
-                sequence.finish_step().expect("sound");
+                sequence.finish_prompt().expect("sound");
             }
         }
         outputs
+    }
+
+    /// Some of `n` rows through all layers.
+    fn through(&self, pass: &mut Pass<'_, '_>, n: usize, rows: Range<usize>, seed: u64, outputs: &mut [Vec<f32>]) {
+        let rotary = Cpu.rotary(&self.ropes, pass, rows.len()).expect("angles");
+        for ((layer, kind), out) in self.kinds.iter().enumerate().zip(outputs) {
+            let whole = Cpu.matrix(noise(seed + layer as u64, n * kind.fused()), n, kind.fused()).expect("rows");
+            let fused = whole.narrow(rows.start, rows.len()).expect("rows");
+            let attended = Cpu.causal(&fused, kind, &rotary, pass, &|| Ok(())).expect("attends");
+            out.extend(attended.to_vec().expect("on the CPU"));
+        }
     }
 }
 
@@ -274,7 +287,8 @@ proptest! {
                 Work::Step => (Work::Step, Work::Step),
                 Work::Prompt { n, .. } => {
                     let phases = (0..*n as u32).map(|phase| [phase; 3]).collect();
-                    (Work::Prompt { n: *n, placed: None }, Work::Prompt { n: *n, placed: Some((phases, *n as u32)) })
+                    let whole = |placed| Work::Prompt { n: *n, placed, piece: None };
+                    (whole(None), whole(Some((phases, *n as u32))))
                 }
             };
             let want = runner.run(&mut counted, &in_order, seed);
@@ -306,7 +320,7 @@ proptest! {
         let mut b = a.fork().expect("no cap");
         let (mut alone_a, mut alone_b) = (fresh(&Pool::unlimited()), fresh(&Pool::unlimited()));
         for (number, (in_a, n)) in after.iter().enumerate() {
-            let work = if *n == 1 { Work::Step } else { Work::Prompt { n: *n, placed: None } };
+            let work = if *n == 1 { Work::Step } else { Work::Prompt { n: *n, placed: None, piece: None } };
             let seed = seed + 1000 + number as u64;
             let (one, alone) = if *in_a { (&mut a, &mut alone_a) } else { (&mut b, &mut alone_b) };
             prop_assert_eq!(runner.run(one, &work, seed), runner.run(alone, &work, seed));

@@ -44,7 +44,7 @@ fn run(data: &[u8]) -> String {
         means_the_same(&read, &LoadRequest::parse(&written));
     }
     if let Ok(request) = &read {
-        assert!((1..=MAX_BATCH).contains(&request.batch));
+        assert!((1..=MAX_BATCH).contains(&request.batching.batch));
         assert!(request.options.source.is_absolute() && request.options.cache_limit != Some(0));
     }
     outcome(&read, &["option", "device"])
