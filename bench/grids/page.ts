@@ -1,6 +1,7 @@
 // docs/results.md, made of bench/results/eval-*.json and nothing else.
 import { resampling } from "../../ts/eval/bootstrap.ts";
 import type { MethodRecord } from "../../ts/eval/records.ts";
+import { methods as known } from "../../ts/generated/method_table.ts";
 import { percent, table } from "../stats.ts";
 import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
 import type { Evaluated } from "./summary.ts";
@@ -50,7 +51,7 @@ right). \`keep\` is the share of all positions that a method is asked to keep. T
 [bench/grids/methods.json](../bench/grids/methods.json), where they differ from their defaults by what stands behind their names:
 
 ${calls(reports)}
-
+${unmeasured(reports)}
 In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples, the same draws in every cell. *Over full* is the
 ratio of the perplexities, whose interval is of the same draws of both.
 
@@ -108,6 +109,13 @@ function call({ cache }: MethodRecord): string {
     ? ", so with sizes per layer that were found on the other half of the samples"
     : "";
   return `\`{ method: "${method}", keep${given.join("")} }\`${across}`;
+}
+
+/** Methods of which no grid has figures; recipes of `custom` have no end. */
+function unmeasured(reports: readonly Evaluated[]): string {
+  const measured = reports.flatMap(({ run }) => run.methods.map(({ cache }) => (cache as { method: string }).method));
+  const left = known.filter(({ name }) => name !== "custom" && !measured.includes(name));
+  return left.length === 0 ? "" : `\nNot measured yet: ${left.map(({ title }) => title).join(", ")}.\n`;
 }
 
 function missing(reports: readonly Evaluated[]): string[] {

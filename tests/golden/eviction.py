@@ -102,6 +102,12 @@ class Prompt:
         first, last = kv_heads[0] * self.group(), (kv_heads[-1] + 1) * self.group()
         return self.probabilities[layer][first:last, queries].double().sum(1).mean(0)
 
+    def differences(self, layer, kv_heads):
+        """Minus the cosine between each rotated key and the mean of all keys of length 1."""
+        keys = self.llama.turn(self.keys[layer][kv_heads[0]][None], range(self.length))[0].double()
+        anchor = torch.nn.functional.normalize(keys, dim=-1).mean(0, keepdim=True)
+        return -torch.nn.functional.cosine_similarity(keys, anchor, dim=-1)
+
     def norms(self, layer, kv_heads):
         return self.keys[layer][kv_heads[0]].double().norm(dim=-1)
 
@@ -237,6 +243,8 @@ def choose(prompt, options, layer, lane, count, queries):
         protected = {0, length - 1}
     if method == "knorm":
         scores, protected = -prompt.norms(layer, lane), set()
+    if method == "keydiff":
+        scores, protected = prompt.differences(layer, lane), set()
     if method == "snapkv":
         window = min(32, count // 2, length)
         scores, protected = prompt.scores(layer, lane, slice(length - window, None)), set(range(length - window, length))
@@ -292,7 +300,7 @@ UNDECIDED = 1e-5
 
 def due(options, layer, entries, seen, count, length):
     """Whether a lane that keeps the share count / length has an entry too many."""
-    if options["method"] == "snapkv" or options.get("decode") == "none" or count >= length:
+    if options["method"] in ("snapkv", "keydiff") or options.get("decode") == "none" or count >= length:
         return False
     if "calibration" in options or options.get("variant") == "official":
         # The published code goes on with the configured share, not with the rounded count.
@@ -431,6 +439,7 @@ def options(calibrations, text):
     found += [{"method": "streaming", "keep": 0.3, "positions": "cache"}]
     found += [{"method": "knorm", "keep": 0.5, "decode": "lowest-score"}]
     found += [{"method": "snapkv", "keep": keep} for keep in (0.5, 0.2)]
+    found += [{"method": "keydiff", "keep": keep} for keep in (0.5, 0.2)]
     return found
 
 

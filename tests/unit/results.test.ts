@@ -163,6 +163,7 @@ test("the statements follow the figures", () => {
 test("the page says what was refused, what is missing and what says nothing", () => {
   const page = markdown([evaluated()]);
   assert.match(page, /- \*\*Scenes\*\*: not measured yet\./);
+  assert.match(page, /^Not measured yet: PrefixKV, .*Merging.*\.$/m);
   assert.match(page, /\| L2 norm \| 5\.755 \(.*\) \| refused, least 0\.200 \|/);
   assert.match(page, /Of the 9 answers that a method spoiled, 2 begin/);
   const tables = page.split("\n\n").filter((block) => block.startsWith("|"));

@@ -1,7 +1,17 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
 
 /** The name of a method. */
-export type MethodName = "full" | "prefixkv" | "h2o" | "snapkv" | "streaming" | "knorm" | "random" | "custom" | "merge";
+export type MethodName =
+  | "full"
+  | "prefixkv"
+  | "h2o"
+  | "snapkv"
+  | "streaming"
+  | "knorm"
+  | "keydiff"
+  | "random"
+  | "custom"
+  | "merge";
 
 /** An option of a method, for the command line. */
 export interface MethodOption {
@@ -318,6 +328,45 @@ export const methods: readonly MethodFacts[] = [
     variants: {},
   },
   {
+    name: "keydiff",
+    title: "KeyDiff",
+    summary: "keeps the keys that resemble the others least, per layer and head",
+    source: "Park et al. 2025, KeyDiff, arXiv 2504.15364",
+    budget: "exact",
+    stage: false,
+    options: [
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one that resembles the others most",
+      },
+    ],
+    variants: {},
+  },
+  {
     name: "random",
     title: "Random",
     summary: "keeps entries by chance: what every method must beat",
@@ -367,7 +416,7 @@ export const methods: readonly MethodFacts[] = [
       {
         name: "score",
         kind: "choice",
-        values: 'one of "question", "window", "text", "columns", "key-norm", "recency", "random"',
+        values: 'one of "question", "window", "text", "columns", "key-norm", "key-diff", "recency", "random"',
         default: "question",
         text: "what ranks entries",
       },

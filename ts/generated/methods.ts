@@ -22,6 +22,7 @@ export type CacheMethod =
   | Stage<"snapkv", SnapkvOptions>
   | Stage<"streaming", StreamingOptions>
   | Stage<"knorm", KnormOptions>
+  | Stage<"keydiff", KeydiffOptions>
   | Stage<"random", RandomOptions>
   | Stage<"custom", CustomOptions>
   | Stage<"merge", MergeOptions>;
@@ -273,6 +274,41 @@ export function knorm(options: KnormOptions): Stage<"knorm", KnormOptions> {
   return stage("knorm", options);
 }
 
+/** Options of {@link keydiff}. */
+export interface KeydiffOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one that resembles the others most. One of `"none"`,
+   * `"lowest-score"`; `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * KeyDiff: keeps the keys that resemble the others least, per layer and head. Park et al. 2025, KeyDiff, arXiv
+ * 2504.15364.
+ *
+ * @example
+ * ```ts
+ * import { image, keydiff, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: keydiff({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function keydiff(options: KeydiffOptions): Stage<"keydiff", KeydiffOptions> {
+  return stage("keydiff", options);
+}
+
 /** Options of {@link random}. */
 export interface RandomOptions {
   /** How much of the cache is kept. */
@@ -309,10 +345,10 @@ export interface CustomOptions {
   /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
   keep?: Keep;
   /**
-   * What ranks entries. One of `"question"`, `"window"`, `"text"`, `"columns"`, `"key-norm"`, `"recency"`, `"random"`;
-   * `"question"` by default.
+   * What ranks entries. One of `"question"`, `"window"`, `"text"`, `"columns"`, `"key-norm"`, `"key-diff"`,
+   * `"recency"`, `"random"`; `"question"` by default.
    */
-  score?: "question" | "window" | "text" | "columns" | "key-norm" | "recency" | "random";
+  score?: "question" | "window" | "text" | "columns" | "key-norm" | "key-diff" | "recency" | "random";
   /** How the whole is split over layers and heads. One of `"uniform"`, `"prefix"`, `"ada"`; `"uniform"` by default. */
   budget?: "uniform" | "prefix" | "ada";
   /**

@@ -23,6 +23,7 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 | `text` | attention from all text of the prompt |
 | `columns` | attention from all queries |
 | `key-norm` | the lower the L2 norm of its key, the better |
+| `key-diff` | the less its key resembles the mean key, the better |
 | `recency` | the later the better |
 | `random` | chance, by `seed` |
 
@@ -39,7 +40,7 @@ Combinations that make no sense are refused with the reason: see [all of them](c
     options: &[
         choice(
             "score",
-            &["question", "window", "text", "columns", "key-norm", "recency", "random"],
+            &["question", "window", "text", "columns", "key-norm", "key-diff", "recency", "random"],
             "\"question\"",
             "what ranks entries",
         ),

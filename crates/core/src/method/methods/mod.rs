@@ -3,6 +3,7 @@
 mod custom;
 mod full;
 mod h2o;
+mod keydiff;
 mod knorm;
 mod merge;
 mod parts;
@@ -21,6 +22,7 @@ pub const METHODS: &[MethodSpec] = &[
     snapkv::SPEC,
     streaming::SPEC,
     knorm::SPEC,
+    keydiff::SPEC,
     random::SPEC,
     custom::SPEC,
     merge::SPEC,

@@ -3,7 +3,7 @@
 use super::super::calibration::Calibration;
 use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
-use super::super::score::{Columns, KeyNorm, Pooling, Question, Random, Recency, Score, Text, Window};
+use super::super::score::{Columns, KeyDiff, KeyNorm, Pooling, Question, Random, Recency, Score, Text, Window};
 use super::super::{Eviction, Positions};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -58,6 +58,7 @@ pub(super) fn score(options: &Options, kept: bool) -> Result<Box<dyn Score>> {
         "text" => Box::new(Text),
         "question" => Box::new(Question { queries, pool, size, sinks: options.count("sinks")? }),
         "key-norm" => Box::new(KeyNorm),
+        "key-diff" => Box::new(KeyDiff),
         "recency" => Box::new(Recency),
         "random" => Box::new(Random { seed: options.count("seed")? as u64 }),
         _ => Box::new(Columns),

@@ -1,6 +1,7 @@
 //! Which entries matter: one file per score.
 
 mod columns;
+mod key_diff;
 mod key_norm;
 mod pool;
 mod question;
@@ -13,6 +14,7 @@ use crate::error::Result;
 use std::fmt::Debug;
 
 pub use columns::Columns;
+pub use key_diff::KeyDiff;
 pub use key_norm::KeyNorm;
 pub use pool::Pooling;
 pub use question::Question;
