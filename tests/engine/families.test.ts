@@ -78,16 +78,16 @@ test("a chat with layers that read those of others is forked", async () => {
     const own = await inspect(fixture("qwen2-mixed"));
     assert.equal(model.info.kvBytesPerToken, own.kvBytesPerToken / 2);
     const options = { maxTokens: 6, ignoreEos: true };
-    for (const cache of [undefined, prefixkv({ keep: 0.5 })]) {
+    for (const kind of [{}, { cache: prefixkv({ keep: 0.5 }) }]) {
       const alone = async (question: string): Promise<string[]> => {
-        const chat = model.chat({ cache });
+        const chat = model.chat(kind);
         const first = await chat.send(prompt, options);
         const second = await chat.send(question, options);
         await chat.dispose();
         return [first.text, second.text];
       };
       const [left, right] = [await alone("What is green?"), await alone("What is blue, and where?")];
-      const chat = model.chat({ cache });
+      const chat = model.chat(kind);
       assert.equal((await chat.send(prompt, options)).text, left[0]);
       const other = await chat.fork();
       assert.equal((await other.send("What is blue, and where?", options)).text, right[1]);

@@ -88,7 +88,8 @@ export const trace: Trace = {
       area: { x: 0, y: 0, width: 168, height: 168 },
     },
   ],
-  layers: [2, 1].map((step) => ({
+  layers: [2, 1].map((step, source) => ({
+    source,
     importance,
     cumulative,
     retained: 0.75,

@@ -1254,6 +1254,8 @@ export interface Area {
 
 /** A layer of a trace. */
 export interface TraceLayer extends LayerRecord {
+  /** The layer whose entries it reads: itself, or one before it. */
+  source: number;
   /** What is kept after the prompt, per range of heads. */
   kept: Kept[];
 }

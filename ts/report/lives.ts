@@ -30,9 +30,11 @@ export interface Lives {
  * Reads from the plans of a trace how long each entry of a layer was there.
  *
  * Nothing but plans is looked at: the entries of a column are those that were added minus those that plans let go, so that `held`
- * can be compared with `kept` of the trace's steps.
+ * can be compared with `kept` of the trace's steps. Undefined for a layer that the method leaves alone because it keeps a window of its own.
  */
-export function livesOf(trace: Trace, layer: number): Lives {
+export function livesOf(trace: Trace, layer: number): Lives | undefined {
+  const { importance = [], source = layer } = trace.layers[layer] ?? {};
+  if (importance.length === 0) return undefined;
   const prompt = promptLength(trace);
   const columns = trace.steps.length;
   const lanes = (trace.layers[layer]?.kept ?? []).map(({ heads: [first, end] }) => end - first);
@@ -49,7 +51,7 @@ export function livesOf(trace: Trace, layer: number): Lives {
       if (own !== undefined) own[position] = Math.min(own[position] ?? columns, column);
     };
     for (const change of changes) {
-      if (change.layer !== layer) continue;
+      if (change.layer !== source) continue;
       const stays = new Set(change.keep);
       const seen = moment === "token" ? column - 1 : column;
       gone[change.lane]?.forEach((_, position) => {
@@ -57,7 +59,7 @@ export function livesOf(trace: Trace, layer: number): Lives {
       });
       merged += change.merge.length * (lanes[change.lane] ?? 0);
     }
-    for (const { layer: of, lane, position } of evict) if (of === layer) leave(lane, position);
+    for (const { layer: of, lane, position } of evict) if (of === source) leave(lane, position);
   }
   const held = new Array<number>(columns).fill(0);
   const freed = { prompt: 0, later: 0 };

@@ -12,8 +12,10 @@ export function livesChart(pen: Pen, scene: Scene): Chart {
     "Each position's entry from the moment it is read until a plan of the method lets it go, per layer; paler where only some heads still hold it. Left of 0 the prompt is being read.";
   const every = frames(scene).flatMap(({ run, layer, frame }) => {
     const { label = "", trace } = scene.runs[run] ?? {};
-    return trace === undefined ? [] : [{ run, layer, frame, label, ...livesOf(trace, layer) }];
+    const lives = trace && livesOf(trace, layer);
+    return lives === undefined ? [] : [{ run, layer, frame, label, ...lives }];
   });
+  const without = frames(scene).filter(({ frame }) => every.every((other) => other.frame !== frame));
   const columns = Math.max(1, ...scene.runs.map(({ trace }) => trace.steps.length));
   const positions = Math.max(1, ...scene.runs.map(({ trace }) => promptLength(trace) + trace.steps.length - 1));
   const pictures = both(({ width, height }) =>
@@ -42,6 +44,15 @@ export function livesChart(pen: Pen, scene: Scene): Chart {
             fill: look(run).color,
             fillOpacity: (life: Life) => 0.15 + 0.75 * life.share,
             shapeRendering: "crispEdges",
+            ariaDescription: `frame ${frame}`,
+          }),
+        ),
+        ...without.map(({ layer, frame }) =>
+          plot.text([`layer ${layer} keeps a window of its own, whatever the method`], {
+            frameAnchor: "middle",
+            text: (d: string) => d,
+            lineWidth: 24,
+            fill: "var(--ink)",
             ariaDescription: `frame ${frame}`,
           }),
         ),

@@ -77,7 +77,8 @@ impl<B: Backend> Tracing<B> {
             return Err(Error::Internal("the prompt was not recorded".into()));
         };
         let kept = kept.unwrap_or_default();
-        let layers = layers.into_iter().zip(kept).map(|(record, kept)| TraceLayer { record, kept }).collect();
+        let layer = |(layer, (record, kept))| TraceLayer { record, source: sequence.source(layer), kept };
+        let layers = layers.into_iter().zip(kept).enumerate().map(layer).collect();
         events.finish(Event::Traced(Box::new(Trace {
             result: answered.result(&sequence),
             score,

@@ -501,6 +501,11 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
+    /// The layer whose entries `layer` reads: itself, or one before it.
+    pub fn source(&self, layer: usize) -> usize {
+        self.layout.source(layer)
+    }
+
     /// How the entries of the recorded prompt were ranked, by the layers of the model.
     pub fn take_record(&mut self) -> Option<Record> {
         let record = self.method.as_mut()?.planner.take_record()?;

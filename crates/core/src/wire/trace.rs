@@ -72,6 +72,8 @@ pub struct TraceImage {
 pub struct TraceLayer {
     #[serde(flatten)]
     pub record: LayerRecord,
+    /// The layer whose entries it reads: itself, or one before it.
+    pub source: usize,
     /// What is kept after the prompt, per range of heads.
     pub kept: Vec<Kept>,
 }
