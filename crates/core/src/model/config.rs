@@ -41,12 +41,8 @@ impl ConfigFile {
         let named = self.root.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
         let implied = || match self.root.get("model_type").and_then(Value::as_str) {
             Some("llava") => Some("LlavaForConditionalGeneration"),
-            Some("llama") => Some("LlamaForCausalLM"),
-            Some("mistral") => Some("MistralForCausalLM"),
-            Some("qwen2") => Some("Qwen2ForCausalLM"),
-            Some("qwen3") => Some("Qwen3ForCausalLM"),
-            Some("smollm3") => Some("SmolLM3ForCausalLM"),
-            _ => None,
+            Some(other) => super::llama::architecture(other),
+            None => None,
         };
         named.or_else(implied).ok_or_else(|| self.bad("has neither `architectures` nor a known `model_type`"))
     }

@@ -84,7 +84,7 @@ impl LlamaConfig {
         let section = file.section(key)?;
         let named = section.get("model_type").and_then(Value::as_str).unwrap_or("llama");
         let Some(decoder) = Decoder::named(named) else {
-            let known = Decoder::NAMES.join("`, `");
+            let known = Decoder::names().join("`, `");
             return Err(file.unsupported(format!("a text model of type `{named}`; known are `{known}`")));
         };
         Self::from_section(file, key, decoder, section)
@@ -93,7 +93,7 @@ impl LlamaConfig {
     fn from_section(
         file: &ConfigFile,
         key: Option<&str>,
-        decoder: Decoder,
+        decoder: &Decoder,
         mut section: Map<String, Value>,
     ) -> Result<Self> {
         decoder.fill_in(&mut section);
@@ -164,8 +164,8 @@ impl LlamaConfig {
             tie_word_embeddings: fields.tie_word_embeddings,
             attention_bias,
             output_bias,
-            mlp_bias: fields.mlp_bias && matches!(decoder, Decoder::Llama | Decoder::SmolLm3),
-            head_norms: decoder == Decoder::Qwen3,
+            mlp_bias: fields.mlp_bias && decoder.mlp_bias,
+            head_norms: decoder.head_norms,
             ropes,
             kinds,
             format: Format::F32,

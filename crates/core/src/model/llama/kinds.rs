@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Windows};
 use super::rope::{Rope, Scaling};
 use crate::backend::{Heads, LayerKind};
 use crate::error::Result;
@@ -39,12 +39,12 @@ const SLIDING: &str = "sliding_attention";
 pub(super) fn ropes(
     file: &ConfigFile,
     key: Option<&str>,
-    decoder: Decoder,
+    decoder: &Decoder,
     section: &Map<String, Value>,
     positions: usize,
 ) -> Result<Vec<Rope>> {
     let with_off = |mut ropes: Vec<Rope>| {
-        if decoder == Decoder::SmolLm3 {
+        if decoder.still_layers {
             ropes.push(Rope { scaling: Scaling::Off, ..ropes[0] });
         }
         ropes
@@ -66,20 +66,18 @@ pub(super) fn ropes(
 pub(super) fn kinds(
     file: &ConfigFile,
     key: Option<&str>,
-    decoder: Decoder,
+    decoder: &Decoder,
     section: &Map<String, Value>,
     layers: usize,
     heads: Heads,
     ropes: usize,
 ) -> Result<Vec<LayerKind>> {
     let fields: Fields = file.parse(key, section.clone())?;
-    let window = match decoder {
-        Decoder::Llama => None,
-        Decoder::Mistral => fields.sliding_window,
-        Decoder::Qwen2 | Decoder::Qwen3 | Decoder::SmolLm3 => {
-            fields.sliding_window.filter(|_| fields.use_sliding_window)
-        }
-    };
+    let window = fields.sliding_window.filter(|_| match decoder.windows {
+        Windows::None => false,
+        Windows::All => true,
+        Windows::Upper | Windows::Still => fields.use_sliding_window,
+    });
     if window == Some(0) {
         let name = path(key, "sliding_window");
         return Err(file.bad(format!("`{name}` is 0, expected at least 1, or null for none")));
@@ -94,22 +92,21 @@ pub(super) fn kinds(
     of_each("layer_types", fields.layer_types.as_ref().map(Vec::len))?;
     of_each("kv_sources", fields.kv_sources.as_ref().map(Vec::len))?;
     of_each("no_rope_layers", fields.no_rope_layers.as_ref().map(Vec::len))?;
-    if decoder == Decoder::SmolLm3 && fields.no_rope_layer_interval == 0 {
+    if decoder.still_layers && fields.no_rope_layer_interval == 0 {
         return Err(file.bad(format!("`{}` is 0, expected at least 1", path(key, "no_rope_layer_interval"))));
     }
     let still = |layer: usize| match &fields.no_rope_layers {
-        _ if decoder != Decoder::SmolLm3 => false,
+        _ if !decoder.still_layers => false,
         Some(list) => list[layer] == 0,
         None => (layer + 1).is_multiple_of(fields.no_rope_layer_interval),
     };
-    let slides = |layer: usize| match (&fields.layer_types, decoder) {
+    let slides = |layer: usize| match (decoder.windows, &fields.layer_types) {
         _ if window.is_none() => false,
-        (Some(types), Decoder::Qwen2 | Decoder::Qwen3 | Decoder::SmolLm3) => {
-            types[layer] == LayerType::SlidingAttention
-        }
-        (_, Decoder::Mistral) => true,
-        (None, Decoder::SmolLm3) => still(layer),
-        _ => layer >= fields.max_window_layers,
+        (Windows::None, _) => false,
+        (Windows::All, _) => true,
+        (Windows::Upper | Windows::Still, Some(types)) => types[layer] == LayerType::SlidingAttention,
+        (Windows::Upper, None) => layer >= fields.max_window_layers,
+        (Windows::Still, None) => still(layer),
     };
     let kind = |layer: usize| LayerKind {
         source: fields.kv_sources.as_ref().map_or(layer, |sources| sources[layer]),
@@ -117,7 +114,7 @@ pub(super) fn kinds(
         rope: match (still(layer), slides(layer)) {
             (true, _) => ropes - 1,
             // Of the two by layer type, if there are two.
-            (false, true) => (ropes - 1 - usize::from(decoder == Decoder::SmolLm3)).min(1),
+            (false, true) => (ropes - 1 - usize::from(decoder.still_layers)).min(1),
             (false, false) => 0,
         },
         ..LayerKind::ordinary(layer, heads)

@@ -6,6 +6,7 @@ mod kinds;
 mod rope;
 
 pub(super) use config::LlamaConfig;
+pub(super) use decoder::architecture;
 
 use prefixkv_kernels::rotary::Frequencies;
 
@@ -22,13 +23,7 @@ use crate::sequence::{Pass, Placing};
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
-        architectures: &[
-            "LlamaForCausalLM",
-            "MistralForCausalLM",
-            "Qwen2ForCausalLM",
-            "Qwen3ForCausalLM",
-            "SmolLM3ForCausalLM",
-        ],
+        architectures: decoder::ARCHITECTURES,
         inspect: |config| Ok(Box::new(LlamaConfig::parse(config, None)?)),
         load: |file, loader, loaded| {
             let config = LlamaConfig::parse(file, None)?;
