@@ -11,6 +11,7 @@ const fixture = (name: string): string => fileURLToPath(new URL(`../golden/fixtu
 const prompt = "There is a green star at the top left and a blue ring at the bottom. ".repeat(4);
 const families: Record<string, string> = {
   MistralForCausalLM: "mistral-window",
+  MinistralForCausalLM: "ministral-types",
   Qwen2ForCausalLM: "qwen2-mixed",
   Qwen3ForCausalLM: "qwen3-norms",
   SmolLM3ForCausalLM: "smollm3-nope",

@@ -18,6 +18,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MinistralForCausalLM,
     MistralForCausalLM,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
@@ -31,6 +32,7 @@ from tokens import BYTE_LEVEL, METASPACE, SENTENCEPIECE, save, wrap
 DECODERS = {
     "llama": LlamaForCausalLM,
     "mistral": MistralForCausalLM,
+    "ministral": MinistralForCausalLM,
     "qwen2": Qwen2ForCausalLM,
     "qwen3": Qwen3ForCausalLM,
     "smollm3": SmolLM3ForCausalLM,
@@ -166,6 +168,20 @@ ALL = [
         BYTE_LEVEL,
         torch.float16,
         llama(model_type="mistral", num_key_value_heads=2, head_dim=16, intermediate_size=64, sliding_window=12),
+    ),
+    Fixture(
+        "ministral-types",
+        1,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(
+            model_type="ministral",
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=64,
+            sliding_window=9,
+            layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+        ),
     ),
     Fixture(
         "qwen2-mixed",

@@ -194,6 +194,7 @@ parity! {
     text_only_with_linear_rope: "llama-linear-tied.json",
     text_only_with_llama3_rope: "llama3-rope.json",
     windows_on_all_layers: "mistral-window.json",
+    windows_on_layers_by_type: "ministral-types.json",
     biases_and_windows_on_some_layers: "qwen2-mixed.json",
     normalised_heads: "qwen3-norms.json",
     layers_without_positions: "smollm3-nope.json",

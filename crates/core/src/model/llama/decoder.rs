@@ -25,6 +25,8 @@ pub(super) struct Decoder {
 pub(super) enum Windows {
     None,
     All,
+    /// Those that `layer_types` names, else all.
+    Named,
     /// With `use_sliding_window` those that `layer_types` names, else those from `max_window_layers` on.
     Upper,
     /// With `use_sliding_window` those that `layer_types` names, else those that know no positions.
@@ -54,6 +56,20 @@ const ALL: &[Decoder] = &[
             })
         },
         windows: Windows::All,
+        biases: Some((false, false)),
+        mlp_bias: false,
+        ..LLAMA
+    },
+    // Mistral AI 2024, Ministral.
+    Decoder {
+        model_type: "ministral",
+        architecture: "MinistralForCausalLM",
+        defaults: || {
+            json!({
+                "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131_072, "sliding_window": 4096,
+            })
+        },
+        windows: Windows::Named,
         biases: Some((false, false)),
         mlp_bias: false,
         ..LLAMA

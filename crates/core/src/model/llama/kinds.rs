@@ -75,7 +75,7 @@ pub(super) fn kinds(
     let fields: Fields = file.parse(key, section.clone())?;
     let window = fields.sliding_window.filter(|_| match decoder.windows {
         Windows::None => false,
-        Windows::All => true,
+        Windows::All | Windows::Named => true,
         Windows::Upper | Windows::Still => fields.use_sliding_window,
     });
     if window == Some(0) {
@@ -103,8 +103,8 @@ pub(super) fn kinds(
     let slides = |layer: usize| match (decoder.windows, &fields.layer_types) {
         _ if window.is_none() => false,
         (Windows::None, _) => false,
-        (Windows::All, _) => true,
-        (Windows::Upper | Windows::Still, Some(types)) => types[layer] == LayerType::SlidingAttention,
+        (Windows::All, _) | (Windows::Named, None) => true,
+        (Windows::Named | Windows::Upper | Windows::Still, Some(types)) => types[layer] == LayerType::SlidingAttention,
         (Windows::Upper, None) => layer >= fields.max_window_layers,
         (Windows::Still, None) => still(layer),
     };
@@ -157,6 +157,12 @@ mod tests {
             (json!({ "model_type": "mistral", "num_hidden_layers": 2, "sliding_window": null }), vec![None; 2]),
             (json!({ "model_type": "mistral", "num_hidden_layers": 1, "sliding_window": 7 }), vec![Some(7)]),
             (json!({ "model_type": "llama", "num_hidden_layers": 2, "sliding_window": 7 }), vec![None; 2]),
+            (json!({ "model_type": "ministral", "num_hidden_layers": 2 }), vec![Some(4096); 2]),
+            (
+                json!({ "model_type": "ministral", "num_hidden_layers": 2, "sliding_window": 7,
+                        "layer_types": ["full_attention", "sliding_attention"] }),
+                vec![None, Some(7)],
+            ),
             (json!({ "model_type": "qwen2", "num_hidden_layers": 2, "sliding_window": 7 }), vec![None; 2]),
             (
                 json!({ "model_type": "qwen2", "num_hidden_layers": 29, "use_sliding_window": true }),
