@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { h2o, image, load, type Model, OptionError, prefixkv, streaming } from "../../ts/index.ts";
+import { fastv, h2o, image, load, type Model, merge, OptionError, prefixkv, streaming } from "../../ts/index.ts";
 import { scene } from "./scenes.ts";
 
 let model: Model;
@@ -53,4 +53,23 @@ test("a trace refuses options that it does not know, and can be aborted", async 
     return error instanceof OptionError && error.details.suggestion === "maxTokens";
   });
   await assert.rejects(model.trace({ messages, signal: AbortSignal.abort() }), { name: "AbortError" });
+});
+
+test("later layers see the rows that a plan lets go on, and no others", async () => {
+  const trace = await model.trace({ messages, cache: fastv({ layer: 2, images: 0.25 }), maxTokens: 4 });
+  const [plan] = trace.plans;
+  assert.deepEqual([trace.plans.length, plan?.moment, plan?.layer], [1, "layer", 1]);
+  const image = trace.spans.find(({ modality }) => modality.type === "image");
+  const prompt = trace.usage.promptTokens;
+  const gone = (image?.len ?? 0) - Math.floor((image?.len ?? 0) / 4 + 0.5);
+  assert.equal(plan?.rows?.length, prompt - gone);
+  for (const [layer, { kept }] of trace.layers.entries()) {
+    const all = Array.from({ length: prompt }, (_, position) => position);
+    assert.deepEqual(kept[0]?.positions, layer < 2 ? all : plan?.rows, `layer ${layer}`);
+  }
+  await assert.rejects(
+    model.generate({ messages, cache: [fastv(), merge()] }),
+    (error) => error instanceof OptionError && /frees no entries/.test(error.message),
+  );
+  await assert.rejects(model.generate({ messages, cache: fastv({ layer: 100 }) }), /leaves no layer/);
 });

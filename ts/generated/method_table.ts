@@ -10,6 +10,7 @@ export type MethodName =
   | "knorm"
   | "keydiff"
   | "random"
+  | "fastv"
   | "custom"
   | "merge";
 
@@ -401,6 +402,31 @@ export const methods: readonly MethodFacts[] = [
         values: "true or false",
         default: false,
         text: "never evict positions that are text of the prompt",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "fastv",
+    title: "FastV",
+    summary: "ends the way of image positions that get little attention after the first layers",
+    source: "Chen et al. 2024, An Image is Worth 1/2 Tokens After Layer 2, arXiv 2403.06764",
+    budget: "outcome",
+    stage: false,
+    options: [
+      {
+        name: "layer",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 2,
+        text: "layers that read the whole prompt",
+      },
+      {
+        name: "images",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the share of image positions that later layers see",
       },
     ],
     variants: {},

@@ -24,6 +24,7 @@ export type CacheMethod =
   | Stage<"knorm", KnormOptions>
   | Stage<"keydiff", KeydiffOptions>
   | Stage<"random", RandomOptions>
+  | Stage<"fastv", FastvOptions>
   | Stage<"custom", CustomOptions>
   | Stage<"merge", MergeOptions>;
 
@@ -338,6 +339,32 @@ export interface RandomOptions {
  */
 export function random(options: RandomOptions): Stage<"random", RandomOptions> {
   return stage("random", options);
+}
+
+/** Options of {@link fastv}. */
+export interface FastvOptions {
+  /** Layers that read the whole prompt. A whole number from 1 to 1,000,000; `2` by default. */
+  layer?: number;
+  /** The share of image positions that later layers see. A number from 0 to 1; `0.5` by default. */
+  images?: number;
+}
+
+/**
+ * FastV: ends the way of image positions that get little attention after the first layers. Chen et al. 2024, An Image
+ * is Worth 1/2 Tokens After Layer 2, arXiv 2403.06764.
+ *
+ * @example
+ * ```ts
+ * import { fastv, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: fastv() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function fastv(options: FastvOptions = {}): Stage<"fastv", FastvOptions> {
+  return stage("fastv", options);
 }
 
 /** Options of {@link custom}. */

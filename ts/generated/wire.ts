@@ -583,6 +583,8 @@ export interface Live {
   cacheBytes: number;
   /** Layers of language models run so far, one for each prompt or token that has passed one; it only grows. */
   layersRun: number;
+  /** Positions that these layers were run for, summed over the layers; it only grows. */
+  rowsRun: number;
 }
 
 /** One answer of a request, a load or a close. */
@@ -1307,6 +1309,10 @@ export interface TracePlan {
   lanes: TraceLanePlan[];
   /** Single entries that go. */
   evict: TraceEviction[];
+  /**
+   * With `layer`: the positions of the prompt that later layers see; left out where they see all that have come so far.
+   */
+  rows?: number[];
 }
 
 /**

@@ -19,6 +19,8 @@ pub(crate) static REQUESTS: Counter = Counter::new();
 pub(crate) static CACHE_BYTES: Counter = Counter::new();
 /// Layers of language models that have been run, each for one prompt or one step.
 pub(crate) static LAYERS_RUN: Counter = Counter::new();
+/// Rows that these layers were run for.
+pub(crate) static ROWS_RUN: Counter = Counter::new();
 
 /// One of what a counter counts; no longer counted once dropped.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub struct Live {
     pub cache_bytes: u64,
     /// Layers of language models run so far, one for each prompt or token that has passed one; it only grows.
     pub layers_run: u64,
+    /// Positions that these layers were run for, summed over the layers; it only grows.
+    pub rows_run: u64,
 }
 
 /// The counts of this moment.
@@ -77,6 +81,7 @@ pub(crate) fn report() -> Live {
         requests: REQUESTS.value(),
         cache_bytes: CACHE_BYTES.value(),
         layers_run: LAYERS_RUN.value(),
+        rows_run: ROWS_RUN.value(),
     }
 }
 

@@ -204,6 +204,13 @@ pub trait Activations: Clone + Debug + Send + Sync {
     /// The rows of `parts`, at least one, one below the other.
     fn cat(parts: &[Self]) -> Result<Self>;
 
+    /// The rows `numbers`, at least one, ascending.
+    fn select(&self, numbers: &[usize]) -> Result<Self> {
+        let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+        let parts = runs.map(|run| self.narrow(run[0], run.len())).collect::<Result<Vec<Self>>>()?;
+        Self::cat(&parts)
+    }
+
     /// The columns of `parts`, at least one, one beside the other.
     fn cat_columns(parts: &[Self]) -> Result<Self>;
 }

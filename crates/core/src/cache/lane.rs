@@ -230,6 +230,17 @@ impl<M: Memory> Lane<M> {
         Ok(())
     }
 
+    /// As [`Lane::append`] for a prompt of which only the rows at `positions`, ascending, have come this far.
+    pub fn append_rows(&mut self, new: M::New<'_>, positions: &[u32]) -> Result<()> {
+        let mut extent = self.segment(positions.len())?;
+        let at = extent.extend(positions.iter().copied(), self.options.marked)?;
+        extent.write(new, self.rotates(), self.heads.clone(), at)?;
+        self.push(extent);
+        self.tail = false;
+        self.len += positions.len();
+        Ok(())
+    }
+
     /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `new` as in [`Lane::append`].
     pub fn append_one(&mut self, new: M::New<'_>, position: u32) -> Result<u32> {
         let free = |segment: &Segment<M>| segment.deletion() == Deletion::Entry && segment.room() > 0;

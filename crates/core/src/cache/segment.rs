@@ -215,7 +215,7 @@ impl<M: Memory> Segment<M> {
     }
 
     /// Counts entries at `positions` behind the others; gives the slot of the first. There must be room.
-    pub(super) fn extend(&mut self, positions: Range<u32>, marks: bool) -> Result<usize> {
+    pub(super) fn extend(&mut self, positions: impl IntoIterator<Item = u32>, marks: bool) -> Result<usize> {
         let at = self.len();
         let data = self.own()?;
         data.positions.extend(positions);

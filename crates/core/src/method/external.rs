@@ -277,7 +277,16 @@ impl Planner for ExternalPlanner {
     fn needs(&self) -> Needs {
         let External { moments, lanes, queries, .. } = *self.external;
         let accumulates = self.external.sums.is_some() && moments.step > 0;
-        Needs { moments, lanes, positions: Positions::True, scores: accumulates, accumulates, external: true, queries }
+        Needs {
+            moments,
+            lanes,
+            positions: Positions::True,
+            scores: accumulates,
+            accumulates,
+            external: true,
+            queries,
+            rows: false,
+        }
     }
 
     fn begin(&mut self, view: &View<'_>) -> Result<Option<usize>> {

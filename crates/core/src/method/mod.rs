@@ -32,7 +32,7 @@ use serde_json::Value;
 pub use crate::keep::Keep;
 pub use methods::METHODS;
 pub use plan::{Evicted, LanePlan, Merge, Moment, Plan};
-pub use planner::{Needs, Planner, Profile};
+pub use planner::{Needs, Planner, Plans, Profile};
 pub use recipe::Recipe;
 pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
@@ -104,6 +104,7 @@ pub struct Method {
 enum Chooser {
     Recipe { keep: Keep, recipe: Arc<Recipe> },
     External(Arc<External>),
+    Plans(Arc<dyn Plans>),
 }
 
 impl Method {
@@ -140,6 +141,13 @@ impl Method {
                     }
                     whole = Some(Method::checked(spec, &options, *recipe, asked)?);
                 }
+                Stage::Plans(plans) => {
+                    if let Some(first) = &whole {
+                        return Err(both(first, spec.name));
+                    }
+                    let (name, chooser) = (spec.name.into(), Chooser::Plans(plans));
+                    whole = Some(Method { name, chooser, stages: Vec::new() });
+                }
                 Stage::Refines(stage) => {
                     if refining.contains(&spec.name) {
                         return Err(refuse(format!("`cache` has {} twice", spec.name)));
@@ -151,6 +159,12 @@ impl Method {
                             spec.name
                         )));
                     };
+                    if matches!(whole.chooser, Chooser::Plans(_)) {
+                        return Err(refuse(format!(
+                            "{} changes what a method frees, and {} frees no entries: leave one of them out",
+                            spec.name, whole.name
+                        )));
+                    }
                     whole.name += &format!(" + {}", spec.name);
                     whole.stages.push(stage);
                 }
@@ -224,17 +238,21 @@ impl Method {
         Ok(Method { name: name.into(), chooser, stages: Vec::new() })
     }
 
-    /// Its parts; None for a method whose plans come from outside.
+    /// Its parts; None for a method that is no recipe.
     pub fn recipe(&self) -> Option<&Recipe> {
         match &self.chooser {
             Chooser::Recipe { recipe, .. } => Some(recipe),
-            Chooser::External(_) => None,
+            Chooser::External(_) | Chooser::Plans(_) => None,
         }
     }
 
     /// Refuses a model that the method cannot be used with.
     pub fn check_model(&self, model: &ModelKey) -> Result<()> {
-        self.recipe().map_or(Ok(()), |recipe| recipe.budget.check_model(model))
+        match &self.chooser {
+            Chooser::Recipe { recipe, .. } => recipe.budget.check_model(model),
+            Chooser::External(_) => Ok(()),
+            Chooser::Plans(plans) => plans.check_layers(model.shape.layers),
+        }
     }
 
     /// Refuses memory that lacks what the method needs; `merges` as in [`Memory::MERGES`].
@@ -252,6 +270,7 @@ impl Method {
             Chooser::External(external) => {
                 Box::new(ExternalPlanner::new(external.clone(), shape, bookkeeping, M::MERGES))
             }
+            Chooser::Plans(plans) => plans.clone().planner(),
         };
         if self.stages.is_empty() { first } else { Box::new(Staged { first, method: self }) }
     }

@@ -21,6 +21,9 @@ pub struct Plan {
     pub lanes: Vec<LanePlan>,
     /// Single entries that go: all that a step changes.
     pub evict: Vec<Evicted>,
+    /// At [`Moment::Layer`], the positions of the prompt that later layers still see, ascending; all that have come so far where there is
+    /// none. The last position is always among them. A row that goes no further is computed no more and has no entries there.
+    pub rows: Option<Vec<u32>>,
 }
 
 /// An entry that goes.
@@ -74,10 +77,11 @@ impl Plan {
     pub fn clear(&mut self) {
         self.lanes = Vec::new();
         self.evict.clear();
+        self.rows = None;
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.evict.is_empty()
+        self.lanes.is_empty() && self.evict.is_empty() && self.rows.is_none()
     }
 
     /// Bytes of its lists.

@@ -1,6 +1,7 @@
 //! The protocol between a sequence and its method.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use super::external::{MethodView, PlanReply};
 use super::plan::{Moment, Plan};
@@ -24,6 +25,9 @@ pub struct Needs {
     pub external: bool,
     /// The last queries of a prompt that its moment sees.
     pub queries: usize,
+    /// Plans may name the rows of a prompt that later layers see. Such a prompt goes through the layers whole, and every layer must have
+    /// lanes of its own.
+    pub rows: bool,
 }
 
 /// The moments at which a method is asked.
@@ -49,6 +53,15 @@ impl Moments {
 
 /// The retained shares per layer that a prompt asks for, one row per size.
 pub type Profile = Vec<Vec<f64>>;
+
+/// A method that is no recipe: it has planners of its own.
+pub trait Plans: Send + Sync + Debug {
+    /// Refuses a model of `layers` layers that the method cannot be used with.
+    fn check_layers(&self, layers: usize) -> Result<()>;
+
+    /// The method at work on a sequence of its own.
+    fn planner(self: Arc<Self>) -> Box<dyn Planner>;
+}
 
 /// A method at work on one sequence.
 pub trait Planner: Send + Debug {

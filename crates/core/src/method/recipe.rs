@@ -402,7 +402,16 @@ impl Planner for RecipePlanner {
             other => *other,
         };
         let accumulates = self.scores && score.accumulates();
-        Needs { moments, lanes: *lanes, positions, scores: self.scores, accumulates, external: false, queries: 0 }
+        Needs {
+            moments,
+            lanes: *lanes,
+            positions,
+            scores: self.scores,
+            accumulates,
+            external: false,
+            queries: 0,
+            rows: false,
+        }
     }
 
     fn begin(&mut self, view: &View<'_>) -> Result<Option<usize>> {

@@ -1,9 +1,12 @@
 //! What a method says about itself: the one source of its TypeScript constructor, its command-line help and its page.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::Recipe;
 use super::options::Options;
+use super::planner::Plans;
 use super::stage::Refine;
 use crate::error::Result;
 
@@ -80,6 +83,8 @@ pub enum Stage {
     Nothing,
     /// Chooses the entries that stay.
     Chooses(Box<Recipe>),
+    /// Makes plans of its own, which free no entries that are there.
+    Plans(Arc<dyn Plans>),
     /// Changes the plans of what chooses.
     Refines(Box<dyn Refine>),
 }

@@ -344,7 +344,7 @@ impl<B: Backend> Model<B> {
     ) -> Result<Vec<f32>> {
         in_pool(|| {
             let hidden = self.run_prompt(prompt, features, sequence, check)?;
-            let last = hidden.narrow(prompt.tokens.len() - 1, 1)?;
+            let last = hidden.narrow(hidden.rows() - 1, 1)?;
             let logits = self.network.logits(&last)?.to_vec()?;
             numbers::require_finite("logits", &logits, self.info.weights)?;
             Ok(logits)

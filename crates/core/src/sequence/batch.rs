@@ -42,6 +42,14 @@ impl<M: Memory> Pass<'_, '_, M> {
         }
     }
 
+    /// After a layer, the numbers of the rows that go on, where the way of some of a prompt ends.
+    pub fn take_chosen(&mut self) -> Option<Vec<usize>> {
+        match self {
+            Pass::Prompt(sequence) => sequence.take_chosen(),
+            Pass::Step(_) => None,
+        }
+    }
+
     /// How many of the `rows` rows each sequence has.
     pub fn rows_each(&self, rows: usize) -> usize {
         match self {

@@ -41,6 +41,11 @@ impl Layout {
         Layout { layers, owners, managed, last_reader, reach }
     }
 
+    /// Whether every layer has lanes of its own.
+    pub fn is_unshared(&self) -> bool {
+        self.owners.len() == self.len()
+    }
+
     /// Whether any lanes are read only some positions back.
     pub fn has_windows(&self) -> bool {
         self.reach.iter().any(Option::is_some)

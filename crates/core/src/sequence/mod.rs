@@ -1,6 +1,6 @@
 //! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
 //! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]); what goes through
-//! the layers together ([`batch`]); and prompts that come in pieces ([`pieces`]).
+//! the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); and rows that go no further ([`rows`]).
 
 mod batch;
 mod compaction;
@@ -9,6 +9,7 @@ mod phases;
 mod pieces;
 mod readers;
 mod report;
+mod rows;
 mod view;
 
 use std::ops::Range;
@@ -23,6 +24,7 @@ pub use phases::{Phases, Placing};
 use pieces::{Pieces, Reach};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
+use rows::Way;
 use view::Held;
 
 use crate::cache::{
@@ -33,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::external::{MethodView, PlanReply};
 use crate::method::view::{Sums, View};
-use crate::method::{Lanes, Method, Moment, Positions, Profile, Record};
+use crate::method::{Lanes, Method, Moment, Positions, Profile};
 
 /// The cache of one sequence.
 ///
@@ -59,6 +61,8 @@ pub struct Sequence<M: Memory = Cpu> {
     asked: Option<Asked>,
     /// What the pieces of a prompt have gathered so far.
     pieces: Pieces,
+    /// The rows of a prompt that go on through the layers.
+    way: Way,
     /// Sums of layers whose lanes are still to be read by others, by layer.
     waiting: Vec<(usize, Vec<Vec<f32>>)>,
     account: Account<M>,
@@ -111,6 +115,11 @@ impl<M: Memory> Sequence<M> {
             return Err(refuse(
                 "with positions \"cache\" keys are rotated when they are read, which the CUDA kernels do not; use positions \
                  \"true\", or the CPU",
+            ));
+        }
+        if needs.is_some_and(|needs| needs.rows) && !layout.is_unshared() {
+            return Err(refuse(
+                "this model has layers that read the entries of others, which a method cannot follow that ends the way of positions                  between layers; use another method",
             ));
         }
         let source = match needs {
@@ -180,6 +189,7 @@ impl<M: Memory> Sequence<M> {
             method: None,
             asked: None,
             pieces: Pieces::default(),
+            way: Way::default(),
             waiting: Vec::new(),
             account,
         })
@@ -206,6 +216,7 @@ impl<M: Memory> Sequence<M> {
             method: self.method.as_ref().map(Working::fork),
             asked: None,
             pieces: Pieces::default(),
+            way: Way::default(),
             waiting: Vec::new(),
             account,
         })
@@ -247,6 +258,7 @@ impl<M: Memory> Sequence<M> {
         self.require_placeable(placing, reach.n)?;
         self.begin(Work::Prompt(reach))?;
         self.placing.clone_from(placing);
+        self.way = Way::default();
         let (all, n) = self.with(spans);
         self.spans = all;
         match &mut self.method {
@@ -337,7 +349,9 @@ impl<M: Memory> Sequence<M> {
         // That of one layer is not worth counting.
         let bytes = if moment == Moment::Prompt { plan.bytes() } else { 0 };
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
-        compaction::carry_out(plan, &mut self.layers, self.layout.managed())
+        let rows = plan.rows.clone();
+        compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
+        rows.map_or(Ok(()), |rows| self.narrow(moment, rows))
     }
 
     /// All spans with those of a prompt, and how many positions that has.
@@ -412,6 +426,7 @@ impl<M: Memory> Sequence<M> {
         let mut entries = Vec::new();
         for lane in lanes {
             match self.work {
+                Work::Prompt(_) if let Some(rows) = self.way.rows() => lane.append_rows(new, rows)?,
                 Work::Prompt(reach) => lane.append_piece(new, reach.piece, first, reach.left())?,
                 Work::Step => entries.push(Entry { position: first, place: lane.append_one(new, first)? }),
                 Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
@@ -456,6 +471,7 @@ impl<M: Memory> Sequence<M> {
         };
         self.at(Moment::Prompt, Sums::None)?;
         self.next_position += n as u32;
+        self.way = Way::default();
         self.next_phase += match std::mem::take(&mut self.placing) {
             Placing::InOrder => n as u32,
             Placing::Placed { advance, .. } => advance,
@@ -494,41 +510,9 @@ impl<M: Memory> Sequence<M> {
         self.method.as_mut().map(|method| method.planner.take_profile()).unwrap_or_default()
     }
 
-    /// Keeps how the next prompt's entries are ranked, for [`Sequence::take_record`]; only before the first prompt.
-    pub fn record(&mut self) {
-        if let Some(method) = self.method.as_mut().filter(|_| self.spans.is_empty()) {
-            method.planner.record();
-        }
-    }
-
     /// The layer whose entries `layer` reads: itself, or one before it.
     pub fn source(&self, layer: usize) -> usize {
         self.layout.source(layer)
-    }
-
-    /// How the entries of the recorded prompt were ranked, by the layers of the model.
-    pub fn take_record(&mut self) -> Option<Record> {
-        let record = self.method.as_mut()?.planner.take_record()?;
-        let number = |layer| self.layout.managed_index(self.layout.source(layer));
-        Some(record.for_layers((0..self.shape.layers).map(number)))
-    }
-
-    /// Keeps all plans of the method from now on, for [`Sequence::take_plans`].
-    pub fn keep_plans(&mut self) {
-        if let Some(method) = &mut self.method {
-            method.keep_plans();
-        }
-    }
-
-    /// The plans since [`Sequence::keep_plans`], those that change nothing left out, with the numbers that layers have in the model.
-    pub fn take_plans(&mut self) -> Vec<Planned> {
-        let mut plans = self.method.as_mut().map(Working::take_plans).unwrap_or_default();
-        let managed = self.layout.managed();
-        for Planned { plan, .. } in &mut plans {
-            plan.lanes.iter_mut().for_each(|lane| lane.layer = managed[lane.layer]);
-            plan.evict.iter_mut().for_each(|gone| gone.layer = managed[gone.layer as usize] as u32);
-        }
-        plans
     }
 
     /// What each position is, in order.

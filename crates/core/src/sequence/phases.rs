@@ -52,6 +52,15 @@ impl<M: Memory> Sequence<M> {
             Source::Family => self.next_phase,
         };
         let Work::Prompt(reach) = self.work else { return Phases::in_order(first, n) };
+        if let Some(offsets) = self.offsets() {
+            let of = |offset: usize| -> Phase {
+                match &self.placing {
+                    Placing::InOrder => [first + offset as u32; 3],
+                    Placing::Placed { phases, .. } => phases[offset].map(|axis| first + axis),
+                }
+            };
+            return Phases::Stored(offsets.map(of).collect());
+        }
         match &self.placing {
             _ if self.source == Source::Held => Phases::in_order(first, n),
             Placing::InOrder => Phases::in_order(first + reach.done as u32, n),

@@ -6,6 +6,7 @@
 use super::{Placing, Sequence, Work};
 use crate::cache::{Account, Charge, Lane, Memory, Span};
 use crate::error::{Error, Result};
+use crate::fields::refuse;
 
 /// How far a prompt of `n` positions is: `done` are through all layers, and `piece` are on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +32,23 @@ impl<M: Memory> Sequence<M> {
     /// [`Sequence::finish_piece`]. Nothing is freed before the last piece, so there must be room for all of it, whatever the method.
     pub fn begin_cut_prompt(&mut self, spans: &[Span], placing: &Placing) -> Result<()> {
         let n = spans.iter().map(|span| span.len).sum();
+        self.require_cuttable()?;
         self.start_prompt(spans, placing, Reach { n, done: 0, piece: 0 })?;
         self.admit_pieces(n)?;
         self.pieces.reserved = Some(self.account.charge(self.compaction_bytes(n))?);
         Ok(())
     }
 
-    /// Refuses a prompt that [`Sequence::begin_cut_prompt`] would refuse now for want of room; changes nothing.
+    fn require_cuttable(&self) -> Result<()> {
+        if self.method.as_ref().is_some_and(|method| method.needs.rows) {
+            return Err(refuse("a method that ends the way of positions between layers reads its prompts whole"));
+        }
+        Ok(())
+    }
+
+    /// Refuses a prompt that [`Sequence::begin_cut_prompt`] would refuse now for want of room, or for its method; changes nothing.
     pub fn admit_cut(&self, spans: &[Span]) -> Result<()> {
+        self.require_cuttable()?;
         self.admit_pieces(spans.iter().map(|span| span.len).sum())
     }
 
@@ -101,6 +111,9 @@ impl<M: Memory> Sequence<M> {
     pub fn query_weights(&self, layer: usize) -> Option<Vec<f32>> {
         let Work::Prompt(reach) = self.work else { return None };
         let mut weights = self.prompt_weights(layer, reach.n)?;
+        if let Some(offsets) = self.offsets() {
+            return Some(offsets.map(|offset| weights[offset]).collect());
+        }
         if reach.is_cut() {
             weights.truncate(reach.done + reach.piece);
             weights.drain(..reach.done);

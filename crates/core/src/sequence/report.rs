@@ -1,7 +1,9 @@
-//! What a sequence holds, counted.
+//! What a sequence holds, counted, and what its method has seen and decided.
 
-use super::Sequence;
+use super::compaction::Working;
+use super::{Planned, Sequence};
 use crate::cache::{Kept, Lane, Memory, MemoryReport};
+use crate::method::Record;
 
 impl<M: Memory> Sequence<M> {
     /// Bytes of the keys and values of one position in one layer.
@@ -40,5 +42,37 @@ impl<M: Memory> Sequence<M> {
                 })
                 .collect(),
         }
+    }
+
+    /// Keeps how the next prompt's entries are ranked, for [`Sequence::take_record`]; only before the first prompt.
+    pub fn record(&mut self) {
+        if let Some(method) = self.method.as_mut().filter(|_| self.spans.is_empty()) {
+            method.planner.record();
+        }
+    }
+
+    /// How the entries of the recorded prompt were ranked, by the layers of the model.
+    pub fn take_record(&mut self) -> Option<Record> {
+        let record = self.method.as_mut()?.planner.take_record()?;
+        let number = |layer| self.layout.managed_index(self.layout.source(layer));
+        Some(record.for_layers((0..self.shape.layers).map(number)))
+    }
+
+    /// Keeps all plans of the method from now on, for [`Sequence::take_plans`].
+    pub fn keep_plans(&mut self) {
+        if let Some(method) = &mut self.method {
+            method.keep_plans();
+        }
+    }
+
+    /// The plans since [`Sequence::keep_plans`], those that change nothing left out, with the numbers that layers have in the model.
+    pub fn take_plans(&mut self) -> Vec<Planned> {
+        let mut plans = self.method.as_mut().map(Working::take_plans).unwrap_or_default();
+        let managed = self.layout.managed();
+        for Planned { plan, .. } in &mut plans {
+            plan.lanes.iter_mut().for_each(|lane| lane.layer = managed[lane.layer]);
+            plan.evict.iter_mut().for_each(|gone| gone.layer = managed[gone.layer as usize] as u32);
+        }
+        plans
     }
 }

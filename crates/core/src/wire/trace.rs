@@ -108,6 +108,9 @@ pub struct TracePlan {
     pub lanes: Vec<TraceLanePlan>,
     /// Single entries that go.
     pub evict: Vec<TraceEviction>,
+    /// With `layer`: the positions of the prompt that later layers see; left out where they see all that have come so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<u32>>,
 }
 
 /// When a method has decided: once a layer has read the prompt, once all have, before a generated token is added, or after that.
@@ -177,13 +180,13 @@ impl From<&Planned> for TracePlan {
             lane: gone.lane as usize,
             position: gone.entry.position,
         });
-        TracePlan { moment, layer, step, lanes: changed.collect(), evict: evict.collect() }
+        TracePlan { moment, layer, step, lanes: changed.collect(), evict: evict.collect(), rows: plan.rows.clone() }
     }
 }
 
 impl TracePlan {
     /// Whether it changes nothing that is seen.
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.evict.is_empty()
+        self.lanes.is_empty() && self.evict.is_empty() && self.rows.is_none()
     }
 }

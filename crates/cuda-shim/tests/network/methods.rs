@@ -43,6 +43,7 @@ fn the_embedded_model_answers_as_on_the_cpu() {
     assert!(difference <= TOLERANCE, "image features differ by {difference}");
     check(&cpu, &gpu, &json!({ "method": "full" }), 16, TOLERANCE);
     check(&cpu, &gpu, &json!({ "method": "prefixkv", "keep": 0.5 }), 16, TOLERANCE);
+    check(&cpu, &gpu, &json!({ "method": "fastv", "images": 0.3 }), 16, TOLERANCE);
     drop(gpu);
     assert_eq!(shim.allocated(), 0, "everything is freed with the model");
 }

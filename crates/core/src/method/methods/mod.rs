@@ -1,6 +1,7 @@
 //! The methods: one file each, and a line in the list.
 
 mod custom;
+mod fastv;
 mod full;
 mod h2o;
 mod keydiff;
@@ -24,6 +25,7 @@ pub const METHODS: &[MethodSpec] = &[
     knorm::SPEC,
     keydiff::SPEC,
     random::SPEC,
+    fastv::SPEC,
     custom::SPEC,
     merge::SPEC,
 ];

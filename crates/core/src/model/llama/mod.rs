@@ -194,11 +194,12 @@ impl<B: Backend> Network<B> for Llama<B> {
                 }
             }
         }
-        let rotary = self.backend.rotary(&self.ropes, pass, n)?;
+        let mut rotary = self.backend.rotary(&self.ropes, pass, n)?;
         let mut x = x;
         for layer in &self.layers {
             check()?;
             metrics::LAYERS_RUN.add(1);
+            metrics::ROWS_RUN.add(x.rows() as u64);
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
             let fused = match &layer.head_norms {
                 Some(norms) => norms.forward(&fused)?,
@@ -207,6 +208,10 @@ impl<B: Backend> Network<B> for Llama<B> {
             let mixed = self.backend.causal(&fused, &layer.kind, &rotary, pass, check)?;
             check()?;
             x = x.plus(&layer.output.forward(&mixed)?)?;
+            if let Some(rows) = pass.take_chosen() {
+                x = x.select(&rows)?;
+                rotary = self.backend.rotary(&self.ropes, pass, rows.len())?;
+            }
             let mlp = self.mlp(layer, &x, check)?;
             x = x.plus(&mlp)?;
         }
