@@ -139,6 +139,27 @@ def uniform_counts(total, layers):
     return [total // layers + (layer < total % layers) for layer in range(layers)]
 
 
+def apportioned(wanted, total, least, most):
+    """Whole numbers whose sum is `total`: rounded down, then up where the most is missing; of equal ones the first."""
+    counts = [min(max(math.floor(w + 1e-9), low), high) for w, low, high in zip(wanted, least, most)]
+    while sum(counts) < total:
+        open_ = [i for i in range(len(counts)) if counts[i] < most[i]]
+        counts[max(open_, key=lambda i: (wanted[i] - counts[i], -i))] += 1
+    assert sum(counts) == total
+    return counts
+
+
+def pyramid_counts(total, layers, length, window=8, beta=20):
+    """Sizes that fall in equal steps; beside the window, the last layer keeps the mean over beta."""
+    mean = total / layers
+    window = min(window, mean / 2)
+    last = (mean - window) / beta
+    first = min(2 * (mean - window) - last, length - window)
+    last = 2 * (mean - window) - first
+    wanted = [window + first + (last - first) * layer / (layers - 1) for layer in range(layers)]
+    return apportioned(wanted, total, [1] * layers, [length] * layers)
+
+
 def even_counts(scores, total):
     """Entry by entry, each to the layer that has kept the least of its attention so far; sinks and recent are in.
 
@@ -217,20 +238,43 @@ def keep(prompt, options):
             counts, margin = searched_counts(scores, options["keep"])
         else:
             counts, margin = even_counts(scores, budget(options["keep"], len(layers), length))
+    elif method == "pyramidkv":
+        counts = pyramid_counts(budget(options["keep"], len(layers), length), len(layers), length)
     else:
         counts = uniform_counts(budget(options["keep"], len(layers), length), len(layers))
 
     found = Kept(lanes, counts, margin, [], [], [])
     for layer in layers:
-        chosen = [choose(prompt, options, layer, lane, counts[layer], queries) for lane in lanes]
+        sizes = [counts[layer]] * len(lanes)
+        if method == "adakv":
+            sizes = head_counts(prompt, layer, lanes, counts[layer])
+        chosen = [choose(prompt, options, layer, lane, size, queries, counts[layer]) for lane, size in zip(lanes, sizes)]
         found.positions.append([c[0] for c in chosen])
         found.loose.append([c[1] for c in chosen])
         found.marks.append([c[2] for c in chosen])
     return found
 
 
-def choose(prompt, options, layer, lane, count, queries):
-    """(positions, loose, marks of those positions) of one lane."""
+def voted(prompt, layer, lane, window):
+    """SnapKV's scores: attention from the window, pooled before it."""
+    rest = prompt.length - window
+    scores = prompt.scores(layer, lane, slice(rest, None))
+    scores[:rest] = max_pool1d(scores[None, :rest], 7, stride=1, padding=3)[0]
+    return scores
+
+
+def head_counts(prompt, layer, lanes, count, floor=0.2):
+    """AdaKV: what each head has among the best of all, and at least a share of an even split."""
+    length, window = prompt.length, min(32, count // 2)
+    open_ = [(-score, head, j) for head, lane in enumerate(lanes) for j, score in enumerate(voted(prompt, layer, lane, window)[: length - window].tolist())]
+    best = sorted(open_)[: (count - window) * len(lanes)]
+    found = [window + sum(1 for entry in best if entry[1] == head) for head in range(len(lanes))]
+    wanted = [floor * count + (1 - floor) * held for held in found]
+    return apportioned(wanted, count * len(lanes), [window] * len(lanes), [length] * len(lanes))
+
+
+def choose(prompt, options, layer, lane, count, queries, mean):
+    """(positions, loose, marks of those positions) of one lane of `count` entries; `mean` is that over the layer's lanes."""
     method, length = options["method"], prompt.length
     if method == "prefixkv":
         scores, protected = prompt.scores(layer, lane, queries), {0, length - 1}
@@ -245,14 +289,13 @@ def choose(prompt, options, layer, lane, count, queries):
         scores, protected = -prompt.norms(layer, lane), set()
     if method == "keydiff":
         scores, protected = prompt.differences(layer, lane), set()
-    if method == "snapkv":
-        window = min(32, count // 2, length)
-        scores, protected = prompt.scores(layer, lane, slice(length - window, None)), set(range(length - window, length))
-        scores[: length - window] = max_pool1d(scores[None, : length - window], 7, stride=1, padding=3)[0]
+    if method in ("snapkv", "pyramidkv", "adakv"):
+        window = min(8 if method == "pyramidkv" else 32, mean // 2, length)
+        scores, protected = voted(prompt, layer, lane, window), set(range(length - window, length))
     if count >= length:
         kept, loose = list(range(length)), []
     else:
-        kept, loose = select(scores.tolist(), count, protected, method == "snapkv")
+        kept, loose = select(scores.tolist(), count, protected, method in ("snapkv", "pyramidkv", "adakv"))
     return kept, loose, [float(scores[j]) for j in kept]
 
 
@@ -300,7 +343,7 @@ UNDECIDED = 1e-5
 
 def due(options, layer, entries, seen, count, length):
     """Whether a lane that keeps the share count / length has an entry too many."""
-    if options["method"] in ("snapkv", "keydiff") or options.get("decode") == "none" or count >= length:
+    if options["method"] in ("snapkv", "pyramidkv", "adakv", "keydiff") or options.get("decode") == "none" or count >= length:
         return False
     if "calibration" in options or options.get("variant") == "official":
         # The published code goes on with the configured share, not with the rounded count.
@@ -439,6 +482,7 @@ def options(calibrations, text):
     found += [{"method": "streaming", "keep": 0.3, "positions": "cache"}]
     found += [{"method": "knorm", "keep": 0.5, "decode": "lowest-score"}]
     found += [{"method": "snapkv", "keep": keep} for keep in (0.5, 0.2)]
+    found += [{"method": method, "keep": keep} for method in ("pyramidkv", "adakv") for keep in (0.5, 0.2)]
     found += [{"method": "keydiff", "keep": keep} for keep in (0.5, 0.2)]
     return found
 

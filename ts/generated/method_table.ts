@@ -6,6 +6,8 @@ export type MethodName =
   | "prefixkv"
   | "h2o"
   | "snapkv"
+  | "pyramidkv"
+  | "adakv"
   | "streaming"
   | "knorm"
   | "keydiff"
@@ -250,6 +252,126 @@ export const methods: readonly MethodFacts[] = [
     variants: {},
   },
   {
+    name: "pyramidkv",
+    title: "PyramidKV",
+    summary: "keeps what the last queries look at, in sizes that fall from layer to layer",
+    source: "Cai et al. 2024, PyramidKV, arXiv 2406.02069",
+    budget: "exact",
+    stage: false,
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 8,
+        text: "queries that vote, and last entries that are kept; at most half of the size",
+      },
+      {
+        name: "beta",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 20,
+        text: "the mean size over that of the last layer, beside the window: how steep the pyramid is",
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: "how neighbouring votes are joined",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the lowest score",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "adakv",
+    title: "AdaKV",
+    summary: "splits each layer over its heads by what the last queries look at",
+    source: "Feng et al. 2024, AdaKV, arXiv 2407.11550",
+    budget: "exact",
+    stage: false,
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: "queries that vote, and last entries that are kept; at most half of the size",
+      },
+      {
+        name: "floor",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.2,
+        text: "the share of an even split that every head gets in any case",
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: "how neighbouring votes are joined",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the lowest score",
+      },
+    ],
+    variants: {},
+  },
+  {
     name: "streaming",
     title: "StreamingLLM",
     summary: "keeps the first entries and the last ones",
@@ -449,7 +571,7 @@ export const methods: readonly MethodFacts[] = [
       {
         name: "budget",
         kind: "choice",
-        values: 'one of "uniform", "prefix", "ada"',
+        values: 'one of "uniform", "prefix", "pyramid", "ada"',
         default: "uniform",
         text: "how the whole is split over layers and heads",
       },
@@ -508,6 +630,13 @@ export const methods: readonly MethodFacts[] = [
         values: "a number from 0 to 1",
         default: 0.2,
         text: 'for `budget: "ada"`: the share of an even split that every head gets in any case',
+      },
+      {
+        name: "beta",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 20,
+        text: 'for `budget: "pyramid"`: the mean size over that of the last layer, beside the `recent` entries',
       },
       {
         name: "distance",

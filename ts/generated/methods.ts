@@ -20,6 +20,8 @@ export type CacheMethod =
   | Stage<"prefixkv", PrefixkvOptions>
   | Stage<"h2o", H2oOptions>
   | Stage<"snapkv", SnapkvOptions>
+  | Stage<"pyramidkv", PyramidkvOptions>
+  | Stage<"adakv", AdakvOptions>
   | Stage<"streaming", StreamingOptions>
   | Stage<"knorm", KnormOptions>
   | Stage<"keydiff", KeydiffOptions>
@@ -203,6 +205,96 @@ export function snapkv(options: SnapkvOptions): Stage<"snapkv", SnapkvOptions> {
   return stage("snapkv", options);
 }
 
+/** Options of {@link pyramidkv}. */
+export interface PyramidkvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `8` by default.
+   */
+  window?: number;
+  /**
+   * The mean size over that of the last layer, beside the window: how steep the pyramid is. A whole number from 1 to
+   * 1,000,000; `20` by default.
+   */
+  beta?: number;
+  /** How neighbouring votes are joined. One of `"max"`, `"mean"`, `"none"`; `"max"` by default. */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * PyramidKV: keeps what the last queries look at, in sizes that fall from layer to layer. Cai et al. 2024, PyramidKV,
+ * arXiv 2406.02069.
+ *
+ * @example
+ * ```ts
+ * import { image, load, pyramidkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: pyramidkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function pyramidkv(options: PyramidkvOptions): Stage<"pyramidkv", PyramidkvOptions> {
+  return stage("pyramidkv", options);
+}
+
+/** Options of {@link adakv}. */
+export interface AdakvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `32` by default.
+   */
+  window?: number;
+  /** The share of an even split that every head gets in any case. A number from 0 to 1; `0.2` by default. */
+  floor?: number;
+  /** How neighbouring votes are joined. One of `"max"`, `"mean"`, `"none"`; `"max"` by default. */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * AdaKV: splits each layer over its heads by what the last queries look at. Feng et al. 2024, AdaKV, arXiv 2407.11550.
+ *
+ * @example
+ * ```ts
+ * import { adakv, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: adakv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function adakv(options: AdakvOptions): Stage<"adakv", AdakvOptions> {
+  return stage("adakv", options);
+}
+
 /** Options of {@link streaming}. */
 export interface StreamingOptions {
   /** How much of the cache is kept. */
@@ -376,8 +468,11 @@ export interface CustomOptions {
    * `"recency"`, `"random"`; `"question"` by default.
    */
   score?: "question" | "window" | "text" | "columns" | "key-norm" | "key-diff" | "recency" | "random";
-  /** How the whole is split over layers and heads. One of `"uniform"`, `"prefix"`, `"ada"`; `"uniform"` by default. */
-  budget?: "uniform" | "prefix" | "ada";
+  /**
+   * How the whole is split over layers and heads. One of `"uniform"`, `"prefix"`, `"pyramid"`, `"ada"`; `"uniform"` by
+   * default.
+   */
+  budget?: "uniform" | "prefix" | "pyramid" | "ada";
   /**
    * Whether the heads of a layer share their entries or have their own; `"head"` by default with `budget: "ada"`. One
    * of `"layer"`, `"head"`; `"layer"` by default.
@@ -411,6 +506,11 @@ export interface CustomOptions {
    * default.
    */
   floor?: number;
+  /**
+   * For `budget: "pyramid"`: the mean size over that of the last layer, beside the `recent` entries. A whole number
+   * from 1 to 1,000,000; `20` by default.
+   */
+  beta?: number;
   /**
    * Places before the end of what the prompt has left, for `decode: "distance"`. A whole number from 0 to 1,000,000;
    * `25` by default.

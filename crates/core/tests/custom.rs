@@ -115,7 +115,8 @@ fn every_combination_runs_or_says_why_not() {
                         "method": "custom", "keep": 0.4, "score": score, "budget": budget, "lanes": lanes, "decode": decode,
                     });
                     let attention = ["question", "window", "text", "columns"].contains(&score);
-                    let sensible = budget == "uniform" || attention && (budget == "prefix") == (lanes == "layer");
+                    let sensible = ["uniform", "pyramid"].contains(&budget)
+                        || attention && (budget == "prefix") == (lanes == "layer");
                     if let Err(Error::Option { reason, .. }) = Method::parse(&cache) {
                         assert!(!sensible && reason.contains(budget), "{cache}: {reason}");
                         continue;

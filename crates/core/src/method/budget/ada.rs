@@ -43,13 +43,20 @@ impl Budget for Ada {
     }
 
     fn heads(&self, quota: Quota, lanes: &[ScoredLane], positions: usize) -> Vec<Quota> {
-        let safe: Vec<usize> = lanes.iter().map(|lane| lane.safe.iter().filter(|safe| **safe).count()).collect();
+        let mut safe: Vec<usize> = lanes.iter().map(|lane| lane.safe.iter().filter(|safe| **safe).count()).collect();
         let most: Vec<usize> = lanes.iter().map(|lane| lane.scores.len()).collect();
         let total = quota.kept * lanes.len();
         let mut open: Vec<(f32, usize)> = Vec::new();
         for (head, lane) in lanes.iter().enumerate() {
             let scores = lane.scores.iter().zip(&lane.safe).filter(|(_, safe)| !**safe);
+            let start = open.len();
             open.extend(scores.map(|(score, _)| (*score, head)));
+            // A head without entries would see nothing but what comes: its best one stays in any case.
+            let best = (start..open.len()).max_by(|a, b| open[*a].0.total_cmp(&open[*b].0).then(b.cmp(a)));
+            if let Some(best) = best.filter(|_| safe[head] == 0) {
+                open.remove(best);
+                safe[head] = 1;
+            }
         }
         let best = total.saturating_sub(safe.iter().sum()).min(open.len());
         // Of equal scores the first head and position wins, as the order here is theirs.
@@ -84,8 +91,11 @@ mod tests {
     #[test]
     fn heads_get_what_they_have_among_the_best() {
         let lanes = [lane(&[0.9, 0.8, 0.7, 0.6], 0), lane(&[0.5, 0.1, 0.1, 0.1], 0)];
-        assert_eq!(kept(0.0, &lanes, 2), [4, 0]);
-        assert_eq!(kept(0.5, &lanes, 2), [3, 1]);
+        assert_eq!(kept(0.0, &lanes, 2), [3, 1], "no head is left without entries");
+        let lanes = [lane(&[0.9, 0.8, 0.7, 0.6, 0.6], 0), lane(&[0.5, 0.1, 0.1, 0.1, 0.1], 0)];
+        assert_eq!(kept(0.0, &lanes, 3), [5, 1]);
+        assert_eq!(kept(0.5, &lanes, 3), [4, 2]);
+        let lanes = [lane(&[0.9, 0.8, 0.7, 0.6], 0), lane(&[0.5, 0.1, 0.1, 0.1], 0)];
         assert_eq!(kept(1.0, &lanes, 2), [2, 2]);
         assert_eq!(kept(0.0, &[lane(&[0.9; 4], 0), lane(&[0.1; 4], 2)], 2), [2, 2], "what is safe stays");
     }
@@ -106,9 +116,16 @@ mod tests {
                 };
                 lanes.iter().zip(kept).map(of).sum()
             };
-            let mut all: Vec<f32> = heads.concat();
-            all.sort_by(|a, b| b.total_cmp(a));
-            let best: f64 = all[..total].iter().copied().map(f64::from).sum();
+            // The best of every head, and then the best of all.
+            let (mut firsts, mut others) = (Vec::new(), Vec::new());
+            for mut scores in heads {
+                scores.sort_by(|a, b| b.total_cmp(a));
+                firsts.push(scores.remove(0));
+                others.extend(scores);
+            }
+            others.sort_by(|a, b| b.total_cmp(a));
+            let taken = firsts.iter().chain(&others[..total - lanes.len()]);
+            let best: f64 = taken.copied().map(f64::from).sum();
             prop_assert!((held(&kept(0.0, &lanes, each)) - best).abs() < 1e-5);
         }
     }

@@ -3,6 +3,7 @@
 mod ada;
 mod calibrated;
 pub mod prefix;
+mod pyramid;
 mod uniform;
 
 use std::fmt::Debug;
@@ -10,6 +11,7 @@ use std::fmt::Debug;
 pub use ada::Ada;
 pub use calibrated::Calibrated;
 pub use prefix::{OfficialPrefix, Prefix};
+pub use pyramid::Pyramid;
 pub use uniform::Uniform;
 
 use super::Lanes;

@@ -1,4 +1,4 @@
-use super::super::budget::{Ada, Budget, Calibrated, Prefix, Uniform};
+use super::super::budget::{Ada, Budget, Calibrated, Prefix, Pyramid, Uniform};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
@@ -31,6 +31,7 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 | --- | --- |
 | `uniform` | the same for every layer and head |
 | `prefix` | each layer retains the same share of its importance (PrefixKV); with `calibration` by sizes found before. Needs a score that is attention, and `lanes: "layer"` |
+| `pyramid` | sizes fall from the first layer to the last in equal steps (PyramidKV, arXiv 2406.02069), by `beta` |
 | `ada` | layers alike; inside a layer each head gets what it has among the best entries of all heads (AdaKV, arXiv 2407.11550), and at least `floor` of an even split. Needs a score that is attention, and `lanes: "head"` |
 
 Combinations that make no sense are refused with the reason: see [all of them](combinations.md). A method whose decision is code of your own: see [the guide](../custom.md).
@@ -44,7 +45,12 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             "\"question\"",
             "what ranks entries",
         ),
-        choice("budget", &["uniform", "prefix", "ada"], "\"uniform\"", "how the whole is split over layers and heads"),
+        choice(
+            "budget",
+            &["uniform", "prefix", "pyramid", "ada"],
+            "\"uniform\"",
+            "how the whole is split over layers and heads",
+        ),
         choice(
             "lanes",
             &["layer", "head"],
@@ -78,6 +84,11 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             default: "0.2",
             text: "for `budget: \"ada\"`: the share of an even split that every head gets in any case",
         },
+        positive(
+            "beta",
+            "20",
+            "for `budget: \"pyramid\"`: the mean size over that of the last layer, beside the `recent` entries",
+        ),
         count("distance", "25", "places before the end of what the prompt has left, for `decode: \"distance\"`"),
         count("sinks", "1", "first entries that are never evicted"),
         count("recent", "8", "last entries that are never evicted, as far as `recentShare` lets them"),
@@ -109,6 +120,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     let excluded = if options.flag("excludeSink")? { options.count("sinks")? } else { 0 };
     let budget: Box<dyn Budget> = match (options.choice("budget")?.as_str(), calibration) {
         ("prefix", None) => Box::new(Prefix { excluded }),
+        ("pyramid", None) => Box::new(Pyramid { window: recent, beta: options.count("beta")? }),
         ("ada", None) => Box::new(Ada { floor: options.share("floor")? }),
         (_, None) => Box::new(Uniform),
         (budget, Some(calibration)) if budget == "prefix" || !options.given("budget") => {

@@ -1,5 +1,6 @@
 //! The methods: one file each, and a line in the list.
 
+mod adakv;
 mod custom;
 mod fastv;
 mod full;
@@ -9,6 +10,7 @@ mod knorm;
 mod merge;
 mod parts;
 mod prefixkv;
+mod pyramidkv;
 mod random;
 mod snapkv;
 mod streaming;
@@ -21,6 +23,8 @@ pub const METHODS: &[MethodSpec] = &[
     prefixkv::SPEC,
     h2o::SPEC,
     snapkv::SPEC,
+    pyramidkv::SPEC,
+    adakv::SPEC,
     streaming::SPEC,
     knorm::SPEC,
     keydiff::SPEC,
