@@ -5,8 +5,10 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import {
+  adakv,
   type CacheOption,
   custom,
+  fastv,
   full,
   h2o,
   image,
@@ -27,6 +29,8 @@ after(() => model.dispose());
 const methods: Record<string, CacheOption> = {
   full: full(),
   prefixkv: prefixkv({ keep: 0.3 }),
+  fastv: fastv(),
+  "adakv at a cap": adakv({ keep: { tokens: 50 } }),
   "prefixkv evicting by distance": prefixkv({ keep: 0.3, decode: "distance" }),
   "h2o at a cap": h2o({ keep: { tokens: 60 } }),
   snapkv: snapkv({ keep: 0.4 }),

@@ -43,13 +43,19 @@ export function livesOf(trace: Trace, layer: number): Lives | undefined {
   const gone = lanes.map(() => new Array<number>(prompt + columns - 1).fill(columns));
   const born = (position: number): number => (position < prompt ? -1 : position - prompt + 1);
   let merged = 0;
-  for (const { moment, step = 0, lanes: changes, evict } of trace.plans) {
+  for (const { moment, layer: at = 0, step = 0, lanes: changes, evict, rows } of trace.plans) {
     // A plan before a token and one after it both show once it is read.
     const column = moment === "token" || moment === "step" ? step + 1 : 0;
     const leave = (lane: number, position: number): void => {
       const own = gone[lane];
       if (own !== undefined) own[position] = Math.min(own[position] ?? columns, column);
     };
+    if (rows !== undefined && at < source) {
+      // A row that does not go on has no entry in later layers, from the beginning.
+      const seen = new Set(rows);
+      for (const own of gone)
+        for (let position = 0; position < prompt; position++) if (!seen.has(position)) own[position] = -1;
+    }
     for (const change of changes) {
       if (change.layer !== source) continue;
       const stays = new Set(change.keep);
