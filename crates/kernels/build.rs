@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 use std::{env, fs, thread};
 
-const KERNELS: [&str; 5] = ["decode", "gather", "network", "prefill", "rotary"];
+const KERNELS: [&str; 6] = ["codec", "decode", "gather", "network", "prefill", "rotary"];
 
 /// Machine code for A100 and H100/H200, and PTX from which drivers make code for newer devices.
 const FLAGS: [&str; 7] = [

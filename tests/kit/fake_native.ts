@@ -41,6 +41,9 @@ export const timings: Timings = { queued: 0, images: 1, vision: 2, prefill: 3, d
 export const memory: Memory = {
   full: 2_000_000,
   payload: 2_000_000,
+  scales: 0,
+  window: 0,
+  effectiveBits: 32,
   metadata: 1000,
   dead: 0,
   resident: 2_001_000,

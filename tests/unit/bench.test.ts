@@ -156,6 +156,9 @@ test("a smaller cache stands beside what its bytes predict", () => {
   const memory = (share: number) => ({
     full: 1000,
     payload: 1000 * share,
+    scales: 0,
+    window: 0,
+    effectiveBits: 32,
     metadata: 0,
     dead: 0,
     resident: 1100 * share,

@@ -117,6 +117,13 @@ test("the flags of the cache become its option", async () => {
     keep: { bytes: 2 ** 26 },
     protectText: true,
   });
+  const stages = ["--stage", "merge,weight=0.5", "--stage", "int4,window=64"];
+  assert.deepEqual(await cacheOf("--method", "snapkv", "--keep", "0.4", ...stages), [
+    { method: "snapkv", keep: 0.4 },
+    { method: "merge", weight: 0.5 },
+    { method: "int4", window: 64 },
+  ]);
+  assert.deepEqual(await cacheOf("--method", "int8", "--set", "rotate=true"), { method: "int8", rotate: true });
   const calibrated = await cacheOf("--method", "prefixkv", "--keep", "0.3", "--calibration", "llava-1.5-7b");
   assert.equal((calibrated as { calibration?: { version?: number } }).calibration?.version, 1);
 });
@@ -293,6 +300,11 @@ test("misuse exits with 2 and suggests", async () => {
     await misuse(["describe", picture, "--method", "h2o", `--keep=${keep}`], /--keep needs a share above 0/);
   await misuse(["describe", picture, "--method", "h2o", "--set", "sink=4"], /no option `sink`.*did you mean `sinks`\?/);
   await misuse(["describe", picture, "--method", "h2o", "--set", "sinks"], /--set needs NAME=VALUE, not `sinks`/);
+  await misuse(["describe", picture, "--stage", "int4"], /--stage needs --method NAME/);
+  await misuse(
+    ["describe", picture, "--method", "full", "--stage", "h2o"],
+    /--stage needs a stage, and h2o is a method/,
+  );
   await misuse(["calibrate", picture], /calibrate needs --out FILE/);
   await misuse(["calibrate", picture, "--out", "x.json", "--keeps", "0.1,,0.2"], /--keeps needs shares/);
   await misuse(["methods", "h20"], /did you mean `h2o`\?/);

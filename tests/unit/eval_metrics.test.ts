@@ -179,6 +179,7 @@ test("bits and entries of caches", () => {
   // 3 entries of 2 x 2 x 4 numbers of 4 bytes, and half as many bytes.
   assert.equal(effectiveBits({ ...memory, payload: 3 * 64, keptPerLayer: [2, 1] }, info), 32);
   assert.equal(effectiveBits({ ...memory, payload: 3 * 32, keptPerLayer: [2, 1] }, info), 16);
+  assert.equal(effectiveBits({ ...memory, payload: 3 * 16, scales: 3 * 4, keptPerLayer: [2, 1] }, info), 10);
   assert.equal(effectiveBits({ ...memory, payload: 0, keptPerLayer: [0, 0] }, info), 0);
   assert.equal(
     entries(

@@ -39,11 +39,11 @@ export function methodOption(values: Values, fallback?: CacheMethod["method"]): 
   return method as unknown as CacheMethod;
 }
 
-/** Reads `merge` or `merge,weight=0.5`. */
+/** Reads `merge`, `merge,weight=0.5` or `int4,window=64`. */
 function parseStage(text: string): CacheMethod {
   const [name = "", ...settings] = text.split(",");
   const facts = findMethod(name.trim());
-  if (!facts.stage)
+  if (facts.role === "chooses")
     throw new UsageError(`--stage needs a stage, and ${facts.name} is a method: --method ${facts.name}`);
   const options = Object.fromEntries(settings.map((setting) => parseSet(facts, setting, "--stage")));
   return { method: facts.name, ...options } as unknown as CacheMethod;

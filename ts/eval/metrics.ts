@@ -27,5 +27,5 @@ export function entries(kept: readonly (readonly Kept[])[], kvHeads: number): nu
 /** Bits that one number of a kept entry takes, its scales included; the same as the format has where nothing is quantised. */
 export function effectiveBits(memory: Memory, info: Pick<ModelInfo, "kvHeads" | "headDim">): number {
   const kept = memory.keptPerLayer.reduce((sum, count) => sum + count, 0);
-  return kept === 0 ? 0 : (8 * memory.payload) / (kept * 2 * info.kvHeads * info.headDim);
+  return kept === 0 ? 0 : (8 * (memory.payload + memory.scales)) / (kept * 2 * info.kvHeads * info.headDim);
 }

@@ -14,7 +14,10 @@ export type MethodName =
   | "random"
   | "fastv"
   | "custom"
-  | "merge";
+  | "merge"
+  | "int8"
+  | "int4"
+  | "int2";
 
 /** An option of a method, for the command line. */
 export interface MethodOption {
@@ -35,8 +38,8 @@ export interface MethodFacts {
   source: string;
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
-  /** Whether it goes behind a method and does nothing alone. */
-  stage: boolean;
+  /** Whether it chooses entries, goes behind a method and changes what that does, or (alone or behind a method) stores what stays. */
+  role: "chooses" | "refines" | "stores";
   options: readonly MethodOption[];
   /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
   variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
@@ -50,7 +53,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps every entry",
     source: "",
     budget: "outcome",
-    stage: false,
+    role: "chooses",
     options: [],
     variants: {},
   },
@@ -60,7 +63,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "gives each layer its own size by one binary search over cumulative importance",
     source: "Wang et al. 2024, PrefixKV, arXiv 2412.03409 (NeurIPS 2025)",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "score",
@@ -165,7 +168,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps heavy hitters and recent entries, per layer and head",
     source: "Zhang et al. 2023, H2O: Heavy-Hitter Oracle, arXiv 2306.14048",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "recentShare",
@@ -204,7 +207,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps what the last queries of the prompt look at, per layer and head",
     source: "Li et al. 2024, SnapKV, arXiv 2404.14469",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "window",
@@ -257,7 +260,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps what the last queries look at, in sizes that fall from layer to layer",
     source: "Cai et al. 2024, PyramidKV, arXiv 2406.02069",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "window",
@@ -317,7 +320,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "splits each layer over its heads by what the last queries look at",
     source: "Feng et al. 2024, AdaKV, arXiv 2407.11550",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "window",
@@ -377,7 +380,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps the first entries and the last ones",
     source: "Xiao et al. 2023, StreamingLLM, arXiv 2309.17453",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "sinks",
@@ -417,7 +420,7 @@ export const methods: readonly MethodFacts[] = [
     source:
       "Devoto et al. 2024, A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "sinks",
@@ -456,7 +459,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps the keys that resemble the others least, per layer and head",
     source: "Park et al. 2025, KeyDiff, arXiv 2504.15364",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "sinks",
@@ -495,7 +498,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "keeps entries by chance: what every method must beat",
     source: "",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "seed",
@@ -534,7 +537,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "ends the way of image positions that get little attention after the first layers",
     source: "Chen et al. 2024, An Image is Worth 1/2 Tokens After Layer 2, arXiv 2403.06764",
     budget: "outcome",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "layer",
@@ -559,7 +562,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "any score with any budget, put together from options",
     source: "",
     budget: "exact",
-    stage: false,
+    role: "chooses",
     options: [
       {
         name: "score",
@@ -696,7 +699,7 @@ export const methods: readonly MethodFacts[] = [
     summary: "a stage: adds what the method before it drops to the most similar entries that stay",
     source: "Wan et al. 2024, LOOK-M, arXiv 2406.18139 (its averaged merging)",
     budget: "outcome",
-    stage: true,
+    role: "refines",
     options: [
       {
         name: "weight",
@@ -711,6 +714,123 @@ export const methods: readonly MethodFacts[] = [
         values: "a number from 0 to 1",
         default: 0,
         text: "the least cosine at which an entry is merged",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "int8",
+    title: "8 bits",
+    summary: "stores what stays in 8 bits",
+    source: "",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "group",
+        kind: "count",
+        values: "a whole number from 8 to 64",
+        default: 32,
+        text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+      {
+        name: "keys",
+        kind: "choice",
+        values: 'one of "channel", "entry"',
+        default: "entry",
+        text: "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+      },
+      {
+        name: "rotate",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "int4",
+    title: "4 bits (KIVI)",
+    summary: "stores what stays in 4 bits",
+    source: "Liu et al. 2024, KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, arXiv 2402.02750",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "group",
+        kind: "count",
+        values: "a whole number from 8 to 64",
+        default: 32,
+        text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 128,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+      {
+        name: "keys",
+        kind: "choice",
+        values: 'one of "channel", "entry"',
+        default: "channel",
+        text: "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+      },
+      {
+        name: "rotate",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "int2",
+    title: "2 bits (KIVI)",
+    summary: "stores what stays in 2 bits",
+    source: "Liu et al. 2024, KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, arXiv 2402.02750",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "group",
+        kind: "count",
+        values: "a whole number from 8 to 64",
+        default: 32,
+        text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 128,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+      {
+        name: "keys",
+        kind: "choice",
+        values: 'one of "channel", "entry"',
+        default: "channel",
+        text: "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+      },
+      {
+        name: "rotate",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
       },
     ],
     variants: {},

@@ -28,7 +28,10 @@ export type CacheMethod =
   | Stage<"random", RandomOptions>
   | Stage<"fastv", FastvOptions>
   | Stage<"custom", CustomOptions>
-  | Stage<"merge", MergeOptions>;
+  | Stage<"merge", MergeOptions>
+  | Stage<"int8", Int8Options>
+  | Stage<"int4", Int4Options>
+  | Stage<"int2", Int2Options>;
 
 /** A method's options with its name. */
 type Stage<Name extends string, Options = unknown> = Readonly<{ method: Name } & Options>;
@@ -577,4 +580,129 @@ export interface MergeOptions {
  */
 export function merge(options: MergeOptions = {}): Stage<"merge", MergeOptions> {
   return stage("merge", options);
+}
+
+/** Options of {@link int8}. */
+export interface Int8Options {
+  /**
+   * Numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as
+   * they divide a head. A whole number from 8 to 64; `32` by default.
+   */
+  group?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
+   * default.
+   */
+  window?: number;
+  /**
+   * What shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of
+   * one entry. One of `"channel"`, `"entry"`; `"entry"` by default.
+   */
+  keys?: "channel" | "entry";
+  /**
+   * Store keys and values through a Hadamard transform, which spreads outliers over the channels of a head. True or
+   * false; `false` by default.
+   */
+  rotate?: boolean;
+}
+
+/**
+ * 8 bits: stores what stays in 8 bits.
+ *
+ * @example
+ * ```ts
+ * import { image, int8, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: int8() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function int8(options: Int8Options = {}): Stage<"int8", Int8Options> {
+  return stage("int8", options);
+}
+
+/** Options of {@link int4}. */
+export interface Int4Options {
+  /**
+   * Numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as
+   * they divide a head. A whole number from 8 to 64; `32` by default.
+   */
+  group?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `128` by
+   * default.
+   */
+  window?: number;
+  /**
+   * What shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of
+   * one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
+   */
+  keys?: "channel" | "entry";
+  /**
+   * Store keys and values through a Hadamard transform, which spreads outliers over the channels of a head. True or
+   * false; `false` by default.
+   */
+  rotate?: boolean;
+}
+
+/**
+ * 4 bits (KIVI): stores what stays in 4 bits. Liu et al. 2024, KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV
+ * Cache, arXiv 2402.02750.
+ *
+ * @example
+ * ```ts
+ * import { image, int4, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: int4() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function int4(options: Int4Options = {}): Stage<"int4", Int4Options> {
+  return stage("int4", options);
+}
+
+/** Options of {@link int2}. */
+export interface Int2Options {
+  /**
+   * Numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as
+   * they divide a head. A whole number from 8 to 64; `32` by default.
+   */
+  group?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `128` by
+   * default.
+   */
+  window?: number;
+  /**
+   * What shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of
+   * one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
+   */
+  keys?: "channel" | "entry";
+  /**
+   * Store keys and values through a Hadamard transform, which spreads outliers over the channels of a head. True or
+   * false; `false` by default.
+   */
+  rotate?: boolean;
+}
+
+/**
+ * 2 bits (KIVI): stores what stays in 2 bits. Liu et al. 2024, KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV
+ * Cache, arXiv 2402.02750.
+ *
+ * @example
+ * ```ts
+ * import { image, int2, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: int2() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function int2(options: Int2Options = {}): Stage<"int2", Int2Options> {
+  return stage("int2", options);
 }

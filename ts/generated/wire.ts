@@ -1089,13 +1089,19 @@ export interface Timings {
 export interface Memory {
   /** What a cache that keeps every position seen so far takes in the same format, without slack or metadata. */
   full: number;
-  /** Entries kept x entry bytes. */
+  /** Keys and values of the entries kept, in the format in which each of them is stored. */
   payload: number;
+  /** Scales of the entries that are stored in few bits; 0 without such a store. */
+  scales: number;
+  /** The part of `payload` that a store keeps in full precision, the most recent entries; 0 without one. */
+  window: number;
   /** Positions and scores of the entries, and other bookkeeping. */
   metadata: number;
-  /** Entries that are evicted but still stored, because their format frees them in groups. */
+  /** Entries that are evicted but still stored, because their format frees them in groups; their scales included. */
   dead: number;
-  /** Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end. */
+  /** Bits that a number of a kept key or value takes on average, scales included; 0 of an empty cache. */
+  effectiveBits: number;
+  /** Payload, scales, metadata, dead entries and slack: what the pool holds for this sequence at the end. */
   resident: number;
   /** Of `resident`, what other chats that were forked from the same one hold as well: in memory it is there once. */
   shared: number;

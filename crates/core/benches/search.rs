@@ -36,7 +36,7 @@ fn benches(c: &mut Criterion) {
 
 /// A lane of 800 entries as generation leaves it: a compacted prompt, a tail, and some gone.
 fn lane(pool: &Pool) -> Lane {
-    let options = LaneOptions { head_dim: 8, format: Format::F32, rotation: Rotation::Stored, marked: true };
+    let options = LaneOptions { head_dim: 8, codec: Format::F32.codec(), rotation: Rotation::Stored, marked: true };
     let mut lane = Lane::new(0..1, options, pool.account()).expect("no cap");
     let rows = vec![0.5; 2000 * 8];
     let rows = Rows::dense(&rows, 8);

@@ -122,7 +122,14 @@ fn every_combination_runs_or_says_why_not() {
                         continue;
                     }
                     assert!(sensible, "{cache} must be refused");
-                    for stages in [json!([cache]), json!([cache, { "method": "merge" }])] {
+                    let store = json!({ "method": "int4", "window": 8 });
+                    let every = [
+                        json!([cache]),
+                        json!([cache, { "method": "merge" }]),
+                        json!([cache, store]),
+                        json!([cache, { "method": "merge" }, store]),
+                    ];
+                    for stages in every {
                         let (plans, logits, sequence) = case.run(&stages).unwrap_or_else(|e| panic!("{stages}: {e}"));
                         assert!(logits.iter().flatten().all(|logit| logit.is_finite()), "{stages}");
                         assert!(!plans.is_empty(), "{stages}");

@@ -6,7 +6,8 @@ use prefixkv_core::cache::{Format, Lane, LaneOptions, LayerCache, Modality, New,
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
 use prefixkv_core::sequence::{Layout, Placing, Sequence};
-use prefixkv_kernels::attention::{AnyRun, Rows};
+use prefixkv_kernels::attention::Rows;
+use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
 use prefixkv_kernels::rotary::Angles;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -35,6 +36,10 @@ fn caches() -> Vec<Value> {
         json!({ "method": "streaming", "keep": { "tokens": 20 }, "positions": "cache" }),
         json!({ "method": "streaming", "keep": 0.5 }),
         json!({ "method": "random", "keep": 0.5 }),
+        json!({ "method": "int4", "window": 8, "group": 8 }),
+        json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8" }]),
+        json!([{ "method": "snapkv", "keep": { "tokens": 40 } }, { "method": "int2", "window": 3, "group": 16 }]),
+        json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "merge" }, { "method": "int4", "window": 0, "rotate": true }]),
     ]
 }
 
@@ -101,20 +106,11 @@ fn bits(lane: &Lane, dim: usize) -> Vec<u32> {
     let mut bits = Vec::new();
     for run in lane.view(None).runs {
         for head in 0..lane.heads().len() {
-            let at = |capacity: usize| head * capacity * dim..(head * capacity + run.len()) * dim;
-            match run {
-                AnyRun::F32(run) => {
-                    let both = run.keys[at(run.capacity)].iter().chain(&run.values[at(run.capacity)]);
-                    bits.extend(both.map(|number| number.to_bits()));
-                }
-                AnyRun::F16(run) => {
-                    let both = run.keys[at(run.capacity)].iter().chain(&run.values[at(run.capacity)]);
-                    bits.extend(both.map(|number| u32::from(number.to_bits())));
-                }
-                AnyRun::Int4(run) => {
-                    bits.extend(run.key_codes.iter().chain(run.value_codes).map(|code| u32::from(*code)));
-                }
-            }
+            let mut rows = vec![0.0; run.len * dim];
+            run.read_keys(head, 0, dim, &mut rows);
+            bits.extend(rows.iter().map(|number| number.to_bits()));
+            run.read_values(head, 0, dim, &mut rows);
+            bits.extend(rows.iter().map(|number| number.to_bits()));
         }
     }
     bits
@@ -140,7 +136,7 @@ fn counted_once(pool: &Pool, a: &Sequence, b: &Sequence) {
     assert_eq!(of_a.shared, of_b.shared);
     assert_eq!(pool.used(), of_a.resident + of_b.resident - of_a.shared);
     for memory in [of_a, of_b] {
-        assert!(memory.payload + memory.metadata + memory.dead <= memory.resident);
+        assert!(memory.payload + memory.scales + memory.metadata + memory.dead <= memory.resident);
     }
 }
 
@@ -194,7 +190,7 @@ proptest! {
 #[test]
 fn what_finds_no_room_in_one_leaves_the_other_alone() {
     for cache in caches().into_iter().filter(|cache| cache["method"] != "full") {
-        let pool = Pool::with_cap(40_000);
+        let pool = Pool::with_cap(60_000);
         let mut a = sequence(&pool, Format::F32, &cache, &layouts()[0]);
         run(&mut a, Work { prompt: 60, seed: 1 }).expect("fits");
         let mut b = a.fork().expect("fits");
@@ -226,18 +222,20 @@ fn what_finds_no_room_in_one_leaves_the_other_alone() {
 #[test]
 fn groups_that_are_shared_are_deleted_from_in_one_only() {
     let (pool, other) = (Pool::unlimited(), Pool::unlimited());
-    let options = LaneOptions { head_dim: 32, format: Format::F32, rotation: Rotation::Stored, marked: true };
+    let options = LaneOptions { head_dim: 32, codec: KvCodec::F32, rotation: Rotation::Stored, marked: true };
     let mut a = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
     let data = noise(5, 80 * HEADS * 32);
     let rows = Rows::dense(&data, HEADS * 32);
     a.append(New { keys: rows, values: rows, angles: None }, 80, 0).expect("no cap");
     let group: Vec<u32> = (0..32).collect();
-    a.quantise(&group).expect("a group");
+    let value = Codec::per_entry(Dtype::U4, 32);
+    let codec = KvCodec { key: Codec::per_channel(Dtype::U4, 32), value, ..KvCodec::F32 };
+    a.recode(&group, codec).expect("a group");
     let before = (a.positions(), bits(&a, 32), a.dead_bytes());
     let mut b = a.fork(&pool.account()).expect("no cap");
     assert!(a.fork(&other.account()).is_ok_and(|fork| fork.shared_bytes() > 0));
     let shared = b.shared_bytes();
-    let of_group = b.entries().last().expect("entries").place;
+    let of_group = b.sorted()[5].place;
     b.delete(of_group).expect("there");
     assert!(b.dead_bytes() > 0 && b.shared_bytes() < shared);
     let kept: Vec<u32> = b.sorted().iter().skip(3).step_by(2).map(|entry| entry.place).collect();

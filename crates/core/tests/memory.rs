@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::device::Cpu;
-use prefixkv_core::method::{METHODS, Method};
+use prefixkv_core::method::{METHODS, Method, Role};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::nn::Loader;
 use prefixkv_core::sequence::{Placing, Sequence};
@@ -98,7 +98,7 @@ fn generation_on_the_embedded_model() {
         if spec.takes_keep() {
             cache["keep"] = json!(0.2);
         }
-        if spec.stage {
+        if spec.role == Role::Refines {
             cache = json!([{ "method": "knorm", "keep": 0.2 }, cache]);
         }
         let mut sequence = model.new_sequence_with(method(&cache), false).expect("a sequence");
@@ -107,8 +107,8 @@ fn generation_on_the_embedded_model() {
             model.decode(token, &mut sequence).expect("goes on");
         }
         let memory = sequence.memory();
-        let over = memory.resident as f64 / memory.payload as f64;
-        eprintln!("{}: resident is {over:.4} of payload", spec.name);
+        let over = memory.resident as f64 / (memory.payload + memory.scales) as f64;
+        eprintln!("{}: resident is {over:.4} of payload and scales", spec.name);
         assert!(over <= 1.10, "{}: {over}", spec.name);
         close_to_allocator(sequence, spec.name);
     }
@@ -145,10 +145,18 @@ fn six_hundred_positions_and_more() {
         for n in [600, 1000] {
             let rows = noise(n * shape.kv_heads * shape.head_dim, 1);
             let (sums, angles) = (sums(&shape, n), angles(&shape, n));
-            for (name, keep) in [("prefixkv", 0.99), ("prefixkv", 0.6), ("h2o", 0.99), ("snapkv", 0.99), ("full", 1.0)]
-            {
+            for (name, keep) in [
+                ("prefixkv", 0.99),
+                ("prefixkv", 0.6),
+                ("h2o", 0.99),
+                ("snapkv", 0.99),
+                ("full", 1.0),
+                ("int8", 1.0),
+                ("int4", 1.0),
+                ("int2", 1.0),
+            ] {
                 let mut cache = json!({ "method": name });
-                if name != "full" {
+                if keep < 1.0 {
                     cache["keep"] = json!(keep);
                 }
                 let pool = Pool::unlimited();
@@ -165,7 +173,7 @@ fn six_hundred_positions_and_more() {
                     }
                     sequence.finish_step().expect("ends");
                     let memory = sequence.memory();
-                    let over = memory.resident as f64 / memory.payload as f64;
+                    let over = memory.resident as f64 / (memory.payload + memory.scales) as f64;
                     assert!(over <= 1.05, "{cache} {format:?}: {over} after {step} steps");
                 }
                 close_to_allocator(sequence, &format!("{cache} {format:?} {n}"));

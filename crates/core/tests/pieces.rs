@@ -195,6 +195,9 @@ fn named() -> Vec<Value> {
         json!({ "method": "streaming", "keep": 0.5 }),
         json!({ "method": "random", "keep": 0.5 }),
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "merge" }]),
+        json!({ "method": "int4", "window": 8, "group": 8 }),
+        json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8" }]),
+        json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "merge" }, { "method": "int2", "window": 8, "group": 16 }]),
         json!({ "method": "custom", "needs": { "sums": "columns", "lanes": "head", "moments": ["prompt", "step"], "every": 3 } }),
         json!({ "method": "custom", "needs": { "sums": "window", "window": 9, "queries": 12, "keys": true, "values": true } }),
         json!({ "method": "custom", "needs": { "sums": "question", "queries": 1000 } }),
@@ -288,6 +291,7 @@ proptest! {
         for cache in combinations.iter().skip(seed as usize % 16).step_by(16) {
             same(cache, n, seed)?;
             same(&json!([cache, { "method": "merge" }]), n, seed)?;
+            same(&json!([cache, { "method": "int4", "window": 8, "group": 8 }]), n, seed)?;
         }
     }
 

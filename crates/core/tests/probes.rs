@@ -4,20 +4,24 @@ use std::sync::Arc;
 
 use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
 use prefixkv_core::sequence::{Layout, Placing, Sequence};
-use prefixkv_kernels::attention::{AnyRun, AttentionParams, DecodeItem, LaneView, Mask, Rows, decode};
-use prefixkv_kernels::int4::GROUP;
+use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Mask, Rows, decode};
+use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
 use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
 
 const SHAPE: Shape = Shape { layers: 2, kv_heads: 3, head_dim: 32, format: Format::F32 };
 const GROUP_OF_QUERIES: usize = 2;
+const GROUP: usize = 32;
+/// Keys per channel over a group of entries, values per entry.
+const FOUR_BITS: KvCodec =
+    KvCodec { key: Codec::per_channel(Dtype::U4, 32), value: Codec::per_entry(Dtype::U4, 32), ..KvCodec::F32 };
 
 fn noise(seed: usize, n: usize) -> Vec<f32> {
     (0..n).map(|i| ((((i + seed) * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5) * 2.0).collect()
 }
 
 fn options(rotation: Rotation) -> LaneOptions {
-    LaneOptions { head_dim: SHAPE.head_dim, format: SHAPE.format, rotation, marked: false }
+    LaneOptions { head_dim: SHAPE.head_dim, codec: SHAPE.format.codec(), rotation, marked: false }
 }
 
 fn frequencies() -> Vec<f32> {
@@ -99,13 +103,11 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     let mut sequence = filled(&pool, Rotation::Stored, false, 2 * GROUP + 20);
     let before = check_attention(&[sequence.lanes(0)[0].view(None)]);
     let full = sequence.memory();
-    for _ in 0..2 {
+    for start in [0, GROUP] {
         let lane = &mut sequence.lanes_mut(0)[0];
-        // The oldest entries that are not in a group yet; groups lie behind them in no particular order.
-        let mut quantised: Vec<u32> = lane.sorted().iter().map(|entry| entry.place).collect();
-        let start = if lane.dead_bytes() == 0 && lane.payload() == full.payload / 2 { 0 } else { GROUP };
-        quantised = quantised[start..start + GROUP].to_vec();
-        lane.quantise(&quantised).expect("all there");
+        // The oldest entries that are not in a group yet.
+        let places: Vec<u32> = lane.sorted()[start..start + GROUP].iter().map(|entry| entry.place).collect();
+        lane.recode(&places, FOUR_BITS).expect("all there");
     }
     let lane = &sequence.lanes(0)[0];
     assert_eq!(lane.len(), 2 * GROUP + 20);
@@ -133,7 +135,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
     assert!(resident[GROUP - 1] < resident[GROUP - 2], "and go with the last one");
     assert!(memory.dead > 0, "what is deleted but held is shown");
     assert_eq!(sequence.lanes(0)[0].len(), 21);
-    assert_eq!(memory.resident, memory.payload + memory.metadata + memory.dead);
+    assert_eq!(memory.resident, memory.payload + memory.scales + memory.metadata + memory.dead);
 
     // A plan keeps single entries of a group as well.
     let lane = &mut sequence.lanes_mut(0)[0];
@@ -149,17 +151,10 @@ fn norms_are_those_of_the_keys_that_attention_reads(sequence: &Sequence) {
     let lane = &sequence.lanes(0)[0];
     let mut want = Vec::new();
     for run in lane.view(None).runs {
-        for entry in 0..run.len() {
+        for entry in 0..run.len {
             let of = |head: usize| -> f32 {
                 let mut key = vec![0.0; SHAPE.head_dim];
-                match run {
-                    AnyRun::Int4(run) => run.keys(head, entry, SHAPE.head_dim, &mut key),
-                    AnyRun::F32(run) => {
-                        let start = (head * run.capacity + entry) * SHAPE.head_dim;
-                        key.copy_from_slice(&run.keys[start..start + SHAPE.head_dim]);
-                    }
-                    AnyRun::F16(_) => unreachable!("the cache is in f32"),
-                }
+                run.read_keys(head, entry, SHAPE.head_dim, &mut key);
                 key.iter().map(|x| x * x).sum::<f32>().sqrt()
             };
             want.push((0..SHAPE.kv_heads).map(of).sum::<f32>() / SHAPE.kv_heads as f32);

@@ -312,6 +312,7 @@ __nv_bfloat16 __float2bfloat16_rn(float x) {
   return {uint16_t(bits >> 16)};
 }
 
+#include "codec.cu"
 #include "decode.cu"
 #include "gather.cu"
 #include "network.cu"

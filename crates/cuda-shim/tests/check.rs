@@ -130,24 +130,19 @@ fn every_kernel_passes_and_progress_counts_them() {
         assert_eq!((*done, *total), (i + 1, outcomes.len()));
     }
     // In each format, and every kernel file.
-    for kernel in [
-        "gather",
-        "move_entries",
-        "key_norms",
-        "rotate",
-        "rms_norm",
-        "layer_norm",
-        "swiglu",
-        "activate",
-        "take_rows",
-        "decode",
-        "decode sums",
-        "prefill",
-        "prefill sums",
-        "product",
-    ] {
-        for format in ["f32", "f16", "bf16"] {
-            assert!(outcomes.iter().any(|outcome| outcome.kernel == format!("{kernel} {format}")), "{kernel} {format}");
+    let network = ["rotate", "rms_norm", "layer_norm", "swiglu", "activate", "take_rows", "product"];
+    let stored = ["gather", "move_entries", "key_norms", "decode", "decode sums", "prefill", "prefill sums"];
+    let attention = ["decode", "decode sums", "prefill", "prefill sums"];
+    let codes = ["key_norms", "encode"];
+    let groups: [(&[&str], &[&str]); 4] = [
+        (&network, &["f32", "f16", "bf16"]),
+        (&stored, &["f32", "f16"]),
+        (&attention, &["codes", "mixed"]),
+        (&codes, &["u8", "u4", "u2"]),
+    ];
+    for (kernels, formats) in groups {
+        for name in kernels.iter().flat_map(|kernel| formats.iter().map(move |format| format!("{kernel} {format}"))) {
+            assert!(outcomes.iter().any(|outcome| outcome.kernel == name), "{name}");
         }
     }
     let launched = shim.launched();
@@ -156,6 +151,8 @@ fn every_kernel_passes_and_progress_counts_them() {
         "decode_merge_f32",
         "decode_merge_f16",
         "decode_sums",
+        "encode",
+        "hadamard_rows",
         "gather",
         "move_",
         "key_norms",
@@ -189,11 +186,15 @@ fn a_wrong_product_fails_the_products_and_nothing_else() {
 fn a_kernel_that_does_nothing_is_found() {
     let all = |kernel: &str| ["f32", "f16", "bf16"].map(|format| format!("{kernel} {format}")).to_vec();
     let one = |kernel: &str| vec![kernel.to_owned()];
+    let of = |kernel: &str, formats: &[&str]| -> Vec<String> {
+        formats.iter().map(|format| format!("{kernel} {format}")).collect()
+    };
+    let lanes = ["f32", "f16", "codes", "mixed"];
     for (kernel, beginnings, want) in [
-        ("gather_", vec!["gather"], all("gather")),
-        ("move_", vec!["move_entries", "gather f16"], all("move_entries")),
+        ("gather_", vec!["gather"], of("gather", &["f32", "f16"])),
+        ("move_", vec!["move_entries", "gather f16"], of("move_entries", &["f32", "f16"])),
         ("rotate_f16", vec!["rotate"], one("rotate f16")),
-        ("append_bf16_f32", vec!["append"], one("append bf16 to f32")),
+        ("append_bf16", vec!["append"], of("append bf16", &["to f32", "to f16"])),
         ("rms_norm_f32_t256", vec!["rms_norm", "layer_norm f32"], one("rms_norm f32")),
         ("layer_norm_bf16_t32", vec!["layer_norm"], one("layer_norm bf16")),
         ("swiglu_", vec!["swiglu", "activate"], all("swiglu")),
@@ -202,8 +203,9 @@ fn a_kernel_that_does_nothing_is_found() {
         ("copy_f16_bf16", vec!["convert", "take_rows"], one("convert f16 to bf16")),
         ("copy_bf16_f32", vec!["convert", "take_rows"], vec!["take_rows bf16".into(), "convert bf16 to f32".into()]),
         ("decode_merge_f16", vec!["decode f32"], one("decode f32 to f16")),
-        ("decode_sums", vec!["decode sums"], all("decode sums")),
-        ("prefill_columns_f16", vec!["prefill"], one("prefill sums f16")),
+        ("decode_sums", vec!["decode sums"], of("decode sums", &lanes)),
+        ("prefill_columns", vec!["prefill"], of("prefill sums", &lanes)),
+        ("hadamard_rows", vec!["prefill"], one("prefill mixed")),
     ] {
         let outcomes = broken(Defect::Skipped(kernel), &beginnings);
         assert_eq!(failed(&outcomes), want, "without {kernel}");

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use prefixkv_kernels::attention::{AnyRun, AttentionParams, DecodeItem, Gather, LaneView, Rows, Run, decode, prefill};
+use prefixkv_kernels::attention::{AttentionParams, DecodeItem, Gather, LaneView, Rows, Run, decode, prefill};
 use rayon::prelude::*;
 
 fn noise(n: usize) -> Vec<f32> {
@@ -93,7 +93,7 @@ fn prefill_rate(c: &mut Criterion) {
             let queries = noise(n * query_heads * dim);
             let mut out = vec![0.0; queries.len()];
             let (weights, mut sums) = (vec![1.0; n], Vec::new());
-            let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });
+            let run = Run::plain(&keys, &values, n, n);
             let lanes = [LaneView::new(kv_heads, vec![run])];
             group.throughput(Throughput::Elements((2 * query_heads * dim * n * (n + 1)) as u64));
             group.bench_function(BenchmarkId::new(name, n), |bencher| {
@@ -134,7 +134,7 @@ fn decode_rate(c: &mut Criterion) {
                         for layer in 0..layers {
                             let keys = &keys[layer * size..(layer + 1) * size];
                             let values = &values[layer * size..(layer + 1) * size];
-                            let run = AnyRun::F32(Run { keys, values, len, capacity: len });
+                            let run = Run::plain(keys, values, len, len);
                             let lane = LaneView::new(kv_heads, vec![run]);
                             let sums = summed.then_some(&mut sums[..]);
                             decode(&params, &mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }]);
@@ -172,7 +172,7 @@ fn ratios(_: &mut Criterion) {
             let queries = noise(n * query_heads * dim);
             let mut out = vec![0.0; queries.len()];
             let (weights, mut sums) = (vec![1.0; n], Vec::new());
-            let run = AnyRun::F32(Run { keys: &keys, values: &values, len: n, capacity: n });
+            let run = Run::plain(&keys, &values, n, n);
             let lanes = [LaneView::new(kv_heads, vec![run])];
             let mut attend = |gather: Option<Gather<'_>>| {
                 let rows = Rows::dense(&queries, query_heads * dim);
@@ -192,7 +192,7 @@ fn ratios(_: &mut Criterion) {
             let (mut out, mut sums) = (vec![0.0; queries.len()], vec![0.0; len]);
             let mut sweep = |summed: bool| {
                 for (keys, values) in keys.chunks_exact(size).zip(values.chunks_exact(size)) {
-                    let lane = LaneView::new(kv_heads, vec![AnyRun::F32(Run { keys, values, len, capacity: len })]);
+                    let lane = LaneView::new(kv_heads, vec![Run::plain(keys, values, len, len)]);
                     let sums = summed.then_some(&mut sums[..]);
                     decode(&params, &mut [DecodeItem { lane, queries: &queries, out: &mut out, sums }]);
                 }

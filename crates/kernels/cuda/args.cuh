@@ -4,66 +4,115 @@
 
 #include <stdint.h>
 
-// Entries of a lane that lie one after another: head h, entry e (of the lane) is at (h * capacity + e - start) * dim.
+// How numbers are stored: the dtype, and in which direction they share scales. Twin: src/codec/mod.rs.
+struct Codec {
+  uint32_t dtype;
+  uint32_t axis;
+  // Entries (per channel) or channels (per entry) that share a scale and a zero.
+  uint32_t group;
+};
+
+// Entries of a lane that lie one after another: the numbers of head h, entry e (of the lane) begin at number
+// (h * capacity + e - start) * dim.
 struct Run {
   const void* keys;
+  const void* key_scales;
   const void* values;
+  const void* value_scales;
   uint32_t start;
   uint32_t len;
   uint32_t capacity;
+  Codec key;
+  Codec value;
   uint32_t unused;
 };
 
+// Rows of any contents: those of a part of a segment.
 struct GatherItem {
-  const void* keys;
-  const void* values;
-  void* to_keys;
-  void* to_values;
+  const void* from;
+  void* to;
   const uint32_t* slots;
   uint32_t count;
   uint32_t capacity;
   uint32_t to_capacity;
   uint32_t at;
   uint32_t heads;
-  uint32_t unused;
+  // Of a row, in the width that the kernel copies.
+  uint32_t units;
 };
 
 struct GatherArgs {
   const GatherItem* items;
-  // Of a row, in the width that the kernel copies.
-  uint32_t units;
-  uint32_t unused;
 };
 
 struct MoveItem {
-  void* keys;
-  void* values;
+  void* rows;
   // [count, 2]: from, to.
   const uint32_t* moves;
   uint32_t count;
   uint32_t capacity;
   uint32_t heads;
-  uint32_t unused;
+  // Of a row, in the width that the kernel copies.
+  uint32_t units;
 };
 
 struct MoveArgs {
   const MoveItem* items;
-  // Of a row, in the width that the kernel copies.
-  uint32_t units;
-  uint32_t unused;
 };
 
 struct NormItem {
   const void* keys;
+  const void* scales;
   float* out;
   uint32_t capacity;
   uint32_t len;
   uint32_t heads;
-  uint32_t unused;
+  Codec codec;
 };
 
 struct NormArgs {
   const NormItem* items;
+  uint32_t dim;
+  uint32_t unused;
+};
+
+// Keys, or values, of a segment that rows are read from.
+struct Source {
+  const void* numbers;
+  const void* scales;
+  uint32_t capacity;
+  Codec codec;
+};
+
+// One part (keys or values) of a segment that is written from rows that are stored elsewhere.
+struct EncodeItem {
+  void* numbers;
+  void* scales;
+  const Source* sources;
+  // [count, 2]: which source, and the slot there.
+  const uint32_t* rows;
+  uint32_t count;
+  uint32_t capacity;
+  uint32_t at;
+  uint32_t heads;
+  Codec codec;
+  uint32_t unused;
+};
+
+struct EncodeArgs {
+  const EncodeItem* items;
+  uint32_t dim;
+  uint32_t unused;
+};
+
+struct HadamardArgs {
+  const float* from;
+  // May be `from`.
+  float* to;
+  uint64_t from_stride;
+  uint64_t to_stride;
+  uint32_t n;
+  uint32_t heads;
   uint32_t dim;
   uint32_t unused;
 };
@@ -89,6 +138,10 @@ struct AppendItem {
   uint32_t at;
   uint32_t first_row;
   uint32_t n;
+  uint32_t key_dtype;
+  uint32_t value_dtype;
+  uint32_t dual;
+  uint32_t unused;
 };
 
 struct AppendArgs {
@@ -126,6 +179,9 @@ struct DecodeItem {
   uint32_t first_task;
   // Tasks per head.
   uint32_t chunks;
+  // The transform of the lane's values, which the results are brought back from.
+  uint32_t dual;
+  uint32_t unused;
 };
 
 struct DecodeArgs {
@@ -227,17 +283,22 @@ struct MapArgs {
   uint32_t vectors;
 };
 
-static_assert(sizeof(Run) == 32, "Run");
-static_assert(sizeof(GatherItem) == 64, "GatherItem");
-static_assert(sizeof(GatherArgs) == 16, "GatherArgs");
-static_assert(sizeof(MoveItem) == 40, "MoveItem");
-static_assert(sizeof(MoveArgs) == 16, "MoveArgs");
-static_assert(sizeof(NormItem) == 32, "NormItem");
+static_assert(sizeof(Codec) == 12, "Codec");
+static_assert(sizeof(Run) == 72, "Run");
+static_assert(sizeof(GatherItem) == 48, "GatherItem");
+static_assert(sizeof(GatherArgs) == 8, "GatherArgs");
+static_assert(sizeof(MoveItem) == 32, "MoveItem");
+static_assert(sizeof(MoveArgs) == 8, "MoveArgs");
+static_assert(sizeof(NormItem) == 48, "NormItem");
 static_assert(sizeof(NormArgs) == 16, "NormArgs");
+static_assert(sizeof(Source) == 32, "Source");
+static_assert(sizeof(EncodeItem) == 64, "EncodeItem");
+static_assert(sizeof(EncodeArgs) == 16, "EncodeArgs");
+static_assert(sizeof(HadamardArgs) == 48, "HadamardArgs");
 static_assert(sizeof(RotateArgs) == 56, "RotateArgs");
-static_assert(sizeof(AppendItem) == 40, "AppendItem");
+static_assert(sizeof(AppendItem) == 56, "AppendItem");
 static_assert(sizeof(AppendArgs) == 64, "AppendArgs");
-static_assert(sizeof(DecodeItem) == 80, "DecodeItem");
+static_assert(sizeof(DecodeItem) == 88, "DecodeItem");
 static_assert(sizeof(DecodeArgs) == 80, "DecodeArgs");
 static_assert(sizeof(PrefillLane) == 48, "PrefillLane");
 static_assert(sizeof(PrefillArgs) == 112, "PrefillArgs");

@@ -3,36 +3,73 @@
 // An item is a lane with the queries of its heads. Its entries from `first` on are cut into tasks of `chunk`; the partial softmax
 // results of the tasks of a head are merged by their maxima.
 //
-// decode_attend_{format}_l{lanes}v{vectors}_g{group}: a block is one task of one KV head, for up to g of its queries.
-//   Reads runs of keys and values [heads, capacity, dim] in the format (dim a multiple of 8 up to 256, rows aligned to 16
-//   bytes), queries [heads * group, dim] f32, dead [len] bytes or null, positions [len] or null: entries
-//   before position `since` do not count. Writes, per task and query of the group: the maximum
-//   and the sum of its weights to stats [tasks, group, 2], the weighted values to partials [tasks, group, dim], and for items
-//   with sums the weights to weights [heads * group, len] of the item. Weights are 2^(score - maximum), scores times
-//   scale * log2(e) and under the soft cap; a task without an entry that counts has the maximum -infinity and the sum 0.
-//   `lanes` lanes of a warp read one row, `vectors` times 16 bytes each.
+// decode_attend_l{lanes}_g{group}: a block is one task of one KV head, for up to g of its queries.
+//   Reads runs of keys and values [heads, capacity, dim] in any codecs (dim a multiple of 8 up to 256, aligned as codec.cuh reads
+//   them), queries [heads * group, dim] f32, dead [len] bytes or null, positions [len] or null: entries before position `since` do
+//   not count. Writes, per task and query of the group: the maximum and the sum of its weights to stats [tasks, group, 2], the
+//   weighted values to partials [tasks, group, dim], and for items with sums the weights to weights [heads * group, len] of the
+//   item. Weights are 2^(score - maximum), scores times scale * log2(e) and under the soft cap; a task without an entry that
+//   counts has the maximum -infinity and the sum 0. `lanes` lanes of a warp read one row, eight numbers each; which code reads a
+//   run is chosen once per run, the same for the whole block.
 //   Launch: grid (tasks, ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
 //
-// decode_merge_{f32,f16,bf16}: out [heads * group, dim] in the format from the partial results of all tasks of a head, zeros when no entry counts; for
-//   items with sums also factors [tasks, group], what a task's weights count for, divided by the query heads of the lane.
-//   Launch: grid (most heads * group of an item, items), 128 threads.
+// decode_merge_{f32,f16,bf16}: out [heads * group, dim] in the format from the partial results of all tasks of a head, zeros when
+//   no entry counts, through the inverse of the transform of the values where the item has a dual; for items with sums also factors
+//   [tasks, group], what a task's weights count for, divided by the query heads of the lane.
+//   Launch: grid (most heads * group of an item, items), 128 threads, dim * 4 bytes of shared memory.
 //
 // decode_sums: sums[e] += the probability of entry e, averaged over the query heads of the lane. No atomics: an entry is added
 //   up by one thread in a fixed order. Launch: grid (ceil(most entries of an item / 128), items), 128 threads.
 //
-// Floor: 2 * heads * len * dim * element bytes per item (every key and value once, whatever the group up to 8) over the memory
+// Floor: heads * len * bytes of a key and a value per item (every key and value once, whatever the group up to 8) over the memory
 // bandwidth; 4 FLOPs per element and query head.
-#include "common.cuh"
+#include "codec.cuh"
 
 namespace decode {
 
 constexpr unsigned THREADS = 128;
-// Rows that a team of lanes asks for before it uses the first.
-constexpr unsigned AHEAD = 4;
+// Rows that a team of lanes asks for before it uses the first: as many bytes of f32 as of f16.
+template <unsigned KIND>
+constexpr unsigned AHEAD = KIND == FULL ? 2 : 4;
 
-template <typename T, unsigned LANES, unsigned VECTORS, unsigned GROUP>
-__device__ __forceinline__ void attend(const DecodeArgs& args) {
+// Reads entries low .. high of a part, whose first is entry `start` of the lane, a row per team: use(entry, numbers) is called by all
+// lanes of a warp, for entries at and behind `high` with anything.
+template <unsigned KIND, unsigned LANES, typename Use>
+__device__ __forceinline__ void for_rows_of(const Part& part, unsigned start, unsigned low, unsigned high, const Use& use) {
   constexpr unsigned TEAMS = THREADS / LANES;
+  const unsigned team = threadIdx.x / LANES, at = threadIdx.x % LANES * EIGHT;
+  for (unsigned base = low; base < high; base += TEAMS * AHEAD<KIND>) {
+    Stored<KIND> rows[AHEAD<KIND>] = {};
+#pragma unroll
+    for (unsigned u = 0; u < AHEAD<KIND>; ++u) {
+      const unsigned entry = base + u * TEAMS + team;
+      if (entry < high && at < part.dim) rows[u].load(part, entry - start, at);
+    }
+#pragma unroll
+    for (unsigned u = 0; u < AHEAD<KIND>; ++u) {
+      float numbers[EIGHT];
+      rows[u].widened(part, numbers);
+      use(base + u * TEAMS + team, numbers);
+    }
+  }
+}
+
+template <unsigned LANES, typename Use>
+__device__ __forceinline__ void for_rows(unsigned kind, const Part& part, unsigned start, unsigned low, unsigned high,
+                                         const Use& use) {
+  if (kind == HALF) {
+    for_rows_of<HALF, LANES>(part, start, low, high, use);
+  } else if (kind == FULL) {
+    for_rows_of<FULL, LANES>(part, start, low, high, use);
+  } else if (kind == CHANNEL_CODES) {
+    for_rows_of<CHANNEL_CODES, LANES>(part, start, low, high, use);
+  } else {
+    for_rows_of<ENTRY_CODES, LANES>(part, start, low, high, use);
+  }
+}
+
+template <unsigned LANES, unsigned GROUP>
+__device__ __forceinline__ void attend(const DecodeArgs& args) {
   const unsigned dim = args.dim, chunk = args.chunk, group = args.group;
   float* weights = shared_memory<float>();  // [GROUP, chunk]
   float* sums = weights + GROUP * chunk;    // [GROUP, dim]
@@ -43,63 +80,36 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
   const unsigned to = min(from + chunk, item.len);
   const unsigned first_query = blockIdx.y * GROUP;
   const unsigned queries = min(GROUP, group - first_query);
-  const unsigned team = threadIdx.x / LANES;
-  const unsigned lane = threadIdx.x % LANES;
+  const unsigned lane = threadIdx.x % LANES, at = lane * EIGHT;
   const unsigned last_run = item.first_run + item.runs;
 
-  float query[VECTORS][GROUP][WIDTH<T>];
+  float query[GROUP][EIGHT];
 #pragma unroll
-  for (unsigned v = 0; v < VECTORS; ++v) {
+  for (unsigned g = 0; g < GROUP; ++g) {
+    const float* row = item.queries + uint64_t(head * group + first_query + g) * dim + at;
 #pragma unroll
-    for (unsigned g = 0; g < GROUP; ++g) {
-      const unsigned at = (v * LANES + lane) * WIDTH<T>;
-      const float* row = item.queries + uint64_t(head * group + first_query + g) * dim + at;
-#pragma unroll
-      for (unsigned i = 0; i < WIDTH<T>; ++i) query[v][g][i] = g < queries && at < dim ? row[i] * args.scale : 0.0f;
-    }
+    for (unsigned i = 0; i < EIGHT; ++i) query[g][i] = g < queries && at < dim ? row[i] * args.scale : 0.0f;
   }
 
   for (unsigned index = item.first_run; index < last_run; ++index) {
-    const Run run = args.runs[index];
-    const unsigned low = max(from, run.start), high = min(to, run.start + run.len);
-    const T* keys = static_cast<const T*>(run.keys) + uint64_t(head) * run.capacity * dim;
-    for (unsigned base = low; base < high; base += TEAMS * AHEAD) {
-      Vector<T> rows[AHEAD][VECTORS];
+    const Run& run = args.runs[index];
+    const unsigned start = run.start, low = max(from, start), high = min(to, start + run.len);
+    if (low >= high) continue;
+    for_rows<LANES>(kind_of(run.key), Part::keys(run, head, dim), start, low, high,
+                    [&](unsigned entry, const float(&key)[EIGHT]) {
+      const bool counts = entry < high && (item.dead == nullptr || item.dead[entry] == 0) &&
+                          (item.positions == nullptr || item.positions[entry] >= item.since);
 #pragma unroll
-      for (unsigned u = 0; u < AHEAD; ++u) {
-        const unsigned entry = base + u * TEAMS + team;
+      for (unsigned g = 0; g < GROUP; ++g) {
+        float score = 0.0f;
 #pragma unroll
-        for (unsigned v = 0; v < VECTORS; ++v) {
-          const unsigned at = (v * LANES + lane) * WIDTH<T>;
-          rows[u][v] = entry < high && at < dim ? Vector<T>::load(keys + uint64_t(entry - run.start) * dim + at)
-                                                : Vector<T>::zero();
+        for (unsigned i = 0; i < EIGHT; ++i) score += query[g][i] * key[i];
+        score = team_sum<LANES>(score);
+        if (lane == 0 && entry < high) {
+          weights[g * chunk + entry - from] = counts ? capped(score, args.softcap) : -INFINITY;
         }
       }
-#pragma unroll
-      for (unsigned u = 0; u < AHEAD; ++u) {
-        const unsigned entry = base + u * TEAMS + team;
-        float scores[GROUP] = {};
-#pragma unroll
-        for (unsigned v = 0; v < VECTORS; ++v) {
-          float key[WIDTH<T>];
-          rows[u][v].widened(key);
-#pragma unroll
-          for (unsigned g = 0; g < GROUP; ++g) {
-#pragma unroll
-            for (unsigned i = 0; i < WIDTH<T>; ++i) scores[g] += query[v][g][i] * key[i];
-          }
-        }
-        const bool counts = entry < high && (item.dead == nullptr || item.dead[entry] == 0) &&
-                            (item.positions == nullptr || item.positions[entry] >= item.since);
-#pragma unroll
-        for (unsigned g = 0; g < GROUP; ++g) {
-          const float score = team_sum<LANES>(scores[g]);
-          if (lane == 0 && entry < high) {
-            weights[g * chunk + entry - from] = counts ? capped(score, args.softcap) : -INFINITY;
-          }
-        }
-      }
-    }
+    });
   }
   __syncthreads();
 
@@ -127,63 +137,37 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
   }
   __syncthreads();
 
-  float sum[VECTORS][GROUP][WIDTH<T>] = {};
+  float sum[GROUP][EIGHT] = {};
   for (unsigned index = item.first_run; index < last_run; ++index) {
-    const Run run = args.runs[index];
-    const unsigned low = max(from, run.start), high = min(to, run.start + run.len);
-    const T* values = static_cast<const T*>(run.values) + uint64_t(head) * run.capacity * dim;
-    for (unsigned base = low; base < high; base += TEAMS * AHEAD) {
-      Vector<T> rows[AHEAD][VECTORS];
+    const Run& run = args.runs[index];
+    const unsigned start = run.start, low = max(from, start), high = min(to, start + run.len);
+    if (low >= high) continue;
+    for_rows<LANES>(kind_of(run.value), Part::values(run, head, dim), start, low, high,
+                    [&](unsigned entry, const float(&value)[EIGHT]) {
 #pragma unroll
-      for (unsigned u = 0; u < AHEAD; ++u) {
-        const unsigned entry = base + u * TEAMS + team;
+      for (unsigned g = 0; g < GROUP; ++g) {
+        const float weight = g < queries && entry < high ? weights[g * chunk + entry - from] : 0.0f;
 #pragma unroll
-        for (unsigned v = 0; v < VECTORS; ++v) {
-          const unsigned at = (v * LANES + lane) * WIDTH<T>;
-          rows[u][v] = entry < high && at < dim ? Vector<T>::load(values + uint64_t(entry - run.start) * dim + at)
-                                                : Vector<T>::zero();
-        }
+        for (unsigned i = 0; i < EIGHT; ++i) sum[g][i] += weight * value[i];
       }
-#pragma unroll
-      for (unsigned u = 0; u < AHEAD; ++u) {
-        const unsigned entry = base + u * TEAMS + team;
-#pragma unroll
-        for (unsigned v = 0; v < VECTORS; ++v) {
-          float value[WIDTH<T>];
-          rows[u][v].widened(value);
-#pragma unroll
-          for (unsigned g = 0; g < GROUP; ++g) {
-            const float weight = g < queries && entry < high ? weights[g * chunk + entry - from] : 0.0f;
-#pragma unroll
-            for (unsigned i = 0; i < WIDTH<T>; ++i) sum[v][g][i] += weight * value[i];
-          }
-        }
-      }
-    }
+    });
   }
   // Teams of a warp by shuffles, then the warps one after the other.
 #pragma unroll
-  for (unsigned v = 0; v < VECTORS; ++v) {
+  for (unsigned g = 0; g < GROUP; ++g) {
 #pragma unroll
-    for (unsigned g = 0; g < GROUP; ++g) {
+    for (unsigned i = 0; i < EIGHT; ++i) {
 #pragma unroll
-      for (unsigned i = 0; i < WIDTH<T>; ++i) {
-#pragma unroll
-        for (unsigned step = LANES; step < WARP; step *= 2) sum[v][g][i] += __shfl_xor_sync(ALL_LANES, sum[v][g][i], step);
-      }
+      for (unsigned step = LANES; step < WARP; step *= 2) sum[g][i] += __shfl_xor_sync(ALL_LANES, sum[g][i], step);
     }
   }
   for (unsigned warp = 0; warp < THREADS / WARP; ++warp) {
-    if (threadIdx.x / WARP == warp && threadIdx.x % WARP < LANES) {
+    if (threadIdx.x / WARP == warp && threadIdx.x % WARP < LANES && at < dim) {
 #pragma unroll
-      for (unsigned v = 0; v < VECTORS; ++v) {
-        const unsigned at = (v * LANES + lane) * WIDTH<T>;
+      for (unsigned g = 0; g < GROUP; ++g) {
 #pragma unroll
-        for (unsigned g = 0; g < GROUP; ++g) {
-#pragma unroll
-          for (unsigned i = 0; i < WIDTH<T>; ++i) {
-            if (at < dim) sums[g * dim + at + i] = sum[v][g][i] + (warp == 0 ? 0.0f : sums[g * dim + at + i]);
-          }
+        for (unsigned i = 0; i < EIGHT; ++i) {
+          sums[g * dim + at + i] = sum[g][i] + (warp == 0 ? 0.0f : sums[g * dim + at + i]);
         }
       }
     }
@@ -220,14 +204,24 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
       args.factors[index] = weight_of(args.stats[index * 2], max) * share;
     }
   }
+  float* row = shared_memory<float>();
+  O* out = static_cast<O*>(item.out) + uint64_t(blockIdx.x) * dim;
   for (unsigned i = threadIdx.x; i < dim; i += THREADS) {
     float sum = 0.0f;
     for (unsigned part = 0; part < item.chunks; ++part) {
       const uint64_t index = first + uint64_t(part) * group;
       sum += weight_of(args.stats[index * 2], max) * args.partials[index * dim + i];
     }
-    static_cast<O*>(item.out)[uint64_t(blockIdx.x) * dim + i] = narrow<O>(sum * inverse);
+    if (item.dual == 0) {
+      out[i] = narrow<O>(sum * inverse);
+    } else {
+      row[i] = sum * inverse;
+    }
   }
+  if (item.dual == 0) return;
+  hadamard<THREADS>(row, dim);
+  const float factor = 1.0f / sqrtf(float(dim));
+  for (unsigned i = threadIdx.x; i < dim; i += THREADS) out[i] = narrow<O>(row[i] * factor);
 }
 
 __device__ __forceinline__ void sums(const DecodeArgs& args) {
@@ -247,23 +241,15 @@ __device__ __forceinline__ void sums(const DecodeArgs& args) {
 
 }  // namespace decode
 
-#define ATTEND_GROUP(NAME, T, LANES, VECTORS, GROUP) \
-  KERNEL(decode_attend_##NAME##_g##GROUP, DecodeArgs, decode::THREADS, decode::attend<T, LANES, VECTORS, GROUP>)
-#define ATTEND(FORMAT, T, LANES, VECTORS)                              \
-  ATTEND_GROUP(FORMAT##_l##LANES##v##VECTORS, T, LANES, VECTORS, 1)    \
-  ATTEND_GROUP(FORMAT##_l##LANES##v##VECTORS, T, LANES, VECTORS, 4)    \
-  ATTEND_GROUP(FORMAT##_l##LANES##v##VECTORS, T, LANES, VECTORS, 8)
+#define ATTEND(LANES)                                                                               \
+  KERNEL(decode_attend_l##LANES##_g1, DecodeArgs, decode::THREADS, decode::attend<LANES, 1>)         \
+  KERNEL(decode_attend_l##LANES##_g4, DecodeArgs, decode::THREADS, decode::attend<LANES, 4>)         \
+  KERNEL(decode_attend_l##LANES##_g8, DecodeArgs, decode::THREADS, decode::attend<LANES, 8>)
 
 // For dim up to 64, 128 and 256.
-ATTEND(f32, float, 16, 1)
-ATTEND(f32, float, 32, 1)
-ATTEND(f32, float, 32, 2)
-ATTEND(f16, __half, 8, 1)
-ATTEND(f16, __half, 16, 1)
-ATTEND(f16, __half, 32, 1)
-ATTEND(bf16, __nv_bfloat16, 8, 1)
-ATTEND(bf16, __nv_bfloat16, 16, 1)
-ATTEND(bf16, __nv_bfloat16, 32, 1)
+ATTEND(8)
+ATTEND(16)
+ATTEND(32)
 KERNEL(decode_merge_f32, DecodeArgs, decode::THREADS, decode::merge<float>)
 KERNEL(decode_merge_f16, DecodeArgs, decode::THREADS, decode::merge<__half>)
 KERNEL(decode_merge_bf16, DecodeArgs, decode::THREADS, decode::merge<__nv_bfloat16>)

@@ -1,8 +1,8 @@
 // Attention of many new queries over lanes that hold their keys. Twin: src/attention/prefill.rs.
 //
-// prefill_attend_{format}_d{64,128,256}: a block is one query head and Q query rows (64; 32 for d256), heads of dim up to d, a
+// prefill_attend_d{64,128,256}: a block is one query head and Q query rows (64; 32 for d256), heads of dim up to d, a
 //   multiple of 8. Reads queries (rows of query_heads * dim f32, `stride` apart), runs of keys and values
-//   [heads, capacity, dim] in the format, rows aligned to 16 bytes, dead [len] bytes or null per lane. With `causal`, query i
+//   [heads, capacity, dim] in any codecs, aligned as codec.cuh reads them, dead [len] bytes or null per lane. With `causal`, query i
 //   sees the first len - n + i + 1 entries of its lane, else all; where the lane has positions [len], only those of
 //   the last `window` positions up to its own, of which a block's first is at entry starts[block] or behind. Scores are capped.
 //   Writes out [n, query_heads, dim] f32, zeros for a query that
@@ -11,7 +11,7 @@
 //   Launch: grid (ceil(n / Q), query heads), 256 threads, blocks that see most first;
 //   ((Q + E) * (dim + 4) + Q * (E + 4)) * 4 + E * 48 bytes of shared memory.
 //
-// prefill_columns_{format}_d{64,128,256}: sums [heads, len] of a lane, overwritten: over the `listed` query rows (ascending, of
+// prefill_columns_d{64,128,256}: sums [heads, len] of a lane, overwritten: over the `listed` query rows (ascending, of
 //   weight not 0) and the query heads of the KV head, weight * probability, divided by the group. Probabilities are recomputed
 //   from lse. Dead entries and those that no listed query sees get 0. A block is one KV head and E entries and adds up its own
 //   columns in a fixed order: no atomics. Launch: grid (ceil(most entries / E), KV heads), otherwise as above.
@@ -19,7 +19,7 @@
 // Floor: 4 * query_heads * dim FLOPs per visible pair of query and entry (half of n * len when causal), 2 * query_heads * dim
 // for every pair with a listed query; bytes are negligible. This version multiplies in f32 on the ordinary cores, from tiles in
 // shared memory; tensor cores (mma, wgmma) are later work.
-#include "common.cuh"
+#include "codec.cuh"
 
 namespace prefill {
 
@@ -37,14 +37,15 @@ struct Shape {
 
 // Where the entries of a tile are, and whether they count.
 struct Place {
-  const void* key;
-  const void* value;
+  // Null behind the lane.
+  const Run* run;
+  unsigned slot;
   // 0 without a window.
   unsigned position;
   bool counts;
 };
 
-template <typename T, unsigned D>
+template <unsigned D>
 struct Tiles {
   float* queries;  // [QUERIES, dim + 4]: the padding keeps the rows of a tile in different banks
   float* entries;  // [ENTRIES, dim + 4], keys or values
@@ -62,17 +63,16 @@ struct Tiles {
   }
 
   // Finds the entries first .. first + ENTRIES of a head. No barrier.
-  __device__ __forceinline__ void find(const PrefillArgs& args, const PrefillLane& lane, unsigned head, unsigned first,
+  __device__ __forceinline__ void find(const PrefillArgs& args, const PrefillLane& lane, unsigned first,
                                        unsigned buffer) const {
     if (threadIdx.x >= Shape<D>::ENTRIES) return;
     const unsigned entry = first + threadIdx.x;
-    Place place{nullptr, nullptr, 0, false};
+    Place place{nullptr, 0, 0, false};
     if (entry < lane.len) {
       const Run* run = args.runs + lane.first_run;
       while (entry - run->start >= run->len) ++run;
-      const uint64_t at = (uint64_t(head) * run->capacity + (entry - run->start)) * dim;
-      place.key = static_cast<const T*>(run->keys) + at;
-      place.value = static_cast<const T*>(run->values) + at;
+      place.run = run;
+      place.slot = entry - run->start;
       place.position = lane.positions == nullptr ? 0 : lane.positions[entry];
       place.counts = lane.dead == nullptr || lane.dead[entry] == 0;
     }
@@ -80,19 +80,20 @@ struct Tiles {
   }
 
   // Widens keys or values of a tile into shared memory; rows behind the lane are 0. No barrier.
-  __device__ __forceinline__ void load(unsigned buffer, bool values) const {
-    const unsigned vectors = dim / WIDTH<T>;
-    for (unsigned i = threadIdx.x; i < Shape<D>::ENTRIES * vectors; i += THREADS) {
-      const unsigned row = i / vectors, vector = i % vectors;
-      const Place place = places[buffer * Shape<D>::ENTRIES + row];
-      const T* from = static_cast<const T*>(values ? place.value : place.key);
-      float wide[WIDTH<T>];
-      (from == nullptr ? Vector<T>::zero() : Vector<T>::load(from + vector * WIDTH<T>)).widened(wide);
-      float4* to = reinterpret_cast<float4*>(entries + row * pitch + vector * WIDTH<T>);
-#pragma unroll
-      for (unsigned part = 0; part < WIDTH<T> / 4; ++part) {
-        to[part] = make_float4(wide[4 * part], wide[4 * part + 1], wide[4 * part + 2], wide[4 * part + 3]);
+  __device__ __forceinline__ void load(unsigned head, unsigned buffer, bool values) const {
+    const unsigned eights = dim / EIGHT;
+    for (unsigned i = threadIdx.x; i < Shape<D>::ENTRIES * eights; i += THREADS) {
+      const unsigned row = i / eights, at = i % eights * EIGHT;
+      const Place& place = places[buffer * Shape<D>::ENTRIES + row];
+      float wide[EIGHT] = {};
+      if (place.run != nullptr) {
+        const Run& run = *place.run;
+        const Part part = values ? Part::values(run, head, dim) : Part::keys(run, head, dim);
+        read_eight(kind_of(values ? run.value : run.key), part, place.slot, at, wide);
       }
+      float4* to = reinterpret_cast<float4*>(entries + row * pitch + at);
+      to[0] = make_float4(wide[0], wide[1], wide[2], wide[3]);
+      to[1] = make_float4(wide[4], wide[5], wide[6], wide[7]);
     }
   }
 
@@ -137,10 +138,10 @@ __device__ __forceinline__ unsigned since(const PrefillArgs& args, const Prefill
   return position < args.window ? 0 : position + 1 - args.window;
 }
 
-template <typename T, unsigned D>
+template <unsigned D>
 __device__ __forceinline__ void attend(const PrefillArgs& args) {
   using S = Shape<D>;
-  const Tiles<T, D> tiles(args.dim);
+  const Tiles<D> tiles(args.dim);
   const unsigned dim = args.dim;
   const unsigned tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   const unsigned query_head = blockIdx.y;
@@ -167,12 +168,12 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
     for (unsigned v = 0; v < S::VECTORS; ++v) out[i][v] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   }
   const unsigned start = lane.starts == nullptr ? 0 : lane.starts[first / S::QUERIES];
-  tiles.find(args, lane, head, start, 0);
+  tiles.find(args, lane, start, 0);
 
   unsigned buffer = 0;
   for (unsigned tile = start; tile < end; tile += S::ENTRIES, buffer ^= 1) {
     __syncthreads();
-    tiles.load(buffer, false);
+    tiles.load(head, buffer, false);
     __syncthreads();
     float scores[S::ROWS][S::COLUMNS];
     tiles.multiply(scores);
@@ -210,8 +211,8 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
       }
     }
     __syncthreads();
-    tiles.load(buffer, true);
-    tiles.find(args, lane, head, tile + S::ENTRIES, buffer ^ 1);
+    tiles.load(head, buffer, true);
+    tiles.find(args, lane, tile + S::ENTRIES, buffer ^ 1);
     __syncthreads();
     for (unsigned entry = 0; entry < S::ENTRIES; entry += 4) {
       float4 weights[S::ROWS];
@@ -262,10 +263,10 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
   }
 }
 
-template <typename T, unsigned D>
+template <unsigned D>
 __device__ __forceinline__ void columns(const PrefillArgs& args) {
   using S = Shape<D>;
-  const Tiles<T, D> tiles(args.dim);
+  const Tiles<D> tiles(args.dim);
   const unsigned dim = args.dim;
   const unsigned tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   const unsigned kv_head = blockIdx.y;
@@ -274,9 +275,9 @@ __device__ __forceinline__ void columns(const PrefillArgs& args) {
   const unsigned tile = blockIdx.x * S::ENTRIES;
   if (tile >= lane.len) return;
 
-  tiles.find(args, lane, head, tile, 0);
+  tiles.find(args, lane, tile, 0);
   __syncthreads();
-  tiles.load(0, false);
+  tiles.load(head, 0, false);
   float sums[S::COLUMNS] = {};
   for (unsigned chunk = 0; chunk < args.listed; chunk += S::QUERIES) {
     const unsigned rows = min(S::QUERIES, args.listed - chunk);
@@ -324,16 +325,10 @@ __device__ __forceinline__ void columns(const PrefillArgs& args) {
 
 }  // namespace prefill
 
-#define PREFILL(FORMAT, T, D)                                                                          \
-  KERNEL(prefill_attend_##FORMAT##_d##D, PrefillArgs, prefill::THREADS, prefill::attend<T, D>)         \
-  KERNEL(prefill_columns_##FORMAT##_d##D, PrefillArgs, prefill::THREADS, prefill::columns<T, D>)
+#define PREFILL(D)                                                                         \
+  KERNEL(prefill_attend_d##D, PrefillArgs, prefill::THREADS, prefill::attend<D>)            \
+  KERNEL(prefill_columns_d##D, PrefillArgs, prefill::THREADS, prefill::columns<D>)
 
-PREFILL(f32, float, 64)
-PREFILL(f32, float, 128)
-PREFILL(f32, float, 256)
-PREFILL(f16, __half, 64)
-PREFILL(f16, __half, 128)
-PREFILL(f16, __half, 256)
-PREFILL(bf16, __nv_bfloat16, 64)
-PREFILL(bf16, __nv_bfloat16, 128)
-PREFILL(bf16, __nv_bfloat16, 256)
+PREFILL(64)
+PREFILL(128)
+PREFILL(256)

@@ -7,11 +7,12 @@
 //   [n, heads, dim] f32; row i by angle i. Reads n * heads * dim elements and n * dim angles, writes as many f32, 3 FLOPs per
 //   element: the floor is the memory bandwidth. Launch: grid x, 256 threads, a thread per pair of elements.
 //
-// append_{network}_{storage}: rows of new keys and values (all KV heads of the layer per row) to the entries at .. at + n of
-//   [heads, capacity, dim] in the storage format. Item: the KV heads first_head .. first_head + heads of the rows
-//   first_row .. first_row + n; key row r is rotated by angle r, or stored as it is when there are no angles. Items may belong
-//   to different lanes and sequences. Floor as above. Launch: grid (x, items), 256 threads, a thread per pair.
-#include "common.cuh"
+// append_{f32,f16,bf16}: rows of new keys and values (all KV heads of the layer per row) in the network's format to the entries
+//   at .. at + n of [heads, capacity, dim], plain f32 or f16. Item: the KV heads first_head .. first_head + heads of the rows
+//   first_row .. first_row + n; key row r is rotated by angle r, or stored as it is when there are no angles, and both go through
+//   the Hadamard transform where `dual` is 1. Items may belong to different lanes and sequences. Floor as above. Launch: grid
+//   (x, items), 256 threads, a thread per pair, or a block per row with a transform; dim * 4 bytes of shared memory if there is one.
+#include "codec.cuh"
 
 namespace rotary {
 
@@ -45,31 +46,73 @@ __device__ __forceinline__ void rotate(const RotateArgs& args) {
   }
 }
 
-template <typename A, typename T>
+__device__ __forceinline__ void store(void* to, unsigned dtype, uint64_t at, float x) {
+  if (dtype == DTYPE_F32) {
+    static_cast<float*>(to)[at] = x;
+  } else {
+    static_cast<__half*>(to)[at] = narrow<__half>(x);
+  }
+}
+
+// A row of new keys or values of one head.
+template <typename A>
+struct New {
+  const A* from;
+  // Null: stored as it is.
+  const float* cosines;
+  const float* sines;
+
+  __device__ __forceinline__ Pair pair(unsigned i, unsigned half) const {
+    const Pair got{widen(from[i]), widen(from[i + half])};
+    return cosines == nullptr ? got : turned(got.low, got.high, cosines[i], sines[i]);
+  }
+};
+
+template <typename A>
+__device__ __forceinline__ void transformed(const New<A>& row, unsigned dim, void* to, unsigned dtype, uint64_t at) {
+  float* numbers = shared_memory<float>();
+  for (unsigned i = threadIdx.x; i < dim / 2; i += THREADS) {
+    const Pair got = row.pair(i, dim / 2);
+    numbers[i] = got.low;
+    numbers[i + dim / 2] = got.high;
+  }
+  hadamard<THREADS>(numbers, dim);
+  const float factor = 1.0f / sqrtf(float(dim));
+  for (unsigned i = threadIdx.x; i < dim; i += THREADS) store(to, dtype, at + i, numbers[i] * factor);
+  __syncthreads();
+}
+
+template <typename A>
 __device__ __forceinline__ void append(const AppendArgs& args) {
   const AppendItem item = args.items[blockIdx.y];
-  const unsigned half = args.dim / 2;
-  const unsigned pairs = item.n * item.heads * half;
-  for (unsigned pair = blockIdx.x * THREADS + threadIdx.x; pair < pairs; pair += gridDim.x * THREADS) {
-    const unsigned i = pair % half;
-    const unsigned head = pair / half % item.heads;
-    const unsigned index = pair / half / item.heads;
+  const unsigned dim = args.dim, half = dim / 2;
+  const unsigned rows = item.n * item.heads;
+  // Rows are taken by blocks that transform them, pairs of elements by threads that do not.
+  const unsigned works = item.dual != 0 ? rows : rows * half;
+  const unsigned first = item.dual != 0 ? blockIdx.x : blockIdx.x * THREADS + threadIdx.x;
+  const unsigned step = item.dual != 0 ? gridDim.x : gridDim.x * THREADS;
+  for (unsigned work = first; work < works; work += step) {
+    const unsigned of = item.dual != 0 ? work : work / half;
+    const unsigned head = of % item.heads;
+    const unsigned index = of / item.heads;
     const unsigned row = item.first_row + index;
-    const unsigned column = (item.first_head + head) * args.dim + i;
-    const A* key = static_cast<const A*>(args.keys) + row * args.key_stride + column;
-    const A* value = static_cast<const A*>(args.values) + row * args.value_stride + column;
-    Pair got{widen(key[0]), widen(key[half])};
-    if (args.cosines != nullptr) {
-      const unsigned angle = row * half + i;
-      got = turned(got.low, got.high, args.cosines[angle], args.sines[angle]);
+    const unsigned column = (item.first_head + head) * dim;
+    const bool turns = args.cosines != nullptr;
+    const New<A> key{static_cast<const A*>(args.keys) + row * args.key_stride + column,
+                     turns ? args.cosines + row * half : nullptr, turns ? args.sines + row * half : nullptr};
+    const New<A> value{static_cast<const A*>(args.values) + row * args.value_stride + column, nullptr, nullptr};
+    const uint64_t to = (uint64_t(head) * item.capacity + item.at + index) * dim;
+    if (item.dual != 0) {
+      transformed(key, dim, item.keys, item.key_dtype, to);
+      transformed(value, dim, item.values, item.value_dtype, to);
+      continue;
     }
-    const uint64_t to = (uint64_t(head) * item.capacity + item.at + index) * args.dim + i;
-    T* to_keys = static_cast<T*>(item.keys) + to;
-    T* to_values = static_cast<T*>(item.values) + to;
-    to_keys[0] = narrow<T>(got.low);
-    to_keys[half] = narrow<T>(got.high);
-    to_values[0] = narrow<T>(widen(value[0]));
-    to_values[half] = narrow<T>(widen(value[half]));
+    const unsigned i = work % half;
+    const Pair new_key = key.pair(i, half), new_value = value.pair(i, half);
+    store(item.keys, item.key_dtype, to + i, new_key.low);
+    store(item.keys, item.key_dtype, to + i + half, new_key.high);
+    store(item.values, item.value_dtype, to + i, new_value.low);
+    store(item.values, item.value_dtype, to + i + half, new_value.high);
   }
 }
 
@@ -78,12 +121,6 @@ __device__ __forceinline__ void append(const AppendArgs& args) {
 KERNEL(rotate_f32, RotateArgs, rotary::THREADS, rotary::rotate<float>)
 KERNEL(rotate_f16, RotateArgs, rotary::THREADS, rotary::rotate<__half>)
 KERNEL(rotate_bf16, RotateArgs, rotary::THREADS, rotary::rotate<__nv_bfloat16>)
-KERNEL(append_f32_f32, AppendArgs, rotary::THREADS, rotary::append<float, float>)
-KERNEL(append_f32_f16, AppendArgs, rotary::THREADS, rotary::append<float, __half>)
-KERNEL(append_f32_bf16, AppendArgs, rotary::THREADS, rotary::append<float, __nv_bfloat16>)
-KERNEL(append_f16_f32, AppendArgs, rotary::THREADS, rotary::append<__half, float>)
-KERNEL(append_f16_f16, AppendArgs, rotary::THREADS, rotary::append<__half, __half>)
-KERNEL(append_f16_bf16, AppendArgs, rotary::THREADS, rotary::append<__half, __nv_bfloat16>)
-KERNEL(append_bf16_f32, AppendArgs, rotary::THREADS, rotary::append<__nv_bfloat16, float>)
-KERNEL(append_bf16_f16, AppendArgs, rotary::THREADS, rotary::append<__nv_bfloat16, __half>)
-KERNEL(append_bf16_bf16, AppendArgs, rotary::THREADS, rotary::append<__nv_bfloat16, __nv_bfloat16>)
+KERNEL(append_f32, AppendArgs, rotary::THREADS, rotary::append<float>)
+KERNEL(append_f16, AppendArgs, rotary::THREADS, rotary::append<__half>)
+KERNEL(append_bf16, AppendArgs, rotary::THREADS, rotary::append<__nv_bfloat16>)

@@ -2,16 +2,20 @@
 //!
 //! Both are bound by memory: a copy reads and writes each kept element once, norms read each key once.
 
+use half::f16;
 use rayon::prelude::*;
 
-use crate::element::Element;
+use crate::codec::Run;
 use crate::simd;
 
-/// Below this many elements one thread is faster than waking others.
-const PARALLEL_FROM: usize = 128 * 1024;
+/// Keys that are brought to f32 at a time.
+const ROWS: usize = 32;
+
+/// Below this many bytes one thread is faster than waking others.
+const PARALLEL_FROM: usize = 512 * 1024;
 
 /// Copies the entries `slots`, in that order, of `from` `[heads, capacity, dim]` to the entries `at ..` of `to`
-/// `[heads, to_capacity, dim]`.
+/// `[heads, to_capacity, dim]`: of a part of any codec, with its bytes for elements.
 #[allow(clippy::too_many_arguments)]
 pub fn gather<T: Copy + Send + Sync>(
     from: &[T],
@@ -38,31 +42,42 @@ pub fn gather<T: Copy + Send + Sync>(
             done += piece.len();
         }
     };
-    if heads * slots.len() * dim < PARALLEL_FROM {
+    if heads * slots.len() * dim * size_of::<T>() < PARALLEL_FROM {
         from.chunks_exact(capacity * dim).zip(to.chunks_exact_mut(to_capacity * dim)).for_each(one);
     } else {
         from.par_chunks_exact(capacity * dim).zip(to.par_chunks_exact_mut(to_capacity * dim)).for_each(one);
     }
 }
 
-/// The Euclidean norms `[heads, len]` of the first `len` keys of each head of `keys` `[heads, capacity, dim]`.
-pub fn key_norms<T: Element>(keys: &[T], capacity: usize, len: usize, heads: usize, dim: usize, out: &mut [f32]) {
-    assert_eq!(keys.len(), heads * capacity * dim);
-    assert!(len <= capacity && out.len() == heads * len);
+/// The Euclidean norms `[heads, run.len]` of the keys of each head, whatever their codec.
+pub fn key_norms(run: &Run<&[u8]>, heads: usize, dim: usize, out: &mut [f32]) {
+    assert!(run.len <= run.capacity && out.len() == heads * run.len);
     if out.is_empty() {
         return;
     }
-    let one = |(keys, out): (&[T], &mut [f32])| simd::norms(&keys[..len * dim], dim, out);
-    if heads * len * dim < PARALLEL_FROM {
-        keys.chunks_exact(capacity * dim).zip(out.chunks_exact_mut(len)).for_each(one);
+    let one = |(head, out): (usize, &mut [f32])| {
+        if let Some(keys) = run.keys::<f32>(head, 0..run.len, dim) {
+            simd::norms(keys, dim, out);
+        } else if let Some(keys) = run.keys::<f16>(head, 0..run.len, dim) {
+            simd::norms(keys, dim, out);
+        } else {
+            let mut wide = vec![0.0; ROWS.min(run.len) * dim];
+            for (index, out) in out.chunks_mut(ROWS).enumerate() {
+                let wide = &mut wide[..out.len() * dim];
+                run.read_keys(head, index * ROWS, dim, wide);
+                simd::norms(wide, dim, out);
+            }
+        }
+    };
+    if heads * run.len * dim * size_of::<f32>() < PARALLEL_FROM {
+        out.chunks_exact_mut(run.len).enumerate().for_each(one);
     } else {
-        keys.par_chunks_exact(capacity * dim).zip(out.par_chunks_exact_mut(len)).for_each(one);
+        out.par_chunks_exact_mut(run.len).enumerate().for_each(one);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
     use proptest::prelude::*;
 
     use super::*;
@@ -101,13 +116,15 @@ mod tests {
                 (0..heads * capacity * dim).map(|i| ((i * 7919 + seed) % 1013) as f32 / 500.0 - 1.0).collect();
             let half: Vec<f16> = keys.iter().map(|x| f16::from_f32(*x)).collect();
             let mut got = vec![f32::NAN; heads * len];
-            key_norms(&keys, capacity, len, heads, dim, &mut got);
+            let run = Run::plain(&keys, &keys, len, capacity);
+            key_norms(&run, heads, dim, &mut got);
             let close = |got: &[f32], want: &[f64]| {
                 got.iter().zip(want).all(|(got, want)| (f64::from(*got) - want).abs() <= 1e-5 * want)
             };
-            prop_assert!(close(&got, &reference::key_norms(&keys, capacity, len, heads, dim)));
-            key_norms(&half, capacity, len, heads, dim, &mut got);
-            prop_assert!(close(&got, &reference::key_norms(&half, capacity, len, heads, dim)));
+            prop_assert!(close(&got, &reference::key_norms(&run, len, heads, dim)));
+            let run = Run::plain(&half, &half, len, capacity);
+            key_norms(&run, heads, dim, &mut got);
+            prop_assert!(close(&got, &reference::key_norms(&run, len, heads, dim)));
         }
     }
 
@@ -126,8 +143,9 @@ mod tests {
             }
         }
         let mut norms = vec![0.0; heads * capacity];
-        key_norms(&from, capacity, capacity, heads, dim, &mut norms);
-        let want = reference::key_norms(&from, capacity, capacity, heads, dim);
+        let run = Run::plain(&from, &from, capacity, capacity);
+        key_norms(&run, heads, dim, &mut norms);
+        let want = reference::key_norms(&run, capacity, heads, dim);
         assert!(norms.iter().zip(&want).all(|(got, want)| (f64::from(*got) - want).abs() <= 1e-5 * want));
     }
 }

@@ -5,10 +5,10 @@
 
 pub mod activation;
 pub mod attention;
+pub mod codec;
 pub mod cuda;
 pub mod element;
 pub mod gather;
-pub mod int4;
 pub mod linear;
 pub mod os;
 pub mod quant;

@@ -1,44 +1,19 @@
 //! Slow, readable twins of the kernels, in f64. The tests hold the fast versions against these.
 
+pub mod codec;
 pub mod network;
 pub mod quant;
 
-use half::f16;
+use crate::attention::{AttentionParams, LaneView, Mask};
+use crate::codec::Run;
 
-use crate::attention::{AnyRun, AttentionParams, LaneView, Mask};
-use crate::element::Element;
-use crate::int4::{CHANNELS, GROUP};
-
-/// The keys and values of one head of a lane as plain rows, `[len][dim]`, the keys rotated.
+/// The keys and values of one head of a lane as plain rows, `[len][dim]`, the keys rotated and both as they were before the transform of
+/// their codec.
 fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for run in &lane.runs {
-        for entry in 0..run.len() {
-            let (mut key, value): (Vec<f64>, Vec<f64>) = match run {
-                AnyRun::F32(run) => {
-                    let at = (head * run.capacity + entry) * dim;
-                    (widen(&run.keys[at..at + dim]), widen(&run.values[at..at + dim]))
-                }
-                AnyRun::F16(run) => {
-                    let at = (head * run.capacity + entry) * dim;
-                    (widen(&run.keys[at..at + dim]), widen(&run.values[at..at + dim]))
-                }
-                AnyRun::Int4(run) => {
-                    let row = head * GROUP + entry;
-                    let code = |codes: &[u8], channel: usize| {
-                        f64::from(codes[(row * dim + channel) / 2] >> (4 * (channel % 2)) & 15)
-                    };
-                    let key = |channel: usize| {
-                        let range = &run.key_ranges[(head * dim + channel) * 2..][..2];
-                        code(run.key_codes, channel) * range[1].to_f64() + range[0].to_f64()
-                    };
-                    let value = |channel: usize| {
-                        let range = &run.value_ranges[(row * dim / CHANNELS + channel / CHANNELS) * 2..][..2];
-                        code(run.value_codes, channel) * range[1].to_f64() + range[0].to_f64()
-                    };
-                    ((0..dim).map(key).collect(), (0..dim).map(value).collect())
-                }
-            };
+        for entry in 0..run.len {
+            let (mut key, value) = codec::entry(run, head, entry, dim);
             if let Some(angles) = lane.phases {
                 let half = dim / 2;
                 let stored = key.clone();
@@ -53,10 +28,6 @@ fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<
         }
     }
     (keys, values)
-}
-
-fn widen<T: Element>(slice: &[T]) -> Vec<f64> {
-    slice.iter().map(|x| f64::from(x.widen())).collect()
 }
 
 /// What a query sees of a lane: the first `end` entries, of these the ones at position `since` or behind.
@@ -163,34 +134,9 @@ pub fn decode(params: &AttentionParams, queries: &[f32], lane: &LaneView<'_>) ->
     (out, (0..lane.len()).map(mean).collect())
 }
 
-/// The Euclidean norms `[heads, len]` of the first `len` keys of each head of `[heads, capacity, dim]`.
-pub fn key_norms<T: Element>(keys: &[T], capacity: usize, len: usize, heads: usize, dim: usize) -> Vec<f64> {
-    let norm = |head: usize, entry: usize| {
-        let at = (head * capacity + entry) * dim;
-        widen(&keys[at..at + dim]).iter().map(|x| x * x).sum::<f64>().sqrt()
-    };
-    (0..heads)
-        .flat_map(|head| (0..len).map(move |entry| (head, entry)))
-        .map(|(head, entry)| norm(head, entry))
-        .collect()
-}
-
-/// What keys and values `[heads, GROUP, dim]` are after four bits: keys quantised per channel over the group, values per entry
-/// in groups of channels.
-pub fn quantise(keys: &[f32], values: &[f32], heads: usize, dim: usize) -> (Vec<f64>, Vec<f64>) {
-    // The numbers that share a range with number i.
-    let key_group = |i: usize| -> Vec<f32> {
-        (0..GROUP).map(|entry| keys[(i / (GROUP * dim) * GROUP + entry) * dim + i % dim]).collect()
-    };
-    let value_group = |i: usize| values[i / CHANNELS * CHANNELS..][..CHANNELS].to_vec();
-    let one = |x: f32, group: Vec<f32>| {
-        let (min, max) = group.iter().fold((f32::MAX, f32::MIN), |(min, max), x| (min.min(*x), max.max(*x)));
-        let (min, step) = (f16::from_f32(min).to_f64(), f16::from_f32((max - min) / 15.0).to_f64());
-        if step == 0.0 { min } else { ((f64::from(x) - min) / step).round().clamp(0.0, 15.0) * step + min }
-    };
-    let count = heads * GROUP * dim;
-    (
-        (0..count).map(|i| one(keys[i], key_group(i))).collect(),
-        (0..count).map(|i| one(values[i], value_group(i))).collect(),
-    )
+/// The Euclidean norms `[heads, len]` of the first `len` keys of each head of a run.
+pub fn key_norms(run: &Run<&[u8]>, len: usize, heads: usize, dim: usize) -> Vec<f64> {
+    let norm =
+        |head: usize, entry: usize| codec::entry(run, head, entry, dim).0.iter().map(|x| x * x).sum::<f64>().sqrt();
+    (0..heads).flat_map(|head| (0..len).map(move |entry| norm(head, entry))).collect()
 }

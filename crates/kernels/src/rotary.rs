@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::codec::Dual;
 use crate::element::Element;
 use crate::rows::Rows;
 use crate::shared::Disjoint;
@@ -149,13 +150,15 @@ pub struct New<'a> {
 
 /// Writes new positions into a segment of a lane that owns the KV heads `heads`.
 ///
-/// `to_keys` and `to_values` are `[heads.len(), capacity, dim]`; the first new row goes to entry `at`.
-pub fn append<T: Element>(
+/// `to_keys` and `to_values` are `[heads.len(), capacity, dim]`; the first new row goes to entry `at`. Both are stored through `dual`,
+/// the keys after their rotation.
+pub fn append<K: Element, V: Element>(
     new: New<'_>,
+    dual: Dual,
     heads: std::ops::Range<usize>,
     dim: usize,
-    to_keys: &mut [T],
-    to_values: &mut [T],
+    to_keys: &mut [K],
+    to_values: &mut [V],
     at: usize,
 ) {
     let (n, half) = (new.n, dim / 2);
@@ -169,20 +172,32 @@ pub fn append<T: Element>(
         let offset = (lane_head * capacity + at + i) * dim;
         // SAFETY: (lane_head, i) is unique to the task, so the parts do not overlap.
         let (to_key, to_value) = unsafe { (to_keys.part(offset, dim), to_values.part(offset, dim)) };
-        let key = new.keys.part(row, source, dim);
+        let (key, value) = (new.keys.part(row, source, dim), new.values.part(row, source, dim));
+        if !dual.is_none() {
+            let (mut turned, mut value) = (key.to_vec(), value.to_vec());
+            if let Some(angles) = new.angles {
+                let (cos, sin) = (&angles.cos[row * half..][..half], &angles.sin[row * half..][..half]);
+                rotate_one(key, cos, sin, &mut turned);
+            }
+            dual.apply(&mut turned, dim);
+            dual.apply(&mut value, dim);
+            crate::simd::narrow(&turned, to_key);
+            crate::simd::narrow(&value, to_value);
+            return;
+        }
         match new.angles {
             Some(angles) => {
                 let (cos, sin) = (&angles.cos[row * half..][..half], &angles.sin[row * half..][..half]);
                 let (low, high) = key.split_at(half);
                 let (to_low, to_high) = to_key.split_at_mut(half);
                 for j in 0..half {
-                    to_low[j] = T::narrow(low[j] * cos[j] - high[j] * sin[j]);
-                    to_high[j] = T::narrow(high[j] * cos[j] + low[j] * sin[j]);
+                    to_low[j] = K::narrow(low[j] * cos[j] - high[j] * sin[j]);
+                    to_high[j] = K::narrow(high[j] * cos[j] + low[j] * sin[j]);
                 }
             }
             None => crate::simd::narrow(key, to_key),
         }
-        crate::simd::narrow(new.values.part(row, source, dim), to_value);
+        crate::simd::narrow(value, to_value);
     };
     if n < 16 {
         (0..heads.len() * n).for_each(one);
@@ -251,7 +266,7 @@ mod tests {
         let (mut k, mut v) = (vec![f16::ZERO; 2 * capacity * dim], vec![f16::ZERO; 2 * capacity * dim]);
         let rows = |data| Rows::dense(data, all_heads * dim);
         let new = New { keys: rows(&keys), values: rows(&values), skip: 0, n, angles: Some(&angles) };
-        append(new, 1..3, dim, &mut k, &mut v, 3);
+        append(new, Dual::None, 1..3, dim, &mut k, &mut v, 3);
         for head in 0..2 {
             for i in 0..n {
                 for j in 0..dim {

@@ -1,6 +1,6 @@
 //! The pages of the methods.
 
-use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, VARIANT, Variant};
+use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Role, VARIANT, Variant};
 
 use crate::words::{self, BEFORE};
 
@@ -19,7 +19,7 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 | method | constructor | what it does | size | source |
 | --- | --- | --- | --- | --- |
 {}
-Every method gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; [combinations.md](combinations.md) says what goes with what. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
+Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; [combinations.md](combinations.md) says what goes with what. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
 "#,
         rows.concat()
     )
@@ -40,13 +40,13 @@ fn overview_row(spec: &MethodSpec) -> String {
 pub(crate) fn method(spec: &MethodSpec) -> String {
     let source = if spec.source.is_empty() { String::new() } else { format!(" Source: {}.", spec.source) };
     let name = spec.name;
-    let flags = match (spec.takes_keep(), spec.stage) {
+    let flags = match (spec.takes_keep(), spec.role) {
         (true, _) => format!("--method {name} --keep 0.5"),
-        (false, true) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
-        (false, false) => format!("--method {name}"),
+        (false, Role::Refines) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
+        (false, _) => format!("--method {name}"),
     };
     // What `--set` sets is the method's.
-    let set = spec.options.iter().find_map(example).filter(|_| !spec.stage).unwrap_or_default();
+    let set = spec.options.iter().find_map(example).filter(|_| spec.role != Role::Refines).unwrap_or_default();
     format!(
         r#"{NOTE}
 # {title}

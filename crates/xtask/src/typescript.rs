@@ -1,6 +1,6 @@
 //! The TypeScript of the methods, in the format of the repository's formatter.
 
-use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Variant};
+use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Role, Variant};
 
 use crate::words;
 
@@ -76,8 +76,8 @@ export interface MethodFacts {{
   source: string;
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
-  /** Whether it goes behind a method and does nothing alone. */
-  stage: boolean;
+  /** Whether it chooses entries, goes behind a method and changes what that does, or (alone or behind a method) stores what stays. */
+  role: "chooses" | "refines" | "stores";
   options: readonly MethodOption[];
   /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
   variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
@@ -209,6 +209,14 @@ fn kind_name(kind: OptionKind) -> &'static str {
     }
 }
 
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Chooses => "chooses",
+        Role::Refines => "refines",
+        Role::Stores => "stores",
+    }
+}
+
 /// A method in the table.
 fn row(spec: &MethodSpec) -> String {
     let fields = [("name", spec.name), ("title", spec.title), ("summary", spec.summary), ("source", spec.source)];
@@ -217,7 +225,7 @@ fn row(spec: &MethodSpec) -> String {
         text.push_str(&property(name, &string(value), "    "));
     }
     text.push_str(&property("budget", &string(words::budget_name(spec.budget)), "    "));
-    text.push_str(&property("stage", &spec.stage.to_string(), "    "));
+    text.push_str(&property("role", &string(role(spec.role)), "    "));
     let options: Vec<String> = spec.options.iter().map(option_row).collect();
     match options.is_empty() {
         true => text.push_str("    options: [],\n"),

@@ -1,6 +1,6 @@
 //! Wording that the TypeScript and the pages share.
 
-use prefixkv_core::method::{BudgetKind, MethodSpec, OptionKind, OptionSpec};
+use prefixkv_core::method::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role};
 
 /// The text as a sentence.
 pub(crate) fn sentence(text: &str) -> String {
@@ -72,7 +72,7 @@ pub(crate) const BEFORE: &str = "snapkv";
 /// The `cache` of an example.
 pub(crate) fn call(spec: &MethodSpec) -> String {
     let name = spec.name;
-    match (spec.takes_keep(), spec.stage) {
+    match (spec.takes_keep(), spec.role == Role::Refines) {
         (true, _) => format!("{name}({{ keep: 0.5 }})"),
         (false, true) => format!("[{BEFORE}({{ keep: 0.5 }}), {name}()]"),
         (false, false) => format!("{name}()"),
@@ -82,7 +82,7 @@ pub(crate) fn call(spec: &MethodSpec) -> String {
 /// What that example imports, with a picture and a model.
 pub(crate) fn imports(spec: &MethodSpec) -> String {
     let mut imports = vec!["image", "load", spec.name];
-    if spec.stage {
+    if spec.role == Role::Refines {
         imports.push(BEFORE);
     }
     imports.sort_unstable();

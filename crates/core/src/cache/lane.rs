@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use super::memory::{Deletion, Entries as _, Memory, Side, Sizes};
-use super::pool::{Account, Charge, Format};
-use super::segment::Segment;
+use prefixkv_kernels::codec::{Deletion, KvCodec};
+
+use super::memory::{Entries as _, Form, Memory, Side};
+use super::pool::{Account, Charge};
+use super::segment::{Dead, Segment};
 use crate::device::Cpu;
 use crate::error::{Error, Result};
 
@@ -29,7 +31,8 @@ pub enum Rotation {
 #[derive(Clone, Copy, Debug)]
 pub struct LaneOptions {
     pub head_dim: usize,
-    pub format: Format,
+    /// Of new entries, plain. All entries of a lane have its transform.
+    pub codec: KvCodec,
     pub rotation: Rotation,
     /// Whether every entry has a mark, a number that a method keeps.
     pub marked: bool,
@@ -41,18 +44,18 @@ pub struct LaneOptions {
 /// group formats included. Places change with every change of the lane.
 #[derive(Debug)]
 pub struct Lane<M: Memory = Cpu> {
-    pub(super) heads: Range<usize>,
+    heads: Range<u32>,
     pub(super) options: LaneOptions,
     pub(super) segments: Vec<Segment<M>>,
-    pub(super) len: usize,
+    pub(super) len: u32,
     /// Whether the last segment may be enlarged.
     tail: bool,
     /// Entries of a prompt that are still to come, for which the last segment has room.
-    coming: usize,
+    coming: u32,
     /// Most entries that there will be.
-    limit: usize,
+    limit: u32,
     /// Which places are deleted; empty while none is.
-    pub(super) dead: Vec<bool>,
+    pub(super) dead: Box<[bool]>,
     pub(super) account: Account<M>,
     _metadata: Charge,
 }
@@ -72,22 +75,21 @@ pub struct Part<'a> {
     pub positions: &'a [u32],
     /// Carried scores; empty for a lane whose entries carry none.
     pub scores: &'a [f32],
-    /// Which entries are deleted; None while none is.
-    pub dead: Option<&'a [bool]>,
+    pub dead: Dead,
 }
 
 impl<M: Memory> Lane<M> {
     pub fn new(heads: Range<usize>, options: LaneOptions, account: Account<M>) -> Result<Self> {
         let charge = account.charge(size_of::<Lane<M>>() as u64)?;
         Ok(Lane {
-            heads,
+            heads: heads.start as u32..heads.end as u32,
             options,
             segments: Vec::new(),
             len: 0,
             tail: false,
             coming: 0,
-            limit: usize::MAX,
-            dead: Vec::new(),
+            limit: u32::MAX,
+            dead: Box::default(),
             account,
             _metadata: charge,
         })
@@ -95,7 +97,7 @@ impl<M: Memory> Lane<M> {
 
     /// The same entries for another sequence, on its account: shared until one of the two changes them.
     pub fn fork(&self, account: &Account<M>) -> Result<Self> {
-        let mut lane = Lane::new(self.heads.clone(), self.options, account.clone())?;
+        let mut lane = Lane::new(self.heads(), self.options, account.clone())?;
         lane.segments.reserve_exact(self.segments.len());
         for segment in &self.segments {
             lane.segments.push(segment.fork(account)?);
@@ -107,7 +109,7 @@ impl<M: Memory> Lane<M> {
 
     /// Entries held.
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     pub fn is_empty(&self) -> bool {
@@ -116,7 +118,7 @@ impl<M: Memory> Lane<M> {
 
     /// The KV heads whose entries these are.
     pub fn heads(&self) -> Range<usize> {
-        self.heads.clone()
+        self.heads.start as usize..self.heads.end as usize
     }
 
     pub fn rotation(&self) -> Rotation {
@@ -133,7 +135,7 @@ impl<M: Memory> Lane<M> {
     /// The entries in physical order.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let slots = self.segments.iter().flat_map(|segment| {
-            segment.positions().iter().enumerate().map(|(slot, position)| (*position, segment.is_dead(slot)))
+            segment.positions().iter().enumerate().map(|(slot, position)| (*position, segment.dead().has(slot)))
         });
         slots
             .enumerate()
@@ -159,9 +161,29 @@ impl<M: Memory> Lane<M> {
         self.segments.iter().map(Segment::len).sum()
     }
 
-    /// Bytes of the entries themselves.
+    /// Bytes of the keys and values themselves, without scales.
     pub fn payload(&self) -> u64 {
         self.segments.iter().map(Segment::payload).sum()
+    }
+
+    /// Bytes of the scales of keys and values in codes.
+    pub fn scales(&self) -> u64 {
+        self.segments.iter().map(Segment::scales).sum()
+    }
+
+    /// The part of [`Lane::payload`] that is in full precision.
+    pub fn plain_payload(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.codec().is_plain()).map(Segment::payload).sum()
+    }
+
+    /// Numbers of the keys and values held.
+    pub fn numbers(&self) -> u64 {
+        self.segments.iter().map(Segment::numbers).sum()
+    }
+
+    /// Entries in full precision.
+    pub(super) fn plain(&self) -> usize {
+        self.segments.iter().filter(|segment| segment.codec().is_plain()).map(Segment::alive).sum()
     }
 
     /// Bytes of positions, marks and bookkeeping.
@@ -181,7 +203,7 @@ impl<M: Memory> Lane<M> {
 
     /// Most entries that the lane will be asked to hold: its tail never has room for more.
     pub fn set_limit(&mut self, entries: usize) {
-        self.limit = entries;
+        self.limit = u32::try_from(entries).unwrap_or(u32::MAX);
     }
 
     /// The position of every place, those of deleted entries included.
@@ -210,7 +232,7 @@ impl<M: Memory> Lane<M> {
         if n == 0 {
             return Ok(());
         }
-        let (marked, rotate, heads) = (self.options.marked, self.rotates(), self.heads.clone());
+        let (marked, rotate, heads) = (self.options.marked, self.rotates(), self.heads());
         match self.segments.last_mut().filter(|_| self.coming > 0) {
             Some(extent) => {
                 let at = extent.extend(first..first + n as u32, marked)?;
@@ -225,8 +247,8 @@ impl<M: Memory> Lane<M> {
             }
         }
         self.tail = false;
-        self.coming = after;
-        self.len += n;
+        self.coming = after as u32;
+        self.len += n as u32;
         Ok(())
     }
 
@@ -234,16 +256,17 @@ impl<M: Memory> Lane<M> {
     pub fn append_rows(&mut self, new: M::New<'_>, positions: &[u32]) -> Result<()> {
         let mut extent = self.segment(positions.len())?;
         let at = extent.extend(positions.iter().copied(), self.options.marked)?;
-        extent.write(new, self.rotates(), self.heads.clone(), at)?;
+        extent.write(new, self.rotates(), self.heads(), at)?;
         self.push(extent);
         self.tail = false;
-        self.len += positions.len();
+        self.len += positions.len() as u32;
         Ok(())
     }
 
     /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `new` as in [`Lane::append`].
     pub fn append_one(&mut self, new: M::New<'_>, position: u32) -> Result<u32> {
-        let free = |segment: &Segment<M>| segment.deletion() == Deletion::Entry && segment.room() > 0;
+        let codec = self.options.codec;
+        let free = |segment: &Segment<M>| segment.codec() == codec && segment.room() > 0;
         let index = match self.segments.iter().rposition(free) {
             Some(index) => index,
             None => {
@@ -253,8 +276,8 @@ impl<M: Memory> Lane<M> {
         };
         self.segments[index].unshare(&self.account)?;
         let at = self.segments[index].extend(position..position + 1, self.options.marked)?;
-        let rotate = self.rotates();
-        self.segments[index].write(new, rotate, self.heads.clone(), at)?;
+        let (rotate, heads) = (self.rotates(), self.heads());
+        self.segments[index].write(new, rotate, heads, at)?;
         self.len += 1;
         self.note_dead();
         let before: usize = self.segments[..=index].iter().map(Segment::len).sum();
@@ -267,11 +290,15 @@ impl<M: Memory> Lane<M> {
     }
 
     fn segment(&self, capacity: usize) -> Result<Segment<M>> {
-        let LaneOptions { head_dim: dim, format, marked, .. } = self.options;
-        Segment::new(&self.account, format, Sizes { heads: self.heads.len(), dim, capacity }, marked)
+        self.segment_in(self.options.codec, capacity)
     }
 
-    pub(super) fn push(&mut self, segment: Segment<M>) {
+    pub(super) fn segment_in(&self, codec: KvCodec, capacity: usize) -> Result<Segment<M>> {
+        let form = Form { codec, heads: self.heads.len(), dim: self.options.head_dim, capacity };
+        Segment::new(&self.account, form, self.options.marked)
+    }
+
+    fn push(&mut self, segment: Segment<M>) {
         // Exactly, because the pool counts exactly.
         self.segments.reserve_exact(1);
         self.segments.push(segment);
@@ -280,7 +307,10 @@ impl<M: Memory> Lane<M> {
 
     /// Makes room for at least one entry at the end.
     fn grow(&mut self) -> Result<()> {
-        let step = (self.len / GROWTH + 1).min(TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1));
+        // By its bytes, since the tail is in full precision and the rest may not be.
+        let entry = self.heads.len() * self.options.codec.payload(self.options.head_dim);
+        let whole = self.payload() as usize / entry.max(1);
+        let step = (whole / GROWTH + 1).min(TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1) as usize);
         let last = self.segments.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
         let grown = match last {
             Some(last) => {
@@ -298,7 +328,7 @@ impl<M: Memory> Lane<M> {
     }
 
     /// The segment and slot of a place.
-    fn find(&self, place: u32) -> Option<(usize, usize)> {
+    pub(super) fn find(&self, place: u32) -> Option<(usize, usize)> {
         let mut slot = place as usize;
         for (index, segment) in self.segments.iter().enumerate() {
             if slot < segment.len() {
@@ -310,7 +340,7 @@ impl<M: Memory> Lane<M> {
     }
 
     /// The segment and slot of a place that is there.
-    pub(super) fn locate(&self, place: u32) -> Result<(&Segment<M>, usize)> {
+    fn locate(&self, place: u32) -> Result<(&Segment<M>, usize)> {
         let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
         Ok((&self.segments[index], slot))
     }
@@ -318,7 +348,7 @@ impl<M: Memory> Lane<M> {
     /// Deletes one entry.
     pub fn delete(&mut self, place: u32) -> Result<()> {
         let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-        if self.segments[index].is_dead(slot) {
+        if self.segments[index].dead().has(slot) {
             return Err(no_place(place));
         }
         if self.segments[index].alive() > 1 {
@@ -334,42 +364,50 @@ impl<M: Memory> Lane<M> {
         Ok(())
     }
 
-    /// Keeps only the entries at `places`, in that order, which is to be that of their positions. They move to an extent of
-    /// exactly their size; entries of group formats stay where they are. The old extents are freed at the end, so that for a
+    /// Keeps only the entries at `places`, in that order, which is to be that of their positions. They move to extents of
+    /// exactly their size, one per codec; entries of group formats stay where they are. The old extents are freed at the end, so that for a
     /// moment this lane, and no other, is there twice.
     pub fn retain(&mut self, places: &[u32]) -> Result<()> {
         let mut keep = vec![false; self.places()];
-        let mut plain: Vec<(usize, Vec<u32>)> = Vec::new();
-        let mut moved = 0;
+        let mut kinds: Vec<Moved> = Vec::new();
         for &place in places {
             let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-            if std::mem::replace(&mut keep[place as usize], true) || self.segments[index].is_dead(slot) {
+            if std::mem::replace(&mut keep[place as usize], true) || self.segments[index].dead().has(slot) {
                 return Err(no_place(place));
             }
             if self.segments[index].deletion() == Deletion::Group {
                 continue;
             }
-            moved += 1;
-            match plain.last_mut() {
-                Some((last, slots)) if *last == index => slots.push(slot as u32),
-                _ => plain.push((index, vec![slot as u32])),
-            }
+            let codec = self.segments[index].codec();
+            let kind = match kinds.iter().position(|kind| kind.codec == codec) {
+                Some(kind) => kind,
+                None => {
+                    kinds.push(Moved { codec, entries: 0, slots: Vec::new() });
+                    kinds.len() - 1
+                }
+            };
+            kinds[kind].push(index, slot as u32);
         }
-        let mut extent = if moved > 0 { Some(self.segment(moved)?) } else { None };
-        if let Some(extent) = &mut extent {
-            for (index, slots) in &plain {
+        // Full precision comes last, where the tail grows.
+        kinds.sort_by_key(|kind| kind.codec.is_plain());
+        let mut extents = Vec::new();
+        for Moved { codec, entries, slots } in &kinds {
+            let mut extent = self.segment_in(*codec, *entries)?;
+            for (index, slots) in slots {
                 extent.take(&self.segments[*index], slots, self.options.marked)?;
             }
+            extents.push(extent);
         }
         let mut start = 0;
         for segment in &mut self.segments {
             let kept = &keep[start..start + segment.len()];
             start += segment.len();
             if segment.deletion() == Deletion::Group && kept.contains(&true) {
-                let gone: Vec<usize> = (0..kept.len()).filter(|slot| !kept[*slot] && !segment.is_dead(*slot)).collect();
-                if !gone.is_empty() {
+                let dead = segment.dead();
+                let mut gone = (0..kept.len()).filter(|slot| !kept[*slot] && !dead.has(*slot)).peekable();
+                if gone.peek().is_some() {
                     segment.unshare(&self.account)?;
-                    gone.into_iter().try_for_each(|slot| segment.delete(slot))?;
+                    gone.try_for_each(|slot| segment.delete(slot))?;
                 }
             }
         }
@@ -380,11 +418,9 @@ impl<M: Memory> Lane<M> {
             segment.deletion() == Deletion::Group && kept.contains(&true)
         });
         self.segments.shrink_to_fit();
-        if let Some(extent) = extent {
-            self.push(extent);
-        }
+        extents.into_iter().for_each(|extent| self.push(extent));
         self.tail = false;
-        self.len = places.len();
+        self.len = places.len() as u32;
         self.note_dead();
         Ok(())
     }
@@ -434,7 +470,7 @@ impl<M: Memory> Lane<M> {
         Ok(out)
     }
 
-    /// The keys of entries as attention reads them, `[entries, heads, head_dim]`.
+    /// The keys of entries, `[entries, heads, head_dim]`, in the numbers that their codes stand for and without the lane's transform.
     pub fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>> {
         self.rows(entries, Side::Keys)
     }
@@ -445,7 +481,8 @@ impl<M: Memory> Lane<M> {
     }
 
     fn rows(&self, entries: &[Entry], side: Side) -> Result<Vec<f32>> {
-        let width = self.heads.len() * self.options.head_dim;
+        let LaneOptions { head_dim, codec, .. } = self.options;
+        let width = self.heads.len() * head_dim;
         let mut out = vec![0.0; entries.len() * width];
         // Segment by segment, so that a device is read once for each.
         let mut wanted: Vec<(Vec<u32>, Vec<usize>)> = vec![Default::default(); self.segments.len()];
@@ -458,210 +495,59 @@ impl<M: Memory> Lane<M> {
             if slots.is_empty() {
                 continue;
             }
-            let read = segment.entries().read(segment.sizes(), side, slots)?;
+            let read = segment.entries().read(segment.form(), side, slots)?;
             for (row, from) in rows.iter().zip(read.chunks_exact(width)) {
                 out[row * width..(row + 1) * width].copy_from_slice(from);
             }
         }
+        codec.dual.undo(&mut out, head_dim);
         Ok(out)
     }
 
-    /// Replaces the key and the value of the entry at `place`, `[heads, head_dim]` each.
+    /// Replaces the key and the value of the entry at `place`, `[heads, head_dim]` each; they are stored in its codec.
     pub fn overwrite(&mut self, place: u32, keys: &[f32], values: &[f32]) -> Result<()> {
         let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+        let LaneOptions { head_dim, codec, .. } = self.options;
+        let transformed = |rows: &[f32]| {
+            let mut rows = rows.to_vec();
+            codec.dual.apply(&mut rows, head_dim);
+            rows
+        };
+        let (keys, values) = (transformed(keys), transformed(values));
         self.segments[index].unshare(&self.account)?;
-        self.segments[index].overwrite(slot, keys, values)
+        self.segments[index].overwrite(slot, &keys, &values)
     }
 
-    fn note_dead(&mut self) {
-        self.dead.clear();
-        if self.segments.iter().any(|segment| segment.dead().is_some()) {
-            let of = |segment: &Segment<M>| (0..segment.len()).map(|slot| segment.is_dead(slot)).collect::<Vec<_>>();
-            self.dead.extend(self.segments.iter().flat_map(of));
+    pub(super) fn note_dead(&mut self) {
+        let of = |segment: &Segment<M>| {
+            let dead = segment.dead();
+            (0..segment.len()).map(move |slot| dead.has(slot))
+        };
+        let any = self.segments.iter().any(|segment| segment.dead().any());
+        self.dead = if any { self.segments.iter().flat_map(of).collect() } else { Box::default() };
+    }
+}
+
+/// Entries of one codec that stay, segment by segment.
+struct Moved {
+    codec: KvCodec,
+    entries: usize,
+    slots: Vec<(usize, Vec<u32>)>,
+}
+
+impl Moved {
+    fn push(&mut self, index: usize, slot: u32) {
+        self.entries += 1;
+        match self.slots.last_mut() {
+            Some((last, slots)) if *last == index => slots.push(slot),
+            _ => self.slots.push((index, vec![slot])),
         }
     }
 }
 
-fn no_place(place: u32) -> Error {
+pub(super) fn no_place(place: u32) -> Error {
     Error::Internal(format!("a lane has no entry at place {place}, or it is named twice"))
 }
 
 #[cfg(test)]
-mod tests {
-    use prefixkv_kernels::attention::{AnyRun, Rows};
-    use prefixkv_kernels::rotary::Angles;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::cache::{New, Pool};
-
-    const FREQUENCIES: [f32; 2] = [1.0, 0.01];
-    const HEADS: usize = 2;
-    const DIM: usize = 4;
-
-    fn options(format: Format, marked: bool) -> LaneOptions {
-        LaneOptions { head_dim: DIM, format, rotation: Rotation::Stored, marked }
-    }
-
-    fn lane(pool: &Pool, format: Format, marked: bool) -> Lane {
-        Lane::new(0..HEADS, options(format, marked), pool.account()).expect("no cap")
-    }
-
-    fn data(position: u32) -> Vec<f32> {
-        (0..HEADS * DIM).map(|i| ((position as usize * HEADS * DIM + i) % 251) as f32).collect()
-    }
-
-    fn add(lane: &mut Lane, first: u32, n: usize) {
-        let data: Vec<f32> = (first..first + n as u32).flat_map(data).collect();
-        let rows = Rows::dense(&data, HEADS * DIM);
-        let angles = Angles::new(first..first + n as u32, &FREQUENCIES, 1.0);
-        let new = New { keys: rows, values: rows, angles: Some(&angles) };
-        if n == 1 {
-            lane.append_one(new, first).expect("no cap");
-        } else {
-            lane.append(new, n, first).expect("no cap");
-        }
-    }
-
-    /// The values of the entries by position, which tell whether an entry is where its position says.
-    fn check(lane: &Lane, positions: &[u32]) {
-        assert_eq!(lane.positions(), positions);
-        assert_eq!(lane.len(), positions.len());
-        let places: Vec<u32> = lane.entries().map(|entry| entry.position).collect();
-        for head in 0..HEADS {
-            let mut place = 0;
-            for run in lane.view(None).runs {
-                for slot in 0..run.len() {
-                    let value = match run {
-                        AnyRun::F32(run) => run.values[(head * run.capacity + slot) * DIM],
-                        AnyRun::F16(run) => run.values[(head * run.capacity + slot) * DIM].to_f32(),
-                        AnyRun::Int4(_) => unreachable!("no group here"),
-                    };
-                    assert_eq!(value, data(places[place])[head * DIM]);
-                    place += 1;
-                }
-            }
-        }
-        let marks = lane.marks();
-        assert!(marks.is_empty() || marks.len() == lane.places());
-    }
-
-    #[test]
-    fn prompts_are_exact_and_tails_small() {
-        for format in [Format::F32, Format::F16] {
-            let pool = Pool::unlimited();
-            let mut lane = lane(&pool, format, false);
-            let mut next = 0;
-            for n in [600, 1, 1, 17, 1, 5] {
-                add(&mut lane, next, n);
-                next += n as u32;
-            }
-            check(&lane, &(0..next).collect::<Vec<_>>());
-            assert_eq!(lane.payload(), u64::from(next) * (2 * HEADS * DIM * format.bytes()) as u64);
-            for _ in 0..100 {
-                add(&mut lane, next, 1);
-                next += 1;
-                let slack = pool.used() - lane.payload() - lane.metadata();
-                assert!(slack < (TAIL_BLOCK * 2 * HEADS * DIM * format.bytes()) as u64 * 3);
-            }
-            drop(lane);
-            assert_eq!(pool.used(), 0);
-        }
-    }
-
-    #[test]
-    fn a_short_lane_grows_in_short_steps() {
-        let pool = Pool::unlimited();
-        let mut lane = lane(&pool, Format::F32, false);
-        add(&mut lane, 0, 40);
-        for next in 40..140 {
-            add(&mut lane, next, 1);
-            let slack = pool.used() - lane.payload() - lane.metadata();
-            assert!(slack as f64 <= lane.payload() as f64 / 40.0, "{slack} of {}", lane.payload());
-        }
-        check(&lane, &(0..140).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_lane_at_its_limit_has_no_room_to_spare() {
-        let pool = Pool::unlimited();
-        let mut lane = lane(&pool, Format::F32, false);
-        lane.set_limit(100);
-        add(&mut lane, 0, 90);
-        (90..100).for_each(|next| add(&mut lane, next, 1));
-        let at_limit = pool.used();
-        assert_eq!(at_limit, lane.payload() + lane.metadata());
-        for next in 100..150 {
-            let oldest = lane.sorted()[4].place;
-            lane.delete(oldest).expect("there");
-            add(&mut lane, next, 1);
-            assert_eq!(pool.used(), at_limit);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
-
-        #[test]
-        fn any_history_leaves_the_right_entries(
-            steps in prop::collection::vec((0usize..4, 0usize..40, any::<u64>()), 1..40), marked: bool, half: bool,
-        ) {
-            let pool = Pool::unlimited();
-            let mut lane = lane(&pool, if half { Format::F16 } else { Format::F32 }, marked);
-            let (mut held, mut next) = (Vec::<u32>::new(), 0u32);
-            for (kind, n, seed) in steps {
-                match kind {
-                    0 if n > 0 => {
-                        add(&mut lane, next, n);
-                        held.extend(next..next + n as u32);
-                        next += n as u32;
-                    }
-                    1 | 0 => {
-                        add(&mut lane, next, 1);
-                        held.push(next);
-                        next += 1;
-                    }
-                    2 if !held.is_empty() => {
-                        let index = (seed % held.len() as u64) as usize;
-                        let entry = lane.sorted()[index];
-                        assert_eq!(entry.position, held.remove(index));
-                        lane.delete(entry.place).expect("there");
-                    }
-                    _ => {
-                        let keep = |position: u32| (u64::from(position).wrapping_mul(seed | 1) >> 3) & 3 != 0;
-                        held.retain(|position| keep(*position));
-                        let places: Vec<u32> =
-                            lane.sorted().into_iter().filter(|entry| keep(entry.position)).map(|entry| entry.place).collect();
-                        lane.retain(&places).expect("all there");
-                        assert_eq!(pool.used(), lane.payload() + lane.metadata(), "exact after compaction");
-                    }
-                }
-                check(&lane, &held);
-            }
-            drop(lane);
-            assert_eq!(pool.used(), 0);
-        }
-    }
-
-    #[test]
-    fn a_refused_append_leaves_the_lane_whole() {
-        let entry = 2 * HEADS * DIM * 4;
-        let pool = Pool::with_cap((size_of::<Lane>() + Segment::<Cpu>::metadata_of(10, false) + 15 * entry) as u64);
-        let mut lane = lane(&pool, Format::F32, false);
-        add(&mut lane, 0, 10);
-        let data = vec![1.0; 64 * HEADS * DIM];
-        let rows = Rows::dense(&data, HEADS * DIM);
-        assert!(lane.append(New { keys: rows, values: rows, angles: None }, 10, 10).is_err());
-        check(&lane, &(0..10).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_place_that_is_not_there_is_refused() {
-        let pool = Pool::unlimited();
-        let mut lane = lane(&pool, Format::F32, true);
-        add(&mut lane, 0, 5);
-        assert!(lane.delete(5).is_err());
-        assert!(lane.retain(&[1, 1]).is_err());
-        check(&lane, &[0, 1, 2, 3, 4]);
-    }
-}
+mod tests;

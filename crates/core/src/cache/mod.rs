@@ -10,15 +10,17 @@
 mod lane;
 mod memory;
 mod pool;
+mod recode;
 mod report;
 mod segment;
 mod shape;
 
 pub use lane::{Entry, Lane, LaneOptions, Part, Rotation, TAIL_BLOCK};
-pub(crate) use memory::Stored;
-pub use memory::{Deletion, Entries, Memory, New, Side, Sizes};
+pub use memory::{Entries, Form, Memory, New, Side};
 pub use pool::{Account, Charge, Format, Pool};
+pub use recode::Settling;
 pub use report::MemoryReport;
+pub use segment::Dead;
 pub use shape::{Kept, LayerCache, Modality, Piece, PieceKind, Shape, Span};
 
 /// Bytes that the parts of a cache take beside keys, values, positions and marks.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prefixkv_kernels::codec::KvCodec;
 use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
@@ -19,12 +20,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// Keys and values as they are.
+    pub fn codec(self) -> KvCodec {
+        match self {
+            Format::F32 => KvCodec::F32,
+            Format::F16 => KvCodec::F16,
+        }
+    }
+
     /// Bytes of one number.
     pub fn bytes(self) -> usize {
-        match self {
-            Format::F32 => 4,
-            Format::F16 => 2,
-        }
+        self.codec().key.dtype.bits() / 8
     }
 }
 

@@ -16,13 +16,19 @@ use serde::Serialize;
 pub struct MemoryReport {
     /// What a cache that keeps every position seen so far takes in the same format, without slack or metadata.
     pub full: u64,
-    /// Entries kept x entry bytes.
+    /// Keys and values of the entries kept, in the format in which each of them is stored.
     pub payload: u64,
+    /// Scales of the entries that are stored in few bits; 0 without such a store.
+    pub scales: u64,
+    /// The part of `payload` that a store keeps in full precision, the most recent entries; 0 without one.
+    pub window: u64,
     /// Positions and scores of the entries, and other bookkeeping.
     pub metadata: u64,
-    /// Entries that are evicted but still stored, because their format frees them in groups.
+    /// Entries that are evicted but still stored, because their format frees them in groups; their scales included.
     pub dead: u64,
-    /// Payload, metadata, dead entries and slack: what the pool holds for this sequence at the end.
+    /// Bits that a number of a kept key or value takes on average, scales included; 0 of an empty cache.
+    pub effective_bits: f64,
+    /// Payload, scales, metadata, dead entries and slack: what the pool holds for this sequence at the end.
     pub resident: u64,
     /// Of `resident`, what other chats that were forked from the same one hold as well: in memory it is there once.
     pub shared: u64,

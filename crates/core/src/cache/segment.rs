@@ -3,10 +3,33 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::memory::{Deletion, Entries, Memory, Sizes};
-use super::pool::{Account, Charge, Format, Pooled};
+use prefixkv_kernels::codec::{Deletion, KvCodec};
+
+use super::memory::{Entries, Form, Memory};
+use super::pool::{Account, Charge, Pooled};
 use crate::device::Cpu;
 use crate::error::{Error, Result};
+
+/// Which slots of a segment are deleted and still stored, a bit each: only those of one group ever are, of 64 entries at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dead(u64);
+
+impl Dead {
+    /// Entries that a group of a codec may have.
+    const MOST: usize = u64::BITS as usize;
+
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    pub fn has(self, slot: usize) -> bool {
+        self.0 != 0 && slot < Dead::MOST && self.0 >> slot & 1 == 1
+    }
+}
 
 /// One sequence's handle to entries of some KV heads, and what it alone knows of them.
 ///
@@ -19,14 +42,15 @@ pub(super) struct Segment<M: Memory = Cpu> {
     _charge: Charge,
 }
 
-/// Entries of some KV heads, `[heads, capacity, head_dim]` for keys and for values.
+/// Entries of some KV heads in one codec, of which a codec of groups has one group.
 #[derive(Debug)]
 struct Data<M: Memory> {
     entries: M::Entries,
-    heads: u32,
-    dim: u32,
+    codec: KvCodec,
+    heads: u16,
+    dim: u16,
     capacity: u32,
-    alive: u32,
+    dead: Dead,
     /// The entries' places in the original sequence, in physical order.
     positions: Vec<u32>,
     pooled: Pooled,
@@ -44,33 +68,41 @@ impl<M: Memory> Segment<M> {
         Self::BOOKKEEPING + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
     }
 
-    /// Room for `sizes.capacity` entries.
-    pub(super) fn new(account: &Account<M>, format: Format, sizes: Sizes, marked: bool) -> Result<Self> {
-        let bytes = sizes.elements() * format.bytes();
-        Segment::of(account, sizes, bytes, marked, |memory| M::allocate(memory, format, sizes))
+    /// Room for `form.capacity` entries.
+    pub(super) fn new(account: &Account<M>, form: Form, marked: bool) -> Result<Self> {
+        let Form { codec, dim, capacity, .. } = form;
+        if let Err(reason) = codec.check(dim) {
+            return Err(Error::Internal(format!("entries that cannot be stored: {reason}")));
+        }
+        if codec.deletion() == Deletion::Group && (capacity != codec.group() || capacity > Dead::MOST) {
+            return Err(Error::Internal(format!("{capacity} entries for a group of {}", codec.group())));
+        }
+        Segment::of(account, form, marked, |memory| M::allocate(memory, form))
     }
 
-    /// A segment without entries whose keys and values take `bytes`, which are counted before they are made.
-    pub(super) fn of(
+    /// A segment without entries, whose bytes are counted before `entries` takes them.
+    fn of(
         account: &Account<M>,
-        sizes: Sizes,
-        bytes: usize,
+        form: Form,
         marked: bool,
         entries: impl FnOnce(&M) -> Result<M::Entries>,
     ) -> Result<Self> {
-        let whole = bytes + Self::metadata_of(sizes.capacity, marked);
-        let own = Self::own_bytes(if marked { sizes.capacity } else { 0 });
+        let Form { codec, heads, dim, capacity } = form;
+        let narrow = |n| u16::try_from(n).map_err(|_| Error::Internal(format!("{heads} heads of {dim} elements")));
+        let whole = form.bytes() + Self::metadata_of(capacity, marked);
+        let own = Self::own_bytes(if marked { capacity } else { 0 });
         let (charge, pooled) = account.charge(whole as u64)?.share((whole - own) as u64);
         let data = Data {
             entries: entries(account.memory())?,
-            heads: sizes.heads as u32,
-            dim: sizes.dim as u32,
-            capacity: sizes.capacity as u32,
-            alive: 0,
-            positions: Vec::with_capacity(sizes.capacity),
+            codec,
+            heads: narrow(heads)?,
+            dim: narrow(dim)?,
+            capacity: capacity as u32,
+            dead: Dead::default(),
+            positions: Vec::with_capacity(capacity),
             pooled,
         };
-        let marks = Vec::with_capacity(if marked { sizes.capacity } else { 0 });
+        let marks = Vec::with_capacity(if marked { capacity } else { 0 });
         Ok(Segment { data: Arc::new(data), marks, _charge: charge })
     }
 
@@ -90,14 +122,12 @@ impl<M: Memory> Segment<M> {
 
     /// The same entries in memory of their own, on `account`.
     fn copy(&self, account: &Account<M>) -> Result<Self> {
-        let Data { entries, alive, positions, pooled, .. } = &*self.data;
-        let (sizes, len) = (self.sizes(), self.len());
-        let bytes = pooled.bytes() as usize - (Self::metadata_of(sizes.capacity, false) - Self::own_bytes(0));
-        let marked = self.marks.capacity() > 0;
-        let mut copy = Segment::of(account, sizes, bytes, marked, |_| entries.duplicate(sizes, len))?;
+        let Data { entries, dead, positions, .. } = &*self.data;
+        let form = self.form();
+        let mut copy = Segment::of(account, form, self.marks.capacity() > 0, |_| entries.duplicate())?;
         let data = copy.own()?;
         data.positions.extend_from_slice(positions);
-        data.alive = *alive;
+        data.dead = *dead;
         copy.marks.extend_from_slice(&self.marks);
         Ok(copy)
     }
@@ -128,8 +158,7 @@ impl<M: Memory> Segment<M> {
 
     /// The entries, to change them.
     fn own(&mut self) -> Result<&mut Data<M>> {
-        Arc::get_mut(&mut self.data)
-            .ok_or_else(|| Error::Internal("entries of two sequences are about to change".into()))
+        own(&mut self.data)
     }
 
     pub(super) fn entries(&self) -> &M::Entries {
@@ -141,22 +170,17 @@ impl<M: Memory> Segment<M> {
         Arc::get_mut(&mut self.data).map(|data| &mut data.entries)
     }
 
-    /// Fills a segment of exactly their number with entries that are there; without marks that list is empty.
-    pub(super) fn fill(&mut self, positions: &[u32], marks: &[f32]) -> Result<()> {
-        let data = self.own()?;
-        data.positions.extend_from_slice(positions);
-        data.alive = positions.len() as u32;
-        self.marks.extend_from_slice(marks);
-        Ok(())
+    pub(super) fn form(&self) -> Form {
+        let Data { codec, heads, dim, capacity, .. } = *self.data;
+        Form { codec, heads: heads as usize, dim: dim as usize, capacity: capacity as usize }
     }
 
-    pub(super) fn sizes(&self) -> Sizes {
-        let Data { heads, dim, capacity, .. } = &*self.data;
-        Sizes { heads: *heads as usize, dim: *dim as usize, capacity: *capacity as usize }
+    pub(super) fn codec(&self) -> KvCodec {
+        self.data.codec
     }
 
     pub(super) fn deletion(&self) -> Deletion {
-        self.data.entries.deletion()
+        self.data.codec.deletion()
     }
 
     /// Entries stored, deleted ones included.
@@ -166,7 +190,7 @@ impl<M: Memory> Segment<M> {
 
     /// Entries that count.
     pub(super) fn alive(&self) -> usize {
-        self.data.alive as usize
+        self.len() - self.data.dead.count()
     }
 
     pub(super) fn room(&self) -> usize {
@@ -177,14 +201,28 @@ impl<M: Memory> Segment<M> {
         self.data.capacity as usize
     }
 
-    /// Bytes of the entries that count.
+    /// Bytes of the keys and values of the entries that count, without their scales.
     pub(super) fn payload(&self) -> u64 {
-        (f64::from(self.data.alive) * self.data.entries.entry_bytes(self.sizes())) as u64
+        let Form { codec, heads, dim, .. } = self.form();
+        (self.alive() * heads * codec.payload(dim)) as u64
     }
 
-    /// Bytes of entries that are deleted but still stored.
+    /// Bytes of the scales of the entries that count; a group's are shared out evenly.
+    pub(super) fn scales(&self) -> u64 {
+        let Form { codec, heads, dim, .. } = self.form();
+        (self.alive() * heads * codec.scales(dim) / codec.group()) as u64
+    }
+
+    /// Bytes of entries that are deleted but still stored, their share of the scales included.
     pub(super) fn dead_bytes(&self) -> u64 {
-        ((self.len() - self.alive()) as f64 * self.data.entries.entry_bytes(self.sizes())) as u64
+        let Form { codec, heads, dim, .. } = self.form();
+        codec.bytes(heads, dim, self.len()) as u64 - self.payload() - self.scales()
+    }
+
+    /// Keys and values that count, as numbers.
+    pub(super) fn numbers(&self) -> u64 {
+        let Form { heads, dim, .. } = self.form();
+        (2 * self.alive() * heads * dim) as u64
     }
 
     /// Bytes beside keys and values.
@@ -204,14 +242,9 @@ impl<M: Memory> Segment<M> {
         &mut self.marks
     }
 
-    /// Whether entry `slot` is deleted.
-    pub(super) fn is_dead(&self, slot: usize) -> bool {
-        self.dead().is_some_and(|dead| dead.get(slot).copied().unwrap_or(false))
-    }
-
-    /// Which entries are deleted; None while none is.
-    pub(super) fn dead(&self) -> Option<&[bool]> {
-        self.data.entries.dead()
+    /// Which entries are deleted and still stored.
+    pub(super) fn dead(&self) -> Dead {
+        self.data.dead
     }
 
     /// Counts entries at `positions` behind the others; gives the slot of the first. There must be room.
@@ -219,7 +252,6 @@ impl<M: Memory> Segment<M> {
         let at = self.len();
         let data = self.own()?;
         data.positions.extend(positions);
-        data.alive = data.positions.len() as u32;
         if marks {
             self.marks.resize(self.len(), 0.0);
         }
@@ -228,40 +260,66 @@ impl<M: Memory> Segment<M> {
 
     /// Writes entries of the KV heads `heads` that were counted, from slot `at` on; keys are rotated if `rotate`.
     pub(super) fn write(&mut self, new: M::New<'_>, rotate: bool, heads: Range<usize>, at: usize) -> Result<()> {
-        let (sizes, n) = (self.sizes(), self.len() - at);
-        M::write(&mut self.own()?.entries, sizes, new, rotate, n, heads, at)
+        let (form, n) = (self.form(), self.len() - at);
+        if !form.codec.is_plain() {
+            return Err(Error::Internal(format!("new entries in {:?}", form.codec)));
+        }
+        M::write(&mut self.own()?.entries, form, new, rotate, n, heads, at)
     }
 
-    /// Copies the entries `slots` of `from` behind the entries. Both must be plain and of one format, and there must be room.
+    /// Copies the entries `slots` of `from` behind the entries. Both must be in one codec that is deleted from by entry, and there must
+    /// be room.
     pub(super) fn take(&mut self, from: &Segment<M>, slots: &[u32], marked: bool) -> Result<()> {
-        let (sizes, at) = (self.sizes(), self.len());
-        let data = self.own()?;
-        data.entries.take(sizes, at, &from.data.entries, from.capacity(), slots)?;
-        data.positions.extend(slots.iter().map(|slot| from.data.positions[*slot as usize]));
-        data.alive = data.positions.len() as u32;
-        if marked {
-            self.marks.extend(slots.iter().map(|slot| from.marks.get(*slot as usize).copied().unwrap_or(0.0)));
+        let (form, at) = (self.form(), self.len());
+        if from.codec() != form.codec || self.deletion() == Deletion::Group {
+            return Err(Error::Internal(format!("{:?} cannot be gathered from {:?}", form.codec, from.codec())));
+        }
+        self.own()?.entries.take(form, at, &from.data.entries, from.capacity(), slots)?;
+        self.count(slots.iter().map(|slot| (from, *slot)), marked)
+    }
+
+    /// Writes entries of other segments, each one of `from` and a slot there, behind the entries in the codec of this one. There must
+    /// be room.
+    pub(super) fn encode(&mut self, from: &[Segment<M>], rows: &[(usize, u32)], marked: bool) -> Result<()> {
+        let (form, at) = (self.form(), self.len());
+        let mut used: Vec<usize> = rows.iter().map(|(index, _)| *index).collect();
+        used.sort_unstable();
+        used.dedup();
+        let sources: Vec<_> = used.iter().map(|index| (from[*index].entries(), from[*index].form())).collect();
+        let number = |index: &usize| used.binary_search(index).unwrap_or_default() as u32;
+        let numbered: Vec<(u32, u32)> = rows.iter().map(|(index, slot)| (number(index), *slot)).collect();
+        self.own()?.entries.encode(form, at, &sources, &numbered)?;
+        self.count(rows.iter().map(|(index, slot)| (&from[*index], *slot)), marked)
+    }
+
+    /// Positions and marks of entries that were copied behind the others.
+    fn count<'a>(&mut self, rows: impl Iterator<Item = (&'a Segment<M>, u32)>, marked: bool) -> Result<()> {
+        let data = own(&mut self.data)?;
+        for (from, slot) in rows {
+            data.positions.push(from.data.positions[slot as usize]);
+            if marked {
+                self.marks.push(from.marks.get(slot as usize).copied().unwrap_or(0.0));
+            }
         }
         Ok(())
     }
 
-    /// Replaces the key and the value of entry `slot`.
+    /// Replaces the key and the value of entry `slot`; those that share their scales are encoded anew.
     pub(super) fn overwrite(&mut self, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let sizes = self.sizes();
-        self.own()?.entries.overwrite(sizes, slot, keys, values)
+        let form = self.form();
+        self.own()?.entries.overwrite(form, slot, keys, values)
     }
 
-    /// Deletes entry `slot`.
+    /// Deletes entry `slot`: the last one takes its slot, or it stays and is marked until its group is empty.
     pub(super) fn delete(&mut self, slot: usize) -> Result<()> {
-        let (sizes, len) = (self.sizes(), self.len());
+        let form = self.form();
         let data = self.own()?;
-        let deleted = data.entries.delete(sizes, slot, len);
-        if data.entries.deletion() == Deletion::Group {
-            data.alive -= u32::from(deleted);
+        if form.codec.deletion() == Deletion::Group {
+            data.dead.0 |= 1 << slot;
             return Ok(());
         }
+        data.entries.replace(form, slot, data.positions.len() - 1);
         data.positions.swap_remove(slot);
-        data.alive = data.positions.len() as u32;
         if !self.marks.is_empty() {
             self.marks.swap_remove(slot);
         }
@@ -270,11 +328,15 @@ impl<M: Memory> Segment<M> {
 
     /// The L2 norm of every key, `[heads, len]`; of quantised keys as attention reads them.
     pub(super) fn key_norms(&self) -> Result<Vec<f32>> {
-        self.data.entries.key_norms(self.sizes(), self.len())
+        self.data.entries.key_norms(self.form(), self.len())
     }
 
     /// The sum over the heads of the L2 norm of the key of entry `slot`.
     pub(super) fn key_norm(&self, slot: usize) -> Result<f32> {
-        self.data.entries.key_norm(self.sizes(), slot, self.len())
+        self.data.entries.key_norm(self.form(), slot, self.len())
     }
+}
+
+fn own<T>(data: &mut Arc<T>) -> Result<&mut T> {
+    Arc::get_mut(data).ok_or_else(|| Error::Internal("entries of two sequences are about to change".into()))
 }

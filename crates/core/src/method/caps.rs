@@ -4,7 +4,7 @@ use super::budget::Quota;
 use super::eviction::{EvictionQuery, Search};
 use super::view::{Part, ReadLane};
 use super::{Eviction, Recipe};
-use crate::cache::{Entry, Span};
+use crate::cache::{Dead, Entry, Span};
 use crate::error::{Error, Result};
 
 /// Raises the counts of lanes, `[layer][lane]`, to caps whose whole is `whole` entries of a layer's heads together: at least `to_hold` in
@@ -133,7 +133,7 @@ impl ReadLane for Left {
     }
 
     fn part(&self, index: usize) -> Option<Part<'_>> {
-        (index == 0).then_some(Part { positions: &self.positions, scores: &self.scores, dead: None })
+        (index == 0).then_some(Part { positions: &self.positions, scores: &self.scores, dead: Dead::default() })
     }
 
     fn key_norm(&self, _: u32) -> Result<f32> {

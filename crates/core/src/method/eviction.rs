@@ -77,7 +77,7 @@ impl Search {
             // Most positions are close to the one before: their word stays in a register.
             let (mut index, mut word) = (0, 0);
             for (slot, position) in positions.iter().enumerate() {
-                if dead.is_some_and(|dead| dead[slot]) {
+                if dead.has(slot) {
                     continue;
                 }
                 let at = *position as usize / 64;
@@ -202,7 +202,7 @@ fn ordered(mark: f32) -> i32 {
 fn place_of(lane: &dyn ReadLane, wanted: u32) -> Option<Entry> {
     let mut before = 0;
     for Part { positions, dead, .. } in lane.parts() {
-        let there = |slot: &usize| dead.is_none_or(|dead| !dead[*slot]);
+        let there = |slot: &usize| !dead.has(*slot);
         if let Some(slot) = positions.iter().position(|position| *position == wanted).filter(there) {
             return Some(Entry { position: wanted, place: before + slot as u32 });
         }
@@ -213,10 +213,11 @@ fn place_of(lane: &dyn ReadLane, wanted: u32) -> Option<Entry> {
 
 #[cfg(test)]
 mod tests {
+    use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::{Format, Lane, LaneOptions, Pool, Rotation};
+    use crate::cache::{Lane, LaneOptions, Pool, Rotation};
 
     /// The same with sorted lists.
     fn plain(lane: &Lane, ask: &EvictionQuery<'_>) -> Option<Entry> {
@@ -250,10 +251,11 @@ mod tests {
 
     const HEADS: usize = 1;
     const DIM: usize = 32;
+    const GROUP: u16 = 32;
 
     /// A lane of several segments with gaps and entries out of order; with `groups`, some in groups of four bits, some deleted.
     fn lane(pool: &Pool, prompts: &[usize], seed: u64, marked: bool, groups: bool) -> Lane {
-        let options = LaneOptions { head_dim: DIM, format: Format::F32, rotation: Rotation::Stored, marked };
+        let options = LaneOptions { head_dim: DIM, codec: KvCodec::F32, rotation: Rotation::Stored, marked };
         let mut lane = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
         let data = vec![0.5; 4096 * DIM];
         let rows = prefixkv_kernels::attention::Rows::dense(&data, HEADS * DIM);
@@ -274,11 +276,10 @@ mod tests {
             }
             next += n as u32 + (draw() % 70) as u32;
             if groups && lane.len() > 40 && draw() % 2 == 0 {
-                let places: Vec<u32> =
-                    lane.sorted().iter().take(prefixkv_kernels::int4::GROUP).map(|e| e.place).collect();
-                if places.len() == prefixkv_kernels::int4::GROUP {
-                    let _ = lane.quantise(&places);
-                }
+                let places: Vec<u32> = lane.sorted().iter().take(GROUP.into()).map(|e| e.place).collect();
+                let value = Codec::per_entry(Dtype::U4, 32);
+                let codec = KvCodec { key: Codec::per_channel(Dtype::U4, GROUP), value, ..KvCodec::F32 };
+                lane.recode(&places, codec).expect("a whole group");
             }
             for _ in 0..draw() % 20 {
                 if lane.len() > 1 {

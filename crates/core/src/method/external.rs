@@ -13,7 +13,7 @@ use super::trace::{LayerRecord, Record};
 use super::view::{ReadLane, View};
 use super::{Lanes, Positions};
 use crate::base64::{floats, whole};
-use crate::cache::{Bookkeeping, Entry, Shape, Span};
+use crate::cache::{Entry, Span};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, Whole, refuse};
 
@@ -93,6 +93,13 @@ impl External {
             values: needs.take("values")?.unwrap_or(false),
             queries: needs.take::<Whole<0, MOST_QUERIES>>("queries")?.map_or(0, |queries| queries.0),
         }))
+    }
+}
+
+impl External {
+    /// The size that its plans must not pass, where it has one.
+    pub(super) fn keep(&self) -> Option<Keep> {
+        self.keep
     }
 }
 
@@ -190,13 +197,13 @@ pub(super) struct ExternalPlanner {
 impl ExternalPlanner {
     pub(super) fn new(
         external: Arc<External>,
-        shape: &Shape,
-        bookkeeping: Bookkeeping,
+        heads: usize,
         merges: bool,
+        cost: impl FnOnce(Lanes, bool) -> Cost,
     ) -> ExternalPlanner {
         let scores = external.sums.is_some() && external.moments.step > 0;
-        let cost = Cost::new(shape, external.lanes.of(shape), scores, bookkeeping);
-        ExternalPlanner { external, cost, heads: shape.kv_heads, merges, recording: false, record: None }
+        let cost = cost(external.lanes, scores);
+        ExternalPlanner { external, cost, heads, merges, recording: false, record: None }
     }
 
     /// What a lane's entries have got in the prompt, the mean over its heads, in the order of positions; None where nothing was
@@ -320,6 +327,10 @@ impl Planner for ExternalPlanner {
         }
         let positions = view.positions();
         Ok(MethodView { moment, step, positions, most: self.most(positions), spans: view.spans.to_vec(), lanes })
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.external.moments.prompt
     }
 
     fn record(&mut self) {

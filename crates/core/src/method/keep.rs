@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cache::{Bookkeeping, Shape};
+use crate::cache::{Bookkeeping, Settling, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, refuse};
 pub use crate::keep::Keep;
@@ -46,7 +46,7 @@ impl Keep {
         match self {
             Keep::Share(share) => ((share * all as f64 + 0.5).floor() as usize).min(all),
             Keep::Tokens(tokens) => tokens.saturating_mul(cost.layers).min(all),
-            Keep::Bytes(bytes) => (bytes.saturating_sub(cost.fixed) / cost.entry).min(all as u64) as usize,
+            Keep::Bytes(bytes) => cost.entries(bytes).min(all as u64) as usize,
         }
     }
 
@@ -56,7 +56,7 @@ impl Keep {
             // Rounded up, so that following the advice works.
             Keep::Share(_) => Keep::Share((entries as f64 / (cost.layers * positions) as f64 * 1e4).ceil() / 1e4),
             Keep::Tokens(_) => Keep::Tokens(entries.div_ceil(cost.layers)),
-            Keep::Bytes(_) => Keep::Bytes(cost.fixed + entries as u64 * cost.entry),
+            Keep::Bytes(_) => Keep::Bytes(cost.bytes(entries as u64)),
         }
     }
 }
@@ -69,6 +69,17 @@ pub struct Cost {
     pub entry: u64,
     /// Bytes of an empty sequence with an extent in every lane.
     pub fixed: u64,
+    /// What entries cost that are no longer recent, if a store makes that less.
+    pub settled: Option<Settled>,
+}
+
+/// What a store makes of the cost of entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// Bytes of one entry that is no longer recent, of one layer over all its lanes, bookkeeping included.
+    pub entry: u64,
+    /// Entries over all layers that are recent, at most.
+    pub recent: u64,
 }
 
 impl Cost {
@@ -83,7 +94,43 @@ impl Cost {
             layers: shape.layers,
             entry: (shape.bytes_per_position() / shape.layers + bookkeeping) as u64,
             fixed: (shape.layers * lanes * (lane + 2 * segment)) as u64,
+            settled: None,
         }
+    }
+
+    /// With a store behind the method.
+    pub fn with(self, store: &Settling, shape: &Shape, lanes: usize, marked: bool, bookkeeping: Bookkeeping) -> Cost {
+        let Settling { codec, window, block } = *store;
+        let per_entry = size_of::<u32>() + if marked { size_of::<f32>() } else { 0 };
+        // While generating a segment is made of so many entries.
+        let at_once = block.max(codec.group());
+        let bookkeeping = lanes * (per_entry + bookkeeping.segment.div_ceil(at_once));
+        let bytes = codec.bytes(shape.kv_heads, shape.head_dim, codec.group()).div_ceil(codec.group());
+        let entry = (bytes + bookkeeping) as u64;
+        // Slots of evicted entries, until others are encoded.
+        let fixed = self.fixed + entry * (shape.layers * at_once) as u64;
+        let recent = (shape.layers * (window + at_once)) as u64;
+        Cost { fixed, settled: Some(Settled { entry, recent }), ..self }
+    }
+
+    /// Entries that bytes hold.
+    fn entries(&self, bytes: u64) -> u64 {
+        let left = bytes.saturating_sub(self.fixed);
+        match self.settled {
+            Some(Settled { entry, recent }) if left > recent * self.entry => {
+                recent + (left - recent * self.entry) / entry
+            }
+            _ => left / self.entry,
+        }
+    }
+
+    /// Bytes that entries take.
+    fn bytes(&self, entries: u64) -> u64 {
+        let (recent, rest) = match self.settled {
+            Some(Settled { entry, recent }) => (entries.min(recent), entries.saturating_sub(recent) * entry),
+            None => (entries, 0),
+        };
+        self.fixed + recent * self.entry + rest
     }
 }
 
@@ -129,10 +176,18 @@ mod tests {
 
     #[test]
     fn the_least_size_is_enough() {
-        let cost = Cost { layers: 10, entry: 1500, fixed: 4000 };
-        for keep in [Keep::Share(0.01), Keep::Tokens(1), Keep::Bytes(10)] {
-            let least = Keep::parse(json!(keep.least(25, 187, &cost))).unwrap();
-            assert!(least.total(187, &cost) >= 25, "{least:?}");
+        let plain = Cost { layers: 10, entry: 1500, fixed: 4000, settled: None };
+        let settled = |recent| Cost { settled: Some(Settled { entry: 300, recent }), ..plain };
+        for cost in [plain, settled(0), settled(20), settled(60)] {
+            for keep in [Keep::Share(0.01), Keep::Tokens(1), Keep::Bytes(10)] {
+                let least = Keep::parse(json!(keep.least(25, 187, &cost))).unwrap();
+                assert!(least.total(187, &cost) >= 25, "{least:?}");
+            }
+            // No more entries than their bytes.
+            for bytes in (0..80_000).step_by(613) {
+                let entries = Keep::Bytes(bytes).total(1000, &cost);
+                assert!(entries == 0 || cost.bytes(entries as u64) <= bytes, "{entries} in {bytes}");
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ mod recipe;
 pub mod score;
 pub mod spec;
 pub mod stage;
+pub mod store;
 pub mod trace;
 pub mod view;
 
@@ -34,17 +35,19 @@ pub use methods::METHODS;
 pub use plan::{Evicted, LanePlan, Merge, Moment, Plan};
 pub use planner::{Needs, Planner, Plans, Profile};
 pub use recipe::Recipe;
-pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage, VARIANT, Variant};
+pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
 
-use crate::cache::{Bookkeeping, Memory, Shape};
+use crate::cache::{Bookkeeping, Memory, Settling, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{describe, nearest, refuse};
 use budget::ModelKey;
 use external::{External, ExternalPlanner};
+use keep::Cost;
 use options::Options;
 use recipe::RecipePlanner;
 use stage::{Refine, Staged};
+use store::Store;
 
 /// Which entry goes when generation has made a lane too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,8 @@ pub struct Method {
     pub name: String,
     chooser: Chooser,
     stages: Vec<Box<dyn Refine>>,
+    /// How what stays is stored; None: in full precision.
+    store: Option<Store>,
 }
 
 /// What chooses the entries that stay.
@@ -116,6 +121,7 @@ impl Method {
             one => std::slice::from_ref(one),
         };
         let mut whole: Option<Method> = None;
+        let mut store: Option<Store> = None;
         let mut refining: Vec<&str> = Vec::new();
         let both = |first: &Method, second: &str| {
             refuse(format!(
@@ -123,18 +129,42 @@ impl Method {
                 first.name
             ))
         };
+        let behind = |store: &Store, second: &str| {
+            let store = store.name();
+            refuse(format!(
+                "{store:?} stores what the stages before it leave, so it comes behind {second:?}: `cache: [{second}(...), {store}(...)]`"
+            ))
+        };
         for element in elements {
             if let Some(external) = External::parse(element)? {
                 if let Some(first) = &whole {
                     return Err(both(first, external::NAME));
                 }
+                if let Some(store) = &store {
+                    return Err(behind(store, external::NAME));
+                }
                 let chooser = Chooser::External(Arc::new(external));
-                whole = Some(Method { name: external::NAME.into(), chooser, stages: Vec::new() });
+                whole = Some(Method::new(external::NAME, chooser));
                 continue;
             }
             let (spec, mut options, asked) = Method::parse_one(element)?;
-            match (spec.build)(&mut options)? {
+            let stage = (spec.build)(&mut options)?;
+            match (&stage, &store) {
+                (Stage::Stores(_), Some(first)) => {
+                    return Err(refuse(format!(
+                        "`cache` combines {:?} and {:?}, which both say how entries are stored; take one of them",
+                        first.name(),
+                        spec.name
+                    )));
+                }
+                (Stage::Chooses(_) | Stage::Plans(_) | Stage::Refines(_), Some(store)) => {
+                    return Err(behind(store, spec.name));
+                }
+                _ => {}
+            }
+            match stage {
                 Stage::Nothing => {}
+                Stage::Stores(asked) => store = Some(asked),
                 Stage::Chooses(recipe) => {
                     if let Some(first) = &whole {
                         return Err(both(first, spec.name));
@@ -145,8 +175,8 @@ impl Method {
                     if let Some(first) = &whole {
                         return Err(both(first, spec.name));
                     }
-                    let (name, chooser) = (spec.name.into(), Chooser::Plans(plans));
-                    whole = Some(Method { name, chooser, stages: Vec::new() });
+                    let (name, chooser) = (spec.name, Chooser::Plans(plans));
+                    whole = Some(Method::new(name, chooser));
                 }
                 Stage::Refines(stage) => {
                     if refining.contains(&spec.name) {
@@ -170,7 +200,24 @@ impl Method {
                 }
             }
         }
-        Ok(whole.map(Arc::new))
+        let Some(store) = store else { return Ok(whole.map(Arc::new)) };
+        let mut whole = match whole {
+            Some(mut whole) => {
+                whole.name += &format!(" + {}", store.name());
+                whole
+            }
+            None => {
+                let recipe = Arc::new(store::everything());
+                Method::new(store.name(), Chooser::Recipe { keep: Keep::Share(1.0), recipe })
+            }
+        };
+        store.check(&whole)?;
+        whole.store = Some(store);
+        Ok(Some(Arc::new(whole)))
+    }
+
+    fn new(name: &str, chooser: Chooser) -> Method {
+        Method { name: name.into(), chooser, stages: Vec::new(), store: None }
     }
 
     fn parse_one(value: &Value) -> Result<(&'static MethodSpec, Options, Option<Keep>)> {
@@ -235,7 +282,7 @@ impl Method {
             recipe.eviction = Eviction::LowestScore;
         }
         let chooser = Chooser::Recipe { keep, recipe: Arc::new(recipe) };
-        Ok(Method { name: name.into(), chooser, stages: Vec::new() })
+        Ok(Method::new(name, chooser))
     }
 
     /// Its parts; None for a method that is no recipe.
@@ -243,6 +290,15 @@ impl Method {
         match &self.chooser {
             Chooser::Recipe { recipe, .. } => Some(recipe),
             Chooser::External(_) | Chooser::Plans(_) => None,
+        }
+    }
+
+    /// The size that is asked for; None where the method takes none.
+    fn keep(&self) -> Option<Keep> {
+        match &self.chooser {
+            Chooser::Recipe { keep, .. } => Some(*keep),
+            Chooser::External(external) => external.keep(),
+            Chooser::Plans(_) => None,
         }
     }
 
@@ -260,15 +316,31 @@ impl Method {
         self.stages.iter().try_for_each(|stage| stage.check_memory(merges))
     }
 
-    /// The method at work on a sequence of its own. `carry` keeps what further prompts on it need.
-    pub fn planner<M: Memory>(self: Arc<Self>, shape: &Shape, carry: bool) -> Box<dyn Planner> {
+    /// How what stays is stored on a model of this shape; None: in full precision. Refuses heads that cannot be stored so.
+    pub fn settling(&self, shape: &Shape) -> Result<Option<Settling>> {
+        self.store.as_ref().map(|store| store.settling(shape)).transpose()
+    }
+
+    /// The method at work on a sequence of its own, whose entries settle as [`Method::settling`] says. `carry` keeps what further prompts on
+    /// it need.
+    pub fn planner<M: Memory>(
+        self: Arc<Self>,
+        shape: &Shape,
+        carry: bool,
+        settling: Option<&Settling>,
+    ) -> Box<dyn Planner> {
         let bookkeeping = Bookkeeping::of::<M>();
+        let cost = |lanes: Lanes, scores: bool| {
+            let lanes = lanes.of(shape);
+            let cost = Cost::new(shape, lanes, scores, bookkeeping);
+            settling.map_or(cost, |settling| cost.with(settling, shape, lanes, scores, bookkeeping))
+        };
         let first: Box<dyn Planner> = match &self.chooser {
             Chooser::Recipe { keep, recipe } => {
-                Box::new(RecipePlanner::new(self.name.clone(), *keep, recipe.clone(), shape, carry, bookkeeping))
+                Box::new(RecipePlanner::new(self.name.clone(), *keep, recipe.clone(), carry, cost))
             }
             Chooser::External(external) => {
-                Box::new(ExternalPlanner::new(external.clone(), shape, bookkeeping, M::MERGES))
+                Box::new(ExternalPlanner::new(external.clone(), shape.kv_heads, M::MERGES, cost))
             }
             Chooser::Plans(plans) => plans.clone().planner(),
         };

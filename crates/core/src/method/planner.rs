@@ -97,6 +97,10 @@ pub trait Planner: Send + Debug {
         Err(Error::Internal("a view for a method that makes its own plans".into()))
     }
 
+    /// Whether what a layer of the prompt on its way holds after its moment is what stays when the prompt ends, so that it can already be
+    /// stored in few bits.
+    fn is_settled(&self) -> bool;
+
     /// Bytes of what the method holds of the prompt on its way.
     fn workspace(&self) -> usize {
         0

@@ -13,7 +13,7 @@ use super::score::{LaneInput, PromptView, Score};
 use super::trace::Record;
 use super::view::{ReadLane, View};
 use super::{Eviction, Lanes, Positions};
-use crate::cache::{Bookkeeping, Entry, Shape, Span};
+use crate::cache::{Entry, Span};
 use crate::error::{Error, Result};
 
 /// The parts of a method.
@@ -83,18 +83,17 @@ impl Prompt {
 }
 
 impl RecipePlanner {
-    /// `carry` keeps what a next prompt on the same sequence needs.
+    /// `carry` keeps what a next prompt on the same sequence needs; `cost` of entries with scores or without.
     pub(super) fn new(
         name: String,
         keep: Keep,
         recipe: Arc<Recipe>,
-        shape: &Shape,
         carry: bool,
-        bookkeeping: Bookkeeping,
+        cost: impl FnOnce(Lanes, bool) -> Cost,
     ) -> RecipePlanner {
         let carries = recipe.eviction == Eviction::LowestScore || (carry && recipe.score.has_mass());
         let scores = keep != Keep::Share(1.0) && carries;
-        let cost = Cost::new(shape, recipe.lanes.of(shape), scores, bookkeeping);
+        let cost = cost(recipe.lanes, scores);
         RecipePlanner {
             name,
             keep,
@@ -448,6 +447,11 @@ impl Planner for RecipePlanner {
                 Ok(())
             }
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        // What will still be chosen from is read once more.
+        self.prompt.as_ref().is_none_or(|prompt| prompt.all_stay || prompt.ahead.is_some())
     }
 
     fn workspace(&self) -> usize {

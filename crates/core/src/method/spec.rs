@@ -8,6 +8,7 @@ use super::Recipe;
 use super::options::Options;
 use super::planner::Plans;
 use super::stage::Refine;
+use super::store::Store;
 use crate::error::Result;
 
 /// How the entries that a method keeps relate to the asked budget.
@@ -65,8 +66,7 @@ pub struct MethodSpec {
     /// Its page: the formulas and what deviates from the source and why, in Markdown.
     pub page: &'static str,
     pub budget: BudgetKind,
-    /// Whether it goes behind a method and changes its plans, and does nothing alone.
-    pub stage: bool,
+    pub role: Role,
     /// Its options beside `keep`.
     pub options: &'static [OptionSpec],
     /// Other sets of defaults, by the values of its option `variant`; that option's own default has the defaults of the
@@ -74,6 +74,18 @@ pub struct MethodSpec {
     pub variants: &'static [Variant],
     /// Puts the parts together.
     pub build: fn(&mut Options) -> Result<Stage>,
+}
+
+/// What a method does in a request's `cache`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Chooses the entries that stay, all of them for the plain cache.
+    Chooses,
+    /// Goes behind a method and changes its plans, and does nothing alone.
+    Refines,
+    /// Goes behind a method or stands alone, and says how what stays is stored.
+    Stores,
 }
 
 /// What an element of a request's `cache` adds to the whole.
@@ -87,6 +99,8 @@ pub enum Stage {
     Plans(Arc<dyn Plans>),
     /// Changes the plans of what chooses.
     Refines(Box<dyn Refine>),
+    /// Says how what stays is stored.
+    Stores(Store),
 }
 
 /// A value of the option `variant` with its own defaults.

@@ -66,6 +66,10 @@ impl Planner for Staged {
         self.first.shown(moment, view)
     }
 
+    fn is_settled(&self) -> bool {
+        self.first.is_settled()
+    }
+
     fn workspace(&self) -> usize {
         self.first.workspace()
     }

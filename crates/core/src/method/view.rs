@@ -47,7 +47,7 @@ impl dyn ReadLane + '_ {
         let mut place = 0;
         for part in self.parts() {
             for (slot, position) in part.positions.iter().enumerate() {
-                if part.dead.is_none_or(|dead| !dead[slot]) {
+                if !part.dead.has(slot) {
                     entries.push(Entry { position: *position, place });
                 }
                 place += 1;

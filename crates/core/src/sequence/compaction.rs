@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Account, Charge, Entry, Lane, Memory, Shape};
+use crate::cache::{Account, Charge, Entry, Lane, Memory, Settling, Shape};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
 use crate::method::view::View;
@@ -36,8 +36,13 @@ pub struct Planned {
 }
 
 impl Working {
-    pub(super) fn new<M: Memory>(method: Arc<Method>, shape: &Shape, carry: bool) -> Working {
-        let planner = method.planner::<M>(shape, carry);
+    pub(super) fn new<M: Memory>(
+        method: Arc<Method>,
+        shape: &Shape,
+        carry: bool,
+        settling: Option<&Settling>,
+    ) -> Working {
+        let planner = method.planner::<M>(shape, carry, settling);
         let needs = planner.needs();
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
@@ -189,7 +194,7 @@ fn lane_of<'a, M: Memory>(
         .ok_or_else(|| Error::Internal(format!("a plan for lane {lane} of layer {layer}, which is not there")))
 }
 
-/// Takes the weighted means in f32; each target is rounded to the lane's format once.
+/// Takes the weighted means in f32; each target is stored in its codec once.
 fn merge_entries<M: Memory>(lane: &mut Lane<M>, merges: &[Merge]) -> Result<()> {
     let mut order: Vec<&Merge> = merges.iter().collect();
     order.sort_by_key(|merge| merge.into.position);

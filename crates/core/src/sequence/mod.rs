@@ -23,12 +23,13 @@ use phases::Source;
 pub use phases::{Phases, Placing};
 use pieces::{Pieces, Reach};
 use prefixkv_kernels::attention::Rows;
+use prefixkv_kernels::codec::{Dual, KvCodec};
 use prefixkv_kernels::rotary::Angles;
 use rows::Way;
 use view::Held;
 
 use crate::cache::{
-    Account, Charge, Entry, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Shape, Span,
+    Account, Charge, Entry, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Settling, Shape, Span,
 };
 use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
@@ -65,6 +66,8 @@ pub struct Sequence<M: Memory = Cpu> {
     way: Way,
     /// Sums of layers whose lanes are still to be read by others, by layer.
     waiting: Vec<(usize, Vec<Vec<f32>>)>,
+    /// How entries are stored that are no longer recent.
+    settling: Option<Settling>,
     account: Account<M>,
 }
 
@@ -107,7 +110,9 @@ impl<M: Memory> Sequence<M> {
             method.check_memory(M::MERGES)?;
         }
         let sized = Shape { layers: layout.managed().len(), ..shape };
-        let method = method.map(|method| Working::new::<M>(method, &sized, carry));
+        let settling = method.as_ref().map_or(Ok(None), |method| method.settling(&sized))?;
+        let dual = settling.map_or(Dual::None, |settling| settling.codec.dual);
+        let method = method.map(|method| Working::new::<M>(method, &sized, carry, settling.as_ref()));
         let needs = method.as_ref().map(|method| method.needs);
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
         let on_read = needs.is_some_and(|needs| needs.positions == Positions::Cache);
@@ -129,7 +134,7 @@ impl<M: Memory> Sequence<M> {
         };
         let options = LaneOptions {
             head_dim: shape.head_dim,
-            format: shape.format,
+            codec: KvCodec { dual, ..shape.format.codec() },
             rotation: if on_read { Rotation::OnRead } else { Rotation::Stored },
             marked: needs.is_some_and(|needs| needs.scores),
         };
@@ -141,7 +146,7 @@ impl<M: Memory> Sequence<M> {
             }
         };
         let mut sequence = Sequence::with_lanes(shape, layout, pool, options, split)?;
-        (sequence.method, sequence.source) = (method, source);
+        (sequence.method, sequence.source, sequence.settling) = (method, source, settling);
         Ok(sequence)
     }
 
@@ -191,6 +196,7 @@ impl<M: Memory> Sequence<M> {
             pieces: Pieces::default(),
             way: Way::default(),
             waiting: Vec::new(),
+            settling: None,
             account,
         })
     }
@@ -218,6 +224,7 @@ impl<M: Memory> Sequence<M> {
             pieces: Pieces::default(),
             way: Way::default(),
             waiting: Vec::new(),
+            settling: self.settling,
             account,
         })
     }
@@ -309,7 +316,8 @@ impl<M: Memory> Sequence<M> {
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
         method.forget();
         self.asked = None;
-        self.leave_behind()
+        self.leave_behind()?;
+        self.settle_all()
     }
 
     fn asked_view<'a>(&'a self, asked: &Asked, method: &'a Working, cache: &'a Held<'a, M>) -> View<'a> {
@@ -452,9 +460,27 @@ impl<M: Memory> Sequence<M> {
     /// The attention of a whole prompt in a layer is done.
     fn compact(&mut self, number: usize, sums: &[Vec<f32>]) -> Result<()> {
         match self.method.as_mut().filter(|method| method.needs.external && !sums.is_empty()) {
-            Some(method) => method.keep_sums(number, sums, &self.account),
-            None => self.at(Moment::Layer(number), Sums::Layer(number, sums)),
+            Some(method) => method.keep_sums(number, sums, &self.account)?,
+            None => self.at(Moment::Layer(number), Sums::Layer(number, sums))?,
         }
+        match &self.method {
+            Some(method) if method.planner.is_settled() => self.settle(self.layout.managed()[number]),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores the entries of a layer that are no longer recent in few bits, where the cache does so.
+    fn settle(&mut self, layer: usize) -> Result<()> {
+        let Some(settling) = &self.settling else { return Ok(()) };
+        self.layers[layer].iter_mut().try_for_each(|lane| lane.settle(settling))
+    }
+
+    /// [`Sequence::settle`] of all layers, unless a method outside still chooses from them.
+    fn settle_all(&mut self) -> Result<()> {
+        if self.asked.is_some() {
+            return Ok(());
+        }
+        (0..self.layers.len()).try_for_each(|layer| self.settle(layer))
     }
 
     /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places; empty when nothing was.
@@ -478,6 +504,7 @@ impl<M: Memory> Sequence<M> {
         };
         if self.asked.is_none() {
             self.leave_behind()?;
+            self.settle_all()?;
         }
         self.work = Work::None;
         Ok(())
@@ -489,6 +516,7 @@ impl<M: Memory> Sequence<M> {
             return Err(Error::Internal("no token has begun".into()));
         }
         self.at(Moment::Step(self.steps()), Sums::None)?;
+        self.settle_all()?;
         if let Some(method) = &mut self.method {
             method.steps += 1;
         }

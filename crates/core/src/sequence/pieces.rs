@@ -141,7 +141,11 @@ impl<M: Memory> Sequence<M> {
         let Some((owner, sums)) = self.read_by_all(layer, sums) else { return Ok(()) };
         let Some(number) = self.number(owner).filter(|_| self.method.is_some()) else {
             let next = self.next_position + reach.n as u32;
-            return if reach.left() == 0 { self.leave_layer_behind(owner, next) } else { Ok(()) };
+            if reach.left() > 0 {
+                return Ok(());
+            }
+            self.leave_layer_behind(owner, next)?;
+            return self.settle(owner);
         };
         if !reach.is_cut() {
             return self.compact(number, &sums);

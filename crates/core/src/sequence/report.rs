@@ -25,11 +25,16 @@ impl<M: Memory> Sequence<M> {
     /// Bytes by the pool's count.
     pub fn memory(&self) -> MemoryReport {
         let lanes = || self.layers.iter().flatten();
+        let sum = |of: fn(&Lane<M>) -> u64| lanes().map(of).sum::<u64>();
+        let (payload, scales, numbers) = (sum(Lane::payload), sum(Lane::scales), sum(Lane::numbers));
         MemoryReport {
             full: (self.next_position as usize * self.entry_bytes() * self.layout.owners().len()) as u64,
-            payload: lanes().map(Lane::payload).sum(),
-            metadata: lanes().map(Lane::metadata).sum(),
-            dead: lanes().map(Lane::dead_bytes).sum(),
+            payload,
+            scales,
+            window: if self.settling.is_some() { sum(Lane::plain_payload) } else { 0 },
+            effective_bits: if numbers > 0 { (8 * (payload + scales)) as f64 / numbers as f64 } else { 0.0 },
+            metadata: sum(Lane::metadata),
+            dead: sum(Lane::dead_bytes),
             resident: self.account.used(),
             shared: self.shared_bytes(),
             peak: self.account.peak(),

@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
-use prefixkv_kernels::attention::{AnyRun, LaneView, Run};
+use prefixkv_kernels::attention::LaneView;
+use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, OwnedRun, Run};
 use prefixkv_kernels::cuda::{self, Buffer, Element};
 use proptest::prelude::*;
 
@@ -86,51 +87,70 @@ pub(crate) fn in_both_orders<R: PartialEq + std::fmt::Debug>(processors: u32, ru
     first
 }
 
-/// Keys and values of one run as the device stores them, and widened.
-struct OwnedRun<T> {
-    keys: Vec<T>,
-    values: Vec<T>,
-    wide: (Vec<f32>, Vec<f32>),
-    len: usize,
-    capacity: usize,
-}
+/// How the runs of a lane are stored: of run `index`, heads of `dim` elements.
+pub(crate) type Storage = fn(index: usize, dim: usize) -> KvCodec;
+
+pub(crate) const F32: Storage = |_, _| KvCodec::F32;
+pub(crate) const F16: Storage = |_, _| KvCodec::F16;
+/// Two, four and eight bits, f16, and keys and values in unlike codecs, in turn.
+pub(crate) const CODES: Storage = |index, dim| {
+    let channels = Codec::channels(dim, 32).expect("a multiple of 8");
+    let of = |key, value| KvCodec { key, value, dual: Dual::None };
+    let eight = Codec::per_entry(Dtype::U8, channels);
+    match index % 6 {
+        0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
+        1 => of(eight, eight),
+        2 => of(Codec::per_channel(Dtype::U2, 16), Codec::per_entry(Dtype::U2, channels)),
+        3 => of(Codec::F16, Codec::per_entry(Dtype::U2, 8)),
+        4 => of(Codec::per_entry(Dtype::U4, 8), Codec::F32),
+        _ => of(Codec::per_channel(Dtype::U8, 32), Codec::per_channel(Dtype::U4, 32)),
+    }
+};
+/// Like [`CODES`], through a transform where the width allows one.
+pub(crate) const THROUGH: Storage = |index, dim| {
+    let dual = if dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };
+    KvCodec { dual, ..CODES(index, dim) }
+};
+pub(crate) const STORAGES: [Storage; 4] = [F32, F16, CODES, THROUGH];
 
 /// A lane of several runs, with room to spare that is NaN.
-pub(crate) struct Owned<T> {
+pub(crate) struct Owned {
     pub(crate) heads: usize,
-    runs: Vec<OwnedRun<T>>,
+    dim: usize,
+    runs: Vec<OwnedRun>,
     pub(crate) dead: Option<Vec<bool>>,
     positions: Vec<u32>,
 }
 
-impl<T: Format> Owned<T> {
-    /// One of `dead` entries is dead; 0: none.
-    pub(crate) fn new(seed: u64, heads: usize, dim: usize, lens: &[usize], spare: usize, dead: u64) -> Self {
-        let runs = lens
-            .iter()
-            .enumerate()
-            .map(|(i, &len)| {
-                let capacity = len + spare;
-                let fill = |seed: u64| {
-                    let mut numbers = noise(seed, heads * capacity * dim);
-                    for (i, x) in numbers.iter_mut().enumerate() {
-                        if i / dim % capacity >= len {
-                            *x = f32::NAN;
-                        }
-                    }
-                    narrowed::<T>(&numbers)
-                };
-                let (keys, values) = (fill(seed + 2 * i as u64), fill(seed + 2 * i as u64 + 1));
-                OwnedRun { wide: (widened(&keys), widened(&values)), keys, values, len, capacity }
-            })
-            .collect();
+impl Owned {
+    /// One of `dead` entries is dead; 0: none. What does not fill a group of a codec is kept in f16 behind it.
+    pub(crate) fn new(
+        storage: Storage,
+        seed: u64,
+        (heads, dim): (usize, usize),
+        lens: &[usize],
+        spare: usize,
+        dead: u64,
+    ) -> Self {
+        let mut runs = Vec::new();
+        for (i, &len) in lens.iter().enumerate() {
+            let codec = storage(i + seed as usize % 6, dim);
+            let coded = len / codec.group() * codec.group();
+            let left = (coded < len).then_some((KvCodec { dual: codec.dual, ..KvCodec::F16 }, len - coded));
+            for (part, (codec, len)) in std::iter::once((codec, coded)).chain(left).enumerate() {
+                let mut run = OwnedRun::new(codec, heads, dim, len + spare * codec.group());
+                let seed = seed + 4 * i as u64 + 2 * part as u64;
+                run.push(&noise(seed, heads * len * dim), &noise(seed + 1, heads * len * dim));
+                runs.push(run);
+            }
+        }
         let len = lens.iter().sum::<usize>() as u64;
         // Whole tasks of decode die now and then.
         let marks = |of: u64| {
             (0..len).map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1).collect()
         };
         let positions = positions(seed, len as usize, len as usize / 2);
-        Owned { heads, runs, dead: (dead > 0).then(|| marks(dead)), positions }
+        Owned { heads, dim, runs, dead: (dead > 0).then(|| marks(dead)), positions }
     }
 
     /// With the last `own` entries in the order of their positions.
@@ -139,60 +159,41 @@ impl<T: Format> Owned<T> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.runs.iter().map(|run| run.len).sum()
+        self.runs.iter().map(OwnedRun::len).sum()
     }
 
     /// As the twins read it.
     pub(crate) fn view(&self) -> LaneView<'_> {
-        let runs = self
-            .runs
-            .iter()
-            .map(|run| {
-                AnyRun::F32(Run { keys: &run.wide.0, values: &run.wide.1, len: run.len, capacity: run.capacity })
-            })
-            .collect();
+        let runs = self.runs.iter().map(OwnedRun::run).collect();
         LaneView { dead: self.dead.as_deref(), positions: Some(&self.positions), ..LaneView::new(self.heads, runs) }
     }
 
-    pub(crate) fn upload(&self, shim: &Shim) -> Uploaded<T> {
-        let up = |numbers: &[T]| Buffer::from_slice(shim, numbers).expect("room");
-        let dead = self.dead.as_ref().map(|dead| dead.iter().map(|dead| u8::from(*dead)).collect::<Vec<_>>());
-        Uploaded {
-            heads: self.heads,
-            runs: self.runs.iter().map(|run| (up(&run.keys), up(&run.values), run.len, run.capacity)).collect(),
-            dead: dead.map(|dead| Buffer::from_slice(shim, &dead).expect("room")),
-            positions: self.positions.clone(),
-        }
+    pub(crate) fn upload(&self, shim: &Shim) -> Uploaded<'_> {
+        let up = |bytes: &[u8]| Buffer::from_slice(shim, bytes).expect("room");
+        Uploaded { lane: self, runs: self.runs.iter().map(|run| up(run.bytes())).collect() }
     }
 }
 
-/// Keys, values, entries in use and room.
-type UploadedRun<T> = (Buffer<T>, Buffer<T>, usize, usize);
-
 /// A lane on the device.
-pub(crate) struct Uploaded<T> {
-    heads: usize,
-    runs: Vec<UploadedRun<T>>,
-    dead: Option<Buffer<u8>>,
-    positions: Vec<u32>,
+pub(crate) struct Uploaded<'a> {
+    lane: &'a Owned,
+    runs: Vec<Buffer<u8>>,
 }
 
-impl<T: Format> Uploaded<T> {
-    pub(crate) fn lane(&self) -> cuda::Lane<'_, T> {
+impl Uploaded<'_> {
+    pub(crate) fn lane(&self) -> cuda::Lane<'_> {
+        let Owned { heads, dim, .. } = *self.lane;
+        let runs = self
+            .lane
+            .runs
+            .iter()
+            .zip(&self.runs)
+            .map(|(run, bytes)| Run::of_slice(run.codec(), bytes.all(), heads, dim, run.len(), run.capacity()));
         cuda::Lane {
-            heads: self.heads,
-            runs: self
-                .runs
-                .iter()
-                .map(|(keys, values, len, capacity)| cuda::Run {
-                    keys: keys.all(),
-                    values: values.all(),
-                    len: *len,
-                    capacity: *capacity,
-                })
-                .collect(),
-            dead: self.dead.as_ref().map(Buffer::all),
-            positions: Some(&self.positions),
+            heads,
+            runs: runs.collect(),
+            dead: self.lane.dead.as_deref(),
+            positions: Some(&self.lane.positions),
         }
     }
 }

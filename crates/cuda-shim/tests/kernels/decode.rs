@@ -7,12 +7,14 @@
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::attention::{self, AttentionParams};
+use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec};
 use prefixkv_kernels::cuda::{self, Buffer, Error};
 use prefixkv_kernels::reference;
 use proptest::prelude::*;
 
 use crate::common::{
-    Format, Owned, assert_close, assert_relatively_close, cut, in_both_orders, narrowed, noise, sliding, softcap,
+    F16, F32, Format, Owned, STORAGES, Storage, assert_close, assert_relatively_close, cut, in_both_orders, narrowed,
+    noise, sliding, softcap,
 };
 
 #[derive(Clone, Debug)]
@@ -52,15 +54,15 @@ fn cases() -> impl Strategy<Value = Case> {
         })
 }
 
-fn check<T: Format>(case: &Case) {
+fn check(case: &Case, storage: Storage) {
     let Case { seed, dim, group, ref lanes, spare, processors, window, softcap } = *case;
     let scale = 1.7 / (dim as f32).sqrt();
-    let owned: Vec<Owned<T>> = lanes
+    let owned: Vec<Owned> = lanes
         .iter()
         .enumerate()
         .map(|(i, &(heads, len, dead, _))| {
             let seed = seed + 100 * i as u64;
-            Owned::new(seed, heads, dim, &cut(len, seed), spare, dead)
+            Owned::new(storage, seed, (heads, dim), &cut(len, seed), spare, dead)
         })
         .collect();
     let kv_heads = lanes.iter().map(|lane| lane.0).sum::<usize>();
@@ -75,7 +77,7 @@ fn check<T: Format>(case: &Case) {
         let device_queries: Vec<_> = queries.iter().map(|queries| up(queries)).collect();
         let mut outs: Vec<_> = queries.iter().map(|queries| Buffer::new(shim, queries.len()).expect("room")).collect();
         let mut sums: Vec<_> = owned.iter().map(|lane| up(&before(lane.len()))).collect();
-        let mut items: Vec<cuda::DecodeItem<'_, T>> = Vec::new();
+        let mut items: Vec<cuda::DecodeItem<'_>> = Vec::new();
         for (i, (out, sums)) in outs.iter_mut().zip(&mut sums).enumerate() {
             items.push(cuda::DecodeItem {
                 lane: uploaded[i].lane(),
@@ -140,12 +142,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn decode_equals_the_twins(case in cases(), format in 0..3) {
-        match format {
-            0 => check::<f32>(&case),
-            1 => check::<f16>(&case),
-            _ => check::<bf16>(&case),
-        }
+    fn decode_equals_the_twins(case in cases(), storage in 0..STORAGES.len()) {
+        check(&case, STORAGES[storage]);
     }
 }
 
@@ -154,7 +152,7 @@ proptest! {
 fn probability_sums_are_relatively_right() {
     let (dim, group, scale) = (64, 3, 4.0 / 8.0);
     let params = AttentionParams { scale, ..AttentionParams::new(2 * group, 2, dim) };
-    let lane = Owned::<f16>::new(5, 2, dim, &[300, 1, 212], 1, 7);
+    let lane = Owned::new(F16, 5, (2, dim), &[300, 1, 212], 1, 7);
     let queries = noise(8, 2 * group * dim);
     let got = in_both_orders(132, |shim| {
         let (up, uploaded) = (Buffer::from_slice(shim, &queries).expect("room"), lane.upload(shim));
@@ -178,8 +176,8 @@ fn probability_sums_are_relatively_right() {
 #[test]
 fn results_in_other_formats_are_those_in_f32_rounded() {
     let (dim, group) = (40, 2);
-    let lanes = [Owned::<f16>::new(5, 2, dim, &[300, 7], 1, 7), Owned::new(6, 1, dim, &[3], 0, 0)];
-    fn run<O: Format>(lanes: &[Owned<f16>], group: usize, dim: usize) -> Vec<Vec<O>> {
+    let lanes = [Owned::new(F16, 5, (2, dim), &[300, 7], 1, 7), Owned::new(F16, 6, (1, dim), &[3], 0, 0)];
+    fn run<O: Format>(lanes: &[Owned], group: usize, dim: usize) -> Vec<Vec<O>> {
         let params = AttentionParams { scale: 0.3, ..AttentionParams::new(3 * group, 3, dim) };
         in_both_orders(4, |shim| {
             let uploaded: Vec<_> = lanes.iter().map(|lane| lane.upload(shim)).collect();
@@ -188,7 +186,7 @@ fn results_in_other_formats_are_those_in_f32_rounded() {
                 .map(|(seed, lane)| Buffer::from_slice(shim, &noise(seed, lane.heads * group * dim)).expect("room"))
                 .collect();
             let mut outs: Vec<_> = queries.iter().map(|x| Buffer::<O>::new(shim, x.len()).expect("room")).collect();
-            let mut items: Vec<cuda::DecodeItem<'_, f16, O>> = Vec::new();
+            let mut items: Vec<cuda::DecodeItem<'_, O>> = Vec::new();
             for ((lane, queries), out) in uploaded.iter().zip(&queries).zip(&mut outs) {
                 items.push(cuda::DecodeItem {
                     lane: lane.lane(),
@@ -212,7 +210,7 @@ fn results_in_other_formats_are_those_in_f32_rounded() {
 fn every_variant_runs_for_its_width() {
     let shim = Shim::new(Order::FirstToLast, 1);
     let run = |dim: usize, group: usize| {
-        let lane = Owned::<bf16>::new(5, 1, dim, &[3], 0, 0);
+        let lane = Owned::new(F16, 5, (1, dim), &[3], 0, 0);
         let queries = Buffer::from_slice(&shim, &noise(8, group * dim)).expect("room");
         let mut out = Buffer::<f32>::new(&shim, group * dim).expect("room");
         let uploaded = lane.upload(&shim);
@@ -220,17 +218,17 @@ fn every_variant_runs_for_its_width() {
         cuda::decode(&shim, &AttentionParams::new(group, 1, dim), &mut [item]).expect("it runs");
         shim.launched().into_iter().rev().nth(1).expect("two launches")
     };
-    assert_eq!(run(64, 1), "decode_attend_bf16_l8v1_g1");
-    assert_eq!(run(80, 3), "decode_attend_bf16_l16v1_g4");
-    assert_eq!(run(256, 8), "decode_attend_bf16_l32v1_g8");
-    assert_eq!(run(136, 9), "decode_attend_bf16_l32v1_g8");
+    assert_eq!(run(64, 1), "decode_attend_l8_g1");
+    assert_eq!(run(80, 3), "decode_attend_l16_g4");
+    assert_eq!(run(256, 8), "decode_attend_l32_g8");
+    assert_eq!(run(136, 9), "decode_attend_l32_g8");
 }
 
 #[test]
 fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let shim = Shim::new(Order::FirstToLast, 1);
     let refuse = |dim: usize, group: usize, lens: &[usize], queries: usize| {
-        let lane = Owned::<f32>::new(5, 1, 8, lens, 0, 0);
+        let lane = Owned::new(F32, 5, (1, 8), lens, 0, 0);
         let queries = Buffer::from_slice(&shim, &noise(8, queries)).expect("room");
         let mut out = Buffer::<f32>::new(&shim, queries.len()).expect("room");
         let uploaded = lane.upload(&shim);
@@ -244,6 +242,40 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     assert!(refuse(264, 1, &[3], 264).contains("multiples of 8 up to 256"));
     assert_eq!(refuse(8, 1, &[0, 0], 8), "attention to an empty lane");
     assert!(refuse(8, 2, &[3], 8).contains("1 heads of 2 queries of 8"));
-    assert!(refuse(16, 1, &[3], 16).contains("16 elements each"));
+    assert!(refuse(16, 1, &[3], 16).contains("3 entries of 16"));
     assert!(shim.launched().is_empty());
+}
+
+/// Entries of two bits, of four bits and of f16 in one lane, with a window and a soft cap and without, against f64 on the numbers that
+/// the codes stand for; all in the launches of one lane.
+#[test]
+fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
+    const MIXED: Storage = |index, dim| {
+        let channels = Codec::channels(dim, 32).expect("a multiple of 8");
+        let of = |dtype| KvCodec {
+            key: Codec::per_channel(dtype, 32),
+            value: Codec::per_entry(dtype, channels),
+            dual: Dual::None,
+        };
+        [of(Dtype::U2), of(Dtype::U4), KvCodec::F16][index % 3]
+    };
+    let (dim, group) = (64, 3);
+    // A seed from which run 0 is in two bits.
+    let lane = Owned::new(MIXED, 6, (2, dim), &[96, 64, 40], 1, 7);
+    let found: Vec<Dtype> = lane.view().runs.iter().map(|run| run.codec.key.dtype).collect();
+    assert_eq!(found, [Dtype::U2, Dtype::U4, Dtype::F16]);
+    let queries = noise(8, 2 * group * dim);
+    for (window, softcap) in [(None, None), (Some(90), None), (None, Some(2.0)), (Some(33), Some(30.0))] {
+        let scale = 1.7 / (dim as f32).sqrt();
+        let params = AttentionParams { scale, window, softcap, ..AttentionParams::new(2 * group, 2, dim) };
+        let got = in_both_orders(132, |shim| {
+            let (up, uploaded) = (Buffer::from_slice(shim, &queries).expect("room"), lane.upload(shim));
+            let mut out = Buffer::<f32>::new(shim, queries.len()).expect("room");
+            let item = cuda::DecodeItem { lane: uploaded.lane(), queries: up.all(), out: out.all_mut(), sums: None };
+            cuda::decode(shim, &params, &mut [item]).expect("it runs");
+            assert_eq!(shim.launched().len(), 2, "{:?}", shim.launched());
+            out.read().expect("contents")
+        });
+        assert_close(&got, &reference::decode(&params, &queries, &lane.view()).0, 2e-5);
+    }
 }

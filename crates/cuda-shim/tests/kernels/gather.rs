@@ -1,11 +1,12 @@
-//! gather.cu against its twin: copies to the bit, norms to 1e-5 of each (sums of up to 256 squares in f32 in another order).
+//! gather.cu and encode of codec.cu against their twins: copies and codes to the bit, norms to 1e-5 of each (sums of up to 256 squares in f32 in another order).
 
 use half::{bf16, f16};
-use prefixkv_kernels::cuda::{self, Buffer, Error, GatherItem, MoveItem, NormItem};
+use prefixkv_kernels::codec::{Dual, KvCodec, OwnedRun, Parts, Run};
+use prefixkv_kernels::cuda::{self, Buffer, EncodeItem, Error, GatherItem, MoveItem, NormItem, SliceMut, Source};
 use prefixkv_kernels::{gather, reference};
 use proptest::prelude::*;
 
-use crate::common::{Format, assert_relatively_close, in_both_orders, narrowed, noise, widened};
+use crate::common::{CODES, Format, STORAGES, assert_relatively_close, in_both_orders, narrowed, noise};
 
 /// The shape of one segment: heads, capacity, spare entries of the target, entry of the first, slots.
 type Segment = (usize, usize, usize, usize, Vec<u32>);
@@ -49,22 +50,22 @@ fn check<T: Format + Send + Sync>(segments: &[Segment], dim: usize, shift: usize
                     .push(Buffer::from_slice(shim, &vec![T::narrow(9.0); shift + heads * room * dim]).expect("room"));
             }
         }
-        let mut items: Vec<GatherItem<'_, T>> = Vec::new();
-        for (buffers, (heads, capacity, spare, at, slots)) in buffers.chunks_exact_mut(4).zip(segments) {
-            let [keys, to_keys, values, to_values] = buffers else { unreachable!("chunks of four") };
+        let mut items: Vec<GatherItem<'_>> = Vec::new();
+        let segments = segments.iter().flat_map(|segment| [segment; 2]);
+        for (buffers, (heads, capacity, spare, at, slots)) in buffers.chunks_exact_mut(2).zip(segments) {
+            let [from, to] = buffers else { unreachable!("chunks of two") };
             items.push(GatherItem {
-                keys: keys.slice(shift..keys.len()),
-                values: values.slice(shift..values.len()),
+                from: from.slice(shift..from.len()).bytes(),
                 capacity: *capacity,
                 slots,
                 heads: *heads,
-                to_keys: to_keys.all_mut().split_at(shift).1,
-                to_values: to_values.all_mut().split_at(shift).1,
+                to: to.all_mut().split_at(shift).1.bytes(),
                 to_capacity: at + slots.len() + spare,
                 at: *at,
+                row: dim * size_of::<T>(),
             });
         }
-        cuda::gather(shim, &mut items, dim).expect("it runs");
+        cuda::gather(shim, &mut items).expect("it runs");
         drop(items);
         let got: Vec<Vec<T>> = buffers.iter().map(|buffer| buffer.read().expect("contents")).collect();
         assert!(got.iter().skip(1).step_by(2).all(|to| to[..shift].iter().all(|x| *x == T::narrow(9.0))));
@@ -113,13 +114,13 @@ fn check_moves<T: Format>(segments: &[Moves], dim: usize, shift: usize, processo
     }
     let (got, launched) = in_both_orders(processors, |shim| {
         let mut buffers: Vec<_> = before.iter().map(|all| Buffer::from_slice(shim, all).expect("room")).collect();
-        let mut items: Vec<MoveItem<'_, T>> = Vec::new();
-        for (buffers, (heads, capacity, moves)) in buffers.chunks_exact_mut(2).zip(segments) {
-            let [keys, values] = buffers else { unreachable!("chunks of two") };
-            let (keys, values) = (keys.all_mut().split_at(shift).1, values.all_mut().split_at(shift).1);
-            items.push(MoveItem { keys, values, capacity: *capacity, heads: *heads, moves });
+        let mut items: Vec<MoveItem<'_>> = Vec::new();
+        let segments = segments.iter().flat_map(|segment| [segment; 2]);
+        for (rows, (heads, capacity, moves)) in buffers.iter_mut().zip(segments) {
+            let (rows, row) = (rows.all_mut().split_at(shift).1.bytes(), dim * size_of::<T>());
+            items.push(MoveItem { rows, capacity: *capacity, heads: *heads, row, moves });
         }
-        cuda::move_entries(shim, &mut items, dim).expect("it runs");
+        cuda::move_entries(shim, &mut items).expect("it runs");
         drop(items);
         let got: Vec<Vec<T>> = buffers.iter().map(|buffer| buffer.read().expect("contents")).collect();
         (got, shim.launched())
@@ -166,33 +167,128 @@ proptest! {
     #[test]
     fn norms_equal_the_reference(
         heads in 1usize..4, len in 0usize..70, spare in 0usize..5, dim in prop::sample::select(vec![8usize, 32, 80, 128, 256]),
-        seed in 1u64..1000, format in 0..3,
+        seed in 1u64..1000, storage in 0..STORAGES.len(),
     ) {
-        match format {
-            0 => norms::<f32>(heads, len, spare, dim, seed),
-            1 => norms::<f16>(heads, len, spare, dim, seed),
-            _ => norms::<bf16>(heads, len, spare, dim, seed),
-        }
+        norms(STORAGES[storage](seed as usize, dim), heads, len, spare, dim, seed);
+    }
+
+    #[test]
+    fn entries_in_codes_equal_those_of_the_cpu_to_the_bit(
+        heads in 1usize..4, groups in 1usize..4, before in 0usize..3, spare in 0usize..3,
+        dim in prop::sample::select(vec![8usize, 32, 80, 128, 256]), seed in 1u64..1000, from in 0..STORAGES.len(), to in 0usize..6,
+    ) {
+        encodes(STORAGES[from](seed as usize, dim), CODES(to, dim), [heads, groups, before, spare, dim], seed);
     }
 }
 
-fn norms<T: Format>(heads: usize, len: usize, spare: usize, dim: usize, seed: u64) {
-    // Two segments of different lengths in one launch.
-    let shapes = [(heads, len, len + spare), (heads + 1, len / 2, len / 2 + spare)];
-    let keys: Vec<Vec<T>> =
-        shapes.iter().map(|(heads, _, capacity)| narrowed(&noise(seed, heads * capacity * dim))).collect();
+/// Rows of two segments in one codec become entries in another.
+fn encodes(from: KvCodec, to: KvCodec, [heads, groups, before, spare, dim]: [usize; 5], seed: u64) {
+    // Encoding is of stored rows, whatever they went through.
+    let (from, group) = (KvCodec { dual: Dual::None, ..from }, to.group());
+    let sources = [64usize, 96].map(|len| {
+        let mut run = OwnedRun::new(from, heads, dim, len);
+        run.push(&noise(seed, heads * len * dim), &noise(seed + len as u64, heads * len * dim));
+        run
+    });
+    let rows: Vec<(u32, u32)> =
+        (0..(groups * group) as u32).map(|i| if i % 3 == 0 { (1, (i * 7) % 96) } else { (0, (i * 5) % 64) }).collect();
+    let read = |keys: bool| -> Vec<f32> {
+        let mut wide = vec![f32::NAN; heads * rows.len() * dim];
+        for (index, to) in wide.chunks_exact_mut(dim).enumerate() {
+            let (source, slot) = rows[index % rows.len()];
+            let (run, head, slot) = (sources[source as usize].run(), index / rows.len(), slot as usize);
+            if keys { run.read_keys(head, slot, dim, to) } else { run.read_values(head, slot, dim, to) }
+        }
+        wide
+    };
+    let (keys, values) = (read(true), read(false));
+    let capacity = (before + groups + spare) * group;
+    let mut want = OwnedRun::new(to, heads, dim, capacity);
+    let first = vec![0.5; heads * before * group * dim];
+    want.push(&first, &first);
+    let empty = want.bytes().to_vec();
+    want.push(&keys, &values);
     let got = in_both_orders(2, |shim| {
-        let keys: Vec<_> = keys.iter().map(|keys| Buffer::from_slice(shim, keys).expect("room")).collect();
+        let buffers: Vec<_> = sources.iter().map(|run| Buffer::from_slice(shim, run.bytes()).expect("room")).collect();
+        let runs: Vec<_> = sources
+            .iter()
+            .zip(&buffers)
+            .map(|(run, bytes)| Run::of_slice(from, bytes.all(), heads, dim, run.len(), run.capacity()))
+            .collect();
+        let target = Buffer::from_slice(shim, &empty).expect("room");
+        let parts = to.layout(heads, dim, capacity);
+        // SAFETY: the parts of a layout do not overlap, and the buffer is used through them only.
+        let part = |range: std::ops::Range<usize>| unsafe {
+            let part = target.slice(range);
+            SliceMut::from_address(part.address(), part.len())
+        };
+        let source = |keys: bool| -> Vec<Source<'_>> {
+            runs.iter()
+                .map(|run| {
+                    let Parts { keys: of_keys, key_scales, values, value_scales } = run.parts;
+                    let (codec, numbers, scales) =
+                        if keys { (from.key, of_keys, key_scales) } else { (from.value, values, value_scales) };
+                    Source { codec, numbers, scales, capacity: run.capacity }
+                })
+                .collect()
+        };
+        let (rows, at) = (&rows[..], before * group);
+        let mut items = [
+            EncodeItem {
+                heads,
+                sources: source(true),
+                rows,
+                codec: to.key,
+                numbers: part(parts.keys),
+                scales: part(parts.key_scales),
+                capacity,
+                at,
+            },
+            EncodeItem {
+                heads,
+                sources: source(false),
+                rows,
+                codec: to.value,
+                numbers: part(parts.values),
+                scales: part(parts.value_scales),
+                capacity,
+                at,
+            },
+        ];
+        cuda::encode(shim, &mut items, dim).expect("it runs");
+        target.read().expect("contents")
+    });
+    assert!(got == want.bytes(), "entries are encoded otherwise");
+}
+
+fn norms(codec: KvCodec, heads: usize, len: usize, spare: usize, dim: usize, seed: u64) {
+    // Two segments of different lengths in one launch.
+    let codec = KvCodec { dual: Dual::None, ..codec };
+    let len = len.next_multiple_of(2 * codec.group());
+    let runs: Vec<(usize, OwnedRun)> = [(heads, len), (heads + 1, len / 2)]
+        .into_iter()
+        .map(|(heads, len)| {
+            let mut run = OwnedRun::new(codec, heads, dim, len + spare * codec.group());
+            let rows = noise(seed, heads * len * dim);
+            run.push(&rows, &rows);
+            (heads, run)
+        })
+        .collect();
+    let got = in_both_orders(2, |shim| {
+        let up = |bytes: &[u8]| Buffer::from_slice(shim, bytes).expect("room");
+        let parts: Vec<_> = runs.iter().map(|(_, run)| (up(run.parts().keys), up(run.parts().key_scales))).collect();
         let mut out: Vec<_> =
-            shapes.iter().map(|(heads, len, _)| Buffer::<f32>::new(shim, heads * len).expect("room")).collect();
-        let mut items: Vec<NormItem<'_, T>> = out
+            runs.iter().map(|(heads, run)| Buffer::<f32>::new(shim, heads * run.len()).expect("room")).collect();
+        let mut items: Vec<NormItem<'_>> = out
             .iter_mut()
-            .zip(&keys)
-            .zip(&shapes)
-            .map(|((out, keys), (heads, len, capacity))| NormItem {
+            .zip(&parts)
+            .zip(&runs)
+            .map(|((out, (keys, scales)), (heads, run))| NormItem {
+                codec: codec.key,
                 keys: keys.all(),
-                capacity: *capacity,
-                len: *len,
+                scales: scales.all(),
+                capacity: run.capacity(),
+                len: run.len(),
                 heads: *heads,
                 out: out.all_mut(),
             })
@@ -201,9 +297,8 @@ fn norms<T: Format>(heads: usize, len: usize, spare: usize, dim: usize, seed: u6
         drop(items);
         out.iter().map(|out| out.read().expect("contents")).collect::<Vec<_>>()
     });
-    for ((got, keys), (heads, len, capacity)) in got.iter().zip(&keys).zip(&shapes) {
-        let want = reference::key_norms(&widened(keys), *capacity, *len, *heads, dim);
-        assert_relatively_close(got, &want, 1e-5);
+    for (got, (heads, run)) in got.iter().zip(&runs) {
+        assert_relatively_close(got, &reference::key_norms(&run.run(), run.len(), *heads, dim), 1e-5);
     }
 }
 
@@ -212,28 +307,18 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
     let refuse = |slots: &[u32], to_capacity: usize, at: usize, dim: usize| {
         let from = Buffer::from_slice(&shim, &[0.0f32; 2 * 5 * 8]).expect("room");
-        let (mut a, mut b) =
-            (Buffer::new(&shim, 2 * 4 * 8).expect("room"), Buffer::new(&shim, 2 * 4 * 8).expect("room"));
-        let item = GatherItem {
-            keys: from.all(),
-            values: from.all(),
-            capacity: 5,
-            slots,
-            heads: 2,
-            to_keys: a.all_mut(),
-            to_values: b.all_mut(),
-            to_capacity,
-            at,
-        };
-        match cuda::gather(&shim, &mut [item], dim) {
+        let mut to = Buffer::<f32>::new(&shim, 2 * 4 * 8).expect("room");
+        let (from, to) = (from.all().bytes(), to.all_mut().bytes());
+        let item = GatherItem { from, capacity: 5, slots, heads: 2, to, to_capacity, at, row: dim * 4 };
+        match cuda::gather(&shim, &mut [item]) {
             Err(Error::Argument(text)) => text,
             other => panic!("{other:?}"),
         }
     };
     assert_eq!(refuse(&[5], 4, 0, 8), "entry 5 of 5");
     assert_eq!(refuse(&[0, 1], 4, 3, 8), "2 entries at 3 of 4");
-    assert!(refuse(&[0], 3, 0, 8).contains("2 heads of 3 entries of 8"));
-    assert!(refuse(&[0], 4, 0, 16).contains("2 heads of 5 entries of 16"));
+    assert!(refuse(&[0], 3, 0, 8).contains("2 heads of 3 entries of 32"));
+    assert!(refuse(&[0], 4, 0, 16).contains("2 heads of 5 entries of 64"));
     assert!(shim.launched().is_empty());
 }
 
@@ -243,37 +328,33 @@ fn a_stretch_without_heads_is_passed_over() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
     let numbers = noise(3, 4 * 8);
     let from = Buffer::from_slice(&shim, &numbers).expect("room");
-    let mut to = [(); 2].map(|()| Buffer::<f32>::new(&shim, 8).expect("room"));
-    let [to_keys, to_values] = &mut to;
-    let (mut none, mut nor) = (Buffer::new(&shim, 0).expect("room"), Buffer::new(&shim, 0).expect("room"));
-    let item = |heads: usize, slots, to_keys, to_values| {
-        let part = from.slice(0..heads * 4 * 8);
-        GatherItem { keys: part, values: part, capacity: 4, slots, heads, to_keys, to_values, to_capacity: 1, at: 0 }
+    let mut to = Buffer::<f32>::new(&shim, 8).expect("room");
+    let mut none = Buffer::<f32>::new(&shim, 0).expect("room");
+    let item = |heads: usize, slots, to| {
+        let from = from.slice(0..heads * 4 * 8).bytes();
+        GatherItem { from, capacity: 4, slots, heads, to, to_capacity: 1, at: 0, row: 32 }
     };
-    let mut items =
-        [item(0, &[2], none.all_mut(), nor.all_mut()), item(1, &[3], to_keys.all_mut(), to_values.all_mut())];
-    cuda::gather(&shim, &mut items, 8).expect("it runs");
-    assert_eq!(to[0].read().expect("contents"), numbers[24..]);
+    let mut items = [item(0, &[2], none.all_mut().bytes()), item(1, &[3], to.all_mut().bytes())];
+    cuda::gather(&shim, &mut items).expect("it runs");
+    assert_eq!(to.read().expect("contents"), numbers[24..]);
 
-    let mut segment = [(); 2].map(|()| Buffer::from_slice(&shim, &numbers).expect("room"));
-    let [keys, values] = &mut segment;
+    let mut segment = Buffer::from_slice(&shim, &numbers).expect("room");
     let mut items = [
-        MoveItem { keys: none.all_mut(), values: nor.all_mut(), capacity: 4, heads: 0, moves: &[(1, 0)] },
-        MoveItem { keys: keys.all_mut(), values: values.all_mut(), capacity: 4, heads: 1, moves: &[(2, 1)] },
+        MoveItem { rows: none.all_mut().bytes(), capacity: 4, heads: 0, row: 32, moves: &[(1, 0)] },
+        MoveItem { rows: segment.all_mut().bytes(), capacity: 4, heads: 1, row: 32, moves: &[(2, 1)] },
     ];
-    cuda::move_entries(&shim, &mut items, 8).expect("it runs");
+    cuda::move_entries(&shim, &mut items).expect("it runs");
     let want = [&numbers[..8], &numbers[16..24], &numbers[16..]].concat();
-    assert!(segment.iter().all(|all| all.read().expect("contents") == want));
+    assert_eq!(segment.read().expect("contents"), want);
 }
 
 #[test]
 fn moves_that_depend_on_their_order_are_refused_before_a_launch() {
     let shim = prefixkv_cuda_shim::Shim::new(prefixkv_cuda_shim::Order::FirstToLast, 1);
-    let (mut a, mut b) =
-        (Buffer::<f32>::new(&shim, 2 * 5 * 8).expect("room"), Buffer::new(&shim, 2 * 5 * 8).expect("room"));
+    let mut rows = Buffer::<f32>::new(&shim, 2 * 5 * 8).expect("room");
     let mut refuse = |moves: &[(u32, u32)], capacity: usize| {
-        let item = MoveItem { keys: a.all_mut(), values: b.all_mut(), capacity, heads: 2, moves };
-        match cuda::move_entries(&shim, &mut [item], 8) {
+        let item = MoveItem { rows: rows.all_mut().bytes(), capacity, heads: 2, row: 32, moves };
+        match cuda::move_entries(&shim, &mut [item]) {
             Err(Error::Argument(text)) => text,
             other => panic!("{other:?}"),
         }
@@ -283,6 +364,6 @@ fn moves_that_depend_on_their_order_are_refused_before_a_launch() {
     assert_eq!(refuse(&[(0, 1), (3, 1)], 5), "entry 1 is the target of two moves");
     assert_eq!(refuse(&[(0, 1), (1, 2)], 5), "entry 1 is the target of one move and the source of another");
     assert_eq!(refuse(&[(4, 4), (4, 2)], 5), "entry 4 is the target of one move and the source of another");
-    assert!(refuse(&[(0, 1)], 4).contains("2 heads of 4 entries of 8"));
+    assert!(refuse(&[(0, 1)], 4).contains("2 heads of 4 entries of 32"));
     assert!(shim.launched().is_empty());
 }

@@ -1,6 +1,5 @@
 //! prefill.cu against the reference in f64 and against its twin; tolerances as in decode.rs.
 
-use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::attention::{self, AttentionParams, Mask, Rows};
 use prefixkv_kernels::cuda::{self, Buffer, Error};
@@ -8,7 +7,8 @@ use prefixkv_kernels::reference;
 use proptest::prelude::*;
 
 use crate::common::{
-    Format, Owned, Uploaded, assert_close, assert_relatively_close, cut, in_both_orders, noise, sliding, softcap,
+    CODES, F16, F32, Owned, STORAGES, Storage, Uploaded, assert_close, assert_relatively_close, cut, in_both_orders,
+    noise, sliding, softcap,
 };
 
 #[derive(Clone, Debug)]
@@ -60,16 +60,16 @@ fn cases() -> impl Strategy<Value = Case> {
         )
 }
 
-fn check<T: Format>(case: &Case) {
+fn check(case: &Case, storage: Storage) {
     let Case { seed, dim, group, n, past, ref heads, dead, spare, mask, sliding, softcap, window, wider } = *case;
     let scale = 1.3 / (dim as f32).sqrt();
     // Ragged lanes: each keeps another number of past entries, in several runs.
-    let owned: Vec<Owned<T>> = heads
+    let owned: Vec<Owned> = heads
         .iter()
         .enumerate()
         .map(|(i, &heads)| {
             let seed = seed + 100 * i as u64;
-            Owned::new(seed, heads, dim, &cut(n + past / (i + 1), seed), spare, dead).with_own(n)
+            Owned::new(storage, seed, (heads, dim), &cut(n + past / (i + 1), seed), spare, dead).with_own(n)
         })
         .collect();
     let views: Vec<_> = owned.iter().map(Owned::view).collect();
@@ -130,12 +130,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn prefill_equals_the_twins(case in cases(), format in 0..3) {
-        match format {
-            0 => check::<f32>(&case),
-            1 => check::<f16>(&case),
-            _ => check::<bf16>(&case),
-        }
+    fn prefill_equals_the_twins(case in cases(), storage in 0..STORAGES.len()) {
+        check(&case, STORAGES[storage]);
     }
 }
 
@@ -159,14 +155,14 @@ fn longer_lanes_than_a_few_tiles() {
             window: 20,
             wider: 0,
         };
-        check::<f16>(&case);
+        check(&case, CODES);
     }
 }
 
 #[test]
 fn no_weight_at_all_gives_zeros_and_no_query_nothing() {
     let shim = Shim::new(Order::FirstToLast, 1);
-    let lane = Owned::<f16>::new(3, 2, 32, &[40], 0, 0);
+    let lane = Owned::new(F16, 3, (2, 32), &[40], 0, 0);
     let uploaded = lane.upload(&shim);
     let data = Buffer::from_slice(&shim, &noise(4, 5 * 64)).expect("room");
     for n in [5, 0] {
@@ -186,7 +182,7 @@ fn no_weight_at_all_gives_zeros_and_no_query_nothing() {
 #[test]
 fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     let shim = Shim::new(Order::FirstToLast, 1);
-    let lane = Owned::<f32>::new(3, 2, 8, &[4], 0, 0);
+    let lane = Owned::new(F32, 3, (2, 8), &[4], 0, 0);
     let uploaded = lane.upload(&shim);
     let data = Buffer::from_slice(&shim, &noise(4, 5 * 32)).expect("room");
     let refuse = |n: usize, query_heads: usize, dim: usize, stride: usize, mask: Mask| {

@@ -13,8 +13,7 @@ fn run(kernel: &str, order: Order) -> Result<Vec<f32>> {
     let input: Vec<f32> = (0..THREADS + 4).map(|i| i as f32).collect();
     let keys = Buffer::from_slice(&shim, &input)?;
     let out = Buffer::<f32>::new(&shim, THREADS)?;
-    let item =
-        NormItem { keys: keys.all().address(), out: out.all().address(), capacity: 0, len: 0, heads: 0, unused: 0 };
+    let item = NormItem { keys: keys.all().address(), out: out.all().address(), ..NormItem::default() };
     let items = Buffer::from_slice(&shim, &[item])?;
     let args = NormArgs { items: items.all().address(), dim: 0, unused: 0 };
     let geometry = Geometry { grid: [1, 1], threads: THREADS as u32, shared: (THREADS * 4) as u32 };

@@ -3,12 +3,14 @@
 use half::f16;
 use prefixkv_cuda_shim::{Order, Shim, Traffic};
 use prefixkv_kernels::attention::AttentionParams;
+use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
 use prefixkv_kernels::cuda::{
-    self, Angles, AppendItem, Buffer, DecodeItem, Gather, GatherItem, Gpu, MoveItem, New, NormItem, Rows,
+    self, Angles, AppendItem, Buffer, DecodeItem, EncodeItem, Gather, GatherItem, Gpu, MoveItem, New, NormItem, Rows,
+    Source,
 };
 use prefixkv_kernels::rotary;
 
-use crate::common::{Owned, noise};
+use crate::common::{F16, Owned, noise};
 
 const ONE: Traffic = Traffic { allocations: 1, writes: 1 };
 /// And a workspace.
@@ -18,7 +20,7 @@ const TWO: Traffic = Traffic { allocations: 2, writes: 1 };
 fn a_launch_sends_what_it_needs_in_one_write() {
     let shim = Shim::new(Order::FirstToLast, 4);
     let (heads, dim, n) = (2, 32, 3);
-    let owned = [Owned::<f16>::new(5, heads, dim, &[9, 4], 1, 7), Owned::new(6, heads, dim, &[20], 0, 0)];
+    let owned = [Owned::new(F16, 5, (heads, dim), &[9, 4], 1, 7), Owned::new(F16, 6, (heads, dim), &[20], 0, 0)];
     let uploaded: Vec<_> = owned.iter().map(|lane| lane.upload(&shim)).collect();
     let up = |n: usize| Buffer::from_slice(&shim, &noise(4, n)).expect("room");
     let queries = up(n * 2 * heads * dim);
@@ -26,7 +28,7 @@ fn a_launch_sends_what_it_needs_in_one_write() {
     let mut sums = owned.each_ref().map(|lane| up(lane.len()));
     shim.traffic();
 
-    let mut items: Vec<DecodeItem<'_, f16>> = Vec::new();
+    let mut items: Vec<DecodeItem<'_>> = Vec::new();
     for ((lane, out), sums) in uploaded.iter().zip(&mut outs).zip(&mut sums) {
         let queries = queries.slice(0..heads * dim);
         items.push(DecodeItem { lane: lane.lane(), queries, out: out.all_mut(), sums: Some(sums.all_mut()) });
@@ -52,44 +54,46 @@ fn a_launch_sends_what_it_needs_in_one_write() {
     let segment = up(len);
     let mut to = [(); 4].map(|()| up(len));
     shim.traffic();
-    let mut items: Vec<GatherItem<'_, f32>> = Vec::new();
-    for pair in to.chunks_exact_mut(2) {
-        let [to_keys, to_values] = pair else { unreachable!("chunks of two") };
-        let (to_keys, to_values) = (to_keys.all_mut(), to_values.all_mut());
-        let (keys, values, slots) = (segment.all(), segment.all(), &[3, 1, 2]);
-        items.push(GatherItem {
-            keys,
-            values,
-            capacity,
-            slots,
-            heads,
-            to_keys,
-            to_values,
-            to_capacity: capacity,
-            at: 0,
-        });
+    let (row, slots) = (dim * 4, [3, 1, 2]);
+    let mut items: Vec<GatherItem<'_>> = Vec::new();
+    for to in &mut to {
+        let (from, to) = (segment.all().bytes(), to.all_mut().bytes());
+        items.push(GatherItem { from, capacity, slots: &slots, heads, to, to_capacity: capacity, at: 0, row });
     }
-    cuda::gather(&shim, &mut items, dim).expect("it runs");
+    cuda::gather(&shim, &mut items).expect("it runs");
     assert_eq!(shim.traffic(), ONE);
 
-    let mut items: Vec<MoveItem<'_, f32>> = Vec::new();
-    for pair in to.chunks_exact_mut(2) {
-        let [keys, values] = pair else { unreachable!("chunks of two") };
-        items.push(MoveItem {
-            keys: keys.all_mut(),
-            values: values.all_mut(),
-            capacity,
-            heads,
-            moves: &[(3, 1), (4, 2)],
-        });
+    let mut items: Vec<MoveItem<'_>> = Vec::new();
+    for rows in &mut to {
+        items.push(MoveItem { rows: rows.all_mut().bytes(), capacity, heads, row, moves: &[(3, 1), (4, 2)] });
     }
-    cuda::move_entries(&shim, &mut items, dim).expect("it runs");
+    cuda::move_entries(&shim, &mut items).expect("it runs");
     assert_eq!(shim.traffic(), ONE);
 
     let [first, second, keys, values] = &mut to;
     let norms = [first, second].map(|out| out.all_mut().split_at(heads * 5).0);
-    let mut items = norms.map(|out| NormItem { keys: segment.all(), capacity, len: 5, heads, out });
+    let none = Buffer::<u8>::new(&shim, 0).expect("room");
+    let (all, scales) = (segment.all().bytes(), none.all());
+    let mut items = norms.map(|out| NormItem { codec: Codec::F32, keys: all, scales, capacity, len: 5, heads, out });
     cuda::key_norms(&shim, &mut items, dim).expect("it runs");
+    assert_eq!(shim.traffic(), ONE);
+
+    let rows: Vec<(u32, u32)> = (0..20).map(|slot| (0, slot)).collect();
+    let codec = Codec::per_entry(Dtype::U4, 8);
+    let mut numbers = Buffer::<u8>::new(&shim, heads * capacity * codec.row(dim)).expect("room");
+    let mut pairs = Buffer::<u8>::new(&shim, heads * capacity * codec.scales_row(dim)).expect("room");
+    shim.traffic();
+    let item = EncodeItem {
+        heads,
+        sources: vec![Source { codec: Codec::F32, numbers: all, scales, capacity }],
+        rows: &rows,
+        codec,
+        numbers: numbers.all_mut(),
+        scales: pairs.all_mut(),
+        capacity,
+        at: 0,
+    };
+    cuda::encode(&shim, &mut [item], dim).expect("it runs");
     assert_eq!(shim.traffic(), ONE);
 
     let angles = Angles::new(&shim, &rotary::Angles::new(0..3, &[0.5; 16], 1.0)).expect("room");
@@ -98,8 +102,8 @@ fn a_launch_sends_what_it_needs_in_one_write() {
     cuda::rotate(&shim, rows, 2 * heads, dim, &angles, out.all_mut()).expect("it runs");
     assert_eq!(shim.traffic(), Traffic::default());
     let new = New { keys: rows, values: rows, rows: n, heads: 2 * heads, angles: Some(&angles) };
-    let (keys, values) = (keys.all_mut(), values.all_mut());
-    let item = AppendItem { first_head: 0, heads, first_row: 0, n, keys, values, capacity, at: 0 };
+    let (keys, values, codec) = (keys.all_mut().bytes(), values.all_mut().bytes(), KvCodec::F32);
+    let item = AppendItem { first_head: 0, heads, first_row: 0, n, codec, keys, values, capacity, at: 0 };
     cuda::append(&shim, new, &mut [item], dim).expect("it runs");
     assert_eq!(shim.traffic(), ONE);
 
@@ -113,10 +117,10 @@ fn nothing_to_do_costs_nothing() {
     let shim = Shim::new(Order::FirstToLast, 4);
     let (mut a, mut b) = (Buffer::<f32>::new(&shim, 0).expect("room"), Buffer::<f32>::new(&shim, 0).expect("room"));
     shim.traffic();
-    cuda::decode::<f32, f32>(&shim, &AttentionParams::new(1, 1, 8), &mut []).expect("it runs");
-    cuda::gather::<f32>(&shim, &mut [], 8).expect("it runs");
-    let item = MoveItem { keys: a.all_mut(), values: b.all_mut(), capacity: 0, heads: 2, moves: &[] };
-    cuda::move_entries(&shim, &mut [item], 8).expect("it runs");
+    cuda::decode::<f32>(&shim, &AttentionParams::new(1, 1, 8), &mut []).expect("it runs");
+    cuda::gather(&shim, &mut []).expect("it runs");
+    let item = MoveItem { rows: a.all_mut().bytes(), capacity: 0, heads: 2, row: 32, moves: &[] };
+    cuda::move_entries(&shim, &mut [item]).expect("it runs");
     cuda::take_rows(&shim, a.all(), 8, &[], b.all_mut()).expect("it runs");
     cuda::add(&shim, a.all_mut(), b.all()).expect("it runs");
     cuda::convert(&shim, a.all(), b.all_mut()).expect("it runs");

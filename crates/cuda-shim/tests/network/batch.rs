@@ -14,6 +14,9 @@ fn caches() -> Vec<Value> {
         json!({ "method": "prefixkv", "keep": 0.4 }),
         json!({ "method": "h2o", "keep": 0.5 }),
         json!({ "method": "knorm", "keep": { "tokens": 30 } }),
+        json!({ "method": "int4", "window": 8 }),
+        json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8" }]),
+        json!({ "method": "int2", "window": 16, "rotate": true }),
     ]
 }
 
@@ -35,7 +38,7 @@ fn check<B: Backend>(backend: B) {
     let (mut batch, mut singles) = (sequences(&mut together), sequences(&mut alone));
     for step in 0..30 {
         // One leaves the batch half-way.
-        batch.truncate(if step < 15 { 4 } else { 3 });
+        batch.truncate(if step < 15 { caches().len() } else { caches().len() - 1 });
         let tokens: Vec<u32> = batch.iter().map(|(_, logits)| argmax(logits)).collect();
         let mut members: Vec<&mut Sequence<B::Memory>> = batch.iter_mut().map(|(sequence, _)| sequence).collect();
         let rows = together.model.decode_batch(&tokens, &mut members).expect("decodes");
@@ -121,4 +124,29 @@ fn the_pool_refuses_one_sequence_in_the_middle_of_a_step() {
     }
     check(Cpu);
     check(cuda(&shim()));
+}
+
+/// The launches of one step of sequences with these caches, but for the growth of lanes.
+fn launches(caches: &[Value]) -> Vec<String> {
+    let shim = shim();
+    let reader = Reader::text(FOLDER, cuda(&shim), 80);
+    let mut sequences: Vec<_> = caches.iter().map(|cache| reader.sequence(cache)).collect();
+    let tokens: Vec<u32> = sequences.iter_mut().map(|sequence| argmax(&reader.prefill(sequence))).collect();
+    let mut members: Vec<_> = sequences.iter_mut().collect();
+    let before = shim.launched().len();
+    reader.model.decode_batch(&tokens, &mut members).expect("decodes");
+    let mut launched = shim.launched().split_off(before);
+    launched.retain(|kernel| !kernel.starts_with("gather"));
+    launched
+}
+
+#[test]
+fn one_launch_serves_sequences_of_different_codecs() {
+    let full = json!({ "method": "full" });
+    let store = |name: &str| json!({ "method": name, "window": 16 });
+    let plain = launches(&[full.clone(), full.clone(), full.clone(), full.clone()]);
+    let mixed = launches(&[full.clone(), store("int8"), store("int4"), store("int2")]);
+    assert_eq!(mixed, plain, "codecs add no launch");
+    let attending = plain.iter().filter(|kernel| kernel.starts_with("decode_attend")).count();
+    assert_eq!(attending, launches(&[full]).iter().filter(|kernel| kernel.starts_with("decode_attend")).count());
 }

@@ -49,6 +49,9 @@ fn every_method<B: Backend>(reader: &mut Reader<B>) {
         json!({ "method": "knorm", "keep": 0.5 }),
         json!({ "method": "streaming", "keep": { "tokens": 40 }, "positions": "true" }),
         json!({ "method": "random", "keep": 0.4 }),
+        json!({ "method": "int4", "window": 16 }),
+        json!([{ "method": "h2o", "keep": { "tokens": 40 } }, { "method": "int8", "window": 4 }]),
+        json!([{ "method": "snapkv", "keep": 0.5 }, { "method": "int2", "window": 8, "rotate": true }]),
     ] {
         check(reader, &cache, &[]);
         check(reader, &cache, &(30..50).collect::<Vec<u32>>());

@@ -66,6 +66,12 @@ fn every_method_keeps_the_same_entries() {
         json!({ "method": "streaming", "keep": 0.4, "positions": "true" }),
         json!({ "method": "custom", "keep": 0.4, "budget": "ada", "score": "window" }),
         json!({ "method": "custom", "keep": { "tokens": 40 }, "budget": "ada", "score": "columns" }),
+        json!({ "method": "int8", "window": 16 }),
+        json!({ "method": "int4", "window": 16 }),
+        json!({ "method": "int2", "window": 16 }),
+        json!({ "method": "int8", "window": 16, "rotate": true }),
+        json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8", "window": 8 }]),
+        json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "int4", "window": 8 }]),
     ];
     let refused = "merge";
     assert_eq!(gpu.refusal(&json!([{ "method": "h2o", "keep": 0.4 }, { "method": refused }])).code(), "option");

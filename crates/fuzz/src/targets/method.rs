@@ -46,6 +46,7 @@ fn seeds() -> Vec<Vec<u8>> {
         json!({ "method": "prefixkv", "keep": { "bytes": "2MB" }, "calibration": [0.1, 0.5, 0.25] }),
         json!([{ "method": "full" }, { "method": "h2o", "keep": { "tokens": 64 } }]),
         json!([{ "method": "snapkv", "keep": 0.4 }, { "method": "merge" }]),
+        json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int4", "keys": "entry" }]),
     ];
     for spec in METHODS {
         let mut seed = json!({ "method": spec.name });

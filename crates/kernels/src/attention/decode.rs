@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::read::Stored;
+use super::read::{Piece, Stored};
 use super::{AttentionParams, LaneView};
 use crate::simd;
 
@@ -73,7 +73,7 @@ pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
         assert_eq!(item.queries.len(), item.out.len());
         assert_eq!(item.queries.len(), item.lane.heads * params.group() * dim);
         assert!(item.sums.as_ref().is_none_or(|sums| sums.len() == len));
-        item.lane.check();
+        item.lane.check(dim);
         let (since, first) = within(params, &item.lane);
         let seen = len - first;
         // Even chunks: 513 entries become 257 + 256, not 512 + 1.
@@ -88,7 +88,22 @@ pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
             }));
         }
     }
-    let run = |task: &Task| attend(params, &items[task.item], task);
+    // The dual of the lane's transform, of the queries here and of the results in the end.
+    let turned: Vec<Option<Vec<f32>>> = items
+        .iter()
+        .map(|item| {
+            let dual = item.lane.dual();
+            (!dual.is_none()).then(|| {
+                let mut queries = item.queries.to_vec();
+                dual.apply(&mut queries, dim);
+                queries
+            })
+        })
+        .collect();
+    let run = |task: &Task| {
+        let item = &items[task.item];
+        attend(params, item, turned[task.item].as_deref().unwrap_or(item.queries), task)
+    };
     let found: Vec<Found> =
         if elements < PARALLEL_FROM { tasks.iter().map(run).collect() } else { tasks.par_iter().map(run).collect() };
 
@@ -98,6 +113,9 @@ pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
         let n = places.iter().take_while(|task| (task.item, task.head) == (first.item, first.head)).count();
         merge(&mut items[first.item], &places[..n], &parts[..n], dim);
         (places, parts) = (&places[n..], &parts[n..]);
+    }
+    for item in items {
+        item.lane.dual().undo(item.out, dim);
     }
 }
 
@@ -140,13 +158,13 @@ fn merge(item: &mut DecodeItem<'_>, tasks: &[Task], parts: &[Found], dim: usize)
 }
 
 /// Scores, softmax and weighted values of the entries of a task for the queries of its head.
-fn attend(params: &AttentionParams, item: &DecodeItem<'_>, task: &Task) -> Found {
+fn attend(params: &AttentionParams, item: &DecodeItem<'_>, queries: &[f32], task: &Task) -> Found {
     let (lane, group, dim, scale) = (&item.lane, params.group(), params.dim, params.scale);
-    let queries = &item.queries[task.head * group * dim..(task.head + 1) * group * dim];
+    let queries = &queries[task.head * group * dim..(task.head + 1) * group * dim];
     let n = task.to - task.from;
     let mut wide = Vec::new();
     let mut weights = vec![0.0; group * n];
-    for piece in lane.pieces(task.from, task.to) {
+    for piece in lane.pieces(task.from, task.to).flat_map(|piece| piece.of_keys(lane)) {
         let scores = &mut weights[piece.at - task.from..];
         match piece.keys(lane, task.head, dim, &mut wide) {
             Stored::F32(keys) => simd::scores(queries, dim, keys, scale, scores, n),
@@ -169,7 +187,7 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, task: &Task) -> Found
         })
         .collect();
     let mut sums = vec![0.0; group * dim];
-    for piece in lane.pieces(task.from, task.to) {
+    for piece in lane.pieces(task.from, task.to).flat_map(Piece::of_values) {
         let weights = &weights[piece.at - task.from..];
         match piece.values(task.head, dim, &mut wide) {
             Stored::F32(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),

@@ -13,60 +13,18 @@ pub use decode::{DecodeItem, decode};
 pub use params::{AttentionParams, Mask};
 pub use prefill::{Gather, prefill, prefill_unless};
 
-use half::f16;
-
-use crate::int4::{self, Int4Run};
+use crate::codec::Dual;
+pub use crate::codec::Run;
 use crate::rotary::Angles;
 pub use crate::rows::Rows;
-
-/// Entries of a lane that lie one after another in one format: head `h`, entry `e` is at `(h * capacity + e) * head_dim`.
-#[derive(Clone, Copy)]
-pub struct Run<'a, T> {
-    pub keys: &'a [T],
-    pub values: &'a [T],
-    /// Entries in use.
-    pub len: usize,
-    /// Entries that there is room for, per head.
-    pub capacity: usize,
-}
-
-impl<'a, T> Run<'a, T> {
-    fn head(&self, head: usize, from: usize, to: usize, dim: usize) -> (&'a [T], &'a [T]) {
-        let start = (head * self.capacity + from) * dim;
-        let end = (head * self.capacity + to) * dim;
-        (&self.keys[start..end], &self.values[start..end])
-    }
-}
-
-/// A run in one of the storage formats.
-#[derive(Clone, Copy)]
-pub enum AnyRun<'a> {
-    F32(Run<'a, f32>),
-    F16(Run<'a, f16>),
-    /// [`int4::GROUP`] entries.
-    Int4(Int4Run<'a>),
-}
-
-impl AnyRun<'_> {
-    pub fn len(&self) -> usize {
-        match self {
-            AnyRun::F32(run) => run.len,
-            AnyRun::F16(run) => run.len,
-            AnyRun::Int4(_) => int4::GROUP,
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// What attention sees of a lane: its runs in order of position.
 #[derive(Clone)]
 pub struct LaneView<'a> {
     /// KV heads of the lane.
     pub heads: usize,
-    pub runs: Vec<AnyRun<'a>>,
+    /// Of any codecs, all with one transform.
+    pub runs: Vec<Run<&'a [u8]>>,
     /// Keys are stored unrotated: entry `e` of the view (over all runs, in order) is rotated by angle `e` when it is read. None:
     /// stored rotated.
     pub phases: Option<&'a Angles>,
@@ -79,17 +37,17 @@ pub struct LaneView<'a> {
 
 impl<'a> LaneView<'a> {
     /// A lane of rotated keys whose entries all count.
-    pub fn new(heads: usize, runs: Vec<AnyRun<'a>>) -> Self {
+    pub fn new(heads: usize, runs: Vec<Run<&'a [u8]>>) -> Self {
         LaneView { heads, runs, phases: None, dead: None, positions: None }
     }
 
     /// Entries per head.
     pub fn len(&self) -> usize {
-        self.runs.iter().map(AnyRun::len).sum()
+        self.runs.iter().map(|run| run.len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.runs.iter().all(AnyRun::is_empty)
+        self.runs.iter().all(|run| run.len == 0)
     }
 
     /// Which of the entries `from .. to` are dead, counted from `from`.
@@ -104,8 +62,23 @@ impl<'a> LaneView<'a> {
         params.window.map(|_| self.positions.expect("a window needs the positions of the entries"))
     }
 
-    fn check(&self) {
-        let len = self.len();
+    /// The transform that the keys and values were stored through. Attention takes its dual of the queries and of the results, once
+    /// per call.
+    pub fn dual(&self) -> Dual {
+        self.runs.first().map_or(Dual::None, |run| run.codec.dual)
+    }
+
+    fn check(&self, dim: usize) {
+        let (len, dual) = (self.len(), self.dual());
+        for run in &self.runs {
+            run.codec.check(dim).unwrap_or_else(|reason| panic!("{reason}"));
+            assert!(run.len <= run.capacity, "{} entries of {}", run.len, run.capacity);
+            assert!(run.codec.dual == dual, "entries of {:?} beside {dual:?}", run.codec.dual);
+        }
+        assert!(
+            dual.is_none() || self.phases.is_none(),
+            "keys that are transformed cannot be rotated when they are read"
+        );
         assert!(self.positions.is_none_or(|positions| positions.len() == len), "{len} entries, as many positions");
         assert!(self.dead.is_none_or(|dead| dead.len() == len), "{len} entries, as many marks of the dead");
         assert!(self.phases.is_none_or(|angles| angles.positions() >= len), "{len} entries need an angle each");

@@ -63,7 +63,7 @@ pub fn prefill_unless(
     let lens: Vec<usize> = lanes.iter().map(LaneView::len).collect();
     for (view, len) in lanes.iter().zip(&lens) {
         assert!(params.mask == Mask::None || *len >= n, "a causal lane of {len} entries for {n} queries");
-        view.check();
+        view.check(params.dim);
     }
     let dead: Vec<Vec<usize>> = lanes.iter().zip(&lens).map(|(view, len)| view.dead_of(0, *len).collect()).collect();
     let blocks = n.div_ceil(BLOCK);
@@ -155,16 +155,24 @@ impl Call<'_> {
         let oldest = self.sees(head, first).1;
         let low = head.positions.and_then(|all| all.iter().position(|position| *position >= oldest)).unwrap_or(0);
         let width = end - low;
-        let Scratch { scores, totals, sums, wide, old, hidden } = scratch;
+        let Scratch { scores, totals, sums, wide, old, hidden, turned } = scratch;
         let scores = first_of(scores, rows * width);
         let sums = first_of(sums, rows * dim);
 
-        let query = Matrix {
+        let dual = head.lane.dual();
+        let mut query = Matrix {
             data: &self.queries.data[self.queries.offset + first * self.queries.stride + head.query_head * dim..],
             row_step: self.queries.stride,
             rows,
             columns: dim,
         };
+        if !dual.is_none() {
+            turned.clear();
+            (0..rows)
+                .for_each(|row| turned.extend_from_slice(self.queries.part(first + row, head.query_head * dim, dim)));
+            dual.apply(turned, dim);
+            query = Matrix { data: turned, row_step: dim, ..query };
+        }
         let tiles = head.lane.tiles(low, end);
         for &tile in &tiles {
             let keys = head.lane.keys(head.lane_head, tile, dim, wide);
@@ -217,6 +225,7 @@ impl Call<'_> {
             for (to, from) in to.iter_mut().zip(&sums[row * dim..(row + 1) * dim]) {
                 *to = from * inverse;
             }
+            dual.undo(to, dim);
         }
     }
 }
@@ -234,6 +243,8 @@ struct Scratch {
     /// Entries and their positions.
     old: Vec<(usize, u32)>,
     hidden: Vec<usize>,
+    /// Queries through the dual of a lane's transform.
+    turned: Vec<f32>,
 }
 
 /// The first `n` elements, whatever they hold. A buffer only grows: what shrinks is zeroed when it grows again.

@@ -3,13 +3,13 @@
 
 use half::f16;
 
-use super::{AnyRun, LaneView, Run};
-use crate::simd;
+use super::{LaneView, Run};
+use crate::codec::Codec;
 
 /// The entries `low .. high` of a run, of which the first is entry `at` of the lane.
 #[derive(Clone, Copy)]
 pub(super) struct Piece<'v, 'a> {
-    run: &'v AnyRun<'a>,
+    run: &'v Run<&'a [u8]>,
     low: usize,
     high: usize,
     pub(super) at: usize,
@@ -21,9 +21,33 @@ pub(super) enum Stored<'s> {
     F16(&'s [f16]),
 }
 
-impl Piece<'_, '_> {
+/// Entries that [`decode`](super::decode) brings to f32 at a time: with 128 channels 16 KiB, which a first-level cache holds. As
+/// many as no sum depends on, which are taken over 16 entries.
+const ROWS: usize = 32;
+
+impl<'v, 'a> Piece<'v, 'a> {
     pub(super) fn len(&self) -> usize {
         self.high - self.low
+    }
+
+    /// The piece in parts of so many entries.
+    fn cut(self, rows: usize) -> impl Iterator<Item = Piece<'v, 'a>> {
+        (self.low..self.high).step_by(rows).map(move |low| {
+            let high = self.high.min(low + rows);
+            Piece { run: self.run, low, high, at: self.at + low - self.low }
+        })
+    }
+
+    /// The parts whose keys are read at once.
+    pub(super) fn of_keys(self, lane: &LaneView<'_>) -> impl Iterator<Item = Piece<'v, 'a>> {
+        let stays = !self.run.codec.key.dtype.is_code() && lane.phases.is_none();
+        self.cut(if stays { self.len() } else { ROWS })
+    }
+
+    /// The parts whose values are read at once.
+    pub(super) fn of_values(self) -> impl Iterator<Item = Piece<'v, 'a>> {
+        let stays = !self.run.codec.value.dtype.is_code();
+        self.cut(if stays { self.len() } else { ROWS })
     }
 
     /// The keys of a head; `wide` holds them if they need work.
@@ -34,46 +58,38 @@ impl Piece<'_, '_> {
         dim: usize,
         wide: &'s mut Vec<f32>,
     ) -> Stored<'s> {
-        match (self.run, lane.phases) {
-            (AnyRun::F32(run), None) => Stored::F32(run.head(head, self.low, self.high, dim).0),
-            (AnyRun::F16(run), None) => Stored::F16(run.head(head, self.low, self.high, dim).0),
-            _ => {
-                wide.resize(self.len() * dim, 0.0);
-                self.write_keys(lane, head, dim, wide);
-                Stored::F32(wide)
+        let entries = self.low..self.high;
+        if lane.phases.is_none() {
+            if let Some(keys) = self.run.keys::<f32>(head, entries.clone(), dim) {
+                return Stored::F32(keys);
+            }
+            if let Some(keys) = self.run.keys::<f16>(head, entries, dim) {
+                return Stored::F16(keys);
             }
         }
+        wide.resize(self.len() * dim, 0.0);
+        self.write_keys(lane, head, dim, wide);
+        Stored::F32(wide)
     }
 
     /// The values of a head; `wide` holds them if they need work.
     pub(super) fn values<'s>(&'s self, head: usize, dim: usize, wide: &'s mut Vec<f32>) -> Stored<'s> {
-        match self.run {
-            AnyRun::F32(run) => Stored::F32(run.head(head, self.low, self.high, dim).1),
-            AnyRun::F16(run) => Stored::F16(run.head(head, self.low, self.high, dim).1),
-            AnyRun::Int4(_) => {
-                wide.resize(self.len() * dim, 0.0);
-                self.write_values(head, dim, wide);
-                Stored::F32(wide)
-            }
+        let entries = self.low..self.high;
+        if let Some(values) = self.run.values::<f32>(head, entries.clone(), dim) {
+            return Stored::F32(values);
         }
+        if let Some(values) = self.run.values::<f16>(head, entries, dim) {
+            return Stored::F16(values);
+        }
+        wide.resize(self.len() * dim, 0.0);
+        self.run.read_values(head, self.low, dim, wide);
+        Stored::F32(wide)
     }
 
     fn write_keys(&self, lane: &LaneView<'_>, head: usize, dim: usize, to: &mut [f32]) {
-        match self.run {
-            AnyRun::F32(run) => to.copy_from_slice(run.head(head, self.low, self.high, dim).0),
-            AnyRun::F16(run) => simd::widen(run.head(head, self.low, self.high, dim).0, to),
-            AnyRun::Int4(run) => run.keys(head, self.low, dim, to),
-        }
+        self.run.read_keys(head, self.low, dim, to);
         if let Some(angles) = lane.phases {
             angles.rotate_rows(self.at, dim, to);
-        }
-    }
-
-    fn write_values(&self, head: usize, dim: usize, to: &mut [f32]) {
-        match self.run {
-            AnyRun::F32(run) => to.copy_from_slice(run.head(head, self.low, self.high, dim).1),
-            AnyRun::F16(run) => simd::widen(run.head(head, self.low, self.high, dim).1, to),
-            AnyRun::Int4(run) => run.values(head, self.low, dim, to),
         }
     }
 }
@@ -86,9 +102,9 @@ impl<'a> LaneView<'a> {
     pub(super) fn pieces(&self, from: usize, to: usize) -> impl Iterator<Item = Piece<'_, 'a>> {
         let mut start = 0;
         self.runs.iter().filter_map(move |run| {
-            let (low, high) = (from.max(start), to.min(start + run.len()));
+            let (low, high) = (from.max(start), to.min(start + run.len));
             let piece = (low < high).then(|| Piece { run, low: low - start, high: high - start, at: low });
-            start += run.len();
+            start += run.len;
             piece
         })
     }
@@ -100,7 +116,7 @@ impl<'a> LaneView<'a> {
         let mut open = 0;
         for piece in self.pieces(from, to) {
             let (mut at, end) = (piece.at, piece.at + piece.len());
-            if matches!(piece.run, AnyRun::F32(_)) && self.phases.is_none() && piece.len() >= TILE {
+            if piece.run.codec.key == Codec::F32 && self.phases.is_none() && piece.len() >= TILE {
                 tiles.push((at, end));
                 open = 0;
                 continue;
@@ -130,9 +146,10 @@ impl<'a> LaneView<'a> {
         'a: 's,
     {
         if self.phases.is_none()
-            && let Some((run, low)) = self.plain(from, to)
+            && let Some((run, low)) = self.within(from, to)
+            && let Some(keys) = run.keys(head, low..low + to - from, dim)
         {
-            return run.head(head, low, low + to - from, dim).0;
+            return keys;
         }
         wide.resize((to - from) * dim, 0.0);
         for piece in self.pieces(from, to) {
@@ -153,23 +170,22 @@ impl<'a> LaneView<'a> {
     where
         'a: 's,
     {
-        if let Some((run, low)) = self.plain(from, to) {
-            return run.head(head, low, low + to - from, dim).1;
+        if let Some((run, low)) = self.within(from, to)
+            && let Some(values) = run.values(head, low..low + to - from, dim)
+        {
+            return values;
         }
         wide.resize((to - from) * dim, 0.0);
         for piece in self.pieces(from, to) {
             let start = (piece.at - from) * dim;
-            piece.write_values(head, dim, &mut wide[start..start + piece.len() * dim]);
+            piece.run.read_values(head, piece.low, dim, &mut wide[start..start + piece.len() * dim]);
         }
         wide
     }
 
-    /// The f32 run that holds the entries `from .. to`, and which of its entries `from` is.
-    fn plain(&self, from: usize, to: usize) -> Option<(&Run<'a, f32>, usize)> {
+    /// The run that holds the entries `from .. to`, and which of its entries `from` is.
+    fn within(&self, from: usize, to: usize) -> Option<(&Run<&'a [u8]>, usize)> {
         let piece = self.pieces(from, to).next()?;
-        match piece.run {
-            AnyRun::F32(run) if piece.len() == to - from => Some((run, piece.low)),
-            _ => None,
-        }
+        (piece.len() == to - from).then_some((piece.run, piece.low))
     }
 }

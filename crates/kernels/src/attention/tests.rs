@@ -1,8 +1,7 @@
-use half::f16;
 use proptest::prelude::*;
 
 use super::*;
-use crate::int4::{GROUP, Int4Mut, quantise, sizes};
+use crate::codec::{Codec, Dtype, KvCodec, OwnedRun};
 use crate::reference;
 
 /// Deterministic noise in -1..1.
@@ -18,7 +17,10 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// A lane of several runs, some with room to spare, in several formats.
+/// Entries that a codec encodes together.
+const GROUP: usize = 32;
+
+/// A lane of several runs, some with room to spare, in several codecs.
 struct Owned {
     heads: usize,
     runs: Vec<OwnedRun>,
@@ -27,21 +29,17 @@ struct Owned {
     positions: Vec<u32>,
 }
 
-enum OwnedRun {
-    Full(Vec<f32>, Vec<f32>, usize, usize),
-    Half(Vec<f16>, Vec<f16>, usize, usize),
-    Int4(Vec<u8>, Vec<f16>, Vec<u8>, Vec<f16>),
-}
-
 /// How the lanes of a test are made.
 #[derive(Clone, Copy, Debug)]
 struct Traits {
     /// Whether f16 is among the formats.
     halves: bool,
-    /// Whether runs as long as a group are kept in four bits, if the width allows it.
-    int4: bool,
+    /// Whether runs are kept in codes, if their length and width allow it.
+    codes: bool,
     /// Whether keys are stored unrotated.
     phases: bool,
+    /// Whether keys and values are stored through a transform, if the width allows it and keys are rotated.
+    dual: bool,
     /// One of this many entries is dead; 0: none.
     dead: usize,
     /// Entries of room behind those in use.
@@ -49,50 +47,34 @@ struct Traits {
 }
 
 fn traits() -> impl Strategy<Value = Traits> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), prop::sample::select(vec![0, 0, 2, 7]), 0usize..5)
-        .prop_map(|(halves, int4, phases, dead, spare)| Traits { halves, int4, phases, dead, spare })
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5)
+        .prop_map(|((halves, codes, phases, dual), dead, spare)| Traits { halves, codes, phases, dual, dead, spare })
 }
 
-impl OwnedRun {
-    fn new(seed: u64, heads: usize, dim: usize, len: usize, half: bool, traits: Traits) -> Self {
-        let fits = traits.int4 && len == GROUP && dim.is_multiple_of(32);
-        let capacity = if fits { len } else { len + traits.spare };
-        let keys = noise(seed, heads * capacity * dim);
-        let values = noise(seed + 1, heads * capacity * dim);
-        if fits {
-            let sizes = sizes(heads, dim);
-            let (mut key_codes, mut value_codes) = (vec![0; sizes.codes], vec![0; sizes.codes]);
-            let (mut key_ranges, mut value_ranges) =
-                (vec![f16::ZERO; sizes.key_ranges], vec![f16::ZERO; sizes.value_ranges]);
-            let to = Int4Mut {
-                key_codes: &mut key_codes,
-                key_ranges: &mut key_ranges,
-                value_codes: &mut value_codes,
-                value_ranges: &mut value_ranges,
-            };
-            quantise(&keys, &values, heads, dim, to);
-            OwnedRun::Int4(key_codes, key_ranges, value_codes, value_ranges)
-        } else if half {
-            let half = |v: Vec<f32>| v.into_iter().map(f16::from_f32).collect::<Vec<_>>();
-            OwnedRun::Half(half(keys), half(values), len, capacity)
-        } else {
-            OwnedRun::Full(keys, values, len, capacity)
-        }
-    }
+/// The codec of run `index` of a lane.
+fn codec_of(index: usize, dim: usize, len: usize, traits: Traits) -> KvCodec {
+    let plain = KvCodec::plain(if traits.halves && index.is_multiple_of(2) { Dtype::F16 } else { Dtype::F32 });
+    let dual = if traits.dual && !traits.phases && dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };
+    let channels = Codec::channels(dim, 32).unwrap_or(8);
+    let of = |key, value| KvCodec { key, value, dual };
+    let codes = match index % 6 {
+        0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
+        1 => of(Codec::per_channel(Dtype::U2, 32), Codec::per_entry(Dtype::U2, channels)),
+        2 => of(Codec::per_entry(Dtype::U8, channels), Codec::per_entry(Dtype::U8, channels)),
+        3 => of(Codec::per_entry(Dtype::U4, channels), Codec::per_channel(Dtype::U2, 16)),
+        4 => of(Codec::F16, Codec::per_entry(Dtype::U4, channels)),
+        _ => of(plain.key, plain.value),
+    };
+    let fits = traits.codes && codes.check(dim).is_ok() && len.is_multiple_of(codes.group());
+    if fits { codes } else { KvCodec { dual, ..plain } }
+}
 
-    fn view(&self) -> AnyRun<'_> {
-        match self {
-            OwnedRun::Full(keys, values, len, capacity) => {
-                AnyRun::F32(Run { keys, values, len: *len, capacity: *capacity })
-            }
-            OwnedRun::Half(keys, values, len, capacity) => {
-                AnyRun::F16(Run { keys, values, len: *len, capacity: *capacity })
-            }
-            OwnedRun::Int4(key_codes, key_ranges, value_codes, value_ranges) => {
-                AnyRun::Int4(Int4Run { key_codes, key_ranges, value_codes, value_ranges })
-            }
-        }
-    }
+fn run(seed: u64, heads: usize, dim: usize, len: usize, codec: KvCodec, spare: usize) -> OwnedRun {
+    let capacity = if codec.group() > 1 { len + spare / 2 * codec.group() } else { len + spare };
+    let mut run = OwnedRun::new(codec, heads, dim, capacity);
+    run.push(&noise(seed, heads * len * dim), &noise(seed + 1, heads * len * dim));
+    run
 }
 
 impl Owned {
@@ -101,7 +83,8 @@ impl Owned {
             .iter()
             .enumerate()
             .map(|(i, &len)| {
-                OwnedRun::new(seed + 2 * i as u64 + 1, heads, dim, len, traits.halves && i % 2 == 0, traits)
+                let codec = codec_of(i + seed as usize % 6, dim, len, traits);
+                run(seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
             })
             .collect();
         let len = lens.iter().sum::<usize>();
@@ -125,7 +108,7 @@ impl Owned {
             phases: self.phases.as_ref(),
             dead: self.dead.as_deref(),
             positions: Some(&self.positions),
-            ..LaneView::new(self.heads, self.runs.iter().map(OwnedRun::view).collect())
+            ..LaneView::new(self.heads, self.runs.iter().map(OwnedRun::run).collect())
         }
     }
 }
@@ -176,7 +159,7 @@ fn dims() -> impl Strategy<Value = usize> {
     prop::sample::select(vec![4usize, 7, 16, 32, 64, 80, 96, 128])
 }
 
-/// `len` entries as runs: up to `cut` entries at first, groups of four bits, then the rest.
+/// `len` entries as runs: up to `cut` entries at first, groups of codes, then the rest.
 fn lens(len: usize, cut: usize) -> Vec<usize> {
     let first = cut.min(len);
     let groups = (len - first) / GROUP / 2;
@@ -315,10 +298,10 @@ proptest! {
     }
 }
 
-/// 16-entry blocks behind groups of four bits behind a long run: the tiles of a lane cover it once, in order.
+/// 16-entry blocks behind groups of codes behind a long run: the tiles of a lane cover it once, in order.
 #[test]
 fn tiles_cover_a_lane() {
-    let plain = Traits { halves: false, int4: true, phases: false, dead: 0, spare: 3 };
+    let plain = Traits { halves: false, codes: true, phases: false, dual: false, dead: 0, spare: 3 };
     let mut runs = vec![700, 20];
     runs.extend([GROUP; 40]);
     runs.extend([16; 5]);
@@ -358,6 +341,7 @@ fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
         let (keys, values) = (Rows::dense(&keys, heads * dim), Rows::dense(&values, heads * dim));
         crate::rotary::append(
             crate::rotary::New { keys, values, skip: 0, n, angles },
+            Dual::None,
             0..heads,
             dim,
             &mut k,
@@ -367,7 +351,7 @@ fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
         (k, v)
     };
     let (rotated, plain) = (store(Some(&angles)), store(None));
-    let view = |(keys, values)| LaneView::new(heads, vec![AnyRun::F32(Run { keys, values, len: n, capacity: n })]);
+    let view = |(keys, values)| LaneView::new(heads, vec![Run::plain(keys, values, n, n)]);
     let stored = view((&rotated.0, &rotated.1));
     let read = LaneView { phases: Some(&angles), ..view((&plain.0, &plain.1)) };
     let prefilled = |view: &LaneView<'_>| {
@@ -390,7 +374,7 @@ fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
 fn a_lane_of_dead_entries_gives_zeros() {
     let (dim, len) = (32, 1100);
     let (keys, values, queries) = (noise(1, len * dim), noise(2, len * dim), noise(3, 3 * 2 * dim));
-    let run = AnyRun::F32(Run { keys: &keys, values: &values, len, capacity: len });
+    let run = Run::plain(&keys, &values, len, len);
     let dead = vec![true; len];
     let view = LaneView { dead: Some(&dead), ..LaneView::new(1, vec![run]) };
     let (mut out, mut sums) = (vec![f32::NAN; 2 * dim], vec![0.5; len]);
@@ -410,8 +394,8 @@ fn extreme_scores_neither_overflow_nor_vanish() {
     // Scores of +-3000: the softmax must still sum to one, on one entry.
     let keys = [vec![1000.0f32; 4], vec![-1000.0; 4], vec![999.0; 4]].concat();
     let values = [vec![1.0f32; 4], vec![2.0; 4], vec![3.0; 4]].concat();
-    let run = Run { keys: &keys, values: &values, len: 3, capacity: 3 };
-    let view = LaneView::new(1, vec![AnyRun::F32(run)]);
+    let run = Run::plain(&keys, &values, 3, 3);
+    let view = LaneView::new(1, vec![run]);
     let queries = [0.75f32; 4];
     let mut out = [0.0; 4];
     let params = params(1, 1, 4, 1.0);
@@ -426,7 +410,7 @@ fn a_prefill_that_is_stopped_does_no_more_blocks() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let (n, dim) = (640, 8);
     let data: Vec<f32> = (0..n * dim).map(|i| ((i * 37) % 101) as f32 / 101.0 + 0.1).collect();
-    let run = AnyRun::F32(Run { keys: &data, values: &data, len: n, capacity: n });
+    let run = Run::plain(&data, &data, n, n);
     let lanes = [LaneView::new(1, vec![run])];
     for gathers in [false, true] {
         let asked = AtomicUsize::new(0);
@@ -450,7 +434,7 @@ fn what_no_query_of_a_block_sees_is_not_read() {
     let queries = noise(5, 64 * dim);
     let positions: Vec<u32> = (0..n as u32).collect();
     data[..(n - 64 - 255) * dim].fill(f32::NAN);
-    let run = AnyRun::F32(Run { keys: &data, values: &data, len: n, capacity: n });
+    let run = Run::plain(&data, &data, n, n);
     let view = LaneView { positions: Some(&positions), ..LaneView::new(1, vec![run]) };
     let params = AttentionParams { window: Some(256), ..params(1, 1, dim, 0.5) };
     let (mut out, mut sums) = (vec![f32::NAN; 64 * dim], Vec::new());
@@ -467,7 +451,82 @@ fn what_no_query_of_a_block_sees_is_not_read() {
 #[should_panic(expected = "a window needs the positions")]
 fn a_window_over_unknown_positions_is_a_defect() {
     let data = noise(4, 8);
-    let run = AnyRun::F32(Run { keys: &data, values: &data, len: 1, capacity: 1 });
+    let run = Run::plain(&data, &data, 1, 1);
     let params = AttentionParams { window: Some(2), ..params(1, 1, 8, 0.5) };
     prefill(&params, Rows::dense(&data, 8), 1, &[LaneView::new(1, vec![run])], None, &mut [0.0; 8]);
+}
+
+/// A lane of entries in two, four and eight bits and in f16, one run each.
+fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<OwnedRun> {
+    let channels = Codec::channels(dim, 32).expect("a multiple of 8");
+    let kivi = |dtype| (Codec::per_channel(dtype, 32), Codec::per_entry(dtype, channels));
+    let eight = Codec::per_entry(Dtype::U8, channels);
+    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16)]
+        .into_iter()
+        .zip([96, 32, 51, 70])
+        .zip(seed..)
+        .map(|(((key, value), len), seed)| run(2 * seed, heads, dim, len, KvCodec { key, value, dual }, 0))
+        .collect()
+}
+
+#[test]
+fn a_lane_of_every_codec_is_attended_like_its_decoded_entries() {
+    for (dim, group) in [(64, 1), (64, 3), (80, 2), (128, 4), (128, 8)] {
+        for (dual, n) in [(Dual::None, 1), (Dual::None, 40), (Dual::Hadamard, 1), (Dual::Hadamard, 40)] {
+            if dual.check(dim).is_err() {
+                continue;
+            }
+            // Two heads of one length, and one whose lane has lost its first run.
+            let lanes = [lane_of_every_codec(3, 2, dim, dual), lane_of_every_codec(9, 1, dim, dual).split_off(1)];
+            let views =
+                lanes.each_ref().map(|runs| LaneView::new(runs[0].heads(), runs.iter().map(OwnedRun::run).collect()));
+            let params = params(3 * group, 3, dim, 2.0 / (dim as f32).sqrt());
+            let queries = noise(5, n * 3 * group * dim);
+            let weights = vec![1.0; n];
+            let (want, columns) = reference::attention_and_sums(&params, &queries, n, &views, &weights);
+            let (mut out, mut sums) = (vec![f32::NAN; queries.len()], Vec::new());
+            if n > 1 {
+                let gather = Some(Gather { weights: &weights, sums: &mut sums });
+                prefill(&params, Rows::dense(&queries, 3 * group * dim), n, &views, gather, &mut out);
+                for (sums, columns) in sums.iter().zip(&columns) {
+                    assert_relatively_close(sums, columns);
+                }
+            } else {
+                let (first, second) = out.split_at_mut(2 * group * dim);
+                let mut items = [
+                    DecodeItem { lane: views[0].clone(), queries: &queries[..first.len()], out: first, sums: None },
+                    DecodeItem {
+                        lane: views[1].clone(),
+                        queries: &queries[2 * group * dim..],
+                        out: second,
+                        sums: None,
+                    },
+                ];
+                decode(&params, &mut items);
+            }
+            assert_close(&out, &want, 2e-5);
+        }
+    }
+}
+
+/// The dual of a transform that spreads an outlier leaves attention to plain entries as it is.
+#[test]
+fn attention_through_a_transform_is_attention() {
+    for dim in [32, 64, 128] {
+        let [plain, through] = [Dual::None, Dual::Hadamard].map(|dual| {
+            let lane = run(7, 2, dim, 300, KvCodec { dual, ..KvCodec::F32 }, 4);
+            let view = LaneView::new(2, vec![lane.run()]);
+            let queries = noise(9, 40 * 4 * dim);
+            let params = params(4, 2, dim, 1.0 / (dim as f32).sqrt());
+            let (mut all, mut one) = (vec![f32::NAN; queries.len()], vec![f32::NAN; 4 * dim]);
+            let rows = Rows::dense(&queries, 4 * dim);
+            prefill(&params, rows, 40, std::slice::from_ref(&view), None, &mut all);
+            let queries = &queries[..4 * dim];
+            decode(&params, &mut [DecodeItem { lane: view, queries, out: &mut one, sums: None }]);
+            (all, one)
+        });
+        assert_close(&through.0, &plain.0, 1e-5);
+        assert_close(&through.1, &plain.1, 1e-5);
+        assert!(through.0 != plain.0, "the transform was taken");
+    }
 }

@@ -1,9 +1,28 @@
 //! What the host hands to the kernels: `cuda/args.cuh` in Rust. The tests of `crates/cuda-shim` compare the two field by field.
 
 use super::Plain;
+use crate::codec::{self, Dtype, Scales};
 
 /// An address on the device.
 pub type Address = u64;
+
+impl From<codec::Codec> for Codec {
+    fn from(codec: codec::Codec) -> Self {
+        let dtype = match codec.dtype {
+            Dtype::F32 => 0,
+            Dtype::F16 => 1,
+            Dtype::U8 => 2,
+            Dtype::U4 => 3,
+            Dtype::U2 => 4,
+        };
+        let (axis, group) = match codec.scales {
+            Scales::None => (0, 1),
+            Scales::PerChannel { group } => (1, group),
+            Scales::PerEntry { group } => (2, group),
+        };
+        Codec { dtype, axis, group: group.into() }
+    }
+}
 
 /// A struct with its size and the offsets of its fields.
 pub struct Layout {
@@ -35,24 +54,42 @@ macro_rules! shared {
 }
 
 shared! {
-    Run { keys: Address, values: Address, start: u32, len: u32, capacity: u32, unused: u32 }
+    Codec { dtype: u32, axis: u32, group: u32 }
+
+    Run {
+        keys: Address, key_scales: Address, values: Address, value_scales: Address,
+        start: u32, len: u32, capacity: u32, key: Codec, value: Codec, unused: u32,
+    }
 
     GatherItem {
-        keys: Address, values: Address, to_keys: Address, to_values: Address, slots: Address,
-        count: u32, capacity: u32, to_capacity: u32, at: u32, heads: u32, unused: u32,
+        from: Address, to: Address, slots: Address,
+        count: u32, capacity: u32, to_capacity: u32, at: u32, heads: u32, units: u32,
     }
 
-    GatherArgs { items: Address, units: u32, unused: u32 }
+    GatherArgs { items: Address }
 
-    MoveItem {
-        keys: Address, values: Address, moves: Address, count: u32, capacity: u32, heads: u32, unused: u32,
+    MoveItem { rows: Address, moves: Address, count: u32, capacity: u32, heads: u32, units: u32 }
+
+    MoveArgs { items: Address }
+
+    NormItem {
+        keys: Address, scales: Address, out: Address, capacity: u32, len: u32, heads: u32, codec: Codec,
     }
-
-    MoveArgs { items: Address, units: u32, unused: u32 }
-
-    NormItem { keys: Address, out: Address, capacity: u32, len: u32, heads: u32, unused: u32 }
 
     NormArgs { items: Address, dim: u32, unused: u32 }
+
+    Source { numbers: Address, scales: Address, capacity: u32, codec: Codec }
+
+    EncodeItem {
+        numbers: Address, scales: Address, sources: Address, rows: Address,
+        count: u32, capacity: u32, at: u32, heads: u32, codec: Codec, unused: u32,
+    }
+
+    EncodeArgs { items: Address, dim: u32, unused: u32 }
+
+    HadamardArgs {
+        from: Address, to: Address, from_stride: u64, to_stride: u64, n: u32, heads: u32, dim: u32, unused: u32,
+    }
 
     RotateArgs {
         rows: Address, cosines: Address, sines: Address, out: Address, stride: u64,
@@ -62,6 +99,7 @@ shared! {
     AppendItem {
         keys: Address, values: Address,
         first_head: u32, heads: u32, capacity: u32, at: u32, first_row: u32, n: u32,
+        key_dtype: u32, value_dtype: u32, dual: u32, unused: u32,
     }
 
     AppendArgs {
@@ -72,6 +110,7 @@ shared! {
     DecodeItem {
         dead: Address, positions: Address, queries: Address, out: Address, sums: Address, weights: u64,
         first_run: u32, runs: u32, heads: u32, len: u32, first: u32, since: u32, first_task: u32, chunks: u32,
+        dual: u32, unused: u32,
     }
 
     DecodeArgs {

@@ -1,7 +1,10 @@
 //! Attention of one new query per sequence. Contract: `cuda/decode.cu`; twin: [`crate::attention::decode`].
 
 use super::args;
+use super::codec::transform;
+use super::lane::dual_of;
 use super::memory::Upload;
+use super::rotary::Rows;
 use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
 use crate::attention::AttentionParams;
 
@@ -10,9 +13,9 @@ const THREADS: u32 = 128;
 /// Entries per task, at most and at least.
 const CHUNKS: [usize; 4] = [512, 256, 128, 64];
 
-/// One lane with the queries of its heads; stored as `T`, results as `O`. The queries are those of the entry with the greatest position.
-pub struct DecodeItem<'a, T, O = f32> {
-    pub lane: Lane<'a, T>,
+/// One lane with the queries of its heads; results as `O`. The queries are those of the entry with the greatest position.
+pub struct DecodeItem<'a, O = f32> {
+    pub lane: Lane<'a>,
     /// `[lane.heads * group, dim]`, rotated.
     pub queries: Slice<'a, f32>,
     /// Like `queries`. Computed in f32 and rounded.
@@ -22,16 +25,13 @@ pub struct DecodeItem<'a, T, O = f32> {
     pub sums: Option<SliceMut<'a, f32>>,
 }
 
-/// Attends one query per head to the entries of its lane, or those within the window: at most three launches for all items. A lane
+/// Attends one query per head to the entries of its lane, or those within the window: at most three launches for all items,
+/// and one for each whose entries were stored through a transform. A lane
 /// without entries is refused; one with only dead entries gives zeros.
 ///
 /// How lanes are cut follows from their lengths and the number of multiprocessors, so the last bits of a result may differ
 /// between devices, and with what else is in a batch.
-pub fn decode<T: Element, O: Element>(
-    gpu: &Gpu,
-    params: &AttentionParams,
-    items: &mut [DecodeItem<'_, T, O>],
-) -> Result<()> {
+pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [DecodeItem<'_, O>]) -> Result<()> {
     require_params(params)?;
     let (group, dim) = (params.group(), params.dim);
     if items.is_empty() {
@@ -39,17 +39,19 @@ pub fn decode<T: Element, O: Element>(
     }
     let wanted = gpu.processors() as usize * 4;
     let within = items.iter().map(|item| Within::new(params, &item.lane)).collect::<Result<Vec<_>>>()?;
-    let seen = |item: &DecodeItem<'_, T, O>, within: &Within| item.lane.len() - within.first;
+    let seen = |item: &DecodeItem<'_, O>, within: &Within| item.lane.len() - within.first;
     let tasks = |chunk: usize| {
         let each = items.iter().zip(&within).map(|(item, within)| item.lane.heads * seen(item, within).div_ceil(chunk));
         each.sum::<usize>()
     };
     let chunk = CHUNKS.into_iter().find(|chunk| tasks(*chunk) >= wanted).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
 
+    // The duals of the lanes' transforms, of their queries.
+    let turned = items.iter().map(|item| turn(gpu, item, dim)).collect::<Result<Vec<_>>>()?;
     let (mut all, mut runs, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     let (mut weights, mut most_heads, mut most_len) = (0, 0, 0);
-    let mut positions: Vec<u32> = Vec::new();
-    for (index, (item, within)) in items.iter().zip(&within).enumerate() {
+    let (mut positions, mut dead): (Vec<u32>, Vec<u8>) = (Vec::new(), Vec::new());
+    for (index, ((item, within), turned)) in items.iter().zip(&within).zip(&turned).enumerate() {
         let (heads, len) = (item.lane.heads, item.lane.len());
         require(len > 0 && heads > 0, || "attention to an empty lane".into())?;
         let want = heads * group * dim;
@@ -64,13 +66,15 @@ pub fn decode<T: Element, O: Element>(
         let first_run = count(runs.len(), "runs")?;
         item.lane.describe(dim, &mut runs)?;
         let chunks = seen(item, within).div_ceil(chunk);
-        // Until the table is sent: where among all positions its own are, and 1.
+        // Until the tables are sent: where among all positions and marks its own are, and 1.
         let own = positions.len() as u64 + 1;
         positions.extend(within.masked);
+        let own_dead = dead.len() as u64 + 1;
+        dead.extend(item.lane.marks());
         all.push(args::DecodeItem {
-            dead: item.lane.dead.as_ref().map_or(0, Slice::address),
+            dead: if item.lane.dead.is_some() { own_dead } else { 0 },
             positions: if within.masked.is_empty() { 0 } else { own },
-            queries: item.queries.address(),
+            queries: turned.as_ref().map_or(item.queries.address(), |turned| turned.all().address()),
             out: item.out.address(),
             sums: item.sums.as_ref().map_or(0, SliceMut::address),
             weights: weights as u64,
@@ -82,6 +86,8 @@ pub fn decode<T: Element, O: Element>(
             since: within.since,
             first_task: count(owners.len(), "tasks")?,
             chunks: count(chunks, "tasks")?,
+            dual: dual_of(item.lane.dual()),
+            unused: 0,
         });
         owners.extend(std::iter::repeat_n(index as u32, heads * chunks));
         if item.sums.is_some() {
@@ -100,11 +106,17 @@ pub fn decode<T: Element, O: Element>(
     let room = Upload::room::<args::DecodeItem>(all.len())
         + Upload::room::<args::Run>(runs.len())
         + Upload::room::<u32>(owners.len())
-        + Upload::room::<u32>(positions.len());
+        + Upload::room::<u32>(positions.len())
+        + Upload::room::<u8>(dead.len());
     let mut upload = Upload::new(gpu, room)?;
-    let positions = upload.add(&positions);
-    for item in all.iter_mut().filter(|item| item.positions != 0) {
-        item.positions = positions + (item.positions - 1) * size_of::<u32>() as u64;
+    let (positions, dead) = (upload.add(&positions), upload.add(&dead));
+    for item in &mut all {
+        if item.positions != 0 {
+            item.positions = positions + (item.positions - 1) * size_of::<u32>() as u64;
+        }
+        if item.dead != 0 {
+            item.dead = dead + (item.dead - 1);
+        }
     }
     let args = args::DecodeArgs {
         items: upload.add(&all),
@@ -123,14 +135,13 @@ pub fn decode<T: Element, O: Element>(
     };
 
     let at_once = [1, 4, 8].into_iter().find(|at_once| *at_once >= group).unwrap_or(8);
-    // Lanes of a warp that read a row together, and 16-byte vectors per lane.
-    let lanes = match (T::WIDTH, dim) {
-        (_, 0..=64) => 64 / T::WIDTH,
-        (_, 65..=128) => 128 / T::WIDTH,
+    // Lanes of a warp that read a row together, eight numbers each.
+    let lanes = match dim {
+        0..=64 => 8,
+        65..=128 => 16,
         _ => 32,
     };
-    let vectors = dim.div_ceil(lanes * T::WIDTH);
-    let kernel = format!("decode_attend_{}_l{lanes}v{vectors}_g{at_once}", T::NAME);
+    let kernel = format!("decode_attend_l{lanes}_g{at_once}");
     let shared = (at_once * (chunk + dim) * size_of::<f32>()) as u32;
     let grid = [tasks, height(group.div_ceil(at_once), "passes")?];
     let rows = height(items.len(), "lanes")?;
@@ -140,13 +151,28 @@ pub fn decode<T: Element, O: Element>(
     unsafe {
         gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         let grid = [count(most_heads * group, "query heads")?, rows];
-        gpu.launch(&format!("decode_merge_{}", O::NAME), Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
+        gpu.launch(
+            &format!("decode_merge_{}", O::NAME),
+            Geometry { grid, threads: THREADS, shared: (dim * 4) as u32 },
+            &args,
+        )?;
         if most_len > 0 {
             let grid = [count(most_len, "entries")?.div_ceil(THREADS), rows];
             gpu.launch("decode_sums", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
         }
     }
     Ok(())
+}
+
+/// The queries of an item through the dual of its lane's transform, if it has one.
+fn turn<O>(gpu: &Gpu, item: &DecodeItem<'_, O>, dim: usize) -> Result<Option<Buffer<f32>>> {
+    if item.lane.dual().is_none() {
+        return Ok(None);
+    }
+    let mut turned = Buffer::new(gpu, item.queries.len())?;
+    let n = item.queries.len() / dim;
+    transform(gpu, item.lane.dual(), Rows { data: item.queries, offset: 0, stride: dim }, n, 1, dim, turned.all_mut())?;
+    Ok(Some(turned))
 }
 
 /// What the query of a lane sees of it.
@@ -160,7 +186,7 @@ struct Within<'a> {
 }
 
 impl<'a> Within<'a> {
-    fn new<T: Element>(params: &AttentionParams, lane: &Lane<'a, T>) -> Result<Self> {
+    fn new(params: &AttentionParams, lane: &Lane<'a>) -> Result<Self> {
         let Some(positions) = lane.windowed(params)? else { return Ok(Within { since: 0, first: 0, masked: &[] }) };
         let since = params.since(positions.iter().copied().max().unwrap_or(0));
         let first = positions.iter().position(|position| *position >= since).unwrap_or(0);

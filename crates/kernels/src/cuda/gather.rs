@@ -1,123 +1,117 @@
 //! Compaction of lanes and norms of keys. Contract: `cuda/gather.cu`; twin: [`crate::gather`].
 
 use super::args;
+use super::lane::require_part;
 use super::memory::Upload;
-use super::{Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
+use super::{Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
+use crate::codec::Codec;
 
 const THREADS: u32 = 256;
 
-/// Entries of one segment of a lane to be copied together.
-pub struct GatherItem<'a, T> {
-    /// `[heads, capacity, dim]`.
-    pub keys: Slice<'a, T>,
-    /// Like `keys`.
-    pub values: Slice<'a, T>,
+/// Rows of one part (keys, values or scales) of a segment to be copied together.
+pub struct GatherItem<'a> {
+    /// `[heads, capacity]` rows.
+    pub from: Slice<'a, u8>,
     pub capacity: usize,
-    /// Which entries, in the order in which they arrive.
+    /// Which rows, in the order in which they arrive.
     pub slots: &'a [u32],
     pub heads: usize,
-    /// `[heads, to_capacity, dim]`, other memory than `keys` and `values`.
-    pub to_keys: SliceMut<'a, T>,
-    /// Like `to_keys`.
-    pub to_values: SliceMut<'a, T>,
+    /// `[heads, to_capacity]` rows, other memory than `from`.
+    pub to: SliceMut<'a, u8>,
     pub to_capacity: usize,
-    /// The entry at which the first of `slots` arrives.
+    /// The row at which the first of `slots` arrives.
     pub at: usize,
+    /// Bytes of a row.
+    pub row: usize,
 }
 
-/// Copies the chosen entries of every item, keys and values, in one launch.
-pub fn gather<T: Element>(gpu: &Gpu, items: &mut [GatherItem<'_, T>], dim: usize) -> Result<()> {
-    let row = dim * size_of::<T>();
+/// Copies the chosen rows of every item, in one launch. Items that follow each other and have the same `slots` share them.
+pub fn gather(gpu: &Gpu, items: &mut [GatherItem<'_>]) -> Result<()> {
     let mut unit = 16;
     for item in items.iter() {
-        let GatherItem { capacity, to_capacity, heads, at, .. } = *item;
-        for (len, capacity) in [
-            (item.keys.len(), capacity),
-            (item.values.len(), capacity),
-            (item.to_keys.len(), to_capacity),
-            (item.to_values.len(), to_capacity),
-        ] {
-            require(len == heads * capacity * dim, || {
-                format!("{len} elements for {heads} heads of {capacity} entries of {dim}")
-            })?;
+        let GatherItem { capacity, to_capacity, heads, at, row, .. } = *item;
+        for (len, capacity) in [(item.from.len(), capacity), (item.to.len(), to_capacity)] {
+            require_rows(len, heads, capacity, row)?;
         }
         let n = item.slots.len();
         require(at + n <= to_capacity, || format!("{n} entries at {at} of {to_capacity}"))?;
         if let Some(slot) = item.slots.iter().find(|slot| **slot as usize >= capacity) {
             return require(false, || format!("entry {slot} of {capacity}"));
         }
-        let aligned = |bytes| {
-            item.keys.aligned(bytes)
-                && item.values.aligned(bytes)
-                && item.to_keys.aligned(bytes)
-                && item.to_values.aligned(bytes)
-        };
-        unit = narrowed(unit, row, aligned);
+        unit = narrowed(unit, row, |bytes| item.from.aligned(bytes) && item.to.aligned(bytes))?;
     }
-    let items: Vec<_> = items.iter().filter(|item| !item.slots.is_empty() && item.heads > 0).collect();
-    if items.is_empty() || dim == 0 {
+    let items: Vec<_> = items.iter().filter(|item| !item.slots.is_empty() && item.heads > 0 && item.row > 0).collect();
+    if items.is_empty() {
         return Ok(());
     }
     let slots: usize = items.iter().map(|item| Upload::room::<u32>(item.slots.len())).sum();
     let mut upload = Upload::new(gpu, slots + Upload::room::<args::GatherItem>(items.len()))?;
-    let mut most = 0;
+    let (mut most, mut sent): (u32, Option<(&[u32], u64)>) = (0, None);
     let mut all = Vec::with_capacity(items.len());
     for item in items {
-        most = most.max(count(item.heads * item.slots.len() * row / unit, "words")?);
+        most = most.max(count(item.heads * item.slots.len() * item.row / unit, "words")?);
+        let slots = match sent {
+            Some((slots, address)) if std::ptr::eq(slots, item.slots) => address,
+            _ => upload.add(item.slots),
+        };
+        sent = Some((item.slots, slots));
         all.push(args::GatherItem {
-            keys: item.keys.address(),
-            values: item.values.address(),
-            to_keys: item.to_keys.address(),
-            to_values: item.to_values.address(),
-            slots: upload.add(item.slots),
+            from: item.from.address(),
+            to: item.to.address(),
+            slots,
             count: count(item.slots.len(), "entries")?,
             capacity: count(item.capacity, "entries")?,
             to_capacity: count(item.to_capacity, "entries")?,
             at: count(item.at, "entries")?,
             heads: count(item.heads, "heads")?,
-            unused: 0,
+            units: count(item.row / unit, "words")?,
         });
     }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "segments")?];
-    let args = args::GatherArgs { items: upload.add(&all), units: count(row / unit, "words")?, unused: 0 };
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "parts of segments")?];
+    let args = args::GatherArgs { items: upload.add(&all) };
     let _sent = upload.send()?;
     // SAFETY: lengths, slots and alignment were checked above; the targets are borrowed uniquely.
     unsafe { gpu.launch(&format!("gather_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }
 
-/// The widest word, up to `unit` bytes, to which rows of `row` bytes and addresses align.
-fn narrowed(unit: usize, row: usize, aligned: impl Fn(usize) -> bool) -> usize {
-    [16, 4].into_iter().find(|bytes| *bytes <= unit && row.is_multiple_of(*bytes) && aligned(*bytes)).unwrap_or(2)
+fn require_rows(len: usize, heads: usize, capacity: usize, row: usize) -> Result<()> {
+    require(len == heads * capacity * row, || {
+        format!("{len} bytes for {heads} heads of {capacity} entries of {row} bytes")
+    })
 }
 
-/// Entries of one segment of a lane to be copied within it.
-pub struct MoveItem<'a, T> {
-    /// `[heads, capacity, dim]`.
-    pub keys: SliceMut<'a, T>,
-    /// Like `keys`.
-    pub values: SliceMut<'a, T>,
+/// The widest word, up to `unit` bytes, to which rows of `row` bytes and addresses align.
+fn narrowed(unit: usize, row: usize, aligned: impl Fn(usize) -> bool) -> Result<usize> {
+    let fits = |bytes: &usize| *bytes <= unit && row.is_multiple_of(*bytes) && aligned(*bytes);
+    match [16, 4, 2].into_iter().find(fits) {
+        Some(bytes) => Ok(bytes),
+        None => require(false, || format!("rows of {row} bytes, or rows that are not aligned to 2")).map(|()| 0),
+    }
+}
+
+/// Rows of one part (keys, values or scales) of a segment to be copied within it.
+pub struct MoveItem<'a> {
+    /// `[heads, capacity]` rows.
+    pub rows: SliceMut<'a, u8>,
     pub capacity: usize,
     pub heads: usize,
-    /// From which entry to which. No target is another's source or target.
+    /// Bytes of a row.
+    pub row: usize,
+    /// From which row to which. No target is another's source or target.
     pub moves: &'a [(u32, u32)],
 }
 
-/// Copies entries within the segment of every item, keys and values, in one launch.
-pub fn move_entries<T: Element>(gpu: &Gpu, items: &mut [MoveItem<'_, T>], dim: usize) -> Result<()> {
-    let row = dim * size_of::<T>();
+/// Copies rows within the part of every item, in one launch.
+pub fn move_entries(gpu: &Gpu, items: &mut [MoveItem<'_>]) -> Result<()> {
     let mut unit = 16;
     for item in items.iter() {
-        let MoveItem { capacity, heads, .. } = *item;
-        for len in [item.keys.len(), item.values.len()] {
-            require(len == heads * capacity * dim, || {
-                format!("{len} elements for {heads} heads of {capacity} entries of {dim}")
-            })?;
-        }
+        let MoveItem { capacity, heads, row, .. } = *item;
+        require_rows(item.rows.len(), heads, capacity, row)?;
         require_apart(item.moves, capacity)?;
-        unit = narrowed(unit, row, |bytes| item.keys.aligned(bytes) && item.values.aligned(bytes));
+        unit = narrowed(unit, row, |bytes| item.rows.aligned(bytes))?;
     }
-    let items: Vec<_> = items.iter().filter(|item| !item.moves.is_empty() && item.heads > 0).collect();
-    if items.is_empty() || dim == 0 {
+    let items: Vec<_> = items.iter().filter(|item| !item.moves.is_empty() && item.heads > 0 && item.row > 0).collect();
+    if items.is_empty() {
         return Ok(());
     }
     let moves: usize = items.iter().map(|item| Upload::room::<u32>(2 * item.moves.len())).sum();
@@ -126,22 +120,21 @@ pub fn move_entries<T: Element>(gpu: &Gpu, items: &mut [MoveItem<'_, T>], dim: u
     let mut all = Vec::with_capacity(items.len());
     for item in items {
         let moves: Vec<u32> = item.moves.iter().flat_map(|(from, to)| [*from, *to]).collect();
-        most = most.max(count(item.heads * item.moves.len() * row / unit, "words")?);
+        most = most.max(count(item.heads * item.moves.len() * item.row / unit, "words")?);
         all.push(args::MoveItem {
-            keys: item.keys.address(),
-            values: item.values.address(),
+            rows: item.rows.address(),
             moves: upload.add(&moves),
             count: count(item.moves.len(), "entries")?,
             capacity: count(item.capacity, "entries")?,
             heads: count(item.heads, "heads")?,
-            unused: 0,
+            units: count(item.row / unit, "words")?,
         });
     }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "segments")?];
-    let args = args::MoveArgs { items: upload.add(&all), units: count(row / unit, "words")?, unused: 0 };
+    let grid = [blocks(gpu, most, THREADS), height(all.len(), "parts of segments")?];
+    let args = args::MoveArgs { items: upload.add(&all) };
     let _sent = upload.send()?;
     // SAFETY: lengths, entries and alignment were checked above, and that no word that is written is another's source; the
-    // segments are borrowed uniquely.
+    // parts are borrowed uniquely.
     unsafe { gpu.launch(&format!("move_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }
 
@@ -164,9 +157,11 @@ fn require_apart(moves: &[(u32, u32)], capacity: usize) -> Result<()> {
 }
 
 /// Keys of one segment whose norms are wanted.
-pub struct NormItem<'a, T> {
-    /// `[heads, capacity, dim]`.
-    pub keys: Slice<'a, T>,
+pub struct NormItem<'a> {
+    pub codec: Codec,
+    /// `[heads, capacity, dim]` numbers.
+    pub keys: Slice<'a, u8>,
+    pub scales: Slice<'a, u8>,
     pub capacity: usize,
     /// The first `len` entries are meant.
     pub len: usize,
@@ -176,30 +171,28 @@ pub struct NormItem<'a, T> {
 }
 
 /// The Euclidean norms of the keys of every item, in one launch. `dim` is a multiple of 8.
-pub fn key_norms<T: Element>(gpu: &Gpu, items: &mut [NormItem<'_, T>], dim: usize) -> Result<()> {
+pub fn key_norms(gpu: &Gpu, items: &mut [NormItem<'_>], dim: usize) -> Result<()> {
     require(dim > 0 && dim.is_multiple_of(8), || format!("keys of {dim} elements, which is no multiple of 8"))?;
     let mut most = 0;
     let mut all = Vec::new();
     for item in items.iter() {
-        let NormItem { capacity, len, heads, .. } = *item;
-        require(item.keys.len() == heads * capacity * dim, || {
-            format!("{} elements for {heads} heads of {capacity} entries of {dim}", item.keys.len())
-        })?;
+        let NormItem { codec, keys, scales, capacity, len, heads, .. } = *item;
+        require_part(codec, (keys.len(), keys.address()), (scales.len(), scales.address()), (heads, dim, capacity))?;
         require(len <= capacity && item.out.len() == heads * len, || {
             format!("{} norms of {heads} heads of {len} entries of {capacity}", item.out.len())
         })?;
-        require(item.keys.aligned(16), || "keys that are not aligned to 16 bytes".into())?;
         if item.out.is_empty() {
             continue;
         }
         most = most.max(count(heads * len, "keys")?);
         all.push(args::NormItem {
-            keys: item.keys.address(),
+            keys: keys.address(),
+            scales: scales.address(),
             out: item.out.address(),
             capacity: count(capacity, "entries")?,
             len: count(len, "entries")?,
             heads: count(heads, "heads")?,
-            unused: 0,
+            codec: codec.into(),
         });
     }
     if most == 0 {
@@ -209,7 +202,6 @@ pub fn key_norms<T: Element>(gpu: &Gpu, items: &mut [NormItem<'_, T>], dim: usiz
     let mut upload = Upload::new(gpu, Upload::room::<args::NormItem>(all.len()))?;
     let args = args::NormArgs { items: upload.add(&all), dim: count(dim, "elements")?, unused: 0 };
     let _sent = upload.send()?;
-    let kernel = format!("key_norms_{}", T::NAME);
     // SAFETY: lengths and alignment were checked above; the targets are borrowed uniquely.
-    unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    unsafe { gpu.launch("key_norms", Geometry { grid, threads: THREADS, shared: 0 }, &args) }
 }

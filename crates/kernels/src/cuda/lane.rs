@@ -1,36 +1,103 @@
 //! What attention sees of a lane on a device.
 
 use super::args;
-use super::{Element, Result, Slice, count, require};
+use super::{Plain, Result, Slice, SliceMut, count, require};
 use crate::attention::AttentionParams;
+use crate::codec::{Codec, Dtype, Dual, KvCodec, Parts, Run};
+use crate::element::Element;
 
-/// Entries of a lane that lie one after another: head `h`, entry `e` is at `(h * capacity + e) * head_dim`.
-#[derive(Clone, Copy)]
-pub struct Run<'a, T> {
-    pub keys: Slice<'a, T>,
-    pub values: Slice<'a, T>,
-    /// Entries in use.
-    pub len: usize,
-    /// Entries that there is room for, per head.
-    pub capacity: usize,
+impl<'a> Run<Slice<'a, u8>> {
+    /// The entries in a buffer that is laid out as [`KvCodec::layout`] says.
+    pub fn of_slice(
+        codec: KvCodec,
+        bytes: Slice<'a, u8>,
+        heads: usize,
+        dim: usize,
+        len: usize,
+        capacity: usize,
+    ) -> Self {
+        Run { codec, len, capacity, parts: codec.layout(heads, dim, capacity).map(|range| bytes.part(range)) }
+    }
+
+    /// Keys and values that stand for themselves, `[heads, capacity, dim]` each.
+    pub fn of_plain<T: Element + Plain>(keys: Slice<'a, T>, values: Slice<'a, T>, len: usize, capacity: usize) -> Self {
+        let (keys, values) = (keys.bytes(), values.bytes());
+        let parts = Parts { keys, key_scales: keys.part(0..0), values, value_scales: values.part(0..0) };
+        Run { codec: KvCodec::plain(T::DTYPE), len, capacity, parts }
+    }
 }
 
-/// A lane: its runs in order of position, all in one format, keys stored rotated.
+/// The parts of a buffer that is laid out as [`KvCodec::layout`] says, to be written.
+pub fn parts_mut(
+    codec: KvCodec,
+    bytes: SliceMut<'_, u8>,
+    heads: usize,
+    dim: usize,
+    capacity: usize,
+) -> Parts<SliceMut<'_, u8>> {
+    // SAFETY: the parts of a layout do not overlap, and `bytes` is borrowed for as long as they are.
+    codec.layout(heads, dim, capacity).map(|range| unsafe {
+        assert!(range.end <= bytes.len(), "bytes {range:?} of {}", bytes.len());
+        SliceMut::from_address(bytes.address() + range.start as u64, range.len())
+    })
+}
+
+/// Refuses numbers and scales that are not as large, or not so aligned, as a part of a run must be.
+pub(super) fn require_part(
+    codec: Codec,
+    numbers: (usize, u64),
+    scales: (usize, u64),
+    (heads, dim, capacity): (usize, usize, usize),
+) -> Result<()> {
+    codec.check(dim).map_err(super::Error::Argument)?;
+    let group = codec.entries();
+    let want = heads * capacity * codec.row(dim);
+    let want_scales = heads * (capacity / group) * codec.scales_row(dim);
+    require(capacity.is_multiple_of(group) && numbers.0 == want && scales.0 == want_scales, || {
+        format!(
+            "{} bytes and {} of scales for {heads} heads of {capacity} entries of {dim}, {want} and {want_scales} bytes as {codec:?}",
+            numbers.0, scales.0
+        )
+    })?;
+    let width = if codec.dtype.is_code() { codec.dtype.bits() as u64 } else { 16 };
+    let pairs = if group > 1 { 16 } else { 4 };
+    require(numbers.1.is_multiple_of(width) && (want_scales == 0 || scales.1.is_multiple_of(pairs)), || {
+        format!("entries that are not aligned to {width} bytes, or scales that are not to {pairs}")
+    })
+}
+
+/// How a transform is told to a kernel.
+pub(super) fn dual_of(dual: Dual) -> u32 {
+    match dual {
+        Dual::None => 0,
+        Dual::Hadamard => 1,
+    }
+}
+
+/// Refuses numbers that are codes.
+pub(super) fn dtype_of(codec: Codec) -> Result<u32> {
+    match codec.dtype {
+        Dtype::F32 | Dtype::F16 => Ok(args::Codec::from(codec).dtype),
+        other => require(false, || format!("codes of {other} are written by `encode`")).map(|()| 0),
+    }
+}
+
+/// A lane: its runs in order of position, of any codecs with one transform, keys stored rotated.
 #[derive(Clone)]
-pub struct Lane<'a, T> {
+pub struct Lane<'a> {
     /// KV heads of the lane.
     pub heads: usize,
-    pub runs: Vec<Run<'a, T>>,
-    /// One byte per entry (over all runs, in order), not 0 for those that no longer count; the same for all heads. None: all
+    pub runs: Vec<Run<Slice<'a, u8>>>,
+    /// Which entries no longer count (over all runs, in order), the same for all heads. On the host: sent with a launch. None: all
     /// count.
-    pub dead: Option<Slice<'a, u8>>,
+    pub dead: Option<&'a [bool]>,
     /// The position of every entry, in any order; the same for all heads. On the host: sent where a window needs it.
     pub positions: Option<&'a [u32]>,
 }
 
-impl<'a, T: Element> Lane<'a, T> {
+impl<'a> Lane<'a> {
     /// A lane whose entries all count.
-    pub fn new(heads: usize, runs: Vec<Run<'a, T>>) -> Self {
+    pub fn new(heads: usize, runs: Vec<Run<Slice<'a, u8>>>) -> Self {
         Lane { heads, runs, dead: None, positions: None }
     }
 
@@ -55,33 +122,41 @@ impl<'a, T: Element> Lane<'a, T> {
         self.runs.iter().all(|run| run.len == 0)
     }
 
+    /// The marks of the dead as the kernels read them; none while all entries count.
+    pub(super) fn marks(&self) -> Vec<u8> {
+        self.dead.unwrap_or_default().iter().map(|dead| u8::from(*dead)).collect()
+    }
+
+    /// The transform that the keys and values were stored through.
+    pub fn dual(&self) -> Dual {
+        self.runs.first().map_or(Dual::None, |run| run.codec.dual)
+    }
+
     /// Checks the lane and adds its runs to those of a launch.
     pub(super) fn describe(&self, dim: usize, runs: &mut Vec<args::Run>) -> Result<()> {
-        let mut start = 0;
+        let (mut start, dual) = (0, self.dual());
         for run in &self.runs {
-            let want = self.heads * run.capacity * dim;
-            require(run.len <= run.capacity && run.keys.len() == want && run.values.len() == want, || {
-                format!(
-                    "{} keys and {} values for {} heads of {} entries of {}, {dim} elements each",
-                    run.keys.len(),
-                    run.values.len(),
-                    self.heads,
-                    run.len,
-                    run.capacity
-                )
+            let Run { codec, len, capacity, parts: Parts { keys, key_scales, values, value_scales } } = run;
+            let (shape, of) = ((self.heads, dim, *capacity), |part: &Slice<'_, u8>| (part.len(), part.address()));
+            require(len <= capacity && codec.dual == dual, || {
+                format!("{len} of {capacity} entries, {:?} beside {dual:?}", codec.dual)
             })?;
-            require(run.keys.aligned(16) && run.values.aligned(16), || {
-                "keys or values that are not aligned to 16 bytes".into()
-            })?;
+            dual.check(dim).map_err(super::Error::Argument)?;
+            require_part(codec.key, of(keys), of(key_scales), shape)?;
+            require_part(codec.value, of(values), of(value_scales), shape)?;
             runs.push(args::Run {
-                keys: run.keys.address(),
-                values: run.values.address(),
+                keys: keys.address(),
+                key_scales: key_scales.address(),
+                values: values.address(),
+                value_scales: value_scales.address(),
                 start: count(start, "entries")?,
-                len: count(run.len, "entries")?,
-                capacity: count(run.capacity, "entries")?,
+                len: count(*len, "entries")?,
+                capacity: count(*capacity, "entries")?,
+                key: codec.key.into(),
+                value: codec.value.into(),
                 unused: 0,
             });
-            start += run.len;
+            start += len;
         }
         count(start, "entries")?;
         require(self.dead.as_ref().is_none_or(|dead| dead.len() == start), || {

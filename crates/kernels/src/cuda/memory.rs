@@ -241,6 +241,20 @@ macro_rules! slice {
 slice!(Slice);
 slice!(SliceMut);
 
+impl<'a, T: Plain> Slice<'a, T> {
+    /// The bytes of the elements.
+    pub fn bytes(self) -> Slice<'a, u8> {
+        Slice { address: self.address, len: self.len * size_of::<T>(), memory: PhantomData }
+    }
+}
+
+impl<'a, T: Plain> SliceMut<'a, T> {
+    /// The bytes of the elements.
+    pub fn bytes(self) -> SliceMut<'a, u8> {
+        SliceMut { address: self.address, len: self.len * size_of::<T>(), memory: PhantomData }
+    }
+}
+
 impl<'a, T> SliceMut<'a, T> {
     /// Two parts, the second from element `at`.
     pub fn split_at(self, at: usize) -> (SliceMut<'a, T>, SliceMut<'a, T>) {

@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod check;
+mod codec;
 #[cfg(any(test, feature = "cuda"))]
 mod cublas_path;
 mod decode;
@@ -26,9 +27,10 @@ mod product;
 mod ring;
 mod rotary;
 
+pub use codec::{EncodeItem, Source, encode, transform};
 pub use decode::{DecodeItem, decode};
 pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries};
-pub use lane::{Lane, Run};
+pub use lane::{Lane, parts_mut};
 pub use memory::{Buffer, Element, Plain, Slice, SliceMut};
 pub use network::{
     Function, activate, add, add_bias, convert, head_norms, layer_norm, place_columns, rms_norm, swiglu, take_rows,
@@ -43,7 +45,7 @@ use std::sync::Arc;
 use crate::attention::AttentionParams;
 
 /// The sources of the kernels, for the tests.
-pub const SOURCES: &[&str] = &["decode.cu", "gather.cu", "network.cu", "prefill.cu", "rotary.cu"];
+pub const SOURCES: &[&str] = &["codec.cu", "decode.cu", "gather.cu", "network.cu", "prefill.cu", "rotary.cu"];
 
 /// Why something could not be done on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]

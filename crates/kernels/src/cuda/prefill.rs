@@ -1,10 +1,12 @@
 //! Attention of many new queries. Contract: `cuda/prefill.cu`; twin: [`crate::attention::prefill`].
 
 use super::args;
+use super::codec::{transform, undo};
 use super::memory::Upload;
 use super::rotary::Rows;
-use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
+use super::{Buffer, Geometry, Gpu, Lane, Result, SliceMut, count, height, require, require_params};
 use crate::attention::{AttentionParams, Mask};
+use crate::codec::Dual;
 
 const THREADS: u32 = 256;
 
@@ -20,13 +22,13 @@ pub struct Gather<'a> {
 /// Attends `n` new queries to the lanes of one layer, which must already hold the keys and values of the new positions.
 ///
 /// `queries` has `query_heads * dim` elements per row, rotated; the lanes, in order, hold all KV heads; `out` is
-/// `[n, query_heads, dim]`. A query that sees only dead entries gets zeros. `gather` changes nothing about `out`.
-pub fn prefill<T: Element>(
+/// `[n, query_heads, dim]`. All lanes are stored through one transform, or none. A query that sees only dead entries gets zeros. `gather` changes nothing about `out`.
+pub fn prefill(
     gpu: &Gpu,
     params: &AttentionParams,
     queries: Rows<'_, f32>,
     n: usize,
-    lanes: &[Lane<'_, T>],
+    lanes: &[Lane<'_>],
     gather: Option<Gather<'_>>,
     out: SliceMut<'_, f32>,
 ) -> Result<()> {
@@ -38,6 +40,16 @@ pub fn prefill<T: Element>(
         format!("{} elements for {n} rows of {query_heads} heads of {dim}", out.len())
     })?;
     require(out.aligned(16), || "results that are not aligned to 16 bytes".into())?;
+    let dual = lanes.first().map_or(Dual::None, Lane::dual);
+    require(lanes.iter().all(|lane| lane.is_empty() || lane.dual() == dual), || {
+        "lanes of a layer that are stored through several transforms".into()
+    })?;
+    let mut turned = Buffer::<f32>::new(gpu, if dual.is_none() { 0 } else { n * query_heads * dim })?;
+    if !dual.is_none() {
+        transform(gpu, dual, queries, n, query_heads, dim, turned.all_mut())?;
+    }
+    let queries =
+        if dual.is_none() { queries } else { Rows { data: turned.all(), offset: 0, stride: query_heads * dim } };
     let from = queries.check(n, query_heads * dim)?;
     if let Some(gather) = &gather {
         require(gather.weights.len() == n && gather.sums.len() == lanes.len(), || {
@@ -70,7 +82,7 @@ pub fn prefill<T: Element>(
         lane.describe(dim, &mut runs)?;
         windows.push(lane.windowed(params)?.map(|positions| (positions, starts(params, positions, n, shape.queries))));
         all.push(args::PrefillLane {
-            dead: lane.dead.as_ref().map_or(0, Slice::address),
+            dead: 0,
             positions: 0,
             starts: 0,
             sums,
@@ -108,7 +120,12 @@ pub fn prefill<T: Element>(
             .flatten()
             .map(|(all, starts)| Upload::room::<u32>(all.len()) + Upload::room::<u32>(starts.len()))
             .sum::<usize>();
+    let dead: Vec<Vec<u8>> = lanes.iter().map(Lane::marks).collect();
+    let room = room + dead.iter().map(|dead| Upload::room::<u8>(dead.len())).sum::<usize>();
     let mut upload = Upload::new(gpu, room)?;
+    for (lane, dead) in all.iter_mut().zip(&dead).filter(|(_, dead)| !dead.is_empty()) {
+        lane.dead = upload.add(dead);
+    }
     for (lane, window) in all.iter_mut().zip(&windows) {
         if let Some((positions, starts)) = window {
             (lane.positions, lane.starts) = (upload.add(positions), upload.add(starts));
@@ -143,12 +160,13 @@ pub fn prefill<T: Element>(
     unsafe {
         if n > 0 {
             let grid = [count(n.div_ceil(queries), "blocks")?, height(query_heads, "query heads")?];
-            let kernel = format!("prefill_attend_{}_d{width}", T::NAME);
+            let kernel = format!("prefill_attend_d{width}");
             gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         }
+        undo(gpu, dual, args.out, n * query_heads, dim)?;
         if gather.is_some() && most_len > 0 {
             let grid = [count(most_len.div_ceil(entries), "blocks")?, height(kv_heads, "KV heads")?];
-            let kernel = format!("prefill_columns_{}_d{width}", T::NAME);
+            let kernel = format!("prefill_columns_d{width}");
             gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         }
     }

@@ -1,8 +1,10 @@
 //! Rotary position embedding and the append of new entries. Contract: `cuda/rotary.cu`; twin: [`crate::rotary`].
 
 use super::args;
+use super::lane::{dtype_of, dual_of};
 use super::memory::Upload;
 use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
+use crate::codec::KvCodec;
 use crate::rotary;
 
 const THREADS: u32 = 256;
@@ -105,29 +107,26 @@ pub struct New<'a, A> {
 }
 
 /// Where some of the new rows go.
-pub struct AppendItem<'a, T> {
+pub struct AppendItem<'a> {
     /// Their KV heads `first_head .. first_head + heads` are meant.
     pub first_head: usize,
     pub heads: usize,
     /// The rows `first_row .. first_row + n` are meant.
     pub first_row: usize,
     pub n: usize,
-    /// `[heads, capacity, dim]`.
-    pub keys: SliceMut<'a, T>,
+    /// Plain keys and values, through any transform.
+    pub codec: KvCodec,
+    /// `[heads, capacity, dim]` numbers.
+    pub keys: SliceMut<'a, u8>,
     /// Like `keys`.
-    pub values: SliceMut<'a, T>,
+    pub values: SliceMut<'a, u8>,
     pub capacity: usize,
     /// The entry at which the first row arrives.
     pub at: usize,
 }
 
 /// Writes new positions into segments of lanes, in one launch.
-pub fn append<A: Element, T: Element>(
-    gpu: &Gpu,
-    new: New<'_, A>,
-    items: &mut [AppendItem<'_, T>],
-    dim: usize,
-) -> Result<()> {
+pub fn append<A: Element>(gpu: &Gpu, new: New<'_, A>, items: &mut [AppendItem<'_>], dim: usize) -> Result<()> {
     require(dim > 0 && dim.is_multiple_of(2), || format!("heads of {dim} elements cannot be halved"))?;
     let keys = new.keys.check(new.rows, new.heads * dim)?;
     let values = new.values.check(new.rows, new.heads * dim)?;
@@ -135,17 +134,22 @@ pub fn append<A: Element, T: Element>(
         Some(angles) => angles.check(new.rows, dim)?,
         None => (0, 0),
     };
-    let mut most = 0;
+    let (mut most, mut transforms) = (0, false);
     let mut all = Vec::new();
     for item in items.iter() {
-        let AppendItem { first_head, heads, first_row, n, capacity, at, .. } = *item;
+        let AppendItem { first_head, heads, first_row, n, codec, capacity, at, .. } = *item;
         require(first_head + heads <= new.heads && first_row + n <= new.rows, || {
             format!("heads {first_head}+{heads} of {} and rows {first_row}+{n} of {}", new.heads, new.rows)
         })?;
-        let len = heads * capacity * dim;
-        require(item.keys.len() == len && item.values.len() == len && at + n <= capacity, || {
-            format!("{n} entries at {at} of {capacity} in {} and {} elements", item.keys.len(), item.values.len())
+        let (key, value) = (codec.key.row(dim), codec.value.row(dim));
+        let fits = item.keys.len() == heads * capacity * key && item.values.len() == heads * capacity * value;
+        require(fits && at + n <= capacity, || {
+            format!("{n} entries at {at} of {capacity} in {} and {} bytes", item.keys.len(), item.values.len())
         })?;
+        codec.dual.check(dim).map_err(super::Error::Argument)?;
+        let (key_dtype, value_dtype) = (dtype_of(codec.key)?, dtype_of(codec.value)?);
+        require(item.keys.aligned(4) && item.values.aligned(4), || "entries that are not aligned to 4 bytes".into())?;
+        transforms |= !codec.dual.is_none();
         if n * heads == 0 {
             continue;
         }
@@ -159,6 +163,10 @@ pub fn append<A: Element, T: Element>(
             at: count(at, "entries")?,
             first_row: count(first_row, "rows")?,
             n: count(n, "rows")?,
+            key_dtype,
+            value_dtype,
+            dual: dual_of(codec.dual),
+            unused: 0,
         });
     }
     if most == 0 {
@@ -178,7 +186,8 @@ pub fn append<A: Element, T: Element>(
         unused: 0,
     };
     let _sent = upload.send()?;
-    let kernel = format!("append_{}_{}", A::NAME, T::NAME);
+    let kernel = format!("append_{}", A::NAME);
+    let shared = if transforms { (dim * size_of::<f32>()) as u32 } else { 0 };
     // SAFETY: rows, angles and targets were checked above; the targets are borrowed uniquely.
-    unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args) }
 }

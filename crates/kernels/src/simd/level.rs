@@ -13,6 +13,10 @@ pub(crate) trait Level: Copy {
     fn load_half(from: &[f16]) -> Self::Vector;
     /// Eight integers 0..16 from four bytes, low nibble first.
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector;
+    /// Eight integers 0..256.
+    fn load_bytes(from: [u8; LANES]) -> Self::Vector;
+    /// Eight integers 0..4 from two bytes, low pair of bits first.
+    fn load_pairs(from: [u8; LANES / 4]) -> Self::Vector;
     fn store(vector: Self::Vector, to: &mut [f32]);
     /// Asks for a cache line that may be read soon. Any address will do.
     fn prefetch(address: *const u8);
@@ -61,6 +65,14 @@ impl Level for Portable {
     #[inline(always)]
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector {
         std::array::from_fn(|lane| f32::from(from[lane / 2] >> (lane % 2 * 4) & 15))
+    }
+    #[inline(always)]
+    fn load_bytes(from: [u8; LANES]) -> Self::Vector {
+        from.map(f32::from)
+    }
+    #[inline(always)]
+    fn load_pairs(from: [u8; LANES / 4]) -> Self::Vector {
+        std::array::from_fn(|lane| f32::from(from[lane / 4] >> (lane % 4 * 2) & 3))
     }
     #[inline(always)]
     fn store(vector: Self::Vector, to: &mut [f32]) {
@@ -122,11 +134,12 @@ pub(crate) struct Avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128,
-        _mm_prefetch, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
-        _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
-        _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps,
-        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+        _mm_loadu_si128, _mm_prefetch, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+        _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+        _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+        _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+        _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_ps,
     };
 
     use half::f16;
@@ -164,6 +177,18 @@ mod avx2 {
             let (low, high) = ((bytes & 0x0f0f_0f0f) as i32, (bytes >> 4 & 0x0f0f_0f0f) as i32);
             let codes = intrinsic!(_mm_unpacklo_epi8(_mm_cvtsi32_si128(low), _mm_cvtsi32_si128(high)));
             intrinsic!(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)))
+        }
+        #[inline(always)]
+        fn load_bytes(from: [u8; LANES]) -> __m256 {
+            let codes = intrinsic!(_mm_cvtsi64_si128(i64::from_le_bytes(from)));
+            intrinsic!(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)))
+        }
+        #[inline(always)]
+        fn load_pairs(from: [u8; LANES / 4]) -> __m256 {
+            let all = intrinsic!(_mm256_set1_epi32(i32::from(u16::from_le_bytes(from))));
+            let shifts = intrinsic!(_mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+            let codes = intrinsic!(_mm256_and_si256(_mm256_srlv_epi32(all, shifts), _mm256_set1_epi32(3)));
+            intrinsic!(_mm256_cvtepi32_ps(codes))
         }
         #[inline(always)]
         fn store(vector: __m256, to: &mut [f32]) {

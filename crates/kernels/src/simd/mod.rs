@@ -54,13 +54,13 @@ macro_rules! dispatch {
 }
 
 // Behind the macro that they use.
-mod nibbles;
+mod codes;
 mod products;
 mod rows;
 
-pub use nibbles::{dequantise_keys, dequantise_values};
+pub use codes::{decode_channels, decode_entries, encode_codes};
 pub use products::products;
-pub use rows::{add_rows, norms, rotate_rows};
+pub use rows::{add_rows, hadamard, norms, rotate_rows};
 
 /// Eight elements as f32.
 #[inline(always)]

@@ -90,6 +90,25 @@ fn norms_body<S: Level, T: Element>(rows: &[T], dim: usize, out: &mut [f32]) {
     }
 }
 
+/// Butterflies: each round pairs elements twice as far apart.
+#[inline(always)]
+fn hadamard_body<S: Level>(rows: &mut [f32], dim: usize) {
+    let whole = 1.0 / (dim as f32).sqrt();
+    for row in rows.chunks_exact_mut(dim) {
+        let mut apart = 1;
+        while apart < dim {
+            for pair in row.chunks_exact_mut(2 * apart) {
+                let (low, high) = pair.split_at_mut(apart);
+                for (low, high) in low.iter_mut().zip(high) {
+                    (*low, *high) = (*low + *high, *low - *high);
+                }
+            }
+            apart *= 2;
+        }
+        row.iter_mut().for_each(|x| *x *= whole);
+    }
+}
+
 dispatch! {
     /// `sums[i] += factors[r] * rows[r * step + i]` over r, in the order of the rows.
     pub fn add_rows(factors: &[f32], rows: &[f32], step: usize, sums: &mut [f32]) = add_rows_body
@@ -97,6 +116,10 @@ dispatch! {
 dispatch! {
     /// Rotates rows of `dim` elements, row `i` by the `dim / 2` cosines and sines at `i * dim / 2`.
     pub fn rotate_rows(rows: &mut [f32], dim: usize, cos: &[f32], sin: &[f32]) = rotate_rows_body
+}
+dispatch! {
+    /// The orthonormal Walsh-Hadamard transform of each row of `dim` elements, a power of two.
+    pub fn hadamard(rows: &mut [f32], dim: usize) = hadamard_body
 }
 dispatch! {
     /// The Euclidean norm of each row of `dim` elements.

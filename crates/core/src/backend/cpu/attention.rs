@@ -1,6 +1,7 @@
 //! Attention on the CPU.
 
-use prefixkv_kernels::attention::{self as kernel, AnyRun, DecodeItem, Gather, LaneView, Rows, Run};
+use prefixkv_kernels::attention::{self as kernel, DecodeItem, Gather, LaneView, Rows, Run};
+use prefixkv_kernels::codec::Dual;
 use prefixkv_kernels::rotary::{self, Angles, Frequencies, New};
 
 use super::storable::{Projected, attendable, storable};
@@ -208,8 +209,8 @@ pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Result<Vec
     attendable([queries, keys, values], n, heads)?;
     let (mut to_keys, mut to_values) = (vec![0.0f32; n * heads.kv * heads.dim], vec![0.0f32; n * heads.kv * heads.dim]);
     let new = New { keys, values, skip: 0, n, angles: None };
-    rotary::append(new, 0..heads.kv, heads.dim, &mut to_keys, &mut to_values, 0);
-    let run = AnyRun::F32(Run { keys: &to_keys, values: &to_values, len: n, capacity: n });
+    rotary::append(new, Dual::None, 0..heads.kv, heads.dim, &mut to_keys, &mut to_values, 0);
+    let run = Run::plain(&to_keys, &to_values, n, n);
     let lane = LaneView::new(heads.kv, vec![run]);
     kernel::prefill(&heads.every(), queries, n, &[lane], None, &mut out);
     Ok(out)

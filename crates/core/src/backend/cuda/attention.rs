@@ -1,16 +1,17 @@
 //! Attention on a GPU: the keys and values of all sequences in one launch, their attention in a few.
 
 use half::f16;
+use prefixkv_kernels::codec::{KvCodec, Run};
 use prefixkv_kernels::cuda::{
-    self, Angles, AppendItem, Buffer, DecodeItem, Element, Gather, Gpu, New, Number, Rows, Run, SliceMut,
+    self, Angles, AppendItem, Buffer, DecodeItem, Element, Gather, Gpu, New, Number, Rows, SliceMut,
 };
 
 use super::matrix::{Array, Input, Matrix};
 use super::write::write;
 use crate::backend::{Activations, Heads, LayerKind};
-use crate::cache::{Entry, Format, Lane, Stored};
+use crate::cache::{Entry, Lane};
 use crate::device::Cuda;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sequence::{BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are.
@@ -38,24 +39,11 @@ pub(super) fn prompt(
     angles: &Angles,
     sequence: &mut Sequence<Cuda>,
 ) -> Result<Input> {
-    let out = match sequence.format() {
-        Format::F32 => prompt_of::<f32>(&cuda.gpu, fused, kind, angles, sequence),
-        Format::F16 => prompt_of::<f16>(&cuda.gpu, fused, kind, angles, sequence),
-    }?;
-    Ok(Input::F32(Matrix::new(out, fused.rows(), kind.heads.width())))
-}
-
-fn prompt_of<T: Stored>(
-    gpu: &Gpu,
-    fused: &Matrix,
-    kind: &LayerKind,
-    angles: &Angles,
-    sequence: &mut Sequence<Cuda>,
-) -> Result<Buffer<f32>> {
+    let gpu = &cuda.gpu;
     let (layer, heads, n) = (kind.layer, kind.heads, fused.rows());
     if kind.stores() {
         let entries = sequence.reserve(layer)?;
-        write::<T>(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles), heads.dim)?;
+        write(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles), heads.dim)?;
         sequence.written(layer, &entries)?;
     }
     let rotated = rotated(gpu, fused, heads, angles)?;
@@ -65,7 +53,7 @@ fn prompt_of<T: Stored>(
     let weights = sequence.query_weights(layer);
     let lanes = sequence.lanes(layer);
     let positions = kind.positions(lanes);
-    let mut views = lanes.iter().map(Lane::runs::<T>).collect::<Result<Vec<_>>>()?;
+    let mut views = lanes.iter().map(Lane::runs).collect::<Result<Vec<_>>>()?;
     for (view, positions) in views.iter_mut().zip(&positions) {
         view.positions = positions.as_deref();
     }
@@ -91,7 +79,7 @@ fn prompt_of<T: Stored>(
         sequence.keep_queries(layer, &queries[queries.len() - wanted * heads.width()..])?;
     }
     sequence.attended(layer, &sums)?;
-    Ok(out)
+    Ok(Input::F32(Matrix::new(out, n, heads.width())))
 }
 
 pub(super) fn step(
@@ -101,29 +89,21 @@ pub(super) fn step(
     angles: &Angles,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Input> {
-    let format = members.first().map(|member| member.sequence.format());
-    let format = format.ok_or_else(|| Error::Internal("a step without sequences".into()))?;
     let gpu = &cuda.gpu;
     let (rows, columns) = (members.len(), kind.heads.width());
     Ok(match cuda.factors {
         Number::F16 => {
-            let data = match format {
-                Format::F32 => step_of::<f32, f16>(gpu, fused, kind, angles, members),
-                Format::F16 => step_of::<f16, f16>(gpu, fused, kind, angles, members),
-            }?;
+            let data = step_of::<f16>(gpu, fused, kind, angles, members)?;
             Input::F16(Array { data, rows, columns })
         }
         Number::F32 | Number::Bf16 => {
-            let data = match format {
-                Format::F32 => step_of::<f32, f32>(gpu, fused, kind, angles, members),
-                Format::F16 => step_of::<f16, f32>(gpu, fused, kind, angles, members),
-            }?;
+            let data = step_of::<f32>(gpu, fused, kind, angles, members)?;
             Input::F32(Matrix::new(data, rows, columns))
         }
     })
 }
 
-fn step_of<T: Stored, O: Element>(
+fn step_of<O: Element>(
     gpu: &Gpu,
     fused: &Matrix,
     kind: &LayerKind,
@@ -133,7 +113,7 @@ fn step_of<T: Stored, O: Element>(
     let (layer, heads) = (kind.layer, kind.heads);
     let (group, width) = (heads.query / heads.kv, heads.width());
     if kind.stores() {
-        store::<T>(gpu, fused, kind, angles, members)?;
+        store(gpu, fused, kind, angles, members)?;
     }
     let rotated = rotated(gpu, fused, heads, angles)?;
     let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
@@ -151,7 +131,7 @@ fn step_of<T: Stored, O: Element>(
         cut(out.all_mut(), &vec![width; members.len()]).into_iter().map(Some).collect();
     let positions: Vec<Vec<Option<Vec<u32>>>> =
         working.iter().map(|(_, member)| kind.positions(member.sequence.lanes(layer))).collect();
-    let mut items: Vec<DecodeItem<'_, T, O>> = Vec::new();
+    let mut items: Vec<DecodeItem<'_, O>> = Vec::new();
     for ((row, member), positions) in working.iter().zip(&positions) {
         let Some(mut to) = rows[*row].take() else { continue };
         let gathers = member.sequence.gathers_step(layer);
@@ -184,7 +164,7 @@ fn step_of<T: Stored, O: Element>(
 }
 
 /// The new entries of a layer, of all sequences.
-fn store<T: Stored>(
+fn store(
     gpu: &Gpu,
     fused: &Matrix,
     kind: &LayerKind,
@@ -210,7 +190,7 @@ fn store<T: Stored>(
         .filter(|(row, _)| !failed[*row])
         .map(|(row, member)| (&mut *member.sequence, row))
         .collect();
-    write::<T>(gpu, &mut sequences, layer, new(fused, heads, angles), heads.dim)?;
+    write(gpu, &mut sequences, layer, new(fused, heads, angles), heads.dim)?;
     drop(sequences);
     for (member, entries) in members.iter_mut().zip(&reserved) {
         member.attempt(|sequence| sequence.written(layer, entries));
@@ -228,14 +208,15 @@ pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result
         heads: heads.kv,
         first_row: 0,
         n,
-        keys: to_keys.all_mut(),
-        values: to_values.all_mut(),
+        codec: KvCodec::F32,
+        keys: to_keys.all_mut().bytes(),
+        values: to_values.all_mut().bytes(),
         capacity: n,
         at: 0,
     };
     let new = New { keys, values, rows: n, heads: heads.kv, angles: None };
     cuda::append(gpu, new, &mut [item], heads.dim)?;
-    let run = Run { keys: to_keys.all(), values: to_values.all(), len: n, capacity: n };
+    let run = Run::of_plain(to_keys.all(), to_values.all(), n, n);
     let lane = cuda::Lane::new(heads.kv, vec![run]);
     let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
     cuda::prefill(gpu, &heads.every(), queries, n, &[lane], None, out.all_mut())?;

@@ -2,14 +2,14 @@
 
 use prefixkv_kernels::cuda::{self, Gpu, New};
 
-use crate::cache::{Lane, Stored};
+use crate::cache::Lane;
 use crate::device::Cuda;
 use crate::error::Result;
 use crate::sequence::Sequence;
 
 /// Writes what `reserve` counted in the lanes of `layer` of every sequence, after the moves that wait. The rows of a sequence
 /// are those of `new` from the number beside it on.
-pub(super) fn write<T: Stored>(
+pub(super) fn write(
     gpu: &Gpu,
     sequences: &mut [(&mut Sequence<Cuda>, usize)],
     layer: usize,
@@ -18,10 +18,10 @@ pub(super) fn write<T: Stored>(
 ) -> Result<()> {
     let mut moves = Vec::new();
     for (sequence, _) in sequences.iter_mut() {
-        moves.extend(sequence.lanes_mut(layer).iter_mut().flat_map(Lane::moves::<T>));
+        moves.extend(sequence.lanes_mut(layer).iter_mut().flat_map(Lane::moves));
     }
     if !moves.is_empty() {
-        cuda::move_entries(gpu, &mut moves, dim)?;
+        cuda::move_entries(gpu, &mut moves)?;
         drop(moves);
         for (sequence, _) in sequences.iter_mut() {
             sequence.lanes_mut(layer).iter_mut().for_each(Lane::moved);
@@ -29,7 +29,7 @@ pub(super) fn write<T: Stored>(
     }
     let mut items = Vec::new();
     for (sequence, row) in sequences.iter_mut() {
-        items.extend(sequence.lanes_mut(layer).iter_mut().flat_map(|lane| lane.unwritten::<T>(*row)));
+        items.extend(sequence.lanes_mut(layer).iter_mut().flat_map(|lane| lane.unwritten(*row)));
     }
     cuda::append(gpu, new, &mut items, dim)?;
     drop(items);

@@ -2,19 +2,18 @@
 
 use std::ops::Range;
 
-use half::f16;
-use prefixkv_kernels::attention::{AnyRun, LaneView, Rows, Run};
+use prefixkv_kernels::attention::{LaneView, Rows};
+use prefixkv_kernels::codec::{Codec, Parts, Run, append, encode, parts_mut};
+use prefixkv_kernels::element::Element;
 use prefixkv_kernels::gather::{gather, key_norms};
-use prefixkv_kernels::int4::{self, GROUP, Int4Mut, Int4Run};
-use prefixkv_kernels::os::heap::{Block, Plain};
+use prefixkv_kernels::os::heap::Block;
 use prefixkv_kernels::rotary::{self, Angles};
 
-use super::{Deletion, Entries, Memory, Side, Sizes};
+use super::{Entries, Form, Memory, Side};
 use crate::cache::lane::Lane;
-use crate::cache::pool::Format;
 use crate::cache::segment::Segment;
 use crate::device::Cpu;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The keys and values of new positions on the CPU, a row each; `angles` rotates the keys.
 #[derive(Clone, Copy)]
@@ -24,42 +23,12 @@ pub struct New<'a> {
     pub angles: Option<&'a Angles>,
 }
 
-/// Keys and values; in one buffer where they have one format, keys first, so that a short segment needs little bookkeeping.
+/// Keys, values and their scales, in one buffer as their codec lays them out; of f32, so that all of them are aligned.
 #[derive(Debug)]
-pub enum OnCpu {
-    F32(Block<f32>),
-    F16(Block<f16>),
-    Int4(Box<Int4>),
-}
+pub struct OnCpu(Block<f32>);
 
-/// A group of four bits.
-#[derive(Debug)]
-pub struct Int4 {
-    key_codes: Block<u8>,
-    key_ranges: Block<f16>,
-    value_codes: Block<u8>,
-    value_ranges: Block<f16>,
-    /// Entries that are deleted but still stored.
-    dead: Vec<bool>,
-}
-
-impl Int4 {
-    fn run(&self) -> Int4Run<'_> {
-        Int4Run {
-            key_codes: &self.key_codes,
-            key_ranges: &self.key_ranges,
-            value_codes: &self.value_codes,
-            value_ranges: &self.value_ranges,
-        }
-    }
-
-    /// The L2 norm of the key of entry `slot` of a head, as attention reads it.
-    fn key_norm(&self, head: usize, slot: usize, dim: usize) -> f32 {
-        let mut key = vec![0.0; dim];
-        self.run().keys(head, slot, dim, &mut key);
-        key.iter().map(|x| x * x).sum::<f32>().sqrt()
-    }
-}
+/// Entries that are brought to f32 at once while others are encoded from them.
+const ROWS: usize = 64;
 
 impl Memory for Cpu {
     const ROTATES_ON_READ: bool = true;
@@ -67,16 +36,13 @@ impl Memory for Cpu {
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 
-    fn allocate(&self, format: Format, sizes: Sizes) -> Result<OnCpu> {
-        Ok(match format {
-            Format::F32 => OnCpu::F32(Block::zeros(sizes.elements())),
-            Format::F16 => OnCpu::F16(Block::zeros(sizes.elements())),
-        })
+    fn allocate(&self, form: Form) -> Result<OnCpu> {
+        Ok(OnCpu(Block::zeros(form.bytes() / size_of::<f32>())))
     }
 
     fn write(
         entries: &mut OnCpu,
-        sizes: Sizes,
+        form: Form,
         new: New<'_>,
         rotate: bool,
         n: usize,
@@ -85,227 +51,140 @@ impl Memory for Cpu {
     ) -> Result<()> {
         let angles = new.angles.filter(|_| rotate);
         let rows = rotary::New { keys: new.keys, values: new.values, skip: 0, n, angles };
-        match entries {
-            OnCpu::F32(buffer) => {
-                let (keys, values) = halves_mut(buffer);
-                rotary::append(rows, heads, sizes.dim, keys, values, at);
-            }
-            OnCpu::F16(buffer) => {
-                let (keys, values) = halves_mut(buffer);
-                rotary::append(rows, heads, sizes.dim, keys, values, at);
-            }
-            OnCpu::Int4(_) => return Err(Error::Internal("append to a quantised group".into())),
-        }
+        append(form.codec, rows, heads, form.dim, entries.parts_mut(form), at);
         Ok(())
     }
 }
 
 impl OnCpu {
-    /// Quantises [`GROUP`] entries, `[heads, GROUP, head_dim]` each.
-    fn int4(heads: usize, dim: usize, keys: &[f32], values: &[f32]) -> OnCpu {
-        let sizes = int4::sizes(heads, dim);
-        let mut to = Int4 {
-            key_codes: Block::zeros(sizes.codes),
-            key_ranges: Block::zeros(sizes.key_ranges),
-            value_codes: Block::zeros(sizes.codes),
-            value_ranges: Block::zeros(sizes.value_ranges),
-            dead: Vec::new(),
-        };
-        let target = Int4Mut {
-            key_codes: &mut to.key_codes,
-            key_ranges: &mut to.key_ranges,
-            value_codes: &mut to.value_codes,
-            value_ranges: &mut to.value_ranges,
-        };
-        int4::quantise(keys, values, heads, dim, target);
-        OnCpu::Int4(Box::new(to))
+    fn run(&self, form: Form, len: usize) -> Run<&[u8]> {
+        let Form { codec, heads, dim, capacity } = form;
+        Run::of(codec, f32::bytes(&self.0), heads, dim, len, capacity)
     }
 
-    /// What attention reads.
-    fn view(&self, len: usize, capacity: usize) -> AnyRun<'_> {
-        match self {
-            OnCpu::F32(buffer) => {
-                let (keys, values) = halves(buffer);
-                AnyRun::F32(Run { keys, values, len, capacity })
-            }
-            OnCpu::F16(buffer) => {
-                let (keys, values) = halves(buffer);
-                AnyRun::F16(Run { keys, values, len, capacity })
-            }
-            OnCpu::Int4(group) => AnyRun::Int4(group.run()),
-        }
-    }
-
-    /// Keys and values of entry `slot` as f32, to entry `to` of `[heads, GROUP, head_dim]`.
-    fn read_both(
-        &self,
-        sizes: Sizes,
-        slot: usize,
-        to: usize,
-        keys_to: &mut [f32],
-        values_to: &mut [f32],
-    ) -> Result<()> {
-        let Sizes { heads, dim, capacity } = sizes;
-        for head in 0..heads {
-            let from = (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
-            let at = (head * GROUP + to) * dim..(head * GROUP + to + 1) * dim;
-            match self {
-                OnCpu::F32(buffer) => {
-                    let (keys, values) = halves(buffer);
-                    keys_to[at.clone()].copy_from_slice(&keys[from.clone()]);
-                    values_to[at].copy_from_slice(&values[from]);
-                }
-                OnCpu::F16(buffer) => {
-                    let (keys, values) = halves(buffer);
-                    let widen = |(to, from): (&mut f32, &f16)| *to = from.to_f32();
-                    keys_to[at.clone()].iter_mut().zip(&keys[from.clone()]).for_each(widen);
-                    values_to[at].iter_mut().zip(&values[from]).for_each(widen);
-                }
-                OnCpu::Int4(_) => return Err(Error::Internal("entries are quantised already".into())),
-            }
-        }
-        Ok(())
+    fn parts_mut(&mut self, form: Form) -> Parts<&mut [u8]> {
+        let Form { codec, heads, dim, capacity } = form;
+        parts_mut(codec, f32::bytes_mut(&mut self.0), heads, dim, capacity)
     }
 }
 
+/// The parts of a segment that is deleted from by entry, with the bytes of a row of each.
+fn rows<B>(form: Form, parts: Parts<B>) -> [(B, usize); 4] {
+    let (key, value) = (form.codec.key, form.codec.value);
+    let row = |codec: Codec| (codec.row(form.dim), codec.scales_row(form.dim));
+    let ((key, key_scales), (value, value_scales)) = (row(key), row(value));
+    [(parts.keys, key), (parts.key_scales, key_scales), (parts.values, value), (parts.value_scales, value_scales)]
+}
+
 impl Entries for OnCpu {
-    fn deletion(&self) -> Deletion {
-        match self {
-            OnCpu::F32(_) | OnCpu::F16(_) => Deletion::Entry,
-            OnCpu::Int4(_) => Deletion::Group,
-        }
+    fn duplicate(&self) -> Result<OnCpu> {
+        let mut copy = Block::zeros(self.0.len());
+        copy.copy_from_slice(&self.0);
+        Ok(OnCpu(copy))
     }
 
-    fn entry_bytes(&self, sizes: Sizes) -> f64 {
-        let elements = (2 * sizes.heads * sizes.dim) as f64;
-        match self {
-            OnCpu::F32(_) => elements * 4.0,
-            OnCpu::F16(_) => elements * 2.0,
-            OnCpu::Int4(group) => {
-                let codes = group.key_codes.len() + group.value_codes.len();
-                let ranges = group.key_ranges.len() + group.value_ranges.len();
-                (codes + 2 * ranges) as f64 / GROUP as f64
-            }
-        }
-    }
-
-    fn dead(&self) -> Option<&[bool]> {
-        match self {
-            OnCpu::Int4(group) if !group.dead.is_empty() => Some(&group.dead),
-            _ => None,
-        }
-    }
-
-    fn duplicate(&self, _: Sizes, _: usize) -> Result<OnCpu> {
-        Ok(match self {
-            OnCpu::F32(block) => OnCpu::F32(copied(block)),
-            OnCpu::F16(block) => OnCpu::F16(copied(block)),
-            OnCpu::Int4(group) => OnCpu::Int4(Box::new(Int4 {
-                key_codes: copied(&group.key_codes),
-                key_ranges: copied(&group.key_ranges),
-                value_codes: copied(&group.value_codes),
-                value_ranges: copied(&group.value_ranges),
-                dead: group.dead.clone(),
-            })),
-        })
-    }
-
-    fn take(&mut self, sizes: Sizes, at: usize, from: &OnCpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
-        match (self, from) {
-            (OnCpu::F32(to), OnCpu::F32(from)) => copy(from, from_capacity, slots, sizes, to, at),
-            (OnCpu::F16(to), OnCpu::F16(from)) => copy(from, from_capacity, slots, sizes, to, at),
-            _ => return Err(Error::Internal("entries of two formats cannot be gathered".into())),
+    fn take(&mut self, form: Form, at: usize, from: &OnCpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
+        let source = Form { capacity: from_capacity, ..form };
+        let from = rows(source, from.run(source, from_capacity).parts);
+        for ((from, row), (to, _)) in from.into_iter().zip(rows(form, self.parts_mut(form))) {
+            gather(from, from_capacity, slots, form.heads, row, to, form.capacity, at);
         }
         Ok(())
     }
 
-    fn delete(&mut self, sizes: Sizes, slot: usize, len: usize) -> bool {
-        match self {
-            OnCpu::F32(buffer) => fill(buffer, sizes, len - 1, slot),
-            OnCpu::F16(buffer) => fill(buffer, sizes, len - 1, slot),
-            OnCpu::Int4(group) => {
-                group.dead.resize(len, false);
-                return !std::mem::replace(&mut group.dead[slot], true);
-            }
+    fn encode(&mut self, form: Form, at: usize, sources: &[(&OnCpu, Form)], rows: &[(u32, u32)]) -> Result<()> {
+        let Form { codec, heads, dim, capacity } = form;
+        let runs: Vec<Run<&[u8]>> = sources.iter().map(|(entries, form)| entries.run(*form, form.capacity)).collect();
+        let step = ROWS.next_multiple_of(codec.group());
+        let mut wide = vec![0.0; heads * step.min(rows.len()) * dim];
+        let to = self.parts_mut(form);
+        for (index, some) in rows.chunks(step).enumerate() {
+            let (at, wide) = (at + index * step, &mut wide[..heads * some.len() * dim]);
+            read(&runs, some, dim, wide, |run, head, slot, to| run.read_keys(head, slot, dim, to));
+            encode(codec.key, wide, heads, dim, to.keys, to.key_scales, capacity, at);
+            read(&runs, some, dim, wide, |run, head, slot, to| run.read_values(head, slot, dim, to));
+            encode(codec.value, wide, heads, dim, to.values, to.value_scales, capacity, at);
         }
-        true
+        Ok(())
     }
 
-    fn read(&self, sizes: Sizes, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
-        let Sizes { heads, dim, capacity } = sizes;
+    fn replace(&mut self, form: Form, slot: usize, last: usize) {
+        if slot == last {
+            return;
+        }
+        for (part, row) in rows(form, self.parts_mut(form)) {
+            for head in 0..form.heads {
+                let start = (head * form.capacity + last) * row;
+                part.copy_within(start..start + row, (head * form.capacity + slot) * row);
+            }
+        }
+    }
+
+    fn read(&self, form: Form, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
+        let Form { heads, dim, capacity, .. } = form;
+        let run = self.run(form, capacity);
         let mut out = vec![0.0; slots.len() * heads * dim];
-        let rows = slots.iter().flat_map(|slot| (0..heads).map(move |head| (head, *slot as usize)));
-        for ((head, slot), out) in rows.zip(out.chunks_exact_mut(dim)) {
-            let from = (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
-            match self {
-                OnCpu::F32(buffer) => out.copy_from_slice(&half(buffer, side)[from]),
-                OnCpu::F16(buffer) => {
-                    out.iter_mut().zip(&half(buffer, side)[from]).for_each(|(out, x)| *out = x.to_f32());
-                }
-                OnCpu::Int4(group) if side == Side::Keys => group.run().keys(head, slot, dim, out),
-                OnCpu::Int4(group) => group.run().values(head, slot, dim, out),
-            }
+        for (index, out) in out.chunks_exact_mut(dim).enumerate() {
+            let (head, slot) = (index % heads, slots[index / heads] as usize);
+            side.read(&run, head, slot, dim, out);
         }
         Ok(out)
     }
 
-    fn overwrite(&mut self, sizes: Sizes, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let Sizes { dim, capacity, .. } = sizes;
-        let at = |head: usize| (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
-        for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
-            match self {
-                OnCpu::F32(buffer) => {
-                    let (to_keys, to_values) = halves_mut(buffer);
-                    to_keys[at(head)].copy_from_slice(key);
-                    to_values[at(head)].copy_from_slice(value);
-                }
-                OnCpu::F16(buffer) => {
-                    let (to_keys, to_values) = halves_mut(buffer);
-                    let narrow = |(to, from): (&mut f16, &f32)| *to = f16::from_f32(*from);
-                    to_keys[at(head)].iter_mut().zip(key).for_each(narrow);
-                    to_values[at(head)].iter_mut().zip(value).for_each(narrow);
-                }
-                OnCpu::Int4(_) => {
-                    return Err(Error::Internal("an entry of a quantised group cannot be replaced".into()));
-                }
+    fn overwrite(&mut self, form: Form, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        let Form { heads, dim, capacity, .. } = form;
+        for (side, row) in [(Side::Keys, keys), (Side::Values, values)] {
+            let codec = side.codec(form.codec);
+            // With the entry go those that share its scales.
+            let (n, first) = (codec.entries(), slot - slot % codec.entries());
+            let (mut rows, run) = (vec![0.0; heads * n * dim], self.run(form, capacity));
+            for (head, rows) in rows.chunks_exact_mut(n * dim).enumerate() {
+                side.read(&run, head, first, dim, rows);
+                rows[(slot - first) * dim..][..dim].copy_from_slice(&row[head * dim..][..dim]);
             }
+            let to = self.parts_mut(form);
+            let (numbers, scales) = match side {
+                Side::Keys => (to.keys, to.key_scales),
+                Side::Values => (to.values, to.value_scales),
+            };
+            encode(codec, &rows, heads, dim, numbers, scales, capacity, first);
         }
         Ok(())
     }
 
-    fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>> {
-        let Sizes { heads, dim, capacity } = sizes;
-        let mut out = vec![0.0; heads * len];
-        match self {
-            OnCpu::F32(buffer) => key_norms(halves(buffer).0, capacity, len, heads, dim, &mut out),
-            OnCpu::F16(buffer) => key_norms(halves(buffer).0, capacity, len, heads, dim, &mut out),
-            OnCpu::Int4(group) => {
-                for (index, norm) in out.iter_mut().enumerate() {
-                    *norm = group.key_norm(index / len, index % len, dim);
-                }
-            }
-        }
+    fn key_norms(&self, form: Form, len: usize) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; form.heads * len];
+        key_norms(&self.run(form, len), form.heads, form.dim, &mut out);
         Ok(out)
     }
 
-    fn key_norm(&self, sizes: Sizes, slot: usize, _: usize) -> Result<f32> {
-        let Sizes { heads, dim, capacity } = sizes;
-        let key = |head: usize| (head * capacity + slot) * dim..(head * capacity + slot + 1) * dim;
+    fn key_norm(&self, form: Form, slot: usize, len: usize) -> Result<f32> {
+        let (run, mut key) = (self.run(form, len), vec![0.0; form.dim]);
         let norm = |head: usize| -> f32 {
-            let squares: f32 = match self {
-                OnCpu::F32(buffer) => buffer[key(head)].iter().map(|x| x * x).sum(),
-                OnCpu::F16(buffer) => buffer[key(head)].iter().map(|x| x.to_f32() * x.to_f32()).sum(),
-                OnCpu::Int4(group) => return group.key_norm(head, slot, dim),
-            };
-            squares.sqrt()
+            run.read_keys(head, slot, form.dim, &mut key);
+            key.iter().map(|x| x * x).sum::<f32>().sqrt()
         };
-        Ok((0..heads).map(norm).sum())
+        Ok((0..form.heads).map(norm).sum())
+    }
+}
+
+/// Reads `rows` of `runs`, head by head, into `to`.
+fn read(
+    runs: &[Run<&[u8]>],
+    rows: &[(u32, u32)],
+    dim: usize,
+    to: &mut [f32],
+    one: impl Fn(&Run<&[u8]>, usize, usize, &mut [f32]),
+) {
+    for (index, to) in to.chunks_exact_mut(dim).enumerate() {
+        let (source, slot) = rows[index % rows.len()];
+        one(&runs[source as usize], index / rows.len(), slot as usize, to);
     }
 }
 
 impl Segment {
-    fn view(&self) -> AnyRun<'_> {
-        self.entries().view(self.len(), self.capacity())
+    fn view(&self) -> Run<&[u8]> {
+        self.entries().run(self.form(), self.len())
     }
 }
 
@@ -313,88 +192,11 @@ impl Lane {
     /// What attention reads. `phases` are needed with [`Rotation::OnRead`](super::super::Rotation::OnRead): an angle per place.
     pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> LaneView<'a> {
         LaneView {
-            heads: self.heads.len(),
+            heads: self.heads().len(),
             runs: self.segments.iter().map(Segment::view).collect(),
             phases,
             dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
             positions: None,
         }
-    }
-
-    /// Stores [`GROUP`] entries, in the order of their positions, in four bits. They are then deleted by group.
-    pub fn quantise(&mut self, places: &[u32]) -> Result<()> {
-        if places.len() != GROUP {
-            return Err(Error::Internal(format!("a group has {GROUP} entries, found {}", places.len())));
-        }
-        let (heads, dim) = (self.heads.len(), self.options.head_dim);
-        let (mut keys, mut values) = (vec![0.0; heads * GROUP * dim], vec![0.0; heads * GROUP * dim]);
-        let (mut positions, mut marks) = (Vec::new(), Vec::new());
-        for (to, &place) in places.iter().enumerate() {
-            let (segment, slot) = self.locate(place)?;
-            segment.entries().read_both(segment.sizes(), slot, to, &mut keys, &mut values)?;
-            positions.push(segment.positions()[slot]);
-            marks.extend(segment.marks().get(slot));
-        }
-        let int4::Sizes { codes, key_ranges, value_ranges } = int4::sizes(heads, dim);
-        let bytes = 2 * codes + size_of::<f16>() * (key_ranges + value_ranges);
-        let sizes = Sizes { heads, dim, capacity: GROUP };
-        let make = |_: &Cpu| Ok(OnCpu::int4(heads, dim, &keys, &values));
-        let mut group = Segment::of(&self.account, sizes, bytes, !marks.is_empty(), make)?;
-        group.fill(&positions, &marks)?;
-        let left: Vec<u32> = {
-            let gone: std::collections::HashSet<u32> = places.iter().copied().collect();
-            self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone.contains(place)).collect()
-        };
-        self.retain(&left)?;
-        self.push(group);
-        self.len += GROUP;
-        Ok(())
-    }
-}
-
-fn copied<T: Plain>(block: &Block<T>) -> Block<T> {
-    let mut copy = Block::zeros(block.len());
-    copy.copy_from_slice(block);
-    copy
-}
-
-fn half<T: Plain>(buffer: &Block<T>, side: Side) -> &[T] {
-    let (keys, values) = halves(buffer);
-    if side == Side::Keys { keys } else { values }
-}
-
-fn halves<T: Plain>(buffer: &Block<T>) -> (&[T], &[T]) {
-    buffer.split_at(buffer.len() / 2)
-}
-
-fn halves_mut<T: Plain>(buffer: &mut Block<T>) -> (&mut [T], &mut [T]) {
-    let half = buffer.len() / 2;
-    buffer.split_at_mut(half)
-}
-
-/// Copies entries of keys and values from one segment to another.
-fn copy<T: Plain + Send + Sync>(
-    from: &Block<T>,
-    from_capacity: usize,
-    slots: &[u32],
-    sizes: Sizes,
-    to: &mut Block<T>,
-    at: usize,
-) {
-    let Sizes { heads, dim, capacity } = sizes;
-    let ((keys, values), (to_keys, to_values)) = (halves(from), halves_mut(to));
-    gather(keys, from_capacity, slots, heads, dim, to_keys, capacity, at);
-    gather(values, from_capacity, slots, heads, dim, to_values, capacity, at);
-}
-
-/// Copies entry `from` over entry `to`.
-fn fill<T: Copy>(data: &mut [T], sizes: Sizes, from: usize, to: usize) {
-    if from == to {
-        return;
-    }
-    // Keys and values together are twice the heads.
-    for head in 0..2 * sizes.heads {
-        let start = (head * sizes.capacity + from) * sizes.dim;
-        data.copy_within(start..start + sizes.dim, (head * sizes.capacity + to) * sizes.dim);
     }
 }

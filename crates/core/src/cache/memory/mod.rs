@@ -7,9 +7,8 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use cpu::New;
-pub(crate) use cuda::Stored;
+use prefixkv_kernels::codec::{Codec, KvCodec, Run};
 
-use super::pool::Format;
 use crate::error::Result;
 
 /// Memory that entries can lie in, and a handle to it. A pool, an account, a lane, a sequence and a pass are of one memory, so that
@@ -28,12 +27,13 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     type New<'a>: Copy;
 
     /// Room for the entries of a segment, which has been counted.
-    fn allocate(&self, format: Format, sizes: Sizes) -> Result<Self::Entries>;
+    fn allocate(&self, form: Form) -> Result<Self::Entries>;
 
-    /// Stores the rows of `new` for the KV heads `heads` as the `n` entries from `at` on; keys are rotated if `rotate`.
+    /// Stores the rows of `new` for the KV heads `heads` as the `n` entries from `at` on, in a plain codec; keys are rotated if
+    /// `rotate`.
     fn write(
         entries: &mut Self::Entries,
-        sizes: Sizes,
+        form: Form,
         new: Self::New<'_>,
         rotate: bool,
         n: usize,
@@ -42,43 +42,39 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     ) -> Result<()>;
 }
 
-/// Keys and values of a segment, `[heads, capacity, head_dim]` each. Slots are counted per head.
+/// Keys and values of a segment. Slots are counted per head.
 pub trait Entries: Debug + Send + Sync + Sized {
-    fn deletion(&self) -> Deletion;
-
-    /// Bytes of the keys and values of one entry.
-    fn entry_bytes(&self, sizes: Sizes) -> f64;
-
-    /// Which entries are deleted and still stored; None while none is.
-    fn dead(&self) -> Option<&[bool]>;
-
     /// Whether nothing waits to be done to them, so that they can be shared.
     fn is_settled(&self) -> bool {
         true
     }
 
-    /// The first `len` entries in memory of their own, which has been counted: as much as these take.
-    fn duplicate(&self, sizes: Sizes, len: usize) -> Result<Self>;
+    /// The same in memory of their own, which has been counted.
+    fn duplicate(&self) -> Result<Self>;
 
-    /// Copies the entries `slots` of `from`, of as many heads of one size, to those from `at` on. Both are deleted from by entry
-    /// and of one format.
-    fn take(&mut self, sizes: Sizes, at: usize, from: &Self, from_capacity: usize, slots: &[u32]) -> Result<()>;
+    /// Copies the entries `slots` of `from`, of as many heads of one size and in one codec, to those from `at` on. Both are deleted from
+    /// by entry.
+    fn take(&mut self, form: Form, at: usize, from: &Self, from_capacity: usize, slots: &[u32]) -> Result<()>;
 
-    /// Deletes entry `slot` of `len`: the last one takes its place, or it stays and is marked. False when it was marked before.
-    fn delete(&mut self, sizes: Sizes, slot: usize, len: usize) -> bool;
+    /// Writes entries from `at` on in the segment's codec from `rows` of others, in whatever codecs: which of `sources`, and the slot
+    /// there.
+    fn encode(&mut self, form: Form, at: usize, sources: &[(&Self, Form)], rows: &[(u32, u32)]) -> Result<()>;
 
-    /// The keys or values of the entries `slots` as attention reads them, `[slots, heads, head_dim]`.
-    fn read(&self, sizes: Sizes, side: Side, slots: &[u32]) -> Result<Vec<f32>>;
+    /// Entry `slot` goes, and entry `last` takes its slot.
+    fn replace(&mut self, form: Form, slot: usize, last: usize);
 
-    /// Replaces the key and the value of entry `slot`, `[heads, head_dim]` each, rounded to their format; only where
-    /// [`Memory::MERGES`], and not in a group.
-    fn overwrite(&mut self, sizes: Sizes, slot: usize, keys: &[f32], values: &[f32]) -> Result<()>;
+    /// The keys or values of the entries `slots` as they are stored, in the numbers that codes stand for: `[slots, heads, head_dim]`.
+    fn read(&self, form: Form, side: Side, slots: &[u32]) -> Result<Vec<f32>>;
+
+    /// Replaces the key and the value of entry `slot`, `[heads, head_dim]` each; entries that share their scales are encoded anew. Only
+    /// where [`Memory::MERGES`].
+    fn overwrite(&mut self, form: Form, slot: usize, keys: &[f32], values: &[f32]) -> Result<()>;
 
     /// The L2 norm of every key as attention reads it, `[heads, len]`.
-    fn key_norms(&self, sizes: Sizes, len: usize) -> Result<Vec<f32>>;
+    fn key_norms(&self, form: Form, len: usize) -> Result<Vec<f32>>;
 
     /// The sum over the heads of the L2 norm of the key of entry `slot` of `len`.
-    fn key_norm(&self, sizes: Sizes, slot: usize, len: usize) -> Result<f32>;
+    fn key_norm(&self, form: Form, slot: usize, len: usize) -> Result<f32>;
 }
 
 /// Which half of an entry.
@@ -88,27 +84,36 @@ pub enum Side {
     Values,
 }
 
-/// How entries are deleted from a segment, by its storage format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// The place of a deleted entry is taken by the last one, and used again by the next append.
-    Entry,
-    /// A deleted entry stays, masked, until all of its segment are deleted.
-    Group,
+impl Side {
+    fn codec(self, codec: KvCodec) -> Codec {
+        match self {
+            Side::Keys => codec.key,
+            Side::Values => codec.value,
+        }
+    }
+
+    /// The rows of a head from entry `from` on, as many as `to` holds.
+    fn read(self, run: &Run<&[u8]>, head: usize, from: usize, dim: usize, to: &mut [f32]) {
+        match self {
+            Side::Keys => run.read_keys(head, from, dim, to),
+            Side::Values => run.read_values(head, from, dim, to),
+        }
+    }
 }
 
-/// Sizes of a segment.
+/// Sizes of a segment, and how its entries are stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub struct Form {
+    pub codec: KvCodec,
     pub heads: usize,
     pub dim: usize,
     /// Entries that there is room for.
     pub capacity: usize,
 }
 
-impl Sizes {
-    /// Elements of keys and values together.
-    pub fn elements(self) -> usize {
-        2 * self.heads * self.capacity * self.dim
+impl Form {
+    /// Bytes of keys, values and their scales, in whole words.
+    pub fn bytes(self) -> usize {
+        self.codec.bytes(self.heads, self.dim, self.capacity).next_multiple_of(size_of::<f32>())
     }
 }

@@ -2,7 +2,7 @@ use super::super::budget::{Ada, Budget, Calibrated, Prefix, Pyramid, Uniform};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::{Lanes, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -37,7 +37,7 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 Combinations that make no sense are refused with the reason: see [all of them](combinations.md). A method whose decision is code of your own: see [the guide](../custom.md).
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         choice(
             "score",

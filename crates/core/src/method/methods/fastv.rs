@@ -4,7 +4,7 @@ use super::super::options::Options;
 use super::super::plan::{Moment, Plan};
 use super::super::planner::{Moments, Needs, Planner, Plans};
 use super::super::spec::common::positive;
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::trace::{LayerRecord, Record};
 use super::super::view::{ReadLane, View};
 use super::super::{Lanes, Positions};
@@ -31,7 +31,7 @@ S[j] = mean_h A[h, n - 1, j]     in layer `layer`, for j that show an image
 - Such prompts are not read in pieces: later layers would have seen the rows of earlier pieces.
 "#,
     budget: BudgetKind::Outcome,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         positive("layer", "2", "layers that read the whole prompt"),
         OptionSpec {
@@ -156,6 +156,11 @@ impl Planner for FastVPlanner {
             record.push(LayerRecord { importance, cumulative: None, retained: None });
         }
         Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        // Nothing is freed: later layers never get the rows.
+        true
     }
 
     fn record(&mut self) {

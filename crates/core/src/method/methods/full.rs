@@ -1,4 +1,4 @@
-use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "full",
@@ -7,7 +7,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     source: "",
     page: "The plain cache: every position of prompt and answer is kept in every layer. It is the default, and what all other methods are compared with.\n",
     budget: BudgetKind::Outcome,
-    stage: false,
+    role: Role::Chooses,
     options: &[],
     variants: &[],
     build: |_| Ok(Stage::Nothing),

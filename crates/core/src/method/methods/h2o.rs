@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Columns;
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::{Lanes, Positions, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -29,7 +29,7 @@ All heads have the same size `k = keep * N`; the last `recentShare * k` entries 
 - The "H2O" of the PrefixKV and Elastic Cache repositories is something else: one index set for all layers and heads, chosen by a faulty sort.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         OptionSpec {
             name: "recentShare",

@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::KeyNorm;
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
-use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
 use super::super::{Lanes, Positions, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -27,7 +27,7 @@ All heads have the same size `keep * N`. Once, after the prompt, as in kvpress; 
 - No window and no sinks by itself; see `recent` and `sinks`. Evicting while generating without `recent` does great harm on the embedded model: the keys of new tokens have high norms, and they go at once.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         count("sinks", "0", "first entries that are never evicted"),
         count("recent", "0", "last entries that are never evicted"),

@@ -1,6 +1,6 @@
 use super::super::options::Options;
 use super::super::plan::{Merge, Moment, Plan};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::stage::Refine;
 use super::super::view::View;
 use crate::error::Result;
@@ -25,7 +25,7 @@ k'[i] = (k[i] + weight * sum of k[j]) / (1 + weight * number of j)     over the 
 - On the CPU only: the CUDA kernels do not merge.
 "#,
     budget: BudgetKind::Outcome,
-    stage: true,
+    role: Role::Refines,
     options: &[
         OptionSpec {
             name: "weight",

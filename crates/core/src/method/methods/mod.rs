@@ -5,6 +5,9 @@ mod custom;
 mod fastv;
 mod full;
 mod h2o;
+mod int2;
+mod int4;
+mod int8;
 mod keydiff;
 mod knorm;
 mod merge;
@@ -32,4 +35,7 @@ pub const METHODS: &[MethodSpec] = &[
     fastv::SPEC,
     custom::SPEC,
     merge::SPEC,
+    int8::SPEC,
+    int4::SPEC,
+    int2::SPEC,
 ];

@@ -2,7 +2,7 @@ use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Stage, VARIANT, Variant};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage, VARIANT, Variant};
 use super::super::{Lanes, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -45,7 +45,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 - `excludeSink`, `protectText`, `pool`, and the scores `question`, `window` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a mark of 0 beside sums over the whole prompt.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         choice(
             "score",

@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Window;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, positive};
-use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
 use super::super::{Lanes, Positions, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -29,7 +29,7 @@ Where `first` would be more than there is, it is all there is, and `last` as muc
 - With grouped queries, votes are averaged over the query heads of a KV head.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         positive("window", "8", "queries that vote, and last entries that are kept; at most half of the size"),
         positive(

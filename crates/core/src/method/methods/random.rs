@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Random;
 use super::super::spec::common::{PROTECT_TEXT, count};
-use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
 use super::super::{Eviction, Lanes, Positions, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -17,7 +17,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 Every layer keeps its first and last entries and a random choice of the rest, which depends on `seed`, layer and position only. While generating, an entry that became one too many is drawn the same way.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         count("seed", "0", "the same seed keeps the same entries"),
         count("sinks", "1", "first entries that are never evicted"),

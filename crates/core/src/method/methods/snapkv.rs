@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Window;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, positive};
-use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
 use super::super::{Lanes, Positions, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -27,7 +27,7 @@ All heads have the same size `keep * N`, the window included. Once, after the pr
 - The window is the end of the prompt: where the question does not come last, it holds little of it.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         positive("window", "32", "queries that vote, and last entries that are kept; at most half of the size"),
         choice("pool", &["max", "mean", "none"], "\"max\"", "how neighbouring votes are joined"),

@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Recency;
 use super::super::spec::common::{PROTECT_TEXT, choice, count};
-use super::super::spec::{BudgetKind, MethodSpec, Stage};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
 use super::super::{Lanes, Recipe};
 use super::parts;
 use crate::error::Result;
@@ -22,7 +22,7 @@ Every layer keeps its first `sinks` entries, which soak up attention whatever th
 - `keep` as a share grows the window with the sequence; `{ tokens: N }` is the paper's constant window.
 "#,
     budget: BudgetKind::Exact,
-    stage: false,
+    role: Role::Chooses,
     options: &[
         count("sinks", "4", "first entries that are never evicted"),
         choice(

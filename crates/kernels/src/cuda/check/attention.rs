@@ -2,28 +2,49 @@
 //! the order of sums in f32, fused multiplications, and 2^x for e^x. 2e-5 of the largest result, beside what rounding results to f16
 //! costs, and 1e-4 of each probability sum.
 
-use half::{bf16, f16};
+use half::f16;
 
-use super::numbers::{Format, Random, narrowed, noise, of_each, of_largest, twice, widened};
+use super::numbers::{Format, Random, noise, of_each, of_largest, twice, widened};
 use super::{Case, Check};
-use crate::attention::{self, AnyRun, AttentionParams, LaneView, Mask};
+use crate::attention::{self, AttentionParams, LaneView, Mask};
+use crate::codec::{Codec, Dtype, Dual, KvCodec, OwnedRun, Run};
 use crate::cuda::{self, Buffer, Gpu, Result};
 
 pub(super) fn all(check: &mut Check<'_>) {
-    formats::<f32>(check);
-    formats::<f16>(check);
-    formats::<bf16>(check);
+    for storage in STORAGES {
+        let name = |kernel: &str| format!("{kernel} {}", storage.0);
+        let (decode, prefill) = (decode_cases(), prefill_cases());
+        check.kernel(name("decode"), 2e-5, &decode, |gpu, case| decodes::<f32>(gpu, case, storage, false));
+        check.kernel(format!("decode {} to f16", storage.0), 2e-5 + f16::ROUNDING, &decode, |gpu, case| {
+            decodes::<f16>(gpu, case, storage, false)
+        });
+        check.kernel(name("decode sums"), 1e-4, &decode, |gpu, case| decodes::<f32>(gpu, case, storage, true));
+        check.kernel(name("prefill"), 2e-5, &prefill, |gpu, case| prefills(gpu, case, storage, false));
+        check.kernel(name("prefill sums"), 1e-4, &prefill, |gpu, case| prefills(gpu, case, storage, true));
+    }
 }
 
-fn formats<T: Format>(check: &mut Check<'_>) {
-    let name = |kernel: &str| format!("{kernel} {}", T::NAME);
-    check.kernel(name("decode"), 2e-5, &decode_cases(), |gpu, case| decodes::<T, f32>(gpu, case, false));
-    check.kernel(format!("decode {} to f16", T::NAME), 2e-5 + f16::ROUNDING, &decode_cases(), |gpu, case| {
-        decodes::<T, f16>(gpu, case, false)
-    });
-    check.kernel(name("decode sums"), 1e-4, &decode_cases(), |gpu, case| decodes::<T, f32>(gpu, case, true));
-    check.kernel(name("prefill"), 2e-5, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, false));
-    check.kernel(name("prefill sums"), 1e-4, &prefill_cases(), |gpu, case| prefills::<T>(gpu, case, true));
+/// How the runs of a lane are stored, by their number, and what it is called.
+type Storage = (&'static str, fn(usize, usize) -> KvCodec);
+
+const STORAGES: [Storage; 4] = [
+    ("f32", |_, _| KvCodec::F32),
+    ("f16", |_, _| KvCodec::F16),
+    ("codes", |run, dim| codes([Dtype::U4, Dtype::U2, Dtype::U8][run % 3], dim, Dual::None)),
+    ("mixed", |run, dim| {
+        let dual = if dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };
+        match run % 3 {
+            1 => KvCodec { dual, ..KvCodec::F16 },
+            run => codes([Dtype::U4, Dtype::U4, Dtype::U2][run], dim, dual),
+        }
+    }),
+];
+
+/// Codes with a scale per channel in the keys, for those of eight bits per entry, and per entry in the values.
+fn codes(dtype: Dtype, dim: usize, dual: Dual) -> KvCodec {
+    let value = Codec::per_entry(dtype, Codec::channels(dim, 32).unwrap_or(8));
+    let key = if dtype == Dtype::U8 { value } else { Codec::per_channel(dtype, 32) };
+    KvCodec { key, value, dual }
 }
 
 const WINDOWS: [Option<u32>; 4] = [None, None, Some(60), Some(200)];
@@ -31,42 +52,36 @@ const SOFTCAPS: [Option<f32>; 3] = [None, None, Some(1.5)];
 const DIMS: [usize; 8] = [8, 32, 64, 80, 96, 128, 136, 256];
 
 /// A lane of the host, in runs of unequal lengths; what is behind the entries of a run is NaN.
-struct Lane<T> {
+struct Lane {
     heads: usize,
-    runs: Vec<Run<T>>,
+    dim: usize,
+    runs: Vec<OwnedRun>,
     dead: Option<Vec<bool>>,
     positions: Vec<u32>,
 }
 
-struct Run<T> {
-    keys: Vec<T>,
-    values: Vec<T>,
-    wide: (Vec<f32>, Vec<f32>),
-    len: usize,
-    capacity: usize,
-}
-
-impl<T: Format> Lane<T> {
+impl Lane {
     /// The last `own` entries are in the order of their positions.
-    fn new(seed: u64, heads: usize, dim: usize, len: usize, dead: bool, own: usize) -> Self {
+    fn new(storage: Storage, seed: u64, (heads, dim): (usize, usize), len: usize, dead: bool, own: usize) -> Self {
         let lens = match seed % 3 {
             0 => vec![len],
             1 => vec![len - len / 7 - len / 3, len / 7, len / 3],
             _ => vec![len / 2, 0, len - len / 2],
         };
-        let runs = lens.iter().zip(0..).map(|(&len, i)| {
-            let capacity = len + 1;
-            let fill = |seed: u64| {
-                let mut numbers = noise(seed, heads * capacity * dim);
-                numbers
-                    .iter_mut()
-                    .enumerate()
-                    .filter(|(i, _)| i / dim % capacity >= len)
-                    .for_each(|(_, x)| *x = f32::NAN);
-                narrowed::<T>(&numbers)
-            };
-            let (keys, values) = (fill(seed + 2 * i), fill(seed + 2 * i + 1));
-            Run { wide: (widened(&keys), widened(&values)), keys, values, len, capacity }
+        let runs = lens.iter().enumerate().flat_map(|(i, &len)| {
+            let codec = storage.1(i, dim);
+            // What is left of a group is not encoded.
+            let coded = len / codec.group() * codec.group();
+            let plain = KvCodec { dual: codec.dual, ..KvCodec::F16 };
+            let spare = if codec.group() == 1 { 1 } else { 0 };
+            [(codec, coded, coded + spare), (plain, len - coded, len - coded + 1)].into_iter().zip(0..).map(
+                move |((codec, len, capacity), part)| {
+                    let mut run = OwnedRun::new(codec, heads, dim, capacity);
+                    let seed = seed + 4 * i as u64 + 2 * part;
+                    run.push(&noise(seed, heads * len * dim), &noise(seed + 1, heads * len * dim));
+                    run
+                },
+            )
         });
         let dead = dead.then(|| (0..len).map(|entry| (entry * 7919 + seed as usize) % 101 % 3 == 1).collect());
         // Some are missing, and of those before the last some are out of order.
@@ -74,55 +89,43 @@ impl<T: Format> Lane<T> {
         if seed.is_multiple_of(2) && len > own {
             (0..(len - own) / 4).for_each(|i| positions.swap(i, (i * 7919 + seed as usize) % (len - own)));
         }
-        Lane { heads, runs: runs.collect(), dead, positions }
+        Lane { heads, dim, runs: runs.collect(), dead, positions }
     }
 
     fn len(&self) -> usize {
-        self.runs.iter().map(|run| run.len).sum()
+        self.runs.iter().map(OwnedRun::len).sum()
     }
 
     fn view(&self) -> LaneView<'_> {
-        let runs = self.runs.iter().map(|run| {
-            let Run { wide: (keys, values), len, capacity, .. } = run;
-            AnyRun::F32(attention::Run { keys, values, len: *len, capacity: *capacity })
-        });
         let positions = Some(&self.positions[..]);
-        LaneView { dead: self.dead.as_deref(), positions, ..LaneView::new(self.heads, runs.collect()) }
+        let runs = self.runs.iter().map(OwnedRun::run).collect();
+        LaneView { dead: self.dead.as_deref(), positions, ..LaneView::new(self.heads, runs) }
     }
 
-    fn upload(&self, gpu: &Gpu) -> Result<Uploaded<T>> {
-        let up = |run: &Run<T>| {
-            let (keys, values) = (Buffer::from_slice(gpu, &run.keys)?, Buffer::from_slice(gpu, &run.values)?);
-            Ok((keys, values, run.len, run.capacity))
-        };
-        let dead = self.dead.as_ref().map(|dead| dead.iter().map(|dead| u8::from(*dead)).collect::<Vec<_>>());
+    fn upload(&self, gpu: &Gpu) -> Result<Uploaded<'_>> {
         Ok(Uploaded {
-            heads: self.heads,
-            runs: self.runs.iter().map(up).collect::<Result<_>>()?,
-            dead: dead.map(|dead| Buffer::from_slice(gpu, &dead)).transpose()?,
-            positions: self.positions.clone(),
+            lane: self,
+            runs: self.runs.iter().map(|run| Buffer::from_slice(gpu, run.bytes())).collect::<Result<_>>()?,
         })
     }
 }
 
-struct Uploaded<T> {
-    heads: usize,
-    /// Keys, values, entries in use and room.
-    runs: Vec<(Buffer<T>, Buffer<T>, usize, usize)>,
-    dead: Option<Buffer<u8>>,
-    positions: Vec<u32>,
+struct Uploaded<'a> {
+    lane: &'a Lane,
+    runs: Vec<Buffer<u8>>,
 }
 
-impl<T: Format> Uploaded<T> {
-    fn lane(&self) -> cuda::Lane<'_, T> {
-        let runs = self.runs.iter().map(|(keys, values, len, capacity)| cuda::Run {
-            keys: keys.all(),
-            values: values.all(),
-            len: *len,
-            capacity: *capacity,
-        });
-        let dead = self.dead.as_ref().map(Buffer::all);
-        cuda::Lane { heads: self.heads, runs: runs.collect(), dead, positions: Some(&self.positions) }
+impl Uploaded<'_> {
+    fn lane(&self) -> cuda::Lane<'_> {
+        let Lane { heads, dim, .. } = *self.lane;
+        let runs = self
+            .lane
+            .runs
+            .iter()
+            .zip(&self.runs)
+            .map(|(run, bytes)| Run::of_slice(run.codec(), bytes.all(), heads, dim, run.len(), run.capacity()));
+        let dead = self.lane.dead.as_deref();
+        cuda::Lane { heads, runs: runs.collect(), dead, positions: Some(&self.lane.positions) }
     }
 }
 
@@ -170,15 +173,15 @@ fn decode_cases() -> Vec<Decode> {
 }
 
 /// The error of the results or, with `sums`, that of the sums of probabilities.
-fn decodes<T: Format, O: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result<f64> {
+fn decodes<O: Format>(gpu: &Gpu, case: &Decode, storage: Storage, sums: bool) -> Result<f64> {
     let Decode { dim, group, ref lanes, window, softcap, seed } = *case;
     let kv_heads = lanes.iter().map(|lane| lane.0).sum::<usize>();
     let scale = 1.7 / (dim as f32).sqrt();
     let params = AttentionParams { scale, window, softcap, ..AttentionParams::new(kv_heads * group, kv_heads, dim) };
-    let lanes: Vec<Lane<T>> = lanes
+    let lanes: Vec<Lane> = lanes
         .iter()
         .zip(0..)
-        .map(|(&(heads, len, dead), i)| Lane::new(seed + 100 * i, heads, dim, len, dead, 0))
+        .map(|(&(heads, len, dead), i)| Lane::new(storage, seed + 100 * i, (heads, dim), len, dead, 0))
         .collect();
     let queries: Vec<Vec<f32>> =
         lanes.iter().zip(7..).map(|(lane, i)| noise(seed + i, lane.heads * group * dim)).collect();
@@ -190,7 +193,7 @@ fn decodes<T: Format, O: Format>(gpu: &Gpu, case: &Decode, sums: bool) -> Result
         let empty = |queries: &Buffer<f32>| Buffer::from_slice(gpu, &vec![O::narrow(0.0); queries.len()]);
         let mut outs = queries.iter().map(empty).collect::<Result<Vec<_>>>()?;
         let mut totals = lanes.iter().map(|lane| zeros(lane.len())).collect::<Result<Vec<_>>>()?;
-        let mut items: Vec<cuda::DecodeItem<'_, T, O>> = Vec::new();
+        let mut items: Vec<cuda::DecodeItem<'_, O>> = Vec::new();
         for (((lane, queries), out), total) in uploaded.iter().zip(&queries).zip(&mut outs).zip(&mut totals) {
             let (lane, queries, sums) = (lane.lane(), queries.all(), sums.then(|| total.all_mut()));
             items.push(cuda::DecodeItem { lane, queries, out: out.all_mut(), sums });
@@ -261,13 +264,13 @@ fn prefill_cases() -> Vec<Prefill> {
 }
 
 /// The error of the results or, with `sums`, that of the column sums.
-fn prefills<T: Format>(gpu: &Gpu, case: &Prefill, sums: bool) -> Result<f64> {
+fn prefills(gpu: &Gpu, case: &Prefill, storage: Storage, sums: bool) -> Result<f64> {
     let Prefill { dim, group, n, past, ref lanes, dead, causal, window, softcap, seed } = *case;
     let scale = 1.3 / (dim as f32).sqrt();
-    let lanes: Vec<Lane<T>> = lanes
+    let lanes: Vec<Lane> = lanes
         .iter()
         .enumerate()
-        .map(|(i, &heads)| Lane::new(seed + 100 * i as u64, heads, dim, n + past / (i + 1), dead, n))
+        .map(|(i, &heads)| Lane::new(storage, seed + 100 * i as u64, (heads, dim), n + past / (i + 1), dead, n))
         .collect();
     let kv_heads = lanes.iter().map(|lane| lane.heads).sum::<usize>();
     let query_heads = group * kv_heads;

@@ -7,7 +7,8 @@ use half::f16;
 use super::Step;
 use super::numbers::{narrowed, noise};
 use crate::attention::AttentionParams;
-use crate::cuda::{self, Buffer, Element, Geometry, Gpu, NormItem, Result, args};
+use crate::codec::{Codec, Run};
+use crate::cuda::{self, Buffer, Geometry, Gpu, NormItem, Result, args};
 
 /// What is measured, and for how long.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,9 +225,17 @@ fn copy(gpu: &Gpu, sizes: &Sizes, room: usize) -> Result<f64> {
 fn read(gpu: &Gpu, sizes: &Sizes, room: usize) -> Result<f64> {
     let keys = sizes.copied.min(room) / (sizes.dim * 2);
     let from = filled::<f16>(gpu, keys * sizes.dim)?;
-    let mut out = Buffer::<f32>::new(gpu, keys)?;
+    let (mut out, none) = (Buffer::<f32>::new(gpu, keys)?, Buffer::new(gpu, 0)?);
     let seconds = time(gpu, sizes, || {
-        let item = NormItem { keys: from.all(), capacity: keys, len: keys, heads: 1, out: out.all_mut() };
+        let item = NormItem {
+            codec: Codec::F16,
+            keys: from.all().bytes(),
+            scales: none.all(),
+            capacity: keys,
+            len: keys,
+            heads: 1,
+            out: out.all_mut(),
+        };
         cuda::key_norms(gpu, &mut [item], sizes.dim)
     })?;
     Ok((keys * sizes.dim * 2) as f64 / seconds / 1e9)
@@ -265,19 +274,19 @@ fn launches(gpu: &Gpu, sizes: &Sizes) -> Result<f64> {
     let (keys, mut out) = (filled::<f32>(gpu, 8)?, Buffer::<f32>::new(gpu, 1)?);
     let item = args::NormItem {
         keys: keys.all().address(),
+        scales: 0,
         out: out.all_mut().address(),
         capacity: 1,
         len: 1,
         heads: 1,
-        unused: 0,
+        codec: Codec::F32.into(),
     };
     let items = Buffer::from_slice(gpu, &[item])?;
     let args = args::NormArgs { items: items.all().address(), dim: 8, unused: 0 };
-    let kernel = format!("key_norms_{}", f32::NAME);
     let geometry = Geometry { grid: [1, 1], threads: 256, shared: 0 };
     let seconds = time(gpu, sizes, || {
         // SAFETY: one item of one key of 8 elements and its norm, as the contract of the kernel asks; all live until the last wait.
-        unsafe { gpu.launch(&kernel, geometry, &args) }
+        unsafe { gpu.launch("key_norms", geometry, &args) }
     })?;
     Ok(1.0 / seconds)
 }
@@ -302,7 +311,7 @@ fn decode(gpu: &Gpu, sizes: &Sizes, sequences: usize, entries: usize, room: usiz
         let mut rest = out.all_mut();
         let mut items = Vec::new();
         for (i, (keys, values)) in lanes.iter().enumerate() {
-            let run = cuda::Run { keys: keys.all(), values: values.all(), len: entries, capacity: entries };
+            let run = Run::of_plain(keys.all(), values.all(), entries, entries);
             let (out, behind) = rest.split_at(heads * dim);
             rest = behind;
             items.push(cuda::DecodeItem {
@@ -325,7 +334,7 @@ fn prefill(gpu: &Gpu, sizes: &Sizes, n: usize, room: usize) -> Result<Option<f64
     }
     let (keys, values) = (filled::<f16>(gpu, elements)?, filled::<f16>(gpu, elements)?);
     let (queries, mut out) = (filled::<f32>(gpu, elements)?, Buffer::<f32>::new(gpu, elements)?);
-    let run = cuda::Run { keys: keys.all(), values: values.all(), len: n, capacity: n };
+    let run = Run::of_plain(keys.all(), values.all(), n, n);
     let lanes = [cuda::Lane::new(heads, vec![run])];
     let rows = cuda::Rows { data: queries.all(), offset: 0, stride: heads * dim };
     let params = AttentionParams::new(heads, heads, dim);

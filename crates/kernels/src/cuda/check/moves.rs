@@ -1,29 +1,47 @@
-//! gather.cu and rotary.cu: copies and moves and rotations to the bit, norms to 1e-5 of each.
+//! gather.cu, rotary.cu and codec.cu: copies, moves, rotations and codes to the bit, norms to 1e-5 of each.
 
 use half::{bf16, f16};
 
 use super::numbers::{Format, Random, exact, narrowed, noise, of_each, widened};
 use super::{Case, Check};
 use crate::attention::Rows;
-use crate::cuda::{self, AppendItem, Buffer, GatherItem, Gpu, MoveItem, NormItem, Result};
+use crate::codec::{Codec, Dtype, Dual, KvCodec, OwnedRun, Parts, encode};
+use crate::cuda::{self, AppendItem, Buffer, EncodeItem, GatherItem, Gpu, MoveItem, NormItem, Result, Source};
+use crate::element::Element;
 use crate::rotary::{self, Angles};
 use crate::{gather, reference};
 
 pub(super) fn all(check: &mut Check<'_>) {
-    formats::<f32>(check);
-    formats::<f16>(check);
-    formats::<bf16>(check);
+    let dims = [8, 32, 80, 128, 256];
+    for (name, codec) in [("f32", Codec::F32), ("f16", Codec::F16)] {
+        check.kernel(format!("key_norms {name}"), 1e-5, &segments(&dims), |gpu, case| norms(gpu, case, codec));
+    }
+    for dtype in [Dtype::U8, Dtype::U4, Dtype::U2] {
+        let codec = Codec::per_entry(dtype, 8);
+        check.kernel(format!("key_norms {dtype}"), 1e-5, &segments(&dims), |gpu, case| norms(gpu, case, codec));
+        check.kernel(format!("encode {dtype}"), 0.0, &segments(&dims), |gpu, case| encodes(gpu, case, codec));
+        let codec = Codec::per_channel(dtype, 16);
+        check.kernel(format!("encode {dtype} per channel"), 0.0, &segments(&dims), |gpu, case| {
+            encodes(gpu, case, codec)
+        });
+    }
+    stored::<f32>(check);
+    stored::<f16>(check);
+    network::<f32>(check);
+    network::<f16>(check);
+    network::<bf16>(check);
 }
 
-fn formats<T: Format + Send + Sync>(check: &mut Check<'_>) {
+fn stored<T: Format + Element>(check: &mut Check<'_>) {
     let name = |kernel: &str| format!("{kernel} {}", T::NAME);
     check.kernel(name("gather"), 0.0, &segments(&[2, 6, 8, 64, 80, 128, 256]), gathers::<T>);
     check.kernel(name("move_entries"), 0.0, &segments(&[2, 6, 8, 64, 80, 128, 256]), moves::<T>);
-    check.kernel(name("key_norms"), 1e-5, &segments(&[8, 32, 80, 128, 256]), norms::<T>);
-    check.kernel(name("rotate"), 0.0, &rows(), rotates::<T>);
+}
+
+fn network<T: Format>(check: &mut Check<'_>) {
+    check.kernel(format!("rotate {}", T::NAME), 0.0, &rows(), rotates::<T>);
     check.kernel(format!("append {} to f32", T::NAME), 0.0, &rows(), appends::<T, f32>);
     check.kernel(format!("append {} to f16", T::NAME), 0.0, &rows(), appends::<T, f16>);
-    check.kernel(format!("append {} to bf16", T::NAME), 0.0, &rows(), appends::<T, bf16>);
 }
 
 /// A segment of a lane, of which every third entry and the last are chosen.
@@ -72,30 +90,30 @@ fn segments(dims: &[usize]) -> Vec<Segment> {
     all
 }
 
-fn gathers<T: Format + Send + Sync>(gpu: &Gpu, case: &Segment) -> Result<f64> {
+fn gathers<T: Format + Element>(gpu: &Gpu, case: &Segment) -> Result<f64> {
     let Segment { heads, capacity, spare, dim, seed } = *case;
     let slots = case.slots();
     let room = 1 + slots.len() + spare;
     let numbers = |seed: u64| narrowed::<T>(&noise(seed, heads * capacity * dim));
     let (keys, values) = (numbers(seed), numbers(seed + 1));
-    let empty = vec![T::narrow(9.0); heads * room * dim];
+    let empty = vec![Format::narrow(9.0); heads * room * dim];
     let (from_keys, from_values) = (Buffer::from_slice(gpu, &keys)?, Buffer::from_slice(gpu, &values)?);
     let (mut to_keys, mut to_values) = (Buffer::from_slice(gpu, &empty)?, Buffer::from_slice(gpu, &empty)?);
-    let item = GatherItem {
-        keys: from_keys.all(),
-        values: from_values.all(),
+    let row = dim * size_of::<T>();
+    let mut items = [(&from_keys, &mut to_keys), (&from_values, &mut to_values)].map(|(from, to)| GatherItem {
+        from: from.all().bytes(),
         capacity,
         slots: &slots,
         heads,
-        to_keys: to_keys.all_mut(),
-        to_values: to_values.all_mut(),
+        to: to.all_mut().bytes(),
         to_capacity: room,
         at: 1,
-    };
-    cuda::gather(gpu, &mut [item], dim)?;
+        row,
+    });
+    cuda::gather(gpu, &mut items)?;
     let want = |from: &[T]| {
         let mut to = empty.clone();
-        gather::gather(from, capacity, &slots, heads, dim, &mut to, room, 1);
+        gather::gather(T::bytes(from), capacity, &slots, heads, row, T::bytes_mut(&mut to), room, 1);
         to
     };
     Ok(f64::max(exact(&to_keys.read()?, &want(&keys)), exact(&to_values.read()?, &want(&values))))
@@ -107,8 +125,15 @@ fn moves<T: Format>(gpu: &Gpu, case: &Segment) -> Result<f64> {
     let numbers = |seed: u64| narrowed::<T>(&noise(seed, heads * capacity * dim));
     let (keys, values) = (numbers(seed), numbers(seed + 1));
     let (mut on_keys, mut on_values) = (Buffer::from_slice(gpu, &keys)?, Buffer::from_slice(gpu, &values)?);
-    let item = MoveItem { keys: on_keys.all_mut(), values: on_values.all_mut(), capacity, heads, moves: &moves };
-    cuda::move_entries(gpu, &mut [item], dim)?;
+    let row = dim * size_of::<T>();
+    let mut items = [&mut on_keys, &mut on_values].map(|rows| MoveItem {
+        rows: rows.all_mut().bytes(),
+        capacity,
+        heads,
+        row,
+        moves: &moves,
+    });
+    cuda::move_entries(gpu, &mut items)?;
     let want = |mut entries: Vec<T>| {
         for head in entries.chunks_exact_mut(capacity * dim) {
             for (from, to) in &moves {
@@ -121,15 +146,64 @@ fn moves<T: Format>(gpu: &Gpu, case: &Segment) -> Result<f64> {
     Ok(f64::max(exact(&on_keys.read()?, &want(keys)), exact(&on_values.read()?, &want(values))))
 }
 
-fn norms<T: Format>(gpu: &Gpu, case: &Segment) -> Result<f64> {
+/// Keys in a codec, and no values.
+fn keys(codec: Codec, heads: usize, dim: usize, capacity: usize, seed: u64) -> OwnedRun {
+    let mut run = OwnedRun::new(KvCodec { key: codec, value: Codec::F32, dual: Dual::None }, heads, dim, capacity);
+    let rows = noise(seed, heads * capacity * dim);
+    run.push(&rows, &rows);
+    run
+}
+
+fn norms(gpu: &Gpu, case: &Segment, codec: Codec) -> Result<f64> {
     let Segment { heads, capacity: len, spare, dim, seed } = *case;
     let capacity = len + spare;
-    let keys = narrowed::<T>(&noise(seed, heads * capacity * dim));
-    let on_device = Buffer::from_slice(gpu, &keys)?;
+    let run = keys(codec, heads, dim, capacity, seed);
+    let Parts { keys, key_scales, .. } = run.parts();
+    let (on_device, scales) = (Buffer::from_slice(gpu, keys)?, Buffer::from_slice(gpu, key_scales)?);
     let mut out = Buffer::<f32>::new(gpu, heads * len)?;
-    let item = NormItem { keys: on_device.all(), capacity, len, heads, out: out.all_mut() };
-    cuda::key_norms(gpu, &mut [item], dim)?;
-    Ok(of_each(&out.read()?, &reference::key_norms(&widened(&keys), capacity, len, heads, dim)))
+    let (keys, scales, out_all) = (on_device.all(), scales.all(), out.all_mut());
+    cuda::key_norms(gpu, &mut [NormItem { codec, keys, scales, capacity, len, heads, out: out_all }], dim)?;
+    Ok(of_each(&out.read()?, &reference::key_norms(&run.run(), len, heads, dim)))
+}
+
+/// Rows of two segments in f16, taken in another order, beside what the CPU makes of them.
+fn encodes(gpu: &Gpu, case: &Segment, codec: Codec) -> Result<f64> {
+    let Segment { heads, capacity, dim, seed, .. } = *case;
+    let n = capacity.next_multiple_of(codec.entries());
+    let sources = [0, 1].map(|i| keys(Codec::F16, heads, dim, n + i as usize, seed + i));
+    let rows: Vec<(u32, u32)> = (0..n as u32).map(|i| (i % 2, (i * 7) % n as u32)).collect();
+    let mut wide = vec![0.0; heads * n * dim];
+    for (at, to) in wide.chunks_exact_mut(dim).enumerate() {
+        let (source, slot) = rows[at % n];
+        sources[source as usize].run().read_keys(at / n, slot as usize, dim, to);
+    }
+    let mut want =
+        (vec![0; heads * n * codec.row(dim)], vec![0f32; heads * (n / codec.entries()) * codec.scales_row(dim) / 4]);
+    encode(codec, &wide, heads, dim, &mut want.0, f32::bytes_mut(&mut want.1), n, 0);
+
+    let on_device = [0, 1].map(|i: usize| Buffer::from_slice(gpu, sources[i].parts().keys));
+    let [first, second] = on_device;
+    let (on_device, none) = ([first?, second?], Buffer::<u8>::new(gpu, 0)?);
+    let (mut numbers, mut scales) = (Buffer::<u8>::new(gpu, want.0.len())?, Buffer::<f32>::new(gpu, want.1.len())?);
+    let of = |i: usize| Source {
+        codec: Codec::F16,
+        numbers: on_device[i].all(),
+        scales: none.all(),
+        capacity: sources[i].capacity(),
+    };
+    let item = EncodeItem {
+        heads,
+        sources: vec![of(0), of(1)],
+        rows: &rows,
+        codec,
+        numbers: numbers.all_mut(),
+        scales: scales.all_mut().bytes(),
+        capacity: n,
+        at: 0,
+    };
+    cuda::encode(gpu, &mut [item], dim)?;
+    let same = numbers.read()? == want.0 && f32::bytes(&scales.read()?) == f32::bytes(&want.1);
+    Ok(if same { 0.0 } else { 1.0 })
 }
 
 /// Rows of new positions, with something between them.
@@ -182,7 +256,7 @@ fn rotates<A: Format>(gpu: &Gpu, case: &New) -> Result<f64> {
     Ok(exact(&out.read()?, &want))
 }
 
-fn appends<A: Format, T: Format>(gpu: &Gpu, case: &New) -> Result<f64> {
+fn appends<A: Format, T: Format + Element>(gpu: &Gpu, case: &New) -> Result<f64> {
     let New { rows, heads, dim, seed, .. } = *case;
     let (angles, stride) = (case.angles(), case.stride());
     let data = |seed: u64| narrowed::<A>(&noise(seed, 1 + rows * stride));
@@ -199,7 +273,7 @@ fn appends<A: Format, T: Format>(gpu: &Gpu, case: &New) -> Result<f64> {
         n: rows,
         angles: Some(&angles),
     };
-    rotary::append(new, 0..heads, dim, &mut want_keys, &mut want_values, at);
+    rotary::append(new, Dual::None, 0..heads, dim, &mut want_keys, &mut want_values, at);
 
     let on_device = cuda::Angles::new(gpu, &angles)?;
     let (keys, values) = (Buffer::from_slice(gpu, &keys)?, Buffer::from_slice(gpu, &values)?);
@@ -210,8 +284,9 @@ fn appends<A: Format, T: Format>(gpu: &Gpu, case: &New) -> Result<f64> {
         heads,
         first_row: 0,
         n: rows,
-        keys: to_keys.all_mut(),
-        values: to_values.all_mut(),
+        codec: KvCodec::plain(T::DTYPE),
+        keys: to_keys.all_mut().bytes(),
+        values: to_values.all_mut().bytes(),
         capacity,
         at,
     };

@@ -30,8 +30,8 @@ macro_rules! image {
 }
 
 /// The compiled sources, for sm_80 and sm_90a with PTX for devices to come. Empty when only types are checked.
-static IMAGES: [(&str, &Aligned<[u8]>); 5] =
-    [image!("decode"), image!("gather"), image!("network"), image!("prefill"), image!("rotary")];
+static IMAGES: [(&str, &Aligned<[u8]>); 6] =
+    [image!("codec"), image!("decode"), image!("gather"), image!("network"), image!("prefill"), image!("rotary")];
 
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {

@@ -1,0 +1,36 @@
+use prefixkv_kernels::codec::Dtype;
+
+use super::super::options::Options;
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
+use super::super::store::{GROUP, ROTATE, Store, keys, window};
+use crate::error::Result;
+
+pub(super) const SPEC: MethodSpec = MethodSpec {
+    name: "int8",
+    title: "8 bits",
+    summary: "stores what stays in 8 bits",
+    source: "",
+    page: r#"
+A store: it chooses nothing, and stands alone or behind a method that does, `cache: [prefixkv({ keep: 0.4 }), int8()]`.
+Keys and values are stored in codes of 8 bits with a scale and a zero per `group` channels of an entry, so that every entry can be evicted by itself: the layout that quantised caches of servers use. With `group: 32` a number takes 9 bits.
+
+```
+scale = (max - min) / 255,  zero = min,  code = round((x - zero) / scale),  x^ = code * scale + zero
+```
+
+Scale and zero are f16, and the codes are chosen for what was kept. The `window` most recent entries stay in full precision; a prompt is attended in full precision before it is stored. Attention reads the codes directly, so nothing is ever expanded. `memory` reports `payload`, `scales`, `window` and `effectiveBits`.
+
+- Entries are encoded 32 at a time while generating, so up to 31 beyond `window` are in full precision.
+- `rotate` puts a Hadamard transform before the codes, for keys and values, and its dual behind the query and the result. Heads must be a power of two long, and it does not go with keys that are rotated when they are read.
+- Heads must be a multiple of 8 channels long.
+"#,
+    budget: BudgetKind::Outcome,
+    role: Role::Stores,
+    options: &[GROUP, window("0"), keys("\"entry\""), ROTATE],
+    variants: &[],
+    build,
+};
+
+fn build(options: &mut Options) -> Result<Stage> {
+    Ok(Stage::Stores(Store::of(SPEC.name, Dtype::U8, options)?))
+}

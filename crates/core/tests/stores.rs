@@ -1,0 +1,315 @@
+//! Stores: what stays is kept in few bits, attention reads it so, and memory says what it takes.
+
+use std::path::Path;
+
+use prefixkv_core::Error;
+use prefixkv_core::cache::{Format, MemoryReport, Modality, Pool, Shape, Span};
+use prefixkv_core::method::external::{LaneReply, PlanReply};
+use prefixkv_core::method::{METHODS, Method, Role};
+use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::sequence::{Placing, Sequence};
+use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
+use prefixkv_kernels::reference;
+use prefixkv_kernels::rotary::Angles;
+use serde_json::{Value, json};
+
+const STORES: [(&str, f64); 3] = [("int8", 9.0), ("int4", 5.0), ("int2", 3.0)];
+
+fn noise(seed: usize, n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((((i + seed) * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5) * 2.0).collect()
+}
+
+fn shape(head_dim: usize, format: Format) -> Shape {
+    Shape { layers: 2, kv_heads: 2, head_dim, format }
+}
+
+fn frequencies(shape: &Shape) -> Vec<f32> {
+    (0..shape.head_dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / shape.head_dim as f32)).collect()
+}
+
+fn sequence(shape: Shape, pool: &Pool, cache: &Value) -> Sequence {
+    let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+    Sequence::with_method(shape, pool, method, false).unwrap_or_else(|e| panic!("{cache}: {e}"))
+}
+
+/// A prompt of `n` positions, and `steps` more.
+fn feed(sequence: &mut Sequence, shape: &Shape, n: usize, steps: usize, mut each: impl FnMut(&Sequence)) {
+    let width = shape.kv_heads * shape.head_dim;
+    let rows = |layer: usize, from: usize, n: usize| {
+        [1, 2].map(|part| noise(10 * layer + part, (from + n) * width)[from * width..].to_vec())
+    };
+    sequence.begin_prompt(&[Span { modality: Modality::Text, start: 0, len: n }], &Placing::InOrder).expect("begins");
+    let angles = Angles::new(0..n as u32, &frequencies(shape), 1.0);
+    for layer in 0..shape.layers {
+        let [keys, values] = rows(layer, 0, n);
+        sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), Some(&angles)).expect("stores");
+        // What the prompt's attention gave each position.
+        let sums = vec![noise(layer + 77, n).iter().map(|x| x.abs()).collect(); shape.kv_heads];
+        sequence.attended(layer, &sums).expect("frees");
+    }
+    sequence.finish_prompt().expect("ends");
+    each(sequence);
+    for position in n..n + steps {
+        sequence.begin_step().expect("begins");
+        let angles = Angles::new([position as u32], &frequencies(shape), 1.0);
+        for layer in 0..shape.layers {
+            let [keys, values] = rows(layer, position, 1);
+            sequence
+                .store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), Some(&angles))
+                .expect("stores");
+            let places = sequence.lanes(layer).iter().map(|lane| vec![0.01; lane.places()]).collect::<Vec<_>>();
+            sequence.stepped(layer, &places);
+        }
+        sequence.finish_step().expect("ends");
+        each(sequence);
+    }
+}
+
+/// The attention of one query per head to a layer, which must be that of the f64 reference on the decoded entries.
+fn attend(sequence: &Sequence, shape: &Shape, layer: usize) -> Vec<f32> {
+    let (group, dim) = (3, shape.head_dim);
+    let params = AttentionParams::new(group * shape.kv_heads, shape.kv_heads, dim);
+    let queries = noise(99, group * shape.kv_heads * dim);
+    let mut out = vec![f32::NAN; queries.len()];
+    let views: Vec<LaneView<'_>> = sequence.lanes(layer).iter().map(|lane| lane.view(None)).collect();
+    let (mut queries_left, mut out_left, mut items) = (&queries[..], &mut out[..], Vec::new());
+    for lane in &views {
+        let (queries, left) = queries_left.split_at(lane.heads * group * dim);
+        let (out, rest) = out_left.split_at_mut(queries.len());
+        (queries_left, out_left) = (left, rest);
+        items.push(DecodeItem { lane: lane.clone(), queries, out, sums: None });
+    }
+    decode(&params, &mut items);
+    drop(items);
+    let want = reference::attention(&params, &queries, 1, &views);
+    for (got, want) in out.iter().zip(&want) {
+        assert!((got - want).abs() < 2e-5, "{got} for {want}");
+    }
+    out
+}
+
+/// Everything that the pool holds is told apart; slack is room for entries to come.
+fn told(memory: &MemoryReport, shape: &Shape) {
+    let told = memory.payload + memory.scales + memory.metadata + memory.dead;
+    let slack = 16 * 2 * shape.kv_heads * shape.head_dim * shape.format.bytes() * shape.layers;
+    assert!(memory.resident >= told && memory.resident - told <= slack as u64, "{memory:?}");
+    assert!(memory.window <= memory.payload, "{memory:?}");
+}
+
+#[test]
+fn a_store_alone_keeps_all_entries_in_its_bits_and_the_last_ones_whole() {
+    for (name, bits) in STORES {
+        for format in [Format::F32, Format::F16] {
+            for (dim, window) in [(64, 0), (80, 40), (128, 128)] {
+                let (pool, shape) = (Pool::unlimited(), shape(dim, format));
+                let cache = json!({ "method": name, "window": window });
+                let plain = sequence(shape, &pool, &json!({ "method": "full" }));
+                let mut full = plain;
+                feed(&mut full, &shape, 300, 70, |_| ());
+                let mut small = sequence(shape, &pool, &cache);
+                let entry = (2 * shape.kv_heads * dim * format.bytes()) as u64;
+                feed(&mut small, &shape, 300, 70, |sequence| {
+                    let memory = sequence.memory();
+                    told(&memory, &shape);
+                    let n = u64::from(sequence.next_position());
+                    assert_eq!(memory.kept_per_layer, [n as f64; 2], "{cache}: nothing is evicted");
+                    // Entries leave the window 32 at a time.
+                    let whole = memory.window / entry / 2;
+                    assert!((window..window + 32).contains(&whole), "{cache}: {whole} of {n} in full precision");
+                    let rest = n - whole;
+                    let row = (2 * shape.kv_heads * dim) as f64;
+                    let stored = memory.payload + memory.scales - memory.window;
+                    // Where 32 does not divide a head, its groups of channels are shorter.
+                    let bits = if dim == 80 { bits + if name == "int8" { 1.0 } else { 0.5 } } else { bits };
+                    assert_eq!(stored as f64, 2.0 * rest as f64 * row * bits / 8.0, "{cache} {dim}");
+                    let mean = (rest as f64 * bits + (whole * 8 * format.bytes() as u64) as f64) / n as f64;
+                    assert!((memory.effective_bits - mean).abs() < 1e-6, "{} for {mean}", memory.effective_bits);
+                });
+                assert_eq!(small.kept(), full.kept(), "positions stay true");
+                assert!(small.memory().resident < full.memory().resident);
+                for layer in 0..shape.layers {
+                    let (got, want) = (attend(&small, &shape, layer), attend(&full, &shape, layer));
+                    let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    let most = if name == "int2" { 0.2 } else { 0.03 };
+                    assert!(worst > 0.0 && worst < most, "{cache} {dim}: off by {worst}");
+                }
+                drop((small, full));
+                assert_eq!(pool.used(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_behind_a_method_stores_what_the_method_leaves() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    for chooses in [
+        json!({ "method": "prefixkv", "keep": 0.4 }),
+        json!({ "method": "h2o", "keep": 0.4 }),
+        json!({ "method": "knorm", "keep": 0.5 }),
+        json!({ "method": "h2o", "keep": { "tokens": 120 } }),
+    ] {
+        let mut alone = sequence(shape, &pool, &chooses);
+        feed(&mut alone, &shape, 300, 90, |_| ());
+        let (kept, payload) = (alone.kept(), alone.memory().payload);
+        drop(alone);
+        for (name, _) in STORES {
+            for keys in ["channel", "entry"] {
+                let cache = json!([chooses, { "method": name, "window": 20, "keys": keys }]);
+                let mut small = sequence(shape, &pool, &cache);
+                let mut resident = Vec::new();
+                feed(&mut small, &shape, 300, 90, |sequence| {
+                    let memory = sequence.memory();
+                    told(&memory, &shape);
+                    assert!(keys == "channel" || memory.dead == 0, "{cache}");
+                    resident.push(memory.resident);
+                    for layer in 0..shape.layers {
+                        attend(sequence, &shape, layer);
+                    }
+                });
+                // Scores of keys are those of the keys as they are stored, so knorm chooses otherwise while generating.
+                if chooses["method"] != "knorm" {
+                    assert_eq!(small.kept(), kept, "{cache}: the method chooses as without a store");
+                }
+                let memory = small.memory();
+                assert!(memory.payload + memory.scales < payload * 2 / 3, "{cache}: {memory:?} of {payload}");
+                drop(small);
+                assert_eq!(pool.used(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_waits_for_the_plan_of_a_method_outside() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    let cache = json!([{ "method": "custom", "needs": { "keys": true } }, { "method": "int4", "window": 8 }]);
+    let mut small = sequence(shape, &pool, &cache);
+    feed(&mut small, &shape, 200, 0, |sequence| assert_eq!(sequence.memory().scales, 0, "nothing is chosen yet"));
+    assert!(small.question().expect("a view").is_some());
+    let keep: Vec<u32> = (0..200).step_by(2).collect();
+    let lane = LaneReply { keep: Some(keep), merge: Vec::new() };
+    small.answer(&PlanReply { lanes: vec![lane; 2] }).expect("a sound plan");
+    let memory = small.memory();
+    assert_eq!(memory.kept_per_layer, [100.0; 2]);
+    // 96 would leave less than the window.
+    assert_eq!(memory.window, 2 * (100 - 64) * (2 * shape.kv_heads * 64 * 4) as u64);
+    assert!(memory.scales > 0);
+    attend(&small, &shape, 1);
+}
+
+#[test]
+fn a_cap_in_bytes_is_held_with_more_entries() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    let bytes = 300_000;
+    let h2o = json!({ "method": "h2o", "keep": { "bytes": bytes } });
+    let mut entries = Vec::new();
+    for cache in [h2o.clone(), json!([h2o, { "method": "int4", "window": 16, "keys": "entry" }])] {
+        let mut small = sequence(shape, &pool, &cache);
+        feed(&mut small, &shape, 400, 120, |sequence| {
+            let resident = sequence.memory().resident;
+            assert!(resident <= bytes, "{cache}: {resident}");
+        });
+        entries.push(small.memory().kept_per_layer.iter().sum::<f64>());
+    }
+    assert!(entries[1] > 2.5 * entries[0], "{entries:?}");
+}
+
+#[test]
+fn a_transform_gives_the_attention_of_the_keys_and_values_that_went_through_it() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    let outs = [false, true].map(|rotate| {
+        let mut small = sequence(shape, &pool, &json!({ "method": "int8", "rotate": rotate, "window": 33 }));
+        feed(&mut small, &shape, 200, 40, |_| ());
+        attend(&small, &shape, 1)
+    });
+    let worst = outs[0].iter().zip(&outs[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst > 0.0 && worst < 0.01, "{worst}");
+}
+
+#[test]
+fn combinations_that_make_no_sense_are_refused_with_the_reason() {
+    let refuse = |cache: Value| match Method::parse(&cache) {
+        Err(Error::Option { reason, .. }) => reason,
+        other => panic!("{cache}: {other:?}"),
+    };
+    let h2o = json!({ "method": "h2o", "keep": 0.5 });
+    assert!(refuse(json!([{ "method": "int4" }, { "method": "int8" }])).contains("both say how entries are stored"));
+    assert!(refuse(json!([{ "method": "int4" }, h2o])).contains("comes behind"));
+    assert!(refuse(json!({ "method": "int4", "keep": 0.5 })).contains("no `keep`"));
+    let cap = json!({ "method": "h2o", "keep": { "bytes": 100_000 } });
+    assert!(refuse(json!([cap, { "method": "int4" }])).contains("keys: \"entry\""));
+    let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
+    assert!(refuse(json!([ranks, { "method": "int4", "rotate": true }])).contains("rotate"));
+    assert!(refuse(json!({ "method": "int4", "group": 65 })).contains("from 8 to 64"));
+    assert!(refuse(json!({ "method": "int4", "group": 20 })).contains("multiple of 8"));
+    assert!(refuse(json!([h2o, { "method": "int4", "windw": 5 }])).contains("windw"));
+
+    let of_shape = |head_dim: usize, cache: Value| {
+        let method = Method::parse(&cache).expect("sound");
+        match Sequence::with_method(shape(head_dim, Format::F32), &Pool::unlimited(), method, false) {
+            Err(Error::Option { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(of_shape(12, json!({ "method": "int4" })).contains("multiple of 8"));
+    assert!(of_shape(80, json!({ "method": "int4", "rotate": true })).contains("power of two"));
+}
+
+/// The embedded model answers a question about a picture from a cache, in so many tokens.
+fn answers() -> impl Fn(&Value, usize) -> (Vec<u32>, MemoryReport) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let options = LoadOptions::new(root.join("models/tiny-llava"));
+    let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
+    let bytes = std::fs::read(root.join("data/scenes/scene-001.png")).expect("a scene");
+    let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+    let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+    let tokens = model.tokenizer().encode_prompt("USER: <image>\nDescribe the image. ASSISTANT:").expect("encodes");
+    let prompt = model.expand(&tokens, 1).expect("one image");
+    move |cache: &Value, most: usize| {
+        let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+        let mut sequence = model.new_sequence_with(method, false).unwrap_or_else(|e| panic!("{cache}: {e}"));
+        let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
+        let mut answer = Vec::new();
+        for _ in 0..most {
+            assert!(logits.iter().all(|logit| logit.is_finite()), "{cache}");
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+            answer.push(best as u32);
+            logits = model.decode(best as u32, &mut sequence).expect("goes on");
+        }
+        (answer, sequence.memory())
+    }
+}
+
+/// The cells of docs/methods/combinations.md with a store run, and keep as many entries as without.
+#[test]
+fn every_store_goes_behind_every_method() {
+    let run = answers();
+    for spec in METHODS.iter().filter(|spec| spec.role == Role::Chooses) {
+        let mut chooses = json!({ "method": spec.name });
+        if spec.takes_keep() {
+            chooses["keep"] = json!(0.5);
+        }
+        let (_, alone) = run(&chooses, 40);
+        for (store, _) in STORES {
+            let (_, memory) = run(&json!([chooses, { "method": store, "window": 8 }]), 40);
+            assert_eq!(memory.kept_per_layer, alone.kept_per_layer, "{} and {store}", spec.name);
+            assert!(memory.payload + memory.scales < alone.payload * 2 / 3, "{} and {store}: {memory:?}", spec.name);
+        }
+    }
+}
+
+#[test]
+fn the_embedded_model_answers_from_a_small_cache() {
+    let run = answers();
+    let run = |cache: Value| run(&cache, 40);
+    let (full, whole) = run(json!({ "method": "full" }));
+    assert_eq!((whole.scales, whole.window, whole.effective_bits), (0, 0, 32.0));
+    for (name, bits) in [("int8", 9.0), ("int4", 5.0)] {
+        let (answer, memory) = run(json!({ "method": name, "window": 16 }));
+        let same = answer.iter().zip(&full).take_while(|(a, b)| a == b).count();
+        assert!(same >= 20, "{name}: {same} of {} tokens", full.len());
+        assert!(memory.effective_bits > bits && memory.effective_bits < 14.0, "{name}: {memory:?}");
+        assert!(memory.resident < whole.resident / 2, "{name}: {} of {}", memory.resident, whole.resident);
+    }
+}

@@ -1,0 +1,160 @@
+// Entries from one codec to another, and transforms of rows. Twins: src/codec/encode.rs, src/codec/dual.rs.
+//
+// encode: writes entries at .. at + count of [heads, capacity, dim] as codes with scales, or plain, from rows that are stored in
+//   other codecs, for every item of a launch (one part, keys or values, of a segment). Row r is the slot rows[r][1] of the source
+//   rows[r][0]. Scales: (largest - smallest) / most and the smallest, both
+//   rounded to f16, and codes round((x - zero) / scale) within the width. `at` and `count` are multiples of the target's group of
+//   entries. Each number is read twice, the second time from the cache. Launch: grid (x, items), 256 threads; a thread has eight
+//   channels of a group of entries (per channel), or the channels of a group of an entry (per entry, plain), and strides.
+//
+// hadamard: to[n, heads, dim] = the orthonormal Walsh-Hadamard transform of rows of `heads * dim` elements, in place or elsewhere; dim a
+//   power of two up to 256. Launch: grid x, 128 threads, blocks stride over vectors; dim * 4 bytes of shared memory.
+#include "codec.cuh"
+
+namespace codec {
+
+constexpr unsigned THREADS = 256;
+constexpr unsigned ROW_THREADS = 128;
+
+struct Rows {
+  const EncodeItem& item;
+  unsigned dim;
+
+  __device__ __forceinline__ void read(unsigned head, unsigned index, unsigned at, float (&to)[EIGHT]) const {
+    const Source& source = item.sources[item.rows[2 * index]];
+    const Part part(source.numbers, source.scales, source.codec, head, source.capacity, dim);
+    read_eight(kind_of(source.codec), part, item.rows[2 * index + 1], at, to);
+  }
+};
+
+// As f16 stores it, within its range.
+__device__ __forceinline__ float in_half(float x) { return widen(narrow<__half>(fminf(fmaxf(x, -65504.0f), 65504.0f))); }
+
+struct Range {
+  float scale;
+  float zero;
+  float inverse;
+
+  __device__ __forceinline__ Range(float low, float high, float most)
+      : scale(in_half((high - low) / most)), zero(in_half(low)), inverse(scale == 0.0f ? 0.0f : 1.0f / scale) {}
+
+  __device__ __forceinline__ unsigned code(float x, float most) const {
+    return unsigned(fminf(fmaxf(rintf((x - zero) * inverse), 0.0f), most));
+  }
+};
+
+// Eight codes as `bits` bytes.
+__device__ __forceinline__ void store_codes(uint8_t* to, unsigned bits, const unsigned (&codes)[EIGHT]) {
+  uint2 packed = make_uint2(0, 0);
+#pragma unroll
+  for (unsigned i = 0; i < EIGHT; ++i) {
+    const unsigned at = i * bits;
+    if (at < 32) {
+      packed.x |= codes[i] << at;
+    } else {
+      packed.y |= codes[i] << (at - 32);
+    }
+  }
+  if (bits == 8) {
+    *aligned(reinterpret_cast<uint2*>(to)) = packed;
+  } else if (bits == 4) {
+    *aligned(reinterpret_cast<uint32_t*>(to)) = packed.x;
+  } else {
+    *aligned(reinterpret_cast<uint16_t*>(to)) = uint16_t(packed.x);
+  }
+}
+
+__device__ __forceinline__ void encode(const EncodeArgs& args) {
+  const EncodeItem item = args.items[blockIdx.y];
+  const unsigned dim = args.dim, eights = dim / EIGHT;
+  const Rows rows{item, dim};
+  const unsigned kind = kind_of(item.codec), bits = bits_of(item.codec), group = item.codec.group;
+  const float most = float((1u << bits) - 1);
+  uint8_t* numbers = static_cast<uint8_t*>(item.numbers);
+  __half* pairs = static_cast<__half*>(item.scales);
+  // Entries and channels of a thread's work.
+  const unsigned tall = kind == CHANNEL_CODES ? group : 1;
+  const unsigned wide = kind == ENTRY_CODES ? group : EIGHT;
+  const unsigned across = dim / wide;
+  const unsigned works = item.heads * (item.count / tall) * across;
+  for (unsigned work = blockIdx.x * THREADS + threadIdx.x; work < works; work += gridDim.x * THREADS) {
+    const unsigned first = work % across * wide;
+    const unsigned entry = work / across % (item.count / tall) * tall;
+    const unsigned head = work / across / (item.count / tall);
+    const uint64_t row = uint64_t(head) * item.capacity + item.at + entry;
+    float x[EIGHT];
+    unsigned codes[EIGHT];
+    if (kind == CHANNEL_CODES) {
+      float low[EIGHT], high[EIGHT];
+      for (unsigned e = 0; e < tall; ++e) {
+        rows.read(head, entry + e, first, x);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; ++i) {
+          low[i] = e == 0 ? x[i] : fminf(low[i], x[i]);
+          high[i] = e == 0 ? x[i] : fmaxf(high[i], x[i]);
+        }
+      }
+      __half* to = pairs + row / group * 2 * dim + first;
+      for (unsigned i = 0; i < EIGHT; ++i) {
+        const Range range(low[i], high[i], most);
+        to[i] = narrow<__half>(range.scale);
+        to[dim + i] = narrow<__half>(range.zero);
+      }
+      for (unsigned e = 0; e < tall; ++e) {
+        rows.read(head, entry + e, first, x);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; ++i) codes[i] = Range(low[i], high[i], most).code(x[i], most);
+        store_codes(numbers + ((row + e) * eights + first / EIGHT) * bits, bits, codes);
+      }
+    } else if (kind == ENTRY_CODES) {
+      float low = INFINITY, high = -INFINITY;
+      for (unsigned at = first; at < first + wide; at += EIGHT) {
+        rows.read(head, entry, at, x);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; ++i) {
+          low = fminf(low, x[i]);
+          high = fmaxf(high, x[i]);
+        }
+      }
+      const Range range(low, high, most);
+      __half* to = pairs + (row * across + first / wide) * 2;
+      to[0] = narrow<__half>(range.scale);
+      to[1] = narrow<__half>(range.zero);
+      for (unsigned at = first; at < first + wide; at += EIGHT) {
+        rows.read(head, entry, at, x);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; ++i) codes[i] = range.code(x[i], most);
+        store_codes(numbers + (row * eights + at / EIGHT) * bits, bits, codes);
+      }
+    } else {
+      rows.read(head, entry, first, x);
+      for (unsigned i = 0; i < EIGHT; ++i) {
+        if (kind == FULL) {
+          reinterpret_cast<float*>(numbers)[row * dim + first + i] = x[i];
+        } else {
+          reinterpret_cast<__half*>(numbers)[row * dim + first + i] = narrow<__half>(x[i]);
+        }
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ void hadamard(const HadamardArgs& args) {
+  float* row = shared_memory<float>();
+  const unsigned dim = args.dim;
+  const float factor = 1.0f / sqrtf(float(dim));
+  for (unsigned vector = blockIdx.x; vector < args.n * args.heads; vector += gridDim.x) {
+    const unsigned n = vector / args.heads, head = vector % args.heads;
+    const float* from = args.from + n * args.from_stride + head * dim;
+    float* to = args.to + n * args.to_stride + head * dim;
+    for (unsigned i = threadIdx.x; i < dim; i += ROW_THREADS) row[i] = from[i];
+    ::hadamard<ROW_THREADS>(row, dim);
+    for (unsigned i = threadIdx.x; i < dim; i += ROW_THREADS) to[i] = row[i] * factor;
+    __syncthreads();
+  }
+}
+
+}  // namespace codec
+
+KERNEL(encode, EncodeArgs, codec::THREADS, codec::encode)
+KERNEL(hadamard_rows, HadamardArgs, codec::ROW_THREADS, codec::hadamard)

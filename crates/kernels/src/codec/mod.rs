@@ -1,0 +1,268 @@
+//! How the entries of the cache are stored, as data: a [`KvCodec`] says it of keys and of values, a [`Run`] is entries that lie one
+//! after another in one codec. Attention, copies and norms read the description; nothing else in the house knows a format.
+//!
+//! | part | layout |
+//! | --- | --- |
+//! | numbers | `[heads, capacity, dim]`, an entry's codes packed along its channels, the first in the low bits |
+//! | scales per channel | `[heads, capacity / group, 2, dim]` f16: the scales of the channels, then their zeros |
+//! | scales per entry | `[heads, capacity, dim / group, 2]` f16: the scale and the zero of each group of channels |
+//!
+//! A code stands for `code * scale + zero`; the scale is (largest - smallest) / most and the zero the smallest number, both rounded to
+//! f16 before the codes are chosen. This is the asymmetric quantisation of KIVI (Liu et al. 2024, arXiv 2402.02750).
+
+mod decode;
+mod dual;
+mod encode;
+mod owned;
+mod run;
+
+pub use decode::decode_rows;
+pub use dual::Dual;
+pub use encode::encode;
+pub use owned::OwnedRun;
+pub use run::{Parts, Run, append, parts_mut};
+
+use std::fmt;
+use std::ops::Range;
+
+use half::f16;
+
+/// How one number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    F32,
+    F16,
+    /// Codes of eight bits.
+    U8,
+    /// Codes of four bits.
+    U4,
+    /// Codes of two bits.
+    U2,
+}
+
+impl Dtype {
+    pub const fn bits(self) -> usize {
+        match self {
+            Dtype::F32 => 32,
+            Dtype::F16 => 16,
+            Dtype::U8 => 8,
+            Dtype::U4 => 4,
+            Dtype::U2 => 2,
+        }
+    }
+
+    /// Whether the numbers are codes, which need scales.
+    pub const fn is_code(self) -> bool {
+        self.bits() <= 8
+    }
+
+    /// The largest code.
+    pub const fn most(self) -> u8 {
+        match self {
+            Dtype::U4 => 15,
+            Dtype::U2 => 3,
+            _ => 255,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::U8 => "u8",
+            Dtype::U4 => "u4",
+            Dtype::U2 => "u2",
+        })
+    }
+}
+
+/// Which codes share a scale and a zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scales {
+    /// Numbers stand for themselves.
+    None,
+    /// Those of a channel over `group` consecutive entries, the first of a run being a group's first.
+    PerChannel { group: u16 },
+    /// `group` consecutive channels of an entry.
+    PerEntry { group: u16 },
+}
+
+/// How keys, or values, are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Codec {
+    pub dtype: Dtype,
+    pub scales: Scales,
+}
+
+/// Bytes of a scale and a zero.
+const PAIR: usize = 2 * size_of::<f16>();
+/// Channels that are read at once, by a vector of the CPU and by a thread of a GPU.
+const CHANNELS: usize = 8;
+
+impl Codec {
+    pub const F32: Codec = Codec::plain(Dtype::F32);
+    pub const F16: Codec = Codec::plain(Dtype::F16);
+
+    pub const fn plain(dtype: Dtype) -> Codec {
+        Codec { dtype, scales: Scales::None }
+    }
+
+    /// Codes with a scale per channel over `group` entries.
+    pub const fn per_channel(dtype: Dtype, group: u16) -> Codec {
+        Codec { dtype, scales: Scales::PerChannel { group } }
+    }
+
+    /// Codes with a scale per entry and `group` channels.
+    pub const fn per_entry(dtype: Dtype, group: u16) -> Codec {
+        Codec { dtype, scales: Scales::PerEntry { group } }
+    }
+
+    /// Entries that can only be encoded together.
+    pub const fn entries(self) -> usize {
+        match self.scales {
+            Scales::PerChannel { group } => group as usize,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of the numbers of one entry of one head.
+    pub const fn row(self, dim: usize) -> usize {
+        dim * self.dtype.bits() / 8
+    }
+
+    /// Bytes of the scales of [`Self::entries`] entries of one head.
+    pub const fn scales_row(self, dim: usize) -> usize {
+        match self.scales {
+            Scales::None => 0,
+            Scales::PerChannel { .. } => dim * PAIR,
+            Scales::PerEntry { group } => dim / group as usize * PAIR,
+        }
+    }
+
+    /// Why heads of `dim` elements cannot be stored so.
+    pub fn check(self, dim: usize) -> Result<(), String> {
+        match (self.dtype.is_code(), self.scales) {
+            (false, Scales::None) => return Ok(()),
+            (true, Scales::PerChannel { group: 1.. }) => {}
+            (true, Scales::PerEntry { group }) if group > 0 && dim.is_multiple_of(group.into()) => {
+                if !usize::from(group).is_multiple_of(CHANNELS) {
+                    return Err(format!("groups of {group} channels, which are no multiple of {CHANNELS}"));
+                }
+            }
+            (true, Scales::PerEntry { group }) => return Err(format!("{dim} channels in groups of {group}")),
+            _ => return Err(format!("numbers of {} with {:?}", self.dtype, self.scales)),
+        }
+        match dim.is_multiple_of(CHANNELS) {
+            true => Ok(()),
+            false => Err(format!("heads of {dim} channels, which are no multiple of {CHANNELS}")),
+        }
+    }
+
+    /// The largest group of channels up to `most` into which heads of `dim` elements can be cut; None: there is none.
+    pub fn channels(dim: usize, most: usize) -> Option<u16> {
+        let groups = (1..=most.min(dim) / CHANNELS).rev().map(|times| times * CHANNELS);
+        groups.filter(|group| dim.is_multiple_of(*group)).find_map(|group| u16::try_from(group).ok())
+    }
+}
+
+/// How entries are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The slot of a deleted entry is taken by the last one, and used again by the next append.
+    Entry,
+    /// A deleted entry stays, masked, until all of its group are deleted.
+    Group,
+}
+
+/// How the entries of a run are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvCodec {
+    pub key: Codec,
+    pub value: Codec,
+    /// The transform that keys and values went through before they were stored; all runs of a lane have one.
+    pub dual: Dual,
+}
+
+impl KvCodec {
+    pub const F32: KvCodec = KvCodec::plain(Dtype::F32);
+    pub const F16: KvCodec = KvCodec::plain(Dtype::F16);
+
+    /// Keys and values as they are.
+    pub const fn plain(dtype: Dtype) -> KvCodec {
+        KvCodec { key: Codec::plain(dtype), value: Codec::plain(dtype), dual: Dual::None }
+    }
+
+    /// Whether entries can be written one by one, without a scale.
+    pub const fn is_plain(self) -> bool {
+        !self.key.dtype.is_code() && !self.value.dtype.is_code()
+    }
+
+    /// Entries that can only be encoded, and freed, together.
+    pub const fn group(self) -> usize {
+        let (key, value) = (self.key.entries(), self.value.entries());
+        if key > value { key } else { value }
+    }
+
+    pub const fn deletion(self) -> Deletion {
+        if self.group() > 1 { Deletion::Group } else { Deletion::Entry }
+    }
+
+    /// Bytes of the numbers of one entry of one head.
+    pub const fn payload(self, dim: usize) -> usize {
+        self.key.row(dim) + self.value.row(dim)
+    }
+
+    /// Bytes of the scales of [`Self::group`] entries of one head.
+    pub const fn scales(self, dim: usize) -> usize {
+        let group = self.group();
+        let (key, value) = (group / self.key.entries(), group / self.value.entries());
+        key * self.key.scales_row(dim) + value * self.value.scales_row(dim)
+    }
+
+    /// Bytes of `capacity` entries of `heads` heads, all parts.
+    pub const fn bytes(self, heads: usize, dim: usize, capacity: usize) -> usize {
+        heads * (capacity * self.payload(dim) + capacity / self.group() * self.scales(dim))
+    }
+
+    /// Bits that a number takes, its scales included.
+    pub fn effective_bits(self, dim: usize) -> f64 {
+        let bytes = self.payload(dim) as f64 + self.scales(dim) as f64 / self.group() as f64;
+        bytes * 8.0 / (2 * dim) as f64
+    }
+
+    /// Why heads of `dim` elements cannot be stored so.
+    pub fn check(self, dim: usize) -> Result<(), String> {
+        self.key.check(dim)?;
+        self.value.check(dim)?;
+        let (key, value) = (self.key.entries(), self.value.entries());
+        if key > 1 && value > 1 && key != value {
+            return Err(format!("keys in groups of {key} entries and values in groups of {value}"));
+        }
+        self.dual.check(dim)
+    }
+
+    /// Where the parts of `capacity` entries lie in one buffer: those that are read in the widest words come first, so that all are
+    /// aligned without padding.
+    pub fn layout(self, heads: usize, dim: usize, capacity: usize) -> Parts<Range<usize>> {
+        let numbers = |codec: Codec| (heads * capacity * codec.row(dim), codec.dtype.bits().min(16));
+        let scales = |codec: Codec| {
+            let width = if codec.entries() > 1 { 16 } else { PAIR };
+            (heads * (capacity / codec.entries()) * codec.scales_row(dim), width)
+        };
+        let sizes = [numbers(self.key), scales(self.key), numbers(self.value), scales(self.value)];
+        let mut order = [0, 1, 2, 3];
+        order.sort_by_key(|part| std::cmp::Reverse(sizes[*part].1));
+        let (mut ranges, mut end) = ([const { 0..0 }; 4], 0);
+        for part in order {
+            ranges[part] = end..end + sizes[part].0;
+            end += sizes[part].0;
+        }
+        let [keys, key_scales, values, value_scales] = ranges;
+        Parts { keys, key_scales, values, value_scales }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Entries that own their memory.
+
+use super::{KvCodec, Parts, Run, encode, parts_mut};
+use crate::element::Element;
+
+/// Entries of some heads in one codec, on the CPU: for whoever has no pool to take memory from.
+#[derive(Clone, Debug)]
+pub struct OwnedRun {
+    codec: KvCodec,
+    heads: usize,
+    dim: usize,
+    len: usize,
+    capacity: usize,
+    /// Aligned for every dtype. The bytes behind the last part are not of the run.
+    words: Vec<f32>,
+}
+
+impl OwnedRun {
+    /// Room for `capacity` entries; what is not written reads as NaN.
+    pub fn new(codec: KvCodec, heads: usize, dim: usize, capacity: usize) -> Self {
+        let words = codec.bytes(heads, dim, capacity).div_ceil(size_of::<f32>());
+        OwnedRun { codec, heads, dim, len: 0, capacity, words: vec![f32::from_bits(u32::MAX); words] }
+    }
+
+    /// Writes entries behind the others; `keys` and `values` are `[heads, n, dim]`. In a codec of groups `n` is a multiple of them.
+    pub fn push(&mut self, keys: &[f32], values: &[f32]) {
+        let OwnedRun { codec, heads, dim, capacity, len: at, .. } = *self;
+        let n = keys.len() / (heads * dim);
+        let transformed = |rows: &[f32]| {
+            let mut rows = rows.to_vec();
+            codec.dual.apply(&mut rows, dim);
+            rows
+        };
+        let (keys, values) = (transformed(keys), transformed(values));
+        let size = codec.bytes(heads, dim, capacity);
+        let bytes = &mut f32::bytes_mut(&mut self.words)[..size];
+        let to = parts_mut(codec, bytes, heads, dim, capacity);
+        encode(codec.key, &keys, heads, dim, to.keys, to.key_scales, capacity, at);
+        encode(codec.value, &values, heads, dim, to.values, to.value_scales, capacity, at);
+        self.len += n;
+    }
+
+    pub fn codec(&self) -> KvCodec {
+        self.codec
+    }
+
+    /// KV heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The parts in one buffer, as [`KvCodec::layout`] says.
+    pub fn bytes(&self) -> &[u8] {
+        &f32::bytes(&self.words)[..self.codec.bytes(self.heads, self.dim, self.capacity)]
+    }
+
+    pub fn parts(&self) -> Parts<&[u8]> {
+        self.run().parts
+    }
+
+    pub fn run(&self) -> Run<&[u8]> {
+        Run::of(self.codec, self.bytes(), self.heads, self.dim, self.len, self.capacity)
+    }
+}

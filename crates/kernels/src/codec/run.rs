@@ -1,0 +1,119 @@
+//! Entries that lie one after another in one codec, on the CPU and on a GPU alike.
+
+use std::ops::Range;
+
+use super::{Codec, Dtype, KvCodec, decode_rows};
+use crate::element::Element;
+use crate::rotary::{self, New};
+
+/// The four parts of entries; those without scales have empty ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts<B> {
+    pub keys: B,
+    pub key_scales: B,
+    pub values: B,
+    pub value_scales: B,
+}
+
+impl<B> Parts<B> {
+    pub fn map<T>(self, mut of: impl FnMut(B) -> T) -> Parts<T> {
+        Parts {
+            keys: of(self.keys),
+            key_scales: of(self.key_scales),
+            values: of(self.values),
+            value_scales: of(self.value_scales),
+        }
+    }
+}
+
+/// Entries in one codec, whose parts are bytes: `&[u8]` on the CPU, `cuda::Slice<u8>` on a GPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<B> {
+    pub codec: KvCodec,
+    /// Entries in use.
+    pub len: usize,
+    /// Entries that there is room for, per head; a multiple of the codec's group.
+    pub capacity: usize,
+    pub parts: Parts<B>,
+}
+
+impl<'a> Run<&'a [u8]> {
+    /// The entries in a buffer that is laid out as [`KvCodec::layout`] says.
+    pub fn of(codec: KvCodec, bytes: &'a [u8], heads: usize, dim: usize, len: usize, capacity: usize) -> Self {
+        Run { codec, len, capacity, parts: codec.layout(heads, dim, capacity).map(|range| &bytes[range]) }
+    }
+
+    /// Keys and values that stand for themselves, `[heads, capacity, dim]` each.
+    pub fn plain<T: Element>(keys: &'a [T], values: &'a [T], len: usize, capacity: usize) -> Self {
+        let (keys, values) = (T::bytes(keys), T::bytes(values));
+        let parts = Parts { keys, key_scales: &[][..], values, value_scales: &[][..] };
+        Run { codec: KvCodec::plain(T::DTYPE), len, capacity, parts }
+    }
+
+    /// The keys of the entries of a head from `from` on, as they are stored: as many rows of `dim` as `to` holds.
+    pub fn read_keys(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
+        let Parts { keys, key_scales, .. } = self.parts;
+        decode_rows(self.codec.key, keys, key_scales, (head, self.capacity), from, dim, to);
+    }
+
+    /// Like [`Self::read_keys`].
+    pub fn read_values(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
+        let Parts { values, value_scales, .. } = self.parts;
+        decode_rows(self.codec.value, values, value_scales, (head, self.capacity), from, dim, to);
+    }
+
+    /// The keys of a head where they are, if they are of this type.
+    pub(crate) fn keys<T: Element>(&self, head: usize, entries: Range<usize>, dim: usize) -> Option<&'a [T]> {
+        rows(self.codec.key, self.parts.keys, head * self.capacity, entries, dim)
+    }
+
+    /// Like [`Self::keys`].
+    pub(crate) fn values<T: Element>(&self, head: usize, entries: Range<usize>, dim: usize) -> Option<&'a [T]> {
+        rows(self.codec.value, self.parts.values, head * self.capacity, entries, dim)
+    }
+}
+
+fn rows<T: Element>(codec: Codec, bytes: &[u8], start: usize, entries: Range<usize>, dim: usize) -> Option<&[T]> {
+    let row = codec.row(dim);
+    let bytes = || &bytes[(start + entries.start) * row..(start + entries.end) * row];
+    (codec.dtype == T::DTYPE).then(|| T::of_bytes(bytes()))
+}
+
+/// The parts of a buffer that is laid out as [`KvCodec::layout`] says, to be written.
+pub fn parts_mut(codec: KvCodec, bytes: &mut [u8], heads: usize, dim: usize, capacity: usize) -> Parts<&mut [u8]> {
+    let Parts { keys, key_scales, values, value_scales } = codec.layout(heads, dim, capacity);
+    let parts = [keys, key_scales, values, value_scales];
+    let mut order = [0, 1, 2, 3];
+    // Of two that start at one place, the empty one comes first.
+    order.sort_by_key(|part| (parts[*part].start, parts[*part].end));
+    let mut cut: [Option<&mut [u8]>; 4] = [const { None }; 4];
+    let (mut left, mut at) = (bytes, 0);
+    for part in order {
+        let (this, rest) = left.split_at_mut(parts[part].end - at);
+        (cut[part], left, at) = (Some(this), rest, parts[part].end);
+    }
+    let [keys, key_scales, values, value_scales] = cut.map(Option::unwrap_or_default);
+    Parts { keys, key_scales, values, value_scales }
+}
+
+/// Writes new positions into a plain run of the KV heads `heads`; the first new row goes to entry `at`.
+pub fn append(codec: KvCodec, new: New<'_>, heads: Range<usize>, dim: usize, to: Parts<&mut [u8]>, at: usize) {
+    assert!(codec.is_plain(), "{codec:?}: codes are written by `encode`");
+    match (codec.key.dtype, codec.value.dtype) {
+        (Dtype::F32, Dtype::F32) => one::<f32, f32>(codec, new, heads, dim, to, at),
+        (Dtype::F32, _) => one::<f32, half::f16>(codec, new, heads, dim, to, at),
+        (_, Dtype::F32) => one::<half::f16, f32>(codec, new, heads, dim, to, at),
+        _ => one::<half::f16, half::f16>(codec, new, heads, dim, to, at),
+    }
+}
+
+fn one<K: Element, V: Element>(
+    codec: KvCodec,
+    new: New<'_>,
+    heads: Range<usize>,
+    dim: usize,
+    to: Parts<&mut [u8]>,
+    at: usize,
+) {
+    rotary::append(new, codec.dual, heads, dim, K::of_bytes_mut(to.keys), V::of_bytes_mut(to.values), at);
+}

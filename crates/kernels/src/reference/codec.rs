@@ -1,0 +1,98 @@
+//! Stored entries, read number by number.
+
+use half::f16;
+
+use crate::codec::{Codec, Dtype, Dual, Run, Scales};
+
+fn f16_at(bytes: &[u8], index: usize) -> f64 {
+    f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f64()
+}
+
+/// The number `channel` of entry `entry` of a head, in a part with room for `capacity` entries per head.
+pub fn number(
+    codec: Codec,
+    numbers: &[u8],
+    scales: &[u8],
+    (head, capacity): (usize, usize),
+    entry: usize,
+    (channel, dim): (usize, usize),
+) -> f64 {
+    let row = head * capacity + entry;
+    let index = row * dim + channel;
+    let stored = match codec.dtype {
+        Dtype::F32 => {
+            let bytes = &numbers[4 * index..4 * index + 4];
+            f64::from(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        }
+        Dtype::F16 => f16_at(numbers, index),
+        Dtype::U8 | Dtype::U4 | Dtype::U2 => {
+            let bits = codec.dtype.bits();
+            f64::from(numbers[index * bits / 8] >> (index * bits % 8) & codec.dtype.most())
+        }
+    };
+    match codec.scales {
+        Scales::None => stored,
+        Scales::PerChannel { group } => {
+            let group = usize::from(group);
+            let first = (head * (capacity / group) + entry / group) * 2 * dim;
+            stored * f16_at(scales, first + channel) + f16_at(scales, first + dim + channel)
+        }
+        Scales::PerEntry { group } => {
+            let pair = (row * dim + channel) / usize::from(group);
+            stored * f16_at(scales, 2 * pair) + f16_at(scales, 2 * pair + 1)
+        }
+    }
+}
+
+/// The key and the value of an entry as they were before their codec's transform, but for the rounding of the codes.
+pub fn entry(run: &Run<&[u8]>, head: usize, entry: usize, dim: usize) -> (Vec<f64>, Vec<f64>) {
+    let (codec, parts, place) = (run.codec, run.parts, (head, run.capacity));
+    let key = |channel| number(codec.key, parts.keys, parts.key_scales, place, entry, (channel, dim));
+    let value = |channel| number(codec.value, parts.values, parts.value_scales, place, entry, (channel, dim));
+    let back = |row: Vec<f64>| match codec.dual {
+        Dual::None => row,
+        Dual::Hadamard => hadamard(&row),
+    };
+    (back((0..dim).map(key).collect()), back((0..dim).map(value).collect()))
+}
+
+/// The orthonormal Walsh-Hadamard transform: element (i, j) of the matrix is negative where i and j share an odd number of bits.
+pub fn hadamard(row: &[f64]) -> Vec<f64> {
+    let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+    let sum = |i: usize| row.iter().enumerate().map(|(j, x)| sign(i, j) * x).sum::<f64>();
+    (0..row.len()).map(|i| sum(i) / (row.len() as f64).sqrt()).collect()
+}
+
+/// What rows `[heads, n, dim]` are after a codec; scales and codes are chosen as [`crate::codec`] says.
+pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
+    // The numbers that share a scale with number i.
+    let sharing = |i: usize| -> Vec<f32> {
+        match codec.scales {
+            Scales::None => vec![rows[i]],
+            Scales::PerEntry { group } => {
+                let group = usize::from(group);
+                rows[i / group * group..][..group].to_vec()
+            }
+            Scales::PerChannel { group } => {
+                let (group, row, channel) = (usize::from(group), i / dim, i % dim);
+                let first = row / n * n + row % n / group * group;
+                (first..first + group).map(|row| rows[row * dim + channel]).collect()
+            }
+        }
+    };
+    let one = |i: usize| {
+        let (x, group) = (rows[i], sharing(i));
+        let (min, max) = group.iter().fold((f32::MAX, f32::MIN), |(min, max), x| (min.min(*x), max.max(*x)));
+        let most = f64::from(codec.dtype.most());
+        match codec.dtype {
+            Dtype::F32 => f64::from(x),
+            Dtype::F16 => f16::from_f32(x).to_f64(),
+            _ => {
+                let (zero, scale) = (f16::from_f32(min).to_f64(), f16::from_f32((max - min) / most as f32).to_f64());
+                let code = if scale == 0.0 { 0.0 } else { ((f64::from(x) - zero) / scale).round().clamp(0.0, most) };
+                code * scale + zero
+            }
+        }
+    };
+    (0..rows.len()).map(one).collect()
+}
