@@ -1,5 +1,5 @@
-// What several requests together gain over one after the other. Run through `npm run bench:batch`, which measures the limits
-// before and after.
+// Measures what several requests gain by running together instead of one after the other. Run through `npm run bench:batch`,
+// which measures the limits before and after.
 import { mkdir, writeFile } from "node:fs/promises";
 import { load, type Model } from "../ts/index.ts";
 import { mixedPrompt } from "./prompts.ts";

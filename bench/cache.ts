@@ -1,5 +1,5 @@
-// What a smaller cache costs while the prompt is read and gains while tokens are generated. Run through `npm run bench:cache`,
-// which measures the limits before and after.
+// Measures the cost of a smaller cache while the prompt is read, and its gain while tokens are generated. Run through
+// `npm run bench:cache`, which measures the limits before and after.
 import { mkdir, writeFile } from "node:fs/promises";
 import { type CacheMethod, full, load, type Memory, type Model } from "../ts/index.ts";
 import { mixedPrompt } from "./prompts.ts";
@@ -45,7 +45,7 @@ const rounds = quick ? 2 : 9;
 const steps = quick ? 8 : 64;
 const contexts = quick ? [128, 256] : [2048, 4096];
 
-/** What all others are compared with. */
+/** The baseline of all comparisons. */
 export const whole = "full cache";
 const prefixkv = (keep: number, decode?: "none"): Variant => ({
   name: `prefixkv ${keep}${decode ? ", decode none" : ""}`,

@@ -7,7 +7,7 @@ import { digits, paired, percent, type Summary, spread, summarise, table } from 
 
 export interface Compared {
   name: string;
-  /** Time of the prompt over that of the full cache, round by round. */
+  /** Prompt time relative to the full cache's, round by round. */
   prefill: Summary;
   /** Time of a generated token with the full cache over this one, round by round: above 1 this one is faster. */
   gain: Summary;

@@ -1,4 +1,4 @@
-// What each door costs on each runtime: bench/results/<machine>-doors.json and .md. Options: --quick.
+// Cost of each door on each runtime: bench/results/<machine>-doors.json and .md. Options: --quick.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { DoorRun } from "./doors_run.ts";

@@ -1,4 +1,4 @@
-// What the system sees of caches that are held: bench/results/<machine>-held.json and .md. Options: --quick. Linux only.
+// Memory of held caches, as the operating system sees it: bench/results/<machine>-held.json and .md. Options: --quick. Linux only.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { HeldRun } from "./held_run.ts";

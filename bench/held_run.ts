@@ -11,7 +11,7 @@ export interface HeldRun {
   before: number;
   held: number;
   after: number;
-  /** What the chats' reports add up to, and what full caches of the same positions take. */
+  /** Sum of the chats' reports, and the size of full caches of the same positions. */
   reported: number;
   full: number;
   /** Milliseconds of each prompt, and per token after it. */
@@ -49,7 +49,7 @@ const model = await load(folder, { weights });
 const prompt = mixedPrompt(Number(tokens));
 const turn = { maxTokens: 16, ignoreEos: true };
 
-// What a first turn sets up is not the cache's.
+// A first turn also sets up memory that is not the cache's.
 const first = model.chat({ cache });
 await first.send(prompt.slice(0, prompt.length / 4), turn);
 await first.dispose();

@@ -68,7 +68,7 @@ function limits(baseline: Baseline): Limits {
   return { gemm: rate("limits/gemm"), read: rate("limits/read") };
 }
 
-/** What the machine could do at its best while the benches ran. */
+/** The machine's best rates while the benches ran. */
 export function best(a: Limits, b: Limits): Limits {
   return { gemm: Math.max(a.gemm, b.gemm), read: Math.max(a.read, b.read) };
 }

@@ -1,4 +1,4 @@
-// What a step must compute and read at the least: the numerators of every figure that stands beside a limit.
+// The least that a step must compute and read: the numerators of every figure that stands beside a limit.
 import type { ModelInfo } from "../ts/index.ts";
 import type { Shape } from "./random_model.ts";
 

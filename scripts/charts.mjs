@@ -1,4 +1,5 @@
-// What the published package takes along of the chart library and its DOM, as one file, so that it depends on no other package.
+// Bundles the parts of the chart library and its DOM that the published package takes along, as one file, so that it depends on no
+// other package.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";

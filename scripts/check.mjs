@@ -21,7 +21,7 @@ const checks = {
     rust("fmt", "--all", "--check"),
     clippy(...workspace()),
     withCuda(clippy("-p", "prefixkv-kernels", "--features", "cuda")),
-    // What leads to them; the tests of these crates know no GPU.
+    // The crates above them, whose tests know no GPU.
     withCuda(rust("clippy", ...above, "--release", "--", "-D", "warnings")),
   ],
   types: () => node(module("typescript", "bin", "tsc"), "--noEmit"),

@@ -5,7 +5,7 @@ import { cargo, must, requireCompiler, root } from "./shell.mjs";
 
 requireCompiler();
 const { command, path } = cargo();
-// Our own code checks its sums and assertions here; that of others is what is shipped.
+// Our own code checks its sums and assertions here; other crates are built as they are shipped.
 const checked = ["core", "kernels", "capi"].flatMap((name) =>
   ["overflow-checks", "debug-assertions"].flatMap((check) => [
     "--config",

@@ -51,7 +51,7 @@ function document(source) {
   return symbols;
 }
 
-/** What a declaration is made of that its page is to explain. */
+/** The parts of a declaration that its page is to explain. */
 function made({ kind, def }) {
   return kind === "interface" ? parts(def) : kind === "typeAlias" ? def.tsType : [];
 }

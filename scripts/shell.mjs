@@ -1,4 +1,4 @@
-// What the scripts share: running programs, finding them, and stamps. Node >= 18 or Bun, no dependencies.
+// Shared by the scripts: running programs, finding them, and stamps. Node >= 18 or Bun, no dependencies.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -82,7 +82,7 @@ export function hasCxx() {
   return Boolean(process.env.CXX) || ["c++", "g++", "clang++"].some((name) => which(name));
 }
 
-/** Which crates cargo looks at: all, but not the shim of the CUDA kernels where nothing can compile its C++, which is said. */
+/** Crates for cargo: all, but without the shim of the CUDA kernels, and with a message, where nothing can compile its C++. */
 export function workspace() {
   if (hasCxx()) return ["--workspace"];
   process.stderr.write(

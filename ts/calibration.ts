@@ -104,7 +104,7 @@ function parse(source: string | URL, text: string): Calibration | readonly numbe
   try {
     value = JSON.parse(text);
   } catch {
-    // What a parser says quotes what it has read, which may be any file.
+    // A parser's message quotes what it has read, which may be any file.
     throw unusable(source, "it is not JSON");
   }
   const format = (value as { format?: unknown } | null)?.format;

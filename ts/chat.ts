@@ -33,7 +33,7 @@ export class Chat implements AsyncDisposable {
   readonly #session: Promise<string>;
   readonly #plan: PlannedMethod["plan"] | undefined;
   readonly #messages: Message[];
-  /** What the turns that have not ended yet are to be added to: the messages of this chat, and of forks that come after them. */
+  /** The messages to which the turns that have not ended yet are added: the messages of this chat, and of forks that come after them. */
   readonly #turns = new Set<Message[][]>();
   readonly #running = new Set<NativeTicket>();
   /** Resolves once every turn so far has been submitted or has failed, so that turns reach the engine in order. */

@@ -1,6 +1,6 @@
 import type { Keep, Span } from "./generated/wire.ts";
 
-/** What a method of your own asks to see, and when. */
+/** Data that a method of your own asks to see, and when. */
 export interface CustomNeeds {
   /** When it is asked: once the prompt is read, after a generated token, or both; `["prompt"]` by default. */
   moments?: readonly ("prompt" | "step")[];
@@ -45,7 +45,7 @@ export interface CustomLane {
 }
 
 /**
- * What a method of your own sees of a sequence.
+ * A sequence as a method of your own sees it.
  */
 export interface CustomView {
   /** After the prompt, or after a generated token. */
@@ -56,7 +56,7 @@ export interface CustomView {
   positions: number;
   /** Entries that may stay over all lanes together, each counting its heads; null without `keep`. */
   most: number | null;
-  /** What the positions are, in order and without gaps. */
+  /** Spans that cover all positions, in order and without gaps. */
   spans: Span[];
   /** The lanes of all layers, in order. */
   lanes: CustomLane[];
@@ -66,7 +66,7 @@ export interface CustomView {
 export type Entries = ArrayLike<number>;
 
 /**
- * What becomes of a lane: the entries that stay, ascending, and which of the others are merged into them; `null` leaves it as it is.
+ * Plan for a lane: the entries that stay, ascending, and which of the others are merged into them; `null` leaves it as it is.
  * A merged entry counts `weight` (1 by default) beside the one that stays, which counts 1: keys and values become the mean.
  */
 export type LanePlan = Entries | { keep: Entries; merge?: readonly Merge[] } | null;
@@ -82,7 +82,7 @@ export interface Merge {
 export interface CustomPlanner {
   /** The size that plans must not pass; without it they are free. */
   keep?: Keep;
-  /** What it asks to see, and when. */
+  /** Data that it asks to see, and when. */
   needs?: CustomNeeds;
   /** Decides: one plan for each lane of the view, in order. Called at most once per moment; the request waits for it, others go on. */
   plan(view: CustomView): readonly LanePlan[] | Promise<readonly LanePlan[]>;

@@ -53,7 +53,7 @@ export function answering(
   };
 }
 
-/** What a method answers, as it crosses a door. */
+/** The answer of a method, as it crosses a door. */
 async function planned(plan: Plan, view: MethodView): Promise<LaneReply[]> {
   let answer: readonly LanePlan[];
   try {

@@ -28,7 +28,7 @@ CHECK_DEVICE = "pkv_check_device"
 
 
 class EngineError(Exception):
-    """What the library refuses or fails at; `code` is stable."""
+    """An error that the library returns; `code` is stable."""
 
     def __init__(self, error):
         super().__init__(f"{error['code']}: {error['message']}")

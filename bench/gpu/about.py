@@ -6,7 +6,7 @@ from importlib import metadata
 import device as machine
 from abi import Library
 
-# What the library may weigh to be carried (the issue that this program answers).
+# Largest size of the library (the limit of the issue that this program answers).
 MOST = 60 << 20
 
 

@@ -55,7 +55,7 @@ def arguments():
     parser.add_argument("--library", default=os.path.join(ROOT, "native", "capi", "cuda", "libprefixkv.so"))
     parser.add_argument("--out", default="check.json", help="the JSON that is written (check.json)")
     parser.add_argument("--device", default="cuda:0", help="cuda:0 by default; cpu plays both sides")
-    parser.add_argument("--minutes", type=float, help="the most that everything may take (8.5; that of a --run)")
+    parser.add_argument("--minutes", type=float, help="limit for everything together (default: 8.5, or the limit of the --run)")
     parser.add_argument("--run", choices=RUNS, help="one of two short runs: " + "; ".join(map(described, RUNS)))
     parser.add_argument("--only", help="these parts only, with commas between: " + ", ".join(PARTS))
     parser.add_argument(
@@ -97,7 +97,7 @@ class Check:
                 sys.exit(f"unknown part `{unknown[0]}`; there are {', '.join(PARTS)}")
             names = [name for name in PARTS if name in names]
         self.names, self.done = names, {}
-        # What one part writes, the next may read: a model's folder stays for the part after it.
+        # A part may read the files of the part before it: a model's folder stays for the next one.
         self.folders = {}
 
     def left(self):
@@ -135,7 +135,7 @@ class Check:
                 return
 
     def spec(self, name, seconds):
-        """What a part is told."""
+        """Instructions for a part."""
         told = PARTS[name][3]
         shape = told.get("shape")
         if shape and self.options.small:
@@ -175,7 +175,7 @@ class Check:
         self.folders.clear()
 
     def stop(self, reason):
-        """What has not come to its end is named."""
+        """Records every part that has not finished as not run."""
         for name in self.names:
             self.done.setdefault(name, {"status": "not run", "reason": reason, "seconds": 0})
 

@@ -1,4 +1,4 @@
-"""What a machine is, and how many bytes of its device are in use by the device's own count (NVML, else nvidia-smi)."""
+"""Facts about a machine, and how many bytes of its device are in use by the device's own count (NVML, else nvidia-smi)."""
 
 import ctypes
 import os
@@ -142,7 +142,7 @@ def processor():
 
 
 def facts(device):
-    """What is known of the machine without PyTorch."""
+    """Facts about the machine that need no PyTorch."""
     found = {
         "system": f"{platform.system().lower()}-{platform.machine()}",
         "processor": processor(),

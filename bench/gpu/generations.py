@@ -130,7 +130,7 @@ def one(report, tally, pair, weights, variant, keep, sample, tokens):
 
 
 def verdicts(per_variant):
-    """What is wrong with the cases of a variant together, and with those of a format together, in words."""
+    """Faults of the cases of a variant together, and of the cases of a format together, in words."""
     reasons, by_weights = [], {}
     for (name, weights), cases in per_variant.items():
         known, tolerance = [case for case in cases if case is not None], TOLERANCE[weights]
@@ -151,7 +151,7 @@ def verdicts(per_variant):
 
 
 def compare(expected, found):
-    """What differs between two pairs of a generation and a score."""
+    """Differences between two pairs of a generation and a score."""
     total = different = 0
     lanes = sum(len(layer) for layer in expected[1]["kept"])
     for layer_a, layer_b in zip(expected[1]["kept"], found[1]["kept"]):
@@ -196,7 +196,7 @@ def places(layer):
 
 
 def judge(case, tolerance):
-    """What is wrong with a case, in words."""
+    """Faults of a case, in words."""
     same, limit, wrong = case["keptDifferent"] == 0, tolerance["loose"], []
     if not case["sameScored"]:
         wrong.append("other tokens or layers were scored")

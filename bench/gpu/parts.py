@@ -20,7 +20,7 @@ class NotRun(Exception):
 
 
 class Report:
-    """What a part tells; used inside its process."""
+    """The report of a part; used inside its process."""
 
     def __init__(self, path, deadline):
         self.file = open(path, "a", encoding="utf-8")
@@ -28,7 +28,7 @@ class Report:
         self.failures = 0
 
     def _line(self, **what):
-        # What is no number is no JSON either: better a part that fails than a result that nobody can read.
+        # NaN and infinity are not JSON: better a part that fails than a result that nobody can read.
         self.file.write(json.dumps(what, allow_nan=False) + "\n")
         self.file.flush()
 
@@ -70,7 +70,7 @@ def serve(run, spec):
 
 
 def read(path):
-    """What a part has told so far, and its end, if it has come to one."""
+    """Reads what a part has reported so far, and its end, if it has come to one."""
     told, end = {}, None
     try:
         with open(path, encoding="utf-8") as file:
@@ -173,7 +173,7 @@ def run(command, spec, seconds, folder):
 
 
 def share(shares, name, left):
-    """Seconds of those left for a part: as its share is to that of all that are still to come, itself included."""
+    """Seconds for a part out of those left, by its share among all parts still to come, itself included."""
     names = list(shares)
     later = sum(shares[other] for other in names[names.index(name) :])
     return max(0.0, left) * shares[name] / later

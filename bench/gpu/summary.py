@@ -141,7 +141,7 @@ def memory(result):
 
 
 def pool_of(run):
-    """What the pool has in use of what it holds from the device, once a request has ended: the rest is kept, or cut up."""
+    """MiB in use of the MiB that the pool holds from the device, once a request has ended: the rest is kept, or cut up."""
     pool = run.get("pool")
     return f"{pool['used'] / (1 << 20):.0f} of {pool['reserved'] / (1 << 20):.0f}" if pool else "-"
 

@@ -106,7 +106,7 @@ def measure_all(spec, report, model, shape, runs):
             continue
         try:
             if batch not in warm:
-                # What is set up once for each number of rows, the kernels of products among it.
+                # Some things are set up once for each number of rows, the kernels of products among them.
                 model.ask_all([(request(min(64, prompt), 4, seed, None), ()) for seed in range(batch)])
                 warm.add(batch)
             found, said = measure(model, shape, used, batch, prompt, asked, keep)
@@ -147,7 +147,7 @@ def measure(model, shape, used, batch, prompt, asked, keep):
     steps, step = steady["steps"], steady["seconds"]
     prefill = sum(one["timings"]["prefill"] for one in ends) / 1000
     resident = sum(one["memory"]["resident"] for one in ends)
-    # What is resident grows with the positions; the middle of the steps that count is before the last token.
+    # Resident bytes grow with the positions; the middle of the steps that count is before the last token.
     middle = (prompt + asked - steps / 2) / (prompt + asked)
     found = {
         "batch": batch,

@@ -7,7 +7,7 @@ import { canTell, interval, memory, titleOf, works, worksNot } from "./statement
 import type { Evaluated } from "./summary.ts";
 import { grids, unseen } from "./tables.ts";
 
-/** What a data set is, by its name in run.json. */
+/** Title and description of each data set, by its name in run.json. */
 const about: Record<string, { title: string; text: string }> = {
   scenes: {
     title: "Scenes",
@@ -34,7 +34,7 @@ export function markdown(reports: readonly Evaluated[]): string {
 
 Written by \`npm run results\` from \`bench/results/eval-*.json\`; edit those instead.
 
-What works, what does not, and what cannot be concluded from a tiny model.
+This page says what works, what does not, and what cannot be concluded from a tiny model.
 ${old(reports)}
 ## What was run
 
@@ -172,11 +172,11 @@ function limits(reports: readonly Evaluated[]): string {
   beginning without a look at the picture. *Objects right* is nearer to what is seen than perplexity.
 - **Small differences.** ${compared} cells are set against Random and as many against the full cache, and no interval is corrected for their number: at
   ${percent(resampling.coverage)} some leave 0 out by chance. An interval that holds 0 does not show that two are equal.
-- **Speed.** The times above are of the grid. What a smaller cache costs and gains is in the [benches](../bench/README.md).
+- **Speed.** The times above are of the grid. The [benches](../bench/README.md) say what a smaller cache costs and gains.
 ${reports.flatMap(questions).join("\n")}`;
 }
 
-/** What accuracies of short answers can say. */
+/** Conclusions that accuracies of short answers allow. */
 function questions(report: Evaluated): string[] {
   const { blind, spoiled, cells, answerTokens, run } = report;
   const full = cells.find(({ method }) => method === "full")?.accuracy;
@@ -198,7 +198,7 @@ function questions(report: Evaluated): string[] {
       ? "No method spoiled an answer."
       : `Of the ${answers} answers that a method spoiled, ${begun} begin with the full cache's and say more.`;
   return [
-    `- **What a method remembers of the picture from ${title}.** ${guess} But an answer has ${(answerTokens / run.data.samples).toFixed(1)} tokens, the end token included,\n` +
+    `- **How much of the picture a method remembers, from ${title}.** ${guess} But an answer has ${(answerTokens / run.data.samples).toFixed(1)} tokens, the end token included,\n` +
       `  and every method predicts the first from the whole prompt, before it frees anything. ${wrong} So *answers right*\n` +
       "  and perplexity say here whether the model still stops in time. The same kind of questions was in its training.",
   ];

@@ -1,5 +1,5 @@
-// The grids of `prefixkv/eval` on the scenes and on easy-VQA, with the methods of methods.json: `npm run results`. Writes bench/results/eval-*.json and docs/results.md. What
-// is measured stays in .cache/bench/results and is gone on with.
+// The grids of `prefixkv/eval` on the scenes and on easy-VQA, with the methods of methods.json: `npm run results`. Writes bench/results/eval-*.json and docs/results.md. Measurements
+// stay in .cache/bench/results, and a later run continues from them.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -23,7 +23,7 @@ const docs = new URL("docs/results.md", root);
 export const methods = (): Promise<EvalMethod[]> =>
   readMethods(fileURLToPath(new URL("methods.json", import.meta.url)));
 
-/** One grid. Its name is that of its folder, its option and its file. */
+/** One grid. Its folder, its option and its file share its name. */
 interface Grid {
   name: "scenes" | "easy-vqa" | "easy-vqa-plain";
   keeps: number[];

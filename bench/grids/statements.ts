@@ -1,13 +1,13 @@
-// What can be read off the figures of bench/results/eval-*.json whatever they are: every sentence with a number is made from them.
+// Statements read off the figures of bench/results/eval-*.json, whatever they are: every sentence with a number is made from them.
 import type { Interval } from "../../ts/eval/bootstrap.ts";
 import type { Difference, Metric } from "../../ts/eval/records.ts";
 import { methods } from "../../ts/generated/method_table.ts";
 import { digits, percent } from "../stats.ts";
 import type { Cell, Evaluated } from "./summary.ts";
 
-/** A cache is said to cost nothing when the perplexity is at most this many times that of the full cache. */
+/** A cache counts as free of cost when its perplexity is at most this many times the full cache's. */
 export const near = 1.05;
-/** A share of bytes is said to be the asked one when it is at most this much above it. */
+/** A share of bytes counts as the requested one when it is at most this much above it. */
 export const slack = 0.05;
 /** Answers are said to be kept when at most this share of all is lost. */
 export const lost = 0.05;
@@ -33,7 +33,7 @@ export function interval({ value, low, high }: Interval, text: (value: number) =
   return `${text(value)} (${text(low)} to ${text(high)})`;
 }
 
-/** What samples with short answers, or with known objects, say is right. */
+/** The metric that tells right answers, where samples have short answers or known objects. */
 export function answerOf({ cells }: Evaluated): "accuracy" | "right" | undefined {
   return (["right", "accuracy"] as const).find((metric) => cells.some((cell) => cell[metric]));
 }
@@ -118,7 +118,7 @@ function generating(report: Evaluated): string[] {
   });
   if (id === undefined || pairs.length === 0) return [];
   return [
-    `- What is freed while generating counts by itself. ${titleOf(id)} without and with it, the same after the prompt, has the perplexities ${pairs.join(", ")}.`,
+    `- Entries freed while generating count by themselves. ${titleOf(id)} without and with it, the same after the prompt, has the perplexities ${pairs.join(", ")}.`,
   ];
 }
 
@@ -186,14 +186,14 @@ function againstRandom(metric: Metric): (cell: Cell) => string {
 
 export function signed({ difference, low, high }: Difference, text: (value: number) => string = number): string {
   const sign = (value: number): string => {
-    // What is rounded to nothing has no sign.
+    // A value that rounds to zero has no sign.
     const size = text(Math.abs(value));
     return size === text(0) ? size : `${value > 0 ? "+" : "-"}${size}`;
   };
   return `${sign(difference)} (${sign(low)} to ${sign(high)})`;
 }
 
-/** What happens to entries and bytes, over the cells of all data sets. */
+/** Statements about entries and bytes, over the cells of all data sets. */
 export function memory(reports: readonly Evaluated[]): { works: string[]; worksNot: string[] } {
   const cells = reports.flatMap(measuredCells);
   const ids = [...new Set(cells.map(({ method }) => method))];

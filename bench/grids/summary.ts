@@ -1,4 +1,4 @@
-// What bench/results/eval-*.json hold: a folder of `prefixkv/eval`, summed up.
+// Contents of bench/results/eval-*.json: a folder of `prefixkv/eval`, summed up.
 import { type Interval, Resamples } from "../../ts/eval/bootstrap.ts";
 import type { Results } from "../../ts/eval/files.ts";
 import { short } from "../../ts/eval/measure.ts";
@@ -17,13 +17,13 @@ import type { Origin } from "../machine.ts";
 
 /** A cell without times, with two comparisons more. */
 export interface Cell extends Omit<CellSummary, "tokensPerSecond" | "speedup" | "firstTokenMs"> {
-  /** The perplexity over that of the full cache, paired by sample. */
+  /** The perplexity relative to the full cache's, paired by sample. */
   overFull?: Interval;
   /** Less the random method at the same size, paired by sample. */
   versusRandom?: Partial<Record<Metric, Difference>>;
 }
 
-/** What the asked questions give away without their pictures. */
+/** Accuracy of guessing the asked questions' answers without their pictures. */
 export interface Blind {
   /** Different answers among the samples. */
   answers: number;

@@ -11,7 +11,7 @@ const [door, what] = isMainThread ? (process.argv.slice(2) as [Door, string]) : 
 const asked = { prompt: "USER: Describe. ASSISTANT:", maxTokens: 50, ignoreEos: true };
 const LAYERS = 10;
 
-/** What a ticket comes to, and how many layers the engine runs from now to its end. */
+/** The events of a ticket up to its end, and how many layers the engine runs meanwhile. */
 async function rest(ticket: NativeTicket): Promise<{ events: WireEvent[]; layers: number }> {
   const before = (await live()).layersRun;
   const events = await readAll(ticket);

@@ -34,7 +34,7 @@ interface Outcome {
   both: { tokens: number[][]; live: number[][] } | null;
 }
 
-/** What the child prints, and what it warns of. */
+/** Output and warnings of the child. */
 async function run(door: Door, file: string | undefined): Promise<Outcome & { warnings: string[] }> {
   const { code, out, err } = await runScript(script, [door], { env: file ? { PREFIXKV_CUDA_NATIVE: file } : {} });
   assert.equal(code, 0, err);

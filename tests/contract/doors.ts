@@ -41,7 +41,7 @@ export async function readAll(ticket: NativeTicket): Promise<WireEvent[]> {
   return events;
 }
 
-/** What is alive in this process. */
+/** Counts of everything alive in this process. */
 export async function live(): Promise<About["live"]> {
   return (await about()).live;
 }

@@ -22,7 +22,7 @@ interface Told {
   message: string;
 }
 
-/** What the shim and the addon over it hold. */
+/** Memory and objects that the shim and the addon over it hold. */
 interface Held {
   bytes: number;
   models: number;
@@ -33,7 +33,7 @@ interface Held {
 
 type Counted = Pick<Memory, "full" | "payload" | "keptPerLayer">;
 
-/** What came of a model on one device. */
+/** Results of a model on one device. */
 interface Side {
   device: string;
   loaded: Held;

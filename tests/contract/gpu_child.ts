@@ -24,7 +24,7 @@ const refused = (work: Promise<unknown>) => work.then(() => null, told);
 
 const shim = { exports: {} as { shimAllocated(): number } };
 process.dlopen(shim, file);
-/** What the shim and the addon over it hold. */
+/** Memory and objects that the shim and the addon over it hold. */
 const held = async () => {
   const { models, sessions, requests, cacheBytes } = (await about({ device: "cuda" })).live;
   return { bytes: shim.exports.shimAllocated(), models, sessions, requests, cacheBytes };
@@ -34,7 +34,7 @@ const half = prefixkv({ keep: 0.5 });
 const messages = [{ role: "user" as const, content: [image(scene.image), "Describe the image in detail."] }];
 const greeting = "USER: Hello ASSISTANT:";
 
-/** What a model says, for a device and the CPU to be compared. */
+/** Answers of a model, for a device and the CPU to be compared. */
 async function say(model: Model) {
   const { text, tokens, memory } = await model.generate({ messages, maxTokens: 10 });
   const scored = await model.score({ messages, answer: " The image shows four objects.", cache: half, kept: true });

@@ -1,4 +1,4 @@
-// What every door does for the public API.
+// Behaviour of the public API through every door.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import {

@@ -1,4 +1,4 @@
-// What the contract between a door and the library says of streams and memory.
+// Streams and memory in the contract between a door and the library.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -19,7 +19,7 @@ after(async () => {
 const engine = (door: Door): NativeEngine => engines.get(door) as NativeEngine;
 const tokens = (events: WireEvent[]): number => events.filter(({ type }) => type === "token").length;
 
-/** What a call refuses with. */
+/** The error with which a call refuses. */
 function refusal(call: () => unknown): WireError {
   try {
     call();

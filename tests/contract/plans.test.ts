@@ -16,7 +16,7 @@ for (const door of doors) {
   });
   after(() => model.dispose());
 
-  /** What a generation with this plan fails with. */
+  /** The error of a generation with this plan. */
   const failure = async (plan: (view: CustomView) => unknown): Promise<PlanError> => {
     const cache = custom({ keep: 0.5, plan: plan as () => LanePlan[] });
     const error = await model.generate({ ...short, cache }).then(

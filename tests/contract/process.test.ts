@@ -1,4 +1,4 @@
-// What a door means for the process around it: the event loop, its end, workers, permissions.
+// Effects of a door on the process around it: the event loop, its end, workers, permissions.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";

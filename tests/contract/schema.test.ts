@@ -1,4 +1,4 @@
-// What the engine takes and answers is what docs/schema/wire.schema.json says, to the last field.
+// Requests and answers of the engine are as docs/schema/wire.schema.json says, to the last field.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";

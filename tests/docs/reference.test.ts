@@ -6,7 +6,7 @@ import { root, runScript } from "../runtimes/spawn.ts";
 
 const folder = join(root, "docs", "reference");
 
-test("the API reference is that of the doc comments", async () => {
+test("the API reference agrees with the doc comments", async () => {
   const { code, err } = await runScript(join(root, "scripts", "reference.mjs"), ["--check"]);
   assert.equal(code, 0, err);
 });
@@ -19,5 +19,5 @@ test("every public member says what it is", () => {
   }
 });
 
-/** What the language says. */
+/** Members that belong to the language. */
 const own = /^`(new|then\(\)|catch\(\)|finally\(\)|\[Symbol\.\w+\](\(\))?)`$/;

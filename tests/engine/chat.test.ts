@@ -70,7 +70,7 @@ test("a chat remembers the image", async () => {
   await chat.dispose();
 });
 
-/** What a chat answers after `trouble` in its second turn, beside what it answers without. */
+/** The answer of a chat after `trouble` in its second turn, beside its answer without. */
 async function after2(trouble: (chat: Chat) => Promise<void>): Promise<[answer: string, expected: string]> {
   const answers: string[] = [];
   for (const happens of [trouble, async () => {}]) {

@@ -1,4 +1,4 @@
-// What a server does that spreads bodies of requests into calls and catches what they reject with; ends with 0 if it lives.
+// A server that spreads bodies of requests into calls and catches their rejections; ends with 0 if it lives.
 import { load } from "../../ts/index.ts";
 
 const model = await load();

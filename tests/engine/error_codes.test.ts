@@ -61,7 +61,7 @@ async function overwrite(dir: string, tensor: string, bytes: number[]): Promise<
   await writeFile(path, data);
 }
 
-/** What provokes each code, through the public API. */
+/** Ways to provoke each code, through the public API. */
 const cases: Record<string, () => Promise<unknown>> = {
   "model-not-found": () => load(join(folder, "nothing")),
   "model-file": () => loadWith("{"),

@@ -1,4 +1,4 @@
-// What the operating system sees of the caches of chats: that of `npm run bench -- held` at a small size.
+// Memory of chats' caches as the operating system sees it: `npm run bench -- held` at a small size.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";

@@ -1,4 +1,4 @@
-"""What every generator shares: folders, writing files, and running one prompt through a model."""
+"""Shared by every generator: folders, writing files, and running one prompt through a model."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What transformers makes of config.json files as they lie on the hub: sparse, old, new, and with parts missing."""
+"""Configurations that transformers reads from config.json files as they lie on the hub: sparse, old, new, and with parts missing."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What transformers makes of tokens that the files beside tokenizer.json declare: names, ids, and how a text is cut."""
+"""Tokens that the files beside tokenizer.json declare, as transformers reads them: names, ids, and how a text is cut."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def typed(content, **flags):
 NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 
-# What is taken out of tokenizer.json, and the files beside it.
+# Tokens taken out of tokenizer.json, and the files beside it.
 CASES = {
     "decoder": (["<image>", "<pad>"], {CONFIG: NAMES | {"added_tokens_decoder": {"478": token("<image>"), "479": token("<pad>")}}}),
     "decoder-other-ids": (["<image>"], {CONFIG: NAMES | {"added_tokens_decoder": {"900": token("<image>"), "800": token("<x>")}}}),

@@ -98,7 +98,7 @@ class Prompt:
         return self.llama.heads // self.llama.kv_heads
 
     def scores(self, layer, kv_heads, queries=slice(None)):
-        """What each position receives from the queries, as a mean over the query heads of these key-value heads."""
+        """Attention that each position receives from the queries, as a mean over the query heads of these key-value heads."""
         first, last = kv_heads[0] * self.group(), (kv_heads[-1] + 1) * self.group()
         return self.probabilities[layer][first:last, queries].double().sum(1).mean(0)
 
@@ -209,7 +209,7 @@ def searched_counts(scores, keep):
 
 @dataclass
 class Kept:
-    """What one method leaves of the prompt; `lanes` are the key-value heads of each lane of a layer."""
+    """Entries of the prompt that one method leaves; `lanes` are the key-value heads of each lane of a layer."""
 
     lanes: list
     counts: list

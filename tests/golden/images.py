@@ -1,4 +1,4 @@
-"""What the Pillow image processors of transformers make of every picture under fixtures/images."""
+"""Output of transformers' Pillow image processors for every picture under fixtures/images."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-// bench/gpu/check.py where there is no GPU: the CPU plays both sides, or the shim plays the GPU. What it does on one, only one can show.
+// bench/gpu/check.py where there is no GPU: the CPU plays both sides, or the shim plays the GPU. Only a GPU can show what it does on one.
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -119,7 +119,7 @@ interface Smoke extends Part {
   runs: { device: string; pool: Record<"reserved" | "mostReserved" | "used" | "mostUsed", number> | null }[];
 }
 
-/** What the parts of a run with the shim have found. */
+/** Findings of the parts of a run with the shim. */
 interface Shown {
   smoke: Smoke;
   kernels: Part & {

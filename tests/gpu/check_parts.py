@@ -253,7 +253,7 @@ class Judging(unittest.TestCase):
 
     def test_memory_that_is_not_given_back_is_seen(self):
         mib = 1 << 20
-        # What the wide model holds at 0.2 of 12,288 positions.
+        # Bytes that the wide model holds at 0.2 of 12,288 positions.
         for grown, right in ((154, True), (240, True), (768, False), (0, False), (None, False)):
             found = {"resident": 154 * mib, "grown": None if grown is None else grown * mib}
             self.assertEqual(memory.wrong(found) is None, right, grown)
@@ -315,7 +315,7 @@ class Rates(unittest.TestCase):
 
 
 class Found(unittest.TestCase):
-    """What is only there on a machine with a GPU, played by files."""
+    """Things that exist only on a machine with a GPU, played by files."""
 
     def test_cublas_of_wheels_is_named(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -156,7 +156,7 @@ export const deviceCheck: DeviceCheck = {
   ceilings: null,
 };
 
-/** What the fake was asked, and how it shall behave. */
+/** Requests to the fake, and how it shall behave. */
 export class FakeNative implements Native {
   loads: LoadRequest[] = [];
   checks: CheckRequest[] = [];

@@ -53,7 +53,7 @@ interface Seen {
   sent: number;
 }
 
-/** What a hook may do instead of the usual answer; true if it has answered. */
+/** May answer instead of the server; true if it has answered. */
 type Hook = (request: IncomingMessage, response: ServerResponse, seen: Seen) => boolean;
 
 export class HubServer {

@@ -18,7 +18,7 @@ export interface Schema {
   pattern?: string;
 }
 
-/** What is wrong with a value, each fault with its place; nothing when it is valid. */
+/** Faults of a value, each with its place; none when it is valid. */
 export function faults(definitions: Record<string, Schema>, name: string, value: unknown): string[] {
   return check({ $ref: `#/$defs/${name}` }, value, name);
 

@@ -125,7 +125,7 @@ function describes(outcome: Outcome): void {
   assert.ok(resident > 0.4 * full && resident < 0.6 * full, `${resident} of ${full}`);
 }
 
-/** Whether a size is that of docs/install.md, within a twentieth. */
+/** Whether a size agrees with docs/install.md, within a twentieth. */
 function near(bytes: number | undefined, figure: RegExp): boolean {
   const [, told] = page.match(figure) ?? [];
   return Math.abs((bytes ?? 0) - Number(told) * 1e6) < Number(told) * 0.05e6;
@@ -264,7 +264,7 @@ test("the README's commands and ten lines work in an empty folder on three runti
 test("older Nodes are told which runtimes work, and nothing else", slow, async () => {
   ok(await installed());
   const cwd = folder("npm");
-  // What the code asks for the version says another one; then the Node of the system, where that is an old one.
+  // First a Node that pretends to have another version; then the Node of the system, where it is an old one.
   const pretend = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.11.0' } })";
   const faked = ["--import", `data:text/javascript,${encodeURIComponent(pretend)}`];
   const outcomes = [await step("node 20, pretended", () => run(runtime("node"), [...faked, "old.mjs"], cwd))];

@@ -1,4 +1,4 @@
-// What must hold whatever the numbers are, with real weights: seeds, chats with a small cache, requests together.
+// Properties that hold whatever the numbers are, with real weights: seeds, chats with a small cache, requests together.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { h2o, prefixkv, snapkv } from "../../ts/index.ts";

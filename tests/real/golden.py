@@ -256,7 +256,7 @@ def run(prompt, answer, options):
             break
         if number + 1 < len(answer):
             row = cache.step(token)
-    # What chance keeps is exact.
+    # Entries kept by chance are exact.
     unsure = [] if options["method"] == "random" else kept.loose
     loose = [[layer, lane, places] for layer, lanes in enumerate(unsure) for lane, places in enumerate(lanes) if places]
     return {

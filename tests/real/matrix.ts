@@ -98,7 +98,7 @@ The same in figures, with the largest differences, is in the JSON file beside th
   ].join("\n\n")}\n`;
 }
 
-/** What is done stays, until the native code is another one. */
+/** Finished work stays, until the native code changes. */
 const done = fileURLToPath(new URL("../../.cache/real/matrix.json", import.meta.url));
 const hash = createHash("sha256");
 const folder = new URL("../../native/", import.meta.url);

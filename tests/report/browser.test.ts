@@ -71,7 +71,7 @@ async function inBrowser(
   }
 }
 
-/** What holds for every page: it fits, its charts show, its colours are those of the scheme. */
+/** Checks that hold for every page: it fits, its charts show, its colours are those of the scheme. */
 async function checkPage(page: Page, charts: number, scheme: "light" | "dark"): Promise<void> {
   const overflow = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
   assert.ok(Number(overflow) <= 0, `${overflow} pixels too wide`);

@@ -114,7 +114,7 @@ test("a standard output that takes no more is an error without a stack trace", u
   }
 });
 
-test("without a reader of diagnostics the exit code is that of the work", unix, async () => {
+test("without a reader of diagnostics the exit code is the work's", unix, async () => {
   const { stdout } = await bash(
     `CLI describe '${scene.image}' --max-tokens 4 2>&1 >/dev/null | true; echo "\${PIPESTATUS[0]}"; CLI nonsense 2>&1 | true; echo "\${PIPESTATUS[0]}"; ` +
       `CLI describe none.png --json 2>/dev/null | true; echo "\${PIPESTATUS[0]}"; CLI methods | head -c 1; echo " \${PIPESTATUS[0]}"`,

@@ -17,9 +17,9 @@ import {
 } from "../../ts/index.ts";
 
 export interface Sample {
-  /** What the round did, in order. */
+  /** Actions of the round, in order. */
   actions: string[];
-  /** What was alive after the model was disposed of. */
+  /** Counts of everything alive after the model was disposed of. */
   live: About["live"];
   /** Bytes of resident memory after garbage was collected. */
   resident: number;
@@ -44,7 +44,7 @@ const picture: GenerateOptions = {
 const sizes = [0.2, 0.5, 0.8] as const;
 const caches = [prefixkv, h2o, snapkv] as const;
 
-/** What a round can do with a model; each ends by itself. */
+/** Actions that a round can take with a model; each ends by itself. */
 export const actions: Readonly<Record<string, (model: Model, draw: Draw) => Promise<unknown>>> = {
   answer: (model, draw) => model.generate({ ...picture, maxTokens: 1 + draw(12) }),
   compress: (model, draw) => {
@@ -95,7 +95,7 @@ export const actions: Readonly<Record<string, (model: Model, draw: Draw) => Prom
   },
 };
 
-/** What a round can start and leave to the disposal of its model. */
+/** Work that a round can start and leave to the disposal of its model. */
 const leftovers: Readonly<Record<string, (model: Model) => void>> = {
   nothing: () => {},
   // Never read: its engine waits for a reader until the model closes.

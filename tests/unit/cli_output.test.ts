@@ -1,4 +1,4 @@
-// What the command line lets through to a terminal, and how it reads its arguments.
+// Text that the command line lets through to a terminal, and how it reads its arguments.
 
 import assert from "node:assert/strict";
 import { mkdir, writeFile } from "node:fs/promises";

@@ -150,7 +150,7 @@ test("sizes that are too small to calibrate with are lines, and do not stop the 
       (await fits(out))[0]?.calibration?.rows.map(({ keep }) => keep),
       kept,
     );
-    // What was refused is not asked for again.
+    // A refused request is not sent again.
     await run(out, options, Object.assign(new FakeNative(), { requestError: { code: "x", message: "", details: {} } }));
   }
 });

@@ -15,7 +15,7 @@ test("ROUGE-L counts the longest common subsequence of words", () => {
   assert.ok(Math.abs(rougeL("police the gunman", "police killed the gunman") - 6 / 7) < 1e-12);
   // The order counts: only one of the two groups is common.
   assert.equal(rougeL("c d a b", "a b c d"), 0.5);
-  // What is between is skipped: a _ c _ e.
+  // The words between are skipped: a _ c _ e.
   assert.equal(rougeL("a x c y e", "a b c d e"), 0.6);
   assert.equal(rougeL("a", "b"), 0);
   assert.equal(rougeL("", ""), 0);
@@ -110,7 +110,7 @@ test("agreement counts equal places over the longer answer", () => {
 });
 
 test("short answers are normalised as the script of VQA does", () => {
-  // What that script makes of them (its functions processPunctuation and processDigitArticle, run on these texts).
+  // The results of that script (its functions processPunctuation and processDigitArticle, run on these texts).
   for (const [text, normal] of [
     ["  The Two  'red' rings.\n", "2 'red' rings"],
     ["it's 3.5!", "it's 3.5"],

@@ -119,7 +119,7 @@ test("wherever a run is broken off, its continuation writes the same bytes", asy
       [lines(quality, cell), timings.slice(0, lines(timings, cell).length + 7), lines(reference, answers(cell + 1))],
       [quality.slice(0, lines(quality, cell).length + 9), lines(timings, Math.min(6, cell + 1)), reference],
       [lines(quality, cell), lines(timings, cell), reference.slice(0, lines(reference, answers(cell)).length + 3)],
-      // What should not happen, but a disk may do: the later file is ahead.
+      // It should not happen, but a disk may do it: the later file is ahead.
       [lines(quality, cell), lines(timings, Math.max(0, cell - 1)), lines(reference, 1)],
     ];
     for (const [index, [q, t, r]] of torn.entries()) {
@@ -134,7 +134,7 @@ test("wherever a run is broken off, its continuation writes the same bytes", asy
       assert.equal(await read(out), quality, `${cell} ${index}`);
       assert.equal(await read(out, "reference.jsonl"), reference);
       assert.equal((await read(out, "timings.jsonl")).split("\n").length, 7);
-      // What was whole is not measured again.
+      // A whole cell is not measured again.
       if (index === 0) assert.equal(fake.requests.length, 2 * (6 - cell));
     }
   }

@@ -29,7 +29,7 @@ const code = (expected: string, pattern?: RegExp) => (error: unknown) => {
   return true;
 };
 
-test("a model of the hub is downloaded, loads, describes, and loads again offline", { timeout: 60_000 }, async () => {
+test("a Hub model is downloaded, loads, describes, and loads again offline", { timeout: 60_000 }, async () => {
   server.files = tinyFiles();
   const options = fresh();
   const seen: Progress[] = [];
@@ -247,7 +247,7 @@ test("an abort leaves only what can be resumed", async () => {
   assert.deepEqual([resumed?.range, resumed?.sent], ["bytes=50000-", 150_000]);
 });
 
-test("an existing folder goes before a model of the hub", async () => {
+test("an existing folder goes before a Hub model", async () => {
   const name = "tests/unit";
   assert.match(await source({ offline: true }, name), /tests[\\/]unit$/);
   await assert.rejects(source({ revision: "main" }, "./no/such"), OptionError);

@@ -204,7 +204,7 @@ test("what counts as a gain", () => {
     [0, 1, 1, 2].map((length) => small.take(length, 1)),
     [false, true, false, true],
   );
-  // What an earlier load has left is no gain.
+  // Bytes that an earlier load has left are no gain.
   assert.ok(!new Gain(1000, 500).take(500, 0));
 });
 

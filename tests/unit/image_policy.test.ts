@@ -218,7 +218,7 @@ test("a function decides for each URL", async () => {
     [() => Promise.reject(new Error("SECRET")), /has thrown an error/],
   ];
   for (const [rule, reason] of refusing) assert.match(await refusal(read(rule)), reason);
-  // What the function does with its URL changes nothing.
+  // Changes that the function makes to its URL have no effect.
   const bent = read((url) => {
     url.hostname = "10.0.0.1";
     return true;

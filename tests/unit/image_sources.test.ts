@@ -11,7 +11,7 @@ const content = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
 const base64 = Buffer.from(content).toString("base64");
 const folder = temporaryFolder("sources");
 
-/** What is said of a source, at once or when it is read. */
+/** The refusal of a source, at once or when it is read. */
 async function refusal(source: unknown): Promise<string> {
   try {
     await image(source as never).bytes();

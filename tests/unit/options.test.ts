@@ -21,7 +21,7 @@ interface Call {
   /** Every option that there is, and under which name the engine gets it, if it does. */
   options: readonly string[];
   run(fake: FakeNative, options: unknown): Promise<unknown>;
-  /** What has been sent for this call. */
+  /** The request that was sent for this call. */
   sent(fake: FakeNative): readonly object[];
 }
 
@@ -140,7 +140,7 @@ const calls: Record<string, Call> = {
   },
 };
 
-/** What a call came to, and what reached the engine. */
+/** The outcome of a call, and the request that reached the engine. */
 async function outcome(call: Call, options: unknown): Promise<{ error?: unknown; sent: readonly object[] }> {
   const fake = new FakeNative();
   try {
@@ -179,7 +179,7 @@ for (const [name, call] of Object.entries(calls)) {
         const { error, sent } = await outcome(call, { ...base, [option]: value });
         if (error === undefined) {
           if (local.test(option)) continue;
-          // What was taken must have been sent, and say the same.
+          // Every option that was taken must have been sent, and say the same.
           const got = sent.map((request) => (request as Options)[internal[option] ?? option]);
           const expected = value === "\ud83d" ? "\ufffd" : value;
           const same = got.some((found) => isDeepStrictEqual(found, expected) || found === expected || found === 0);

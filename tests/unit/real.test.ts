@@ -1,4 +1,4 @@
-// What turns the GGUF file of `npm run real` into Hugging Face's layout; the whole is checked against transformers by tests/real/golden.py.
+// Conversion of the GGUF file of `npm run real` into Hugging Face's layout; tests/real/golden.py checks the whole against transformers.
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

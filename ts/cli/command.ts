@@ -52,8 +52,8 @@ export const commonFlags: readonly Flag[] = [
 
 /** The flags of every command that can name a Hub model; the token comes from the environment only. */
 export const hubFlags: readonly Flag[] = [
-  { name: "revision", type: "string", value: "NAME", text: "branch, tag or commit of a model of the hub" },
-  { name: "offline", type: "boolean", text: "take models of the hub from the cache only" },
+  { name: "revision", type: "string", value: "NAME", text: "branch, tag or commit of a Hub model" },
+  { name: "offline", type: "boolean", text: "take Hub models from the cache only" },
 ];
 
 /** How a command reaches the engine. */
@@ -70,7 +70,7 @@ export const loadFlags: readonly Flag[] = [
     name: "model",
     type: "string",
     value: "MODEL",
-    text: "folder, or org/name of the hub (default: the embedded model)",
+    text: "folder, or org/name on the hub (default: the embedded model)",
   },
   ...hubFlags,
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },

@@ -105,7 +105,7 @@ export class Resamples {
     for (let place = 0; place < this.#draws.length; place += 1) this.#draws[place] = Math.floor(draw() * items);
   }
 
-  /** The ratio of the sum of `of` to that of `per` in every resample, and first in the items themselves. */
+  /** The ratio of the sum of `of` to the sum of `per` in every resample, and first in the items themselves. */
   ratios(of: readonly number[], per: readonly number[]): { value: number; values: number[] } {
     const [numerators, denominators] = [Float64Array.from(of), Float64Array.from(per)];
     const values = Array.from({ length: this.#options.resamples }, (_, resample) => {

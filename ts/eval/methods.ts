@@ -125,7 +125,7 @@ export async function prepareMethods(
     if (typeof id !== "string" || id === "") throw badOption("each of `methods` needs an `id`");
     if (ids.has(id)) throw badOption(`the method \`${id}\` is there twice in \`methods\`; give each an id of its own`);
     if (id === "full" && stagesOf(cache).some(({ method }) => method !== "full"))
-      throw badOption("the id `full` is that of the full cache; give the method another one");
+      throw badOption("the id `full` belongs to the full cache; give the method another one");
     ids.add(id);
   }
   return Promise.all(read.filter(({ id }) => id !== "full").map((method) => prepare(method, signal)));

@@ -3,7 +3,7 @@
 /** The version of the ABI that {@link functions} describes. */
 export const abiVersion = 2;
 
-/** What the functions return. */
+/** Statuses that the functions return. */
 export const status = {
   ok: 0,
   end: -1,

@@ -30,7 +30,7 @@ export interface MethodOption {
   text: string;
 }
 
-/** What a method says about itself, for the command line. */
+/** Facts of a method, for the command line. */
 export interface MethodFacts {
   name: MethodName;
   title: string;
@@ -569,7 +569,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "question", "window", "text", "columns", "key-norm", "key-diff", "recency", "random"',
         default: "question",
-        text: "what ranks entries",
+        text: "the score that ranks entries",
       },
       {
         name: "budget",
@@ -745,7 +745,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "channel", "entry"',
         default: "entry",
-        text: "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+        text: "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
       },
       {
         name: "rotate",
@@ -784,7 +784,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "channel", "entry"',
         default: "channel",
-        text: "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+        text: "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
       },
       {
         name: "rotate",
@@ -823,7 +823,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "channel", "entry"',
         default: "channel",
-        text: "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+        text: "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
       },
       {
         name: "rotate",

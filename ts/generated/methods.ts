@@ -467,7 +467,7 @@ export interface CustomOptions {
   /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
   keep?: Keep;
   /**
-   * What ranks entries. One of `"question"`, `"window"`, `"text"`, `"columns"`, `"key-norm"`, `"key-diff"`,
+   * The score that ranks entries. One of `"question"`, `"window"`, `"text"`, `"columns"`, `"key-norm"`, `"key-diff"`,
    * `"recency"`, `"random"`; `"question"` by default.
    */
   score?: "question" | "window" | "text" | "columns" | "key-norm" | "key-diff" | "recency" | "random";
@@ -595,8 +595,8 @@ export interface Int8Options {
    */
   window?: number;
   /**
-   * What shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of
-   * one entry. One of `"channel"`, `"entry"`; `"entry"` by default.
+   * The numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or
+   * channels of one entry. One of `"channel"`, `"entry"`; `"entry"` by default.
    */
   keys?: "channel" | "entry";
   /**
@@ -636,8 +636,8 @@ export interface Int4Options {
    */
   window?: number;
   /**
-   * What shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of
-   * one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
+   * The numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or
+   * channels of one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
    */
   keys?: "channel" | "entry";
   /**
@@ -678,8 +678,8 @@ export interface Int2Options {
    */
   window?: number;
   /**
-   * What shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of
-   * one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
+   * The numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or
+   * channels of one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
    */
   keys?: "channel" | "entry";
   /**

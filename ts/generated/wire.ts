@@ -146,11 +146,11 @@ export interface PromptFields {
 export interface WireMessage {
   /** `user`, `assistant`, `system`, or what else the template knows. */
   role: string;
-  /** What is said. */
+  /** Its text and images. */
   content: WireContent;
 }
 
-/** What a message says. */
+/** Content of a message. */
 export type WireContent = string | readonly WirePart[];
 
 /** A piece of a message. Templates see an image without its index: `{"type": "image"}`. */
@@ -173,7 +173,7 @@ export interface ImagePart {
 }
 
 /**
- * What becomes of a special token's text within what a message says.
+ * Treatment of a special token's text within a message.
  *
  * - `"parse"`: It becomes that token, as in transformers; only an image placeholder is text.
  * - `"text"`: It stays text.
@@ -364,11 +364,11 @@ export interface CloseSessionRequest extends SessionFields {
 export interface PlanFields {
   /** The `id` of the `view` that it answers. */
   view: SessionId;
-  /** What becomes of the lanes of the view, in its order. */
+  /** The plans for the lanes of the view, in its order. */
   lanes: readonly LaneReply[];
 }
 
-/** What becomes of a lane. */
+/** A plan for one lane. */
 export interface LaneReply {
   /** The entries that stay, by their numbers in the view, ascending; without it all stay. */
   keep?: readonly number[];
@@ -382,13 +382,12 @@ export interface MergeReply {
   from: number;
   /** The one that it is added to, by its number in the view. */
   into: number;
-  /** What it counts beside the one that stays, which counts 1. */
+  /** Its weight beside the one that stays, which counts 1. */
   weight: number;
 }
 
 /**
- * Answers a `view` with a plan; ends with `planned`. What is wrong with the plan is the error of the request that waits
- * for it.
+ * Answers a `view` with a plan; ends with `planned`. A fault of the plan is the error of the request that waits for it.
  */
 export interface PlanRequest extends PlanFields {
   /** Which kind it is. */
@@ -437,7 +436,7 @@ export interface DetokenizeRequest extends DetokenizeFields {
   op: "detokenize";
 }
 
-/** What an engine can be asked. */
+/** Requests that an engine takes. */
 export type EngineRequest =
   | GenerateRequest
   | ScoreRequest
@@ -542,7 +541,7 @@ export interface CalibrationRow {
 }
 
 /**
- * What the native code of an installation can do.
+ * Capabilities of an installation's native code.
  *
  * @example
  * ```ts
@@ -567,11 +566,11 @@ export interface About {
   cpu: string[];
   /** Threads the process-wide pool has, or would start with. */
   threads: number;
-  /** What is alive in this process now, over all models, workers and bindings. */
+  /** Counts of everything alive in this process now, over all models, workers and bindings. */
   live: Live;
 }
 
-/** What is alive in this process, over all models, workers and bindings. */
+/** Counts of everything alive in this process, over all models, workers and bindings. */
 export interface Live {
   /** Models that are loading, loaded, or being freed. */
   models: number;
@@ -621,7 +620,7 @@ export type WireEvent =
  * ```
  */
 export interface Progress {
-  /** What is being done: `download`, `weights` and others. */
+  /** The current stage: `download`, `weights` and others. */
   stage: string;
   /** How much of it is done. */
   done: number;
@@ -636,7 +635,7 @@ export interface ProgressEvent extends Progress {
 }
 
 /**
- * What a model is: its architecture, sizes and formats.
+ * A model's architecture, sizes and formats.
  *
  * @example
  * ```ts
@@ -714,7 +713,7 @@ export interface InspectedEvent {
 }
 
 /**
- * What the check of a GPU found.
+ * Result of the check of a GPU.
  *
  * @example
  * ```ts
@@ -732,7 +731,7 @@ export interface InspectedEvent {
 export interface DeviceCheck {
   /** The device as `device` names it, e.g. `cuda:0`. */
   device: string;
-  /** What the device calls itself. */
+  /** The name that the device reports. */
   name: string;
   /** The versions of the driver and of cuBLAS. */
   software: string[];
@@ -744,7 +743,7 @@ export interface DeviceCheck {
   passed: boolean;
   /** Every kernel with each of its formats. */
   kernels: KernelCheck[];
-  /** What the device can do; null when it was not asked for, or when a kernel has failed. */
+  /** Measured ceilings of the device; null when they were not asked for, or when a kernel has failed. */
   ceilings: DeviceCeilings | null;
 }
 
@@ -875,7 +874,7 @@ export interface MethodView {
   positions: number;
   /** Entries that may stay over all lanes together, each counting its heads; null where the method has no size. */
   most: number | null;
-  /** What the positions are, in order and without gaps. */
+  /** Spans that cover all positions, in order and without gaps. */
   spans: Span[];
   /** The lanes of all layers, in order. */
   lanes: LaneView[];
@@ -891,7 +890,7 @@ export type ViewMoment = "prompt" | "step";
 
 /** A run of positions of one modality. */
 export interface Span {
-  /** What they hold. */
+  /** Their kind of content. */
   modality: Modality;
   /** The first position. */
   start: number;
@@ -899,7 +898,7 @@ export interface Span {
   len: number;
 }
 
-/** What a position holds. */
+/** The kind of content at a position. */
 export type Modality = TextModality | ImageModality | GeneratedModality;
 
 /** Text of the prompt. */
@@ -954,7 +953,7 @@ export interface ImageModality {
   type: "image";
   /** Which of the prompt's image placeholders they stand for, from 0. */
   index: number;
-  /** What of the image they show. */
+  /** The piece of the image that they show. */
   piece: Piece;
 }
 
@@ -996,7 +995,7 @@ export interface LaneView {
 export interface ViewEvent {
   /** Which kind it is. */
   type: "view";
-  /** What the plan names. */
+  /** The id that the plan names. */
   id: SessionId;
   view: MethodView;
 }
@@ -1008,7 +1007,7 @@ export interface PlannedEvent {
 }
 
 /**
- * What a generation came to.
+ * Result of a generation.
  *
  * @example
  * ```ts
@@ -1087,7 +1086,7 @@ export interface Timings {
  * ```
  */
 export interface Memory {
-  /** What a cache that keeps every position seen so far takes in the same format, without slack or metadata. */
+  /** Bytes of a cache in the same format that keeps every position seen so far, without slack or metadata. */
   full: number;
   /** Keys and values of the entries kept, in the format in which each of them is stored. */
   payload: number;
@@ -1190,8 +1189,8 @@ export interface ProfiledEvent {
 }
 
 /**
- * What the cache held during a generation, and by what order its entries were chosen. Positions count from 0 over the
- * prompt and the answer; importance is known for those of the prompt.
+ * Contents of the cache during a generation, and the order by which its entries were chosen. Positions count from 0
+ * over the prompt and the answer; importance is known for those of the prompt.
  *
  * @example
  * ```ts
@@ -1218,7 +1217,7 @@ export interface Trace extends GenerationResult {
   mass: boolean;
   /** The share of importance that PrefixKV's search has found for all layers; null for methods that look for none. */
   threshold: number | null;
-  /** What the positions are, in order and without gaps; `index` counts the image placeholders of the prompt. */
+  /** Spans that cover all positions, in order and without gaps; `index` counts the image placeholders of the prompt. */
   spans: Span[];
   /** The pictures in the order of their placeholders. */
   images: TraceImage[];
@@ -1226,7 +1225,7 @@ export interface Trace extends GenerationResult {
   layers: TraceLayer[];
   /** The cache after the prompt, then after each token that was read; the last token of an answer is not. */
   steps: TraceStep[];
-  /** What the method has decided, in order; moments that changed nothing are left out. */
+  /** Decisions of the method, in order; moments that changed nothing are left out. */
   plans: TracePlan[];
 }
 
@@ -1244,7 +1243,7 @@ export interface TraceImage {
   columns: number;
   /** Positions of the picture before its first patch. */
   lead: number;
-  /** What all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded. */
+  /** Area that all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded. */
   area: Area;
 }
 
@@ -1264,7 +1263,7 @@ export interface Area {
 export interface TraceLayer extends LayerRecord {
   /** The layer whose entries it reads: itself, or one before it. */
   source: number;
-  /** What is kept after the prompt, per range of heads. */
+  /** Entries kept after the prompt, per range of heads. */
   kept: Kept[];
 }
 
@@ -1293,17 +1292,17 @@ export interface Cumulative {
 export interface TraceStep {
   /** Positions seen. */
   positions: number;
-  /** What the pool holds for the sequence. */
+  /** Bytes that the pool holds for the sequence. */
   resident: number;
   /** Entries kept x entry bytes. */
   payload: number;
-  /** What a cache that keeps everything takes. */
+  /** Bytes of a cache that keeps everything. */
   full: number;
   /** Entries held; the mean over the layers. */
   kept: number;
 }
 
-/** What a method has decided at a moment. */
+/** A method's decision at a moment. */
 export interface TracePlan {
   /** When. */
   moment: TraceMoment;
@@ -1332,7 +1331,7 @@ export interface TracePlan {
  */
 export type TraceMoment = "layer" | "prompt" | "token" | "step";
 
-/** What stays of a lane. */
+/** The entries of a lane that stay. */
 export interface TraceLanePlan {
   /** The layer. */
   layer: number;
@@ -1350,7 +1349,7 @@ export interface TraceMerge {
   from: number;
   /** The position of the one that it is added to. */
   into: number;
-  /** What it counts beside the one that stays, which counts 1. */
+  /** Its weight beside the one that stays, which counts 1. */
   weight: number;
 }
 
@@ -1394,8 +1393,8 @@ export interface GpuMemory {
 }
 
 /**
- * Bytes of the pool from which this model allocates: weights, cache and what a step needs. What is reserved and not
- * used is kept for the next allocation, or cannot be given back because a block of it is in use.
+ * Bytes of the pool from which this model allocates: weights, cache and working memory. Reserved bytes that are not
+ * used are kept for the next allocation, or cannot be given back because a block among them is in use.
  */
 export interface DevicePool {
   /** Bytes that the pool has of the device. */
@@ -1408,7 +1407,7 @@ export interface DevicePool {
   mostUsed: number;
 }
 
-/** What the device of the model counts. */
+/** Memory as the model's device counts it. */
 export interface MemoryEvent extends DeviceMemory {
   /** Which kind it is. */
   type: "memory";
@@ -1438,7 +1437,7 @@ export interface ClosedEvent {
 export interface WireError {
   /** The stable name of its kind; docs/errors.md has all. */
   code: string;
-  /** What was found and what to do, for people. */
+  /** The message for people: what was found and what to do. */
   message: string;
   /** The facts of the case by name, for programs. */
   details: Record<string, unknown>;

@@ -23,7 +23,7 @@ export interface HubOptions {
   cacheDir?: string;
   /** The hub's address; without it `HF_ENDPOINT` or `https://huggingface.co`. */
   endpoint?: string;
-  /** Stops the download; see AbortError. What has come so far stays for the next time. */
+  /** Stops the download; see AbortError. Bytes that have come so far stay for the next time. */
   signal?: AbortSignal;
   /** Called as the download proceeds, with bytes. */
   onProgress?: (progress: Progress) => void;

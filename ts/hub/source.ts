@@ -12,7 +12,7 @@ export async function modelFolder(source: string | URL | undefined, options: Hub
   const hub = typeof source === "string" && (await isHubId(source)) ? parseHubId(source, options.revision) : undefined;
   if (hub) return hubFolder(hub, options);
   if (options.revision !== undefined)
-    throw new OptionError("option", "`revision` is for models of the hub (`org/name`); a folder has none", {
+    throw new OptionError("option", "`revision` is for Hub models (`org/name`); a folder has none", {
       option: "revision",
     });
   if (source === undefined) return embeddedModel();

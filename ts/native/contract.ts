@@ -1,5 +1,5 @@
 /**
- * What a door offers. Every door (Node-API now; the C ABI through bun:ffi and Deno.dlopen beside it) implements these
+ * The interface of a door. Every door (Node-API now; the C ABI through bun:ffi and Deno.dlopen beside it) implements these
  * interfaces and nothing more; all logic is either above (ts/) or below (crates/core).
  *
  * Options cross as one JSON object, images as bytes. Every answer is a stream of events that the caller pulls.

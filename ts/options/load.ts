@@ -131,6 +131,6 @@ export function readSource(value: unknown, call: "load" | "inspect"): string | u
   try {
     return fileURLToPath(found);
   } catch {
-    throw place.invalid("must be a path, a file: URL or a model of the hub (org/name)");
+    throw place.invalid("must be a path, a file: URL or a Hub model (org/name)");
   }
 }

@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What this header describes; pkv_abi_version() says what the library has. */
+/* Version of the ABI that this header describes; pkv_abi_version() gives the library's. */
 #define PKV_ABI_VERSION 2
 
 /* Done; of pkv_next: nothing yet. */
@@ -113,7 +113,7 @@ int32_t pkv_submit(
 int32_t pkv_next(uint32_t ticket, uint32_t timeout_ms, char *out, size_t capacity, uint32_t *size);
 
 /*
- * Asks the work of a ticket to stop. What is there can still be read; the stream ends soon after, with an event `error` of
+ * Asks the work of a ticket to stop. Queued events can still be read; the stream ends soon after, with an event `error` of
  * code `aborted`, or `done` with finish `aborted` once there is text.
  */
 int32_t pkv_cancel(uint32_t ticket);

@@ -144,7 +144,7 @@ exports! {
         })
     }
 
-    /// Asks the work of a ticket to stop. What is there can still be read; the stream ends soon after, with an event `error` of
+    /// Asks the work of a ticket to stop. Queued events can still be read; the stream ends soon after, with an event `error` of
     /// code `aborted`, or `done` with finish `aborted` once there is text.
     fn pkv_cancel(ticket: u32) -> i32 {
         silent(|| {

@@ -1,4 +1,4 @@
-//! What every call has around it: panics caught, failures turned into a status and a text.
+//! The frame of every call: panics are caught, failures turned into a status and a text.
 
 use std::sync::{Arc, Mutex};
 
@@ -35,7 +35,7 @@ impl Failure {
     fn error(self) -> Error {
         let reason = match self {
             Failure::Refused(error) => return error,
-            Failure::Stale(handle) => format!("handle {handle} is not that of a living object of this kind"),
+            Failure::Stale(handle) => format!("handle {handle} belongs to no living object of this kind"),
             Failure::Invalid(reason) => reason,
             Failure::Busy => "`next` is still pending; one call at a time".into(),
         };

@@ -11,7 +11,7 @@ const SLOT_BITS: u32 = 20;
 const MAX_SLOTS: usize = 1 << SLOT_BITS;
 const MAX_GENERATION: u32 = (1 << (u32::BITS - SLOT_BITS)) - 1;
 
-/// What a handle stands for.
+/// The object behind a handle.
 #[derive(Clone)]
 pub(crate) enum Object {
     Engine(Arc<Engine>),

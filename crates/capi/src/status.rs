@@ -1,4 +1,4 @@
-//! What a call returns.
+//! Statuses that calls return.
 
 /// A status with its name in the header and its meaning.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) const END: i32 = -1;
 pub(crate) const TOO_SMALL: i32 = -2;
 /// The engine refuses.
 pub(crate) const REFUSED: i32 = -3;
-/// The handle is not that of a living object.
+/// The handle belongs to no living object.
 pub(crate) const STALE: i32 = -4;
 /// A pointer or a length cannot be right.
 pub(crate) const INVALID: i32 = -5;

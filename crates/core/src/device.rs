@@ -28,7 +28,7 @@ pub enum Device {
     Auto,
 }
 
-/// What plays the part of the GPUs of the machine.
+/// Plays the part of the machine's GPUs.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct StandIn {
@@ -57,7 +57,7 @@ pub struct Cuda {
     pub(crate) gpu: Gpu,
     /// As [`Device`] names it.
     pub(crate) device: String,
-    /// What the products of a model take.
+    /// Data type that the products of a model take.
     pub(crate) factors: Number,
 }
 
@@ -96,8 +96,8 @@ pub struct GpuMemory {
     pub pool: DevicePool,
 }
 
-/// Bytes of the pool from which this model allocates: weights, cache and what a step needs. What is reserved and not used is kept for
-/// the next allocation, or cannot be given back because a block of it is in use.
+/// Bytes of the pool from which this model allocates: weights, cache and working memory. Reserved bytes that are not used are kept for
+/// the next allocation, or cannot be given back because a block among them is in use.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DevicePool {
@@ -140,7 +140,7 @@ impl Device {
         (names.collect(), reason)
     }
 
-    /// What the check of a device measures.
+    /// Sizes that the check of a device measures.
     pub(crate) fn sizes() -> Sizes {
         STAND_IN.get().map_or_else(Sizes::default, |gpus| (gpus.sizes)())
     }

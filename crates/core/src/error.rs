@@ -13,7 +13,7 @@ pub use facts::{FACTS, Facts};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, by phase. `Display` is the message a user reads; [`Error::code`] is what a program tests.
+/// A failure, by phase. `Display` is the message a user reads; [`Error::code`] is what a program tests.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -90,7 +90,7 @@ pub enum Error {
 pub struct WireError {
     /// The stable name of its kind; docs/errors.md has all.
     pub code: &'static str,
-    /// What was found and what to do, for people.
+    /// The message for people: what was found and what to do.
     pub message: String,
     /// The facts of the case by name, for programs.
     pub details: Map<String, Value>,

@@ -72,7 +72,7 @@ pub(crate) fn refuse(reason: impl Into<String>) -> Error {
     Error::Option { reason: reason.into(), suggestion: None }
 }
 
-/// What a JSON value is, for errors.
+/// Names the kind of a JSON value, for errors.
 pub(crate) fn describe(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,5 +1,5 @@
-//! What is alive in this process, over all engines, and what they have worked: counted where it begins and ends, so that leaks and
-//! work that nobody wants can be seen from outside.
+//! Process-wide gauges: live models, sessions, requests and cache bytes over all engines, and their work. Counted where things begin
+//! and end, so that leaks and work that nobody wants can be seen from outside.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,7 +55,7 @@ impl Drop for One {
     }
 }
 
-/// What is alive in this process, over all models, workers and bindings.
+/// Counts of everything alive in this process, over all models, workers and bindings.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Live {

@@ -56,7 +56,7 @@ fn done(ticket: &Ticket) -> Value {
     end
 }
 
-/// What of an answer does not depend on when it was given.
+/// The parts of an answer that do not depend on when it was given.
 fn answer(mut end: Value) -> Value {
     end["timings"] = Value::Null;
     end

@@ -108,7 +108,7 @@ impl History {
         }
     }
 
-    /// What an entry may be off by after it went through a codec once more. A transform mixes the channels, so that a head's errors may
+    /// The most that an entry may be off by after it went through a codec once more. A transform mixes the channels, so that a head's errors may
     /// come together in one of them.
     fn stored(&self, want: &Want, codec: KvCodec) -> [f64; 2] {
         let (mixed, wide) = if self.dual.is_none() { (1.0, 1.0) } else { ((DIM as f64).sqrt(), (DIM as f64).sqrt()) };

@@ -1,4 +1,4 @@
-//! What every method keeps, against an independent reference in PyTorch (tests/golden/eviction.py).
+//! Entries that every method keeps, against an independent reference in PyTorch (tests/golden/eviction.py).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

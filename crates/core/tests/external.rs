@@ -204,7 +204,7 @@ fn a_wrong_plan_is_an_error_of_its_request_and_of_nothing_else() {
     let few = json!({ "op": "plan", "view": view["id"], "lanes": [{}] });
     assert_eq!(until(&submit(&engine, &few), "planned")["type"], "planned");
     assert!(until(&ticket, "error")["error"]["message"].as_str().expect("text").contains("1 lanes"));
-    // What is no plan at all never reaches the request.
+    // An answer that is no plan at all never reaches the request.
     let ticket = submit(&engine, &generate(&cache));
     let view = until(&ticket, "view");
     for lanes in [json!(1), json!([1]), json!([{ "keep": [-1] }]), json!([{ "keep": [0.5] }]), json!([{ "kept": [] }])]

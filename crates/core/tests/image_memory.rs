@@ -102,7 +102,7 @@ fn png_metadata_is_not_unpacked() {
     let start = chunks(&plain).iter().find(|(_, kind, _)| kind == b"IDAT").expect("data").0;
     for (number, bomb) in bombs.iter().enumerate() {
         for at in [start, end] {
-            // A dozen of the same: the limit of one chunk is not that of all.
+            // A dozen of the same: the limit of one chunk is not the limit of all.
             let file = [&plain[..at], &bomb.repeat(12), &plain[at..]].concat();
             let (taken, image) = peak(|| decode(&file, 0).expect("an image"));
             assert_eq!(image, colours(), "bomb {number}");

@@ -1,4 +1,4 @@
-//! What every method must do, whatever it keeps: one suite over the list of methods, two models and several sizes.
+//! The duties of every method, whatever it keeps: one suite over the list of methods, two models and several sizes.
 
 mod case;
 
@@ -12,7 +12,7 @@ use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
 
 const KEEPS: [f64; 4] = [0.7, 0.5, 0.3, 0.2];
-/// What follows the picture.
+/// The text behind the picture.
 const ANSWER: &str = " There is a green star at the top left. There is a blue ring.";
 
 impl Case {
@@ -453,7 +453,7 @@ fn a_calibration_compacts_layer_by_layer() {
     case.run(&json!({ "method": "prefixkv", "keep": keep, "calibration": foreign }));
 }
 
-/// What a method is made of, the calibration left out.
+/// The parts of a method, the calibration left out.
 fn recipe(cache: &Value) -> String {
     let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}")).expect("a method");
     let recipe = method.recipe().expect("a recipe");
@@ -570,7 +570,7 @@ fn a_calibration_brings_the_score_that_it_was_made_with() {
     }
 }
 
-/// What a tuned method protects never takes more than half of a size.
+/// Entries that a tuned method protects never take more than half of a size.
 #[test]
 fn the_default_method_takes_every_size_that_holds_an_entry_per_layer() {
     for mut case in both() {

@@ -33,7 +33,7 @@ fn rows(seed: u64, layer: usize, positions: std::ops::Range<usize>, width: usize
     positions.flat_map(row).collect()
 }
 
-/// What the entries of a lane have got from the queries at `positions`, which count `weights`.
+/// The attention that the entries of a lane have got from the queries at `positions`, which count `weights`.
 fn sums(lane: &Lane, layer: usize, positions: std::ops::Range<usize>, weights: &[f32]) -> Vec<Vec<f32>> {
     let of = |head: usize| {
         let mut sums = vec![0.0; lane.places()];
@@ -325,7 +325,7 @@ proptest! {
     }
 }
 
-/// What a whole prompt of a method that frees layer by layer needs is less than what pieces need; what is refused changes nothing.
+/// A whole prompt of a method that frees layer by layer needs less than pieces do; a refused one changes nothing.
 #[test]
 fn pieces_need_room_for_all_entries() {
     let cache = json!({ "method": "snapkv", "keep": 0.5 });

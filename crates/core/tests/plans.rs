@@ -11,7 +11,7 @@ use prefixkv_core::sequence::Planned;
 use serde_json::{Map, Value, json};
 
 impl Case {
-    /// What each method decides, a line per moment.
+    /// Decisions of each method, a line per moment.
     fn plans(&mut self) -> Value {
         let mut all = Map::new();
         for cache in caches() {

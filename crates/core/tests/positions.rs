@@ -92,7 +92,7 @@ fn a_window_whose_ranks_stay_small_goes_on_beyond_the_positions_of_the_model() {
     assert!(matches!(ask(&engine, &long), Event::Error { error } if error.code == "context-overflow"));
 }
 
-/// What generation adds stays with `decode: "none"`, as in kvpress, and goes otherwise.
+/// Generated entries stay with `decode: "none"`, as in kvpress, and go otherwise.
 #[test]
 fn streaming_can_keep_what_is_generated() -> Result<(), Error> {
     let model = Model::load(&LoadOptions::new(folder()), &mut |_| Ok(()))?;

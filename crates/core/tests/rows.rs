@@ -179,7 +179,7 @@ fn work_and_memory_are_saved(model: &Model) {
     assert!(memory.peak < full.peak, "{} and {}", memory.peak, full.peak);
     let kept: Vec<f64> = (0..layers).map(|layer| if layer < LAYER { N } else { N - IMAGE.len() / 2 } as f64).collect();
     assert_eq!(memory.kept_per_layer, kept);
-    // What is admitted is what is needed: room for the rows that there are, and a little beside it.
+    // A prompt is admitted with the room that it needs: room for the rows that there are, and a little beside it.
     let folder = root().join("models/tiny-llava");
     let limit = Some(memory.peak + 4096);
     let limited =

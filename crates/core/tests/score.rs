@@ -59,7 +59,7 @@ fn an_answer_ends_with_the_end_token_whatever_the_template_writes_behind_it() {
         assert_eq!(tokens.iter().filter(|token| **token == EOS).count(), 1);
         assert_eq!((tokens.len(), logprobs.len()), (expected.len(), expected.len()), "{end}");
     }
-    // What is no white space is the template's answer, and a template without an end token has none.
+    // Other text than white space belongs to the template's answer, and a template without an end token has none.
     let (marked, _folder) = engine(&template("", "</s>#"));
     assert_ne!(scored(&marked, &request).0.last(), Some(&EOS));
     let (open, _folder) = engine(&template("", "\\n"));

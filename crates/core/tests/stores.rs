@@ -43,7 +43,7 @@ fn feed(sequence: &mut Sequence, shape: &Shape, n: usize, steps: usize, mut each
     for layer in 0..shape.layers {
         let [keys, values] = rows(layer, 0, n);
         sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), Some(&angles)).expect("stores");
-        // What the prompt's attention gave each position.
+        // The attention of the prompt at each position.
         let sums = vec![noise(layer + 77, n).iter().map(|x| x.abs()).collect(); shape.kv_heads];
         sequence.attended(layer, &sums).expect("frees");
     }

@@ -26,7 +26,7 @@ fn load(dir: &Path) -> Result<Model> {
     Model::load(&LoadOptions::new(dir), &mut |_| Ok(()))
 }
 
-/// What can be done to a file in place.
+/// A change to a file in place.
 type Deed = (&'static str, fn(&Path));
 
 const DEEDS: [Deed; 5] = [

@@ -1,9 +1,9 @@
 //! Runs the CUDA sources of `prefixkv-kernels` on the CPU, for tests only: the same files, compiled as C++.
 //!
-//! What it finds: wrong indices, wrong results, divergence at barriers and shuffles, missing barriers (run a kernel in both
+//! It finds wrong indices, wrong results, divergence at barriers and shuffles, missing barriers (run a kernel in both
 //! [`Order`]s), reads of shared memory that nobody wrote (it is NaN), writes behind shared or device memory, loads that are not
-//! aligned. What it cannot: anything about the compiler, the memory model or the speed of a device. `docs/design/cuda.md` has
-//! the whole list.
+//! aligned. It says nothing about the compiler, the memory model or the speed of a device. `docs/design/cuda.md`
+//! has the whole list.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

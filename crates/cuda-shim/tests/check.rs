@@ -93,7 +93,7 @@ fn shim() -> Shim {
     Shim::new(Order::FirstToLast, 4)
 }
 
-/// What comes of the kernels whose name has one of these beginnings; all would take minutes.
+/// The outcome for the kernels whose name has one of these beginnings; all would take minutes.
 fn broken(defect: Defect, beginnings: &[&str]) -> Vec<Outcome> {
     let wanted = |kernel: &str| beginnings.iter().any(|beginning| kernel.starts_with(beginning));
     some_kernels(&Gpu::new(Broken { shim: shim(), defect }), Cases::All, &wanted, &mut |_| true)

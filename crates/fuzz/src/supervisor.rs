@@ -15,7 +15,7 @@ use crate::worker::{HANG, SECONDS, Until};
 /// Different crashes of one target after which it is left.
 const ENOUGH: usize = 20;
 
-/// What became of a target.
+/// Result of fuzzing a target.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub inputs: u64,
@@ -24,7 +24,7 @@ pub struct Outcome {
     pub slowest: Duration,
     /// Most bytes held by an input.
     pub peak: u64,
-    /// What was said at the end, and the input.
+    /// Crashes: the last message of each, and the file with its input.
     pub crashes: BTreeMap<String, PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! What a target is, and what every result must be.
+//! Targets, and the rules that every result must meet.
 
 use prefixkv_core::{Error, Result};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub enum Kind {
 /// Something that reads input from outside.
 pub struct Target {
     pub name: &'static str,
-    /// What it reads, in words.
+    /// Its input, in words.
     pub reads: &'static str,
     pub kind: Kind,
     /// Most bytes that one input may make it hold.

@@ -147,7 +147,7 @@ fn decode_rate(c: &mut Criterion) {
     group.finish();
 }
 
-/// What column sums and decode sums cost, and what part of the read bandwidth decode reaches: everything of a shape in turn, round
+/// The cost of column sums and decode sums, and the part of the read bandwidth that decode reaches: everything of a shape in turn, round
 /// by round, so that a machine that others use too slows all of it alike. Prints medians and quartiles of the rounds' ratios.
 fn ratios(_: &mut Criterion) {
     // Without `--bench` criterion only tries each benchmark once; `limits` is the filter for these alone.

@@ -1,4 +1,4 @@
-// What the host hands to the kernels. The Rust side is src/cuda/args.rs; the tests of crates/cuda-shim compare every size and
+// Arguments that the host hands to the kernels. The Rust side is src/cuda/args.rs; the tests of crates/cuda-shim compare every size and
 // offset of the two. Pointers are addresses on the device. Everything is written out, so that no byte is padding.
 #pragma once
 

@@ -9,7 +9,7 @@ constexpr unsigned EIGHT = 8;
 constexpr uint32_t DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_U8 = 2, DTYPE_U4 = 3, DTYPE_U2 = 4;
 constexpr uint32_t PER_CHANNEL = 1, PER_ENTRY = 2;
 
-// What a thread does apart for them: codes of all widths are one kind.
+// The steps that differ between them: codes of all widths are one kind.
 constexpr unsigned FULL = 0, HALF = 1, CHANNEL_CODES = 2, ENTRY_CODES = 3;
 
 __device__ __forceinline__ unsigned kind_of(const Codec& codec) {

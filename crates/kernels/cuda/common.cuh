@@ -1,4 +1,4 @@
-// What all kernels share: storage formats, 16-byte vectors, reductions over lanes of a warp, shared memory.
+// Shared by all kernels: storage formats, 16-byte vectors, reductions over lanes of a warp, shared memory.
 //
 // The same source is compiled by nvcc for the device and by a C++ compiler for crates/cuda-shim, whose header stands in for
 // the language extensions. Rules that follow: shared memory is dynamic and comes from shared_memory() (the shim poisons it),

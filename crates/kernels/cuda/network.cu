@@ -1,4 +1,4 @@
-// What lies between the matrix products of a network: norms, activations, sums, conversions, rows of tables.
+// Steps between the matrix products of a network: norms, activations, sums, conversions, rows of tables.
 // Twin: src/reference/network.rs.
 //
 // {rms_norm,layer_norm}_{f32,f16,bf16}_t{32,256}: rows x [n, width] f32, of which `together` lie one behind the other, x_stride and
@@ -98,7 +98,7 @@ __device__ __forceinline__ float sum_over(float x) {
   x = team_sum<WARP>(x);
   if (TEAM == WARP) return x;
   float* sums = shared_memory<float>();
-  // What an earlier sum left there has been read.
+  // The result of an earlier sum has been read there.
   __syncthreads();
   if (threadIdx.x % WARP == 0) sums[threadIdx.x / WARP] = x;
   __syncthreads();

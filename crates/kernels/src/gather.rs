@@ -1,4 +1,4 @@
-//! What an eviction moves and measures: chosen entries of a lane copied together, and the norms of its keys.
+//! The moves and measures of an eviction: chosen entries of a lane copied together, and the norms of its keys.
 //!
 //! Both are bound by memory: a copy reads and writes each kept element once, norms read each key once.
 

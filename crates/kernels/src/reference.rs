@@ -30,7 +30,7 @@ fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<
     (keys, values)
 }
 
-/// What a query sees of a lane: the first `end` entries, of these the ones at position `since` or behind.
+/// The part of a lane that a query sees: the first `end` entries, of these the ones at position `since` or behind.
 #[derive(Clone, Copy)]
 struct Sees {
     end: usize,

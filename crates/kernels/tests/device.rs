@@ -1,4 +1,4 @@
-//! What opening a GPU says where there is none.
+//! Errors of opening a GPU where there is none.
 
 use prefixkv_kernels::cuda::{Error, device::Device};
 

@@ -1,6 +1,6 @@
 //! The Node-API door: `Native` of `ts/native/contract.ts`, and nothing more. Bun, Deno and Node load it alike.
 //!
-//! A panic never crosses: every function catches. What is refused is thrown as an `Error` whose message is a `WireError`.
+//! A panic never crosses: every function catches. A refusal is thrown as an `Error` whose message is a `WireError`.
 
 mod engine;
 mod refusal;

@@ -162,7 +162,7 @@ const error = await load("no/such/folder").catch((error: unknown) => error);
 if (error instanceof PrefixKvError) console.log(error.code, error.details);
 ```
 
-The command line writes `error[code]: message` to standard error, or the same as JSON with `--json`, and exits with 1; with 130 for `aborted`. What it does not understand of its arguments has the code `usage` and exits with 2. The [C ABI](c-abi.md) gives the codes of the engine.
+The command line writes `error[code]: message` to standard error, or the same as JSON with `--json`, and exits with 1; with 130 for `aborted`. Arguments that it does not understand give the code `usage` and exit with 2. The [C ABI](c-abi.md) gives the codes of the engine.
 
 ## Raised by the engine
 

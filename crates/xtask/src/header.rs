@@ -35,7 +35,7 @@ pub(crate) fn c(version: u32, functions: &[Function], statuses: &[Status]) -> St
 #include <stddef.h>
 #include <stdint.h>
 
-/* What this header describes; pkv_abi_version() says what the library has. */
+/* Version of the ABI that this header describes; pkv_abi_version() gives the library's. */
 #define PKV_ABI_VERSION {version}
 
 {}

@@ -13,7 +13,7 @@ pub(crate) fn typescript(version: u32, functions: &[Function], statuses: &[Statu
 /** The version of the ABI that {{@link functions}} describes. */
 export const abiVersion = {version};
 
-/** What the functions return. */
+/** Statuses that the functions return. */
 export const status = {{
 {}
 }} as const;

@@ -68,7 +68,7 @@ export interface MethodOption {{
   text: string;
 }}
 
-/** What a method says about itself, for the command line. */
+/** Facts of a method, for the command line. */
 export interface MethodFacts {{
   name: MethodName;
   title: string;

@@ -26,7 +26,7 @@ pub(crate) fn values(kind: OptionKind) -> String {
     }
 }
 
-/// What the method does to the asked size.
+/// How the method treats the asked size.
 pub(crate) fn budget(kind: BudgetKind) -> &'static str {
     match kind {
         BudgetKind::Exact => "exact: after the prompt as many entries as asked, over all layers",
@@ -79,7 +79,7 @@ pub(crate) fn call(spec: &MethodSpec) -> String {
     }
 }
 
-/// What that example imports, with a picture and a model.
+/// Imports of that example, with a picture and a model.
 pub(crate) fn imports(spec: &MethodSpec) -> String {
     let mut imports = vec!["image", "load", spec.name];
     if spec.role == Role::Refines {

@@ -1,4 +1,4 @@
-"""What a checkpoint can do, on scenes it was not trained on.
+"""Measures what a checkpoint can do, on scenes it was not trained on.
 
     python evaluate.py FOLDER                     60 fresh scenes
     python evaluate.py FOLDER --samples SCENES    the scenes and texts of a samples.json

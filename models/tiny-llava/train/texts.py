@@ -1,4 +1,4 @@
-"""What is said about a scene: descriptions, questions and their answers.
+"""Texts about a scene: descriptions, questions and their answers.
 
 A question may refer to a thing ("the red star"). Such a phrase is kept as a
 `Ref` with the things it fits, because the probe loss of phase D needs to know

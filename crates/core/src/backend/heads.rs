@@ -1,4 +1,4 @@
-//! What attention layers have in common on every device.
+//! The parts of attention layers that are the same on every device.
 
 use prefixkv_kernels::attention::{AttentionParams, Mask};
 

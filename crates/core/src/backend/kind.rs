@@ -1,4 +1,4 @@
-//! What layers of one model may differ in.
+//! Traits in which the layers of one model may differ.
 
 use prefixkv_kernels::attention::AttentionParams;
 

@@ -1,4 +1,4 @@
-//! What a model computes with: one folder per kind of device.
+//! The means with which a model computes: one folder per kind of device.
 //!
 //! Layers ([`crate::nn`]) and models are written once, over a [`Backend`]. Which one it is, is decided where a model is loaded and
 //! nowhere else.
@@ -91,7 +91,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Where the entries of caches are.
     fn memory(&self) -> Self::Memory;
 
-    /// What the device counts of its memory.
+    /// The device's own count of its memory.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when the device does not answer.
@@ -109,7 +109,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// [`Error::Device`](crate::Error::Device) when it computes with no such weights.
     fn with_weights(self, format: WeightFormat) -> Result<Self>;
 
-    /// What takes less memory than weights in `format`.
+    /// Choices that take less memory than weights in `format`.
     fn advice(&self, format: WeightFormat) -> &'static str;
 
     /// Refuses heads that attention cannot read, with [`Error::Device`](crate::Error::Device).

@@ -27,7 +27,7 @@ pub enum Rotation {
     OnRead,
 }
 
-/// What a lane holds and how.
+/// The contents of a lane, and how they are held.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneOptions {
     pub head_dim: usize,

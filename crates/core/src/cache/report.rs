@@ -1,4 +1,4 @@
-//! What a sequence's cache takes, by the pool's own count.
+//! The memory of a sequence's cache, by the pool's own count.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase", rename = "Memory")]
 pub struct MemoryReport {
-    /// What a cache that keeps every position seen so far takes in the same format, without slack or metadata.
+    /// Bytes of a cache in the same format that keeps every position seen so far, without slack or metadata.
     pub full: u64,
     /// Keys and values of the entries kept, in the format in which each of them is stored.
     pub payload: u64,

@@ -29,7 +29,7 @@ pub struct LayerCache {
     pub window: Option<u32>,
 }
 
-/// What a position holds.
+/// The kind of content at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Modality {
@@ -39,7 +39,7 @@ pub enum Modality {
     Image {
         /// Which of the prompt's image placeholders they stand for, from 0.
         index: usize,
-        /// What of the image they show.
+        /// The piece of the image that they show.
         piece: Piece,
     },
     /// Generated tokens.
@@ -87,7 +87,7 @@ pub enum PieceKind {
 /// A run of positions of one modality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Span {
-    /// What they hold.
+    /// Their kind of content.
     pub modality: Modality,
     /// The first position.
     pub start: usize,

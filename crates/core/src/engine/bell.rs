@@ -1,4 +1,4 @@
-//! What wakes an engine's thread when all its readers are slow.
+//! Wakes an engine's thread when all its readers are slow.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

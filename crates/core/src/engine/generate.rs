@@ -28,7 +28,7 @@ pub(super) fn queued(events: &Events) -> Timings {
 pub(super) struct PreparedPrompt<B: Backend> {
     pub(super) prompt: Prompt,
     pub(super) features: Vec<Matrix<B>>,
-    /// What the prompt is read on top of.
+    /// The sequence on top of which the prompt is read.
     pub(super) sequence: Sequence<B::Memory>,
     /// The prompt's tokens before expansion, from which the text goes on.
     pub(super) context: Vec<u32>,
@@ -130,7 +130,7 @@ pub(super) struct Reading<B: Backend> {
     cached: usize,
 }
 
-/// What a piece leads to.
+/// The outcome of reading a piece.
 pub(super) enum Read<B: Backend> {
     /// More of the prompt.
     On(Box<Reading<B>>),
@@ -203,7 +203,7 @@ impl<B: Backend> Generation<B> {
         Ok(end)
     }
 
-    /// What it has come to, and its cache.
+    /// Its outcome, and its cache.
     pub(super) fn end(self, finish: Finish, events: &Events) -> Result<(Answered, Sequence<B::Memory>)> {
         let Generation { sequence, mut answer, first, cached, prompt, mut timings, .. } = self;
         let pending = finish != Finish::Eos;
@@ -246,7 +246,7 @@ pub(super) fn plan<M: Memory>(sequence: &mut Sequence<M>, events: &Events) -> Re
     }
 }
 
-/// What a generation came to.
+/// The outcome of a generation.
 pub(super) struct Answered {
     pub(super) text: String,
     /// The text with everything that `text` leaves out: white space before it, a stop string and what follows.

@@ -18,7 +18,7 @@ use crate::wire::{Source, SourceText, Timings, Usage};
 /// Most tokens of an answer when the request does not say.
 const DEFAULT_TOKENS: usize = 512;
 
-/// What the images of a request become, in the order of their placeholders. Only families that need it have their sizes read, from their
+/// The pieces that the images of a request become, in the order of their placeholders. Only families that need it have their sizes read, from their
 /// headers; none of a text-only model.
 pub(super) fn plans<B: Backend, I: AsRef<[u8]>>(
     model: &Model<B>,
@@ -102,7 +102,7 @@ pub(super) fn room(past: usize, prompt: &Prompt, asked: Option<usize>, available
     Ok(asked.unwrap_or(DEFAULT_TOKENS).min(available - used))
 }
 
-/// Refuses a prompt that finds no room in the pool now, on top of what `sequence` holds. What else may be wrong with it is for its
+/// Refuses a prompt that finds no room in the pool now, on top of what `sequence` holds. All else that may be wrong with it is for its
 /// reading to say.
 pub(super) fn admit<M: Memory>(sequence: &Sequence<M>, prompt: &Prompt) -> Result<()> {
     match sequence.admit(&prompt.spans) {

@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 use crate::model::ModelInfo;
 use crate::wire::{Event, ModelRequest};
 
-/// What an engine's thread runs: a model, or a fake one in the tests. It is made, used and dropped on that thread.
+/// The work of an engine's thread: a model, or a fake one in the tests. It is made, used and dropped on that thread.
 pub trait Runner {
-    /// What the `loaded` event says.
+    /// The facts of the `loaded` event.
     fn info(&self) -> ModelInfo;
 
     /// The part that works without the thread.
@@ -44,7 +44,7 @@ pub trait Runner {
     fn is_sound(&self) -> bool;
 }
 
-/// What has become of a request that was to start.
+/// The outcome for a request that was to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     /// It has been answered: [`Events::finish`] was called.
@@ -57,7 +57,7 @@ pub enum Started {
     Waits,
 }
 
-/// What has become of a request in a step.
+/// The outcome of a step for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
     /// It has been answered: [`Events::finish`] was called.

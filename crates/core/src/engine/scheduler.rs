@@ -165,7 +165,7 @@ impl<'a> Scheduler<'a> {
             }
             Err(panic) => {
                 let events = numbers.iter().filter_map(|number| self.take(*number)).collect();
-                // What panics here as well has let go of its memory or will be found unsound.
+                // A task that panics here as well has let go of its memory or will be found unsound.
                 let _ = catch(|| numbers.iter().for_each(|number| self.runner.forget(*number)));
                 self.panicked(panic, events)?;
             }

@@ -115,7 +115,7 @@ impl<M: Memory> Scoring<M> {
             usage: prompt::usage(0, &self.prompt, self.answer.len()),
             tokens: std::mem::take(&mut self.answer),
             logprobs: std::mem::take(&mut self.logprobs),
-            // What is past the greatest number is said to be that: JSON knows no infinity.
+            // Values past the greatest number are given as that number: JSON knows no infinity.
             ppl: (-mean).exp().min(f64::MAX),
             timings: self.timings,
             memory: self.sequence.memory(),

@@ -34,7 +34,7 @@ struct Running<B: Backend> {
     work: Work<B>,
 }
 
-/// What goes from step to step.
+/// Work that goes from step to step.
 enum Work<B: Backend> {
     /// With the turn of a session that it is.
     Generation(Box<Generation<B>>, Option<Box<Open<B>>>),
@@ -111,7 +111,7 @@ impl<B: Backend> Runner for ModelRunner<B> {
             }
             other => other,
         };
-        // What reading took beside the cache, also for a request that was refused.
+        // Memory that reading took beside the cache, also for a request that was refused.
         heap::give_back_beyond(SLACK);
         started
     }

@@ -1,6 +1,6 @@
 //! Conversations that keep their cache from turn to turn.
 //!
-//! A turn brings new messages only. What the template adds to the text that is in the cache already is read on top of what is
+//! A turn brings new messages only. Text that the template adds to the text in the cache is read on top of what is
 //! kept; where the template writes earlier turns differently (or a turn was broken off while its prompt was read), the whole
 //! conversation is read anew, so nothing is ever lost but time.
 
@@ -87,7 +87,7 @@ impl<B: Backend> Sessions<B> {
         Ok(())
     }
 
-    /// Opens a session that goes on from where another is; gives its name. What is in the cache is there once until one of the two
+    /// Opens a session that goes on from where another is; gives its name. The cache is there once until one of the two
     /// changes it.
     pub(super) fn fork(&mut self, of: SessionId) -> Result<SessionId> {
         self.require_room()?;
@@ -219,7 +219,7 @@ impl<B: Backend> Session<B> {
         let plans = prompt::plans(model, &self.images, &self.order)?;
         let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, &plans, request.source.special)?;
         let text = chat.text;
-        // What is in the cache is used when the new text goes on from it, in text and in tokens.
+        // The cache is used when the new text goes on from it, in text and in tokens.
         let goes_on = |state: &State<B>| {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
             let pieces = pictures.partition_point(|place| *place < state.tokens.len());

@@ -1,4 +1,4 @@
-//! What an engine's handle and its threads share.
+//! State shared by an engine's handle and its threads.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -46,7 +46,7 @@ pub(super) struct State {
     pub(super) texts: VecDeque<Job<TextRequest>>,
     /// A thread is working on `texts`.
     pub(super) texts_served: bool,
-    /// What runs, by the numbers of its start.
+    /// Running work, by the numbers of its start.
     pub(super) running: Vec<(u64, Stopper)>,
     /// Who wants to know how the load goes.
     pub(super) watchers: Vec<Arc<Events>>,

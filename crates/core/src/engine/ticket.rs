@@ -343,7 +343,7 @@ impl Ticket {
         Ok(())
     }
 
-    /// Asks the work to stop. What is already there can still be read; the stream ends soon after.
+    /// Asks the work to stop. Events already queued can still be read; the stream ends soon after.
     pub fn cancel(&self) {
         self.channel.stop(Stop::Aborted);
     }

@@ -15,11 +15,11 @@ use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::wire::{Event, Finish, GenerateRequest, Trace, TraceImage, TraceLayer, TracePlan, TraceStep};
 
-/// A generation that is watched. What is recorded is not counted as memory of the cache.
+/// A generation that is watched. Its record does not count as memory of the cache.
 pub(super) struct Tracing<B: Backend> {
     pub(super) generation: Generation<B>,
     pictures: Vec<TraceImage>,
-    /// What is left after the prompt, once the method has acted.
+    /// Entries left after the prompt, once the method has acted.
     kept: Option<Vec<Vec<Kept>>>,
     steps: Vec<TraceStep>,
     /// The sequence has gone further, and the method may not have acted yet.
@@ -27,7 +27,7 @@ pub(super) struct Tracing<B: Backend> {
 }
 
 impl<B: Backend> Tracing<B> {
-    /// Reads the prompt, as a `generate` request does. Without a method the importance is that of PrefixKV's default score, and
+    /// Reads the prompt, as a `generate` request does. Without a method, importance comes from PrefixKV's default score, and
     /// everything is kept.
     pub(super) fn start(
         model: &Model<B>,

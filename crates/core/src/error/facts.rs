@@ -1,4 +1,4 @@
-//! What is known of every code: one entry per variant, and a variant without one does not compile.
+//! Facts of every error code: one entry per variant, and a variant without one does not compile.
 
 use super::Error;
 
@@ -10,7 +10,7 @@ pub struct Facts {
     pub class: &'static str,
     /// When it is raised.
     pub cause: &'static str,
-    /// What to do.
+    /// How to fix it.
     pub cure: &'static str,
     /// The fields of `details` with their meanings.
     pub details: &'static [(&'static str, &'static str)],

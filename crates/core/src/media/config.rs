@@ -81,7 +81,7 @@ impl Config {
         }
     }
 
-    /// What becomes of a sample, 0 to 255, of a channel: rescaled in f64 and normalised in f32, as transformers does it with numpy.
+    /// The model's input for a sample, 0 to 255, of a channel: rescaled in f64 and normalised in f32, as transformers does it with numpy.
     pub(super) fn value(&self, channel: usize, sample: usize) -> f32 {
         let value = self.rescale.map_or(sample as f32, |factor| (sample as f64 * factor) as f32);
         if self.normalize { (value - self.mean[channel] as f32) / self.std[channel] as f32 } else { value }

@@ -69,7 +69,7 @@ pub fn decoding_bytes(bytes: &[u8], index: usize) -> Result<u64> {
     Ok(pixels * bytes_per_pixel(bytes) + bytes.len() as u64 + (1 << 20))
 }
 
-/// What a decoder holds beside the picture in three bytes, and that picture, perhaps a second time while it is turned.
+/// Bytes per pixel that a decoder holds beside the picture, plus the three of the picture itself, twice in case it is turned.
 fn bytes_per_pixel(bytes: &[u8]) -> u64 {
     match recognise(bytes) {
         // 16-bit samples, up to four of them, and their alpha.
@@ -80,7 +80,7 @@ fn bytes_per_pixel(bytes: &[u8]) -> u64 {
     }
 }
 
-/// What the decoder gets of a file.
+/// The bytes of a file that the decoder gets.
 fn seen(format: ImageFormat, bytes: &[u8]) -> Cow<'_, [u8]> {
     match format {
         ImageFormat::Png => png::without_ancillary(bytes),

@@ -1,4 +1,4 @@
-//! What of a PNG file the decoder gets to see.
+//! The part of a PNG file that the decoder gets to see.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ const MAX_METADATA: usize = 1 << 20;
 /// do not lie inside of it is left as it is from there on, for the decoder to refuse.
 pub(super) fn without_ancillary(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut kept = Vec::new();
-    // What has been taken of the file, and where the run of chunks that stay began.
+    // How far the file has been read, and where the run of chunks that stay began.
     let (mut at, mut run) = (SIGNATURE.min(bytes.len()), 0);
     while let Some(length) = chunk(&bytes[at..]) {
         let end = at + FRAME + length;

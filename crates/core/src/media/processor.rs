@@ -36,10 +36,10 @@ pub struct Area {
     pub height: f64,
 }
 
-/// What a model's `preprocessor_config.json` asks to be done with an image.
+/// The image processing that a model's `preprocessor_config.json` asks for.
 ///
-/// The result is that of transformers' Pillow processors (`CLIPImageProcessorPil`, `LlavaImageProcessorPil`) for what
-/// `load_image` gives; their torchvision counterparts resize with other rounding. See [`decode`] for the pixels.
+/// The result equals the output of transformers' Pillow processors (`CLIPImageProcessorPil`, `LlavaImageProcessorPil`) for
+/// images from `load_image`; their torchvision counterparts resize with other rounding. See [`decode`] for the pixels.
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {
     config: Config,

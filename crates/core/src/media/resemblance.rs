@@ -16,7 +16,7 @@ pub(super) enum Resemblance {
 
 use Resemblance::{Image, Other};
 
-/// What bytes that are no image of ours begin like.
+/// Guesses from their beginning what bytes are that hold no supported image.
 pub(super) fn resemblance(bytes: &[u8]) -> Option<Resemblance> {
     let head = &bytes[..bytes.len().min(HEAD)];
     iso_media(head).or_else(|| magic(head)).or_else(|| markup(head)).or_else(|| tga(bytes)).or_else(|| plain_text(head))

@@ -8,7 +8,7 @@ use super::Eviction;
 use super::view::{Part, ReadLane};
 use crate::cache::{Entry, Modality, Span};
 
-/// What decides.
+/// Rules that choose the entry to evict.
 #[derive(Clone, Copy, Debug)]
 pub struct EvictionQuery<'a> {
     pub eviction: Eviction,
@@ -22,7 +22,7 @@ pub struct EvictionQuery<'a> {
     pub text: Option<&'a [Span]>,
 }
 
-/// Positions, a bit each. What it holds between calls has no meaning.
+/// A bit set of positions. Its contents between calls have no meaning.
 #[derive(Debug, Default)]
 pub struct Search {
     words: Vec<u64>,

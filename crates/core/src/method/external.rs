@@ -20,7 +20,7 @@ use crate::fields::{Fields, Whole, refuse};
 /// The method of a request that has `needs`.
 pub(super) const NAME: &str = "custom";
 
-/// What a method outside asks for.
+/// Needs of a method outside the engine.
 #[derive(Debug)]
 pub struct External {
     /// The size that its plans must not pass, where it has one.
@@ -114,7 +114,7 @@ pub struct MethodView {
     pub positions: usize,
     /// Entries that may stay over all lanes together, each counting its heads; null where the method has no size.
     pub most: Option<u64>,
-    /// What the positions are, in order and without gaps.
+    /// Spans that cover all positions, in order and without gaps.
     pub spans: Vec<Span>,
     /// The lanes of all layers, in order.
     pub lanes: Vec<LaneView>,
@@ -152,13 +152,13 @@ pub struct LaneView {
     pub queries: Option<String>,
 }
 
-/// What becomes of the lanes of a view, in its order.
+/// A plan for the lanes of a view, in its order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanReply {
     pub lanes: Vec<LaneReply>,
 }
 
-/// What becomes of a lane.
+/// A plan for one lane.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaneReply {
@@ -177,7 +177,7 @@ pub struct MergeReply {
     pub from: u32,
     /// The one that it is added to, by its number in the view.
     pub into: u32,
-    /// What it counts beside the one that stays, which counts 1.
+    /// Its weight beside the one that stays, which counts 1.
     pub weight: f32,
 }
 
@@ -206,8 +206,8 @@ impl ExternalPlanner {
         ExternalPlanner { external, cost, heads, merges, recording: false, record: None }
     }
 
-    /// What a lane's entries have got in the prompt, the mean over its heads, in the order of positions; None where nothing was
-    /// gathered.
+    /// Attention that a lane's entries received in the prompt, the mean over its heads, in the order of positions; None where none
+    /// was gathered.
     fn sums(lane: &dyn ReadLane, sums: &[Vec<f32>]) -> Option<Vec<f32>> {
         let own = sums.get(lane.heads())?;
         let of = |entry: &Entry| {
@@ -217,7 +217,7 @@ impl ExternalPlanner {
         Some(lane.sorted().iter().map(of).collect())
     }
 
-    /// What the prompt has shown, for a trace.
+    /// The prompt's record, for a trace.
     fn recorded(view: &View<'_>) -> Record {
         let layer = |layer: usize| {
             let mut importance = vec![0.0; view.positions()];

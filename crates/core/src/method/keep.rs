@@ -61,7 +61,7 @@ impl Keep {
     }
 }
 
-/// What entries cost.
+/// The cost of entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub layers: usize,
@@ -69,11 +69,11 @@ pub struct Cost {
     pub entry: u64,
     /// Bytes of an empty sequence with an extent in every lane.
     pub fixed: u64,
-    /// What entries cost that are no longer recent, if a store makes that less.
+    /// The cost of entries that are no longer recent, if a store makes that less.
     pub settled: Option<Settled>,
 }
 
-/// What a store makes of the cost of entries.
+/// The cost of entries behind a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
     /// Bytes of one entry that is no longer recent, of one layer over all its lanes, bookkeeping included.

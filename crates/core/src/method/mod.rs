@@ -104,7 +104,7 @@ pub struct Method {
     store: Option<Store>,
 }
 
-/// What chooses the entries that stay.
+/// The part that chooses the entries that stay.
 #[derive(Debug)]
 enum Chooser {
     Recipe { keep: Keep, recipe: Arc<Recipe> },

@@ -11,7 +11,7 @@ use crate::fields::{Fields, describe, refuse};
 pub struct Options {
     spec: &'static MethodSpec,
     given: Map<String, Value>,
-    /// What wins over the defaults where nothing is given.
+    /// Values that win over the defaults where nothing is given.
     fallback: Map<String, Value>,
 }
 

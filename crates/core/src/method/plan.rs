@@ -15,7 +15,7 @@ pub enum Moment {
     Step(u64),
 }
 
-/// What becomes of the lanes, in the order in which it is carried out; at most one change per lane.
+/// Changes to the lanes, in the order in which they are carried out; at most one per lane.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub lanes: Vec<LanePlan>,
@@ -35,7 +35,7 @@ pub struct Evicted {
     pub entry: Entry,
 }
 
-/// What becomes of one lane.
+/// Changes to one lane.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LanePlan {
     pub layer: usize,
@@ -73,7 +73,7 @@ impl LanePlan {
 }
 
 impl Plan {
-    /// Empties it. What steps need stays allocated.
+    /// Empties it. Memory that steps need stays allocated.
     pub fn clear(&mut self) {
         self.lanes = Vec::new();
         self.evict.clear();

@@ -11,7 +11,7 @@ use super::{Lanes, Positions};
 use crate::cache::Entry;
 use crate::error::{Error, Result};
 
-/// What a method asks of the sequence, from its first entry to its last.
+/// A method's demands on the sequence, from its first entry to its last.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
     pub moments: Moments,
@@ -91,7 +91,7 @@ pub trait Planner: Send + Debug {
         Err(Error::Internal("a plan from outside for a method that makes its own".into()))
     }
 
-    /// What the method outside is shown at a moment; only with [`Needs::external`].
+    /// The view that a method outside the engine gets at a moment; only with [`Needs::external`].
     fn shown(&self, moment: Moment, view: &View<'_>) -> Result<MethodView> {
         let _ = (moment, view);
         Err(Error::Internal("a view for a method that makes its own plans".into()))

@@ -49,16 +49,16 @@ pub(super) struct RecipePlanner {
     search: Search,
 }
 
-/// What is known while a prompt is on its way.
+/// State of a prompt while it is read.
 #[derive(Debug)]
 struct Prompt {
     past: usize,
     n: usize,
     total: usize,
     available: Vec<usize>,
-    /// What each layer must keep of them.
+    /// Entries that each layer must keep of them.
     least: Vec<usize>,
-    /// What each layer must be able to hold from now on; more than `least` while there are few entries.
+    /// Entries that each layer must be able to hold from now on; more than `least` while there are few.
     to_hold: Vec<usize>,
     /// All entries may stay.
     all_stay: bool,
@@ -245,7 +245,7 @@ impl RecipePlanner {
             Some(_) => prompt.quotas.clone(),
             None => budget.split(&self.ask(prompt, prompt.total), &prompt.scored)?,
         };
-        // What a split over all layers leaves of a lane; None where all stays.
+        // The entries that a split over all layers leaves to a lane; None where all stay.
         let split = |layer: usize, lane: usize, quota: &Quota| -> Option<Vec<Entry>> {
             let scored = prompt.scored.get(layer)?.get(lane)?;
             (quota.kept < scored.scores.len()).then(|| chosen(&cache.lane(layer, lane).sorted(), scored, quota.kept))
@@ -450,7 +450,7 @@ impl Planner for RecipePlanner {
     }
 
     fn is_settled(&self) -> bool {
-        // What will still be chosen from is read once more.
+        // Entries that are still to be chosen from are read once more.
         self.prompt.as_ref().is_none_or(|prompt| prompt.all_stay || prompt.ahead.is_some())
     }
 

@@ -1,4 +1,4 @@
-//! What a method says about itself: the one source of its TypeScript constructor, its command-line help and its page.
+//! A method's facts about itself: the one source of its TypeScript constructor, its command-line help and its page.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub enum BudgetKind {
     Exact,
     /// Never more than asked.
     AtMost,
-    /// What comes out; the budget is not asked for.
+    /// An outcome; the budget is not asked for.
     Outcome,
 }
 
@@ -59,7 +59,7 @@ pub struct MethodSpec {
     pub name: &'static str,
     /// As its authors write it.
     pub title: &'static str,
-    /// What it keeps, in one line.
+    /// The entries that it keeps, in one line.
     pub summary: &'static str,
     /// Where it comes from.
     pub source: &'static str,
@@ -76,7 +76,7 @@ pub struct MethodSpec {
     pub build: fn(&mut Options) -> Result<Stage>,
 }
 
-/// What a method does in a request's `cache`.
+/// The part of a method in a request's `cache`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -88,7 +88,7 @@ pub enum Role {
     Stores,
 }
 
-/// What an element of a request's `cache` adds to the whole.
+/// The contribution of an element of a request's `cache` to the whole.
 #[derive(Debug)]
 pub enum Stage {
     /// Nothing: the plain cache.
@@ -107,7 +107,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
     pub name: &'static str,
-    /// The options whose defaults differ, with those as JSON. What a caller gives wins over both.
+    /// The options whose defaults differ, with those as JSON. The caller's values win over both.
     pub defaults: &'static [(&'static str, &'static str)],
 }
 

@@ -45,7 +45,7 @@ pub(super) const fn keys(default: &'static str) -> OptionSpec {
         "keys",
         &["channel", "entry"],
         default,
-        "what shares a scale in the keys: a channel over a group of entries, which are then freed together, or channels of one entry",
+        "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
     )
 }
 

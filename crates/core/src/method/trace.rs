@@ -1,4 +1,4 @@
-//! What a method has seen in a prompt and made of it, for people to look at.
+//! A record of what a method has seen in a prompt and made of it, for people to look at.
 
 use serde::Serialize;
 

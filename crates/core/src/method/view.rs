@@ -1,4 +1,4 @@
-//! What a method may look at, wherever the entries lie.
+//! A method's view of the cache, wherever the entries lie.
 
 use std::ops::Range;
 
@@ -103,7 +103,7 @@ pub struct View<'a> {
     pub past: usize,
     /// Positions of the prompt, or 1.
     pub n: usize,
-    /// What all these positions are.
+    /// Spans that cover all these positions.
     pub spans: &'a [Span],
     pub sums: Sums<'a>,
     /// Per layer the last queries of the prompt that were asked for, `[queries, query heads, head_dim]`, as they have attended.

@@ -155,7 +155,7 @@ pub(crate) fn one_spelling(object: &mut Map<String, Value>, name: &str, wins: &s
 #[cfg(test)]
 mod tests;
 
-/// What transformers makes of configurations: `tests/golden/data/configs`.
+/// Configurations as transformers reads them: `tests/golden/data/configs`.
 #[cfg(test)]
 pub(super) mod golden {
     use super::*;

@@ -1,4 +1,4 @@
-//! What images become in a prompt, by the family: found by arithmetic, before anything is decoded.
+//! The form that images take in a prompt, by the family: found by arithmetic, before anything is decoded.
 
 use std::borrow::Cow;
 
@@ -15,14 +15,14 @@ pub trait Images {
     /// The token that stands for an image in a prompt.
     fn placeholder(&self) -> u32;
 
-    /// What an image becomes.
+    /// The form that an image takes.
     fn plan(&self, size: SizeOf<'_>) -> Result<ImagePlan>;
 
     /// Why the folder's image processor does not make what the vision tower takes.
     fn mismatch(&self, processor: &ImageProcessor) -> Option<String>;
 }
 
-/// What stands in a prompt for one image, in order: pieces, and text that marks them.
+/// The parts that stand in a prompt for one image, in order: pieces, and text that marks them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagePlan(pub Vec<PlanPart>);
 

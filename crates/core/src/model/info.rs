@@ -1,4 +1,4 @@
-//! What a model is, for people and programs.
+//! A description of a model, for people and programs.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub struct ImageInfo {
     pub patch: usize,
 }
 
-/// What a model is: its architecture, sizes and formats.
+/// A model's architecture, sizes and formats.
 ///
 /// ```ts
 /// import { inspect, type ModelInfo } from "prefixkv";

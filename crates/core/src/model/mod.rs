@@ -98,7 +98,7 @@ fn require_readable(config: &ConfigFile) -> Result<()> {
     Err(config.unsupported(reason))
 }
 
-/// What to load, and how.
+/// The model to load, and how.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// A folder in the Hugging Face layout.
@@ -154,7 +154,7 @@ impl Model {
         Model::load_on(Cpu, options, progress)
     }
 
-    /// What a folder holds, from its configuration and weight headers; no weights are read.
+    /// The contents of a folder, from its configuration and weight headers; no weights are read.
     pub fn inspect(dir: &Path) -> Result<ModelInfo> {
         Model::describe(dir).map_err(with_known)
     }
@@ -263,7 +263,7 @@ impl<B: Backend> Model<B> {
         &self.pool
     }
 
-    /// What an image becomes in a prompt; None for a text-only model. `size` is asked for its width and height where these matter.
+    /// The form that an image takes in a prompt; None for a text-only model. `size` is asked for its width and height where these matter.
     pub fn plan(&self, size: SizeOf<'_>) -> Result<Option<ImagePlan>> {
         self.network.images().map(|images| images.plan(size)).transpose()
     }
@@ -462,7 +462,7 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    /// What the device counts of its memory, of all that uses it.
+    /// The device's count of its memory, for all processes that use it.
     ///
     /// # Errors
     /// [`Error::Device`] when the device does not answer.

@@ -1,4 +1,4 @@
-//! What a family must offer.
+//! The interface that a family must offer.
 
 use super::config::ConfigFile;
 use super::images::Images;

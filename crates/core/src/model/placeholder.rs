@@ -7,7 +7,7 @@ use crate::text::{ChatTemplate, Probed, Tokenizer};
 /// What LLaVA's processor takes where nothing names another token.
 const USUAL: &str = "<image>";
 
-/// The chat template of a folder. What contradicts itself so that no message could ever hold an image is refused, with the files.
+/// The chat template of a folder. Files whose contradictions leave no message able to hold an image are refused by name.
 pub(super) fn template(config: &ConfigFile, tokenizer: &Tokenizer, placeholder: Option<u32>) -> Result<ChatTemplate> {
     let Some(id) = placeholder else { return ChatTemplate::from_folder(config.dir(), tokenizer, None) };
     let named = tokenizer.image().unwrap_or(USUAL);
@@ -57,7 +57,7 @@ mod tests {
 
     const IMAGE: u32 = 478;
 
-    /// What becomes of a fixture's folder with another id and other files.
+    /// Loads a fixture's folder with another id and other files.
     fn loaded(id: u32, files: &[(&str, Option<Value>)]) -> Result<ChatTemplate> {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures/llava-gqa64");
         let dir = tempfile::tempdir().unwrap();

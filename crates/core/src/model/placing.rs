@@ -6,7 +6,7 @@ use crate::cache::{Modality, Span};
 use crate::sequence::Placing;
 
 /// Text goes on one by one on all axes. A piece of an image stands still in time while its cells go through rows and columns, and what
-/// follows goes on behind its longer side. What is no cell of a piece goes on as text does.
+/// follows goes on behind its longer side. Positions that are no cell of a piece go on as text does.
 pub(super) fn on_grids(spans: &[Span]) -> Placing {
     let mut phases: Vec<Phase> = Vec::with_capacity(spans.iter().map(|span| span.len).sum());
     let mut next = 0;

@@ -9,7 +9,7 @@ use crate::sequence::Placing;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     pub tokens: Vec<u32>,
-    /// What each position is, in order, without gaps.
+    /// The content of each position, in order, without gaps.
     pub spans: Vec<Span>,
     /// Where rotary embedding turns the positions.
     pub placing: Placing,

@@ -14,7 +14,7 @@ pub struct Loader<'a, B: Backend> {
     pub format: WeightFormat,
     /// Where the layers are to be.
     pub backend: B,
-    /// What is in memory so far: layers and bytes by format.
+    /// Loaded so far: layers, and bytes by format.
     tally: RefCell<Tally>,
 }
 

@@ -27,7 +27,7 @@ pub fn divergence(reference: &[f32], other: &[f32]) -> f64 {
     let (shift, other_shift) = (log_sum(reference), log_sum(other));
     let each = reference.iter().zip(other).map(|(&logit, &other)| {
         let (p, q) = (f64::from(logit) - shift, f64::from(other) - other_shift);
-        // What cannot occur adds nothing.
+        // Tokens that cannot occur add nothing.
         if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) }
     });
     // Rounding may leave a little below 0. A NaN stays one.

@@ -1,4 +1,4 @@
-//! What a request can ask of the sampler.
+//! Sampler options of a request.
 
 use std::ops::RangeInclusive;
 

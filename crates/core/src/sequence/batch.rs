@@ -1,4 +1,4 @@
-//! What goes through the layers together.
+//! Sequences that go through the layers together.
 
 use super::Sequence;
 use crate::cache::Memory;
@@ -16,7 +16,7 @@ pub enum Pass<'p, 's, M: Memory = Cpu> {
 /// A sequence of a batch.
 pub struct BatchItem<'s, M: Memory = Cpu> {
     pub sequence: &'s mut Sequence<M>,
-    /// What has failed for this sequence alone. It is left out of what follows; its rows mean nothing.
+    /// The failure of this sequence alone. The sequence is left out from then on; its rows mean nothing.
     pub failed: Option<Error>,
 }
 

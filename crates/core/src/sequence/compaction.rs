@@ -28,7 +28,7 @@ pub(super) struct Working {
     log: Option<Vec<Planned>>,
 }
 
-/// What a method has answered to a moment.
+/// A method's answer to a moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     pub moment: Moment,

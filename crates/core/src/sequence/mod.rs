@@ -60,7 +60,7 @@ pub struct Sequence<M: Memory = Cpu> {
     method: Option<Working>,
     /// The moment at which a method outside is asked, until its answer comes.
     asked: Option<Asked>,
-    /// What the pieces of a prompt have gathered so far.
+    /// Sums that the pieces of a prompt have gathered so far.
     pieces: Pieces,
     /// The rows of a prompt that go on through the layers.
     way: Way,
@@ -79,7 +79,7 @@ struct Asked {
     n: usize,
 }
 
-/// What is on its way through the layers.
+/// The positions on their way through the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     None,
@@ -296,7 +296,7 @@ impl<M: Memory> Sequence<M> {
         self.account.admit(self.prompt_bytes(n, growth))
     }
 
-    /// What a method outside the engine is to be shown before the sequence can go on; None when it waits for no plan.
+    /// The view that a method outside the engine is to be shown before the sequence can go on; None when it waits for no plan.
     pub fn question(&self) -> Result<Option<MethodView>> {
         let (Some(asked), Some(method)) = (&self.asked, &self.method) else { return Ok(None) };
         let held = self.held();
@@ -543,7 +543,7 @@ impl<M: Memory> Sequence<M> {
         self.layout.source(layer)
     }
 
-    /// What each position is, in order.
+    /// The content of each position, in order.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }

@@ -17,7 +17,7 @@ pub enum Placing {
     Placed { phases: Vec<Phase>, advance: u32 },
 }
 
-/// What gives entries their phases. The position of an entry, which says what it is, is no matter of this.
+/// The source of the entries' phases. The position of an entry, which says what it is, is no matter of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// The family places prompts; then a counter goes on.

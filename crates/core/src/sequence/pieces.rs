@@ -161,7 +161,7 @@ impl<M: Memory> Sequence<M> {
     }
 }
 
-/// What the pieces of a prompt have gathered.
+/// Sums that the pieces of a prompt have gathered.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     /// Sums of attention, per layer: of every KV head, all places that there will be.

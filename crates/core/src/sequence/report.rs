@@ -1,4 +1,4 @@
-//! What a sequence holds, counted, and what its method has seen and decided.
+//! The contents of a sequence, counted, and all that its method has seen and decided.
 
 use super::compaction::Working;
 use super::{Planned, Sequence};

@@ -9,12 +9,12 @@ use super::Rendered;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     Text(String),
-    /// What stood for the image, once more.
+    /// The placeholder of the image, once more.
     Placeholder,
 }
 
 impl Rendered {
-    /// The conversation with each of its pictures replaced by what is written for it; `images` has one list for each. What is written is
+    /// The conversation with each of its pictures replaced by what is written for it; `images` has one list for each. Text that is written is
     /// the template's, not said by a message.
     pub fn with_images(&self, images: &[Vec<Written>]) -> Rendered {
         let mut out = Rendered::default();

@@ -21,7 +21,7 @@ use shape::Shape;
 const MAX_TEXT: usize = 4 << 20;
 /// Longest template, in bytes; real ones have up to some ten thousand.
 const MAX_SOURCE: usize = 64 << 10;
-/// What stands for an image where the model does not say.
+/// The placeholder of an image where the model does not name one.
 const PLACEHOLDER: &str = "<image>";
 
 /// One turn of a conversation.
@@ -30,11 +30,11 @@ const PLACEHOLDER: &str = "<image>";
 pub struct Message {
     /// `user`, `assistant`, `system`, or what else the template knows.
     pub role: String,
-    /// What is said.
+    /// Its text and images.
     pub content: Content,
 }
 
-/// What a message says.
+/// Content of a message.
 #[derive(Deserialize, Clone, Debug)]
 #[serde(
     untagged,
@@ -68,11 +68,11 @@ pub struct Rendered {
     pub text: String,
     /// The placeholders that stand for the images of the messages, in their order. Nothing else in the text does.
     pub pictures: Vec<Range<usize>>,
-    /// What the messages say, as opposed to what the template adds.
+    /// The text of the messages, as opposed to text that the template adds.
     pub said: Vec<Range<usize>>,
 }
 
-/// What a template does with a short message with an image.
+/// The outcome of a template's trial on a short message with an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probed {
     /// It writes the placeholder.
@@ -203,7 +203,7 @@ impl ChatTemplate {
         self.path.is_none()
     }
 
-    /// What becomes of a short message with an image.
+    /// Tries the template on a short message with an image.
     pub fn probe_image(&self) -> Probed {
         probe::image(self)
     }

@@ -42,7 +42,7 @@ pub struct Tokenizer {
     bytes_per_token: OnceLock<Option<usize>>,
 }
 
-/// What becomes of a special token's text within what a message says.
+/// Treatment of a special token's text within a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpecialTokens {
@@ -61,7 +61,7 @@ pub struct Encoded {
     pub pictures: Vec<usize>,
 }
 
-/// What decides which of the decoded text is final.
+/// The kind of decoding, which decides how much of the decoded text is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decoding {
     /// Every token is a piece of UTF-8 bytes (GPT-2 style).

@@ -28,7 +28,7 @@ pub(super) struct File {
     start: u64,
 }
 
-/// What tells a file from what somebody has made of it since.
+/// Length and time by which a file is told from a later version of itself.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     len: u64,
@@ -81,7 +81,7 @@ impl File {
         }
     }
 
-    /// What the file is instead, where that is known.
+    /// The error that names the file's actual format, where it is known.
     fn foreign(&self) -> Option<Error> {
         let mut head = [0; 64];
         let read = self.file.read_at(&mut head, 0).ok()?;

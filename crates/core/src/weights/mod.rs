@@ -33,7 +33,7 @@ const MAX_SHARDS: usize = 2000;
 
 /// The tensors of a model folder by name. Nothing is read from a file before a tensor is asked for.
 ///
-/// What is read belongs to whoever asked: afterwards nobody can change it by writing to the files.
+/// Tensors that were read belong to the caller: afterwards nobody can change them by writing to the files.
 pub struct Checkpoint {
     dir: PathBuf,
     files: Vec<File>,

@@ -79,7 +79,7 @@ pub(crate) fn require_quantisable(activations: &[f32]) -> Result<()> {
     })
 }
 
-/// What a tensor of weights is for, which decides what it can be held in.
+/// The role of a tensor of weights, which decides the formats that it can be held in.
 #[derive(Clone, Copy, Debug)]
 pub enum Role {
     /// Norms, biases and the like: always f32.
@@ -91,7 +91,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// What a tensor of this role is held in when `format` is asked for.
+    /// The format in which a tensor of this role is held when `format` is asked for.
     fn held(self, format: WeightFormat) -> WeightFormat {
         match self {
             Role::Plain => WeightFormat::F32,
@@ -101,7 +101,7 @@ impl Role {
         }
     }
 
-    /// What a message adds where `format` is not what such a tensor is held in.
+    /// The reason that a message adds where such a tensor is not held in `format`.
     pub(super) fn why(self, format: WeightFormat) -> &'static str {
         match self {
             Role::Table if self.held(format) != format => ": tables of embeddings beside them are f16",

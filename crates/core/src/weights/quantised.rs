@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
-/// What to do instead, after what was found.
+/// Advice that follows the finding.
 pub(crate) const CURE: &str =
     "take the model that it was made from; `load` quantises that with weights \"q8_0\" or \"q4_k\"";
 

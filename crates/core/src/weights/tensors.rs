@@ -27,7 +27,7 @@ impl<'a> Tensors<'a> {
         Tensors { checkpoint, parts, role, format }
     }
 
-    /// What the matrix is to be held in.
+    /// The format in which the matrix is to be held.
     pub fn format(&self) -> WeightFormat {
         self.format
     }

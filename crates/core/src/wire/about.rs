@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::metrics::Live;
 
-/// What the native code of an installation can do.
+/// Capabilities of an installation's native code.
 ///
 /// ```ts
 /// import { about, type About } from "prefixkv";
@@ -30,7 +30,7 @@ pub struct About {
     pub cpu: Vec<&'static str>,
     /// Threads the process-wide pool has, or would start with.
     pub threads: usize,
-    /// What is alive in this process now, over all models, workers and bindings.
+    /// Counts of everything alive in this process now, over all models, workers and bindings.
     pub live: Live,
 }
 

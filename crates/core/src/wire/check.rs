@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What the check of a GPU found.
+/// Result of the check of a GPU.
 ///
 /// ```ts
 /// import { checkDevice, type DeviceCheck, DeviceError } from "prefixkv";
@@ -20,7 +20,7 @@ use serde::Serialize;
 pub struct DeviceCheck {
     /// The device as `device` names it, e.g. `cuda:0`.
     pub device: String,
-    /// What the device calls itself.
+    /// The name that the device reports.
     pub name: String,
     /// The versions of the driver and of cuBLAS.
     pub software: Vec<String>,
@@ -32,7 +32,7 @@ pub struct DeviceCheck {
     pub passed: bool,
     /// Every kernel with each of its formats.
     pub kernels: Vec<KernelCheck>,
-    /// What the device can do; null when it was not asked for, or when a kernel has failed.
+    /// Measured ceilings of the device; null when they were not asked for, or when a kernel has failed.
     pub ceilings: Option<DeviceCeilings>,
 }
 

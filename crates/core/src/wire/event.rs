@@ -1,4 +1,4 @@
-//! What the engine answers with.
+//! Events with which the engine answers.
 
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub enum Event {
     },
     /// A method outside the engine is asked for its plan: the request goes on when `{ "op": "plan", "view": ID, "lanes": [...] }` comes.
     View {
-        /// What the plan names.
+        /// The id that the plan names.
         id: SessionId,
         view: Box<MethodView>,
     },
@@ -56,7 +56,7 @@ pub enum Event {
     Traced(Box<Trace>),
     /// A session has been opened or closed.
     Session { session: SessionId },
-    /// What the device of the model counts.
+    /// Memory as the model's device counts it.
     Memory(DeviceMemory),
     /// A text as tokens.
     Tokens { tokens: Vec<u32> },

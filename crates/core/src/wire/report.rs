@@ -15,7 +15,7 @@ use crate::cache::{Kept, MemoryReport};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
-    /// What is being done: `download`, `weights` and others.
+    /// The current stage: `download`, `weights` and others.
     pub stage: &'static str,
     /// How much of it is done.
     pub done: u64,
@@ -87,7 +87,7 @@ pub struct Timings {
     pub total: f64,
 }
 
-/// What a generation came to.
+/// Result of a generation.
 ///
 /// ```ts
 /// import { type GenerationResult, load } from "prefixkv";

@@ -1,4 +1,4 @@
-//! What a traced generation says beside its answer.
+//! The trace that a generation gives beside its answer.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::media::Area;
 use crate::method::{LayerRecord, Moment};
 use crate::sequence::Planned;
 
-/// What the cache held during a generation, and by what order its entries were chosen. Positions count from 0 over the prompt and the
+/// Contents of the cache during a generation, and the order by which its entries were chosen. Positions count from 0 over the prompt and the
 /// answer; importance is known for those of the prompt.
 ///
 /// ```ts
@@ -36,7 +36,7 @@ pub struct Trace {
     pub mass: bool,
     /// The share of importance that PrefixKV's search has found for all layers; null for methods that look for none.
     pub threshold: Option<f64>,
-    /// What the positions are, in order and without gaps; `index` counts the image placeholders of the prompt.
+    /// Spans that cover all positions, in order and without gaps; `index` counts the image placeholders of the prompt.
     pub spans: Vec<Span>,
     /// The pictures in the order of their placeholders.
     pub images: Vec<TraceImage>,
@@ -44,7 +44,7 @@ pub struct Trace {
     pub layers: Vec<TraceLayer>,
     /// The cache after the prompt, then after each token that was read; the last token of an answer is not.
     pub steps: Vec<TraceStep>,
-    /// What the method has decided, in order; moments that changed nothing are left out.
+    /// Decisions of the method, in order; moments that changed nothing are left out.
     pub plans: Vec<TracePlan>,
 }
 
@@ -63,7 +63,7 @@ pub struct TraceImage {
     pub columns: usize,
     /// Positions of the picture before its first patch.
     pub lead: usize,
-    /// What all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded.
+    /// Area that all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded.
     pub area: Area,
 }
 
@@ -74,7 +74,7 @@ pub struct TraceLayer {
     pub record: LayerRecord,
     /// The layer whose entries it reads: itself, or one before it.
     pub source: usize,
-    /// What is kept after the prompt, per range of heads.
+    /// Entries kept after the prompt, per range of heads.
     pub kept: Vec<Kept>,
 }
 
@@ -83,17 +83,17 @@ pub struct TraceLayer {
 pub struct TraceStep {
     /// Positions seen.
     pub positions: usize,
-    /// What the pool holds for the sequence.
+    /// Bytes that the pool holds for the sequence.
     pub resident: u64,
     /// Entries kept x entry bytes.
     pub payload: u64,
-    /// What a cache that keeps everything takes.
+    /// Bytes of a cache that keeps everything.
     pub full: u64,
     /// Entries held; the mean over the layers.
     pub kept: f64,
 }
 
-/// What a method has decided at a moment.
+/// A method's decision at a moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct TracePlan {
     /// When.
@@ -123,7 +123,7 @@ pub enum TraceMoment {
     Step,
 }
 
-/// What stays of a lane.
+/// The entries of a lane that stay.
 #[derive(Clone, Debug, Serialize)]
 pub struct TraceLanePlan {
     /// The layer.
@@ -143,7 +143,7 @@ pub struct TraceMerge {
     pub from: u32,
     /// The position of the one that it is added to.
     pub into: u32,
-    /// What it counts beside the one that stays, which counts 1.
+    /// Its weight beside the one that stays, which counts 1.
     pub weight: f32,
 }
 

@@ -221,7 +221,7 @@ fn methods_work_where_layers_read_those_of_others() {
     }
 }
 
-/// What each layer turns by: a model whose layers all have one of two ropes is the model that has this one alone.
+/// The rope of each layer: a model whose layers all have one of two ropes is the model that has this one alone.
 #[test]
 fn a_rope_of_their_own_turns_the_layers_with_a_window() {
     let rope = |theta: f64| json!({ "rope_theta": theta, "rope_type": "default" });
@@ -278,7 +278,7 @@ fn a_turn_that_goes_on_moves_phases_and_positions_apart() {
     assert_eq!((sequence.next_position(), sequence.next_phase()), (61, 41));
 }
 
-/// What methods say of layers is said of those of the model, however many of them they size.
+/// Methods speak of the layers of the model, however many of them they size.
 #[test]
 fn plans_records_and_calibrations_know_the_layers_of_the_model() {
     let tokens: Vec<u32> = (0..60u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();

@@ -57,7 +57,7 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// What the twin has seen of a layer with entries of its own: rotated keys and values, `[kv, dim]` each.
+/// The twin's record of a layer with entries of its own: rotated keys and values, `[kv, dim]` each.
 #[derive(Clone, Default)]
 struct Seen {
     keys: Vec<Vec<f64>>,

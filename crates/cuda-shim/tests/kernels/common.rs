@@ -123,7 +123,7 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// One of `dead` entries is dead; 0: none. What does not fill a group of a codec is kept in f16 behind it.
+    /// One of `dead` entries is dead; 0: none. Entries that fill no group of a codec are kept in f16 behind it.
     pub(crate) fn new(
         storage: Storage,
         seed: u64,

@@ -1,4 +1,4 @@
-//! What the host asks of a device beside the launches: an allocation and a write each cost as much as a small kernel.
+//! Requests of the host to a device beside the launches: an allocation and a write each cost as much as a small kernel.
 
 use half::f16;
 use prefixkv_cuda_shim::{Order, Shim, Traffic};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{FOLDER, Reader, argmax, cuda, root, shim};
 
-/// What fails.
+/// The operation that fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Allocation,
@@ -135,7 +135,7 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
             }
             call += 1;
         }
-        // Room for the entries of one sequence is its own matter, working memory is that of all.
+        // Room for the entries of one sequence concerns it alone, working memory concerns all.
         assert!(whole > 20 && single > 2, "{fault:?}: {whole} whole steps, {single} sequences");
     }
 }

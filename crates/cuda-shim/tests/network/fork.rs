@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{FOLDER, Reader, cuda, shim};
 
-/// What was decoded and kept at every token.
+/// The logits and the kept entries at every token.
 type Course = Vec<(Vec<f32>, Vec<Vec<prefixkv_core::cache::Kept>>)>;
 
 fn go_on<B: Backend>(reader: &mut Reader<B>, sequence: &mut Sequence<B::Memory>, tokens: &[u32]) -> Course {

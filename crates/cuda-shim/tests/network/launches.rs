@@ -1,4 +1,4 @@
-//! What a pass through the network asks of a device: launches, allocations and writes, each of which costs as much as a small kernel.
+//! Device operations of a pass through the network: launches, allocations and writes, each of which costs as much as a small kernel.
 
 use prefixkv_core::model::WeightFormat;
 use prefixkv_cuda_shim::Shim;

@@ -1,4 +1,4 @@
-//! What does not run on a GPU says so before any work.
+//! Features that do not run on a GPU say so before any work.
 
 use prefixkv_core::device::{Cpu, Cuda};
 use prefixkv_core::error::Error;

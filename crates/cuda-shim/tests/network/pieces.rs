@@ -79,7 +79,7 @@ fn compare<B: Backend>(reader: &mut Reader<B>, cache: &Value, most: usize) -> (u
         let (of_whole, of_cut) = (whole.kept(), cut.kept());
         swaps += exchanged(&of_whole, &of_cut);
         all += of_whole.iter().flatten().map(|kept| kept.positions.len()).sum::<usize>();
-        // What other entries do to the next turn is not rounding.
+        // The effect of other entries on the next turn is not rounding.
         if swaps == 0 {
             let difference = worst(&want, &got);
             assert!(difference <= TOLERANCE, "{what}: turn {turn}: logits differ by {difference}");
@@ -185,7 +185,7 @@ fn floats(text: Option<&String>) -> Vec<f32> {
     bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
 }
 
-/// What a method outside is shown after the last piece is what it is shown after the whole, its last queries too.
+/// A method outside is shown the same after the last piece as after the whole, its last queries too.
 fn shown<B: Backend>(reader: &mut Reader<B>) {
     let cache =
         json!({ "method": "custom", "needs": { "sums": "columns", "queries": 50, "keys": true, "lanes": "head" } });

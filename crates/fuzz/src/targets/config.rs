@@ -115,7 +115,7 @@ fn run(data: &[u8]) -> String {
     kind
 }
 
-/// A prompt with an image, as far as the model goes with it. What the configuration says of sizes has been checked by loading.
+/// A prompt with an image, as far as the model goes with it. Loading has checked the sizes in the configuration.
 fn used(model: &Model) -> String {
     let codes = ["prompt", "option", "context-overflow"];
     let tokens = [1, 5, 7, model.tokenizer().token_id("<image>").unwrap_or(3), 9];

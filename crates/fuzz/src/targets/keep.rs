@@ -33,7 +33,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn run(data: &[u8]) -> String {
-    // What is no JSON is a text for a size.
+    // Data that is not JSON is the text of a size.
     let value = serde_json::from_slice(data).unwrap_or_else(|_| json!({ "bytes": String::from_utf8_lossy(data) }));
     let read = Keep::parse(value);
     let Ok(keep) = read else { return outcome(&read, &["option"]) };

@@ -45,13 +45,13 @@ struct Partial {
 }
 
 impl Partial {
-    /// What its sums count for beside a larger maximum. A part without live entries counts for nothing.
+    /// The weight of its sums beside a larger maximum. A part without live entries counts for nothing.
     fn weight(&self, max: f32) -> f32 {
         if self.max == f32::NEG_INFINITY { 0.0 } else { (self.max - max).exp() }
     }
 }
 
-/// What a task found for the queries of its head.
+/// The results of a task for the queries of its head.
 struct Found {
     partials: Vec<Partial>,
     /// `[group, dim]`: values weighted by exp(score - max).

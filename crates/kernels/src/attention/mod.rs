@@ -18,7 +18,7 @@ pub use crate::codec::Run;
 use crate::rotary::Angles;
 pub use crate::rows::Rows;
 
-/// What attention sees of a lane: its runs in order of position.
+/// A lane as attention sees it: its runs in order of position.
 #[derive(Clone)]
 pub struct LaneView<'a> {
     /// KV heads of the lane.

@@ -1,4 +1,4 @@
-//! What attention computes, apart from queries and lanes.
+//! Parameters of attention, apart from queries and lanes.
 
 /// Which entries a query may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

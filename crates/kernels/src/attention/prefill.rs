@@ -125,7 +125,7 @@ struct Head<'a> {
     positions: Option<&'a [u32]>,
 }
 
-/// What all tasks of a call share.
+/// State that all tasks of a call share.
 struct Call<'a> {
     stopped: &'a (dyn Fn() -> bool + Sync),
     params: &'a AttentionParams,

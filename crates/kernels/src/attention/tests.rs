@@ -429,7 +429,7 @@ fn a_prefill_that_is_stopped_does_no_more_blocks() {
 #[test]
 fn what_no_query_of_a_block_sees_is_not_read() {
     let (n, dim) = (1024, 8);
-    // What is before the window of the queries is not a number, and not a product of 0 either.
+    // Entries before the window of the queries are not numbers, and not a product of 0 either.
     let mut data = noise(4, n * dim);
     let queries = noise(5, 64 * dim);
     let positions: Vec<u32> = (0..n as u32).collect();

@@ -49,7 +49,7 @@ proptest! {
                     (key, got_keys[i], slow_key[i % dim], want.0[start + i], keys[start + i]),
                     (value, got_values[i], slow_value[i % dim], want.1[start + i], values[start + i]),
                 ] {
-                    // What is stored is read alike.
+                    // Stored entries are read alike.
                     let rounding = 1e-6 * (offset.abs() + scale);
                     prop_assert!((f64::from(got) - slow).abs() <= f64::from(rounding), "{got} for {slow}");
                     // A number half way between two codes may go either way; both are as far from it.

@@ -1,4 +1,4 @@
-//! What the host hands to the kernels: `cuda/args.cuh` in Rust. The tests of `crates/cuda-shim` compare the two field by field.
+//! Arguments that the host hands to the kernels: `cuda/args.cuh` in Rust. The tests of `crates/cuda-shim` compare the two field by field.
 
 use super::Plain;
 use crate::codec::{self, Dtype, Scales};

@@ -72,7 +72,7 @@ pub fn encode(gpu: &Gpu, items: &mut [EncodeItem<'_>], dim: usize) -> Result<()>
         });
         let sources = sources.collect::<Result<Vec<_>>>()?;
         let rows: Vec<u32> = item.rows.iter().flat_map(|(source, slot)| [*source, *slot]).collect();
-        // What a thread takes is at least eight numbers.
+        // A thread takes at least eight numbers.
         most = most.max(count(item.heads * item.rows.len() * dim / 8, "numbers")?);
         all.push(args::EncodeItem {
             numbers: item.numbers.address(),

@@ -27,7 +27,7 @@ impl Names {
     }
 }
 
-/// What can be opened.
+/// A library that can be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Candidate {
     /// By its name, wherever the system's loader finds it.
@@ -36,7 +36,7 @@ pub(super) enum Candidate {
     Files { library: PathBuf, needed: Option<PathBuf> },
 }
 
-/// What there is to try, in order, and where else was looked.
+/// Candidates in the order of trial, and the places where else was looked.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) candidates: Vec<Candidate>,
@@ -122,7 +122,7 @@ fn site_packages(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Looks for cuBLAS: in the folders of [`VARIABLE`], by the system's loader, and in the usual folders. What was named comes first
+/// Looks for cuBLAS: in the folders of [`VARIABLE`], by the system's loader, and in the usual folders. The named folders come first,
 /// in any version that can be used; of the rest every place is tried for the wanted version before one for the other.
 pub(super) fn search(variable: impl Fn(&str) -> Option<OsString>) -> Found {
     let places = Places::of(variable);
@@ -168,7 +168,7 @@ fn unfit(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Found {
-    /// What was looked for, where, what was wrong with what was found, and what to do.
+    /// Says what was looked for, where, what was wrong with what was found, and what to do.
     pub(super) fn refusal(&self, failed: &[String]) -> String {
         let mut text = format!(
             "no cuBLAS, NVIDIA's matrix products: {} was found neither by the system's loader nor in ",

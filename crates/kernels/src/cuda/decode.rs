@@ -175,7 +175,7 @@ fn turn<O>(gpu: &Gpu, item: &DecodeItem<'_, O>, dim: usize) -> Result<Option<Buf
     Ok(Some(turned))
 }
 
-/// What the query of a lane sees of it.
+/// The part of a lane that its query sees.
 struct Within<'a> {
     /// The first position.
     since: u32,

@@ -1,6 +1,6 @@
-//! What the driver and cuBLAS answer, in words.
+//! Errors of the driver and of cuBLAS, in words.
 
-/// What to do after an error of the driver, by its number; empty where there is nothing to say.
+/// Advice after an error of the driver, by its number; empty where there is none.
 pub(super) fn advice(code: u32) -> &'static str {
     match code {
         // The context is lost: every later call of the process gives the same answer.
@@ -17,7 +17,7 @@ pub(super) fn advice(code: u32) -> &'static str {
     }
 }
 
-/// What cuBLAS calls a status.
+/// A status by the name that cuBLAS gives it.
 pub(super) fn status(code: i32) -> String {
     let name = match code {
         1 => "NOT_INITIALIZED",

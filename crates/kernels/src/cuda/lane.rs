@@ -1,4 +1,4 @@
-//! What attention sees of a lane on a device.
+//! Lanes as attention on a device sees them.
 
 use super::args;
 use super::{Plain, Result, Slice, SliceMut, count, require};

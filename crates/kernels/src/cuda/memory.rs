@@ -149,7 +149,7 @@ impl<T> std::fmt::Debug for Buffer<T> {
     }
 }
 
-/// What a launch is told beside its argument: parts of several types, collected on the host and sent in one write to one
+/// Data of a launch beside its argument: parts of several types, collected on the host and sent in one write to one
 /// allocation.
 #[must_use]
 pub(super) struct Upload {

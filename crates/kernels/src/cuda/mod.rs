@@ -85,7 +85,7 @@ pub struct Geometry {
 
 /// A device that holds memory and runs kernels, in the order in which it is asked. [`Gpu`] is how it is used.
 pub trait Backend: Send + Sync {
-    /// What the device calls itself.
+    /// The device's name for itself.
     fn name(&self) -> String;
     /// The software that results depend on, with its versions, such as `cuBLAS 13.0.2`.
     fn software(&self) -> Vec<String> {
@@ -155,7 +155,7 @@ pub struct Memory {
     pub pool: PoolUse,
 }
 
-/// Bytes of the pool from which a process allocates on a device. What is reserved and not used is kept for the next allocation, or
+/// Bytes of the pool from which a process allocates on a device. Bytes that are reserved and not used are kept for the next allocation, or
 /// cannot be given back because a block of it is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUse {

@@ -1,4 +1,4 @@
-//! What lies between the matrix products of a network. Contract: `cuda/network.cu`; twin: [`crate::reference::network`].
+//! Steps between the matrix products of a network. Contract: `cuda/network.cu`; twin: [`crate::reference::network`].
 //!
 //! Results in f16 and bf16 are those in f32, rounded to nearest even.
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// A memory of `segments` equal parts that are filled one after the other, round and round. What lies in a part may be
+/// A memory of `segments` equal parts that are filled one after the other, round and round. Data in a part may be
 /// overwritten once the copies out of it are done, which whoever fills it waits for before the part is entered again.
 #[derive(Debug)]
 pub(super) struct Ring {

@@ -232,7 +232,7 @@ mod glibc {
             let full = resident();
             assert!(full > before + (80 << 20), "{before} bytes resident, then {full}");
             assert!(mapped() >= mapped_before + (100 << 20));
-            // What is freed between others goes back too.
+            // Blocks freed between others go back too.
             let kept: Vec<Block<u8>> = blocks.into_iter().step_by(2).collect();
             let half = resident();
             assert!(half + (40 << 20) < full, "{full} bytes resident, then {half}");

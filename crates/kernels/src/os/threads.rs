@@ -12,7 +12,7 @@ pub fn set_candle_threads(threads: usize) {
     const SPINNING: &str = "CANDLE_NUM_THREADS";
     let spinning = std::env::var_os(SPINNING).is_none().then(|| (SPINNING, "1".to_owned()));
     for (variable, value) in [Some(("RAYON_NUM_THREADS", threads.to_string())), spinning].into_iter().flatten() {
-        // SAFETY: Rust code reads the environment under std's lock, which `set_var` takes. What is left is a read by C code on
+        // SAFETY: Rust code reads the environment under std's lock, which `set_var` takes. The risk left is a read by C code on
         // another thread at this very moment; the conditions above keep that to what `process.env.NAME = value` does in Node.
         unsafe { std::env::set_var(variable, value) };
     }

@@ -19,10 +19,10 @@ pub(super) struct Activations {
     pub(super) scales: Vec<Scale>,
 }
 
-/// What a product needs of a block beside its codes.
+/// Numbers of a block that a product needs beside its codes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scale {
-    /// What one step of the codes stands for.
+    /// The value of one step of the codes.
     pub(super) step: f32,
     /// The sum of the codes.
     pub(super) sum: i32,

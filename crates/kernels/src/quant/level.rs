@@ -17,7 +17,7 @@ pub(super) const STEP: usize = 4;
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u8; ROWS * STEP]);
 
-/// What is added to signed codes, which are stored as unsigned bytes.
+/// Offset of signed codes, which are stored as unsigned bytes.
 pub(super) const BIAS: i32 = 128;
 
 pub(super) trait Operations: Copy {
@@ -33,7 +33,7 @@ pub(super) trait Operations: Copy {
     fn line(line: &Line) -> Self::Codes;
     /// The low and the high four bits of each byte.
     fn halves(codes: Self::Codes) -> [Self::Codes; 2];
-    /// Where [`Operations::dot_biased`] starts from: `sum` is that of all activations that will be multiplied.
+    /// Where [`Operations::dot_biased`] starts from: `sum` is over all activations that will be multiplied.
     fn start_biased(sum: i32) -> Self::Ints;
     /// `sums + codes . x`, codes less [`BIAS`]; `x` is four i8.
     fn dot_biased(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints;

@@ -24,7 +24,7 @@ pub(super) trait Format: Sync {
     const MINIMA: bool;
     /// The codes of a block.
     type Lines;
-    /// What the blocks of a group share, beside a scale of their own.
+    /// Data that the blocks of a group share; each has a scale of its own beside it.
     type Group<'a, S: Operations>: Copy
     where
         Self: 'a;
@@ -37,7 +37,7 @@ pub(super) trait Format: Sync {
     fn group<S: Operations>(&self, at: usize) -> Self::Group<'_, S>;
     /// The scales of a block of a group, and its minima.
     fn scale<S: Operations>(group: &Self::Group<'_, S>, block: usize) -> (S::Floats, S::Floats);
-    /// What the dot products of a block start from, given the sum of its activations.
+    /// The start value of a block's dot products, given the sum of its activations.
     fn start<S: Operations>(sum: i32) -> S::Ints;
     /// The codes of eight columns from `8 * index`.
     fn steps<S: Operations>(lines: &Self::Lines, index: usize) -> Steps<S>;

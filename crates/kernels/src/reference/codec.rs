@@ -63,7 +63,7 @@ pub fn hadamard(row: &[f64]) -> Vec<f64> {
     (0..row.len()).map(|i| sum(i) / (row.len() as f64).sqrt()).collect()
 }
 
-/// What rows `[heads, n, dim]` are after a codec; scales and codes are chosen as [`crate::codec`] says.
+/// Rows `[heads, n, dim]` after a codec; scales and codes are chosen as [`crate::codec`] says.
 pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
     // The numbers that share a scale with number i.
     let sharing = |i: usize| -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! What lies between the matrix products of a network.
+//! Operations between the matrix products of a network.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 

@@ -1,4 +1,4 @@
-//! What a loop may use of an instruction set.
+//! Instruction sets that a loop may use.
 
 use half::f16;
 

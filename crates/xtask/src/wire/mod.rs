@@ -1,4 +1,4 @@
-//! What crosses a door, from the sources of the engine: TypeScript, the JSON schema, flags of the command line, tables of the guides.
+//! Types that cross a door, from the sources of the engine: TypeScript, the JSON schema, flags of the command line, tables of the guides.
 //!
 //! The sources are read instead of the types, so that the engine carries no descriptions of itself: serde's attributes decide what is
 //! written, and the same attributes decide what is described. docs/design/wire.md says more.
@@ -69,7 +69,7 @@ fn requests(types: &mut Types) -> Result<Vec<String>, String> {
     for op in OPS {
         members.push(request(types, op.name, op.docs, op.parts, vec![Field::tag("op", op.name)])?);
     }
-    let docs = Docs { text: vec!["What an engine can be asked.".into()], ..Docs::default() };
+    let docs = Docs { text: vec!["Requests that an engine takes.".into()], ..Docs::default() };
     types.put("EngineRequest", docs, Form::Union(members.iter().cloned().map(Shape::Named).collect()));
     requests.extend(members);
     Ok(requests)

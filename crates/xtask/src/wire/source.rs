@@ -15,7 +15,7 @@ pub(crate) struct Sources {
     constants: HashMap<String, Vec<u64>>,
 }
 
-/// A struct or an enum. What cannot be read of one that crosses no door is nobody's error.
+/// A struct or an enum. Parts that cannot be read are no error in one that crosses no door.
 #[derive(Clone)]
 pub(crate) struct Declared {
     pub(crate) name: String,

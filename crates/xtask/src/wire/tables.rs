@@ -1,4 +1,4 @@
-//! What repeats options for people and for the command line: tables of the guides, flags, and the readers of TypeScript.
+//! Options as people and the command line see them: tables of the guides, flags, and the readers of TypeScript.
 
 use super::docs::Docs;
 use super::shape::{Field, Form, Shape, Types};
@@ -141,7 +141,7 @@ fn rule(types: &Types, field: &Field, used: &mut Vec<&'static str>) -> Result<St
     Ok(call)
 }
 
-/// What begins the mark of a table.
+/// Beginnings of a table's mark.
 const MARKS: [&str; 4] = ["<!-- options: ", "<!-- flags: ", "<!-- fields: ", "<!-- json: "];
 
 /// A page with the tables between its marks written anew: `<!-- options: NAME ... -->`, `<!-- flags: NAME ... -->`,

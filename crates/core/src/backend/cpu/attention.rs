@@ -89,7 +89,7 @@ fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &RopeAngles, lanes: &
     Ok(())
 }
 
-/// What attention needs of a lane beside its entries.
+/// The needs of attention for a lane beside its entries.
 struct Beside {
     /// An angle for every place, of keys that are rotated when they are read.
     phases: Option<Angles>,

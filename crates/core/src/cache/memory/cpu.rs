@@ -189,7 +189,7 @@ impl Segment {
 }
 
 impl Lane {
-    /// What attention reads. `phases` are needed with [`Rotation::OnRead`](super::super::Rotation::OnRead): an angle per place.
+    /// The runs that attention reads. `phases` are needed with [`Rotation::OnRead`](super::super::Rotation::OnRead): an angle per place.
     pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> LaneView<'a> {
         LaneView {
             heads: self.heads().len(),

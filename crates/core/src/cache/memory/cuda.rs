@@ -78,7 +78,7 @@ impl OnGpu {
         }
     }
 
-    /// What attention reads.
+    /// The runs that attention reads.
     fn readable(&self, form: Form, len: usize) -> Result<Run<Slice<'_, u8>>> {
         self.require_written()?;
         if !self.moves.is_empty() {
@@ -98,7 +98,7 @@ impl OnGpu {
         rows(form, parts).map(|(rows, row)| MoveItem { rows, capacity, heads, row, moves }).collect()
     }
 
-    /// What waits to be written, from row `row` on.
+    /// Entries that wait to be written, from row `row` on.
     fn unwritten(&mut self, form: Form, first_head: usize, row: usize) -> Option<AppendItem<'_>> {
         let (at, n) = self.unwritten?;
         let Parts { keys, values, .. } = self.parts_mut(form);
@@ -112,7 +112,7 @@ impl Entries for OnGpu {
         self.moves.is_empty() && self.unwritten.is_none()
     }
 
-    /// What waits to be moved waits in the copy too.
+    /// Entries that wait to be moved wait in the copy too.
     fn duplicate(&self) -> Result<OnGpu> {
         self.require_written()?;
         let mut data = Buffer::new(self.data.gpu(), self.data.len())?;
@@ -221,14 +221,14 @@ impl Entries for OnGpu {
 }
 
 impl Segment<Cuda> {
-    /// What attention reads.
+    /// The runs that attention reads.
     fn run(&self) -> Result<Run<Slice<'_, u8>>> {
         self.entries().readable(self.form(), self.len())
     }
 }
 
 impl Lane<Cuda> {
-    /// What attention reads.
+    /// The runs that attention reads.
     pub(crate) fn runs(&self) -> Result<cuda::Lane<'_>> {
         let runs = self.segments.iter().map(Segment::run).collect::<Result<_>>()?;
         let dead = (!self.dead.is_empty()).then_some(&self.dead[..]);
@@ -247,7 +247,7 @@ impl Lane<Cuda> {
         self.segments.iter_mut().filter_map(Segment::entries_mut).for_each(|entries| entries.moves.clear());
     }
 
-    /// What waits to be written, from row `row` on.
+    /// Entries that wait to be written, from row `row` on.
     pub(crate) fn unwritten(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_>> {
         let first = self.heads().start;
         self.segments.iter_mut().filter_map(move |segment| {

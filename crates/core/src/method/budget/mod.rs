@@ -19,7 +19,7 @@ use super::keep::{Cost, Keep, too_small};
 use crate::cache::Shape;
 use crate::error::{Error, Result};
 
-/// What is to be split. A layer's entry, over all its lanes, counts one.
+/// A request to split entries over layers. An entry of a layer, over all its lanes, counts as one.
 #[derive(Debug)]
 pub struct BudgetRequest<'a> {
     pub keep: Keep,
@@ -165,7 +165,7 @@ pub trait Budget: Send + Sync + Debug {
     }
 }
 
-/// What a calibration is bound to.
+/// The model to which a calibration is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelKey {
     /// With the layers that methods size.

@@ -43,7 +43,7 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             "score",
             &["question", "window", "text", "columns", "key-norm", "key-diff", "recency", "random"],
             "\"question\"",
-            "what ranks entries",
+            "the score that ranks entries",
         ),
         choice(
             "budget",

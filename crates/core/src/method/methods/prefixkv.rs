@@ -25,7 +25,7 @@ k_l(t) = least o with C_l(o) >= t
 t      = the highest with  sum over l of k_l(t) <= keep * L * N
 ```
 
-What is left below the asked size goes, entry by entry, to the layer with the least `C_l(k_l)`, so the size is met to the entry and no split of the same size has a higher least retained share. In a layer all heads keep the same entries: the first `sinks`, the last `recent`, and the best of the rest. The first answer token is predicted from the full prompt; then the entries are freed. While generating, layer `l` keeps the share `R_l = k_l / N` of all positions: when a layer has at least one entry too many, one goes, as `decode` says.
+The rest of the asked size goes, entry by entry, to the layer with the least `C_l(k_l)`, so the size is met to the entry and no split of the same size has a higher least retained share. In a layer all heads keep the same entries: the first `sinks`, the last `recent`, and the best of the rest. The first answer token is predicted from the full prompt; then the entries are freed. While generating, layer `l` keeps the share `R_l = k_l / N` of all positions: when a layer has at least one entry too many, one goes, as `decode` says.
 
 **Three variants.** `variant` chooses the defaults of the other options; what you give wins over them.
 

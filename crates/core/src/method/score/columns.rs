@@ -28,7 +28,7 @@ impl Score for Columns {
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = input.mean_sums();
         if !input.carried.is_empty() {
-            // What entries of earlier turns have got before.
+            // Entries of earlier turns bring the attention that they received before.
             for (score, entry) in scores.iter_mut().zip(input.sorted) {
                 *score += input.carried[entry.place as usize];
             }

@@ -33,7 +33,7 @@ pub struct PromptView<'a> {
     pub past: usize,
     /// Its own positions.
     pub n: usize,
-    /// What all positions are, its own included.
+    /// Spans that cover all positions, its own included.
     pub spans: &'a [Span],
     /// Entries that the layer may keep; where that is not known yet, the mean over the layers.
     pub allowance: usize,
@@ -46,7 +46,7 @@ pub struct LaneInput<'a> {
     pub layer: usize,
     /// The lane's entries in the order of their positions.
     pub sorted: &'a [Entry],
-    /// What attention gathered: per KV head of the lane the sums of all places. Empty when nothing was asked for.
+    /// The gathered attention: per KV head of the lane the sums of all places. Empty when none was asked for.
     pub sums: &'a [Vec<f32>],
     /// The scores that the entries of all places carry; empty where they carry none.
     pub carried: &'a [f32],

@@ -44,7 +44,7 @@ fn a_bad_end_token_names_its_file_and_key() {
             assert!(reason.contains(key), "{reason}");
         }
     }
-    // What is never looked at is no fault.
+    // Fields that are never looked at are no fault.
     let dir = folder(&[
         ("config.json", json!({ "eos_token_id": "x" })),
         ("generation_config.json", json!({ "eos_token_id": [7, 8] })),

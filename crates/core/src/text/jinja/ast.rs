@@ -28,7 +28,7 @@ pub(super) enum Stmt {
     Scope(Vec<Stmt>),
     Break,
     Continue,
-    /// What is understood but never works, and why.
+    /// A statement that is understood but never works, with the reason.
     Refused(&'static str),
 }
 

@@ -6,7 +6,7 @@ pub(super) type Res<T> = Result<T, Fail>;
 pub(crate) enum Fail {
     /// What Python or jinja2 would raise.
     Error(String),
-    /// What the template itself raises with `raise_exception`.
+    /// Raised by the template itself with `raise_exception`.
     Raised(String),
     /// A limit of this library.
     Limit(String),

@@ -17,7 +17,7 @@ use super::value::Value;
 
 /// Deepest nesting of statements, expressions and macro calls. Python ends near 1000 frames, some 100 macro calls deep.
 const DEEPEST: usize = 1500;
-/// What a macro, a namespace, an attribute or a loop costs beside its values.
+/// Bytes counted for a macro, a namespace, an attribute or a loop beside its values.
 const OVERHEAD: usize = 256;
 
 /// Variables, and those around them.
@@ -327,7 +327,7 @@ impl<'a> Interpreter<'a> {
         repr::string(value, &|value, out| self.object(value, out))
     }
 
-    /// What values are printed as that live here.
+    /// Prints a value that lives here.
     fn object(&self, value: &Value, out: &mut Builder) -> Res<()> {
         match value {
             Value::Macro(at) => out.str(&format!("<Macro '{}'>", self.macro_of(*at).name)),

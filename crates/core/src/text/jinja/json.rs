@@ -9,7 +9,7 @@ use super::value::Value;
 /// Arguments of `json.dumps` that templates can set.
 pub(super) struct Style {
     pub(super) ensure_ascii: bool,
-    /// What each level is indented by, on lines of their own; `None`: all on one line.
+    /// Indentation of each level, on lines of their own; `None`: all on one line.
     pub(super) indent: Option<String>,
     pub(super) item_separator: String,
     pub(super) key_separator: String,

@@ -8,9 +8,9 @@ use super::value::Value;
 
 #[derive(Debug)]
 pub(crate) struct Loop {
-    /// What has passed the loop's test so far. Emptied when the loop ends, so that nothing is held in a circle.
+    /// Items that have passed the loop's test so far. Emptied when the loop ends, so that no reference cycle is left.
     items: RefCell<Vec<Value>>,
-    /// What has not been looked at.
+    /// Items not looked at yet.
     rest: RefCell<std::vec::IntoIter<Value>>,
     pub(super) index: Cell<usize>,
     pub(super) depth: usize,

@@ -23,7 +23,7 @@ struct Parser {
     at: usize,
     depth: usize,
     program: Program,
-    /// What the macros around read.
+    /// Special variables that the enclosing macros read.
     open: Vec<Uses>,
 }
 
@@ -319,7 +319,7 @@ impl Parser {
         Ok(Stmt::SetBlock(target, filters, self.body("endset")?))
     }
 
-    /// What a value can be bound to.
+    /// Parses a target to which a value can be bound.
     fn target(&mut self) -> Result<Target, String> {
         let mut targets = Vec::new();
         let mut tuple = false;

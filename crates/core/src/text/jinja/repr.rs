@@ -1,4 +1,4 @@
-//! What values are printed as: Python's `str` and `repr`.
+//! Printed forms of values: Python's `str` and `repr`.
 
 use super::budget;
 use super::fail::{Fail, Res};

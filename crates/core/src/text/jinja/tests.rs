@@ -2,7 +2,7 @@ use serde_json::Value as Json;
 
 use super::*;
 
-/// What is not as in jinja2, of the golden's cases. `docs/design/templates.md` says why.
+/// Cases of the golden that differ from jinja2. `docs/design/templates.md` says why.
 const KNOWN: [&str; 2] = ["{{ lipsum is defined }}", "{{ self is defined }}"];
 
 fn value(json: &Json) -> Value {

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use super::budget;
 use super::fail::Res;
 
-/// What a string costs beside its bytes.
+/// Bytes counted for a string beside its own.
 const OVERHEAD: usize = 96;
 
-/// Where a part of a string comes from. What has no mark was written by the template.
+/// Where a part of a string comes from. Parts without a mark were written by the template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// What a message says.
+    /// Text of a message.
     Input,
     /// Stands for the picture with this number.
     Picture(u32),

@@ -1,6 +1,6 @@
 //! Escapes in string literals, which are Python's.
 
-/// The text of a literal without its quotes. What is no escape stays as it is.
+/// The text of a literal without its quotes. Anything that is no escape stays as it is.
 pub(super) fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

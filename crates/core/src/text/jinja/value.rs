@@ -12,7 +12,7 @@ use super::text::Text;
 
 /// Deepest lists in lists.
 const DEEPEST: usize = 128;
-/// What a list or dict costs beside its entries.
+/// Bytes counted for a list or dict beside its entries.
 const OVERHEAD: usize = 96;
 /// Most parts of the tuple that is a key.
 const LONGEST_KEY: usize = 10_000;
@@ -21,7 +21,7 @@ const INDEXED: usize = 8;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
-    /// What is said when it is used.
+    /// With the message of the error that its use raises.
     Undefined(Rc<str>),
     None,
     Bool(bool),
@@ -365,7 +365,7 @@ impl Value {
         })
     }
 
-    /// What stands for it in a dict and in `unique`.
+    /// The key that stands for it in a dict and in `unique`.
     pub(super) fn key(&self) -> Res<Key> {
         self.key_within(&mut 0)
     }

@@ -76,8 +76,8 @@ fn without_pictures(message: &Message) -> Message {
     Message { role: message.role.clone(), content }
 }
 
-/// The placeholders that were put into the messages, with the numbers of their images. What a template has cut in pieces that still lie
-/// together counts as one.
+/// The placeholders that were put into the messages, with the numbers of their images. One that a template has cut into pieces that
+/// still lie together counts as one.
 fn marked(marks: &[Mark]) -> Result<Vec<(u32, Range<usize>)>> {
     let mut found: Vec<(u32, Range<usize>)> = Vec::new();
     for mark in marks {

@@ -1,4 +1,4 @@
-//! What a load tries of a template with a short message.
+//! Trials of a template with a short message, at load.
 
 use super::super::jinja::Share;
 use super::shape::{PROBE, Shape};

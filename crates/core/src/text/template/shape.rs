@@ -46,7 +46,7 @@ impl Shape {
     }
 }
 
-/// Templates make tokens of roles, as in `<|user|>`. What is no plain name is text like any other.
+/// Templates make tokens of roles, as in `<|user|>`. A role that is no plain name is text like any other.
 fn role(role: &str) -> Value {
     let plain = role.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if plain { Value::text(role) } else { said(role) }

@@ -1,4 +1,4 @@
-//! What the files beside tokenizer.json say of tokens, merged as transformers 5.24 merges it.
+//! Tokens that the files beside tokenizer.json declare, merged as transformers 5.24 merges them.
 //!
 //! An `added_tokens_decoder` in tokenizer_config.json is the whole truth: the older files are not read then. Else
 //! special_tokens_map.json goes before tokenizer_config.json, and added_tokens.json before neither. Ids of these files are not
@@ -24,7 +24,7 @@ const MOST: usize = 100_000;
 pub(super) struct Declared {
     /// Named special tokens and their texts.
     pub(super) named: Vec<(String, String)>,
-    /// What tokenizer.json may lack, in the order in which it is to be added.
+    /// Tokens that tokenizer.json may lack, in the order in which they are to be added.
     pub(super) tokens: Vec<AddedToken>,
     /// The ids that the files give, with the file.
     pub(super) ids: Vec<(String, &'static str, u32)>,

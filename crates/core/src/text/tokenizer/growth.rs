@@ -40,7 +40,7 @@ impl Growth {
         most.min((NORMALIZED / self.normalizer) as usize)
     }
 
-    /// Refuses tokens that could become too much text; `length` gives that of one.
+    /// Refuses tokens that could become too much text; `length` gives the length of one.
     pub(super) fn check_decode(&self, tokens: &[u32], length: impl Fn(u32) -> usize) -> Result<(), String> {
         if tokens.len() as f64 * self.longest as f64 * self.decoder <= DECODED {
             return Ok(());

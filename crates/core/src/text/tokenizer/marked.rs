@@ -37,7 +37,7 @@ impl Set {
     }
 }
 
-/// What of a conversation is what.
+/// The parts of a conversation that decide how added tokens are read.
 struct Parts<'a> {
     pictures: &'a [Range<usize>],
     said: &'a [Range<usize>],

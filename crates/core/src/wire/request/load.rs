@@ -1,4 +1,4 @@
-//! What is asked of a door before there is an engine: to load, to inspect, to check a device.
+//! Requests to a door before there is an engine: to load, to inspect, to check a device.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::fields::{Fields, Parts, refuse};
 use crate::model::LoadOptions;
 
-/// What a door takes beside the requests of an engine.
+/// Requests that a door takes beside those of an engine.
 #[derive(Debug)]
 pub struct Door {
     pub name: &'static str,

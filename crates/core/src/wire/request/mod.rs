@@ -39,7 +39,7 @@ pub const MAX_TOKENS: usize = 1_000_000;
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
 
-/// What an engine can be asked.
+/// The requests that an engine takes.
 #[derive(Debug)]
 pub enum Request {
     /// Needs the model, so it waits in the queue.
@@ -74,11 +74,11 @@ pub enum TextRequest {
     Detokenize { tokens: Vec<u32>, skip_special: bool },
 }
 
-/// What the model is to read.
+/// The input of the model.
 #[derive(Debug)]
 pub struct Source {
     pub text: SourceText,
-    /// What becomes of special tokens that messages spell.
+    /// The treatment of special tokens that messages spell.
     pub special: SpecialTokens,
     /// The images in the order of their placeholders, as indices into the request's images.
     pub order: Vec<usize>,
@@ -97,7 +97,7 @@ pub enum SourceText {
 #[derive(Debug)]
 pub struct GenerateRequest {
     pub source: Source,
-    /// What makes the cache small; None is the plain cache.
+    /// The method that makes the cache small; None is the plain cache.
     pub method: Option<Arc<Method>>,
     /// The conversation that the messages continue, whose method is that of its opening.
     pub session: Option<SessionId>,
@@ -190,7 +190,7 @@ ops! {
     "fork-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::ForkSession(fields.session)));
     /// Ends a conversation and frees its cache; ends with `session`.
     "close-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::CloseSession(fields.session)));
-    /// Answers a `view` with a plan; ends with `planned`. What is wrong with the plan is the error of the request that waits for it.
+    /// Answers a `view` with a plan; ends with `planned`. A fault of the plan is the error of the request that waits for it.
     "plan" (PlanFields) => |(PlanFields { view, lanes },), _| Ok(Request::Plan { view, plan: PlanReply { lanes } });
     /// Asks what the device of the model counts of its memory; ends with `memory`.
     "memory" () => |(), _| Ok(model(ModelRequest::Memory));

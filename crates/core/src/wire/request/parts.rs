@@ -121,7 +121,7 @@ pub(crate) struct SessionFields {
 pub(crate) struct PlanFields {
     /// The `id` of the `view` that it answers.
     pub(crate) view: SessionId,
-    /// What becomes of the lanes of the view, in its order.
+    /// The plans for the lanes of the view, in its order.
     pub(crate) lanes: Vec<LaneReply>,
 }
 

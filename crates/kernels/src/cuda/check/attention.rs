@@ -70,7 +70,7 @@ impl Lane {
         };
         let runs = lens.iter().enumerate().flat_map(|(i, &len)| {
             let codec = storage.1(i, dim);
-            // What is left of a group is not encoded.
+            // The rest of a group is not encoded.
             let coded = len / codec.group() * codec.group();
             let plain = KvCodec { dual: codec.dual, ..KvCodec::F16 };
             let spare = if codec.group() == 1 { 1 } else { 0 };
@@ -172,7 +172,7 @@ fn decode_cases() -> Vec<Decode> {
     all
 }
 
-/// The error of the results or, with `sums`, that of the sums of probabilities.
+/// The error of the results or, with `sums`, of the sums of probabilities.
 fn decodes<O: Format>(gpu: &Gpu, case: &Decode, storage: Storage, sums: bool) -> Result<f64> {
     let Decode { dim, group, ref lanes, window, softcap, seed } = *case;
     let kv_heads = lanes.iter().map(|lane| lane.0).sum::<usize>();
@@ -263,7 +263,7 @@ fn prefill_cases() -> Vec<Prefill> {
     all
 }
 
-/// The error of the results or, with `sums`, that of the column sums.
+/// The error of the results or, with `sums`, of the column sums.
 fn prefills(gpu: &Gpu, case: &Prefill, storage: Storage, sums: bool) -> Result<f64> {
     let Prefill { dim, group, n, past, ref lanes, dead, causal, window, softcap, seed } = *case;
     let scale = 1.3 / (dim as f32).sqrt();

@@ -1,4 +1,4 @@
-//! What a device can do at most, and what the kernels reach of it.
+//! The limits of a device, and how near the kernels come to them.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::attention::AttentionParams;
 use crate::codec::{Codec, Run};
 use crate::cuda::{self, Buffer, Geometry, Gpu, NormItem, Result, args};
 
-/// What is measured, and for how long.
+/// The measurements, and how long they take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
     /// Bytes that are copied or read on the device, and those that cross from the host.

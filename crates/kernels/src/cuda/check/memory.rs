@@ -50,7 +50,7 @@ fn copies(gpu: &Gpu, case: &Case) -> Result<f64> {
         let half = want.len() / 2;
         to.copy(half, from.slice(half..want.len()))?;
         to.copy(0, from.slice(0..half))?;
-        // What is copied from is freed here, before anything was waited for.
+        // The source of the copy is freed here, before anything was waited for.
         copies.push(to);
     }
     compare(&copies, &want)

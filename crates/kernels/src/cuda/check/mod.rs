@@ -18,10 +18,10 @@ pub use ceilings::{Ceilings, DecodeRate, PrefillRate, Sizes, ceilings};
 
 use super::{Gpu, Result};
 
-/// What came of checking one kernel.
+/// Result of checking one kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// What was checked, with its formats: `decode f16`.
+    /// The kernel that was checked, with its formats: `decode f16`.
     pub kernel: String,
     /// Shapes that were tried.
     pub cases: usize,
@@ -36,7 +36,7 @@ pub struct Outcome {
 /// How far a check or a measurement has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// What has just been done, with its outcome.
+    /// The check just done, with its outcome.
     pub line: &'a str,
     pub done: usize,
     pub total: usize,

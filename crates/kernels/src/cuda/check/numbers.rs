@@ -6,9 +6,9 @@ use crate::cuda::{Element, Error, Result};
 
 /// A format that the host can read and write.
 pub(super) trait Format: Element + PartialEq {
-    /// What rounding to the format is off by at most, in parts of the number, beside f32.
+    /// Largest relative error of rounding an f32 to the format.
     const ROUNDING: f64;
-    /// The same for numbers that are too small for all the digits of the format.
+    /// Largest absolute error for numbers that are too small for all the digits of the format.
     const SMALLEST: f64;
     fn narrow(x: f32) -> Self;
     fn widen(self) -> f32;
@@ -103,7 +103,7 @@ pub(super) fn of_largest(got: &[f32], want: &[f32]) -> f64 {
     furthest(got, want, |got, want| f64::from((got - want).abs()) / f64::from(largest))
 }
 
-/// How far the furthest is off, in parts of itself. What is off by less than 1e-9 is not counted: there it may be nothing.
+/// The largest relative error. Errors up to 1e-9 (and `SMALLEST`) do not count: the number itself may be 0 there.
 pub(super) fn of_each<T: Format>(got: &[T], want: &[f64]) -> f64 {
     furthest(got, want, |got, want| {
         let off = (f64::from(got.widen()) - want).abs();

@@ -68,7 +68,7 @@ fn functions() -> Result<&'static Functions> {
     Ok(functions)
 }
 
-/// Opens the first library that can be used. What a file or folder answers goes into the refusal; that a name is not known to the
+/// Opens the first library that can be used. Errors of files and folders go into the refusal; a name unknown to the
 /// system's loader is the usual case and does not.
 fn open_first(found: &Found) -> Result<Functions> {
     let mut failed = Vec::new();
@@ -198,7 +198,7 @@ impl Cublas {
     /// same time on other streams may change the order of sums. Atomics stay off, which is the default.
     ///
     /// # Safety
-    /// The context of `stream` is that of the calling thread. `stream`, and [`Cublas::WORKSPACE`] bytes of the device at `workspace`,
+    /// The context of `stream` is current on the calling thread. `stream`, and [`Cublas::WORKSPACE`] bytes of the device at `workspace`,
     /// aligned to 256, live as long as the handle and are used by nothing else at the same time.
     pub(super) unsafe fn new(stream: *mut c_void, workspace: u64) -> Result<Self> {
         let functions = functions()?;
@@ -227,7 +227,7 @@ impl Cublas {
     /// transposed.
     ///
     /// # Safety
-    /// As [`crate::cuda::Backend::product`]; the context is that of the calling thread.
+    /// As [`crate::cuda::Backend::product`]; the context is current on the calling thread.
     pub(super) unsafe fn product(&self, args: &Multiply) -> Result<()> {
         let Multiply { x, weight, y, .. } = *args;
         let [n, rows, columns] = sizes(args)?;
@@ -270,7 +270,7 @@ impl Cublas {
 impl Drop for Cublas {
     fn drop(&mut self) {
         let handle = *self.handle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: created once and destroyed once. What fails here fails because the driver is going away.
+        // SAFETY: created once and destroyed once. A failure here means that the driver is going away.
         unsafe { (self.functions.destroy)(handle) };
     }
 }

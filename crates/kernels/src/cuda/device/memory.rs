@@ -24,7 +24,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// # Safety
-    /// The device's context is that of the calling thread. `stream` is alive as long as the pool.
+    /// The device's context is current on the calling thread. `stream` is alive as long as the pool.
     pub(super) unsafe fn new(device: i32, stream: sys::CUstream) -> Result<Self> {
         // SAFETY: numbers, of which zeros are values (the allocation type 0 is the invalid one and is set below), and a null pointer.
         let mut properties: sys::CUmemPoolProps = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -49,7 +49,7 @@ impl Pool {
     /// Trims and tries again when there is no room.
     ///
     /// # Safety
-    /// The context is that of the calling thread.
+    /// The context is current on the calling thread.
     pub(super) unsafe fn allocate(&self, bytes: usize) -> Result<u64> {
         // The driver does not allocate nothing.
         let room = bytes.max(1);
@@ -77,9 +77,9 @@ impl Pool {
     }
 
     /// # Safety
-    /// `address` comes from [`Pool::allocate`] and is freed once. The context is that of the calling thread.
+    /// `address` comes from [`Pool::allocate`] and is freed once. The context is current on the calling thread.
     pub(super) unsafe fn free(&self, address: u64) {
-        // What fails here fails because the driver is going away.
+        // A failure here means that the driver is going away.
         // SAFETY: the caller's promise.
         let _ = unsafe { result::free_async(address, self.stream) };
     }
@@ -87,7 +87,7 @@ impl Pool {
     /// Waits, because what is freed can be given back only once the stream has come past it.
     ///
     /// # Safety
-    /// The context is that of the calling thread.
+    /// The context is current on the calling thread.
     pub(super) unsafe fn trim(&self) -> Result<()> {
         // SAFETY: stream and pool are alive.
         unsafe {
@@ -97,7 +97,7 @@ impl Pool {
     }
 
     /// # Safety
-    /// The context is that of the calling thread.
+    /// The context is current on the calling thread.
     pub(super) unsafe fn memory(&self) -> Result<Memory> {
         let (free, total) = result::mem_get_info()?;
         let number = |attribute| -> Result<u64> {
@@ -112,14 +112,14 @@ impl Pool {
             used: number(Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?,
             most_used: number(Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
         };
-        // What the pool keeps and nobody uses can be allocated as well.
+        // Memory that the pool keeps unused can be allocated as well.
         Ok(Memory { free: free as u64 + pool.reserved.saturating_sub(pool.used), total: total as u64, pool })
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // What fails here fails because the driver is going away.
+        // A failure here means that the driver is going away.
         // SAFETY: created once and destroyed once; nobody can allocate from it any more.
         let _ = unsafe { result::mem_pool::destroy(self.pool) };
     }
@@ -133,7 +133,7 @@ struct Pinned {
 
 impl Pinned {
     /// # Safety
-    /// The context is that of the calling thread, also when the value is dropped.
+    /// The context is current on the calling thread, also when the value is dropped.
     unsafe fn new(len: usize) -> Result<Self> {
         // SAFETY: the context is set; the contents are written before they are read.
         let start = unsafe { result::malloc_host(len, 0) };
@@ -144,7 +144,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // What fails here fails because the driver is going away.
+        // A failure here means that the driver is going away.
         // SAFETY: allocated once and freed once.
         let _ = unsafe { result::free_host(self.start.cast::<c_void>()) };
     }
@@ -153,12 +153,12 @@ impl Drop for Pinned {
 /// Copies between the host and the device.
 ///
 /// The driver says of a copy from ordinary memory that it "may be synchronous": it may wait for the stream, which would make every launch
-/// wait for all before it, as each brings its descriptors. So what is small goes through pinned memory, from which a copy is asynchronous
-/// for certain, and which is filled round and round. What is large (weights) is handed over as it is, at the speed of the driver's own
+/// wait for all before it, as each brings its descriptors. So small data goes through pinned memory, from which a copy is asynchronous
+/// for certain, and which is filled round and round. Large data (weights) is handed over as it is, at the speed of the driver's own
 /// staging, and waited for: whether the driver has read ordinary memory when its call returns is not promised on every system.
 pub(super) struct Staging {
     writes: Mutex<Writes>,
-    /// What is read comes through here when it fits: it need not be staged by the driver.
+    /// Reads come through here when they fit: they need not be staged by the driver.
     reads: Mutex<Pinned>,
     stream: sys::CUstream,
 }
@@ -177,7 +177,7 @@ struct Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // What fails here fails because the driver is going away.
+        // A failure here means that the driver is going away.
         // SAFETY: created once and destroyed once.
         let _ = unsafe { result::event::destroy(self.event) };
     }
@@ -196,7 +196,7 @@ unsafe impl Sync for Staging {}
 
 impl Staging {
     /// # Safety
-    /// The context is that of the calling thread, also when the value is dropped, and `stream` is alive until then and idle at that time.
+    /// The context is current on the calling thread, also when the value is dropped, and `stream` is alive until then and idle at that time.
     pub(super) unsafe fn new(stream: sys::CUstream) -> Result<Self> {
         let ring = Ring::new(SEGMENT, SEGMENTS);
         // SAFETY: the caller's promise, twice.
@@ -210,7 +210,7 @@ impl Staging {
     }
 
     /// # Safety
-    /// As many bytes at `to` are allocated. The context is that of the calling thread.
+    /// As many bytes at `to` are allocated. The context is current on the calling thread.
     pub(super) unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
         let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         if from.len() > writes.ring.most() {
@@ -246,7 +246,7 @@ impl Staging {
     }
 
     /// # Safety
-    /// As many bytes at `from` are allocated. The context is that of the calling thread.
+    /// As many bytes at `from` are allocated. The context is current on the calling thread.
     pub(super) unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
         let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         if to.len() > reads.len {

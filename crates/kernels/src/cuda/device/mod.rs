@@ -230,7 +230,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // What fails here fails because the driver is going away.
+        // A call that fails here fails because the driver is going away.
         let _ = self.context.bind_to_thread();
         let _ = self.stream.synchronize();
         self.cublas = None;
@@ -283,7 +283,7 @@ impl Backend for Device {
     }
 
     unsafe fn free(&self, address: u64, _: usize) {
-        // What fails here fails because the driver is going away.
+        // A call that fails here fails because the driver is going away.
         let _ = self.context.bind_to_thread();
         // SAFETY: the caller's promise; the context was bound.
         unsafe { self.pool.free(address) };

@@ -17,7 +17,7 @@ use super::{Interpreter, OVERHEAD, Out, Scope};
 /// Most entries of a `range`, as in jinja2's sandbox.
 const MAX_RANGE: usize = 100_000;
 
-/// What every template can name.
+/// A function that every template can name.
 pub(super) fn global(name: &str) -> Option<Value> {
     let known = ["range", "dict", "namespace", "cycler", "joiner", "raise_exception", "strftime_now"].into_iter();
     known.into_iter().find(|known| *known == name).map(Value::Function)
