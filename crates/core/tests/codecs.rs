@@ -159,7 +159,7 @@ impl History {
     fn overwrite(&mut self, index: usize, seed: u64) {
         let Some(entry) = self.entry(index) else { return };
         let (key, value) = (noise(seed, WIDTH), noise(!seed, WIDTH));
-        self.lane.overwrite(entry.place, &key, &value).expect("on the CPU");
+        self.lane.overwrite(&[entry], &key, &value).expect("on the CPU");
         let old = &self.want[&entry.position];
         let sharing: Vec<u32> = match old.group {
             Some(group) => {

@@ -485,12 +485,7 @@ impl<M: Memory> Lane<M> {
         let width = self.heads.len() * head_dim;
         let mut out = vec![0.0; entries.len() * width];
         // Segment by segment, so that a device is read once for each.
-        let mut wanted: Vec<(Vec<u32>, Vec<usize>)> = vec![Default::default(); self.segments.len()];
-        for (row, entry) in entries.iter().enumerate() {
-            let (index, slot) = self.find(entry.place).ok_or_else(|| no_place(entry.place))?;
-            wanted[index].0.push(slot as u32);
-            wanted[index].1.push(row);
-        }
+        let wanted = self.by_segment(entries)?;
         for (segment, (slots, rows)) in self.segments.iter().zip(&wanted) {
             if slots.is_empty() {
                 continue;
@@ -504,18 +499,36 @@ impl<M: Memory> Lane<M> {
         Ok(out)
     }
 
-    /// Replaces the key and the value of the entry at `place`, `[heads, head_dim]` each; they are stored in its codec.
-    pub fn overwrite(&mut self, place: u32, keys: &[f32], values: &[f32]) -> Result<()> {
-        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+    /// Replaces the keys and the values of entries, `[entries, heads, head_dim]` each; they are stored in the entries' codecs.
+    pub fn overwrite(&mut self, entries: &[Entry], keys: &[f32], values: &[f32]) -> Result<()> {
         let LaneOptions { head_dim, codec, .. } = self.options;
-        let transformed = |rows: &[f32]| {
-            let mut rows = rows.to_vec();
-            codec.dual.apply(&mut rows, head_dim);
-            rows
-        };
-        let (keys, values) = (transformed(keys), transformed(values));
-        self.segments[index].unshare(&self.account)?;
-        self.segments[index].overwrite(slot, &keys, &values)
+        let width = self.heads.len() * head_dim;
+        for (index, (slots, rows)) in self.by_segment(entries)?.into_iter().enumerate() {
+            if slots.is_empty() {
+                continue;
+            }
+            let chosen = |all: &[f32]| {
+                let mut chosen: Vec<f32> =
+                    rows.iter().flat_map(|row| &all[row * width..(row + 1) * width]).copied().collect();
+                codec.dual.apply(&mut chosen, head_dim);
+                chosen
+            };
+            let (keys, values) = (chosen(keys), chosen(values));
+            self.segments[index].unshare(&self.account)?;
+            self.segments[index].overwrite(&slots, &keys, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Per segment the slots of entries that lie there, and which of `entries` these are.
+    fn by_segment(&self, entries: &[Entry]) -> Result<Vec<(Vec<u32>, Vec<usize>)>> {
+        let mut found: Vec<(Vec<u32>, Vec<usize>)> = vec![Default::default(); self.segments.len()];
+        for (row, entry) in entries.iter().enumerate() {
+            let (index, slot) = self.find(entry.place).ok_or_else(|| no_place(entry.place))?;
+            found[index].0.push(slot as u32);
+            found[index].1.push(row);
+        }
+        Ok(found)
     }
 
     pub(super) fn note_dead(&mut self) {

@@ -305,9 +305,9 @@ impl<M: Memory> Segment<M> {
     }
 
     /// Replaces the key and the value of entry `slot`; those that share their scales are encoded anew.
-    pub(super) fn overwrite(&mut self, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+    pub(super) fn overwrite(&mut self, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
         let form = self.form();
-        self.own()?.entries.overwrite(form, slot, keys, values)
+        self.own()?.entries.overwrite(form, slots, keys, values)
     }
 
     /// Deletes entry `slot`: the last one takes its slot, or it stays and is marked until its group is empty.

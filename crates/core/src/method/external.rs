@@ -188,8 +188,6 @@ pub(super) struct ExternalPlanner {
     cost: Cost,
     /// KV heads, and query heads of each.
     heads: usize,
-    /// Whether the cache can merge entries.
-    merges: bool,
     recording: bool,
     record: Option<Record>,
 }
@@ -198,12 +196,11 @@ impl ExternalPlanner {
     pub(super) fn new(
         external: Arc<External>,
         heads: usize,
-        merges: bool,
         cost: impl FnOnce(Lanes, bool) -> Cost,
     ) -> ExternalPlanner {
         let scores = external.sums.is_some() && external.moments.step > 0;
         let cost = cost(external.lanes, scores);
-        ExternalPlanner { external, cost, heads, merges, recording: false, record: None }
+        ExternalPlanner { external, cost, heads, recording: false, record: None }
     }
 
     /// Attention that a lane's entries received in the prompt, the mean over its heads, in the order of positions; None where none
@@ -270,15 +267,8 @@ impl ExternalPlanner {
 
 impl Planner for ExternalPlanner {
     fn fork(&self) -> Box<dyn Planner> {
-        let ExternalPlanner { cost, heads, merges, .. } = *self;
-        Box::new(ExternalPlanner {
-            external: self.external.clone(),
-            cost,
-            heads,
-            merges,
-            recording: false,
-            record: None,
-        })
+        let ExternalPlanner { cost, heads, .. } = *self;
+        Box::new(ExternalPlanner { external: self.external.clone(), cost, heads, recording: false, record: None })
     }
 
     fn needs(&self) -> Needs {
@@ -356,9 +346,6 @@ impl Planner for ExternalPlanner {
                 let mut planned = read(answer, lane, layer, number).map_err(|reason| Error::Plan {
                     reason: format!("lane {at} (layer {}): {reason}", view.cache.number(layer)),
                 })?;
-                if !self.merges && !planned.merge.is_empty() {
-                    return wrong(format!("lane {at} merges entries, which the CUDA kernels do not; use the CPU"));
-                }
                 let stays = planned.keep.as_ref().map_or(lane.len(), Vec::len);
                 kept += (stays * lane.heads().len()) as u64;
                 // The next view has what entries have got since this one.

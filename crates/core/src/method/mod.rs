@@ -311,11 +311,6 @@ impl Method {
         }
     }
 
-    /// Refuses memory that lacks what the method needs; `merges` as in [`Memory::MERGES`].
-    pub fn check_memory(&self, merges: bool) -> Result<()> {
-        self.stages.iter().try_for_each(|stage| stage.check_memory(merges))
-    }
-
     /// How what stays is stored on a model of this shape; None: in full precision. Refuses heads that cannot be stored so.
     pub fn settling(&self, shape: &Shape) -> Result<Option<Settling>> {
         self.store.as_ref().map(|store| store.settling(shape)).transpose()
@@ -339,9 +334,7 @@ impl Method {
             Chooser::Recipe { keep, recipe } => {
                 Box::new(RecipePlanner::new(self.name.clone(), *keep, recipe.clone(), carry, cost))
             }
-            Chooser::External(external) => {
-                Box::new(ExternalPlanner::new(external.clone(), shape.kv_heads, M::MERGES, cost))
-            }
+            Chooser::External(external) => Box::new(ExternalPlanner::new(external.clone(), shape.kv_heads, cost)),
             Chooser::Plans(plans) => plans.clone().planner(),
         };
         if self.stages.is_empty() { first } else { Box::new(Staged { first, method: self }) }

@@ -14,12 +14,6 @@ use crate::error::Result;
 
 /// A stage that changes plans.
 pub trait Refine: Send + Sync + Debug {
-    /// Refuses memory that lacks what the stage needs; `merges` as in [`Memory::MERGES`](crate::cache::Memory::MERGES).
-    fn check_memory(&self, merges: bool) -> Result<()> {
-        let _ = merges;
-        Ok(())
-    }
-
     /// Changes the plan with which a moment was answered.
     fn refine(&self, moment: Moment, view: &View<'_>, plan: &mut Plan) -> Result<()>;
 }

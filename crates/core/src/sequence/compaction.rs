@@ -194,26 +194,29 @@ fn lane_of<'a, M: Memory>(
         .ok_or_else(|| Error::Internal(format!("a plan for lane {lane} of layer {layer}, which is not there")))
 }
 
-/// Takes the weighted means in f32; each target is stored in its codec once.
+/// Takes the weighted means in f32; each target is stored in its codec once. Memory is read and written once, whatever the number of
+/// merges.
 fn merge_entries<M: Memory>(lane: &mut Lane<M>, merges: &[Merge]) -> Result<()> {
     let mut order: Vec<&Merge> = merges.iter().collect();
     order.sort_by_key(|merge| merge.into.position);
-    for group in order.chunk_by(|a, b| a.into == b.into) {
-        let into = [group[0].into];
-        let from: Vec<Entry> = group.iter().map(|merge| merge.from).collect();
-        let whole = 1.0 + group.iter().map(|merge| merge.weight).sum::<f32>();
-        let mean = |mut own: Vec<f32>, others: Vec<f32>| {
-            for (row, merge) in others.chunks(own.len()).zip(group) {
+    let from: Vec<Entry> = order.iter().map(|merge| merge.from).collect();
+    let groups: Vec<&[&Merge]> = order.chunk_by(|a, b| a.into == b.into).collect();
+    let into: Vec<Entry> = groups.iter().map(|group| group[0].into).collect();
+    let means = |mut own: Vec<f32>, others: Vec<f32>| {
+        let width = own.len() / into.len().max(1);
+        let mut others = others.chunks_exact(width.max(1));
+        for (own, group) in own.chunks_exact_mut(width.max(1)).zip(&groups) {
+            for (merge, row) in group.iter().zip(&mut others) {
                 own.iter_mut().zip(row).for_each(|(own, other)| *own += merge.weight * other);
             }
+            let whole = 1.0 + group.iter().map(|merge| merge.weight).sum::<f32>();
             own.iter_mut().for_each(|own| *own /= whole);
-            own
-        };
-        let keys = mean(lane.keys(&into)?, lane.keys(&from)?);
-        let values = mean(lane.values(&into)?, lane.values(&from)?);
-        lane.overwrite(into[0].place, &keys, &values)?;
-    }
-    Ok(())
+        }
+        own
+    };
+    let keys = means(lane.keys(&into)?, lane.keys(&from)?);
+    let values = means(lane.values(&into)?, lane.values(&from)?);
+    lane.overwrite(&into, &keys, &values)
 }
 
 /// `scores` is in the order of positions.

@@ -106,9 +106,6 @@ impl<M: Memory> Sequence<M> {
         method: Option<Arc<Method>>,
         carry: bool,
     ) -> Result<Self> {
-        if let Some(method) = &method {
-            method.check_memory(M::MERGES)?;
-        }
         let sized = Shape { layers: layout.managed().len(), ..shape };
         let settling = method.as_ref().map_or(Ok(None), |method| method.settling(&sized))?;
         let dual = settling.map_or(Dual::None, |settling| settling.codec.dual);
@@ -124,7 +121,7 @@ impl<M: Memory> Sequence<M> {
         }
         if needs.is_some_and(|needs| needs.rows) && !layout.is_unshared() {
             return Err(refuse(
-                "this model has layers that read the entries of others, which a method cannot follow that ends the way of positions                  between layers; use another method",
+                "this model has layers that read the entries of others, which a method cannot follow that ends the way of positions between layers; use another method",
             ));
         }
         let source = match needs {

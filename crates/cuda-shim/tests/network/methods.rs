@@ -55,6 +55,8 @@ fn every_method_keeps_the_same_entries() {
     let gpu = Reader::text(FOLDER, cuda(&shim), 96);
     let weights = shim.allocated();
     let mut caches = vec![
+        json!([{ "method": "h2o", "keep": 0.4 }, { "method": "merge" }]),
+        json!([{ "method": "prefixkv", "keep": 0.4 }, { "method": "merge", "weight": 0.5 }]),
         json!({ "method": "full" }),
         json!({ "method": "prefixkv", "keep": 0.5 }),
         json!({ "method": "prefixkv", "keep": 0.3, "variant": "paper" }),
@@ -73,12 +75,10 @@ fn every_method_keeps_the_same_entries() {
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8", "window": 8 }]),
         json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "int4", "window": 8 }]),
     ];
-    let refused = "merge";
-    assert_eq!(gpu.refusal(&json!([{ "method": "h2o", "keep": 0.4 }, { "method": refused }])).code(), "option");
+    let on_read = json!({ "method": "streaming", "keep": 0.4, "positions": "cache" });
+    assert_eq!(gpu.refusal(&on_read).code(), "option", "keys are rotated before they are stored");
     // A method without a case of its own has its defaults.
-    let plain = |spec: &&MethodSpec| {
-        spec.name != refused && spec.takes_keep() && caches.iter().all(|cache| cache["method"] != spec.name)
-    };
+    let plain = |spec: &&MethodSpec| spec.takes_keep() && caches.iter().all(|cache| cache["method"] != spec.name);
     let defaults: Vec<Value> =
         METHODS.iter().filter(plain).map(|spec| json!({ "method": spec.name, "keep": 0.5 })).collect();
     caches.extend(defaults);

@@ -32,7 +32,6 @@ const ROWS: usize = 64;
 
 impl Memory for Cpu {
     const ROTATES_ON_READ: bool = true;
-    const MERGES: bool = true;
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 
@@ -131,24 +130,8 @@ impl Entries for OnCpu {
         Ok(out)
     }
 
-    fn overwrite(&mut self, form: Form, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let Form { heads, dim, capacity, .. } = form;
-        for (side, row) in [(Side::Keys, keys), (Side::Values, values)] {
-            let codec = side.codec(form.codec);
-            // With the entry go those that share its scales.
-            let (n, first) = (codec.entries(), slot - slot % codec.entries());
-            let (mut rows, run) = (vec![0.0; heads * n * dim], self.run(form, capacity));
-            for (head, rows) in rows.chunks_exact_mut(n * dim).enumerate() {
-                side.read(&run, head, first, dim, rows);
-                rows[(slot - first) * dim..][..dim].copy_from_slice(&row[head * dim..][..dim]);
-            }
-            let to = self.parts_mut(form);
-            let (numbers, scales) = match side {
-                Side::Keys => (to.keys, to.key_scales),
-                Side::Values => (to.values, to.value_scales),
-            };
-            encode(codec, &rows, heads, dim, numbers, scales, capacity, first);
-        }
+    fn overwrite(&mut self, form: Form, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
+        super::overwrite(f32::bytes_mut(&mut self.0), form, slots, keys, values);
         Ok(())
     }
 

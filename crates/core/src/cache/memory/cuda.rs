@@ -30,7 +30,6 @@ pub struct OnGpu {
 
 impl Memory for Cuda {
     const ROTATES_ON_READ: bool = false;
-    const MERGES: bool = false;
     type Entries = OnGpu;
     /// Rows are written later, those of all sequences of a step in one launch.
     type New<'a> = ();
@@ -76,6 +75,15 @@ impl OnGpu {
             None => Ok(()),
             Some(_) => Err(Error::Internal("entries were counted and never written".into())),
         }
+    }
+
+    /// All bytes, as they lie on the device, aligned for every dtype.
+    fn words(&self) -> Result<Vec<f32>> {
+        self.require_written()?;
+        let bytes = self.data.read()?;
+        let mut words = vec![0f32; bytes.len().div_ceil(size_of::<f32>())];
+        f32::bytes_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+        Ok(words)
     }
 
     /// The runs that attention reads.
@@ -181,12 +189,8 @@ impl Entries for OnGpu {
     }
 
     fn read(&self, form: Form, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
-        self.require_written()?;
         let Form { codec, heads, dim, capacity } = form;
-        let bytes = self.data.read()?;
-        // Aligned for every dtype.
-        let mut words = vec![0f32; bytes.len().div_ceil(size_of::<f32>())];
-        f32::bytes_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
+        let words = self.words()?;
         let run = Run::of(codec, f32::bytes(&words), heads, dim, capacity, capacity);
         let mut out = vec![0.0; slots.len() * heads * dim];
         for (index, out) in out.chunks_exact_mut(dim).enumerate() {
@@ -196,8 +200,12 @@ impl Entries for OnGpu {
         Ok(out)
     }
 
-    fn overwrite(&mut self, _: Form, _: usize, _: &[f32], _: &[f32]) -> Result<()> {
-        Err(Error::Internal("an entry on a GPU cannot be replaced".into()))
+    fn overwrite(&mut self, form: Form, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
+        let mut words = self.words()?;
+        let slots: Vec<u32> = slots.iter().map(|slot| self.source(*slot)).collect();
+        let bytes = &mut f32::bytes_mut(&mut words)[..self.data.len()];
+        super::overwrite(bytes, form, &slots, keys, values);
+        Ok(self.data.write(0, bytes)?)
     }
 
     fn key_norms(&self, form: Form, len: usize) -> Result<Vec<f32>> {

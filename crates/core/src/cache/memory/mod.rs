@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use cpu::New;
-use prefixkv_kernels::codec::{Codec, KvCodec, Run};
+use prefixkv_kernels::codec::{Codec, KvCodec, Run, encode, parts_mut};
 
 use crate::error::Result;
 
@@ -16,9 +16,6 @@ use crate::error::Result;
 pub trait Memory: Clone + Debug + Send + Sync + 'static {
     /// Whether keys can be rotated whenever they are read, and not only before they are stored.
     const ROTATES_ON_READ: bool;
-
-    /// Whether entries can be replaced, as merging does.
-    const MERGES: bool;
 
     /// Keys and values of a segment.
     type Entries: Entries;
@@ -66,9 +63,9 @@ pub trait Entries: Debug + Send + Sync + Sized {
     /// The keys or values of the entries `slots` as they are stored, in the numbers that codes stand for: `[slots, heads, head_dim]`.
     fn read(&self, form: Form, side: Side, slots: &[u32]) -> Result<Vec<f32>>;
 
-    /// Replaces the key and the value of entry `slot`, `[heads, head_dim]` each; entries that share their scales are encoded anew. Only
-    /// where [`Memory::MERGES`].
-    fn overwrite(&mut self, form: Form, slot: usize, keys: &[f32], values: &[f32]) -> Result<()>;
+    /// Replaces the keys and the values of the entries `slots`, `[slots, heads, head_dim]` each; entries that share their scales with one of
+    /// them are encoded anew. A GPU is read once and written once.
+    fn overwrite(&mut self, form: Form, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()>;
 
     /// The L2 norm of every key as attention reads it, `[heads, len]`.
     fn key_norms(&self, form: Form, len: usize) -> Result<Vec<f32>>;
@@ -115,5 +112,30 @@ impl Form {
     /// Bytes of keys, values and their scales, in whole words.
     pub fn bytes(self) -> usize {
         self.codec.bytes(self.heads, self.dim, self.capacity).next_multiple_of(size_of::<f32>())
+    }
+}
+
+/// Replaces keys and values in the bytes of a segment, as [`Entries::overwrite`].
+fn overwrite(bytes: &mut [u8], form: Form, slots: &[u32], keys: &[f32], values: &[f32]) {
+    let Form { heads, dim, capacity, .. } = form;
+    for (side, rows) in [(Side::Keys, keys), (Side::Values, values)] {
+        let codec = side.codec(form.codec);
+        for (row, slot) in rows.chunks_exact(heads * dim).zip(slots) {
+            // With the entry go those that share its scales.
+            let (n, slot) = (codec.entries(), *slot as usize);
+            let first = slot - slot % n;
+            let run = Run::of(form.codec, &*bytes, heads, dim, capacity, capacity);
+            let mut group = vec![0.0; heads * n * dim];
+            for (head, group) in group.chunks_exact_mut(n * dim).enumerate() {
+                side.read(&run, head, first, dim, group);
+                group[(slot - first) * dim..][..dim].copy_from_slice(&row[head * dim..][..dim]);
+            }
+            let to = parts_mut(form.codec, bytes, heads, dim, capacity);
+            let (numbers, scales) = match side {
+                Side::Keys => (to.keys, to.key_scales),
+                Side::Values => (to.values, to.value_scales),
+            };
+            encode(codec, &group, heads, dim, numbers, scales, capacity, first);
+        }
     }
 }

@@ -22,7 +22,7 @@ k'[i] = (k[i] + weight * sum of k[j]) / (1 + weight * number of j)     over the 
 - Entries that go while generating are dropped, not merged.
 - Keys are merged as they are stored, rotated to different positions, as in LOOK-M.
 - `least` leaves dropped entries alone that resemble nothing: those whose nearest key has a lower cosine.
-- On the CPU only: the CUDA kernels do not merge.
+- On a GPU the lane is read, merged on the host and written back, once after the prompt.
 "#,
     budget: BudgetKind::Outcome,
     role: Role::Refines,
@@ -60,15 +60,6 @@ struct Nearest {
 }
 
 impl Refine for Nearest {
-    fn check_memory(&self, merges: bool) -> Result<()> {
-        if !merges {
-            return Err(refuse(
-                "merge works on the CPU only, because the CUDA kernels do not merge entries; leave it out, or use the CPU",
-            ));
-        }
-        Ok(())
-    }
-
     fn refine(&self, moment: Moment, view: &View<'_>, plan: &mut Plan) -> Result<()> {
         if !matches!(moment, Moment::Layer(_) | Moment::Prompt) {
             return Ok(());
