@@ -74,12 +74,16 @@ test("errors and misuse have their exit codes", async () => {
 
 test("Ctrl-C stops a stream with 130", async () => {
   let killed = false;
-  const { code, err } = await runScript(main, ["describe", scene.image, "--temperature", "5", "--max-tokens", "1700"], {
-    onOut: (out, kill) => {
-      if (!killed && out.length > 5) kill("SIGINT");
-      killed ||= out.length > 5;
+  const { code, err } = await runScript(
+    main,
+    ["describe", scene.image, "--temperature", "5", "--ignore-eos", "--max-tokens", "1700"],
+    {
+      onOut: (out, kill) => {
+        if (!killed && out.length > 5) kill("SIGINT");
+        killed ||= out.length > 5;
+      },
     },
-  });
+  );
   assert.equal(code, 130, err);
   assert.match(err, /error\[aborted\]/);
 });
