@@ -36,7 +36,7 @@ fn benches(c: &mut Criterion) {
 
 /// A lane of 800 entries as generation leaves it: a compacted prompt, a tail, and some gone.
 fn lane(pool: &Pool) -> Lane {
-    let options = LaneOptions { head_dim: 8, codec: Format::F32.codec(), rotation: Rotation::Stored, marked: true };
+    let options = LaneOptions { head_dim: 8, codec: Format::F32.codec(), rotation: Rotation::Stored, scored: true };
     let mut lane = Lane::new(0..1, options, pool.account()).expect("no cap");
     let rows = vec![0.5; 2000 * 8];
     let rows = Rows::dense(&rows, 8);
@@ -48,7 +48,7 @@ fn lane(pool: &Pool) -> Lane {
         lane.append_one(new, 1600 + step).expect("no cap");
         lane.delete(lane.sorted()[770 - step as usize].place).expect("there");
     }
-    lane.update_marks(|place, mark| *mark = ((place * 7919) % 10_007) as f32);
+    lane.update_scores(|place, score| *score = ((place * 7919) % 10_007) as f32);
     assert_eq!(lane.len(), 800);
     lane
 }

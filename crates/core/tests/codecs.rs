@@ -80,7 +80,7 @@ impl History {
     fn new(pool: &Pool, dual: Dual) -> History {
         let account = pool.account();
         let codec = KvCodec { dual, ..KvCodec::F32 };
-        let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, marked: true };
+        let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, scored: true };
         let lane = Lane::new(0..HEADS, options, account.clone()).expect("no cap");
         History { lane, account, want: BTreeMap::new(), dual, next: 0, groups: 0 }
     }
@@ -193,7 +193,7 @@ impl History {
         }
         let held = lane.payload() + lane.scales() + lane.metadata() + lane.dead_bytes();
         assert!(held <= self.account.used(), "{held} of {}", self.account.used());
-        assert_eq!(lane.marks().len(), lane.places());
+        assert_eq!(lane.scores().len(), lane.places());
         for window in [None, Some(9)] {
             for softcap in [None, Some(2.0)] {
                 attends(lane, AttentionParams { window, softcap, ..AttentionParams::new(QUERIES * HEADS, HEADS, DIM) });
@@ -282,7 +282,7 @@ proptest! {
 fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
     let pool = Pool::unlimited();
     let codec = KvCodec::F16;
-    let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, marked: false };
+    let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, scored: false };
     let mut lane = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
     let (keys, values) = (noise(1, 200 * WIDTH), noise(2, 200 * WIDTH));
     let new = New { keys: Rows::dense(&keys, WIDTH), values: Rows::dense(&values, WIDTH), angles: None };

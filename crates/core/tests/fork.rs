@@ -120,7 +120,7 @@ fn bits(lane: &Lane, dim: usize) -> Vec<u32> {
 fn state(sequence: &Sequence) -> Vec<(Vec<u32>, Vec<u32>, Vec<u32>)> {
     let of = |lane: &Lane| {
         let positions = lane.entries().flat_map(|entry| [entry.position, entry.place]).collect();
-        (positions, lane.marks().iter().map(|mark| mark.to_bits()).collect(), bits(lane, DIM))
+        (positions, lane.scores().iter().map(|score| score.to_bits()).collect(), bits(lane, DIM))
     };
     (0..LAYERS).flat_map(|layer| sequence.lanes(layer).iter().map(of).collect::<Vec<_>>()).collect()
 }
@@ -222,7 +222,7 @@ fn what_finds_no_room_in_one_leaves_the_other_alone() {
 #[test]
 fn groups_that_are_shared_are_deleted_from_in_one_only() {
     let (pool, other) = (Pool::unlimited(), Pool::unlimited());
-    let options = LaneOptions { head_dim: 32, codec: KvCodec::F32, rotation: Rotation::Stored, marked: true };
+    let options = LaneOptions { head_dim: 32, codec: KvCodec::F32, rotation: Rotation::Stored, scored: true };
     let mut a = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
     let data = noise(5, 80 * HEADS * 32);
     let rows = Rows::dense(&data, HEADS * 32);

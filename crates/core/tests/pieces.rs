@@ -168,7 +168,7 @@ fn state(sequence: &Sequence) -> Vec<LaneState> {
         let sorted = lane.sorted();
         let mut numbers = lane.keys(&sorted).expect("read");
         numbers.extend(lane.values(&sorted).expect("read"));
-        (sorted.iter().map(|entry| [entry.position, entry.place]).collect(), bits(lane.marks()), bits(numbers))
+        (sorted.iter().map(|entry| [entry.position, entry.place]).collect(), bits(lane.scores()), bits(numbers))
     };
     (0..LAYERS).flat_map(|layer| sequence.lanes(layer).iter().map(of).collect::<Vec<_>>()).collect()
 }
@@ -373,7 +373,7 @@ fn through(model: &Model, cache: &Value, tokens: &[u32], answer: &[u32], most: O
     };
     let kept = sequence.kept();
     let follow = answer.iter().map(|token| model.decode(*token, &mut sequence).expect("goes on")).collect();
-    let lanes = (0..kept.len()).flat_map(|layer| sequence.lanes(layer).iter().map(Lane::marks).collect::<Vec<_>>());
+    let lanes = (0..kept.len()).flat_map(|layer| sequence.lanes(layer).iter().map(Lane::scores).collect::<Vec<_>>());
     (logits, kept, follow, lanes.flatten().collect())
 }
 

@@ -34,8 +34,8 @@ pub struct LaneOptions {
     /// Of new entries, plain. All entries of a lane have its transform.
     pub codec: KvCodec,
     pub rotation: Rotation,
-    /// Whether every entry has a mark, a number that a method keeps.
-    pub marked: bool,
+    /// Whether every entry has a score, a number that a method keeps.
+    pub scored: bool,
 }
 
 /// The entries of one sequence, one layer and the KV heads `heads`, which share their positions.
@@ -146,7 +146,7 @@ impl<M: Memory> Lane<M> {
     /// The entries of a segment, counted in physical order.
     pub fn part(&self, index: usize) -> Option<Part<'_>> {
         let segment = self.segments.get(index)?;
-        Some(Part { positions: segment.positions(), scores: segment.marks(), dead: segment.dead() })
+        Some(Part { positions: segment.positions(), scores: segment.scores(), dead: segment.dead() })
     }
 
     /// The entries in the order of their positions.
@@ -186,7 +186,7 @@ impl<M: Memory> Lane<M> {
         self.segments.iter().filter(|segment| segment.codec().is_plain()).map(Segment::alive).sum()
     }
 
-    /// Bytes of positions, marks and bookkeeping.
+    /// Bytes of positions, scores and bookkeeping.
     pub fn metadata(&self) -> u64 {
         size_of::<Lane<M>>() as u64 + self.segments.iter().map(Segment::metadata).sum::<u64>()
     }
@@ -232,16 +232,16 @@ impl<M: Memory> Lane<M> {
         if n == 0 {
             return Ok(());
         }
-        let (marked, rotate, heads) = (self.options.marked, self.rotates(), self.heads());
+        let (scored, rotate, heads) = (self.options.scored, self.rotates(), self.heads());
         match self.segments.last_mut().filter(|_| self.coming > 0) {
             Some(extent) => {
-                let at = extent.extend(first..first + n as u32, marked)?;
+                let at = extent.extend(first..first + n as u32, scored)?;
                 extent.write(new, rotate, heads, at)?;
                 self.note_dead();
             }
             None => {
                 let mut extent = self.segment(n + after)?;
-                let at = extent.extend(first..first + n as u32, marked)?;
+                let at = extent.extend(first..first + n as u32, scored)?;
                 extent.write(new, rotate, heads, at)?;
                 self.push(extent);
             }
@@ -255,7 +255,7 @@ impl<M: Memory> Lane<M> {
     /// As [`Lane::append`] for a prompt of which only the rows at `positions`, ascending, have come this far.
     pub fn append_rows(&mut self, new: M::New<'_>, positions: &[u32]) -> Result<()> {
         let mut extent = self.segment(positions.len())?;
-        let at = extent.extend(positions.iter().copied(), self.options.marked)?;
+        let at = extent.extend(positions.iter().copied(), self.options.scored)?;
         extent.write(new, self.rotates(), self.heads(), at)?;
         self.push(extent);
         self.tail = false;
@@ -275,7 +275,7 @@ impl<M: Memory> Lane<M> {
             }
         };
         self.segments[index].unshare(&self.account)?;
-        let at = self.segments[index].extend(position..position + 1, self.options.marked)?;
+        let at = self.segments[index].extend(position..position + 1, self.options.scored)?;
         let (rotate, heads) = (self.rotates(), self.heads());
         self.segments[index].write(new, rotate, heads, at)?;
         self.len += 1;
@@ -295,7 +295,7 @@ impl<M: Memory> Lane<M> {
 
     pub(super) fn segment_in(&self, codec: KvCodec, capacity: usize) -> Result<Segment<M>> {
         let form = Form { codec, heads: self.heads.len(), dim: self.options.head_dim, capacity };
-        Segment::new(&self.account, form, self.options.marked)
+        Segment::new(&self.account, form, self.options.scored)
     }
 
     fn push(&mut self, segment: Segment<M>) {
@@ -316,7 +316,7 @@ impl<M: Memory> Lane<M> {
             Some(last) => {
                 let mut grown = self.segment(last.capacity() + step)?;
                 let slots: Vec<u32> = (0..last.len() as u32).collect();
-                grown.take(last, &slots, self.options.marked)?;
+                grown.take(last, &slots, self.options.scored)?;
                 self.segments.pop();
                 grown
             }
@@ -394,7 +394,7 @@ impl<M: Memory> Lane<M> {
         for Moved { codec, entries, slots } in &kinds {
             let mut extent = self.segment_in(*codec, *entries)?;
             for (index, slots) in slots {
-                extent.take(&self.segments[*index], slots, self.options.marked)?;
+                extent.take(&self.segments[*index], slots, self.options.scored)?;
             }
             extents.push(extent);
         }
@@ -425,28 +425,28 @@ impl<M: Memory> Lane<M> {
         Ok(())
     }
 
-    /// The marks of all places in physical order; empty for a lane without marks.
-    pub fn marks(&self) -> Vec<f32> {
-        self.segments.iter().flat_map(|segment| segment.marks()).copied().collect()
+    /// The scores of all places in physical order; empty for a lane without scores.
+    pub fn scores(&self) -> Vec<f32> {
+        self.segments.iter().flat_map(|segment| segment.scores()).copied().collect()
     }
 
-    /// Changes the marks; `change` gets the place and the mark.
-    pub fn update_marks(&mut self, mut change: impl FnMut(usize, &mut f32)) {
+    /// Changes the scores; `change` gets the place and the score.
+    pub fn update_scores(&mut self, mut change: impl FnMut(usize, &mut f32)) {
         let mut place = 0;
         for segment in &mut self.segments {
-            for mark in segment.marks_mut() {
-                change(place, mark);
+            for score in segment.scores_mut() {
+                change(place, score);
                 place += 1;
             }
         }
     }
 
-    /// Sets the mark of the entry at `place`, if there is one.
-    pub(crate) fn set_mark(&mut self, place: u32, mark: f32) {
+    /// Sets the score of the entry at `place`, if there is one.
+    pub(crate) fn set_score(&mut self, place: u32, score: f32) {
         if let Some((index, slot)) = self.find(place)
-            && let Some(at) = self.segments[index].marks_mut().get_mut(slot)
+            && let Some(at) = self.segments[index].scores_mut().get_mut(slot)
         {
-            *at = mark;
+            *at = score;
         }
     }
 

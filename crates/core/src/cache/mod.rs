@@ -1,7 +1,7 @@
 //! The key-value cache: a pool that counts every byte, and sequences whose layers hold lanes of entries.
 //!
 //! ```text
-//! Pool ─ Sequence ─ per layer ─ Lane(s) { heads, segments { marks, Arc { positions, keys and values } } }
+//! Pool ─ Sequence ─ per layer ─ Lane(s) { heads, segments { scores, Arc { positions, keys and values } } }
 //! ```
 //! A lane is the unit of storage, eviction and attention: the entries of a range of KV heads that share their indices. Each
 //! lane has its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
@@ -23,7 +23,7 @@ pub use report::MemoryReport;
 pub use segment::Dead;
 pub use shape::{Kept, LayerCache, Modality, Piece, PieceKind, Shape, Span};
 
-/// Bytes that the parts of a cache take beside keys, values, positions and marks.
+/// Bytes that the parts of a cache take beside keys, values, positions and scores.
 #[derive(Clone, Copy, Debug)]
 pub struct Bookkeeping {
     pub lane: usize,

@@ -37,7 +37,7 @@ impl<M: Memory> Lane<M> {
         let mut made = Vec::new();
         for rows in rows.chunks(whole) {
             let mut segment = self.segment_in(codec, rows.len())?;
-            segment.encode(&self.segments, rows, self.options.marked)?;
+            segment.encode(&self.segments, rows, self.options.scored)?;
             made.push(segment);
         }
         let left = self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone[*place as usize]);

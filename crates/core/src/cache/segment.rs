@@ -38,7 +38,7 @@ impl Dead {
 pub(super) struct Segment<M: Memory = Cpu> {
     data: Arc<Data<M>>,
     /// A number per entry that a method keeps, or none. Never shared: a generated token may change all of them.
-    marks: Vec<f32>,
+    scores: Vec<f32>,
     _charge: Charge,
 }
 
@@ -60,16 +60,16 @@ struct Data<M: Memory> {
 const COUNTS: usize = 2 * size_of::<usize>();
 
 impl<M: Memory> Segment<M> {
-    /// Bytes that a segment takes beside keys, values, positions and marks.
+    /// Bytes that a segment takes beside keys, values, positions and scores.
     pub(super) const BOOKKEEPING: usize = size_of::<Segment<M>>() + COUNTS + size_of::<Data<M>>();
 
     /// Bytes beside keys and values that a segment of `capacity` entries takes.
-    pub(super) fn metadata_of(capacity: usize, marked: bool) -> usize {
-        Self::BOOKKEEPING + capacity * if marked { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
+    pub(super) fn metadata_of(capacity: usize, scored: bool) -> usize {
+        Self::BOOKKEEPING + capacity * if scored { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
     }
 
     /// Room for `form.capacity` entries.
-    pub(super) fn new(account: &Account<M>, form: Form, marked: bool) -> Result<Self> {
+    pub(super) fn new(account: &Account<M>, form: Form, scored: bool) -> Result<Self> {
         let Form { codec, dim, capacity, .. } = form;
         if let Err(reason) = codec.check(dim) {
             return Err(Error::Internal(format!("entries that cannot be stored: {reason}")));
@@ -77,20 +77,20 @@ impl<M: Memory> Segment<M> {
         if codec.deletion() == Deletion::Group && (capacity != codec.group() || capacity > Dead::MOST) {
             return Err(Error::Internal(format!("{capacity} entries for a group of {}", codec.group())));
         }
-        Segment::of(account, form, marked, |memory| M::allocate(memory, form))
+        Segment::of(account, form, scored, |memory| M::allocate(memory, form))
     }
 
     /// A segment without entries, whose bytes are counted before `entries` takes them.
     fn of(
         account: &Account<M>,
         form: Form,
-        marked: bool,
+        scored: bool,
         entries: impl FnOnce(&M) -> Result<M::Entries>,
     ) -> Result<Self> {
         let Form { codec, heads, dim, capacity } = form;
         let narrow = |n| u16::try_from(n).map_err(|_| Error::Internal(format!("{heads} heads of {dim} elements")));
-        let whole = form.bytes() + Self::metadata_of(capacity, marked);
-        let own = Self::own_bytes(if marked { capacity } else { 0 });
+        let whole = form.bytes() + Self::metadata_of(capacity, scored);
+        let own = Self::own_bytes(if scored { capacity } else { 0 });
         let (charge, pooled) = account.charge(whole as u64)?.share((whole - own) as u64);
         let data = Data {
             entries: entries(account.memory())?,
@@ -102,13 +102,13 @@ impl<M: Memory> Segment<M> {
             positions: Vec::with_capacity(capacity),
             pooled,
         };
-        let marks = Vec::with_capacity(if marked { capacity } else { 0 });
-        Ok(Segment { data: Arc::new(data), marks, _charge: charge })
+        let scores = Vec::with_capacity(if scored { capacity } else { 0 });
+        Ok(Segment { data: Arc::new(data), scores, _charge: charge })
     }
 
     /// Bytes that are never shared.
-    fn own_bytes(marks: usize) -> usize {
-        size_of::<Segment<M>>() + marks * size_of::<f32>()
+    fn own_bytes(scores: usize) -> usize {
+        size_of::<Segment<M>>() + scores * size_of::<f32>()
     }
 
     /// The same entries for another sequence: shared, unless something still waits to be done to them.
@@ -116,27 +116,27 @@ impl<M: Memory> Segment<M> {
         if !self.data.entries.is_settled() {
             return self.copy(account);
         }
-        let charge = account.join(&self.data.pooled, Self::own_bytes(self.marks.capacity()) as u64)?;
-        Ok(Segment { data: self.data.clone(), marks: self.copied_marks(), _charge: charge })
+        let charge = account.join(&self.data.pooled, Self::own_bytes(self.scores.capacity()) as u64)?;
+        Ok(Segment { data: self.data.clone(), scores: self.copied_scores(), _charge: charge })
     }
 
     /// The same entries in memory of their own, on `account`.
     fn copy(&self, account: &Account<M>) -> Result<Self> {
         let Data { entries, dead, positions, .. } = &*self.data;
         let form = self.form();
-        let mut copy = Segment::of(account, form, self.marks.capacity() > 0, |_| entries.duplicate())?;
+        let mut copy = Segment::of(account, form, self.scores.capacity() > 0, |_| entries.duplicate())?;
         let data = copy.own()?;
         data.positions.extend_from_slice(positions);
         data.dead = *dead;
-        copy.marks.extend_from_slice(&self.marks);
+        copy.scores.extend_from_slice(&self.scores);
         Ok(copy)
     }
 
-    fn copied_marks(&self) -> Vec<f32> {
+    fn copied_scores(&self) -> Vec<f32> {
         // To the byte, as they are counted.
-        let mut marks = Vec::with_capacity(self.marks.capacity());
-        marks.extend_from_slice(&self.marks);
-        marks
+        let mut scores = Vec::with_capacity(self.scores.capacity());
+        scores.extend_from_slice(&self.scores);
+        scores
     }
 
     /// Gets the sequence entries of its own before they change, if they are those of others too.
@@ -227,19 +227,19 @@ impl<M: Memory> Segment<M> {
 
     /// Bytes beside keys and values.
     pub(super) fn metadata(&self) -> u64 {
-        Self::metadata_of(self.capacity(), self.marks.capacity() > 0) as u64
+        Self::metadata_of(self.capacity(), self.scores.capacity() > 0) as u64
     }
 
     pub(super) fn positions(&self) -> &[u32] {
         &self.data.positions
     }
 
-    pub(super) fn marks(&self) -> &[f32] {
-        &self.marks
+    pub(super) fn scores(&self) -> &[f32] {
+        &self.scores
     }
 
-    pub(super) fn marks_mut(&mut self) -> &mut [f32] {
-        &mut self.marks
+    pub(super) fn scores_mut(&mut self) -> &mut [f32] {
+        &mut self.scores
     }
 
     /// Which entries are deleted and still stored.
@@ -248,12 +248,12 @@ impl<M: Memory> Segment<M> {
     }
 
     /// Counts entries at `positions` behind the others; gives the slot of the first. There must be room.
-    pub(super) fn extend(&mut self, positions: impl IntoIterator<Item = u32>, marks: bool) -> Result<usize> {
+    pub(super) fn extend(&mut self, positions: impl IntoIterator<Item = u32>, scored: bool) -> Result<usize> {
         let at = self.len();
         let data = self.own()?;
         data.positions.extend(positions);
-        if marks {
-            self.marks.resize(self.len(), 0.0);
+        if scored {
+            self.scores.resize(self.len(), 0.0);
         }
         Ok(at)
     }
@@ -269,18 +269,18 @@ impl<M: Memory> Segment<M> {
 
     /// Copies the entries `slots` of `from` behind the entries. Both must be in one codec that is deleted from by entry, and there must
     /// be room.
-    pub(super) fn take(&mut self, from: &Segment<M>, slots: &[u32], marked: bool) -> Result<()> {
+    pub(super) fn take(&mut self, from: &Segment<M>, slots: &[u32], scored: bool) -> Result<()> {
         let (form, at) = (self.form(), self.len());
         if from.codec() != form.codec || self.deletion() == Deletion::Group {
             return Err(Error::Internal(format!("{:?} cannot be gathered from {:?}", form.codec, from.codec())));
         }
         self.own()?.entries.take(form, at, &from.data.entries, from.capacity(), slots)?;
-        self.count(slots.iter().map(|slot| (from, *slot)), marked)
+        self.count(slots.iter().map(|slot| (from, *slot)), scored)
     }
 
     /// Writes entries of other segments, each one of `from` and a slot there, behind the entries in the codec of this one. There must
     /// be room.
-    pub(super) fn encode(&mut self, from: &[Segment<M>], rows: &[(usize, u32)], marked: bool) -> Result<()> {
+    pub(super) fn encode(&mut self, from: &[Segment<M>], rows: &[(usize, u32)], scored: bool) -> Result<()> {
         let (form, at) = (self.form(), self.len());
         let mut used: Vec<usize> = rows.iter().map(|(index, _)| *index).collect();
         used.sort_unstable();
@@ -289,16 +289,16 @@ impl<M: Memory> Segment<M> {
         let number = |index: &usize| used.binary_search(index).unwrap_or_default() as u32;
         let numbered: Vec<(u32, u32)> = rows.iter().map(|(index, slot)| (number(index), *slot)).collect();
         self.own()?.entries.encode(form, at, &sources, &numbered)?;
-        self.count(rows.iter().map(|(index, slot)| (&from[*index], *slot)), marked)
+        self.count(rows.iter().map(|(index, slot)| (&from[*index], *slot)), scored)
     }
 
-    /// Positions and marks of entries that were copied behind the others.
-    fn count<'a>(&mut self, rows: impl Iterator<Item = (&'a Segment<M>, u32)>, marked: bool) -> Result<()> {
+    /// Positions and scores of entries that were copied behind the others.
+    fn count<'a>(&mut self, rows: impl Iterator<Item = (&'a Segment<M>, u32)>, scored: bool) -> Result<()> {
         let data = own(&mut self.data)?;
         for (from, slot) in rows {
             data.positions.push(from.data.positions[slot as usize]);
-            if marked {
-                self.marks.push(from.marks.get(slot as usize).copied().unwrap_or(0.0));
+            if scored {
+                self.scores.push(from.scores.get(slot as usize).copied().unwrap_or(0.0));
             }
         }
         Ok(())
@@ -310,7 +310,7 @@ impl<M: Memory> Segment<M> {
         self.own()?.entries.overwrite(form, slots, keys, values)
     }
 
-    /// Deletes entry `slot`: the last one takes its slot, or it stays and is marked until its group is empty.
+    /// Deletes entry `slot`: the last one takes its slot, or it stays, masked, until its group is empty.
     pub(super) fn delete(&mut self, slot: usize) -> Result<()> {
         let form = self.form();
         let data = self.own()?;
@@ -320,8 +320,8 @@ impl<M: Memory> Segment<M> {
         }
         data.entries.replace(form, slot, data.positions.len() - 1);
         data.positions.swap_remove(slot);
-        if !self.marks.is_empty() {
-            self.marks.swap_remove(slot);
+        if !self.scores.is_empty() {
+            self.scores.swap_remove(slot);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Which entry a lane gives up when it has become too long.
 //!
 //! Asked for every lane and every token, between the layers of a step. Floor: one read of the lane's positions (3 KiB for 800
-//! entries), and of as many marks where these decide. Ranks come from a set of positions, a bit each, that is kept from one call
+//! entries), and of as many scores where these decide. Ranks come from a set of positions, a bit each, that is kept from one call
 //! to the next: nothing is sorted and nothing allocated.
 
 use super::Eviction;
@@ -166,24 +166,24 @@ impl Search {
         words.filter(|(_, word)| **word != 0).map(|(index, word)| 64 * index as u32 + 63 - word.leading_zeros()).next()
     }
 
-    /// The entry with the lowest mark, the first position of equal ones. A lane without marks has zeros.
+    /// The entry with the lowest score, the first position of equal ones. A lane without scores has zeros.
     fn lowest(&self, lane: &dyn ReadLane) -> Option<Entry> {
-        /// Marks that are compared with the lowest so far at once; few are lower.
+        /// Scores that are compared with the lowest so far at once; few are lower.
         const BLOCK: usize = 16;
         let (mut best, mut place, mut before) = ((i32::MAX, u32::MAX), None, 0);
-        for Part { positions, scores: marks, .. } in lane.parts() {
-            if marks.is_empty() && !positions.is_empty() {
+        for Part { positions, scores, .. } in lane.parts() {
+            if scores.is_empty() && !positions.is_empty() {
                 return place_of(lane, self.from(0)?);
             }
-            let blocks = positions.chunks(BLOCK).zip(marks.chunks(BLOCK));
-            for (at, (positions, marks)) in (before..).step_by(BLOCK).zip(blocks) {
-                if marks.iter().fold(i32::MAX, |low, mark| low.min(ordered(*mark))) > best.0 {
+            let blocks = positions.chunks(BLOCK).zip(scores.chunks(BLOCK));
+            for (at, (positions, scores)) in (before..).step_by(BLOCK).zip(blocks) {
+                if scores.iter().fold(i32::MAX, |low, score| low.min(ordered(*score))) > best.0 {
                     continue;
                 }
-                for (place_at, (position, mark)) in (at..).zip(positions.iter().zip(marks)) {
-                    let mark = (ordered(*mark), *position);
-                    if mark <= best && self.has(*position) {
-                        (best, place) = (mark, Some(place_at));
+                for (place_at, (position, score)) in (at..).zip(positions.iter().zip(scores)) {
+                    let score = (ordered(*score), *position);
+                    if score <= best && self.has(*position) {
+                        (best, place) = (score, Some(place_at));
                     }
                 }
             }
@@ -194,8 +194,8 @@ impl Search {
 }
 
 /// In the order of `f32::total_cmp`.
-fn ordered(mark: f32) -> i32 {
-    let bits = mark.to_bits() as i32;
+fn ordered(score: f32) -> i32 {
+    let bits = score.to_bits() as i32;
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
@@ -233,13 +233,13 @@ mod tests {
             .enumerate()
             .filter(|(rank, entry)| *rank >= ask.sinks && rank + ask.recent < sorted.len() && !text(entry.position))
             .collect();
-        let marks = lane.marks();
-        let mark = |entry: &Entry| marks.get(entry.place as usize).copied().unwrap_or(0.0);
+        let scores = lane.scores();
+        let score = |entry: &Entry| scores.get(entry.place as usize).copied().unwrap_or(0.0);
         let gone = match ask.eviction {
             Eviction::Never => None,
             Eviction::Oldest => open.first(),
             // The first of equal ones.
-            Eviction::LowestScore => open.iter().min_by(|a, b| mark(&a.1).total_cmp(&mark(&b.1))),
+            Eviction::LowestScore => open.iter().min_by(|a, b| score(&a.1).total_cmp(&score(&b.1))),
             Eviction::Distance(distance) => {
                 let wanted = if ask.kept > distance { ask.kept - distance } else { ask.kept / 2 };
                 let wanted = wanted.min(sorted.len().saturating_sub(1));
@@ -254,8 +254,8 @@ mod tests {
     const GROUP: u16 = 32;
 
     /// A lane of several segments with gaps and entries out of order; with `groups`, some in groups of four bits, some deleted.
-    fn lane(pool: &Pool, prompts: &[usize], seed: u64, marked: bool, groups: bool) -> Lane {
-        let options = LaneOptions { head_dim: DIM, codec: KvCodec::F32, rotation: Rotation::Stored, marked };
+    fn lane(pool: &Pool, prompts: &[usize], seed: u64, scored: bool, groups: bool) -> Lane {
+        let options = LaneOptions { head_dim: DIM, codec: KvCodec::F32, rotation: Rotation::Stored, scored };
         let mut lane = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
         let data = vec![0.5; 4096 * DIM];
         let rows = prefixkv_kernels::attention::Rows::dense(&data, HEADS * DIM);
@@ -290,7 +290,7 @@ mod tests {
         }
         // Few values, so that some are equal; and what only the total order tells apart.
         let values = [0.5, -0.0, 0.0, 3.0, -2.0, f32::NAN, f32::INFINITY, 1.0];
-        lane.update_marks(|_, mark| *mark = values[draw() as usize % values.len()]);
+        lane.update_scores(|_, score| *score = values[draw() as usize % values.len()]);
         lane
     }
 
@@ -299,12 +299,12 @@ mod tests {
 
         #[test]
         fn the_victim_is_that_of_sorted_lists(
-            prompts in prop::collection::vec(1usize..90, 0..9), seed: u64, marked: bool, groups: bool,
+            prompts in prop::collection::vec(1usize..90, 0..9), seed: u64, scored: bool, groups: bool,
             sinks in 0usize..9, recent in 0usize..60, kept in 0usize..400, distance in 0usize..300, text: bool,
             lengths in prop::collection::vec((0usize..60, any::<bool>()), 0..9),
         ) {
             let pool = Pool::unlimited();
-            let lane = lane(&pool, &prompts, seed, marked, groups);
+            let lane = lane(&pool, &prompts, seed, scored, groups);
             let mut start = 0;
             let spans: Vec<Span> = lengths.into_iter().map(|(len, text)| {
                 let modality = if text { Modality::Text } else { Modality::Generated };

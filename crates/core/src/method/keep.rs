@@ -83,9 +83,9 @@ pub struct Settled {
 }
 
 impl Cost {
-    /// `lanes` per layer, with a mark per entry or without.
-    pub fn new(shape: &Shape, lanes: usize, marked: bool, bookkeeping: Bookkeeping) -> Cost {
-        let per_entry = size_of::<u32>() + if marked { size_of::<f32>() } else { 0 };
+    /// `lanes` per layer, with a score per entry or without.
+    pub fn new(shape: &Shape, lanes: usize, scored: bool, bookkeeping: Bookkeeping) -> Cost {
+        let per_entry = size_of::<u32>() + if scored { size_of::<f32>() } else { 0 };
         // A growing tail is cut into segments of about this many entries, each with bookkeeping of its own.
         const PER_STRETCH: usize = 16;
         let Bookkeeping { lane, segment } = bookkeeping;
@@ -99,9 +99,9 @@ impl Cost {
     }
 
     /// With a store behind the method.
-    pub fn with(self, store: &Settling, shape: &Shape, lanes: usize, marked: bool, bookkeeping: Bookkeeping) -> Cost {
+    pub fn with(self, store: &Settling, shape: &Shape, lanes: usize, scored: bool, bookkeeping: Bookkeeping) -> Cost {
         let Settling { codec, window, block } = *store;
-        let per_entry = size_of::<u32>() + if marked { size_of::<f32>() } else { 0 };
+        let per_entry = size_of::<u32>() + if scored { size_of::<f32>() } else { 0 };
         // While generating a segment is made of so many entries.
         let at_once = block.max(codec.group());
         let bookkeeping = lanes * (per_entry + bookkeeping.segment.div_ceil(at_once));

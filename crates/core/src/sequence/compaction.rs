@@ -151,7 +151,7 @@ impl Working {
         if self.needs.scores {
             for (lane, entry) in lanes.iter_mut().zip(entries) {
                 let fresh = self.planner.fresh(layer, lane, *entry)?;
-                lane.set_mark(entry.place, fresh);
+                lane.set_score(entry.place, fresh);
             }
         }
         Ok(())
@@ -229,13 +229,13 @@ fn set_scores<M: Memory>(lane: &mut Lane<M>, scores: &[f32]) -> Result<()> {
     for (entry, score) in sorted.iter().zip(scores) {
         by_place[entry.place as usize] = *score;
     }
-    lane.update_marks(|place, mark| *mark = by_place[place]);
+    lane.update_scores(|place, score| *score = by_place[place]);
     Ok(())
 }
 
 /// A generated token's attention in a layer is done: what its entries have got, per lane and place, adds to their scores.
 pub(super) fn add_sums<M: Memory>(lanes: &mut [Lane<M>], sums: &[Vec<f32>]) {
     for (lane, sums) in lanes.iter_mut().zip(sums) {
-        lane.update_marks(|place, mark| *mark += sums[place]);
+        lane.update_scores(|place, score| *score += sums[place]);
     }
 }

@@ -133,7 +133,7 @@ impl<M: Memory> Sequence<M> {
             head_dim: shape.head_dim,
             codec: KvCodec { dual, ..shape.format.codec() },
             rotation: if on_read { Rotation::OnRead } else { Rotation::Stored },
-            marked: needs.is_some_and(|needs| needs.scores),
+            scored: needs.is_some_and(|needs| needs.scores),
         };
         let split = |_| -> Vec<Range<usize>> {
             if per_head {
@@ -171,7 +171,7 @@ impl<M: Memory> Sequence<M> {
             }
             assert_eq!(next, shape.kv_heads, "lanes of layer {layer} must cover its heads");
             let managed = layout.managed_index(layer).is_some();
-            let options = LaneOptions { marked: options.marked && managed, ..options };
+            let options = LaneOptions { scored: options.scored && managed, ..options };
             let mut lanes = exactly(ranges.into_iter().map(|heads| Lane::new(heads, options, account.clone())))?;
             if let Some(window) = layout.reach(layer).filter(|_| !managed) {
                 lanes.iter_mut().for_each(|lane| lane.set_limit(window as usize));

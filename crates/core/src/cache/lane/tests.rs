@@ -9,12 +9,12 @@ const FREQUENCIES: [f32; 2] = [1.0, 0.01];
 const HEADS: usize = 2;
 const DIM: usize = 4;
 
-fn options(format: Format, marked: bool) -> LaneOptions {
-    LaneOptions { head_dim: DIM, codec: format.codec(), rotation: Rotation::Stored, marked }
+fn options(format: Format, scored: bool) -> LaneOptions {
+    LaneOptions { head_dim: DIM, codec: format.codec(), rotation: Rotation::Stored, scored }
 }
 
-fn lane(pool: &Pool, format: Format, marked: bool) -> Lane {
-    Lane::new(0..HEADS, options(format, marked), pool.account()).expect("no cap")
+fn lane(pool: &Pool, format: Format, scored: bool) -> Lane {
+    Lane::new(0..HEADS, options(format, scored), pool.account()).expect("no cap")
 }
 
 fn data(position: u32) -> Vec<f32> {
@@ -49,8 +49,8 @@ fn check(lane: &Lane, positions: &[u32]) {
             }
         }
     }
-    let marks = lane.marks();
-    assert!(marks.is_empty() || marks.len() == lane.places());
+    let scores = lane.scores();
+    assert!(scores.is_empty() || scores.len() == lane.places());
 }
 
 #[test]
@@ -111,10 +111,10 @@ proptest! {
 
     #[test]
     fn any_history_leaves_the_right_entries(
-        steps in prop::collection::vec((0usize..4, 0usize..40, any::<u64>()), 1..40), marked: bool, half: bool,
+        steps in prop::collection::vec((0usize..4, 0usize..40, any::<u64>()), 1..40), scored: bool, half: bool,
     ) {
         let pool = Pool::unlimited();
-        let mut lane = lane(&pool, if half { Format::F16 } else { Format::F32 }, marked);
+        let mut lane = lane(&pool, if half { Format::F16 } else { Format::F32 }, scored);
         let (mut held, mut next) = (Vec::<u32>::new(), 0u32);
         for (kind, n, seed) in steps {
             match kind {

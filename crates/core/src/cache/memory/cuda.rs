@@ -1,4 +1,4 @@
-//! Entries in the memory of a GPU. Positions, marks and all decisions stay on the host; only keys and values are there.
+//! Entries in the memory of a GPU. Positions, scores and all decisions stay on the host; only keys and values are there.
 //!
 //! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
 //! and to write goes to the device in one launch each, just before attention reads them (`crate::backend::cuda`). Entries for which

@@ -42,7 +42,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 - Its configurations miss the asked size by a little (a tolerance of five positions, clipping, rescaling, truncation; each layer rounded by itself). Here the size is met.
 - It derives positions while generating from the length of the first layer's cache, so new tokens stand at wrong places. Here every entry keeps its true position.
 - With `variant: "paper"`, `sinks` and `recent` are 1 and 1 as there; the paper's `recent_size` is not used by the code.
-- `excludeSink`, `protectText`, `pool`, and the scores `question`, `window` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a mark of 0 beside sums over the whole prompt.
+- `excludeSink`, `protectText`, `pool`, and the scores `question`, `window` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a score of 0 beside sums over the whole prompt.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,
