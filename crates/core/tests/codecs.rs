@@ -19,7 +19,7 @@ const FOUR: Codec = Codec::per_entry(Dtype::U4, 32);
 const EIGHT: Codec = Codec::per_entry(Dtype::U8, 8);
 
 /// Full precision, codes per entry and per channel, keys and values in unlike codecs.
-fn codecs(dual: Dual) -> [KvCodec; 7] {
+fn codecs(dual: Dual) -> [KvCodec; 8] {
     let of = |key, value| KvCodec { key, value, dual };
     [
         of(Codec::F16, Codec::F16),
@@ -29,6 +29,7 @@ fn codecs(dual: Dual) -> [KvCodec; 7] {
         of(Codec::per_channel(Dtype::U2, 8), TWO),
         of(Codec::per_channel(Dtype::U8, 16), Codec::per_channel(Dtype::U4, 16)),
         of(Codec::F16, TWO),
+        of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::Bf16)),
     ]
 }
 
@@ -50,6 +51,7 @@ fn step(codec: Codec, bound: f64) -> f64 {
     match codec.dtype {
         Dtype::F32 => 0.0,
         Dtype::F16 => bound * HALF_ULP,
+        Dtype::Bf16 => bound / 256.0,
         dtype => 2.0 * bound / f64::from(dtype.most()) / 2.0 + 3.0 * bound * HALF_ULP + 1e-6,
     }
 }
@@ -258,7 +260,7 @@ proptest! {
                 0 => history.append(n.max(1), seed),
                 1 => history.append(1, seed),
                 2 => history.delete(n),
-                3 | 4 => history.recode(codecs(dual)[n % 7], 1 + (seed % 3) as usize),
+                3 | 4 => history.recode(codecs(dual)[n % codecs(dual).len()], 1 + (seed % 3) as usize),
                 5 => history.retain(seed),
                 6 => history.overwrite(n, seed),
                 _ => second = Some(first.fork(&pool)),

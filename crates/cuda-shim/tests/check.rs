@@ -137,8 +137,8 @@ fn every_kernel_passes_and_progress_counts_them() {
     let groups: [(&[&str], &[&str]); 4] = [
         (&network, &["f32", "f16", "bf16"]),
         (&stored, &["f32", "f16"]),
-        (&attention, &["codes", "mixed"]),
-        (&codes, &["u8", "u4", "u2"]),
+        (&attention, &["floats", "codes", "mixed"]),
+        (&codes, &["bf16", "u8", "u4", "u2"]),
     ];
     for (kernels, formats) in groups {
         for name in kernels.iter().flat_map(|kernel| formats.iter().map(move |format| format!("{kernel} {format}"))) {
@@ -189,7 +189,7 @@ fn a_kernel_that_does_nothing_is_found() {
     let of = |kernel: &str, formats: &[&str]| -> Vec<String> {
         formats.iter().map(|format| format!("{kernel} {format}")).collect()
     };
-    let lanes = ["f32", "f16", "codes", "mixed"];
+    let lanes = ["f32", "f16", "floats", "codes", "mixed"];
     for (kernel, beginnings, want) in [
         ("gather_", vec!["gather"], of("gather", &["f32", "f16"])),
         ("move_", vec!["move_entries", "gather f16"], of("move_entries", &["f32", "f16"])),

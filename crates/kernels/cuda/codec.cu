@@ -69,7 +69,8 @@ __device__ __forceinline__ void encode(const EncodeArgs& args) {
   const unsigned dim = args.dim, eights = dim / EIGHT;
   const Rows rows{item, dim};
   const unsigned kind = kind_of(item.codec), bits = bits_of(item.codec), group = item.codec.group;
-  const float most = float((1u << bits) - 1);
+  // Of codes.
+  const float most = float((1u << min(bits, 8u)) - 1);
   uint8_t* numbers = static_cast<uint8_t*>(item.numbers);
   __half* pairs = static_cast<__half*>(item.scales);
   // Entries and channels of a thread's work.
@@ -128,13 +129,7 @@ __device__ __forceinline__ void encode(const EncodeArgs& args) {
       }
     } else {
       rows.read(head, entry, first, x);
-      for (unsigned i = 0; i < EIGHT; ++i) {
-        if (kind == FULL) {
-          reinterpret_cast<float*>(numbers)[row * dim + first + i] = x[i];
-        } else {
-          reinterpret_cast<__half*>(numbers)[row * dim + first + i] = narrow<__half>(x[i]);
-        }
-      }
+      for (unsigned i = 0; i < EIGHT; ++i) store_float(numbers, item.codec.dtype, row * dim + first + i, x[i]);
     }
   }
 }

@@ -6,21 +6,45 @@
 // Numbers that a thread reads at once, neighbours of one row.
 constexpr unsigned EIGHT = 8;
 
-constexpr uint32_t DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_U8 = 2, DTYPE_U4 = 3, DTYPE_U2 = 4;
+constexpr uint32_t DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_U8 = 2, DTYPE_U4 = 3, DTYPE_U2 = 4, DTYPE_BF16 = 5;
 constexpr uint32_t PER_CHANNEL = 1, PER_ENTRY = 2;
 
 // The steps that differ between them: codes of all widths are one kind.
-constexpr unsigned FULL = 0, HALF = 1, CHANNEL_CODES = 2, ENTRY_CODES = 3;
+constexpr unsigned FULL = 0, HALF = 1, BRAIN = 2, CHANNEL_CODES = 3, ENTRY_CODES = 4;
 
 __device__ __forceinline__ unsigned kind_of(const Codec& codec) {
   if (codec.dtype == DTYPE_F32) return FULL;
   if (codec.dtype == DTYPE_F16) return HALF;
+  if (codec.dtype == DTYPE_BF16) return BRAIN;
   return codec.axis == PER_CHANNEL ? CHANNEL_CODES : ENTRY_CODES;
 }
 
-// Of a dtype that is no code, 8 all the same.
 __device__ __forceinline__ unsigned bits_of(const Codec& codec) {
-  return codec.dtype == DTYPE_U4 ? 4 : codec.dtype == DTYPE_U2 ? 2 : 8;
+  switch (codec.dtype) {
+    case DTYPE_F32: return 32;
+    case DTYPE_F16:
+    case DTYPE_BF16: return 16;
+    case DTYPE_U4: return 4;
+    case DTYPE_U2: return 2;
+    default: return 8;
+  }
+}
+
+template <unsigned KIND>
+struct Kind {
+  static constexpr unsigned value = KIND;
+};
+
+// Calls use(Kind<kind>): code that is made for each of them is chosen here and nowhere else.
+template <typename Use>
+__device__ __forceinline__ void with_kind(unsigned kind, const Use& use) {
+  switch (kind) {
+    case FULL: return use(Kind<FULL>());
+    case HALF: return use(Kind<HALF>());
+    case BRAIN: return use(Kind<BRAIN>());
+    case CHANNEL_CODES: return use(Kind<CHANNEL_CODES>());
+    default: return use(Kind<ENTRY_CODES>());
+  }
 }
 
 // Keys, or values, of one head of a run.
@@ -35,8 +59,8 @@ struct Part {
                                   unsigned capacity, unsigned dim_)
       : dim(dim_), bits(bits_of(codec)), group(codec.group) {
     const unsigned kind = kind_of(codec);
-    const unsigned width = kind == FULL ? 32 : kind == HALF ? 16 : bits;
-    numbers = static_cast<const uint8_t*>(numbers_) + uint64_t(head) * capacity * (dim / EIGHT) * width;
+    // Eight numbers are as many bytes as one has bits.
+    numbers = static_cast<const uint8_t*>(numbers_) + uint64_t(head) * capacity * (dim / EIGHT) * bits;
     // A scale and a zero are 4 bytes.
     const uint64_t pairs = kind == CHANNEL_CODES ? uint64_t(capacity / group) * dim : uint64_t(capacity) * (dim / group);
     scales = static_cast<const uint8_t*>(scales_) + (kind >= CHANNEL_CODES ? head * pairs * 4 : 0);
@@ -81,15 +105,21 @@ struct Stored<FULL> {
   }
 };
 
-template <>
-struct Stored<HALF> {
-  Vector<__half> all;
+template <typename T>
+struct Sixteen {
+  Vector<T> all;
 
   __device__ __forceinline__ void load(const Part& part, unsigned slot, unsigned at) {
-    all = Vector<__half>::load(reinterpret_cast<const __half*>(part.numbers) + uint64_t(slot) * part.dim + at);
+    all = Vector<T>::load(reinterpret_cast<const T*>(part.numbers) + uint64_t(slot) * part.dim + at);
   }
   __device__ __forceinline__ void widened(const Part&, float (&to)[EIGHT]) const { all.widened(to); }
 };
+
+template <>
+struct Stored<HALF> : Sixteen<__half> {};
+
+template <>
+struct Stored<BRAIN> : Sixteen<__nv_bfloat16> {};
 
 // Eight codes: `bits` bytes.
 __device__ __forceinline__ uint2 load_codes(const Part& part, unsigned slot, unsigned at) {
@@ -141,23 +171,21 @@ struct Stored<ENTRY_CODES> {
   }
 };
 
-template <unsigned KIND>
-__device__ __forceinline__ void read_kind(const Part& part, unsigned slot, unsigned at, float (&to)[EIGHT]) {
-  Stored<KIND> stored;
-  stored.load(part, slot, at);
-  stored.widened(part, to);
-}
-
 // The numbers at .. at + 8 of entry `slot`, for code that does not ask ahead.
 __device__ __forceinline__ void read_eight(unsigned kind, const Part& part, unsigned slot, unsigned at, float (&to)[EIGHT]) {
-  if (kind == HALF) {
-    read_kind<HALF>(part, slot, at, to);
-  } else if (kind == FULL) {
-    read_kind<FULL>(part, slot, at, to);
-  } else if (kind == CHANNEL_CODES) {
-    read_kind<CHANNEL_CODES>(part, slot, at, to);
-  } else {
-    read_kind<ENTRY_CODES>(part, slot, at, to);
+  with_kind(kind, [&](auto chosen) {
+    Stored<decltype(chosen)::value> stored;
+    stored.load(part, slot, at);
+    stored.widened(part, to);
+  });
+}
+
+// Writes number `at` of a part whose numbers stand for themselves.
+__device__ __forceinline__ void store_float(void* to, uint32_t dtype, uint64_t at, float x) {
+  switch (dtype) {
+    case DTYPE_F32: static_cast<float*>(to)[at] = x; break;
+    case DTYPE_F16: static_cast<__half*>(to)[at] = narrow<__half>(x); break;
+    default: static_cast<__nv_bfloat16*>(to)[at] = narrow<__nv_bfloat16>(x);
   }
 }
 

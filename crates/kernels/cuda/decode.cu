@@ -57,15 +57,7 @@ __device__ __forceinline__ void for_rows_of(const Part& part, unsigned start, un
 template <unsigned LANES, typename Use>
 __device__ __forceinline__ void for_rows(unsigned kind, const Part& part, unsigned start, unsigned low, unsigned high,
                                          const Use& use) {
-  if (kind == HALF) {
-    for_rows_of<HALF, LANES>(part, start, low, high, use);
-  } else if (kind == FULL) {
-    for_rows_of<FULL, LANES>(part, start, low, high, use);
-  } else if (kind == CHANNEL_CODES) {
-    for_rows_of<CHANNEL_CODES, LANES>(part, start, low, high, use);
-  } else {
-    for_rows_of<ENTRY_CODES, LANES>(part, start, low, high, use);
-  }
+  with_kind(kind, [&](auto chosen) { for_rows_of<decltype(chosen)::value, LANES>(part, start, low, high, use); });
 }
 
 template <unsigned LANES, unsigned GROUP>

@@ -46,14 +46,6 @@ __device__ __forceinline__ void rotate(const RotateArgs& args) {
   }
 }
 
-__device__ __forceinline__ void store(void* to, unsigned dtype, uint64_t at, float x) {
-  if (dtype == DTYPE_F32) {
-    static_cast<float*>(to)[at] = x;
-  } else {
-    static_cast<__half*>(to)[at] = narrow<__half>(x);
-  }
-}
-
 // A row of new keys or values of one head.
 template <typename A>
 struct New {
@@ -78,7 +70,7 @@ __device__ __forceinline__ void transformed(const New<A>& row, unsigned dim, voi
   }
   hadamard<THREADS>(numbers, dim);
   const float factor = 1.0f / sqrtf(float(dim));
-  for (unsigned i = threadIdx.x; i < dim; i += THREADS) store(to, dtype, at + i, numbers[i] * factor);
+  for (unsigned i = threadIdx.x; i < dim; i += THREADS) store_float(to, dtype, at + i, numbers[i] * factor);
   __syncthreads();
 }
 
@@ -109,10 +101,10 @@ __device__ __forceinline__ void append(const AppendArgs& args) {
     }
     const unsigned i = work % half;
     const Pair new_key = key.pair(i, half), new_value = value.pair(i, half);
-    store(item.keys, item.key_dtype, to + i, new_key.low);
-    store(item.keys, item.key_dtype, to + i + half, new_key.high);
-    store(item.values, item.value_dtype, to + i, new_value.low);
-    store(item.values, item.value_dtype, to + i + half, new_value.high);
+    store_float(item.keys, item.key_dtype, to + i, new_key.low);
+    store_float(item.keys, item.key_dtype, to + i + half, new_key.high);
+    store_float(item.values, item.value_dtype, to + i, new_value.low);
+    store_float(item.values, item.value_dtype, to + i + half, new_value.high);
   }
 }
 

@@ -92,17 +92,18 @@ pub(crate) type Storage = fn(index: usize, dim: usize) -> KvCodec;
 
 pub(crate) const F32: Storage = |_, _| KvCodec::F32;
 pub(crate) const F16: Storage = |_, _| KvCodec::F16;
-/// Two, four and eight bits, f16, and keys and values in unlike codecs, in turn.
+/// Two, four and eight bits, f16, bf16, and keys and values in unlike codecs, in turn.
 pub(crate) const CODES: Storage = |index, dim| {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
     let of = |key, value| KvCodec { key, value, dual: Dual::None };
     let eight = Codec::per_entry(Dtype::U8, channels);
-    match index % 6 {
+    match index % 7 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
         1 => of(eight, eight),
         2 => of(Codec::per_channel(Dtype::U2, 16), Codec::per_entry(Dtype::U2, channels)),
         3 => of(Codec::F16, Codec::per_entry(Dtype::U2, 8)),
         4 => of(Codec::per_entry(Dtype::U4, 8), Codec::F32),
+        5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::Bf16)),
         _ => of(Codec::per_channel(Dtype::U8, 32), Codec::per_channel(Dtype::U4, 32)),
     }
 };
@@ -134,7 +135,7 @@ impl Owned {
     ) -> Self {
         let mut runs = Vec::new();
         for (i, &len) in lens.iter().enumerate() {
-            let codec = storage(i + seed as usize % 6, dim);
+            let codec = storage(i + seed as usize % 7, dim);
             let coded = len / codec.group() * codec.group();
             let left = (coded < len).then_some((KvCodec { dual: codec.dual, ..KvCodec::F16 }, len - coded));
             for (part, (codec, len)) in std::iter::once((codec, coded)).chain(left).enumerate() {

@@ -40,13 +40,13 @@ impl<'v, 'a> Piece<'v, 'a> {
 
     /// The parts whose keys are read at once.
     pub(super) fn of_keys(self, lane: &LaneView<'_>) -> impl Iterator<Item = Piece<'v, 'a>> {
-        let stays = !self.run.codec.key.dtype.is_code() && lane.phases.is_none();
+        let stays = self.run.codec.key.dtype.is_plain() && lane.phases.is_none();
         self.cut(if stays { self.len() } else { ROWS })
     }
 
     /// The parts whose values are read at once.
     pub(super) fn of_values(self) -> impl Iterator<Item = Piece<'v, 'a>> {
-        let stays = !self.run.codec.value.dtype.is_code();
+        let stays = self.run.codec.value.dtype.is_plain();
         self.cut(if stays { self.len() } else { ROWS })
     }
 

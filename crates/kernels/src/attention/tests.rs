@@ -58,12 +58,13 @@ fn codec_of(index: usize, dim: usize, len: usize, traits: Traits) -> KvCodec {
     let dual = if traits.dual && !traits.phases && dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };
     let channels = Codec::channels(dim, 32).unwrap_or(8);
     let of = |key, value| KvCodec { key, value, dual };
-    let codes = match index % 6 {
+    let codes = match index % 7 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
         1 => of(Codec::per_channel(Dtype::U2, 32), Codec::per_entry(Dtype::U2, channels)),
         2 => of(Codec::per_entry(Dtype::U8, channels), Codec::per_entry(Dtype::U8, channels)),
         3 => of(Codec::per_entry(Dtype::U4, channels), Codec::per_channel(Dtype::U2, 16)),
         4 => of(Codec::F16, Codec::per_entry(Dtype::U4, channels)),
+        5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::Bf16)),
         _ => of(plain.key, plain.value),
     };
     let fits = traits.codes && codes.check(dim).is_ok() && len.is_multiple_of(codes.group());
@@ -83,7 +84,7 @@ impl Owned {
             .iter()
             .enumerate()
             .map(|(i, &len)| {
-                let codec = codec_of(i + seed as usize % 6, dim, len, traits);
+                let codec = codec_of(i + seed as usize % 7, dim, len, traits);
                 run(seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
             })
             .collect();
@@ -456,14 +457,15 @@ fn a_window_over_unknown_positions_is_a_defect() {
     prefill(&params, Rows::dense(&data, 8), 1, &[LaneView::new(1, vec![run])], None, &mut [0.0; 8]);
 }
 
-/// A lane of entries in two, four and eight bits and in f16, one run each.
+/// A lane of entries in two, four and eight bits, in f16 and in bf16, one run each.
 fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<OwnedRun> {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
     let kivi = |dtype| (Codec::per_channel(dtype, 32), Codec::per_entry(dtype, channels));
     let eight = Codec::per_entry(Dtype::U8, channels);
-    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16)]
+    let bf16 = Codec::plain(Dtype::Bf16);
+    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16), (bf16, bf16)]
         .into_iter()
-        .zip([96, 32, 51, 70])
+        .zip([96, 32, 51, 70, 41])
         .zip(seed..)
         .map(|(((key, value), len), seed)| run(2 * seed, heads, dim, len, KvCodec { key, value, dual }, 0))
         .collect()

@@ -1,6 +1,6 @@
 //! Stored rows to f32.
 
-use super::{Codec, Dtype, Scales};
+use super::{Codec, Scales};
 use crate::element::Element;
 use crate::simd;
 use half::f16;
@@ -21,11 +21,7 @@ pub fn decode_rows(
     let start = (head * capacity + from) * row;
     let numbers = &numbers[start..start + n * row];
     match codec.scales {
-        Scales::None => match codec.dtype {
-            Dtype::F32 => to.copy_from_slice(f32::of_bytes(numbers)),
-            Dtype::F16 => simd::widen(f16::of_bytes(numbers), to),
-            other => panic!("codes of {other} without scales"),
-        },
+        Scales::None => simd::decode_floats(codec.dtype, numbers, to),
         Scales::PerEntry { group } => {
             let pairs = codec.scales_row(dim);
             let start = (head * capacity + from) * pairs;

@@ -40,11 +40,7 @@ pub fn encode(
         let first = head * (capacity / group) + at / group;
         let scales = &mut scales[first * pairs..(first + n / group) * pairs];
         match codec.scales {
-            Scales::None => match codec.dtype {
-                Dtype::F32 => simd::narrow(rows, f32::of_bytes_mut(numbers)),
-                Dtype::F16 => simd::narrow(rows, f16::of_bytes_mut(numbers)),
-                other => panic!("codes of {other} without scales"),
-            },
+            Scales::None => simd::encode_floats(codec.dtype, rows, numbers),
             Scales::PerEntry { group } => entries(codec.dtype, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
             Scales::PerChannel { .. } => {
                 let groups = rows.chunks_exact(group * dim).zip(numbers.chunks_exact_mut(group * row));

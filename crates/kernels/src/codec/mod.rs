@@ -32,6 +32,8 @@ use half::f16;
 pub enum Dtype {
     F32,
     F16,
+    /// The upper half of an f32.
+    Bf16,
     /// Codes of eight bits.
     U8,
     /// Codes of four bits.
@@ -44,7 +46,7 @@ impl Dtype {
     pub const fn bits(self) -> usize {
         match self {
             Dtype::F32 => 32,
-            Dtype::F16 => 16,
+            Dtype::F16 | Dtype::Bf16 => 16,
             Dtype::U8 => 8,
             Dtype::U4 => 4,
             Dtype::U2 => 2,
@@ -53,7 +55,12 @@ impl Dtype {
 
     /// Whether the numbers are codes, which need scales.
     pub const fn is_code(self) -> bool {
-        self.bits() <= 8
+        matches!(self, Dtype::U8 | Dtype::U4 | Dtype::U2)
+    }
+
+    /// Whether numbers are in full precision: the formats in which new entries arrive, and which are multiplied where they lie.
+    pub const fn is_plain(self) -> bool {
+        matches!(self, Dtype::F32 | Dtype::F16)
     }
 
     /// The largest code.
@@ -71,6 +78,7 @@ impl fmt::Display for Dtype {
         f.write_str(match self {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
             Dtype::U8 => "u8",
             Dtype::U4 => "u4",
             Dtype::U2 => "u2",
@@ -194,9 +202,9 @@ impl KvCodec {
         KvCodec { key: Codec::plain(dtype), value: Codec::plain(dtype), dual: Dual::None }
     }
 
-    /// Whether entries can be written one by one, without a scale.
+    /// Whether keys and values are in full precision, so that new entries can be appended.
     pub const fn is_plain(self) -> bool {
-        !self.key.dtype.is_code() && !self.value.dtype.is_code()
+        self.key.dtype.is_plain() && self.value.dtype.is_plain()
     }
 
     /// Entries that can only be encoded, and freed, together.

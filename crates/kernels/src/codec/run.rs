@@ -98,7 +98,7 @@ pub fn parts_mut(codec: KvCodec, bytes: &mut [u8], heads: usize, dim: usize, cap
 
 /// Writes new positions into a plain run of the KV heads `heads`; the first new row goes to entry `at`.
 pub fn append(codec: KvCodec, new: New<'_>, heads: Range<usize>, dim: usize, to: Parts<&mut [u8]>, at: usize) {
-    assert!(codec.is_plain(), "{codec:?}: codes are written by `encode`");
+    assert!(codec.is_plain(), "{codec:?}: only full precision is appended to");
     match (codec.key.dtype, codec.value.dtype) {
         (Dtype::F32, Dtype::F32) => one::<f32, f32>(codec, new, heads, dim, to, at),
         (Dtype::F32, _) => one::<f32, half::f16>(codec, new, heads, dim, to, at),

@@ -8,10 +8,26 @@ fn codecs() -> impl Strategy<Value = Codec> {
     let groups = prop::sample::select(vec![8u16, 16, 32]);
     prop_oneof![
         Just(Codec::F32),
-        Just(Codec::F16),
+        prop::sample::select(vec![Dtype::F16, Dtype::Bf16]).prop_map(Codec::plain),
         (dtypes.clone(), groups.clone()).prop_map(|(dtype, group)| Codec::per_channel(dtype, group)),
         (dtypes, groups).prop_map(|(dtype, group)| Codec::per_entry(dtype, group)),
     ]
+}
+
+/// How far a number is stored from `x` at most, of numbers within `scale` of `offset`.
+fn most_off(codec: Codec, x: f32, offset: f32, scale: f32) -> f32 {
+    let half_step = |bits: i32| x.abs() * 2f32.powi(-bits);
+    match codec.dtype {
+        Dtype::F32 => 0.0,
+        // Below 2^-14 the steps of f16 no longer shrink.
+        Dtype::F16 => half_step(11).max(2f32.powi(-25)),
+        Dtype::Bf16 => half_step(8),
+        dtype => {
+            let steps = f32::from(dtype.most());
+            // Scale and zero in f16, whose smallest scale is 2^-24.
+            scale / steps * 1.02 + (offset.abs() + scale) / 1024.0 + 1e-6 + steps / (1 << 25) as f32
+        }
+    }
 }
 
 proptest! {
@@ -55,10 +71,7 @@ proptest! {
                     // A number half way between two codes may go either way; both are as far from it.
                     let (error, least) = ((got - x).abs(), (want - f64::from(x)).abs() as f32);
                     prop_assert!((error - least).abs() <= 1e-5 * (offset.abs() + scale), "{got} for {want} of {x}");
-                    let steps = if codec.dtype.is_code() { f32::from(codec.dtype.most()) } else { 2048.0 };
-                    // The smallest scale that f16 has is 2^-24.
-                    let rounding = (offset.abs() + scale) / 1024.0 + 1e-6 + steps.min(255.0) / (1 << 25) as f32;
-                    prop_assert!(error <= scale / steps * 1.02 + rounding, "{got} for {x}");
+                    prop_assert!(error <= most_off(codec, x, offset, scale), "{got} for {x}");
                 }
             }
             // Any part reads like the whole.

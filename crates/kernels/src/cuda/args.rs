@@ -14,6 +14,7 @@ impl From<codec::Codec> for Codec {
             Dtype::U8 => 2,
             Dtype::U4 => 3,
             Dtype::U2 => 4,
+            Dtype::Bf16 => 5,
         };
         let (axis, group) = match codec.scales {
             Scales::None => (0, 1),

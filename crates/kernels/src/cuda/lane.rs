@@ -59,7 +59,7 @@ pub(super) fn require_part(
             numbers.0, scales.0
         )
     })?;
-    let width = if codec.dtype.is_code() { codec.dtype.bits() as u64 } else { 16 };
+    let width = codec.dtype.bits().min(16) as u64;
     let pairs = if group > 1 { 16 } else { 4 };
     require(numbers.1.is_multiple_of(width) && (want_scales == 0 || scales.1.is_multiple_of(pairs)), || {
         format!("entries that are not aligned to {width} bytes, or scales that are not to {pairs}")
@@ -74,11 +74,11 @@ pub(super) fn dual_of(dual: Dual) -> u32 {
     }
 }
 
-/// Refuses numbers that are codes.
+/// Refuses numbers that are not in full precision.
 pub(super) fn dtype_of(codec: Codec) -> Result<u32> {
     match codec.dtype {
         Dtype::F32 | Dtype::F16 => Ok(args::Codec::from(codec).dtype),
-        other => require(false, || format!("codes of {other} are written by `encode`")).map(|()| 0),
+        other => require(false, || format!("entries in {other} are written by `encode`")).map(|()| 0),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stored entries, read number by number.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::codec::{Codec, Dtype, Dual, Run, Scales};
 
@@ -25,6 +25,7 @@ pub fn number(
             f64::from(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
         }
         Dtype::F16 => f16_at(numbers, index),
+        Dtype::Bf16 => bf16::from_le_bytes([numbers[2 * index], numbers[2 * index + 1]]).to_f64(),
         Dtype::U8 | Dtype::U4 | Dtype::U2 => {
             let bits = codec.dtype.bits();
             f64::from(numbers[index * bits / 8] >> (index * bits % 8) & codec.dtype.most())
@@ -87,6 +88,7 @@ pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
         match codec.dtype {
             Dtype::F32 => f64::from(x),
             Dtype::F16 => f16::from_f32(x).to_f64(),
+            Dtype::Bf16 => bf16::from_f32(x).to_f64(),
             _ => {
                 let (zero, scale) = (f16::from_f32(min).to_f64(), f16::from_f32((max - min) / most as f32).to_f64());
                 let code = if scale == 0.0 { 0.0 } else { ((f64::from(x) - zero) / scale).round().clamp(0.0, most) };

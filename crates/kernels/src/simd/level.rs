@@ -1,6 +1,6 @@
 //! Instruction sets that a loop may use.
 
-use half::f16;
+use half::{bf16, f16};
 
 /// Elements of a vector.
 pub(crate) const LANES: usize = 8;
@@ -11,6 +11,8 @@ pub(crate) trait Level: Copy {
     fn splat(value: f32) -> Self::Vector;
     fn load(from: &[f32]) -> Self::Vector;
     fn load_half(from: &[f16]) -> Self::Vector;
+    /// Eight bf16 from sixteen bytes.
+    fn load_brain(from: &[u8]) -> Self::Vector;
     /// Eight integers 0..16 from four bytes, low nibble first.
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector;
     /// Eight integers 0..256.
@@ -61,6 +63,10 @@ impl Level for Portable {
     #[inline(always)]
     fn load_half(from: &[f16]) -> Self::Vector {
         std::array::from_fn(|lane| from[lane].to_f32())
+    }
+    #[inline(always)]
+    fn load_brain(from: &[u8]) -> Self::Vector {
+        std::array::from_fn(|lane| bf16::from_le_bytes([from[2 * lane], from[2 * lane + 1]]).to_f32())
     }
     #[inline(always)]
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector {
@@ -136,7 +142,7 @@ mod avx2 {
     use std::arch::x86_64::{
         __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
         _mm_loadu_si128, _mm_prefetch, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-        _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+        _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32,
         _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
         _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
         _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_ps,
@@ -170,6 +176,12 @@ mod avx2 {
         fn load_half(from: &[f16]) -> __m256 {
             assert!(from.len() >= LANES);
             intrinsic!(_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())))
+        }
+        #[inline(always)]
+        fn load_brain(from: &[u8]) -> __m256 {
+            assert!(from.len() >= 2 * LANES);
+            let upper = intrinsic!(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast())));
+            intrinsic!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper)))
         }
         #[inline(always)]
         fn load_nibbles(from: [u8; LANES / 2]) -> __m256 {

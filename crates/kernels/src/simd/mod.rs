@@ -55,10 +55,12 @@ macro_rules! dispatch {
 
 // Behind the macro that they use.
 mod codes;
+mod floats;
 mod products;
 mod rows;
 
 pub use codes::{decode_channels, decode_entries, encode_codes};
+pub use floats::{decode_floats, encode_floats};
 pub use products::products;
 pub use rows::{add_rows, hadamard, norms, rotate_rows};
 
