@@ -19,7 +19,7 @@ const FOUR: Codec = Codec::per_entry(Dtype::U4, 32);
 const EIGHT: Codec = Codec::per_entry(Dtype::U8, 8);
 
 /// Full precision, codes per entry and per channel, keys and values in unlike codecs.
-fn codecs(dual: Dual) -> [KvCodec; 8] {
+fn codecs(dual: Dual) -> [KvCodec; 9] {
     let of = |key, value| KvCodec { key, value, dual };
     [
         of(Codec::F16, Codec::F16),
@@ -29,7 +29,8 @@ fn codecs(dual: Dual) -> [KvCodec; 8] {
         of(Codec::per_channel(Dtype::U2, 8), TWO),
         of(Codec::per_channel(Dtype::U8, 16), Codec::per_channel(Dtype::U4, 16)),
         of(Codec::F16, TWO),
-        of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::Bf16)),
+        of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
+        of(Codec::plain(Dtype::F8), FOUR),
     ]
 }
 
@@ -52,6 +53,7 @@ fn step(codec: Codec, bound: f64) -> f64 {
         Dtype::F32 => 0.0,
         Dtype::F16 => bound * HALF_ULP,
         Dtype::Bf16 => bound / 256.0,
+        Dtype::F8 => bound / 16.0,
         dtype => 2.0 * bound / f64::from(dtype.most()) / 2.0 + 3.0 * bound * HALF_ULP + 1e-6,
     }
 }

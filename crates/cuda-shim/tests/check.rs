@@ -138,7 +138,7 @@ fn every_kernel_passes_and_progress_counts_them() {
         (&network, &["f32", "f16", "bf16"]),
         (&stored, &["f32", "f16"]),
         (&attention, &["floats", "codes", "mixed"]),
-        (&codes, &["bf16", "u8", "u4", "u2"]),
+        (&codes, &["bf16", "f8", "u8", "u4", "u2"]),
     ];
     for (kernels, formats) in groups {
         for name in kernels.iter().flat_map(|kernel| formats.iter().map(move |format| format!("{kernel} {format}"))) {

@@ -6,16 +6,17 @@
 // Numbers that a thread reads at once, neighbours of one row.
 constexpr unsigned EIGHT = 8;
 
-constexpr uint32_t DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_U8 = 2, DTYPE_U4 = 3, DTYPE_U2 = 4, DTYPE_BF16 = 5;
+constexpr uint32_t DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_U8 = 2, DTYPE_U4 = 3, DTYPE_U2 = 4, DTYPE_BF16 = 5, DTYPE_F8 = 6;
 constexpr uint32_t PER_CHANNEL = 1, PER_ENTRY = 2;
 
 // The steps that differ between them: codes of all widths are one kind.
-constexpr unsigned FULL = 0, HALF = 1, BRAIN = 2, CHANNEL_CODES = 3, ENTRY_CODES = 4;
+constexpr unsigned FULL = 0, HALF = 1, BRAIN = 2, FLOAT8 = 3, CHANNEL_CODES = 4, ENTRY_CODES = 5;
 
 __device__ __forceinline__ unsigned kind_of(const Codec& codec) {
   if (codec.dtype == DTYPE_F32) return FULL;
   if (codec.dtype == DTYPE_F16) return HALF;
   if (codec.dtype == DTYPE_BF16) return BRAIN;
+  if (codec.dtype == DTYPE_F8) return FLOAT8;
   return codec.axis == PER_CHANNEL ? CHANNEL_CODES : ENTRY_CODES;
 }
 
@@ -42,6 +43,7 @@ __device__ __forceinline__ void with_kind(unsigned kind, const Use& use) {
     case FULL: return use(Kind<FULL>());
     case HALF: return use(Kind<HALF>());
     case BRAIN: return use(Kind<BRAIN>());
+    case FLOAT8: return use(Kind<FLOAT8>());
     case CHANNEL_CODES: return use(Kind<CHANNEL_CODES>());
     default: return use(Kind<ENTRY_CODES>());
   }
@@ -121,6 +123,40 @@ struct Stored<HALF> : Sixteen<__half> {};
 template <>
 struct Stored<BRAIN> : Sixteen<__nv_bfloat16> {};
 
+// E4M3FN. Exponent and mantissa are those of an f16 that is 2^-8 as large.
+__device__ __forceinline__ float float8(uint32_t bits) {
+  if ((bits & 0x7f) == 0x7f) return NAN;
+  const uint16_t wide = uint16_t((bits & 0x80) << 8 | (bits & 0x7f) << 7);
+  __half half;
+  memcpy(&half, &wide, sizeof wide);
+  return widen(half) * 256.0f;
+}
+
+// The nearest, of two the one with an even mantissa; 448 for all that is larger. Twin: src/simd/floats.rs.
+__device__ __forceinline__ uint8_t to_float8(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint32_t sign = bits >> 24 & 0x80;
+  if (x != x) return uint8_t(sign | 0x7f);
+  const float size = fminf(fabsf(x), 448.0f);
+  if (size < 0.015625f) return uint8_t(sign | uint32_t(rintf(size * 512.0f)));
+  memcpy(&bits, &size, sizeof bits);
+  return uint8_t(sign | min(((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - (120 << 3), 0x7eu));
+}
+
+template <>
+struct Stored<FLOAT8> {
+  uint2 all;
+
+  __device__ __forceinline__ void load(const Part& part, unsigned slot, unsigned at) {
+    all = __ldg(reinterpret_cast<const uint2*>(part.numbers + uint64_t(slot) * part.dim + at));
+  }
+  __device__ __forceinline__ void widened(const Part&, float (&to)[EIGHT]) const {
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; ++i) to[i] = float8((i < 4 ? all.x >> 8 * i : all.y >> 8 * (i - 4)) & 0xff);
+  }
+};
+
 // Eight codes: `bits` bytes.
 __device__ __forceinline__ uint2 load_codes(const Part& part, unsigned slot, unsigned at) {
   const uint8_t* from = part.numbers + (uint64_t(slot) * (part.dim / EIGHT) + at / EIGHT) * part.bits;
@@ -185,7 +221,8 @@ __device__ __forceinline__ void store_float(void* to, uint32_t dtype, uint64_t a
   switch (dtype) {
     case DTYPE_F32: static_cast<float*>(to)[at] = x; break;
     case DTYPE_F16: static_cast<__half*>(to)[at] = narrow<__half>(x); break;
-    default: static_cast<__nv_bfloat16*>(to)[at] = narrow<__nv_bfloat16>(x);
+    case DTYPE_BF16: static_cast<__nv_bfloat16*>(to)[at] = narrow<__nv_bfloat16>(x); break;
+    default: static_cast<uint8_t*>(to)[at] = to_float8(x);
   }
 }
 

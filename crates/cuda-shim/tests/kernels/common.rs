@@ -92,7 +92,7 @@ pub(crate) type Storage = fn(index: usize, dim: usize) -> KvCodec;
 
 pub(crate) const F32: Storage = |_, _| KvCodec::F32;
 pub(crate) const F16: Storage = |_, _| KvCodec::F16;
-/// Two, four and eight bits, f16, bf16, and keys and values in unlike codecs, in turn.
+/// Two, four and eight bits, f16, bf16 with f8, and keys and values in unlike codecs, in turn.
 pub(crate) const CODES: Storage = |index, dim| {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
     let of = |key, value| KvCodec { key, value, dual: Dual::None };
@@ -103,7 +103,7 @@ pub(crate) const CODES: Storage = |index, dim| {
         2 => of(Codec::per_channel(Dtype::U2, 16), Codec::per_entry(Dtype::U2, channels)),
         3 => of(Codec::F16, Codec::per_entry(Dtype::U2, 8)),
         4 => of(Codec::per_entry(Dtype::U4, 8), Codec::F32),
-        5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::Bf16)),
+        5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
         _ => of(Codec::per_channel(Dtype::U8, 32), Codec::per_channel(Dtype::U4, 32)),
     }
 };

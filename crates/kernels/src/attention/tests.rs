@@ -64,7 +64,7 @@ fn codec_of(index: usize, dim: usize, len: usize, traits: Traits) -> KvCodec {
         2 => of(Codec::per_entry(Dtype::U8, channels), Codec::per_entry(Dtype::U8, channels)),
         3 => of(Codec::per_entry(Dtype::U4, channels), Codec::per_channel(Dtype::U2, 16)),
         4 => of(Codec::F16, Codec::per_entry(Dtype::U4, channels)),
-        5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::Bf16)),
+        5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
         _ => of(plain.key, plain.value),
     };
     let fits = traits.codes && codes.check(dim).is_ok() && len.is_multiple_of(codes.group());
@@ -457,13 +457,13 @@ fn a_window_over_unknown_positions_is_a_defect() {
     prefill(&params, Rows::dense(&data, 8), 1, &[LaneView::new(1, vec![run])], None, &mut [0.0; 8]);
 }
 
-/// A lane of entries in two, four and eight bits, in f16 and in bf16, one run each.
+/// A lane of entries in two, four and eight bits, in f16, and in bf16 and f8, one run each.
 fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<OwnedRun> {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
     let kivi = |dtype| (Codec::per_channel(dtype, 32), Codec::per_entry(dtype, channels));
     let eight = Codec::per_entry(Dtype::U8, channels);
-    let bf16 = Codec::plain(Dtype::Bf16);
-    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16), (bf16, bf16)]
+    let floats = (Codec::plain(Dtype::F8), Codec::plain(Dtype::Bf16));
+    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16), floats]
         .into_iter()
         .zip([96, 32, 51, 70, 41])
         .zip(seed..)

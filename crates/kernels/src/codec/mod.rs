@@ -34,6 +34,9 @@ pub enum Dtype {
     F16,
     /// The upper half of an f32.
     Bf16,
+    /// Eight bits of E4M3FN (Micikevicius et al. 2022, arXiv 2209.05433): a sign, 4 bits of exponent, 3 of mantissa, no infinity. Numbers
+    /// above 448 are stored as 448.
+    F8,
     /// Codes of eight bits.
     U8,
     /// Codes of four bits.
@@ -47,7 +50,7 @@ impl Dtype {
         match self {
             Dtype::F32 => 32,
             Dtype::F16 | Dtype::Bf16 => 16,
-            Dtype::U8 => 8,
+            Dtype::F8 | Dtype::U8 => 8,
             Dtype::U4 => 4,
             Dtype::U2 => 2,
         }
@@ -79,6 +82,7 @@ impl fmt::Display for Dtype {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
             Dtype::Bf16 => "bf16",
+            Dtype::F8 => "f8",
             Dtype::U8 => "u8",
             Dtype::U4 => "u4",
             Dtype::U2 => "u2",

@@ -8,7 +8,7 @@ fn codecs() -> impl Strategy<Value = Codec> {
     let groups = prop::sample::select(vec![8u16, 16, 32]);
     prop_oneof![
         Just(Codec::F32),
-        prop::sample::select(vec![Dtype::F16, Dtype::Bf16]).prop_map(Codec::plain),
+        prop::sample::select(vec![Dtype::F16, Dtype::Bf16, Dtype::F8]).prop_map(Codec::plain),
         (dtypes.clone(), groups.clone()).prop_map(|(dtype, group)| Codec::per_channel(dtype, group)),
         (dtypes, groups).prop_map(|(dtype, group)| Codec::per_entry(dtype, group)),
     ]
@@ -22,6 +22,8 @@ fn most_off(codec: Codec, x: f32, offset: f32, scale: f32) -> f32 {
         // Below 2^-14 the steps of f16 no longer shrink.
         Dtype::F16 => half_step(11).max(2f32.powi(-25)),
         Dtype::Bf16 => half_step(8),
+        // Steps of 2^-9 at least, and nothing above 448.
+        Dtype::F8 => half_step(4).max(2f32.powi(-10)).max(x.abs() - 448.0),
         dtype => {
             let steps = f32::from(dtype.most());
             // Scale and zero in f16, whose smallest scale is 2^-24.

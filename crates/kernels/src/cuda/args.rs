@@ -15,6 +15,7 @@ impl From<codec::Codec> for Codec {
             Dtype::U4 => 3,
             Dtype::U2 => 4,
             Dtype::Bf16 => 5,
+            Dtype::F8 => 6,
         };
         let (axis, group) = match codec.scales {
             Scales::None => (0, 1),

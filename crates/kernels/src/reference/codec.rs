@@ -26,6 +26,7 @@ pub fn number(
         }
         Dtype::F16 => f16_at(numbers, index),
         Dtype::Bf16 => bf16::from_le_bytes([numbers[2 * index], numbers[2 * index + 1]]).to_f64(),
+        Dtype::F8 => float8(numbers[index]),
         Dtype::U8 | Dtype::U4 | Dtype::U2 => {
             let bits = codec.dtype.bits();
             f64::from(numbers[index * bits / 8] >> (index * bits % 8) & codec.dtype.most())
@@ -43,6 +44,24 @@ pub fn number(
             stored * f16_at(scales, 2 * pair) + f16_at(scales, 2 * pair + 1)
         }
     }
+}
+
+/// The number of E4M3FN with these bits, of which two are no number.
+pub fn float8(bits: u8) -> f64 {
+    let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f64::from(bits & 7));
+    let size = match (exponent, mantissa) {
+        (15, 7.0) => f64::NAN,
+        (0, mantissa) => mantissa / 8.0 * 2f64.powi(-6),
+        (exponent, mantissa) => (1.0 + mantissa / 8.0) * 2f64.powi(exponent - 7),
+    };
+    if bits < 128 { size } else { -size }
+}
+
+/// The nearest number of E4M3FN, at most 448; of two, the one with an even mantissa.
+pub fn nearest_float8(x: f32) -> f64 {
+    let away = |bits: u8| (float8(bits) - f64::from(x.abs().min(448.0))).abs();
+    let nearest = (0..=0x7eu8).min_by(|a, b| away(*a).total_cmp(&away(*b)).then((a & 1).cmp(&(b & 1))));
+    nearest.map_or(0.0, float8).copysign(x.into())
 }
 
 /// The key and the value of an entry as they were before their codec's transform, but for the rounding of the codes.
@@ -89,6 +108,7 @@ pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
             Dtype::F32 => f64::from(x),
             Dtype::F16 => f16::from_f32(x).to_f64(),
             Dtype::Bf16 => bf16::from_f32(x).to_f64(),
+            Dtype::F8 => nearest_float8(x),
             _ => {
                 let (zero, scale) = (f16::from_f32(min).to_f64(), f16::from_f32((max - min) / most as f32).to_f64());
                 let code = if scale == 0.0 { 0.0 } else { ((f64::from(x) - zero) / scale).round().clamp(0.0, most) };

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use super::float8;
+
 /// Elements of a vector.
 pub(crate) const LANES: usize = 8;
 
@@ -13,6 +15,8 @@ pub(crate) trait Level: Copy {
     fn load_half(from: &[f16]) -> Self::Vector;
     /// Eight bf16 from sixteen bytes.
     fn load_brain(from: &[u8]) -> Self::Vector;
+    /// Eight numbers of E4M3FN.
+    fn load_float8(from: &[u8]) -> Self::Vector;
     /// Eight integers 0..16 from four bytes, low nibble first.
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector;
     /// Eight integers 0..256.
@@ -67,6 +71,10 @@ impl Level for Portable {
     #[inline(always)]
     fn load_brain(from: &[u8]) -> Self::Vector {
         std::array::from_fn(|lane| bf16::from_le_bytes([from[2 * lane], from[2 * lane + 1]]).to_f32())
+    }
+    #[inline(always)]
+    fn load_float8(from: &[u8]) -> Self::Vector {
+        std::array::from_fn(|lane| float8(from[lane]))
     }
     #[inline(always)]
     fn load_nibbles(from: [u8; LANES / 2]) -> Self::Vector {
@@ -140,12 +148,13 @@ pub(crate) struct Avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-        _mm_loadu_si128, _mm_prefetch, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-        _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32,
-        _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-        _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-        _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_and_si128, _mm_andnot_si128,
+        _mm_cmpeq_epi16, _mm_cvtepu8_epi16, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadl_epi64, _mm_loadu_si128,
+        _mm_or_si128, _mm_prefetch, _mm_set1_epi16, _mm_slli_epi16, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps,
+        _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32,
+        _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps,
+        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_ps,
     };
 
     use half::f16;
@@ -182,6 +191,18 @@ mod avx2 {
             assert!(from.len() >= 2 * LANES);
             let upper = intrinsic!(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast())));
             intrinsic!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper)))
+        }
+        #[inline(always)]
+        fn load_float8(from: &[u8]) -> __m256 {
+            assert!(from.len() >= LANES);
+            let bits = intrinsic!(_mm_cvtepu8_epi16(_mm_loadl_epi64(from.as_ptr().cast())));
+            let none = intrinsic!(_mm_set1_epi16(0x7f));
+            let sign = intrinsic!(_mm_slli_epi16::<8>(_mm_andnot_si128(none, bits)));
+            let size = intrinsic!(_mm_and_si128(none, bits));
+            // All bits set are no number in f16 either.
+            let size = intrinsic!(_mm_or_si128(_mm_slli_epi16::<7>(size), _mm_cmpeq_epi16(size, none)));
+            let halves = intrinsic!(_mm256_cvtph_ps(_mm_or_si128(sign, size)));
+            intrinsic!(_mm256_mul_ps(halves, _mm256_set1_ps(256.0)))
         }
         #[inline(always)]
         fn load_nibbles(from: [u8; LANES / 2]) -> __m256 {

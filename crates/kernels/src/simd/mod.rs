@@ -60,6 +60,7 @@ mod products;
 mod rows;
 
 pub use codes::{decode_channels, decode_entries, encode_codes};
+pub(crate) use floats::float8;
 pub use floats::{decode_floats, encode_floats};
 pub use products::products;
 pub use rows::{add_rows, hadamard, norms, rotate_rows};

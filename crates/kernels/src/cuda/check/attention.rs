@@ -30,7 +30,7 @@ type Storage = (&'static str, fn(usize, usize) -> KvCodec);
 const STORAGES: [Storage; 5] = [
     ("f32", |_, _| KvCodec::F32),
     ("f16", |_, _| KvCodec::F16),
-    ("floats", |_, _| KvCodec::plain(Dtype::Bf16)),
+    ("floats", |run, _| KvCodec::plain([Dtype::Bf16, Dtype::F8][run % 2])),
     ("codes", |run, dim| codes([Dtype::U4, Dtype::U2, Dtype::U8][run % 3], dim, Dual::None)),
     ("mixed", |run, dim| {
         let dual = if dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };

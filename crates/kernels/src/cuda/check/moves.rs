@@ -16,7 +16,7 @@ pub(super) fn all(check: &mut Check<'_>) {
     for (name, codec) in [("f32", Codec::F32), ("f16", Codec::F16)] {
         check.kernel(format!("key_norms {name}"), 1e-5, &segments(&dims), |gpu, case| norms(gpu, case, codec));
     }
-    for dtype in [Dtype::Bf16] {
+    for dtype in [Dtype::Bf16, Dtype::F8] {
         let codec = Codec::plain(dtype);
         check.kernel(format!("key_norms {dtype}"), 1e-5, &segments(&dims), |gpu, case| norms(gpu, case, codec));
         check.kernel(format!("encode {dtype}"), 0.0, &segments(&dims), |gpu, case| encodes(gpu, case, codec));
