@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import {
+  bf16,
   type CacheOption,
+  fp8,
   full,
   h2o,
   image,
@@ -34,11 +36,18 @@ test("a store alone keeps every entry, and memory falls with the bits", async ()
   const whole = await memoryOf(full());
   assert.deepEqual([whole.scales, whole.window, whole.effectiveBits, whole.dead], [0, 0, 32, 0]);
   let last = whole;
-  for (const store of [int8({ window: 16 }), int4({ window: 16 }), int2({ window: 16 })]) {
+  for (const store of [
+    bf16({ window: 16 }),
+    int8({ window: 16 }),
+    fp8({ window: 16 }),
+    int4({ window: 16 }),
+    int2({ window: 16 }),
+  ]) {
     const memory = await memoryOf(store);
     assert.deepEqual(memory.keptPerLayer, whole.keptPerLayer);
     assert.equal(memory.full, whole.full);
-    assert.ok(memory.scales > 0 && memory.window > 0 && memory.window < memory.payload);
+    assert.equal(memory.scales > 0, store.method.startsWith("int"));
+    assert.ok(memory.window > 0 && memory.window < memory.payload);
     assert.ok(memory.effectiveBits < last.effectiveBits, `${store.method}: ${memory.effectiveBits} bits`);
     assert.ok(memory.resident < last.resident, `${store.method}: ${memory.resident} of ${last.resident}`);
     assert.ok(memory.resident >= memory.payload + memory.scales + memory.metadata + memory.dead);

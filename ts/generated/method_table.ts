@@ -15,6 +15,8 @@ export type MethodName =
   | "fastv"
   | "custom"
   | "merge"
+  | "bf16"
+  | "fp8"
   | "int8"
   | "int4"
   | "int2";
@@ -714,6 +716,42 @@ export const methods: readonly MethodFacts[] = [
         values: "a number from 0 to 1",
         default: 0,
         text: "the least cosine at which an entry is merged",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "bf16",
+    title: "bf16",
+    summary: "stores what stays in bf16",
+    source: "",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "fp8",
+    title: "8 bits of floating point",
+    summary: "stores what stays in 8 bits of floating point",
+    source: "Micikevicius et al. 2022, FP8 Formats for Deep Learning, arXiv 2209.05433",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "most recent entries that stay in full precision, per layer and head",
       },
     ],
     variants: {},

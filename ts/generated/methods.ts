@@ -29,6 +29,8 @@ export type CacheMethod =
   | Stage<"fastv", FastvOptions>
   | Stage<"custom", CustomOptions>
   | Stage<"merge", MergeOptions>
+  | Stage<"bf16", Bf16Options>
+  | Stage<"fp8", Fp8Options>
   | Stage<"int8", Int8Options>
   | Stage<"int4", Int4Options>
   | Stage<"int2", Int2Options>;
@@ -580,6 +582,59 @@ export interface MergeOptions {
  */
 export function merge(options: MergeOptions = {}): Stage<"merge", MergeOptions> {
   return stage("merge", options);
+}
+
+/** Options of {@link bf16}. */
+export interface Bf16Options {
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
+   * default.
+   */
+  window?: number;
+}
+
+/**
+ * bf16: stores what stays in bf16.
+ *
+ * @example
+ * ```ts
+ * import { bf16, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: bf16() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function bf16(options: Bf16Options = {}): Stage<"bf16", Bf16Options> {
+  return stage("bf16", options);
+}
+
+/** Options of {@link fp8}. */
+export interface Fp8Options {
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
+   * default.
+   */
+  window?: number;
+}
+
+/**
+ * 8 bits of floating point: stores what stays in 8 bits of floating point. Micikevicius et al. 2022, FP8 Formats for
+ * Deep Learning, arXiv 2209.05433.
+ *
+ * @example
+ * ```ts
+ * import { fp8, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: fp8() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function fp8(options: Fp8Options = {}): Stage<"fp8", Fp8Options> {
+  return stage("fp8", options);
 }
 
 /** Options of {@link int8}. */

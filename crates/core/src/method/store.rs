@@ -82,6 +82,12 @@ impl Store {
         })
     }
 
+    /// A store of numbers that stand for themselves.
+    pub(super) fn plain(name: &'static str, dtype: Dtype, options: &Options) -> Result<Store> {
+        let window = options.count("window")?;
+        Ok(Store { name, dtype, group: 1, window, keys_per_channel: false, rotate: false })
+    }
+
     /// As requests name it.
     pub fn name(&self) -> &'static str {
         self.name
@@ -113,6 +119,9 @@ impl Store {
 
     /// The store at work on a model of this shape. Refuses heads that cannot be stored so.
     pub fn settling(&self, shape: &Shape) -> Result<Settling> {
+        if !self.dtype.is_code() {
+            return Ok(Settling { codec: KvCodec::plain(self.dtype), window: self.window, block: BLOCK });
+        }
         let dim = shape.head_dim;
         let channels = Codec::channels(dim, self.group).ok_or_else(|| {
             refuse(format!("{} takes heads of a multiple of 8 channels, and those of the model have {dim}", self.name))

@@ -1,8 +1,10 @@
 //! The methods: one file each, and a line in the list.
 
 mod adakv;
+mod bf16;
 mod custom;
 mod fastv;
+mod fp8;
 mod full;
 mod h2o;
 mod int2;
@@ -35,6 +37,8 @@ pub const METHODS: &[MethodSpec] = &[
     fastv::SPEC,
     custom::SPEC,
     merge::SPEC,
+    bf16::SPEC,
+    fp8::SPEC,
     int8::SPEC,
     int4::SPEC,
     int2::SPEC,
