@@ -1331,16 +1331,18 @@ export interface TracePlan {
  */
 export type TraceMoment = "layer" | "prompt" | "token" | "step";
 
-/** The entries of a lane that stay. */
+/** Changes to the entries of a lane. */
 export interface TraceLanePlan {
   /** The layer. */
   layer: number;
   /** The lane, counted in its layer. */
   lane: number;
-  /** The positions of the entries that stay. */
-  keep: number[];
+  /** The positions of the entries that stay; left out where all do. */
+  keep?: number[];
   /** Entries that are added to ones that stay. */
   merge: TraceMerge[];
+  /** Entries that are stored in other codecs from now on. */
+  encode: TraceEncode[];
 }
 
 /** An entry that is merged into another. */
@@ -1351,6 +1353,14 @@ export interface TraceMerge {
   into: number;
   /** Its weight beside the one that stays, which counts 1. */
   weight: number;
+}
+
+/** Entries that are stored in another codec. */
+export interface TraceEncode {
+  /** Bits that each of their numbers takes from now on, scales included; the mean over keys and values. */
+  bits: number;
+  /** The positions of the entries. */
+  positions: number[];
 }
 
 /** An entry that goes. */

@@ -58,10 +58,10 @@ export function livesOf(trace: Trace, layer: number): Lives | undefined {
     }
     for (const change of changes) {
       if (change.layer !== source) continue;
-      const stays = new Set(change.keep);
+      const stays = change.keep && new Set(change.keep);
       const seen = moment === "token" ? column - 1 : column;
       gone[change.lane]?.forEach((_, position) => {
-        if (born(position) <= seen && !stays.has(position)) leave(change.lane, position);
+        if (born(position) <= seen && stays?.has(position) === false) leave(change.lane, position);
       });
       merged += change.merge.length * (lanes[change.lane] ?? 0);
     }

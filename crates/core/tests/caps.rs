@@ -150,11 +150,14 @@ fn read(sequence: &mut Sequence, n: usize) -> Result<(), Error> {
 /// A prompt on top of a cache is admitted when its reading has room, and only then.
 #[test]
 fn admission_counts_the_cache_that_a_conversation_goes_on_with() {
+    let mut mosts = Vec::new();
     for (cache, past) in [
         (json!({ "method": "streaming", "keep": { "tokens": 40 } }), 400),
         (json!({ "method": "streaming", "keep": 0.25 }), 400),
         (json!({ "method": "knorm", "keep": 0.25 }), 300),
         (json!({ "method": "full" }), 60),
+        (json!([{ "method": "streaming", "keep": 0.25 }, { "method": "int8" }]), 400),
+        (json!({ "method": "int4", "window": 8 }), 60),
     ] {
         let pool = Pool::with_cap(120_000);
         let mut sequence =
@@ -170,6 +173,7 @@ fn admission_counts_the_cache_that_a_conversation_goes_on_with() {
         }
         assert_eq!((pool.used(), sequence.next_position()), (before, past as u32), "{cache}: nothing has changed");
         assert!((20..999).contains(&most), "{cache}: {most}");
+        mosts.push(most);
         match sequence.begin_prompt(&spans(most + 1), &Placing::InOrder) {
             Err(Error::OutOfMemory { .. }) => {}
             other => panic!("{cache}: {most} and one more: {other:?}"),
@@ -181,4 +185,6 @@ fn admission_counts_the_cache_that_a_conversation_goes_on_with() {
         let fewer = most - most / 8;
         read(&mut sequence, fewer).unwrap_or_else(|e| panic!("{cache}: {fewer} of {most} on top of {past}: {e}"));
     }
+    let [_, _, _, full, _, int4] = mosts[..] else { panic!("{mosts:?}") };
+    assert!(int4 * 2 > full * 3, "four bits leave room for more of a prompt: {int4} and {full}");
 }

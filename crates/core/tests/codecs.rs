@@ -139,7 +139,7 @@ impl History {
         let worst = |side: usize| entries.iter().map(|entry| self.want[&entry.position].off[side]).fold(0.0, f64::max);
         let worst = [worst(0), worst(1)];
         let places: Vec<u32> = entries.iter().map(|entry| entry.place).collect();
-        self.lane.recode(&places, codec).expect("all there");
+        self.lane.recode(&[(codec, places)]).expect("all there");
         for (index, entry) in entries.iter().enumerate() {
             let grouped = codec.deletion() == Deletion::Group;
             let mut want = self.want[&entry.position].clone();
@@ -297,8 +297,8 @@ fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
     };
     let two = KvCodec { key: Codec::per_channel(Dtype::U2, 32), value: TWO, dual: Dual::None };
     let four = KvCodec { key: Codec::per_channel(Dtype::U4, 32), value: FOUR, dual: Dual::None };
-    lane.recode(&places(&lane, 0, 96), two).expect("three groups");
-    lane.recode(&places(&lane, 96, 64), four).expect("two groups");
+    let parts = [(two, places(&lane, 0, 96)), (four, places(&lane, 96, 64))];
+    lane.recode(&parts).expect("five groups");
     let runs: Vec<(KvCodec, usize)> = lane.view(None).runs.iter().map(|run| (run.codec, run.len)).collect();
     for (codec, entries) in [(two, 96), (four, 64), (KvCodec::F16, 40)] {
         assert_eq!(runs.iter().filter(|run| run.0 == codec).map(|run| run.1).sum::<usize>(), entries, "{codec:?}");

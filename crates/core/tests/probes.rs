@@ -107,7 +107,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
         let lane = &mut sequence.lanes_mut(0)[0];
         // The oldest entries that are not in a group yet.
         let places: Vec<u32> = lane.sorted()[start..start + GROUP].iter().map(|entry| entry.place).collect();
-        lane.recode(&places, FOUR_BITS).expect("all there");
+        lane.recode(&[(FOUR_BITS, places)]).expect("all there");
     }
     let lane = &sequence.lanes(0)[0];
     assert_eq!(lane.len(), 2 * GROUP + 20);

@@ -1,13 +1,14 @@
 //! Stores: what stays is kept in few bits, attention reads it so, and memory says what it takes.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, MemoryReport, Modality, Pool, Shape, Span};
 use prefixkv_core::method::external::{LaneReply, PlanReply};
-use prefixkv_core::method::{METHODS, Method, Role};
+use prefixkv_core::method::{Encode, METHODS, Method, Role};
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::sequence::{Placing, Sequence};
+use prefixkv_core::sequence::{Placing, Planned, Sequence};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
 use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
@@ -214,6 +215,42 @@ fn a_store_behind_a_method_stores_what_the_method_leaves() {
                 assert_eq!(pool.used(), 0);
             }
         }
+    }
+}
+
+/// Nothing but plans is looked at: what they encode, less what they free, is what memory counts.
+#[test]
+fn plans_say_how_entries_are_stored() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    for (first, evicting) in [(json!({ "method": "full" }), false), (json!({ "method": "h2o", "keep": 0.5 }), true)] {
+        let cache = json!([first, { "method": "int4", "window": 20, "keys": "entry" }]);
+        let mut small = sequence(shape, &pool, &cache);
+        small.keep_plans();
+        feed(&mut small, &shape, 300, 70, |_| ());
+        let mut encoded: HashSet<(usize, usize, u32)> = HashSet::new();
+        for Planned { plan, .. } in small.take_plans() {
+            for lane in plan.lanes {
+                if let Some(keep) = &lane.keep {
+                    let stays: HashSet<u32> = keep.iter().map(|entry| entry.position).collect();
+                    encoded.retain(|at| (at.0, at.1) != (lane.layer, lane.lane) || stays.contains(&at.2));
+                }
+                for Encode { codec, positions } in lane.encode {
+                    assert_eq!(codec.effective_bits(64), 5.0);
+                    for position in positions {
+                        assert!(encoded.insert((lane.layer, lane.lane, position)), "{cache}: {position} twice");
+                    }
+                }
+            }
+            for gone in plan.evict {
+                encoded.remove(&(gone.layer as usize, gone.lane as usize, gone.entry.position));
+            }
+        }
+        let memory = small.memory();
+        let lanes = small.lanes(0).len();
+        // Keys and values of four bits, and a scale and a zero for every 32 of them.
+        let entry = (64 + 2 * 2 * 4) * shape.kv_heads / lanes;
+        assert_eq!(encoded.len() * entry, (memory.payload + memory.scales - memory.window) as usize, "{cache}");
+        assert!(!encoded.is_empty() && (lanes > 1) == evicting, "{cache}");
     }
 }
 

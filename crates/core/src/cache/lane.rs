@@ -76,6 +76,8 @@ pub struct Part<'a> {
     /// Carried scores; empty for a lane whose entries carry none.
     pub scores: &'a [f32],
     pub dead: Dead,
+    /// How they are stored.
+    pub codec: KvCodec,
 }
 
 impl<M: Memory> Lane<M> {
@@ -146,7 +148,8 @@ impl<M: Memory> Lane<M> {
     /// The entries of a segment, counted in physical order.
     pub fn part(&self, index: usize) -> Option<Part<'_>> {
         let segment = self.segments.get(index)?;
-        Some(Part { positions: segment.positions(), scores: segment.scores(), dead: segment.dead() })
+        let (positions, scores, dead) = (segment.positions(), segment.scores(), segment.dead());
+        Some(Part { positions, scores, dead, codec: segment.codec() })
     }
 
     /// The entries in the order of their positions.
@@ -171,9 +174,9 @@ impl<M: Memory> Lane<M> {
         self.segments.iter().map(Segment::scales).sum()
     }
 
-    /// The part of [`Lane::payload`] that is in full precision.
-    pub fn plain_payload(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.codec().is_plain()).map(Segment::payload).sum()
+    /// The part of [`Lane::payload`] that is stored as new entries are.
+    pub fn unencoded_payload(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.codec() == self.options.codec).map(Segment::payload).sum()
     }
 
     /// Numbers of the keys and values held.
@@ -181,9 +184,14 @@ impl<M: Memory> Lane<M> {
         self.segments.iter().map(Segment::numbers).sum()
     }
 
-    /// Entries in full precision.
-    pub(super) fn plain(&self) -> usize {
-        self.segments.iter().filter(|segment| segment.codec().is_plain()).map(Segment::alive).sum()
+    /// How new entries are stored.
+    pub fn codec(&self) -> KvCodec {
+        self.options.codec
+    }
+
+    /// Entries that are stored as new ones are.
+    pub fn unencoded(&self) -> usize {
+        self.segments.iter().filter(|segment| segment.codec() == self.options.codec).map(Segment::alive).sum()
     }
 
     /// Bytes of positions, scores and bookkeeping.
@@ -388,8 +396,8 @@ impl<M: Memory> Lane<M> {
             };
             kinds[kind].push(index, slot as u32);
         }
-        // Full precision comes last, where the tail grows.
-        kinds.sort_by_key(|kind| kind.codec.is_plain());
+        // New entries' codec comes last, where the tail grows.
+        kinds.sort_by_key(|kind| kind.codec == self.options.codec);
         let mut extents = Vec::new();
         for Moved { codec, entries, slots } in &kinds {
             let mut extent = self.segment_in(*codec, *entries)?;

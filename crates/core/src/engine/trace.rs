@@ -79,6 +79,8 @@ impl<B: Backend> Tracing<B> {
         let kept = kept.unwrap_or_default();
         let layer = |(layer, (record, kept))| TraceLayer { record, source: sequence.source(layer), kept };
         let layers = layers.into_iter().zip(kept).enumerate().map(layer).collect();
+        let (planned, dim) = (sequence.take_plans(), sequence.head_dim());
+        let plans = planned.iter().map(|planned| TracePlan::new(planned, dim));
         events.finish(Event::Traced(Box::new(Trace {
             result: answered.result(&sequence),
             score,
@@ -89,7 +91,7 @@ impl<B: Backend> Tracing<B> {
             images: pictures,
             layers,
             steps,
-            plans: sequence.take_plans().iter().map(TracePlan::from).filter(|plan| !plan.is_empty()).collect(),
+            plans: plans.filter(|plan| !plan.is_empty()).collect(),
         })));
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Sizes that hold however long a sequence grows.
 
+use prefixkv_kernels::codec::KvCodec;
+
 use super::budget::Quota;
 use super::eviction::{EvictionQuery, Search};
 use super::view::{Part, ReadLane};
@@ -132,8 +134,17 @@ impl ReadLane for Left {
         self.positions.len()
     }
 
+    fn codec(&self) -> KvCodec {
+        KvCodec::F32
+    }
+
+    fn unencoded(&self) -> usize {
+        self.len()
+    }
+
     fn part(&self, index: usize) -> Option<Part<'_>> {
-        (index == 0).then_some(Part { positions: &self.positions, scores: &self.scores, dead: Dead::default() })
+        let (positions, scores, codec) = (&self.positions, &self.scores, self.codec());
+        (index == 0).then_some(Part { positions, scores, dead: Dead::default(), codec })
     }
 
     fn key_norm(&self, _: u32) -> Result<f32> {

@@ -279,7 +279,7 @@ mod tests {
                 let places: Vec<u32> = lane.sorted().iter().take(GROUP.into()).map(|e| e.place).collect();
                 let value = Codec::per_entry(Dtype::U4, 32);
                 let codec = KvCodec { key: Codec::per_channel(Dtype::U4, GROUP), value, ..KvCodec::F32 };
-                lane.recode(&places, codec).expect("a whole group");
+                lane.recode(&[(codec, places)]).expect("a whole group");
             }
             for _ in 0..draw() % 20 {
                 if lane.len() > 1 {

@@ -1,8 +1,9 @@
 //! Reading the asked size of the cache, and what it comes to.
 
+use prefixkv_kernels::codec::KvCodec;
 use serde_json::Value;
 
-use crate::cache::{Bookkeeping, Settling, Shape};
+use crate::cache::{Bookkeeping, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, refuse};
 pub use crate::keep::Keep;
@@ -73,6 +74,17 @@ pub struct Cost {
     pub settled: Option<Settled>,
 }
 
+/// How a store keeps entries, as far as their bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Of entries that are no longer recent.
+    pub codec: KvCodec,
+    /// The last entries by position, which stay as new ones are stored.
+    pub window: usize,
+    /// Entries that are encoded at once while generating, at least.
+    pub block: usize,
+}
+
 /// The cost of entries behind a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
@@ -99,8 +111,8 @@ impl Cost {
     }
 
     /// With a store behind the method.
-    pub fn with(self, store: &Settling, shape: &Shape, lanes: usize, scored: bool, bookkeeping: Bookkeeping) -> Cost {
-        let Settling { codec, window, block } = *store;
+    pub fn with(self, store: &Price, shape: &Shape, lanes: usize, scored: bool, bookkeeping: Bookkeeping) -> Cost {
+        let Price { codec, window, block } = *store;
         let per_entry = size_of::<u32>() + if scored { size_of::<f32>() } else { 0 };
         // While generating a segment is made of so many entries.
         let at_once = block.max(codec.group());

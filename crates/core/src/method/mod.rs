@@ -32,22 +32,22 @@ use serde_json::Value;
 
 pub use crate::keep::Keep;
 pub use methods::METHODS;
-pub use plan::{Evicted, LanePlan, Merge, Moment, Plan};
+pub use plan::{Encode, Evicted, LanePlan, Merge, Moment, Plan};
 pub use planner::{Needs, Planner, Plans, Profile};
 pub use recipe::Recipe;
 pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage, VARIANT, Variant};
 pub use trace::{Cumulative, LayerRecord, Record};
 
-use crate::cache::{Bookkeeping, Memory, Settling, Shape};
+use crate::cache::{Bookkeeping, Memory, Shape};
 use crate::error::{Error, Result};
 use crate::fields::{describe, nearest, refuse};
 use budget::ModelKey;
 use external::{External, ExternalPlanner};
-use keep::Cost;
+use keep::{Cost, Price};
 use options::Options;
 use recipe::RecipePlanner;
 use stage::{Refine, Staged};
-use store::Store;
+use store::{Encoder, Store};
 
 /// Which entry goes when generation has made a lane too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub struct Method {
     chooser: Chooser,
     stages: Vec<Box<dyn Refine>>,
     /// How what stays is stored; None: in full precision.
-    store: Option<Store>,
+    store: Option<Box<dyn Store>>,
 }
 
 /// The part that chooses the entries that stay.
@@ -121,7 +121,7 @@ impl Method {
             one => std::slice::from_ref(one),
         };
         let mut whole: Option<Method> = None;
-        let mut store: Option<Store> = None;
+        let mut store: Option<Box<dyn Store>> = None;
         let mut refining: Vec<&str> = Vec::new();
         let both = |first: &Method, second: &str| {
             refuse(format!(
@@ -129,7 +129,7 @@ impl Method {
                 first.name
             ))
         };
-        let behind = |store: &Store, second: &str| {
+        let behind = |store: &dyn Store, second: &str| {
             let store = store.name();
             refuse(format!(
                 "{store:?} stores what the stages before it leave, so it comes behind {second:?}: `cache: [{second}(...), {store}(...)]`"
@@ -140,7 +140,7 @@ impl Method {
                 if let Some(first) = &whole {
                     return Err(both(first, external::NAME));
                 }
-                if let Some(store) = &store {
+                if let Some(store) = store.as_deref() {
                     return Err(behind(store, external::NAME));
                 }
                 let chooser = Chooser::External(Arc::new(external));
@@ -149,7 +149,7 @@ impl Method {
             }
             let (spec, mut options, asked) = Method::parse_one(element)?;
             let stage = (spec.build)(&mut options)?;
-            match (&stage, &store) {
+            match (&stage, store.as_deref()) {
                 (Stage::Stores(_), Some(first)) => {
                     return Err(refuse(format!(
                         "`cache` combines {:?} and {:?}, which both say how entries are stored; take one of them",
@@ -311,24 +311,20 @@ impl Method {
         }
     }
 
-    /// How what stays is stored on a model of this shape; None: in full precision. Refuses heads that cannot be stored so.
-    pub fn settling(&self, shape: &Shape) -> Result<Option<Settling>> {
-        self.store.as_ref().map(|store| store.settling(shape)).transpose()
+    /// The store for entries that stay on a model of this shape; None: they are in full precision. Refuses heads that cannot be stored
+    /// so.
+    pub fn encoder(&self, shape: &Shape) -> Result<Option<Box<dyn Encoder>>> {
+        self.store.as_ref().map(|store| store.encoder(shape)).transpose()
     }
 
-    /// The method at work on a sequence of its own, whose entries settle as [`Method::settling`] says. `carry` keeps what further prompts on
+    /// The method at work on a sequence of its own, whose entries have `price` once they are no longer recent. `carry` keeps what further prompts on
     /// it need.
-    pub fn planner<M: Memory>(
-        self: Arc<Self>,
-        shape: &Shape,
-        carry: bool,
-        settling: Option<&Settling>,
-    ) -> Box<dyn Planner> {
+    pub fn planner<M: Memory>(self: Arc<Self>, shape: &Shape, carry: bool, price: Option<Price>) -> Box<dyn Planner> {
         let bookkeeping = Bookkeeping::of::<M>();
         let cost = |lanes: Lanes, scores: bool| {
             let lanes = lanes.of(shape);
             let cost = Cost::new(shape, lanes, scores, bookkeeping);
-            settling.map_or(cost, |settling| cost.with(settling, shape, lanes, scores, bookkeeping))
+            price.map_or(cost, |price| cost.with(&price, shape, lanes, scores, bookkeeping))
         };
         let first: Box<dyn Planner> = match &self.chooser {
             Chooser::Recipe { keep, recipe } => {

@@ -1,4 +1,7 @@
-//! A method's decision as data: which entries of which lane stay. The cache carries plans out; it alone moves bytes.
+//! A method's decision as data: which entries of which lane stay, and how they are stored. The cache carries plans out; it alone moves
+//! bytes.
+
+use prefixkv_kernels::codec::KvCodec;
 
 use crate::cache::Entry;
 
@@ -44,6 +47,8 @@ pub struct LanePlan {
     pub keep: Option<Vec<Entry>>,
     /// Entries that are added to others before the rest goes.
     pub merge: Vec<Merge>,
+    /// Entries that stay and are stored in another codec from now on; each is named once.
+    pub encode: Vec<Encode>,
     /// The scores that the lane's entries carry from now on, all of them in the order of positions; empty where they stay as they
     /// are. They are set before anything goes.
     pub scores: Vec<f32>,
@@ -61,6 +66,14 @@ pub struct Merge {
     pub weight: f32,
 }
 
+/// Entries of a lane that are to be stored in `codec`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encode {
+    pub codec: KvCodec,
+    /// Their positions, ascending; as many as fill the codec's groups.
+    pub positions: Vec<u32>,
+}
+
 impl LanePlan {
     /// A plan that leaves a lane as it is.
     pub fn new(layer: usize, lane: usize) -> LanePlan {
@@ -68,7 +81,11 @@ impl LanePlan {
     }
 
     fn changes(&self) -> bool {
-        self.keep.is_some() || !self.merge.is_empty() || !self.scores.is_empty() || self.limit.is_some()
+        self.keep.is_some()
+            || !self.merge.is_empty()
+            || !self.encode.is_empty()
+            || !self.scores.is_empty()
+            || self.limit.is_some()
     }
 }
 
@@ -88,7 +105,8 @@ impl Plan {
     pub fn bytes(&self) -> usize {
         let of = |lane: &LanePlan| {
             let kept = lane.keep.as_deref().map_or(0, size_of_val);
-            kept + size_of_val(&lane.merge[..]) + size_of_val(&lane.scores[..])
+            let encoded: usize = lane.encode.iter().map(|encode| size_of_val(&encode.positions[..])).sum();
+            kept + size_of_val(&lane.merge[..]) + encoded + size_of_val(&lane.scores[..])
         };
         self.lanes.iter().map(of).sum()
     }

@@ -71,8 +71,8 @@ pub trait Planner: Send + Debug {
     fn fork(&self) -> Box<dyn Planner>;
 
     /// A prompt comes: `view` has its positions and the lanes without it. Refuses what cannot be kept to before any work. Gives the
-    /// most entries that the prompt adds to those held, over all layers, a layer's entry counting one, where layers are compacted one
-    /// by one; None when all is held until it ends.
+    /// most entries that the prompt adds to those held, over all layers, a layer's entry counting one, where layers are settled one by
+    /// one; None when all is held until it ends.
     fn begin(&mut self, view: &View<'_>) -> Result<Option<usize>>;
 
     /// The answer of [`Planner::begin`] to such a prompt; changes nothing.

@@ -72,6 +72,9 @@ struct Prompt {
 
 impl Prompt {
     fn growth(&self) -> Option<usize> {
+        if self.all_stay {
+            return Some(self.n * self.available.len());
+        }
         let (mut most, mut grown) = (0, 0);
         for (count, available) in self.ahead.as_ref()?.iter().zip(&self.available) {
             let copied = if count.kept < *available { count.kept } else { 0 };

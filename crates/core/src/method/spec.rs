@@ -100,7 +100,7 @@ pub enum Stage {
     /// Changes the plans of what chooses.
     Refines(Box<dyn Refine>),
     /// Says how what stays is stored.
-    Stores(Store),
+    Stores(Box<dyn Store>),
 }
 
 /// A value of the option `variant` with its own defaults.

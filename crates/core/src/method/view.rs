@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use prefixkv_kernels::codec::KvCodec;
+
 pub use crate::cache::Part;
 use crate::cache::{Entry, Span};
 use crate::error::Result;
@@ -19,6 +21,12 @@ pub trait ReadLane {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// How new entries are stored.
+    fn codec(&self) -> KvCodec;
+
+    /// Entries that are stored as new ones are.
+    fn unencoded(&self) -> usize;
 
     /// The entries from part to part; None behind the last one.
     fn part(&self, index: usize) -> Option<Part<'_>>;
@@ -48,6 +56,23 @@ impl dyn ReadLane + '_ {
         for part in self.parts() {
             for (slot, position) in part.positions.iter().enumerate() {
                 if !part.dead.has(slot) {
+                    entries.push(Entry { position: *position, place });
+                }
+                place += 1;
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.position);
+        entries
+    }
+
+    /// The entries that are stored as new ones are, in the order of their positions.
+    pub fn sorted_unencoded(&self) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(self.unencoded());
+        let (mut place, codec) = (0, self.codec());
+        for part in self.parts() {
+            let counts = part.codec == codec;
+            for (slot, position) in part.positions.iter().enumerate() {
+                if counts && !part.dead.has(slot) {
                     entries.push(Entry { position: *position, place });
                 }
                 place += 1;

@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Account, Charge, Entry, Lane, Memory, Settling, Shape};
+use prefixkv_kernels::codec::KvCodec;
+
+use crate::cache::{Account, Charge, Entry, Lane, Memory, Shape};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
+use crate::method::keep::Price;
+use crate::method::store::Encoder;
 use crate::method::view::View;
-use crate::method::{Evicted, LanePlan, Merge, Method, Moment, Needs, Plan, Planner};
+use crate::method::{Encode, Evicted, LanePlan, Merge, Method, Moment, Needs, Plan, Planner};
 
 /// The method of a sequence, and what it has to do with the sequence's bytes.
 #[derive(Debug)]
 pub(super) struct Working {
     pub(super) planner: Box<dyn Planner>,
     pub(super) needs: Needs,
+    /// The store for entries that stay; None: they are in full precision.
+    encoder: Option<Box<dyn Encoder>>,
     /// The newest plan; kept so that a step allocates nothing.
     plan: Plan,
     /// For what the planner holds of a prompt.
@@ -28,7 +34,7 @@ pub(super) struct Working {
     log: Option<Vec<Planned>>,
 }
 
-/// A method's answer to a moment.
+/// A method's answer to a moment, or that of its store, with the numbers that layers have in the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     pub moment: Moment,
@@ -40,22 +46,24 @@ impl Working {
         method: Arc<Method>,
         shape: &Shape,
         carry: bool,
-        settling: Option<&Settling>,
+        encoder: Option<Box<dyn Encoder>>,
     ) -> Working {
-        let planner = method.planner::<M>(shape, carry, settling);
+        let price = encoder.as_ref().and_then(|encoder| encoder.price());
+        let planner = method.planner::<M>(shape, carry, price);
         let needs = planner.needs();
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
-        Working { planner, needs, plan, workspace, charged: 0, steps: 0, sums, queries, log: None }
+        Working { planner, needs, encoder, plan, workspace, charged: 0, steps: 0, sums, queries, log: None }
     }
 
     /// The same method with what it knows between two pieces of work, for a sequence that goes on from the same entries.
     pub(super) fn fork(&self) -> Working {
         let planner = self.planner.fork();
+        let encoder = self.encoder.as_ref().map(|encoder| encoder.fork());
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
         let Working { needs, steps, .. } = *self;
-        Working { planner, needs, plan, workspace, charged: 0, steps, sums, queries, log: None }
+        Working { planner, needs, encoder, plan, workspace, charged: 0, steps, sums, queries, log: None }
     }
 
     /// Keeps all plans from now on, for [`Working::take_plans`].
@@ -67,11 +75,23 @@ impl Working {
         self.log.take().unwrap_or_default()
     }
 
-    /// Has the method answer a moment. None when it has nothing to say to it.
+    /// Whether entries that stay are stored in fewer bits.
+    pub(super) fn encodes(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// The price of entries that the store has encoded, where they have one.
+    pub(super) fn price(&self) -> Option<Price> {
+        self.encoder.as_ref()?.price()
+    }
+
+    /// Has the method answer a moment. None when it has nothing to say to it. `owners` are the numbers that the view's layers have in
+    /// the model.
     pub(super) fn ask<M: Memory>(
         &mut self,
         moment: Moment,
         view: &View<'_>,
+        owners: &[usize],
         account: &Account<M>,
     ) -> Result<Option<&Plan>> {
         if !self.needs.moments.has(moment) {
@@ -80,15 +100,31 @@ impl Working {
         self.plan.clear();
         self.planner.plan(moment, view, &mut self.plan)?;
         self.charge(account)?;
-        self.note(moment);
+        self.note(moment, owners);
         Ok(Some(&self.plan))
     }
 
     /// As [`Working::ask`], with the answer from outside.
-    pub(super) fn answer(&mut self, moment: Moment, view: &View<'_>, reply: &PlanReply) -> Result<&Plan> {
+    pub(super) fn answer(
+        &mut self,
+        moment: Moment,
+        view: &View<'_>,
+        owners: &[usize],
+        reply: &PlanReply,
+    ) -> Result<&Plan> {
         self.plan.clear();
         self.planner.answer(moment, view, reply, &mut self.plan)?;
-        self.note(moment);
+        self.note(moment, owners);
+        Ok(&self.plan)
+    }
+
+    /// Has the store say which entries of `layer` are encoded now; the view's layers are those of the model.
+    pub(super) fn encode(&mut self, moment: Moment, layer: usize, view: &View<'_>, all: &[usize]) -> Result<&Plan> {
+        self.plan.clear();
+        if let Some(encoder) = &mut self.encoder {
+            encoder.encode(layer, view, &mut self.plan)?;
+        }
+        self.note(moment, all);
         Ok(&self.plan)
     }
 
@@ -138,10 +174,17 @@ impl Working {
         Ok(())
     }
 
-    fn note(&mut self, moment: Moment) {
+    fn note(&mut self, moment: Moment, owners: &[usize]) {
         if let Some(log) = self.log.as_mut().filter(|_| !self.plan.is_empty()) {
             let mut plan = self.plan.clone();
-            plan.lanes.iter_mut().for_each(|lane| lane.scores = Vec::new());
+            for lane in &mut plan.lanes {
+                (lane.layer, lane.scores) = (owners[lane.layer], Vec::new());
+            }
+            plan.evict.iter_mut().for_each(|gone| gone.layer = owners[gone.layer as usize] as u32);
+            let moment = match moment {
+                Moment::Layer(layer) => Moment::Layer(owners[layer]),
+                other => other,
+            };
             log.push(Planned { moment, plan });
         }
     }
@@ -160,7 +203,7 @@ impl Working {
 
 /// Carries out a plan, lane by lane, so that no more than one of them is there twice.
 pub(super) fn carry_out<M: Memory>(plan: &Plan, layers: &mut [Vec<Lane<M>>], owners: &[usize]) -> Result<()> {
-    for LanePlan { layer, lane, keep, merge, scores, limit } in &plan.lanes {
+    for LanePlan { layer, lane, keep, merge, encode, scores, limit } in &plan.lanes {
         let lane = lane_of(layers, owners, *layer, *lane)?;
         if !scores.is_empty() {
             set_scores(lane, scores)?;
@@ -171,6 +214,9 @@ pub(super) fn carry_out<M: Memory>(plan: &Plan, layers: &mut [Vec<Lane<M>>], own
         if let Some(entries) = keep {
             let places: Vec<u32> = entries.iter().map(|entry| entry.place).collect();
             lane.retain(&places)?;
+        }
+        if !encode.is_empty() {
+            encode_entries(lane, encode)?;
         }
         if let Some(limit) = limit {
             lane.set_limit(*limit);
@@ -217,6 +263,20 @@ fn merge_entries<M: Memory>(lane: &mut Lane<M>, merges: &[Merge]) -> Result<()> 
     let keys = means(lane.keys(&into)?, lane.keys(&from)?);
     let values = means(lane.values(&into)?, lane.values(&from)?);
     lane.overwrite(&into, &keys, &values)
+}
+
+fn encode_entries<M: Memory>(lane: &mut Lane<M>, parts: &[Encode]) -> Result<()> {
+    let held = lane.sorted();
+    let place = |position: &u32| {
+        let found = held.binary_search_by_key(position, |entry| entry.position);
+        let found =
+            found.map_err(|_| Error::Internal(format!("no entry of position {position} is there to be encoded")));
+        Ok(held[found?].place)
+    };
+    let places = |part: &Encode| -> Result<(KvCodec, Vec<u32>)> {
+        Ok((part.codec, part.positions.iter().map(place).collect::<Result<_>>()?))
+    };
+    lane.recode(&parts.iter().map(places).collect::<Result<Vec<_>>>()?)
 }
 
 /// `scores` is in the order of positions.

@@ -6,6 +6,8 @@ use crate::cache::LayerCache;
 #[derive(Debug)]
 pub struct Layout {
     layers: Vec<LayerCache>,
+    /// All numbers.
+    all: Vec<usize>,
     /// Layers with lanes of their own, ascending.
     owners: Vec<usize>,
     /// Of these, the ones that a method sizes.
@@ -28,8 +30,8 @@ impl Layout {
             assert!(*source <= layer && layers[*source].source == *source, "layer {layer} reads layer {source}");
         }
         let owners: Vec<usize> = (0..layers.len()).filter(|layer| layers[*layer].source == *layer).collect();
-        let all = &layers;
-        let readers = |owner: usize| (0..all.len()).filter(move |layer| all[*layer].source == owner);
+        let read = &layers;
+        let readers = |owner: usize| (0..read.len()).filter(move |layer| read[*layer].source == owner);
         let last_reader = (0..layers.len()).map(|layer| readers(layer).next_back().unwrap_or(layer)).collect();
         let farthest =
             |windows: &mut dyn Iterator<Item = Option<u32>>| windows.reduce(|a, b| Some(a?.max(b?))).flatten();
@@ -38,7 +40,8 @@ impl Layout {
         // A window already bounds its layers; where every layer has one, methods size those with the widest.
         let widest = farthest(&mut owners.iter().map(|layer| reach[*layer]));
         let managed = owners.iter().copied().filter(|layer| reach[*layer] == widest).collect();
-        Layout { layers, owners, managed, last_reader, reach }
+        let all = (0..layers.len()).collect();
+        Layout { layers, all, owners, managed, last_reader, reach }
     }
 
     /// Whether every layer has lanes of its own.
@@ -80,6 +83,11 @@ impl Layout {
     /// Whether `layer` has lanes of its own.
     pub fn owns(&self, layer: usize) -> bool {
         self.source(layer) == layer
+    }
+
+    /// The numbers of all layers.
+    pub fn all(&self) -> &[usize] {
+        &self.all
     }
 
     pub fn owners(&self) -> &[usize] {

@@ -1,14 +1,17 @@
 //! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
-//! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]); what goes through
-//! the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); and rows that go no further ([`rows`]).
+//! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]) and of how its store
+//! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]);
+//! and the room that a prompt needs ([`room`]).
 
 mod batch;
 mod compaction;
+mod encoding;
 mod layout;
 mod phases;
 mod pieces;
 mod readers;
 mod report;
+mod room;
 mod rows;
 mod view;
 
@@ -29,7 +32,7 @@ use rows::Way;
 use view::Held;
 
 use crate::cache::{
-    Account, Charge, Entry, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Settling, Shape, Span,
+    Account, Charge, Entry, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Shape, Span,
 };
 use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
@@ -66,8 +69,6 @@ pub struct Sequence<M: Memory = Cpu> {
     way: Way,
     /// Sums of layers whose lanes are still to be read by others, by layer.
     waiting: Vec<(usize, Vec<Vec<f32>>)>,
-    /// How entries are stored that are no longer recent.
-    settling: Option<Settling>,
     account: Account<M>,
 }
 
@@ -107,9 +108,9 @@ impl<M: Memory> Sequence<M> {
         carry: bool,
     ) -> Result<Self> {
         let sized = Shape { layers: layout.managed().len(), ..shape };
-        let settling = method.as_ref().map_or(Ok(None), |method| method.settling(&sized))?;
-        let dual = settling.map_or(Dual::None, |settling| settling.codec.dual);
-        let method = method.map(|method| Working::new::<M>(method, &sized, carry, settling.as_ref()));
+        let encoder = method.as_ref().map_or(Ok(None), |method| method.encoder(&sized))?;
+        let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
+        let method = method.map(|method| Working::new::<M>(method, &sized, carry, encoder));
         let needs = method.as_ref().map(|method| method.needs);
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
         let on_read = needs.is_some_and(|needs| needs.positions == Positions::Cache);
@@ -143,7 +144,7 @@ impl<M: Memory> Sequence<M> {
             }
         };
         let mut sequence = Sequence::with_lanes(shape, layout, pool, options, split)?;
-        (sequence.method, sequence.source, sequence.settling) = (method, source, settling);
+        (sequence.method, sequence.source) = (method, source);
         Ok(sequence)
     }
 
@@ -193,7 +194,6 @@ impl<M: Memory> Sequence<M> {
             pieces: Pieces::default(),
             way: Way::default(),
             waiting: Vec::new(),
-            settling: None,
             account,
         })
     }
@@ -221,7 +221,6 @@ impl<M: Memory> Sequence<M> {
             pieces: Pieces::default(),
             way: Way::default(),
             waiting: Vec::new(),
-            settling: self.settling,
             account,
         })
     }
@@ -283,16 +282,6 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// Refuses a prompt that [`Sequence::begin_prompt`] would refuse now, on top of what is held; changes nothing.
-    pub fn admit(&self, spans: &[Span]) -> Result<()> {
-        let (all, n) = self.with(spans);
-        let growth = match &self.method {
-            Some(method) => method.planner.growth(&self.view(&self.held(), &all, n))?,
-            None => None,
-        };
-        self.account.admit(self.prompt_bytes(n, growth))
-    }
-
     /// The view that a method outside the engine is to be shown before the sequence can go on; None when it waits for no plan.
     pub fn question(&self) -> Result<Option<MethodView>> {
         let (Some(asked), Some(method)) = (&self.asked, &self.method) else { return Ok(None) };
@@ -309,12 +298,12 @@ impl<M: Memory> Sequence<M> {
         let (sums, queries) = (std::mem::take(&mut method.sums), std::mem::take(&mut method.queries));
         let Asked { moment, past, n } = asked;
         let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries };
-        let plan = method.answer(moment, &view, reply)?;
+        let plan = method.answer(moment, &view, self.layout.managed(), reply)?;
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
         method.forget();
         self.asked = None;
         self.leave_behind()?;
-        self.settle_all()
+        self.encode_all(moment, past, n)
     }
 
     fn asked_view<'a>(&'a self, asked: &Asked, method: &'a Working, cache: &'a Held<'a, M>) -> View<'a> {
@@ -337,11 +326,8 @@ impl<M: Memory> Sequence<M> {
 
     /// Asks the method what is to be done at a moment, and does it.
     fn at(&mut self, moment: Moment, sums: Sums<'_>) -> Result<()> {
+        let n = self.positions_on_the_way();
         let Some(method) = &mut self.method else { return Ok(()) };
-        let n = match self.work {
-            Work::Prompt(Reach { n, .. }) => n,
-            _ => 1,
-        };
         let past = self.next_position as usize;
         if method.needs.external {
             let asked = method.needs.moments.has(moment);
@@ -350,7 +336,7 @@ impl<M: Memory> Sequence<M> {
         }
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &[] };
-        let Some(plan) = method.ask(moment, &view, &self.account)? else { return Ok(()) };
+        let Some(plan) = method.ask(moment, &view, self.layout.managed(), &self.account)? else { return Ok(()) };
         // That of one layer is not worth counting.
         let bytes = if moment == Moment::Prompt { plan.bytes() } else { 0 };
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
@@ -359,30 +345,19 @@ impl<M: Memory> Sequence<M> {
         rows.map_or(Ok(()), |rows| self.narrow(moment, rows))
     }
 
+    /// Positions of the prompt that is read, or 1.
+    fn positions_on_the_way(&self) -> usize {
+        match self.work {
+            Work::Prompt(Reach { n, .. }) => n,
+            _ => 1,
+        }
+    }
+
     /// All spans with those of a prompt, and how many positions that has.
     fn with(&self, spans: &[Span]) -> (Vec<Span>, usize) {
         let mut all = self.spans.clone();
         spans.iter().for_each(|span| see(&mut all, span.modality, span.len));
         (all, spans.iter().map(|span| span.len).sum())
-    }
-
-    /// Bytes that a prompt of `n` positions takes at its peak beside what is held: all of it, unless its layers are compacted
-    /// one by one and never add more than `growth` entries. Where a method may drop entries that are those of others too, what stays of
-    /// them is copied and nothing is freed.
-    fn prompt_bytes(&self, n: usize, growth: Option<usize>) -> u64 {
-        let (whole, windowed) = (n * self.layout.managed().len(), self.windowed_growth(n));
-        let growth = growth.map_or(whole, |growth| (growth + n * self.layout.waiting()).min(whole));
-        (self.entry_bytes() * (growth + windowed)) as u64 + self.copied_bytes()
-    }
-
-    /// Bytes of copies of entries that are those of other sequences too.
-    fn copied_bytes(&self) -> u64 {
-        if self.frees() { self.shared_bytes() } else { 0 }
-    }
-
-    /// Whether entries may go.
-    fn frees(&self) -> bool {
-        self.method.is_some() || self.layout.has_windows()
     }
 
     /// Starts a generated token.
@@ -461,23 +436,9 @@ impl<M: Memory> Sequence<M> {
             None => self.at(Moment::Layer(number), Sums::Layer(number, sums))?,
         }
         match &self.method {
-            Some(method) if method.planner.is_settled() => self.settle(self.layout.managed()[number]),
+            Some(method) if method.planner.is_settled() => self.encode_layer(self.layout.managed()[number]),
             _ => Ok(()),
         }
-    }
-
-    /// Stores the entries of a layer that are no longer recent in few bits, where the cache does so.
-    fn settle(&mut self, layer: usize) -> Result<()> {
-        let Some(settling) = &self.settling else { return Ok(()) };
-        self.layers[layer].iter_mut().try_for_each(|lane| lane.settle(settling))
-    }
-
-    /// [`Sequence::settle`] of all layers, unless a method outside still chooses from them.
-    fn settle_all(&mut self) -> Result<()> {
-        if self.asked.is_some() {
-            return Ok(());
-        }
-        (0..self.layers.len()).try_for_each(|layer| self.settle(layer))
     }
 
     /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places; empty when nothing was.
@@ -493,6 +454,7 @@ impl<M: Memory> Sequence<M> {
             _ => return Err(Error::Internal("no prompt has begun".into())),
         };
         self.at(Moment::Prompt, Sums::None)?;
+        let past = self.next_position as usize;
         self.next_position += n as u32;
         self.way = Way::default();
         self.next_phase += match std::mem::take(&mut self.placing) {
@@ -501,7 +463,7 @@ impl<M: Memory> Sequence<M> {
         };
         if self.asked.is_none() {
             self.leave_behind()?;
-            self.settle_all()?;
+            self.encode_all(Moment::Prompt, past, n)?;
         }
         self.work = Work::None;
         Ok(())
@@ -512,8 +474,9 @@ impl<M: Memory> Sequence<M> {
         if self.work != Work::Step {
             return Err(Error::Internal("no token has begun".into()));
         }
-        self.at(Moment::Step(self.steps()), Sums::None)?;
-        self.settle_all()?;
+        let moment = Moment::Step(self.steps());
+        self.at(moment, Sums::None)?;
+        self.encode_all(moment, self.next_position as usize, 1)?;
         if let Some(method) = &mut self.method {
             method.steps += 1;
         }
@@ -553,6 +516,11 @@ impl<M: Memory> Sequence<M> {
     /// The lanes that a layer has, to change them; none for one that reads another's.
     pub fn lanes_mut(&mut self, layer: usize) -> &mut [Lane<M>] {
         &mut self.layers[layer]
+    }
+
+    /// Elements of a head.
+    pub fn head_dim(&self) -> usize {
+        self.shape.head_dim
     }
 
     /// The number format of the entries.

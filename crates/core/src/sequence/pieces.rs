@@ -145,7 +145,7 @@ impl<M: Memory> Sequence<M> {
                 return Ok(());
             }
             self.leave_layer_behind(owner, next)?;
-            return self.settle(owner);
+            return self.encode_layer(owner);
         };
         if !reach.is_cut() {
             return self.compact(number, &sums);

@@ -31,7 +31,7 @@ impl<M: Memory> Sequence<M> {
             full: (self.next_position as usize * self.entry_bytes() * self.layout.owners().len()) as u64,
             payload,
             scales,
-            window: if self.settling.is_some() { sum(Lane::plain_payload) } else { 0 },
+            window: if self.method.as_ref().is_some_and(Working::encodes) { sum(Lane::unencoded_payload) } else { 0 },
             effective_bits: if numbers > 0 { (8 * (payload + scales)) as f64 / numbers as f64 } else { 0.0 },
             metadata: sum(Lane::metadata),
             dead: sum(Lane::dead_bytes),
@@ -70,14 +70,8 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// The plans since [`Sequence::keep_plans`], those that change nothing left out, with the numbers that layers have in the model.
+    /// The plans since [`Sequence::keep_plans`], those that change nothing left out.
     pub fn take_plans(&mut self) -> Vec<Planned> {
-        let mut plans = self.method.as_mut().map(Working::take_plans).unwrap_or_default();
-        let managed = self.layout.managed();
-        for Planned { plan, .. } in &mut plans {
-            plan.lanes.iter_mut().for_each(|lane| lane.layer = managed[lane.layer]);
-            plan.evict.iter_mut().for_each(|gone| gone.layer = managed[gone.layer as usize] as u32);
-        }
-        plans
+        self.method.as_mut().map(Working::take_plans).unwrap_or_default()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use prefixkv_kernels::codec::KvCodec;
+
 use crate::cache::{Entry, Lane, Memory};
 use crate::error::Result;
 use crate::method::view::{Part, ReadCache, ReadLane};
@@ -13,6 +15,14 @@ impl<M: Memory> ReadLane for Lane<M> {
 
     fn len(&self) -> usize {
         Lane::len(self)
+    }
+
+    fn codec(&self) -> KvCodec {
+        Lane::codec(self)
+    }
+
+    fn unencoded(&self) -> usize {
+        Lane::unencoded(self)
     }
 
     fn part(&self, index: usize) -> Option<Part<'_>> {

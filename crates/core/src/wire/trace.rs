@@ -123,17 +123,29 @@ pub enum TraceMoment {
     Step,
 }
 
-/// The entries of a lane that stay.
+/// Changes to the entries of a lane.
 #[derive(Clone, Debug, Serialize)]
 pub struct TraceLanePlan {
     /// The layer.
     pub layer: usize,
     /// The lane, counted in its layer.
     pub lane: usize,
-    /// The positions of the entries that stay.
-    pub keep: Vec<u32>,
+    /// The positions of the entries that stay; left out where all do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Vec<u32>>,
     /// Entries that are added to ones that stay.
     pub merge: Vec<TraceMerge>,
+    /// Entries that are stored in other codecs from now on.
+    pub encode: Vec<TraceEncode>,
+}
+
+/// Entries that are stored in another codec.
+#[derive(Clone, Debug, Serialize)]
+pub struct TraceEncode {
+    /// Bits that each of their numbers takes from now on, scales included; the mean over keys and values.
+    pub bits: f64,
+    /// The positions of the entries.
+    pub positions: Vec<u32>,
 }
 
 /// An entry that is merged into another.
@@ -158,8 +170,9 @@ pub struct TraceEviction {
     pub position: u32,
 }
 
-impl From<&Planned> for TracePlan {
-    fn from(Planned { moment, plan }: &Planned) -> TracePlan {
+impl TracePlan {
+    /// `head_dim` is that of the model's heads.
+    pub fn new(Planned { moment, plan }: &Planned, head_dim: usize) -> TracePlan {
         let (moment, layer, step) = match *moment {
             Moment::Layer(layer) => (TraceMoment::Layer, Some(layer), None),
             Moment::Prompt => (TraceMoment::Prompt, None, None),
@@ -167,13 +180,19 @@ impl From<&Planned> for TracePlan {
             Moment::Step(step) => (TraceMoment::Step, None, Some(step)),
         };
         let changed = plan.lanes.iter().filter_map(|lane| {
-            let keep = lane.keep.as_ref()?.iter().map(|entry| entry.position).collect();
+            let keep = lane.keep.as_ref().map(|keep| keep.iter().map(|entry| entry.position).collect());
+            let encode = lane.encode.iter().map(|part| TraceEncode {
+                bits: part.codec.effective_bits(head_dim),
+                positions: part.positions.clone(),
+            });
             let merge = lane.merge.iter().map(|merge| TraceMerge {
                 from: merge.from.position,
                 into: merge.into.position,
                 weight: merge.weight,
             });
-            Some(TraceLanePlan { layer: lane.layer, lane: lane.lane, keep, merge: merge.collect() })
+            let (merge, encode) = (merge.collect(), encode.collect::<Vec<_>>());
+            let seen = keep.is_some() || !encode.is_empty();
+            seen.then_some(TraceLanePlan { layer: lane.layer, lane: lane.lane, keep, merge, encode })
         });
         let evict = plan.evict.iter().map(|gone| TraceEviction {
             layer: gone.layer as usize,
@@ -182,9 +201,7 @@ impl From<&Planned> for TracePlan {
         });
         TracePlan { moment, layer, step, lanes: changed.collect(), evict: evict.collect(), rows: plan.rows.clone() }
     }
-}
 
-impl TracePlan {
     /// Whether it changes nothing that is seen.
     pub fn is_empty(&self) -> bool {
         self.lanes.is_empty() && self.evict.is_empty() && self.rows.is_none()

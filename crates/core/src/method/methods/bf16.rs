@@ -2,7 +2,7 @@ use prefixkv_kernels::codec::Dtype;
 
 use super::super::options::Options;
 use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
-use super::super::store::{Store, window};
+use super::super::store::{Uniform, window};
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -30,5 +30,5 @@ The `window` most recent entries stay in full precision; a prompt is attended in
 };
 
 fn build(options: &mut Options) -> Result<Stage> {
-    Ok(Stage::Stores(Store::plain(SPEC.name, Dtype::Bf16, options)?))
+    Ok(Stage::Stores(Box::new(Uniform::plain(SPEC.name, Dtype::Bf16, options)?)))
 }

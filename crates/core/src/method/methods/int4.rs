@@ -2,7 +2,7 @@ use prefixkv_kernels::codec::Dtype;
 
 use super::super::options::Options;
 use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
-use super::super::store::{GROUP, ROTATE, Store, keys, window};
+use super::super::store::{GROUP, ROTATE, Uniform, keys, window};
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -33,5 +33,5 @@ Scale and zero are f16, and the codes are chosen for what was kept. The `window`
 };
 
 fn build(options: &mut Options) -> Result<Stage> {
-    Ok(Stage::Stores(Store::of(SPEC.name, Dtype::U4, options)?))
+    Ok(Stage::Stores(Box::new(Uniform::of(SPEC.name, Dtype::U4, options)?)))
 }

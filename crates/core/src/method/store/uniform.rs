@@ -1,24 +1,25 @@
-//! How entries that stay are stored once they are no longer recent.
+//! Stores that keep all entries but the most recent in one codec.
 
 use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec};
 
-use super::budget::Uniform;
-use super::guard::{Protected, Recent};
-use super::options::Options;
-use super::score::Recency;
-use super::spec::common::{choice, count, flag};
-use super::spec::{OptionKind, OptionSpec};
-use super::{Eviction, Keep, Lanes, Method, Positions, Recipe};
-use crate::cache::{Settling, Shape};
+use super::super::keep::{Keep, Price};
+use super::super::options::Options;
+use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::spec::common::{choice, count, flag};
+use super::super::spec::{OptionKind, OptionSpec};
+use super::super::view::View;
+use super::super::{Method, Positions};
+use super::{Encoder, Store};
+use crate::cache::Shape;
 use crate::error::Result;
 use crate::fields::refuse;
 
 /// Entries that are encoded together while generating, at least.
 const BLOCK: usize = 32;
 
-/// A store as a request asks for it.
+/// One codec for all entries that are no longer recent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Store {
+pub(in crate::method) struct Uniform {
     name: &'static str,
     dtype: Dtype,
     /// Numbers that share a scale and a zero, at most.
@@ -29,18 +30,18 @@ pub struct Store {
 }
 
 /// Options of stores.
-pub(super) const GROUP: OptionSpec = OptionSpec {
+pub(in crate::method) const GROUP: OptionSpec = OptionSpec {
     name: "group",
     kind: OptionKind::Count { least: 8, most: 64 },
     default: "32",
     text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
 };
 
-pub(super) const fn window(default: &'static str) -> OptionSpec {
+pub(in crate::method) const fn window(default: &'static str) -> OptionSpec {
     count("window", default, "most recent entries that stay in full precision, per layer and head")
 }
 
-pub(super) const fn keys(default: &'static str) -> OptionSpec {
+pub(in crate::method) const fn keys(default: &'static str) -> OptionSpec {
     choice(
         "keys",
         &["channel", "entry"],
@@ -49,30 +50,18 @@ pub(super) const fn keys(default: &'static str) -> OptionSpec {
     )
 }
 
-pub(super) const ROTATE: OptionSpec = flag(
+pub(in crate::method) const ROTATE: OptionSpec = flag(
     "rotate",
     "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
 );
 
-/// Of a store that stands alone: every entry stays.
-pub(super) fn everything() -> Recipe {
-    Recipe {
-        score: Box::new(Recency),
-        budget: Box::new(Uniform),
-        protected: Protected { sinks: 0, recent: Recent::Entries(0), text: false },
-        eviction: Eviction::Never,
-        lanes: Lanes::PerLayer,
-        positions: Positions::True,
-    }
-}
-
-impl Store {
-    pub(super) fn of(name: &'static str, dtype: Dtype, options: &Options) -> Result<Store> {
+impl Uniform {
+    pub(in crate::method) fn of(name: &'static str, dtype: Dtype, options: &Options) -> Result<Uniform> {
         let group = options.count("group")?;
         if !group.is_multiple_of(8) {
             return Err(refuse(format!("`group` of {name} must be a multiple of 8, found {group}")));
         }
-        Ok(Store {
+        Ok(Uniform {
             name,
             dtype,
             group,
@@ -83,18 +72,22 @@ impl Store {
     }
 
     /// A store of numbers that stand for themselves.
-    pub(super) fn plain(name: &'static str, dtype: Dtype, options: &Options) -> Result<Store> {
+    pub(in crate::method) fn plain(name: &'static str, dtype: Dtype, options: &Options) -> Result<Uniform> {
         let window = options.count("window")?;
-        Ok(Store { name, dtype, group: 1, window, keys_per_channel: false, rotate: false })
+        Ok(Uniform { name, dtype, group: 1, window, keys_per_channel: false, rotate: false })
     }
 
-    /// As requests name it.
-    pub fn name(&self) -> &'static str {
+    fn dual(&self) -> Dual {
+        if self.rotate { Dual::Hadamard } else { Dual::None }
+    }
+}
+
+impl Store for Uniform {
+    fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Refuses a method that it cannot stand behind.
-    pub(super) fn check(&self, method: &Method) -> Result<()> {
+    fn check(&self, method: &Method) -> Result<()> {
         if self.rotate && method.recipe().is_some_and(|recipe| recipe.positions == Positions::Cache) {
             return Err(refuse(format!(
                 "`rotate` of {} transforms keys that are rotated already, and {} with positions \"cache\" rotates them when they \
@@ -112,15 +105,13 @@ impl Store {
         Ok(())
     }
 
-    /// The transform that all entries of a lane go through.
-    pub fn dual(&self) -> Dual {
-        if self.rotate { Dual::Hadamard } else { Dual::None }
-    }
-
-    /// The store at work on a model of this shape. Refuses heads that cannot be stored so.
-    pub fn settling(&self, shape: &Shape) -> Result<Settling> {
+    fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         if !self.dtype.is_code() {
-            return Ok(Settling { codec: KvCodec::plain(self.dtype), window: self.window, block: BLOCK });
+            return Ok(Box::new(OneCodec(Price {
+                codec: KvCodec::plain(self.dtype),
+                window: self.window,
+                block: BLOCK,
+            })));
         }
         let dim = shape.head_dim;
         let channels = Codec::channels(dim, self.group).ok_or_else(|| {
@@ -130,6 +121,38 @@ impl Store {
         let key = if self.keys_per_channel { Codec::per_channel(self.dtype, self.group as u16) } else { entry };
         let codec = KvCodec { key, value: entry, dual: self.dual() };
         codec.check(dim).map_err(|reason| refuse(format!("{} cannot store {reason}", self.name)))?;
-        Ok(Settling { codec, window: self.window, block: BLOCK })
+        Ok(Box::new(OneCodec(Price { codec, window: self.window, block: BLOCK })))
+    }
+}
+
+/// A uniform store at work.
+#[derive(Clone, Copy, Debug)]
+struct OneCodec(Price);
+
+impl Encoder for OneCodec {
+    fn dual(&self) -> Dual {
+        self.0.codec.dual
+    }
+
+    fn price(&self) -> Option<Price> {
+        Some(self.0)
+    }
+
+    fn fork(&self) -> Box<dyn Encoder> {
+        Box::new(*self)
+    }
+
+    fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
+        let Price { codec, window, block } = self.0;
+        for (index, lane) in view.cache.of(layer).enumerate() {
+            let settled = lane.unencoded().saturating_sub(window);
+            if settled < block.max(codec.group()) {
+                continue;
+            }
+            let oldest = lane.sorted_unencoded().into_iter().take(settled / codec.group() * codec.group());
+            let positions = oldest.map(|entry| entry.position).collect();
+            plan.push(LanePlan { encode: vec![Encode { codec, positions }], ..LanePlan::new(layer, index) });
+        }
+        Ok(())
     }
 }
