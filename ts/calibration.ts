@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { CalibrationError } from "./errors.ts";
 import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
-import type { Calibration } from "./generated/wire.ts";
+import type { Calibration, SharingCalibration } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { address, text } from "./options/rules.ts";
@@ -26,6 +26,22 @@ import { stopError } from "./stop.ts";
  */
 export type CalibrationSource = Calibration | readonly number[] | string | URL;
 
+/**
+ * Where a map of layers that share comes from: the object, or a JSON file by path or `file:` URL, relative to the working directory.
+ *
+ * @example
+ * ```ts
+ * import { kvsharer, type SharingSource } from "prefixkv";
+ *
+ * const sources: SharingSource[] = ["./map.json", new URL("file:///data/map.json")];
+ * console.log(sources.map((calibration) => kvsharer({ calibration, layers: 2 })));
+ * ```
+ */
+export type SharingSource = SharingCalibration | string | URL;
+
+/** A calibration of a kind as the engine takes it. */
+type Read = Calibration | SharingCalibration | readonly number[];
+
 /** The source of a calibration as a copy, a URL as its text; throws an OptionError for what is none. */
 export function readCalibrationSource(value: unknown, place: Place): unknown {
   const allowed = "a calibration, a path, a URL, a name or an array of shares";
@@ -36,14 +52,14 @@ export function readCalibrationSource(value: unknown, place: Place): unknown {
   return plain(value, place, allowed);
 }
 
+/** The `format` of files that the engine reads. */
+const formats: readonly string[] = ["prefixkv-calibration", "prefixkv-sharing"];
+
 /** More than any calibration needs. */
 const maxBytes = 16 * 1024 * 1024;
 
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
-export async function readCalibration(
-  source: CalibrationSource,
-  signal?: AbortSignal,
-): Promise<Calibration | readonly number[]> {
+export async function readCalibration(source: CalibrationSource | SharingSource, signal?: AbortSignal): Promise<Read> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
   const file = isName(source) ? await packageFile(`calibrations/${encodeURIComponent(source)}.json`) : place(source);
   let text: string;
@@ -99,7 +115,7 @@ function isName(source: string | URL): source is string {
   return typeof source === "string" && !/^file:/i.test(source) && !/[\\/]/.test(source) && !/\.json$/i.test(source);
 }
 
-function parse(source: string | URL, text: string): Calibration | readonly number[] {
+function parse(source: string | URL, text: string): Read {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -108,11 +124,9 @@ function parse(source: string | URL, text: string): Calibration | readonly numbe
     throw unusable(source, "it is not JSON");
   }
   const format = (value as { format?: unknown } | null)?.format;
-  if (Array.isArray(value) || format === "prefixkv-calibration") return value as Calibration | readonly number[];
-  throw unusable(
-    source,
-    'it has no `format` "prefixkv-calibration" and is no array with the evicted share of every layer',
-  );
+  if (Array.isArray(value) || formats.includes(String(format))) return value as Read;
+  const names = formats.map((name) => `"${name}"`).join(" or ");
+  throw unusable(source, `it has no \`format\` ${names} and is no array with the evicted share of every layer`);
 }
 
 async function missing(source: string | URL, file: string, cause: unknown): Promise<string> {

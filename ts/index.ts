@@ -3,7 +3,7 @@ import "./required.ts";
 
 export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
-export type { CalibrationSource } from "./calibration.ts";
+export type { CalibrationSource, SharingSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export { custom } from "./custom.ts";
@@ -37,6 +37,7 @@ export type {
   ModelInfo,
   Progress,
   Score,
+  SharingCalibration,
   Timings,
   Trace,
   Usage,

@@ -227,6 +227,15 @@ ALL = [
         gain=2.0,
     ),
 ]
+DEEP = Fixture(
+    "llama-deep",
+    0,
+    BYTE_LEVEL,
+    torch.float16,
+    llama(hidden_size=32, num_key_value_heads=2, intermediate_size=48, num_hidden_layers=14, tie_word_embeddings=True),
+    gain=1.1,
+)
+"""Many layers for `sharing.py`, without a golden of its own"""
 
 
 def vocabulary(fixture):
@@ -367,7 +376,7 @@ def write(fixture, file, value):
 
 
 def main(chosen=()):
-    for fixture in [one for one in ALL if not chosen or one.name in chosen]:
+    for fixture in [one for one in [*ALL, DEEP] if not chosen or one.name in chosen]:
         shutil.rmtree(fixture.folder, ignore_errors=True)
         fixture.folder.mkdir(parents=True)
         model = build(fixture)

@@ -124,6 +124,16 @@ test("the flags of the cache become its option", async () => {
     { method: "int4", window: 64 },
   ]);
   assert.deepEqual(await cacheOf("--method", "int8", "--set", "rotate=true"), { method: "int8", rotate: true });
+  // Layers that share come before the method, wherever they are named.
+  const map = { format: "prefixkv-sharing", version: 1, model: { layers: 10 }, pairs: [{ layer: 6, source: 2 }] };
+  const file = join(folder, "layers.json");
+  await writeFile(file, JSON.stringify(map));
+  const shares = ["--stage", "int4", "--stage", `kvsharer,calibration=${file},layers=1`];
+  assert.deepEqual(await cacheOf("--method", "snapkv", "--keep", "0.4", ...shares), [
+    { method: "kvsharer", calibration: map, layers: 1 },
+    { method: "snapkv", keep: 0.4 },
+    { method: "int4" },
+  ]);
   const calibrated = await cacheOf("--method", "prefixkv", "--keep", "0.3", "--calibration", "llava-1.5-7b");
   assert.equal((calibrated as { calibration?: { version?: number } }).calibration?.version, 1);
 });

@@ -13,8 +13,12 @@ export function cacheOption(values: Values): CacheOption | undefined {
   const method = methodOption(values);
   const stages = values.texts("stage").map(parseStage);
   if (stages.length === 0) return method;
-  if (method === undefined) throw new UsageError("--stage needs --method NAME, which it goes behind");
-  return [method, ...stages];
+  if (method === undefined) throw new UsageError("--stage needs --method NAME, which it goes with");
+  // Layers that share come before what chooses from the others.
+  const [first, behind] = [true, false].map((shares) =>
+    stages.filter((stage) => (findMethod(stage.method).role === "shares") === shares),
+  );
+  return [...(first ?? []), method, ...(behind ?? [])];
 }
 
 /** The method that the flags name, if any; throws a UsageError for invalid flags. */

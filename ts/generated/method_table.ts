@@ -19,12 +19,13 @@ export type MethodName =
   | "fp8"
   | "int8"
   | "int4"
-  | "int2";
+  | "int2"
+  | "kvsharer";
 
 /** An option of a method, for the command line. */
 export interface MethodOption {
   name: string;
-  kind: "count" | "share" | "flag" | "choice" | "calibration";
+  kind: "count" | "share" | "flag" | "choice" | "calibration" | "layers" | "sharing";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -40,8 +41,11 @@ export interface MethodFacts {
   source: string;
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
-  /** Whether it chooses entries, goes behind a method and changes what that does, or (alone or behind a method) stores what stays. */
-  role: "chooses" | "refines" | "stores";
+  /**
+   * Whether it chooses entries, goes behind a method and changes what that does, or stores what stays (alone or behind a method) or has
+   * layers share entries (alone or before a method).
+   */
+  role: "chooses" | "refines" | "stores" | "shares";
   options: readonly MethodOption[];
   /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
   variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
@@ -869,6 +873,39 @@ export const methods: readonly MethodFacts[] = [
         values: "true or false",
         default: false,
         text: "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "kvsharer",
+    title: "KVSharer",
+    summary: "lets layers read the keys and values of layers before them",
+    source:
+      "Yang et al. 2024, KVSharer: Efficient Inference via Layer-Wise Dissimilar KV Cache Sharing, arXiv 2410.18517",
+    budget: "outcome",
+    role: "shares",
+    options: [
+      {
+        name: "calibration",
+        kind: "sharing",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the map that model.calibrateSharing has found",
+      },
+      {
+        name: "layers",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: null,
+        text: "how many layers share: the first so many of the calibration, all of them where it is left out",
+      },
+      {
+        name: "sources",
+        kind: "layers",
+        values: 'an object such as { "6": 2 }',
+        default: null,
+        text: "a map by hand instead: by the number of a layer that shares, the layer that it reads",
       },
     ],
     variants: {},

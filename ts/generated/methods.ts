@@ -1,5 +1,5 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
-import type { CalibrationSource } from "../calibration.ts";
+import type { CalibrationSource, SharingSource } from "../calibration.ts";
 import { stage } from "../options/stage.ts";
 import type { Keep } from "./wire.ts";
 
@@ -33,7 +33,8 @@ export type CacheMethod =
   | Stage<"fp8", Fp8Options>
   | Stage<"int8", Int8Options>
   | Stage<"int4", Int4Options>
-  | Stage<"int2", Int2Options>;
+  | Stage<"int2", Int2Options>
+  | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
 type Stage<Name extends string, Options = unknown> = Readonly<{ method: Name } & Options>;
@@ -760,4 +761,38 @@ export interface Int2Options {
  */
 export function int2(options: Int2Options = {}): Stage<"int2", Int2Options> {
   return stage("int2", options);
+}
+
+/** Options of {@link kvsharer}. */
+export interface KvsharerOptions {
+  /** The map that model.calibrateSharing has found. Such a calibration, or its file. */
+  calibration?: SharingSource;
+  /**
+   * How many layers share: the first so many of the calibration, all of them where it is left out. A whole number from
+   * 0 to 1,000,000.
+   */
+  layers?: number;
+  /**
+   * A map by hand instead: by the number of a layer that shares, the layer that it reads. An object such as `{ "6": 2
+   * }`.
+   */
+  sources?: Readonly<Record<number, number>>;
+}
+
+/**
+ * KVSharer: lets layers read the keys and values of layers before them. Yang et al. 2024, KVSharer: Efficient Inference
+ * via Layer-Wise Dissimilar KV Cache Sharing, arXiv 2410.18517.
+ *
+ * @example
+ * ```ts
+ * import { image, kvsharer, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: kvsharer({ sources: { 6: 2 } }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function kvsharer(options: KvsharerOptions = {}): Stage<"kvsharer", KvsharerOptions> {
+  return stage("kvsharer", options);
 }

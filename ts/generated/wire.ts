@@ -541,6 +541,56 @@ export interface CalibrationRow {
 }
 
 /**
+ * Which layers may read the keys and values of which others, found before: `model.calibrateSharing` makes it,
+ * `kvsharer({ calibration })` uses it.
+ *
+ * @example
+ * ```ts
+ * import { kvsharer, load, type SharingCalibration } from "prefixkv";
+ *
+ * await using model = await load();
+ * const pairs = [{ layer: 9, source: 8 }, { layer: 6, source: 2 }];
+ * const calibration: SharingCalibration = { format: "prefixkv-sharing", version: 1, model: { layers: model.info.layers }, pairs };
+ * const cache = kvsharer({ calibration, layers: 1 });
+ * const { memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache, maxTokens: 8 });
+ * console.log(memory.keptPerLayer);
+ * ```
+ */
+export interface SharingCalibration {
+  /** `"prefixkv-sharing"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to, with all layers of its language model; a size that is not said is not checked. */
+  model: CalibratedModel;
+  /** Prompts over which keys and values, and then the likeness of the results, are averaged. */
+  samples?: number;
+  /** How the distances were taken: `"paper"` or `"official"`. */
+  variant?: string;
+  /** The likeness that every pair has left, at least. */
+  threshold?: number;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /** In the order in which they were found: the first so many are a map of so many layers. */
+  pairs: readonly SharedLayer[];
+}
+
+/** A layer that reads the keys and values of one before it. */
+export interface SharedLayer {
+  /** The layer that reads. */
+  layer: number;
+  /** The layer whose keys and values it reads; where that one reads another's, it is the other's. */
+  source: number;
+  /** How far apart the keys and values of the two are. */
+  distance?: number;
+  /**
+   * The cosine of the last hidden states with this pair and all before it to those of the model as it is, the mean over
+   * the samples.
+   */
+  similarity?: number;
+}
+
+/**
  * Capabilities of an installation's native code.
  *
  * @example
@@ -584,6 +634,10 @@ export interface Live {
   layersRun: number;
   /** Positions that these layers were run for, summed over the layers; it only grows. */
   rowsRun: number;
+  /**
+   * Of these, positions whose keys and values were not computed, since the layer reads those of another; it only grows.
+   */
+  rowsShared: number;
 }
 
 /** One answer of a request, a load or a close. */

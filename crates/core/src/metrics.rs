@@ -21,6 +21,8 @@ pub(crate) static CACHE_BYTES: Counter = Counter::new();
 pub(crate) static LAYERS_RUN: Counter = Counter::new();
 /// Rows that these layers were run for.
 pub(crate) static ROWS_RUN: Counter = Counter::new();
+/// Of these, rows for which a layer computed queries alone.
+pub(crate) static ROWS_SHARED: Counter = Counter::new();
 
 /// One of what a counter counts; no longer counted once dropped.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub struct Live {
     pub layers_run: u64,
     /// Positions that these layers were run for, summed over the layers; it only grows.
     pub rows_run: u64,
+    /// Of these, positions whose keys and values were not computed, since the layer reads those of another; it only grows.
+    pub rows_shared: u64,
 }
 
 /// The counts of this moment.
@@ -82,6 +86,7 @@ pub(crate) fn report() -> Live {
         cache_bytes: CACHE_BYTES.value(),
         layers_run: LAYERS_RUN.value(),
         rows_run: ROWS_RUN.value(),
+        rows_shared: ROWS_SHARED.value(),
     }
 }
 

@@ -45,7 +45,7 @@ fn caches() -> Vec<Value> {
 
 /// Layers with entries of their own; and some that read those of others, or have a window.
 fn layouts() -> [Arc<Layout>; 2] {
-    let layer = |source, window| LayerCache { source, window };
+    let layer = |source, window| LayerCache { source, window, rope: 0 };
     let mixed = vec![layer(0, None), layer(1, Some(25)), layer(0, None), layer(1, Some(30))];
     [Layout::plain(LAYERS), Layout::new(mixed)].map(Arc::new)
 }

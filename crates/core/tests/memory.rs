@@ -98,6 +98,9 @@ fn generation_on_the_embedded_model() {
         if spec.takes_keep() {
             cache["keep"] = json!(0.2);
         }
+        if spec.role == Role::Shares {
+            cache["sources"] = json!({ "6": 2, "7": 2 });
+        }
         if spec.role == Role::Refines {
             cache = json!([{ "method": "knorm", "keep": 0.2 }, cache]);
         }

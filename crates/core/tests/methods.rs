@@ -49,10 +49,11 @@ impl Case {
 
 /// The method with `keep`, or the plain cache; a stage behind a method that has it.
 fn cache_of(spec: &MethodSpec, keep: f64) -> Value {
-    match (spec.takes_keep(), spec.role == Role::Refines) {
+    match (spec.takes_keep(), spec.role) {
         (true, _) => json!({ "method": spec.name, "keep": keep }),
-        (false, true) => json!([{ "method": "knorm", "keep": keep }, { "method": spec.name }]),
-        (false, false) => json!({ "method": spec.name }),
+        (false, Role::Refines) => json!([{ "method": "knorm", "keep": keep }, { "method": spec.name }]),
+        (false, Role::Shares) => json!({ "method": spec.name, "sources": { "1": 0 } }),
+        (false, _) => json!({ "method": spec.name }),
     }
 }
 
@@ -352,7 +353,8 @@ fn turns_on_a_full_cache_equal_one_prompt() {
     let all = case.model.expand(&whole, 0).expect("text");
     let mut plain = case.model.new_sequence().expect("no cap");
     let want = case.model.prefill(&all, &[], &mut plain, &|| Ok(())).expect("reads");
-    for spec in METHODS.iter().filter(|spec| spec.role != Role::Stores) {
+    // Layers that share give another model.
+    for spec in METHODS.iter().filter(|spec| !matches!(spec.role, Role::Stores | Role::Shares)) {
         let mut cache = cache_of(spec, 1.0);
         if spec.options.iter().any(|option| option.name == "layer") {
             // The model has two.
@@ -381,6 +383,7 @@ fn every_value_of_every_option_works() {
                 OptionKind::Count { .. } => vec![json!(1), json!(5)],
                 OptionKind::Share => vec![json!(0.0), json!(0.9)],
                 OptionKind::Calibration => vec![json!(vec![0.5; case.layers()])],
+                OptionKind::Layers | OptionKind::Sharing => panic!("{}: `{}`", spec.name, option.name),
             };
             for value in values {
                 let mut cache = json!({ "method": spec.name, "keep": 0.5 });

@@ -102,7 +102,7 @@ fn placing(n: usize, seed: u64) -> Placing {
 
 /// Layers with entries of their own; and some that read those of another or have a window.
 fn layout(seed: u64) -> Arc<Layout> {
-    let layer = |source, window| LayerCache { source, window };
+    let layer = |source, window| LayerCache { source, window, rope: 0 };
     Arc::new(match seed % 2 {
         0 => Layout::plain(LAYERS),
         _ => Layout::new(vec![layer(0, None), layer(1, Some(20 + seed as u32 % 40)), layer(0, None)]),

@@ -233,7 +233,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
     let error = model.new_sequence_with(all, false).expect_err("no layer is left");
     assert!(error.to_string().contains("leaves no layer"), "{error}");
     let shape = Shape { layers: 3, kv_heads: 2, head_dim: 8, format: Format::F32 };
-    let shared = Layout::new([0, 0, 2].map(|source| LayerCache { source, window: None }).to_vec());
+    let shared = Layout::new([0, 0, 2].map(|source| LayerCache { source, window: None, rope: 0 }).to_vec());
     let method = Method::parse(&fastv(1, 0.5)).expect("parses");
     let error = Sequence::with_layout(shape, Arc::new(shared), &Pool::unlimited(), method, false).expect_err("shared");
     assert!(error.to_string().contains("read the entries of others"), "{error}");

@@ -1,7 +1,7 @@
 //! Which parts of a recipe go together, and which stages behind which methods: as the engine says it.
 
 use prefixkv_core::Error;
-use prefixkv_core::method::{Method, MethodSpec, OptionKind};
+use prefixkv_core::method::{Method, MethodSpec, OptionKind, Role};
 use serde_json::{Value, json};
 
 use crate::page::NOTE;
@@ -22,7 +22,7 @@ Every score with every budget and both kinds of lanes, as [`custom({{ score, bud
 {recipes}
 ## Stages
 
-Every method (in the rows) with every other behind it, as `cache: [method({{ keep: 0.5 }}), other()]`.
+Every method (in the rows) with every other behind it, as `cache: [method({{ keep: 0.5 }}), other()]`; `kvsharer` has `sources: {{ 1: 0 }}`.
 
 {stages}
 ## Reasons
@@ -62,9 +62,10 @@ fn recipes(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
 
 fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     let heads: Vec<String> = specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
-    let one = |spec: &MethodSpec| match spec.takes_keep() {
-        true => json!({ "method": spec.name, "keep": 0.5 }),
-        false => json!({ "method": spec.name }),
+    let one = |spec: &MethodSpec| match spec.role {
+        _ if spec.takes_keep() => json!({ "method": spec.name, "keep": 0.5 }),
+        Role::Shares => json!({ "method": spec.name, "sources": { "1": 0 } }),
+        _ => json!({ "method": spec.name }),
     };
     let mut rows = vec![];
     for first in specs {

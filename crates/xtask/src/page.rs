@@ -2,7 +2,7 @@
 
 use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Role, VARIANT, Variant};
 
-use crate::words::{self, BEFORE};
+use crate::words::{self, BEFORE, SOURCES};
 
 pub(crate) const NOTE: &str =
     "<!-- Written by `cargo xtask gen` from the specifications of the engine; edit those instead. -->\n";
@@ -19,7 +19,7 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 | method | constructor | what it does | size | source |
 | --- | --- | --- | --- | --- |
 {}
-Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; [combinations.md](combinations.md) says what goes with what. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
+Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; `kvsharer` has layers share entries, and comes first or stands alone; [combinations.md](combinations.md) says what goes with what. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
 "#,
         rows.concat()
     )
@@ -43,6 +43,7 @@ pub(crate) fn method(spec: &MethodSpec) -> String {
     let flags = match (spec.takes_keep(), spec.role) {
         (true, _) => format!("--method {name} --keep 0.5"),
         (false, Role::Refines) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
+        (false, Role::Shares) => format!("--method {name} --set 'sources={SOURCES}'"),
         (false, _) => format!("--method {name}"),
     };
     // What `--set` sets is the method's.
@@ -114,6 +115,7 @@ fn options(spec: &MethodSpec) -> String {
     rows.extend(spec.options.iter().map(|option| {
         let values = match option.kind {
             OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
+            OptionKind::Sharing => "a [calibration of layers that share](../cache.md#layers-that-share)".into(),
             kind => words::values(kind),
         };
         let shown = |default: &str| if default.is_empty() { "none".into() } else { format!("`{default}`") };

@@ -14,7 +14,7 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
     let parts: Vec<String> = specs.iter().map(constructor).collect();
     format!(
-        r#"{HEADER}import type {{ CalibrationSource }} from "../calibration.ts";
+        r#"{HEADER}import type {{ CalibrationSource, SharingSource }} from "../calibration.ts";
 import {{ stage }} from "../options/stage.ts";
 import type {{ Keep }} from "./wire.ts";
 
@@ -60,7 +60,7 @@ pub(crate) fn table(specs: &[MethodSpec]) -> String {
 /** An option of a method, for the command line. */
 export interface MethodOption {{
   name: string;
-  kind: "count" | "share" | "flag" | "choice" | "calibration";
+  kind: "count" | "share" | "flag" | "choice" | "calibration" | "layers" | "sharing";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -76,8 +76,11 @@ export interface MethodFacts {{
   source: string;
   /** How what is kept relates to the asked size: met to the entry, never more, or not asked for. */
   budget: "exact" | "atmost" | "outcome";
-  /** Whether it chooses entries, goes behind a method and changes what that does, or (alone or behind a method) stores what stays. */
-  role: "chooses" | "refines" | "stores";
+  /**
+   * Whether it chooses entries, goes behind a method and changes what that does, or stores what stays (alone or behind a method) or has
+   * layers share entries (alone or before a method).
+   */
+  role: "chooses" | "refines" | "stores" | "shares";
   options: readonly MethodOption[];
   /** Values of the option `variant` whose defaults are others, with those; what is not listed has the option's default. */
   variants: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>;
@@ -196,6 +199,8 @@ fn kind_type(kind: OptionKind) -> String {
         OptionKind::Flag => "boolean".into(),
         OptionKind::Choice { values } => values.iter().map(|value| string(value)).collect::<Vec<_>>().join(" | "),
         OptionKind::Calibration => "CalibrationSource".into(),
+        OptionKind::Layers => "Readonly<Record<number, number>>".into(),
+        OptionKind::Sharing => "SharingSource".into(),
     }
 }
 
@@ -206,6 +211,8 @@ fn kind_name(kind: OptionKind) -> &'static str {
         OptionKind::Flag => "flag",
         OptionKind::Choice { .. } => "choice",
         OptionKind::Calibration => "calibration",
+        OptionKind::Layers => "layers",
+        OptionKind::Sharing => "sharing",
     }
 }
 
@@ -214,6 +221,7 @@ fn role(role: Role) -> &'static str {
         Role::Chooses => "chooses",
         Role::Refines => "refines",
         Role::Stores => "stores",
+        Role::Shares => "shares",
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) fn values(kind: OptionKind) -> String {
         OptionKind::Calibration => {
             "a calibration, its file, the name of a shipped one, or the evicted share of every layer".into()
         }
+        OptionKind::Layers => "an object such as `{ \"6\": 2 }`".into(),
+        OptionKind::Sharing => "such a calibration, or its file".into(),
     }
 }
 
@@ -69,13 +71,17 @@ fn grouped(number: u64) -> String {
 /// The method before a stage in examples.
 pub(crate) const BEFORE: &str = "snapkv";
 
+/// A map of layers in examples, for the embedded model.
+pub(crate) const SOURCES: &str = r#"{"6":2}"#;
+
 /// The `cache` of an example.
 pub(crate) fn call(spec: &MethodSpec) -> String {
     let name = spec.name;
-    match (spec.takes_keep(), spec.role == Role::Refines) {
+    match (spec.takes_keep(), spec.role) {
         (true, _) => format!("{name}({{ keep: 0.5 }})"),
-        (false, true) => format!("[{BEFORE}({{ keep: 0.5 }}), {name}()]"),
-        (false, false) => format!("{name}()"),
+        (false, Role::Refines) => format!("[{BEFORE}({{ keep: 0.5 }}), {name}()]"),
+        (false, Role::Shares) => format!("{name}({{ sources: {{ 6: 2 }} }})"),
+        (false, _) => format!("{name}()"),
     }
 }
 

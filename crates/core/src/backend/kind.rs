@@ -10,7 +10,8 @@ use crate::cache::{Lane, Memory};
 pub struct LayerKind {
     /// The number of the layer.
     pub layer: usize,
-    /// The layer whose keys and values it reads: itself, or one before it. One that reads another's computes none.
+    /// The layer whose keys and values it reads: itself, or one before it. One that reads another's computes none. In a step of several
+    /// sequences itself if one of them keeps entries there.
     pub source: usize,
     pub heads: Heads,
     /// Positions that a query sees, its own included; None: all.

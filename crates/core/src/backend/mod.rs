@@ -135,8 +135,15 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Rows that a product takes as they are.
     fn input(&self, x: &Self::Matrix) -> Self::Input;
 
-    /// `x W^T + b`: `x` is `[n, columns]`, the result `[n, rows]`.
-    fn linear(&self, x: &Self::Input, weights: &Self::Weights, bias: Option<&Self::Vector>) -> Result<Self::Matrix>;
+    /// `x W^T + b` with the first `rows` rows of `weights` and numbers of `bias`: `x` is `[n, columns]`, the result `[n, rows]`. The others
+    /// are not read.
+    fn linear(
+        &self,
+        x: &Self::Input,
+        weights: &Self::Weights,
+        bias: Option<&Self::Vector>,
+        rows: usize,
+    ) -> Result<Self::Matrix>;
 
     /// Root-mean-square normalisation of rows.
     fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Vector, eps: f32) -> Result<Self::Input>;
@@ -167,7 +174,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// For the `rows` rows of `pass`, by each of a model's rotary embeddings.
     fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_, Self::Memory>, rows: usize) -> Result<Self::Rotary>;
 
-    /// Stores the new keys and values in the lanes of a layer, if it has its own, and attends to all that is kept and that a query sees.
+    /// Stores the new keys and values in the lanes that the sequences have of a layer, and attends to all that is kept and that a query
+    /// sees.
     ///
     /// `fused` is `[n, kind.fused()]`, the projections of the rows of `pass`; the result is `[n, heads.width()]`. On the CPU `check`
     /// is asked between blocks of a prompt's queries, and its error ends the work in the middle of the layer.
@@ -219,6 +227,8 @@ pub trait Activations: Clone + Debug + Send + Sync {
 pub trait Held: Send + Sync {
     /// The format that they are really held in.
     fn format(&self) -> WeightFormat;
+
+    fn rows(&self) -> usize;
 
     fn bytes(&self) -> u64;
 }

@@ -27,6 +27,8 @@ pub struct LayerCache {
     pub source: usize,
     /// Positions that a query sees, its own included; None: all.
     pub window: Option<u32>,
+    /// Which of the model's rotary embeddings turns its keys.
+    pub rope: usize,
 }
 
 /// The kind of content at a position.

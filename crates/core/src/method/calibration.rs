@@ -12,7 +12,7 @@ pub const FORMAT: &str = "prefixkv-calibration";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
 /// Most layers and most rows of a file: limits on what comes from outside.
-const MOST_LAYERS: usize = 4096;
+pub(super) const MOST_LAYERS: usize = 4096;
 const MOST_ROWS: usize = 1024;
 
 /// How much each layer keeps, found before: `model.calibrate` makes it, `prefixkv({ calibration })` uses it instead of a search per prompt.
@@ -90,6 +90,36 @@ pub struct Row {
     /// One less that, as a published configuration has it: subtracting twice would change its last bit, and so a rounding.
     #[serde(skip)]
     evicted: Option<Vec<f64>>,
+}
+
+impl CalibratedModel {
+    /// Refuses another model.
+    pub(super) fn check(&self, model: &ModelKey) -> Result<()> {
+        let wrong = |what: &str, expected: String, found: String| {
+            Err(Error::Calibration {
+                reason: format!(
+                    "it belongs to another model: {what} {expected} there, {found} here; calibrate this model"
+                ),
+            })
+        };
+        let CalibratedModel { layers, kv_heads, head_dim, fingerprint, .. } = self;
+        let sizes = [
+            ("layers", Some(*layers), model.shape.layers),
+            ("KV heads", *kv_heads, model.shape.kv_heads),
+            ("head size", *head_dim, model.shape.head_dim),
+        ];
+        for (what, expected, found) in sizes {
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                return wrong(what, expected.to_string(), found.to_string());
+            }
+        }
+        match fingerprint {
+            Some(fingerprint) if *fingerprint != model.fingerprint => {
+                wrong("fingerprint", fingerprint.clone(), model.fingerprint.clone())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Row {
@@ -180,30 +210,7 @@ impl Calibration {
 
     /// Refuses another model than the one that was calibrated.
     pub fn check_model(&self, model: &ModelKey) -> Result<()> {
-        let wrong = |what: &str, expected: String, found: String| {
-            Err(Error::Calibration {
-                reason: format!(
-                    "it belongs to another model: {what} {expected} there, {found} here; calibrate this model"
-                ),
-            })
-        };
-        let CalibratedModel { layers, kv_heads, head_dim, fingerprint, .. } = &self.model;
-        let sizes = [
-            ("layers", Some(*layers), model.shape.layers),
-            ("KV heads", *kv_heads, model.shape.kv_heads),
-            ("head size", *head_dim, model.shape.head_dim),
-        ];
-        for (what, expected, found) in sizes {
-            if let Some(expected) = expected.filter(|expected| *expected != found) {
-                return wrong(what, expected.to_string(), found.to_string());
-            }
-        }
-        match fingerprint {
-            Some(fingerprint) if *fingerprint != model.fingerprint => {
-                wrong("fingerprint", fingerprint.clone(), model.fingerprint.clone())
-            }
-            _ => Ok(()),
-        }
+        self.model.check(model)
     }
 
     /// Refuses shares that come from another of the `known` scores than the method's; those that do not say theirs are taken.

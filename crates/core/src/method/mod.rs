@@ -20,6 +20,7 @@ pub mod plan;
 pub mod planner;
 mod recipe;
 pub mod score;
+pub mod sharing;
 pub mod spec;
 pub mod stage;
 pub mod store;
@@ -46,6 +47,7 @@ use external::{External, ExternalPlanner};
 use keep::{Cost, Price};
 use options::Options;
 use recipe::RecipePlanner;
+use sharing::Sharing;
 use stage::{Refine, Staged};
 use store::{Encoder, Store};
 
@@ -102,6 +104,8 @@ pub struct Method {
     stages: Vec<Box<dyn Refine>>,
     /// How what stays is stored; None: in full precision.
     store: Option<Box<dyn Store>>,
+    /// Which layers read the entries of others; None: those that do so in the model.
+    sharing: Option<Sharing>,
 }
 
 /// The part that chooses the entries that stay.
@@ -122,6 +126,7 @@ impl Method {
         };
         let mut whole: Option<Method> = None;
         let mut store: Option<Box<dyn Store>> = None;
+        let mut sharing: Option<Sharing> = None;
         let mut refining: Vec<&str> = Vec::new();
         let both = |first: &Method, second: &str| {
             refuse(format!(
@@ -165,6 +170,18 @@ impl Method {
             match stage {
                 Stage::Nothing => {}
                 Stage::Stores(asked) => store = Some(asked),
+                Stage::Shares(asked) => {
+                    let first = whole.as_ref().map(|whole| &whole.name[..]);
+                    if let Some(first) = first.or(store.as_deref().map(|store| store.name())) {
+                        return Err(refuse(format!(
+                            "{0:?} says which layers hold entries, so it comes before {first:?}: `cache: [{0}(...), {first}(...)]`",
+                            spec.name
+                        )));
+                    }
+                    if sharing.replace(asked).is_some() {
+                        return Err(refuse(format!("`cache` has {} twice", spec.name)));
+                    }
+                }
                 Stage::Chooses(recipe) => {
                     if let Some(first) = &whole {
                         return Err(both(first, spec.name));
@@ -200,24 +217,39 @@ impl Method {
                 }
             }
         }
-        let Some(store) = store else { return Ok(whole.map(Arc::new)) };
-        let mut whole = match whole {
-            Some(mut whole) => {
-                whole.name += &format!(" + {}", store.name());
-                whole
-            }
-            None => {
-                let recipe = Arc::new(store::everything());
-                Method::new(store.name(), Chooser::Recipe { keep: Keep::Share(1.0), recipe })
-            }
-        };
-        store.check(&whole)?;
-        whole.store = Some(store);
-        Ok(Some(Arc::new(whole)))
+        if let Some(store) = store {
+            let mut storing = match whole {
+                Some(mut whole) => {
+                    whole.name += &format!(" + {}", store.name());
+                    whole
+                }
+                None => Method::everything(store.name()),
+            };
+            store.check(&storing)?;
+            storing.store = Some(store);
+            whole = Some(storing);
+        }
+        if let Some(sharing) = sharing {
+            let mut shared = match whole {
+                Some(whole) => {
+                    sharing.check(&whole)?;
+                    Method { name: format!("{} + {}", sharing.name(), whole.name), ..whole }
+                }
+                None => Method::everything(sharing.name()),
+            };
+            shared.sharing = Some(sharing);
+            whole = Some(shared);
+        }
+        Ok(whole.map(Arc::new))
     }
 
     fn new(name: &str, chooser: Chooser) -> Method {
-        Method { name: name.into(), chooser, stages: Vec::new(), store: None }
+        Method { name: name.into(), chooser, stages: Vec::new(), store: None, sharing: None }
+    }
+
+    /// One that chooses nothing: every entry stays.
+    fn everything(name: &str) -> Method {
+        Method::new(name, Chooser::Recipe { keep: Keep::Share(1.0), recipe: Arc::new(store::everything()) })
     }
 
     fn parse_one(value: &Value) -> Result<(&'static MethodSpec, Options, Option<Keep>)> {
@@ -300,6 +332,11 @@ impl Method {
             Chooser::External(external) => external.keep(),
             Chooser::Plans(_) => None,
         }
+    }
+
+    /// Which layers read the entries of others; None: those that do so in the model.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        self.sharing.as_ref()
     }
 
     /// Refuses a model that the method cannot be used with.

@@ -1,8 +1,11 @@
 //! Reading the options of a method against its specification, so that names, ranges and defaults stand in one place.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
-use super::calibration::Calibration;
+use super::calibration::{Calibration, MOST_LAYERS};
+use super::sharing::SharingCalibration;
 use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
 use crate::error::Result;
 use crate::fields::{Fields, describe, refuse};
@@ -81,12 +84,30 @@ impl Options {
         Ok(self.value(name)?.as_str().unwrap_or_default().to_owned())
     }
 
+    /// For each of these layers, the one before it; None where nothing is given.
+    pub fn layers(&self, name: &str) -> Option<BTreeMap<usize, usize>> {
+        self.given.get(name).and_then(layers)
+    }
+
+    pub fn sharing(&self, name: &str) -> Result<Option<SharingCalibration>> {
+        self.given.get(name).map(SharingCalibration::parse).transpose()
+    }
+
     pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
         match self.given.get(name) {
             Some(value) => Calibration::parse(value).map(Some),
             None => Ok(None),
         }
     }
+}
+
+/// `{ "6": 2 }`.
+fn layers(value: &Value) -> Option<BTreeMap<usize, usize>> {
+    let number = |number: u64| usize::try_from(number).ok().filter(|number| *number < MOST_LAYERS);
+    // As JSON writes a number, so that no layer has two names.
+    let name = |text: &str| text.parse().ok().and_then(number).filter(|number| number.to_string() == text);
+    let pair = |(layer, source): (&String, &Value)| Some((name(layer)?, number(source.as_u64()?)?));
+    value.as_object()?.iter().map(pair).collect()
 }
 
 fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
@@ -108,6 +129,12 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         },
         OptionKind::Calibration if value.is_object() || value.is_array() => return Ok(()),
         OptionKind::Calibration => "a calibration, or the evicted share of every layer".into(),
+        OptionKind::Layers if layers(value).is_some() => return Ok(()),
+        OptionKind::Layers => {
+            "an object with the number of a layer for the numbers of others, such as { \"6\": 2 }".into()
+        }
+        OptionKind::Sharing if value.is_object() => return Ok(()),
+        OptionKind::Sharing => "a calibration of layers that share".into(),
     };
     let found = match value {
         Value::Number(_) | Value::String(_) => value.to_string(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Recipe;
 use super::options::Options;
 use super::planner::Plans;
+use super::sharing::Sharing;
 use super::stage::Refine;
 use super::store::Store;
 use crate::error::Result;
@@ -51,6 +52,10 @@ pub enum OptionKind {
     },
     /// A prefix configuration: a calibration file's content, or evicted shares per layer.
     Calibration,
+    /// For some layers, by their numbers, the number of one before it.
+    Layers,
+    /// The content of a file that says which layers share.
+    Sharing,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.
@@ -86,6 +91,8 @@ pub enum Role {
     Refines,
     /// Goes behind a method or stands alone, and says how what stays is stored.
     Stores,
+    /// Goes before a method or stands alone, and says which layers read the entries of others.
+    Shares,
 }
 
 /// The contribution of an element of a request's `cache` to the whole.
@@ -101,6 +108,8 @@ pub enum Stage {
     Refines(Box<dyn Refine>),
     /// Says how what stays is stored.
     Stores(Box<dyn Store>),
+    /// Says which layers read the entries of others.
+    Shares(Sharing),
 }
 
 /// A value of the option `variant` with its own defaults.

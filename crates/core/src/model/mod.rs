@@ -484,8 +484,10 @@ impl<B: Backend> Model<B> {
     pub fn new_sequence_with(&self, method: Option<Arc<Method>>, carry: bool) -> Result<Sequence<B::Memory>> {
         let shape = self.network.shape().cache;
         if let Some(method) = &method {
-            let sized = Shape { layers: self.layout.managed().len(), ..shape };
-            method.check_model(&ModelKey { shape: sized, fingerprint: self.info.fingerprint.clone() })?;
+            let key =
+                |layers| ModelKey { shape: Shape { layers, ..shape }, fingerprint: self.info.fingerprint.clone() };
+            method.check_model(&key(self.layout.managed().len()))?;
+            method.sharing().map_or(Ok(()), |sharing| sharing.check_model(&key(shape.layers)))?;
         }
         Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)
     }

@@ -1,7 +1,7 @@
 //! Normalisation over the last dimension, computed in f32.
 
 use super::loader::Loader;
-use crate::backend::{Backend, Heads};
+use crate::backend::{Activations, Backend, Heads};
 use crate::error::Result;
 
 /// Root-mean-square normalisation. Zhang and Sennrich 2019, arXiv 1910.07467.
@@ -42,10 +42,11 @@ impl<B: Backend> HeadNorms<B> {
         Ok(HeadNorms { backend: loader.backend.clone(), queries: vector(queries)?, keys, heads, eps: eps as f32 })
     }
 
-    /// Rows of queries, keys and values as in [`Heads::fused`]; values stay as they are.
+    /// Rows of queries, keys and values as in [`Heads::fused`], or of queries alone; values stay as they are.
     pub fn forward(&self, fused: &B::Matrix) -> Result<B::Matrix> {
         let mut parts = vec![(self.heads.query, &self.queries)];
-        parts.extend(self.keys.as_ref().map(|keys| (self.heads.kv, keys)));
+        let keys = self.keys.as_ref().filter(|_| fused.columns() > self.heads.width());
+        parts.extend(keys.map(|keys| (self.heads.kv, keys)));
         self.backend.head_norms(fused, &parts, self.eps)
     }
 }

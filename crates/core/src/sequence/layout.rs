@@ -1,6 +1,8 @@
 //! Which layers of a model have lanes, who reads them, and which of them a method may make smaller.
 
 use crate::cache::LayerCache;
+use crate::error::Result;
+use crate::method::sharing::Sharing;
 
 /// The layers of a model, for all its sequences.
 #[derive(Debug)]
@@ -16,12 +18,14 @@ pub struct Layout {
     last_reader: Vec<usize>,
     /// Per layer, how far back its lanes are read.
     reach: Vec<Option<u32>>,
+    /// How many layers have lanes of their own in the model.
+    of_model: usize,
 }
 
 impl Layout {
     /// Every layer with lanes of its own, without windows.
     pub fn plain(layers: usize) -> Self {
-        Layout::new((0..layers).map(|source| LayerCache { source, window: None }).collect())
+        Layout::new((0..layers).map(|source| LayerCache { source, window: None, rope: 0 }).collect())
     }
 
     /// A source must have itself as its source, and not lie behind its readers.
@@ -40,8 +44,21 @@ impl Layout {
         // A window already bounds its layers; where every layer has one, methods size those with the widest.
         let widest = farthest(&mut owners.iter().map(|layer| reach[*layer]));
         let managed = owners.iter().copied().filter(|layer| reach[*layer] == widest).collect();
-        let all = (0..layers.len()).collect();
-        Layout { layers, all, owners, managed, last_reader, reach }
+        let (all, of_model) = ((0..layers.len()).collect(), owners.len());
+        Layout { layers, all, owners, managed, last_reader, reach, of_model }
+    }
+
+    /// These layers of a model with what a method asks for on top.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for layers that cannot share: [`Sharing::layers`].
+    pub fn shared(&self, sharing: &Sharing) -> Result<Layout> {
+        Ok(Layout { of_model: self.of_model, ..Layout::new(sharing.layers(&self.layers)?) })
+    }
+
+    /// How many layers have lanes of their own in the model, whatever a method shares.
+    pub fn of_model(&self) -> usize {
+        self.of_model
     }
 
     /// Whether every layer has lanes of its own.
@@ -120,7 +137,7 @@ mod tests {
     use super::*;
 
     fn layout(layers: &[(usize, Option<u32>)]) -> Layout {
-        Layout::new(layers.iter().map(|&(source, window)| LayerCache { source, window }).collect())
+        Layout::new(layers.iter().map(|&(source, window)| LayerCache { source, window, rope: 0 }).collect())
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl<M: Memory> Sequence<M> {
         Sequence::with_layout(shape, Arc::new(Layout::plain(shape.layers)), pool, method, carry)
     }
 
-    /// As [`Sequence::with_method`], of a model whose layers are not all of one kind.
+    /// As [`Sequence::with_method`], of a model whose layers are not all of one kind. Layers that the method shares read those of others
+    /// too.
     pub fn with_layout(
         shape: Shape,
         layout: Arc<Layout>,
@@ -107,6 +108,10 @@ impl<M: Memory> Sequence<M> {
         method: Option<Arc<Method>>,
         carry: bool,
     ) -> Result<Self> {
+        let layout = match method.as_ref().and_then(|method| method.sharing()) {
+            Some(sharing) => Arc::new(layout.shared(sharing)?),
+            None => layout,
+        };
         let sized = Shape { layers: layout.managed().len(), ..shape };
         let encoder = method.as_ref().map_or(Ok(None), |method| method.encoder(&sized))?;
         let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());

@@ -28,7 +28,7 @@ impl<M: Memory> Sequence<M> {
         let sum = |of: fn(&Lane<M>) -> u64| lanes().map(of).sum::<u64>();
         let (payload, scales, numbers) = (sum(Lane::payload), sum(Lane::scales), sum(Lane::numbers));
         MemoryReport {
-            full: (self.next_position as usize * self.entry_bytes() * self.layout.owners().len()) as u64,
+            full: (self.next_position as usize * self.entry_bytes() * self.layout.of_model()) as u64,
             payload,
             scales,
             window: if self.method.as_ref().is_some_and(Working::encodes) { sum(Lane::unencoded_payload) } else { 0 },

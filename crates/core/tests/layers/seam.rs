@@ -141,7 +141,7 @@ impl Runner {
     }
 
     fn layout(&self) -> Arc<Layout> {
-        let of = |kind: &LayerKind| LayerCache { source: kind.source, window: kind.window };
+        let of = |kind: &LayerKind| LayerCache { source: kind.source, window: kind.window, rope: kind.rope };
         Arc::new(Layout::new(self.kinds.iter().map(of).collect()))
     }
 

@@ -124,6 +124,33 @@ fn layers_of_few_and_of_many_rows_are_right_from_every_file() {
     }
 }
 
+/// The first rows of a layer are those of the whole, for few and for many rows of activations.
+#[test]
+fn the_first_rows_are_those_of_the_whole_layer() {
+    for (rows, columns) in [(48, 256), (101, 300), (1030, 576)] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let tensors = [
+            Named::new("a.weight", &[rows, columns], exact(3, rows * columns, 1.0 / 1024.0)),
+            Named::new("a.bias", &[rows], exact(4, rows, 1.0)),
+        ];
+        let checkpoint = checkpoint(dir.path(), &tensors, |_| Dtype::F32);
+        for (held, biased) in HELD.into_iter().flat_map(|held| [(held, false), (held, true)]) {
+            let layer = loader(&checkpoint, held).linear(&[("a", rows)], columns, biased).expect("loads");
+            for n in [1, 2, 33, 70] {
+                let x = activations(n, columns);
+                let whole = forward(&layer, &x, columns);
+                for some in [1, 16, 17, rows / 3, rows] {
+                    let x = Tensor::from_slice(&x, (n, columns), &Device::Cpu).expect("a matrix");
+                    let got = layer.first(&Matrix(x), some).and_then(|y| y.to_vec()).expect("a product");
+                    let want: Vec<f32> = whole.chunks_exact(rows).flat_map(|row| &row[..some]).copied().collect();
+                    // Of exact numbers, so a general product has the same bits as well.
+                    assert_eq!(got, want, "{held:?}, {some} of {rows} x {columns}, {n} rows, biases: {biased}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn layers_of_the_widths_of_models_are_right_from_every_file() {
     for (rows, columns) in [(960, 1536), (1100, 2048), (1030, 4096)] {

@@ -17,6 +17,8 @@ fn caches() -> Vec<Value> {
         json!({ "method": "int4", "window": 8 }),
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8" }]),
         json!({ "method": "int2", "window": 16, "rotate": true }),
+        json!({ "method": "kvsharer", "sources": { "1": 0 } }),
+        json!([{ "method": "kvsharer", "sources": { "1": 0 } }, { "method": "h2o", "keep": 0.5 }]),
     ]
 }
 

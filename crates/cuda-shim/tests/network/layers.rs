@@ -34,6 +34,29 @@ fn changed_layers_answer_as_on_the_cpu() {
 }
 
 #[test]
+fn layers_share_as_on_the_cpu() {
+    let shim = shim();
+    for (fixture, sources) in [
+        ("llama-deep", json!({ "4": 0, "9": 4, "11": 2, "12": 11 })),
+        ("qwen2-mixed", json!({ "1": 0, "3": 2 })),
+        ("qwen3-norms", json!({ "1": 0 })),
+    ] {
+        let folder = format!("tests/golden/fixtures/{fixture}");
+        let (cpu, gpu) = (Reader::text(&folder, Cpu, 70), Reader::text(&folder, cuda(&shim), 70));
+        let map = json!({ "method": "kvsharer", "sources": sources });
+        check(&cpu, &gpu, &map, 20, TOLERANCE);
+        check(&cpu, &gpu, &json!([map, { "method": "prefixkv", "keep": 0.5 }]), 20, TOLERANCE);
+        check(
+            &cpu,
+            &gpu,
+            &json!([map, { "method": "h2o", "keep": 0.4 }, { "method": "int8", "window": 8 }]),
+            20,
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
 fn windows_and_methods_keep_the_same_entries() {
     let shim = shim();
     for fixture in ["mistral-window", "qwen2-mixed", "qwen3-norms"] {

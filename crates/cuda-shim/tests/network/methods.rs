@@ -74,6 +74,8 @@ fn every_method_keeps_the_same_entries() {
         json!({ "method": "int8", "window": 16, "rotate": true }),
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8", "window": 8 }]),
         json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "int4", "window": 8 }]),
+        json!({ "method": "kvsharer", "sources": { "1": 0 } }),
+        json!([{ "method": "kvsharer", "sources": { "1": 0 } }, { "method": "prefixkv", "keep": 0.5 }, { "method": "int8", "window": 8 }]),
     ];
     let on_read = json!({ "method": "streaming", "keep": 0.4, "positions": "cache" });
     assert_eq!(gpu.refusal(&on_read).code(), "option", "keys are rotated before they are stored");

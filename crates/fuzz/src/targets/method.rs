@@ -47,6 +47,9 @@ fn seeds() -> Vec<Vec<u8>> {
         json!([{ "method": "full" }, { "method": "h2o", "keep": { "tokens": 64 } }]),
         json!([{ "method": "snapkv", "keep": 0.4 }, { "method": "merge" }]),
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int4", "keys": "entry" }]),
+        json!([{ "method": "kvsharer", "sources": { "6": 2, "9": 6 } }, { "method": "h2o", "keep": 0.5 }]),
+        json!({ "method": "kvsharer", "layers": 1, "calibration": { "format": "prefixkv-sharing", "version": 1,
+            "model": { "layers": 10 }, "pairs": [{ "layer": 6, "source": 2, "distance": 1.5, "similarity": 0.9 }] } }),
     ];
     for spec in METHODS {
         let mut seed = json!({ "method": spec.name });

@@ -149,16 +149,27 @@ impl Weights {
 
     /// As [`Weights::product`], at a level that the machine has. The result is the same.
     pub fn product_at(&self, level: Level, x: &[f32], out: &mut [f32]) {
+        self.first_product_at(level, self.rows, x, out);
+    }
+
+    /// As [`Weights::product`], with the first `rows` rows of the weights alone, which are all that is read; `out` is `[n, rows]`. The
+    /// bits are those of the whole product.
+    pub fn first_product(&self, rows: usize, x: &[f32], out: &mut [f32]) {
+        self.first_product_at(Level::best(), rows, x, out);
+    }
+
+    fn first_product_at(&self, level: Level, rows: usize, x: &[f32], out: &mut [f32]) {
         assert!(level.is_available(), "{level:?} on a machine without it");
+        assert!(rows <= self.rows, "{rows} of {} rows", self.rows);
         let n = x.len().checked_div(self.columns).unwrap_or(0);
-        assert_eq!((x.len(), out.len()), (n * self.columns, n * self.rows));
-        if n == 0 || self.rows == 0 {
+        assert_eq!((x.len(), out.len()), (n * self.columns, n * rows));
+        if n == 0 || rows == 0 {
             return;
         }
         let x = activations::Activations::quantise(x, self.columns);
         match &self.blocks {
-            Blocks::Q8_0(blocks) => product::product(level, blocks, &x, out, self.rows),
-            Blocks::Q4K(blocks) => product::product(level, blocks, &x, out, self.rows),
+            Blocks::Q8_0(blocks) => product::product(level, blocks, &x, out, rows),
+            Blocks::Q4K(blocks) => product::product(level, blocks, &x, out, rows),
         }
     }
 }

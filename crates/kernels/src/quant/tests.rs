@@ -48,6 +48,13 @@ fn check(format: Format, n: usize, rows: usize, columns: usize, seed: u64) {
         let size: f64 = x[at / rows * columns..][..columns].iter().map(|x| f64::from(x.abs())).sum::<f64>() * 4.0;
         assert!((f64::from(*got) - want).abs() <= 1e-6 * (1.0 + size), "{what}: {got} for {want} at {at}");
     }
+    for some in [0, 1, rows / 2, rows.saturating_sub(1), rows] {
+        let some = some.min(rows);
+        let mut part = vec![f32::NAN; n * some];
+        weights.first_product(some, &x, &mut part);
+        let want: Vec<f32> = first.chunks_exact(rows.max(1)).flat_map(|row| &row[..some]).copied().collect();
+        assert_eq!(bits(&part), bits(&want), "{what}, the first {some} rows");
+    }
     for level in Level::available() {
         let mut all = vec![f32::NAN; n * rows];
         weights.product_at(level, &x, &mut all);

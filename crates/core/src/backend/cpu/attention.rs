@@ -55,10 +55,11 @@ fn parts(fused: &[f32], heads: Heads, width: usize, row: usize) -> [Rows<'_>; 3]
     [at(0), at(heads.query), at(heads.query + heads.kv)]
 }
 
-/// As [`parts`], of a layer: keys and values where it has its own.
-fn projected<'a>(fused: &'a [f32], kind: &LayerKind, row: usize) -> Projected<'a> {
+/// As [`parts`], of a layer: keys and values where the sequence keeps its own there.
+fn projected<'a>(fused: &'a [f32], kind: &LayerKind, row: usize, sequence: &Sequence) -> Projected<'a> {
     let [queries, keys, values] = parts(fused, kind.heads, kind.fused(), row);
-    Projected { queries, stored: kind.stores().then_some([keys, values]) }
+    let owns = kind.stores() && sequence.source(kind.layer) == kind.layer;
+    Projected { queries, stored: owns.then_some([keys, values]) }
 }
 
 /// Checks and stores the `n` new rows.
@@ -124,7 +125,7 @@ fn prompt(
     let (layer, heads) = (kind.layer, kind.heads);
     let n = fused.len() / kind.fused();
     let mut out = vec![0.0; n * heads.width()];
-    let rows = projected(fused, kind, 0);
+    let rows = projected(fused, kind, 0, sequence);
     store(&rows, n, kind, turn, sequence)?;
     let lanes = sequence.lanes(layer);
     let beside = beside(lanes, kind, turn);
@@ -159,7 +160,7 @@ fn step(fused: &[f32], kind: &LayerKind, turns: &[RopeAngles], members: &mut [Ba
     let mut rotated = vec![0.0; out.len()];
     for (row, ((member, turn), rotated)) in members.iter_mut().zip(turns).zip(rotated.chunks_mut(width)).enumerate() {
         member.attempt(|sequence| {
-            let rows = projected(fused, kind, row);
+            let rows = projected(fused, kind, row, sequence);
             store(&rows, 1, kind, turn, sequence)?;
             rotate(rows.queries, 1, heads, turn, sequence.lanes(layer), rotated)
         });

@@ -28,15 +28,13 @@ impl Weights {
         })
     }
 
-    /// `x W^T`: `x` is `[n, columns]`, the result `[n, rows]`.
-    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x W^T` with the first `rows` rows: `x` is `[n, columns]`, the result `[n, rows]`.
+    pub(super) fn product(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
         match self {
-            Weights::Dense(weight) if x.dim(0)? <= FEW => few(x, weight),
-            Weights::Dense(weight) if weight.dtype() == DType::F32 => Ok(x.matmul(&weight.t()?)?),
-            Weights::Dense(weight) => widened(x, weight),
+            Weights::Dense(weight) => dense(x, &weight.narrow(0, 0, rows)?),
             Weights::Blocks(weight) => {
                 slice::with(x, numbers::require_quantisable)??;
-                blocks(x, weight)
+                blocks(x, weight, rows)
             }
         }
     }
@@ -54,6 +52,13 @@ impl Held for Weights {
         }
     }
 
+    fn rows(&self) -> usize {
+        match self {
+            Weights::Dense(weight) => weight.dims()[0],
+            Weights::Blocks(weight) => weight.rows(),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         match self {
             Weights::Dense(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
@@ -65,6 +70,15 @@ impl Held for Weights {
 /// Rows of activations up to which our own kernel is used. From two rows up to so many it was never slower than a general matrix
 /// product (`cargo bench -p prefixkv-kernels --bench linear`). So many sequences get the same bits together as alone.
 pub const FEW: usize = 32;
+
+/// Any number of rows of activations against a dense weight.
+fn dense(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    match weight.dtype() {
+        _ if x.dim(0)? <= FEW => few(x, weight),
+        DType::F32 => Ok(x.matmul(&weight.t()?)?),
+        _ => widened(x, weight),
+    }
+}
 
 /// A few rows of activations against a dense weight.
 fn few(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -79,11 +93,11 @@ fn few(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(out, (n, rows), x.device())?)
 }
 
-/// Any number of rows of activations against a weight in blocks. Rows get the same bits together as alone.
-fn blocks(x: &Tensor, weight: &quant::Weights) -> Result<Tensor> {
-    let mut out = vec![0.0; x.dim(0)? * weight.rows()];
-    slice::with(x, |x| weight.product(x, &mut out))?;
-    Ok(Tensor::from_vec(out, (x.dim(0)?, weight.rows()), x.device())?)
+/// Any number of rows of activations against the first `rows` rows of a weight in blocks. Rows get the same bits together as alone.
+fn blocks(x: &Tensor, weight: &quant::Weights, rows: usize) -> Result<Tensor> {
+    let mut out = vec![0.0; x.dim(0)? * rows];
+    slice::with(x, |x| weight.first_product(rows, x, &mut out))?;
+    Ok(Tensor::from_vec(out, (x.dim(0)?, rows), x.device())?)
 }
 
 /// Weights widened at a time: bounds the buffer to 16 MiB.

@@ -105,10 +105,10 @@ impl Backend for Cpu {
         x.clone()
     }
 
-    fn linear(&self, x: &Matrix, weights: &Weights, bias: Option<&Tensor>) -> Result<Matrix> {
-        let y = weights.product(&x.0)?;
+    fn linear(&self, x: &Matrix, weights: &Weights, bias: Option<&Tensor>, rows: usize) -> Result<Matrix> {
+        let y = weights.product(&x.0, rows)?;
         Ok(Matrix(match bias {
-            Some(bias) => y.broadcast_add(bias)?,
+            Some(bias) => y.broadcast_add(&bias.narrow(0, 0, rows)?)?,
             None => y,
         }))
     }

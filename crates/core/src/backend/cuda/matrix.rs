@@ -20,6 +20,11 @@ impl<T: cuda::Plain> Array<T> {
     pub(super) fn all(&self) -> Slice<'_, T> {
         self.data.all()
     }
+
+    /// The first `rows` rows.
+    pub(super) fn first(&self, rows: usize) -> Slice<'_, T> {
+        self.data.slice(0..rows * self.columns)
+    }
 }
 
 /// Activations in f32.

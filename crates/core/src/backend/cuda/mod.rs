@@ -118,25 +118,29 @@ impl Backend for Cuda {
         Input::F32(x.clone())
     }
 
-    fn linear(&self, x: &Input, weights: &Weights, bias: Option<&Buffer<f32>>) -> Result<Matrix> {
-        let (n, (rows, columns), gpu) = (x.rows(), weights.shape(), &self.gpu);
+    fn linear(&self, x: &Input, weights: &Weights, bias: Option<&Buffer<f32>>, rows: usize) -> Result<Matrix> {
+        let (n, (_, columns), gpu) = (x.rows(), weights.shape(), &self.gpu);
         let mut y = Buffer::<f32>::new(gpu, n * rows)?;
         match (x, weights) {
-            (Input::F32(x), Weights::F32(weight)) => cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?,
-            (Input::F16(x), Weights::F16(weight)) => cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?,
+            (Input::F32(x), Weights::F32(weight)) => {
+                cuda::product(gpu, x.all(), weight.first(rows), columns, y.all_mut())?;
+            }
+            (Input::F16(x), Weights::F16(weight)) => {
+                cuda::product(gpu, x.all(), weight.first(rows), columns, y.all_mut())?;
+            }
             (Input::F32(x), Weights::F16(weight)) => {
                 let mut narrow = Buffer::<f16>::new(gpu, x.all().len())?;
                 cuda::convert(gpu, x.all(), narrow.all_mut())?;
-                cuda::product(gpu, narrow.all(), weight.all(), columns, y.all_mut())?;
+                cuda::product(gpu, narrow.all(), weight.first(rows), columns, y.all_mut())?;
             }
             (Input::F16(x), Weights::F32(weight)) => {
                 let mut wide = Buffer::<f32>::new(gpu, x.all().len())?;
                 cuda::convert(gpu, x.all(), wide.all_mut())?;
-                cuda::product(gpu, wide.all(), weight.all(), columns, y.all_mut())?;
+                cuda::product(gpu, wide.all(), weight.first(rows), columns, y.all_mut())?;
             }
         }
         if let Some(bias) = bias {
-            cuda::add_bias(gpu, y.all_mut(), bias.all())?;
+            cuda::add_bias(gpu, y.all_mut(), bias.slice(0..rows))?;
         }
         Ok(Matrix::new(y, n, rows))
     }

@@ -63,6 +63,10 @@ impl Held for Weights {
         }
     }
 
+    fn rows(&self) -> usize {
+        self.shape().0
+    }
+
     fn bytes(&self) -> u64 {
         let (rows, columns) = self.shape();
         self.format().bytes((rows * columns) as u64)

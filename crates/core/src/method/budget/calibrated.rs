@@ -16,6 +16,10 @@ impl Budget for Calibrated {
         self.0.check_model(model)
     }
 
+    fn is_of_layers(&self) -> bool {
+        true
+    }
+
     fn default_keep(&self) -> Option<super::Keep> {
         match &self.0.rows[..] {
             [only] => Some(super::Keep::Share(only.keep)),

@@ -127,6 +127,11 @@ pub trait Budget: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Whether it has a size for every layer of one model.
+    fn is_of_layers(&self) -> bool {
+        false
+    }
+
     /// The size for which the budget was made, when none is asked for.
     fn default_keep(&self) -> Option<Keep> {
         None

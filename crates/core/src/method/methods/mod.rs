@@ -12,6 +12,7 @@ mod int4;
 mod int8;
 mod keydiff;
 mod knorm;
+mod kvsharer;
 mod merge;
 mod parts;
 mod prefixkv;
@@ -42,4 +43,5 @@ pub const METHODS: &[MethodSpec] = &[
     int8::SPEC,
     int4::SPEC,
     int2::SPEC,
+    kvsharer::SPEC,
 ];

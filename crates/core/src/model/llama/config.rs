@@ -186,7 +186,8 @@ impl LlamaConfig {
     }
 
     pub(crate) fn layers(&self) -> Vec<LayerCache> {
-        self.kinds.iter().map(|kind| LayerCache { source: kind.source, window: kind.window }).collect()
+        let one = |kind: &LayerKind| LayerCache { source: kind.source, window: kind.window, rope: kind.rope };
+        self.kinds.iter().map(one).collect()
     }
 }
 

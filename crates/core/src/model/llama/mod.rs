@@ -200,12 +200,16 @@ impl<B: Backend> Network<B> for Llama<B> {
             check()?;
             metrics::LAYERS_RUN.add(1);
             metrics::ROWS_RUN.add(x.rows() as u64);
-            let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
+            let kind = pass.kind(&layer.kind);
+            if !kind.stores() {
+                metrics::ROWS_SHARED.add(x.rows() as u64);
+            }
+            let fused = layer.fused.first(&layer.attention_norm.forward(&x)?, kind.fused())?;
             let fused = match &layer.head_norms {
                 Some(norms) => norms.forward(&fused)?,
                 None => fused,
             };
-            let mixed = self.backend.causal(&fused, &layer.kind, &rotary, pass, check)?;
+            let mixed = self.backend.causal(&fused, &kind, &rotary, pass, check)?;
             check()?;
             x = x.plus(&layer.output.forward(&mixed)?)?;
             if let Some(rows) = pass.take_chosen() {
