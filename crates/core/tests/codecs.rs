@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use prefixkv_core::cache::{Account, Entry, Lane, LaneOptions, New, Pool, Rotation};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
-use prefixkv_kernels::codec::{Codec, Deletion, Dtype, Dual, KvCodec};
+use prefixkv_kernels::codec::{Codec, Deletion, Dtype, Dual, KvCodec, Levels};
 use proptest::prelude::*;
 
 const HEADS: usize = 2;
@@ -19,7 +19,7 @@ const FOUR: Codec = Codec::per_entry(Dtype::U4, 32);
 const EIGHT: Codec = Codec::per_entry(Dtype::U8, 8);
 
 /// Full precision, codes per entry and per channel, keys and values in unlike codecs.
-fn codecs(dual: Dual) -> [KvCodec; 9] {
+fn codecs(dual: Dual) -> [KvCodec; 10] {
     let of = |key, value| KvCodec { key, value, dual };
     [
         of(Codec::F16, Codec::F16),
@@ -31,6 +31,7 @@ fn codecs(dual: Dual) -> [KvCodec; 9] {
         of(Codec::F16, TWO),
         of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
         of(Codec::plain(Dtype::F8), FOUR),
+        of(Codec::of_levels(Dtype::U4, Levels::Normal, 32), Codec::of_levels(Dtype::U2, Levels::Normal, 16)),
     ]
 }
 
@@ -54,6 +55,8 @@ fn step(codec: Codec, bound: f64) -> f64 {
         Dtype::F16 => bound * HALF_ULP,
         Dtype::Bf16 => bound / 256.0,
         Dtype::F8 => bound / 16.0,
+        // Levels are 1.06 scales apart at most, and no number lies farther from the last one than from 0.
+        _ if codec.levels == Levels::Normal => bound,
         dtype => 2.0 * bound / f64::from(dtype.most()) / 2.0 + 3.0 * bound * HALF_ULP + 1e-6,
     }
 }
@@ -249,10 +252,10 @@ proptest! {
 
     #[test]
     fn any_history_of_codecs_leaves_the_right_entries(
-        steps in prop::collection::vec((0usize..8, 0usize..48, any::<u64>(), any::<bool>()), 1..40), rotate: bool,
+        steps in prop::collection::vec((0usize..8, 0usize..48, any::<u64>(), any::<bool>()), 1..40), rotate in 0usize..3,
     ) {
         let pool = Pool::unlimited();
-        let dual = if rotate { Dual::Hadamard } else { Dual::None };
+        let dual = [Dual::None, Dual::Hadamard, Dual::Random][rotate];
         let mut first = History::new(&pool, dual);
         first.append(40, 1);
         let mut second: Option<History> = None;

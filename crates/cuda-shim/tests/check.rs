@@ -137,8 +137,8 @@ fn every_kernel_passes_and_progress_counts_them() {
     let groups: [(&[&str], &[&str]); 4] = [
         (&network, &["f32", "f16", "bf16"]),
         (&stored, &["f32", "f16"]),
-        (&attention, &["floats", "codes", "mixed"]),
-        (&codes, &["bf16", "f8", "u8", "u4", "u2"]),
+        (&attention, &["floats", "levels", "codes", "mixed"]),
+        (&codes, &["bf16", "f8", "u8", "u4", "u2", "u4 levels", "u2 levels"]),
     ];
     for (kernels, formats) in groups {
         for name in kernels.iter().flat_map(|kernel| formats.iter().map(move |format| format!("{kernel} {format}"))) {
@@ -189,7 +189,7 @@ fn a_kernel_that_does_nothing_is_found() {
     let of = |kernel: &str, formats: &[&str]| -> Vec<String> {
         formats.iter().map(|format| format!("{kernel} {format}")).collect()
     };
-    let lanes = ["f32", "f16", "floats", "codes", "mixed"];
+    let lanes = ["f32", "f16", "floats", "levels", "codes", "mixed"];
     for (kernel, beginnings, want) in [
         ("gather_", vec!["gather"], of("gather", &["f32", "f16"])),
         ("move_", vec!["move_entries", "gather f16"], of("move_entries", &["f32", "f16"])),
@@ -205,7 +205,7 @@ fn a_kernel_that_does_nothing_is_found() {
         ("decode_merge_f16", vec!["decode f32"], one("decode f32 to f16")),
         ("decode_sums", vec!["decode sums"], of("decode sums", &lanes)),
         ("prefill_columns", vec!["prefill"], of("prefill sums", &lanes)),
-        ("hadamard_rows", vec!["prefill"], one("prefill mixed")),
+        ("hadamard_rows", vec!["prefill"], of("prefill", &["levels", "mixed"])),
     ] {
         let outcomes = broken(Defect::Skipped(kernel), &beginnings);
         assert_eq!(failed(&outcomes), want, "without {kernel}");

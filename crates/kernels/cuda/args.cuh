@@ -10,6 +10,8 @@ struct Codec {
   uint32_t axis;
   // Entries (per channel) or channels (per entry) that share a scale and a zero.
   uint32_t group;
+  // Of the launch's tables, from 1 on, the one that codes are looked up in; 0: codes are spaced evenly. With one there are no zeros.
+  uint32_t table;
 };
 
 // Entries of a lane that lie one after another: the numbers of head h, entry e (of the lane) begin at number
@@ -22,9 +24,9 @@ struct Run {
   uint32_t start;
   uint32_t len;
   uint32_t capacity;
+  uint32_t unused;
   Codec key;
   Codec value;
-  uint32_t unused;
 };
 
 // Rows of any contents: those of a part of a segment.
@@ -67,11 +69,13 @@ struct NormItem {
   uint32_t capacity;
   uint32_t len;
   uint32_t heads;
+  uint32_t unused;
   Codec codec;
 };
 
 struct NormArgs {
   const NormItem* items;
+  const float* tables;
   uint32_t dim;
   uint32_t unused;
 };
@@ -81,6 +85,7 @@ struct Source {
   const void* numbers;
   const void* scales;
   uint32_t capacity;
+  uint32_t unused;
   Codec codec;
 };
 
@@ -96,11 +101,11 @@ struct EncodeItem {
   uint32_t at;
   uint32_t heads;
   Codec codec;
-  uint32_t unused;
 };
 
 struct EncodeArgs {
   const EncodeItem* items;
+  const float* tables;
   uint32_t dim;
   uint32_t unused;
 };
@@ -114,7 +119,8 @@ struct HadamardArgs {
   uint32_t n;
   uint32_t heads;
   uint32_t dim;
-  uint32_t unused;
+  // TURNED_FIRST or TURNED_LAST, or 0.
+  uint32_t turned;
 };
 
 struct RotateArgs {
@@ -193,6 +199,7 @@ struct DecodeArgs {
   float* partials;
   float* factors;
   float* weights;
+  const float* tables;
   uint32_t dim;
   uint32_t group;
   // Entries per task.
@@ -230,6 +237,7 @@ struct PrefillArgs {
   float* lse;
   const uint32_t* rows;
   const float* weights;
+  const float* tables;
   uint64_t stride;
   uint32_t n;
   uint32_t query_heads;
@@ -283,24 +291,24 @@ struct MapArgs {
   uint32_t vectors;
 };
 
-static_assert(sizeof(Codec) == 12, "Codec");
-static_assert(sizeof(Run) == 72, "Run");
+static_assert(sizeof(Codec) == 16, "Codec");
+static_assert(sizeof(Run) == 80, "Run");
 static_assert(sizeof(GatherItem) == 48, "GatherItem");
 static_assert(sizeof(GatherArgs) == 8, "GatherArgs");
 static_assert(sizeof(MoveItem) == 32, "MoveItem");
 static_assert(sizeof(MoveArgs) == 8, "MoveArgs");
-static_assert(sizeof(NormItem) == 48, "NormItem");
-static_assert(sizeof(NormArgs) == 16, "NormArgs");
-static_assert(sizeof(Source) == 32, "Source");
+static_assert(sizeof(NormItem) == 56, "NormItem");
+static_assert(sizeof(NormArgs) == 24, "NormArgs");
+static_assert(sizeof(Source) == 40, "Source");
 static_assert(sizeof(EncodeItem) == 64, "EncodeItem");
-static_assert(sizeof(EncodeArgs) == 16, "EncodeArgs");
+static_assert(sizeof(EncodeArgs) == 24, "EncodeArgs");
 static_assert(sizeof(HadamardArgs) == 48, "HadamardArgs");
 static_assert(sizeof(RotateArgs) == 56, "RotateArgs");
 static_assert(sizeof(AppendItem) == 56, "AppendItem");
 static_assert(sizeof(AppendArgs) == 64, "AppendArgs");
 static_assert(sizeof(DecodeItem) == 88, "DecodeItem");
-static_assert(sizeof(DecodeArgs) == 80, "DecodeArgs");
+static_assert(sizeof(DecodeArgs) == 88, "DecodeArgs");
 static_assert(sizeof(PrefillLane) == 48, "PrefillLane");
-static_assert(sizeof(PrefillArgs) == 112, "PrefillArgs");
+static_assert(sizeof(PrefillArgs) == 120, "PrefillArgs");
 static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
 static_assert(sizeof(MapArgs) == 72, "MapArgs");

@@ -3,12 +3,13 @@
 // encode: writes entries at .. at + count of [heads, capacity, dim] as codes with scales, or plain, from rows that are stored in
 //   other codecs, for every item of a launch (one part, keys or values, of a segment). Row r is the slot rows[r][1] of the source
 //   rows[r][0]. Scales: (largest - smallest) / most and the smallest, both
-//   rounded to f16, and codes round((x - zero) / scale) within the width. `at` and `count` are multiples of the target's group of
+//   rounded to f16, and codes round((x - zero) / scale) within the width; or the root mean square, and codes of the nearest levels.
+//   `at` and `count` are multiples of the target's group of
 //   entries. Each number is read twice, the second time from the cache. Launch: grid (x, items), 256 threads; a thread has eight
 //   channels of a group of entries (per channel), or the channels of a group of an entry (per entry, plain), and strides.
 //
-// hadamard: to[n, heads, dim] = the orthonormal Walsh-Hadamard transform of rows of `heads * dim` elements, in place or elsewhere; dim a
-//   power of two up to 256. Launch: grid x, 128 threads, blocks stride over vectors; dim * 4 bytes of shared memory.
+// hadamard: to[n, heads, dim] = the orthonormal Walsh-Hadamard transform of rows of `heads * dim` elements, in place or elsewhere, whose
+//   channels may turn their signs before or after it; dim a power of two up to 256. Launch: grid x, 128 threads, blocks stride over vectors; dim * 4 bytes of shared memory.
 #include "codec.cuh"
 
 namespace codec {
@@ -18,11 +19,12 @@ constexpr unsigned ROW_THREADS = 128;
 
 struct Rows {
   const EncodeItem& item;
+  const float* tables;
   unsigned dim;
 
   __device__ __forceinline__ void read(unsigned head, unsigned index, unsigned at, float (&to)[EIGHT]) const {
     const Source& source = item.sources[item.rows[2 * index]];
-    const Part part(source.numbers, source.scales, source.codec, head, source.capacity, dim);
+    const Part part(source.numbers, source.scales, source.codec, tables, head, source.capacity, dim);
     read_eight(kind_of(source.codec), part, item.rows[2 * index + 1], at, to);
   }
 };
@@ -42,6 +44,16 @@ struct Range {
     return unsigned(fminf(fmaxf(rintf((x - zero) * inverse), 0.0f), most));
   }
 };
+
+// As many middles between two levels as are below a number.
+__device__ __forceinline__ unsigned nearest(const float* levels, unsigned bits, float x) {
+  unsigned code = 0;
+  for (unsigned half = 1u << (bits - 1); half > 0; half /= 2) {
+    const float middle = __fmul_rn(__fadd_rn(__ldg(levels + code + half - 1), __ldg(levels + code + half)), 0.5f);
+    code += x > middle ? half : 0;
+  }
+  return code;
+}
 
 // Eight codes as `bits` bytes.
 __device__ __forceinline__ void store_codes(uint8_t* to, unsigned bits, const unsigned (&codes)[EIGHT]) {
@@ -67,7 +79,7 @@ __device__ __forceinline__ void store_codes(uint8_t* to, unsigned bits, const un
 __device__ __forceinline__ void encode(const EncodeArgs& args) {
   const EncodeItem item = args.items[blockIdx.y];
   const unsigned dim = args.dim, eights = dim / EIGHT;
-  const Rows rows{item, dim};
+  const Rows rows{item, args.tables, dim};
   const unsigned kind = kind_of(item.codec), bits = bits_of(item.codec), group = item.codec.group;
   // Of codes.
   const float most = float((1u << min(bits, 8u)) - 1);
@@ -75,7 +87,7 @@ __device__ __forceinline__ void encode(const EncodeArgs& args) {
   __half* pairs = static_cast<__half*>(item.scales);
   // Entries and channels of a thread's work.
   const unsigned tall = kind == CHANNEL_CODES ? group : 1;
-  const unsigned wide = kind == ENTRY_CODES ? group : EIGHT;
+  const unsigned wide = kind == ENTRY_CODES || kind == LEVEL_CODES ? group : EIGHT;
   const unsigned across = dim / wide;
   const unsigned works = item.heads * (item.count / tall) * across;
   for (unsigned work = blockIdx.x * THREADS + threadIdx.x; work < works; work += gridDim.x * THREADS) {
@@ -127,6 +139,25 @@ __device__ __forceinline__ void encode(const EncodeArgs& args) {
         for (unsigned i = 0; i < EIGHT; ++i) codes[i] = range.code(x[i], most);
         store_codes(numbers + (row * eights + at / EIGHT) * bits, bits, codes);
       }
+    } else if (kind == LEVEL_CODES) {
+      // Not fused, and in the order of the twin.
+      float sums[EIGHT] = {};
+      for (unsigned at = first; at < first + wide; at += EIGHT) {
+        rows.read(head, entry, at, x);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; ++i) sums[i] = __fadd_rn(sums[i], __fmul_rn(x[i], x[i]));
+      }
+      const float sum = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+      const float scale = in_half(sqrtf(sum / float(wide)));
+      const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+      pairs[row * across + first / wide] = narrow<__half>(scale);
+      const float* levels = levels_of(item.codec, args.tables);
+      for (unsigned at = first; at < first + wide; at += EIGHT) {
+        rows.read(head, entry, at, x);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; ++i) codes[i] = nearest(levels, bits, x[i] * inverse);
+        store_codes(numbers + (row * eights + at / EIGHT) * bits, bits, codes);
+      }
     } else {
       rows.read(head, entry, first, x);
       for (unsigned i = 0; i < EIGHT; ++i) store_float(numbers, item.codec.dtype, row * dim + first + i, x[i]);
@@ -142,9 +173,13 @@ __device__ __forceinline__ void hadamard(const HadamardArgs& args) {
     const unsigned n = vector / args.heads, head = vector % args.heads;
     const float* from = args.from + n * args.from_stride + head * dim;
     float* to = args.to + n * args.to_stride + head * dim;
-    for (unsigned i = threadIdx.x; i < dim; i += ROW_THREADS) row[i] = from[i];
+    for (unsigned i = threadIdx.x; i < dim; i += ROW_THREADS) {
+      row[i] = args.turned == TURNED_FIRST ? turned(i, from[i]) : from[i];
+    }
     ::hadamard<ROW_THREADS>(row, dim);
-    for (unsigned i = threadIdx.x; i < dim; i += ROW_THREADS) to[i] = row[i] * factor;
+    for (unsigned i = threadIdx.x; i < dim; i += ROW_THREADS) {
+      to[i] = args.turned == TURNED_LAST ? turned(i, row[i] * factor) : row[i] * factor;
+    }
     __syncthreads();
   }
 }

@@ -10,14 +10,14 @@ constexpr uint32_t DTYPE_F32 = 0, DTYPE_F16 = 1, DTYPE_U8 = 2, DTYPE_U4 = 3, DTY
 constexpr uint32_t PER_CHANNEL = 1, PER_ENTRY = 2;
 
 // The steps that differ between them: codes of all widths are one kind.
-constexpr unsigned FULL = 0, HALF = 1, BRAIN = 2, FLOAT8 = 3, CHANNEL_CODES = 4, ENTRY_CODES = 5;
+constexpr unsigned FULL = 0, HALF = 1, BRAIN = 2, FLOAT8 = 3, CHANNEL_CODES = 4, ENTRY_CODES = 5, LEVEL_CODES = 6;
 
 __device__ __forceinline__ unsigned kind_of(const Codec& codec) {
   if (codec.dtype == DTYPE_F32) return FULL;
   if (codec.dtype == DTYPE_F16) return HALF;
   if (codec.dtype == DTYPE_BF16) return BRAIN;
   if (codec.dtype == DTYPE_F8) return FLOAT8;
-  return codec.axis == PER_CHANNEL ? CHANNEL_CODES : ENTRY_CODES;
+  return codec.axis == PER_CHANNEL ? CHANNEL_CODES : codec.table != 0 ? LEVEL_CODES : ENTRY_CODES;
 }
 
 __device__ __forceinline__ unsigned bits_of(const Codec& codec) {
@@ -45,8 +45,16 @@ __device__ __forceinline__ void with_kind(unsigned kind, const Use& use) {
     case BRAIN: return use(Kind<BRAIN>());
     case FLOAT8: return use(Kind<FLOAT8>());
     case CHANNEL_CODES: return use(Kind<CHANNEL_CODES>());
+    case LEVEL_CODES: return use(Kind<LEVEL_CODES>());
     default: return use(Kind<ENTRY_CODES>());
   }
+}
+
+// Numbers of a table.
+constexpr unsigned LEVELS = 16;
+
+__device__ __forceinline__ const float* levels_of(const Codec& codec, const float* tables) {
+  return codec.table == 0 ? nullptr : tables + (codec.table - 1) * LEVELS;
 }
 
 // Keys, or values, of one head of a run.
@@ -56,23 +64,27 @@ struct Part {
   unsigned dim;
   unsigned bits;
   unsigned group;
+  // The numbers that codes stand for, if they are looked up.
+  const float* levels;
 
-  __device__ __forceinline__ Part(const void* numbers_, const void* scales_, const Codec& codec, unsigned head,
-                                  unsigned capacity, unsigned dim_)
-      : dim(dim_), bits(bits_of(codec)), group(codec.group) {
+  // `tables`: those of the launch, LEVELS numbers each.
+  __device__ __forceinline__ Part(const void* numbers_, const void* scales_, const Codec& codec, const float* tables,
+                                  unsigned head, unsigned capacity, unsigned dim_)
+      : dim(dim_), bits(bits_of(codec)), group(codec.group), levels(levels_of(codec, tables)) {
     const unsigned kind = kind_of(codec);
     // Eight numbers are as many bytes as one has bits.
     numbers = static_cast<const uint8_t*>(numbers_) + uint64_t(head) * capacity * (dim / EIGHT) * bits;
-    // A scale and a zero are 4 bytes.
-    const uint64_t pairs = kind == CHANNEL_CODES ? uint64_t(capacity / group) * dim : uint64_t(capacity) * (dim / group);
-    scales = static_cast<const uint8_t*>(scales_) + (kind >= CHANNEL_CODES ? head * pairs * 4 : 0);
+    // A scale and a zero are 4 bytes, a scale alone is 2.
+    const uint64_t shared = kind == CHANNEL_CODES ? uint64_t(capacity / group) * dim : uint64_t(capacity) * (dim / group);
+    const unsigned bytes = kind == LEVEL_CODES ? 2 : 4;
+    scales = static_cast<const uint8_t*>(scales_) + (kind >= CHANNEL_CODES ? head * shared * bytes : 0);
   }
 
-  static __device__ __forceinline__ Part keys(const Run& run, unsigned head, unsigned dim) {
-    return Part(run.keys, run.key_scales, run.key, head, run.capacity, dim);
+  static __device__ __forceinline__ Part keys(const Run& run, const float* tables, unsigned head, unsigned dim) {
+    return Part(run.keys, run.key_scales, run.key, tables, head, run.capacity, dim);
   }
-  static __device__ __forceinline__ Part values(const Run& run, unsigned head, unsigned dim) {
-    return Part(run.values, run.value_scales, run.value, head, run.capacity, dim);
+  static __device__ __forceinline__ Part values(const Run& run, const float* tables, unsigned head, unsigned dim) {
+    return Part(run.values, run.value_scales, run.value, tables, head, run.capacity, dim);
   }
 };
 
@@ -165,9 +177,9 @@ __device__ __forceinline__ uint2 load_codes(const Part& part, unsigned slot, uns
   return make_uint2(__ldg(reinterpret_cast<const uint16_t*>(from)), 0);
 }
 
-__device__ __forceinline__ float code_of(const uint2& codes, unsigned bits, unsigned i) {
+__device__ __forceinline__ unsigned code_of(const uint2& codes, unsigned bits, unsigned i) {
   const unsigned at = i * bits;
-  return float((at < 32 ? codes.x >> at : codes.y >> (at - 32)) & ((1u << bits) - 1));
+  return (at < 32 ? codes.x >> at : codes.y >> (at - 32)) & ((1u << bits) - 1);
 }
 
 template <>
@@ -186,7 +198,7 @@ struct Stored<CHANNEL_CODES> {
     scales.widened(scale);
     zeros.widened(zero);
 #pragma unroll
-    for (unsigned i = 0; i < EIGHT; ++i) to[i] = code_of(codes, part.bits, i) * scale[i] + zero[i];
+    for (unsigned i = 0; i < EIGHT; ++i) to[i] = float(code_of(codes, part.bits, i)) * scale[i] + zero[i];
   }
 };
 
@@ -203,7 +215,25 @@ struct Stored<ENTRY_CODES> {
   __device__ __forceinline__ void widened(const Part& part, float (&to)[EIGHT]) const {
     const float scale = half_of(pair, 0), zero = half_of(pair, 1);
 #pragma unroll
-    for (unsigned i = 0; i < EIGHT; ++i) to[i] = code_of(codes, part.bits, i) * scale + zero;
+    for (unsigned i = 0; i < EIGHT; ++i) to[i] = float(code_of(codes, part.bits, i)) * scale + zero;
+  }
+};
+
+template <>
+struct Stored<LEVEL_CODES> {
+  uint2 codes;
+  __half scale;
+
+  __device__ __forceinline__ void load(const Part& part, unsigned slot, unsigned at) {
+    codes = load_codes(part, slot, at);
+    const uint16_t* scales = reinterpret_cast<const uint16_t*>(part.scales);
+    const uint16_t bits = __ldg(scales + uint64_t(slot) * (part.dim / part.group) + at / part.group);
+    memcpy(&scale, &bits, sizeof bits);
+  }
+  __device__ __forceinline__ void widened(const Part& part, float (&to)[EIGHT]) const {
+    const float by = widen(scale);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; ++i) to[i] = __ldg(part.levels + code_of(codes, part.bits, i)) * by;
   }
 };
 
@@ -224,6 +254,19 @@ __device__ __forceinline__ void store_float(void* to, uint32_t dtype, uint64_t a
     case DTYPE_BF16: static_cast<__nv_bfloat16*>(to)[at] = narrow<__nv_bfloat16>(x); break;
     default: static_cast<uint8_t*>(to)[at] = to_float8(x);
   }
+}
+
+// Transforms of keys and values. Twin: src/codec/dual.rs.
+constexpr uint32_t DUAL_NONE = 0, DUAL_RANDOM = 2;
+// When a transform turns signs at random.
+constexpr uint32_t TURNED_FIRST = 1, TURNED_LAST = 2;
+
+// A number of channel `i` after its sign was turned, if it is one that is.
+__device__ __forceinline__ float turned(unsigned i, float x) {
+  uint32_t bits = i + 0x25041987u;
+  bits = (bits ^ bits >> 16) * 0x85ebca6bu;
+  bits = (bits ^ bits >> 13) * 0xc2b2ae35u;
+  return (bits ^ bits >> 16) & 1 ? -x : x;
 }
 
 // The Walsh-Hadamard transform, without its factor, of `dim` numbers in shared memory by all threads of a block; a power of two.

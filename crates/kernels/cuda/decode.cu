@@ -87,7 +87,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     const Run& run = args.runs[index];
     const unsigned start = run.start, low = max(from, start), high = min(to, start + run.len);
     if (low >= high) continue;
-    for_rows<LANES>(kind_of(run.key), Part::keys(run, head, dim), start, low, high,
+    for_rows<LANES>(kind_of(run.key), Part::keys(run, args.tables, head, dim), start, low, high,
                     [&](unsigned entry, const float(&key)[EIGHT]) {
       const bool counts = entry < high && (item.dead == nullptr || item.dead[entry] == 0) &&
                           (item.positions == nullptr || item.positions[entry] >= item.since);
@@ -134,7 +134,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     const Run& run = args.runs[index];
     const unsigned start = run.start, low = max(from, start), high = min(to, start + run.len);
     if (low >= high) continue;
-    for_rows<LANES>(kind_of(run.value), Part::values(run, head, dim), start, low, high,
+    for_rows<LANES>(kind_of(run.value), Part::values(run, args.tables, head, dim), start, low, high,
                     [&](unsigned entry, const float(&value)[EIGHT]) {
 #pragma unroll
       for (unsigned g = 0; g < GROUP; ++g) {
@@ -213,7 +213,9 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
   if (item.dual == 0) return;
   hadamard<THREADS>(row, dim);
   const float factor = 1.0f / sqrtf(float(dim));
-  for (unsigned i = threadIdx.x; i < dim; i += THREADS) out[i] = narrow<O>(row[i] * factor);
+  for (unsigned i = threadIdx.x; i < dim; i += THREADS) {
+    out[i] = narrow<O>(item.dual == DUAL_RANDOM ? turned(i, row[i] * factor) : row[i] * factor);
+  }
 }
 
 __device__ __forceinline__ void sums(const DecodeArgs& args) {

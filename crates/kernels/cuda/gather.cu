@@ -64,7 +64,7 @@ __device__ __forceinline__ void norms(const NormArgs& args) {
   for (unsigned index = (blockIdx.x * THREADS + threadIdx.x) / WARP; index < count; index += gridDim.x * (THREADS / WARP)) {
     const unsigned head = index / item.len;
     const unsigned entry = index - head * item.len;
-    const Part part(item.keys, item.scales, item.codec, head, item.capacity, args.dim);
+    const Part part(item.keys, item.scales, item.codec, args.tables, head, item.capacity, args.dim);
     float sum = 0.0f;
     for (unsigned at = lane * EIGHT; at < args.dim; at += WARP * EIGHT) {
       float x[EIGHT];

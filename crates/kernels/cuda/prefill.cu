@@ -80,7 +80,7 @@ struct Tiles {
   }
 
   // Widens keys or values of a tile into shared memory; rows behind the lane are 0. No barrier.
-  __device__ __forceinline__ void load(unsigned head, unsigned buffer, bool values) const {
+  __device__ __forceinline__ void load(const float* tables, unsigned head, unsigned buffer, bool values) const {
     const unsigned eights = dim / EIGHT;
     for (unsigned i = threadIdx.x; i < Shape<D>::ENTRIES * eights; i += THREADS) {
       const unsigned row = i / eights, at = i % eights * EIGHT;
@@ -88,7 +88,7 @@ struct Tiles {
       float wide[EIGHT] = {};
       if (place.run != nullptr) {
         const Run& run = *place.run;
-        const Part part = values ? Part::values(run, head, dim) : Part::keys(run, head, dim);
+        const Part part = values ? Part::values(run, tables, head, dim) : Part::keys(run, tables, head, dim);
         read_eight(kind_of(values ? run.value : run.key), part, place.slot, at, wide);
       }
       float4* to = reinterpret_cast<float4*>(entries + row * pitch + at);
@@ -173,7 +173,7 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
   unsigned buffer = 0;
   for (unsigned tile = start; tile < end; tile += S::ENTRIES, buffer ^= 1) {
     __syncthreads();
-    tiles.load(head, buffer, false);
+    tiles.load(args.tables, head, buffer, false);
     __syncthreads();
     float scores[S::ROWS][S::COLUMNS];
     tiles.multiply(scores);
@@ -211,7 +211,7 @@ __device__ __forceinline__ void attend(const PrefillArgs& args) {
       }
     }
     __syncthreads();
-    tiles.load(head, buffer, true);
+    tiles.load(args.tables, head, buffer, true);
     tiles.find(args, lane, tile + S::ENTRIES, buffer ^ 1);
     __syncthreads();
     for (unsigned entry = 0; entry < S::ENTRIES; entry += 4) {
@@ -277,7 +277,7 @@ __device__ __forceinline__ void columns(const PrefillArgs& args) {
 
   tiles.find(args, lane, tile, 0);
   __syncthreads();
-  tiles.load(head, 0, false);
+  tiles.load(args.tables, head, 0, false);
   float sums[S::COLUMNS] = {};
   for (unsigned chunk = 0; chunk < args.listed; chunk += S::QUERIES) {
     const unsigned rows = min(S::QUERIES, args.listed - chunk);

@@ -10,7 +10,7 @@
 // append_{f32,f16,bf16}: rows of new keys and values (all KV heads of the layer per row) in the network's format to the entries
 //   at .. at + n of [heads, capacity, dim], plain f32 or f16. Item: the KV heads first_head .. first_head + heads of the rows
 //   first_row .. first_row + n; key row r is rotated by angle r, or stored as it is when there are no angles, and both go through
-//   the Hadamard transform where `dual` is 1. Items may belong to different lanes and sequences. Floor as above. Launch: grid
+//   the transform `dual` where there is one. Items may belong to different lanes and sequences. Floor as above. Launch: grid
 //   (x, items), 256 threads, a thread per pair, or a block per row with a transform; dim * 4 bytes of shared memory if there is one.
 #include "codec.cuh"
 
@@ -61,12 +61,13 @@ struct New {
 };
 
 template <typename A>
-__device__ __forceinline__ void transformed(const New<A>& row, unsigned dim, void* to, unsigned dtype, uint64_t at) {
+__device__ __forceinline__ void transformed(const New<A>& row, unsigned dual, unsigned dim, void* to, unsigned dtype, uint64_t at) {
   float* numbers = shared_memory<float>();
   for (unsigned i = threadIdx.x; i < dim / 2; i += THREADS) {
     const Pair got = row.pair(i, dim / 2);
-    numbers[i] = got.low;
-    numbers[i + dim / 2] = got.high;
+    const unsigned high = i + dim / 2;
+    numbers[i] = dual == DUAL_RANDOM ? ::turned(i, got.low) : got.low;
+    numbers[high] = dual == DUAL_RANDOM ? ::turned(high, got.high) : got.high;
   }
   hadamard<THREADS>(numbers, dim);
   const float factor = 1.0f / sqrtf(float(dim));
@@ -95,8 +96,8 @@ __device__ __forceinline__ void append(const AppendArgs& args) {
     const New<A> value{static_cast<const A*>(args.values) + row * args.value_stride + column, nullptr, nullptr};
     const uint64_t to = (uint64_t(head) * item.capacity + item.at + index) * dim;
     if (item.dual != 0) {
-      transformed(key, dim, item.keys, item.key_dtype, to);
-      transformed(value, dim, item.values, item.value_dtype, to);
+      transformed(key, item.dual, dim, item.keys, item.key_dtype, to);
+      transformed(value, item.dual, dim, item.values, item.value_dtype, to);
       continue;
     }
     const unsigned i = work % half;

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::attention::LaneView;
-use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, OwnedRun, Run};
+use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Levels, OwnedRun, Run};
 use prefixkv_kernels::cuda::{self, Buffer, Element};
 use proptest::prelude::*;
 
@@ -92,18 +92,22 @@ pub(crate) type Storage = fn(index: usize, dim: usize) -> KvCodec;
 
 pub(crate) const F32: Storage = |_, _| KvCodec::F32;
 pub(crate) const F16: Storage = |_, _| KvCodec::F16;
-/// Two, four and eight bits, f16, bf16 with f8, and keys and values in unlike codecs, in turn.
+/// Two, four and eight bits, f16, bf16 with f8, levels of a table, and keys and values in unlike codecs, in turn.
 pub(crate) const CODES: Storage = |index, dim| {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
     let of = |key, value| KvCodec { key, value, dual: Dual::None };
     let eight = Codec::per_entry(Dtype::U8, channels);
-    match index % 7 {
+    match index % 8 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
         1 => of(eight, eight),
         2 => of(Codec::per_channel(Dtype::U2, 16), Codec::per_entry(Dtype::U2, channels)),
         3 => of(Codec::F16, Codec::per_entry(Dtype::U2, 8)),
         4 => of(Codec::per_entry(Dtype::U4, 8), Codec::F32),
         5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
+        6 => {
+            let normal = |dtype, group: usize| Codec::of_levels(dtype, Levels::Normal, group as u16);
+            of(normal(Dtype::U4, dim), normal(Dtype::U2, channels.into()))
+        }
         _ => of(Codec::per_channel(Dtype::U8, 32), Codec::per_channel(Dtype::U4, 32)),
     }
 };
@@ -112,7 +116,12 @@ pub(crate) const THROUGH: Storage = |index, dim| {
     let dual = if dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };
     KvCodec { dual, ..CODES(index, dim) }
 };
-pub(crate) const STORAGES: [Storage; 4] = [F32, F16, CODES, THROUGH];
+/// Like [`THROUGH`], through another.
+pub(crate) const TURNED: Storage = |index, dim| {
+    let dual = if dim.is_power_of_two() { Dual::Random } else { Dual::None };
+    KvCodec { dual, ..CODES(index, dim) }
+};
+pub(crate) const STORAGES: [Storage; 5] = [F32, F16, CODES, THROUGH, TURNED];
 
 /// A lane of several runs, with room to spare that is NaN.
 pub(crate) struct Owned {
@@ -135,7 +144,7 @@ impl Owned {
     ) -> Self {
         let mut runs = Vec::new();
         for (i, &len) in lens.iter().enumerate() {
-            let codec = storage(i + seed as usize % 7, dim);
+            let codec = storage(i + seed as usize % 8, dim);
             let coded = len / codec.group() * codec.group();
             let left = (coded < len).then_some((KvCodec { dual: codec.dual, ..KvCodec::F16 }, len - coded));
             for (part, (codec, len)) in std::iter::once((codec, coded)).chain(left).enumerate() {

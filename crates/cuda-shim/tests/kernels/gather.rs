@@ -175,7 +175,7 @@ proptest! {
     #[test]
     fn entries_in_codes_equal_those_of_the_cpu_to_the_bit(
         heads in 1usize..4, groups in 1usize..4, before in 0usize..3, spare in 0usize..3,
-        dim in prop::sample::select(vec![8usize, 32, 80, 128, 256]), seed in 1u64..1000, from in 0..STORAGES.len(), to in 0usize..7,
+        dim in prop::sample::select(vec![8usize, 32, 80, 128, 256]), seed in 1u64..1000, from in 0..STORAGES.len(), to in 0usize..8,
     ) {
         encodes(STORAGES[from](seed as usize, dim), CODES(to, dim), [heads, groups, before, spare, dim], seed);
     }

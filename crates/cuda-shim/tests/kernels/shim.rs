@@ -15,7 +15,7 @@ fn run(kernel: &str, order: Order) -> Result<Vec<f32>> {
     let out = Buffer::<f32>::new(&shim, THREADS)?;
     let item = NormItem { keys: keys.all().address(), out: out.all().address(), ..NormItem::default() };
     let items = Buffer::from_slice(&shim, &[item])?;
-    let args = NormArgs { items: items.all().address(), dim: 0, unused: 0 };
+    let args = NormArgs { items: items.all().address(), tables: 0, dim: 0, unused: 0 };
     let geometry = Geometry { grid: [1, 1], threads: THREADS as u32, shared: (THREADS * 4) as u32 };
     // SAFETY: the addresses are those of buffers that are alive and as large as selftest.cu uses.
     unsafe { shim.launch(kernel, geometry, &args)? };
@@ -75,7 +75,7 @@ fn memory_is_watched() {
 #[test]
 fn launches_that_no_device_takes_are_refused() {
     let shim = Shim::new(Order::FirstToLast, 1);
-    let args = NormArgs { items: 0, dim: 0, unused: 0 };
+    let args = NormArgs { items: 0, tables: 0, dim: 0, unused: 0 };
     let refuse = |kernel: &str, grid: [u32; 2], threads: u32, shared: u32| {
         // SAFETY: nothing is run.
         unsafe { shim.launch(kernel, Geometry { grid, threads, shared }, &args) }.expect_err("a refusal").to_string()

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{Codec, Dtype, KvCodec, OwnedRun};
+use crate::codec::{Codec, Dtype, KvCodec, Levels, OwnedRun};
 use crate::reference;
 
 /// Deterministic noise in -1..1.
@@ -38,8 +38,8 @@ struct Traits {
     codes: bool,
     /// Whether keys are stored unrotated.
     phases: bool,
-    /// Whether keys and values are stored through a transform, if the width allows it and keys are rotated.
-    dual: bool,
+    /// The transform that keys and values are stored through, if the width allows it and keys are rotated.
+    dual: Dual,
     /// One of this many entries is dead; 0: none.
     dead: usize,
     /// Entries of room behind those in use.
@@ -47,7 +47,8 @@ struct Traits {
 }
 
 fn traits() -> impl Strategy<Value = Traits> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let dual = prop::sample::select(vec![Dual::None, Dual::None, Dual::Hadamard, Dual::Random]);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), dual);
     (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5)
         .prop_map(|((halves, codes, phases, dual), dead, spare)| Traits { halves, codes, phases, dual, dead, spare })
 }
@@ -55,16 +56,20 @@ fn traits() -> impl Strategy<Value = Traits> {
 /// The codec of run `index` of a lane.
 fn codec_of(index: usize, dim: usize, len: usize, traits: Traits) -> KvCodec {
     let plain = KvCodec::plain(if traits.halves && index.is_multiple_of(2) { Dtype::F16 } else { Dtype::F32 });
-    let dual = if traits.dual && !traits.phases && dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };
+    let dual = if !traits.phases && dim.is_power_of_two() { traits.dual } else { Dual::None };
     let channels = Codec::channels(dim, 32).unwrap_or(8);
     let of = |key, value| KvCodec { key, value, dual };
-    let codes = match index % 7 {
+    let codes = match index % 8 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
         1 => of(Codec::per_channel(Dtype::U2, 32), Codec::per_entry(Dtype::U2, channels)),
         2 => of(Codec::per_entry(Dtype::U8, channels), Codec::per_entry(Dtype::U8, channels)),
         3 => of(Codec::per_entry(Dtype::U4, channels), Codec::per_channel(Dtype::U2, 16)),
         4 => of(Codec::F16, Codec::per_entry(Dtype::U4, channels)),
         5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
+        6 => {
+            let whole = |dtype| Codec::of_levels(dtype, Levels::Normal, dim as u16);
+            of(whole(Dtype::U4), whole(Dtype::U2))
+        }
         _ => of(plain.key, plain.value),
     };
     let fits = traits.codes && codes.check(dim).is_ok() && len.is_multiple_of(codes.group());
@@ -84,7 +89,7 @@ impl Owned {
             .iter()
             .enumerate()
             .map(|(i, &len)| {
-                let codec = codec_of(i + seed as usize % 7, dim, len, traits);
+                let codec = codec_of(i + seed as usize % 8, dim, len, traits);
                 run(seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
             })
             .collect();
@@ -302,7 +307,7 @@ proptest! {
 /// 16-entry blocks behind groups of codes behind a long run: the tiles of a lane cover it once, in order.
 #[test]
 fn tiles_cover_a_lane() {
-    let plain = Traits { halves: false, codes: true, phases: false, dual: false, dead: 0, spare: 3 };
+    let plain = Traits { halves: false, codes: true, phases: false, dual: Dual::None, dead: 0, spare: 3 };
     let mut runs = vec![700, 20];
     runs.extend([GROUP; 40]);
     runs.extend([16; 5]);
@@ -457,15 +462,17 @@ fn a_window_over_unknown_positions_is_a_defect() {
     prefill(&params, Rows::dense(&data, 8), 1, &[LaneView::new(1, vec![run])], None, &mut [0.0; 8]);
 }
 
-/// A lane of entries in two, four and eight bits, in f16, and in bf16 and f8, one run each.
+/// A lane of entries in two, four and eight bits, in f16, and in bf16 and f8, and in levels of four and two, one run each.
 fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<OwnedRun> {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
     let kivi = |dtype| (Codec::per_channel(dtype, 32), Codec::per_entry(dtype, channels));
     let eight = Codec::per_entry(Dtype::U8, channels);
     let floats = (Codec::plain(Dtype::F8), Codec::plain(Dtype::Bf16));
-    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16), floats]
+    let normal = |dtype, group: usize| Codec::of_levels(dtype, Levels::Normal, group as u16);
+    let looked_up = (normal(Dtype::U4, dim), normal(Dtype::U2, dim / 2));
+    [kivi(Dtype::U2), kivi(Dtype::U4), (eight, eight), (Codec::F16, Codec::F16), floats, looked_up]
         .into_iter()
-        .zip([96, 32, 51, 70, 41])
+        .zip([96, 32, 51, 70, 41, 37])
         .zip(seed..)
         .map(|(((key, value), len), seed)| run(2 * seed, heads, dim, len, KvCodec { key, value, dual }, 0))
         .collect()
@@ -474,7 +481,8 @@ fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<O
 #[test]
 fn a_lane_of_every_codec_is_attended_like_its_decoded_entries() {
     for (dim, group) in [(64, 1), (64, 3), (80, 2), (128, 4), (128, 8)] {
-        for (dual, n) in [(Dual::None, 1), (Dual::None, 40), (Dual::Hadamard, 1), (Dual::Hadamard, 40)] {
+        for (dual, n) in [(Dual::None, 1), (Dual::None, 40), (Dual::Hadamard, 1), (Dual::Random, 1), (Dual::Random, 40)]
+        {
             if dual.check(dim).is_err() {
                 continue;
             }
@@ -515,7 +523,7 @@ fn a_lane_of_every_codec_is_attended_like_its_decoded_entries() {
 #[test]
 fn attention_through_a_transform_is_attention() {
     for dim in [32, 64, 128] {
-        let [plain, through] = [Dual::None, Dual::Hadamard].map(|dual| {
+        let [plain, through, turned] = [Dual::None, Dual::Hadamard, Dual::Random].map(|dual| {
             let lane = run(7, 2, dim, 300, KvCodec { dual, ..KvCodec::F32 }, 4);
             let view = LaneView::new(2, vec![lane.run()]);
             let queries = noise(9, 40 * 4 * dim);
@@ -527,8 +535,10 @@ fn attention_through_a_transform_is_attention() {
             decode(&params, &mut [DecodeItem { lane: view, queries, out: &mut one, sums: None }]);
             (all, one)
         });
-        assert_close(&through.0, &plain.0, 1e-5);
-        assert_close(&through.1, &plain.1, 1e-5);
-        assert!(through.0 != plain.0, "the transform was taken");
+        for (through, other) in [(&through, &plain), (&turned, &through)] {
+            assert_close(&through.0, &plain.0, 1e-5);
+            assert_close(&through.1, &plain.1, 1e-5);
+            assert!(through.0 != other.0, "the transform was taken");
+        }
     }
 }

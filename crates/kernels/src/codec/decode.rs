@@ -25,8 +25,11 @@ pub fn decode_rows(
         Scales::PerEntry { group } => {
             let pairs = codec.scales_row(dim);
             let start = (head * capacity + from) * pairs;
-            let pairs = f16::of_bytes(&scales[start..start + n * pairs]);
-            simd::decode_entries(codec.dtype, numbers, pairs, group.into(), to);
+            let scales = f16::of_bytes(&scales[start..start + n * pairs]);
+            match codec.levels.table(codec.dtype) {
+                None => simd::decode_entries(codec.dtype, numbers, scales, group.into(), to),
+                Some(table) => simd::decode_levels(codec.dtype, table, numbers, scales, group.into(), to),
+            }
         }
         Scales::PerChannel { group } => {
             let (group, pairs) = (usize::from(group), codec.scales_row(dim));

@@ -11,6 +11,28 @@ pub enum Dual {
     /// The orthonormal Walsh-Hadamard transform of each head, for keys (after the rotary embedding) and for values: it spreads an
     /// outlier over all channels. It is its own inverse. The number of channels is a power of two.
     Hadamard,
+    /// The Hadamard transform of channels whose signs were turned at random, the same for all heads, layers and models: a random rotation,
+    /// after which the channels of any entry look like those of a normal distribution (Ailon and Chazelle 2006, Approximate Nearest
+    /// Neighbors and the Fast Johnson-Lindenstrauss Transform). Orthonormal, so it is its own dual; the signs are turned back last.
+    Random,
+}
+
+/// Whether channel `i` changes its sign in [`Dual::Random`]: the last bit of MurmurHash3's finaliser.
+pub(crate) const fn turns(channel: u32) -> bool {
+    let mut bits = channel.wrapping_add(SEED);
+    bits = (bits ^ bits >> 16).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ bits >> 13).wrapping_mul(0xc2b2_ae35);
+    (bits ^ bits >> 16) & 1 == 1
+}
+
+/// Fixed for good: entries that were stored with another could not be read.
+const SEED: u32 = 0x2504_1987;
+
+fn turn(rows: &mut [f32], dim: usize) {
+    let signs: Vec<f32> = (0..dim as u32).map(|channel| if turns(channel) { -1.0 } else { 1.0 }).collect();
+    for row in rows.chunks_exact_mut(dim) {
+        row.iter_mut().zip(&signs).for_each(|(x, sign)| *x *= sign);
+    }
 }
 
 impl Dual {
@@ -22,7 +44,7 @@ impl Dual {
     /// Why heads of `dim` elements cannot be transformed so.
     pub fn check(self, dim: usize) -> Result<(), String> {
         match self {
-            Dual::Hadamard if !dim.is_power_of_two() => {
+            Dual::Hadamard | Dual::Random if !dim.is_power_of_two() => {
                 Err(format!("heads of {dim} channels, which are no power of two, for a Hadamard transform"))
             }
             _ => Ok(()),
@@ -34,11 +56,22 @@ impl Dual {
         match self {
             Dual::None => {}
             Dual::Hadamard => simd::hadamard(rows, dim),
+            Dual::Random => {
+                turn(rows, dim);
+                simd::hadamard(rows, dim);
+            }
         }
     }
 
     /// Brings outputs back, rows of `dim` elements.
     pub fn undo(self, rows: &mut [f32], dim: usize) {
-        self.apply(rows, dim);
+        match self {
+            Dual::None => {}
+            Dual::Hadamard => simd::hadamard(rows, dim),
+            Dual::Random => {
+                simd::hadamard(rows, dim);
+                turn(rows, dim);
+            }
+        }
     }
 }

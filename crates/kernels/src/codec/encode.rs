@@ -2,13 +2,17 @@
 
 use half::f16;
 
-use super::{Codec, Dtype, Scales};
+use super::{Codec, Dtype, Scales, Table};
 use crate::element::Element;
 use crate::simd;
 
+/// As f16 stores it, within its range.
+fn stored(x: f32) -> f16 {
+    f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
+}
+
 /// A scale and a zero as they are stored, for numbers from `min` to `max`. The scale of equal numbers is 0.
 fn pair(min: f32, max: f32, most: f32) -> (f16, f16) {
-    let stored = |x: f32| f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()));
     (stored((max - min) / most), stored(min))
 }
 
@@ -41,7 +45,10 @@ pub fn encode(
         let scales = &mut scales[first * pairs..(first + n / group) * pairs];
         match codec.scales {
             Scales::None => simd::encode_floats(codec.dtype, rows, numbers),
-            Scales::PerEntry { group } => entries(codec.dtype, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
+            Scales::PerEntry { group } => match codec.levels.table(codec.dtype) {
+                None => entries(codec.dtype, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
+                Some(table) => levels(codec.dtype, table, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
+            },
             Scales::PerChannel { .. } => {
                 let groups = rows.chunks_exact(group * dim).zip(numbers.chunks_exact_mut(group * row));
                 for ((rows, numbers), pairs) in groups.zip(f16::of_bytes_mut(scales).chunks_exact_mut(2 * dim)) {
@@ -63,6 +70,14 @@ fn entries(dtype: Dtype, rows: &[f32], group: usize, numbers: &mut [u8], pairs: 
         zeros.fill(zero.to_f32());
         inverses.fill(inverse(scale));
         simd::encode_codes(dtype, rows, &zeros, &inverses, numbers);
+    }
+}
+
+fn levels(dtype: Dtype, table: &Table, rows: &[f32], group: usize, numbers: &mut [u8], scales: &mut [f16]) {
+    let groups = rows.chunks_exact(group).zip(numbers.chunks_exact_mut(group * dtype.bits() / 8));
+    for ((rows, numbers), to) in groups.zip(scales) {
+        *to = stored((simd::sum_of_squares(rows) / group as f32).sqrt());
+        simd::encode_levels(dtype, table, rows, inverse(*to), numbers);
     }
 }
 

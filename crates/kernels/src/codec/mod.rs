@@ -7,18 +7,24 @@
 //! | scales per channel | `[heads, capacity / group, 2, dim]` f16: the scales of the channels, then their zeros |
 //! | scales per entry | `[heads, capacity, dim / group, 2]` f16: the scale and the zero of each group of channels |
 //!
-//! A code stands for `code * scale + zero`; the scale is (largest - smallest) / most and the zero the smallest number, both rounded to
+//! Codes that are looked up in a table ([`Levels`]) have no zeros: their scales per entry are `[heads, capacity, dim / group]` f16, and a
+//! code stands for `level * scale`, the nearest number of those that there are.
+//!
+//! Any other code stands for `code * scale + zero`; the scale is (largest - smallest) / most and the zero the smallest number, both rounded to
 //! f16 before the codes are chosen. This is the asymmetric quantisation of KIVI (Liu et al. 2024, arXiv 2402.02750).
 
 mod decode;
 mod dual;
 mod encode;
+mod levels;
 mod owned;
 mod run;
 
 pub use decode::decode_rows;
 pub use dual::Dual;
+pub(crate) use dual::turns;
 pub use encode::encode;
+pub use levels::{Levels, TABLES, Table};
 pub use owned::OwnedRun;
 pub use run::{Parts, Run, append, parts_mut};
 
@@ -90,7 +96,7 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// Which codes share a scale and a zero.
+/// Which codes share a scale, and a zero where they have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scales {
     /// Numbers stand for themselves.
@@ -105,11 +111,13 @@ pub enum Scales {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Codec {
     pub dtype: Dtype,
+    /// Of codes; [`Levels::Even`] of numbers that stand for themselves.
+    pub levels: Levels,
     pub scales: Scales,
 }
 
-/// Bytes of a scale and a zero.
-const PAIR: usize = 2 * size_of::<f16>();
+/// Bytes of a scale, or of a zero.
+const SCALE: usize = size_of::<f16>();
 /// Channels that are read at once, by a vector of the CPU and by a thread of a GPU.
 const CHANNELS: usize = 8;
 
@@ -118,17 +126,22 @@ impl Codec {
     pub const F16: Codec = Codec::plain(Dtype::F16);
 
     pub const fn plain(dtype: Dtype) -> Codec {
-        Codec { dtype, scales: Scales::None }
+        Codec { dtype, levels: Levels::Even, scales: Scales::None }
     }
 
     /// Codes with a scale per channel over `group` entries.
     pub const fn per_channel(dtype: Dtype, group: u16) -> Codec {
-        Codec { dtype, scales: Scales::PerChannel { group } }
+        Codec { dtype, levels: Levels::Even, scales: Scales::PerChannel { group } }
     }
 
     /// Codes with a scale per entry and `group` channels.
     pub const fn per_entry(dtype: Dtype, group: u16) -> Codec {
-        Codec { dtype, scales: Scales::PerEntry { group } }
+        Codec { dtype, levels: Levels::Even, scales: Scales::PerEntry { group } }
+    }
+
+    /// Codes that are looked up in a table, with a scale per entry and `group` channels.
+    pub const fn of_levels(dtype: Dtype, levels: Levels, group: u16) -> Codec {
+        Codec { dtype, levels, scales: Scales::PerEntry { group } }
     }
 
     /// Entries that can only be encoded together.
@@ -148,13 +161,29 @@ impl Codec {
     pub const fn scales_row(self, dim: usize) -> usize {
         match self.scales {
             Scales::None => 0,
-            Scales::PerChannel { .. } => dim * PAIR,
-            Scales::PerEntry { group } => dim / group as usize * PAIR,
+            Scales::PerChannel { .. } => dim * 2 * SCALE,
+            Scales::PerEntry { group } => dim / group as usize * self.scales_width(),
+        }
+    }
+
+    /// Bytes of the scales that are read at once, to which they are aligned.
+    pub const fn scales_width(self) -> usize {
+        match (self.scales, self.levels) {
+            (Scales::PerChannel { .. }, _) => CHANNELS * SCALE,
+            // The scale and the zero.
+            (_, Levels::Even) => 2 * SCALE,
+            _ => SCALE,
         }
     }
 
     /// Why heads of `dim` elements cannot be stored so.
     pub fn check(self, dim: usize) -> Result<(), String> {
+        if self.levels != Levels::Even {
+            let per_entry = matches!(self.scales, Scales::PerEntry { .. });
+            if self.levels.number(self.dtype).is_none() || !per_entry {
+                return Err(format!("{} of {:?} levels with {:?}", self.dtype, self.levels, self.scales));
+            }
+        }
         match (self.dtype.is_code(), self.scales) {
             (false, Scales::None) => return Ok(()),
             (true, Scales::PerChannel { group: 1.. }) => {}
@@ -259,10 +288,8 @@ impl KvCodec {
     /// aligned without padding.
     pub fn layout(self, heads: usize, dim: usize, capacity: usize) -> Parts<Range<usize>> {
         let numbers = |codec: Codec| (heads * capacity * codec.row(dim), codec.dtype.bits().min(16));
-        let scales = |codec: Codec| {
-            let width = if codec.entries() > 1 { 16 } else { PAIR };
-            (heads * (capacity / codec.entries()) * codec.scales_row(dim), width)
-        };
+        let scales =
+            |codec: Codec| (heads * (capacity / codec.entries()) * codec.scales_row(dim), codec.scales_width());
         let sizes = [numbers(self.key), scales(self.key), numbers(self.value), scales(self.value)];
         let mut order = [0, 1, 2, 3];
         order.sort_by_key(|part| std::cmp::Reverse(sizes[*part].1));

@@ -10,7 +10,12 @@ fn codecs() -> impl Strategy<Value = Codec> {
         Just(Codec::F32),
         prop::sample::select(vec![Dtype::F16, Dtype::Bf16, Dtype::F8]).prop_map(Codec::plain),
         (dtypes.clone(), groups.clone()).prop_map(|(dtype, group)| Codec::per_channel(dtype, group)),
-        (dtypes, groups).prop_map(|(dtype, group)| Codec::per_entry(dtype, group)),
+        (dtypes, groups.clone()).prop_map(|(dtype, group)| Codec::per_entry(dtype, group)),
+        (
+            prop::sample::select(vec![Dtype::U4, Dtype::U2]),
+            groups.prop_union(prop::sample::select(vec![64u16, 96, 128]))
+        )
+            .prop_map(|(dtype, group)| Codec::of_levels(dtype, Levels::Normal, group)),
     ]
 }
 
@@ -24,6 +29,8 @@ fn most_off(codec: Codec, x: f32, offset: f32, scale: f32) -> f32 {
         Dtype::Bf16 => half_step(8),
         // Steps of 2^-9 at least, and nothing above 448.
         Dtype::F8 => half_step(4).max(2f32.powi(-10)).max(x.abs() - 448.0),
+        // Levels are at most 1.06 root mean squares apart, and the outermost ones farther from 0 than from what lies beyond.
+        _ if codec.levels == Levels::Normal => x.abs().max(0.54 * (offset.abs() + scale)),
         dtype => {
             let steps = f32::from(dtype.most());
             // Scale and zero in f16, whose smallest scale is 2^-24.
@@ -70,9 +77,11 @@ proptest! {
                     // Stored entries are read alike.
                     let rounding = 1e-6 * (offset.abs() + scale);
                     prop_assert!((f64::from(got) - slow).abs() <= f64::from(rounding), "{got} for {slow}");
-                    // A number half way between two codes may go either way; both are as far from it.
+                    // A number half way between two codes may go either way; both are as far from it. So may a root mean square half way
+                    // between two numbers of f16, which moves the levels.
                     let (error, least) = ((got - x).abs(), (want - f64::from(x)).abs() as f32);
-                    prop_assert!((error - least).abs() <= 1e-5 * (offset.abs() + scale), "{got} for {want} of {x}");
+                    let either = if codec.levels == Levels::Even { 1e-5 } else { 2.8 / 1024.0 };
+                    prop_assert!((error - least).abs() <= either * (offset.abs() + scale), "{got} for {want} of {x}");
                     prop_assert!(error <= most_off(codec, x, offset, scale), "{got} for {x}");
                 }
             }
@@ -97,7 +106,7 @@ proptest! {
         let capacity = groups * codec.group();
         let Parts { keys, key_scales, values, value_scales } = codec.layout(heads, dim, capacity);
         let mut parts = [(keys, key), (values, value)].map(|(part, codec)| (part, codec.dtype.bits().min(16))).to_vec();
-        parts.extend([(key_scales, key), (value_scales, value)].map(|(part, codec)| (part, if codec.entries() > 1 { 16 } else { 4 })));
+        parts.extend([(key_scales, key), (value_scales, value)].map(|(part, codec)| (part, codec.scales_width())));
         parts.sort_by_key(|(part, _)| (part.start, part.end));
         let end = parts.iter().fold(0, |end, (part, width)| {
             assert!(part.start == end && (part.is_empty() || part.start.is_multiple_of(*width)), "{part:?}");
@@ -118,6 +127,11 @@ fn sizes_are_those_of_the_field() {
     assert_eq!(KvCodec::F16.effective_bits(128), 16.0);
     assert_eq!(kivi(Dtype::U4).effective_bits(128), 5.0);
     assert_eq!(kivi(Dtype::U2).effective_bits(128), 3.0);
+    let looked_up = |dtype, group| {
+        let codec = Codec::of_levels(dtype, Levels::Normal, group);
+        KvCodec { key: codec, value: codec, dual: Dual::Random }.effective_bits(128)
+    };
+    assert_eq!((looked_up(Dtype::U4, 128), looked_up(Dtype::U2, 64)), (4.125, 2.25));
     assert_eq!((kivi(Dtype::U4).deletion(), KvCodec::F16.deletion()), (Deletion::Group, Deletion::Entry));
     assert_eq!(Codec::channels(128, 64), Some(64));
     assert_eq!(Codec::channels(80, 32), Some(16));
@@ -130,27 +144,50 @@ fn what_cannot_be_stored_is_refused_with_the_reason() {
     let both = |codec: Codec| KvCodec { key: codec, value: codec, dual: Dual::None };
     assert!(refuse(both(Codec::plain(Dtype::U4)), 64).contains("u4"));
     assert!(refuse(both(Codec { scales: Scales::PerEntry { group: 8 }, ..Codec::F16 }), 64).contains("f16"));
+    assert!(refuse(both(Codec::of_levels(Dtype::U8, Levels::Normal, 32)), 64).contains("u8 of Normal levels"));
+    let channels = Codec { levels: Levels::Normal, ..Codec::per_channel(Dtype::U4, 32) };
+    assert!(refuse(both(channels), 64).contains("Normal levels with PerChannel"));
+    assert!(refuse(both(Codec { levels: Levels::Normal, ..Codec::F16 }), 64).contains("f16 of Normal"));
+    assert!(refuse(both(Codec::of_levels(Dtype::U4, Levels::Normal, 48)), 64).contains("groups of 48"));
     assert!(refuse(both(Codec::per_entry(Dtype::U4, 32)), 80).contains("80 channels in groups of 32"));
     assert!(refuse(both(Codec::per_entry(Dtype::U4, 4)), 80).contains("multiple of 8"));
     assert!(refuse(both(Codec::per_channel(Dtype::U4, 32)), 12).contains("12 channels"));
     let uneven =
         KvCodec { key: Codec::per_channel(Dtype::U4, 32), value: Codec::per_channel(Dtype::U4, 16), dual: Dual::None };
     assert!(refuse(uneven, 64).contains("groups of 32"));
-    assert!(refuse(KvCodec { dual: Dual::Hadamard, ..KvCodec::F16 }, 80).contains("power of two"));
+    for dual in [Dual::Hadamard, Dual::Random] {
+        assert!(refuse(KvCodec { dual, ..KvCodec::F16 }, 80).contains("power of two"));
+    }
 }
 
 #[test]
-fn a_transform_spreads_an_outlier_and_is_its_own_inverse() {
-    for dim in [1, 2, 8, 64, 128] {
+fn a_transform_spreads_an_outlier_and_is_undone() {
+    for (dim, dual) in [1, 2, 8, 64, 128].into_iter().flat_map(|dim| [(dim, Dual::Hadamard), (dim, Dual::Random)]) {
         let row: Vec<f32> = (0..dim).map(|i| if i == dim / 2 { 100.0 } else { (i % 7) as f32 * 0.1 }).collect();
         let wide: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
         let mut got = row.clone();
-        Dual::Hadamard.apply(&mut got, dim);
+        dual.apply(&mut got, dim);
+        let turned = |i: usize, x: f64| if dual == Dual::Random && turns(i as u32) { -x } else { x };
+        let through: Vec<f64> = wide.iter().enumerate().map(|(i, x)| turned(i, *x)).collect();
         let close =
             |got: &[f32], want: &[f64]| got.iter().zip(want).all(|(got, want)| (f64::from(*got) - want).abs() < 1e-4);
-        assert!(close(&got, &reference::codec::hadamard(&wide)));
+        assert!(close(&got, &reference::codec::hadamard(&through)));
         assert!(dim < 64 || got.iter().all(|x| x.abs() < 20.0));
-        Dual::Hadamard.undo(&mut got, dim);
+        dual.undo(&mut got, dim);
         assert!(close(&got, &wide));
+    }
+}
+
+#[test]
+fn half_of_the_signs_turn_and_no_two_are_tied() {
+    for dim in [64u32, 128, 256] {
+        let signs: Vec<i32> = (0..dim).map(|channel| if turns(channel) { -1 } else { 1 }).collect();
+        // Sums of independent signs have a deviation of the root of their number.
+        let most = 3 * (f64::from(dim).sqrt() as i32);
+        assert!(signs.iter().sum::<i32>().abs() < most, "{dim}");
+        for apart in 1..8 {
+            let tied: i32 = signs.iter().zip(&signs[apart..]).map(|(a, b)| a * b).sum();
+            assert!(tied.abs() < most, "{dim}, {apart} apart: {tied}");
+        }
     }
 }

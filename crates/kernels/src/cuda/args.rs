@@ -22,7 +22,8 @@ impl From<codec::Codec> for Codec {
             Scales::PerChannel { group } => (1, group),
             Scales::PerEntry { group } => (2, group),
         };
-        Codec { dtype, axis, group: group.into() }
+        let table = codec.levels.number(codec.dtype).map_or(0, |number| number as u32 + 1);
+        Codec { dtype, axis, group: group.into(), table }
     }
 }
 
@@ -56,11 +57,11 @@ macro_rules! shared {
 }
 
 shared! {
-    Codec { dtype: u32, axis: u32, group: u32 }
+    Codec { dtype: u32, axis: u32, group: u32, table: u32 }
 
     Run {
         keys: Address, key_scales: Address, values: Address, value_scales: Address,
-        start: u32, len: u32, capacity: u32, key: Codec, value: Codec, unused: u32,
+        start: u32, len: u32, capacity: u32, unused: u32, key: Codec, value: Codec,
     }
 
     GatherItem {
@@ -75,22 +76,22 @@ shared! {
     MoveArgs { items: Address }
 
     NormItem {
-        keys: Address, scales: Address, out: Address, capacity: u32, len: u32, heads: u32, codec: Codec,
+        keys: Address, scales: Address, out: Address, capacity: u32, len: u32, heads: u32, unused: u32, codec: Codec,
     }
 
-    NormArgs { items: Address, dim: u32, unused: u32 }
+    NormArgs { items: Address, tables: Address, dim: u32, unused: u32 }
 
-    Source { numbers: Address, scales: Address, capacity: u32, codec: Codec }
+    Source { numbers: Address, scales: Address, capacity: u32, unused: u32, codec: Codec }
 
     EncodeItem {
         numbers: Address, scales: Address, sources: Address, rows: Address,
-        count: u32, capacity: u32, at: u32, heads: u32, codec: Codec, unused: u32,
+        count: u32, capacity: u32, at: u32, heads: u32, codec: Codec,
     }
 
-    EncodeArgs { items: Address, dim: u32, unused: u32 }
+    EncodeArgs { items: Address, tables: Address, dim: u32, unused: u32 }
 
     HadamardArgs {
-        from: Address, to: Address, from_stride: u64, to_stride: u64, n: u32, heads: u32, dim: u32, unused: u32,
+        from: Address, to: Address, from_stride: u64, to_stride: u64, n: u32, heads: u32, dim: u32, turned: u32,
     }
 
     RotateArgs {
@@ -117,7 +118,7 @@ shared! {
 
     DecodeArgs {
         items: Address, runs: Address, owners: Address, stats: Address, partials: Address, factors: Address,
-        weights: Address, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, unused: u32,
+        weights: Address, tables: Address, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, unused: u32,
     }
 
     PrefillLane {
@@ -127,7 +128,7 @@ shared! {
 
     PrefillArgs {
         queries: Address, lanes: Address, runs: Address, head_lanes: Address, out: Address, lse: Address, rows: Address,
-        weights: Address, stride: u64, n: u32, query_heads: u32, group: u32, dim: u32, causal: u32, window: u32, listed: u32,
+        weights: Address, tables: Address, stride: u64, n: u32, query_heads: u32, group: u32, dim: u32, causal: u32, window: u32, listed: u32,
         scale: f32, softcap: f32, unused: u32,
     }
 

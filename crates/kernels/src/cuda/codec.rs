@@ -5,10 +5,13 @@ use super::lane::{dual_of, require_part};
 use super::memory::Upload;
 use super::rotary::Rows;
 use super::{Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
-use crate::codec::{Codec, Dual};
+use crate::codec::{Codec, Dual, TABLES};
 
 const THREADS: u32 = 256;
 const ROW_THREADS: u32 = 128;
+/// When signs are turned, as the kernel counts it.
+const TURNED_FIRST: u32 = 1;
+const TURNED_LAST: u32 = 2;
 
 /// Keys, or values, that rows are read from.
 #[derive(Clone, Copy)]
@@ -38,7 +41,7 @@ pub struct EncodeItem<'a> {
 /// Writes the rows of every item in its codec, in one launch. The same bytes as [`encode`](crate::codec::encode) gives.
 pub fn encode(gpu: &Gpu, items: &mut [EncodeItem<'_>], dim: usize) -> Result<()> {
     require(dim > 0 && dim.is_multiple_of(8), || format!("rows of {dim} elements, which is no multiple of 8"))?;
-    let mut room = Upload::room::<args::EncodeItem>(items.len());
+    let mut room = Upload::room::<args::EncodeItem>(items.len()) + Upload::room::<f32>(TABLES.as_flattened().len());
     for item in items.iter() {
         let EncodeItem { heads, codec, capacity, at, .. } = *item;
         for Source { codec, numbers, scales, capacity } in &item.sources {
@@ -68,6 +71,7 @@ pub fn encode(gpu: &Gpu, items: &mut [EncodeItem<'_>], dim: usize) -> Result<()>
                 scales: source.scales.address(),
                 capacity: count(source.capacity, "entries")?,
                 codec: source.codec.into(),
+                unused: 0,
             })
         });
         let sources = sources.collect::<Result<Vec<_>>>()?;
@@ -84,14 +88,18 @@ pub fn encode(gpu: &Gpu, items: &mut [EncodeItem<'_>], dim: usize) -> Result<()>
             at: count(item.at, "entries")?,
             heads: count(item.heads, "heads")?,
             codec: item.codec.into(),
-            unused: 0,
         });
     }
     if most == 0 {
         return Ok(());
     }
     let grid = [blocks(gpu, most, THREADS), height(all.len(), "parts of segments")?];
-    let args = args::EncodeArgs { items: upload.add(&all), dim: count(dim, "elements")?, unused: 0 };
+    let args = args::EncodeArgs {
+        items: upload.add(&all),
+        tables: upload.add(TABLES.as_flattened()),
+        dim: count(dim, "elements")?,
+        unused: 0,
+    };
     let _sent = upload.send()?;
     // SAFETY: lengths, slots and alignment were checked above; the targets are borrowed uniquely.
     unsafe { gpu.launch("encode", Geometry { grid, threads: THREADS, shared: 0 }, &args) }
@@ -109,7 +117,7 @@ pub fn transform(
 ) -> Result<()> {
     require(out.len() == n * heads * dim, || format!("{} elements for {n} rows of {heads} heads of {dim}", out.len()))?;
     let from = rows.check(n, heads * dim)?;
-    launch(gpu, dual, (from, rows.stride), (out.address(), heads * dim), [n, heads, dim])
+    launch(gpu, dual, TURNED_FIRST, (from, rows.stride), (out.address(), heads * dim), [n, heads, dim])
 }
 
 /// Brings `rows` results of attention back, which lie at `address`.
@@ -117,12 +125,13 @@ pub fn transform(
 /// # Safety
 /// `rows * dim` f32 at `address` are memory of the device that the caller may write.
 pub(super) unsafe fn undo(gpu: &Gpu, dual: Dual, address: u64, rows: usize, dim: usize) -> Result<()> {
-    launch(gpu, dual, (address, dim), (address, dim), [rows, 1, dim])
+    launch(gpu, dual, TURNED_LAST, (address, dim), (address, dim), [rows, 1, dim])
 }
 
 fn launch(
     gpu: &Gpu,
     dual: Dual,
+    turned: u32,
     (from, from_stride): (u64, usize),
     (to, to_stride): (u64, usize),
     [n, heads, dim]: [usize; 3],
@@ -139,7 +148,7 @@ fn launch(
         n: count(n, "rows")?,
         heads: count(heads, "heads")?,
         dim: count(dim, "elements")?,
-        unused: 0,
+        turned: if dual == Dual::Random { turned } else { 0 },
     };
     let grid = [blocks(gpu, count(n * heads, "rows")?, 1), 1];
     let geometry = Geometry { grid, threads: ROW_THREADS, shared: (dim * size_of::<f32>()) as u32 };

@@ -7,6 +7,7 @@ use super::memory::Upload;
 use super::rotary::Rows;
 use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
 use crate::attention::AttentionParams;
+use crate::codec::TABLES;
 
 const THREADS: u32 = 128;
 
@@ -105,6 +106,7 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
     let (factors, weights) = rest.split_at(if weights > 0 { parts } else { 0 });
     let room = Upload::room::<args::DecodeItem>(all.len())
         + Upload::room::<args::Run>(runs.len())
+        + Upload::room::<f32>(TABLES.as_flattened().len())
         + Upload::room::<u32>(owners.len())
         + Upload::room::<u32>(positions.len())
         + Upload::room::<u8>(dead.len());
@@ -126,6 +128,7 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
         partials: partials.address(),
         factors: factors.address(),
         weights: weights.address(),
+        tables: upload.add(TABLES.as_flattened()),
         dim: dim as u32,
         group: count(group, "query heads")?,
         chunk: chunk as u32,

@@ -4,7 +4,7 @@ use super::args;
 use super::lane::require_part;
 use super::memory::Upload;
 use super::{Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
-use crate::codec::Codec;
+use crate::codec::{Codec, TABLES};
 
 const THREADS: u32 = 256;
 
@@ -192,6 +192,7 @@ pub fn key_norms(gpu: &Gpu, items: &mut [NormItem<'_>], dim: usize) -> Result<()
             capacity: count(capacity, "entries")?,
             len: count(len, "entries")?,
             heads: count(heads, "heads")?,
+            unused: 0,
             codec: codec.into(),
         });
     }
@@ -199,8 +200,14 @@ pub fn key_norms(gpu: &Gpu, items: &mut [NormItem<'_>], dim: usize) -> Result<()
         return Ok(());
     }
     let grid = [blocks(gpu, most, THREADS / 32), height(all.len(), "segments")?];
-    let mut upload = Upload::new(gpu, Upload::room::<args::NormItem>(all.len()))?;
-    let args = args::NormArgs { items: upload.add(&all), dim: count(dim, "elements")?, unused: 0 };
+    let mut upload =
+        Upload::new(gpu, Upload::room::<args::NormItem>(all.len()) + Upload::room::<f32>(TABLES.as_flattened().len()))?;
+    let args = args::NormArgs {
+        items: upload.add(&all),
+        tables: upload.add(TABLES.as_flattened()),
+        dim: count(dim, "elements")?,
+        unused: 0,
+    };
     let _sent = upload.send()?;
     // SAFETY: lengths and alignment were checked above; the targets are borrowed uniquely.
     unsafe { gpu.launch("key_norms", Geometry { grid, threads: THREADS, shared: 0 }, &args) }

@@ -60,7 +60,7 @@ pub(super) fn require_part(
         )
     })?;
     let width = codec.dtype.bits().min(16) as u64;
-    let pairs = if group > 1 { 16 } else { 4 };
+    let pairs = codec.scales_width() as u64;
     require(numbers.1.is_multiple_of(width) && (want_scales == 0 || scales.1.is_multiple_of(pairs)), || {
         format!("entries that are not aligned to {width} bytes, or scales that are not to {pairs}")
     })
@@ -71,6 +71,7 @@ pub(super) fn dual_of(dual: Dual) -> u32 {
     match dual {
         Dual::None => 0,
         Dual::Hadamard => 1,
+        Dual::Random => 2,
     }
 }
 

@@ -6,7 +6,7 @@ use super::memory::Upload;
 use super::rotary::Rows;
 use super::{Buffer, Geometry, Gpu, Lane, Result, SliceMut, count, height, require, require_params};
 use crate::attention::{AttentionParams, Mask};
-use crate::codec::Dual;
+use crate::codec::{Dual, TABLES};
 
 const THREADS: u32 = 256;
 
@@ -112,6 +112,7 @@ pub fn prefill(
     };
     let room = Upload::room::<args::PrefillLane>(all.len())
         + Upload::room::<args::Run>(runs.len())
+        + Upload::room::<f32>(TABLES.as_flattened().len())
         + Upload::room::<u32>(head_lanes.len())
         + Upload::room::<u32>(rows.len())
         + Upload::room::<f32>(weights.len())
@@ -140,6 +141,7 @@ pub fn prefill(
         lse: lse.as_ref().map_or(0, |lse| lse.all().address()),
         rows: upload.add(&rows),
         weights: upload.add(&weights),
+        tables: upload.add(TABLES.as_flattened()),
         stride: queries.stride as u64,
         n: count(n, "queries")?,
         query_heads: count(query_heads, "query heads")?,

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::codec::{Codec, Dtype, Dual, Run, Scales};
+use crate::codec::{Codec, Dtype, Dual, Levels, Run, Scales, turns};
 
 fn f16_at(bytes: &[u8], index: usize) -> f64 {
     f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f64()
@@ -40,8 +40,11 @@ pub fn number(
             stored * f16_at(scales, first + channel) + f16_at(scales, first + dim + channel)
         }
         Scales::PerEntry { group } => {
-            let pair = (row * dim + channel) / usize::from(group);
-            stored * f16_at(scales, 2 * pair) + f16_at(scales, 2 * pair + 1)
+            let shared = (row * dim + channel) / usize::from(group);
+            match codec.levels.table(codec.dtype) {
+                None => stored * f16_at(scales, 2 * shared) + f16_at(scales, 2 * shared + 1),
+                Some(table) => f64::from(table[stored as usize]) * f16_at(scales, shared),
+            }
         }
     }
 }
@@ -72,6 +75,7 @@ pub fn entry(run: &Run<&[u8]>, head: usize, entry: usize, dim: usize) -> (Vec<f6
     let back = |row: Vec<f64>| match codec.dual {
         Dual::None => row,
         Dual::Hadamard => hadamard(&row),
+        Dual::Random => (0..).zip(hadamard(&row)).map(|(i, x)| if turns(i) { -x } else { x }).collect(),
     };
     (back((0..dim).map(key).collect()), back((0..dim).map(value).collect()))
 }
@@ -109,6 +113,14 @@ pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
             Dtype::F16 => f16::from_f32(x).to_f64(),
             Dtype::Bf16 => bf16::from_f32(x).to_f64(),
             Dtype::F8 => nearest_float8(x),
+            dtype if codec.levels != Levels::Even => {
+                let squares: f64 = group.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+                let scale = f16::from_f64((squares / group.len() as f64).sqrt()).to_f64();
+                let levels = codec.levels.table(dtype).expect("a table of this width");
+                let numbers = levels[..=usize::from(dtype.most())].iter().map(|level| f64::from(*level) * scale);
+                let away = |number: &f64| (number - f64::from(x)).abs();
+                numbers.min_by(|a, b| away(a).total_cmp(&away(b))).expect("some levels")
+            }
             _ => {
                 let (zero, scale) = (f16::from_f32(min).to_f64(), f16::from_f32((max - min) / most as f32).to_f64());
                 let code = if scale == 0.0 { 0.0 } else { ((f64::from(x) - zero) / scale).round().clamp(0.0, most) };

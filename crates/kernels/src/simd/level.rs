@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::float8;
+use crate::codec::Table;
 
 /// Elements of a vector.
 pub(crate) const LANES: usize = 8;
@@ -23,6 +24,10 @@ pub(crate) trait Level: Copy {
     fn load_bytes(from: [u8; LANES]) -> Self::Vector;
     /// Eight integers 0..4 from two bytes, low pair of bits first.
     fn load_pairs(from: [u8; LANES / 4]) -> Self::Vector;
+    /// The numbers of a table that eight codes of four bits stand for.
+    fn look_up_nibbles(table: &Table, codes: [u8; LANES / 2]) -> Self::Vector;
+    /// Like [`Level::look_up_nibbles`], of two bits.
+    fn look_up_pairs(table: &Table, codes: [u8; LANES / 4]) -> Self::Vector;
     fn store(vector: Self::Vector, to: &mut [f32]);
     /// Asks for a cache line that may be read soon. Any address will do.
     fn prefetch(address: *const u8);
@@ -89,6 +94,14 @@ impl Level for Portable {
         std::array::from_fn(|lane| f32::from(from[lane / 4] >> (lane % 4 * 2) & 3))
     }
     #[inline(always)]
+    fn look_up_nibbles(table: &Table, codes: [u8; LANES / 2]) -> Self::Vector {
+        std::array::from_fn(|lane| table[usize::from(codes[lane / 2] >> (lane % 2 * 4) & 15)])
+    }
+    #[inline(always)]
+    fn look_up_pairs(table: &Table, codes: [u8; LANES / 4]) -> Self::Vector {
+        std::array::from_fn(|lane| table[usize::from(codes[lane / 4] >> (lane % 4 * 2) & 3)])
+    }
+    #[inline(always)]
     fn store(vector: Self::Vector, to: &mut [f32]) {
         to[..LANES].copy_from_slice(&vector);
     }
@@ -151,15 +164,16 @@ mod avx2 {
         __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_and_si128, _mm_andnot_si128,
         _mm_cmpeq_epi16, _mm_cvtepu8_epi16, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadl_epi64, _mm_loadu_si128,
         _mm_or_si128, _mm_prefetch, _mm_set1_epi16, _mm_slli_epi16, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps,
-        _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32,
-        _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps,
-        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        _mm256_and_si256, _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
+        _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_hadd_ps,
+        _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_permutevar8x32_ps,
+        _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srlv_epi32,
+        _mm256_storeu_ps, _mm256_sub_ps,
     };
 
     use half::f16;
 
-    use super::{Avx2, LANES, Level};
+    use super::{Avx2, LANES, Level, Table};
 
     /// An intrinsic of a feature that was detected before this level was entered.
     macro_rules! intrinsic {
@@ -222,6 +236,23 @@ mod avx2 {
             let shifts = intrinsic!(_mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
             let codes = intrinsic!(_mm256_and_si256(_mm256_srlv_epi32(all, shifts), _mm256_set1_epi32(3)));
             intrinsic!(_mm256_cvtepi32_ps(codes))
+        }
+        #[inline(always)]
+        fn look_up_nibbles(table: &Table, codes: [u8; LANES / 2]) -> __m256 {
+            let all = intrinsic!(_mm256_set1_epi32(i32::from_le_bytes(codes)));
+            let codes = intrinsic!(_mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)));
+            let low = intrinsic!(_mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), codes));
+            let high = intrinsic!(_mm256_permutevar8x32_ps(_mm256_loadu_ps(table[LANES..].as_ptr()), codes));
+            // The fourth bit, which a permutation does not see, becomes the sign, which alone chooses.
+            let fourth = intrinsic!(_mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes)));
+            intrinsic!(_mm256_blendv_ps(low, high, fourth))
+        }
+        #[inline(always)]
+        fn look_up_pairs(table: &Table, codes: [u8; LANES / 4]) -> __m256 {
+            let all = intrinsic!(_mm256_set1_epi32(i32::from(u16::from_le_bytes(codes))));
+            let shifts = intrinsic!(_mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+            let codes = intrinsic!(_mm256_and_si256(_mm256_srlv_epi32(all, shifts), _mm256_set1_epi32(3)));
+            intrinsic!(_mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), codes))
         }
         #[inline(always)]
         fn store(vector: __m256, to: &mut [f32]) {

@@ -59,7 +59,7 @@ mod floats;
 mod products;
 mod rows;
 
-pub use codes::{decode_channels, decode_entries, encode_codes};
+pub use codes::{decode_channels, decode_entries, decode_levels, encode_codes, encode_levels, sum_of_squares};
 pub(crate) use floats::float8;
 pub use floats::{decode_floats, encode_floats};
 pub use products::products;

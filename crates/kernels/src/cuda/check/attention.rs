@@ -7,7 +7,7 @@ use half::f16;
 use super::numbers::{Format, Random, noise, of_each, of_largest, twice, widened};
 use super::{Case, Check};
 use crate::attention::{self, AttentionParams, LaneView, Mask};
-use crate::codec::{Codec, Dtype, Dual, KvCodec, OwnedRun, Run};
+use crate::codec::{Codec, Dtype, Dual, KvCodec, Levels, OwnedRun, Run};
 use crate::cuda::{self, Buffer, Gpu, Result};
 
 pub(super) fn all(check: &mut Check<'_>) {
@@ -27,10 +27,15 @@ pub(super) fn all(check: &mut Check<'_>) {
 /// How the runs of a lane are stored, by their number, and what it is called.
 type Storage = (&'static str, fn(usize, usize) -> KvCodec);
 
-const STORAGES: [Storage; 5] = [
+const STORAGES: [Storage; 6] = [
     ("f32", |_, _| KvCodec::F32),
     ("f16", |_, _| KvCodec::F16),
     ("floats", |run, _| KvCodec::plain([Dtype::Bf16, Dtype::F8][run % 2])),
+    ("levels", |run, dim| {
+        let dual = if dim.is_power_of_two() { Dual::Random } else { Dual::None };
+        let [key, value] = [Dtype::U4, Dtype::U2].map(|dtype| Codec::of_levels(dtype, Levels::Normal, dim as u16));
+        [KvCodec { key, value, dual }, KvCodec { key: value, value: key, dual }][run % 2]
+    }),
     ("codes", |run, dim| codes([Dtype::U4, Dtype::U2, Dtype::U8][run % 3], dim, Dual::None)),
     ("mixed", |run, dim| {
         let dual = if dim.is_power_of_two() { Dual::Hadamard } else { Dual::None };

@@ -279,10 +279,11 @@ fn launches(gpu: &Gpu, sizes: &Sizes) -> Result<f64> {
         capacity: 1,
         len: 1,
         heads: 1,
+        unused: 0,
         codec: Codec::F32.into(),
     };
     let items = Buffer::from_slice(gpu, &[item])?;
-    let args = args::NormArgs { items: items.all().address(), dim: 8, unused: 0 };
+    let args = args::NormArgs { items: items.all().address(), tables: 0, dim: 8, unused: 0 };
     let geometry = Geometry { grid: [1, 1], threads: 256, shared: 0 };
     let seconds = time(gpu, sizes, || {
         // SAFETY: one item of one key of 8 elements and its norm, as the contract of the kernel asks; all live until the last wait.

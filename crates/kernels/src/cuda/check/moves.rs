@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::numbers::{Format, Random, exact, narrowed, noise, of_each, widened};
 use super::{Case, Check};
 use crate::attention::Rows;
-use crate::codec::{Codec, Dtype, Dual, KvCodec, OwnedRun, Parts, encode};
+use crate::codec::{Codec, Dtype, Dual, KvCodec, Levels, OwnedRun, Parts, encode};
 use crate::cuda::{self, AppendItem, Buffer, EncodeItem, GatherItem, Gpu, MoveItem, NormItem, Result, Source};
 use crate::element::Element;
 use crate::rotary::{self, Angles};
@@ -29,6 +29,11 @@ pub(super) fn all(check: &mut Check<'_>) {
         check.kernel(format!("encode {dtype} per channel"), 0.0, &segments(&dims), |gpu, case| {
             encodes(gpu, case, codec)
         });
+    }
+    for dtype in [Dtype::U4, Dtype::U2] {
+        let codec = Codec::of_levels(dtype, Levels::Normal, 8);
+        check.kernel(format!("key_norms {dtype} levels"), 1e-5, &segments(&dims), |gpu, case| norms(gpu, case, codec));
+        check.kernel(format!("encode {dtype} levels"), 0.0, &segments(&dims), |gpu, case| encodes(gpu, case, codec));
     }
     stored::<f32>(check);
     stored::<f16>(check);
@@ -182,14 +187,16 @@ fn encodes(gpu: &Gpu, case: &Segment, codec: Codec) -> Result<f64> {
         let (source, slot) = rows[at % n];
         sources[source as usize].run().read_keys(at / n, slot as usize, dim, to);
     }
-    let mut want =
-        (vec![0; heads * n * codec.row(dim)], vec![0f32; heads * (n / codec.entries()) * codec.scales_row(dim) / 4]);
-    encode(codec, &wide, heads, dim, &mut want.0, f32::bytes_mut(&mut want.1), n, 0);
+    let mut want = (
+        vec![0; heads * n * codec.row(dim)],
+        vec![f16::ZERO; heads * (n / codec.entries()) * codec.scales_row(dim) / 2],
+    );
+    encode(codec, &wide, heads, dim, &mut want.0, f16::bytes_mut(&mut want.1), n, 0);
 
     let on_device = [0, 1].map(|i: usize| Buffer::from_slice(gpu, sources[i].parts().keys));
     let [first, second] = on_device;
     let (on_device, none) = ([first?, second?], Buffer::<u8>::new(gpu, 0)?);
-    let (mut numbers, mut scales) = (Buffer::<u8>::new(gpu, want.0.len())?, Buffer::<f32>::new(gpu, want.1.len())?);
+    let (mut numbers, mut scales) = (Buffer::<u8>::new(gpu, want.0.len())?, Buffer::<f16>::new(gpu, want.1.len())?);
     let of = |i: usize| Source {
         codec: Codec::F16,
         numbers: on_device[i].all(),
@@ -207,7 +214,7 @@ fn encodes(gpu: &Gpu, case: &Segment, codec: Codec) -> Result<f64> {
         at: 0,
     };
     cuda::encode(gpu, &mut [item], dim)?;
-    let same = numbers.read()? == want.0 && f32::bytes(&scales.read()?) == f32::bytes(&want.1);
+    let same = numbers.read()? == want.0 && f16::bytes(&scales.read()?) == f16::bytes(&want.1);
     Ok(if same { 0.0 } else { 1.0 })
 }
 
