@@ -17,6 +17,7 @@ import {
   type Model,
   OptionError,
   prefixkv,
+  turboquant,
 } from "../../ts/index.ts";
 import { scene } from "./scenes.ts";
 
@@ -46,7 +47,7 @@ test("a store alone keeps every entry, and memory falls with the bits", async ()
     const memory = await memoryOf(store);
     assert.deepEqual(memory.keptPerLayer, whole.keptPerLayer);
     assert.equal(memory.full, whole.full);
-    assert.equal(memory.scales > 0, store.method.startsWith("int"));
+    assert.equal(memory.scales > 0, !["bf16", "fp8"].includes(store.method));
     assert.ok(memory.window > 0 && memory.window < memory.payload);
     assert.ok(memory.effectiveBits < last.effectiveBits, `${store.method}: ${memory.effectiveBits} bits`);
     assert.ok(memory.resident < last.resident, `${store.method}: ${memory.resident} of ${last.resident}`);
@@ -54,6 +55,15 @@ test("a store alone keeps every entry, and memory falls with the bits", async ()
     last = memory;
   }
   assert.ok(last.resident < 0.3 * whole.resident, `${last.resident} of ${whole.resident}`);
+});
+
+test("levels of a codebook take few bits, and no groups of entries", async () => {
+  const [four, two] = [await memoryOf(turboquant()), await memoryOf(turboquant({ bits: 2 }))];
+  assert.ok(
+    two.effectiveBits < four.effectiveBits && four.effectiveBits < 9,
+    `${two.effectiveBits}, ${four.effectiveBits}`,
+  );
+  assert.ok(two.scales === four.scales && two.dead === 0);
 });
 
 test("a store behind a method stores what the method leaves", async () => {
@@ -84,4 +94,5 @@ test("what makes no sense is refused with the reason", async () => {
   await refused([int4(), h2o({ keep: 0.5 })], /comes behind/);
   await refused([h2o({ keep: { bytes: "1MiB" } }), int4()], /keys: "entry"/);
   await refused(int4({ group: 20 }), /multiple of 8/);
+  await refused(turboquant({ bits: 3 }), /2 or 4, found 3/);
 });

@@ -158,14 +158,24 @@ def check_planted(scene):
                 assert places <= kept or kept <= places | {0, length - 1}
 
 
+def check_codebooks():
+    golden, arrays = read("codebooks")
+    assert [len(golden["levels"][bits]) for bits in ("2", "4")] == [4, 16]
+    for levels in golden["levels"].values():
+        assert levels == sorted(levels) == [-level for level in reversed(levels)]
+    for case in golden["cases"]:
+        assert all(arrays[f"{case['name']}.{part}"].shape == (len(golden["rows"]), case["dim"]) for part in ("keys", "values"))
+    assert len(arrays["floats"]) == len(arrays["floats.bf16"]) == len(arrays["floats.f8"])
+
+
 def check_sizes():
-    for folder, most in ((DATA, 4 << 20), (FIXTURES, 3 << 20)):
+    for folder, most in ((DATA, 5 << 20), (FIXTURES, 3 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_eviction, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_eviction, check_sizes):
         check()
     print("all goldens read back well")

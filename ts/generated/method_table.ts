@@ -20,6 +20,7 @@ export type MethodName =
   | "int8"
   | "int4"
   | "int2"
+  | "turboquant"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -873,6 +874,32 @@ export const methods: readonly MethodFacts[] = [
         values: "true or false",
         default: false,
         text: "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "turboquant",
+    title: "TurboQuant",
+    summary: "stores what stays in levels of the normal distribution, after a random rotation",
+    source:
+      "Zandieh et al. 2025, TurboQuant: Online Vector Quantization with Near-optimal Distortion Rate, arXiv 2504.19874",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "bits",
+        kind: "count",
+        values: "a whole number from 2 to 4",
+        default: 4,
+        text: "bits of a code, 2 or 4",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "most recent entries that stay in full precision, per layer and head",
       },
     ],
     variants: {},

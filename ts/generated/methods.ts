@@ -34,6 +34,7 @@ export type CacheMethod =
   | Stage<"int8", Int8Options>
   | Stage<"int4", Int4Options>
   | Stage<"int2", Int2Options>
+  | Stage<"turboquant", TurboquantOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -761,6 +762,35 @@ export interface Int2Options {
  */
 export function int2(options: Int2Options = {}): Stage<"int2", Int2Options> {
   return stage("int2", options);
+}
+
+/** Options of {@link turboquant}. */
+export interface TurboquantOptions {
+  /** Bits of a code, 2 or 4. A whole number from 2 to 4; `4` by default. */
+  bits?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
+   * default.
+   */
+  window?: number;
+}
+
+/**
+ * TurboQuant: stores what stays in levels of the normal distribution, after a random rotation. Zandieh et al. 2025,
+ * TurboQuant: Online Vector Quantization with Near-optimal Distortion Rate, arXiv 2504.19874.
+ *
+ * @example
+ * ```ts
+ * import { image, load, turboquant } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: turboquant() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function turboquant(options: TurboquantOptions = {}): Stage<"turboquant", TurboquantOptions> {
+  return stage("turboquant", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 
 /// The stores, in each of their widths.
 fn stores() -> Vec<Value> {
-    ["bf16", "fp8", "int8", "int4", "int2"].map(|name| json!({ "method": name })).to_vec()
+    let mut stores = ["bf16", "fp8", "int8", "int4", "int2"].map(|name| json!({ "method": name })).to_vec();
+    stores.extend([4, 2].map(|bits| json!({ "method": "turboquant", "bits": bits })));
+    stores
 }
 
 fn name(store: &Value) -> &str {
@@ -42,6 +44,7 @@ fn bits(store: &Value, dim: usize) -> f64 {
         "fp8" => 8.0,
         "int8" => 9.0 + 2.0 * short,
         "int4" => 5.0 + short,
+        "turboquant" => store["bits"].as_f64().expect("a number") + 16.0 / dim as f64,
         _ => 3.0 + short,
     }
 }
@@ -136,7 +139,10 @@ fn told(memory: &MemoryReport, shape: &Shape) {
 fn a_store_alone_keeps_all_entries_in_its_bits_and_the_last_ones_whole() {
     for store in stores() {
         for format in [Format::F32, Format::F16] {
-            for (dim, window) in [(64, 0), (80, 40), (128, 128)] {
+            for (dim, window) in [(64usize, 0), (80, 40), (128, 128)] {
+                if name(&store) == "turboquant" && !dim.is_power_of_two() {
+                    continue;
+                }
                 let (pool, shape) = (Pool::unlimited(), shape(dim, format));
                 let mut cache = store.clone();
                 cache["window"] = json!(window);
@@ -314,7 +320,10 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     let cap = json!({ "method": "h2o", "keep": { "bytes": 100_000 } });
     assert!(refuse(json!([cap, { "method": "int4" }])).contains("keys: \"entry\""));
     let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
-    assert!(refuse(json!([ranks, { "method": "int4", "rotate": true }])).contains("rotate"));
+    assert!(refuse(json!([ranks.clone(), { "method": "int4", "rotate": true }])).contains("rotate"));
+    assert!(refuse(json!([ranks, { "method": "turboquant" }])).contains("turboquant transforms keys"));
+    assert!(refuse(json!({ "method": "turboquant", "bits": 3 })).contains("2 or 4, found 3"));
+    assert!(refuse(json!({ "method": "turboquant", "bits": 8 })).contains("from 2 to 4"));
     assert!(refuse(json!({ "method": "int4", "group": 65 })).contains("from 8 to 64"));
     assert!(refuse(json!({ "method": "int4", "group": 20 })).contains("multiple of 8"));
     assert!(refuse(json!([h2o, { "method": "int4", "windw": 5 }])).contains("windw"));
@@ -328,6 +337,8 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     };
     assert!(of_shape(12, json!({ "method": "int4" })).contains("multiple of 8"));
     assert!(of_shape(80, json!({ "method": "int4", "rotate": true })).contains("power of two"));
+    assert!(of_shape(80, json!({ "method": "turboquant" })).contains("power of two"));
+    assert!(of_shape(4, json!({ "method": "turboquant" })).contains("multiple of 8"));
 }
 
 /// The embedded model answers a question about a picture from a cache, in so many tokens.
@@ -382,7 +393,7 @@ fn the_embedded_model_answers_from_a_small_cache() {
     let run = |cache: Value| run(&cache, 40);
     let (full, whole) = run(json!({ "method": "full" }));
     assert_eq!((whole.scales, whole.window, whole.effective_bits), (0, 0, 32.0));
-    for (name, bits) in [("bf16", 16.0), ("fp8", 8.0), ("int8", 9.0), ("int4", 5.0)] {
+    for (name, bits) in [("bf16", 16.0), ("fp8", 8.0), ("int8", 9.0), ("int4", 5.0), ("turboquant", 4.25)] {
         let (answer, memory) = run(json!({ "method": name, "window": 16 }));
         let same = answer.iter().zip(&full).take_while(|(a, b)| a == b).count();
         assert!(same >= 20, "{name}: {same} of {} tokens", full.len());

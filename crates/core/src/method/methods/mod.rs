@@ -20,6 +20,7 @@ mod pyramidkv;
 mod random;
 mod snapkv;
 mod streaming;
+mod turboquant;
 
 use super::spec::MethodSpec;
 
@@ -43,5 +44,6 @@ pub const METHODS: &[MethodSpec] = &[
     int8::SPEC,
     int4::SPEC,
     int2::SPEC,
+    turboquant::SPEC,
     kvsharer::SPEC,
 ];

@@ -1,6 +1,6 @@
 //! Stores that keep all entries but the most recent in one codec.
 
-use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec};
+use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Levels};
 
 use super::super::keep::{Keep, Price};
 use super::super::options::Options;
@@ -22,11 +22,24 @@ const BLOCK: usize = 32;
 pub(in crate::method) struct Uniform {
     name: &'static str,
     dtype: Dtype,
-    /// Numbers that share a scale and a zero, at most.
-    group: usize,
     window: usize,
-    keys_per_channel: bool,
-    rotate: bool,
+    scheme: Scheme,
+}
+
+/// How the numbers of a dtype are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    /// Themselves.
+    Plain,
+    /// Evenly spaced numbers.
+    Even {
+        /// Numbers that share a scale and a zero, at most.
+        group: usize,
+        keys_per_channel: bool,
+        rotate: bool,
+    },
+    /// Levels of the standard normal distribution, with a scale per entry, after a random rotation.
+    Normal,
 }
 
 /// Options of stores.
@@ -61,24 +74,50 @@ impl Uniform {
         if !group.is_multiple_of(8) {
             return Err(refuse(format!("`group` of {name} must be a multiple of 8, found {group}")));
         }
-        Ok(Uniform {
-            name,
-            dtype,
-            group,
-            window: options.count("window")?,
-            keys_per_channel: options.choice("keys")? == "channel",
-            rotate: options.flag("rotate")?,
-        })
+        let keys_per_channel = options.choice("keys")? == "channel";
+        let scheme = Scheme::Even { group, keys_per_channel, rotate: options.flag("rotate")? };
+        Ok(Uniform { name, dtype, window: options.count("window")?, scheme })
     }
 
     /// A store of numbers that stand for themselves.
     pub(in crate::method) fn plain(name: &'static str, dtype: Dtype, options: &Options) -> Result<Uniform> {
-        let window = options.count("window")?;
-        Ok(Uniform { name, dtype, group: 1, window, keys_per_channel: false, rotate: false })
+        Ok(Uniform { name, dtype, window: options.count("window")?, scheme: Scheme::Plain })
     }
 
-    fn dual(&self) -> Dual {
-        if self.rotate { Dual::Hadamard } else { Dual::None }
+    /// A store of levels of the standard normal distribution, after a random rotation.
+    pub(in crate::method) fn normal(name: &'static str, options: &Options) -> Result<Uniform> {
+        let dtype = match options.count("bits")? {
+            4 => Dtype::U4,
+            2 => Dtype::U2,
+            bits => return Err(refuse(format!("`bits` of {name} must be 2 or 4, found {bits}"))),
+        };
+        Ok(Uniform { name, dtype, window: options.count("window")?, scheme: Scheme::Normal })
+    }
+
+    /// How entries of heads of `dim` elements are stored.
+    fn codec(&self, dim: usize) -> Result<KvCodec> {
+        let codec = match self.scheme {
+            Scheme::Plain => KvCodec::plain(self.dtype),
+            Scheme::Even { group, keys_per_channel, rotate } => {
+                let channels = Codec::channels(dim, group).ok_or_else(|| {
+                    refuse(format!(
+                        "{} takes heads of a multiple of 8 channels, and those of the model have {dim}",
+                        self.name
+                    ))
+                })?;
+                let value = Codec::per_entry(self.dtype, channels);
+                let key = if keys_per_channel { Codec::per_channel(self.dtype, group as u16) } else { value };
+                KvCodec { key, value, dual: if rotate { Dual::Hadamard } else { Dual::None } }
+            }
+            Scheme::Normal => {
+                let all =
+                    u16::try_from(dim).map_err(|_| refuse(format!("{} cannot store heads of {dim}", self.name)))?;
+                let codec = Codec::of_levels(self.dtype, Levels::Normal, all);
+                KvCodec { key: codec, value: codec, dual: Dual::Random }
+            }
+        };
+        codec.check(dim).map_err(|reason| refuse(format!("{} cannot store {reason}", self.name)))?;
+        Ok(codec)
     }
 }
 
@@ -88,14 +127,20 @@ impl Store for Uniform {
     }
 
     fn check(&self, method: &Method) -> Result<()> {
-        if self.rotate && method.recipe().is_some_and(|recipe| recipe.positions == Positions::Cache) {
+        let ranks = method.recipe().is_some_and(|recipe| recipe.positions == Positions::Cache);
+        let (through, keys_per_channel) = match self.scheme {
+            Scheme::Plain => (None, false),
+            Scheme::Even { keys_per_channel, rotate, .. } => (rotate.then_some("`rotate` of "), keys_per_channel),
+            Scheme::Normal => (Some(""), false),
+        };
+        if let Some(through) = through.filter(|_| ranks) {
             return Err(refuse(format!(
-                "`rotate` of {} transforms keys that are rotated already, and {} with positions \"cache\" rotates them when they \
+                "{through}{} transforms keys that are rotated already, and {} with positions \"cache\" rotates them when they \
                  are read",
                 self.name, method.name
             )));
         }
-        if self.keys_per_channel && matches!(method.keep(), Some(Keep::Bytes(_))) {
+        if keys_per_channel && matches!(method.keep(), Some(Keep::Bytes(_))) {
             return Err(refuse(format!(
                 "{} frees entries in groups, whose bytes stay until the last of them is evicted, so a `keep` in bytes cannot be held; \
                  take `keys: \"entry\"`, or a `keep` in tokens",
@@ -106,21 +151,7 @@ impl Store for Uniform {
     }
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
-        if !self.dtype.is_code() {
-            return Ok(Box::new(OneCodec(Price {
-                codec: KvCodec::plain(self.dtype),
-                window: self.window,
-                block: BLOCK,
-            })));
-        }
-        let dim = shape.head_dim;
-        let channels = Codec::channels(dim, self.group).ok_or_else(|| {
-            refuse(format!("{} takes heads of a multiple of 8 channels, and those of the model have {dim}", self.name))
-        })?;
-        let entry = Codec::per_entry(self.dtype, channels);
-        let key = if self.keys_per_channel { Codec::per_channel(self.dtype, self.group as u16) } else { entry };
-        let codec = KvCodec { key, value: entry, dual: self.dual() };
-        codec.check(dim).map_err(|reason| refuse(format!("{} cannot store {reason}", self.name)))?;
+        let codec = self.codec(shape.head_dim)?;
         Ok(Box::new(OneCodec(Price { codec, window: self.window, block: BLOCK })))
     }
 }
