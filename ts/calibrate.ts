@@ -108,7 +108,7 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
 }
 
 /** The samples until the signal fires, however long the next one takes. */
-async function* stoppable(
+export async function* stoppable(
   samples: CalibrateOptions["samples"],
   signal: AbortSignal | undefined,
 ): AsyncGenerator<unknown, void, undefined> {

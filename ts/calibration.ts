@@ -85,6 +85,11 @@ export async function writeCalibration(calibration: Calibration, file: string | 
   );
 }
 
+/** Writes a map of layers that share, likewise. */
+export async function writeSharing(calibration: SharingCalibration, file: string | URL): Promise<void> {
+  await replaceFile(calibrationFile(file), sharingText(calibration)).catch((cause: unknown) => unwritable(file, cause));
+}
+
 /** Refuses a file that cannot be written, before the work for it is done. */
 export async function requireCalibrationFile(file: string | URL): Promise<void> {
   await requireWritable(calibrationFile(file)).catch((cause: unknown) => unwritable(file, cause));
@@ -97,9 +102,18 @@ function unwritable(file: string | URL, cause: unknown): never {
 
 /** The content of a calibration file, a row per line. */
 export function calibrationText({ rows, ...head }: Calibration): string {
+  return linewise(head, "rows", rows);
+}
+
+/** The content of a file of layers that share, a pair per line. */
+export function sharingText({ pairs, ...head }: SharingCalibration): string {
+  return linewise(head, "pairs", pairs);
+}
+
+function linewise(head: object, name: string, rows: readonly object[]): string {
   const lines = rows.map((row) => `    ${JSON.stringify(row)}`).join(",\n");
   const start = JSON.stringify(head, null, 2).replace(/\n\}$/, "");
-  return `${start},\n  "rows": [\n${lines}\n  ]\n}\n`;
+  return `${start},\n  "${name}": [\n${lines}\n  ]\n}\n`;
 }
 
 function place(source: string | URL): string {

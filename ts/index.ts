@@ -3,6 +3,7 @@ import "./required.ts";
 
 export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
+export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";
 export type { CalibrationSource, SharingSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";

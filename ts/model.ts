@@ -1,9 +1,10 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
+import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
 import { printable } from "./format.ts";
-import type { Calibration, Kept, ModelInfo, Score, Trace } from "./generated/wire.ts";
+import type { Calibration, Kept, ModelInfo, Score, SharingCalibration, Trace } from "./generated/wire.ts";
 import { Generation } from "./generation.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import type { NativeEngine } from "./native/contract.ts";
@@ -94,6 +95,11 @@ export class Model implements AsyncDisposable {
   /** Finds how much each layer should keep, averaged over sample prompts: see CalibrateOptions. */
   async calibrate(options: CalibrateOptions): Promise<Calibration> {
     return calibrate(this.#requests, this.info, options);
+  }
+
+  /** Finds layers that can read the keys and values of others, by sample prompts: see CalibrateSharingOptions. */
+  async calibrateSharing(options: CalibrateSharingOptions): Promise<SharingCalibration> {
+    return calibrateSharing(this.#requests, this.info, options);
   }
 
   /** The token ids of a text. */

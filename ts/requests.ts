@@ -4,6 +4,7 @@ import { disposedError, MediaError } from "./errors.ts";
 import type { EngineRequest, WireEvent } from "./generated/wire.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import { type ImageInput, readImage } from "./media.ts";
+import type { WirePrompt } from "./messages.ts";
 import type { NativeEngine, NativeTicket } from "./native/contract.ts";
 import { wire } from "./native/errors.ts";
 import { lastEvent } from "./native/ticket.ts";
@@ -36,7 +37,7 @@ export class Requests {
 
   /** Reads the images and the calibration of a request, then submits it. Its signal, or the end of the model, stops that at once. */
   async ask(
-    op: "generate" | "score" | "profile" | "trace",
+    op: "generate" | "score" | "profile" | "trace" | "similarity",
     { prompt: { fields, images }, cache, signal, rest }: Asked,
     turn?: Turn,
   ): Promise<NativeTicket> {
@@ -60,6 +61,28 @@ export class Requests {
       const submitted = this.submit(request as unknown as EngineRequest, bytes);
       const plan = turn ? turn.plan : planOf(cache);
       const ticket = plan === undefined ? submitted : answering(submitted, plan, (request) => this.submit(request));
+      return images.length === 0 ? ticket : naming(ticket, images);
+    } finally {
+      stop.done();
+      this.#preparing.delete(stop);
+    }
+  }
+
+  /** Reads the images of several prompts, then submits all as one request that compares layers; otherwise as {@link Requests.ask}. */
+  async compare(
+    prompts: readonly WirePrompt[],
+    rest: Readonly<Record<string, unknown>>,
+    signal: AbortSignal | undefined,
+  ): Promise<NativeTicket> {
+    if (this.#closing) throw disposedError();
+    const stop = new Stop(signal);
+    this.#preparing.add(stop);
+    try {
+      const images = prompts.flatMap((prompt) => prompt.images);
+      const bytes = await until(this.#read(images, stop.signal), stop.signal);
+      const wired = prompts.map((prompt) => ({ ...prompt.fields, images: prompt.images.length }));
+      const request = { op: "distances", ...rest, prompts: wired };
+      const ticket = this.submit(request as unknown as EngineRequest, bytes);
       return images.length === 0 ? ticket : naming(ticket, images);
     } finally {
       stop.done();

@@ -62,6 +62,9 @@ test("every answer is what the schema says", async () => {
   ]);
   await ask({ op: "score", prompt, answer: " A star.", cache, kept: true, kl: true }, "scored");
   await ask({ op: "profile", prompt, cache, keeps: [0.5, 0.75] }, "profiled");
+  await ask({ op: "distances", prompts: [{ prompt }, { prompt: "Hello" }], variant: "official" }, "distances");
+  const sharing = { method: "kvsharer", sources: { 6: 2 } };
+  await ask({ op: "similarity", prompt, cache: sharing }, "similarity");
   await ask({ op: "trace", messages, cache: [cache], maxTokens: 2, ignoreEos: true }, "traced", [scene]);
   await ask({ op: "trace", prompt, maxTokens: 2, cache: { method: "knorm", keep: { tokens: 30 } } }, "traced");
   const opened = await ask({ op: "open-session", cache }, "session");

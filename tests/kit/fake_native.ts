@@ -4,6 +4,7 @@ import type {
   DeviceCheck,
   EngineRequest,
   Kept,
+  LayerDistance,
   LoadRequest,
   Memory,
   ModelInfo,
@@ -165,6 +166,10 @@ export class FakeNative implements Native {
   closes = 0;
   sessions = 0;
   profiles = 0;
+  trials = 0;
+  /** The answers of `distances`, and of `similarity` in turn. */
+  pairs: LayerDistance[] = [];
+  similarities: number[] = [];
   memory: Memory = memory;
   /** The least size that a profile takes. */
   leastKeep = 0;
@@ -242,7 +247,12 @@ export class FakeNative implements Native {
       const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
       ticket.end({ type: "scored", ...score, ...(request.kept && { kept }), ...(request.kl && { kl: [0, 0.5] }) });
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
-    else if (request.op === "open-session" || request.op === "fork-session") {
+    else if (request.op === "distances") ticket.end({ type: "distances", pairs: this.pairs, usage, timings });
+    else if (request.op === "similarity") {
+      const similarity = this.similarities[this.trials] ?? 0.9;
+      this.trials += 1;
+      ticket.end({ type: "similarity", similarity, usage, timings });
+    } else if (request.op === "open-session" || request.op === "fork-session") {
       this.sessions += 1;
       ticket.end({ type: "session", session: `session ${this.sessions}` });
     } else if (request.op === "close-session") {

@@ -312,6 +312,54 @@ export interface ProfileRequest extends PromptFields, CacheFields, ProfileFields
   op: "profile";
 }
 
+/** The layers to compare. */
+export interface DistancesFields {
+  /** The prompts over which keys and values are averaged. */
+  prompts: readonly Sample[];
+  /**
+   * How the distance of two layers is taken.
+   *
+   * Default: `"paper"`.
+   */
+  variant?: DistanceVariant;
+}
+
+/** A prompt among several of one request. */
+export interface Sample extends PromptFields, SampleFields {}
+
+/** The images of a prompt among several. */
+export interface SampleFields {
+  /**
+   * How many of the request's images are this prompt's, behind those of the prompts before it; its messages count them
+   * from 0.
+   *
+   * Default: 0.
+   */
+  images?: number;
+}
+
+/**
+ * How the distance of the averaged keys of two layers, and of their values, is taken.
+ *
+ * - `"paper"`: Between all of a layer as one long vector.
+ * - `"official"`: Between single heads at single positions, averaged, as in the published code of KVSharer.
+ */
+export type DistanceVariant = "paper" | "official";
+
+/** Asks how far apart the keys and values of layers are, averaged over prompts; ends with `distances`. */
+export interface DistancesRequest extends DistancesFields {
+  /** Which kind it is. */
+  op: "distances";
+}
+
+/**
+ * Asks how much a method, such as layers that share, leaves of a prompt's last hidden states; ends with `similarity`.
+ */
+export interface SimilarityRequest extends PromptFields, CacheFields {
+  /** Which kind it is. */
+  op: "similarity";
+}
+
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
 export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
@@ -441,6 +489,8 @@ export type EngineRequest =
   | GenerateRequest
   | ScoreRequest
   | ProfileRequest
+  | DistancesRequest
+  | SimilarityRequest
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
@@ -549,11 +599,11 @@ export interface CalibrationRow {
  * import { kvsharer, load, type SharingCalibration } from "prefixkv";
  *
  * await using model = await load();
- * const pairs = [{ layer: 9, source: 8 }, { layer: 6, source: 2 }];
- * const calibration: SharingCalibration = { format: "prefixkv-sharing", version: 1, model: { layers: model.info.layers }, pairs };
+ * const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+ * const calibration: SharingCalibration = await model.calibrateSharing({ samples, layers: 2 });
  * const cache = kvsharer({ calibration, layers: 1 });
  * const { memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache, maxTokens: 8 });
- * console.log(memory.keptPerLayer);
+ * console.log(calibration.pairs, memory.keptPerLayer);
  * ```
  */
 export interface SharingCalibration {
@@ -653,6 +703,8 @@ export type WireEvent =
   | DoneEvent
   | ScoredEvent
   | ProfiledEvent
+  | DistancesEvent
+  | SimilarityEvent
   | TracedEvent
   | SessionEvent
   | MemoryEvent
@@ -1238,6 +1290,36 @@ export interface ProfiledEvent {
   type: "profiled";
   /** The retained share of every layer, for each asked size. */
   retained: number[][];
+  usage: Usage;
+  timings: Timings;
+}
+
+/** How far apart the keys and values of two layers are. */
+export interface LayerDistance {
+  /** The later of the two. */
+  layer: number;
+  /** The other. */
+  source: number;
+  /** The mean of the distances of their keys and of their values. */
+  distance: number;
+}
+
+/** Layers have been compared. */
+export interface DistancesEvent {
+  /** Which kind it is. */
+  type: "distances";
+  /** All pairs of layers that may share, the farthest apart first. */
+  pairs: LayerDistance[];
+  usage: Usage;
+  timings: Timings;
+}
+
+/** A prompt has been read with and without a method. */
+export interface SimilarityEvent {
+  /** Which kind it is. */
+  type: "similarity";
+  /** The cosine of the last hidden states of all positions, as one long vector each. */
+  similarity: number;
   usage: Usage;
   timings: Timings;
 }

@@ -342,8 +342,13 @@ fn sequences_with_different_maps_go_together() {
 }
 
 fn engine() -> Engine {
+    engine_with(json!({}))
+}
+
+fn engine_with(mut options: Value) -> Engine {
     let folder: PathBuf = root().join("models/tiny-llava").canonicalize().expect("the embedded model");
-    Engine::open(&json!({ "source": folder }).to_string()).expect("opens")
+    options["source"] = json!(folder);
+    Engine::open(&options.to_string()).expect("opens")
 }
 
 fn ask(engine: &Engine, request: &Value) -> Value {
@@ -358,6 +363,38 @@ fn ask(engine: &Engine, request: &Value) -> Value {
         last = events.as_array().and_then(|events| events.last()).cloned().unwrap_or(last);
     }
     last
+}
+
+/// The answers of a search; tests/engine/sharing.test.ts compares them with an independent one.
+#[test]
+fn layers_are_compared_within_the_limit_of_the_cache() {
+    let content = json!([{ "type": "image", "index": 0 }, { "type": "text", "text": "Which shapes are there?" }]);
+    let scene = json!({ "messages": [{ "role": "user", "content": content }], "images": 1 });
+    let ask_of = |engine: &Engine, prompts: Value| ask(engine, &json!({ "op": "distances", "prompts": prompts }));
+    let whole = engine();
+    let found = ask_of(&whole, json!([scene, { "prompt": "USER: Hello ASSISTANT:" }]));
+    let pairs = found["pairs"].as_array().unwrap_or_else(|| panic!("{found}"));
+    assert_eq!(pairs.len(), 45, "pairs of 10 layers");
+    let distances: Vec<f64> = pairs.iter().map(|pair| pair["distance"].as_f64().expect("a number")).collect();
+    assert!(distances.is_sorted_by(|a, b| a >= b) && distances[44] > 0.0);
+    assert_eq!(found["usage"]["imageTokens"], 144);
+    // The sums take as much as a full cache.
+    let limited = engine_with(json!({ "cacheLimit": 2 << 20 }));
+    let refused = ask_of(&limited, json!([scene]));
+    assert_eq!(refused["error"]["code"], "out-of-memory", "{refused}");
+    let small = ask_of(&limited, json!([{ "prompt": "USER: Hello ASSISTANT:" }]));
+    assert_eq!(small["type"], "distances", "{small}");
+
+    let alike = |cache: Value| {
+        let messages = &scene["messages"];
+        ask(&whole, &json!({ "op": "similarity", "messages": messages, "cache": cache }))
+    };
+    let similarity = |cache: Value| alike(cache)["similarity"].as_f64().expect("a number");
+    assert!((similarity(json!({ "method": "h2o", "keep": 0.3 })) - 1.0).abs() < 1e-12, "a prompt is read whole");
+    let shared = similarity(shared(&json!({ "6": 2, "9": 6 })));
+    assert!(shared > 0.0 && shared < 0.99, "{shared}");
+    let fewer = alike(json!({ "method": "fastv" }));
+    assert!(fewer["error"]["message"].to_string().contains("all positions"), "{fewer}");
 }
 
 #[test]

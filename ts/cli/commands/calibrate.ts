@@ -1,29 +1,34 @@
 import { formatBars, formatTable } from "../../format.ts";
 import { image } from "../../media.ts";
 import { UsageError } from "../args.ts";
-import { methodOption } from "../cache_flags.ts";
+import { findMethod, methodOption } from "../cache_flags.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
 import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
 import type { Values } from "../values.ts";
+import { calibrateLayers, sharingFlags } from "./calibrate_layers.ts";
 
-/** Finds how much each layer should keep, over sample pictures. */
+/** Finds how much each layer should keep, or with `--method kvsharer` which layers can share, over sample pictures. */
 export const calibrate: Command = {
   name: "calibrate",
-  summary: "find how much each layer should keep, over one or more images",
+  summary: "find how much each layer should keep, or which layers can share, over one or more images",
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
     { name: "keeps", type: "string", value: "LIST", text: "the sizes, e.g. 0.1,0.2,0.5 (default: 0.05 to 0.95)" },
     { name: "out", type: "string", value: "FILE", text: "the JSON file to write", required: true },
+    ...sharingFlags,
     ...cacheFlags.filter(({ name }) => name === "method" || name === "set"),
     ...loadFlags,
   ],
   async run(values, context) {
     const method = methodOption(values, "prefixkv");
-    const keeps = parseKeeps(values);
     if (method === undefined) throw new UsageError("calibrate needs --method NAME");
+    if (findMethod(method.method).role === "shares") return calibrateLayers(values, context);
+    const other = sharingFlags.find(({ name }) => values.has(name));
+    if (other !== undefined) throw new UsageError(`--${other.name} goes with --method kvsharer`);
+    const keeps = parseKeeps(values);
     return withModel(values, context, async (model) => {
       const prompt = values.text("prompt") ?? "Describe the image in detail.";
       const file = values.text("out") ?? "";

@@ -4,6 +4,7 @@ use prefixkv_kernels::attention::AttentionParams;
 
 use super::Heads;
 use crate::cache::{Lane, Memory};
+use crate::sequence::Pass;
 
 /// The attention of one layer, as its configuration says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +27,11 @@ impl LayerKind {
     /// An ordinary layer: keys and values of its own, all of which every query sees.
     pub fn ordinary(layer: usize, heads: Heads) -> Self {
         LayerKind { layer, source: layer, heads, window: None, softcap: None, rope: 0 }
+    }
+
+    /// The layer as the sequences of a pass read it: where none of them keeps entries of its own there, it computes queries alone.
+    pub fn in_pass<M: Memory>(&self, pass: &Pass<'_, '_, M>) -> Self {
+        LayerKind { source: self.source.min(pass.source(self.layer)), ..*self }
     }
 
     /// Whether the layer has keys and values of its own.

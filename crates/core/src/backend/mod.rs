@@ -148,6 +148,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Root-mean-square normalisation of rows.
     fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Vector, eps: f32) -> Result<Self::Input>;
 
+    /// [`Backend::rms_norm`] for more than a product.
+    fn rms_norm_rows(&self, x: &Self::Matrix, weight: &Self::Vector, eps: f32) -> Result<Self::Matrix>;
+
     /// Mean and variance normalisation of rows.
     fn layer_norm(&self, x: &Self::Matrix, weight: &Self::Vector, bias: &Self::Vector, eps: f32)
     -> Result<Self::Input>;

@@ -19,6 +19,7 @@ mod scheduler;
 mod score;
 mod serve;
 mod session;
+mod sharing;
 mod state;
 mod texts;
 mod threads;

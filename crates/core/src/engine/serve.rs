@@ -9,6 +9,7 @@ use super::profile::profile;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::Scoring;
 use super::session::{self, Open, Sessions};
+use super::sharing;
 use super::ticket::Events;
 use super::trace::Tracing;
 use crate::backend::Backend;
@@ -188,6 +189,8 @@ impl<B: Backend> ModelRunner<B> {
                 return Ok(self.run(number, Work::Tracing(tracing)));
             }
             ModelRequest::Profile(request) => profile(model, request, images, events)?,
+            ModelRequest::Distances(request) => sharing::distances(model, request, images, events)?,
+            ModelRequest::Similarity(request) => sharing::similarity(model, request, images, events)?,
             ModelRequest::OpenSession(method) => {
                 let session = self.sessions.open(model, method.clone())?;
                 events.finish(session::done(session));

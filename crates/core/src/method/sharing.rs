@@ -24,11 +24,11 @@ pub const VERSION: u32 = 1;
 /// import { kvsharer, load, type SharingCalibration } from "prefixkv";
 ///
 /// await using model = await load();
-/// const pairs = [{ layer: 9, source: 8 }, { layer: 6, source: 2 }];
-/// const calibration: SharingCalibration = { format: "prefixkv-sharing", version: 1, model: { layers: model.info.layers }, pairs };
+/// const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+/// const calibration: SharingCalibration = await model.calibrateSharing({ samples, layers: 2 });
 /// const cache = kvsharer({ calibration, layers: 1 });
 /// const { memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache, maxTokens: 8 });
-/// console.log(memory.keptPerLayer);
+/// console.log(calibration.pairs, memory.keptPerLayer);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

@@ -365,6 +365,23 @@ impl<B: Backend> Model<B> {
         })
     }
 
+    /// Like [`Model::prefill`], with the hidden states of every position behind the last norm, `[positions, hidden]` in one list, all of
+    /// them finite; of positions whose way ends between layers there are none.
+    pub fn hidden(
+        &self,
+        prompt: &Prompt,
+        features: &[Matrix<B>],
+        sequence: &mut Sequence<B::Memory>,
+        check: Check<'_>,
+    ) -> Result<Vec<f32>> {
+        in_pool(|| {
+            let hidden = self.run_prompt(prompt, features, sequence, check)?;
+            let hidden = self.network.normed(&hidden)?.to_vec()?;
+            numbers::require_finite("hidden states", &hidden, self.info.weights)?;
+            Ok(hidden)
+        })
+    }
+
     /// Begins to read a prompt in pieces of at most `most` positions, so that other work can go on between them:
     /// [`Model::prefill_piece`]. The method decides once, about the whole prompt; until then all of it is held. On the CPU the logits and the
     /// entries are those of [`Model::prefill`] to the bit when `most` is 192 or more; sums of attention over queries of several pieces,

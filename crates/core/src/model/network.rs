@@ -50,6 +50,8 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>>;
     /// Logits of hidden states, `[n, vocab]` in f32.
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
+    /// Hidden states behind the last norm, `[n, hidden]` in f32.
+    fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
     /// Bytes of the vision tower and of what brings its features to the language model.
     fn vision_bytes(&self) -> u64 {
         0

@@ -21,6 +21,11 @@ impl<B: Backend> RmsNorm<B> {
     pub fn forward(&self, x: &B::Matrix) -> Result<B::Input> {
         self.backend.rms_norm(x, &self.weight, self.eps)
     }
+
+    /// [`RmsNorm::forward`] for more than a product.
+    pub fn rows(&self, x: &B::Matrix) -> Result<B::Matrix> {
+        self.backend.rms_norm_rows(x, &self.weight, self.eps)
+    }
 }
 
 /// Root-mean-square normalisation of every head of the queries and keys of a fused projection, before they are rotated. Henry et al.

@@ -1,7 +1,6 @@
 //! Sequences that go through the layers together.
 
 use super::Sequence;
-use crate::backend::LayerKind;
 use crate::cache::Memory;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -43,15 +42,16 @@ impl<M: Memory> Pass<'_, '_, M> {
         }
     }
 
-    /// A layer as these sequences read it: where none of them keeps entries of its own there, it computes queries alone.
-    pub fn kind(&self, kind: &LayerKind) -> LayerKind {
-        let owns = |sequence: &Sequence<M>| sequence.source(kind.layer) == kind.layer;
-        let stores = match self {
-            Pass::Prompt(sequence) => owns(sequence),
-            Pass::Step(members) => members.iter().any(|member| member.failed.is_none() && owns(&*member.sequence)),
-        };
-        let first = self.sequences().first().map_or(kind.source, |sequence| sequence.source(kind.layer));
-        if stores { *kind } else { LayerKind { source: first, ..*kind } }
+    /// The layer whose entries `layer` reads: itself if one of the sequences keeps entries of its own there.
+    pub fn source(&self, layer: usize) -> usize {
+        // A source comes before its readers.
+        match self {
+            Pass::Prompt(sequence) => sequence.source(layer),
+            Pass::Step(members) => {
+                let working = members.iter().filter(|member| member.failed.is_none());
+                working.map(|member| member.sequence.source(layer)).max().unwrap_or(layer)
+            }
+        }
     }
 
     /// After a layer, the numbers of the rows that go on, where the way of some of a prompt ends.

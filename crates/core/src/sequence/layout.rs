@@ -56,6 +56,12 @@ impl Layout {
         Ok(Layout { of_model: self.of_model, ..Layout::new(sharing.layers(&self.layers)?) })
     }
 
+    /// Whether `layer` may read the lanes of `source`: both have lanes of one kind.
+    pub fn may_share(&self, layer: usize, source: usize) -> bool {
+        let (a, b) = (self.layers[layer], self.layers[source]);
+        source < layer && self.owns(layer) && self.owns(source) && (a.window, a.rope) == (b.window, b.rope)
+    }
+
     /// How many layers have lanes of their own in the model, whatever a method shares.
     pub fn of_model(&self) -> usize {
         self.of_model

@@ -508,6 +508,11 @@ impl<M: Memory> Sequence<M> {
         self.layout.source(layer)
     }
 
+    /// Whether a method may have `layer` read the entries of `source`.
+    pub fn may_share(&self, layer: usize, source: usize) -> bool {
+        self.layout.may_share(layer, source)
+    }
+
     /// The content of each position, in order.
     pub fn spans(&self) -> &[Span] {
         &self.spans

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::check::DeviceCheck;
-use super::report::{GenerationResult, Progress, Score, Timings, Usage};
+use super::report::{GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
 use super::session_id::SessionId;
 use super::trace::Trace;
 use crate::device::DeviceMemory;
@@ -49,6 +49,20 @@ pub enum Event {
     Profiled {
         /// The retained share of every layer, for each asked size.
         retained: Vec<Vec<f64>>,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// Layers have been compared.
+    Distances {
+        /// All pairs of layers that may share, the farthest apart first.
+        pairs: Vec<LayerDistance>,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// A prompt has been read with and without a method.
+    Similarity {
+        /// The cosine of the last hidden states of all positions, as one long vector each.
+        similarity: f64,
         usage: Usage,
         timings: Timings,
     },

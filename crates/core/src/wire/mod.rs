@@ -16,11 +16,12 @@ mod trace;
 pub use about::About;
 pub use check::{CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, KernelCheck, PrefillRate};
 pub use event::Event;
-pub use report::{Finish, GenerationResult, Progress, Score, Timings, Usage};
+pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
 pub(crate) use request::parse_inspect;
 pub use request::{
-    Batching, CheckRequest, DOORS, Door, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS,
-    MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, Source, SourceText, TextRequest,
+    Batching, CheckRequest, DOORS, DistanceVariant, DistancesRequest, Door, GenerateRequest, LoadRequest, MAX_BATCH,
+    MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest,
+    SimilarityRequest, Source, SourceText, TextRequest,
 };
 pub use session_id::SessionId;
 pub use trace::{

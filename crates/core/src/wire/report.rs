@@ -87,6 +87,17 @@ pub struct Timings {
     pub total: f64,
 }
 
+/// How far apart the keys and values of two layers are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LayerDistance {
+    /// The later of the two.
+    pub layer: usize,
+    /// The other.
+    pub source: usize,
+    /// The mean of the distances of their keys and of their values.
+    pub distance: f64,
+}
+
 /// Result of a generation.
 ///
 /// ```ts

@@ -44,6 +44,10 @@ fn layers_share_as_on_the_cpu() {
         let folder = format!("tests/golden/fixtures/{fixture}");
         let (cpu, gpu) = (Reader::text(&folder, Cpu, 70), Reader::text(&folder, cuda(&shim), 70));
         let map = json!({ "method": "kvsharer", "sources": sources });
+        // The last hidden states, by which maps are searched.
+        let want = cpu.model.hidden(&cpu.prompt, &[], &mut cpu.sequence(&map), &|| Ok(())).expect("reads");
+        let got = gpu.model.hidden(&gpu.prompt, &[], &mut gpu.sequence(&map), &|| Ok(())).expect("reads");
+        assert!(worst(&want, &got) <= TOLERANCE, "{fixture}: hidden states");
         check(&cpu, &gpu, &map, 20, TOLERANCE);
         check(&cpu, &gpu, &json!([map, { "method": "prefixkv", "keep": 0.5 }]), 20, TOLERANCE);
         check(

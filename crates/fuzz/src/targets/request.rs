@@ -49,6 +49,8 @@ pub fn requests() -> Vec<Value> {
         json!({ "op": "score", "messages": messages, "answer": "A red circle.", "kl": true,
             "cache": { "method": "knorm", "keep": 0.5 } }),
         json!({ "op": "trace", "messages": messages, "maxTokens": 3, "cache": { "method": "prefixkv", "keep": 0.5 } }),
+        json!({ "op": "distances", "prompts": [{ "prompt": "a" }, { "messages": messages }], "variant": "official" }),
+        json!({ "op": "similarity", "prompt": "a", "cache": { "method": "kvsharer", "sources": { "6": 2 } } }),
         json!({ "op": "profile", "messages": messages, "keeps": [0.25, 0.5], "cache": { "method": "prefixkv", "keep": 0.5 } }),
         json!({ "op": "open-session", "cache": { "method": "snapkv", "keep": 0.5 } }),
         json!({ "op": "turn", "session": SESSION, "messages": messages, "maxTokens": 2 }),

@@ -117,6 +117,10 @@ impl Backend for Cpu {
         Ok(Matrix(candle_nn::ops::rms_norm(&x.0, weight, eps)?))
     }
 
+    fn rms_norm_rows(&self, x: &Matrix, weight: &Tensor, eps: f32) -> Result<Matrix> {
+        self.rms_norm(x, weight, eps)
+    }
+
     fn layer_norm(&self, x: &Matrix, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Matrix> {
         Ok(Matrix(candle_nn::ops::layer_norm(&x.0, weight, bias, eps)?))
     }

@@ -149,6 +149,12 @@ impl Backend for Cuda {
         filled!(self, (x.rows(), x.columns()), out => cuda::rms_norm(&self.gpu, x.all(), weight.all(), eps, out))
     }
 
+    fn rms_norm_rows(&self, x: &Matrix, weight: &Buffer<f32>, eps: f32) -> Result<Matrix> {
+        let mut out = Buffer::<f32>::new(&self.gpu, x.rows() * x.columns())?;
+        cuda::rms_norm(&self.gpu, x.all(), weight.all(), eps, out.all_mut())?;
+        Ok(Matrix::new(out, x.rows(), x.columns()))
+    }
+
     fn layer_norm(&self, x: &Matrix, weight: &Buffer<f32>, bias: &Buffer<f32>, eps: f32) -> Result<Input> {
         filled!(self, (x.rows(), x.columns()), out => {
             cuda::layer_norm(&self.gpu, x.all(), weight.all(), bias.all(), eps, out)

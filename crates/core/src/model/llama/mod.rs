@@ -200,7 +200,7 @@ impl<B: Backend> Network<B> for Llama<B> {
             check()?;
             metrics::LAYERS_RUN.add(1);
             metrics::ROWS_RUN.add(x.rows() as u64);
-            let kind = pass.kind(&layer.kind);
+            let kind = layer.kind.in_pass(pass);
             if !kind.stores() {
                 metrics::ROWS_SHARED.add(x.rows() as u64);
             }
@@ -224,6 +224,10 @@ impl<B: Backend> Network<B> for Llama<B> {
 
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
         self.head.forward(&self.norm.forward(hidden)?)
+    }
+
+    fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
+        self.norm.rows(hidden)
     }
 }
 

@@ -149,6 +149,10 @@ impl<B: Backend> Network<B> for Llava<B> {
         self.text.logits(hidden)
     }
 
+    fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
+        self.text.normed(hidden)
+    }
+
     fn vision_bytes(&self) -> u64 {
         self.vision_bytes
     }

@@ -7,6 +7,7 @@ mod load;
 mod messages;
 mod parts;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -20,9 +21,10 @@ use crate::method::external::PlanReply;
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
+pub use parts::DistanceVariant;
 use parts::{
-    CacheFields, DetokenizeFields, PlanFields, ProfileFields, PromptFields, ScoreFields, SessionFields, Stage, Stages,
-    StoppingOptions, TokenizeFields,
+    CacheFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields,
+    ScoreFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
@@ -56,6 +58,8 @@ pub enum ModelRequest {
     Generate(GenerateRequest),
     Score(ScoreRequest),
     Profile(ProfileRequest),
+    Distances(DistancesRequest),
+    Similarity(SimilarityRequest),
     /// A generation that also says what the cache held and why.
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
@@ -129,6 +133,21 @@ pub struct ProfileRequest {
     pub keeps: Vec<f64>,
 }
 
+/// Layers whose keys and values are compared.
+#[derive(Debug)]
+pub struct DistancesRequest {
+    /// The prompts, each with its images among those of the request.
+    pub sources: Vec<(Source, Range<usize>)>,
+    pub variant: DistanceVariant,
+}
+
+/// A prompt whose last hidden states are compared.
+#[derive(Debug)]
+pub struct SimilarityRequest {
+    pub source: Source,
+    pub method: Arc<Method>,
+}
+
 /// An operation of an engine.
 #[derive(Debug)]
 pub struct Op {
@@ -172,6 +191,14 @@ ops! {
     "profile" (PromptFields, CacheFields, ProfileFields) with images =>
         |(prompt, cache, fields), ask| {
             profile(source(prompt, ask)?, method(cache)?, fields).map(ModelRequest::Profile).map(model)
+        };
+    /// Asks how far apart the keys and values of layers are, averaged over prompts; ends with `distances`.
+    "distances" (DistancesFields) with images => |(fields,), ask| distances(fields, ask).map(ModelRequest::Distances).map(model);
+    /// Asks how much a method, such as layers that share, leaves of a prompt's last hidden states; ends with `similarity`.
+    "similarity" (PromptFields, CacheFields) with images =>
+        |(prompt, cache), ask| {
+            let method = method(cache)?.ok_or_else(|| refuse("similarity needs `cache` with layers that share"))?;
+            Ok(model(ModelRequest::Similarity(SimilarityRequest { source: source(prompt, ask)?, method })))
         };
     /// A generation outside of a session that also says what the cache held; ends with `traced`.
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
@@ -314,6 +341,37 @@ fn profile(
         return Err(refuse(format!("`keeps` of profile must be 1 to {MAX_KEEPS} shares above 0 and at most 1")));
     }
     Ok(ProfileRequest { source, method, keeps })
+}
+
+/// The prompts of a request, each with its own of the request's images.
+fn distances(
+    DistancesFields { prompts, variant }: DistancesFields,
+    Ask { op, images }: Ask,
+) -> Result<DistancesRequest> {
+    let Value::Array(prompts) = prompts.0 else {
+        return Err(refuse(format!("`prompts` of {op} must be an array, found {}", describe(&prompts.0))));
+    };
+    if prompts.is_empty() {
+        return Err(refuse(format!("`prompts` of {op} is empty")));
+    }
+    let (mut sources, mut next) = (Vec::with_capacity(prompts.len()), 0);
+    for (number, prompt) in prompts.into_iter().enumerate() {
+        let place = format!("prompts[{number}]");
+        let (prompt, images_of) = Fields::parts::<(PromptFields, SampleFields)>(prompt, &place, &[])?;
+        let Sample { prompt, images: SampleFields { images: own } } = Sample { prompt, images: images_of };
+        if own > images - next {
+            return Err(refuse(format!(
+                "`images` of {place} is {own}, and {} of the request's {images} images are left for it",
+                images - next
+            )));
+        }
+        sources.push((source(prompt, Ask { op, images: own })?, next..next + own));
+        next += own;
+    }
+    if next < images {
+        return Err(refuse(format!("the prompts of {op} have {next} images, and {images} came with the request")));
+    }
+    Ok(DistancesRequest { sources, variant })
 }
 
 fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {

@@ -109,6 +109,48 @@ pub(crate) struct ProfileFields {
     pub(crate) keeps: Vec<f64>,
 }
 
+/// The layers to compare.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DistancesFields {
+    /// The prompts over which keys and values are averaged.
+    pub(crate) prompts: Unread<Vec<Sample>>,
+    /// How the distance of two layers is taken.
+    ///
+    /// Default: `"paper"`.
+    #[serde(default)]
+    pub(crate) variant: DistanceVariant,
+}
+
+/// A prompt among several of one request.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sample {
+    #[serde(flatten)]
+    pub(crate) prompt: PromptFields,
+    #[serde(flatten)]
+    pub(crate) images: SampleFields,
+}
+
+/// The images of a prompt among several.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SampleFields {
+    /// How many of the request's images are this prompt's, behind those of the prompts before it; its messages count them from 0.
+    ///
+    /// Default: 0.
+    #[serde(default)]
+    pub(crate) images: usize,
+}
+
+/// How the distance of the averaged keys of two layers, and of their values, is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DistanceVariant {
+    /// Between all of a layer as one long vector.
+    #[default]
+    Paper,
+    /// Between single heads at single positions, averaged, as in the published code of KVSharer.
+    Official,
+}
+
 /// A conversation that is open.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SessionFields {

@@ -112,6 +112,38 @@ fn sessions_belong_to_turns_forks_and_closings_only() {
 }
 
 #[test]
+fn prompts_of_one_request_have_images_of_their_own() {
+    let turn = |index: usize| json!([{ "role": "user", "content": [{ "type": "image", "index": index }] }]);
+    let prompts = json!([
+        { "messages": turn(0), "images": 1 },
+        { "prompt": "text" },
+        { "prompt": "<image><image>", "images": 2, },
+    ]);
+    let request = json!({ "op": "distances", "prompts": prompts, "variant": "official" });
+    let Ok(Request::Model(read)) = Request::parse(&request.to_string(), 3) else { panic!("{request}") };
+    let ModelRequest::Distances(DistancesRequest { sources, variant }) = *read else { panic!("{request}") };
+    assert_eq!(variant, DistanceVariant::Official);
+    let found: Vec<_> = sources.iter().map(|(source, images)| (source.order.clone(), images.clone())).collect();
+    assert_eq!(found, [(vec![0], 0..1), (vec![], 1..1), (vec![0, 1], 1..3)]);
+    refused_with(request.clone(), 2, "`images` of prompts[2] is 2, and 1 of the request's 2 images are left for it");
+    refused_with(request, 4, "the prompts of distances have 3 images, and 4 came with the request");
+    let with = |prompts: Value| json!({ "op": "distances", "prompts": prompts });
+    refused_with(with(json!([])), 0, "`prompts` of distances is empty");
+    refused_with(with(json!({})), 0, "`prompts` of distances must be an array");
+    refused_with(with(json!([3])), 0, "prompts[0]");
+    refused_with(with(json!([{ "prompt": "a" }, { "prompt": "a", "image": 1 }])), 0, "unknown field `image`");
+    refused_with(with(json!([{ "prompt": "a", "messages": turn(0) }])), 0, "found both");
+    refused_with(with(json!([{ "messages": turn(1), "images": 1 }])), 1, "`index` of messages[0].content[0] is 1");
+    refused_with(
+        with(json!([{ "prompt": "a", "images": u64::MAX }])),
+        0,
+        "`images` of prompts[0] is 18446744073709551615",
+    );
+    refused_with(json!({ "op": "distances" }), 0, "needs `prompts`");
+    refused_with(json!({ "op": "similarity", "prompt": "a" }), 0, "similarity needs `cache`");
+}
+
+#[test]
 fn a_field_that_is_there_twice_is_refused() {
     for request in [
         r#"{"op":"generate","prompt":"a","op":"close-session"}"#,
