@@ -21,6 +21,9 @@ export type MethodName =
   | "int4"
   | "int2"
   | "turboquant"
+  | "kivi"
+  | "akvqVl"
+  | "zipvl"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -893,6 +896,116 @@ export const methods: readonly MethodFacts[] = [
         values: "a whole number from 2 to 4",
         default: 4,
         text: "bits of a code, 2 or 4",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "kivi",
+    title: "KIVI",
+    summary: "stores what stays in 2 or 4 bits, keys per channel and values per entry",
+    source: "Liu et al. 2024, KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, arXiv 2402.02750",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "bits",
+        kind: "count",
+        values: "a whole number from 2 to 4",
+        default: 2,
+        text: "bits of a code, 2 or 4",
+      },
+      {
+        name: "group",
+        kind: "count",
+        values: "a whole number from 8 to 64",
+        default: 32,
+        text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 128,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "akvqVl",
+    title: "AKVQ-VL",
+    summary: "stores what stays in 2 bits, text of the first layers in 4, and keeps pivot tokens whole",
+    source: "Su et al. 2025, AKVQ-VL: Attention-Aware KV Cache Adaptive 2-Bit Quantization for Vision-Language Models, arXiv 2501.15021",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 128,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+      {
+        name: "pivots",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 15,
+        text: "tokens of a prompt that stay whole for their magnitude, in the layers behind the text layers",
+      },
+      {
+        name: "textLayers",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 2,
+        text: "first layers, in which text takes 4 bits and pivots are as other entries",
+      },
+      {
+        name: "clip",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.8,
+        text: "the part of a group's range that codes of 2 bits cover, in whole hundredths",
+      },
+      {
+        name: "hadamard",
+        kind: "flag",
+        values: "true or false",
+        default: true,
+        text: "store keys and values through a Hadamard transform of each head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "zipvl",
+    title: "ZipVL",
+    summary: "stores the entries that hold most of a layer's attention in 4 bits, the others in 2",
+    source: "He et al. 2024, ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "mass",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.975,
+        text: "the share of the attention that the entries in 4 bits hold",
+      },
+      {
+        name: "probes",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 64,
+        text: "last queries that are asked, and as many of the others",
       },
       {
         name: "window",

@@ -35,6 +35,9 @@ export type CacheMethod =
   | Stage<"int4", Int4Options>
   | Stage<"int2", Int2Options>
   | Stage<"turboquant", TurboquantOptions>
+  | Stage<"kivi", KiviOptions>
+  | Stage<"akvqVl", AkvqVlOptions>
+  | Stage<"zipvl", ZipvlOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -791,6 +794,115 @@ export interface TurboquantOptions {
  */
 export function turboquant(options: TurboquantOptions = {}): Stage<"turboquant", TurboquantOptions> {
   return stage("turboquant", options);
+}
+
+/** Options of {@link kivi}. */
+export interface KiviOptions {
+  /** Bits of a code, 2 or 4. A whole number from 2 to 4; `2` by default. */
+  bits?: number;
+  /**
+   * Numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as
+   * they divide a head. A whole number from 8 to 64; `32` by default.
+   */
+  group?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `128` by
+   * default.
+   */
+  window?: number;
+}
+
+/**
+ * KIVI: stores what stays in 2 or 4 bits, keys per channel and values per entry. Liu et al. 2024, KIVI: A Tuning-Free
+ * Asymmetric 2bit Quantization for KV Cache, arXiv 2402.02750.
+ *
+ * @example
+ * ```ts
+ * import { image, kivi, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: kivi() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function kivi(options: KiviOptions = {}): Stage<"kivi", KiviOptions> {
+  return stage("kivi", options);
+}
+
+/** Options of {@link akvqVl}. */
+export interface AkvqVlOptions {
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `128` by
+   * default.
+   */
+  window?: number;
+  /**
+   * Tokens of a prompt that stay whole for their magnitude, in the layers behind the text layers. A whole number from 0
+   * to 1,000,000; `15` by default.
+   */
+  pivots?: number;
+  /**
+   * First layers, in which text takes 4 bits and pivots are as other entries. A whole number from 0 to 1,000,000; `2`
+   * by default.
+   */
+  textLayers?: number;
+  /**
+   * The part of a group's range that codes of 2 bits cover, in whole hundredths. A number from 0 to 1; `0.8` by
+   * default.
+   */
+  clip?: number;
+  /** Store keys and values through a Hadamard transform of each head. True or false; `true` by default. */
+  hadamard?: boolean;
+}
+
+/**
+ * AKVQ-VL: stores what stays in 2 bits, text of the first layers in 4, and keeps pivot tokens whole. Su et al. 2025,
+ * AKVQ-VL: Attention-Aware KV Cache Adaptive 2-Bit Quantization for Vision-Language Models, arXiv 2501.15021.
+ *
+ * @example
+ * ```ts
+ * import { akvqVl, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: akvqVl() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function akvqVl(options: AkvqVlOptions = {}): Stage<"akvqVl", AkvqVlOptions> {
+  return stage("akvqVl", options);
+}
+
+/** Options of {@link zipvl}. */
+export interface ZipvlOptions {
+  /** The share of the attention that the entries in 4 bits hold. A number from 0 to 1; `0.975` by default. */
+  mass?: number;
+  /** Last queries that are asked, and as many of the others. A whole number from 1 to 1,000,000; `64` by default. */
+  probes?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
+   * default.
+   */
+  window?: number;
+}
+
+/**
+ * ZipVL: stores the entries that hold most of a layer's attention in 4 bits, the others in 2. He et al. 2024, ZipVL:
+ * Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584.
+ *
+ * @example
+ * ```ts
+ * import { image, load, zipvl } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: zipvl() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function zipvl(options: ZipvlOptions = {}): Stage<"zipvl", ZipvlOptions> {
+  return stage("zipvl", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -1,10 +1,10 @@
 //! Stores: what stays is kept in few bits, attention reads it so, and memory says what it takes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use prefixkv_core::Error;
-use prefixkv_core::cache::{Format, MemoryReport, Modality, Pool, Shape, Span};
+use prefixkv_core::cache::{Format, MemoryReport, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::method::external::{LaneReply, PlanReply};
 use prefixkv_core::method::{Encode, METHODS, Method, Role};
 use prefixkv_core::model::{LoadOptions, Model};
@@ -307,6 +307,103 @@ fn a_transform_gives_the_attention_of_the_keys_and_values_that_went_through_it()
     assert!(worst > 0.0 && worst < 0.01, "{worst}");
 }
 
+/// What a sequence's plans have put into how many bits, per layer: positions by the bits of their codec.
+fn encoded(sequence: &mut Sequence, dim: usize) -> Vec<BTreeMap<u64, Vec<u32>>> {
+    let mut of = vec![BTreeMap::new(); 2];
+    for Planned { plan, .. } in sequence.take_plans() {
+        for lane in plan.lanes {
+            for Encode { codec, positions } in lane.encode {
+                let bits = (codec.effective_bits(dim) * 8.0).round() as u64;
+                of[lane.layer].entry(bits).or_insert_with(Vec::new).extend(positions);
+            }
+        }
+    }
+    of
+}
+
+/// Two prompts of a chat: text, a picture and text each, with three rows that are larger than the others.
+#[test]
+fn akvq_vl_keeps_pivots_whole_in_every_turn() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    let cache = json!({ "method": "akvqVl", "window": 10, "pivots": 3, "textLayers": 1 });
+    let method = Method::parse(&cache).expect("sound");
+    let mut sequence = Sequence::with_method(shape, &pool, method, true).expect("fits");
+    sequence.keep_plans();
+    let (width, mut past) = (shape.kv_heads * shape.head_dim, 0);
+    let mut pivots = Vec::new();
+    for turn in 0..2 {
+        let image = Modality::Image { index: turn, piece: Piece::base(10, 10) };
+        let spans = [(Modality::Text, 20), (image, 100), (Modality::Text, 30)];
+        let mut start = past;
+        let spans = spans.map(|(modality, len)| {
+            start += len;
+            Span { modality, start: start - len, len }
+        });
+        sequence.begin_prompt(&spans, &Placing::InOrder).expect("begins");
+        let (n, rows) = (150, noise(turn, 150 * width));
+        let angles = Angles::new(past as u32..(past + n) as u32, &frequencies(&shape), 1.0);
+        for layer in 0..2 {
+            let rows = Rows::dense(&rows, width);
+            sequence.store(layer, rows, rows, Some(&angles)).expect("stores");
+            sequence.attended(layer, &[]).expect("encodes");
+            assert_eq!(sequence.watches(layer), layer == 0);
+            if layer == 0 {
+                let mut peaks = vec![1.0; n];
+                for (row, peak) in [(5, 900.0), (70, 700.0), (71 + turn, 800.0), (140, 600.0)] {
+                    peaks[row] = peak;
+                }
+                sequence.see_peaks(&peaks);
+            }
+        }
+        sequence.finish_prompt().expect("ends");
+        pivots.extend([5, 70, 71 + turn].map(|row| (past + row) as u32));
+        past += n;
+        let held = |layer: usize| sequence.lanes(layer)[0].unencoded();
+        assert_eq!((held(0), held(1)), (10, 10 + pivots.len()), "turn {turn}");
+    }
+    let [text, rest] = &encoded(&mut sequence, 64)[..] else { panic!("two layers") };
+    let images: Vec<u32> = (20..120).chain(170..270).collect();
+    // 2 and 4 bits, and a scale and a zero of f16 for 64 channels.
+    assert_eq!(text.keys().copied().collect::<Vec<_>>(), [20, 36]);
+    assert_eq!(text[&20], images);
+    assert!(text[&36].iter().all(|position| !images.contains(position)) && text[&36].len() == 300 - 200 - 10);
+    let whole: Vec<u32> = (0..290).filter(|position| !pivots.contains(position)).collect();
+    let mut coarse = rest[&20].clone();
+    coarse.sort_unstable();
+    assert_eq!((rest.len(), coarse), (1, whole));
+}
+
+/// The share of a layer's attention that is asked for decides how many entries are in the first class.
+#[test]
+fn zipvl_finds_for_itself_how_many_entries_matter() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    let mut before = 0;
+    for mass in [0.3, 0.9, 1.0] {
+        let cache = json!([{ "method": "knorm", "keep": 0.6 }, { "method": "zipvl", "mass": mass, "probes": 20 }]);
+        let mut small = sequence(shape, &pool, &cache);
+        small.keep_plans();
+        let spans = [Span { modality: Modality::Text, start: 0, len: 300 }];
+        small.begin_prompt(&spans, &Placing::InOrder).expect("begins");
+        let weights = small.query_weights(0).expect("probes");
+        assert_eq!(weights.iter().sum::<f32>(), 40.0, "the last twenty, and as many others");
+        assert!(weights[280..].iter().all(|weight| *weight == 1.0));
+        drop(small);
+        let mut small = sequence(shape, &pool, &cache);
+        small.keep_plans();
+        feed(&mut small, &shape, 300, 110, |_| ());
+        let layers = encoded(&mut small, 64);
+        for classes in &layers {
+            let all: usize = classes.values().map(Vec::len).sum();
+            assert!(all >= 2 * (180 + 60), "{mass}: {all} of 180 of the prompt and 100 generated, of two heads");
+        }
+        // 4 bits, and a scale and a zero of f16 for 32 channels.
+        let first = layers[0][&40].iter().filter(|position| **position < 300).count();
+        assert!(first > before, "{mass}: {first} and {before}");
+        before = first;
+    }
+    assert_eq!(before, 2 * 180, "all attention is in the first class, of both heads");
+}
+
 #[test]
 fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     let refuse = |cache: Value| match Method::parse(&cache) {
@@ -321,7 +418,7 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     assert!(refuse(json!([cap, { "method": "int4" }])).contains("keys: \"entry\""));
     let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
     assert!(refuse(json!([ranks.clone(), { "method": "int4", "rotate": true }])).contains("rotate"));
-    assert!(refuse(json!([ranks, { "method": "turboquant" }])).contains("turboquant transforms keys"));
+    assert!(refuse(json!([ranks.clone(), { "method": "turboquant" }])).contains("turboquant transforms keys"));
     assert!(refuse(json!({ "method": "turboquant", "bits": 3 })).contains("2 or 4, found 3"));
     assert!(refuse(json!({ "method": "turboquant", "bits": 8 })).contains("from 2 to 4"));
     assert!(refuse(json!({ "method": "int4", "group": 65 })).contains("from 8 to 64"));
@@ -339,6 +436,10 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     assert!(of_shape(80, json!({ "method": "int4", "rotate": true })).contains("power of two"));
     assert!(of_shape(80, json!({ "method": "turboquant" })).contains("power of two"));
     assert!(of_shape(4, json!({ "method": "turboquant" })).contains("multiple of 8"));
+    assert!(of_shape(80, json!({ "method": "akvqVl" })).contains("power of two"));
+    assert!(refuse(json!({ "method": "akvqVl", "clip": 0.805 })).contains("hundredths"));
+    assert!(refuse(json!([ranks, { "method": "akvqVl" }])).contains("hadamard: false"));
+    assert!(refuse(json!([h2o, { "method": "zipvl" }])).contains("gathers the attention"));
 }
 
 /// The embedded model answers a question about a picture from a cache, in so many tokens.
@@ -369,22 +470,29 @@ fn answers() -> impl Fn(&Value, usize) -> (Vec<u32>, MemoryReport) {
 /// The cells of docs/methods/combinations.md with a store run, and keep as many entries as without.
 #[test]
 fn every_store_goes_behind_every_method() {
-    let run = answers();
+    let (run, mut refused) = (answers(), 0);
     for spec in METHODS.iter().filter(|spec| spec.role == Role::Chooses) {
         let mut chooses = json!({ "method": spec.name });
         if spec.takes_keep() {
             chooses["keep"] = json!(0.5);
         }
         let (_, alone) = run(&chooses, 40);
-        for store in stores() {
-            let mut stored = store.clone();
-            stored["window"] = json!(8);
-            let (_, memory) = run(&json!([chooses, stored]), 40);
+        for store in METHODS.iter().filter(|spec| spec.role == Role::Stores) {
+            let store = json!({ "method": store.name, "window": 8 });
+            let cache = json!([chooses, store]);
+            if let Err(error) = Method::parse(&cache) {
+                assert!(matches!(error, Error::Option { .. }) && name(&store) == "zipvl", "{cache}: {error}");
+                refused += 1;
+                continue;
+            }
+            let (_, memory) = run(&cache, 40);
             assert_eq!(memory.kept_per_layer, alone.kept_per_layer, "{} and {store}", spec.name);
             let most = alone.payload as f64 * part(&store);
             assert!(((memory.payload + memory.scales) as f64) < most, "{} and {store}: {memory:?}", spec.name);
         }
     }
+    // Those that rank by attention gather that of their own queries.
+    assert_eq!(refused, 7);
 }
 
 #[test]

@@ -101,6 +101,9 @@ struct EncodeItem {
   uint32_t at;
   uint32_t heads;
   Codec codec;
+  // The part of the range that evenly spaced codes cover.
+  float clip;
+  uint32_t unused;
 };
 
 struct EncodeArgs {
@@ -300,7 +303,7 @@ static_assert(sizeof(MoveArgs) == 8, "MoveArgs");
 static_assert(sizeof(NormItem) == 56, "NormItem");
 static_assert(sizeof(NormArgs) == 24, "NormArgs");
 static_assert(sizeof(Source) == 40, "Source");
-static_assert(sizeof(EncodeItem) == 64, "EncodeItem");
+static_assert(sizeof(EncodeItem) == 72, "EncodeItem");
 static_assert(sizeof(EncodeArgs) == 24, "EncodeArgs");
 static_assert(sizeof(HadamardArgs) == 48, "HadamardArgs");
 static_assert(sizeof(RotateArgs) == 56, "RotateArgs");

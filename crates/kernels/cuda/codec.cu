@@ -2,7 +2,7 @@
 //
 // encode: writes entries at .. at + count of [heads, capacity, dim] as codes with scales, or plain, from rows that are stored in
 //   other codecs, for every item of a launch (one part, keys or values, of a segment). Row r is the slot rows[r][1] of the source
-//   rows[r][0]. Scales: (largest - smallest) / most and the smallest, both
+//   rows[r][0]. Scales: clip * (largest - smallest) / most and clip * the smallest, both
 //   rounded to f16, and codes round((x - zero) / scale) within the width; or the root mean square, and codes of the nearest levels.
 //   `at` and `count` are multiples of the target's group of
 //   entries. Each number is read twice, the second time from the cache. Launch: grid (x, items), 256 threads; a thread has eight
@@ -37,8 +37,11 @@ struct Range {
   float zero;
   float inverse;
 
-  __device__ __forceinline__ Range(float low, float high, float most)
-      : scale(in_half((high - low) / most)), zero(in_half(low)), inverse(scale == 0.0f ? 0.0f : 1.0f / scale) {}
+  // Not fused, as the twin.
+  __device__ __forceinline__ Range(float clip, float low, float high, float most)
+      : scale(in_half(__fsub_rn(__fmul_rn(clip, high), __fmul_rn(clip, low)) / most)),
+        zero(in_half(__fmul_rn(clip, low))),
+        inverse(scale == 0.0f ? 0.0f : 1.0f / scale) {}
 
   __device__ __forceinline__ unsigned code(float x, float most) const {
     return unsigned(fminf(fmaxf(rintf((x - zero) * inverse), 0.0f), most));
@@ -109,14 +112,14 @@ __device__ __forceinline__ void encode(const EncodeArgs& args) {
       }
       __half* to = pairs + row / group * 2 * dim + first;
       for (unsigned i = 0; i < EIGHT; ++i) {
-        const Range range(low[i], high[i], most);
+        const Range range(item.clip, low[i], high[i], most);
         to[i] = narrow<__half>(range.scale);
         to[dim + i] = narrow<__half>(range.zero);
       }
       for (unsigned e = 0; e < tall; ++e) {
         rows.read(head, entry + e, first, x);
 #pragma unroll
-        for (unsigned i = 0; i < EIGHT; ++i) codes[i] = Range(low[i], high[i], most).code(x[i], most);
+        for (unsigned i = 0; i < EIGHT; ++i) codes[i] = Range(item.clip, low[i], high[i], most).code(x[i], most);
         store_codes(numbers + ((row + e) * eights + first / EIGHT) * bits, bits, codes);
       }
     } else if (kind == ENTRY_CODES) {
@@ -129,7 +132,7 @@ __device__ __forceinline__ void encode(const EncodeArgs& args) {
           high = fmaxf(high, x[i]);
         }
       }
-      const Range range(low, high, most);
+      const Range range(item.clip, low, high, most);
       __half* to = pairs + (row * across + first / wide) * 2;
       to[0] = narrow<__half>(range.scale);
       to[1] = narrow<__half>(range.zero);

@@ -206,6 +206,12 @@ pub trait Activations: Clone + Debug + Send + Sync {
     /// The elements, row by row.
     fn to_vec(&self) -> Result<Vec<f32>>;
 
+    /// The largest magnitude in each row.
+    fn row_peaks(&self) -> Result<Vec<f32>> {
+        let largest = |row: &[f32]| row.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        Ok(self.to_vec()?.chunks_exact(self.columns().max(1)).map(largest).collect())
+    }
+
     /// The sum of two matrices of one shape, in place if nothing else shares the memory of this one.
     fn plus(self, other: &Self) -> Result<Self>;
 

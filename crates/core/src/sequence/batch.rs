@@ -62,6 +62,14 @@ impl<M: Memory> Pass<'_, '_, M> {
         }
     }
 
+    /// The sequence of a prompt whose store wants to know how large its rows are behind `layer`.
+    pub(crate) fn watching(&mut self, layer: usize) -> Option<&mut Sequence<M>> {
+        match self {
+            Pass::Prompt(sequence) if sequence.watches(layer) => Some(sequence),
+            _ => None,
+        }
+    }
+
     /// How many of the `rows` rows each sequence has.
     pub fn rows_each(&self, rows: usize) -> usize {
         match self {

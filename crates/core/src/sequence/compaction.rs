@@ -80,7 +80,22 @@ impl Working {
         self.encoder.is_some()
     }
 
+    pub(super) fn encoder(&mut self) -> Option<&mut dyn Encoder> {
+        self.encoder.as_deref_mut().map(|encoder| encoder as &mut dyn Encoder)
+    }
+
     /// The price of entries that the store has encoded, where they have one.
+    /// The weights of the queries of a prompt in the sums of a layer: the method's, or those of its store.
+    pub(super) fn queries(&self, number: usize, view: &View<'_>) -> Option<Vec<f32>> {
+        let own = self.planner.queries(number, view);
+        own.or_else(|| self.encoder.as_ref()?.queries(view.past, view.n))
+    }
+
+    /// The layer whose rows the store watches.
+    pub(super) fn watches(&self) -> Option<usize> {
+        self.encoder.as_ref()?.watches()
+    }
+
     pub(super) fn price(&self) -> Option<Price> {
         self.encoder.as_ref()?.price()
     }

@@ -5,9 +5,44 @@ use super::{Sequence, compaction};
 use crate::cache::Memory;
 use crate::error::Result;
 use crate::method::Moment;
+use crate::method::store::LaneNumber;
 use crate::method::view::{Sums, View};
 
 impl<M: Memory> Sequence<M> {
+    /// Whether the size of a prompt's rows is to be known behind `layer`.
+    pub fn watches(&self, layer: usize) -> bool {
+        self.in_prompt() && self.method.as_ref().is_some_and(|method| method.watches() == Some(layer))
+    }
+
+    /// The largest magnitude in each row of the prompt, or of its piece on the way, behind the layer that is watched.
+    pub fn see_peaks(&mut self, peaks: &[f32]) {
+        let (past, first) = (self.next_position, self.first_position());
+        let positions: Vec<u32> = match self.way.rows() {
+            Some(rows) => rows.to_vec(),
+            None => (first..first + peaks.len() as u32).collect(),
+        };
+        if let Some(encoder) = self.method.as_mut().and_then(|method| method.encoder()) {
+            encoder.see_peaks(past as usize, &positions, peaks);
+        }
+    }
+
+    /// Shows the store what the entries of a layer have got from the prompt's queries, if that is gathered for it.
+    pub(super) fn show_sums(&mut self, layer: usize, sums: &[Vec<f32>]) {
+        let (past, n) = (self.next_position as usize, self.positions_on_the_way());
+        let Some(encoder) = self.method.as_mut().and_then(|method| method.encoder()) else { return };
+        if sums.is_empty() || encoder.queries(past, n).is_none() {
+            return;
+        }
+        let held = Held { layers: &self.layers, owners: self.layout.all() };
+        let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::None, queries: &[] };
+        for (lane, of) in self.layers[layer].iter().enumerate() {
+            let heads = &sums[of.heads()];
+            let mean = |place: u32| heads.iter().map(|sums| sums[place as usize]).sum::<f32>() / heads.len() as f32;
+            let got: Vec<(u32, f32)> = of.sorted().iter().map(|entry| (entry.position, mean(entry.place))).collect();
+            encoder.see_sums(LaneNumber { layer, lane }, &view, &got);
+        }
+    }
+
     /// Stores what stays of a layer of the prompt on its way in few bits, where the cache does so.
     pub(super) fn encode_layer(&mut self, layer: usize) -> Result<()> {
         let (past, n) = (self.next_position as usize, self.positions_on_the_way());

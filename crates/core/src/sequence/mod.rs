@@ -436,6 +436,7 @@ impl<M: Memory> Sequence<M> {
 
     /// The attention of a whole prompt in a layer is done.
     fn compact(&mut self, number: usize, sums: &[Vec<f32>]) -> Result<()> {
+        self.show_sums(self.layout.managed()[number], sums);
         match self.method.as_mut().filter(|method| method.needs.external && !sums.is_empty()) {
             Some(method) => method.keep_sums(number, sums, &self.account)?,
             None => self.at(Moment::Layer(number), Sums::Layer(number, sums))?,

@@ -128,7 +128,7 @@ impl<M: Memory> Sequence<M> {
     /// As [`Sequence::query_weights`], of all `n` queries of the prompt.
     fn prompt_weights(&self, layer: usize, n: usize) -> Option<Vec<f32>> {
         let number = self.number(layer)?;
-        self.method.as_ref()?.planner.queries(number, &self.view(&self.held(), &self.spans, n))
+        self.method.as_ref()?.queries(number, &self.view(&self.held(), &self.spans, n))
     }
 
     /// `layer` has attended to a prompt or a piece of one, and `sums` were gathered: per KV head, all places. Frees what the method frees

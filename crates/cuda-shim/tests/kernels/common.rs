@@ -98,9 +98,9 @@ pub(crate) const CODES: Storage = |index, dim| {
     let of = |key, value| KvCodec { key, value, dual: Dual::None };
     let eight = Codec::per_entry(Dtype::U8, channels);
     match index % 8 {
-        0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
+        0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels).clipped(92)),
         1 => of(eight, eight),
-        2 => of(Codec::per_channel(Dtype::U2, 16), Codec::per_entry(Dtype::U2, channels)),
+        2 => of(Codec::per_channel(Dtype::U2, 16).clipped(80), Codec::per_entry(Dtype::U2, channels).clipped(80)),
         3 => of(Codec::F16, Codec::per_entry(Dtype::U2, 8)),
         4 => of(Codec::per_entry(Dtype::U4, 8), Codec::F32),
         5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),

@@ -11,8 +11,9 @@ fn stored(x: f32) -> f16 {
     f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
 }
 
-/// A scale and a zero as they are stored, for numbers from `min` to `max`. The scale of equal numbers is 0.
-fn pair(min: f32, max: f32, most: f32) -> (f16, f16) {
+/// A scale and a zero as they are stored, for `clip` times the numbers from `min` to `max`. The scale of equal numbers is 0.
+fn pair(clip: f32, min: f32, max: f32, most: f32) -> (f16, f16) {
+    let (min, max) = (clip * min, clip * max);
     (stored((max - min) / most), stored(min))
 }
 
@@ -46,26 +47,27 @@ pub fn encode(
         match codec.scales {
             Scales::None => simd::encode_floats(codec.dtype, rows, numbers),
             Scales::PerEntry { group } => match codec.levels.table(codec.dtype) {
-                None => entries(codec.dtype, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
+                None => entries(codec, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
                 Some(table) => levels(codec.dtype, table, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
             },
             Scales::PerChannel { .. } => {
                 let groups = rows.chunks_exact(group * dim).zip(numbers.chunks_exact_mut(group * row));
                 for ((rows, numbers), pairs) in groups.zip(f16::of_bytes_mut(scales).chunks_exact_mut(2 * dim)) {
-                    channels(codec.dtype, rows, dim, numbers, pairs);
+                    channels(codec, rows, dim, numbers, pairs);
                 }
             }
         }
     }
 }
 
-fn entries(dtype: Dtype, rows: &[f32], group: usize, numbers: &mut [u8], pairs: &mut [f16]) {
+fn entries(codec: Codec, rows: &[f32], group: usize, numbers: &mut [u8], pairs: &mut [f16]) {
+    let (dtype, clip) = (codec.dtype, codec.clip());
     let (most, bytes) = (f32::from(dtype.most()), group * dtype.bits() / 8);
     let (mut zeros, mut inverses) = (vec![0.0; group], vec![0.0; group]);
     let groups = rows.chunks_exact(group).zip(numbers.chunks_exact_mut(bytes)).zip(pairs.chunks_exact_mut(2));
     for ((rows, numbers), pair_to) in groups {
         let (min, max) = rows.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
-        let (scale, zero) = pair(min, max, most);
+        let (scale, zero) = pair(clip, min, max, most);
         pair_to.copy_from_slice(&[scale, zero]);
         zeros.fill(zero.to_f32());
         inverses.fill(inverse(scale));
@@ -81,7 +83,8 @@ fn levels(dtype: Dtype, table: &Table, rows: &[f32], group: usize, numbers: &mut
     }
 }
 
-fn channels(dtype: Dtype, rows: &[f32], dim: usize, numbers: &mut [u8], pairs: &mut [f16]) {
+fn channels(codec: Codec, rows: &[f32], dim: usize, numbers: &mut [u8], pairs: &mut [f16]) {
+    let (dtype, clip) = (codec.dtype, codec.clip());
     let most = f32::from(dtype.most());
     let (mut minima, mut maxima) = (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
     for row in rows.chunks_exact(dim) {
@@ -92,7 +95,7 @@ fn channels(dtype: Dtype, rows: &[f32], dim: usize, numbers: &mut [u8], pairs: &
     let (mut zeros, mut inverses) = (vec![0.0; dim], vec![0.0; dim]);
     let (scales_to, zeros_to) = pairs.split_at_mut(dim);
     for channel in 0..dim {
-        let (scale, zero) = pair(minima[channel], maxima[channel], most);
+        let (scale, zero) = pair(clip, minima[channel], maxima[channel], most);
         (scales_to[channel], zeros_to[channel]) = (scale, zero);
         (zeros[channel], inverses[channel]) = (zero.to_f32(), inverse(scale));
     }

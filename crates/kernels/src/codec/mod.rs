@@ -114,6 +114,9 @@ pub struct Codec {
     /// Of codes; [`Levels::Even`] of numbers that stand for themselves.
     pub levels: Levels,
     pub scales: Scales,
+    /// The part of the range of numbers that share a scale which codes cover, in hundredths: both ends are scaled by it before scale and zero
+    /// are taken. Known to writers only; readers see scales.
+    pub clip: u8,
 }
 
 /// Bytes of a scale, or of a zero.
@@ -126,22 +129,32 @@ impl Codec {
     pub const F16: Codec = Codec::plain(Dtype::F16);
 
     pub const fn plain(dtype: Dtype) -> Codec {
-        Codec { dtype, levels: Levels::Even, scales: Scales::None }
+        Codec { dtype, levels: Levels::Even, scales: Scales::None, clip: 100 }
     }
 
     /// Codes with a scale per channel over `group` entries.
     pub const fn per_channel(dtype: Dtype, group: u16) -> Codec {
-        Codec { dtype, levels: Levels::Even, scales: Scales::PerChannel { group } }
+        Codec { dtype, levels: Levels::Even, scales: Scales::PerChannel { group }, clip: 100 }
     }
 
     /// Codes with a scale per entry and `group` channels.
     pub const fn per_entry(dtype: Dtype, group: u16) -> Codec {
-        Codec { dtype, levels: Levels::Even, scales: Scales::PerEntry { group } }
+        Codec { dtype, levels: Levels::Even, scales: Scales::PerEntry { group }, clip: 100 }
     }
 
     /// Codes that are looked up in a table, with a scale per entry and `group` channels.
     pub const fn of_levels(dtype: Dtype, levels: Levels, group: u16) -> Codec {
-        Codec { dtype, levels, scales: Scales::PerEntry { group } }
+        Codec { dtype, levels, scales: Scales::PerEntry { group }, clip: 100 }
+    }
+
+    /// The same with codes that cover `percent` hundredths of the range.
+    pub const fn clipped(self, percent: u8) -> Codec {
+        Codec { clip: percent, ..self }
+    }
+
+    /// [`Codec::clip`] as a factor.
+    pub fn clip(self) -> f32 {
+        f32::from(self.clip) / 100.0
     }
 
     /// Entries that can only be encoded together.

@@ -6,11 +6,13 @@ use crate::reference;
 fn codecs() -> impl Strategy<Value = Codec> {
     let dtypes = prop::sample::select(vec![Dtype::U8, Dtype::U4, Dtype::U2]);
     let groups = prop::sample::select(vec![8u16, 16, 32]);
+    let clips = prop::sample::select(vec![100u8, 80]);
     prop_oneof![
         Just(Codec::F32),
         prop::sample::select(vec![Dtype::F16, Dtype::Bf16, Dtype::F8]).prop_map(Codec::plain),
-        (dtypes.clone(), groups.clone()).prop_map(|(dtype, group)| Codec::per_channel(dtype, group)),
-        (dtypes, groups.clone()).prop_map(|(dtype, group)| Codec::per_entry(dtype, group)),
+        (dtypes.clone(), groups.clone(), clips.clone())
+            .prop_map(|(dtype, group, clip)| Codec::per_channel(dtype, group).clipped(clip)),
+        (dtypes, groups.clone(), clips).prop_map(|(dtype, group, clip)| Codec::per_entry(dtype, group).clipped(clip)),
         (
             prop::sample::select(vec![Dtype::U4, Dtype::U2]),
             groups.prop_union(prop::sample::select(vec![64u16, 96, 128]))
@@ -34,7 +36,8 @@ fn most_off(codec: Codec, x: f32, offset: f32, scale: f32) -> f32 {
         dtype => {
             let steps = f32::from(dtype.most());
             // Scale and zero in f16, whose smallest scale is 2^-24.
-            scale / steps * 1.02 + (offset.abs() + scale) / 1024.0 + 1e-6 + steps / (1 << 25) as f32
+            let beyond = (1.0 - codec.clip()) * (offset.abs() + scale) * 1.001;
+            beyond + scale / steps * 1.02 + (offset.abs() + scale) / 1024.0 + 1e-6 + steps / (1 << 25) as f32
         }
     }
 }

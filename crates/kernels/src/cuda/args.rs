@@ -85,7 +85,7 @@ shared! {
 
     EncodeItem {
         numbers: Address, scales: Address, sources: Address, rows: Address,
-        count: u32, capacity: u32, at: u32, heads: u32, codec: Codec,
+        count: u32, capacity: u32, at: u32, heads: u32, codec: Codec, clip: f32, unused: u32,
     }
 
     EncodeArgs { items: Address, tables: Address, dim: u32, unused: u32 }

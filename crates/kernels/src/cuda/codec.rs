@@ -88,6 +88,8 @@ pub fn encode(gpu: &Gpu, items: &mut [EncodeItem<'_>], dim: usize) -> Result<()>
             at: count(item.at, "entries")?,
             heads: count(item.heads, "heads")?,
             codec: item.codec.into(),
+            clip: item.codec.clip(),
+            unused: 0,
         });
     }
     if most == 0 {

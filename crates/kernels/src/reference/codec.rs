@@ -107,7 +107,7 @@ pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
     let one = |i: usize| {
         let (x, group) = (rows[i], sharing(i));
         let (min, max) = group.iter().fold((f32::MAX, f32::MIN), |(min, max), x| (min.min(*x), max.max(*x)));
-        let most = f64::from(codec.dtype.most());
+        let (min, max, most) = (codec.clip() * min, codec.clip() * max, f64::from(codec.dtype.most()));
         match codec.dtype {
             Dtype::F32 => f64::from(x),
             Dtype::F16 => f16::from_f32(x).to_f64(),

@@ -1,6 +1,7 @@
 //! The methods: one file each, and a line in the list.
 
 mod adakv;
+mod akvq_vl;
 mod bf16;
 mod custom;
 mod fastv;
@@ -11,6 +12,7 @@ mod int2;
 mod int4;
 mod int8;
 mod keydiff;
+mod kivi;
 mod knorm;
 mod kvsharer;
 mod merge;
@@ -21,6 +23,7 @@ mod random;
 mod snapkv;
 mod streaming;
 mod turboquant;
+mod zipvl;
 
 use super::spec::MethodSpec;
 
@@ -45,5 +48,8 @@ pub const METHODS: &[MethodSpec] = &[
     int4::SPEC,
     int2::SPEC,
     turboquant::SPEC,
+    kivi::SPEC,
+    akvq_vl::SPEC,
+    zipvl::SPEC,
     kvsharer::SPEC,
 ];

@@ -1,14 +1,7 @@
 use super::super::options::Options;
-use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Uniform, window};
+use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
+use super::super::store::{Uniform, bits, window};
 use crate::error::Result;
-
-const BITS: OptionSpec = OptionSpec {
-    name: "bits",
-    kind: OptionKind::Count { least: 2, most: 4 },
-    default: "4",
-    text: "bits of a code, 2 or 4",
-};
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "turboquant",
@@ -33,7 +26,7 @@ The levels are those of least mean squared error for the standard normal distrib
 "#,
     budget: BudgetKind::Outcome,
     role: Role::Stores,
-    options: &[BITS, window("0")],
+    options: &[bits("4"), window("0")],
     variants: &[],
     build,
 };

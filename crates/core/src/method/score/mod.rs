@@ -18,7 +18,7 @@ pub use key_diff::KeyDiff;
 pub use key_norm::KeyNorm;
 pub use pool::Pooling;
 pub use question::Question;
-pub use random::Random;
+pub use random::{Random, draw};
 pub use recency::Recency;
 pub use text::Text;
 pub use window::Window;

@@ -8,7 +8,7 @@ mod uniform;
 use std::fmt::Debug;
 
 use prefixkv_kernels::codec::Dual;
-pub(super) use uniform::{GROUP, ROTATE, Uniform, keys, window};
+pub(super) use uniform::{GROUP, ROTATE, Uniform, bits, keys, window};
 
 use super::budget;
 use super::guard::{Protected, Recent};
@@ -32,13 +32,44 @@ pub trait Store: Send + Sync + Debug {
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>>;
 }
 
+/// A lane of a layer of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneNumber {
+    pub layer: usize,
+    pub lane: usize,
+}
+
 /// A store at work on one sequence.
 pub trait Encoder: Send + Debug {
     /// The transform that all entries of a lane go through.
     fn dual(&self) -> Dual;
 
-    /// The price of entries in bytes, where all that are no longer recent have one.
+    /// The price of entries in bytes, or the most that it can be; None where there is no such bound.
     fn price(&self) -> Option<Price>;
+
+    /// The layer behind which it wants to know how large each row of a prompt has become; None: none.
+    fn watches(&self) -> Option<usize> {
+        None
+    }
+
+    /// Behind that layer, the largest magnitude in the residual stream of each of a prompt's rows, which are at `positions`; `past`
+    /// positions were there before the prompt. A prompt in pieces says it piece by piece.
+    fn see_peaks(&mut self, past: usize, positions: &[u32], peaks: &[f32]) {
+        let _ = (past, positions, peaks);
+    }
+
+    /// The weight with which each of `n` queries of a prompt that comes after `past` positions counts in the sums of attention that the store
+    /// sees of each layer; None: it needs none.
+    fn queries(&self, past: usize, n: usize) -> Option<Vec<f32>> {
+        let _ = (past, n);
+        None
+    }
+
+    /// The sums that the entries of a lane have got from these queries, the mean over its heads, in the order of their positions; before
+    /// the method frees any of them.
+    fn see_sums(&mut self, lane: LaneNumber, view: &View<'_>, sums: &[(u32, f32)]) {
+        let _ = (lane, view, sums);
+    }
 
     /// The same store with what it knows, for a sequence that goes on from the same entries.
     fn fork(&self) -> Box<dyn Encoder>;

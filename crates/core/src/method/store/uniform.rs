@@ -50,6 +50,11 @@ pub(in crate::method) const GROUP: OptionSpec = OptionSpec {
     text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
 };
 
+/// 2 or 4.
+pub(in crate::method) const fn bits(default: &'static str) -> OptionSpec {
+    OptionSpec { name: "bits", kind: OptionKind::Count { least: 2, most: 4 }, default, text: "bits of a code, 2 or 4" }
+}
+
 pub(in crate::method) const fn window(default: &'static str) -> OptionSpec {
     count("window", default, "most recent entries that stay in full precision, per layer and head")
 }
@@ -69,13 +74,29 @@ pub(in crate::method) const ROTATE: OptionSpec = flag(
 );
 
 impl Uniform {
+    /// Codes by the options of `int8` and its kin.
     pub(in crate::method) fn of(name: &'static str, dtype: Dtype, options: &Options) -> Result<Uniform> {
+        let keys_per_channel = options.choice("keys")? == "channel";
+        Uniform::even(name, dtype, keys_per_channel, options.flag("rotate")?, options)
+    }
+
+    /// Evenly spaced codes of 2 or 4 bits, keys per channel and values per entry.
+    pub(in crate::method) fn kivi(name: &'static str, options: &Options) -> Result<Uniform> {
+        Uniform::even(name, width(name, options)?, true, false, options)
+    }
+
+    fn even(
+        name: &'static str,
+        dtype: Dtype,
+        keys_per_channel: bool,
+        rotate: bool,
+        options: &Options,
+    ) -> Result<Uniform> {
         let group = options.count("group")?;
         if !group.is_multiple_of(8) {
             return Err(refuse(format!("`group` of {name} must be a multiple of 8, found {group}")));
         }
-        let keys_per_channel = options.choice("keys")? == "channel";
-        let scheme = Scheme::Even { group, keys_per_channel, rotate: options.flag("rotate")? };
+        let scheme = Scheme::Even { group, keys_per_channel, rotate };
         Ok(Uniform { name, dtype, window: options.count("window")?, scheme })
     }
 
@@ -86,12 +107,8 @@ impl Uniform {
 
     /// A store of levels of the standard normal distribution, after a random rotation.
     pub(in crate::method) fn normal(name: &'static str, options: &Options) -> Result<Uniform> {
-        let dtype = match options.count("bits")? {
-            4 => Dtype::U4,
-            2 => Dtype::U2,
-            bits => return Err(refuse(format!("`bits` of {name} must be 2 or 4, found {bits}"))),
-        };
-        Ok(Uniform { name, dtype, window: options.count("window")?, scheme: Scheme::Normal })
+        let (dtype, window) = (width(name, options)?, options.count("window")?);
+        Ok(Uniform { name, dtype, window, scheme: Scheme::Normal })
     }
 
     /// How entries of heads of `dim` elements are stored.
@@ -121,6 +138,15 @@ impl Uniform {
     }
 }
 
+/// Option `bits`.
+fn width(name: &str, options: &Options) -> Result<Dtype> {
+    match options.count("bits")? {
+        4 => Ok(Dtype::U4),
+        2 => Ok(Dtype::U2),
+        bits => Err(refuse(format!("`bits` of {name} must be 2 or 4, found {bits}"))),
+    }
+}
+
 impl Store for Uniform {
     fn name(&self) -> &'static str {
         self.name
@@ -143,7 +169,7 @@ impl Store for Uniform {
         if keys_per_channel && matches!(method.keep(), Some(Keep::Bytes(_))) {
             return Err(refuse(format!(
                 "{} frees entries in groups, whose bytes stay until the last of them is evicted, so a `keep` in bytes cannot be held; \
-                 take `keys: \"entry\"`, or a `keep` in tokens",
+                 take int4 or int2 with `keys: \"entry\"`, or a `keep` in tokens",
                 self.name
             )));
         }

@@ -196,7 +196,7 @@ impl<B: Backend> Network<B> for Llama<B> {
         }
         let mut rotary = self.backend.rotary(&self.ropes, pass, n)?;
         let mut x = x;
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             metrics::LAYERS_RUN.add(1);
             metrics::ROWS_RUN.add(x.rows() as u64);
@@ -218,6 +218,9 @@ impl<B: Backend> Network<B> for Llama<B> {
             }
             let mlp = self.mlp(layer, &x, check)?;
             x = x.plus(&mlp)?;
+            if let Some(sequence) = pass.watching(index) {
+                sequence.see_peaks(&x.row_peaks()?);
+            }
         }
         Ok(x)
     }

@@ -1,0 +1,191 @@
+use std::collections::HashMap;
+
+use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec};
+
+use super::super::Method;
+use super::super::keep::Price;
+use super::super::options::Options;
+use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::score::draw;
+use super::super::spec::common::{count, positive};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
+use super::super::store::{Encoder, LaneNumber, Store};
+use super::super::view::View;
+use crate::cache::Shape;
+use crate::error::Result;
+use crate::fields::refuse;
+
+pub(super) const SPEC: MethodSpec = MethodSpec {
+    name: "zipvl",
+    title: "ZipVL",
+    summary: "stores the entries that hold most of a layer's attention in 4 bits, the others in 2",
+    source: "He et al. 2024, ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584",
+    page: r#"
+A store: it chooses nothing, and stands alone or behind a method that ranks by something else than attention, `cache: [streaming({ keep: 0.4 }), zipvl()]`.
+Every layer has two classes of entries, and finds for itself how many are in the first: the fewest that hold the share `mass` of the attention from some probe queries of the prompt, each entry's sum divided by the number of probes that see it. A layer whose attention is spread has many, one with few peaks has few.
+
+```
+a[j] = mean over heads and over the probes i >= j of A[h, i, j]
+first = the fewest entries j with  sum a[first] >= mass * sum a
+```
+
+The first class is stored in 4 bits, the other in 2, keys and values alike, with a scale and a zero per entry and 32 channels.
+
+- The probes are the last `probes` queries and as many at random of the others; the seed is fixed.
+- Generated tokens are encoded 100 at a time, all in 4 bits. In the paper they are split as well, by the attention of later tokens.
+- The paper also computes attention over the first class alone while the prompt is read. Here a prompt's attention is whole, so nothing is faster before the first token; [fastv](fastv.md) ends the way of positions.
+- The paper's codes are per channel for keys, after a scaling of channels. Here both are per entry, so that every evicted entry is freed at once.
+- On few positions the classes say little: probes that see nearly all of a short prompt are the prompt.
+"#,
+    budget: BudgetKind::Outcome,
+    role: Role::Stores,
+    options: &[
+        OptionSpec {
+            name: "mass",
+            kind: OptionKind::Share,
+            default: "0.975",
+            text: "the share of the attention that the entries in 4 bits hold",
+        },
+        positive("probes", "64", "last queries that are asked, and as many of the others"),
+        count("window", "0", "most recent entries that stay in full precision, per layer and head"),
+    ],
+    variants: &[],
+    build,
+};
+
+/// Channels that share a scale and a zero, at most.
+const GROUP: usize = 32;
+/// Generated tokens that are encoded at once (section 3.3 of the paper).
+const BLOCK: usize = 100;
+
+fn build(options: &mut Options) -> Result<Stage> {
+    let (mass, probes, window) = (options.share("mass")?, options.count("probes")?, options.count("window")?);
+    Ok(Stage::Stores(Box::new(Zip { mass, probes, window })))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Zip {
+    mass: f64,
+    probes: usize,
+    window: usize,
+}
+
+impl Zip {
+    /// Which of `n` queries are probes.
+    fn probes(&self, n: usize) -> Vec<bool> {
+        let last = self.probes.min(n);
+        let mut chosen = vec![false; n];
+        chosen[n - last..].fill(true);
+        // The others in an order by lot.
+        let mut others: Vec<usize> = (0..n - last).collect();
+        others.sort_by_key(|query| draw(*query as u64));
+        others.iter().take(self.probes).for_each(|query| chosen[*query] = true);
+        chosen
+    }
+}
+
+impl Store for Zip {
+    fn name(&self) -> &'static str {
+        SPEC.name
+    }
+
+    fn check(&self, method: &Method) -> Result<()> {
+        if method.recipe().is_none_or(|recipe| recipe.score.has_mass()) {
+            return Err(refuse(format!(
+                "zipvl gathers the attention of its own queries of a prompt, and {} that of others or none that it can share; take \
+                 a method that ranks by something else, or another store",
+                method.name
+            )));
+        }
+        Ok(())
+    }
+
+    fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
+        let dim = shape.head_dim;
+        let channels = Codec::channels(dim, GROUP).ok_or_else(|| {
+            refuse(format!("zipvl takes heads of a multiple of 8 channels, and those of the model have {dim}"))
+        })?;
+        let of = |dtype: Dtype| {
+            let codec = Codec::per_entry(dtype, channels);
+            KvCodec { key: codec, value: codec, dual: Dual::None }
+        };
+        let (first, other) = (of(Dtype::U4), of(Dtype::U2));
+        first.check(dim).map_err(|reason| refuse(format!("zipvl cannot store {reason}")))?;
+        Ok(Box::new(ZipEncoder { store: *self, first, other, others: HashMap::new() }))
+    }
+}
+
+/// ZipVL at work on one sequence.
+#[derive(Clone, Debug)]
+struct ZipEncoder {
+    store: Zip,
+    first: KvCodec,
+    other: KvCodec,
+    /// Positions that are not in the first class, ascending, until they are encoded.
+    others: HashMap<LaneNumber, Vec<u32>>,
+}
+
+impl Encoder for ZipEncoder {
+    fn dual(&self) -> Dual {
+        Dual::None
+    }
+
+    fn price(&self) -> Option<Price> {
+        Some(Price { codec: self.first, window: self.store.window, block: BLOCK })
+    }
+
+    fn fork(&self) -> Box<dyn Encoder> {
+        Box::new(self.clone())
+    }
+
+    fn queries(&self, _: usize, n: usize) -> Option<Vec<f32>> {
+        Some(self.store.probes(n).into_iter().map(|probe| f32::from(u8::from(probe))).collect())
+    }
+
+    fn see_sums(&mut self, lane: LaneNumber, view: &View<'_>, sums: &[(u32, f32)]) {
+        let probes = self.store.probes(view.n);
+        // Of each query, how many probes come from it on.
+        let mut seen = vec![0usize; view.n + 1];
+        for query in (0..view.n).rev() {
+            seen[query] = seen[query + 1] + usize::from(probes[query]);
+        }
+        let importance = |(position, sum): (u32, f32)| {
+            let query = (position as usize).saturating_sub(view.past);
+            (f64::from(sum) / seen[query].max(1) as f64, position)
+        };
+        let mut ranked: Vec<(f64, u32)> = sums.iter().copied().map(importance).collect();
+        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let wanted = self.store.mass * ranked.iter().map(|(share, _)| share).sum::<f64>();
+        let (mut held, mut first) = (0.0, 0);
+        while first < ranked.len() && held < wanted {
+            held += ranked[first].0;
+            first += 1;
+        }
+        let mut others: Vec<u32> = ranked[first..].iter().map(|(_, position)| *position).collect();
+        others.sort_unstable();
+        self.others.insert(lane, others);
+    }
+
+    fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
+        for (lane, of) in view.cache.of(layer).enumerate() {
+            let settled = of.unencoded().saturating_sub(self.store.window);
+            let number = LaneNumber { layer, lane };
+            // A prompt is encoded at once, whatever its length.
+            if settled == 0 || (settled < BLOCK && view.n == 1) {
+                continue;
+            }
+            let others = self.others.get(&number).map_or(&[][..], Vec::as_slice);
+            let oldest = of.sorted_unencoded().into_iter().take(settled).map(|entry| entry.position);
+            let (coarse, fine): (Vec<u32>, Vec<u32>) = oldest.partition(|at| others.binary_search(at).is_ok());
+            let newest = fine.last().max(coarse.last()).copied();
+            if let Some(others) = self.others.get_mut(&number) {
+                others.retain(|position| Some(*position) > newest);
+            }
+            let parts = [(self.first, fine), (self.other, coarse)].into_iter();
+            let encode = parts.filter(|(_, positions)| !positions.is_empty());
+            let encode = encode.map(|(codec, positions)| Encode { codec, positions }).collect();
+            plan.push(LanePlan { encode, ..LanePlan::new(layer, lane) });
+        }
+        Ok(())
+    }
+}
