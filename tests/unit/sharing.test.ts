@@ -78,6 +78,21 @@ test("pairs are tried from the most different on, and kept while results stay al
   );
 });
 
+test("a layer that shares is not tried again", async () => {
+  const fake = engine();
+  const model = await open(fake);
+  const { pairs: found } = await model.calibrateSharing({ samples, layers: 3 });
+  assert.deepEqual(
+    found.map(({ layer, source }) => [layer, source]),
+    [
+      [3, 2],
+      [2, 1],
+      [1, 0],
+    ],
+  );
+  assert.equal(fake.trials, 3 * samples.length);
+});
+
 test("there may be fewer pairs than were asked for", async () => {
   const model = await open(engine(0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9));
   const { pairs: found } = await model.calibrateSharing({ samples, share: 0.3, threshold: 0.2 });

@@ -29,6 +29,8 @@ A layer may read one that reads another's: the chain is followed to the one that
 - `keep` of a method behind it is the share of the entries of layers that hold some; `memory.full` is the cache of the model as it is. Readers no longer see the entries that their source frees.
 - The two layers must be of one kind: the same window and the same rotary embedding. Layer 0 always has entries of its own.
 - In the published code samples that are shorter than the first are left out of the sums and still counted. Here each position is averaged over the samples that have it.
+- On the embedded model of 10 layers the search takes 8 -> 7, then 7 -> 6: the perplexity of the reference descriptions of 52 other scenes is 1.117 with the first and 1.162 with both, for 1.082 without, every object is still described right, and the cache takes 0.91 and 0.81 of its bytes. 2 -> 1, nearly the last in the ranking, costs as much perplexity (1.122) and a tenth of the objects.
+- It saves bytes, hardly time: keys and values are 16 % of the weights of a layer with as many KV heads as heads, less with fewer, and a reader reads the entries of its source all the same. Figures are in bench/results.
 - `variant: "official"` of the search takes the distance of that code: the L2 norm over the channels of a head, averaged over heads and positions.
 "#,
     budget: BudgetKind::Outcome,
