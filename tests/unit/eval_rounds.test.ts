@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { compareResults, dataOf, readResults } from "../../ts/eval/index.ts";
+import { compareResults, dataOf, type EvalMethod, readResults } from "../../ts/eval/index.ts";
 import { summarise } from "../../ts/eval/summarise.ts";
 import { clean, fresh, picture, read, run } from "../kit/eval_fake.ts";
 import { FakeNative } from "../kit/fake_native.ts";
@@ -33,6 +33,20 @@ test("every round has each method at each size once, in an order that moves on",
     assert.deepEqual(cell.firstTokenMs, { median: 6, low: 6, high: 6, rounds: 5 });
     assert.deepEqual(cell.speedup, cell.method === "full" ? undefined : { median: 1, low: 1, high: 1, rounds: 5 });
   }
+});
+
+test("a method that takes no size is measured once, and a store behind one at every size", async () => {
+  const stored: EvalMethod = { id: "snapkv+int4", cache: [{ method: "snapkv" }, { method: "int4" }] };
+  const native = new FakeNative();
+  const { cells } = await run(fresh(), { methods: ["int4", stored, "streaming"], keeps: [0.5, 0.2] }, native);
+  const measured = cells.map(({ method, keep }) => `${method} ${keep}`);
+  assert.deepEqual(measured, [
+    ...["full 1", "snapkv+int4 0.5", "streaming 0.5"],
+    ...["snapkv+int4 0.2", "streaming 0.2", "int4 1"],
+  ]);
+  const asked = native.requests.map(({ request }) => JSON.stringify("cache" in request ? request.cache : null));
+  assert.ok(asked.includes('{"method":"int4"}'));
+  assert.ok(asked.includes('[{"method":"snapkv","keep":0.2},{"method":"int4"}]'));
 });
 
 test("speeds are medians with quartiles, and beside the full cache of the same round", async () => {

@@ -126,11 +126,15 @@ interface Step {
 
 /**
  * The lines of a run in rounds: every sample with the full cache, against which the others are measured, then with every method at every
- * size. The order of these moves on by one from round to round, so that no method always runs when the machine is warm, or after the same
+ * size, or once where it takes none. The order of these moves on by one from round to round, so that no method always runs when the machine is warm, or after the same
  * other one.
  */
 function plan(samples: readonly EvalSample[], methods: readonly Prepared[], keeps: readonly number[]): Step[] {
-  const others = keeps.flatMap((keep) => methods.map((method): Cell => ({ method, keep })));
+  const sized = methods.filter((method) => method.sized);
+  const others = [
+    ...keeps.flatMap((keep) => sized.map((method): Cell => ({ method, keep }))),
+    ...methods.filter((method) => !method.sized).map((method): Cell => ({ method, keep: 1 })),
+  ];
   return samples.flatMap((sample, round) => {
     const at = others.length === 0 ? 0 : round % others.length;
     const cells: Cell[] = [{ method: full, keep: 1 }, ...others.slice(at), ...others.slice(0, at)];

@@ -98,6 +98,8 @@ export interface Prepared {
   id: string;
   record: MethodRecord;
   fits: readonly Fit[];
+  /** Whether a stage takes `keep`. A method that takes none is measured once, as of size 1. */
+  sized: boolean;
   /**
    * The method at a size. Random draws depend on a seed and on the sample, so that samples are independent.
    * `calibration` returns the calibration found for a stage of `fits`.
@@ -110,6 +112,7 @@ export const full: Prepared = {
   id: "full",
   record: { id: "full", cache: { method: "full" } },
   fits: [],
+  sized: false,
   at: () => ({ method: "full" }),
 };
 
@@ -150,10 +153,16 @@ async function prepare({ id, cache }: EvalMethod, signal?: AbortSignal): Promise
       if (isFit(index)) return { ...stage, calibration: calibration?.(index) };
       return stage.method === "random" ? { ...stage, seed: drawFor(stage.seed ?? seed, sample) } : stage;
     });
-    const sized = drawn.map((stage) => (stage.method === "full" ? stage : { ...stage, keep }));
+    const sized = drawn.map((stage) => (takesKeep(stage) ? { ...stage, keep } : stage));
     return (Array.isArray(cache) ? sized : sized[0]) as unknown as CacheOption;
   };
-  return { id, record: { id, cache: Array.isArray(cache) ? shown : shown[0] }, fits, at };
+  const record = { id, cache: Array.isArray(cache) ? shown : shown[0] };
+  return { id, record, fits, sized: stages.some(takesKeep), at };
+}
+
+/** The engine refuses the names that it does not know. */
+function takesKeep({ method }: SizelessStage): boolean {
+  return table.find(({ name }) => name === method)?.budget !== "outcome";
 }
 
 /** The fit of a stage that asks for one. */
