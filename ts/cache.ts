@@ -1,15 +1,17 @@
 import { readCalibration } from "./calibration.ts";
 import type { PlannedMethod } from "./custom_plan.ts";
+import { readFitFile } from "./fit/file.ts";
 import { methods } from "./generated/method_table.ts";
 import type { CacheMethod } from "./generated/methods.ts";
 import type { WireMethod } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { isPlanned, readPlanned } from "./options/planned.ts";
-import { items } from "./options/rules.ts";
+import { address, items } from "./options/rules.ts";
 import { aMethod, readStage } from "./options/stage.ts";
 
 /**
- * The method that shrinks the cache, or several that work together. Without one, every entry is kept.
+ * The method that shrinks the cache, or several that work together; or the file of a {@link Fit}, by a path that ends in `.json` or a
+ * `file:` URL, of which the configuration for the most bytes is taken. Without one, every entry is kept.
  *
  * @example
  * ```ts
@@ -20,18 +22,30 @@ import { aMethod, readStage } from "./options/stage.ts";
  * console.log((await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 8, cache })).memory.keptPerLayer);
  * ```
  */
-export type CacheOption = CacheMethod | PlannedMethod | readonly (CacheMethod | PlannedMethod)[];
+export type CacheOption =
+  | CacheMethod
+  | PlannedMethod
+  | readonly (CacheMethod | PlannedMethod)[]
+  | `${string}.json`
+  | URL;
 
 /**
  * The cache option of a call as a copy; which methods and options there are is left to the engine, which suggests the nearest.
  * Throws an OptionError for what JSON could not say.
  */
 export function readCache(value: unknown, place: Place): CacheOption {
+  if (isFile(value, place)) return address(value, place) as CacheOption;
   if (typeof value === "object" && value !== null) {
     if (place.read(() => Array.isArray(value))) return items(value as unknown[], place, readMethod) as CacheMethod[];
     if (place.read(() => value instanceof Promise)) throw place.refuse(aMethod, value, "await it first");
   }
   return readMethod(value, place) as CacheOption;
+}
+
+/** Whether a cache option names a file instead of methods. */
+export function isFile(value: unknown, place: Place): boolean {
+  if (typeof value === "string") return /\.json$/i.test(value);
+  return place.look(value, (found) => Object.prototype.toString.call(found) === "[object URL]") === true;
 }
 
 function readMethod(value: unknown, place: Place): WireMethod {
@@ -55,8 +69,14 @@ export function planOf(cache: CacheOption | undefined): PlannedMethod["plan"] | 
   return stages.find((stage) => stage?.plan !== undefined)?.plan;
 }
 
-/** The cache option as it crosses a door: calibrations by name or file are read. */
-export async function wireCache(cache: CacheOption, signal?: AbortSignal): Promise<WireMethod | WireMethod[]> {
+/** The cache option as it crosses a door: calibrations by name or file and fits are read. `fingerprint` is the model's. */
+export async function wireCache(
+  given: CacheOption,
+  signal?: AbortSignal,
+  fingerprint = "",
+): Promise<WireMethod | WireMethod[]> {
+  const inFile = typeof given === "string" || given instanceof URL;
+  const cache = inFile ? await readFitFile(given, fingerprint, signal) : given;
   if (Array.isArray(cache))
     return Promise.all(cache.map((stage: CacheMethod | PlannedMethod) => wireStage(stage, signal)));
   return wireStage(cache as CacheMethod | PlannedMethod, signal);

@@ -1,16 +1,16 @@
-import { type CacheOption, readCache } from "./cache.ts";
+import { type CacheOption, isFile, readCache } from "./cache.ts";
 import { calibrationFile, requireCalibrationFile, writeCalibration } from "./calibration.ts";
-import { abortError, BudgetError } from "./errors.ts";
+import { BudgetError } from "./errors.ts";
 import { methods } from "./generated/method_table.ts";
 import type { CacheMethod } from "./generated/methods.ts";
-import type { Calibration, ModelInfo, Progress } from "./generated/wire.ts";
+import type { CalibratedModel, Calibration, ModelInfo, Progress } from "./generated/wire.ts";
 import type { PromptInput, WirePrompt } from "./messages.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
 import { readPrompt } from "./options/requests.ts";
 import { address, callback, fields, list, number, type Rules, signal as signalRule } from "./options/rules.ts";
+import { samples as samplesRule, stoppable } from "./options/samples.ts";
 import type { Requests } from "./requests.ts";
-import { until } from "./stop.ts";
 
 /**
  * Options of `calibrate`. Every sample is read once, the retained share of each layer is recorded for every size, and the shares
@@ -51,14 +51,11 @@ const defaultKeeps: readonly number[] = Array.from({ length: 19 }, (_, index) =>
 
 const read = fields({
   method: (value, place) => {
-    if (place.read(() => Array.isArray(value))) throw place.refuse("one method such as prefixkv()", value);
+    if (place.read(() => Array.isArray(value)) || isFile(value, place))
+      throw place.refuse("one method such as prefixkv()", value);
     return readCache(value, place) as CacheMethod;
   },
-  samples: (value, place): CalibrateOptions["samples"] => {
-    const given = place.look(value, (samples) => Symbol.iterator in samples || Symbol.asyncIterator in samples);
-    if (given !== true) throw place.refuse("an array, or another iterable, of prompts", value);
-    return value as CalibrateOptions["samples"];
-  },
+  samples: samplesRule,
   keeps: list(number, "an array of shares"),
   file: (value, place): string => calibrationFile(address(value, place)),
   onProgress: callback,
@@ -92,13 +89,7 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
   const calibration: Calibration = {
     format: "prefixkv-calibration",
     version: 1,
-    model: {
-      name: info.source.split(/[\\/]/).filter(Boolean).at(-1) ?? info.architecture,
-      layers: rows[0]?.retained.length ?? info.layers,
-      kvHeads: info.kvHeads,
-      headDim: info.headDim,
-      fingerprint: info.fingerprint,
-    },
+    model: boundTo(info, rows[0]?.retained.length),
     samples: count,
     ...ranking(method),
     rows,
@@ -107,23 +98,11 @@ export async function calibrate(requests: Requests, info: ModelInfo, options: un
   return calibration;
 }
 
-/** The samples until the signal fires, however long the next one takes. */
-export async function* stoppable(
-  samples: CalibrateOptions["samples"],
-  signal: AbortSignal | undefined,
-): AsyncGenerator<unknown, void, undefined> {
-  const source = Symbol.asyncIterator in samples ? samples[Symbol.asyncIterator]() : samples[Symbol.iterator]();
-  try {
-    for (;;) {
-      if (signal?.aborted) throw abortError(signal);
-      const { done, value } = await until(Promise.resolve(source.next()), signal);
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    // A generator that never yields does not end either; nobody waits for it.
-    Promise.resolve(source.return?.()).catch(() => {});
-  }
+/** The model that something found for it belongs to; `layers` are those that methods size. */
+export function boundTo(info: ModelInfo, layers: number = info.layers): CalibratedModel {
+  const { kvHeads, headDim, fingerprint } = info;
+  const name = info.source.split(/[\\/]/).filter(Boolean).at(-1) ?? info.architecture;
+  return { name, layers, kvHeads, headDim, fingerprint };
 }
 
 /** The retained shares of one sample by size; `fewer` leaves sizes out that are too small for it. */

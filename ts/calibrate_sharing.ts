@@ -1,4 +1,4 @@
-import { stoppable } from "./calibrate.ts";
+import { boundTo } from "./calibrate.ts";
 import { calibrationFile, requireCalibrationFile, writeSharing } from "./calibration.ts";
 import type { LayerDistance, ModelInfo, Progress, SharingCalibration } from "./generated/wire.ts";
 import type { PromptInput, WirePrompt } from "./messages.ts";
@@ -6,6 +6,7 @@ import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
 import { readPrompt } from "./options/requests.ts";
 import { address, callback, fields, number, oneOf, type Rules, signal as signalRule, whole } from "./options/rules.ts";
+import { samples as samplesRule, stoppable } from "./options/samples.ts";
 import type { Requests } from "./requests.ts";
 import { SharingSearch } from "./sharing_search.ts";
 
@@ -59,11 +60,7 @@ export interface CalibrateSharingOptions {
 const file = (value: unknown, place: Place): string => calibrationFile(address(value, place));
 
 const read = fields({
-  samples: (value, place): CalibrateSharingOptions["samples"] => {
-    const given = place.look(value, (samples) => Symbol.iterator in samples || Symbol.asyncIterator in samples);
-    if (given !== true) throw place.refuse("an array, or another iterable, of prompts", value);
-    return value as CalibrateSharingOptions["samples"];
-  },
+  samples: samplesRule,
   layers: whole,
   share: number,
   threshold: number,
@@ -106,13 +103,7 @@ export async function calibrateSharing(
   const calibration: SharingCalibration = {
     format: "prefixkv-sharing",
     version: 1,
-    model: {
-      name: info.source.split(/[\\/]/).filter(Boolean).at(-1) ?? info.architecture,
-      layers: info.layers,
-      kvHeads: info.kvHeads,
-      headDim: info.headDim,
-      fingerprint: info.fingerprint,
-    },
+    model: boundTo(info),
     samples: prompts.length,
     variant,
     threshold,

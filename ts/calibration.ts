@@ -1,6 +1,5 @@
-import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { CalibrationError } from "./errors.ts";
+import { filePath } from "./files/path.ts";
 import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
 import type { Calibration, SharingCalibration } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
@@ -117,12 +116,9 @@ function linewise(head: object, name: string, rows: readonly object[]): string {
 }
 
 function place(source: string | URL): string {
-  if (source instanceof URL || /^file:/i.test(source)) {
-    const url = new URL(source);
-    if (url.protocol === "file:") return fileURLToPath(url);
-    throw unusable(source, "a calibration is read from a file; use a path or a file: URL");
-  }
-  return resolve(source);
+  const path = filePath(source);
+  if (path === undefined) throw unusable(source, "a calibration is read from a file; use a path or a file: URL");
+  return path;
 }
 
 function isName(source: string | URL): source is string {

@@ -1,5 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-import { type CacheOption, planOf, wireCache } from "./cache.ts";
+import { type CacheOption, planOf } from "./cache.ts";
 import type { PlannedMethod } from "./custom_plan.ts";
 import { disposedError } from "./errors.ts";
 import { Generation } from "./generation.ts";
@@ -186,7 +186,7 @@ export class Chat implements AsyncDisposable {
 }
 
 async function openSession(requests: Requests, cache: CacheOption | undefined): Promise<string> {
-  const wire = cache === undefined ? undefined : await wireCache(cache);
+  const wire = cache === undefined ? undefined : await requests.wire(cache);
   const ticket = requests.submit({ op: "open-session", ...(wire && { cache: wire }) });
   return (await lastEvent(ticket, "session")).session;
 }

@@ -26,6 +26,9 @@ export {
   PromptError,
   UnsupportedModelError,
 } from "./errors.ts";
+export { FitError } from "./fit/error.ts";
+export type { Fit, FitPoint } from "./fit/file.ts";
+export type { FitOptions, FitSample } from "./fit/options.ts";
 export * from "./generated/methods.ts";
 export type {
   About,

@@ -3,6 +3,9 @@
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
+import type { Fit } from "./fit/file.ts";
+import { fit } from "./fit/fit.ts";
+import type { FitOptions } from "./fit/options.ts";
 import { printable } from "./format.ts";
 import type { Calibration, Kept, ModelInfo, Score, SharingCalibration, Trace } from "./generated/wire.ts";
 import { Generation } from "./generation.ts";
@@ -53,7 +56,7 @@ export class Model implements AsyncDisposable {
 
   /** @internal Made by `load`. */
   constructor(engine: NativeEngine, info: ModelInfo, images?: ReadPolicy) {
-    this.#requests = new Requests(engine, images);
+    this.#requests = new Requests(engine, images, info.fingerprint);
     this.info = info;
     undisposed.register(this, info.source, this);
   }
@@ -100,6 +103,11 @@ export class Model implements AsyncDisposable {
   /** Finds layers that can read the keys and values of others, by sample prompts: see CalibrateSharingOptions. */
   async calibrateSharing(options: CalibrateSharingOptions): Promise<SharingCalibration> {
     return calibrateSharing(this.#requests, this.info, options);
+  }
+
+  /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */
+  async fit(options: FitOptions): Promise<Fit> {
+    return fit(this.#requests, this.info, options);
   }
 
   /** The token ids of a text. */

@@ -1,7 +1,7 @@
-import { planOf, wireCache } from "./cache.ts";
+import { type CacheOption, planOf, wireCache } from "./cache.ts";
 import type { PlannedMethod } from "./custom_plan.ts";
 import { disposedError, MediaError } from "./errors.ts";
-import type { EngineRequest, WireEvent } from "./generated/wire.ts";
+import type { EngineRequest, WireEvent, WireMethod } from "./generated/wire.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import { type ImageInput, readImage } from "./media.ts";
 import type { WirePrompt } from "./messages.ts";
@@ -26,12 +26,15 @@ export interface Turn {
 export class Requests {
   readonly #engine: NativeEngine;
   readonly #images: ReadPolicy;
+  readonly #fingerprint: string;
   /** The requests whose images and calibrations are being read. */
   readonly #preparing = new Set<Stop>();
   #closing: Promise<void> | undefined;
 
-  constructor(engine: NativeEngine, images: ReadPolicy = {}) {
+  /** `fingerprint` is the model's. */
+  constructor(engine: NativeEngine, images: ReadPolicy = {}, fingerprint = "") {
     this.#engine = engine;
+    this.#fingerprint = fingerprint;
     this.#images = images;
   }
 
@@ -46,7 +49,7 @@ export class Requests {
     this.#preparing.add(stop);
     try {
       const work = Promise.all([
-        cache === undefined ? undefined : wireCache(cache, stop.signal),
+        cache === undefined ? undefined : this.wire(cache, stop.signal),
         this.#read(images, stop.signal),
       ]);
       const [wire, bytes] = await until(work, stop.signal);
@@ -74,16 +77,21 @@ export class Requests {
     rest: Readonly<Record<string, unknown>>,
     signal: AbortSignal | undefined,
   ): Promise<NativeTicket> {
+    const images = prompts.flatMap((prompt) => prompt.images);
+    const bytes = await this.images(images, signal);
+    const wired = prompts.map((prompt) => ({ ...prompt.fields, images: prompt.images.length }));
+    const request = { op: "distances", ...rest, prompts: wired };
+    const ticket = this.submit(request as unknown as EngineRequest, bytes);
+    return images.length === 0 ? ticket : naming(ticket, images);
+  }
+
+  /** The bytes of images; the signal, or the end of the model, stops that at once. */
+  async images(images: readonly ImageInput[], signal?: AbortSignal): Promise<Uint8Array[]> {
     if (this.#closing) throw disposedError();
     const stop = new Stop(signal);
     this.#preparing.add(stop);
     try {
-      const images = prompts.flatMap((prompt) => prompt.images);
-      const bytes = await until(this.#read(images, stop.signal), stop.signal);
-      const wired = prompts.map((prompt) => ({ ...prompt.fields, images: prompt.images.length }));
-      const request = { op: "distances", ...rest, prompts: wired };
-      const ticket = this.submit(request as unknown as EngineRequest, bytes);
-      return images.length === 0 ? ticket : naming(ticket, images);
+      return await until(this.#read(images, stop.signal), stop.signal);
     } finally {
       stop.done();
       this.#preparing.delete(stop);
@@ -99,6 +107,11 @@ export class Requests {
         }),
       ),
     );
+  }
+
+  /** The cache option as it crosses the door to this model. */
+  wire(cache: CacheOption, signal?: AbortSignal): Promise<WireMethod | WireMethod[]> {
+    return wireCache(cache, signal, this.#fingerprint);
   }
 
   /** Submits a request as it is. */

@@ -135,6 +135,7 @@ const cases: Record<string, () => Promise<unknown>> = {
     await writeFile(file, "");
     return download(undefined, 200, { cacheDir: file });
   },
+  fit: () => model.generate({ prompt, cache: "no-such-fit.json" }),
   "eval-data": async () => {
     const file = join(folder, "samples.jsonl");
     await writeFile(file, "{}\n");

@@ -1,0 +1,107 @@
+// Measurements in a file that goes away once the fit is written: a line that says what they are of, and one for each.
+import { rm, stat, writeFile } from "node:fs/promises";
+import { type Held, tryLock } from "../files/lock.ts";
+import { replaceFile, writeFailure } from "../files/write.ts";
+import { shorten } from "../options/show.ts";
+import { factsOf, readingReason, readRegularText } from "../regular_file.ts";
+import { FitError } from "./error.ts";
+
+/** Most bytes of such a file. */
+const maxBytes = 2 ** 30;
+
+/** Values by key that outlive the process; without a file they do not. */
+export class Partial<T> {
+  readonly #values: Map<string, T>;
+  readonly #file: string | undefined;
+  readonly #lock: Held | undefined;
+
+  private constructor(values = new Map<string, T>(), file?: string, lock?: Held) {
+    this.#values = values;
+    this.#file = file;
+    this.#lock = lock;
+  }
+
+  /** Opens the file beside that of a fit; throws a FitError for measurements of another kind than `head` says, and where it is in use. */
+  static async open<T>(fit: string | undefined, head: Readonly<Record<string, unknown>>): Promise<Partial<T>> {
+    if (fit === undefined || !(await isPlain(fit))) return new Partial();
+    const file = `${fit}.partial`;
+    const lock = await tryLock(`${file}.lock`).catch((cause: unknown) => unusable(file, writeFailure(cause)));
+    if (!("release" in lock)) return unusable(file, `another fit writes into it${lock.holder}; wait for its end`);
+    try {
+      return new Partial(await readLines<T>(file, JSON.stringify(head)), file, lock);
+    } catch (error) {
+      await lock.release();
+      throw error;
+    }
+  }
+
+  /** The value of a key, found by `make` if it is not there. */
+  async of(key: string, make: () => Promise<T>): Promise<T> {
+    const known = this.#values.get(key);
+    if (known !== undefined) return known;
+    const value = await make();
+    this.#values.set(key, value);
+    const file = this.#file;
+    // One write of one line, so that a kill leaves at most one line broken.
+    if (file !== undefined)
+      await writeFile(file, `${JSON.stringify([key, value])}\n`, { flag: "a" }).catch((cause: unknown) =>
+        unusable(file, writeFailure(cause)),
+      );
+    return value;
+  }
+
+  /** Removes the file. */
+  async remove(): Promise<void> {
+    if (this.#file !== undefined) await rm(this.#file, { force: true });
+  }
+
+  /** Lets others use the file. */
+  async close(): Promise<void> {
+    await this.#lock?.release();
+  }
+}
+
+/** Whether a file is one, or will be: a pipe or a device has no place beside it. */
+async function isPlain(file: string): Promise<boolean> {
+  if (/^\/(dev|proc)\//.test(file)) return false;
+  const found = await stat(file).catch(() => undefined);
+  return found === undefined || found.isFile();
+}
+
+/** The complete lines of a file behind its first, which must be `head`; the file is made, and cut to them. */
+async function readLines<T>(file: string, head: string): Promise<Map<string, T>> {
+  const text = await readRegularText(file, maxBytes).catch((cause: unknown) =>
+    factsOf(cause).code === "ENOENT" ? "" : unusable(file, readingReason(cause, file)),
+  );
+  const [first, ...lines] = text
+    .slice(0, text.lastIndexOf("\n") + 1)
+    .split("\n")
+    .slice(0, -1);
+  if (first !== undefined && first !== head)
+    return unusable(
+      file,
+      "it holds measurements of another model, other samples, another objective or another version; delete it, or name another `file`",
+    );
+  const values = new Map<string, T>();
+  for (const [index, line] of lines.entries()) {
+    const [key, value] = parse(line) ?? unusable(file, `line ${index + 2} is none of a fit; delete the file`);
+    values.set(key, value as T);
+  }
+  const whole = [head, ...lines].map((line) => `${line}\n`).join("");
+  if (whole !== text) await replaceFile(file, whole).catch((cause: unknown) => unusable(file, writeFailure(cause)));
+  return values;
+}
+
+function parse(line: string): [key: string, value: unknown] | undefined {
+  try {
+    const read = JSON.parse(line) as unknown;
+    const pair = Array.isArray(read) && read.length === 2 && typeof read[0] === "string";
+    return pair && typeof read[1] === "object" && read[1] !== null ? (read as [string, unknown]) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function unusable(file: string, why: string): never {
+  throw new FitError("fit", `cannot use ${shorten(file, 240)}: ${why}`);
+}
