@@ -26,6 +26,8 @@ test("every command prints what docs/cli.md documents", async () => {
   assertDocumented("score --json", await print(["score", "--prompt", "a", "--answer", "b", "--kept", "--kl"]));
   const folder = await mkdtemp(join(tmpdir(), "prefixkv-docs-"));
   assertDocumented("calibrate --json", await print(["calibrate", scene, "--out", join(folder, "mine.json")]));
+  const fit = ["fit", "--bytes", "4MiB", "--limit", "1", "--out", join(folder, "fit.json")];
+  assertDocumented("fit --json", await print(fit));
   const report = join(folder, "report.html");
   assertDocumented("describe --json", await print(["describe", scene, "--report", report]));
   assertDocumented("report --json", await print(["report", evalRun, "--out", report]));

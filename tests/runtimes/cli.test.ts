@@ -62,6 +62,20 @@ test("a calibration is written, used and shown", async () => {
   assertDocumented("methods --json", JSON.parse(methods.out));
 });
 
+test("a fit is written, used and shown", async () => {
+  const out = join(folder, "fit.json");
+  const search = ["--limit", "1", "--methods", "none", "--stores", "int8,int4:window=16", "--out", out];
+  const made = await runScript(main, ["fit", "--bytes", "1300000,2MiB", ...search, "--json"]);
+  assert.equal(made.code, 0, made.err);
+  assertDocumented("fit --json", JSON.parse(made.out));
+  assert.deepEqual(JSON.parse(made.out).fit, JSON.parse(await readFile(out, "utf8")));
+  const used = await runScript(main, ["describe", scene.image, "--fit", out, "--max-tokens", "8"]);
+  assert.equal(used.code, 0, used.err);
+  const none = await runScript(main, ["fit", "--bytes", "1KiB", ...search]);
+  assert.equal(none.code, 1);
+  assert.match(none.err, /^error\[budget\]: .* the least that one takes is \d+ bytes\n$/m);
+});
+
 test("errors and misuse have their exit codes", async () => {
   const missing = await runScript(main, ["describe", "none.png", "--json"]);
   assert.equal(missing.code, 1);

@@ -163,6 +163,36 @@ test("calibrate writes a file and shows its sizes", async () => {
   assert.deepEqual(calibration, JSON.parse(await readFile(file, "utf8")));
 });
 
+test("fit searches, writes a file and shows its curve, and a command takes the file", async () => {
+  const file = join(folder, "fit.json");
+  const search = ["--methods", "h2o,prefixkv:decode=none", "--stores", "int4:window=16", "--out", file];
+  const args = ["fit", "--bytes", "4MiB,2100000", "--limit", "2", ...search];
+  const { code, out, err, fake } = await cli(args, { interactive: true });
+  assert.equal(code, 0, err);
+  assert.match(
+    out,
+    /^bytes +used +perplexity +cache\n2\.0 MiB +1\.9 MiB +[\d.]+ +\[.*\]\n4\.0 MiB +.*\nfull +1\.9 MiB/,
+  );
+  assert.match(out, /wrote .*fit\.json\n$/);
+  assert.match(err, /samples \[#{12}\.{12}\] 50 %.*search \[/s);
+  const asked = fake.requests.map(({ request }) => (request as { cache?: unknown }).cache);
+  for (const cache of [{ method: "full" }, { method: "h2o" }, { method: "prefixkv", decode: "none" }])
+    assert.ok(
+      asked.some((stages) => JSON.stringify(stages).includes(JSON.stringify(cache).slice(0, -1))),
+      cache.method,
+    );
+  const { fit } = JSON.parse((await cli([...args, "--json"])).out);
+  assert.deepEqual(fit, JSON.parse(await readFile(file, "utf8")));
+  const used = await cli(["describe", picture, "--fit", file]);
+  assert.deepEqual(
+    used.fake.requests.map(({ request }) => (request as { cache?: unknown }).cache),
+    [fit.cache],
+  );
+  const other = await cli(["describe", picture, "--fit", file, "--method", "h2o"]);
+  assert.equal(other.code, 2);
+  assert.match(other.err, /--fit says the whole of the cache; leave out --method/);
+});
+
 test("methods lists the methods and the options of one", async () => {
   const { code, out } = await cli(["methods"]);
   assert.equal(code, 0);
@@ -317,6 +347,11 @@ test("misuse exits with 2 and suggests", async () => {
   );
   await misuse(["calibrate", picture], /calibrate needs --out FILE/);
   await misuse(["calibrate", picture, "--out", "x.json", "--keeps", "0.1,,0.2"], /--keeps needs shares/);
+  await misuse(["fit", "--out", "x.json"], /fit needs --bytes LIST/);
+  await misuse(["fit", "--out", "x.json", "--bytes", "1MiB,"], /--bytes needs sizes such as 32MiB/);
+  await misuse(["fit", "--out", "x.json", "--bytes", "1MiB", "--objective", "x"], /--objective is ppl or kl/);
+  await misuse(["fit", "--out", "x.json", "--bytes", "1MiB", "--stores", "int5"], /there is no method `int5`/);
+  await misuse(["fit", "--out", "x.json", "--bytes", "1MiB", "--limit", "0"], /--limit needs a whole number from 1/);
   await misuse(["methods", "h20"], /did you mean `h2o`\?/);
   await misuse(["methods", "h2o", "knorm"], /does not take `knorm`/);
   const json = await cli(["describe", "--json"]);

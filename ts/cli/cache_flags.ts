@@ -1,3 +1,4 @@
+import { pathToFileURL } from "node:url";
 import type { CacheOption } from "../cache.ts";
 import { parseBytes } from "../format.ts";
 import { type MethodFacts, methods } from "../generated/method_table.ts";
@@ -10,6 +11,12 @@ import type { Values } from "./values.ts";
 
 /** The method and the stages behind it that the flags name, if any; throws a UsageError for invalid flags. */
 export function cacheOption(values: Values): CacheOption | undefined {
+  const fit = values.text("fit");
+  if (fit !== undefined) {
+    const other = ["method", "keep", "set", "calibration", "stage"].find((flag) => values.has(flag));
+    if (other !== undefined) throw new UsageError(`--fit says the whole of the cache; leave out --${other}`);
+    return pathToFileURL(fit);
+  }
   const method = methodOption(values);
   const stages = values.texts("stage").map(parseStage);
   if (stages.length === 0) return method;

@@ -95,4 +95,5 @@ export const cacheFlags: readonly Flag[] = [
     value: "NAME[,OPTION=VALUE]",
     text: "what goes behind the method, e.g. merge; may be given more than once",
   },
+  { name: "fit", type: "string", value: "FILE", text: "instead of a method: what `prefixkv fit` has written" },
 ];

@@ -4,6 +4,7 @@ import { compare } from "./commands/compare.ts";
 import { describe } from "./commands/describe.ts";
 import { doctor } from "./commands/doctor.ts";
 import { evalCommand } from "./commands/eval.ts";
+import { fit } from "./commands/fit.ts";
 import { inspect } from "./commands/inspect.ts";
 import { methods } from "./commands/methods.ts";
 import { report } from "./commands/report.ts";
@@ -15,6 +16,7 @@ export const commands: readonly Command[] = [
   describe,
   score,
   calibrate,
+  fit,
   evalCommand,
   compare,
   reproduce,

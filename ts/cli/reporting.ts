@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import type { CacheOption } from "../cache.ts";
 import type { CacheMethod } from "../generated/methods.ts";
 import type { Keep, Trace } from "../generated/wire.ts";
@@ -70,9 +71,14 @@ export function checkReportFlags(values: Values): void {
   if (alone !== undefined && !values.has("report")) throw new UsageError(`--${alone} needs --report FILE`);
 }
 
+/** Whether what the cache is to be stands in a file. */
+function isFile(cache: CacheOption): cache is Extract<CacheOption, string | URL> {
+  return typeof cache === "string" || cache instanceof URL;
+}
+
 /** A method and the stages behind it. */
 function stagesOf(cache: CacheOption | undefined): readonly CacheMethod[] {
-  if (cache === undefined) return [];
+  if (cache === undefined || isFile(cache)) return [];
   return Array.isArray(cache) ? cache : [cache as CacheMethod];
 }
 
@@ -82,6 +88,7 @@ function keepOf(cache: CacheOption | undefined): Keep | undefined {
 
 function labelOf(cache: CacheOption | undefined): string {
   if (cache === undefined) return "full";
+  if (isFile(cache)) return basename(String(cache));
   const keep = keepOf(cache);
   const name = stagesOf(cache)
     .map(({ method }) => method)
