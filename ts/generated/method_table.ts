@@ -943,7 +943,8 @@ export const methods: readonly MethodFacts[] = [
     name: "akvqVl",
     title: "AKVQ-VL",
     summary: "stores what stays in 2 bits, text of the first layers in 4, and keeps pivot tokens whole",
-    source: "Su et al. 2025, AKVQ-VL: Attention-Aware KV Cache Adaptive 2-Bit Quantization for Vision-Language Models, arXiv 2501.15021",
+    source:
+      "Su et al. 2025, AKVQ-VL: Attention-Aware KV Cache Adaptive 2-Bit Quantization for Vision-Language Models, arXiv 2501.15021",
     budget: "outcome",
     role: "stores",
     options: [
@@ -989,7 +990,8 @@ export const methods: readonly MethodFacts[] = [
     name: "zipvl",
     title: "ZipVL",
     summary: "stores the entries that hold most of a layer's attention in 4 bits, the others in 2",
-    source: "He et al. 2024, ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584",
+    source:
+      "He et al. 2024, ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584",
     budget: "outcome",
     role: "stores",
     options: [

@@ -307,7 +307,7 @@ fn a_transform_gives_the_attention_of_the_keys_and_values_that_went_through_it()
     assert!(worst > 0.0 && worst < 0.01, "{worst}");
 }
 
-/// What a sequence's plans have put into how many bits, per layer: positions by the bits of their codec.
+/// The positions that plans have put into codecs, per layer by eighths of a bit of a number.
 fn encoded(sequence: &mut Sequence, dim: usize) -> Vec<BTreeMap<u64, Vec<u32>>> {
     let mut of = vec![BTreeMap::new(); 2];
     for Planned { plan, .. } in sequence.take_plans() {

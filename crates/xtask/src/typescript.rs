@@ -271,11 +271,12 @@ fn option_row(option: &OptionSpec) -> String {
     format!("      {{\n{}      }},\n", fields.concat())
 }
 
-/// A property of an object; a value that does not fit goes to a line of its own, unless that is too short as well.
+/// A property of an object; a value that does not fit goes to a line of its own. Behind a short name it does so only if it fits there: Biome
+/// would gain too little otherwise.
 pub(crate) fn property(name: &str, value: &str, indent: &str) -> String {
     let line = format!("{indent}{name}: {value},");
     let own = format!("{indent}  {value},");
-    match line.chars().count() > WIDTH && own.chars().count() <= WIDTH {
+    match line.chars().count() > WIDTH && (own.chars().count() <= WIDTH || name.len() >= 5) {
         true => format!("{indent}{name}:\n{own}\n"),
         false => line + "\n",
     }
