@@ -46,11 +46,12 @@ export interface FitSample extends PromptInput {
  *
  * @example
  * ```ts
- * import { type FitOptions, image, load } from "prefixkv";
+ * import { type FitOptions, image, int4, int8, load } from "prefixkv";
  *
  * await using model = await load();
  * const messages = [{ role: "user", content: [image("scene.png"), "What color is the star?"] }];
- * const options: FitOptions = { bytes: "1MiB", samples: [{ messages, answer: "green" }] };
+ * const stores = [int8(), int4({ window: 16 })];
+ * const options: FitOptions = { bytes: "1MiB", samples: [{ messages, answer: "green" }], stores };
  * const { cache, curve } = await model.fit(options);
  * const { text, memory } = await model.generate({ messages, cache });
  * console.log(text, memory.resident, curve[0]?.resident);
