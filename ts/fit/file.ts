@@ -12,12 +12,13 @@ import { FitError } from "./error.ts";
  *
  * @example
  * ```ts
- * import { type FitPoint, load } from "prefixkv";
+ * import { type FitPoint, int8, load, prefixkv } from "prefixkv";
  *
  * await using model = await load();
- * const samples = [{ prompt: "USER: Which shapes are there, and where? ASSISTANT:" }];
- * const { curve } = await model.fit({ bytes: ["256KiB", "512KiB"], samples, stores: [{ method: "int8" }] });
- * for (const { bytes, resident, loss, cache } of curve satisfies FitPoint[]) console.log(bytes, resident, loss, cache);
+ * const samples = [{ prompt: "USER: Which shapes are there? ASSISTANT:", answer: " There is a star." }];
+ * const choice = { methods: [prefixkv()], stores: [int8()] };
+ * const { curve } = await model.fit({ bytes: ["256KiB", "512KiB"], samples, ...choice });
+ * for (const { bytes, resident, loss, cache } of curve satisfies readonly FitPoint[]) console.log(bytes, resident, loss, cache);
  * ```
  */
 export interface FitPoint {
@@ -39,10 +40,10 @@ export interface FitPoint {
  * import { type Fit, load } from "prefixkv";
  *
  * await using model = await load();
- * const samples = [{ prompt: "USER: Which shapes are there, and where? ASSISTANT:" }];
- * const found: Fit = await model.fit({ bytes: "512KiB", samples, methods: [], file: "fit.json" });
+ * const sample = { prompt: "USER: Which shapes are there? ASSISTANT:", answer: " There is a star." };
+ * const found: Fit = await model.fit({ bytes: "512KiB", samples: [sample], methods: [], file: "fit.json" });
  * console.log(found.full, found.curve);
- * const { memory } = await model.generate({ ...samples[0], cache: "./fit.json" });
+ * const { memory } = await model.score({ ...sample, cache: "./fit.json" });
  * console.log(memory.resident);
  * ```
  */

@@ -46,12 +46,12 @@ export interface FitSample extends PromptInput {
  *
  * @example
  * ```ts
- * import { type FitOptions, image, int4, int8, load } from "prefixkv";
+ * import { type FitOptions, image, int4, int8, load, prefixkv } from "prefixkv";
  *
  * await using model = await load();
  * const messages = [{ role: "user", content: [image("scene.png"), "What color is the star?"] }];
- * const stores = [int8(), int4({ window: 16 })];
- * const options: FitOptions = { bytes: "1MiB", samples: [{ messages, answer: "green" }], stores };
+ * const choice = { methods: [prefixkv()], stores: [int8(), int4({ window: 16 })] };
+ * const options: FitOptions = { bytes: "1MiB", samples: [{ messages, answer: "green" }], ...choice };
  * const { cache, curve } = await model.fit(options);
  * const { text, memory } = await model.generate({ messages, cache });
  * console.log(text, memory.resident, curve[0]?.resident);
