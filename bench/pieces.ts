@@ -148,7 +148,7 @@ export function markdown(report: Report): string {
   return `${heading("How long a long prompt holds up others", report.origin)}
 
 One request generates; a prompt of ${report.prompt} tokens comes. *longest gap*: between two tokens of the first, until the second has its first
-token. *a step*: between two tokens with nothing beside them. *first token*: of the prompt, over that of a whole prompt in the same round; it waits for
+token. *a step*: between two tokens with nothing beside them. *first token*: of the prompt, over a whole prompt's in the same round; it waits for
 the steps in between. *reading*: the prompt while the other request stands still; *to whole* and *processor*: time, and time of all threads on a
 processor, over those of a whole prompt in the same round. ${report.rounds} rounds; medians, ± half the distance of the quartiles, with
 quartiles in brackets.

@@ -187,7 +187,7 @@ function ones(dtype: Writing["dtype"], length: number): Uint16Array | Uint32Arra
   return bits(dtype, new Float32Array(length).fill(1));
 }
 
-/** The half whose value is nearest to zero from that of a normal single; too small ones become zero. */
+/** The half that a normal single is rounded to, towards zero; too small ones become zero. */
 export function half(word: number): number {
   const sign = (word >>> 16) & 0x8000;
   const exponent = ((word >>> 23) & 0xff) - 112;

@@ -1,7 +1,7 @@
 // The embedded model on the 60 held-out scenes: `npm run scenes`. Writes bench/results/scenes.json and prints a summary.
 //
 // An object counts as described right when one sentence of the greedy description gives its place, colour and shape together.
-// The perplexity is that of the reference descriptions, token-weighted over all scenes, beside what Hugging Face transformers
+// The perplexity is measured on the reference descriptions, token-weighted over all scenes, beside what Hugging Face transformers
 // computes on the same files (tests/golden/data/scenes.json).
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";

@@ -86,7 +86,7 @@ export class Model implements AsyncDisposable {
 
   /**
    * Generates, and also records what the cache held at every step and how its entries were ranked: see Trace. The answer is
-   * the same as that of `generate` with the same options.
+   * the same as from `generate` with the same options.
    */
   async trace(options: GenerateOptions): Promise<Trace> {
     const asked = readGenerate(options, "trace");

@@ -92,14 +92,14 @@ export function works(report: Evaluated): string[] {
     list(cells.filter((cell) => sideOf(cell, "ppl") === "better").map(againstRandom("ppl"))),
   );
   return [
-    ...point(`Perplexity within ${near} times that of the full cache, with the paired interval of the ratio:`, nearly),
+    ...point(`Perplexity within ${near} times the full cache's, with the paired interval of the ratio:`, nearly),
     ...point(
       `${answer === "right" ? "Objects" : "Answers"} right, at most ${percent(lost)} of all lost against the full cache (the whole paired interval):`,
       answers ?? [],
     ),
     ...generating(report),
     ...point(
-      "Perplexity below that of Random at the same size, the paired interval of the difference being wholly below 0:",
+      "Perplexity below Random's at the same size, the paired interval of the difference being wholly below 0:",
       better,
     ),
   ];

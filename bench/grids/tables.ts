@@ -12,7 +12,7 @@ export function grids(report: Evaluated, title: string): string {
     `## ${title}: quality`,
     ...part("Perplexity", grid(report, metric("ppl"))),
     ...part(
-      "Perplexity over that of the full cache",
+      "Perplexity over the full cache's",
       grid(report, ({ overFull }) => overFull && interval(overFull)),
     ),
     ...part("Divergence KL, nats", grid(report, metric("kl"))),

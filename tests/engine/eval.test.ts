@@ -61,7 +61,7 @@ test("a run that is killed and started again writes the same quality to the byte
   }
 });
 
-test("the perplexity is that of transformers", async () => {
+test("the perplexity is the same as in transformers", async () => {
   const file = new URL("../golden/data/scenes.json", import.meta.url);
   const golden: { scenes: { image: string; ppl: number; logprobs: number[] }[] } = JSON.parse(
     await readFile(file, "utf8"),

@@ -59,7 +59,7 @@ after(async () => {
 const near = (a: number | undefined, b: number, by: number): boolean => Math.abs((a ?? Number.NaN) - b) <= by;
 
 for (const golden of searches) {
-  test(`the map of ${golden.name} is that of the reference`, async () => {
+  test(`the map of ${golden.name} is the reference's`, async () => {
     await using searched = await load(folderOf(golden.model));
     const steps: Progress[] = [];
     const { layers, threshold, variant } = golden;

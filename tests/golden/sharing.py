@@ -24,8 +24,8 @@ TEXTS = [
 
 
 class SharingCache(DynamicCache):
-    """Layers by their number, always: the cache class of the published code takes a layer for new whose number is not below that of
-    the layers stored, and so loses the history of the last ones that do not share while it generates."""
+    """Layers by their number, always: the cache class of the published code takes a layer for new when its number is not below the
+    number of layers stored, and so loses the history of the last ones that do not share while it generates."""
 
     def __init__(self, config, sources):
         super().__init__(config=config)

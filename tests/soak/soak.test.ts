@@ -26,7 +26,7 @@ for (const door of doors) {
   });
 }
 
-test("the slope is that of the line through the values", () => {
+test("the slope belongs to the line through the values", () => {
   const near = (found: number, wanted: number): void => assert.ok(Math.abs(found - wanted) < 1e-9, `${found}`);
   near(slope([5, 5, 5, 5]).slope, 0);
   near(slope([1, 3, 5, 7, 9]).slope, 2);

@@ -126,7 +126,7 @@ const page = `${heading("Soak", from)}
 
 ${rounds} rounds each of loading the embedded model, three random uses (answers, compressed caches, chats, scores, aborts before the start, in
 the prompt and in decode, loops that are left, refused requests), something left running or unread, and disposal; seed ${values.seed}. After each
-round nothing may be alive: models, chats, requests, bytes of the cache. Resident memory is that of the process after garbage was
+round nothing may be alive: models, chats, requests, bytes of the cache. Resident memory is the process's after garbage was
 collected. Its slope is fitted by least squares from round ${warmup} on, ± one standard error, and must stay below ${limit / 1024} KiB a round.
 
 ${table([["runtime", "door", "rounds", "left after a round", `resident at round ${warmup}`, "at the end", "slope, KiB a round", "limits"], ...rows])}

@@ -122,7 +122,7 @@ const malformed: [name: string, content: string, pattern: RegExp, line?: number]
   ["a.jsonl", '{"id":"x","image":"a","question":"q","answer":"b"}\n'.repeat(2), /`x` is there twice/],
   ["a.jsonl", "\n\n", /has no samples/],
   ["samples.json", '[{"image":"a.png","question":"q","answer":"b","objects":[{"row":3,"col":0}]}]', /row and col/],
-  ["other.txt", "", /its name is neither/],
+  ["other.txt", "", /its name is none of/],
 ];
 
 for (const [name, content, pattern, line] of malformed) {
@@ -164,7 +164,7 @@ test("missing data are named", async () => {
   assert.throws(() => dataOf("mine", [{ id: "a", image: "a", question: "", answer: "b" }]), /empty text/);
 });
 
-test("the hash of samples is that of texts and pictures, not of places", async () => {
+test("the hash of samples is made of texts and pictures, not of places", async () => {
   const { samples } = await openData(join(fixtures, "lines"));
   const copy = join(folder, "copy.png");
   const { readFile } = await import("node:fs/promises");

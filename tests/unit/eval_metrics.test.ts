@@ -89,7 +89,7 @@ test("many ratios are resampled as one statistic is", () => {
   assert.equal(quantile([1, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY], 0.9), Number.POSITIVE_INFINITY);
 });
 
-test("ROUGE-L is that of rouge-score", async () => {
+test("ROUGE-L is the same as rouge-score's", async () => {
   const file = new URL("../golden/data/rouge.json", import.meta.url);
   const cases: [text: string, reference: string, f1: number][] = JSON.parse(await readFile(file, "utf8"));
   assert.ok(cases.length > 300);

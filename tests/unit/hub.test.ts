@@ -51,7 +51,7 @@ test("a Hub model is downloaded, loads, describes, and loads again offline", { t
   assert.deepEqual(server.seen, []);
 });
 
-test("the cache is that of huggingface_hub", async () => {
+test("the cache is laid out like huggingface_hub's", async () => {
   const options = fresh();
   assert.equal(await source(options), join(model(options.cacheDir), "snapshots", commit));
   assert.equal(await readFile(join(model(options.cacheDir), "refs", "main"), "utf8"), commit);

@@ -217,7 +217,7 @@ test("what is freed while generating is set beside nothing being freed", () => {
   assert.match(told, new RegExp(`H2O without and with it, .* ${snapkv} and ${h2o} at 0\\.5`));
 });
 
-test("the prompt's share is that of the positions", () => {
+test("the prompt's share is its share of the positions", () => {
   // 100 bytes are 12.5 positions of 8; two tokens of answer, the last of which is not read.
   assert.equal(evaluated().promptShare, Number((1 - 8 / 100).toPrecision(9)));
 });

@@ -140,7 +140,7 @@ async function pictureOf({ id, image: source, within }: EvalSample): Promise<Uin
   try {
     if (within !== undefined && !(await liesInside(within, file)))
       throw new Error(
-        `with its links followed it lies outside of ${within}; copy it there, or name its folder as that of the pictures`,
+        `with its links followed it lies outside of ${within}; copy it there, or name its folder as the folder of the pictures`,
       );
     return await readRegularFile(file, maxPictureBytes);
   } catch (error) {

@@ -1,7 +1,7 @@
 import { OptionError } from "../errors.ts";
 
 /**
- * The file of a fit cannot be read or written, or holds what is no fit, or that of another model.
+ * The file of a fit cannot be read or written, or holds what is no fit, or another model's.
  *
  * @example
  * ```ts

@@ -21,7 +21,7 @@ export class Partial<T> {
     this.#lock = lock;
   }
 
-  /** Opens the file beside that of a fit; throws a FitError for measurements of another kind than `head` says, and where it is in use. */
+  /** Opens the file beside a fit's file; throws a FitError for measurements of another kind than `head` says, and where it is in use. */
   static async open<T>(fit: string | undefined, head: Readonly<Record<string, unknown>>): Promise<Partial<T>> {
     if (fit === undefined || !(await isPlain(fit))) return new Partial();
     const file = `${fit}.partial`;

@@ -284,7 +284,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "count",
         values: "a whole number from 1 to 1,000,000",
         default: 20,
-        text: "the mean size over that of the last layer, beside the window: how steep the pyramid is",
+        text: "the mean size over the last layer's, beside the window: how steep the pyramid is",
       },
       {
         name: "pool",
@@ -649,7 +649,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "count",
         values: "a whole number from 1 to 1,000,000",
         default: 20,
-        text: 'for `budget: "pyramid"`: the mean size over that of the last layer, beside the `recent` entries',
+        text: 'for `budget: "pyramid"`: the mean size over the last layer\'s, beside the `recent` entries',
       },
       {
         name: "distance",

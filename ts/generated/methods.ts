@@ -225,7 +225,7 @@ export interface PyramidkvOptions {
    */
   window?: number;
   /**
-   * The mean size over that of the last layer, beside the window: how steep the pyramid is. A whole number from 1 to
+   * The mean size over the last layer's, beside the window: how steep the pyramid is. A whole number from 1 to
    * 1,000,000; `20` by default.
    */
   beta?: number;
@@ -517,8 +517,8 @@ export interface CustomOptions {
    */
   floor?: number;
   /**
-   * For `budget: "pyramid"`: the mean size over that of the last layer, beside the `recent` entries. A whole number
-   * from 1 to 1,000,000; `20` by default.
+   * For `budget: "pyramid"`: the mean size over the last layer's, beside the `recent` entries. A whole number from 1 to
+   * 1,000,000; `20` by default.
    */
   beta?: number;
   /**

@@ -33,8 +33,7 @@ const metrics: readonly (Metric & { field: Quality })[] = [
     field: "rougeL",
     id: "quality-rouge",
     title: "ROUGE-L",
-    about:
-      "Longest common subsequence of the greedy answer and that of the full cache, as an F-measure. Higher is better.",
+    about: "Longest common subsequence of the greedy answer and the full cache's, as an F-measure. Higher is better.",
     label: "ROUGE-L",
     low: 0,
     high: 1,

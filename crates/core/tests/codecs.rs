@@ -1,4 +1,4 @@
-//! Lanes whose entries are stored in several codecs: whatever has been done to them, they hold what they should, and attention is that of
+//! Lanes whose entries are stored in several codecs: whatever has been done to them, they hold what they should, and attention reads
 //! the numbers that their codes stand for.
 
 use std::collections::BTreeMap;

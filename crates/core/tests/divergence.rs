@@ -1,4 +1,4 @@
-//! `score` with `kl`: the divergence of every answer token's distribution from that of the full cache.
+//! `score` with `kl`: the divergence of every answer token's distribution from the full cache's.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

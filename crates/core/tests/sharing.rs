@@ -160,7 +160,7 @@ fn bytes_are_those_of_the_layers_that_hold_entries() {
             full.peak - full.resident,
             "{sources}: what a lane that grows takes for a moment"
         );
-        // The size that is compared with is that of the model as it is.
+        // The size that is compared with is the size of the model as it is.
         assert_eq!(memory.full, full.full);
         let holding = memory.kept_per_layer.iter().filter(|kept| **kept > 0.0).count();
         assert_eq!(holding as u64, owners, "{sources}");

@@ -104,7 +104,7 @@ fn feed(sequence: &mut Sequence, shape: &Shape, n: usize, steps: usize, mut each
     }
 }
 
-/// The attention of one query per head to a layer, which must be that of the f64 reference on the decoded entries.
+/// The attention of one query per head to a layer, which must be the f64 reference's on the decoded entries.
 fn attend(sequence: &Sequence, shape: &Shape, layer: usize) -> Vec<f32> {
     let (group, dim) = (3, shape.head_dim);
     let params = AttentionParams::new(group * shape.kv_heads, shape.kv_heads, dim);
@@ -491,7 +491,7 @@ fn every_store_goes_behind_every_method() {
             assert!(((memory.payload + memory.scales) as f64) < most, "{} and {store}: {memory:?}", spec.name);
         }
     }
-    // Those that rank by attention gather that of their own queries.
+    // Methods that rank by attention gather it from their own queries.
     assert_eq!(refused, 7);
 }
 

@@ -122,7 +122,7 @@ fn attend(
     (out, sums)
 }
 
-/// Attention of one query per head, that of the entry with the greatest position: the result `[lane.heads * group, dim]`, and the mean
+/// Attention of one query per head, which belongs to the entry with the greatest position: the result `[lane.heads * group, dim]`, and the mean
 /// of the probabilities over all query heads.
 pub fn decode(params: &AttentionParams, queries: &[f32], lane: &LaneView<'_>) -> (Vec<f32>, Vec<f64>) {
     let group = params.group();

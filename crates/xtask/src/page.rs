@@ -106,7 +106,7 @@ fn options(spec: &MethodSpec) -> String {
         columns.iter().map(|(_, variant)| format!(" {} |", of(variant))).collect()
     };
     if spec.takes_keep() {
-        let default = if words::keep_is_optional(spec) { "that of a calibration with one size" } else { "needed" };
+        let default = if words::keep_is_optional(spec) { "the calibration's, when it has one size" } else { "needed" };
         rows.push(format!(
             "| `keep` | a share above 0 and up to 1, `{{ tokens: N }}` or `{{ bytes: N }}` | {default} |{} how much of the cache is kept |\n",
             cells(&|_| "the same".into())

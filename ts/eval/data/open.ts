@@ -41,7 +41,7 @@ export async function openData(source = "scenes", options: { images?: string } =
   throw badData(
     source,
     undefined,
-    "its name is neither *.jsonl, detail_*.json, mm-vet*.json nor that of a folder with one",
+    "its name is none of *.jsonl, detail_*.json and mm-vet*.json, and it is no folder with such a file",
   );
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Most entries by which the tail of a lane grows at once.
 pub const TAIL_BLOCK: usize = 16;
-/// The tail grows by about this part of the lane, so that the slack of a short lane is as small as that of a long one.
+/// The tail grows by about this part of the lane, so that a short lane's slack is as small as a long one's.
 const GROWTH: usize = 80;
 /// A tail segment smaller than this is enlarged by copying it; larger ones are left as they are and followed by another.
 const TAIL_STRETCH: usize = 32;
@@ -372,7 +372,7 @@ impl<M: Memory> Lane<M> {
         Ok(())
     }
 
-    /// Keeps only the entries at `places`, in that order, which is to be that of their positions. They move to extents of
+    /// Keeps only the entries at `places`, in that order, which must be the order of their positions. They move to extents of
     /// exactly their size, one per codec; entries of group formats stay where they are. The old extents are freed at the end, so that for a
     /// moment this lane, and no other, is there twice.
     pub fn retain(&mut self, places: &[u32]) -> Result<()> {

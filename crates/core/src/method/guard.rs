@@ -53,7 +53,7 @@ impl Protected {
 impl Protected {
     /// The least number of entries that holds all that are then safe, and at least one. `for_ever` counts for a lane that goes
     /// on at this size: it will have all its sinks, however short it is now, and its recent entries will be neither these nor the
-    /// text that is safe anyhow. Then the number may be larger than that of the entries.
+    /// text that is safe anyhow. Then the number may be larger than the number of entries.
     pub fn least(&self, sorted: &[Entry], spans: &[Span], for_ever: bool) -> usize {
         let count =
             |guard: &Protected, kept: usize| guard.protected(sorted, kept, spans).iter().filter(|safe| **safe).count();

@@ -21,7 +21,7 @@ pub fn log_softmax_at(logits: &[f32], index: usize) -> f32 {
     (f64::from(logit) - max - sum.ln()) as f32
 }
 
-/// The Kullback-Leibler divergence of the distribution of `other` from that of `reference`, in nats: the sum over all tokens of
+/// The Kullback-Leibler divergence of `other`'s distribution from `reference`'s, in nats: the sum over all tokens of
 /// p (ln p - ln q). Exactly 0 for equal logits.
 pub fn divergence(reference: &[f32], other: &[f32]) -> f64 {
     let (shift, other_shift) = (log_sum(reference), log_sum(other));

@@ -34,7 +34,7 @@ pub(super) struct Working {
     log: Option<Vec<Planned>>,
 }
 
-/// A method's answer to a moment, or that of its store, with the numbers that layers have in the model.
+/// The answer of a method, or of its store, to a moment, with the numbers that layers have in the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     pub moment: Moment,

@@ -240,8 +240,8 @@ impl<M: Memory> Sequence<M> {
         self.layers.iter().flatten().map(Lane::len).max().unwrap_or(0)
     }
 
-    /// The number that `n` more positions must leave below the positions that a model knows: that of the positions seen, or of the
-    /// ranks, where keys are rotated to these.
+    /// How many positions a model must know to take `n` more: all that were seen and these, or as many ranks as there are then where
+    /// keys are rotated to their ranks.
     pub fn reach(&self, n: usize) -> usize {
         n + if self.rotates_on_read() { self.longest_lane() } else { self.first_position() as usize }
     }
@@ -342,7 +342,7 @@ impl<M: Memory> Sequence<M> {
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &[] };
         let Some(plan) = method.ask(moment, &view, self.layout.managed(), &self.account)? else { return Ok(()) };
-        // That of one layer is not worth counting.
+        // A plan of one layer is not worth counting.
         let bytes = if moment == Moment::Prompt { plan.bytes() } else { 0 };
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
         let rows = plan.rows.clone();

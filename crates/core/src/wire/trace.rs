@@ -171,7 +171,7 @@ pub struct TraceEviction {
 }
 
 impl TracePlan {
-    /// `head_dim` is that of the model's heads.
+    /// `head_dim` is the width of the model's heads.
     pub fn new(Planned { moment, plan }: &Planned, head_dim: usize) -> TracePlan {
         let (moment, layer, step) = match *moment {
             Moment::Layer(layer) => (TraceMoment::Layer, Some(layer), None),

@@ -9,7 +9,7 @@ use crate::error::Result;
 pub struct Pyramid {
     /// Last entries that every layer keeps beside what falls; at most half of the mean size.
     pub window: usize,
-    /// The mean of what falls over that of the last layer, at least 1.
+    /// The mean of what falls over the last layer's, at least 1.
     pub beta: usize,
 }
 

@@ -87,7 +87,7 @@ Combinations that make no sense are refused with the reason: see [all of them](c
         positive(
             "beta",
             "20",
-            "for `budget: \"pyramid\"`: the mean size over that of the last layer, beside the `recent` entries",
+            "for `budget: \"pyramid\"`: the mean size over the last layer's, beside the `recent` entries",
         ),
         count("distance", "25", "places before the end of what the prompt has left, for `decode: \"distance\"`"),
         count("sinks", "1", "first entries that are never evicted"),

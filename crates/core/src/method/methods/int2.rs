@@ -12,7 +12,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     source: "Liu et al. 2024, KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, arXiv 2402.02750",
     page: r#"
 A store: it chooses nothing, and stands alone or behind a method that does, `cache: [prefixkv({ keep: 0.4 }), int2()]`.
-As [int4](int4.md), in codes of 2 bits: with `group: 32` a number takes 3 bits. The harm is much larger than that of 4 bits.
+As [int4](int4.md), in codes of 2 bits: with `group: 32` a number takes 3 bits. The harm is much larger than with 4 bits.
 
 ```
 scale = (max - min) / 3,  zero = min,  code = round((x - zero) / scale),  x^ = code * scale + zero

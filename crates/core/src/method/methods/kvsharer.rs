@@ -25,7 +25,7 @@ until so many layers are shared
 A layer may read one that reads another's: the chain is followed to the one that has entries. `sources: { "6": 2 }` gives a map by hand.
 
 - Of a layer that shares, keys and values are not computed at all: its product has the rows of the queries only, in prompts and steps. The published code computes and drops them. `about().live.rowsShared` counts the positions for which that happens. In a step of several requests with different maps, they are computed if one of the requests needs them.
-- The cache class of the published code loses the history of the last layers while generating: it takes a layer for new whose number is not below that of the layers stored. Here generating gives what one pass over the whole text gives.
+- The cache class of the published code loses the history of the last layers while generating: it takes a layer for new when its number is not below the number of layers stored. Here generating gives what one pass over the whole text gives.
 - `keep` of a method behind it is the share of the entries of layers that hold some; `memory.full` is the cache of the model as it is. Readers no longer see the entries that their source frees.
 - The two layers must be of one kind: the same window and the same rotary embedding. Layer 0 always has entries of its own.
 - In the published code samples that are shorter than the first are left out of the sums and still counted. Here each position is averaged over the samples that have it.

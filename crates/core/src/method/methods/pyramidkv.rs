@@ -32,11 +32,7 @@ Where `first` would be more than there is, it is all there is, and `last` as muc
     role: Role::Chooses,
     options: &[
         positive("window", "8", "queries that vote, and last entries that are kept; at most half of the size"),
-        positive(
-            "beta",
-            "20",
-            "the mean size over that of the last layer, beside the window: how steep the pyramid is",
-        ),
+        positive("beta", "20", "the mean size over the last layer's, beside the window: how steep the pyramid is"),
         choice("pool", &["max", "mean", "none"], "\"max\"", "how neighbouring votes are joined"),
         positive("poolSize", "7", "entries of a neighbourhood; odd"),
         count("sinks", "0", "first entries that are never evicted"),

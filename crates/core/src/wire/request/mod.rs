@@ -103,7 +103,7 @@ pub struct GenerateRequest {
     pub source: Source,
     /// The method that makes the cache small; None is the plain cache.
     pub method: Option<Arc<Method>>,
-    /// The conversation that the messages continue, whose method is that of its opening.
+    /// The conversation that the messages continue; its method is the one that it was opened with.
     pub session: Option<SessionId>,
     pub max_tokens: Option<usize>,
     pub sampler: SamplerOptions,
@@ -120,7 +120,7 @@ pub struct ScoreRequest {
     pub answer: String,
     /// Whether to say which positions are kept after the prompt.
     pub kept: bool,
-    /// Whether to compare every distribution with that of the full cache.
+    /// Whether to compare every distribution with the full cache's.
     pub kl: bool,
 }
 

@@ -229,7 +229,7 @@ pub(crate) struct EngineOptions {
     /// Most positions of a prompt that are read between two tokens of other requests, or 0 to read all prompts whole.
     ///
     /// With `batch`, a longer prompt that comes while others generate is read in pieces, so that these wait for one piece at a time. Nothing of it is
-    /// evicted before the last piece: `memory.peak` is then that of the full cache, and where `cacheLimit` has no room for that the prompt is
+    /// evicted before the last piece: `memory.peak` is then the full cache's, and where `cacheLimit` has no room for that the prompt is
     /// read whole.
     ///
     /// Default: 512.
