@@ -1,0 +1,94 @@
+// Stores in few bits on real weights: perplexity, divergence from the full cache, bits and bytes on a text of about 1,800 tokens, read by
+// SmolLM2-135M-Instruct (docs/design/real.md): bench/results/<machine>-stores.json and .md. The parts of AKVQ-VL come in the order of the
+// paper's ablation. Options: --quick.
+import { readFile } from "node:fs/promises";
+import { folder } from "../tests/real/goldens.ts";
+import {
+  akvqVl,
+  bf16,
+  type CacheOption,
+  fp8,
+  full,
+  int2,
+  int4,
+  int8,
+  load,
+  type Score,
+  snapkv,
+  streaming,
+  turboquant,
+  zipvl,
+} from "../ts/index.ts";
+import { heading, keep, origin } from "./machine.ts";
+import { table } from "./stats.ts";
+
+const quick = process.argv.includes("--quick");
+
+/** Entries that stay whole, the same for all, so that their bytes can be compared. */
+const window = 32;
+const parts = { window, textLayers: 0, pivots: 0, hadamard: false, clip: 1 };
+const cases: [name: string, cache: CacheOption][] = [
+  ["full", full()],
+  ["bf16", bf16({ window })],
+  ["fp8", fp8({ window })],
+  ["int8", int8({ window })],
+  ["int4", int4({ window })],
+  ["int4, keys per entry", int4({ window, keys: "entry" })],
+  ["turboquant, 4 bits", turboquant({ window, bits: 4 })],
+  ["int2 (kivi)", int2({ window })],
+  ["turboquant, 2 bits", turboquant({ window, bits: 2 })],
+  ["akvqVl: 2 bits, rounded to nearest", akvqVl(parts)],
+  ["+ Hadamard", akvqVl({ ...parts, hadamard: true })],
+  ["+ clip 0.8", akvqVl({ ...parts, hadamard: true, clip: 0.8 })],
+  ["+ text of 2 layers in 4 bits", akvqVl({ window, pivots: 0 })],
+  ["+ pivots", akvqVl({ window })],
+  ["zipvl", zipvl({ window })],
+  ["snapkv, keep 0.5", snapkv({ keep: 0.5 })],
+  ["snapkv, keep 0.5, int4", [snapkv({ keep: 0.5 }), int4({ window })]],
+  ["streaming, keep 0.5, int8", [streaming({ keep: 0.5 }), int8({ window })]],
+];
+
+const text = await readFile(new URL("../tests/real/text.txt", import.meta.url), "utf8");
+// Cut where a word begins: the answer is what is read token by token, with the cache as the store keeps it.
+const at = text.indexOf(" ", Math.floor(text.length * (quick ? 0.05 : 0.7)));
+const end = text.indexOf(" ", Math.floor(text.length * (quick ? 0.07 : 0.88)));
+const [prompt, answer] = [text.slice(0, at), text.slice(at, end)];
+
+const found: { name: string; score: Score }[] = [];
+await using model = await load(folder("f32"), { weights: "f32", threads: 2 });
+for (const [name, cache] of cases) {
+  process.stderr.write(`\r\x1b[K${name}`);
+  found.push({ name, score: await model.score({ prompt, answer, cache, kl: true }) });
+}
+process.stderr.write("\n");
+
+const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+const whole = found[0]?.score.memory.full ?? 1;
+const rows = found.map(({ name, score: { ppl, kl = [], logprobs, memory } }) => {
+  const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
+  return { name, ppl, kl: mean(kl), tokens: logprobs.length, payload, scales, metadata, resident, peak, effectiveBits };
+});
+const from = await origin();
+const usage = found[0]?.score.usage;
+const page = `${heading("Stores on real weights", from)}
+
+SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${rows[0]?.tokens} that follow, one by one. *divergence*: of the next
+token's distribution from the full cache's, in nats, the mean over these tokens. *bits*: of a number at the end, scales and the whole
+window of ${window} entries included; *stored*: keys, values and scales; *resident*: all that the pool counts, positions and bookkeeping
+included; *peak*: at any time, the prompt's included. All over the bytes of a full cache.
+
+${table([
+  ["cache", "perplexity", "divergence", "bits", "stored", "resident", "peak"],
+  ...rows.map(({ name, ppl, kl, effectiveBits, payload, scales, resident, peak }) => [
+    name,
+    ppl.toFixed(3),
+    kl.toFixed(4),
+    effectiveBits.toFixed(2),
+    ((payload + scales) / whole).toFixed(3),
+    (resident / whole).toFixed(3),
+    (peak / whole).toFixed(3),
+  ]),
+])}
+`;
+const report = { origin: from, rows };
+await keep("stores", quick, report, page);
