@@ -404,6 +404,28 @@ fn zipvl_finds_for_itself_how_many_entries_matter() {
     assert_eq!(before, 2 * 180, "all attention is in the first class, of both heads");
 }
 
+/// At a length where a cache matters, the pool holds what the bits of a number say, within a fiftieth; and while a prompt is read no more
+/// than one layer of it is whole.
+#[test]
+fn bytes_are_what_the_bits_say() {
+    let shape = Shape { layers: 4, kv_heads: 8, head_dim: 128, format: Format::F32 };
+    let n = 2048;
+    let layer = (n * 2 * shape.kv_heads * shape.head_dim * 4) as f64;
+    for spec in METHODS.iter().filter(|spec| spec.role == Role::Stores) {
+        let (pool, cache) = (Pool::unlimited(), json!({ "method": spec.name, "window": 32 }));
+        let mut small = sequence(shape, &pool, &cache);
+        feed(&mut small, &shape, n, 0, |_| ());
+        let memory = small.memory();
+        let said = memory.effective_bits / 8.0 * (layer / 4.0) * shape.layers as f64;
+        let resident = memory.resident as f64;
+        assert!((said..said * 1.02).contains(&resident), "{cache}: {resident} of {said}");
+        assert_eq!(memory.resident, pool.used(), "{cache}");
+        // The last layer is there in both for a moment.
+        let most = resident + layer + resident / 4.0;
+        assert!((memory.peak as f64) < most, "{cache}: {} of {most}", memory.peak);
+    }
+}
+
 #[test]
 fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     let refuse = |cache: Value| match Method::parse(&cache) {
