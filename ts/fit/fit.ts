@@ -11,7 +11,7 @@ import { packageVersion } from "../version.ts";
 import { Combination, combine, type Stages, steps } from "./axes.ts";
 import { type Fit, type FitPoint, requireFitFile, writeFit } from "./file.ts";
 import { type AskedFit, readFit, readSample } from "./options.ts";
-import { Partial } from "./partial.ts";
+import { Measurements } from "./partial.ts";
 import { type Measured, type Refused, type Runner, Search } from "./search.ts";
 
 /** A sample with its reference. */
@@ -34,7 +34,7 @@ export async function fit(requests: Requests, info: ModelInfo, options: unknown)
   if (file !== undefined) await requireFitFile(file);
   const combinations = await combine(points, signal);
   const given = await samplesOf(asked);
-  const known = await Partial.open<Known>(file, {
+  const known = await Measurements.open<Known>(file, {
     format: "prefixkv-fit-partial",
     version: 1,
     package: await packageVersion(),
@@ -82,9 +82,9 @@ class Fitting {
   readonly #requests: Requests;
   readonly #info: ModelInfo;
   readonly #asked: AskedFit;
-  readonly #known: Partial<Known>;
+  readonly #known: Measurements<Known>;
 
-  constructor(requests: Requests, info: ModelInfo, asked: AskedFit, known: Partial<Known>) {
+  constructor(requests: Requests, info: ModelInfo, asked: AskedFit, known: Measurements<Known>) {
     this.#requests = requests;
     this.#info = info;
     this.#asked = asked;

@@ -10,7 +10,7 @@ import { FitError } from "./error.ts";
 const maxBytes = 2 ** 30;
 
 /** Values by key that outlive the process; without a file they do not. */
-export class Partial<T> {
+export class Measurements<T> {
   readonly #values: Map<string, T>;
   readonly #file: string | undefined;
   readonly #lock: Held | undefined;
@@ -22,13 +22,13 @@ export class Partial<T> {
   }
 
   /** Opens the file beside a fit's file; throws a FitError for measurements of another kind than `head` says, and where it is in use. */
-  static async open<T>(fit: string | undefined, head: Readonly<Record<string, unknown>>): Promise<Partial<T>> {
-    if (fit === undefined || !(await isPlain(fit))) return new Partial();
+  static async open<T>(fit: string | undefined, head: Readonly<Record<string, unknown>>): Promise<Measurements<T>> {
+    if (fit === undefined || !(await isPlain(fit))) return new Measurements();
     const file = `${fit}.partial`;
     const lock = await tryLock(`${file}.lock`).catch((cause: unknown) => unusable(file, writeFailure(cause)));
     if (!("release" in lock)) return unusable(file, `another fit writes into it${lock.holder}; wait for its end`);
     try {
-      return new Partial(await readLines<T>(file, JSON.stringify(head)), file, lock);
+      return new Measurements(await readLines<T>(file, JSON.stringify(head)), file, lock);
     } catch (error) {
       await lock.release();
       throw error;
