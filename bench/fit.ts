@@ -1,6 +1,6 @@
 // Fits to several numbers of bytes on the odd scenes, measured again on the even ones: bench/results/<machine>-fit.json and .md.
 // Options: --quick. One thread.
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { openData } from "../ts/eval/data/open.ts";
 import { promptOf } from "../ts/eval/samples.ts";
 import { BudgetError, type CacheOption, type Fit, type FitSample, load, type Progress } from "../ts/index.ts";
@@ -18,24 +18,30 @@ const every = (step: number, first: number): FitSample[] =>
     .map((sample) => ({ ...promptOf(sample), answer: sample.answer }));
 // A third of the scenes with odd numbers is enough, and all with even ones say what that is worth.
 const [calibration, heldOut] = [every(6, 1), every(2, 0)];
-const work = new URL("../.cache/bench/", import.meta.url);
+const work = new URL("../.cache/bench/fit/", import.meta.url);
 await mkdir(work, { recursive: true });
 
 const from = await origin();
 await using model = await load(undefined, { threads: 1 });
 const full = await over(heldOut, { method: "full" });
-const start = performance.now();
 const ways = {
   both: await fitted("both", {}),
   "entries alone": await fitted("entries", { stores: [] }),
   "bits alone": await fitted("bits", { methods: [] }),
 };
-const seconds = Math.round((performance.now() - start) / 1000);
+
+/** A fit with its points measured on the held-out half. */
+interface Measured extends Fit {
+  heldOut: { resident: number; loss: number }[];
+}
 
 /** A fit to the numbers of bytes that something fits into, with each point measured on the held-out half. */
-async function fitted(name: string, options: object): Promise<Fit & { heldOut: { resident: number; loss: number }[] }> {
-  // A bench that was interrupted goes on.
+async function fitted(name: string, options: object): Promise<Measured> {
+  // A bench that was interrupted goes on: both files are there for that.
   const file = new URL(`fit-${name}${quick ? "-quick" : ""}.json`, work);
+  const done = new URL(`measured-${name}${quick ? "-quick" : ""}.json`, work);
+  const found = await readFile(done, "utf8").catch(() => undefined);
+  if (found !== undefined) return JSON.parse(found) as Measured;
   for (let bytes = budgets; ; bytes = bytes.slice(1)) {
     try {
       const onProgress = ({ stage, done, total }: Progress): unknown =>
@@ -43,7 +49,9 @@ async function fitted(name: string, options: object): Promise<Fit & { heldOut: {
       const fit = await model.fit({ bytes, samples: calibration, file, onProgress, ...options });
       const measured = [];
       for (const { cache } of fit.curve) measured.push(await over(heldOut, cache));
-      return { ...fit, heldOut: measured };
+      const result = { ...fit, heldOut: measured };
+      await writeFile(done, JSON.stringify(result));
+      return result;
     } catch (error) {
       if (!(error instanceof BudgetError) || bytes.length === 1) throw error;
     }
@@ -97,9 +105,10 @@ const page = `${heading("Entries and bits for a number of bytes", from)}
 
 \`model.fit\` on ${calibration.length} scenes with odd numbers, one thread, as it comes (\`both\`), without stores (\`entries alone\`) and without methods (\`bits
 alone\`); perplexity of the reference descriptions, and the greatest bytes at the end of one. The full cache takes
-${count(ways.both.full.resident)} bytes and has ${Math.exp(ways.both.full.loss).toFixed(3)} there, ${count(full.resident)} and ${Math.exp(full.loss).toFixed(3)} on the ${heldOut.length} scenes with even numbers. All of it took ${seconds} s.
+${count(ways.both.full.resident)} bytes and has ${Math.exp(ways.both.full.loss).toFixed(3)} there, ${count(full.resident)} and ${Math.exp(full.loss).toFixed(3)} on the ${heldOut.length} scenes with even numbers.
 
 ${table([["bytes", "choice of", "configuration", "bytes used", "perplexity", "held-out: bytes", "held-out: perplexity"], ...rows])}
 `;
-const report = { origin: from, seconds, full, ...ways };
+const report = { origin: from, full, ...ways };
 await keep("fit", quick, report, page);
+await rm(work, { recursive: true });
