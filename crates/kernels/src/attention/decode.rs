@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::read::{Piece, Stored};
+use super::read::Stored;
 use super::{AttentionParams, LaneView};
 use crate::simd;
 
@@ -162,14 +162,28 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, queries: &[f32], task
     let (lane, group, dim, scale) = (&item.lane, params.group(), params.dim, params.scale);
     let queries = &queries[task.head * group * dim..(task.head + 1) * group * dim];
     let n = task.to - task.from;
-    let mut wide = Vec::new();
+    let (mut wide, mut scratch) = (Vec::new(), None);
     let mut weights = vec![0.0; group * n];
-    for piece in lane.pieces(task.from, task.to).flat_map(|piece| piece.of_keys(lane)) {
-        let scores = &mut weights[piece.at - task.from..];
-        match piece.keys(lane, task.head, dim, &mut wide) {
-            Stored::F32(keys) => simd::scores(queries, dim, keys, scale, scores, n),
-            Stored::F16(keys) => simd::scores(queries, dim, keys, scale, scores, n),
+    let mut pieces = lane.pieces(task.from, task.to).peekable();
+    while let Some(piece) = pieces.next() {
+        if let Some(next) = pieces.peek() {
+            next.ask_keys(task.head, dim);
         }
+        let scores = &mut weights[piece.at - task.from..];
+        if piece.key_scores(lane, (task.head, dim), queries, scale, scores, n, &mut scratch) {
+            continue;
+        }
+        for piece in piece.of_keys(lane) {
+            let scores = &mut weights[piece.at - task.from..];
+            match piece.keys(lane, task.head, dim, &mut wide) {
+                Stored::F32(keys) => simd::scores(queries, dim, keys, scale, scores, n),
+                Stored::F16(keys) => simd::scores(queries, dim, keys, scale, scores, n),
+            }
+        }
+    }
+    let mut pieces = lane.pieces(task.from, task.to).peekable();
+    if let Some(first) = pieces.peek() {
+        first.ask_values(task.head, dim);
     }
     if let Some(cap) = params.softcap {
         simd::softcap(&mut weights, cap);
@@ -187,11 +201,19 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, queries: &[f32], task
         })
         .collect();
     let mut sums = vec![0.0; group * dim];
-    for piece in lane.pieces(task.from, task.to).flat_map(Piece::of_values) {
-        let weights = &weights[piece.at - task.from..];
-        match piece.values(task.head, dim, &mut wide) {
-            Stored::F32(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
-            Stored::F16(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
+    while let Some(piece) = pieces.next() {
+        if let Some(next) = pieces.peek() {
+            next.ask_values(task.head, dim);
+        }
+        if piece.value_sums((task.head, dim), &weights[piece.at - task.from..], n, &mut sums, &mut scratch) {
+            continue;
+        }
+        for piece in piece.of_values() {
+            let weights = &weights[piece.at - task.from..];
+            match piece.values(task.head, dim, &mut wide) {
+                Stored::F32(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
+                Stored::F16(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
+            }
         }
     }
     Found { partials, sums, weights: if item.sums.is_some() { weights } else { Vec::new() } }

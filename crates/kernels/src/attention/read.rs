@@ -4,7 +4,9 @@
 use half::f16;
 
 use super::{LaneView, Run};
-use crate::codec::Codec;
+use crate::codec::{Codec, Parts, Scales};
+use crate::element::Element;
+use crate::simd::{self, Coded, Scratch};
 
 /// The entries `low .. high` of a run, of which the first is entry `at` of the lane.
 #[derive(Clone, Copy)]
@@ -48,6 +50,96 @@ impl<'v, 'a> Piece<'v, 'a> {
     pub(super) fn of_values(self) -> impl Iterator<Item = Piece<'v, 'a>> {
         let stays = self.run.codec.value.dtype.is_plain();
         self.cut(if stays { self.len() } else { ROWS })
+    }
+
+    /// The parts of the piece that share scales between entries, the whole of it where none do.
+    fn groups(self, codec: Codec) -> impl Iterator<Item = Piece<'v, 'a>> {
+        let group = if codec.entries() > 1 { codec.entries() } else { usize::MAX };
+        let mut low = self.low;
+        std::iter::from_fn(move || {
+            let high = self.high.min((low / group + 1).saturating_mul(group));
+            let piece = Piece { run: self.run, low, high, at: self.at + low - self.low };
+            low = high;
+            (piece.low < piece.high).then_some(piece)
+        })
+    }
+
+    /// The numbers and the scales of a head; of entries that share scales those of the first one's group.
+    fn stored(&self, codec: Codec, numbers: &'a [u8], scales: &'a [u8], head: usize, dim: usize) -> [&'a [u8]; 2] {
+        let (row, scales_row) = (codec.row(dim), codec.scales_row(dim));
+        let first = head * self.run.capacity + self.low;
+        let shared = match codec.scales {
+            Scales::None => 0..0,
+            Scales::PerEntry { .. } => first * scales_row..(first + self.len()) * scales_row,
+            Scales::PerChannel { group } => {
+                let group = first / usize::from(group);
+                group * scales_row..(group + 1) * scales_row
+            }
+        };
+        [&numbers[first * row..(first + self.len()) * row], &scales[shared]]
+    }
+
+    /// Entries of one group as they are stored.
+    fn coded(&self, codec: Codec, numbers: &'a [u8], scales: &'a [u8], head: usize, dim: usize) -> Option<Coded<'a>> {
+        let [numbers, scales] = self.stored(codec, numbers, scales, head, dim);
+        Coded::new(codec, dim, numbers, f16::of_bytes(scales))
+    }
+
+    /// Asks for the keys of a head before they are read, or for as many as are worth it. Runs of codes are short and lie apart, so no
+    /// machine foresees the next one; longer rows ask for themselves.
+    pub(super) fn ask_keys(&self, head: usize, dim: usize) {
+        if !self.run.codec.key.dtype.is_plain() {
+            let Parts { keys, key_scales, .. } = self.run.parts;
+            self.stored(self.run.codec.key, keys, key_scales, head, dim).into_iter().for_each(simd::ask);
+        }
+    }
+
+    /// Like [`Self::ask_keys`].
+    pub(super) fn ask_values(&self, head: usize, dim: usize) {
+        if !self.run.codec.value.dtype.is_plain() {
+            let Parts { values, value_scales, .. } = self.run.parts;
+            self.stored(self.run.codec.value, values, value_scales, head, dim).into_iter().for_each(simd::ask);
+        }
+    }
+
+    /// The scores of the keys of a head if they can be had without widening them first: whether they were. As [`simd::scores`].
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn key_scores(
+        self,
+        lane: &LaneView<'_>,
+        (head, dim): (usize, usize),
+        queries: &[f32],
+        scale: f32,
+        scores: &mut [f32],
+        step: usize,
+        scratch: &mut Option<Box<Scratch>>,
+    ) -> bool {
+        let (codec, parts) = (self.run.codec.key, self.run.parts);
+        if codec.dtype.is_plain() || lane.phases.is_some() {
+            return false;
+        }
+        self.groups(codec).all(|piece| {
+            let coded = piece.coded(codec, parts.keys, parts.key_scales, head, dim);
+            let scores = &mut scores[piece.at - self.at..];
+            coded.map(|coded| coded.scores(queries, scale, scores, step, scratch.get_or_insert_default())).is_some()
+        })
+    }
+
+    /// Like [`Self::key_scores`], of the values, as [`simd::weighted_sums`].
+    pub(super) fn value_sums(
+        &self,
+        (head, dim): (usize, usize),
+        weights: &[f32],
+        step: usize,
+        sums: &mut [f32],
+        scratch: &mut Option<Box<Scratch>>,
+    ) -> bool {
+        let (codec, parts) = (self.run.codec.value, self.run.parts);
+        if codec.dtype.is_plain() || codec.entries() > 1 {
+            return false;
+        }
+        let coded = self.coded(codec, parts.values, parts.value_scales, head, dim);
+        coded.map(|coded| coded.weighted_sums(weights, step, sums, scratch.get_or_insert_default())).is_some()
     }
 
     /// The keys of a head; `wide` holds them if they need work.

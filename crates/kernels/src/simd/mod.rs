@@ -54,11 +54,13 @@ macro_rules! dispatch {
 }
 
 // Behind the macro that they use.
+mod coded;
 mod codes;
 mod floats;
 mod products;
 mod rows;
 
+pub use coded::{Coded, Scratch};
 pub use codes::{decode_channels, decode_entries, decode_levels, encode_codes, encode_levels, sum_of_squares};
 pub(crate) use floats::float8;
 pub use floats::{decode_floats, encode_floats};
@@ -89,6 +91,19 @@ fn ask_ahead<S: Level, T>(block: &[T]) {
         // Never read through, so it may lie behind the end.
         S::prefetch(block.as_ptr().cast::<u8>().wrapping_add(AHEAD + at));
     }
+}
+
+/// Asks for the beginning of what will be read soon.
+pub fn ask(bytes: &[u8]) {
+    const LINE: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        for at in (0..bytes.len().min(AHEAD)).step_by(LINE) {
+            Avx2::prefetch(bytes.as_ptr().wrapping_add(at));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, LINE);
 }
 
 /// Eight keys at a time, for up to four queries at once: each vector of a key is loaded once for them, and the independent sums

@@ -1,0 +1,481 @@
+//! The loops on x86-64.
+
+use std::arch::x86_64::{
+    __m256, __m512, _mm_loadu_si128, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_si256, _mm256_castpd_ps,
+    _mm256_cmpeq_epi16, _mm256_cvtepu8_epi16, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi16,
+    _mm256_slli_epi16, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_multishift_epi64_epi8, _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set_epi64, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+};
+
+use half::f16;
+
+use super::super::AHEAD;
+use super::super::level::{Avx2, Level as _};
+use super::{Coded, Dtype, HALVES, LANES, QUERIES, ROWS, Scales, Scratch};
+
+/// An intrinsic of a feature that was detected before these loops were entered.
+macro_rules! intrinsic {
+    ($call:expr) => {
+        // SAFETY: see the macro's description; pointers given to it lie in slices whose lengths `Coded` has checked, by rows and vectors of
+        // theirs.
+        unsafe { $call }
+    };
+}
+
+/// Sixteen stored numbers.
+trait Sixteen {
+    const BYTES: usize;
+    /// `from` has so many bytes.
+    fn load(from: *const u8, table: __m512) -> __m512;
+}
+
+struct Four;
+struct Two;
+struct Eight;
+struct Float8;
+struct Brain;
+
+impl Sixteen for Four {
+    const BYTES: usize = 8;
+    #[inline(always)]
+    fn load(from: *const u8, table: __m512) -> __m512 {
+        // Word i begins with the byte at bit 4 i.
+        let all = intrinsic!(_mm512_set1_epi64(from.cast::<i64>().read_unaligned()));
+        let places = |i: i64| (8 * i) | ((8 * i + 4) << 32);
+        let places = intrinsic!(_mm512_set_epi64(
+            places(7),
+            places(6),
+            places(5),
+            places(4),
+            places(3),
+            places(2),
+            places(1),
+            places(0)
+        ));
+        let codes = intrinsic!(_mm512_multishift_epi64_epi8(places, all));
+        intrinsic!(_mm512_permutexvar_ps(codes, table))
+    }
+}
+
+impl Sixteen for Two {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    fn load(from: *const u8, table: __m512) -> __m512 {
+        let all = intrinsic!(_mm512_set1_epi32(from.cast::<i32>().read_unaligned()));
+        let places = |i: i64| (4 * i) | ((4 * i + 2) << 32);
+        let places = intrinsic!(_mm512_set_epi64(
+            places(7),
+            places(6),
+            places(5),
+            places(4),
+            places(3),
+            places(2),
+            places(1),
+            places(0)
+        ));
+        let codes = intrinsic!(_mm512_multishift_epi64_epi8(places, all));
+        intrinsic!(_mm512_permutexvar_ps(codes, table))
+    }
+}
+
+impl Sixteen for Eight {
+    const BYTES: usize = 16;
+    #[inline(always)]
+    fn load(from: *const u8, _: __m512) -> __m512 {
+        intrinsic!(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))))
+    }
+}
+
+impl Sixteen for Float8 {
+    const BYTES: usize = 16;
+    #[inline(always)]
+    fn load(from: *const u8, _: __m512) -> __m512 {
+        // As in `Level::load_float8`.
+        let bits = intrinsic!(_mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())));
+        let none = intrinsic!(_mm256_set1_epi16(0x7f));
+        let sign = intrinsic!(_mm256_slli_epi16::<8>(_mm256_andnot_si256(none, bits)));
+        let size = intrinsic!(_mm256_and_si256(none, bits));
+        let size = intrinsic!(_mm256_or_si256(_mm256_slli_epi16::<7>(size), _mm256_cmpeq_epi16(size, none)));
+        let halves = intrinsic!(_mm512_cvtph_ps(_mm256_or_si256(sign, size)));
+        intrinsic!(_mm512_mul_ps(halves, _mm512_set1_ps(256.0)))
+    }
+}
+
+impl Sixteen for Brain {
+    const BYTES: usize = 32;
+    #[inline(always)]
+    fn load(from: *const u8, _: __m512) -> __m512 {
+        let upper = intrinsic!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())));
+        intrinsic!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper)))
+    }
+}
+
+/// Runs `$body::<of the dtype>`.
+macro_rules! by_dtype {
+    ($coded:expr, $body:ident ($($arg:expr),*)) => {
+        match $coded.codec.dtype {
+            Dtype::U4 => $body::<Four>($coded, $($arg),*),
+            Dtype::U2 => $body::<Two>($coded, $($arg),*),
+            Dtype::U8 => $body::<Eight>($coded, $($arg),*),
+            Dtype::F8 => $body::<Float8>($coded, $($arg),*),
+            Dtype::Bf16 => $body::<Brain>($coded, $($arg),*),
+            Dtype::F32 | Dtype::F16 => unreachable!("multiplied where they are"),
+        }
+    };
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vbmi")]
+pub(super) fn scores(
+    coded: &Coded<'_>,
+    queries: &[f32],
+    scale: f32,
+    scores: &mut [f32],
+    step: usize,
+    scratch: &mut Scratch,
+) {
+    by_dtype!(coded, scores_of(queries, scale, scores, step, scratch));
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vbmi")]
+pub(super) fn weighted_sums(coded: &Coded<'_>, weights: &[f32], step: usize, sums: &mut [f32], scratch: &mut Scratch) {
+    by_dtype!(coded, sums_of(weights, step, sums, scratch));
+}
+
+#[inline(always)]
+fn table(coded: &Coded<'_>) -> __m512 {
+    let table = coded.table();
+    intrinsic!(_mm512_loadu_ps(table.as_ptr()))
+}
+
+/// A prefix of a vector.
+#[inline(always)]
+fn first(n: usize) -> u16 {
+    if n >= LANES { u16::MAX } else { (1 << n) - 1 }
+}
+
+#[inline(always)]
+fn widen(from: &[f16], to: &mut [f32]) {
+    let (whole, rest) = from.as_chunks::<LANES>();
+    for (from, to) in whole.iter().zip(to.chunks_mut(LANES)) {
+        let wide = intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())));
+        assert!(to.len() == LANES);
+        intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), wide));
+    }
+    if !rest.is_empty() {
+        let mut padded = [f16::ZERO; LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        let wide = intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(padded.as_ptr().cast())));
+        let to = &mut to[whole.len() * LANES..from.len()];
+        intrinsic!(_mm512_mask_storeu_ps(to.as_mut_ptr(), first(rest.len()), wide));
+    }
+}
+
+/// Asks for the rows that lie [`AHEAD`] of a block of `all`, from byte `at` on, if there are any: behind them lies another head.
+#[inline(always)]
+fn ask_ahead(all: &[u8], at: usize, block: usize) {
+    let from = at + AHEAD;
+    for line in (from..all.len().min(from + block)).step_by(64) {
+        Avx2::prefetch(all.as_ptr().wrapping_add(line));
+    }
+}
+
+#[inline(always)]
+fn ask(coded: &Coded<'_>, queries: &[f32], asked: &mut Scratch) {
+    let Coded { codec, dim, scales, .. } = *coded;
+    asked.added.fill(0.0);
+    asked.zeros.fill(0.0);
+    for (index, query) in queries.chunks_exact(dim).enumerate() {
+        let to = &mut asked.queries[index * dim..(index + 1) * dim];
+        to.copy_from_slice(query);
+        match codec.scales {
+            Scales::PerChannel { .. } => {
+                let mut added = intrinsic!(_mm512_setzero_ps());
+                let (scales, zeros) = scales.split_at(dim);
+                for at in (0..dim).step_by(LANES) {
+                    let (q, s, z) = (&query[at..at + LANES], &scales[at..at + LANES], &zeros[at..at + LANES]);
+                    let q = intrinsic!(_mm512_loadu_ps(q.as_ptr()));
+                    let half = |of: &[f16]| intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(of.as_ptr().cast())));
+                    let scaled = intrinsic!(_mm512_mul_ps(q, half(s)));
+                    added = intrinsic!(_mm512_fmadd_ps(q, half(z), added));
+                    let to = &mut to[at..at + LANES];
+                    intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), scaled));
+                }
+                asked.added[index] = intrinsic!(_mm512_reduce_add_ps(added));
+            }
+            Scales::PerEntry { .. } if coded.step() == 2 => {
+                for (group, channels) in query.chunks_exact(coded.group()).enumerate() {
+                    let mut sum = intrinsic!(_mm512_setzero_ps());
+                    for sixteen in channels.as_chunks::<LANES>().0 {
+                        sum = intrinsic!(_mm512_add_ps(sum, _mm512_loadu_ps(sixteen.as_ptr())));
+                    }
+                    asked.zeros[index * HALVES + 2 * group + 1] = intrinsic!(_mm512_reduce_add_ps(sum));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn scores_of<F: Sixteen>(
+    coded: &Coded<'_>,
+    queries: &[f32],
+    scale: f32,
+    scores: &mut [f32],
+    step: usize,
+    scratch: &mut Scratch,
+) {
+    let dim = coded.dim;
+    let mut query = 0;
+    while query < queries.len() / dim {
+        let take = match queries.len() / dim - query {
+            1 => 1,
+            2 | 3 => 2,
+            _ => 4,
+        };
+        ask(coded, &queries[query * dim..(query + take) * dim], scratch);
+        let scores = &mut scores[query * step..];
+        match take {
+            1 => scores_for::<F, 1, 8>(coded, scratch, scale, scores, step),
+            2 => scores_for::<F, 2, 4>(coded, scratch, scale, scores, step),
+            _ => scores_for::<F, 4, 2>(coded, scratch, scale, scores, step),
+        }
+        query += take;
+    }
+}
+
+/// The scores of `Q` queries for all rows, `R` rows at a time, `Q * R` being eight.
+#[inline(always)]
+fn scores_for<F: Sixteen, const Q: usize, const R: usize>(
+    coded: &Coded<'_>,
+    scratch: &mut Scratch,
+    scale: f32,
+    scores: &mut [f32],
+    step: usize,
+) {
+    let (row, halves) = (coded.codec.row(coded.dim), coded.halves());
+    let table = table(coded);
+    for (index, numbers) in coded.numbers.chunks(ROWS * row).enumerate() {
+        let (at, rows) = (index * ROWS, numbers.len() / row);
+        if halves > 0 {
+            widen(&coded.scales[at * halves..(at + rows) * halves], &mut scratch.wide);
+        }
+        let mut done = 0;
+        while done < rows {
+            let whole = rows - done >= R;
+            let block = &numbers[done * row..(done + if whole { R } else { 1 }) * row];
+            ask_ahead(coded.numbers, (at + done) * row, block.len());
+            let mut sums = [0.0; 8];
+            let taken = if whole {
+                let found = block_of::<F, Q, R>(coded, block, scratch, done, table);
+                let all: [__m256; 8] = std::array::from_fn(|i| folded(found[i / R][i % R]));
+                intrinsic!(_mm256_storeu_ps(sums.as_mut_ptr(), Avx2::sums(&all)));
+                R
+            } else {
+                let found = block_of::<F, Q, 1>(coded, block, scratch, done, table);
+                for (sum, found) in sums.iter_mut().zip(found) {
+                    *sum = intrinsic!(_mm512_reduce_add_ps(found[0]));
+                }
+                1
+            };
+            for query in 0..Q {
+                let to = &mut scores[query * step + at + done..][..taken];
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to = scale * (sums[query * taken + i] + scratch.added[query]);
+                }
+            }
+            done += taken;
+        }
+    }
+}
+
+/// The two halves of a vector added.
+#[inline(always)]
+fn folded(of: __m512) -> __m256 {
+    let upper = intrinsic!(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(of)));
+    intrinsic!(_mm256_add_ps(_mm512_castps512_ps256(of), _mm256_castpd_ps(upper)))
+}
+
+/// Vectors whose sums are the products of `Q` queries with `R` rows; their scales and zeros are
+/// those of the row `done` of the scratch and behind it.
+#[allow(clippy::needless_range_loop)] // Indices into several arrays at once, of lengths that the compiler knows.
+#[inline(always)]
+fn block_of<F: Sixteen, const Q: usize, const R: usize>(
+    coded: &Coded<'_>,
+    block: &[u8],
+    scratch: &Scratch,
+    done: usize,
+    table: __m512,
+) -> [[__m512; R]; Q] {
+    let (dim, group, halves, step) = (coded.dim, coded.group(), coded.halves(), coded.step());
+    let row = dim / LANES * F::BYTES;
+    let wide = &scratch.wide[done * halves..];
+    assert!(block.len() == R * row && wide.len() >= R * halves);
+    let zero = intrinsic!(_mm512_setzero_ps());
+    let mut all = [[zero; R]; Q];
+    for (index, from) in (0..dim).step_by(group).enumerate() {
+        let mut held = [[zero; R]; Q];
+        for at in (from..from + group).step_by(LANES) {
+            let mut q = [zero; Q];
+            for query in 0..Q {
+                q[query] = intrinsic!(_mm512_loadu_ps(scratch.queries.as_ptr().add(query * dim + at)));
+            }
+            for r in 0..R {
+                let x = F::load(intrinsic!(block.as_ptr().add(r * row + at / LANES * F::BYTES)), table);
+                for query in 0..Q {
+                    held[query][r] = intrinsic!(_mm512_fmadd_ps(x, q[query], held[query][r]));
+                }
+            }
+        }
+        if halves == 0 {
+            return held;
+        }
+        for r in 0..R {
+            let scale = intrinsic!(_mm512_set1_ps(wide[r * halves + step * index]));
+            for query in 0..Q {
+                all[query][r] = intrinsic!(_mm512_fmadd_ps(held[query][r], scale, all[query][r]));
+            }
+        }
+    }
+    if step == 2 {
+        for from in (0..halves).step_by(LANES) {
+            let mask = first(halves - from);
+            for r in 0..R {
+                let pairs = &wide[r * halves + from..];
+                let pairs = intrinsic!(_mm512_maskz_loadu_ps(mask, pairs.as_ptr()));
+                for query in 0..Q {
+                    let zeros = intrinsic!(_mm512_loadu_ps(scratch.zeros.as_ptr().add(query * HALVES + from)));
+                    all[query][r] = intrinsic!(_mm512_fmadd_ps(pairs, zeros, all[query][r]));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[inline(always)]
+fn sums_of<F: Sixteen>(coded: &Coded<'_>, weights: &[f32], step: usize, sums: &mut [f32], scratch: &mut Scratch) {
+    let dim = coded.dim;
+    let mut query = 0;
+    while query < sums.len() / dim {
+        let left = sums.len() / dim - query;
+        let (weights, sums) = (&weights[query * step..], &mut sums[query * dim..]);
+        query += match left {
+            1 => sums_for::<F, 1, 8>(coded, weights, step, sums, scratch),
+            2 => sums_for::<F, 2, 8>(coded, weights, step, sums, scratch),
+            3 => sums_for::<F, 3, 4>(coded, weights, step, sums, scratch),
+            _ => sums_for::<F, 4, 4>(coded, weights, step, sums, scratch),
+        };
+    }
+}
+
+/// Adds all rows to the sums of `Q` queries, `V` vectors of columns at a time. Returns `Q`.
+#[inline(always)]
+fn sums_for<F: Sixteen, const Q: usize, const V: usize>(
+    coded: &Coded<'_>,
+    weights: &[f32],
+    step: usize,
+    sums: &mut [f32],
+    scratch: &mut Scratch,
+) -> usize {
+    let (dim, row, halves) = (coded.dim, coded.codec.row(coded.dim), coded.halves());
+    let table = table(coded);
+    let Scratch { wide, factors, .. } = scratch;
+    let mut added = [[0.0f32; HALVES]; Q];
+    // A row's factors: of its groups, or its weight alone.
+    let width = halves.max(1);
+    for (index, numbers) in coded.numbers.chunks(ROWS * row).enumerate() {
+        let (at, rows) = (index * ROWS, numbers.len() / row);
+        ask_ahead(coded.numbers, at * row, numbers.len());
+        widen(&coded.scales[at * halves..(at + rows) * halves], wide);
+        for query in 0..Q {
+            let weights = &weights[query * step + at..][..rows];
+            let factors = &mut factors[query];
+            if halves == 0 {
+                factors[..rows].copy_from_slice(weights);
+            } else if halves < 4 {
+                for (r, weight) in weights.iter().enumerate() {
+                    for half in 0..halves {
+                        factors[r * halves + half] = weight * wide[r * halves + half];
+                        added[query][half] += factors[r * halves + half];
+                    }
+                }
+            } else {
+                for from in (0..halves).step_by(LANES) {
+                    let mask = first(halves - from);
+                    let sum = &mut added[query][from..];
+                    let mut held = intrinsic!(_mm512_maskz_loadu_ps(mask, sum.as_ptr()));
+                    for (r, weight) in weights.iter().enumerate() {
+                        let (pairs, to) = (&wide[r * halves + from..], &mut factors[r * halves + from..]);
+                        let pairs = intrinsic!(_mm512_maskz_loadu_ps(mask, pairs.as_ptr()));
+                        let pairs = intrinsic!(_mm512_mul_ps(pairs, _mm512_set1_ps(*weight)));
+                        intrinsic!(_mm512_mask_storeu_ps(to.as_mut_ptr(), mask, pairs));
+                        held = intrinsic!(_mm512_add_ps(held, pairs));
+                    }
+                    intrinsic!(_mm512_mask_storeu_ps(sum.as_mut_ptr(), mask, held));
+                }
+            }
+        }
+        let mut column = 0;
+        while column + V * LANES <= dim {
+            columns_of::<F, Q, V>(coded, numbers, rows, column, width, factors, sums, table);
+            column += V * LANES;
+        }
+        while column < dim {
+            columns_of::<F, Q, 1>(coded, numbers, rows, column, width, factors, sums, table);
+            column += LANES;
+        }
+    }
+    if halves > 0 && coded.step() == 2 {
+        for (sums, added) in sums.chunks_exact_mut(dim).zip(&added) {
+            for (group, sums) in sums.chunks_exact_mut(coded.group()).enumerate() {
+                sums.iter_mut().for_each(|sum| *sum += added[2 * group + 1]);
+            }
+        }
+    }
+    Q
+}
+
+#[allow(clippy::too_many_arguments)]
+#[allow(clippy::needless_range_loop)] // As above.
+#[inline(always)]
+fn columns_of<F: Sixteen, const Q: usize, const V: usize>(
+    coded: &Coded<'_>,
+    numbers: &[u8],
+    rows: usize,
+    column: usize,
+    width: usize,
+    factors: &[[f32; ROWS * HALVES]; QUERIES],
+    sums: &mut [f32],
+    table: __m512,
+) {
+    let (dim, group, step) = (coded.dim, coded.group(), coded.step());
+    let row = dim / LANES * F::BYTES;
+    assert!(numbers.len() == rows * row && sums.len() >= Q * dim && column + V * LANES <= dim);
+    let mut held = [[intrinsic!(_mm512_setzero_ps()); V]; Q];
+    let mut place = [0; V];
+    for v in 0..V {
+        place[v] = if width > 1 { (column + v * LANES) / group * step } else { 0 };
+        for query in 0..Q {
+            held[query][v] = intrinsic!(_mm512_loadu_ps(sums.as_ptr().add(query * dim + column + v * LANES)));
+        }
+    }
+    assert!(place[V - 1] < width && rows * width <= ROWS * HALVES);
+    for r in 0..rows {
+        for v in 0..V {
+            let x = F::load(intrinsic!(numbers.as_ptr().add(r * row + (column / LANES + v) * F::BYTES)), table);
+            for query in 0..Q {
+                let factor = intrinsic!(_mm512_set1_ps(*factors[query].as_ptr().add(r * width + place[v])));
+                held[query][v] = intrinsic!(_mm512_fmadd_ps(x, factor, held[query][v]));
+            }
+        }
+    }
+    for v in 0..V {
+        for query in 0..Q {
+            intrinsic!(_mm512_storeu_ps(sums.as_mut_ptr().add(query * dim + column + v * LANES), held[query][v]));
+        }
+    }
+}
