@@ -6,10 +6,8 @@ use crate::device::Cuda;
 use crate::error::{Error, Result};
 use crate::model::{Device, Place};
 use crate::panics;
-use crate::wire::{
-    CheckRequest, CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, Event, KernelCheck, PrefillRate, Progress,
-};
-use prefixkv_kernels::cuda::check::{Cases, Ceilings, Outcome, Sizes, Step, ceilings, kernels};
+use crate::wire::{CheckRequest, CheckedMemory, DeviceCheck, Event, KernelCheck, Progress};
+use prefixkv_kernels::cuda::check::{Cases, Outcome, Sizes, Step, ceilings, kernels};
 use prefixkv_kernels::cuda::{Error as GpuError, Gpu};
 
 /// See [`super::Engine::check_device`].
@@ -78,7 +76,7 @@ fn report(gpu: &Gpu, device: &str, cases: Cases, sizes: Option<&Sizes>, events: 
         memory: CheckedMemory { free: memory.free, total: memory.total },
         passed,
         kernels: outcomes.into_iter().map(kernel_check).collect(),
-        ceilings: found.map(rates),
+        ceilings: found,
     })
 }
 
@@ -96,25 +94,4 @@ fn failed(device: &str, error: GpuError) -> Error {
 fn kernel_check(outcome: Outcome) -> KernelCheck {
     let Outcome { kernel, cases, worst, tolerance, failed } = outcome;
     KernelCheck { kernel, cases, worst: Some(worst).filter(|worst| worst.is_finite()), tolerance, failed }
-}
-
-fn rates(found: Ceilings) -> DeviceCeilings {
-    let decode = found.decode.iter().map(|rate| DecodeRate {
-        sequences: rate.sequences,
-        entries: rate.entries,
-        read: rate.read,
-    });
-    let prefill = found.prefill.iter().map(|rate| PrefillRate { positions: rate.positions, tflops: rate.tflops });
-    DeviceCeilings {
-        copy: found.copy,
-        read: found.read,
-        row: found.row,
-        upload: found.upload,
-        product_f16: found.product_f16,
-        product_f32: found.product_f32,
-        launches: found.launches,
-        writes: found.writes,
-        decode: decode.collect(),
-        prefill: prefill.collect(),
-    }
 }

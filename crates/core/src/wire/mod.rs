@@ -14,7 +14,7 @@ mod session_id;
 mod trace;
 
 pub use about::About;
-pub use check::{CheckedMemory, DecodeRate, DeviceCeilings, DeviceCheck, KernelCheck, PrefillRate};
+pub use check::{CheckedMemory, DeviceCheck, KernelCheck};
 pub use event::Event;
 pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
 pub(crate) use request::parse_inspect;

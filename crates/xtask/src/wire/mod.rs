@@ -29,7 +29,7 @@ const PAGES: [&str; 3] = ["docs/cache.md", "docs/cli.md", "docs/generate.md"];
 
 /// The generated files with their contents.
 pub(crate) fn files(root: &Path) -> Result<Vec<(String, String)>, String> {
-    let sources = Sources::read(&root.join("crates/core/src"))?;
+    let sources = Sources::read(root)?;
     let mut types = Types::new(&sources);
     // Lists that go into the engine are only read.
     let mut inputs = HashSet::new();
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn requests_have_the_fields_that_the_engine_reads() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let sources = Sources::read(&root.join("crates/core/src")).unwrap();
+        let sources = Sources::read(&root).unwrap();
         let mut types = Types::new(&sources);
         requests(&mut types).unwrap();
         let doors = DOORS.iter().map(|door| (door.name, (door.fields)(), Vec::new()));
@@ -194,7 +194,7 @@ mod tests {
         let defaults = SamplerOptions::default();
         let real = [("temperature", defaults.temperature), ("repetitionPenalty", defaults.repetition_penalty)];
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let sources = Sources::read(&root.join("crates/core/src")).unwrap();
+        let sources = Sources::read(&root).unwrap();
         let mut types = Types::new(&sources);
         requests(&mut types).unwrap();
         let Some(Form::Object(object)) = types.get("SamplingOptions").map(|one| &one.form) else { panic!() };

@@ -8,7 +8,10 @@ use syn::{Attribute, Expr, ExprLit, Fields, Item, Lit, Meta};
 
 use super::docs::Docs;
 
-/// Every struct, enum and numeric constant of a crate by its name.
+/// The engine, and of the kernels the self-check of a device, whose rates are part of its report.
+const FOLDERS: [&str; 2] = ["crates/core/src", "crates/kernels/src/cuda/check"];
+
+/// Every struct, enum and numeric constant of the sources by its name.
 #[derive(Default)]
 pub(crate) struct Sources {
     types: HashMap<String, Vec<Declared>>,
@@ -34,10 +37,12 @@ pub(crate) enum Body {
 }
 
 impl Sources {
-    /// Reads every file of a folder.
-    pub(crate) fn read(folder: &Path) -> Result<Sources, String> {
+    /// Reads every file of the folders with types that cross a door.
+    pub(crate) fn read(root: &Path) -> Result<Sources, String> {
         let mut sources = Sources::default();
-        sources.add_folder(folder)?;
+        for folder in FOLDERS {
+            sources.add_folder(&root.join(folder))?;
+        }
         Ok(sources)
     }
 

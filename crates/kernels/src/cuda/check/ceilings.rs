@@ -1,8 +1,10 @@
-//! The limits of a device, and how near the kernels come to them.
+//! The limits of a device, and how near the kernels come to them. The types of the rates cross the doors as they stand here
+//! (docs/design/wire.md).
 
 use std::time::Instant;
 
 use half::f16;
+use serde::Serialize;
 
 use super::Step;
 use super::numbers::{narrowed, noise};
@@ -67,43 +69,51 @@ impl Sizes {
     }
 }
 
-/// Rates of a device: GB and TFLOP are 10^9 bytes and 10^12 additions and multiplications, per second.
-#[derive(Clone, Debug, PartialEq)]
+/// The speed of a device, measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename = "DeviceCeilings", rename_all = "camelCase")]
 pub struct Ceilings {
-    /// Bytes read and written by copies within the device.
+    /// GB (10^9 bytes) per second that copies within the device read and write.
     pub copy: f64,
-    /// Bytes read by `key_norms`, which writes next to nothing.
+    /// GB per second that a kernel reads that writes next to nothing.
     pub read: f64,
-    /// Bytes of weights read by a product of one row, in f16: what a token costs.
+    /// GB per second of weights that a product of one row reads, in f16.
     pub row: f64,
-    /// Bytes from the host, by the way that weights take.
+    /// GB per second from the host.
     pub upload: f64,
-    /// Products of square matrices.
+    /// TFLOP (10^12 additions and multiplications) per second of products of f16 matrices.
     pub product_f16: f64,
+    /// The same for f32.
     pub product_f32: f64,
     /// Launches of a kernel that does next to nothing, per second.
     pub launches: f64,
     /// Writes of 1 KiB from the host, per second.
     pub writes: f64,
+    /// Attention of a decode step to 32 heads of 128 elements, in f16.
     pub decode: Vec<DecodeRate>,
+    /// Causal attention over a prompt, in f16.
     pub prefill: Vec<PrefillRate>,
 }
 
-/// Attention of one new query per sequence, in f16.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The speed of a decode step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DecodeRate {
+    /// Sequences in one launch.
     pub sequences: usize,
     /// Entries of each.
     pub entries: usize,
-    /// Bytes of keys and values per second. Lanes that fit the device's cache are read faster than its memory is.
+    // Lanes that fit the device's cache are read faster than its memory is.
+    /// GB per second of keys and values.
     pub read: f64,
 }
 
-/// Causal attention of a prompt, in f16.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The speed of reading a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PrefillRate {
+    /// Positions of the prompt.
     pub positions: usize,
-    /// Of the pairs that see each other.
+    // Of the pairs that see each other only.
+    /// TFLOP per second.
     pub tflops: f64,
 }
 
@@ -111,18 +121,7 @@ pub struct PrefillRate {
 /// `progress` answered false. Times are those of the host from a wait to the next, each with many calls between.
 pub fn ceilings(gpu: &Gpu, sizes: &Sizes, progress: &mut dyn FnMut(Step<'_>) -> bool) -> Result<Option<Ceilings>> {
     let room = usize::try_from(gpu.memory()?.free / 4).unwrap_or(usize::MAX);
-    let mut found = Ceilings {
-        copy: 0.0,
-        read: 0.0,
-        row: 0.0,
-        upload: 0.0,
-        product_f16: 0.0,
-        product_f32: 0.0,
-        launches: 0.0,
-        writes: 0.0,
-        decode: Vec::new(),
-        prefill: Vec::new(),
-    };
+    let mut found = Ceilings::default();
     let total = 8 + sizes.decode.len() + sizes.prefill.len();
     let mut done = 0;
     let mut told = |what: String, rate: f64, unit: &str| {
