@@ -86,6 +86,13 @@ const LIBRARY: &[Facts] = &[
         ],
     },
     Facts {
+        code: "fit",
+        class: "FitError",
+        cause: "The file of a fit cannot be read or written, is none, or belongs to another model; or the measurements beside it are of another fit, or of one that still runs.",
+        cure: "Fit this model with `model.fit`; delete the `.partial` file, or name another `file`.",
+        details: &[],
+    },
+    Facts {
         code: "eval-data",
         class: "EvaluationError",
         cause: "The data of an evaluation cannot be read, or are not what their format says.",
@@ -153,7 +160,7 @@ pub(crate) fn page() -> String {
 
 # Errors
 
-Every error that this library throws is a `PrefixKvError` with a stable `code`, a message that says what was found and what to do, and `details` for programs. The classes are there for `instanceof`; `UnsupportedModelError` and `HubError` are `ModelError`s, `BudgetError` and `CalibrationError` are `OptionError`s. `name` is the name of the class.
+Every error that this library throws is a `PrefixKvError` with a stable `code`, a message that says what was found and what to do, and `details` for programs. The classes are there for `instanceof`; `UnsupportedModelError` and `HubError` are `ModelError`s, `BudgetError`, `CalibrationError` and `FitError` are `OptionError`s. `name` is the name of the class.
 
 ```ts
 import {{ load, PrefixKvError }} from "prefixkv";
