@@ -44,7 +44,8 @@ fn bits(store: &Value, dim: usize) -> f64 {
         "fp8" => 8.0,
         "int8" => 9.0 + 2.0 * short,
         "int4" => 5.0 + short,
-        "turboquant" => store["bits"].as_f64().expect("a number") + 16.0 / dim as f64,
+        // 4 where a request says nothing.
+        "turboquant" => store["bits"].as_f64().unwrap_or(4.0) + 16.0 / dim as f64,
         _ => 3.0 + short,
     }
 }
