@@ -30,7 +30,7 @@ static const ShimField SHIM_FIELDS[] = {
     FIELD(Source, codec),
     SIZE(EncodeItem), FIELD(EncodeItem, numbers), FIELD(EncodeItem, scales), FIELD(EncodeItem, sources),
     FIELD(EncodeItem, rows), FIELD(EncodeItem, count), FIELD(EncodeItem, capacity), FIELD(EncodeItem, at),
-    FIELD(EncodeItem, heads), FIELD(EncodeItem, codec),
+    FIELD(EncodeItem, heads), FIELD(EncodeItem, codec), FIELD(EncodeItem, clip), FIELD(EncodeItem, unused),
     SIZE(EncodeArgs), FIELD(EncodeArgs, items), FIELD(EncodeArgs, tables), FIELD(EncodeArgs, dim), FIELD(EncodeArgs, unused),
     SIZE(HadamardArgs), FIELD(HadamardArgs, from), FIELD(HadamardArgs, to), FIELD(HadamardArgs, from_stride),
     FIELD(HadamardArgs, to_stride), FIELD(HadamardArgs, n), FIELD(HadamardArgs, heads), FIELD(HadamardArgs, dim),
