@@ -1,13 +1,14 @@
 //! The loops on x86-64.
 
 use std::arch::x86_64::{
-    __m256, __m512, _mm_loadu_si128, _mm256_add_ps, _mm256_and_si256, _mm256_andnot_si256, _mm256_castpd_ps,
-    _mm256_cmpeq_epi16, _mm256_cvtepu8_epi16, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi16,
-    _mm256_slli_epi16, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_multishift_epi64_epi8, _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set_epi64, _mm512_set1_epi32,
-    _mm512_set1_epi64, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m256, __m512, _mm_loadu_si128, _mm_set1_epi8, _mm_xor_si128, _mm256_add_ps, _mm256_and_si256,
+    _mm256_andnot_si256, _mm256_castpd_ps, _mm256_cmpeq_epi16, _mm256_cvtepu8_epi16, _mm256_loadu_si256,
+    _mm256_or_si256, _mm256_set1_epi16, _mm256_slli_epi16, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_pd,
+    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_moveldup_ps, _mm512_mul_ps, _mm512_multishift_epi64_epi8,
+    _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set_epi64, _mm512_set1_epi32, _mm512_set1_epi64,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 use half::f16;
@@ -85,7 +86,9 @@ impl Sixteen for Eight {
     const BYTES: usize = 16;
     #[inline(always)]
     fn load(from: *const u8, _: __m512) -> __m512 {
-        intrinsic!(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))))
+        // Less 128, which is the other value of the first bit, with a sign.
+        let codes = intrinsic!(_mm_xor_si128(_mm_loadu_si128(from.cast()), _mm_set1_epi8(i8::MIN)));
+        intrinsic!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)))
     }
 }
 
@@ -156,20 +159,23 @@ fn first(n: usize) -> u16 {
     if n >= LANES { u16::MAX } else { (1 << n) - 1 }
 }
 
+/// Scales and zeros in f32. Zeros are those of codes that count from `middle`, if there are any.
 #[inline(always)]
-fn widen(from: &[f16], to: &mut [f32]) {
+fn widen(from: &[f16], to: &mut [f32], middle: f32) {
+    let odd = intrinsic!(_mm512_maskz_mov_ps(0xaaaa, _mm512_set1_ps(middle)));
+    let moved = |pairs: __m512| intrinsic!(_mm512_fmadd_ps(_mm512_moveldup_ps(pairs), odd, pairs));
     let (whole, rest) = from.as_chunks::<LANES>();
     for (from, to) in whole.iter().zip(to.chunks_mut(LANES)) {
         let wide = intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())));
         assert!(to.len() == LANES);
-        intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), wide));
+        intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), moved(wide)));
     }
     if !rest.is_empty() {
         let mut padded = [f16::ZERO; LANES];
         padded[..rest.len()].copy_from_slice(rest);
         let wide = intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(padded.as_ptr().cast())));
         let to = &mut to[whole.len() * LANES..from.len()];
-        intrinsic!(_mm512_mask_storeu_ps(to.as_mut_ptr(), first(rest.len()), wide));
+        intrinsic!(_mm512_mask_storeu_ps(to.as_mut_ptr(), first(rest.len()), moved(wide)));
     }
 }
 
@@ -198,8 +204,10 @@ fn ask(coded: &Coded<'_>, queries: &[f32], asked: &mut Scratch) {
                     let (q, s, z) = (&query[at..at + LANES], &scales[at..at + LANES], &zeros[at..at + LANES]);
                     let q = intrinsic!(_mm512_loadu_ps(q.as_ptr()));
                     let half = |of: &[f16]| intrinsic!(_mm512_cvtph_ps(_mm256_loadu_si256(of.as_ptr().cast())));
-                    let scaled = intrinsic!(_mm512_mul_ps(q, half(s)));
-                    added = intrinsic!(_mm512_fmadd_ps(q, half(z), added));
+                    let (s, middle) = (half(s), intrinsic!(_mm512_set1_ps(coded.middle())));
+                    let zeros = intrinsic!(_mm512_fmadd_ps(s, middle, half(z)));
+                    let scaled = intrinsic!(_mm512_mul_ps(q, s));
+                    added = intrinsic!(_mm512_fmadd_ps(q, zeros, added));
                     let to = &mut to[at..at + LANES];
                     intrinsic!(_mm512_storeu_ps(to.as_mut_ptr(), scaled));
                 }
@@ -261,7 +269,7 @@ fn scores_for<F: Sixteen, const Q: usize, const R: usize>(
     for (index, numbers) in coded.numbers.chunks(ROWS * row).enumerate() {
         let (at, rows) = (index * ROWS, numbers.len() / row);
         if halves > 0 {
-            widen(&coded.scales[at * halves..(at + rows) * halves], &mut scratch.wide);
+            widen(&coded.scales[at * halves..(at + rows) * halves], &mut scratch.wide, coded.middle());
         }
         let mut done = 0;
         while done < rows {
@@ -390,7 +398,7 @@ fn sums_for<F: Sixteen, const Q: usize, const V: usize>(
     for (index, numbers) in coded.numbers.chunks(ROWS * row).enumerate() {
         let (at, rows) = (index * ROWS, numbers.len() / row);
         ask_ahead(coded.numbers, at * row, numbers.len());
-        widen(&coded.scales[at * halves..(at + rows) * halves], wide);
+        widen(&coded.scales[at * halves..(at + rows) * halves], wide, coded.middle());
         for query in 0..Q {
             let weights = &weights[query * step + at..][..rows];
             let factors = &mut factors[query];
