@@ -59,7 +59,8 @@ let prepared: Promise<void> | undefined;
 
 for (const { name, stem, noRun } of snippets) {
   test(`${name} ${noRun === undefined ? "runs" : `type-checks (not run: ${noRun})`}`, {
-    timeout: 120_000,
+    // All of them run before the first is told: half a second each on two cores.
+    timeout: 300_000,
   }, async () => {
     prepared ??= prepare();
     await prepared;
