@@ -71,7 +71,7 @@ impl<'v, 'a> Piece<'v, 'a> {
         let shared = match codec.scales {
             Scales::None => 0..0,
             Scales::PerEntry { .. } => first * scales_row..(first + self.len()) * scales_row,
-            Scales::PerChannel { group } => {
+            Scales::PerChannel { group, .. } => {
                 let group = first / usize::from(group);
                 group * scales_row..(group + 1) * scales_row
             }

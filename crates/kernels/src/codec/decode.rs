@@ -22,7 +22,7 @@ pub fn decode_rows(
     let numbers = &numbers[start..start + n * row];
     match codec.scales {
         Scales::None => simd::decode_floats(codec.dtype, numbers, to),
-        Scales::PerEntry { group } => {
+        Scales::PerEntry { group, .. } => {
             let pairs = codec.scales_row(dim);
             let start = (head * capacity + from) * pairs;
             let scales = f16::of_bytes(&scales[start..start + n * pairs]);
@@ -31,7 +31,7 @@ pub fn decode_rows(
                 Some(table) => simd::decode_levels(codec.dtype, table, numbers, scales, group.into(), to),
             }
         }
-        Scales::PerChannel { group } => {
+        Scales::PerChannel { group, .. } => {
             let (group, pairs) = (usize::from(group), codec.scales_row(dim));
             let mut done = 0;
             while done < n {

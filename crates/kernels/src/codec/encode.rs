@@ -46,7 +46,7 @@ pub fn encode(
         let scales = &mut scales[first * pairs..(first + n / group) * pairs];
         match codec.scales {
             Scales::None => simd::encode_floats(codec.dtype, rows, numbers),
-            Scales::PerEntry { group } => match codec.levels.table(codec.dtype) {
+            Scales::PerEntry { group, .. } => match codec.levels.table(codec.dtype) {
                 None => entries(codec, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
                 Some(table) => levels(codec.dtype, table, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
             },

@@ -96,15 +96,16 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// Which codes share a scale, and a zero where they have one.
+/// Which codes share a scale, and a zero where they have one. `clip` is in hundredths, see [`Codec::clip`]; it is known to writers only, and lies
+/// here where it takes no room: every segment has a codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scales {
     /// Numbers stand for themselves.
     None,
     /// Those of a channel over `group` consecutive entries, the first of a run being a group's first.
-    PerChannel { group: u16 },
+    PerChannel { group: u16, clip: u8 },
     /// `group` consecutive channels of an entry.
-    PerEntry { group: u16 },
+    PerEntry { group: u16, clip: u8 },
 }
 
 /// How keys, or values, are stored.
@@ -114,9 +115,6 @@ pub struct Codec {
     /// Of codes; [`Levels::Even`] of numbers that stand for themselves.
     pub levels: Levels,
     pub scales: Scales,
-    /// The part of the range of numbers that share a scale which codes cover, in hundredths: both ends are scaled by it before scale and zero
-    /// are taken. Known to writers only; readers see scales.
-    pub clip: u8,
 }
 
 /// Bytes of a scale, or of a zero.
@@ -129,38 +127,46 @@ impl Codec {
     pub const F16: Codec = Codec::plain(Dtype::F16);
 
     pub const fn plain(dtype: Dtype) -> Codec {
-        Codec { dtype, levels: Levels::Even, scales: Scales::None, clip: 100 }
+        Codec { dtype, levels: Levels::Even, scales: Scales::None }
     }
 
     /// Codes with a scale per channel over `group` entries.
     pub const fn per_channel(dtype: Dtype, group: u16) -> Codec {
-        Codec { dtype, levels: Levels::Even, scales: Scales::PerChannel { group }, clip: 100 }
+        Codec { dtype, levels: Levels::Even, scales: Scales::PerChannel { group, clip: 100 } }
     }
 
     /// Codes with a scale per entry and `group` channels.
     pub const fn per_entry(dtype: Dtype, group: u16) -> Codec {
-        Codec { dtype, levels: Levels::Even, scales: Scales::PerEntry { group }, clip: 100 }
+        Codec { dtype, levels: Levels::Even, scales: Scales::PerEntry { group, clip: 100 } }
     }
 
     /// Codes that are looked up in a table, with a scale per entry and `group` channels.
     pub const fn of_levels(dtype: Dtype, levels: Levels, group: u16) -> Codec {
-        Codec { dtype, levels, scales: Scales::PerEntry { group }, clip: 100 }
+        Codec { dtype, levels, scales: Scales::PerEntry { group, clip: 100 } }
     }
 
     /// The same with codes that cover `percent` hundredths of the range.
     pub const fn clipped(self, percent: u8) -> Codec {
-        Codec { clip: percent, ..self }
+        let scales = match self.scales {
+            Scales::None => Scales::None,
+            Scales::PerChannel { group, .. } => Scales::PerChannel { group, clip: percent },
+            Scales::PerEntry { group, .. } => Scales::PerEntry { group, clip: percent },
+        };
+        Codec { scales, ..self }
     }
 
-    /// [`Codec::clip`] as a factor.
+    /// The part of the range of numbers that share a scale which codes cover: both ends are scaled by it before scale and zero are taken.
     pub fn clip(self) -> f32 {
-        f32::from(self.clip) / 100.0
+        match self.scales {
+            Scales::None => 1.0,
+            Scales::PerChannel { clip, .. } | Scales::PerEntry { clip, .. } => f32::from(clip) / 100.0,
+        }
     }
 
     /// Entries that can only be encoded together.
     pub const fn entries(self) -> usize {
         match self.scales {
-            Scales::PerChannel { group } => group as usize,
+            Scales::PerChannel { group, .. } => group as usize,
             _ => 1,
         }
     }
@@ -175,7 +181,7 @@ impl Codec {
         match self.scales {
             Scales::None => 0,
             Scales::PerChannel { .. } => dim * 2 * SCALE,
-            Scales::PerEntry { group } => dim / group as usize * self.scales_width(),
+            Scales::PerEntry { group, .. } => dim / group as usize * self.scales_width(),
         }
     }
 
@@ -199,13 +205,13 @@ impl Codec {
         }
         match (self.dtype.is_code(), self.scales) {
             (false, Scales::None) => return Ok(()),
-            (true, Scales::PerChannel { group: 1.. }) => {}
-            (true, Scales::PerEntry { group }) if group > 0 && dim.is_multiple_of(group.into()) => {
+            (true, Scales::PerChannel { group: 1.., .. }) => {}
+            (true, Scales::PerEntry { group, .. }) if group > 0 && dim.is_multiple_of(group.into()) => {
                 if !usize::from(group).is_multiple_of(CHANNELS) {
                     return Err(format!("groups of {group} channels, which are no multiple of {CHANNELS}"));
                 }
             }
-            (true, Scales::PerEntry { group }) => return Err(format!("{dim} channels in groups of {group}")),
+            (true, Scales::PerEntry { group, .. }) => return Err(format!("{dim} channels in groups of {group}")),
             _ => return Err(format!("numbers of {} with {:?}", self.dtype, self.scales)),
         }
         match dim.is_multiple_of(CHANNELS) {

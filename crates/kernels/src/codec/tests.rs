@@ -146,7 +146,7 @@ fn what_cannot_be_stored_is_refused_with_the_reason() {
     let refuse = |codec: KvCodec, dim: usize| codec.check(dim).expect_err("refused");
     let both = |codec: Codec| KvCodec { key: codec, value: codec, dual: Dual::None };
     assert!(refuse(both(Codec::plain(Dtype::U4)), 64).contains("u4"));
-    assert!(refuse(both(Codec { scales: Scales::PerEntry { group: 8 }, ..Codec::F16 }), 64).contains("f16"));
+    assert!(refuse(both(Codec { scales: Scales::PerEntry { group: 8, clip: 100 }, ..Codec::F16 }), 64).contains("f16"));
     assert!(refuse(both(Codec::of_levels(Dtype::U8, Levels::Normal, 32)), 64).contains("u8 of Normal levels"));
     let channels = Codec { levels: Levels::Normal, ..Codec::per_channel(Dtype::U4, 32) };
     assert!(refuse(both(channels), 64).contains("Normal levels with PerChannel"));

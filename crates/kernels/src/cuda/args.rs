@@ -19,8 +19,8 @@ impl From<codec::Codec> for Codec {
         };
         let (axis, group) = match codec.scales {
             Scales::None => (0, 1),
-            Scales::PerChannel { group } => (1, group),
-            Scales::PerEntry { group } => (2, group),
+            Scales::PerChannel { group, .. } => (1, group),
+            Scales::PerEntry { group, .. } => (2, group),
         };
         let table = codec.levels.number(codec.dtype).map_or(0, |number| number as u32 + 1);
         Codec { dtype, axis, group: group.into(), table }

@@ -34,12 +34,12 @@ pub fn number(
     };
     match codec.scales {
         Scales::None => stored,
-        Scales::PerChannel { group } => {
+        Scales::PerChannel { group, .. } => {
             let group = usize::from(group);
             let first = (head * (capacity / group) + entry / group) * 2 * dim;
             stored * f16_at(scales, first + channel) + f16_at(scales, first + dim + channel)
         }
-        Scales::PerEntry { group } => {
+        Scales::PerEntry { group, .. } => {
             let shared = (row * dim + channel) / usize::from(group);
             match codec.levels.table(codec.dtype) {
                 None => stored * f16_at(scales, 2 * shared) + f16_at(scales, 2 * shared + 1),
@@ -93,11 +93,11 @@ pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
     let sharing = |i: usize| -> Vec<f32> {
         match codec.scales {
             Scales::None => vec![rows[i]],
-            Scales::PerEntry { group } => {
+            Scales::PerEntry { group, .. } => {
                 let group = usize::from(group);
                 rows[i / group * group..][..group].to_vec()
             }
-            Scales::PerChannel { group } => {
+            Scales::PerChannel { group, .. } => {
                 let (group, row, channel) = (usize::from(group), i / dim, i % dim);
                 let first = row / n * n + row % n / group * group;
                 (first..first + group).map(|row| rows[row * dim + channel]).collect()

@@ -71,7 +71,7 @@ impl<'a> Coded<'a> {
     /// None: this machine has no such loops, or there are none for this codec.
     pub fn new(codec: Codec, dim: usize, numbers: &'a [u8], scales: &'a [f16]) -> Option<Self> {
         let group = match codec.scales {
-            Scales::PerEntry { group } => group.into(),
+            Scales::PerEntry { group, .. } => group.into(),
             _ => dim,
         };
         let fits = dim > 0 && dim <= DIM && group.is_multiple_of(LANES) && dim.is_multiple_of(group);
@@ -93,7 +93,7 @@ impl<'a> Coded<'a> {
     #[cfg(target_arch = "x86_64")]
     fn group(&self) -> usize {
         match self.codec.scales {
-            Scales::PerEntry { group } => group.into(),
+            Scales::PerEntry { group, .. } => group.into(),
             _ => self.dim,
         }
     }
