@@ -59,8 +59,9 @@ after(async () => {
 const near = (a: number | undefined, b: number, by: number): boolean => Math.abs((a ?? Number.NaN) - b) <= by;
 
 for (const golden of searches) {
-  test(`the map of ${golden.name} is the reference's`, async () => {
-    await using searched = await load(folderOf(golden.model));
+  test(`the map of ${golden.name} is the reference's`, async (t) => {
+    const searched = await load(folderOf(golden.model));
+    t.after(() => searched.dispose());
     const steps: Progress[] = [];
     const { layers, threshold, variant } = golden;
     const found = await searched.calibrateSharing({
