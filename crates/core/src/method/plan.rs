@@ -80,6 +80,13 @@ impl LanePlan {
         LanePlan { layer, lane, ..LanePlan::default() }
     }
 
+    /// A plan that stores the entries of each part, if it has any, in its codec.
+    pub fn encoding(layer: usize, lane: usize, parts: impl IntoIterator<Item = (KvCodec, Vec<u32>)>) -> LanePlan {
+        let some = parts.into_iter().filter(|(_, positions)| !positions.is_empty());
+        let encode = some.map(|(codec, positions)| Encode { codec, positions }).collect();
+        LanePlan { encode, ..LanePlan::new(layer, lane) }
+    }
+
     fn changes(&self) -> bool {
         self.keep.is_some()
             || !self.merge.is_empty()

@@ -2,10 +2,10 @@ use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec};
 
 use super::super::keep::Price;
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, Store, window};
+use super::super::store::{Encoder, Store, channels, window};
 use super::super::view::View;
 use super::super::{Method, Positions};
 use crate::cache::{Modality, Shape};
@@ -120,9 +120,7 @@ impl Store for Akvq {
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let dim = shape.head_dim;
-        let channels = Codec::channels(dim, GROUP).ok_or_else(|| {
-            refuse(format!("akvqVl takes heads of a multiple of 8 channels, and those of the model have {dim}"))
-        })?;
+        let channels = channels(SPEC.name, dim, GROUP)?;
         let dual = if self.hadamard { Dual::Hadamard } else { Dual::None };
         let of = |dtype: Dtype, clip: u8| {
             let codec = Codec::per_entry(dtype, channels).clipped(clip);
@@ -207,10 +205,7 @@ impl Encoder for AkvqEncoder {
                 let shown = spans.peek().is_some_and(|span| matches!(span.modality, Modality::Image { .. }));
                 if in_text_layer && !shown { fine.push(position) } else { coarse.push(position) }
             }
-            let parts = [(self.four, fine), (self.two, coarse)].into_iter();
-            let encode = parts.filter(|(_, positions)| !positions.is_empty());
-            let encode = encode.map(|(codec, positions)| Encode { codec, positions }).collect();
-            plan.push(LanePlan { encode, ..LanePlan::new(layer, index) });
+            plan.push(LanePlan::encoding(layer, index, [(self.four, fine), (self.two, coarse)]));
         }
         Ok(())
     }

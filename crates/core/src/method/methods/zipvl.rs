@@ -5,11 +5,11 @@ use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec};
 use super::super::Method;
 use super::super::keep::Price;
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::score::draw;
 use super::super::spec::common::{count, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, LaneNumber, Store};
+use super::super::store::{Encoder, LaneNumber, Store, channels};
 use super::super::view::View;
 use crate::cache::Shape;
 use crate::error::Result;
@@ -102,9 +102,7 @@ impl Store for Zip {
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let dim = shape.head_dim;
-        let channels = Codec::channels(dim, GROUP).ok_or_else(|| {
-            refuse(format!("zipvl takes heads of a multiple of 8 channels, and those of the model have {dim}"))
-        })?;
+        let channels = channels(SPEC.name, dim, GROUP)?;
         let of = |dtype: Dtype| {
             let codec = Codec::per_entry(dtype, channels);
             KvCodec { key: codec, value: codec, dual: Dual::None }
@@ -181,10 +179,7 @@ impl Encoder for ZipEncoder {
             if let Some(others) = self.others.get_mut(&number) {
                 others.retain(|position| Some(*position) > newest);
             }
-            let parts = [(self.first, fine), (self.other, coarse)].into_iter();
-            let encode = parts.filter(|(_, positions)| !positions.is_empty());
-            let encode = encode.map(|(codec, positions)| Encode { codec, positions }).collect();
-            plan.push(LanePlan { encode, ..LanePlan::new(layer, lane) });
+            plan.push(LanePlan::encoding(layer, lane, [(self.first, fine), (self.other, coarse)]));
         }
         Ok(())
     }

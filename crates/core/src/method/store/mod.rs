@@ -7,7 +7,7 @@ mod uniform;
 
 use std::fmt::Debug;
 
-use prefixkv_kernels::codec::Dual;
+use prefixkv_kernels::codec::{Codec, Dual};
 pub(super) use uniform::{GROUP, ROTATE, Uniform, bits, keys, window};
 
 use super::budget;
@@ -19,6 +19,7 @@ use super::view::View;
 use super::{Eviction, Lanes, Method, Positions, Recipe};
 use crate::cache::Shape;
 use crate::error::Result;
+use crate::fields::refuse;
 
 /// A store as a request asks for it.
 pub trait Store: Send + Sync + Debug {
@@ -77,6 +78,13 @@ pub trait Encoder: Send + Debug {
     /// Adds to `plan` what is encoded of a layer now. It is asked when a prompt's entries in that layer are settled and after every
     /// generated token; layers are counted as the model does.
     fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()>;
+}
+
+/// Channels of a head that share a scale, at most `most`. Refuses heads that cannot be cut so.
+pub(super) fn channels(name: &str, dim: usize, most: usize) -> Result<u16> {
+    Codec::channels(dim, most).ok_or_else(|| {
+        refuse(format!("{name} takes heads of a multiple of 8 channels, and those of the model have {dim}"))
+    })
 }
 
 /// Of a store that stands alone: every entry stays.

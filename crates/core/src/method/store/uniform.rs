@@ -4,12 +4,12 @@ use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Levels};
 
 use super::super::keep::{Keep, Price};
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::{choice, count, flag};
 use super::super::spec::{OptionKind, OptionSpec};
 use super::super::view::View;
 use super::super::{Method, Positions};
-use super::{Encoder, Store};
+use super::{Encoder, Store, channels};
 use crate::cache::Shape;
 use crate::error::Result;
 use crate::fields::refuse;
@@ -116,12 +116,7 @@ impl Uniform {
         let codec = match self.scheme {
             Scheme::Plain => KvCodec::plain(self.dtype),
             Scheme::Even { group, keys_per_channel, rotate } => {
-                let channels = Codec::channels(dim, group).ok_or_else(|| {
-                    refuse(format!(
-                        "{} takes heads of a multiple of 8 channels, and those of the model have {dim}",
-                        self.name
-                    ))
-                })?;
+                let channels = channels(self.name, dim, group)?;
                 let value = Codec::per_entry(self.dtype, channels);
                 let key = if keys_per_channel { Codec::per_channel(self.dtype, group as u16) } else { value };
                 KvCodec { key, value, dual: if rotate { Dual::Hadamard } else { Dual::None } }
@@ -208,7 +203,7 @@ impl Encoder for OneCodec {
             }
             let oldest = lane.sorted_unencoded().into_iter().take(settled / codec.group() * codec.group());
             let positions = oldest.map(|entry| entry.position).collect();
-            plan.push(LanePlan { encode: vec![Encode { codec, positions }], ..LanePlan::new(layer, index) });
+            plan.push(LanePlan::encoding(layer, index, [(codec, positions)]));
         }
         Ok(())
     }

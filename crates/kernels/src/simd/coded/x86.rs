@@ -1,7 +1,7 @@
 //! The loops on x86-64.
 
 use std::arch::x86_64::{
-    __m256, __m512, _mm_loadu_si128, _mm_set1_epi8, _mm_xor_si128, _mm256_add_ps, _mm256_and_si256,
+    __m256, __m512, __m512i, _mm_loadu_si128, _mm_set1_epi8, _mm_xor_si128, _mm256_add_ps, _mm256_and_si256,
     _mm256_andnot_si256, _mm256_castpd_ps, _mm256_cmpeq_epi16, _mm256_cvtepu8_epi16, _mm256_loadu_si256,
     _mm256_or_si256, _mm256_set1_epi16, _mm256_slli_epi16, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_pd,
     _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
@@ -39,24 +39,19 @@ struct Eight;
 struct Float8;
 struct Brain;
 
+/// Where codes of `bits` bits begin: word i takes the byte at bit `bits * i`.
+#[inline(always)]
+fn starts(bits: i64) -> __m512i {
+    let two = |i: i64| (2 * bits * i) | ((2 * bits * i + bits) << 32);
+    intrinsic!(_mm512_set_epi64(two(7), two(6), two(5), two(4), two(3), two(2), two(1), two(0)))
+}
+
 impl Sixteen for Four {
     const BYTES: usize = 8;
     #[inline(always)]
     fn load(from: *const u8, table: __m512) -> __m512 {
-        // Word i begins with the byte at bit 4 i.
         let all = intrinsic!(_mm512_set1_epi64(from.cast::<i64>().read_unaligned()));
-        let places = |i: i64| (8 * i) | ((8 * i + 4) << 32);
-        let places = intrinsic!(_mm512_set_epi64(
-            places(7),
-            places(6),
-            places(5),
-            places(4),
-            places(3),
-            places(2),
-            places(1),
-            places(0)
-        ));
-        let codes = intrinsic!(_mm512_multishift_epi64_epi8(places, all));
+        let codes = intrinsic!(_mm512_multishift_epi64_epi8(starts(4), all));
         intrinsic!(_mm512_permutexvar_ps(codes, table))
     }
 }
@@ -66,18 +61,7 @@ impl Sixteen for Two {
     #[inline(always)]
     fn load(from: *const u8, table: __m512) -> __m512 {
         let all = intrinsic!(_mm512_set1_epi32(from.cast::<i32>().read_unaligned()));
-        let places = |i: i64| (4 * i) | ((4 * i + 2) << 32);
-        let places = intrinsic!(_mm512_set_epi64(
-            places(7),
-            places(6),
-            places(5),
-            places(4),
-            places(3),
-            places(2),
-            places(1),
-            places(0)
-        ));
-        let codes = intrinsic!(_mm512_multishift_epi64_epi8(places, all));
+        let codes = intrinsic!(_mm512_multishift_epi64_epi8(starts(2), all));
         intrinsic!(_mm512_permutexvar_ps(codes, table))
     }
 }
