@@ -96,7 +96,7 @@ def positions(text):
 
 
 def check_eviction():
-    for name, layers, kv_heads, found in (("tiny-llava", 10, 6, 18), ("planted", 6, 2, 17)):
+    for name, layers, kv_heads, found in (("tiny-llava", 10, 6, 24), ("planted", 6, 2, 23)):
         golden, _ = read(f"eviction/{name}")
         for scene in golden["scenes"]:
             assert len(scene["cases"]) == found
@@ -121,7 +121,10 @@ def check_evicted(case, length, answer, layers, kv_heads):
         assert counts == [length - min(round(rho * length), length - 2) for rho in options["calibration"]]
     else:
         assert sum(counts) == total
-        assert method == "prefixkv" or max(counts) - min(counts) <= 1
+        if method == "pyramidkv":  # less from layer to layer
+            assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
+        else:
+            assert method == "prefixkv" or max(counts) - min(counts) <= 1
     # a choice that rounding may turn ends a case early, and its own step is not in `kept_end`
     steps = len(case["logprobs"])
     assert 2 <= steps <= answer and max(case["logprobs"]) < 0
@@ -129,15 +132,17 @@ def check_evicted(case, length, answer, layers, kv_heads):
     for layer in range(layers):
         assert [len(case[key][layer]) for key in ("kept", "kept_end", "loose")] == [lanes] * 3
         count, seen = counts[layer], length + steps
+        if method == "adakv":  # heads have sizes of their own
+            assert sum(len(positions(kept)) for kept in case["kept"][layer]) == count * lanes
         for kept, end in zip(map(positions, case["kept"][layer]), map(positions, case["kept_end"][layer])):
-            assert len(kept) == count and kept == sorted(set(kept)) and kept[-1] < length
+            assert (len(kept) == count or method == "adakv") and kept == sorted(set(kept)) and kept[-1] < length
             assert end == sorted(set(end)) and set(end) <= {*kept, *range(length, seen)}
             if method == "prefixkv":
                 assert kept[0] == 0 and kept[-1] == length - 1
             if method == "streaming":
                 assert kept == [*range(4), *range(length - count + 4, length)]
                 assert end == [*range(4), *range(seen - len(end) + 4, seen)]
-            if method == "snapkv":
+            if method in ("snapkv", "pyramidkv", "adakv", "keydiff"):
                 assert end == [*kept, *range(length, seen)]
             elif searched or "calibration" in options:
                 share = 1 - options["calibration"][layer] if "calibration" in options else count / length
@@ -168,14 +173,24 @@ def check_codebooks():
     assert len(arrays["floats"]) == len(arrays["floats.bf16"]) == len(arrays["floats.f8"])
 
 
+def check_stores():
+    golden, _ = read("stores")
+    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "akvqVl", "zipvl"}
+    for case in golden["cases"]:
+        for layer in case["layers"]:
+            assert len(layer["shown"]) == len(set(layer["shown"])) == 8
+            rows = [*layer["keys"], *layer["values"]]
+            assert len(rows) == 16 and {len(row) for row in rows} == {-(-case["dim"] // golden["stride"])}
+
+
 def check_sizes():
-    for folder, most in ((DATA, 5 << 20), (FIXTURES, 3 << 20)):
+    for folder, most in ((DATA, 5 << 20), (FIXTURES, 4 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_eviction, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_eviction, check_sizes):
         check()
     print("all goldens read back well")
