@@ -2,10 +2,11 @@
 //! the numbers that their codes stand for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use prefixkv_core::cache::{Account, Entry, Lane, LaneOptions, New, Pool, Rotation};
+use prefixkv_core::cache::{Account, Entry, Lane, LaneOptions, New, Pool, Recode, Rotation};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
-use prefixkv_kernels::codec::{Codec, Deletion, Dtype, Dual, KvCodec, Levels};
+use prefixkv_kernels::codec::{Basis, Codec, Deletion, Dtype, Dual, KvCodec, Levels, Map};
 use proptest::prelude::*;
 
 const HEADS: usize = 2;
@@ -20,7 +21,7 @@ const EIGHT: Codec = Codec::per_entry(Dtype::U8, 8);
 
 /// Full precision, codes per entry and per channel, keys and values in unlike codecs.
 fn codecs(dual: Dual) -> [KvCodec; 10] {
-    let of = |key, value| KvCodec { key, value, dual };
+    let of = |key, value| KvCodec::new(key, value, dual);
     [
         of(Codec::F16, Codec::F16),
         of(Codec::F32, Codec::F16),
@@ -32,6 +33,41 @@ fn codecs(dual: Dual) -> [KvCodec; 10] {
         of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
         of(Codec::plain(Dtype::F8), FOUR),
         of(Codec::of_levels(Dtype::U4, Levels::Normal, 32), Codec::of_levels(Dtype::U2, Levels::Normal, 16)),
+    ]
+}
+
+/// A quarter of the channels of each head left out, and the rest in other orders; half of the coordinates of each head in an orthonormal
+/// basis; and half of those of all heads together, with the values in another order.
+fn bases() -> [Arc<Basis>; 3] {
+    let order =
+        |width: u16| (0..HEADS as u16).flat_map(move |head| (0..width).map(move |i| (i * 5 + head) % DIM as u16));
+    let channels = |width| Map::channels(HEADS, DIM, order(width).collect()).expect("channels");
+    // Rows of the Walsh-Hadamard transform of `n` channels.
+    let orthonormal = |n: usize| -> Vec<f32> {
+        let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+        (0..n / 2).flat_map(|i| (0..n).map(move |j| sign(i, j) / (n as f32).sqrt())).collect()
+    };
+    let turned = |rows: &[f32], n: usize| -> Vec<f32> {
+        (0..n).flat_map(|j| (0..n / 2).map(move |i| (i, j))).map(|(i, j)| rows[i * n + j]).collect()
+    };
+    let each = orthonormal(DIM);
+    let per_head = Map::per_head(HEADS, DIM, DIM / 2, each.repeat(HEADS), turned(&each, DIM).repeat(HEADS));
+    let all = orthonormal(WIDTH);
+    let joint = Map::joint(HEADS, DIM, WIDTH / 2, all.clone(), turned(&all, WIDTH)).expect("a matrix");
+    let per_head = per_head.expect("a matrix per head");
+    [(Some(channels(24)), None), (Some(per_head.clone()), Some(per_head)), (Some(joint), Some(channels(DIM as u16)))]
+        .map(|(keys, values)| Basis::new(HEADS, DIM, keys, values).expect("a basis"))
+}
+
+/// The codecs of entries in bases, whose rows are of 16, 24 and 32 numbers.
+fn based(dual: Dual) -> [KvCodec; 4] {
+    let of = |key, value| KvCodec::new(key, value, dual);
+    let four = Codec::per_entry(Dtype::U4, 8);
+    [
+        of(Codec::F16, Codec::F16),
+        of(Codec::F32, four),
+        of(Codec::per_channel(Dtype::U4, 16), Codec::plain(Dtype::F8)),
+        of(four, Codec::F32),
     ]
 }
 
@@ -69,6 +105,7 @@ struct Want {
     /// How far a stored number may be from these, keys and values.
     off: [f64; 2],
     codec: KvCodec,
+    basis: Option<Arc<Basis>>,
     /// Entries with the same number share scales.
     group: Option<u64>,
 }
@@ -79,6 +116,7 @@ struct History {
     account: Account,
     want: BTreeMap<u32, Want>,
     dual: Dual,
+    bases: [Arc<Basis>; 3],
     next: u32,
     groups: u64,
 }
@@ -89,13 +127,13 @@ impl History {
         let codec = KvCodec { dual, ..KvCodec::F32 };
         let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, scored: true };
         let lane = Lane::new(0..HEADS, options, account.clone()).expect("no cap");
-        History { lane, account, want: BTreeMap::new(), dual, next: 0, groups: 0 }
+        History { lane, account, want: BTreeMap::new(), dual, bases: bases(), next: 0, groups: 0 }
     }
 
     fn fork(&self, pool: &Pool) -> History {
         let account = pool.account();
         let lane = self.lane.fork(&account).expect("no cap");
-        History { lane, account, want: self.want.clone(), ..*self }
+        History { lane, account, want: self.want.clone(), bases: self.bases.clone(), ..*self }
     }
 
     fn append(&mut self, n: usize, seed: u64) {
@@ -110,7 +148,8 @@ impl History {
             // The transform and its inverse are in f32.
             let off = [if self.dual.is_none() { 0.0 } else { 1e-5 }; 2];
             let codec = KvCodec { dual: self.dual, ..KvCodec::F32 };
-            self.want.insert(self.next, Want { key: key.into(), value: value.into(), off, codec, group: None });
+            self.want
+                .insert(self.next, Want { key: key.into(), value: value.into(), off, codec, basis: None, group: None });
             self.next += 1;
         }
     }
@@ -118,9 +157,30 @@ impl History {
     /// The most that an entry may be off by after it went through a codec once more. A transform mixes the channels, so that a head's errors may
     /// come together in one of them.
     fn stored(&self, want: &Want, codec: KvCodec) -> [f64; 2] {
-        let (mixed, wide) = if self.dual.is_none() { (1.0, 1.0) } else { ((DIM as f64).sqrt(), (DIM as f64).sqrt()) };
-        let of = |codec: Codec, off: f64| off + mixed * step(codec, wide * (1.0 + off));
+        let (mixed, wide) = match (self.dual.is_none(), codec.basis) {
+            (true, None) => (1.0, 1.0),
+            (false, None) => ((DIM as f64).sqrt(), (DIM as f64).sqrt()),
+            // A transform of each head, and a matrix of all of them.
+            _ => ((WIDTH as f64).sqrt(), DIM as f64),
+        };
+        // With coordinates that are left out an error moves to others.
+        let moved = if codec.basis.is_some() { mixed } else { 1.0 };
+        let of = |codec: Codec, off: f64| moved * off + mixed * step(codec, wide * (1.0 + off)) + 1e-5 * (moved - 1.0);
         [of(codec.key, want.off[0]), of(codec.value, want.off[1])]
+    }
+
+    /// A key or a value, as much of it as a map keeps.
+    fn kept(&self, map: Option<&Map>, row: &[f32]) -> Vec<f32> {
+        let Some(map) = map else { return row.into() };
+        let (mut turned, mut out) = (row.to_vec(), vec![0.0; WIDTH]);
+        self.dual.apply(&mut turned, DIM);
+        let stored = map.project(&turned, 1);
+        let width = usize::from(map.cut().width);
+        for (head, out) in out.chunks_exact_mut(DIM).enumerate() {
+            map.expand(head, &stored[map.row(head) * width..][..width], out);
+        }
+        self.dual.undo(&mut out, DIM);
+        out
     }
 
     fn entry(&self, index: usize) -> Option<Entry> {
@@ -135,19 +195,23 @@ impl History {
     }
 
     /// Every `every`-th entry, as many as fill groups of the codec.
-    fn recode(&mut self, codec: KvCodec, every: usize) {
+    fn recode(&mut self, codec: KvCodec, basis: Option<Arc<Basis>>, every: usize) {
+        let codec = KvCodec { basis: basis.as_ref().map(|basis| basis.based()), ..codec };
         let entries: Vec<Entry> = self.lane.sorted().into_iter().step_by(every).collect();
         let entries = &entries[..entries.len() / codec.group() * codec.group()];
         // The numbers that are encoded together may be as far off as the worst of them.
         let worst = |side: usize| entries.iter().map(|entry| self.want[&entry.position].off[side]).fold(0.0, f64::max);
         let worst = [worst(0), worst(1)];
         let places: Vec<u32> = entries.iter().map(|entry| entry.place).collect();
-        self.lane.recode(&[(codec, places)]).expect("all there");
+        self.lane.recode(&[Recode { codec, basis: basis.clone(), places }]).expect("all there");
         for (index, entry) in entries.iter().enumerate() {
             let grouped = codec.deletion() == Deletion::Group;
             let mut want = self.want[&entry.position].clone();
             want.off = self.stored(&Want { off: worst, ..want.clone() }, codec);
-            want.codec = codec;
+            let map = |side: fn(&Basis) -> Option<&Map>| basis.as_deref().and_then(side);
+            want.key = self.kept(map(|basis| basis.keys.as_ref()), &want.key);
+            want.value = self.kept(map(|basis| basis.values.as_ref()), &want.value);
+            (want.codec, want.basis) = (codec, basis.clone());
             want.group = grouped.then_some(self.groups + (index / codec.group()) as u64);
             self.want.insert(entry.position, want);
         }
@@ -175,9 +239,12 @@ impl History {
             }
             None => vec![entry.position],
         };
-        let (codec, group) = (old.codec, old.group);
+        let (codec, basis, group) = (old.codec, old.basis.clone(), old.group);
+        let map = |side: fn(&Basis) -> Option<&Map>| basis.as_deref().and_then(side);
+        let key = self.kept(map(|basis| basis.keys.as_ref()), &key);
+        let value = self.kept(map(|basis| basis.values.as_ref()), &value);
         let worst = |side: usize| sharing.iter().map(|position| self.want[position].off[side]).fold(0.0, f64::max);
-        let fresh = Want { key, value, off: [worst(0), worst(1)], codec, group };
+        let fresh = Want { key, value, off: [worst(0), worst(1)], codec, basis: basis.clone(), group };
         let off = self.stored(&fresh, codec);
         for position in sharing {
             let old = if position == entry.position { &fresh } else { &self.want[&position] };
@@ -252,7 +319,7 @@ proptest! {
 
     #[test]
     fn any_history_of_codecs_leaves_the_right_entries(
-        steps in prop::collection::vec((0usize..8, 0usize..48, any::<u64>(), any::<bool>()), 1..40), rotate in 0usize..3,
+        steps in prop::collection::vec((0usize..10, 0usize..48, any::<u64>(), any::<bool>()), 1..40), rotate in 0usize..3,
     ) {
         let pool = Pool::unlimited();
         let dual = [Dual::None, Dual::Hadamard, Dual::Random][rotate];
@@ -265,9 +332,13 @@ proptest! {
                 0 => history.append(n.max(1), seed),
                 1 => history.append(1, seed),
                 2 => history.delete(n),
-                3 | 4 => history.recode(codecs(dual)[n % codecs(dual).len()], 1 + (seed % 3) as usize),
+                3 | 4 => history.recode(codecs(dual)[n % codecs(dual).len()], None, 1 + (seed % 3) as usize),
                 5 => history.retain(seed),
                 6 => history.overwrite(n, seed),
+                7 | 8 => {
+                    let basis = history.bases[n % 3].clone();
+                    history.recode(based(dual)[n / 3 % 4], Some(basis), 1 + (seed % 3) as usize);
+                }
                 _ => second = Some(first.fork(&pool)),
             }
             first.check();
@@ -298,9 +369,9 @@ fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
     let places = |lane: &Lane, from: usize, n: usize| -> Vec<u32> {
         lane.sorted()[from..from + n].iter().map(|entry| entry.place).collect()
     };
-    let two = KvCodec { key: Codec::per_channel(Dtype::U2, 32), value: TWO, dual: Dual::None };
-    let four = KvCodec { key: Codec::per_channel(Dtype::U4, 32), value: FOUR, dual: Dual::None };
-    let parts = [(two, places(&lane, 0, 96)), (four, places(&lane, 96, 64))];
+    let two = KvCodec::new(Codec::per_channel(Dtype::U2, 32), TWO, Dual::None);
+    let four = KvCodec::new(Codec::per_channel(Dtype::U4, 32), FOUR, Dual::None);
+    let parts = [Recode::new(two, places(&lane, 0, 96)), Recode::new(four, places(&lane, 96, 64))];
     lane.recode(&parts).expect("five groups");
     let runs: Vec<(KvCodec, usize)> = lane.view(None).runs.iter().map(|run| (run.codec, run.len)).collect();
     for (codec, entries) in [(two, 96), (four, 64), (KvCodec::F16, 40)] {

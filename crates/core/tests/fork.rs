@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prefixkv_core::cache::{Format, Lane, LaneOptions, LayerCache, Modality, New, Pool, Rotation, Shape, Span};
+use prefixkv_core::cache::{Format, Lane, LaneOptions, LayerCache, Modality, New, Pool, Recode, Rotation, Shape, Span};
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
 use prefixkv_core::sequence::{Layout, Placing, Sequence};
@@ -230,7 +230,7 @@ fn groups_that_are_shared_are_deleted_from_in_one_only() {
     let group: Vec<u32> = (0..32).collect();
     let value = Codec::per_entry(Dtype::U4, 32);
     let codec = KvCodec { key: Codec::per_channel(Dtype::U4, 32), value, ..KvCodec::F32 };
-    a.recode(&[(codec, group)]).expect("a group");
+    a.recode(&[Recode::new(codec, group)]).expect("a group");
     let before = (a.positions(), bits(&a, 32), a.dead_bytes());
     let mut b = a.fork(&pool.account()).expect("no cap");
     assert!(a.fork(&other.account()).is_ok_and(|fork| fork.shared_bytes() > 0));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Rotation, Shape, Span};
+use prefixkv_core::cache::{Format, LaneOptions, Modality, New, Pool, Recode, Rotation, Shape, Span};
 use prefixkv_core::sequence::{Layout, Placing, Sequence};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
@@ -107,7 +107,7 @@ fn four_bit_groups_are_freed_when_they_are_empty() {
         let lane = &mut sequence.lanes_mut(0)[0];
         // The oldest entries that are not in a group yet.
         let places: Vec<u32> = lane.sorted()[start..start + GROUP].iter().map(|entry| entry.place).collect();
-        lane.recode(&[(FOUR_BITS, places)]).expect("all there");
+        lane.recode(&[Recode::new(FOUR_BITS, places)]).expect("all there");
     }
     let lane = &sequence.lanes(0)[0];
     assert_eq!(lane.len(), 2 * GROUP + 20);

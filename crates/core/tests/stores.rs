@@ -241,8 +241,8 @@ fn plans_say_how_entries_are_stored() {
                     let stays: HashSet<u32> = keep.iter().map(|entry| entry.position).collect();
                     encoded.retain(|at| (at.0, at.1) != (lane.layer, lane.lane) || stays.contains(&at.2));
                 }
-                for Encode { codec, positions } in lane.encode {
-                    assert_eq!(codec.effective_bits(64), 5.0);
+                for Encode { codec, positions, .. } in lane.encode {
+                    assert_eq!(codec.effective_bits(1, 64), 5.0);
                     for position in positions {
                         assert!(encoded.insert((lane.layer, lane.lane, position)), "{cache}: {position} twice");
                     }
@@ -313,8 +313,8 @@ fn encoded(sequence: &mut Sequence, dim: usize) -> Vec<BTreeMap<u64, Vec<u32>>> 
     let mut of = vec![BTreeMap::new(); 2];
     for Planned { plan, .. } in sequence.take_plans() {
         for lane in plan.lanes {
-            for Encode { codec, positions } in lane.encode {
-                let bits = (codec.effective_bits(dim) * 8.0).round() as u64;
+            for Encode { codec, positions, .. } in lane.encode {
+                let bits = (codec.effective_bits(1, dim) * 8.0).round() as u64;
                 of[lane.layer].entry(bits).or_insert_with(Vec::new).extend(positions);
             }
         }

@@ -21,7 +21,7 @@ const SHAPES: [(usize, usize); 2] = [(32, 32), (32, 8)];
 const COLD: usize = 192 << 20;
 
 fn codecs() -> Vec<(&'static str, KvCodec)> {
-    let of = |key, value| KvCodec { key, value, dual: Dual::None };
+    let of = |key, value| KvCodec::new(key, value, Dual::None);
     let kivi = |dtype| of(Codec::per_channel(dtype, 32), Codec::per_entry(dtype, 32));
     let both = |codec| of(codec, codec);
     vec![

@@ -50,7 +50,7 @@ pub fn gather<T: Copy + Send + Sync>(
 }
 
 /// The Euclidean norms `[heads, run.len]` of the keys of each head, whatever their codec.
-pub fn key_norms(run: &Run<&[u8]>, heads: usize, dim: usize, out: &mut [f32]) {
+pub fn key_norms(run: &Run<'_, &[u8]>, heads: usize, dim: usize, out: &mut [f32]) {
     assert!(run.len <= run.capacity && out.len() == heads * run.len);
     if out.is_empty() {
         return;

@@ -135,7 +135,7 @@ pub fn decode(params: &AttentionParams, queries: &[f32], lane: &LaneView<'_>) ->
 }
 
 /// The Euclidean norms `[heads, len]` of the first `len` keys of each head of a run.
-pub fn key_norms(run: &Run<&[u8]>, len: usize, heads: usize, dim: usize) -> Vec<f64> {
+pub fn key_norms(run: &Run<'_, &[u8]>, len: usize, heads: usize, dim: usize) -> Vec<f64> {
     let norm =
         |head: usize, entry: usize| codec::entry(run, head, entry, dim).0.iter().map(|x| x * x).sum::<f64>().sqrt();
     (0..heads).flat_map(|head| (0..len).map(move |entry| norm(head, entry))).collect()

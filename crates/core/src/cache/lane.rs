@@ -1,11 +1,13 @@
 //! One lane: entries in exactly sized extents, then a tail that grows in small blocks.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use prefixkv_kernels::codec::{Deletion, KvCodec};
+use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
 
 use super::memory::{Entries as _, Form, Memory, Side};
 use super::pool::{Account, Charge};
+use super::recode::basis_bytes;
 use super::segment::{Dead, Segment};
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -56,6 +58,8 @@ pub struct Lane<M: Memory = Cpu> {
     limit: u32,
     /// Which places are deleted; empty while none is.
     pub(super) dead: Box<[bool]>,
+    /// Those that its segments have of their own, counted.
+    pub(super) bases: Vec<(Arc<Basis>, Charge)>,
     pub(super) account: Account<M>,
     _metadata: Charge,
 }
@@ -92,6 +96,7 @@ impl<M: Memory> Lane<M> {
             coming: 0,
             limit: u32::MAX,
             dead: Box::default(),
+            bases: Vec::new(),
             account,
             _metadata: charge,
         })
@@ -103,6 +108,9 @@ impl<M: Memory> Lane<M> {
         lane.segments.reserve_exact(self.segments.len());
         for segment in &self.segments {
             lane.segments.push(segment.fork(account)?);
+        }
+        for (basis, _) in &self.bases {
+            lane.count_basis(basis)?;
         }
         (lane.len, lane.tail, lane.limit) = (self.len, self.tail, self.limit);
         lane.note_dead();
@@ -196,7 +204,8 @@ impl<M: Memory> Lane<M> {
 
     /// Bytes of positions, scores and bookkeeping.
     pub fn metadata(&self) -> u64 {
-        size_of::<Lane<M>>() as u64 + self.segments.iter().map(Segment::metadata).sum::<u64>()
+        let bases = self.bases.iter().map(|(basis, _)| basis_bytes(basis)).sum::<u64>();
+        size_of::<Lane<M>>() as u64 + bases + self.segments.iter().map(Segment::metadata).sum::<u64>()
     }
 
     /// Bytes of entries that are deleted but still stored, because their group is not empty.
@@ -298,12 +307,12 @@ impl<M: Memory> Lane<M> {
     }
 
     fn segment(&self, capacity: usize) -> Result<Segment<M>> {
-        self.segment_in(self.options.codec, capacity)
+        self.segment_in(self.options.codec, None, capacity)
     }
 
-    pub(super) fn segment_in(&self, codec: KvCodec, capacity: usize) -> Result<Segment<M>> {
-        let form = Form { codec, heads: self.heads.len(), dim: self.options.head_dim, capacity };
-        Segment::new(&self.account, form, self.options.scored)
+    pub(super) fn segment_in(&self, codec: KvCodec, basis: Option<Arc<Basis>>, capacity: usize) -> Result<Segment<M>> {
+        let form = Form { codec, heads: self.heads.len(), dim: self.options.head_dim, capacity, basis: None };
+        Segment::new(&self.account, form, basis, self.options.scored)
     }
 
     fn push(&mut self, segment: Segment<M>) {
@@ -316,7 +325,7 @@ impl<M: Memory> Lane<M> {
     /// Makes room for at least one entry at the end.
     fn grow(&mut self) -> Result<()> {
         // By its bytes, since the tail is in full precision and the rest may not be.
-        let entry = self.heads.len() * self.options.codec.payload(self.options.head_dim);
+        let entry = self.options.codec.payload(self.heads.len(), self.options.head_dim);
         let whole = self.payload() as usize / entry.max(1);
         let step = (whole / GROWTH + 1).min(TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1) as usize);
         let last = self.segments.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
@@ -366,6 +375,7 @@ impl<M: Memory> Lane<M> {
             self.segments.remove(index);
             self.segments.shrink_to_fit();
             self.tail &= index < self.segments.len();
+            self.forget_bases();
         }
         self.len -= 1;
         self.note_dead();
@@ -376,6 +386,13 @@ impl<M: Memory> Lane<M> {
     /// exactly their size, one per codec; entries of group formats stay where they are. The old extents are freed at the end, so that for a
     /// moment this lane, and no other, is there twice.
     pub fn retain(&mut self, places: &[u32]) -> Result<()> {
+        self.keep(places)?;
+        self.forget_bases();
+        Ok(())
+    }
+
+    /// As [`Lane::retain`], without a look at the bases.
+    pub(super) fn keep(&mut self, places: &[u32]) -> Result<()> {
         let mut keep = vec![false; self.places()];
         let mut kinds: Vec<Moved> = Vec::new();
         for &place in places {
@@ -390,7 +407,8 @@ impl<M: Memory> Lane<M> {
             let kind = match kinds.iter().position(|kind| kind.codec == codec) {
                 Some(kind) => kind,
                 None => {
-                    kinds.push(Moved { codec, entries: 0, slots: Vec::new() });
+                    let basis = self.segments[index].basis().cloned();
+                    kinds.push(Moved { codec, basis, entries: 0, slots: Vec::new() });
                     kinds.len() - 1
                 }
             };
@@ -399,10 +417,10 @@ impl<M: Memory> Lane<M> {
         // New entries' codec comes last, where the tail grows.
         kinds.sort_by_key(|kind| kind.codec == self.options.codec);
         let mut extents = Vec::new();
-        for Moved { codec, entries, slots } in &kinds {
-            let mut extent = self.segment_in(*codec, *entries)?;
+        for Moved { codec, basis, entries, slots } in kinds {
+            let mut extent = self.segment_in(codec, basis, entries)?;
             for (index, slots) in slots {
-                extent.take(&self.segments[*index], slots, self.options.scored)?;
+                extent.take(&self.segments[index], &slots, self.options.scored)?;
             }
             extents.push(extent);
         }
@@ -552,6 +570,7 @@ impl<M: Memory> Lane<M> {
 /// Entries of one codec that stay, segment by segment.
 struct Moved {
     codec: KvCodec,
+    basis: Option<Arc<Basis>>,
     entries: usize,
     slots: Vec<(usize, Vec<u32>)>,
 }

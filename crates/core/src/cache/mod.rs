@@ -18,6 +18,7 @@ mod shape;
 pub use lane::{Entry, Lane, LaneOptions, Part, Rotation, TAIL_BLOCK};
 pub use memory::{Entries, Form, Memory, New, Side};
 pub use pool::{Account, Charge, Format, Pool};
+pub use recode::Recode;
 pub use report::MemoryReport;
 pub use segment::Dead;
 pub use shape::{Kept, LayerCache, Modality, Piece, PieceKind, Shape, Span};

@@ -1,18 +1,38 @@
 //! Entries of a lane that change their codec.
 
-use prefixkv_kernels::codec::{Deletion, KvCodec};
+use std::sync::Arc;
+
+use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
 
 use super::lane::{Lane, no_place};
 use super::memory::Memory;
+use super::pool::Charge;
 use crate::error::{Error, Result};
+
+/// Entries of a lane that change their codec.
+#[derive(Clone, Debug)]
+pub struct Recode {
+    pub codec: KvCodec,
+    /// The basis that the codec names.
+    pub basis: Option<Arc<Basis>>,
+    /// In the order of their positions, as many as fill the codec's groups.
+    pub places: Vec<u32>,
+}
+
+impl Recode {
+    /// In the coordinates of the heads.
+    pub fn new(codec: KvCodec, places: Vec<u32>) -> Recode {
+        Recode { codec, basis: None, places }
+    }
+}
 
 impl<M: Memory> Lane<M> {
     /// Stores the entries at the places of each part, in the order of their positions, in its codec, whose groups they fill; in whatever
     /// codecs they are. For a moment they are there twice.
-    pub fn recode(&mut self, parts: &[(KvCodec, Vec<u32>)]) -> Result<()> {
+    pub fn recode(&mut self, parts: &[Recode]) -> Result<()> {
         let mut gone = vec![false; self.places()];
         let mut made = Vec::new();
-        for (codec, places) in parts {
+        for Recode { codec, basis, places } in parts {
             let (group, dual) = (codec.group(), self.options.codec.dual);
             if !places.len().is_multiple_of(group) || codec.dual != dual {
                 return Err(Error::Internal(format!("{} entries of {dual:?} to be stored in {codec:?}", places.len())));
@@ -25,20 +45,48 @@ impl<M: Memory> Lane<M> {
                 }
                 rows.push((index, slot as u32));
             }
+            if let Some(basis) = basis.as_ref().filter(|_| !rows.is_empty()) {
+                self.count_basis(basis)?;
+            }
             let whole = if codec.deletion() == Deletion::Group { group } else { rows.len().max(1) };
             for rows in rows.chunks(whole) {
-                let mut segment = self.segment_in(*codec, rows.len())?;
+                let mut segment = self.segment_in(*codec, basis.clone(), rows.len())?;
                 segment.encode(&self.segments, rows, self.options.scored)?;
                 made.push(segment);
             }
         }
         let left = self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone[*place as usize]);
-        self.retain(&left.collect::<Vec<_>>())?;
+        self.keep(&left.collect::<Vec<_>>())?;
         self.len += made.iter().map(|segment| segment.len() as u32).sum::<u32>();
         // In front, so that new entries follow those in full precision.
         self.segments.reserve_exact(made.len());
         self.segments.splice(0..0, made);
+        self.forget_bases();
         self.note_dead();
         Ok(())
     }
+
+    /// Counts a basis that its segments are about to have, unless it is counted already, here or with the model.
+    pub(super) fn count_basis(&mut self, basis: &Arc<Basis>) -> Result<()> {
+        if !basis.is_of_model() && self.bases.iter().all(|(known, _)| known != basis) {
+            let charge = self.account.charge(basis_bytes(basis))?;
+            self.bases.reserve_exact(1);
+            self.bases.push((basis.clone(), charge));
+        }
+        Ok(())
+    }
+
+    /// Forgets bases that no segment has any more.
+    pub(super) fn forget_bases(&mut self) {
+        if !self.bases.is_empty() {
+            let segments = &self.segments;
+            self.bases.retain(|(basis, _)| segments.iter().any(|segment| segment.basis() == Some(basis)));
+            self.bases.shrink_to_fit();
+        }
+    }
+}
+
+/// Bytes of a basis and of its place in a lane.
+pub(super) fn basis_bytes(basis: &Arc<Basis>) -> u64 {
+    (basis.bytes() + size_of::<(Arc<Basis>, Charge)>()) as u64
 }

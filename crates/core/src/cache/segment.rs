@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use prefixkv_kernels::codec::{Deletion, KvCodec};
+use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
 
 use super::memory::{Entries, Form, Memory};
 use super::pool::{Account, Charge, Pooled};
@@ -47,6 +47,8 @@ pub(super) struct Segment<M: Memory = Cpu> {
 struct Data<M: Memory> {
     entries: M::Entries,
     codec: KvCodec,
+    /// The basis that the codec names.
+    basis: Option<Arc<Basis>>,
     heads: u16,
     dim: u16,
     capacity: u32,
@@ -68,26 +70,31 @@ impl<M: Memory> Segment<M> {
         Self::BOOKKEEPING + capacity * if scored { size_of::<u32>() + size_of::<f32>() } else { size_of::<u32>() }
     }
 
-    /// Room for `form.capacity` entries.
-    pub(super) fn new(account: &Account<M>, form: Form, scored: bool) -> Result<Self> {
-        let Form { codec, dim, capacity, .. } = form;
+    /// Room for entries in a form, and in the basis that its codec names.
+    pub(super) fn new(account: &Account<M>, form: Form<'_>, basis: Option<Arc<Basis>>, scored: bool) -> Result<Self> {
+        let Form { codec, heads, dim, capacity, .. } = form;
+        let fits = |basis: &Arc<Basis>| basis.shape() == (heads, dim) && M::READS_BASES;
+        if basis.as_ref().map(|basis| basis.based()) != codec.basis || !basis.iter().all(fits) {
+            return Err(Error::Internal(format!("entries of {heads} heads of {dim} in the basis {:?}", codec.basis)));
+        }
         if let Err(reason) = codec.check(dim) {
             return Err(Error::Internal(format!("entries that cannot be stored: {reason}")));
         }
         if codec.deletion() == Deletion::Group && (capacity != codec.group() || capacity > Dead::MOST) {
             return Err(Error::Internal(format!("{capacity} entries for a group of {}", codec.group())));
         }
-        Segment::of(account, form, scored, |memory| M::allocate(memory, form))
+        Segment::of(account, form, basis, scored, |memory| M::allocate(memory, form))
     }
 
     /// A segment without entries, whose bytes are counted before `entries` takes them.
     fn of(
         account: &Account<M>,
-        form: Form,
+        form: Form<'_>,
+        basis: Option<Arc<Basis>>,
         scored: bool,
         entries: impl FnOnce(&M) -> Result<M::Entries>,
     ) -> Result<Self> {
-        let Form { codec, heads, dim, capacity } = form;
+        let Form { codec, heads, dim, capacity, .. } = form;
         let narrow = |n| u16::try_from(n).map_err(|_| Error::Internal(format!("{heads} heads of {dim} elements")));
         let whole = form.bytes() + Self::metadata_of(capacity, scored);
         let own = Self::own_bytes(if scored { capacity } else { 0 });
@@ -95,6 +102,7 @@ impl<M: Memory> Segment<M> {
         let data = Data {
             entries: entries(account.memory())?,
             codec,
+            basis,
             heads: narrow(heads)?,
             dim: narrow(dim)?,
             capacity: capacity as u32,
@@ -124,7 +132,8 @@ impl<M: Memory> Segment<M> {
     fn copy(&self, account: &Account<M>) -> Result<Self> {
         let Data { entries, dead, positions, .. } = &*self.data;
         let form = self.form();
-        let mut copy = Segment::of(account, form, self.scores.capacity() > 0, |_| entries.duplicate())?;
+        let scored = self.scores.capacity() > 0;
+        let mut copy = Segment::of(account, form, self.basis().cloned(), scored, |_| entries.duplicate())?;
         let data = copy.own()?;
         data.positions.extend_from_slice(positions);
         data.dead = *dead;
@@ -170,9 +179,19 @@ impl<M: Memory> Segment<M> {
         Arc::get_mut(&mut self.data).map(|data| &mut data.entries)
     }
 
-    pub(super) fn form(&self) -> Form {
+    pub(super) fn form(&self) -> Form<'_> {
+        Form { basis: self.basis().map(Arc::as_ref), ..self.sizes() }
+    }
+
+    /// As [`Segment::form`] for those who neither read nor encode.
+    pub(super) fn sizes<'a>(&self) -> Form<'a> {
         let Data { codec, heads, dim, capacity, .. } = *self.data;
-        Form { codec, heads: heads as usize, dim: dim as usize, capacity: capacity as usize }
+        Form { codec, heads: heads as usize, dim: dim as usize, capacity: capacity as usize, basis: None }
+    }
+
+    /// The basis that the codec names.
+    pub(super) fn basis(&self) -> Option<&Arc<Basis>> {
+        self.data.basis.as_ref()
     }
 
     pub(super) fn codec(&self) -> KvCodec {
@@ -204,13 +223,13 @@ impl<M: Memory> Segment<M> {
     /// Bytes of the keys and values of the entries that count, without their scales.
     pub(super) fn payload(&self) -> u64 {
         let Form { codec, heads, dim, .. } = self.form();
-        (self.alive() * heads * codec.payload(dim)) as u64
+        (self.alive() * codec.payload(heads, dim)) as u64
     }
 
     /// Bytes of the scales of the entries that count; a group's are shared out evenly.
     pub(super) fn scales(&self) -> u64 {
         let Form { codec, heads, dim, .. } = self.form();
-        (self.alive() * heads * codec.scales(dim) / codec.group()) as u64
+        (self.alive() * codec.scales(heads, dim) / codec.group()) as u64
     }
 
     /// Bytes of entries that are deleted but still stored, their share of the scales included.
@@ -260,7 +279,7 @@ impl<M: Memory> Segment<M> {
 
     /// Writes entries of the KV heads `heads` that were counted, from slot `at` on; keys are rotated if `rotate`.
     pub(super) fn write(&mut self, new: M::New<'_>, rotate: bool, heads: Range<usize>, at: usize) -> Result<()> {
-        let (form, n) = (self.form(), self.len() - at);
+        let (form, n) = (self.sizes(), self.len() - at);
         if !form.codec.is_plain() {
             return Err(Error::Internal(format!("new entries in {:?}", form.codec)));
         }
@@ -270,7 +289,7 @@ impl<M: Memory> Segment<M> {
     /// Copies the entries `slots` of `from` behind the entries. Both must be in one codec that is deleted from by entry, and there must
     /// be room.
     pub(super) fn take(&mut self, from: &Segment<M>, slots: &[u32], scored: bool) -> Result<()> {
-        let (form, at) = (self.form(), self.len());
+        let (form, at) = (self.sizes(), self.len());
         if from.codec() != form.codec || self.deletion() == Deletion::Group {
             return Err(Error::Internal(format!("{:?} cannot be gathered from {:?}", form.codec, from.codec())));
         }
@@ -281,7 +300,8 @@ impl<M: Memory> Segment<M> {
     /// Writes entries of other segments, each one of `from` and a slot there, behind the entries in the codec of this one. There must
     /// be room.
     pub(super) fn encode(&mut self, from: &[Segment<M>], rows: &[(usize, u32)], scored: bool) -> Result<()> {
-        let (form, at) = (self.form(), self.len());
+        let (at, basis) = (self.len(), self.basis().cloned());
+        let form = Form { basis: basis.as_deref(), ..self.sizes() };
         let mut used: Vec<usize> = rows.iter().map(|(index, _)| *index).collect();
         used.sort_unstable();
         used.dedup();
@@ -306,13 +326,14 @@ impl<M: Memory> Segment<M> {
 
     /// Replaces the key and the value of entry `slot`; those that share their scales are encoded anew.
     pub(super) fn overwrite(&mut self, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
-        let form = self.form();
+        let basis = self.basis().cloned();
+        let form = Form { basis: basis.as_deref(), ..self.sizes() };
         self.own()?.entries.overwrite(form, slots, keys, values)
     }
 
     /// Deletes entry `slot`: the last one takes its slot, or it stays, masked, until its group is empty.
     pub(super) fn delete(&mut self, slot: usize) -> Result<()> {
-        let form = self.form();
+        let form = self.sizes();
         let data = self.own()?;
         if form.codec.deletion() == Deletion::Group {
             data.dead.0 |= 1 << slot;

@@ -214,6 +214,8 @@ fn place_of(lane: &dyn ReadLane, wanted: u32) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
+
+    use crate::cache::Recode;
     use proptest::prelude::*;
 
     use super::*;
@@ -279,7 +281,7 @@ mod tests {
                 let places: Vec<u32> = lane.sorted().iter().take(GROUP.into()).map(|e| e.place).collect();
                 let value = Codec::per_entry(Dtype::U4, 32);
                 let codec = KvCodec { key: Codec::per_channel(Dtype::U4, GROUP), value, ..KvCodec::F32 };
-                lane.recode(&[(codec, places)]).expect("a whole group");
+                lane.recode(&[Recode::new(codec, places)]).expect("a whole group");
             }
             for _ in 0..draw() % 20 {
                 if lane.len() > 1 {

@@ -1,7 +1,9 @@
 //! A method's decision as data: which entries of which lane stay, and how they are stored. The cache carries plans out; it alone moves
 //! bytes.
 
-use prefixkv_kernels::codec::KvCodec;
+use std::sync::Arc;
+
+use prefixkv_kernels::codec::{Basis, KvCodec};
 
 use crate::cache::Entry;
 
@@ -70,8 +72,17 @@ pub struct Merge {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encode {
     pub codec: KvCodec,
+    /// The basis that the codec names.
+    pub basis: Option<Arc<Basis>>,
     /// Their positions, ascending; as many as fill the codec's groups.
     pub positions: Vec<u32>,
+}
+
+impl Encode {
+    /// Bits that a number of a head takes, scales included.
+    pub fn effective_bits(&self, head_dim: usize) -> f64 {
+        self.codec.effective_bits(self.basis.as_ref().map_or(1, |basis| basis.shape().0), head_dim)
+    }
 }
 
 impl LanePlan {
@@ -83,7 +94,7 @@ impl LanePlan {
     /// A plan that stores the entries of each part, if it has any, in its codec.
     pub fn encoding(layer: usize, lane: usize, parts: impl IntoIterator<Item = (KvCodec, Vec<u32>)>) -> LanePlan {
         let some = parts.into_iter().filter(|(_, positions)| !positions.is_empty());
-        let encode = some.map(|(codec, positions)| Encode { codec, positions }).collect();
+        let encode = some.map(|(codec, positions)| Encode { codec, basis: None, positions }).collect();
         LanePlan { encode, ..LanePlan::new(layer, lane) }
     }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use prefixkv_kernels::codec::KvCodec;
-
-use crate::cache::{Account, Charge, Entry, Lane, Memory, Shape};
+use crate::cache::{Account, Charge, Entry, Lane, Memory, Recode, Shape};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
 use crate::method::keep::Price;
@@ -84,11 +82,15 @@ impl Working {
         self.encoder.as_deref_mut().map(|encoder| encoder as &mut dyn Encoder)
     }
 
-    /// The price of entries that the store has encoded, where they have one.
     /// The weights of the queries of a prompt in the sums of a layer: the method's, or those of its store.
     pub(super) fn queries(&self, number: usize, view: &View<'_>) -> Option<Vec<f32>> {
         let own = self.planner.queries(number, view);
         own.or_else(|| self.encoder.as_ref()?.queries(view.past, view.n))
+    }
+
+    /// How many of a prompt's last queries the store wants to see.
+    pub(super) fn last_queries(&self) -> usize {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.last_queries())
     }
 
     /// The layer whose rows the store watches.
@@ -96,6 +98,7 @@ impl Working {
         self.encoder.as_ref()?.watches()
     }
 
+    /// The price of entries that the store has encoded, where they have one.
     pub(super) fn price(&self) -> Option<Price> {
         self.encoder.as_ref()?.price()
     }
@@ -288,8 +291,9 @@ fn encode_entries<M: Memory>(lane: &mut Lane<M>, parts: &[Encode]) -> Result<()>
             found.map_err(|_| Error::Internal(format!("no entry of position {position} is there to be encoded")));
         Ok(held[found?].place)
     };
-    let places = |part: &Encode| -> Result<(KvCodec, Vec<u32>)> {
-        Ok((part.codec, part.positions.iter().map(place).collect::<Result<_>>()?))
+    let places = |part: &Encode| -> Result<Recode> {
+        let places = part.positions.iter().map(place).collect::<Result<_>>()?;
+        Ok(Recode { codec: part.codec, basis: part.basis.clone(), places })
     };
     lane.recode(&parts.iter().map(places).collect::<Result<Vec<_>>>()?)
 }

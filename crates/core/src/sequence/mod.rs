@@ -115,8 +115,14 @@ impl<M: Memory> Sequence<M> {
         let sized = Shape { layers: layout.managed().len(), ..shape };
         let encoder = method.as_ref().map_or(Ok(None), |method| method.encoder(&sized))?;
         let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
+        let based = encoder.as_ref().is_some_and(|encoder| encoder.has_bases());
         let method = method.map(|method| Working::new::<M>(method, &sized, carry, encoder));
         let needs = method.as_ref().map(|method| method.needs);
+        if based && !M::READS_BASES {
+            return Err(refuse(
+                "this store keeps entries in coordinates of its own, which the CUDA kernels do not read; use another store, or the CPU",
+            ));
+        }
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
         let on_read = needs.is_some_and(|needs| needs.positions == Positions::Cache);
         if on_read && !M::ROTATES_ON_READ {
@@ -393,14 +399,6 @@ impl<M: Memory> Sequence<M> {
     /// Whether the sequence can go on: nothing was left unfinished, and no plan is waited for.
     pub fn is_sound(&self) -> bool {
         self.work == Work::None && self.asked.is_none()
-    }
-
-    /// Keeps the last queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method.
-    pub fn keep_queries(&mut self, layer: usize, queries: &[f32]) -> Result<()> {
-        match (self.number(layer), &mut self.method) {
-            (Some(number), Some(method)) => method.keep_queries(number, queries, &self.account),
-            _ => Ok(()),
-        }
     }
 
     /// The new entries of `layer`, one per lane for a generated token.

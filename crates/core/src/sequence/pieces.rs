@@ -99,11 +99,33 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// The last queries of the prompt, or of its piece on the way, that the method wants to see.
+    /// The last queries of the prompt, or of its piece on the way, that the method or its store wants to see.
     pub fn wanted_queries(&self) -> usize {
+        let wanted = self.method.as_ref().map_or(0, |method| method.needs.queries.max(method.last_queries()));
+        self.of_the_last(wanted)
+    }
+
+    /// How many of a prompt's last `wanted` queries are on their way.
+    pub(super) fn of_the_last(&self, wanted: usize) -> usize {
         let Work::Prompt(reach) = self.work else { return 0 };
-        let wanted = self.method.as_ref().map_or(0, |method| method.needs.queries);
         wanted.saturating_sub(reach.left()).min(reach.piece)
+    }
+
+    /// Keeps the [wanted](Sequence::wanted_queries) queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method, and
+    /// shows them to its store.
+    pub fn keep_queries(&mut self, layer: usize, queries: &[f32]) -> Result<()> {
+        let all = self.wanted_queries();
+        let (number, Some(method)) = (self.number(layer), &self.method) else { return Ok(()) };
+        let of = |wanted: usize| (all - self.of_the_last(wanted)) * (queries.len() / all.max(1));
+        let (own, shown) = (of(method.needs.queries), of(method.last_queries()));
+        let Some(method) = &mut self.method else { return Ok(()) };
+        if let Some(encoder) = method.encoder().filter(|_| shown < queries.len()) {
+            encoder.see_queries(layer, &queries[shown..]);
+        }
+        match number.filter(|_| own < queries.len()) {
+            Some(number) => method.keep_queries(number, &queries[own..], &self.account),
+            None => Ok(()),
+        }
     }
 
     /// The weights of the queries of the prompt, or of its piece on the way, in the sums that `layer` is to gather; None when nothing is

@@ -181,10 +181,10 @@ impl TracePlan {
         };
         let changed = plan.lanes.iter().filter_map(|lane| {
             let keep = lane.keep.as_ref().map(|keep| keep.iter().map(|entry| entry.position).collect());
-            let encode = lane.encode.iter().map(|part| TraceEncode {
-                bits: part.codec.effective_bits(head_dim),
-                positions: part.positions.clone(),
-            });
+            let encode = lane
+                .encode
+                .iter()
+                .map(|part| TraceEncode { bits: part.effective_bits(head_dim), positions: part.positions.clone() });
             let merge = lane.merge.iter().map(|merge| TraceMerge {
                 from: merge.from.position,
                 into: merge.into.position,

@@ -95,7 +95,7 @@ pub(crate) const F16: Storage = |_, _| KvCodec::F16;
 /// Two, four and eight bits, f16, bf16 with f8, levels of a table, and keys and values in unlike codecs, in turn.
 pub(crate) const CODES: Storage = |index, dim| {
     let channels = Codec::channels(dim, 32).expect("a multiple of 8");
-    let of = |key, value| KvCodec { key, value, dual: Dual::None };
+    let of = |key, value| KvCodec::new(key, value, Dual::None);
     let eight = Codec::per_entry(Dtype::U8, channels);
     match index % 8 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels).clipped(92)),

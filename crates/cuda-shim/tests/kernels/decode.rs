@@ -252,11 +252,7 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
 fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
     const MIXED: Storage = |index, dim| {
         let channels = Codec::channels(dim, 32).expect("a multiple of 8");
-        let of = |dtype| KvCodec {
-            key: Codec::per_channel(dtype, 32),
-            value: Codec::per_entry(dtype, channels),
-            dual: Dual::None,
-        };
+        let of = |dtype| KvCodec::new(Codec::per_channel(dtype, 32), Codec::per_entry(dtype, channels), Dual::None);
         [of(Dtype::U2), of(Dtype::U4), KvCodec::F16][index % 3]
     };
     let (dim, group) = (64, 3);

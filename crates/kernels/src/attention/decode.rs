@@ -4,10 +4,13 @@
 //! query head, so memory bandwidth is the floor. Lanes are cut along their length into tasks of [`CHUNK`] entries whose
 //! partial softmax results are merged, so that few heads still fill many cores.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::read::Stored;
 use super::{AttentionParams, LaneView};
+use crate::codec::Basis;
 use crate::simd;
 
 /// Entries per task.
@@ -54,7 +57,7 @@ impl Partial {
 /// The results of a task for the queries of its head.
 struct Found {
     partials: Vec<Partial>,
-    /// `[group, dim]`: values weighted by exp(score - max).
+    /// `[group, dim]`: values weighted by exp(score - max); behind them `[group, width]` of each basis of the lane.
     sums: Vec<f32>,
     /// `[group, entries]`: exp(score - max). Empty when nobody asked for it.
     weights: Vec<f32>,
@@ -88,22 +91,8 @@ pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
             }));
         }
     }
-    // The dual of the lane's transform, of the queries here and of the results in the end.
-    let turned: Vec<Option<Vec<f32>>> = items
-        .iter()
-        .map(|item| {
-            let dual = item.lane.dual();
-            (!dual.is_none()).then(|| {
-                let mut queries = item.queries.to_vec();
-                dual.apply(&mut queries, dim);
-                queries
-            })
-        })
-        .collect();
-    let run = |task: &Task| {
-        let item = &items[task.item];
-        attend(params, item, turned[task.item].as_deref().unwrap_or(item.queries), task)
-    };
+    let readings: Vec<Reading<'_>> = items.iter().map(|item| Reading::new(params, item)).collect();
+    let run = |task: &Task| attend(params, &items[task.item], &readings[task.item], task);
     let found: Vec<Found> =
         if elements < PARALLEL_FROM { tasks.iter().map(run).collect() } else { tasks.par_iter().map(run).collect() };
 
@@ -111,11 +100,68 @@ pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
     let mut places = &tasks[..];
     while let Some(first) = places.first() {
         let n = places.iter().take_while(|task| (task.item, task.head) == (first.item, first.head)).count();
-        merge(&mut items[first.item], &places[..n], &parts[..n], dim);
+        merge(&mut items[first.item], &readings[first.item], &places[..n], &parts[..n], dim);
         (places, parts) = (&places[n..], &parts[n..]);
     }
     for item in items {
         item.lane.dual().undo(item.out, dim);
+    }
+}
+
+/// The queries of an item in the coordinates in which its entries are stored, computed once.
+struct Reading<'a> {
+    /// Through the dual of the lane's transform, if it has one.
+    turned: Option<Vec<f32>>,
+    bases: Vec<Based<'a>>,
+    /// Numbers of a query in [`Found::sums`], over all coordinates.
+    width: usize,
+}
+
+/// A basis of some runs of a lane.
+struct Based<'a> {
+    basis: &'a Basis,
+    /// `[query heads, width]`; empty where keys are read in the coordinates of the head.
+    queries: Vec<f32>,
+    /// Where its sums begin in those of a query, and how many there are; none where values are stored in the coordinates of the head.
+    sums: Range<usize>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(params: &AttentionParams, item: &DecodeItem<'a>) -> Reading<'a> {
+        let (dim, dual, group) = (params.dim, item.lane.dual(), params.group());
+        let turned = (!dual.is_none()).then(|| {
+            let mut queries = item.queries.to_vec();
+            dual.apply(&mut queries, dim);
+            queries
+        });
+        let (mut bases, mut width): (Vec<Based<'a>>, usize) = (Vec::new(), dim);
+        for basis in item.lane.runs.iter().filter_map(|run| run.basis) {
+            if bases.iter().any(|known| known.basis == basis) {
+                continue;
+            }
+            let queries = turned.as_deref().unwrap_or(item.queries).chunks_exact(group * dim).enumerate();
+            let queries = match basis.keys.as_ref().filter(|_| item.lane.phases.is_none()) {
+                None => Vec::new(),
+                Some(map) => {
+                    let width = group * usize::from(map.cut().width);
+                    let mut to = vec![0.0; item.lane.heads * width];
+                    for ((head, queries), to) in queries.zip(to.chunks_exact_mut(width)) {
+                        map.queries(head, queries, to);
+                    }
+                    to
+                }
+            };
+            let more = basis.values.as_ref().map_or(0, |map| map.cut().width.into());
+            bases.push(Based { basis, queries, sums: width..width + more });
+            width += more;
+        }
+        Reading { turned, bases, width }
+    }
+
+    /// What is known of a basis of one of the lane's runs.
+    fn of(&self, basis: Option<&Basis>) -> Option<&Based<'a>> {
+        let basis = basis?;
+        self.bases.iter().find(|known| known.basis == basis)
     }
 }
 
@@ -127,7 +173,7 @@ fn within(params: &AttentionParams, lane: &LaneView<'_>) -> (u32, usize) {
 }
 
 /// Joins what the tasks of one head found.
-fn merge(item: &mut DecodeItem<'_>, tasks: &[Task], parts: &[Found], dim: usize) {
+fn merge(item: &mut DecodeItem<'_>, reading: &Reading<'_>, tasks: &[Task], parts: &[Found], dim: usize) {
     let query_heads = item.queries.len() / dim;
     let group = query_heads / item.lane.heads;
     // Per part and query.
@@ -147,6 +193,15 @@ fn merge(item: &mut DecodeItem<'_>, tasks: &[Task], parts: &[Found], dim: usize)
                 *out += factor * sum;
             }
         }
+        for Based { basis, sums, .. } in &reading.bases {
+            let Some(map) = &basis.values else { continue };
+            let mut joined = vec![0.0; sums.len()];
+            for (part, factor) in parts.iter().zip(factors[query..].iter().step_by(group)) {
+                let of = &part.sums[group * sums.start + query * sums.len()..];
+                joined.iter_mut().zip(of).for_each(|(to, sum)| *to += factor * sum);
+            }
+            map.outputs(tasks[0].head, &joined, out);
+        }
     }
     if let Some(sums) = &mut item.sums {
         let share = 1.0 / query_heads as f32;
@@ -158,32 +213,37 @@ fn merge(item: &mut DecodeItem<'_>, tasks: &[Task], parts: &[Found], dim: usize)
 }
 
 /// Scores, softmax and weighted values of the entries of a task for the queries of its head.
-fn attend(params: &AttentionParams, item: &DecodeItem<'_>, queries: &[f32], task: &Task) -> Found {
-    let (lane, group, dim, scale) = (&item.lane, params.group(), params.dim, params.scale);
-    let queries = &queries[task.head * group * dim..(task.head + 1) * group * dim];
+fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>, task: &Task) -> Found {
+    let (lane, head, group, dim, scale) = (&item.lane, task.head, params.group(), params.dim, params.scale);
+    let own = &reading.turned.as_deref().unwrap_or(item.queries)[head * group * dim..(head + 1) * group * dim];
     let n = task.to - task.from;
     let (mut wide, mut scratch) = (Vec::new(), None);
     let mut weights = vec![0.0; group * n];
     let mut pieces = lane.pieces(task.from, task.to).peekable();
     while let Some(piece) = pieces.next() {
         if let Some(next) = pieces.peek() {
-            next.ask_keys(task.head, dim);
+            next.ask_keys(head, dim);
         }
+        let way = piece.key_way(lane, head, dim);
+        let queries = match reading.of(piece.basis()).filter(|_| way.stored) {
+            Some(based) => &based.queries[head * group * way.width..(head + 1) * group * way.width],
+            None => own,
+        };
         let scores = &mut weights[piece.at - task.from..];
-        if piece.key_scores(lane, (task.head, dim), queries, scale, scores, n, &mut scratch) {
+        if piece.key_scores(lane, way, queries, scale, scores, n, &mut scratch) {
             continue;
         }
-        for piece in piece.of_keys(lane) {
+        for piece in piece.of_keys(lane, way) {
             let scores = &mut weights[piece.at - task.from..];
-            match piece.keys(lane, task.head, dim, &mut wide) {
-                Stored::F32(keys) => simd::scores(queries, dim, keys, scale, scores, n),
-                Stored::F16(keys) => simd::scores(queries, dim, keys, scale, scores, n),
+            match piece.keys(lane, way, &mut wide) {
+                Stored::F32(keys) => simd::scores(queries, way.width, keys, scale, scores, n),
+                Stored::F16(keys) => simd::scores(queries, way.width, keys, scale, scores, n),
             }
         }
     }
     let mut pieces = lane.pieces(task.from, task.to).peekable();
     if let Some(first) = pieces.peek() {
-        first.ask_values(task.head, dim);
+        first.ask_values(head, dim);
     }
     if let Some(cap) = params.softcap {
         simd::softcap(&mut weights, cap);
@@ -200,19 +260,25 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, queries: &[f32], task
             Partial { max, total }
         })
         .collect();
-    let mut sums = vec![0.0; group * dim];
+    let mut sums = vec![0.0; group * reading.width];
     while let Some(piece) = pieces.next() {
         if let Some(next) = pieces.peek() {
-            next.ask_values(task.head, dim);
+            next.ask_values(head, dim);
         }
-        if piece.value_sums((task.head, dim), &weights[piece.at - task.from..], n, &mut sums, &mut scratch) {
+        let way = piece.value_way(head, dim);
+        let columns = match reading.of(piece.basis()).filter(|_| way.stored) {
+            Some(based) => based.sums.clone(),
+            None => 0..dim,
+        };
+        let sums = &mut sums[group * columns.start..group * columns.end];
+        if piece.value_sums(way, &weights[piece.at - task.from..], n, sums, &mut scratch) {
             continue;
         }
         for piece in piece.of_values() {
             let weights = &weights[piece.at - task.from..];
-            match piece.values(task.head, dim, &mut wide) {
-                Stored::F32(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
-                Stored::F16(values) => simd::weighted_sums(weights, n, values, dim, &mut sums),
+            match piece.values(way, &mut wide) {
+                Stored::F32(values) => simd::weighted_sums(weights, n, values, way.width, sums),
+                Stored::F16(values) => simd::weighted_sums(weights, n, values, way.width, sums),
             }
         }
     }

@@ -13,8 +13,8 @@ pub use decode::{DecodeItem, decode};
 pub use params::{AttentionParams, Mask};
 pub use prefill::{Gather, prefill, prefill_unless};
 
-use crate::codec::Dual;
 pub use crate::codec::Run;
+use crate::codec::{Basis, Dual};
 use crate::rotary::Angles;
 pub use crate::rows::Rows;
 
@@ -24,7 +24,7 @@ pub struct LaneView<'a> {
     /// KV heads of the lane.
     pub heads: usize,
     /// Of any codecs, all with one transform.
-    pub runs: Vec<Run<&'a [u8]>>,
+    pub runs: Vec<Run<'a, &'a [u8]>>,
     /// Keys are stored unrotated: entry `e` of the view (over all runs, in order) is rotated by angle `e` when it is read. None:
     /// stored rotated.
     pub phases: Option<&'a Angles>,
@@ -37,7 +37,7 @@ pub struct LaneView<'a> {
 
 impl<'a> LaneView<'a> {
     /// A lane of rotated keys whose entries all count.
-    pub fn new(heads: usize, runs: Vec<Run<&'a [u8]>>) -> Self {
+    pub fn new(heads: usize, runs: Vec<Run<'a, &'a [u8]>>) -> Self {
         LaneView { heads, runs, phases: None, dead: None, positions: None }
     }
 
@@ -74,6 +74,13 @@ impl<'a> LaneView<'a> {
             run.codec.check(dim).unwrap_or_else(|reason| panic!("{reason}"));
             assert!(run.len <= run.capacity, "{} entries of {}", run.len, run.capacity);
             assert!(run.codec.dual == dual, "entries of {:?} beside {dual:?}", run.codec.dual);
+            let shape = run.basis.map_or((self.heads, dim), Basis::shape);
+            assert!(shape == (self.heads, dim), "a basis of {shape:?} for {} heads of {dim}", self.heads);
+            assert!(
+                run.basis.map(Basis::based) == run.codec.basis,
+                "entries in another basis than {:?}",
+                run.codec.basis
+            );
         }
         assert!(
             dual.is_none() || self.phases.is_none(),

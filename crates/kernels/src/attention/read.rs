@@ -4,17 +4,26 @@
 use half::f16;
 
 use super::{LaneView, Run};
-use crate::codec::{Codec, Parts, Scales};
+use crate::codec::{Basis, Codec, Map, Parts, Scales};
 use crate::element::Element;
 use crate::simd::{self, Coded, Scratch};
 
 /// The entries `low .. high` of a run, of which the first is entry `at` of the lane.
 #[derive(Clone, Copy)]
 pub(super) struct Piece<'v, 'a> {
-    run: &'v Run<&'a [u8]>,
+    run: &'v Run<'a, &'a [u8]>,
     low: usize,
     high: usize,
     pub(super) at: usize,
+}
+
+/// The rows in which keys or values of a head are read.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    row: usize,
+    pub(super) width: usize,
+    /// Whether they are read as they are stored, in the coordinates of the run's basis.
+    pub(super) stored: bool,
 }
 
 /// Rows of keys or values in a format that is multiplied without a copy.
@@ -40,9 +49,25 @@ impl<'v, 'a> Piece<'v, 'a> {
         })
     }
 
+    /// The basis of the run.
+    pub(super) fn basis(&self) -> Option<&'a Basis> {
+        self.run.basis
+    }
+
+    /// How the keys of a head are read: in the coordinates in which they are stored, unless they have to be rotated in those of the head.
+    pub(super) fn key_way(&self, lane: &LaneView<'_>, head: usize, dim: usize) -> Way {
+        way(self.run.key_map().filter(|_| lane.phases.is_none()), head, dim)
+    }
+
+    /// Like [`Self::key_way`].
+    pub(super) fn value_way(&self, head: usize, dim: usize) -> Way {
+        way(self.run.value_map(), head, dim)
+    }
+
     /// The parts whose keys are read at once.
-    pub(super) fn of_keys(self, lane: &LaneView<'_>) -> impl Iterator<Item = Piece<'v, 'a>> {
-        let stays = self.run.codec.key.dtype.is_plain() && lane.phases.is_none();
+    pub(super) fn of_keys(self, lane: &LaneView<'_>, way: Way) -> impl Iterator<Item = Piece<'v, 'a>> {
+        let there = way.stored || self.run.key_map().is_none();
+        let stays = self.run.codec.key.dtype.is_plain() && lane.phases.is_none() && there;
         self.cut(if stays { self.len() } else { ROWS })
     }
 
@@ -90,7 +115,8 @@ impl<'v, 'a> Piece<'v, 'a> {
     pub(super) fn ask_keys(&self, head: usize, dim: usize) {
         if !self.run.codec.key.dtype.is_plain() {
             let Parts { keys, key_scales, .. } = self.run.parts;
-            self.stored(self.run.codec.key, keys, key_scales, head, dim).into_iter().for_each(simd::ask);
+            let Way { row, width, .. } = way(self.run.key_map(), head, dim);
+            self.stored(self.run.codec.key, keys, key_scales, row, width).into_iter().for_each(simd::ask);
         }
     }
 
@@ -98,7 +124,8 @@ impl<'v, 'a> Piece<'v, 'a> {
     pub(super) fn ask_values(&self, head: usize, dim: usize) {
         if !self.run.codec.value.dtype.is_plain() {
             let Parts { values, value_scales, .. } = self.run.parts;
-            self.stored(self.run.codec.value, values, value_scales, head, dim).into_iter().for_each(simd::ask);
+            let Way { row, width, .. } = way(self.run.value_map(), head, dim);
+            self.stored(self.run.codec.value, values, value_scales, row, width).into_iter().for_each(simd::ask);
         }
     }
 
@@ -107,7 +134,7 @@ impl<'v, 'a> Piece<'v, 'a> {
     pub(super) fn key_scores(
         self,
         lane: &LaneView<'_>,
-        (head, dim): (usize, usize),
+        Way { row, width, .. }: Way,
         queries: &[f32],
         scale: f32,
         scores: &mut [f32],
@@ -119,7 +146,7 @@ impl<'v, 'a> Piece<'v, 'a> {
             return false;
         }
         self.groups(codec).all(|piece| {
-            let coded = piece.coded(codec, parts.keys, parts.key_scales, head, dim);
+            let coded = piece.coded(codec, parts.keys, parts.key_scales, row, width);
             let scores = &mut scores[piece.at - self.at..];
             coded.map(|coded| coded.scores(queries, scale, scores, step, scratch.get_or_insert_default())).is_some()
         })
@@ -128,7 +155,7 @@ impl<'v, 'a> Piece<'v, 'a> {
     /// Like [`Self::key_scores`], of the values, as [`simd::weighted_sums`].
     pub(super) fn value_sums(
         &self,
-        (head, dim): (usize, usize),
+        Way { row, width, .. }: Way,
         weights: &[f32],
         step: usize,
         sums: &mut [f32],
@@ -138,43 +165,40 @@ impl<'v, 'a> Piece<'v, 'a> {
         if codec.dtype.is_plain() || codec.entries() > 1 {
             return false;
         }
-        let coded = self.coded(codec, parts.values, parts.value_scales, head, dim);
+        let coded = self.coded(codec, parts.values, parts.value_scales, row, width);
         coded.map(|coded| coded.weighted_sums(weights, step, sums, scratch.get_or_insert_default())).is_some()
     }
 
     /// The keys of a head; `wide` holds them if they need work.
-    pub(super) fn keys<'s>(
-        &'s self,
-        lane: &LaneView<'_>,
-        head: usize,
-        dim: usize,
-        wide: &'s mut Vec<f32>,
-    ) -> Stored<'s> {
-        let entries = self.low..self.high;
-        if lane.phases.is_none() {
-            if let Some(keys) = self.run.keys::<f32>(head, entries.clone(), dim) {
+    pub(super) fn keys<'s>(&'s self, lane: &LaneView<'_>, way: Way, wide: &'s mut Vec<f32>) -> Stored<'s> {
+        let (entries, Way { row, width, stored }) = (self.low..self.high, way);
+        if lane.phases.is_none() && (stored || self.run.key_map().is_none()) {
+            if let Some(keys) = self.run.stored_keys::<f32>(row, entries.clone(), width) {
                 return Stored::F32(keys);
             }
-            if let Some(keys) = self.run.keys::<f16>(head, entries, dim) {
+            if let Some(keys) = self.run.stored_keys::<f16>(row, entries, width) {
                 return Stored::F16(keys);
             }
         }
-        wide.resize(self.len() * dim, 0.0);
-        self.write_keys(lane, head, dim, wide);
+        wide.resize(self.len() * width, 0.0);
+        match stored {
+            true => self.run.read_stored_keys(row, self.low, width, wide),
+            false => self.write_keys(lane, row, width, wide),
+        }
         Stored::F32(wide)
     }
 
-    /// The values of a head; `wide` holds them if they need work.
-    pub(super) fn values<'s>(&'s self, head: usize, dim: usize, wide: &'s mut Vec<f32>) -> Stored<'s> {
-        let entries = self.low..self.high;
-        if let Some(values) = self.run.values::<f32>(head, entries.clone(), dim) {
+    /// The values of a head as they are stored; `wide` holds them if they need work.
+    pub(super) fn values<'s>(&'s self, way: Way, wide: &'s mut Vec<f32>) -> Stored<'s> {
+        let (entries, Way { row, width, .. }) = (self.low..self.high, way);
+        if let Some(values) = self.run.stored_values::<f32>(row, entries.clone(), width) {
             return Stored::F32(values);
         }
-        if let Some(values) = self.run.values::<f16>(head, entries, dim) {
+        if let Some(values) = self.run.stored_values::<f16>(row, entries, width) {
             return Stored::F16(values);
         }
-        wide.resize(self.len() * dim, 0.0);
-        self.run.read_values(head, self.low, dim, wide);
+        wide.resize(self.len() * width, 0.0);
+        self.run.read_stored_values(row, self.low, width, wide);
         Stored::F32(wide)
     }
 
@@ -183,6 +207,13 @@ impl<'v, 'a> Piece<'v, 'a> {
         if let Some(angles) = lane.phases {
             angles.rotate_rows(self.at, dim, to);
         }
+    }
+}
+
+fn way(map: Option<&Map>, head: usize, dim: usize) -> Way {
+    match map {
+        Some(map) => Way { row: map.row(head), width: map.cut().width.into(), stored: true },
+        None => Way { row: head, width: dim, stored: false },
     }
 }
 
@@ -208,7 +239,11 @@ impl<'a> LaneView<'a> {
         let mut open = 0;
         for piece in self.pieces(from, to) {
             let (mut at, end) = (piece.at, piece.at + piece.len());
-            if piece.run.codec.key == Codec::F32 && self.phases.is_none() && piece.len() >= TILE {
+            if piece.run.codec.key == Codec::F32
+                && piece.run.basis.is_none()
+                && self.phases.is_none()
+                && piece.len() >= TILE
+            {
                 tiles.push((at, end));
                 open = 0;
                 continue;
@@ -276,7 +311,7 @@ impl<'a> LaneView<'a> {
     }
 
     /// The run that holds the entries `from .. to`, and which of its entries `from` is.
-    fn within(&self, from: usize, to: usize) -> Option<(&Run<&'a [u8]>, usize)> {
+    fn within(&self, from: usize, to: usize) -> Option<(&Run<'a, &'a [u8]>, usize)> {
         let piece = self.pieces(from, to).next()?;
         (piece.len() == to - from).then_some((piece.run, piece.low))
     }

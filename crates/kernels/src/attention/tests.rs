@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{Codec, Dtype, KvCodec, Levels, OwnedRun};
+use crate::codec::{Basis, Codec, Dtype, KvCodec, Levels, Map, OwnedRun};
 use crate::reference;
 
 /// Deterministic noise in -1..1.
@@ -40,6 +42,8 @@ struct Traits {
     phases: bool,
     /// The transform that keys and values are stored through, if the width allows it and keys are rotated.
     dual: Dual,
+    /// Whether some runs have bases of their own.
+    bases: bool,
     /// One of this many entries is dead; 0: none.
     dead: usize,
     /// Entries of room behind those in use.
@@ -48,17 +52,26 @@ struct Traits {
 
 fn traits() -> impl Strategy<Value = Traits> {
     let dual = prop::sample::select(vec![Dual::None, Dual::None, Dual::Hadamard, Dual::Random]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), dual);
-    (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5)
-        .prop_map(|((halves, codes, phases, dual), dead, spare)| Traits { halves, codes, phases, dual, dead, spare })
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), dual);
+    (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5).prop_map(
+        |((halves, codes, phases, bases, dual), dead, spare)| Traits {
+            halves,
+            codes,
+            phases,
+            dual,
+            bases,
+            dead,
+            spare,
+        },
+    )
 }
 
-/// The codec of run `index` of a lane.
-fn codec_of(index: usize, dim: usize, len: usize, traits: Traits) -> KvCodec {
+/// The codec of run `index` of a lane of heads of `dim`, stored in rows of `width`.
+fn codec_of(index: usize, (dim, width): (usize, usize), len: usize, traits: Traits) -> KvCodec {
     let plain = KvCodec::plain(if traits.halves && index.is_multiple_of(2) { Dtype::F16 } else { Dtype::F32 });
     let dual = if !traits.phases && dim.is_power_of_two() { traits.dual } else { Dual::None };
-    let channels = Codec::channels(dim, 32).unwrap_or(8);
-    let of = |key, value| KvCodec { key, value, dual };
+    let channels = Codec::channels(width, 32).unwrap_or(8);
+    let of = |key, value| KvCodec::new(key, value, dual);
     let codes = match index % 8 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
         1 => of(Codec::per_channel(Dtype::U2, 32), Codec::per_entry(Dtype::U2, channels)),
@@ -67,30 +80,72 @@ fn codec_of(index: usize, dim: usize, len: usize, traits: Traits) -> KvCodec {
         4 => of(Codec::F16, Codec::per_entry(Dtype::U4, channels)),
         5 => of(Codec::plain(Dtype::Bf16), Codec::plain(Dtype::F8)),
         6 => {
-            let whole = |dtype| Codec::of_levels(dtype, Levels::Normal, dim as u16);
+            let whole = |dtype| Codec::of_levels(dtype, Levels::Normal, width as u16);
             of(whole(Dtype::U4), whole(Dtype::U2))
         }
         _ => of(plain.key, plain.value),
     };
-    let fits = traits.codes && codes.check(dim).is_ok() && len.is_multiple_of(codes.group());
+    let check = KvCodec { dual: Dual::None, ..codes }.check(width).and(codes.dual.check(dim));
+    let fits = traits.codes && check.is_ok() && len.is_multiple_of(codes.group());
     if fits { codes } else { KvCodec { dual, ..plain } }
 }
 
+/// The coordinates of keys or values: some channels, a matrix per head or one for all heads, or those of the heads.
+fn map_of(seed: u64, heads: usize, dim: usize, width: usize) -> Option<Map> {
+    let matrix = |seed| noise(seed, heads * dim * width).iter().map(|x| x / (dim as f32).sqrt()).collect();
+    let map = match seed % 4 {
+        0 => return None,
+        1 => {
+            let step = if dim.is_multiple_of(5) { 3 } else { 5 };
+            let channels = |head: usize| (0..width).map(move |i| ((i * step + head) % dim) as u16);
+            Map::channels(heads, dim, (0..heads).flat_map(channels).collect())
+        }
+        2 => Map::per_head(heads, dim, width, matrix(seed), matrix(seed + 1)),
+        _ => Map::joint(heads, dim, width, matrix(seed), matrix(seed + 1)),
+    };
+    Some(map.expect("a map"))
+}
+
 fn run(seed: u64, heads: usize, dim: usize, len: usize, codec: KvCodec, spare: usize) -> OwnedRun {
+    run_in(None, seed, heads, dim, len, codec, spare)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run_in(
+    basis: Option<Arc<Basis>>,
+    seed: u64,
+    heads: usize,
+    dim: usize,
+    len: usize,
+    codec: KvCodec,
+    spare: usize,
+) -> OwnedRun {
     let capacity = if codec.group() > 1 { len + spare / 2 * codec.group() } else { len + spare };
-    let mut run = OwnedRun::new(codec, heads, dim, capacity);
+    let mut run = match basis {
+        Some(basis) => OwnedRun::based(codec, basis, capacity),
+        None => OwnedRun::new(codec, heads, dim, capacity),
+    };
     run.push(&noise(seed, heads * len * dim), &noise(seed + 1, heads * len * dim));
     run
 }
 
 impl Owned {
     fn new(seed: u64, heads: usize, dim: usize, lens: &[usize], traits: Traits) -> Self {
+        // Two runs share a basis.
+        let width = if dim.is_multiple_of(8) { dim / 8 * 8 - if dim > 8 { 8 } else { 0 } } else { dim - 2 };
+        let (keys, values) = (map_of(seed, heads, dim, width), map_of(seed / 4, heads, dim, width));
+        let of_both = keys.is_some() && values.is_some();
+        let width = if of_both { width } else { dim };
+        let basis = (traits.bases && (of_both || !traits.codes))
+            .then(|| Basis::new(heads, dim, keys, values).expect("a basis"));
         let runs = lens
             .iter()
             .enumerate()
             .map(|(i, &len)| {
-                let codec = codec_of(i + seed as usize % 8, dim, len, traits);
-                run(seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
+                let basis = basis.clone().filter(|_| i % 3 != 1);
+                let width = if basis.is_some() { width } else { dim };
+                let codec = codec_of(i + seed as usize % 8, (dim, width), len, traits);
+                run_in(basis, seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
             })
             .collect();
         let len = lens.iter().sum::<usize>();
@@ -307,7 +362,7 @@ proptest! {
 /// 16-entry blocks behind groups of codes behind a long run: the tiles of a lane cover it once, in order.
 #[test]
 fn tiles_cover_a_lane() {
-    let plain = Traits { halves: false, codes: true, phases: false, dual: Dual::None, dead: 0, spare: 3 };
+    let plain = Traits { halves: false, codes: true, phases: false, dual: Dual::None, bases: false, dead: 0, spare: 3 };
     let mut runs = vec![700, 20];
     runs.extend([GROUP; 40]);
     runs.extend([16; 5]);
@@ -474,7 +529,7 @@ fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<O
         .into_iter()
         .zip([96, 32, 51, 70, 41, 37])
         .zip(seed..)
-        .map(|(((key, value), len), seed)| run(2 * seed, heads, dim, len, KvCodec { key, value, dual }, 0))
+        .map(|(((key, value), len), seed)| run(2 * seed, heads, dim, len, KvCodec::new(key, value, dual), 0))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! | part | layout |
 //! | --- | --- |
-//! | numbers | `[heads, capacity, dim]`, an entry's codes packed along its channels, the first in the low bits |
+//! | numbers | `[heads, capacity, dim]`, or the rows and the width of a [`Basis`]; an entry's codes packed along its channels, the first in the low bits |
 //! | scales per channel | `[heads, capacity / group, 2, dim]` f16: the scales of the channels, then their zeros |
 //! | scales per entry | `[heads, capacity, dim / group, 2]` f16: the scale and the zero of each group of channels |
 //!
@@ -13,6 +13,7 @@
 //! Any other code stands for `code * scale + zero`; the scale is (largest - smallest) / most and the zero the smallest number, both rounded to
 //! f16 before the codes are chosen. This is the asymmetric quantisation of KIVI (Liu et al. 2024, arXiv 2402.02750).
 
+mod basis;
 mod decode;
 mod dual;
 mod encode;
@@ -20,6 +21,7 @@ mod levels;
 mod owned;
 mod run;
 
+pub use basis::{Based, Basis, Cut, Map};
 pub use decode::decode_rows;
 pub use dual::Dual;
 pub(crate) use dual::turns;
@@ -243,6 +245,9 @@ pub struct KvCodec {
     pub value: Codec,
     /// The transform that keys and values went through before they were stored; all runs of a lane have one.
     pub dual: Dual,
+    /// The coordinates in which keys and values are stored behind that, which each run of a lane may have for itself; None: those of the
+    /// heads.
+    pub basis: Option<Based>,
 }
 
 impl KvCodec {
@@ -251,12 +256,33 @@ impl KvCodec {
 
     /// Keys and values as they are.
     pub const fn plain(dtype: Dtype) -> KvCodec {
-        KvCodec { key: Codec::plain(dtype), value: Codec::plain(dtype), dual: Dual::None }
+        KvCodec::new(Codec::plain(dtype), Codec::plain(dtype), Dual::None)
     }
 
-    /// Whether keys and values are in full precision, so that new entries can be appended.
+    /// In the coordinates of the heads.
+    pub const fn new(key: Codec, value: Codec, dual: Dual) -> KvCodec {
+        KvCodec { key, value, dual, basis: None }
+    }
+
+    /// Whether keys and values are in full precision and in the coordinates of the heads, so that new entries can be appended.
     pub const fn is_plain(self) -> bool {
-        self.key.dtype.is_plain() && self.value.dtype.is_plain()
+        self.key.dtype.is_plain() && self.value.dtype.is_plain() && self.basis.is_none()
+    }
+
+    /// Rows that the keys of an entry have, and numbers of each, of a lane of `heads` heads of `dim`.
+    pub const fn keys(self, heads: usize, dim: usize) -> (usize, usize) {
+        match self.basis {
+            Some(Based { keys, .. }) => (keys.rows as usize, keys.width as usize),
+            None => (heads, dim),
+        }
+    }
+
+    /// Like [`Self::keys`].
+    pub const fn values(self, heads: usize, dim: usize) -> (usize, usize) {
+        match self.basis {
+            Some(Based { values, .. }) => (values.rows as usize, values.width as usize),
+            None => (heads, dim),
+        }
     }
 
     /// Entries that can only be encoded, and freed, together.
@@ -269,33 +295,34 @@ impl KvCodec {
         if self.group() > 1 { Deletion::Group } else { Deletion::Entry }
     }
 
-    /// Bytes of the numbers of one entry of one head.
-    pub const fn payload(self, dim: usize) -> usize {
-        self.key.row(dim) + self.value.row(dim)
+    /// Bytes of the numbers of one entry of `heads` heads.
+    pub const fn payload(self, heads: usize, dim: usize) -> usize {
+        let ((keys, key), (values, value)) = (self.keys(heads, dim), self.values(heads, dim));
+        keys * self.key.row(key) + values * self.value.row(value)
     }
 
-    /// Bytes of the scales of [`Self::group`] entries of one head.
-    pub const fn scales(self, dim: usize) -> usize {
-        let group = self.group();
-        let (key, value) = (group / self.key.entries(), group / self.value.entries());
-        key * self.key.scales_row(dim) + value * self.value.scales_row(dim)
+    /// Bytes of the scales of [`Self::group`] entries of `heads` heads.
+    pub const fn scales(self, heads: usize, dim: usize) -> usize {
+        let ((keys, key), (values, value)) = (self.keys(heads, dim), self.values(heads, dim));
+        let of_keys = self.group() / self.key.entries() * keys * self.key.scales_row(key);
+        of_keys + self.group() / self.value.entries() * values * self.value.scales_row(value)
     }
 
     /// Bytes of `capacity` entries of `heads` heads, all parts.
     pub const fn bytes(self, heads: usize, dim: usize, capacity: usize) -> usize {
-        heads * (capacity * self.payload(dim) + capacity / self.group() * self.scales(dim))
+        capacity * self.payload(heads, dim) + capacity / self.group() * self.scales(heads, dim)
     }
 
-    /// Bits that a number takes, its scales included.
-    pub fn effective_bits(self, dim: usize) -> f64 {
-        let bytes = self.payload(dim) as f64 + self.scales(dim) as f64 / self.group() as f64;
-        bytes * 8.0 / (2 * dim) as f64
+    /// Bits that a number of a head takes, scales included.
+    pub fn effective_bits(self, heads: usize, dim: usize) -> f64 {
+        let bytes = self.payload(heads, dim) as f64 + self.scales(heads, dim) as f64 / self.group() as f64;
+        bytes * 8.0 / (2 * heads * dim) as f64
     }
 
     /// Why heads of `dim` elements cannot be stored so.
     pub fn check(self, dim: usize) -> Result<(), String> {
-        self.key.check(dim)?;
-        self.value.check(dim)?;
+        self.key.check(self.keys(1, dim).1)?;
+        self.value.check(self.values(1, dim).1)?;
         let (key, value) = (self.key.entries(), self.value.entries());
         if key > 1 && value > 1 && key != value {
             return Err(format!("keys in groups of {key} entries and values in groups of {value}"));
@@ -306,10 +333,13 @@ impl KvCodec {
     /// Where the parts of `capacity` entries lie in one buffer: those that are read in the widest words come first, so that all are
     /// aligned without padding.
     pub fn layout(self, heads: usize, dim: usize, capacity: usize) -> Parts<Range<usize>> {
-        let numbers = |codec: Codec| (heads * capacity * codec.row(dim), codec.dtype.bits().min(16));
-        let scales =
-            |codec: Codec| (heads * (capacity / codec.entries()) * codec.scales_row(dim), codec.scales_width());
-        let sizes = [numbers(self.key), scales(self.key), numbers(self.value), scales(self.value)];
+        let numbers = |codec: Codec, (rows, width)| (rows * capacity * codec.row(width), codec.dtype.bits().min(16));
+        let scales = |codec: Codec, (rows, width)| {
+            (rows * (capacity / codec.entries()) * codec.scales_row(width), codec.scales_width())
+        };
+        let (keys, values) = (self.keys(heads, dim), self.values(heads, dim));
+        let sizes =
+            [numbers(self.key, keys), scales(self.key, keys), numbers(self.value, values), scales(self.value, values)];
         let mut order = [0, 1, 2, 3];
         order.sort_by_key(|part| std::cmp::Reverse(sizes[*part].1));
         let (mut ranges, mut end) = ([const { 0..0 }; 4], 0);

@@ -1,12 +1,15 @@
 //! Entries that own their memory.
 
-use super::{KvCodec, Parts, Run, encode, parts_mut};
+use std::sync::Arc;
+
+use super::{Basis, KvCodec, Map, Parts, Run, encode, parts_mut};
 use crate::element::Element;
 
 /// Entries of some heads in one codec, on the CPU: for whoever has no pool to take memory from.
 #[derive(Clone, Debug)]
 pub struct OwnedRun {
     codec: KvCodec,
+    basis: Option<Arc<Basis>>,
     heads: usize,
     dim: usize,
     len: usize,
@@ -19,24 +22,34 @@ impl OwnedRun {
     /// Room for `capacity` entries; what is not written reads as NaN.
     pub fn new(codec: KvCodec, heads: usize, dim: usize, capacity: usize) -> Self {
         let words = codec.bytes(heads, dim, capacity).div_ceil(size_of::<f32>());
-        OwnedRun { codec, heads, dim, len: 0, capacity, words: vec![f32::from_bits(u32::MAX); words] }
+        OwnedRun { codec, basis: None, heads, dim, len: 0, capacity, words: vec![f32::from_bits(u32::MAX); words] }
+    }
+
+    /// As [`OwnedRun::new`], in a basis.
+    pub fn based(codec: KvCodec, basis: Arc<Basis>, capacity: usize) -> Self {
+        let (heads, dim) = basis.shape();
+        let codec = KvCodec { basis: Some(basis.based()), ..codec };
+        OwnedRun { basis: Some(basis), ..OwnedRun::new(codec, heads, dim, capacity) }
     }
 
     /// Writes entries behind the others; `keys` and `values` are `[heads, n, dim]`. In a codec of groups `n` is a multiple of them.
     pub fn push(&mut self, keys: &[f32], values: &[f32]) {
         let OwnedRun { codec, heads, dim, capacity, len: at, .. } = *self;
         let n = keys.len() / (heads * dim);
-        let transformed = |rows: &[f32]| {
+        let transformed = |rows: &[f32], map: Option<&Map>| {
             let mut rows = rows.to_vec();
             codec.dual.apply(&mut rows, dim);
-            rows
+            map.map_or(rows.clone(), |map| map.project(&rows, n))
         };
-        let (keys, values) = (transformed(keys), transformed(values));
+        let basis = self.basis.as_deref();
+        let keys = transformed(keys, basis.and_then(|basis| basis.keys.as_ref()));
+        let values = transformed(values, basis.and_then(|basis| basis.values.as_ref()));
         let size = codec.bytes(heads, dim, capacity);
         let bytes = &mut f32::bytes_mut(&mut self.words)[..size];
         let to = parts_mut(codec, bytes, heads, dim, capacity);
-        encode(codec.key, &keys, heads, dim, to.keys, to.key_scales, capacity, at);
-        encode(codec.value, &values, heads, dim, to.values, to.value_scales, capacity, at);
+        let ((rows, width), (value_rows, value_width)) = (codec.keys(heads, dim), codec.values(heads, dim));
+        encode(codec.key, &keys, rows, width, to.keys, to.key_scales, capacity, at);
+        encode(codec.value, &values, value_rows, value_width, to.values, to.value_scales, capacity, at);
         self.len += n;
     }
 
@@ -70,7 +83,7 @@ impl OwnedRun {
         self.run().parts
     }
 
-    pub fn run(&self) -> Run<&[u8]> {
-        Run::of(self.codec, self.bytes(), self.heads, self.dim, self.len, self.capacity)
+    pub fn run(&self) -> Run<'_, &[u8]> {
+        Run::of(self.codec, self.bytes(), self.heads, self.dim, self.len, self.capacity).with(self.basis.as_deref())
     }
 }

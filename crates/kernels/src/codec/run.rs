@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Codec, Dtype, KvCodec, decode_rows};
+use super::{Basis, Codec, Dtype, KvCodec, Map, decode_rows};
 use crate::element::Element;
 use crate::rotary::{self, New};
 
@@ -28,8 +28,10 @@ impl<B> Parts<B> {
 
 /// Entries in one codec, whose parts are bytes: `&[u8]` on the CPU, `cuda::Slice<u8>` on a GPU.
 #[derive(Clone, Copy, Debug)]
-pub struct Run<B> {
+pub struct Run<'a, B> {
     pub codec: KvCodec,
+    /// The basis that the codec names.
+    pub basis: Option<&'a Basis>,
     /// Entries in use.
     pub len: usize,
     /// Entries that there is room for, per head; a multiple of the codec's group.
@@ -37,40 +39,86 @@ pub struct Run<B> {
     pub parts: Parts<B>,
 }
 
-impl<'a> Run<&'a [u8]> {
+impl<'a> Run<'a, &'a [u8]> {
     /// The entries in a buffer that is laid out as [`KvCodec::layout`] says.
     pub fn of(codec: KvCodec, bytes: &'a [u8], heads: usize, dim: usize, len: usize, capacity: usize) -> Self {
-        Run { codec, len, capacity, parts: codec.layout(heads, dim, capacity).map(|range| &bytes[range]) }
+        let parts = codec.layout(heads, dim, capacity).map(|range| &bytes[range]);
+        Run { codec, basis: None, len, capacity, parts }
+    }
+
+    /// The same in the basis that its codec names.
+    pub fn with(self, basis: Option<&'a Basis>) -> Self {
+        assert_eq!(basis.map(Basis::based), self.codec.basis, "the basis of a run is the one that its codec names");
+        Run { basis, ..self }
     }
 
     /// Keys and values that stand for themselves, `[heads, capacity, dim]` each.
     pub fn plain<T: Element>(keys: &'a [T], values: &'a [T], len: usize, capacity: usize) -> Self {
         let (keys, values) = (T::bytes(keys), T::bytes(values));
         let parts = Parts { keys, key_scales: &[][..], values, value_scales: &[][..] };
-        Run { codec: KvCodec::plain(T::DTYPE), len, capacity, parts }
+        Run { codec: KvCodec::plain(T::DTYPE), basis: None, len, capacity, parts }
     }
 
-    /// The keys of the entries of a head from `from` on, as they are stored: as many rows of `dim` as `to` holds.
+    /// The coordinates of keys; None: those of the heads.
+    pub fn key_map(&self) -> Option<&'a Map> {
+        self.basis?.keys.as_ref()
+    }
+
+    /// Like [`Self::key_map`].
+    pub fn value_map(&self) -> Option<&'a Map> {
+        self.basis?.values.as_ref()
+    }
+
+    /// The keys of the entries of a head from `from` on, in the coordinates of the head: as many rows of `dim` as `to` holds.
     pub fn read_keys(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
-        let Parts { keys, key_scales, .. } = self.parts;
-        decode_rows(self.codec.key, keys, key_scales, (head, self.capacity), from, dim, to);
+        read(self.key_map(), head, dim, to, |row, width, to| self.read_stored_keys(row, from, width, to));
     }
 
     /// Like [`Self::read_keys`].
     pub fn read_values(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
-        let Parts { values, value_scales, .. } = self.parts;
-        decode_rows(self.codec.value, values, value_scales, (head, self.capacity), from, dim, to);
+        read(self.value_map(), head, dim, to, |row, width, to| self.read_stored_values(row, from, width, to));
     }
 
-    /// The keys of a head where they are, if they are of this type.
+    /// The numbers of a row of the keys from entry `from` on as they are stored, `width` of each entry.
+    pub(crate) fn read_stored_keys(&self, row: usize, from: usize, width: usize, to: &mut [f32]) {
+        let Parts { keys, key_scales, .. } = self.parts;
+        decode_rows(self.codec.key, keys, key_scales, (row, self.capacity), from, width, to);
+    }
+
+    /// Like [`Self::read_stored_keys`].
+    pub(crate) fn read_stored_values(&self, row: usize, from: usize, width: usize, to: &mut [f32]) {
+        let Parts { values, value_scales, .. } = self.parts;
+        decode_rows(self.codec.value, values, value_scales, (row, self.capacity), from, width, to);
+    }
+
+    /// The keys of a head where they are, if they are of this type and in its coordinates.
     pub(crate) fn keys<T: Element>(&self, head: usize, entries: Range<usize>, dim: usize) -> Option<&'a [T]> {
-        rows(self.codec.key, self.parts.keys, head * self.capacity, entries, dim)
+        if self.key_map().is_some() { None } else { self.stored_keys(head, entries, dim) }
     }
 
     /// Like [`Self::keys`].
     pub(crate) fn values<T: Element>(&self, head: usize, entries: Range<usize>, dim: usize) -> Option<&'a [T]> {
-        rows(self.codec.value, self.parts.values, head * self.capacity, entries, dim)
+        if self.value_map().is_some() { None } else { self.stored_values(head, entries, dim) }
     }
+
+    /// A row of the keys where they are, if they are of this type.
+    pub(crate) fn stored_keys<T: Element>(&self, row: usize, entries: Range<usize>, width: usize) -> Option<&'a [T]> {
+        rows(self.codec.key, self.parts.keys, row * self.capacity, entries, width)
+    }
+
+    /// Like [`Self::stored_keys`].
+    pub(crate) fn stored_values<T: Element>(&self, row: usize, entries: Range<usize>, width: usize) -> Option<&'a [T]> {
+        rows(self.codec.value, self.parts.values, row * self.capacity, entries, width)
+    }
+}
+
+/// Rows of `head` from what `stored` gives of the row that it has in the store.
+fn read(map: Option<&Map>, head: usize, dim: usize, to: &mut [f32], stored: impl Fn(usize, usize, &mut [f32])) {
+    let Some(map) = map else { return stored(head, dim, to) };
+    let width = usize::from(map.cut().width);
+    let mut narrow = vec![0.0; to.len() / dim * width];
+    stored(map.row(head), width, &mut narrow);
+    map.expand(head, &narrow, to);
 }
 
 fn rows<T: Element>(codec: Codec, bytes: &[u8], start: usize, entries: Range<usize>, dim: usize) -> Option<&[T]> {

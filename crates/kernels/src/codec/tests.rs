@@ -53,7 +53,7 @@ proptest! {
         numbers in prop::collection::vec(-1.0f32..1.0, 97),
     ) {
         let dim = blocks * 32;
-        let codec = KvCodec { key, value, dual: Dual::None };
+        let codec = KvCodec::new(key, value, Dual::None);
         prop_assume!(codec.check(dim).is_ok());
         let (group, n) = (codec.group(), groups * codec.group());
         let first = first * group;
@@ -104,7 +104,7 @@ proptest! {
     fn the_parts_of_a_layout_fill_it_and_are_aligned(
         key in codecs(), value in codecs(), heads in 1usize..5, eights in 1usize..17, groups in 0usize..9,
     ) {
-        let (codec, dim) = (KvCodec { key, value, dual: Dual::None }, 8 * eights);
+        let (codec, dim) = (KvCodec::new(key, value, Dual::None), 8 * eights);
         prop_assume!(codec.check(dim).is_ok());
         let capacity = groups * codec.group();
         let Parts { keys, key_scales, values, value_scales } = codec.layout(heads, dim, capacity);
@@ -124,15 +124,14 @@ proptest! {
 
 #[test]
 fn sizes_are_those_of_the_field() {
-    let kivi =
-        |dtype| KvCodec { key: Codec::per_channel(dtype, 32), value: Codec::per_entry(dtype, 32), dual: Dual::None };
+    let kivi = |dtype| KvCodec::new(Codec::per_channel(dtype, 32), Codec::per_entry(dtype, 32), Dual::None);
     assert_eq!(KvCodec::F32.bytes(3, 64, 10), 2 * 3 * 64 * 10 * 4);
-    assert_eq!(KvCodec::F16.effective_bits(128), 16.0);
-    assert_eq!(kivi(Dtype::U4).effective_bits(128), 5.0);
-    assert_eq!(kivi(Dtype::U2).effective_bits(128), 3.0);
+    assert_eq!(KvCodec::F16.effective_bits(1, 128), 16.0);
+    assert_eq!(kivi(Dtype::U4).effective_bits(1, 128), 5.0);
+    assert_eq!(kivi(Dtype::U2).effective_bits(1, 128), 3.0);
     let looked_up = |dtype, group| {
         let codec = Codec::of_levels(dtype, Levels::Normal, group);
-        KvCodec { key: codec, value: codec, dual: Dual::Random }.effective_bits(128)
+        KvCodec::new(codec, codec, Dual::Random).effective_bits(1, 128)
     };
     assert_eq!((looked_up(Dtype::U4, 128), looked_up(Dtype::U2, 64)), (4.125, 2.25));
     assert_eq!((kivi(Dtype::U4).deletion(), KvCodec::F16.deletion()), (Deletion::Group, Deletion::Entry));
@@ -144,7 +143,7 @@ fn sizes_are_those_of_the_field() {
 #[test]
 fn what_cannot_be_stored_is_refused_with_the_reason() {
     let refuse = |codec: KvCodec, dim: usize| codec.check(dim).expect_err("refused");
-    let both = |codec: Codec| KvCodec { key: codec, value: codec, dual: Dual::None };
+    let both = |codec: Codec| KvCodec::new(codec, codec, Dual::None);
     assert!(refuse(both(Codec::plain(Dtype::U4)), 64).contains("u4"));
     assert!(refuse(both(Codec { scales: Scales::PerEntry { group: 8, clip: 100 }, ..Codec::F16 }), 64).contains("f16"));
     assert!(refuse(both(Codec::of_levels(Dtype::U8, Levels::Normal, 32)), 64).contains("u8 of Normal levels"));
@@ -155,8 +154,7 @@ fn what_cannot_be_stored_is_refused_with_the_reason() {
     assert!(refuse(both(Codec::per_entry(Dtype::U4, 32)), 80).contains("80 channels in groups of 32"));
     assert!(refuse(both(Codec::per_entry(Dtype::U4, 4)), 80).contains("multiple of 8"));
     assert!(refuse(both(Codec::per_channel(Dtype::U4, 32)), 12).contains("12 channels"));
-    let uneven =
-        KvCodec { key: Codec::per_channel(Dtype::U4, 32), value: Codec::per_channel(Dtype::U4, 16), dual: Dual::None };
+    let uneven = KvCodec::new(Codec::per_channel(Dtype::U4, 32), Codec::per_channel(Dtype::U4, 16), Dual::None);
     assert!(refuse(uneven, 64).contains("groups of 32"));
     for dual in [Dual::Hadamard, Dual::Random] {
         assert!(refuse(KvCodec { dual, ..KvCodec::F16 }, 80).contains("power of two"));

@@ -6,7 +6,7 @@ use crate::attention::AttentionParams;
 use crate::codec::{Codec, Dtype, Dual, KvCodec, Parts, Run};
 use crate::element::Element;
 
-impl<'a> Run<Slice<'a, u8>> {
+impl<'a> Run<'a, Slice<'a, u8>> {
     /// The entries in a buffer that is laid out as [`KvCodec::layout`] says.
     pub fn of_slice(
         codec: KvCodec,
@@ -16,14 +16,15 @@ impl<'a> Run<Slice<'a, u8>> {
         len: usize,
         capacity: usize,
     ) -> Self {
-        Run { codec, len, capacity, parts: codec.layout(heads, dim, capacity).map(|range| bytes.part(range)) }
+        let parts = codec.layout(heads, dim, capacity).map(|range| bytes.part(range));
+        Run { codec, basis: None, len, capacity, parts }
     }
 
     /// Keys and values that stand for themselves, `[heads, capacity, dim]` each.
     pub fn of_plain<T: Element + Plain>(keys: Slice<'a, T>, values: Slice<'a, T>, len: usize, capacity: usize) -> Self {
         let (keys, values) = (keys.bytes(), values.bytes());
         let parts = Parts { keys, key_scales: keys.part(0..0), values, value_scales: values.part(0..0) };
-        Run { codec: KvCodec::plain(T::DTYPE), len, capacity, parts }
+        Run { codec: KvCodec::plain(T::DTYPE), basis: None, len, capacity, parts }
     }
 }
 
@@ -88,7 +89,7 @@ pub(super) fn dtype_of(codec: Codec) -> Result<u32> {
 pub struct Lane<'a> {
     /// KV heads of the lane.
     pub heads: usize,
-    pub runs: Vec<Run<Slice<'a, u8>>>,
+    pub runs: Vec<Run<'a, Slice<'a, u8>>>,
     /// Which entries no longer count (over all runs, in order), the same for all heads. On the host: sent with a launch. None: all
     /// count.
     pub dead: Option<&'a [bool]>,
@@ -98,7 +99,7 @@ pub struct Lane<'a> {
 
 impl<'a> Lane<'a> {
     /// A lane whose entries all count.
-    pub fn new(heads: usize, runs: Vec<Run<Slice<'a, u8>>>) -> Self {
+    pub fn new(heads: usize, runs: Vec<Run<'a, Slice<'a, u8>>>) -> Self {
         Lane { heads, runs, dead: None, positions: None }
     }
 
@@ -137,11 +138,12 @@ impl<'a> Lane<'a> {
     pub(super) fn describe(&self, dim: usize, runs: &mut Vec<args::Run>) -> Result<()> {
         let (mut start, dual) = (0, self.dual());
         for run in &self.runs {
-            let Run { codec, len, capacity, parts: Parts { keys, key_scales, values, value_scales } } = run;
+            let Run { codec, len, capacity, parts: Parts { keys, key_scales, values, value_scales }, .. } = run;
             let (shape, of) = ((self.heads, dim, *capacity), |part: &Slice<'_, u8>| (part.len(), part.address()));
             require(len <= capacity && codec.dual == dual, || {
                 format!("{len} of {capacity} entries, {:?} beside {dual:?}", codec.dual)
             })?;
+            require(codec.basis.is_none(), || "entries in a basis, which the CUDA kernels do not read".into())?;
             dual.check(dim).map_err(super::Error::Argument)?;
             require_part(codec.key, of(keys), of(key_scales), shape)?;
             require_part(codec.value, of(values), of(value_scales), shape)?;

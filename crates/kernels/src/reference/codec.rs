@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::codec::{Codec, Dtype, Dual, Levels, Run, Scales, turns};
+use crate::codec::{Codec, Dtype, Dual, Levels, Map, Run, Scales, turns};
 
 fn f16_at(bytes: &[u8], index: usize) -> f64 {
     f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f64()
@@ -68,16 +68,27 @@ pub fn nearest_float8(x: f32) -> f64 {
 }
 
 /// The key and the value of an entry as they were before their codec's transform, but for the rounding of the codes.
-pub fn entry(run: &Run<&[u8]>, head: usize, entry: usize, dim: usize) -> (Vec<f64>, Vec<f64>) {
-    let (codec, parts, place) = (run.codec, run.parts, (head, run.capacity));
-    let key = |channel| number(codec.key, parts.keys, parts.key_scales, place, entry, (channel, dim));
-    let value = |channel| number(codec.value, parts.values, parts.value_scales, place, entry, (channel, dim));
+pub fn entry(run: &Run<'_, &[u8]>, head: usize, entry: usize, dim: usize) -> (Vec<f64>, Vec<f64>) {
+    let (codec, parts) = (run.codec, run.parts);
+    let row = |map: Option<&Map>, codec: Codec, numbers: &[u8], scales: &[u8]| -> Vec<f64> {
+        let stored = |row: usize, width: usize| -> Vec<f64> {
+            let one = |at| number(codec, numbers, scales, (row, run.capacity), entry, (at, width));
+            (0..width).map(one).collect()
+        };
+        let Some(map) = map else { return stored(head, dim) };
+        let stored = stored(map.row(head), map.cut().width.into());
+        let back =
+            |channel| stored.iter().enumerate().map(move |(c, x)| f64::from(map.back(head, channel, c)) * x).sum();
+        (0..dim).map(back).collect()
+    };
     let back = |row: Vec<f64>| match codec.dual {
         Dual::None => row,
         Dual::Hadamard => hadamard(&row),
         Dual::Random => (0..).zip(hadamard(&row)).map(|(i, x)| if turns(i) { -x } else { x }).collect(),
     };
-    (back((0..dim).map(key).collect()), back((0..dim).map(value).collect()))
+    let key = row(run.key_map(), codec.key, parts.keys, parts.key_scales);
+    let value = row(run.value_map(), codec.value, parts.values, parts.value_scales);
+    (back(key), back(value))
 }
 
 /// The orthonormal Walsh-Hadamard transform: element (i, j) of the matrix is negative where i and j share an odd number of bits.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use prefixkv_kernels::attention::{LaneView, Rows};
-use prefixkv_kernels::codec::{Codec, Parts, Run, append, encode, parts_mut};
+use prefixkv_kernels::codec::{KvCodec, Parts, Run, append, encode, parts_mut};
 use prefixkv_kernels::element::Element;
 use prefixkv_kernels::gather::{gather, key_norms};
 use prefixkv_kernels::os::heap::Block;
@@ -32,16 +32,17 @@ const ROWS: usize = 64;
 
 impl Memory for Cpu {
     const ROTATES_ON_READ: bool = true;
+    const READS_BASES: bool = true;
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 
-    fn allocate(&self, form: Form) -> Result<OnCpu> {
+    fn allocate(&self, form: Form<'_>) -> Result<OnCpu> {
         Ok(OnCpu(Block::zeros(form.bytes() / size_of::<f32>())))
     }
 
     fn write(
         entries: &mut OnCpu,
-        form: Form,
+        form: Form<'_>,
         new: New<'_>,
         rotate: bool,
         n: usize,
@@ -56,23 +57,41 @@ impl Memory for Cpu {
 }
 
 impl OnCpu {
-    fn run(&self, form: Form, len: usize) -> Run<&[u8]> {
-        let Form { codec, heads, dim, capacity } = form;
-        Run::of(codec, f32::bytes(&self.0), heads, dim, len, capacity)
+    fn run<'a>(&'a self, form: Form<'a>, len: usize) -> Run<'a, &'a [u8]> {
+        let Form { codec, heads, dim, capacity, basis } = form;
+        Run::of(codec, f32::bytes(&self.0), heads, dim, len, capacity).with(basis)
     }
 
-    fn parts_mut(&mut self, form: Form) -> Parts<&mut [u8]> {
-        let Form { codec, heads, dim, capacity } = form;
+    fn parts(&self, form: Form<'_>) -> Parts<&[u8]> {
+        let Form { codec, heads, dim, capacity, .. } = form;
+        codec.layout(heads, dim, capacity).map(|range| &f32::bytes(&self.0)[range])
+    }
+
+    fn parts_mut(&mut self, form: Form<'_>) -> Parts<&mut [u8]> {
+        let Form { codec, heads, dim, capacity, .. } = form;
         parts_mut(codec, f32::bytes_mut(&mut self.0), heads, dim, capacity)
     }
 }
 
-/// The parts of a segment that is deleted from by entry, with the bytes of a row of each.
-fn rows<B>(form: Form, parts: Parts<B>) -> [(B, usize); 4] {
-    let (key, value) = (form.codec.key, form.codec.value);
-    let row = |codec: Codec| (codec.row(form.dim), codec.scales_row(form.dim));
-    let ((key, key_scales), (value, value_scales)) = (row(key), row(value));
-    [(parts.keys, key), (parts.key_scales, key_scales), (parts.values, value), (parts.value_scales, value_scales)]
+/// A part of a segment that is deleted from by entry.
+struct Part<B> {
+    bytes: B,
+    /// Rows of an entry.
+    rows: usize,
+    /// Bytes of a row.
+    row: usize,
+}
+
+fn rows<B>(form: Form<'_>, parts: Parts<B>) -> [Part<B>; 4] {
+    let ((keys, key), (values, value)) = (form.cut(Side::Keys), form.cut(Side::Values));
+    let part = |bytes, rows, row| Part { bytes, rows, row };
+    let KvCodec { key: of_key, value: of_value, .. } = form.codec;
+    [
+        part(parts.keys, keys, of_key.row(key)),
+        part(parts.key_scales, keys, of_key.scales_row(key)),
+        part(parts.values, values, of_value.row(value)),
+        part(parts.value_scales, values, of_value.scales_row(value)),
+    ]
 }
 
 impl Entries for OnCpu {
@@ -82,44 +101,48 @@ impl Entries for OnCpu {
         Ok(OnCpu(copy))
     }
 
-    fn take(&mut self, form: Form, at: usize, from: &OnCpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
+    fn take(&mut self, form: Form<'_>, at: usize, from: &OnCpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
         let source = Form { capacity: from_capacity, ..form };
-        let from = rows(source, from.run(source, from_capacity).parts);
-        for ((from, row), (to, _)) in from.into_iter().zip(rows(form, self.parts_mut(form))) {
-            gather(from, from_capacity, slots, form.heads, row, to, form.capacity, at);
+        let from = rows(source, from.parts(source));
+        for (from, to) in from.into_iter().zip(rows(form, self.parts_mut(form))) {
+            gather(from.bytes, from_capacity, slots, from.rows, from.row, to.bytes, form.capacity, at);
         }
         Ok(())
     }
 
-    fn encode(&mut self, form: Form, at: usize, sources: &[(&OnCpu, Form)], rows: &[(u32, u32)]) -> Result<()> {
-        let Form { codec, heads, dim, capacity } = form;
-        let runs: Vec<Run<&[u8]>> = sources.iter().map(|(entries, form)| entries.run(*form, form.capacity)).collect();
+    fn encode(&mut self, form: Form<'_>, at: usize, sources: &[(&OnCpu, Form<'_>)], rows: &[(u32, u32)]) -> Result<()> {
+        let Form { codec, heads, dim, capacity, .. } = form;
+        let runs: Vec<Run<'_, &[u8]>> =
+            sources.iter().map(|(entries, form)| entries.run(*form, form.capacity)).collect();
         let step = ROWS.next_multiple_of(codec.group());
         let mut wide = vec![0.0; heads * step.min(rows.len()) * dim];
+        let (keys, values) = (form.cut(Side::Keys), form.cut(Side::Values));
         let to = self.parts_mut(form);
         for (index, some) in rows.chunks(step).enumerate() {
             let (at, wide) = (at + index * step, &mut wide[..heads * some.len() * dim]);
             read(&runs, some, dim, wide, |run, head, slot, to| run.read_keys(head, slot, dim, to));
-            encode(codec.key, wide, heads, dim, to.keys, to.key_scales, capacity, at);
+            let stored = form.projected(Side::Keys, wide, some.len());
+            encode(codec.key, &stored, keys.0, keys.1, to.keys, to.key_scales, capacity, at);
             read(&runs, some, dim, wide, |run, head, slot, to| run.read_values(head, slot, dim, to));
-            encode(codec.value, wide, heads, dim, to.values, to.value_scales, capacity, at);
+            let stored = form.projected(Side::Values, wide, some.len());
+            encode(codec.value, &stored, values.0, values.1, to.values, to.value_scales, capacity, at);
         }
         Ok(())
     }
 
-    fn replace(&mut self, form: Form, slot: usize, last: usize) {
+    fn replace(&mut self, form: Form<'_>, slot: usize, last: usize) {
         if slot == last {
             return;
         }
-        for (part, row) in rows(form, self.parts_mut(form)) {
-            for head in 0..form.heads {
-                let start = (head * form.capacity + last) * row;
-                part.copy_within(start..start + row, (head * form.capacity + slot) * row);
+        for Part { bytes, rows, row } in rows(form, self.parts_mut(form)) {
+            for index in 0..rows {
+                let start = (index * form.capacity + last) * row;
+                bytes.copy_within(start..start + row, (index * form.capacity + slot) * row);
             }
         }
     }
 
-    fn read(&self, form: Form, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
+    fn read(&self, form: Form<'_>, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
         let Form { heads, dim, capacity, .. } = form;
         let run = self.run(form, capacity);
         let mut out = vec![0.0; slots.len() * heads * dim];
@@ -130,18 +153,18 @@ impl Entries for OnCpu {
         Ok(out)
     }
 
-    fn overwrite(&mut self, form: Form, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
+    fn overwrite(&mut self, form: Form<'_>, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
         super::overwrite(f32::bytes_mut(&mut self.0), form, slots, keys, values);
         Ok(())
     }
 
-    fn key_norms(&self, form: Form, len: usize) -> Result<Vec<f32>> {
+    fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>> {
         let mut out = vec![0.0; form.heads * len];
         key_norms(&self.run(form, len), form.heads, form.dim, &mut out);
         Ok(out)
     }
 
-    fn key_norm(&self, form: Form, slot: usize, len: usize) -> Result<f32> {
+    fn key_norm(&self, form: Form<'_>, slot: usize, len: usize) -> Result<f32> {
         let (run, mut key) = (self.run(form, len), vec![0.0; form.dim]);
         let norm = |head: usize| -> f32 {
             run.read_keys(head, slot, form.dim, &mut key);
@@ -153,11 +176,11 @@ impl Entries for OnCpu {
 
 /// Reads `rows` of `runs`, head by head, into `to`.
 fn read(
-    runs: &[Run<&[u8]>],
+    runs: &[Run<'_, &[u8]>],
     rows: &[(u32, u32)],
     dim: usize,
     to: &mut [f32],
-    one: impl Fn(&Run<&[u8]>, usize, usize, &mut [f32]),
+    one: impl Fn(&Run<'_, &[u8]>, usize, usize, &mut [f32]),
 ) {
     for (index, to) in to.chunks_exact_mut(dim).enumerate() {
         let (source, slot) = rows[index % rows.len()];
@@ -166,7 +189,7 @@ fn read(
 }
 
 impl Segment {
-    fn view(&self) -> Run<&[u8]> {
+    fn view(&self) -> Run<'_, &[u8]> {
         self.entries().run(self.form(), self.len())
     }
 }

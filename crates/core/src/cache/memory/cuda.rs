@@ -30,15 +30,16 @@ pub struct OnGpu {
 
 impl Memory for Cuda {
     const ROTATES_ON_READ: bool = false;
+    const READS_BASES: bool = false;
     type Entries = OnGpu;
     /// Rows are written later, those of all sequences of a step in one launch.
     type New<'a> = ();
 
-    fn allocate(&self, form: Form) -> Result<OnGpu> {
+    fn allocate(&self, form: Form<'_>) -> Result<OnGpu> {
         Ok(OnGpu { data: Buffer::new(&self.gpu, form.bytes())?, moves: Vec::new(), unwritten: None })
     }
 
-    fn write(entries: &mut OnGpu, _: Form, (): (), _: bool, n: usize, _: Range<usize>, at: usize) -> Result<()> {
+    fn write(entries: &mut OnGpu, _: Form<'_>, (): (), _: bool, n: usize, _: Range<usize>, at: usize) -> Result<()> {
         entries.require_written()?;
         entries.unwritten = Some((at, n));
         Ok(())
@@ -46,7 +47,7 @@ impl Memory for Cuda {
 }
 
 /// The parts of a segment that is deleted from by entry, with the bytes of a row of each; no part without rows.
-fn rows<B>(form: Form, parts: Parts<B>) -> impl Iterator<Item = (B, usize)> {
+fn rows<B>(form: Form<'_>, parts: Parts<B>) -> impl Iterator<Item = (B, usize)> {
     let row = |codec: Codec| (codec.row(form.dim), codec.scales_row(form.dim));
     let ((key, key_scales), (value, value_scales)) = (row(form.codec.key), row(form.codec.value));
     let all =
@@ -55,13 +56,13 @@ fn rows<B>(form: Form, parts: Parts<B>) -> impl Iterator<Item = (B, usize)> {
 }
 
 impl OnGpu {
-    fn run(&self, form: Form, len: usize) -> Run<Slice<'_, u8>> {
-        let Form { codec, heads, dim, capacity } = form;
+    fn run(&self, form: Form<'_>, len: usize) -> Run<'_, Slice<'_, u8>> {
+        let Form { codec, heads, dim, capacity, .. } = form;
         Run::of_slice(codec, self.data.all(), heads, dim, len, capacity)
     }
 
-    fn parts_mut(&mut self, form: Form) -> Parts<SliceMut<'_, u8>> {
-        let Form { codec, heads, dim, capacity } = form;
+    fn parts_mut(&mut self, form: Form<'_>) -> Parts<SliceMut<'_, u8>> {
+        let Form { codec, heads, dim, capacity, .. } = form;
         cuda::parts_mut(codec, self.data.all_mut(), heads, dim, capacity)
     }
 
@@ -87,7 +88,7 @@ impl OnGpu {
     }
 
     /// The runs that attention reads.
-    fn readable(&self, form: Form, len: usize) -> Result<Run<Slice<'_, u8>>> {
+    fn readable(&self, form: Form<'_>, len: usize) -> Result<Run<'_, Slice<'_, u8>>> {
         self.require_written()?;
         if !self.moves.is_empty() {
             return Err(Error::Internal("entries were not moved before they are read".into()));
@@ -96,18 +97,18 @@ impl OnGpu {
     }
 
     /// The moves that wait.
-    fn moves(&mut self, form: Form) -> Vec<MoveItem<'_>> {
+    fn moves(&mut self, form: Form<'_>) -> Vec<MoveItem<'_>> {
         if self.moves.is_empty() {
             return Vec::new();
         }
         let OnGpu { data, moves, .. } = self;
-        let Form { codec, heads, dim, capacity } = form;
+        let Form { codec, heads, dim, capacity, .. } = form;
         let parts = cuda::parts_mut(codec, data.all_mut(), heads, dim, capacity);
         rows(form, parts).map(|(rows, row)| MoveItem { rows, capacity, heads, row, moves }).collect()
     }
 
     /// Entries that wait to be written, from row `row` on.
-    fn unwritten(&mut self, form: Form, first_head: usize, row: usize) -> Option<AppendItem<'_>> {
+    fn unwritten(&mut self, form: Form<'_>, first_head: usize, row: usize) -> Option<AppendItem<'_>> {
         let (at, n) = self.unwritten?;
         let Parts { keys, values, .. } = self.parts_mut(form);
         let Form { codec, heads, capacity, .. } = form;
@@ -128,7 +129,7 @@ impl Entries for OnGpu {
         Ok(OnGpu { data, moves: self.moves.clone(), unwritten: None })
     }
 
-    fn take(&mut self, form: Form, at: usize, from: &OnGpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
+    fn take(&mut self, form: Form<'_>, at: usize, from: &OnGpu, from_capacity: usize, slots: &[u32]) -> Result<()> {
         from.require_written()?;
         let gpu = self.data.gpu().clone();
         let slots: Vec<u32> = slots.iter().map(|slot| from.source(*slot)).collect();
@@ -149,7 +150,7 @@ impl Entries for OnGpu {
         Ok(cuda::gather(&gpu, &mut items)?)
     }
 
-    fn encode(&mut self, form: Form, at: usize, sources: &[(&OnGpu, Form)], rows: &[(u32, u32)]) -> Result<()> {
+    fn encode(&mut self, form: Form<'_>, at: usize, sources: &[(&OnGpu, Form<'_>)], rows: &[(u32, u32)]) -> Result<()> {
         sources.iter().try_for_each(|(source, _)| source.require_written())?;
         let gpu = self.data.gpu().clone();
         let rows: Vec<(u32, u32)> =
@@ -168,7 +169,7 @@ impl Entries for OnGpu {
             capacity: run.capacity,
         });
         let (keys, values) = (keys.collect(), values.collect());
-        let Form { codec, heads, dim, capacity } = form;
+        let Form { codec, heads, dim, capacity, .. } = form;
         let to = self.parts_mut(form);
         let item = |codec, sources, numbers, scales| {
             let rows = &rows[..];
@@ -179,7 +180,7 @@ impl Entries for OnGpu {
         Ok(cuda::encode(&gpu, &mut items, dim)?)
     }
 
-    fn replace(&mut self, _: Form, slot: usize, last: usize) {
+    fn replace(&mut self, _: Form<'_>, slot: usize, last: usize) {
         let (slot, last) = (slot as u32, last as u32);
         let source = self.source(last);
         self.moves.retain(|(_, to)| *to != last && *to != slot);
@@ -188,8 +189,8 @@ impl Entries for OnGpu {
         }
     }
 
-    fn read(&self, form: Form, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
-        let Form { codec, heads, dim, capacity } = form;
+    fn read(&self, form: Form<'_>, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
+        let Form { codec, heads, dim, capacity, .. } = form;
         let words = self.words()?;
         let run = Run::of(codec, f32::bytes(&words), heads, dim, capacity, capacity);
         let mut out = vec![0.0; slots.len() * heads * dim];
@@ -200,7 +201,7 @@ impl Entries for OnGpu {
         Ok(out)
     }
 
-    fn overwrite(&mut self, form: Form, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
+    fn overwrite(&mut self, form: Form<'_>, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
         let mut words = self.words()?;
         let slots: Vec<u32> = slots.iter().map(|slot| self.source(*slot)).collect();
         let bytes = &mut f32::bytes_mut(&mut words)[..self.data.len()];
@@ -208,9 +209,9 @@ impl Entries for OnGpu {
         Ok(self.data.write(0, bytes)?)
     }
 
-    fn key_norms(&self, form: Form, len: usize) -> Result<Vec<f32>> {
+    fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>> {
         self.require_written()?;
-        let (gpu, Form { codec, heads, dim, capacity }) = (self.data.gpu(), form);
+        let (gpu, Form { codec, heads, dim, capacity, .. }) = (self.data.gpu(), form);
         let measured = self.moves.iter().map(|(from, _)| *from as usize + 1).max().unwrap_or(0).max(len);
         let mut out = Buffer::<f32>::new(gpu, heads * measured)?;
         let Parts { keys, key_scales: scales, .. } = self.run(form, len).parts;
@@ -222,7 +223,7 @@ impl Entries for OnGpu {
         Ok((0..heads).flat_map(of_head).map(|at| norms[at]).collect())
     }
 
-    fn key_norm(&self, form: Form, slot: usize, len: usize) -> Result<f32> {
+    fn key_norm(&self, form: Form<'_>, slot: usize, len: usize) -> Result<f32> {
         let norms = self.key_norms(form, len)?;
         Ok((0..form.heads).map(|head| norms[head * len + slot]).sum())
     }
@@ -230,7 +231,7 @@ impl Entries for OnGpu {
 
 impl Segment<Cuda> {
     /// The runs that attention reads.
-    fn run(&self) -> Result<Run<Slice<'_, u8>>> {
+    fn run(&self) -> Result<Run<'_, Slice<'_, u8>>> {
         self.entries().readable(self.form(), self.len())
     }
 }
@@ -246,7 +247,7 @@ impl Lane<Cuda> {
     /// The moves that wait.
     pub(crate) fn moves(&mut self) -> impl Iterator<Item = MoveItem<'_>> {
         self.segments.iter_mut().flat_map(|segment| {
-            let form = segment.form();
+            let form = segment.sizes();
             segment.entries_mut().map_or_else(Vec::new, |entries| entries.moves(form))
         })
     }
@@ -259,7 +260,7 @@ impl Lane<Cuda> {
     pub(crate) fn unwritten(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_>> {
         let first = self.heads().start;
         self.segments.iter_mut().filter_map(move |segment| {
-            let form = segment.form();
+            let form = segment.sizes();
             segment.entries_mut()?.unwritten(form, first, row)
         })
     }

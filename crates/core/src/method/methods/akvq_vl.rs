@@ -124,7 +124,7 @@ impl Store for Akvq {
         let dual = if self.hadamard { Dual::Hadamard } else { Dual::None };
         let of = |dtype: Dtype, clip: u8| {
             let codec = Codec::per_entry(dtype, channels).clipped(clip);
-            KvCodec { key: codec, value: codec, dual }
+            KvCodec::new(codec, codec, dual)
         };
         let (two, four) = (of(Dtype::U2, self.clip), of(Dtype::U4, 100));
         two.check(dim).map_err(|reason| refuse(format!("akvqVl cannot store {reason}")))?;

@@ -105,7 +105,7 @@ impl Store for Zip {
         let channels = channels(SPEC.name, dim, GROUP)?;
         let of = |dtype: Dtype| {
             let codec = Codec::per_entry(dtype, channels);
-            KvCodec { key: codec, value: codec, dual: Dual::None }
+            KvCodec::new(codec, codec, Dual::None)
         };
         let (first, other) = (of(Dtype::U4), of(Dtype::U2));
         first.check(dim).map_err(|reason| refuse(format!("zipvl cannot store {reason}")))?;

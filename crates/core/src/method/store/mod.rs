@@ -72,6 +72,22 @@ pub trait Encoder: Send + Debug {
         let _ = (lane, view, sums);
     }
 
+    /// Whether it stores entries in bases of its own.
+    fn has_bases(&self) -> bool {
+        false
+    }
+
+    /// How many of a prompt's last queries it wants to see in each layer.
+    fn last_queries(&self) -> usize {
+        0
+    }
+
+    /// The last queries of a prompt in a layer as they have attended, `[queries, query heads, head_dim]`, before it is asked what of the
+    /// layer is encoded. A prompt in pieces says it piece by piece.
+    fn see_queries(&mut self, layer: usize, queries: &[f32]) {
+        let _ = (layer, queries);
+    }
+
     /// The same store with what it knows, for a sequence that goes on from the same entries.
     fn fork(&self) -> Box<dyn Encoder>;
 

@@ -119,13 +119,13 @@ impl Uniform {
                 let channels = channels(self.name, dim, group)?;
                 let value = Codec::per_entry(self.dtype, channels);
                 let key = if keys_per_channel { Codec::per_channel(self.dtype, group as u16) } else { value };
-                KvCodec { key, value, dual: if rotate { Dual::Hadamard } else { Dual::None } }
+                KvCodec::new(key, value, if rotate { Dual::Hadamard } else { Dual::None })
             }
             Scheme::Normal => {
                 let all =
                     u16::try_from(dim).map_err(|_| refuse(format!("{} cannot store heads of {dim}", self.name)))?;
                 let codec = Codec::of_levels(self.dtype, Levels::Normal, all);
-                KvCodec { key: codec, value: codec, dual: Dual::Random }
+                KvCodec::new(codec, codec, Dual::Random)
             }
         };
         codec.check(dim).map_err(|reason| refuse(format!("{} cannot store {reason}", self.name)))?;

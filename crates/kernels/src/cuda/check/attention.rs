@@ -34,7 +34,7 @@ const STORAGES: [Storage; 6] = [
     ("levels", |run, dim| {
         let dual = if dim.is_power_of_two() { Dual::Random } else { Dual::None };
         let [key, value] = [Dtype::U4, Dtype::U2].map(|dtype| Codec::of_levels(dtype, Levels::Normal, dim as u16));
-        [KvCodec { key, value, dual }, KvCodec { key: value, value: key, dual }][run % 2]
+        [KvCodec::new(key, value, dual), KvCodec::new(value, key, dual)][run % 2]
     }),
     ("codes", |run, dim| codes([Dtype::U4, Dtype::U2, Dtype::U8][run % 3], dim, Dual::None)),
     ("mixed", |run, dim| {
@@ -50,7 +50,7 @@ const STORAGES: [Storage; 6] = [
 fn codes(dtype: Dtype, dim: usize, dual: Dual) -> KvCodec {
     let value = Codec::per_entry(dtype, Codec::channels(dim, 32).unwrap_or(8));
     let key = if dtype == Dtype::U8 { value } else { Codec::per_channel(dtype, 32) };
-    KvCodec { key, value, dual }
+    KvCodec::new(key, value, dual)
 }
 
 const WINDOWS: [Option<u32>; 4] = [None, None, Some(60), Some(200)];

@@ -158,7 +158,7 @@ fn moves<T: Format>(gpu: &Gpu, case: &Segment) -> Result<f64> {
 
 /// Keys in a codec, and no values.
 fn keys(codec: Codec, heads: usize, dim: usize, capacity: usize, seed: u64) -> OwnedRun {
-    let mut run = OwnedRun::new(KvCodec { key: codec, value: Codec::F32, dual: Dual::None }, heads, dim, capacity);
+    let mut run = OwnedRun::new(KvCodec::new(codec, Codec::F32, Dual::None), heads, dim, capacity);
     let rows = noise(seed, heads * capacity * dim);
     run.push(&rows, &rows);
     run

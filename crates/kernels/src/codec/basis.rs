@@ -1,0 +1,363 @@
+//! Bases of heads: coordinates in which keys and values are stored as fewer numbers, or in another order.
+//!
+//! A key `k = D c` is read without being brought back, since `q . (D c) = (D^t q) . c`; of values `D c` the weighted sum is
+//! `D (sum of w c)`. Both happen once per layer and step, whatever the number of entries. `D` is a choice of channels, an order of them,
+//! or a matrix of low rank, of each head by itself or of all heads of a lane together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The coordinates of keys, or of values.
+#[derive(Clone, Debug)]
+pub struct Map {
+    heads: usize,
+    dim: usize,
+    cut: Cut,
+    kind: Kind,
+}
+
+/// How many rows an entry has on one side, and how many numbers each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cut {
+    /// One per head, or one for all.
+    pub rows: u16,
+    pub width: u16,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// The channels of each head in the order in which they are stored, `[heads, width]`; those that are not stored read as 0.
+    Channels(Box<[u16]>),
+    /// `into` brings what is stored from what is written, `back` brings it back.
+    Matrix {
+        /// `[rows, width, dim]`, or `[width, heads * dim]` of all heads together.
+        into: Box<[f32]>,
+        /// `[heads, dim, width]`.
+        back: Box<[f32]>,
+    },
+}
+
+impl Map {
+    /// Stores these channels of each head, `[heads, width]`, in this order. Refuses channels that a head of `dim` has not, or twice.
+    pub fn channels(heads: usize, dim: usize, channels: Vec<u16>) -> Result<Map, String> {
+        let width = channels.len() / heads.max(1);
+        let cut = cut(heads, heads, dim, width)?;
+        if channels.len() != heads * width {
+            return Err(format!("{} channels of {heads} heads", channels.len()));
+        }
+        for of in channels.chunks_exact(width) {
+            let mut seen = vec![false; dim];
+            for channel in of {
+                match seen.get_mut(usize::from(*channel)) {
+                    Some(seen) if !*seen => *seen = true,
+                    _ => {
+                        return Err(format!("channel {channel} of a head of {dim}, which is not there or there twice"));
+                    }
+                }
+            }
+        }
+        Ok(Map { heads, dim, cut, kind: Kind::Channels(channels.into()) })
+    }
+
+    /// Stores `width` coordinates of each head: `into` is `[heads, width, dim]`, `back` `[heads, dim, width]`.
+    pub fn per_head(heads: usize, dim: usize, width: usize, into: Vec<f32>, back: Vec<f32>) -> Result<Map, String> {
+        Map::matrix(heads, dim, cut(heads, heads, dim, width)?, into, back)
+    }
+
+    /// Stores `width` coordinates that all heads share: `into` is `[width, heads * dim]`, `back` `[heads, dim, width]`.
+    pub fn joint(heads: usize, dim: usize, width: usize, into: Vec<f32>, back: Vec<f32>) -> Result<Map, String> {
+        Map::matrix(heads, dim, cut(1, heads, dim, width)?, into, back)
+    }
+
+    fn matrix(heads: usize, dim: usize, cut: Cut, into: Vec<f32>, back: Vec<f32>) -> Result<Map, String> {
+        let numbers = heads * dim * usize::from(cut.width);
+        if into.len() != numbers || back.len() != numbers {
+            return Err(format!("matrices of {} and {} numbers, {numbers} each are meant", into.len(), back.len()));
+        }
+        if into.iter().chain(&back).any(|x| !x.is_finite()) {
+            return Err("matrices with numbers that are not finite".into());
+        }
+        Ok(Map { heads, dim, cut, kind: Kind::Matrix { into: into.into(), back: back.into() } })
+    }
+
+    pub fn cut(&self) -> Cut {
+        self.cut
+    }
+
+    /// The row of an entry that belongs to `head`.
+    pub fn row(&self, head: usize) -> usize {
+        if self.cut.rows == 1 { 0 } else { head }
+    }
+
+    /// The element of `D`, of `head`, that takes a coordinate to a channel.
+    pub fn back(&self, head: usize, channel: usize, coordinate: usize) -> f32 {
+        let width = self.width();
+        match &self.kind {
+            Kind::Channels(channels) => {
+                f32::from(u8::from(usize::from(channels[head * width + coordinate]) == channel))
+            }
+            Kind::Matrix { back, .. } => back[(head * self.dim + channel) * width + coordinate],
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.cut.width.into()
+    }
+
+    /// Bytes of channels and matrices.
+    fn bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Channels(channels) => size_of_val(&channels[..]),
+            Kind::Matrix { into, back } => size_of_val(&into[..]) + size_of_val(&back[..]),
+        }
+    }
+
+    /// Brings `n` entries, `[heads, n, dim]`, to the coordinates in which they are stored, `[rows, n, width]`.
+    pub fn project(&self, entries: &[f32], n: usize) -> Vec<f32> {
+        let Map { heads, dim, .. } = *self;
+        let (rows, width) = (usize::from(self.cut.rows), self.width());
+        assert_eq!(entries.len(), heads * n * dim, "{n} entries of {heads} heads");
+        let mut out = vec![0.0; rows * n * width];
+        match &self.kind {
+            Kind::Channels(channels) => {
+                let heads = entries.chunks_exact((n * dim).max(1)).zip(out.chunks_exact_mut((n * width).max(1)));
+                for ((entries, out), channels) in heads.zip(channels.chunks_exact(width)) {
+                    for (entry, out) in entries.chunks_exact(dim).zip(out.chunks_exact_mut(width)) {
+                        out.iter_mut().zip(channels).for_each(|(out, channel)| *out = entry[usize::from(*channel)]);
+                    }
+                }
+            }
+            Kind::Matrix { into, .. } => {
+                // Of all heads together a row of `into` is that of each head, one behind the other.
+                let (step, offset) = if rows == 1 { (heads * dim, dim) } else { (dim, width * dim) };
+                for (head, entries) in entries.chunks_exact((n * dim).max(1)).enumerate() {
+                    let out = &mut out[self.row(head) * n * width..][..n * width];
+                    for (entry, out) in entries.chunks_exact(dim).zip(out.chunks_exact_mut(width)) {
+                        for (coordinate, out) in out.iter_mut().enumerate() {
+                            *out += dot(&into[head * offset + coordinate * step..][..dim], entry);
+                        }
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Brings stored rows of `head`, `[n, width]`, back: `[n, dim]`.
+    pub fn expand(&self, head: usize, stored: &[f32], to: &mut [f32]) {
+        let (dim, width) = (self.dim, self.width());
+        assert_eq!(stored.len() * dim, to.len() * width);
+        for (stored, to) in stored.chunks_exact(width).zip(to.chunks_exact_mut(dim)) {
+            to.fill(0.0);
+            self.add(head, stored, to);
+        }
+    }
+
+    /// The queries of `head`, `[queries, dim]`, as they meet stored rows: `[queries, width]`.
+    pub fn queries(&self, head: usize, queries: &[f32], to: &mut [f32]) {
+        let (dim, width) = (self.dim, self.width());
+        assert_eq!(queries.len() * width, to.len() * dim);
+        for (query, to) in queries.chunks_exact(dim).zip(to.chunks_exact_mut(width)) {
+            match &self.kind {
+                Kind::Channels(channels) => {
+                    let channels = &channels[head * width..][..width];
+                    to.iter_mut().zip(channels).for_each(|(to, channel)| *to = query[usize::from(*channel)]);
+                }
+                Kind::Matrix { back, .. } => {
+                    to.fill(0.0);
+                    for (x, row) in query.iter().zip(back[head * dim * width..][..dim * width].chunks_exact(width)) {
+                        to.iter_mut().zip(row).for_each(|(to, of)| *to += x * of);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds weighted sums of stored rows of `head`, `[queries, width]`, to results, `[queries, dim]`.
+    pub fn outputs(&self, head: usize, sums: &[f32], out: &mut [f32]) {
+        for (sums, out) in sums.chunks_exact(self.width()).zip(out.chunks_exact_mut(self.dim)) {
+            self.add(head, sums, out);
+        }
+    }
+
+    /// Adds one stored row of `head`, brought back.
+    fn add(&self, head: usize, stored: &[f32], to: &mut [f32]) {
+        let (dim, width) = (self.dim, self.width());
+        match &self.kind {
+            Kind::Channels(channels) => {
+                let channels = &channels[head * width..][..width];
+                stored.iter().zip(channels).for_each(|(x, channel)| to[usize::from(*channel)] += x);
+            }
+            Kind::Matrix { back, .. } => {
+                let rows = back[head * dim * width..][..dim * width].chunks_exact(width);
+                to.iter_mut().zip(rows).for_each(|(to, row)| *to += dot(row, stored));
+            }
+        }
+    }
+}
+
+fn cut(rows: usize, heads: usize, dim: usize, width: usize) -> Result<Cut, String> {
+    let most = heads * dim / rows.max(1);
+    let narrow = |n: usize| u16::try_from(n).map_err(|_| format!("{n} numbers in a row"));
+    match width {
+        0 => Err(format!("no coordinates of heads of {dim}")),
+        _ if width > most => Err(format!("{width} coordinates of {most} channels")),
+        _ => Ok(Cut { rows: narrow(rows)?, width: narrow(width)? }),
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut out = [0.0];
+    crate::simd::scores(a, a.len(), b, 1.0, &mut out, 1);
+    out[0]
+}
+
+/// The coordinates in which the entries of some heads are stored: of keys, of values, or of both.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    id: u32,
+    heads: usize,
+    dim: usize,
+    of_model: bool,
+    pub keys: Option<Map>,
+    pub values: Option<Map>,
+}
+
+/// A basis as a codec names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Based {
+    /// Which one; 0 where only its sizes are known.
+    pub id: u32,
+    pub keys: Cut,
+    pub values: Cut,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Basis) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Basis {
+    /// A side without a map is stored as it is. Refuses maps that are not of `heads` heads of `dim` channels.
+    pub fn new(heads: usize, dim: usize, keys: Option<Map>, values: Option<Map>) -> Result<Arc<Basis>, String> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        if let Some(map) = keys.iter().chain(&values).find(|map| (map.heads, map.dim) != (heads, dim)) {
+            return Err(format!("a map of {} heads of {} for {heads} heads of {dim}", map.heads, map.dim));
+        }
+        cut(heads, heads, dim, dim)?;
+        Ok(Arc::new(Basis { id: NEXT.fetch_add(1, Ordering::Relaxed), heads, dim, of_model: false, keys, values }))
+    }
+
+    /// The same of a model, whose sequences all share it.
+    pub fn of_model(self: Arc<Self>) -> Arc<Self> {
+        Arc::new(Basis { of_model: true, ..Arc::unwrap_or_clone(self) })
+    }
+
+    /// Whether it is a model's, and not of one sequence.
+    pub fn is_of_model(&self) -> bool {
+        self.of_model
+    }
+
+    /// KV heads, and channels of each.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.heads, self.dim)
+    }
+
+    /// What codecs say of it.
+    pub fn based(&self) -> Based {
+        let whole = Cut { rows: self.heads as u16, width: self.dim as u16 };
+        let of = |map: &Option<Map>| map.as_ref().map_or(whole, Map::cut);
+        Based { id: self.id, keys: of(&self.keys), values: of(&self.values) }
+    }
+
+    /// Bytes that it takes, whoever shares it.
+    pub fn bytes(&self) -> usize {
+        size_of::<Basis>() + self.keys.iter().chain(&self.values).map(Map::bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deterministic, between -1 and 1.
+    fn numbers(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 + seed * 101) % 61) as f32 / 30.0 - 1.0).collect()
+    }
+
+    fn maps(heads: usize, dim: usize, width: usize) -> Vec<Map> {
+        let channels = (0..heads).flat_map(|head| (0..width).map(move |i| ((i * 5 + head) % dim) as u16)).collect();
+        let (into, back) = (numbers(heads * dim * width, 1), numbers(heads * dim * width, 2));
+        vec![
+            Map::channels(heads, dim, channels).expect("channels"),
+            Map::per_head(heads, dim, width, into.clone(), back.clone()).expect("a matrix per head"),
+            Map::joint(heads, dim, width, into, back).expect("one matrix"),
+        ]
+    }
+
+    #[test]
+    fn entries_are_projected_as_the_matrices_say() {
+        let (heads, dim, width, n) = (3, 16, 11, 5);
+        let entries = numbers(heads * n * dim, 3);
+        for map in maps(heads, dim, width) {
+            let rows = usize::from(map.cut().rows);
+            let into = |head: usize, coordinate: usize, channel: usize| match &map.kind {
+                Kind::Channels(channels) => f32::from(u8::from(channels[head * width + coordinate] == channel as u16)),
+                Kind::Matrix { into, .. } if rows == 1 => into[coordinate * heads * dim + head * dim + channel],
+                Kind::Matrix { into, .. } => into[(head * width + coordinate) * dim + channel],
+            };
+            let got = map.project(&entries, n);
+            for (i, got) in got.iter().enumerate() {
+                let (row, entry, coordinate) = (i / (n * width), i / width % n, i % width);
+                let of = |head: usize| -> f64 {
+                    let entry = &entries[(head * n + entry) * dim..][..dim];
+                    let terms =
+                        entry.iter().enumerate().map(|(c, x)| f64::from(into(head, coordinate, c)) * f64::from(*x));
+                    terms.sum()
+                };
+                let want: f64 = if rows == 1 { (0..heads).map(of).sum() } else { of(row) };
+                assert!((f64::from(*got) - want).abs() < 1e-4, "{got} for {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn queries_meet_stored_rows_as_they_meet_keys() {
+        let (heads, dim, width) = (2, 16, 9);
+        for map in maps(heads, dim, width) {
+            for head in 0..heads {
+                let (stored, query) = (numbers(width, 7), numbers(dim, 8));
+                let want: Vec<f64> = (0..dim)
+                    .map(|channel| {
+                        let terms = stored.iter().enumerate();
+                        terms.map(|(c, x)| f64::from(map.back(head, channel, c)) * f64::from(*x)).sum()
+                    })
+                    .collect();
+                let (mut key, mut out, mut turned) = (vec![9.0; dim], vec![0.5; dim], vec![9.0; width]);
+                map.expand(head, &stored, &mut key);
+                map.outputs(head, &stored, &mut out);
+                map.queries(head, &query, &mut turned);
+                for ((key, out), want) in key.iter().zip(&out).zip(&want) {
+                    assert!((f64::from(*key) - want).abs() < 1e-5 && (f64::from(*out) - want - 0.5).abs() < 1e-5);
+                }
+                let score = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+                assert!((score(&query, &key) - score(&turned, &stored)).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_maps_say_why() {
+        let refuse = |map: Result<Map, String>| map.expect_err("an impossible map");
+        assert!(refuse(Map::channels(2, 8, vec![0, 1, 8, 2])).contains("channel 8"));
+        assert!(refuse(Map::channels(2, 8, vec![0, 1, 3, 3])).contains("twice"));
+        assert!(refuse(Map::channels(2, 8, vec![0, 1, 3])).contains("3 channels of 2 heads"));
+        assert!(refuse(Map::channels(2, 8, vec![])).contains("no coordinates"));
+        assert!(refuse(Map::per_head(2, 8, 9, vec![0.0; 144], vec![0.0; 144])).contains("9 coordinates of 8"));
+        assert!(refuse(Map::joint(2, 8, 9, vec![0.0; 144], vec![0.0; 143])).contains("143"));
+        assert!(refuse(Map::joint(1, 8, 1, vec![f32::NAN; 8], vec![0.0; 8])).contains("not finite"));
+        let map = Map::joint(2, 8, 9, vec![0.0; 144], vec![0.0; 144]).expect("a map");
+        assert!(Basis::new(2, 16, Some(map), None).expect_err("other heads").contains("heads of 8"));
+    }
+}
