@@ -37,12 +37,13 @@ def rotated(keys):
     return np.concatenate([low * cos - high * sin, high * cos + low * sin], -1)
 
 
-def inputs(layer, dim):
+def inputs(layer, dim, before=False):
+    """Keys, rotated unless they are stored before that, and values."""
     keys = noise(10 * layer + 1, N * HEADS * dim).reshape(N, HEADS, dim).astype(np.float64)
     values = noise(10 * layer + 2, N * HEADS * dim).reshape(N, HEADS, dim).astype(np.float64)
     # A channel with outliers, as keys have them.
     keys[..., 3] *= 8
-    return rotated(keys), values
+    return keys if before else rotated(keys), values
 
 
 def hadamard(dim):
@@ -148,6 +149,8 @@ def main():
                     cases.append((dim, cache, uniform(bits, keys, rotate)))
         for bits in (2, 4):
             cases.append((dim, {"method": "kivi", "window": WINDOW, "bits": bits}, uniform(bits, "channel", False)))
+        before = {"method": "int2", "window": WINDOW, "rope": "before"}
+        cases.append((dim, before, uniform(2, "channel", False)))
         for pivots, text_layers, clip, rotate in ((15, 1, 0.8, True), (0, 0, 1.0, False), (15, 0, 0.8, True), (4, 1, 0.9, False)):
             if rotate and dim == 80:
                 continue
@@ -159,7 +162,7 @@ def main():
     for dim, cache, store in cases:
         layers = []
         for layer in (0, 1):
-            given = inputs(layer, dim)
+            given = inputs(layer, dim, cache.get("rope") == "before")
             # Attention that the entries have got from all queries, the same for all heads.
             signals = {"layer": layer, "peaks": peaks, "sums": np.abs(noise(70 + layer, N)).astype(np.float64)}
             keys, values = store(*given, **signals)

@@ -664,6 +664,11 @@ export interface Int8Options {
    * false; `false` by default.
    */
   rotate?: boolean;
+  /**
+   * Whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are
+   * read, on the CPU only. One of `"after"`, `"before"`; `"after"` by default.
+   */
+  rope?: "after" | "before";
 }
 
 /**
@@ -705,6 +710,11 @@ export interface Int4Options {
    * false; `false` by default.
    */
   rotate?: boolean;
+  /**
+   * Whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are
+   * read, on the CPU only. One of `"after"`, `"before"`; `"after"` by default.
+   */
+  rope?: "after" | "before";
 }
 
 /**
@@ -747,6 +757,11 @@ export interface Int2Options {
    * false; `false` by default.
    */
   rotate?: boolean;
+  /**
+   * Whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are
+   * read, on the CPU only. One of `"after"`, `"before"`; `"after"` by default.
+   */
+  rope?: "after" | "before";
 }
 
 /**
@@ -810,6 +825,11 @@ export interface KiviOptions {
    * default.
    */
   window?: number;
+  /**
+   * Whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are
+   * read, on the CPU only. One of `"after"`, `"before"`; `"after"` by default.
+   */
+  rope?: "after" | "before";
 }
 
 /**

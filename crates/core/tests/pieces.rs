@@ -58,7 +58,7 @@ fn turns() -> Frequencies {
 fn layers(sequence: &mut Sequence, first: usize, n: usize, step: bool, seed: u64) -> Result<(), Error> {
     let angles = match sequence.phases(n) {
         Phases::Stored(phases) => Some(turns().angles(phases)),
-        Phases::Ranks(_) => None,
+        Phases::Ranks(_) | Phases::OnRead { .. } => None,
     };
     let positions = first..first + n;
     for layer in 0..LAYERS {

@@ -54,6 +54,44 @@ fn with_all_kept_every_method_is_the_full_cache() {
     }
 }
 
+/// Keys that lie in the cache unrotated and are rotated to their own positions give the logits of rotated ones, to rounding, and the same
+/// entries go: for text alone, heads of one layer that keep entries of their own, prompts that go on, and formats of the cache.
+#[test]
+fn keys_before_their_rotary_embedding_are_read_at_their_positions() {
+    let store = |rope: &str| json!({ "method": "int8", "window": 1_000_000, "rope": rope });
+    // Shares of the largest logit. Keys in f16 are rounded before their rotation or behind it.
+    for (weights, most) in [(WeightFormat::F32, 1e-5), (WeightFormat::F16, 1e-2)] {
+        let model =
+            Model::load(&LoadOptions { weights, ..LoadOptions::new(folder()) }, &mut |_| Ok(())).expect("loads");
+        for method in [
+            None,
+            Some(json!({ "method": "streaming", "keep": 0.3 })),
+            Some(json!({ "method": "h2o", "keep": { "tokens": 40 } })),
+            Some(json!({ "method": "snapkv", "keep": 0.5 })),
+            Some(json!({ "method": "adakv", "keep": 0.5 })),
+            Some(json!({ "method": "prefixkv", "keep": 0.4 })),
+            Some(json!({ "method": "prefixkv", "keep": 0.4, "positions": "official" })),
+            Some(json!({ "method": "knorm", "keep": 0.5 })),
+        ] {
+            for n in [if method.is_some() { 33 } else { 1 }, 130] {
+                let with = |rope: &str| match &method {
+                    Some(method) => json!([method, store(rope)]),
+                    None => store(rope),
+                };
+                let (after, before) = (logits(&model, &with("after"), n), logits(&model, &with("before"), n));
+                for (step, (after, before)) in after.iter().zip(&before).enumerate() {
+                    let off = after.iter().zip(before).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    let whole = after.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
+                    assert!(
+                        off < most * whole,
+                        "{method:?}, prompt of {n}, {weights:?}: row {step} is off by {off} of {whole}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 fn ask(engine: &Engine, request: &Value) -> Event {
     let ticket = engine.submit(&request.to_string(), Vec::new()).expect("a request");
     let mut last = None;

@@ -7,7 +7,7 @@ use prefixkv_core::sequence::{Layout, Placing, Sequence};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Mask, Rows, decode};
 use prefixkv_kernels::codec::{Codec, Dtype, KvCodec};
 use prefixkv_kernels::reference;
-use prefixkv_kernels::rotary::Angles;
+use prefixkv_kernels::rotary::{Angles, Turns};
 
 const SHAPE: Shape = Shape { layers: 2, kv_heads: 3, head_dim: 32, format: Format::F32 };
 const GROUP_OF_QUERIES: usize = 2;
@@ -175,9 +175,9 @@ fn keys_without_rotation_are_rotated_when_read() {
     let stored = filled(&pool, Rotation::Stored, false, n);
     let mut on_read = filled(&pool, Rotation::OnRead, false, n);
     let want = check_attention(&[stored.lanes(0)[0].view(None)]);
-    let ranks = |sequence: &Sequence| Angles::new(sequence.lanes(0)[0].ranks(), &frequencies(), 1.0);
-    let phases = ranks(&on_read);
-    let got = check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
+    let angles = Angles::new(0..n as u32, &frequencies(), 1.0);
+    let ranks = on_read.lanes(0)[0].ranks();
+    let got = check_attention(&[on_read.lanes(0)[0].view(Some(Turns { angles: &angles, of: &ranks }))]);
     for (got, want) in got.iter().zip(&want) {
         assert!((got - want).abs() < 1e-5, "with all entries there, rank and position are the same");
     }
@@ -193,6 +193,5 @@ fn keys_without_rotation_are_rotated_when_read() {
     let mut sorted = ranks_now.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (0..n as u32).collect::<Vec<_>>());
-    let phases = ranks(&on_read);
-    check_attention(&[on_read.lanes(0)[0].view(Some(&phases))]);
+    check_attention(&[on_read.lanes(0)[0].view(Some(Turns { angles: &angles, of: &ranks_now }))]);
 }

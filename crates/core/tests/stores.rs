@@ -441,6 +441,10 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     assert!(refuse(json!([cap, { "method": "int4" }])).contains("keys: \"entry\""));
     let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
     assert!(refuse(json!([ranks.clone(), { "method": "int4", "rotate": true }])).contains("rotate"));
+    let before = json!({ "method": "kivi", "rope": "before" });
+    assert!(refuse(json!([ranks.clone(), before])).contains("`rope: \"before\"` of kivi rotates keys to their own"));
+    let both = json!({ "method": "int2", "rope": "before", "rotate": true });
+    assert!(refuse(both).contains("take one of the two"));
     assert!(refuse(json!([ranks.clone(), { "method": "turboquant" }])).contains("turboquant transforms keys"));
     assert!(refuse(json!({ "method": "turboquant", "bits": 3 })).contains("2 or 4, found 3"));
     assert!(refuse(json!({ "method": "turboquant", "bits": 8 })).contains("from 2 to 4"));
@@ -516,6 +520,22 @@ fn every_store_goes_behind_every_method() {
     }
     // Methods that rank by attention gather it from their own queries.
     assert_eq!(refused, 7);
+}
+
+#[test]
+fn keys_before_their_rotary_embedding_change_no_token() {
+    let run = answers();
+    for chooses in [None, Some(json!({ "method": "prefixkv", "keep": 0.5 }))] {
+        let tokens = ["after", "before"].map(|rope| {
+            let store = json!({ "method": "int8", "window": 1_000_000, "rope": rope });
+            run(&chooses.as_ref().map_or(store.clone(), |chooses| json!([chooses, store])), 60).0
+        });
+        assert_eq!(tokens[0], tokens[1], "{chooses:?}");
+    }
+    // In codes they lie elsewhere, so that an answer in two bits is another one, of as many bytes.
+    let [after, before] =
+        ["after", "before"].map(|rope| run(&json!({ "method": "kivi", "window": 8, "rope": rope }), 60));
+    assert_eq!((after.1.payload, after.1.scales), (before.1.payload, before.1.scales));
 }
 
 #[test]

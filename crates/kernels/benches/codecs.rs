@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, decode};
 use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Levels, OwnedRun};
+use prefixkv_kernels::rotary::{Frequencies, Turns};
 use rayon::prelude::*;
 
 const DIM: usize = 128;
@@ -20,11 +21,12 @@ const SHAPES: [(usize, usize); 2] = [(32, 32), (32, 8)];
 /// More than any last-level cache of the machines that this is for.
 const COLD: usize = 192 << 20;
 
-fn codecs() -> Vec<(&'static str, KvCodec)> {
+/// With those whose keys are rotated when they are read.
+fn codecs() -> Vec<(&'static str, KvCodec, bool)> {
     let of = |key, value| KvCodec::new(key, value, Dual::None);
     let kivi = |dtype| of(Codec::per_channel(dtype, 32), Codec::per_entry(dtype, 32));
     let both = |codec| of(codec, codec);
-    vec![
+    let plain = vec![
         ("f16", KvCodec::F16),
         ("f32", KvCodec::F32),
         ("bf16", KvCodec::plain(Dtype::Bf16)),
@@ -41,7 +43,10 @@ fn codecs() -> Vec<(&'static str, KvCodec)> {
             "turboquant, 2 bits",
             KvCodec { dual: Dual::Random, ..both(Codec::of_levels(Dtype::U2, Levels::Normal, DIM as u16)) },
         ),
-    ]
+    ];
+    let on_read = [("f16, before RoPE", KvCodec::F16), ("int4, before RoPE", kivi(Dtype::U4))];
+    let stored = plain.into_iter().map(|(name, codec)| (name, codec, false));
+    stored.chain(on_read.map(|(name, codec)| (name, codec, true))).collect()
 }
 
 fn noise(n: usize) -> Vec<f32> {
@@ -66,9 +71,10 @@ struct Cache {
     name: &'static str,
     layers: Vec<Vec<OwnedRun>>,
     bytes: usize,
+    on_read: bool,
 }
 
-fn cache((name, codec): (&'static str, KvCodec), kv_heads: usize) -> Cache {
+fn cache((name, codec, on_read): (&'static str, KvCodec, bool), kv_heads: usize) -> Cache {
     let run = if codec.group() > 1 { codec.group() } else { ENTRIES };
     let (keys, values) = (noise(kv_heads * run * DIM), noise(kv_heads * run * DIM));
     let mut first = OwnedRun::new(codec, kv_heads, DIM, run);
@@ -76,12 +82,19 @@ fn cache((name, codec): (&'static str, KvCodec), kv_heads: usize) -> Cache {
     let layer = vec![first; ENTRIES / run];
     let bytes = layer.iter().map(|run| run.bytes().len()).sum::<usize>();
     let layers = vec![layer; COLD.div_ceil(bytes)];
-    Cache { name, bytes: bytes * layers.len(), layers }
+    Cache { name, bytes: bytes * layers.len(), layers, on_read }
 }
 
 fn attend(cache: &Cache, params: &AttentionParams, queries: &[f32], out: &mut [f32]) {
+    // Once per token, for all layers.
+    let inverse = (0..DIM / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / DIM as f32)).collect();
+    let frequencies = Frequencies::new(inverse, None);
+    let of: Vec<u32> = (0..ENTRIES as u32).collect();
+    let angles = cache.on_read.then(|| frequencies.angles(of.iter().map(|position| [*position; 3])));
     for layer in &cache.layers {
-        let lane = LaneView::new(layer[0].heads(), layer.iter().map(OwnedRun::run).collect());
+        let turns = angles.as_ref().map(|angles| Turns { angles, of: &of });
+        let runs = layer.iter().map(OwnedRun::run).collect();
+        let lane = LaneView { turns, ..LaneView::new(layer[0].heads(), runs) };
         decode(params, &mut [DecodeItem { lane, queries, out, sums: None }]);
     }
 }
@@ -102,6 +115,9 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let frequencies = Frequencies::new(vec![0.1; DIM / 2], None);
+    let angles = (0..ROUNDS).map(|_| seconds(|| drop(frequencies.angles((0..ENTRIES as u32).map(|at| [at; 3])))));
+    eprintln!("angles of {ENTRIES} positions: {:.2} ms", 1e3 * middle(angles.collect())[0]);
     let big = vec![1u64; (512 << 20) / 8];
     for (query_heads, kv_heads) in SHAPES {
         let params = AttentionParams { scale: 0.1, ..AttentionParams::new(query_heads, kv_heads, DIM) };

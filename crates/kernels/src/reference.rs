@@ -14,11 +14,11 @@ fn entries(lane: &LaneView<'_>, head: usize, dim: usize) -> (Vec<Vec<f64>>, Vec<
     for run in &lane.runs {
         for entry in 0..run.len {
             let (mut key, value) = codec::entry(run, head, entry, dim);
-            if let Some(angles) = lane.phases {
+            if let Some(turns) = lane.turns {
                 let half = dim / 2;
                 let stored = key.clone();
-                for i in 0..half {
-                    let (cos, sin) = (&angles.cos[keys.len() * half + i], &angles.sin[keys.len() * half + i]);
+                let (cos, sin) = turns.angles.of(turns.of[keys.len()]);
+                for (i, (cos, sin)) in cos.iter().zip(sin).enumerate() {
                     key[i] = stored[i] * f64::from(*cos) - stored[half + i] * f64::from(*sin);
                     key[half + i] = stored[half + i] * f64::from(*cos) + stored[i] * f64::from(*sin);
                 }

@@ -9,6 +9,9 @@ use crate::element::Element;
 use crate::rows::Rows;
 use crate::shared::Disjoint;
 
+/// Phases whose angles one thread computes before others are woken.
+const PHASES: usize = 256;
+
 /// Cosines and sines of a run of positions, `[positions, head_dim / 2]` each.
 pub struct Angles {
     pub cos: Vec<f32>,
@@ -44,11 +47,37 @@ impl Angles {
         self.cos.len() / self.half.max(1)
     }
 
-    /// Rotates rows of `2 * half` elements where they are, the first by angle `first`. The same bits as [`rotate`].
+    /// Cosines and sines with the number `index`.
+    pub(crate) fn of(&self, index: u32) -> (&[f32], &[f32]) {
+        let at = index as usize * self.half..(index as usize + 1) * self.half;
+        (&self.cos[at.clone()], &self.sin[at])
+    }
+}
+
+/// The rotations of entries that lie in the cache as they are: entry `e` is turned by the angle with the number `of[e]`. Lanes that hold
+/// different entries, and layers, share the angles.
+#[derive(Clone, Copy)]
+pub struct Turns<'a> {
+    pub angles: &'a Angles,
+    pub of: &'a [u32],
+}
+
+impl Turns<'_> {
+    /// Rotates rows of `dim` elements where they are, those of the entries from `first` on. The same bits as [`rotate`].
     pub(crate) fn rotate_rows(&self, first: usize, dim: usize, rows: &mut [f32]) {
-        assert_eq!(self.half * 2, dim);
-        let angles = first * self.half..first * self.half + rows.len() / 2;
-        crate::simd::rotate_rows(rows, dim, &self.cos[angles.clone()], &self.sin[angles]);
+        let Turns { angles: Angles { cos, sin, half }, of } = *self;
+        assert_eq!(half * 2, dim);
+        let n = rows.len() / dim;
+        let mut at = 0;
+        while at < n {
+            // Entries that follow each other mostly have angles that do.
+            let start = of[first + at];
+            let together = of[first + at..first + n].iter().zip(start..).take_while(|(a, b)| **a == *b).count();
+            let angles = start as usize * half..(start as usize + together) * half;
+            let rows = &mut rows[at * dim..(at + together) * dim];
+            crate::simd::rotate_rows(rows, dim, &cos[angles.clone()], &sin[angles]);
+            at += together;
+        }
     }
 }
 
@@ -94,15 +123,17 @@ impl Frequencies {
 
     /// Computed in f32, as the reference implementation does.
     pub fn angles(&self, phases: impl IntoIterator<Item = Phase>) -> Angles {
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for phase in phases {
-            for (frequency, axis) in self.inverse.iter().zip(&self.axes) {
+        let (phases, half): (Vec<Phase>, usize) = (phases.into_iter().collect(), self.inverse.len());
+        let (mut cos, mut sin) = (vec![0.0; phases.len() * half], vec![0.0; phases.len() * half]);
+        let rows = cos.par_chunks_exact_mut(half.max(1)).zip(sin.par_chunks_exact_mut(half.max(1)));
+        rows.zip(&phases).with_min_len(PHASES).for_each(|((cos, sin), phase)| {
+            let turning = self.inverse.iter().zip(&self.axes);
+            for ((frequency, axis), (cos, sin)) in turning.zip(cos.iter_mut().zip(sin)) {
                 let angle = phase[usize::from(*axis)] as f32 * frequency;
-                cos.push(angle.cos());
-                sin.push(angle.sin());
+                (*cos, *sin) = (angle.cos(), angle.sin());
             }
-        }
-        Angles { cos, sin, half: self.inverse.len() }
+        });
+        Angles { cos, sin, half }
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Rotation {
     /// Before they are stored, to their place in the original sequence.
     #[default]
     Stored,
-    /// Whenever they are read, to their rank among the entries that are left.
+    /// Whenever they are read: to their rank among the entries that are left, or to their place in the original sequence.
     OnRead,
 }
 

@@ -15,7 +15,7 @@ pub(super) fn room<M: Memory>(
     asked: Option<usize>,
     most: usize,
 ) -> Result<usize> {
-    if sequence.rotates_on_read() {
+    if sequence.rotates_to_ranks() {
         prompt::room(sequence.longest_lane(), prompt, Some(1), most)?;
     }
     let available = sequence.positions_within(&prompt.spans, most)?;

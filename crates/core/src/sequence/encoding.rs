@@ -16,11 +16,7 @@ impl<M: Memory> Sequence<M> {
 
     /// The largest magnitude in each row of the prompt, or of its piece on the way, behind the layer that is watched.
     pub fn see_peaks(&mut self, peaks: &[f32]) {
-        let (past, first) = (self.next_position, self.first_position());
-        let positions: Vec<u32> = match self.way.rows() {
-            Some(rows) => rows.to_vec(),
-            None => (first..first + peaks.len() as u32).collect(),
-        };
+        let (past, positions) = (self.next_position, self.on_the_way(peaks.len()));
         if let Some(encoder) = self.method.as_mut().and_then(|method| method.encoder()) {
             encoder.see_peaks(past as usize, &positions, peaks);
         }

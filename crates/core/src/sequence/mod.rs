@@ -22,8 +22,8 @@ pub use batch::{BatchItem, Pass};
 pub use compaction::Planned;
 use compaction::Working;
 pub use layout::Layout;
-use phases::Source;
 pub use phases::{Phases, Placing};
+use phases::{Source, Track};
 use pieces::{Pieces, Reach};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::codec::{Dual, KvCodec};
@@ -59,6 +59,8 @@ pub struct Sequence<M: Memory = Cpu> {
     /// Of the prompt that is on its way.
     placing: Placing,
     source: Source,
+    /// The phases of the positions so far, where keys are rotated to them when they are read.
+    track: Option<Track>,
     work: Work,
     method: Option<Working>,
     /// The moment at which a method outside is asked, until its answer comes.
@@ -116,6 +118,7 @@ impl<M: Memory> Sequence<M> {
         let encoder = method.as_ref().map_or(Ok(None), |method| method.encoder(&sized))?;
         let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
         let based = encoder.as_ref().is_some_and(|encoder| encoder.has_bases());
+        let before = encoder.as_ref().is_some_and(|encoder| encoder.before_rope());
         let method = method.map(|method| Working::new::<M>(method, &sized, carry, encoder));
         let needs = method.as_ref().map(|method| method.needs);
         if based && !M::READS_BASES {
@@ -124,20 +127,27 @@ impl<M: Memory> Sequence<M> {
             ));
         }
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
-        let on_read = needs.is_some_and(|needs| needs.positions == Positions::Cache);
-        if on_read && !M::ROTATES_ON_READ {
+        let ranks = needs.is_some_and(|needs| needs.positions == Positions::Cache);
+        if ranks && !M::ROTATES_ON_READ {
             return Err(refuse(
                 "with positions \"cache\" keys are rotated when they are read, which the CUDA kernels do not; use positions \
                  \"true\", or the CPU",
             ));
         }
+        if before && !M::ROTATES_ON_READ {
+            return Err(refuse(
+                "keys that are stored before their rotary embedding are rotated when they are read, which the CUDA kernels do not; use the \
+                 CPU, or a store of rotated keys (`rope: \"after\"`)",
+            ));
+        }
+        let on_read = ranks || before;
         if needs.is_some_and(|needs| needs.rows) && !layout.is_unshared() {
             return Err(refuse(
                 "this model has layers that read the entries of others, which a method cannot follow that ends the way of positions between layers; use another method",
             ));
         }
         let source = match needs {
-            _ if on_read => Source::Rank,
+            _ if ranks => Source::Rank,
             Some(needs) if needs.positions == Positions::Official => Source::Held,
             _ => Source::Family,
         };
@@ -156,6 +166,7 @@ impl<M: Memory> Sequence<M> {
         };
         let mut sequence = Sequence::with_lanes(shape, layout, pool, options, split)?;
         (sequence.method, sequence.source) = (method, source);
+        sequence.track = (before && !ranks).then(Track::default);
         Ok(sequence)
     }
 
@@ -199,6 +210,7 @@ impl<M: Memory> Sequence<M> {
             next_phase: 0,
             placing: Placing::InOrder,
             source: if options.rotation == Rotation::OnRead { Source::Rank } else { Source::Family },
+            track: None,
             work: Work::None,
             method: None,
             asked: None,
@@ -226,6 +238,7 @@ impl<M: Memory> Sequence<M> {
             next_phase: self.next_phase,
             placing: Placing::InOrder,
             source: self.source,
+            track: self.track.as_ref().map(|track| track.fork(&account)).transpose()?,
             work: Work::None,
             method: self.method.as_ref().map(Working::fork),
             asked: None,
@@ -249,13 +262,13 @@ impl<M: Memory> Sequence<M> {
     /// How many positions a model must know to take `n` more: all that were seen and these, or as many ranks as there are then where
     /// keys are rotated to their ranks.
     pub fn reach(&self, n: usize) -> usize {
-        n + if self.rotates_on_read() { self.longest_lane() } else { self.first_position() as usize }
+        n + if self.rotates_to_ranks() { self.longest_lane() } else { self.first_position() as usize }
     }
 
     /// How many positions the sequence may have in all, a prompt of `spans` and what follows it included, when a model knows `most`:
     /// more where keys are rotated to their ranks and entries go.
     pub fn positions_within(&self, spans: &[Span], most: usize) -> Result<usize> {
-        let Some(method) = self.method.as_ref().filter(|_| self.rotates_on_read()) else { return Ok(most) };
+        let Some(method) = self.method.as_ref().filter(|_| self.rotates_to_ranks()) else { return Ok(most) };
         let (all, n) = self.with(spans);
         method.planner.positions_within(&self.view(&self.held(), &all, n), most)
     }
@@ -273,6 +286,7 @@ impl<M: Memory> Sequence<M> {
         self.begin(Work::Prompt(reach))?;
         self.placing.clone_from(placing);
         self.way = Way::default();
+        self.track_prompt(reach.n)?;
         let (all, n) = self.with(spans);
         self.spans = all;
         match &mut self.method {
@@ -375,7 +389,8 @@ impl<M: Memory> Sequence<M> {
     pub fn begin_step(&mut self) -> Result<()> {
         self.begin(Work::Step)?;
         see(&mut self.spans, Modality::Generated, 1);
-        self.at(Moment::Token(self.steps()), Sums::None)
+        self.at(Moment::Token(self.steps()), Sums::None)?;
+        self.track_step()
     }
 
     /// Generated tokens since the last prompt.

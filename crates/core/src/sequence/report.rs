@@ -1,6 +1,7 @@
 //! The contents of a sequence, counted, and all that its method has seen and decided.
 
 use super::compaction::Working;
+use super::phases::Track;
 use super::{Planned, Sequence};
 use crate::cache::{Kept, Lane, Memory, MemoryReport};
 use crate::method::Record;
@@ -33,7 +34,7 @@ impl<M: Memory> Sequence<M> {
             scales,
             window: if self.method.as_ref().is_some_and(Working::encodes) { sum(Lane::unencoded_payload) } else { 0 },
             effective_bits: if numbers > 0 { (8 * (payload + scales)) as f64 / numbers as f64 } else { 0.0 },
-            metadata: sum(Lane::metadata),
+            metadata: sum(Lane::metadata) + self.track.as_ref().map_or(0, Track::bytes),
             dead: sum(Lane::dead_bytes),
             resident: self.account.used(),
             shared: self.shared_bytes(),

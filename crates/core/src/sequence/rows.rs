@@ -47,6 +47,14 @@ impl<M: Memory> Sequence<M> {
         self.way.chosen.take()
     }
 
+    /// The positions of the `n` rows on their way, ascending.
+    pub fn on_the_way(&self, n: usize) -> Vec<u32> {
+        match self.way.rows() {
+            Some(rows) => rows.to_vec(),
+            None => (self.first_position()..).take(n).collect(),
+        }
+    }
+
     /// Where the rows on their way stand in the prompt, if not all of it is on its way.
     pub(super) fn offsets(&self) -> Option<impl Iterator<Item = usize> + '_> {
         let rows = self.way.rows()?;

@@ -28,6 +28,11 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, x| if x <= worst { worst } else { x })
 }
 
+/// Keys that are stored before their rotary embedding, all of them in full precision.
+fn whole_before_rope() -> Value {
+    json!({ "method": "int8", "window": 1_000_000, "rope": "before" })
+}
+
 #[test]
 fn logits_are_those_of_transformers() {
     let arrays = root().join("tests/golden/data/layers.safetensors");
@@ -36,13 +41,17 @@ fn logits_are_those_of_transformers() {
         let model = load(case.folder().path());
         let prompt = case.prompt(&model);
         let want: Vec<Vec<f32>> = arrays[&case.name].to_vec2().expect("rows of logits");
-        let mut sequence = model.new_sequence().expect("no cap");
-        let mut got = model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
-        for (step, want) in want.iter().enumerate() {
-            let worst = worst(&got, want);
-            assert!(worst <= TOLERANCE, "{}: row {step} is off by {worst}", case.name);
-            if let Some(token) = case.tokens.get(case.prompt + step) {
-                got = model.decode(*token, &mut sequence).expect("decodes");
+        // Also where keys are stored before their rotary embedding.
+        for cache in [json!({ "method": "full" }), whole_before_rope()] {
+            let method = Method::parse(&cache).expect("a method");
+            let mut sequence = model.new_sequence_with(method, false).expect("no cap");
+            let mut got = model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+            for (step, want) in want.iter().enumerate() {
+                let worst = worst(&got, want);
+                assert!(worst <= TOLERANCE, "{}, {cache}: row {step} is off by {worst}", case.name);
+                if let Some(token) = case.tokens.get(case.prompt + step) {
+                    got = model.decode(*token, &mut sequence).expect("decodes");
+                }
             }
         }
     }
@@ -54,7 +63,9 @@ fn prompts_are_read_in_pieces() {
     for case in goldens() {
         let model = load(case.folder().path());
         let prompt = case.prompt(&model);
-        for method in [json!({ "method": "full" }), json!({ "method": "snapkv", "keep": 0.8 })] {
+        let snapkv = json!({ "method": "snapkv", "keep": 0.8 });
+        let before = json!([snapkv, whole_before_rope()]);
+        for method in [json!({ "method": "full" }), snapkv, before] {
             let method = Method::parse(&method).expect("a method");
             let mut whole = model.new_sequence_with(method.clone(), false).expect("no cap");
             let want = model.prefill(&prompt, &[], &mut whole, &|| Ok(())).expect("reads");

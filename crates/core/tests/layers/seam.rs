@@ -7,9 +7,11 @@ use std::sync::Arc;
 use prefixkv_core::backend::{Activations, Backend, Heads, LayerKind};
 use prefixkv_core::cache::{Format, LayerCache, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::device::Cpu;
+use prefixkv_core::method::Method;
 use prefixkv_core::sequence::{BatchItem, Layout, Pass, Placing, Sequence};
 use prefixkv_kernels::rotary::{Frequencies, Phase, Sections};
 use proptest::prelude::*;
+use serde_json::json;
 
 const HEADS: Heads = Heads { query: 4, kv: 2, dim: 8 };
 const HALF: usize = 4;
@@ -132,12 +134,14 @@ fn spans(n: usize, image: bool) -> Vec<Span> {
 struct Runner {
     kinds: Vec<LayerKind>,
     ropes: Vec<Frequencies>,
+    /// Whether keys are stored before their rotary embedding, all of them whole.
+    before: bool,
 }
 
 impl Runner {
-    fn new(kinds: Vec<LayerKind>, interleaved: bool) -> Runner {
+    fn new(kinds: Vec<LayerKind>, interleaved: bool, before: bool) -> Runner {
         let ropes = vec![Frequencies::new(inverse(0), Some(sections(interleaved))), Frequencies::new(inverse(1), None)];
-        Runner { kinds, ropes }
+        Runner { kinds, ropes, before }
     }
 
     fn layout(&self) -> Arc<Layout> {
@@ -150,7 +154,9 @@ impl Runner {
     }
 
     fn sequence(&self, pool: &Pool) -> Sequence {
-        Sequence::with_layout(self.shape(), self.layout(), pool, None, true).expect("no cap")
+        let store = json!({ "method": "int8", "window": 1_000_000, "rope": "before" });
+        let method = if self.before { Method::parse(&store).expect("a store") } else { None };
+        Sequence::with_layout(self.shape(), self.layout(), pool, method, true).expect("no cap")
     }
 
     /// The attention of every layer to rows that `seed` gives.
@@ -217,9 +223,10 @@ proptest! {
         ),
         works in works(),
         interleaved: bool,
+        before: bool,
         seed in 0u64..1 << 40,
     ) {
-        let runner = Runner::new(kinds(&drawn), interleaved);
+        let runner = Runner::new(kinds(&drawn), interleaved, before);
         let (kinds, layout) = (&runner.kinds, runner.layout());
         let pool = Pool::unlimited();
         let mut sequence = runner.sequence(&pool);
@@ -273,8 +280,9 @@ proptest! {
     #[test]
     fn placing_in_order_changes_nothing(works in works(), interleaved: bool, seed in 0u64..1 << 40) {
         let drawn = [(false, 0, None, false, false), (false, 0, Some(9), true, false), (true, 0, None, false, false)];
-        let runner = Runner::new(kinds(&drawn), interleaved);
+        let runner = Runner::new(kinds(&drawn), interleaved, false);
         let plain = Runner {
+            before: false,
             kinds: runner.kinds.clone(),
             ropes: vec![Frequencies::new(inverse(0), None), Frequencies::new(inverse(1), None)],
         };
@@ -303,15 +311,16 @@ proptest! {
         drawn in prop::collection::vec(
             (any::<bool>(), 0usize..4, prop::option::of(1u32..20), any::<bool>(), any::<bool>()), 1..6,
         ),
-        before in works(),
+        first in works(),
+        before: bool,
         after in prop::collection::vec((any::<bool>(), prop_oneof![Just(1usize), 1usize..20]), 1..12),
         seed in 0u64..1 << 40,
     ) {
-        let runner = Runner::new(kinds(&drawn), false);
+        let runner = Runner::new(kinds(&drawn), false, before);
         let pool = Pool::unlimited();
         let fresh = |pool: &Pool| {
             let mut sequence = runner.sequence(pool);
-            for (number, work) in before.iter().enumerate() {
+            for (number, work) in first.iter().enumerate() {
                 runner.run(&mut sequence, work, seed + number as u64);
             }
             sequence

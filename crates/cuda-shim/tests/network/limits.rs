@@ -18,9 +18,14 @@ fn formats_and_methods_of_the_cpu_are_refused() {
         assert!(error.to_string().contains("f16"), "{error}");
     }
     let reader = Reader::text(FOLDER, cuda(&shim), 16);
-    let method = Method::parse(&json!({ "method": "streaming", "keep": 0.5, "positions": "cache" })).expect("a method");
-    let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
-    assert!(error.code() == "option" && error.to_string().contains("\"true\""), "{error}");
+    for (cache, instead) in [
+        (json!({ "method": "streaming", "keep": 0.5, "positions": "cache" }), "\"true\""),
+        (json!({ "method": "kivi", "rope": "before" }), "`rope: \"after\"`"),
+    ] {
+        let method = Method::parse(&cache).expect("a method");
+        let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
+        assert!(error.code() == "option" && error.to_string().contains(instead), "{error}");
+    }
     assert!(shim.launched().is_empty(), "nothing ran");
 }
 

@@ -140,7 +140,7 @@ impl<'a> Reading<'a> {
                 continue;
             }
             let queries = turned.as_deref().unwrap_or(item.queries).chunks_exact(group * dim).enumerate();
-            let queries = match basis.keys.as_ref().filter(|_| item.lane.phases.is_none()) {
+            let queries = match basis.keys.as_ref().filter(|_| item.lane.turns.is_none()) {
                 None => Vec::new(),
                 Some(map) => {
                     let width = group * usize::from(map.cut().width);

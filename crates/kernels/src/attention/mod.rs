@@ -15,7 +15,7 @@ pub use prefill::{Gather, prefill, prefill_unless};
 
 pub use crate::codec::Run;
 use crate::codec::{Basis, Dual};
-use crate::rotary::Angles;
+use crate::rotary::Turns;
 pub use crate::rows::Rows;
 
 /// A lane as attention sees it: its runs in order of position.
@@ -25,9 +25,9 @@ pub struct LaneView<'a> {
     pub heads: usize,
     /// Of any codecs, all with one transform.
     pub runs: Vec<Run<'a, &'a [u8]>>,
-    /// Keys are stored unrotated: entry `e` of the view (over all runs, in order) is rotated by angle `e` when it is read. None:
-    /// stored rotated.
-    pub phases: Option<&'a Angles>,
+    /// Keys are stored unrotated: the entries of the view (over all runs, in order) are rotated so when they are read. None: stored
+    /// rotated.
+    pub turns: Option<Turns<'a>>,
     /// Entries of the view that no longer count (deleted from a format that frees by group); the same for all heads. None: all
     /// count.
     pub dead: Option<&'a [bool]>,
@@ -38,7 +38,7 @@ pub struct LaneView<'a> {
 impl<'a> LaneView<'a> {
     /// A lane of rotated keys whose entries all count.
     pub fn new(heads: usize, runs: Vec<Run<'a, &'a [u8]>>) -> Self {
-        LaneView { heads, runs, phases: None, dead: None, positions: None }
+        LaneView { heads, runs, turns: None, dead: None, positions: None }
     }
 
     /// Entries per head.
@@ -83,12 +83,12 @@ impl<'a> LaneView<'a> {
             );
         }
         assert!(
-            dual.is_none() || self.phases.is_none(),
+            dual.is_none() || self.turns.is_none(),
             "keys that are transformed cannot be rotated when they are read"
         );
         assert!(self.positions.is_none_or(|positions| positions.len() == len), "{len} entries, as many positions");
         assert!(self.dead.is_none_or(|dead| dead.len() == len), "{len} entries, as many marks of the dead");
-        assert!(self.phases.is_none_or(|angles| angles.positions() >= len), "{len} entries need an angle each");
+        assert!(self.turns.is_none_or(|turns| turns.of.len() >= len), "{len} entries need an angle each");
     }
 }
 

@@ -56,7 +56,7 @@ impl<'v, 'a> Piece<'v, 'a> {
 
     /// How the keys of a head are read: in the coordinates in which they are stored, unless they have to be rotated in those of the head.
     pub(super) fn key_way(&self, lane: &LaneView<'_>, head: usize, dim: usize) -> Way {
-        way(self.run.key_map().filter(|_| lane.phases.is_none()), head, dim)
+        way(self.run.key_map().filter(|_| lane.turns.is_none()), head, dim)
     }
 
     /// Like [`Self::key_way`].
@@ -67,7 +67,7 @@ impl<'v, 'a> Piece<'v, 'a> {
     /// The parts whose keys are read at once.
     pub(super) fn of_keys(self, lane: &LaneView<'_>, way: Way) -> impl Iterator<Item = Piece<'v, 'a>> {
         let there = way.stored || self.run.key_map().is_none();
-        let stays = self.run.codec.key.dtype.is_plain() && lane.phases.is_none() && there;
+        let stays = self.run.codec.key.dtype.is_plain() && lane.turns.is_none() && there;
         self.cut(if stays { self.len() } else { ROWS })
     }
 
@@ -142,7 +142,7 @@ impl<'v, 'a> Piece<'v, 'a> {
         scratch: &mut Option<Box<Scratch>>,
     ) -> bool {
         let (codec, parts) = (self.run.codec.key, self.run.parts);
-        if codec.dtype.is_plain() || lane.phases.is_some() {
+        if codec.dtype.is_plain() || lane.turns.is_some() {
             return false;
         }
         self.groups(codec).all(|piece| {
@@ -172,7 +172,7 @@ impl<'v, 'a> Piece<'v, 'a> {
     /// The keys of a head; `wide` holds them if they need work.
     pub(super) fn keys<'s>(&'s self, lane: &LaneView<'_>, way: Way, wide: &'s mut Vec<f32>) -> Stored<'s> {
         let (entries, Way { row, width, stored }) = (self.low..self.high, way);
-        if lane.phases.is_none() && (stored || self.run.key_map().is_none()) {
+        if lane.turns.is_none() && (stored || self.run.key_map().is_none()) {
             if let Some(keys) = self.run.stored_keys::<f32>(row, entries.clone(), width) {
                 return Stored::F32(keys);
             }
@@ -204,8 +204,8 @@ impl<'v, 'a> Piece<'v, 'a> {
 
     fn write_keys(&self, lane: &LaneView<'_>, head: usize, dim: usize, to: &mut [f32]) {
         self.run.read_keys(head, self.low, dim, to);
-        if let Some(angles) = lane.phases {
-            angles.rotate_rows(self.at, dim, to);
+        if let Some(turns) = lane.turns {
+            turns.rotate_rows(self.at, dim, to);
         }
     }
 }
@@ -241,7 +241,7 @@ impl<'a> LaneView<'a> {
             let (mut at, end) = (piece.at, piece.at + piece.len());
             if piece.run.codec.key == Codec::F32
                 && piece.run.basis.is_none()
-                && self.phases.is_none()
+                && self.turns.is_none()
                 && piece.len() >= TILE
             {
                 tiles.push((at, end));
@@ -272,7 +272,7 @@ impl<'a> LaneView<'a> {
     where
         'a: 's,
     {
-        if self.phases.is_none()
+        if self.turns.is_none()
             && let Some((run, low)) = self.within(from, to)
             && let Some(keys) = run.keys(head, low..low + to - from, dim)
         {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::{Basis, Codec, Dtype, KvCodec, Levels, Map, OwnedRun};
 use crate::reference;
+use crate::rotary::Angles;
 
 /// Deterministic noise in -1..1.
 fn noise(seed: u64, n: usize) -> Vec<f32> {
@@ -26,7 +27,7 @@ const GROUP: usize = 32;
 struct Owned {
     heads: usize,
     runs: Vec<OwnedRun>,
-    phases: Option<Angles>,
+    turns: Option<(Angles, Vec<u32>)>,
     dead: Option<Vec<bool>>,
     positions: Vec<u32>,
 }
@@ -149,10 +150,12 @@ impl Owned {
             })
             .collect();
         let len = lens.iter().sum::<usize>();
-        let phases = (traits.phases && dim.is_multiple_of(2)).then(|| {
+        let turns = (traits.phases && dim.is_multiple_of(2)).then(|| {
             let frequencies: Vec<f32> = (0..dim / 2).map(|i| 0.7f32.powi(i as i32)).collect();
-            // Angles of entries to come do no harm.
-            Angles::new(3..3 + len as u32 + seed as u32 % 3, &frequencies, 1.0)
+            // Angles of entries to come do no harm; in any order, some of them together.
+            let (len, some) = (len as u32, seed as u32 % 5 + 1);
+            let of = (0..len).map(|entry| (entry / some * some * 7 + entry % some) % (len + 2)).collect();
+            (Angles::new(3..5 + len, &frequencies, 1.0), of)
         });
         let dead = (traits.dead > 0).then(|| {
             let of = traits.dead as u64;
@@ -161,12 +164,12 @@ impl Owned {
                 .map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1)
                 .collect()
         });
-        Owned { heads, runs, phases, dead, positions: positions(seed, len, len / 2) }
+        Owned { heads, runs, turns, dead, positions: positions(seed, len, len / 2) }
     }
 
     fn view(&self) -> LaneView<'_> {
         LaneView {
-            phases: self.phases.as_ref(),
+            turns: self.turns.as_ref().map(|(angles, of)| Turns { angles, of }),
             dead: self.dead.as_deref(),
             positions: Some(&self.positions),
             ..LaneView::new(self.heads, self.runs.iter().map(OwnedRun::run).collect())
@@ -397,6 +400,7 @@ fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
     let (keys, values, queries) = (noise(1, n * heads * dim), noise(2, n * heads * dim), noise(3, n * 4 * dim));
     let frequencies: Vec<f32> = (0..dim / 2).map(|i| 0.8f32.powi(i as i32)).collect();
     let angles = Angles::new(0..n as u32, &frequencies, 1.0);
+    let order: Vec<u32> = (0..n as u32).collect();
     let store = |angles| {
         let (mut k, mut v) = (vec![0.0f32; keys.len()], vec![0.0f32; keys.len()]);
         let (keys, values) = (Rows::dense(&keys, heads * dim), Rows::dense(&values, heads * dim));
@@ -414,7 +418,7 @@ fn keys_rotated_at_read_give_the_bits_of_keys_stored_rotated() {
     let (rotated, plain) = (store(Some(&angles)), store(None));
     let view = |(keys, values)| LaneView::new(heads, vec![Run::plain(keys, values, n, n)]);
     let stored = view((&rotated.0, &rotated.1));
-    let read = LaneView { phases: Some(&angles), ..view((&plain.0, &plain.1)) };
+    let read = LaneView { turns: Some(Turns { angles: &angles, of: &order }), ..view((&plain.0, &plain.1)) };
     let prefilled = |view: &LaneView<'_>| {
         let mut out = vec![f32::NAN; queries.len()];
         let rows = Rows::dense(&queries, 4 * dim);

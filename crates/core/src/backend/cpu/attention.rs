@@ -1,8 +1,10 @@
 //! Attention on the CPU.
 
+use std::sync::Arc;
+
 use prefixkv_kernels::attention::{self as kernel, DecodeItem, Gather, LaneView, Rows, Run};
 use prefixkv_kernels::codec::Dual;
-use prefixkv_kernels::rotary::{self, Angles, Frequencies, New};
+use prefixkv_kernels::rotary::{self, Angles, Frequencies, New, Turns};
 
 use super::storable::{Projected, attendable, storable};
 use crate::backend::{Heads, LayerKind};
@@ -18,19 +20,87 @@ pub struct Rotary(Vec<Vec<RopeAngles>>);
 pub(super) enum RopeAngles {
     /// One per new position; keys are stored rotated.
     Stored(Angles),
-    /// One per rank of an entry; keys are rotated when they are read.
-    OnRead(Angles),
+    /// Keys are rotated when they are read.
+    OnRead(Angles, Numbers),
 }
+
+/// The number of an entry's angle.
+#[derive(Clone)]
+pub(super) enum Numbers {
+    /// Its rank among the entries of its lane.
+    Rank,
+    /// By its position, counted from the least one of all.
+    Position { least: u32, numbers: Arc<[u32]> },
+}
+
+impl Numbers {
+    /// Of `positions`, ascending, in their order.
+    fn of(positions: &[u32]) -> Numbers {
+        let least = positions.first().copied().unwrap_or(0);
+        let mut numbers = vec![NONE; positions.last().map_or(0, |last| (last - least) as usize + 1)];
+        for (number, position) in (0..).zip(positions) {
+            numbers[(position - least) as usize] = number;
+        }
+        Numbers::Position { least, numbers: numbers.into() }
+    }
+
+    /// Of every place of a lane.
+    fn of_lane(&self, lane: &Lane) -> Result<Vec<u32>> {
+        match self {
+            Numbers::Rank => Ok(lane.ranks()),
+            Numbers::Position { .. } => lane.positions_in_order().into_iter().map(|at| self.of_position(at)).collect(),
+        }
+    }
+
+    /// Of the `n` rows on their way in a layer.
+    fn of_rows(&self, n: usize, layer: usize, sequence: &Sequence) -> Result<Vec<u32>> {
+        if let Numbers::Position { .. } = self {
+            return sequence.on_the_way(n).into_iter().map(|at| self.of_position(at)).collect();
+        }
+        // The last entries of a lane are the queries' own.
+        let lanes = sequence.lanes(layer);
+        let len = lanes.first().map_or(0, Lane::len);
+        if lanes.iter().any(|lane| lane.len() != len) {
+            return Err(Error::Internal("ranks need lanes of one length in a layer".into()));
+        }
+        Ok((len - n..len).map(|rank| rank as u32).collect())
+    }
+
+    fn of_position(&self, position: u32) -> Result<u32> {
+        let number = match self {
+            Numbers::Rank => None,
+            Numbers::Position { least, numbers } => {
+                position.checked_sub(*least).and_then(|at| numbers.get(at as usize)).filter(|number| **number != NONE)
+            }
+        };
+        number.copied().ok_or_else(|| Error::Internal(format!("no angle for an entry at position {position}")))
+    }
+}
+
+/// No angle.
+const NONE: u32 = u32::MAX;
 
 impl Rotary {
     pub(super) fn new(variants: &[Frequencies], pass: &Pass<'_, '_>, rows: usize) -> Self {
         let n = pass.rows_each(rows);
         let phases: Vec<Phases> = pass.sequences().iter().map(|sequence| sequence.phases(n)).collect();
-        let turn = |frequencies: &Frequencies, phases: &Phases| match phases {
-            Phases::Stored(phases) => RopeAngles::Stored(frequencies.angles(phases.iter().copied())),
-            Phases::Ranks(end) => RopeAngles::OnRead(frequencies.angles((0..*end).map(|rank| [rank; 3]))),
+        let numbers = |phases: &Phases| match phases {
+            Phases::OnRead { positions, .. } => Numbers::of(positions),
+            Phases::Stored(_) | Phases::Ranks(_) => Numbers::Rank,
         };
-        let one = |frequencies| phases.iter().map(|phases| turn(frequencies, phases)).collect();
+        let numbers: Vec<Numbers> = phases.iter().map(numbers).collect();
+        let turn = |frequencies: &Frequencies, phases: &Phases, numbers: &Numbers| match phases {
+            Phases::Stored(phases) => RopeAngles::Stored(frequencies.angles(phases.iter().copied())),
+            Phases::Ranks(end) => {
+                RopeAngles::OnRead(frequencies.angles((0..*end).map(|rank| [rank; 3])), numbers.clone())
+            }
+            Phases::OnRead { phases, .. } => {
+                RopeAngles::OnRead(frequencies.angles(phases.iter().copied()), numbers.clone())
+            }
+        };
+        let one = |frequencies| {
+            phases.iter().zip(&numbers).map(|(phases, numbers)| turn(frequencies, phases, numbers)).collect()
+        };
         Rotary(variants.iter().map(one).collect())
     }
 }
@@ -68,49 +138,52 @@ fn store(rows: &Projected<'_>, n: usize, kind: &LayerKind, turn: &RopeAngles, se
     let Some([keys, values]) = rows.stored else { return Ok(()) };
     let angles = match turn {
         RopeAngles::Stored(angles) => Some(angles),
-        RopeAngles::OnRead(_) => None,
+        RopeAngles::OnRead(..) => None,
     };
     sequence.store(kind.layer, keys, values, angles)
 }
 
-/// The rotated queries of the `n` positions that a layer holds last, to `out`.
-fn rotate(queries: Rows<'_>, n: usize, heads: Heads, turn: &RopeAngles, lanes: &[Lane], out: &mut [f32]) -> Result<()> {
+/// The rotated queries of the `n` positions on their way, to `out`.
+fn rotate(
+    queries: Rows<'_>,
+    n: usize,
+    kind: &LayerKind,
+    turn: &RopeAngles,
+    sequence: &Sequence,
+    out: &mut [f32],
+) -> Result<()> {
+    let heads = kind.heads;
     match turn {
         RopeAngles::Stored(angles) => rotary::rotate(queries, heads.query, heads.dim, angles, out),
-        RopeAngles::OnRead(ranks) => {
-            // The last entries of a lane are the queries' own.
-            let len = lanes.first().map_or(0, Lane::len);
-            if lanes.iter().any(|lane| lane.len() != len) {
-                return Err(Error::Internal("ranks need lanes of one length in a layer".into()));
-            }
-            let own: Vec<u32> = (len - n..len).map(|rank| rank as u32).collect();
-            rotary::rotate(queries, heads.query, heads.dim, &ranks.select(&own), out);
+        RopeAngles::OnRead(angles, numbers) => {
+            let own = numbers.of_rows(n, kind.layer, sequence)?;
+            rotary::rotate(queries, heads.query, heads.dim, &angles.select(&own), out);
         }
     }
     Ok(())
 }
 
 /// The needs of attention for a lane beside its entries.
-struct Beside {
-    /// An angle for every place, of keys that are rotated when they are read.
-    phases: Option<Angles>,
+struct Beside<'t> {
+    /// The number of an angle for every place, of keys that are rotated when they are read.
+    turns: Option<(&'t Angles, Vec<u32>)>,
     /// Of every place, where a window is.
     positions: Option<Vec<u32>>,
 }
 
-fn beside(lanes: &[Lane], kind: &LayerKind, turn: &RopeAngles) -> Vec<Beside> {
-    let phases = |lane: &Lane| match turn {
-        RopeAngles::Stored(_) => None,
-        RopeAngles::OnRead(ranks) => Some(ranks.select(&lane.ranks())),
+fn beside<'t>(lanes: &[Lane], kind: &LayerKind, turn: &'t RopeAngles) -> Result<Vec<Beside<'t>>> {
+    let turns = |lane: &Lane| match turn {
+        RopeAngles::Stored(_) => Ok(None),
+        RopeAngles::OnRead(angles, numbers) => numbers.of_lane(lane).map(|of| Some((angles, of))),
     };
-    let one = |(lane, positions)| Beside { phases: phases(lane), positions };
+    let one = |(lane, positions)| Ok(Beside { turns: turns(lane)?, positions });
     lanes.iter().zip(kind.positions(lanes)).map(one).collect()
 }
 
-fn views<'a>(lanes: &'a [Lane], beside: &'a [Beside]) -> Vec<LaneView<'a>> {
-    let one = |(lane, Beside { phases, positions }): (&'a Lane, &'a Beside)| LaneView {
+fn views<'a>(lanes: &'a [Lane], beside: &'a [Beside<'a>]) -> Vec<LaneView<'a>> {
+    let one = |(lane, Beside { turns, positions }): (&'a Lane, &'a Beside<'a>)| LaneView {
         positions: positions.as_deref(),
-        ..lane.view(phases.as_ref())
+        ..lane.view(turns.as_ref().map(|(angles, of)| Turns { angles, of }))
     };
     lanes.iter().zip(beside).map(one).collect()
 }
@@ -128,10 +201,10 @@ fn prompt(
     let rows = projected(fused, kind, 0, sequence);
     store(&rows, n, kind, turn, sequence)?;
     let lanes = sequence.lanes(layer);
-    let beside = beside(lanes, kind, turn);
+    let beside = beside(lanes, kind, turn)?;
     let views = views(lanes, &beside);
     let mut rotated = vec![0.0; out.len()];
-    rotate(rows.queries, n, heads, turn, lanes, &mut rotated)?;
+    rotate(rows.queries, n, kind, turn, sequence, &mut rotated)?;
     let wanted = sequence.wanted_queries().min(n);
     let last = rotated.len() - wanted * heads.width();
     let queries = Rows::dense(&rotated, heads.width());
@@ -162,12 +235,17 @@ fn step(fused: &[f32], kind: &LayerKind, turns: &[RopeAngles], members: &mut [Ba
         member.attempt(|sequence| {
             let rows = projected(fused, kind, row, sequence);
             store(&rows, 1, kind, turn, sequence)?;
-            rotate(rows.queries, 1, heads, turn, sequence.lanes(layer), rotated)
+            rotate(rows.queries, 1, kind, turn, sequence, rotated)
         });
     }
-    // Per sequence and lane.
-    let all: Vec<Vec<Beside>> =
-        members.iter().zip(turns).map(|(member, turn)| beside(member.sequence.lanes(layer), kind, turn)).collect();
+    // Per sequence and lane; nothing of one that has failed.
+    let mut all: Vec<Vec<Beside<'_>>> = members.iter().map(|_| Vec::new()).collect();
+    for ((member, turn), all) in members.iter_mut().zip(turns).zip(&mut all) {
+        member.attempt(|sequence| {
+            *all = beside(sequence.lanes(layer), kind, turn)?;
+            Ok(())
+        });
+    }
     let mut sums: Vec<Vec<Vec<f32>>> = members
         .iter()
         .map(|member| {

@@ -196,7 +196,9 @@ impl Backend for Cuda {
         for sequence in pass.sequences() {
             match sequence.phases(n) {
                 Phases::Stored(phases) => stored.extend(phases),
-                Phases::Ranks(_) => return Err(Error::Internal("keys on a GPU are stored rotated".into())),
+                Phases::Ranks(_) | Phases::OnRead { .. } => {
+                    return Err(Error::Internal("keys on a GPU are stored rotated".into()));
+                }
             }
         }
         variants.iter().map(|one| Ok(Angles::new(&self.gpu, &one.angles(stored.iter().copied()))?)).collect()

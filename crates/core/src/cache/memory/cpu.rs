@@ -7,7 +7,7 @@ use prefixkv_kernels::codec::{KvCodec, Parts, Run, append, encode, parts_mut};
 use prefixkv_kernels::element::Element;
 use prefixkv_kernels::gather::{gather, key_norms};
 use prefixkv_kernels::os::heap::Block;
-use prefixkv_kernels::rotary::{self, Angles};
+use prefixkv_kernels::rotary::{self, Angles, Turns};
 
 use super::{Entries, Form, Memory, Side};
 use crate::cache::lane::Lane;
@@ -195,12 +195,12 @@ impl Segment {
 }
 
 impl Lane {
-    /// The runs that attention reads. `phases` are needed with [`Rotation::OnRead`](super::super::Rotation::OnRead): an angle per place.
-    pub fn view<'a>(&'a self, phases: Option<&'a Angles>) -> LaneView<'a> {
+    /// The runs that attention reads. `turns` are needed with [`Rotation::OnRead`](super::super::Rotation::OnRead): an angle per place.
+    pub fn view<'a>(&'a self, turns: Option<Turns<'a>>) -> LaneView<'a> {
         LaneView {
             heads: self.heads().len(),
             runs: self.segments.iter().map(Segment::view).collect(),
-            phases,
+            turns,
             dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
             positions: None,
         }

@@ -2,7 +2,7 @@ use prefixkv_kernels::codec::Dtype;
 
 use super::super::options::Options;
 use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
-use super::super::store::{GROUP, ROTATE, Uniform, keys, window};
+use super::super::store::{GROUP, ROPE, ROTATE, Uniform, keys, window};
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -22,11 +22,12 @@ Scale and zero are f16, and the codes are chosen for what was kept. The `window`
 
 - Entries are encoded 32 at a time while generating, so up to 31 beyond `window` are in full precision.
 - `rotate` puts a Hadamard transform before the codes, for keys and values, and its dual behind the query and the result. Heads must be a power of two long, and it does not go with keys that are rotated when they are read.
+- `rope: "before"` stores keys before their rotary embedding, where the channels with outliers are the same at every position, and rotates them to their own positions whenever attention reads them (KVQuant, Hooper et al. 2024, arXiv 2401.18079; SKVQ has the same choice). A step then brings all keys to f32, so that it is slower; methods and stages that compare keys see them unrotated. Not with `rotate`, nor behind `positions: "cache"`, and on the CPU only.
 - Heads must be a multiple of 8 channels long.
 "#,
     budget: BudgetKind::Outcome,
     role: Role::Stores,
-    options: &[GROUP, window("0"), keys("\"entry\""), ROTATE],
+    options: &[GROUP, window("0"), keys("\"entry\""), ROTATE, ROPE],
     variants: &[],
     build,
 };

@@ -1,6 +1,6 @@
 use super::super::options::Options;
 use super::super::spec::{BudgetKind, MethodSpec, Role, Stage};
-use super::super::store::{GROUP, Uniform, bits, window};
+use super::super::store::{GROUP, ROPE, Uniform, bits, window};
 use crate::error::Result;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -21,11 +21,12 @@ scale = (max - min) / (2^bits - 1),  zero = min,  code = round((x - zero) / scal
 - In the paper's code the window of keys shrinks to nothing whenever `window` keys are encoded at once, and the values' is always full. Here entries leave the window of keys and values 32 at a time, and it is never shorter than asked.
 - Equal numbers of a group have the scale 0; the paper's code divides by it.
 - Entries of a group are freed together: one that is evicted stays, masked, until its group is empty, and `memory.dead` counts it.
+- The paper stores keys after their rotary embedding. `rope: "before"` stores them before it, as [int2](int2.md) says.
 - The authors advise 4 bits for grouped-query models.
 "#,
     budget: BudgetKind::Outcome,
     role: Role::Stores,
-    options: &[bits("2"), GROUP, window("128")],
+    options: &[bits("2"), GROUP, window("128"), ROPE],
     variants: &[],
     build,
 };

@@ -8,7 +8,7 @@ mod uniform;
 use std::fmt::Debug;
 
 use prefixkv_kernels::codec::{Codec, Dual};
-pub(super) use uniform::{GROUP, ROTATE, Uniform, bits, keys, window};
+pub(super) use uniform::{GROUP, ROPE, ROTATE, Uniform, bits, keys, window};
 
 use super::budget;
 use super::guard::{Protected, Recent};
@@ -44,6 +44,11 @@ pub struct LaneNumber {
 pub trait Encoder: Send + Debug {
     /// The transform that all entries of a lane go through.
     fn dual(&self) -> Dual;
+
+    /// Whether keys are stored before their rotary embedding, and rotated to their own positions when they are read. Not with a transform.
+    fn before_rope(&self) -> bool {
+        false
+    }
 
     /// The price of entries in bytes, or the most that it can be; None where there is no such bound.
     fn price(&self) -> Option<Price>;

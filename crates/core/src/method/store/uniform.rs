@@ -37,9 +37,17 @@ enum Scheme {
         group: usize,
         keys_per_channel: bool,
         rotate: bool,
+        rope: Rope,
     },
     /// Levels of the standard normal distribution, with a scale per entry, after a random rotation.
     Normal,
+}
+
+/// Where keys are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rope {
+    After,
+    Before,
 }
 
 /// Options of stores.
@@ -73,6 +81,19 @@ pub(in crate::method) const ROTATE: OptionSpec = flag(
     "store keys and values through a Hadamard transform, which spreads outliers over the channels of a head",
 );
 
+pub(in crate::method) const ROPE: OptionSpec = choice(
+    "rope",
+    &["after", "before"],
+    "\"after\"",
+    "whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are read, on the CPU only",
+);
+
+impl Rope {
+    fn of(options: &Options) -> Result<Rope> {
+        Ok(if options.choice("rope")? == "before" { Rope::Before } else { Rope::After })
+    }
+}
+
 impl Uniform {
     /// Codes by the options of `int8` and its kin.
     pub(in crate::method) fn of(name: &'static str, dtype: Dtype, options: &Options) -> Result<Uniform> {
@@ -96,7 +117,14 @@ impl Uniform {
         if !group.is_multiple_of(8) {
             return Err(refuse(format!("`group` of {name} must be a multiple of 8, found {group}")));
         }
-        let scheme = Scheme::Even { group, keys_per_channel, rotate };
+        let rope = Rope::of(options)?;
+        if rotate && rope == Rope::Before {
+            return Err(refuse(format!(
+                "`rotate` of {name} transforms keys that are rotated already, and with `rope: \"before\"` they are rotated when they are \
+                 read; take one of the two"
+            )));
+        }
+        let scheme = Scheme::Even { group, keys_per_channel, rotate, rope };
         Ok(Uniform { name, dtype, window: options.count("window")?, scheme })
     }
 
@@ -111,11 +139,15 @@ impl Uniform {
         Ok(Uniform { name, dtype, window, scheme: Scheme::Normal })
     }
 
+    fn before_rope(&self) -> bool {
+        matches!(self.scheme, Scheme::Even { rope: Rope::Before, .. })
+    }
+
     /// How entries of heads of `dim` elements are stored.
     fn codec(&self, dim: usize) -> Result<KvCodec> {
         let codec = match self.scheme {
             Scheme::Plain => KvCodec::plain(self.dtype),
-            Scheme::Even { group, keys_per_channel, rotate } => {
+            Scheme::Even { group, keys_per_channel, rotate, .. } => {
                 let channels = channels(self.name, dim, group)?;
                 let value = Codec::per_entry(self.dtype, channels);
                 let key = if keys_per_channel { Codec::per_channel(self.dtype, group as u16) } else { value };
@@ -154,6 +186,13 @@ impl Store for Uniform {
             Scheme::Even { keys_per_channel, rotate, .. } => (rotate.then_some("`rotate` of "), keys_per_channel),
             Scheme::Normal => (Some(""), false),
         };
+        if ranks && self.before_rope() {
+            return Err(refuse(format!(
+                "`rope: \"before\"` of {} rotates keys to their own positions when they are read, and {} with positions \"cache\" to their \
+                 ranks; leave `rope` out, its keys are stored before their rotary embedding anyway",
+                self.name, method.name
+            )));
+        }
         if let Some(through) = through.filter(|_| ranks) {
             return Err(refuse(format!(
                 "{through}{} transforms keys that are rotated already, and {} with positions \"cache\" rotates them when they \
@@ -173,21 +212,29 @@ impl Store for Uniform {
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let codec = self.codec(shape.head_dim)?;
-        Ok(Box::new(OneCodec(Price { codec, window: self.window, block: BLOCK })))
+        let price = Price { codec, window: self.window, block: BLOCK };
+        Ok(Box::new(OneCodec { price, before_rope: self.before_rope() }))
     }
 }
 
 /// A uniform store at work.
 #[derive(Clone, Copy, Debug)]
-struct OneCodec(Price);
+struct OneCodec {
+    price: Price,
+    before_rope: bool,
+}
 
 impl Encoder for OneCodec {
     fn dual(&self) -> Dual {
-        self.0.codec.dual
+        self.price.codec.dual
+    }
+
+    fn before_rope(&self) -> bool {
+        self.before_rope
     }
 
     fn price(&self) -> Option<Price> {
-        Some(self.0)
+        Some(self.price)
     }
 
     fn fork(&self) -> Box<dyn Encoder> {
@@ -195,7 +242,7 @@ impl Encoder for OneCodec {
     }
 
     fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
-        let Price { codec, window, block } = self.0;
+        let Price { codec, window, block } = self.price;
         for (index, lane) in view.cache.of(layer).enumerate() {
             let settled = lane.unencoded().saturating_sub(window);
             if settled < block.max(codec.group()) {
