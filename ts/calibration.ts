@@ -1,7 +1,7 @@
 import { CalibrationError } from "./errors.ts";
 import { filePath } from "./files/path.ts";
 import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
-import type { Calibration, SharingCalibration } from "./generated/wire.ts";
+import type { BitsCalibration, Calibration, SharingCalibration } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { address, text } from "./options/rules.ts";
@@ -38,8 +38,21 @@ export type CalibrationSource = Calibration | readonly number[] | string | URL;
  */
 export type SharingSource = SharingCalibration | string | URL;
 
+/**
+ * Where the bits of each layer come from: the object, or a JSON file by path or `file:` URL, relative to the working directory.
+ *
+ * @example
+ * ```ts
+ * import { type BitsSource, kvtuner } from "prefixkv";
+ *
+ * const sources: BitsSource[] = ["./bits.json", new URL("file:///data/bits.json")];
+ * console.log(sources.map((calibration) => kvtuner({ calibration, bits: 4 })));
+ * ```
+ */
+export type BitsSource = BitsCalibration | string | URL;
+
 /** A calibration of a kind as the engine takes it. */
-type Read = Calibration | SharingCalibration | readonly number[];
+type Read = Calibration | SharingCalibration | BitsCalibration | readonly number[];
 
 /** The source of a calibration as a copy, a URL as its text; throws an OptionError for what is none. */
 export function readCalibrationSource(value: unknown, place: Place): unknown {
@@ -52,13 +65,16 @@ export function readCalibrationSource(value: unknown, place: Place): unknown {
 }
 
 /** The `format` of files that the engine reads. */
-const formats: readonly string[] = ["prefixkv-calibration", "prefixkv-sharing"];
+const formats: readonly string[] = ["prefixkv-calibration", "prefixkv-sharing", "prefixkv-bits"];
 
 /** More than any calibration needs. */
 const maxBytes = 16 * 1024 * 1024;
 
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
-export async function readCalibration(source: CalibrationSource | SharingSource, signal?: AbortSignal): Promise<Read> {
+export async function readCalibration(
+  source: CalibrationSource | SharingSource | BitsSource,
+  signal?: AbortSignal,
+): Promise<Read> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
   const file = isName(source) ? await packageFile(`calibrations/${encodeURIComponent(source)}.json`) : place(source);
   let text: string;
@@ -89,6 +105,11 @@ export async function writeSharing(calibration: SharingCalibration, file: string
   await replaceFile(calibrationFile(file), sharingText(calibration)).catch((cause: unknown) => unwritable(file, cause));
 }
 
+/** Writes the bits of each layer, likewise. */
+export async function writeBits(calibration: BitsCalibration, file: string | URL): Promise<void> {
+  await replaceFile(calibrationFile(file), bitsText(calibration)).catch((cause: unknown) => unwritable(file, cause));
+}
+
 /** Refuses a file that cannot be written, before the work for it is done. */
 export async function requireCalibrationFile(file: string | URL): Promise<void> {
   await requireWritable(calibrationFile(file)).catch((cause: unknown) => unwritable(file, cause));
@@ -107,6 +128,11 @@ export function calibrationText({ rows, ...head }: Calibration): string {
 /** The content of a file of layers that share, a pair per line. */
 export function sharingText({ pairs, ...head }: SharingCalibration): string {
   return linewise(head, "pairs", pairs);
+}
+
+/** The content of a file of the bits of each layer, a point per line. */
+export function bitsText({ points, ...head }: BitsCalibration): string {
+  return linewise(head, "points", points);
 }
 
 function linewise(head: object, name: string, rows: readonly object[]): string {

@@ -98,6 +98,24 @@ def uniform(bits, keys_by, rotate):
     return store
 
 
+def tuned(pairs, keys_by):
+    """KVTuner (arXiv 2502.04420): bits of keys and of values by layer, the quantiser as above; 16 leaves them as they are."""
+
+    def store(keys, values, layer, **_):
+        key_bits, value_bits = pairs[layer % len(pairs)]
+        channel = keys_by == "channel" and key_bits < 16
+        settled = (N - WINDOW) // 32 * 32 if channel else N - WINDOW
+        group = divisor(keys.shape[-1], 32)
+        k, v = keys.copy(), values.copy()
+        if key_bits < 16:
+            k[:settled] = per_channel(keys[:settled], key_bits, 32) if channel else per_entry(keys[:settled], key_bits, group)
+        if value_bits < 16:
+            v[:settled] = per_entry(values[:settled], value_bits, group)
+        return k, v
+
+    return store
+
+
 def akvq(pivots, text_layers, clip, rotate):
     """AKVQ-VL (arXiv 2501.15021), with the choices of docs/methods/akvqVl.md."""
 
@@ -151,6 +169,10 @@ def main():
             cases.append((dim, {"method": "kivi", "window": WINDOW, "bits": bits}, uniform(bits, "channel", False)))
         before = {"method": "int2", "window": WINDOW, "rope": "before"}
         cases.append((dim, before, uniform(2, "channel", False)))
+        for pairs in ([[8, 4]], [[8, 2], [2, 4]], [[16, 4], [4, 16]]) if dim != 128 else ([[4, 2], [2, 8]],):
+            for keys in ("channel", "entry"):
+                cache = {"method": "kvtuner", "window": WINDOW, "pairs": pairs, "keys": keys}
+                cases.append((dim, cache, tuned(pairs, keys)))
         for pivots, text_layers, clip, rotate in ((15, 1, 0.8, True), (0, 0, 1.0, False), (15, 0, 0.8, True), (4, 1, 0.9, False)):
             if rotate and dim == 80:
                 continue

@@ -24,12 +24,13 @@ export type MethodName =
   | "kivi"
   | "akvqVl"
   | "zipvl"
+  | "kvtuner"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
 export interface MethodOption {
   name: string;
-  kind: "count" | "share" | "flag" | "choice" | "calibration" | "layers" | "sharing";
+  kind: "count" | "share" | "flag" | "choice" | "number" | "calibration" | "layers" | "sharing" | "pairs" | "bits";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -1043,6 +1044,60 @@ export const methods: readonly MethodFacts[] = [
         values: "a whole number from 0 to 1,000,000",
         default: 0,
         text: "most recent entries that stay in full precision, per layer and head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "kvtuner",
+    title: "KVTuner",
+    summary: "stores what stays in bits that every layer has of its own, for keys and for values",
+    source:
+      "Li et al. 2025, KVTuner: Sensitivity-Aware Layer-Wise Mixed-Precision KV Cache Quantization, arXiv 2502.04420 (ICML 2025)",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "calibration",
+        kind: "bits",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the bits that model.calibrateBits has found",
+      },
+      {
+        name: "bits",
+        kind: "number",
+        values: "a number from 2 to 16",
+        default: null,
+        text: "the most bits of a number, the mean over layers, keys and values: the best of the calibration within them; its last point where it is left out",
+      },
+      {
+        name: "pairs",
+        kind: "pairs",
+        values: "an array such as [[8, 4], [4, 2]]",
+        default: null,
+        text: "bits by hand instead: of keys and of values, for each layer or once for all; 8 and 4 for all without a calibration",
+      },
+      {
+        name: "group",
+        kind: "count",
+        values: "a whole number from 8 to 64",
+        default: 32,
+        text: "numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as they divide a head",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 32,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+      {
+        name: "keys",
+        kind: "choice",
+        values: 'one of "channel", "entry"',
+        default: "channel",
+        text: "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
       },
     ],
     variants: {},

@@ -1,5 +1,5 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
-import type { CalibrationSource, SharingSource } from "../calibration.ts";
+import type { BitsSource, CalibrationSource, SharingSource } from "../calibration.ts";
 import { stage } from "../options/stage.ts";
 import type { Keep } from "./wire.ts";
 
@@ -38,6 +38,7 @@ export type CacheMethod =
   | Stage<"kivi", KiviOptions>
   | Stage<"akvqVl", AkvqVlOptions>
   | Stage<"zipvl", ZipvlOptions>
+  | Stage<"kvtuner", KvtunerOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -923,6 +924,55 @@ export interface ZipvlOptions {
  */
 export function zipvl(options: ZipvlOptions = {}): Stage<"zipvl", ZipvlOptions> {
   return stage("zipvl", options);
+}
+
+/** Options of {@link kvtuner}. */
+export interface KvtunerOptions {
+  /** The bits that model.calibrateBits has found. Such a calibration, or its file. */
+  calibration?: BitsSource;
+  /**
+   * The most bits of a number, the mean over layers, keys and values: the best of the calibration within them; its last
+   * point where it is left out. A number from 2 to 16.
+   */
+  bits?: number;
+  /**
+   * Bits by hand instead: of keys and of values, for each layer or once for all; 8 and 4 for all without a calibration.
+   * An array such as `[[8, 4], [4, 2]]`.
+   */
+  pairs?: readonly (readonly [keys: number, values: number])[];
+  /**
+   * Numbers that share a scale and a zero, a multiple of 8: entries of a channel, or channels of an entry as far as
+   * they divide a head. A whole number from 8 to 64; `32` by default.
+   */
+  group?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `32` by
+   * default.
+   */
+  window?: number;
+  /**
+   * The numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or
+   * channels of one entry. One of `"channel"`, `"entry"`; `"channel"` by default.
+   */
+  keys?: "channel" | "entry";
+}
+
+/**
+ * KVTuner: stores what stays in bits that every layer has of its own, for keys and for values. Li et al. 2025, KVTuner:
+ * Sensitivity-Aware Layer-Wise Mixed-Precision KV Cache Quantization, arXiv 2502.04420 (ICML 2025).
+ *
+ * @example
+ * ```ts
+ * import { image, kvtuner, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: kvtuner() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function kvtuner(options: KvtunerOptions = {}): Stage<"kvtuner", KvtunerOptions> {
+  return stage("kvtuner", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -360,6 +360,21 @@ export interface SimilarityRequest extends PromptFields, CacheFields {
   op: "similarity";
 }
 
+/** The bits to try. */
+export interface SensitivityFields {
+  /** Bits of keys and of values, each 2, 4, 8 or 16. */
+  pairs: readonly (readonly [number, number])[];
+}
+
+/**
+ * Asks how far the results of each layer's attention are off when its keys and values are stored in few bits; `cache`
+ * is a store whose bits can be chosen, and says all but these. Ends with `sensitivity`.
+ */
+export interface SensitivityRequest extends PromptFields, CacheFields, SensitivityFields {
+  /** Which kind it is. */
+  op: "sensitivity";
+}
+
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
 export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
@@ -491,6 +506,7 @@ export type EngineRequest =
   | ProfileRequest
   | DistancesRequest
   | SimilarityRequest
+  | SensitivityRequest
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
@@ -641,6 +657,87 @@ export interface SharedLayer {
 }
 
 /**
+ * How many bits keys and values of each layer may take, found before: `model.calibrateBits` makes it, `kvtuner({
+ * calibration })` uses it.
+ *
+ * @example
+ * ```ts
+ * import { type BitsCalibration, kvtuner, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const prompt = "USER: Which shapes are there, where do they lie in the image, and which colors do they have? ASSISTANT:";
+ * const options = { samples: [{ prompt, answer: " There is a green star." }], window: 0, groups: 1, trials: 12 };
+ * const calibration: BitsCalibration = await model.calibrateBits(options);
+ * const { memory } = await model.generate({ prompt, cache: kvtuner({ calibration, bits: 5 }), maxTokens: 8 });
+ * console.log(calibration.points, memory.effectiveBits);
+ * ```
+ */
+export interface BitsCalibration {
+  /** `"prefixkv-bits"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to, with all layers of its language model; a size that is not said is not checked. */
+  model: CalibratedModel;
+  /** The quantiser that the bits were found for. */
+  quantiser: BitsQuantiser;
+  /** Prompts over which sensitivities and losses are averaged. */
+  samples?: number;
+  /** Tokens of their answers together. */
+  tokens?: number;
+  /**
+   * What the losses are: `"kl"`, the divergence from the full cache, or `"ppl"`, the negative log-likelihood of the
+   * answers; both in nats per token.
+   */
+  objective?: string;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /** The loss of the full cache. */
+  full?: number;
+  /** How many choices of bits were measured. */
+  trials?: number;
+  /** The bits of keys and of values whose sensitivity was measured in every layer. */
+  tried?: readonly (readonly [number, number])[];
+  /**
+   * By layer, for each of `tried`, how far the results of its attention are off, relative to their length; empty for a
+   * layer that reads another's keys and values.
+   */
+  sensitivity?: readonly (readonly number[])[];
+  /** Layers that get the same bits. */
+  groups?: readonly BitsGroup[];
+  /** By rising bits and falling losses: no other choice that was measured has fewer bits and no larger a loss. */
+  points: readonly BitsPoint[];
+}
+
+/** The numbers that share a scale and a zero, as `kvtuner` has them. */
+export interface BitsQuantiser {
+  /** Its option of this name. */
+  group: number;
+  /** Its option of this name. */
+  window: number;
+  /** Its option of this name: `"channel"` or `"entry"`. */
+  keys: string;
+}
+
+/** Layers whose bits are chosen together. */
+export interface BitsGroup {
+  /** Their numbers. */
+  layers: readonly number[];
+  /** The bits of keys and of values that were left to choose from. */
+  pairs: readonly (readonly [number, number])[];
+}
+
+/** A choice of bits for all layers. */
+export interface BitsPoint {
+  /** Bits of a number without its scales, the mean over layers, keys and values. */
+  bits: number;
+  /** The loss on the samples. */
+  loss: number;
+  /** The bits of keys and of values of every layer. */
+  pairs: readonly (readonly [number, number])[];
+}
+
+/**
  * Capabilities of an installation's native code.
  *
  * @example
@@ -705,6 +802,7 @@ export type WireEvent =
   | ProfiledEvent
   | DistancesEvent
   | SimilarityEvent
+  | SensitivityEvent
   | TracedEvent
   | SessionEvent
   | MemoryEvent
@@ -1320,6 +1418,19 @@ export interface SimilarityEvent {
   type: "similarity";
   /** The cosine of the last hidden states of all positions, as one long vector each. */
   similarity: number;
+  usage: Usage;
+  timings: Timings;
+}
+
+/** A prompt has been read, and its layers tried in few bits. */
+export interface SensitivityEvent {
+  /** Which kind it is. */
+  type: "sensitivity";
+  /**
+   * By layer of the model, for each asked pair of bits, `|O - O^| / |O|` of the results of its attention; empty for a
+   * layer that reads another's keys and values.
+   */
+  layers: number[][];
   usage: Usage;
   timings: Timings;
 }

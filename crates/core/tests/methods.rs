@@ -383,7 +383,7 @@ fn every_value_of_every_option_works() {
                 OptionKind::Count { .. } => vec![json!(1), json!(5)],
                 OptionKind::Share => vec![json!(0.0), json!(0.9)],
                 OptionKind::Calibration => vec![json!(vec![0.5; case.layers()])],
-                OptionKind::Layers | OptionKind::Sharing => panic!("{}: `{}`", spec.name, option.name),
+                other => panic!("{}: `{}` is {other:?}", spec.name, option.name),
             };
             for value in values {
                 let mut cache = json!({ "method": spec.name, "keep": 0.5 });

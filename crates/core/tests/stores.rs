@@ -297,6 +297,61 @@ fn a_cap_in_bytes_is_held_with_more_entries() {
 }
 
 #[test]
+fn a_cap_in_bytes_is_held_where_layers_differ_in_their_bits() {
+    let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
+    let bytes = 300_000;
+    let mut entries = Vec::new();
+    for name in ["h2o", "prefixkv", "adakv"] {
+        let method = json!({ "method": name, "keep": { "bytes": bytes } });
+        for pairs in
+            [json!([[4, 2], [8, 8]]), json!([[8, 8], [2, 4]]), json!([[16, 2], [2, 2]]), json!([[2, 2], [16, 16]])]
+        {
+            let store = json!({ "method": "kvtuner", "window": 16, "keys": "entry", "pairs": pairs });
+            let cache = json!([method, store]);
+            let mut small = sequence(shape, &pool, &cache);
+            feed(&mut small, &shape, 400, 120, |sequence| {
+                let resident = sequence.memory().resident;
+                assert!(resident <= bytes, "{cache}: {resident}");
+            });
+            entries.push(small.memory().kept_per_layer.iter().sum::<f64>());
+        }
+    }
+    // By the layer with the most bits: 8 and 8 hold more than 16 and 2, and those more than full precision.
+    assert!(entries[0] > 1.5 * entries[2] && entries[2] > 1.2 * entries[3], "{entries:?}");
+}
+
+#[test]
+fn every_layer_has_bits_of_its_own_for_keys_and_for_values() {
+    for format in [Format::F32, Format::F16] {
+        for (dim, keys) in [(64, "channel"), (64, "entry"), (80, "channel"), (128, "entry")] {
+            let (pool, shape) = (Pool::unlimited(), shape(dim, format));
+            let whole = 8.0 * format.bytes() as f64;
+            let group = if dim == 80 { 16.0 } else { 32.0 };
+            for pairs in [[[8, 4], [4, 2]], [[2, 16], [16, 4]], [[16, 16], [2, 8]], [[4, 4], [16, 16]]] {
+                let cache = json!({ "method": "kvtuner", "window": 20, "keys": keys, "pairs": pairs });
+                let mut small = sequence(shape, &pool, &cache);
+                small.keep_plans();
+                feed(&mut small, &shape, 300, 50, |_| ());
+                let found = encoded(&mut small, dim);
+                for (layer, [key, value]) in pairs.into_iter().enumerate() {
+                    let bits = |bits: u32, group: f64| if bits == 16 { whole } else { f64::from(bits) + 32.0 / group };
+                    let key_group = if keys == "channel" { 32.0 } else { group };
+                    let mean = (bits(key, key_group) + bits(value, group)) / 2.0;
+                    let widths: Vec<u64> = found[layer].keys().copied().collect();
+                    let all_whole = [key, value] == [16, 16];
+                    assert_eq!(widths, if all_whole { vec![] } else { vec![(mean * 8.0).round() as u64] }, "{cache}");
+                    // 330 entries are behind the window; those that groups or blocks of 32 leave stay whole.
+                    let stored: usize = found[layer].values().map(Vec::len).sum();
+                    assert!(all_whole || (300..=330).contains(&stored), "{cache}: {stored}");
+                    attend(&small, &shape, layer);
+                }
+                told(&small.memory(), &shape);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_transform_gives_the_attention_of_the_keys_and_values_that_went_through_it() {
     let (pool, shape) = (Pool::unlimited(), shape(64, Format::F32));
     let outs = [false, true].map(|rotate| {

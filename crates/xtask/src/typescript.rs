@@ -14,7 +14,7 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
     let parts: Vec<String> = specs.iter().map(constructor).collect();
     format!(
-        r#"{HEADER}import type {{ CalibrationSource, SharingSource }} from "../calibration.ts";
+        r#"{HEADER}import type {{ BitsSource, CalibrationSource, SharingSource }} from "../calibration.ts";
 import {{ stage }} from "../options/stage.ts";
 import type {{ Keep }} from "./wire.ts";
 
@@ -60,7 +60,7 @@ pub(crate) fn table(specs: &[MethodSpec]) -> String {
 /** An option of a method, for the command line. */
 export interface MethodOption {{
   name: string;
-  kind: "count" | "share" | "flag" | "choice" | "calibration" | "layers" | "sharing";
+  kind: "count" | "share" | "flag" | "choice" | "number" | "calibration" | "layers" | "sharing" | "pairs" | "bits";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -195,12 +195,14 @@ fn capital(text: &str) -> String {
 
 fn kind_type(kind: OptionKind) -> String {
     match kind {
-        OptionKind::Count { .. } | OptionKind::Share => "number".into(),
+        OptionKind::Count { .. } | OptionKind::Share | OptionKind::Number { .. } => "number".into(),
         OptionKind::Flag => "boolean".into(),
         OptionKind::Choice { values } => values.iter().map(|value| string(value)).collect::<Vec<_>>().join(" | "),
         OptionKind::Calibration => "CalibrationSource".into(),
         OptionKind::Layers => "Readonly<Record<number, number>>".into(),
         OptionKind::Sharing => "SharingSource".into(),
+        OptionKind::Pairs => "readonly (readonly [keys: number, values: number])[]".into(),
+        OptionKind::Bits => "BitsSource".into(),
     }
 }
 
@@ -208,11 +210,14 @@ fn kind_name(kind: OptionKind) -> &'static str {
     match kind {
         OptionKind::Count { .. } => "count",
         OptionKind::Share => "share",
+        OptionKind::Number { .. } => "number",
         OptionKind::Flag => "flag",
         OptionKind::Choice { .. } => "choice",
         OptionKind::Calibration => "calibration",
         OptionKind::Layers => "layers",
         OptionKind::Sharing => "sharing",
+        OptionKind::Pairs => "pairs",
+        OptionKind::Bits => "bits",
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn values(kind: OptionKind) -> String {
     match kind {
         OptionKind::Count { least, most } => format!("a whole number from {} to {}", grouped(least), grouped(most)),
         OptionKind::Share => "a number from 0 to 1".into(),
+        OptionKind::Number { least, most } => format!("a number from {least} to {most}"),
         OptionKind::Flag => "true or false".into(),
         OptionKind::Choice { values } => {
             let values: Vec<String> = values.iter().map(|value| format!("`\"{value}\"`")).collect();
@@ -24,7 +25,8 @@ pub(crate) fn values(kind: OptionKind) -> String {
             "a calibration, its file, the name of a shipped one, or the evicted share of every layer".into()
         }
         OptionKind::Layers => "an object such as `{ \"6\": 2 }`".into(),
-        OptionKind::Sharing => "such a calibration, or its file".into(),
+        OptionKind::Sharing | OptionKind::Bits => "such a calibration, or its file".into(),
+        OptionKind::Pairs => "an array such as `[[8, 4], [4, 2]]`".into(),
     }
 }
 

@@ -17,6 +17,7 @@ mod prompt;
 mod runner;
 mod scheduler;
 mod score;
+mod sensitivity;
 mod serve;
 mod session;
 mod sharing;

@@ -9,9 +9,9 @@ use super::profile::profile;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::Scoring;
 use super::session::{self, Open, Sessions};
-use super::sharing;
 use super::ticket::Events;
 use super::trace::Tracing;
+use super::{sensitivity, sharing};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
@@ -191,6 +191,7 @@ impl<B: Backend> ModelRunner<B> {
             ModelRequest::Profile(request) => profile(model, request, images, events)?,
             ModelRequest::Distances(request) => sharing::distances(model, request, images, events)?,
             ModelRequest::Similarity(request) => sharing::similarity(model, request, images, events)?,
+            ModelRequest::Sensitivity(request) => sensitivity::sensitivity(model, request, images, events)?,
             ModelRequest::OpenSession(method) => {
                 let session = self.sessions.open(model, method.clone())?;
                 events.finish(session::done(session));

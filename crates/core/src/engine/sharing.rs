@@ -88,13 +88,13 @@ pub(super) fn similarity<B: Backend>(
 }
 
 /// A prompt, ready for the layers.
-struct Read<B: Backend> {
-    prompt: Prompt,
-    features: Vec<Matrix<B>>,
+pub(super) struct Read<B: Backend> {
+    pub(super) prompt: Prompt,
+    pub(super) features: Vec<Matrix<B>>,
 }
 
 impl<B: Backend> Read<B> {
-    fn new(
+    pub(super) fn new(
         model: &Model<B>,
         source: &Source,
         images: &[Vec<u8>],

@@ -7,6 +7,7 @@
 //! keeps, [`Protected`] which may not go, and [`Eviction`] which goes while generating. A named recipe with the defaults of its source
 //! is one file under `methods/` and one line in [`METHODS`].
 
+pub mod bits;
 pub mod budget;
 pub mod calibration;
 mod caps;
@@ -26,6 +27,7 @@ pub mod stage;
 pub mod store;
 pub mod trace;
 pub mod view;
+mod watching;
 
 use std::sync::Arc;
 
@@ -252,6 +254,12 @@ impl Method {
         Method::new(name, Chooser::Recipe { keep: Keep::Share(1.0), recipe: Arc::new(store::everything()) })
     }
 
+    /// The full cache, which keeps the last `queries` queries of a prompt for
+    /// [`Sequence::take_queries`](crate::sequence::Sequence::take_queries).
+    pub(crate) fn watching(queries: usize) -> Method {
+        Method::new("full", Chooser::Plans(Arc::new(watching::Watching { queries })))
+    }
+
     fn parse_one(value: &Value) -> Result<(&'static MethodSpec, Options, Option<Keep>)> {
         let Value::Object(given) = value else {
             return Err(refuse(format!("`cache` must be an object with `method`, found {}", describe(value))));
@@ -346,6 +354,11 @@ impl Method {
             Chooser::External(_) => Ok(()),
             Chooser::Plans(plans) => plans.check_layers(model.shape.layers),
         }
+    }
+
+    /// How what stays is stored; None: in full precision.
+    pub fn store(&self) -> Option<&dyn Store> {
+        self.store.as_deref()
     }
 
     /// The store for entries that stay on a model of this shape; None: they are in full precision. Refuses heads that cannot be stored

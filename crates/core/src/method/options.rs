@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::bits::{BitsCalibration, Pair};
 use super::calibration::{Calibration, MOST_LAYERS};
 use super::sharing::SharingCalibration;
 use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
@@ -76,6 +77,10 @@ impl Options {
         Ok(self.value(name)?.as_f64().unwrap_or(0.0))
     }
 
+    pub fn number(&self, name: &str) -> Result<f64> {
+        Ok(self.value(name)?.as_f64().unwrap_or(0.0))
+    }
+
     pub fn flag(&self, name: &str) -> Result<bool> {
         Ok(self.value(name)?.as_bool().unwrap_or(false))
     }
@@ -91,6 +96,15 @@ impl Options {
 
     pub fn sharing(&self, name: &str) -> Result<Option<SharingCalibration>> {
         self.given.get(name).map(SharingCalibration::parse).transpose()
+    }
+
+    /// Bits of keys and of values; None where nothing is given.
+    pub fn pairs(&self, name: &str) -> Option<Vec<Pair>> {
+        self.given.get(name).and_then(Pair::all)
+    }
+
+    pub fn bits(&self, name: &str) -> Result<Option<BitsCalibration>> {
+        self.given.get(name).map(BitsCalibration::parse).transpose()
     }
 
     pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
@@ -121,6 +135,10 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
             Some(number) if (0.0..=1.0).contains(&number) => return Ok(()),
             _ => "a number from 0 to 1".into(),
         },
+        OptionKind::Number { least, most } => match value.as_f64() {
+            Some(number) if (least..=most).contains(&number) => return Ok(()),
+            _ => format!("a number from {least} to {most}"),
+        },
         OptionKind::Flag if value.is_boolean() => return Ok(()),
         OptionKind::Flag => "true or false".into(),
         OptionKind::Choice { values } => match value.as_str() {
@@ -135,6 +153,12 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         }
         OptionKind::Sharing if value.is_object() => return Ok(()),
         OptionKind::Sharing => "a calibration of layers that share".into(),
+        OptionKind::Pairs if Pair::all(value).is_some() => return Ok(()),
+        OptionKind::Pairs => {
+            "an array of bits of keys and of values, each 2, 4, 8 or 16, such as [[8, 4], [4, 2]]".into()
+        }
+        OptionKind::Bits if value.is_object() => return Ok(()),
+        OptionKind::Bits => "a calibration of the bits of each layer".into(),
     };
     let found = match value {
         Value::Number(_) | Value::String(_) => value.to_string(),

@@ -46,6 +46,11 @@ pub enum OptionKind {
     },
     /// A share, from 0 to 1.
     Share,
+    /// A number in a range.
+    Number {
+        least: f64,
+        most: f64,
+    },
     Flag,
     Choice {
         values: &'static [&'static str],
@@ -56,6 +61,10 @@ pub enum OptionKind {
     Layers,
     /// The content of a file that says which layers share.
     Sharing,
+    /// Bits of keys and of values, for each layer or once for all.
+    Pairs,
+    /// The content of a file that says how many bits each layer takes.
+    Bits,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.

@@ -19,6 +19,8 @@ mod rows;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prefixkv_kernels::attention::AttentionParams;
+
 pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 #[doc(hidden)]
 pub use crate::device::{StandIn, stand_in};
@@ -246,6 +248,11 @@ impl<B: Backend> Model<B> {
     /// None for a text-only model.
     pub fn image_processor(&self) -> Option<&ImageProcessor> {
         self.image_processor.as_ref()
+    }
+
+    /// The attention of each layer of the language model.
+    pub fn attention(&self) -> Vec<AttentionParams> {
+        self.network.attention()
     }
 
     /// Tokens that end an answer.
@@ -504,7 +511,9 @@ impl<B: Backend> Model<B> {
             let key =
                 |layers| ModelKey { shape: Shape { layers, ..shape }, fingerprint: self.info.fingerprint.clone() };
             method.check_model(&key(self.layout.managed().len()))?;
-            method.sharing().map_or(Ok(()), |sharing| sharing.check_model(&key(shape.layers)))?;
+            let whole = key(shape.layers);
+            method.sharing().map_or(Ok(()), |sharing| sharing.check_model(&whole))?;
+            method.store().map_or(Ok(()), |store| store.check_model(&whole))?;
         }
         Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)
     }

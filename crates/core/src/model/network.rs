@@ -1,5 +1,7 @@
 //! The interface that a family must offer.
 
+use prefixkv_kernels::attention::AttentionParams;
+
 use super::config::ConfigFile;
 use super::images::Images;
 use super::info::ImageInfo;
@@ -29,6 +31,8 @@ pub trait Describe {
     fn shape(&self) -> NetworkShape;
     /// How each layer uses the cache.
     fn layers(&self) -> Vec<LayerCache>;
+    /// The attention of each layer.
+    fn attention(&self) -> Vec<AttentionParams>;
     /// None for a text-only model.
     fn image(&self) -> Option<ImageInfo>;
     /// How images become positions; None for a text-only model.

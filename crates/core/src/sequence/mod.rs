@@ -416,6 +416,14 @@ impl<M: Memory> Sequence<M> {
         self.work == Work::None && self.asked.is_none()
     }
 
+    /// The last queries of the prompt by layer of the model, for a method that wants to see them.
+    pub(crate) fn take_queries(&mut self) -> Vec<Vec<f32>> {
+        let Some(method) = &mut self.method else { return Vec::new() };
+        let queries = std::mem::take(&mut method.queries);
+        method.forget();
+        queries
+    }
+
     /// The new entries of `layer`, one per lane for a generated token.
     fn place(&mut self, layer: usize, new: M::New<'_>) -> Result<Vec<Entry>> {
         // A layer that reads another's lanes has none.
@@ -545,6 +553,11 @@ impl<M: Memory> Sequence<M> {
     /// Elements of a head.
     pub fn head_dim(&self) -> usize {
         self.shape.head_dim
+    }
+
+    /// The dimensions of the model's cache.
+    pub fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// The number format of the entries.

@@ -122,6 +122,8 @@ impl<M: Memory> Sequence<M> {
         if let Some(encoder) = method.encoder().filter(|_| shown < queries.len()) {
             encoder.see_queries(layer, &queries[shown..]);
         }
+        // A method outside knows the layers that it sizes.
+        let number = if method.needs.external { number } else { Some(layer) };
         match number.filter(|_| own < queries.len()) {
             Some(number) => method.keep_queries(number, &queries[own..], &self.account),
             None => Ok(()),

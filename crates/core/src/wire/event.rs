@@ -66,6 +66,14 @@ pub enum Event {
         usage: Usage,
         timings: Timings,
     },
+    /// A prompt has been read, and its layers tried in few bits.
+    Sensitivity {
+        /// By layer of the model, for each asked pair of bits, `|O - O^| / |O|` of the results of its attention; empty for a layer that reads
+        /// another's keys and values.
+        layers: Vec<Vec<f64>>,
+        usage: Usage,
+        timings: Timings,
+    },
     /// A traced generation has ended.
     Traced(Box<Trace>),
     /// A session has been opened or closed.

@@ -21,7 +21,7 @@ pub(crate) use request::parse_inspect;
 pub use request::{
     Batching, CheckRequest, DOORS, DistanceVariant, DistancesRequest, Door, GenerateRequest, LoadRequest, MAX_BATCH,
     MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest,
-    SimilarityRequest, Source, SourceText, TextRequest,
+    SensitivityRequest, SimilarityRequest, Source, SourceText, TextRequest,
 };
 pub use session_id::SessionId;
 pub use trace::{

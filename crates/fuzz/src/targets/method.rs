@@ -48,6 +48,10 @@ fn seeds() -> Vec<Vec<u8>> {
         json!([{ "method": "snapkv", "keep": 0.4 }, { "method": "merge" }]),
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int4", "keys": "entry" }]),
         json!([{ "method": "kvsharer", "sources": { "6": 2, "9": 6 } }, { "method": "h2o", "keep": 0.5 }]),
+        json!({ "method": "kvtuner", "bits": 4.5, "calibration": { "format": "prefixkv-bits", "version": 1,
+            "model": { "layers": 2 }, "quantiser": { "group": 32, "window": 0, "keys": "entry" },
+            "points": [{ "bits": 4, "loss": 0.1, "pairs": [[4, 4], [4, 4]] }] } }),
+        json!({ "method": "kvtuner", "pairs": [[8, 4], [2, 16]], "keys": "entry" }),
         json!({ "method": "kvsharer", "layers": 1, "calibration": { "format": "prefixkv-sharing", "version": 1,
             "model": { "layers": 10 }, "pairs": [{ "layer": 6, "source": 2, "distance": 1.5, "similarity": 0.9 }] } }),
     ];

@@ -15,6 +15,7 @@ mod keydiff;
 mod kivi;
 mod knorm;
 mod kvsharer;
+mod kvtuner;
 mod merge;
 mod parts;
 mod prefixkv;
@@ -51,5 +52,6 @@ pub const METHODS: &[MethodSpec] = &[
     kivi::SPEC,
     akvq_vl::SPEC,
     zipvl::SPEC,
+    kvtuner::SPEC,
     kvsharer::SPEC,
 ];

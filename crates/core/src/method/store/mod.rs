@@ -3,14 +3,19 @@
 //! A [`Store`] is what a request asks for, an [`Encoder`] is it at work on one sequence. Whenever the method has settled what a layer
 //! keeps, the encoder answers with a plan as methods do: which entries of which lane are stored in which codec from now on.
 
+mod layered;
+mod quantiser;
 mod uniform;
 
 use std::fmt::Debug;
 
+pub(super) use layered::Layered;
 use prefixkv_kernels::codec::{Codec, Dual};
+pub use quantiser::Quantiser;
+pub(crate) use uniform::settled;
 pub(super) use uniform::{GROUP, ROPE, ROTATE, Uniform, bits, keys, window};
 
-use super::budget;
+use super::budget::{self, ModelKey};
 use super::guard::{Protected, Recent};
 use super::keep::Price;
 use super::plan::Plan;
@@ -28,6 +33,17 @@ pub trait Store: Send + Sync + Debug {
 
     /// Refuses a method that it cannot stand behind.
     fn check(&self, method: &Method) -> Result<()>;
+
+    /// Refuses a model that it cannot be used with; `model` has all layers.
+    fn check_model(&self, model: &ModelKey) -> Result<()> {
+        let _ = model;
+        Ok(())
+    }
+
+    /// What its codes share scales over, and the most recent entries that have none, for a store whose bits are the caller's to choose.
+    fn quantiser(&self) -> Option<(Quantiser, usize)> {
+        None
+    }
 
     /// The store at work on a sequence of a model of this shape. Refuses heads that cannot be stored so.
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>>;

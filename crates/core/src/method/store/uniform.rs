@@ -2,20 +2,20 @@
 
 use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Levels};
 
-use super::super::keep::{Keep, Price};
+use super::super::keep::Price;
 use super::super::options::Options;
 use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::{choice, count, flag};
 use super::super::spec::{OptionKind, OptionSpec};
 use super::super::view::View;
 use super::super::{Method, Positions};
-use super::{Encoder, Store, channels};
+use super::{Encoder, Quantiser, Store};
 use crate::cache::Shape;
 use crate::error::Result;
 use crate::fields::refuse;
 
 /// Entries that are encoded together while generating, at least.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// One codec for all entries that are no longer recent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,7 @@ enum Scheme {
     /// Themselves.
     Plain,
     /// Evenly spaced numbers.
-    Even {
-        /// Numbers that share a scale and a zero, at most.
-        group: usize,
-        keys_per_channel: bool,
-        rotate: bool,
-        rope: Rope,
-    },
+    Even { quantiser: Quantiser, rotate: bool, rope: Rope },
     /// Levels of the standard normal distribution, with a scale per entry, after a random rotation.
     Normal,
 }
@@ -97,26 +91,21 @@ impl Rope {
 impl Uniform {
     /// Codes by the options of `int8` and its kin.
     pub(in crate::method) fn of(name: &'static str, dtype: Dtype, options: &Options) -> Result<Uniform> {
-        let keys_per_channel = options.choice("keys")? == "channel";
-        Uniform::even(name, dtype, keys_per_channel, options.flag("rotate")?, options)
+        Uniform::even(name, dtype, Quantiser::of(options)?, options.flag("rotate")?, options)
     }
 
     /// Evenly spaced codes of 2 or 4 bits, keys per channel and values per entry.
     pub(in crate::method) fn kivi(name: &'static str, options: &Options) -> Result<Uniform> {
-        Uniform::even(name, width(name, options)?, true, false, options)
+        Uniform::even(name, width(name, options)?, Quantiser::new(options, true)?, false, options)
     }
 
     fn even(
         name: &'static str,
         dtype: Dtype,
-        keys_per_channel: bool,
+        quantiser: Quantiser,
         rotate: bool,
         options: &Options,
     ) -> Result<Uniform> {
-        let group = options.count("group")?;
-        if !group.is_multiple_of(8) {
-            return Err(refuse(format!("`group` of {name} must be a multiple of 8, found {group}")));
-        }
         let rope = Rope::of(options)?;
         if rotate && rope == Rope::Before {
             return Err(refuse(format!(
@@ -124,7 +113,7 @@ impl Uniform {
                  read; take one of the two"
             )));
         }
-        let scheme = Scheme::Even { group, keys_per_channel, rotate, rope };
+        let scheme = Scheme::Even { quantiser, rotate, rope };
         Ok(Uniform { name, dtype, window: options.count("window")?, scheme })
     }
 
@@ -147,10 +136,8 @@ impl Uniform {
     fn codec(&self, dim: usize) -> Result<KvCodec> {
         let codec = match self.scheme {
             Scheme::Plain => KvCodec::plain(self.dtype),
-            Scheme::Even { group, keys_per_channel, rotate, .. } => {
-                let channels = channels(self.name, dim, group)?;
-                let value = Codec::per_entry(self.dtype, channels);
-                let key = if keys_per_channel { Codec::per_channel(self.dtype, group as u16) } else { value };
+            Scheme::Even { quantiser, rotate, .. } => {
+                let (key, value) = quantiser.codecs(self.name, dim, self.dtype, self.dtype)?;
                 KvCodec::new(key, value, if rotate { Dual::Hadamard } else { Dual::None })
             }
             Scheme::Normal => {
@@ -181,10 +168,10 @@ impl Store for Uniform {
 
     fn check(&self, method: &Method) -> Result<()> {
         let ranks = method.recipe().is_some_and(|recipe| recipe.positions == Positions::Cache);
-        let (through, keys_per_channel) = match self.scheme {
-            Scheme::Plain => (None, false),
-            Scheme::Even { keys_per_channel, rotate, .. } => (rotate.then_some("`rotate` of "), keys_per_channel),
-            Scheme::Normal => (Some(""), false),
+        let (through, quantiser) = match self.scheme {
+            Scheme::Plain => (None, None),
+            Scheme::Even { quantiser, rotate, .. } => (rotate.then_some("`rotate` of "), Some(quantiser)),
+            Scheme::Normal => (Some(""), None),
         };
         if ranks && self.before_rope() {
             return Err(refuse(format!(
@@ -200,14 +187,7 @@ impl Store for Uniform {
                 self.name, method.name
             )));
         }
-        if keys_per_channel && matches!(method.keep(), Some(Keep::Bytes(_))) {
-            return Err(refuse(format!(
-                "{} frees entries in groups, whose bytes stay until the last of them is evicted, so a `keep` in bytes cannot be held; \
-                 take int4 or int2 with `keys: \"entry\"`, or a `keep` in tokens",
-                self.name
-            )));
-        }
-        Ok(())
+        quantiser.map_or(Ok(()), |quantiser| quantiser.check(self.name, method))
     }
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
@@ -242,16 +222,26 @@ impl Encoder for OneCodec {
     }
 
     fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
-        let Price { codec, window, block } = self.price;
-        for (index, lane) in view.cache.of(layer).enumerate() {
-            let settled = lane.unencoded().saturating_sub(window);
-            if settled < block.max(codec.group()) {
-                continue;
-            }
-            let oldest = lane.sorted_unencoded().into_iter().take(settled / codec.group() * codec.group());
-            let positions = oldest.map(|entry| entry.position).collect();
-            plan.push(LanePlan::encoding(layer, index, [(codec, positions)]));
-        }
+        settle(self.price.codec, self.price.window, layer, view, plan);
         Ok(())
+    }
+}
+
+/// How many of the entries that are not encoded yet are to be.
+pub(crate) fn settled(codec: KvCodec, window: usize, unencoded: usize) -> usize {
+    let settled = unencoded.saturating_sub(window);
+    if settled < BLOCK.max(codec.group()) { 0 } else { settled / codec.group() * codec.group() }
+}
+
+/// Stores the entries of a layer in `codec` that are no longer among the `window` most recent, once there are enough of them.
+pub(super) fn settle(codec: KvCodec, window: usize, layer: usize, view: &View<'_>, plan: &mut Plan) {
+    for (index, lane) in view.cache.of(layer).enumerate() {
+        let count = settled(codec, window, lane.unencoded());
+        if count == 0 {
+            continue;
+        }
+        let oldest = lane.sorted_unencoded().into_iter().take(count);
+        let positions = oldest.map(|entry| entry.position).collect();
+        plan.push(LanePlan::encoding(layer, index, [(codec, positions)]));
     }
 }

@@ -1,5 +1,6 @@
 //! config.json of a Llama or one of its relatives, with the defaults of Hugging Face's classes for what is omitted.
 
+use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::rotary::Sections;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -183,6 +184,10 @@ impl LlamaConfig {
             head_dim: self.head_dim,
             format: self.format,
         }
+    }
+
+    pub(crate) fn attention(&self) -> Vec<AttentionParams> {
+        self.kinds.iter().map(LayerKind::params).collect()
     }
 
     pub(crate) fn layers(&self) -> Vec<LayerCache> {

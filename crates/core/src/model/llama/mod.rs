@@ -8,6 +8,7 @@ mod rope;
 pub(super) use config::LlamaConfig;
 pub(super) use decoder::architecture;
 
+use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::rotary::Frequencies;
 
 use super::info::ImageInfo;
@@ -46,6 +47,10 @@ impl Describe for LlamaConfig {
 
     fn layers(&self) -> Vec<LayerCache> {
         LlamaConfig::layers(self)
+    }
+
+    fn attention(&self) -> Vec<AttentionParams> {
+        LlamaConfig::attention(self)
     }
 
     /// Along three axes where the rotary embedding has sections.
@@ -166,6 +171,10 @@ impl<B: Backend> Describe for Llama<B> {
 
     fn layers(&self) -> Vec<LayerCache> {
         self.config.layers()
+    }
+
+    fn attention(&self) -> Vec<AttentionParams> {
+        self.config.attention()
     }
 
     fn place(&self, spans: &[Span]) -> Placing {

@@ -4,6 +4,8 @@ mod config;
 
 use config::{LlavaConfig, SelectStrategy};
 
+use prefixkv_kernels::attention::AttentionParams;
+
 use super::clip::Clip;
 use super::images::{ImagePlan, Images, SizeOf};
 use super::info::ImageInfo;
@@ -54,6 +56,10 @@ impl Describe for LlavaConfig {
 
     fn layers(&self) -> Vec<LayerCache> {
         self.text.layers()
+    }
+
+    fn attention(&self) -> Vec<AttentionParams> {
+        self.text.attention()
     }
 
     fn image(&self) -> Option<ImageInfo> {
@@ -121,6 +127,10 @@ impl<B: Backend> Describe for Llava<B> {
 
     fn layers(&self) -> Vec<LayerCache> {
         self.text.layers()
+    }
+
+    fn attention(&self) -> Vec<AttentionParams> {
+        self.text.attention()
     }
 
     fn image(&self) -> Option<ImageInfo> {

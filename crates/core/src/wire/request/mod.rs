@@ -17,14 +17,16 @@ use super::session_id::SessionId;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, Parts, describe, nearest, refuse};
 use crate::method::Method;
+use crate::method::bits::Pair;
 use crate::method::external::PlanReply;
+use crate::method::store::Quantiser;
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
 pub use parts::DistanceVariant;
 use parts::{
     CacheFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields,
-    ScoreFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
+    ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
@@ -40,6 +42,8 @@ pub const MAX_BATCH: usize = 256;
 pub const MAX_TOKENS: usize = 1_000_000;
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
+/// Most pairs of bits that one request may try: all that there are.
+const MAX_PAIRS: usize = 16;
 
 /// The requests that an engine takes.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub enum ModelRequest {
     Profile(ProfileRequest),
     Distances(DistancesRequest),
     Similarity(SimilarityRequest),
+    Sensitivity(SensitivityRequest),
     /// A generation that also says what the cache held and why.
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
@@ -148,6 +153,16 @@ pub struct SimilarityRequest {
     pub method: Arc<Method>,
 }
 
+/// A prompt with which layers are tried in few bits.
+#[derive(Debug)]
+pub struct SensitivityRequest {
+    pub source: Source,
+    pub quantiser: Quantiser,
+    /// The most recent entries that stay whole.
+    pub window: usize,
+    pub pairs: Vec<Pair>,
+}
+
 /// An operation of an engine.
 #[derive(Debug)]
 pub struct Op {
@@ -199,6 +214,12 @@ ops! {
         |(prompt, cache), ask| {
             let method = method(cache)?.ok_or_else(|| refuse("similarity needs `cache` with layers that share"))?;
             Ok(model(ModelRequest::Similarity(SimilarityRequest { source: source(prompt, ask)?, method })))
+        };
+    /// Asks how far the results of each layer's attention are off when its keys and values are stored in few bits; `cache` is a store whose
+    /// bits can be chosen, and says all but these. Ends with `sensitivity`.
+    "sensitivity" (PromptFields, CacheFields, SensitivityFields) with images =>
+        |(prompt, cache, fields), ask| {
+            sensitivity(source(prompt, ask)?, method(cache)?, fields).map(ModelRequest::Sensitivity).map(model)
         };
     /// A generation outside of a session that also says what the cache held; ends with `traced`.
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
@@ -341,6 +362,25 @@ fn profile(
         return Err(refuse(format!("`keeps` of profile must be 1 to {MAX_KEEPS} shares above 0 and at most 1")));
     }
     Ok(ProfileRequest { source, method, keeps })
+}
+
+fn sensitivity(
+    source: Source,
+    method: Option<Arc<Method>>,
+    SensitivityFields { pairs }: SensitivityFields,
+) -> Result<SensitivityRequest> {
+    let store = method.as_ref().and_then(|method| method.store()?.quantiser());
+    let (quantiser, window) = store
+        .ok_or_else(|| refuse("sensitivity needs `cache` with a store whose bits can be chosen, such as kvtuner"))?;
+    let found: Option<Vec<Pair>> = pairs.iter().copied().map(Pair::new).collect();
+    match found {
+        Some(pairs) if !pairs.is_empty() && pairs.len() <= MAX_PAIRS => {
+            Ok(SensitivityRequest { source, quantiser, window, pairs })
+        }
+        _ => Err(refuse(format!(
+            "`pairs` of sensitivity must be 1 to {MAX_PAIRS} bits of keys and of values, each 2, 4, 8 or 16, such as [8, 4]"
+        ))),
+    }
 }
 
 /// The prompts of a request, each with its own of the request's images.

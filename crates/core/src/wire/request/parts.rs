@@ -121,6 +121,13 @@ pub(crate) struct DistancesFields {
     pub(crate) variant: DistanceVariant,
 }
 
+/// The bits to try.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SensitivityFields {
+    /// Bits of keys and of values, each 2, 4, 8 or 16.
+    pub(crate) pairs: Vec<[u8; 2]>,
+}
+
 /// A prompt among several of one request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Sample {
