@@ -3,8 +3,9 @@ import "./required.ts";
 
 export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
+export type { CalibrateBitsOptions } from "./calibrate_bits.ts";
 export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";
-export type { CalibrationSource, SharingSource } from "./calibration.ts";
+export type { BitsSource, CalibrationSource, SharingSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export { custom } from "./custom.ts";
@@ -32,6 +33,7 @@ export type { FitOptions, FitSample } from "./fit/options.ts";
 export * from "./generated/methods.ts";
 export type {
   About,
+  BitsCalibration,
   Calibration,
   DeviceCheck,
   GenerationResult,

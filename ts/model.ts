@@ -1,13 +1,22 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
+import { type CalibrateBitsOptions, calibrateBits } from "./calibrate_bits.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
 import type { Fit } from "./fit/file.ts";
 import { fit } from "./fit/fit.ts";
 import type { FitOptions } from "./fit/options.ts";
 import { printable } from "./format.ts";
-import type { Calibration, Kept, ModelInfo, Score, SharingCalibration, Trace } from "./generated/wire.ts";
+import type {
+  BitsCalibration,
+  Calibration,
+  Kept,
+  ModelInfo,
+  Score,
+  SharingCalibration,
+  Trace,
+} from "./generated/wire.ts";
 import { Generation } from "./generation.ts";
 import type { ReadPolicy } from "./images/policy.ts";
 import type { NativeEngine } from "./native/contract.ts";
@@ -103,6 +112,11 @@ export class Model implements AsyncDisposable {
   /** Finds layers that can read the keys and values of others, by sample prompts: see CalibrateSharingOptions. */
   async calibrateSharing(options: CalibrateSharingOptions): Promise<SharingCalibration> {
     return calibrateSharing(this.#requests, this.info, options);
+  }
+
+  /** Finds in how many bits each layer can store its keys and values, by sample prompts: see CalibrateBitsOptions. */
+  async calibrateBits(options: CalibrateBitsOptions): Promise<BitsCalibration> {
+    return calibrateBits(this.#requests, this.info, options);
   }
 
   /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */

@@ -220,7 +220,7 @@ test("measurements of something else are not taken over", async () => {
   await refused(other, /other samples/);
   await refused({ ...other, samples, objective: "kl" }, /another objective/);
   await appendFile(`${path}.partial`, "{}\n");
-  await refused({ ...other, samples }, /line \d+ is none of a fit/);
+  await refused({ ...other, samples }, /line \d+ is no measurement/);
 });
 
 test("progress comes from the first sample to the end", async () => {

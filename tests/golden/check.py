@@ -175,12 +175,22 @@ def check_codebooks():
 
 def check_stores():
     golden, _ = read("stores")
-    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "akvqVl", "zipvl"}
+    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "kvtuner", "akvqVl", "zipvl"}
     for case in golden["cases"]:
         for layer in case["layers"]:
             assert len(layer["shown"]) == len(set(layer["shown"])) == 8
             rows = [*layer["keys"], *layer["values"]]
             assert len(rows) == 16 and {len(row) for row in rows} == {-(-case["dim"] // golden["stride"])}
+
+
+def check_kvtuner():
+    golden, _ = read("kvtuner")
+    for case in golden:
+        layers = len(case["sensitivity"])
+        assert all(len(errors) == 9 for errors in case["sensitivity"])
+        assert sorted(layer for group in case["found"] for layer in group["layers"]) == list(range(layers))
+        for before, after in zip(case["points"], case["points"][1:]):
+            assert before["bits"] < after["bits"] and before["loss"] > after["loss"]
 
 
 def check_sizes():
@@ -191,6 +201,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_eviction, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_eviction, check_sizes):
         check()
     print("all goldens read back well")

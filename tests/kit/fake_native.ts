@@ -252,6 +252,13 @@ export class FakeNative implements Native {
       const similarity = this.similarities[this.trials] ?? 0.9;
       this.trials += 1;
       ticket.end({ type: "similarity", similarity, usage, timings });
+    } else if (request.op === "sensitivity") {
+      // Each bit halves the error, and the second half of the layers is off by four times as much.
+      const errors = request.pairs.map(([keys = 0, values = 0]) => 2 ** -keys + 2 ** -values);
+      const layers = Array.from({ length: info.layers }, (_, layer) =>
+        errors.map((error) => (layer < info.layers / 2 ? error : 4 * error)),
+      );
+      ticket.end({ type: "sensitivity", layers, usage, timings });
     } else if (request.op === "open-session" || request.op === "fork-session") {
       this.sessions += 1;
       ticket.end({ type: "session", session: `session ${this.sessions}` });

@@ -4,31 +4,40 @@ import { type Held, tryLock } from "../files/lock.ts";
 import { replaceFile, writeFailure } from "../files/write.ts";
 import { shorten } from "../options/show.ts";
 import { factsOf, readingReason, readRegularText } from "../regular_file.ts";
-import { FitError } from "./error.ts";
 
 /** Most bytes of such a file. */
 const maxBytes = 2 ** 30;
+
+/** The error of a call whose measurements cannot be used. */
+export type Fault = (message: string) => Error;
 
 /** Values by key that outlive the process; without a file they do not. */
 export class Measurements<T> {
   readonly #values: Map<string, T>;
   readonly #file: string | undefined;
   readonly #lock: Held | undefined;
+  readonly #fault: Fault;
 
-  private constructor(values = new Map<string, T>(), file?: string, lock?: Held) {
+  private constructor(fault: Fault, values = new Map<string, T>(), file?: string, lock?: Held) {
+    this.#fault = fault;
     this.#values = values;
     this.#file = file;
     this.#lock = lock;
   }
 
-  /** Opens the file beside a fit's file; throws a FitError for measurements of another kind than `head` says, and where it is in use. */
-  static async open<T>(fit: string | undefined, head: Readonly<Record<string, unknown>>): Promise<Measurements<T>> {
-    if (fit === undefined || !(await isPlain(fit))) return new Measurements();
-    const file = `${fit}.partial`;
-    const lock = await tryLock(`${file}.lock`).catch((cause: unknown) => unusable(file, writeFailure(cause)));
-    if (!("release" in lock)) return unusable(file, `another fit writes into it${lock.holder}; wait for its end`);
+  /** Opens the file beside a result's; throws for measurements of another kind than `head` says, and where it is in use. */
+  static async open<T>(
+    result: string | undefined,
+    fault: Fault,
+    head: Readonly<Record<string, unknown>>,
+  ): Promise<Measurements<T>> {
+    if (result === undefined || !(await isPlain(result))) return new Measurements(fault);
+    const file = `${result}.partial`;
+    const lock = await tryLock(`${file}.lock`).catch((cause: unknown) => unusable(fault, file, writeFailure(cause)));
+    if (!("release" in lock))
+      return unusable(fault, file, `another call writes into it${lock.holder}; wait for its end`);
     try {
-      return new Measurements(await readLines<T>(file, JSON.stringify(head)), file, lock);
+      return new Measurements(fault, await readLines<T>(fault, file, JSON.stringify(head)), file, lock);
     } catch (error) {
       await lock.release();
       throw error;
@@ -45,7 +54,7 @@ export class Measurements<T> {
     // One write of one line, so that a kill leaves at most one line broken.
     if (file !== undefined)
       await writeFile(file, `${JSON.stringify([key, value])}\n`, { flag: "a" }).catch((cause: unknown) =>
-        unusable(file, writeFailure(cause)),
+        unusable(this.#fault, file, writeFailure(cause)),
       );
     return value;
   }
@@ -69,9 +78,9 @@ async function isPlain(file: string): Promise<boolean> {
 }
 
 /** The complete lines of a file behind its first, which must be `head`; the file is made, and cut to them. */
-async function readLines<T>(file: string, head: string): Promise<Map<string, T>> {
+async function readLines<T>(fault: Fault, file: string, head: string): Promise<Map<string, T>> {
   const text = await readRegularText(file, maxBytes).catch((cause: unknown) =>
-    factsOf(cause).code === "ENOENT" ? "" : unusable(file, readingReason(cause, file)),
+    factsOf(cause).code === "ENOENT" ? "" : unusable(fault, file, readingReason(cause, file)),
   );
   const [first, ...lines] = text
     .slice(0, text.lastIndexOf("\n") + 1)
@@ -79,16 +88,18 @@ async function readLines<T>(file: string, head: string): Promise<Map<string, T>>
     .slice(0, -1);
   if (first !== undefined && first !== head)
     return unusable(
+      fault,
       file,
       "it holds measurements of another model, other samples, another objective or another version; delete it, or name another `file`",
     );
   const values = new Map<string, T>();
   for (const [index, line] of lines.entries()) {
-    const [key, value] = parse(line) ?? unusable(file, `line ${index + 2} is none of a fit; delete the file`);
+    const [key, value] = parse(line) ?? unusable(fault, file, `line ${index + 2} is no measurement; delete the file`);
     values.set(key, value as T);
   }
   const whole = [head, ...lines].map((line) => `${line}\n`).join("");
-  if (whole !== text) await replaceFile(file, whole).catch((cause: unknown) => unusable(file, writeFailure(cause)));
+  if (whole !== text)
+    await replaceFile(file, whole).catch((cause: unknown) => unusable(fault, file, writeFailure(cause)));
   return values;
 }
 
@@ -102,6 +113,6 @@ function parse(line: string): [key: string, value: unknown] | undefined {
   }
 }
 
-function unusable(file: string, why: string): never {
-  throw new FitError("fit", `cannot use ${shorten(file, 240)}: ${why}`);
+function unusable(fault: Fault, file: string, why: string): never {
+  throw fault(`cannot use ${shorten(file, 240)}: ${why}`);
 }

@@ -662,13 +662,13 @@ export interface SharedLayer {
  *
  * @example
  * ```ts
- * import { type BitsCalibration, kvtuner, load } from "prefixkv";
+ * import { type BitsCalibration, image, kvtuner, load } from "prefixkv";
  *
  * await using model = await load();
- * const prompt = "USER: Which shapes are there, where do they lie in the image, and which colors do they have? ASSISTANT:";
- * const options = { samples: [{ prompt, answer: " There is a green star." }], window: 0, groups: 1, trials: 12 };
- * const calibration: BitsCalibration = await model.calibrateBits(options);
- * const { memory } = await model.generate({ prompt, cache: kvtuner({ calibration, bits: 5 }), maxTokens: 8 });
+ * const messages = [{ role: "user", content: [image("scene.png"), "What color is the star?"] }];
+ * const samples = [{ messages, answer: "green" }];
+ * const calibration: BitsCalibration = await model.calibrateBits({ samples, groups: 1, trials: 12 });
+ * const { memory } = await model.generate({ messages, cache: kvtuner({ calibration, bits: 5 }), maxTokens: 8 });
  * console.log(calibration.points, memory.effectiveBits);
  * ```
  */
@@ -686,7 +686,7 @@ export interface BitsCalibration {
   /** Tokens of their answers together. */
   tokens?: number;
   /**
-   * What the losses are: `"kl"`, the divergence from the full cache, or `"ppl"`, the negative log-likelihood of the
+   * The kind of the losses: `"kl"`, the divergence from the full cache, or `"ppl"`, the negative log-likelihood of the
    * answers; both in nats per token.
    */
   objective?: string;

@@ -7,27 +7,38 @@ import { named } from "../images.ts";
 import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
 import type { Values } from "../values.ts";
+import { bitsFlags, calibrateBitsOf } from "./calibrate_bits.ts";
 import { calibrateLayers, sharingFlags } from "./calibrate_layers.ts";
 
-/** Finds how much each layer should keep, or with `--method kvsharer` which layers can share, over sample pictures. */
+/**
+ * Finds how much each layer should keep, with `--method kvsharer` which layers can share, or with `--method kvtuner` how many bits each can
+ * do with, over sample pictures.
+ */
 export const calibrate: Command = {
   name: "calibrate",
-  summary: "find how much each layer should keep, or which layers can share, over one or more images",
+  summary: "find how much each layer should keep, which layers can share, or how many bits each needs, over images",
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
     { name: "keeps", type: "string", value: "LIST", text: "the sizes, e.g. 0.1,0.2,0.5 (default: 0.05 to 0.95)" },
     { name: "out", type: "string", value: "FILE", text: "the JSON file to write", required: true },
     ...sharingFlags,
+    ...bitsFlags,
     ...cacheFlags.filter(({ name }) => name === "method" || name === "set"),
     ...loadFlags,
   ],
   async run(values, context) {
     const method = methodOption(values, "prefixkv");
     if (method === undefined) throw new UsageError("calibrate needs --method NAME");
-    if (findMethod(method.method).role === "shares") return calibrateLayers(values, context);
-    const other = sharingFlags.find(({ name }) => values.has(name));
-    if (other !== undefined) throw new UsageError(`--${other.name} goes with --method kvsharer`);
+    const shares = findMethod(method.method).role === "shares";
+    const storesBits = method.method === "kvtuner";
+    for (const { name } of shares ? [] : sharingFlags)
+      if (values.has(name)) throw new UsageError(`--${name} goes with --method kvsharer`);
+    for (const { name } of storesBits ? [] : bitsFlags)
+      if (values.has(name)) throw new UsageError(`--${name} goes with --method kvtuner`);
+    if (shares) return calibrateLayers(values, context);
+    if (storesBits && values.has("keeps")) throw new UsageError("--keeps does not go with --method kvtuner");
+    if (storesBits) return calibrateBitsOf(values, context);
     const keeps = parseKeeps(values);
     return withModel(values, context, async (model) => {
       const prompt = values.text("prompt") ?? "Describe the image in detail.";

@@ -1,4 +1,4 @@
-//! What each layer loses when its keys and values are stored in few bits: the measure of KVTuner (arXiv 2502.04420).
+//! The error that each layer makes when its keys and values are stored in few bits: the measure of KVTuner (arXiv 2502.04420).
 
 use std::sync::Arc;
 use std::time::Instant;

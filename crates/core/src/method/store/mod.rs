@@ -40,7 +40,7 @@ pub trait Store: Send + Sync + Debug {
         Ok(())
     }
 
-    /// What its codes share scales over, and the most recent entries that have none, for a store whose bits are the caller's to choose.
+    /// The groups in which its codes share scales, and how many of the most recent entries have none, for a store whose bits are the caller's to choose.
     fn quantiser(&self) -> Option<(Quantiser, usize)> {
         None
     }
