@@ -13,6 +13,8 @@ import numpy as np
 from common import DATA
 
 HEADS, N, WINDOW = 2, 300, 20
+# Query heads of a KV head.
+GROUP = 2
 # Of the shown rows every so many channels.
 STRIDE = 5
 IMAGE = range(10, 200)
@@ -154,6 +156,31 @@ def zipvl(mass):
     return store
 
 
+def think(share, queries, bits):
+    """ThinK (arXiv 2407.21018): of each head the channels with the largest product of the norms of queries and keys."""
+
+    def store(keys, values, layer, **_):
+        dim = keys.shape[-1]
+        group = 32 if bits else 1
+        settled = (N - WINDOW) // group * group
+        width = int(share * dim + 1e-9)
+        if bits:
+            width = min(-(-width // 8) * 8, dim)
+        asked = noise(30 + layer, queries * GROUP * HEADS * dim).reshape(queries, HEADS, GROUP, dim).astype(np.float64)
+        score = (asked**2).sum((0, 2)) * (keys[:settled] ** 2).sum(0)
+        k, v = keys.copy(), values.copy()
+        for head in range(HEADS):
+            out = np.argsort(-score[head], kind="stable")[width:]
+            k[:settled, head, out] = 0
+        if bits:
+            coded = per_channel(k[:settled], bits, 32)
+            k[:settled] = np.where(k[:settled] == 0, 0, coded)
+            v[:settled] = per_entry(values[:settled], bits, divisor(dim, 32))
+        return k, v
+
+    return store
+
+
 def main():
     peaks = np.abs(noise(5, N)).astype(np.float64)
     cases = []
@@ -180,6 +207,9 @@ def main():
             cases.append((dim, cache, akvq(pivots, text_layers, clip, rotate)))
         for mass in (0.5, 0.975):
             cases.append((dim, {"method": "zipvl", "window": WINDOW, "mass": mass, "probes": N}, zipvl(mass)))
+        for share, queries, bits in ((0.6, 32, None), (0.25, 7, None), (0.5, 32, 4)):
+            cache = {"method": "think", "window": WINDOW, "channels": share, "queries": queries}
+            cases.append((dim, cache | ({"bits": str(bits)} if bits else {}), think(share, queries, bits)))
     out = []
     for dim, cache, store in cases:
         layers = []

@@ -25,6 +25,7 @@ export type MethodName =
   | "akvqVl"
   | "zipvl"
   | "kvtuner"
+  | "think"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -1098,6 +1099,45 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "channel", "entry"',
         default: "channel",
         text: "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "think",
+    title: "ThinK",
+    summary: "stores the channels of keys that the prompt's last queries use, and leaves out the others",
+    source: "Xu et al. 2024, ThinK: Thinner Key Cache by Query-Driven Pruning, arXiv 2407.21018",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "channels",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.6,
+        text: "the share of a head's key channels that is stored",
+      },
+      {
+        name: "queries",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: "last queries of a prompt that choose the channels",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 32,
+        text: "most recent entries that keep all channels, per layer and head",
+      },
+      {
+        name: "bits",
+        kind: "choice",
+        values: 'one of "whole", "8", "4", "2"',
+        default: "whole",
+        text: 'bits of a code for the channels and the values; "whole" is the precision of new entries',
       },
     ],
     variants: {},

@@ -39,6 +39,7 @@ export type CacheMethod =
   | Stage<"akvqVl", AkvqVlOptions>
   | Stage<"zipvl", ZipvlOptions>
   | Stage<"kvtuner", KvtunerOptions>
+  | Stage<"think", ThinkOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -973,6 +974,42 @@ export interface KvtunerOptions {
  */
 export function kvtuner(options: KvtunerOptions = {}): Stage<"kvtuner", KvtunerOptions> {
   return stage("kvtuner", options);
+}
+
+/** Options of {@link think}. */
+export interface ThinkOptions {
+  /** The share of a head's key channels that is stored. A number from 0 to 1; `0.6` by default. */
+  channels?: number;
+  /** Last queries of a prompt that choose the channels. A whole number from 1 to 1,000,000; `32` by default. */
+  queries?: number;
+  /**
+   * Most recent entries that keep all channels, per layer and head. A whole number from 0 to 1,000,000; `32` by
+   * default.
+   */
+  window?: number;
+  /**
+   * Bits of a code for the channels and the values; "whole" is the precision of new entries. One of `"whole"`, `"8"`,
+   * `"4"`, `"2"`; `"whole"` by default.
+   */
+  bits?: "whole" | "8" | "4" | "2";
+}
+
+/**
+ * ThinK: stores the channels of keys that the prompt's last queries use, and leaves out the others. Xu et al. 2024,
+ * ThinK: Thinner Key Cache by Query-Driven Pruning, arXiv 2407.21018.
+ *
+ * @example
+ * ```ts
+ * import { image, load, think } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: think() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function think(options: ThinkOptions = {}): Stage<"think", ThinkOptions> {
+  return stage("think", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -57,6 +57,11 @@ fn fill(sequence: &mut Sequence, golden: &Golden, dim: usize) {
         sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), Some(&angles)).expect("stores");
         let sums: Vec<f32> = noise(70 + layer, n).iter().map(|sum| sum.abs()).collect();
         let gathered = if sequence.query_weights(layer).is_some() { vec![sums; heads] } else { Vec::new() };
+        // Two query heads for each head.
+        let queries = noise(30 + layer, 2 * sequence.wanted_queries() * width);
+        if !queries.is_empty() {
+            sequence.keep_queries(layer, &queries).expect("shown");
+        }
         sequence.attended(layer, &gathered).expect("frees");
         if sequence.watches(layer) {
             sequence.see_peaks(&noise(5, n).iter().map(|peak| peak.abs()).collect::<Vec<_>>());

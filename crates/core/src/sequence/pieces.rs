@@ -118,9 +118,10 @@ impl<M: Memory> Sequence<M> {
         let (number, Some(method)) = (self.number(layer), &self.method) else { return Ok(()) };
         let of = |wanted: usize| (all - self.of_the_last(wanted)) * (queries.len() / all.max(1));
         let (own, shown) = (of(method.needs.queries), of(method.last_queries()));
+        let (past, n_shown) = (self.next_position as usize, self.of_the_last(method.last_queries()));
         let Some(method) = &mut self.method else { return Ok(()) };
         if let Some(encoder) = method.encoder().filter(|_| shown < queries.len()) {
-            encoder.see_queries(layer, &queries[shown..]);
+            encoder.see_queries(layer, past, n_shown, &queries[shown..]);
         }
         // A method outside knows the layers that it sizes.
         let number = if method.needs.external { number } else { Some(layer) };

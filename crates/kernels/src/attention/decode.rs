@@ -158,7 +158,7 @@ impl<'a> Reading<'a> {
         Reading { turned, bases, width }
     }
 
-    /// What is known of a basis of one of the lane's runs.
+    /// The queries and sums in the basis of one of the lane's runs.
     fn of(&self, basis: Option<&Basis>) -> Option<&Based<'a>> {
         let basis = basis?;
         self.bases.iter().find(|known| known.basis == basis)

@@ -128,7 +128,7 @@ impl Map {
                 }
             }
             Kind::Matrix { into, .. } => {
-                // Of all heads together a row of `into` is that of each head, one behind the other.
+                // A row of `into` that all heads have holds one part for each, one behind the other.
                 let (step, offset) = if rows == 1 { (heads * dim, dim) } else { (dim, width * dim) };
                 for (head, entries) in entries.chunks_exact((n * dim).max(1)).enumerate() {
                     let out = &mut out[self.row(head) * n * width..][..n * width];
@@ -264,7 +264,7 @@ impl Basis {
         (self.heads, self.dim)
     }
 
-    /// What codecs say of it.
+    /// Its name and sizes in codecs.
     pub fn based(&self) -> Based {
         let whole = Cut { rows: self.heads as u16, width: self.dim as u16 };
         let of = |map: &Option<Map>| map.as_ref().map_or(whole, Map::cut);

@@ -23,6 +23,7 @@ mod pyramidkv;
 mod random;
 mod snapkv;
 mod streaming;
+mod think;
 mod turboquant;
 mod zipvl;
 
@@ -53,5 +54,6 @@ pub const METHODS: &[MethodSpec] = &[
     akvq_vl::SPEC,
     zipvl::SPEC,
     kvtuner::SPEC,
+    think::SPEC,
     kvsharer::SPEC,
 ];

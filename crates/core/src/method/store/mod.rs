@@ -103,10 +103,10 @@ pub trait Encoder: Send + Debug {
         0
     }
 
-    /// The last queries of a prompt in a layer as they have attended, `[queries, query heads, head_dim]`, before it is asked what of the
-    /// layer is encoded. A prompt in pieces says it piece by piece.
-    fn see_queries(&mut self, layer: usize, queries: &[f32]) {
-        let _ = (layer, queries);
+    /// The last `n` queries of a prompt in a layer as they have attended, `[n, query heads, head_dim]`, before it is asked what of the
+    /// layer is encoded; `past` positions were there before the prompt. A prompt in pieces says it piece by piece.
+    fn see_queries(&mut self, layer: usize, past: usize, n: usize, queries: &[f32]) {
+        let _ = (layer, past, n, queries);
     }
 
     /// The same store with what it knows, for a sequence that goes on from the same entries.

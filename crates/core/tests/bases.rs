@@ -1,0 +1,142 @@
+//! Stores that keep entries in coordinates of their own, on whole sequences and a model.
+
+use std::path::Path;
+
+use prefixkv_core::Error;
+use prefixkv_core::cache::{Lane, MemoryReport};
+use prefixkv_core::method::Method;
+use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::sequence::Sequence;
+use prefixkv_kernels::codec::Cut;
+use serde_json::{Value, json};
+
+fn model() -> Model {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    Model::load(&LoadOptions::new(root.join("models/tiny-llava")), &mut |_| Ok(())).expect("loads")
+}
+
+fn sequence(model: &Model, cache: &Value) -> Sequence {
+    let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+    model.new_sequence_with(method, true).unwrap_or_else(|e| panic!("{cache}: {e}"))
+}
+
+/// A text prompt of `n` tokens, and `steps` greedy ones.
+fn run(model: &Model, sequence: &mut Sequence, n: u32, steps: usize) -> Vec<f32> {
+    let tokens: Vec<u32> = (0..n).map(|i| 40 + i * 7 % 90).collect();
+    let prompt = model.expand(&tokens, 0).expect("text");
+    let mut logits = model.prefill(&prompt, &[], sequence, &|| Ok(())).expect("reads");
+    for _ in 0..steps {
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+        logits = model.decode(best as u32, sequence).expect("goes on");
+    }
+    logits
+}
+
+/// The rows of keys in which the entries of a lane lie, and how many of them.
+fn widths(lane: &Lane) -> Vec<(Option<Cut>, usize)> {
+    lane.view(None).runs.iter().map(|run| (run.codec.basis.map(|based| based.keys), run.len)).collect()
+}
+
+fn relative(memory: &MemoryReport, whole: &MemoryReport) -> f64 {
+    (memory.payload + memory.scales) as f64 / whole.payload as f64
+}
+
+/// Of 150 positions and 70 generated ones 32 stay whole, and up to 31 that wait; the others hold three fifths of their keys.
+#[test]
+fn think_stores_the_channels_it_keeps_and_no_others() {
+    let model = model();
+    let mut full = sequence(&model, &json!({ "method": "full" }));
+    run(&model, &mut full, 150, 70);
+    for keep in [0.6, 0.3, 1.0] {
+        let mut thin = sequence(&model, &json!({ "method": "think", "channels": keep }));
+        run(&model, &mut thin, 150, 70);
+        let dim = thin.head_dim();
+        let width = (keep * dim as f64 + 1e-9).floor() as usize;
+        for layer in 0..4 {
+            for lane in thin.lanes(layer) {
+                let (thin, whole): (Vec<_>, Vec<_>) = widths(lane).into_iter().partition(|(cut, _)| cut.is_some());
+                assert!(thin.iter().all(|(cut, _)| cut.is_some_and(|cut| usize::from(cut.width) == width)));
+                let whole: usize = whole.iter().map(|(_, n)| n).sum();
+                assert_eq!((thin.iter().map(|(_, n)| n).sum::<usize>() + whole, lane.len()), (220, 220));
+                assert!((32..64).contains(&whole), "{whole} entries are whole");
+            }
+        }
+        let (memory, all) = (thin.memory(), full.memory());
+        let stored = thin.lanes(0)[0].len() - thin.lanes(0)[0].unencoded();
+        let want = 1.0 - stored as f64 / 220.0 * (1.0 - width as f64 / dim as f64) / 2.0;
+        assert!((relative(&memory, &all) - want).abs() < 1e-9, "{} for {want}", relative(&memory, &all));
+        assert!((memory.effective_bits - 32.0 * want).abs() < 1e-6, "{memory:?}");
+    }
+}
+
+/// Nothing is lost where every channel stays; the keys are stored in the same order.
+#[test]
+fn think_with_all_channels_is_the_full_cache() {
+    let model = model();
+    let (mut full, mut thin) = (
+        sequence(&model, &json!({ "method": "full" })),
+        sequence(&model, &json!({ "method": "think", "channels": 1 })),
+    );
+    let (want, got) = (run(&model, &mut full, 100, 40), run(&model, &mut thin, 100, 40));
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-4, "{got} for {want}");
+    }
+}
+
+/// Every prompt of a chat chooses for its own entries, pieces of a prompt choose as the whole, and forks go on alike.
+#[test]
+fn think_follows_chats_pieces_and_forks() {
+    let model = model();
+    let cache = json!([{ "method": "snapkv", "keep": 0.7 }, { "method": "think", "channels": 0.5, "window": 8 }]);
+    let mut chat = sequence(&model, &cache);
+    run(&model, &mut chat, 90, 3);
+    let bases = |sequence: &Sequence| {
+        let runs = sequence.lanes(1)[0].view(None).runs;
+        let mut ids: Vec<u32> = runs.iter().filter_map(|run| run.codec.basis.map(|based| based.id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.len()
+    };
+    assert_eq!(bases(&chat), 1);
+    let mut fork = chat.fork().expect("between two prompts");
+    let (one, other) = (run(&model, &mut chat, 60, 3), run(&model, &mut fork, 60, 3));
+    assert_eq!(one, other);
+    assert_eq!((bases(&chat), bases(&fork)), (2, 2));
+    assert_eq!(chat.memory().payload, fork.memory().payload);
+
+    let whole = {
+        let mut whole = sequence(&model, &cache);
+        run(&model, &mut whole, 90, 3)
+    };
+    let tokens: Vec<u32> = (0..90).map(|i| 40 + i * 7 % 90).collect();
+    let prompt = model.expand(&tokens, 0).expect("text");
+    for piece in [7, 33, 64] {
+        let mut cut = sequence(&model, &cache);
+        let mut prefill = model.begin_prefill(&prompt, &[], &mut cut, piece).expect("begins");
+        let mut logits = loop {
+            if let Some(logits) = model.prefill_piece(&mut prefill, &mut cut, &|| Ok(())).expect("reads") {
+                break logits;
+            }
+        };
+        for _ in 0..3 {
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+            logits = model.decode(best as u32, &mut cut).expect("goes on");
+        }
+        for (got, want) in logits.iter().zip(&whole) {
+            assert!((got - want).abs() < 1e-3, "pieces of {piece}: {got} for {want}");
+        }
+    }
+}
+
+#[test]
+fn think_says_what_it_cannot_do() {
+    let refuse = |cache: Value| match Method::parse(&cache) {
+        Err(Error::Option { reason, .. }) => reason,
+        other => panic!("{cache}: {other:?}"),
+    };
+    let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
+    assert!(refuse(json!([ranks, { "method": "think" }])).contains("rotated"));
+    assert!(refuse(json!({ "method": "think", "channels": 0 })).contains("channels"));
+    assert!(refuse(json!({ "method": "think", "bits": "3" })).contains("bits"));
+    assert!(refuse(json!({ "method": "think", "queries": 0 })).contains("queries"));
+}
