@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Kept, Memory } from "../../ts/index.ts";
+import { shared } from "../kit/turns.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
 import { doors } from "./doors.ts";
 
@@ -130,7 +131,7 @@ for (const [index, door] of doors.entries()) {
   });
 }
 
-test("doctor describes the sample on the GPU too", { skip }, async () => {
+shared("doctor describes the sample on the GPU too", { skip }, async () => {
   const { code, out, err } = await runScript(join(root, "ts", "cli", "main.ts"), ["doctor", "--json"], { env });
   assert.equal(code, 0, out + err);
   const { cuda, selfTest } = JSON.parse(out);

@@ -2,12 +2,16 @@ import assert from "node:assert/strict";
 import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { inTurn } from "../kit/turns.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
 import { collectSnippets } from "./snippets.ts";
 
 const folder = join(root, ".cache", "snippets");
 const work = join(folder, "work");
-const snippets = collectSnippets().map((snippet, index) => ({ ...snippet, stem: `snippet_${index}` }));
+// The README and the guides run on every runtime, the examples of the reference and of methods on one.
+const snippets = collectSnippets()
+  .map((snippet, index) => ({ ...snippet, stem: `snippet_${index}` }))
+  .filter(({ name }, index) => /^(?:README|docs\/[^/]*)\.md/.test(name) || inTurn(index));
 const outcomes = new Map<string, string | null>();
 let types = "";
 let noise = "";

@@ -25,6 +25,7 @@ import {
   snapkv,
   streaming,
 } from "../../ts/index.ts";
+import { shared } from "../kit/turns.ts";
 import { type Scene, scene, scenes } from "./scenes.ts";
 
 let model: Model;
@@ -81,7 +82,7 @@ for (const { name, budget, options } of methods) {
     assert.ok(Math.abs(kept - expected) < 2, `${kept} of ${positions}`);
   });
 
-  test(`${name} with keep 1 gives the tokens of the full cache`, async () => {
+  shared(`${name} with keep 1 gives the tokens of the full cache`, async () => {
     whole ??= wholeAnswers();
     // The Rust tests compare the logits of every method bit for bit.
     const answers = (await whole).slice(0, name === "prefixkv" ? 20 : 3);

@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { random } from "../../ts/eval/bootstrap.ts";
 import { compareResults, evaluate, openData, readResults } from "../../ts/eval/index.ts";
 import { image, load, type Model, prefixkv, snapkv } from "../../ts/index.ts";
+import { shared } from "../kit/turns.ts";
 import { root, runScript } from "../runtimes/spawn.ts";
 
 let folder: string;
@@ -40,7 +41,7 @@ async function runChild(out: string, kill?: { at: number; delay: number }): Prom
   return code === 0;
 }
 
-test("a run that is killed and started again writes the same quality to the byte", { timeout: 300_000 }, async () => {
+shared("a run that is killed and started again writes the same quality to the byte", { timeout: 300_000 }, async () => {
   const whole = join(folder, "whole");
   assert.ok(await runChild(whole));
   const quality = await readFile(join(whole, "quality.jsonl"), "utf8");

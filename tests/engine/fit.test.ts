@@ -23,6 +23,7 @@ import {
   prefixkv,
 } from "../../ts/index.ts";
 import { temporaryFolder } from "../kit/temporary_folder.ts";
+import { shared } from "../kit/turns.ts";
 import { scenes } from "./scenes.ts";
 
 const folder = temporaryFolder("fit");
@@ -59,7 +60,7 @@ async function measured(cache: CacheOption, kl = false, over = samples): Promise
   return { resident, loss: Number((loss / tokens).toPrecision(9)) };
 }
 
-test("every point is within its bytes, to the byte, and its loss is what score says", async () => {
+shared("every point is within its bytes, to the byte, and its loss is what score says", async () => {
   assert.deepEqual(
     found.curve.map(({ bytes }) => bytes),
     [300_000, 524_288, 900_000, 1_500_000],
@@ -72,7 +73,7 @@ test("every point is within its bytes, to the byte, and its loss is what score s
   assert.deepEqual(found.cache, found.curve.at(-1)?.cache);
 });
 
-test("more bytes never cost quality, and fewer bits together with fewer entries beat either alone", async () => {
+shared("more bytes never cost quality, and fewer bits together with fewer entries beat either alone", async () => {
   const [keepAlone, storesAlone] = [
     await model.fit({ bytes: budgets, samples, methods, stores: [] }),
     await model.fit({ bytes: [900_000, 1_500_000], samples, methods: [], stores }),
@@ -130,7 +131,7 @@ test("a file that is no fit of this model is refused", async () => {
   await assert.rejects(async () => model.generate({ prompt: "a", cache: new URL("https://x.org/f.json") }), FitError);
 });
 
-test("bytes that nothing fits into say the least that do", async () => {
+shared("bytes that nothing fits into say the least that do", async () => {
   const options: FitOptions = { bytes: 1000, samples, methods, stores };
   const error = await model.fit(options).catch((error: unknown) => error);
   assert.ok(error instanceof BudgetError && error.code === "budget");
@@ -141,7 +142,7 @@ test("bytes that nothing fits into say the least that do", async () => {
   await assert.rejects(model.fit({ ...options, bytes: least - 1 }), BudgetError);
 });
 
-test("the divergence from the full cache can be made small instead", async () => {
+shared("the divergence from the full cache can be made small instead", async () => {
   const few = samples.slice(0, 1);
   const { curve, full, objective } = await model.fit({
     bytes: [600_000, "64MiB"],
@@ -158,7 +159,7 @@ test("the divergence from the full cache can be made small instead", async () =>
   assert.deepEqual([large?.cache, large?.loss], [[{ method: "full" }], 0]);
 });
 
-test("prompts alone are measured against what the full cache answers", async () => {
+shared("prompts alone are measured against what the full cache answers", async () => {
   const prompts = scenes.slice(0, 1).map((scene) => ({
     messages: [{ role: "user", content: [image(scene.image), "How many objects are there?"] }],
   }));
@@ -172,7 +173,7 @@ test("prompts alone are measured against what the full cache answers", async () 
   assert.deepEqual(own, given);
 });
 
-test("an aborted fit loses nothing and goes on to the same result", async () => {
+shared("an aborted fit loses nothing and goes on to the same result", async () => {
   const path = join(folder, "resumed.json");
   const options: FitOptions = { bytes: budgets, samples, methods, stores, file: path };
   let steps = 0;
@@ -204,7 +205,7 @@ test("an aborted fit loses nothing and goes on to the same result", async () => 
   assert.equal(await readFile(path, "utf8"), await readFile(file, "utf8"));
 });
 
-test("measurements of something else are not taken over", async () => {
+shared("measurements of something else are not taken over", async () => {
   const path = join(folder, "taken.json");
   const stopped = AbortSignal.abort();
   const stop = async (): Promise<void> => {

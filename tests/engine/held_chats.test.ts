@@ -1,8 +1,8 @@
 // Memory of chats' caches as the operating system sees it: `npm run bench -- held` at a small size.
 import assert from "node:assert/strict";
-import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { HeldRun } from "../../bench/held_run.ts";
+import { shared } from "../kit/turns.ts";
 import { runScript } from "../runtimes/spawn.ts";
 
 const script = fileURLToPath(new URL("../../bench/held_run.ts", import.meta.url));
@@ -14,7 +14,7 @@ for (const [method, keep, weights] of [
   ["h2o", "0.2", "f16"],
   ["full", "1", "f32"],
 ] as const) {
-  test(`${method} ${weights}: memory grows by what is reported, and comes back`, { skip }, async () => {
+  shared(`${method} ${weights}: memory grows by what is reported, and comes back`, { skip }, async () => {
     const { code, out, err } = await runScript(script, ["little", weights, method, keep, "6", "1500"], { gc: true });
     assert.equal(code, 0, err);
     const { before, held, after, reported, full } = JSON.parse(out) as HeldRun;

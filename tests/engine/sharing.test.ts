@@ -19,6 +19,7 @@ import {
   type PromptInput,
   prefixkv,
 } from "../../ts/index.ts";
+import { shared } from "../kit/turns.ts";
 
 const root = new URL("../../", import.meta.url);
 const folderOf = (path: string): string => fileURLToPath(new URL(path, root));
@@ -94,7 +95,7 @@ for (const golden of searches) {
 const [scenes] = searches;
 const search = (): CalibrateSharingOptions => ({ samples: (scenes?.samples ?? []).map(prompt), layers: 3 });
 
-test("a search goes on where it was stopped, to more layers as well", async () => {
+shared("a search goes on where it was stopped, to more layers as well", async () => {
   const [whole, resume, file] = [search(), join(folder, "search.json"), join(folder, "map.json")];
   const want = await model.calibrateSharing(whole);
   const abort = new AbortController();

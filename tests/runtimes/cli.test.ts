@@ -9,6 +9,7 @@ import { runtime } from "../../ts/native/pick.ts";
 import { assertDocumented } from "../docs/cli_schema.ts";
 import { scene } from "../engine/scenes.ts";
 import { temporaryFolder } from "../kit/temporary_folder.ts";
+import { shared } from "../kit/turns.ts";
 import { root, runScript } from "./spawn.ts";
 
 const main = join(root, "ts", "cli", "main.ts");
@@ -62,7 +63,7 @@ test("a calibration is written, used and shown", async () => {
   assertDocumented("methods --json", JSON.parse(methods.out));
 });
 
-test("a fit is written, used and shown", async () => {
+shared("a fit is written, used and shown", async () => {
   const out = join(folder, "fit.json");
   const search = ["--limit", "1", "--methods", "none", "--stores", "int8,int4:window=16", "--out", out];
   const made = await runScript(main, ["fit", "--bytes", "1300000,2MiB", ...search, "--json"]);
