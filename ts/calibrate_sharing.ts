@@ -137,7 +137,7 @@ async function distances(
   prompts: readonly WirePrompt[],
   { variant, signal, onProgress }: Watched,
 ): Promise<LayerDistance[]> {
-  const ticket = await requests.compare(prompts, { variant }, signal);
+  const ticket = await requests.compare("distances", prompts, { variant }, signal);
   const { pairs } = await lastEvent(ticket, "distances", {
     signal,
     onEvent: (event) => {

@@ -1,7 +1,7 @@
 import { CalibrationError } from "./errors.ts";
 import { filePath } from "./files/path.ts";
 import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
-import type { BitsCalibration, Calibration, SharingCalibration } from "./generated/wire.ts";
+import type { BitsCalibration, Calibration, ChannelsCalibration, SharingCalibration } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { address, text } from "./options/rules.ts";
@@ -51,8 +51,21 @@ export type SharingSource = SharingCalibration | string | URL;
  */
 export type BitsSource = BitsCalibration | string | URL;
 
+/**
+ * Where the orders of channels come from: the object, or a JSON file by path or `file:` URL, relative to the working directory.
+ *
+ * @example
+ * ```ts
+ * import { type ChannelsSource, skvq } from "prefixkv";
+ *
+ * const sources: ChannelsSource[] = ["./channels.json", new URL("file:///data/channels.json")];
+ * console.log(sources.map((calibration) => skvq({ calibration, bits: 4 })));
+ * ```
+ */
+export type ChannelsSource = ChannelsCalibration | string | URL;
+
 /** A calibration of a kind as the engine takes it. */
-type Read = Calibration | SharingCalibration | BitsCalibration | readonly number[];
+type Read = Calibration | SharingCalibration | BitsCalibration | ChannelsCalibration | readonly number[];
 
 /** The source of a calibration as a copy, a URL as its text; throws an OptionError for what is none. */
 export function readCalibrationSource(value: unknown, place: Place): unknown {
@@ -65,14 +78,14 @@ export function readCalibrationSource(value: unknown, place: Place): unknown {
 }
 
 /** The `format` of files that the engine reads. */
-const formats: readonly string[] = ["prefixkv-calibration", "prefixkv-sharing", "prefixkv-bits"];
+const formats: readonly string[] = ["prefixkv-calibration", "prefixkv-sharing", "prefixkv-bits", "prefixkv-channels"];
 
 /** More than any calibration needs. */
 const maxBytes = 16 * 1024 * 1024;
 
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
 export async function readCalibration(
-  source: CalibrationSource | SharingSource | BitsSource,
+  source: CalibrationSource | SharingSource | BitsSource | ChannelsSource,
   signal?: AbortSignal,
 ): Promise<Read> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
@@ -110,6 +123,13 @@ export async function writeBits(calibration: BitsCalibration, file: string | URL
   await replaceFile(calibrationFile(file), bitsText(calibration)).catch((cause: unknown) => unwritable(file, cause));
 }
 
+/** Writes orders of channels, likewise. */
+export async function writeChannels(calibration: ChannelsCalibration, file: string | URL): Promise<void> {
+  await replaceFile(calibrationFile(file), channelsText(calibration)).catch((cause: unknown) =>
+    unwritable(file, cause),
+  );
+}
+
 /** Refuses a file that cannot be written, before the work for it is done. */
 export async function requireCalibrationFile(file: string | URL): Promise<void> {
   await requireWritable(calibrationFile(file)).catch((cause: unknown) => unwritable(file, cause));
@@ -133,6 +153,11 @@ export function sharingText({ pairs, ...head }: SharingCalibration): string {
 /** The content of a file of the bits of each layer, a point per line. */
 export function bitsText({ points, ...head }: BitsCalibration): string {
   return linewise(head, "points", points);
+}
+
+/** The content of a file of orders of channels, a layer per line. */
+export function channelsText({ layers, ...head }: ChannelsCalibration): string {
+  return linewise(head, "layers", layers);
 }
 
 function linewise(head: object, name: string, rows: readonly object[]): string {

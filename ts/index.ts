@@ -4,8 +4,9 @@ import "./required.ts";
 export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { CalibrateBitsOptions } from "./calibrate_bits.ts";
+export type { CalibrateChannelsOptions } from "./calibrate_channels.ts";
 export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";
-export type { BitsSource, CalibrationSource, SharingSource } from "./calibration.ts";
+export type { BitsSource, CalibrationSource, ChannelsSource, SharingSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export { custom } from "./custom.ts";
@@ -35,6 +36,7 @@ export type {
   About,
   BitsCalibration,
   Calibration,
+  ChannelsCalibration,
   DeviceCheck,
   GenerationResult,
   Keep,

@@ -2,6 +2,7 @@
 
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import { type CalibrateBitsOptions, calibrateBits } from "./calibrate_bits.ts";
+import { type CalibrateChannelsOptions, calibrateChannels } from "./calibrate_channels.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
 import type { Fit } from "./fit/file.ts";
@@ -11,6 +12,7 @@ import { printable } from "./format.ts";
 import type {
   BitsCalibration,
   Calibration,
+  ChannelsCalibration,
   Kept,
   ModelInfo,
   Score,
@@ -117,6 +119,11 @@ export class Model implements AsyncDisposable {
   /** Finds in how many bits each layer can store its keys and values, by sample prompts: see CalibrateBitsOptions. */
   async calibrateBits(options: CalibrateBitsOptions): Promise<BitsCalibration> {
     return calibrateBits(this.#requests, this.info, options);
+  }
+
+  /** Finds an order of the channels of every head, and clips for their codes, by sample prompts: see CalibrateChannelsOptions. */
+  async calibrateChannels(options: CalibrateChannelsOptions): Promise<ChannelsCalibration> {
+    return calibrateChannels(this.#requests, this.info, options);
   }
 
   /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */

@@ -71,8 +71,9 @@ export class Requests {
     }
   }
 
-  /** Reads the images of several prompts, then submits all as one request that compares layers; otherwise as {@link Requests.ask}. */
+  /** Reads the images of several prompts, then submits all as one request that looks at all of them; otherwise as {@link Requests.ask}. */
   async compare(
+    op: "distances" | "channels",
     prompts: readonly WirePrompt[],
     rest: Readonly<Record<string, unknown>>,
     signal: AbortSignal | undefined,
@@ -80,7 +81,7 @@ export class Requests {
     const images = prompts.flatMap((prompt) => prompt.images);
     const bytes = await this.images(images, signal);
     const wired = prompts.map((prompt) => ({ ...prompt.fields, images: prompt.images.length }));
-    const request = { op: "distances", ...rest, prompts: wired };
+    const request = { op, ...rest, prompts: wired };
     const ticket = this.submit(request as unknown as EngineRequest, bytes);
     return images.length === 0 ? ticket : naming(ticket, images);
   }

@@ -21,6 +21,7 @@ import {
   prefixkv,
 } from "../../ts/index.ts";
 import { temporaryFolder } from "../kit/temporary_folder.ts";
+import { shared } from "../kit/turns.ts";
 
 const root = new URL("../../", import.meta.url);
 const folderOf = (path: string): string => fileURLToPath(new URL(path, root));
@@ -54,32 +55,35 @@ const within = (points: readonly { bits: number; loss: number }[], bits: number)
   Math.min(...points.filter((point) => point.bits <= bits).map(({ loss }) => loss));
 
 for (const golden of goldens) {
-  test(`sensitivities, groups and the front of ${golden.name} are the reference's`, async (t) => {
+  shared(`sensitivities, groups and the front of ${golden.name} are the reference's`, async () => {
     const model = await load(folderOf(golden.model));
-    t.after(() => model.dispose());
-    const { window, keys, groups } = golden;
-    const found = await model.calibrateBits({
-      samples: golden.samples.map(sampleOf),
-      window,
-      keys,
-      groups,
-      trials: 1000,
-    });
-    for (const [layer, errors] of golden.sensitivity.entries())
-      for (const [pair, want] of errors.entries()) {
-        const got = found.sensitivity?.[layer]?.[pair] ?? Number.NaN;
-        assert.ok(Math.abs(got - want) <= 1e-3 * want, `layer ${layer}, pair ${pair}: ${got} for ${want}`);
+    try {
+      const { window, keys, groups } = golden;
+      const found = await model.calibrateBits({
+        samples: golden.samples.map(sampleOf),
+        window,
+        keys,
+        groups,
+        trials: 1000,
+      });
+      for (const [layer, errors] of golden.sensitivity.entries())
+        for (const [pair, want] of errors.entries()) {
+          const got = found.sensitivity?.[layer]?.[pair] ?? Number.NaN;
+          assert.ok(Math.abs(got - want) <= 1e-3 * want, `layer ${layer}, pair ${pair}: ${got} for ${want}`);
+        }
+      assert.deepEqual(found.groups, golden.found);
+      assert.equal(found.trials, golden.trials);
+      for (const { bits, loss } of [...golden.points, ...found.points]) {
+        const [got, want] = [within(found.points, bits), within(golden.points, bits)];
+        assert.ok(Math.abs(got - want) <= 0.01 * want + 1e-6, `${got} for ${want} at ${bits} bits (${loss})`);
       }
-    assert.deepEqual(found.groups, golden.found);
-    assert.equal(found.trials, golden.trials);
-    for (const { bits, loss } of [...golden.points, ...found.points]) {
-      const [got, want] = [within(found.points, bits), within(golden.points, bits)];
-      assert.ok(Math.abs(got - want) <= 0.01 * want + 1e-6, `${got} for ${want} at ${bits} bits (${loss})`);
+      for (const { bits, firm, pairs } of golden.points) {
+        if (firm) assert.deepEqual(found.points.find((point) => point.bits === bits)?.pairs, pairs);
+      }
+      assert.equal(found.model.fingerprint, model.info.fingerprint);
+    } finally {
+      await model.dispose();
     }
-    for (const { bits, firm, pairs } of golden.points) {
-      if (firm) assert.deepEqual(found.points.find((point) => point.bits === bits)?.pairs, pairs);
-    }
-    assert.equal(found.model.fingerprint, model.info.fingerprint);
   });
 }
 
@@ -110,7 +114,7 @@ const lossOf = async (pairs: Pairs, over = samples): Promise<number> => {
   return Number((loss / tokens).toPrecision(9));
 };
 
-test("no point is beaten by another or by the same bits everywhere, and each is what score says", async () => {
+shared("no point is beaten by another or by the same bits everywhere, and each is what score says", async () => {
   const { points } = found;
   for (const [index, { bits, loss, pairs }] of points.entries()) {
     assert.equal(bits, pairs.flat().reduce((sum, each) => sum + each, 0) / (2 * pairs.length));
@@ -184,7 +188,7 @@ test("files of another model, for another quantiser and with fewer bits than the
   await refused({ pairs: [[8, 3]] }, /each 2, 4, 8 or 16/, "option");
 });
 
-test("a search that was stopped goes on to the same file", async () => {
+shared("a search that was stopped goes on to the same file", async () => {
   const path = join(folder, "stopped.json");
   for (let stops = 0; !existsSync(path); stops += 1) {
     const abort = new AbortController();

@@ -175,7 +175,7 @@ def check_codebooks():
 
 def check_stores():
     golden, _ = read("stores")
-    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "kvtuner", "akvqVl", "zipvl"}
+    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "kvtuner", "skvq", "akvqVl", "zipvl"}
     for case in golden["cases"]:
         for layer in case["layers"]:
             assert len(layer["shown"]) == len(set(layer["shown"])) == 8

@@ -11,6 +11,7 @@ import json
 import numpy as np
 
 from common import DATA
+from orders import clip as best_clip, errors, ordered, orders, restored
 
 HEADS, N, WINDOW = 2, 300, 20
 # Query heads of a KV head.
@@ -118,6 +119,34 @@ def tuned(pairs, keys_by):
     return store
 
 
+def calibrated(dim, group, sinks):
+    """A calibration of SKVQ over the very inputs, as its file has it."""
+
+    def side(rows):
+        found = orders(rows[sinks:], group)
+        clips = {f"clip{bits}": best_clip(errors([rows[sinks:]], found, bits, group, per_entry)) for bits in (2, 4)}
+        return {"order": found} | clips
+
+    layers = [dict(zip(("keys", "values"), map(side, inputs(layer, dim)))) for layer in (0, 1)]
+    return {"format": "prefixkv-channels", "version": 1, "model": {"layers": 2}, "group": group, "sinks": sinks, "layers": layers}
+
+
+def skvq(bits, group, sinks, found, clip=None):
+    """SKVQ (arXiv 2405.06219), with the choices of docs/methods/skvq.md."""
+
+    def store(keys, values, layer, **_):
+        out = []
+        for name, rows in (("keys", keys), ("values", values)):
+            of = found["layers"][layer][name] if found else {"order": [list(range(rows.shape[-1]))] * HEADS}
+            part = clip if clip is not None else of[f"clip{bits}"]
+            x = rows.copy()
+            x[sinks : N - WINDOW] = restored(per_entry(ordered(rows, of["order"])[sinks : N - WINDOW], bits, group, part), of["order"])
+            out.append(x)
+        return tuple(out)
+
+    return store
+
+
 def akvq(pivots, text_layers, clip, rotate):
     """AKVQ-VL (arXiv 2501.15021), with the choices of docs/methods/akvqVl.md."""
 
@@ -200,6 +229,13 @@ def main():
             for keys in ("channel", "entry"):
                 cache = {"method": "kvtuner", "window": WINDOW, "pairs": pairs, "keys": keys}
                 cases.append((dim, cache, tuned(pairs, keys)))
+        for bits in (2, 4):
+            group, sinks = divisor(dim, 64 if dim == 128 else 16), 5
+            found = calibrated(dim, group, sinks)
+            cache = {"method": "skvq", "window": WINDOW, "bits": bits, "calibration": found}
+            cases.append((dim, cache, skvq(bits, group, sinks, found)))
+        plain = {"method": "skvq", "window": WINDOW, "sinks": 40, "clip": 0.9, "group": 128}
+        cases.append((dim, plain, skvq(2, divisor(dim, 128), 40, None, 0.9)))
         for pivots, text_layers, clip, rotate in ((15, 1, 0.8, True), (0, 0, 1.0, False), (15, 0, 0.8, True), (4, 1, 0.9, False)):
             if rotate and dim == 80:
                 continue

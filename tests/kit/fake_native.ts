@@ -1,5 +1,6 @@
 // The contract in memory, for tests that need no engine. One queue of events per ticket; a request is answered token by token.
 import type {
+  ChannelsLayer,
   CheckRequest,
   DeviceCheck,
   EngineRequest,
@@ -170,6 +171,8 @@ export class FakeNative implements Native {
   /** The answers of `distances`, and of `similarity` in turn. */
   pairs: LayerDistance[] = [];
   similarities: number[] = [];
+  /** The answer of `channels`. */
+  channels: ChannelsLayer[] = [];
   memory: Memory = memory;
   /** The least size that a profile takes. */
   leastKeep = 0;
@@ -248,6 +251,7 @@ export class FakeNative implements Native {
       ticket.end({ type: "scored", ...score, ...(request.kept && { kept }), ...(request.kl && { kl: [0, 0.5] }) });
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "distances") ticket.end({ type: "distances", pairs: this.pairs, usage, timings });
+    else if (request.op === "channels") ticket.end({ type: "channels", layers: this.channels, usage, timings });
     else if (request.op === "similarity") {
       const similarity = this.similarities[this.trials] ?? 0.9;
       this.trials += 1;

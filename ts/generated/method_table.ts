@@ -25,13 +25,25 @@ export type MethodName =
   | "akvqVl"
   | "zipvl"
   | "kvtuner"
+  | "skvq"
   | "think"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
 export interface MethodOption {
   name: string;
-  kind: "count" | "share" | "flag" | "choice" | "number" | "calibration" | "layers" | "sharing" | "pairs" | "bits";
+  kind:
+    | "count"
+    | "share"
+    | "flag"
+    | "choice"
+    | "number"
+    | "calibration"
+    | "layers"
+    | "sharing"
+    | "pairs"
+    | "bits"
+    | "channels";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -1099,6 +1111,61 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "channel", "entry"',
         default: "channel",
         text: "the numbers of the keys that share a scale: a channel over a group of entries, which are then freed together, or channels of one entry",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "skvq",
+    title: "SKVQ",
+    summary:
+      "stores what stays in 2 or 4 bits, with alike channels in a group, clipped ranges, and the first and last entries whole",
+    source:
+      "Duanmu et al. 2024, SKVQ: Sliding-window Key and Value Cache Quantization for Large Language Models, arXiv 2405.06219",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "calibration",
+        kind: "channels",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the orders and clips that model.calibrateChannels has found",
+      },
+      {
+        name: "bits",
+        kind: "count",
+        values: "a whole number from 2 to 4",
+        default: 2,
+        text: "bits of a code, 2 or 4",
+      },
+      {
+        name: "group",
+        kind: "count",
+        values: "a whole number from 8 to 128",
+        default: 64,
+        text: "channels of an entry that share a scale and a zero, a multiple of 8, as far as they divide a head; a calibration says its own",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 128,
+        text: "most recent entries that stay in full precision, per layer and head",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 5,
+        text: "first positions of the sequence that stay whole",
+      },
+      {
+        name: "clip",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.92,
+        text: "the part of a group's range that codes cover, in whole hundredths; a calibration says its own for each layer",
       },
     ],
     variants: {},

@@ -1,5 +1,5 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
-import type { BitsSource, CalibrationSource, SharingSource } from "../calibration.ts";
+import type { BitsSource, CalibrationSource, ChannelsSource, SharingSource } from "../calibration.ts";
 import { stage } from "../options/stage.ts";
 import type { Keep } from "./wire.ts";
 
@@ -39,6 +39,7 @@ export type CacheMethod =
   | Stage<"akvqVl", AkvqVlOptions>
   | Stage<"zipvl", ZipvlOptions>
   | Stage<"kvtuner", KvtunerOptions>
+  | Stage<"skvq", SkvqOptions>
   | Stage<"think", ThinkOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
@@ -974,6 +975,50 @@ export interface KvtunerOptions {
  */
 export function kvtuner(options: KvtunerOptions = {}): Stage<"kvtuner", KvtunerOptions> {
   return stage("kvtuner", options);
+}
+
+/** Options of {@link skvq}. */
+export interface SkvqOptions {
+  /** The orders and clips that model.calibrateChannels has found. Such a calibration, or its file. */
+  calibration?: ChannelsSource;
+  /** Bits of a code, 2 or 4. A whole number from 2 to 4; `2` by default. */
+  bits?: number;
+  /**
+   * Channels of an entry that share a scale and a zero, a multiple of 8, as far as they divide a head; a calibration
+   * says its own. A whole number from 8 to 128; `64` by default.
+   */
+  group?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `128` by
+   * default.
+   */
+  window?: number;
+  /** First positions of the sequence that stay whole. A whole number from 0 to 1,000,000; `5` by default. */
+  sinks?: number;
+  /**
+   * The part of a group's range that codes cover, in whole hundredths; a calibration says its own for each layer. A
+   * number from 0 to 1; `0.92` by default.
+   */
+  clip?: number;
+}
+
+/**
+ * SKVQ: stores what stays in 2 or 4 bits, with alike channels in a group, clipped ranges, and the first and last
+ * entries whole. Duanmu et al. 2024, SKVQ: Sliding-window Key and Value Cache Quantization for Large Language Models,
+ * arXiv 2405.06219.
+ *
+ * @example
+ * ```ts
+ * import { image, load, skvq } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: skvq() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function skvq(options: SkvqOptions = {}): Stage<"skvq", SkvqOptions> {
+  return stage("skvq", options);
 }
 
 /** Options of {@link think}. */

@@ -375,6 +375,25 @@ export interface SensitivityRequest extends PromptFields, CacheFields, Sensitivi
   op: "sensitivity";
 }
 
+/** The channels to put in order. */
+export interface ChannelsFields {
+  /** The prompts over which ranges and errors are taken. */
+  prompts: readonly Sample[];
+  /** Channels of a head that share a scale, as far as they divide a head. */
+  group: number;
+  /** First positions of each prompt that are left out. */
+  sinks: number;
+}
+
+/**
+ * Asks for an order of the channels of every head in which alike ones share a scale, and for the clips with the least
+ * errors, over prompts; ends with `channels`.
+ */
+export interface ChannelsRequest extends ChannelsFields {
+  /** Which kind it is. */
+  op: "channels";
+}
+
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
 export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
@@ -507,6 +526,7 @@ export type EngineRequest =
   | DistancesRequest
   | SimilarityRequest
   | SensitivityRequest
+  | ChannelsRequest
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
@@ -738,6 +758,61 @@ export interface BitsPoint {
 }
 
 /**
+ * Which channels of a head share a scale, and how much of their range the codes cover, found before:
+ * `model.calibrateChannels` makes it, `skvq({ calibration })` uses it.
+ *
+ * @example
+ * ```ts
+ * import { type ChannelsCalibration, image, load, skvq } from "prefixkv";
+ *
+ * await using model = await load();
+ * const messages = [{ role: "user", content: [image("scene.png"), "What color is the star?"] }];
+ * const calibration: ChannelsCalibration = await model.calibrateChannels({ samples: [{ messages }], group: 16 });
+ * const { memory } = await model.generate({ messages, cache: skvq({ calibration, window: 32 }), maxTokens: 8 });
+ * console.log(calibration.layers[0]?.keys.clip2, memory.effectiveBits);
+ * ```
+ */
+export interface ChannelsCalibration {
+  /** `"prefixkv-channels"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to, with all layers of its language model; a size that is not said is not checked. */
+  model: CalibratedModel;
+  /** Channels that share a scale, for which the orders were found. */
+  group: number;
+  /** First positions of a prompt that were left out, since they stay whole. */
+  sinks: number;
+  /** Prompts over which ranges and errors are taken. */
+  samples?: number;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /** Of every layer of the model. */
+  layers: readonly ChannelsLayer[];
+}
+
+/** The channels of a layer. */
+export interface ChannelsLayer {
+  /** Of its keys. */
+  keys: ChannelsSide;
+  /** Of its values. */
+  values: ChannelsSide;
+}
+
+/** The channels of the keys, or of the values, of a layer. */
+export interface ChannelsSide {
+  /**
+   * For each KV head its channels in the order in which they are stored, so that neighbours share a scale; empty for a
+   * layer that reads another's.
+   */
+  order: readonly (readonly number[])[];
+  /** The part of a group's range that codes of 2 bits cover, in whole hundredths. */
+  clip2: number;
+  /** The same of 4 bits. */
+  clip4: number;
+}
+
+/**
  * Capabilities of an installation's native code.
  *
  * @example
@@ -803,6 +878,7 @@ export type WireEvent =
   | DistancesEvent
   | SimilarityEvent
   | SensitivityEvent
+  | ChannelsEvent
   | TracedEvent
   | SessionEvent
   | MemoryEvent
@@ -1431,6 +1507,16 @@ export interface SensitivityEvent {
    * layer that reads another's keys and values.
    */
   layers: number[][];
+  usage: Usage;
+  timings: Timings;
+}
+
+/** Channels have been put in order. */
+export interface ChannelsEvent {
+  /** Which kind it is. */
+  type: "channels";
+  /** By layer of the model. */
+  layers: ChannelsLayer[];
   usage: Usage;
   timings: Timings;
 }

@@ -116,6 +116,7 @@ fn options(spec: &MethodSpec) -> String {
         let values = match option.kind {
             OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
             OptionKind::Sharing => "a [calibration of layers that share](../cache.md#layers-that-share)".into(),
+            OptionKind::Channels => "a [calibration of the order of channels](../cache.md#orders-of-channels)".into(),
             OptionKind::Bits => "a [calibration of the bits of each layer](../cache.md#bits-of-each-layer)".into(),
             kind => words::values(kind),
         };

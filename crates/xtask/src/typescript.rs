@@ -14,7 +14,7 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
     let parts: Vec<String> = specs.iter().map(constructor).collect();
     format!(
-        r#"{HEADER}import type {{ BitsSource, CalibrationSource, SharingSource }} from "../calibration.ts";
+        r#"{HEADER}import type {{ BitsSource, CalibrationSource, ChannelsSource, SharingSource }} from "../calibration.ts";
 import {{ stage }} from "../options/stage.ts";
 import type {{ Keep }} from "./wire.ts";
 
@@ -60,7 +60,18 @@ pub(crate) fn table(specs: &[MethodSpec]) -> String {
 /** An option of a method, for the command line. */
 export interface MethodOption {{
   name: string;
-  kind: "count" | "share" | "flag" | "choice" | "number" | "calibration" | "layers" | "sharing" | "pairs" | "bits";
+  kind:
+    | "count"
+    | "share"
+    | "flag"
+    | "choice"
+    | "number"
+    | "calibration"
+    | "layers"
+    | "sharing"
+    | "pairs"
+    | "bits"
+    | "channels";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -203,6 +214,7 @@ fn kind_type(kind: OptionKind) -> String {
         OptionKind::Sharing => "SharingSource".into(),
         OptionKind::Pairs => "readonly (readonly [keys: number, values: number])[]".into(),
         OptionKind::Bits => "BitsSource".into(),
+        OptionKind::Channels => "ChannelsSource".into(),
     }
 }
 
@@ -218,6 +230,7 @@ fn kind_name(kind: OptionKind) -> &'static str {
         OptionKind::Sharing => "sharing",
         OptionKind::Pairs => "pairs",
         OptionKind::Bits => "bits",
+        OptionKind::Channels => "channels",
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn values(kind: OptionKind) -> String {
             "a calibration, its file, the name of a shipped one, or the evicted share of every layer".into()
         }
         OptionKind::Layers => "an object such as `{ \"6\": 2 }`".into(),
-        OptionKind::Sharing | OptionKind::Bits => "such a calibration, or its file".into(),
+        OptionKind::Sharing | OptionKind::Bits | OptionKind::Channels => "such a calibration, or its file".into(),
         OptionKind::Pairs => "an array such as `[[8, 4], [4, 2]]`".into(),
     }
 }

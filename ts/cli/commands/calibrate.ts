@@ -8,15 +8,16 @@ import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
 import type { Values } from "../values.ts";
 import { bitsFlags, calibrateBitsOf } from "./calibrate_bits.ts";
+import { calibrateChannelsOf } from "./calibrate_channels.ts";
 import { calibrateLayers, sharingFlags } from "./calibrate_layers.ts";
 
 /**
  * Finds how much each layer should keep, with `--method kvsharer` which layers can share, or with `--method kvtuner` how many bits each can
- * do with, over sample pictures.
+ * do with, or with `--method skvq` in which order channels are best stored, over sample pictures.
  */
 export const calibrate: Command = {
   name: "calibrate",
-  summary: "find how much each layer should keep, which layers can share, or how many bits each needs, over images",
+  summary: "find how much each layer should keep, which layers can share, which bits or order of channels they need",
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
@@ -37,8 +38,11 @@ export const calibrate: Command = {
     for (const { name } of storesBits ? [] : bitsFlags)
       if (values.has(name)) throw new UsageError(`--${name} goes with --method kvtuner`);
     if (shares) return calibrateLayers(values, context);
-    if (storesBits && values.has("keeps")) throw new UsageError("--keeps does not go with --method kvtuner");
+    const ordersChannels = method.method === "skvq";
+    if ((storesBits || ordersChannels) && values.has("keeps"))
+      throw new UsageError(`--keeps does not go with --method ${method.method}`);
     if (storesBits) return calibrateBitsOf(values, context);
+    if (ordersChannels) return calibrateChannelsOf(values, context);
     const keeps = parseKeeps(values);
     return withModel(values, context, async (model) => {
       const prompt = values.text("prompt") ?? "Describe the image in detail.";

@@ -6,6 +6,7 @@
 
 mod answer;
 mod bell;
+mod channels;
 mod check;
 mod clock;
 mod generate;

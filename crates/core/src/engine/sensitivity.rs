@@ -213,7 +213,7 @@ struct Squares {
 }
 
 /// `[entries, heads, dim]` as `[heads, entries, dim]`.
-fn by_head(rows: &[f32], heads: usize, dim: usize) -> Vec<f32> {
+pub(super) fn by_head(rows: &[f32], heads: usize, dim: usize) -> Vec<f32> {
     let entries = rows.chunks_exact(heads * dim);
     (0..heads)
         .flat_map(|head| entries.clone().flat_map(move |row| &row[head * dim..(head + 1) * dim]))

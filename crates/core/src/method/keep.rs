@@ -83,6 +83,17 @@ pub struct Price {
     pub window: usize,
     /// Entries that are encoded at once while generating, at least.
     pub block: usize,
+    /// Bytes of a layer beside its entries, at most: of the bases that its lanes have.
+    pub beside: u64,
+}
+
+impl Price {
+    /// Bytes of the bases of a layer that name so many channels of each head, which may have a lane each.
+    pub fn of_channels(heads: usize, channels: usize) -> u64 {
+        // A basis and its place in a lane.
+        const BASIS: usize = 256;
+        (heads * (channels * size_of::<u16>() + BASIS)) as u64
+    }
 }
 
 /// The cost of entries behind a store.
@@ -112,7 +123,7 @@ impl Cost {
 
     /// With a store behind the method.
     pub fn with(self, store: &Price, shape: &Shape, lanes: usize, scored: bool, bookkeeping: Bookkeeping) -> Cost {
-        let Price { codec, window, block } = *store;
+        let Price { codec, window, block, beside } = *store;
         let per_entry = size_of::<u32>() + if scored { size_of::<f32>() } else { 0 };
         // While generating a segment is made of so many entries.
         let at_once = block.max(codec.group());
@@ -120,7 +131,7 @@ impl Cost {
         let bytes = codec.bytes(shape.kv_heads, shape.head_dim, codec.group()).div_ceil(codec.group());
         let entry = (bytes + bookkeeping) as u64;
         // Slots of evicted entries, until others are encoded.
-        let fixed = self.fixed + entry * (shape.layers * at_once) as u64;
+        let fixed = self.fixed + (entry * at_once as u64 + beside) * shape.layers as u64;
         let recent = (shape.layers * (window + at_once)) as u64;
         Cost { fixed, settled: Some(Settled { entry, recent }), ..self }
     }

@@ -11,6 +11,7 @@ pub mod bits;
 pub mod budget;
 pub mod calibration;
 mod caps;
+pub mod channels;
 pub mod eviction;
 pub mod external;
 pub mod guard;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::bits::{BitsCalibration, Pair};
 use super::calibration::{Calibration, MOST_LAYERS};
+use super::channels::ChannelsCalibration;
 use super::sharing::SharingCalibration;
 use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
 use crate::error::Result;
@@ -107,6 +108,10 @@ impl Options {
         self.given.get(name).map(BitsCalibration::parse).transpose()
     }
 
+    pub fn channels(&self, name: &str) -> Result<Option<ChannelsCalibration>> {
+        self.given.get(name).map(ChannelsCalibration::parse).transpose()
+    }
+
     pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
         match self.given.get(name) {
             Some(value) => Calibration::parse(value).map(Some),
@@ -157,6 +162,8 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         OptionKind::Pairs => {
             "an array of bits of keys and of values, each 2, 4, 8 or 16, such as [[8, 4], [4, 2]]".into()
         }
+        OptionKind::Channels if value.is_object() => return Ok(()),
+        OptionKind::Channels => "a calibration of the order of channels".into(),
         OptionKind::Bits if value.is_object() => return Ok(()),
         OptionKind::Bits => "a calibration of the bits of each layer".into(),
     };

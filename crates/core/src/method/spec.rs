@@ -65,6 +65,8 @@ pub enum OptionKind {
     Pairs,
     /// The content of a file that says how many bits each layer takes.
     Bits,
+    /// The content of a file that says in which order channels are stored.
+    Channels,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.

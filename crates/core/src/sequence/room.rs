@@ -24,7 +24,7 @@ impl<M: Memory> Sequence<M> {
         let waiting = n * self.layout.waiting();
         let settled = growth.and_then(|_| self.method.as_ref()?.price());
         let growth = growth.map_or(whole, |growth| (growth + waiting).min(whole));
-        let Some(Price { codec, window, block }) = settled else {
+        let Some(Price { codec, window, block, beside }) = settled else {
             return (self.entry_bytes() * (growth + windowed)) as u64 + self.copied_bytes();
         };
         let recent = self.layout.managed().len() * (window + block.max(codec.group()));
@@ -32,7 +32,8 @@ impl<M: Memory> Sequence<M> {
         // The last layer is there in both for a moment.
         let encoded = (growth - plain + n).next_multiple_of(codec.group());
         let encoded = codec.bytes(self.shape.kv_heads, self.shape.head_dim, encoded);
-        (self.entry_bytes() * (plain + windowed) + encoded) as u64 + self.copied_bytes()
+        let beside = beside * self.shape.layers as u64;
+        (self.entry_bytes() * (plain + windowed) + encoded) as u64 + beside + self.copied_bytes()
     }
 
     /// Bytes of copies of entries that are those of other sequences too.

@@ -8,6 +8,7 @@ use super::session_id::SessionId;
 use super::trace::Trace;
 use crate::device::DeviceMemory;
 use crate::error::{Error, WireError};
+use crate::method::channels::ChannelsLayer;
 use crate::method::external::MethodView;
 use crate::model::ModelInfo;
 
@@ -71,6 +72,13 @@ pub enum Event {
         /// By layer of the model, for each asked pair of bits, `|O - O^| / |O|` of the results of its attention; empty for a layer that reads
         /// another's keys and values.
         layers: Vec<Vec<f64>>,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// Channels have been put in order.
+    Channels {
+        /// By layer of the model.
+        layers: Vec<ChannelsLayer>,
         usage: Usage,
         timings: Timings,
     },

@@ -57,7 +57,8 @@ impl Reader<'_> {
         match self.byte() {
             choice @ 128.. => {
                 let mut texts: Vec<Value> = request::requests();
-                let runs_a_model = ["generate", "score", "trace", "profile", "distances", "similarity", "sensitivity"];
+                let runs_a_model =
+                    ["generate", "score", "trace", "profile", "distances", "similarity", "sensitivity", "channels"];
                 texts.retain(|text| text["op"].as_str().is_none_or(|op| !runs_a_model.contains(&op)));
                 texts.push(json!({ "source": "/nowhere" }));
                 texts[usize::from(choice) % texts.len()].to_string().into_bytes()

@@ -21,7 +21,7 @@ use shape::{Field, Form, Object, Shape, Types};
 use source::{Sources, pascal};
 
 /// Types that go into the engine in the options of methods.
-const INPUTS: [&str; 4] = ["Keep", "Calibration", "SharingCalibration", "BitsCalibration"];
+const INPUTS: [&str; 5] = ["Keep", "Calibration", "SharingCalibration", "BitsCalibration", "ChannelsCalibration"];
 /// Types that come out of the engine.
 const OUTPUTS: [&str; 2] = ["About", "Event"];
 /// Pages with tables of options.

@@ -161,7 +161,7 @@ impl Encoder for AkvqEncoder {
     /// The most: text of the first layers, with pivots beside the window.
     fn price(&self) -> Option<Price> {
         let codec = if self.store.text_layers > 0 { self.four } else { self.two };
-        Some(Price { codec, window: self.store.window + self.store.pivots, block: BLOCK })
+        Some(Price { codec, window: self.store.window + self.store.pivots, block: BLOCK, beside: 0 })
     }
 
     fn watches(&self) -> Option<usize> {

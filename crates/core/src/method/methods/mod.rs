@@ -21,6 +21,7 @@ mod parts;
 mod prefixkv;
 mod pyramidkv;
 mod random;
+mod skvq;
 mod snapkv;
 mod streaming;
 mod think;
@@ -54,6 +55,7 @@ pub const METHODS: &[MethodSpec] = &[
     akvq_vl::SPEC,
     zipvl::SPEC,
     kvtuner::SPEC,
+    skvq::SPEC,
     think::SPEC,
     kvsharer::SPEC,
 ];

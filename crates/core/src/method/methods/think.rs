@@ -195,7 +195,8 @@ impl Encoder for ThinkEncoder {
     }
 
     fn price(&self) -> Option<Price> {
-        Some(Price { codec: self.price, window: self.store.window, block: BLOCK })
+        let beside = Price::of_channels(self.kv_heads, self.width);
+        Some(Price { codec: self.price, window: self.store.window, block: BLOCK, beside })
     }
 
     fn last_queries(&self) -> usize {

@@ -129,7 +129,7 @@ impl Encoder for ZipEncoder {
     }
 
     fn price(&self) -> Option<Price> {
-        Some(Price { codec: self.first, window: self.store.window, block: BLOCK })
+        Some(Price { codec: self.first, window: self.store.window, block: BLOCK, beside: 0 })
     }
 
     fn fork(&self) -> Box<dyn Encoder> {

@@ -87,7 +87,7 @@ impl Encoder for PerLayer {
         let bits = |codec: &KvCodec| (codec.effective_bits(self.heads.0, self.heads.1) * 1024.0) as u64;
         let codec = *self.codecs.iter().max_by_key(|codec| bits(codec))?;
         let block = self.codecs.iter().map(|codec| codec.group()).max().unwrap_or(1).max(BLOCK);
-        (!codec.is_plain()).then_some(Price { codec, window: self.window, block })
+        (!codec.is_plain()).then_some(Price { codec, window: self.window, block, beside: 0 })
     }
 
     fn fork(&self) -> Box<dyn Encoder> {

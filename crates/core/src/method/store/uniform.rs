@@ -192,7 +192,7 @@ impl Store for Uniform {
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let codec = self.codec(shape.head_dim)?;
-        let price = Price { codec, window: self.window, block: BLOCK };
+        let price = Price { codec, window: self.window, block: BLOCK, beside: 0 };
         Ok(Box::new(OneCodec { price, before_rope: self.before_rope() }))
     }
 }

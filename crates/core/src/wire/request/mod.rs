@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::distinct::Distinct;
 use super::session_id::SessionId;
 use crate::error::{Error, Result};
-use crate::fields::{Fields, Parts, describe, nearest, refuse};
+use crate::fields::{Fields, Parts, Unread, describe, nearest, refuse};
 use crate::method::Method;
 use crate::method::bits::Pair;
 use crate::method::external::PlanReply;
@@ -25,8 +25,8 @@ use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
 pub use parts::DistanceVariant;
 use parts::{
-    CacheFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields,
-    ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
+    CacheFields, ChannelsFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields, PromptFields, Sample,
+    SampleFields, ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
@@ -65,6 +65,7 @@ pub enum ModelRequest {
     Distances(DistancesRequest),
     Similarity(SimilarityRequest),
     Sensitivity(SensitivityRequest),
+    Channels(ChannelsRequest),
     /// A generation that also says what the cache held and why.
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
@@ -163,6 +164,17 @@ pub struct SensitivityRequest {
     pub pairs: Vec<Pair>,
 }
 
+/// Channels that are put in order.
+#[derive(Debug)]
+pub struct ChannelsRequest {
+    /// The prompts, each with its images among those of the request.
+    pub sources: Vec<(Source, Range<usize>)>,
+    /// Channels that share a scale.
+    pub group: usize,
+    /// First positions of a prompt that are left out.
+    pub sinks: usize,
+}
+
 /// An operation of an engine.
 #[derive(Debug)]
 pub struct Op {
@@ -208,7 +220,10 @@ ops! {
             profile(source(prompt, ask)?, method(cache)?, fields).map(ModelRequest::Profile).map(model)
         };
     /// Asks how far apart the keys and values of layers are, averaged over prompts; ends with `distances`.
-    "distances" (DistancesFields) with images => |(fields,), ask| distances(fields, ask).map(ModelRequest::Distances).map(model);
+    "distances" (DistancesFields) with images =>
+        |(DistancesFields { prompts, variant },), ask| {
+            Ok(model(ModelRequest::Distances(DistancesRequest { sources: sources(prompts, ask)?, variant })))
+        };
     /// Asks how much a method, such as layers that share, leaves of a prompt's last hidden states; ends with `similarity`.
     "similarity" (PromptFields, CacheFields) with images =>
         |(prompt, cache), ask| {
@@ -220,6 +235,13 @@ ops! {
     "sensitivity" (PromptFields, CacheFields, SensitivityFields) with images =>
         |(prompt, cache, fields), ask| {
             sensitivity(source(prompt, ask)?, method(cache)?, fields).map(ModelRequest::Sensitivity).map(model)
+        };
+    /// Asks for an order of the channels of every head in which alike ones share a scale, and for the clips with the least errors, over
+    /// prompts; ends with `channels`.
+    "channels" (ChannelsFields) with images =>
+        |(ChannelsFields { prompts, group, sinks },), ask| {
+            let sources = sources(prompts, ask)?;
+            Ok(model(ModelRequest::Channels(ChannelsRequest { sources, group: group.0, sinks: sinks.0 })))
         };
     /// A generation outside of a session that also says what the cache held; ends with `traced`.
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
@@ -384,10 +406,7 @@ fn sensitivity(
 }
 
 /// The prompts of a request, each with its own of the request's images.
-fn distances(
-    DistancesFields { prompts, variant }: DistancesFields,
-    Ask { op, images }: Ask,
-) -> Result<DistancesRequest> {
+fn sources(prompts: Unread<Vec<Sample>>, Ask { op, images }: Ask) -> Result<Vec<(Source, Range<usize>)>> {
     let Value::Array(prompts) = prompts.0 else {
         return Err(refuse(format!("`prompts` of {op} must be an array, found {}", describe(&prompts.0))));
     };
@@ -411,7 +430,7 @@ fn distances(
     if next < images {
         return Err(refuse(format!("the prompts of {op} have {next} images, and {images} came with the request")));
     }
-    Ok(DistancesRequest { sources, variant })
+    Ok(sources)
 }
 
 fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {

@@ -128,6 +128,17 @@ pub(crate) struct SensitivityFields {
     pub(crate) pairs: Vec<[u8; 2]>,
 }
 
+/// The channels to put in order.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ChannelsFields {
+    /// The prompts over which ranges and errors are taken.
+    pub(crate) prompts: Unread<Vec<Sample>>,
+    /// Channels of a head that share a scale, as far as they divide a head.
+    pub(crate) group: Whole<8, 128>,
+    /// First positions of each prompt that are left out.
+    pub(crate) sinks: Whole<0, MAX_TOKENS>,
+}
+
 /// A prompt among several of one request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Sample {
