@@ -7,6 +7,7 @@ mod batch;
 mod compaction;
 mod encoding;
 mod layout;
+mod outside;
 mod phases;
 mod pieces;
 mod readers;
@@ -37,7 +38,6 @@ use crate::cache::{
 use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::method::external::{MethodView, PlanReply};
 use crate::method::view::{Sums, View};
 use crate::method::{Lanes, Method, Moment, Positions, Profile};
 
@@ -307,35 +307,6 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
-    /// The view that a method outside the engine is to be shown before the sequence can go on; None when it waits for no plan.
-    pub fn question(&self) -> Result<Option<MethodView>> {
-        let (Some(asked), Some(method)) = (&self.asked, &self.method) else { return Ok(None) };
-        let held = self.held();
-        method.planner.shown(asked.moment, &self.asked_view(asked, method, &held)).map(Some)
-    }
-
-    /// Carries out what a method outside has answered to [`Sequence::question`]. After an error the sequence refuses further work.
-    pub fn answer(&mut self, reply: &PlanReply) -> Result<()> {
-        let (Some(asked), Some(method)) = (self.asked, &mut self.method) else {
-            return Err(Error::Plan { reason: "nothing waits for a plan".into() });
-        };
-        let held = Held { layers: &self.layers, owners: self.layout.managed() };
-        let (sums, queries) = (std::mem::take(&mut method.sums), std::mem::take(&mut method.queries));
-        let Asked { moment, past, n } = asked;
-        let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries };
-        let plan = method.answer(moment, &view, self.layout.managed(), reply)?;
-        compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
-        method.forget();
-        self.asked = None;
-        self.leave_behind()?;
-        self.encode_all(moment, past, n)
-    }
-
-    fn asked_view<'a>(&'a self, asked: &Asked, method: &'a Working, cache: &'a Held<'a, M>) -> View<'a> {
-        let Asked { past, n, .. } = *asked;
-        View { cache, past, n, spans: &self.spans, sums: Sums::All(&method.sums), queries: &method.queries }
-    }
-
     /// The number of a layer among those that the method sizes.
     fn number(&self, layer: usize) -> Option<usize> {
         self.layout.managed_index(layer)
@@ -414,14 +385,6 @@ impl<M: Memory> Sequence<M> {
     /// Whether the sequence can go on: nothing was left unfinished, and no plan is waited for.
     pub fn is_sound(&self) -> bool {
         self.work == Work::None && self.asked.is_none()
-    }
-
-    /// The last queries of the prompt by layer of the model, for a method that wants to see them.
-    pub(crate) fn take_queries(&mut self) -> Vec<Vec<f32>> {
-        let Some(method) = &mut self.method else { return Vec::new() };
-        let queries = std::mem::take(&mut method.queries);
-        method.forget();
-        queries
     }
 
     /// The new entries of `layer`, one per lane for a generated token.
