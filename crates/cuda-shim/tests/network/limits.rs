@@ -18,12 +18,20 @@ fn formats_and_methods_of_the_cpu_are_refused() {
         assert!(error.to_string().contains("f16"), "{error}");
     }
     let reader = Reader::text(FOLDER, cuda(&shim), 16);
+    let info = reader.model.info();
+    let order: Vec<Vec<usize>> = vec![(0..info.head_dim).rev().collect(); info.kv_heads];
+    let side = json!({ "order": order, "clip2": 1, "clip4": 1 });
+    let layers = vec![json!({ "keys": side, "values": side }); info.layers];
+    let calibration = json!({
+        "format": "prefixkv-channels", "version": 1, "model": { "layers": info.layers }, "group": 8, "sinks": 0, "layers": layers,
+    });
     for (cache, instead) in [
         (json!({ "method": "streaming", "keep": 0.5, "positions": "cache" }), "\"true\""),
         (json!({ "method": "kivi", "rope": "before" }), "`rope: \"after\"`"),
+        (json!({ "method": "skvq", "calibration": calibration }), "use another store, or the CPU"),
     ] {
         let method = Method::parse(&cache).expect("a method");
-        let error = reader.model.new_sequence_with(method, false).expect_err("no kernel rotates when it reads");
+        let error = reader.model.new_sequence_with(method, false).expect_err("no kernel reads it");
         assert!(error.code() == "option" && error.to_string().contains(instead), "{error}");
     }
     assert!(shim.launched().is_empty(), "nothing ran");
