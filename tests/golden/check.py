@@ -175,7 +175,7 @@ def check_codebooks():
 
 def check_stores():
     golden, _ = read("stores")
-    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "kvtuner", "skvq", "akvqVl", "zipvl"}
+    assert {case["cache"]["method"] for case in golden["cases"]} == {"int8", "int4", "int2", "kivi", "kvtuner", "skvq", "think", "akvqVl", "zipvl"}
     for case in golden["cases"]:
         for layer in case["layers"]:
             assert len(layer["shown"]) == len(set(layer["shown"])) == 8
@@ -193,6 +193,14 @@ def check_kvtuner():
             assert before["bits"] < after["bits"] and before["loss"] > after["loss"]
 
 
+def check_skvq():
+    golden, _ = read("skvq")
+    for case in golden["cases"]:
+        for side in (layer[part] for layer in case["layers"] for part in ("keys", "values")):
+            assert all(sorted(order) == list(range(len(order))) for order in side["order"])
+            assert 0.6 <= side["clip2"] <= side["clip4"] <= 1, "fewer bits never clip less"
+
+
 def check_sizes():
     for folder, most in ((DATA, 5 << 20), (FIXTURES, 4 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -201,6 +209,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_eviction, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_eviction, check_sizes):
         check()
     print("all goldens read back well")
