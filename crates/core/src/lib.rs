@@ -21,6 +21,7 @@ pub mod nn;
 pub(crate) mod panics;
 pub mod sample;
 pub mod sequence;
+mod spectrum;
 pub mod text;
 pub(crate) mod units;
 pub mod weights;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use prefixkv_core::Error;
-use prefixkv_core::cache::{Lane, MemoryReport};
+use prefixkv_core::cache::{Format, Lane, MemoryReport, Pool, Shape};
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::Sequence;
@@ -52,7 +52,7 @@ fn think_stores_the_channels_it_keeps_and_no_others() {
         run(&model, &mut thin, 150, 70);
         let dim = thin.head_dim();
         let width = (keep * dim as f64 + 1e-9).floor() as usize;
-        for layer in 0..4 {
+        for layer in 0..thin.memory().kept_per_layer.len() {
             for lane in thin.lanes(layer) {
                 let (thin, whole): (Vec<_>, Vec<_>) = widths(lane).into_iter().partition(|(cut, _)| cut.is_some());
                 assert!(thin.iter().all(|(cut, _)| cut.is_some_and(|cut| usize::from(cut.width) == width)));
@@ -139,4 +139,81 @@ fn think_says_what_it_cannot_do() {
     assert!(refuse(json!({ "method": "think", "channels": 0 })).contains("channels"));
     assert!(refuse(json!({ "method": "think", "bits": "3" })).contains("bits"));
     assert!(refuse(json!({ "method": "think", "queries": 0 })).contains("queries"));
+}
+
+/// Where every coordinate stays nothing is lost, whichever directions they are along and whenever keys are rotated.
+#[test]
+fn lorc_with_all_coordinates_is_the_full_cache() {
+    let model = model();
+    let mut full = sequence(&model, &json!({ "method": "full" }));
+    let want = run(&model, &mut full, 100, 40);
+    for heads in ["each", "joint"] {
+        for rope in ["after", "before"] {
+            let cache = json!({ "method": "lorc", "most": 1, "least": 1, "heads": heads, "rope": rope, "window": 8 });
+            let mut stored = sequence(&model, &cache);
+            let got = run(&model, &mut stored, 100, 40);
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want).abs() < 2e-4, "{heads} {rope}: {got} for {want}");
+            }
+            assert_eq!(relative(&stored.memory(), &full.memory()), 1.0);
+        }
+    }
+}
+
+/// Bytes fall as the shares say, chats, forks and lanes of their own go on, and joint coordinates are fewer rows.
+#[test]
+fn lorc_stores_as_many_coordinates_as_it_says() {
+    let model = model();
+    let mut full = sequence(&model, &json!({ "method": "full" }));
+    run(&model, &mut full, 150, 70);
+    for heads in ["each", "joint"] {
+        let cache = json!({ "method": "lorc", "most": 0.5, "least": 0.25, "heads": heads });
+        let mut stored = sequence(&model, &cache);
+        run(&model, &mut stored, 150, 70);
+        let (dim, kv_heads) = (stored.head_dim(), stored.lanes(0)[0].heads().len());
+        let mut numbers = 0;
+        for layer in 0..stored.memory().kept_per_layer.len() {
+            for (cut, n) in widths(&stored.lanes(layer)[0]) {
+                let Some(Cut { rows, width }) = cut else {
+                    numbers += n * kv_heads * dim;
+                    continue;
+                };
+                let most = if heads == "joint" { kv_heads * dim } else { dim };
+                assert_eq!(usize::from(rows), if heads == "joint" { 1 } else { kv_heads });
+                assert!((most / 4..=most.div_ceil(2)).contains(&usize::from(width)) && width % 8 == 0, "{width}");
+                numbers += n * usize::from(rows * width);
+            }
+        }
+        let memory = stored.memory();
+        assert_eq!(memory.payload, (2 * numbers * size_of::<f32>()) as u64, "keys and values in f32");
+        assert!(relative(&memory, &full.memory()) < 0.65, "{memory:?}");
+        let mut fork = stored.fork().expect("between two prompts");
+        assert_eq!(run(&model, &mut stored, 60, 3), run(&model, &mut fork, 60, 3));
+    }
+    // Each lane of a head has a basis of its own.
+    let cache = json!([{ "method": "knorm", "keep": 0.5 }, { "method": "lorc", "window": 4 }]);
+    let mut stored = sequence(&model, &cache);
+    run(&model, &mut stored, 100, 40);
+    assert!(
+        stored.lanes(0).len() > 1 && stored.lanes(0).iter().all(|lane| widths(lane).iter().any(|run| run.0.is_some()))
+    );
+}
+
+#[test]
+fn lorc_says_what_it_cannot_do() {
+    let refuse = |cache: Value| match Method::parse(&cache) {
+        Err(Error::Option { reason, .. }) => reason,
+        other => panic!("{cache}: {other:?}"),
+    };
+    let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
+    assert!(refuse(json!([ranks, { "method": "lorc" }])).contains("positions"));
+    let per_head = json!({ "method": "knorm", "keep": 0.5 });
+    assert!(refuse(json!([per_head, { "method": "lorc", "heads": "joint" }])).contains("each"));
+    assert!(refuse(json!({ "method": "lorc", "most": 0.5, "least": 0.75 })).contains("least"));
+    assert!(refuse(json!({ "method": "lorc", "least": 0 })).contains("above 0"));
+    // Without a model there are no weights.
+    let method = Method::parse(&json!({ "method": "lorc" })).expect("sound");
+    let shape = Shape { layers: 1, kv_heads: 1, head_dim: 8, format: Format::F32 };
+    let alone: Result<Sequence, _> = Sequence::with_method(shape, &Pool::unlimited(), method, false);
+    assert!(alone.expect_err("no model").to_string().contains("weights"));
 }

@@ -47,14 +47,8 @@ fn bases() -> [Arc<Basis>; 3] {
         let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         (0..n / 2).flat_map(|i| (0..n).map(move |j| sign(i, j) / (n as f32).sqrt())).collect()
     };
-    let turned = |rows: &[f32], n: usize| -> Vec<f32> {
-        (0..n).flat_map(|j| (0..n / 2).map(move |i| (i, j))).map(|(i, j)| rows[i * n + j]).collect()
-    };
-    let each = orthonormal(DIM);
-    let per_head = Map::per_head(HEADS, DIM, DIM / 2, each.repeat(HEADS), turned(&each, DIM).repeat(HEADS));
-    let all = orthonormal(WIDTH);
-    let joint = Map::joint(HEADS, DIM, WIDTH / 2, all.clone(), turned(&all, WIDTH)).expect("a matrix");
-    let per_head = per_head.expect("a matrix per head");
+    let per_head = Map::per_head(HEADS, DIM, DIM / 2, orthonormal(DIM).repeat(HEADS)).expect("rows per head");
+    let joint = Map::joint(HEADS, DIM, WIDTH / 2, orthonormal(WIDTH)).expect("rows of all");
     [(Some(channels(24)), None), (Some(per_head.clone()), Some(per_head)), (Some(joint), Some(channels(DIM as u16)))]
         .map(|(keys, values)| Basis::new(HEADS, DIM, keys, values).expect("a basis"))
 }

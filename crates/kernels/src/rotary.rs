@@ -121,6 +121,11 @@ impl Frequencies {
         Frequencies { axes: (0..inverse.len()).map(axis).collect(), inverse }
     }
 
+    /// The inverse frequencies, half as many as a head has channels.
+    pub fn inverse(&self) -> &[f32] {
+        &self.inverse
+    }
+
     /// Computed in f32, as the reference implementation does.
     pub fn angles(&self, phases: impl IntoIterator<Item = Phase>) -> Angles {
         let (phases, half): (Vec<Phase>, usize) = (phases.into_iter().collect(), self.inverse.len());

@@ -10,6 +10,7 @@ mod heads;
 mod kind;
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 pub use activation::Activation;
 pub use heads::Heads;
@@ -20,6 +21,7 @@ use crate::cache::Memory;
 use crate::check::Check;
 use crate::device::DeviceMemory;
 use crate::error::Result;
+use crate::fields::refuse;
 use crate::sequence::Pass;
 use crate::weights::{Tensors, WeightFormat};
 
@@ -240,4 +242,12 @@ pub trait Held: Send + Sync {
     fn rows(&self) -> usize;
 
     fn bytes(&self) -> u64;
+
+    /// The numbers of some rows, `[rows, columns]`, as products read them. Refuses weights that are not read back.
+    fn read(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        let _ = rows;
+        Err(refuse(
+            "a method that reads the weights of the model runs on the CPU alone; use another method, or the CPU",
+        ))
+    }
 }

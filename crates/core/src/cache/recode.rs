@@ -66,9 +66,9 @@ impl<M: Memory> Lane<M> {
         Ok(())
     }
 
-    /// Counts a basis that its segments are about to have, unless it is counted already, here or with the model.
+    /// Counts a basis that its segments are about to have, unless it is counted already.
     pub(super) fn count_basis(&mut self, basis: &Arc<Basis>) -> Result<()> {
-        if !basis.is_of_model() && self.bases.iter().all(|(known, _)| known != basis) {
+        if self.bases.iter().all(|(known, _)| known != basis) {
             let charge = self.account.charge(basis_bytes(basis))?;
             self.bases.reserve_exact(1);
             self.bases.push((basis.clone(), charge));

@@ -17,7 +17,7 @@ mod prompt;
 mod rows;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prefixkv_kernels::attention::AttentionParams;
 
@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::media::{ImageProcessor, Pixels};
 use crate::method::Method;
 use crate::method::budget::ModelKey;
+use crate::method::directions::{Aspect, Directions, Projections};
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{BatchItem, Layout, Pass, Sequence};
 use crate::text::{ChatTemplate, Encoded, Rendered, SpecialTokens, Tokenizer};
@@ -148,6 +149,21 @@ pub struct Model<B: Backend = Cpu> {
     pool: Pool<B::Memory>,
     layout: Arc<Layout>,
     backend: B,
+    /// Where keys and values lie, of each aspect that was asked for.
+    directions: Mutex<Vec<(Aspect, Arc<Directions>)>>,
+}
+
+impl<B: Backend> Projections for Model<B> {
+    fn directions(&self, aspect: Aspect) -> Result<Arc<Directions>> {
+        // Others who ask wait: what they want is on its way.
+        let mut known = self.directions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, directions)) = known.iter().find(|(of, _)| *of == aspect) {
+            return Ok(directions.clone());
+        }
+        let directions = Arc::new(self.find_directions(aspect)?);
+        known.push((aspect, directions.clone()));
+        Ok(directions)
+    }
 }
 
 impl Model {
@@ -230,7 +246,8 @@ impl<B: Backend> Model<B> {
             backend.name(),
         )?;
         checkpoint.require_unchanged()?;
-        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, layout, backend })
+        let directions = Mutex::default();
+        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, layout, backend, directions })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -513,9 +530,21 @@ impl<B: Backend> Model<B> {
             method.check_model(&key(self.layout.managed().len()))?;
             let whole = key(shape.layers);
             method.sharing().map_or(Ok(()), |sharing| sharing.check_model(&whole))?;
-            method.store().map_or(Ok(()), |store| store.check_model(&whole))?;
+            if let Some(store) = method.store() {
+                store.check_model(&whole)?;
+                store.prepare(self)?;
+            }
         }
         Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)
+    }
+
+    fn find_directions(&self, aspect: Aspect) -> Result<Directions> {
+        let shape = self.network.shape().cache;
+        in_pool(|| {
+            Directions::find((shape.layers, shape.kv_heads, shape.head_dim), aspect, |layer| {
+                self.network.projection(layer)
+            })
+        })
     }
 
     fn embed(&self, prompt: &Prompt, features: &[Matrix<B>]) -> Result<Matrix<B>> {

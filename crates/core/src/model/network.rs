@@ -10,6 +10,7 @@ use crate::cache::{self, LayerCache, Span};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
+use crate::method::directions::Projection;
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{Pass, Placing};
 
@@ -56,6 +57,9 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
     /// Hidden states behind the last norm, `[n, hidden]` in f32.
     fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
+    /// The weights from which a layer's keys and values come; None where it reads those of another. Refuses a network whose keys and values
+    /// come from more than a product with weights.
+    fn projection(&self, layer: usize) -> Result<Option<Projection>>;
     /// Bytes of the vision tower and of what brings its features to the language model.
     fn vision_bytes(&self) -> u64 {
         0

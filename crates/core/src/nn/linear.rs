@@ -1,5 +1,7 @@
 //! Linear layers.
 
+use std::ops::Range;
+
 use crate::backend::{Backend, Held};
 use crate::device::Cpu;
 use crate::error::Result;
@@ -15,6 +17,11 @@ impl<B: Backend> Linear<B> {
     /// `x` is `[n, columns]`; the result is `[n, rows]` in f32.
     pub fn forward(&self, x: &B::Input) -> Result<B::Matrix> {
         self.first(x, self.weights.rows())
+    }
+
+    /// The numbers of some rows of the weights, `[rows, columns]`.
+    pub fn read(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        self.weights.read(rows)
     }
 
     /// As [`Linear::forward`], with the first `rows` rows of the weights alone; the result is `[n, rows]`.

@@ -101,8 +101,8 @@ fn map_of(seed: u64, heads: usize, dim: usize, width: usize) -> Option<Map> {
             let channels = |head: usize| (0..width).map(move |i| ((i * step + head) % dim) as u16);
             Map::channels(heads, dim, (0..heads).flat_map(channels).collect())
         }
-        2 => Map::per_head(heads, dim, width, matrix(seed), matrix(seed + 1)),
-        _ => Map::joint(heads, dim, width, matrix(seed), matrix(seed + 1)),
+        2 => Map::per_head(heads, dim, width, matrix(seed)),
+        _ => Map::joint(heads, dim, width, matrix(seed)),
     };
     Some(map.expect("a map"))
 }

@@ -2,7 +2,7 @@
 //!
 //! A key `k = D c` is read without being brought back, since `q . (D c) = (D^t q) . c`; of values `D c` the weighted sum is
 //! `D (sum of w c)`. Both happen once per layer and step, whatever the number of entries. `D` is a choice of channels, an order of them,
-//! or a matrix of low rank, of each head by itself or of all heads of a lane together.
+//! or has orthonormal columns, of each head by itself or of all heads of a lane together; `c = D^t k`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,13 +28,8 @@ pub struct Cut {
 enum Kind {
     /// The channels of each head in the order in which they are stored, `[heads, width]`; those that are not stored read as 0.
     Channels(Box<[u16]>),
-    /// `into` brings what is stored from what is written, `back` brings it back.
-    Matrix {
-        /// `[rows, width, dim]`, or `[width, heads * dim]` of all heads together.
-        into: Box<[f32]>,
-        /// `[heads, dim, width]`.
-        back: Box<[f32]>,
-    },
+    /// Orthonormal rows, the columns of `D`: `[heads, width, dim]`, or `[width, heads * dim]` of all heads together.
+    Rows(Box<[f32]>),
 }
 
 impl Map {
@@ -59,25 +54,25 @@ impl Map {
         Ok(Map { heads, dim, cut, kind: Kind::Channels(channels.into()) })
     }
 
-    /// Stores `width` coordinates of each head: `into` is `[heads, width, dim]`, `back` `[heads, dim, width]`.
-    pub fn per_head(heads: usize, dim: usize, width: usize, into: Vec<f32>, back: Vec<f32>) -> Result<Map, String> {
-        Map::matrix(heads, dim, cut(heads, heads, dim, width)?, into, back)
+    /// Stores the coordinates of each head along `width` orthonormal rows: `rows` is `[heads, width, dim]`.
+    pub fn per_head(heads: usize, dim: usize, width: usize, rows: Vec<f32>) -> Result<Map, String> {
+        Map::rows(heads, dim, cut(heads, heads, dim, width)?, rows)
     }
 
-    /// Stores `width` coordinates that all heads share: `into` is `[width, heads * dim]`, `back` `[heads, dim, width]`.
-    pub fn joint(heads: usize, dim: usize, width: usize, into: Vec<f32>, back: Vec<f32>) -> Result<Map, String> {
-        Map::matrix(heads, dim, cut(1, heads, dim, width)?, into, back)
+    /// Stores the coordinates of all heads together along `width` orthonormal rows: `rows` is `[width, heads * dim]`.
+    pub fn joint(heads: usize, dim: usize, width: usize, rows: Vec<f32>) -> Result<Map, String> {
+        Map::rows(heads, dim, cut(1, heads, dim, width)?, rows)
     }
 
-    fn matrix(heads: usize, dim: usize, cut: Cut, into: Vec<f32>, back: Vec<f32>) -> Result<Map, String> {
-        let numbers = heads * dim * usize::from(cut.width);
-        if into.len() != numbers || back.len() != numbers {
-            return Err(format!("matrices of {} and {} numbers, {numbers} each are meant", into.len(), back.len()));
+    fn rows(heads: usize, dim: usize, cut: Cut, rows: Vec<f32>) -> Result<Map, String> {
+        let numbers = usize::from(cut.width) * dim * heads;
+        if rows.len() != numbers {
+            return Err(format!("rows of {} numbers in all, {numbers} are meant", rows.len()));
         }
-        if into.iter().chain(&back).any(|x| !x.is_finite()) {
-            return Err("matrices with numbers that are not finite".into());
+        if rows.iter().any(|x| !x.is_finite()) {
+            return Err("rows with numbers that are not finite".into());
         }
-        Ok(Map { heads, dim, cut, kind: Kind::Matrix { into: into.into(), back: back.into() } })
+        Ok(Map { heads, dim, cut, kind: Kind::Rows(rows.into()) })
     }
 
     pub fn cut(&self) -> Cut {
@@ -96,8 +91,18 @@ impl Map {
             Kind::Channels(channels) => {
                 f32::from(u8::from(usize::from(channels[head * width + coordinate]) == channel))
             }
-            Kind::Matrix { back, .. } => back[(head * self.dim + channel) * width + coordinate],
+            Kind::Rows(rows) => self.along(rows, head, coordinate)[channel],
         }
+    }
+
+    /// The part of an orthonormal row that is of `head`.
+    fn along<'a>(&self, rows: &'a [f32], head: usize, coordinate: usize) -> &'a [f32] {
+        let (dim, width) = (self.dim, self.width());
+        let start = match self.cut.rows {
+            1 => coordinate * self.heads * dim + head * dim,
+            _ => (head * width + coordinate) * dim,
+        };
+        &rows[start..start + dim]
     }
 
     fn width(&self) -> usize {
@@ -108,7 +113,7 @@ impl Map {
     fn bytes(&self) -> usize {
         match &self.kind {
             Kind::Channels(channels) => size_of_val(&channels[..]),
-            Kind::Matrix { into, back } => size_of_val(&into[..]) + size_of_val(&back[..]),
+            Kind::Rows(rows) => size_of_val(&rows[..]),
         }
     }
 
@@ -127,14 +132,12 @@ impl Map {
                     }
                 }
             }
-            Kind::Matrix { into, .. } => {
-                // A row of `into` that all heads have holds one part for each, one behind the other.
-                let (step, offset) = if rows == 1 { (heads * dim, dim) } else { (dim, width * dim) };
+            Kind::Rows(along) => {
                 for (head, entries) in entries.chunks_exact((n * dim).max(1)).enumerate() {
                     let out = &mut out[self.row(head) * n * width..][..n * width];
                     for (entry, out) in entries.chunks_exact(dim).zip(out.chunks_exact_mut(width)) {
                         for (coordinate, out) in out.iter_mut().enumerate() {
-                            *out += dot(&into[head * offset + coordinate * step..][..dim], entry);
+                            *out += dot(self.along(along, head, coordinate), entry);
                         }
                     }
                 }
@@ -163,10 +166,9 @@ impl Map {
                     let channels = &channels[head * width..][..width];
                     to.iter_mut().zip(channels).for_each(|(to, channel)| *to = query[usize::from(*channel)]);
                 }
-                Kind::Matrix { back, .. } => {
-                    to.fill(0.0);
-                    for (x, row) in query.iter().zip(back[head * dim * width..][..dim * width].chunks_exact(width)) {
-                        to.iter_mut().zip(row).for_each(|(to, of)| *to += x * of);
+                Kind::Rows(rows) => {
+                    for (coordinate, to) in to.iter_mut().enumerate() {
+                        *to = dot(self.along(rows, head, coordinate), query);
                     }
                 }
             }
@@ -182,15 +184,17 @@ impl Map {
 
     /// Adds one stored row of `head`, brought back.
     fn add(&self, head: usize, stored: &[f32], to: &mut [f32]) {
-        let (dim, width) = (self.dim, self.width());
+        let width = self.width();
         match &self.kind {
             Kind::Channels(channels) => {
                 let channels = &channels[head * width..][..width];
                 stored.iter().zip(channels).for_each(|(x, channel)| to[usize::from(*channel)] += x);
             }
-            Kind::Matrix { back, .. } => {
-                let rows = back[head * dim * width..][..dim * width].chunks_exact(width);
-                to.iter_mut().zip(rows).for_each(|(to, row)| *to += dot(row, stored));
+            Kind::Rows(rows) => {
+                for (coordinate, x) in stored.iter().enumerate() {
+                    let row = self.along(rows, head, coordinate);
+                    to.iter_mut().zip(row).for_each(|(to, of)| *to += x * of);
+                }
             }
         }
     }
@@ -218,7 +222,6 @@ pub struct Basis {
     id: u32,
     heads: usize,
     dim: usize,
-    of_model: bool,
     pub keys: Option<Map>,
     pub values: Option<Map>,
 }
@@ -246,17 +249,7 @@ impl Basis {
             return Err(format!("a map of {} heads of {} for {heads} heads of {dim}", map.heads, map.dim));
         }
         cut(heads, heads, dim, dim)?;
-        Ok(Arc::new(Basis { id: NEXT.fetch_add(1, Ordering::Relaxed), heads, dim, of_model: false, keys, values }))
-    }
-
-    /// The same of a model, whose sequences all share it.
-    pub fn of_model(self: Arc<Self>) -> Arc<Self> {
-        Arc::new(Basis { of_model: true, ..Arc::unwrap_or_clone(self) })
-    }
-
-    /// Whether it is a model's, and not of one sequence.
-    pub fn is_of_model(&self) -> bool {
-        self.of_model
+        Ok(Arc::new(Basis { id: NEXT.fetch_add(1, Ordering::Relaxed), heads, dim, keys, values }))
     }
 
     /// KV heads, and channels of each.
@@ -288,11 +281,11 @@ mod tests {
 
     fn maps(heads: usize, dim: usize, width: usize) -> Vec<Map> {
         let channels = (0..heads).flat_map(|head| (0..width).map(move |i| ((i * 5 + head) % dim) as u16)).collect();
-        let (into, back) = (numbers(heads * dim * width, 1), numbers(heads * dim * width, 2));
+        let rows = numbers(heads * dim * width, 1);
         vec![
             Map::channels(heads, dim, channels).expect("channels"),
-            Map::per_head(heads, dim, width, into.clone(), back.clone()).expect("a matrix per head"),
-            Map::joint(heads, dim, width, into, back).expect("one matrix"),
+            Map::per_head(heads, dim, width, rows.clone()).expect("rows per head"),
+            Map::joint(heads, dim, width, rows).expect("rows of all"),
         ]
     }
 
@@ -304,8 +297,8 @@ mod tests {
             let rows = usize::from(map.cut().rows);
             let into = |head: usize, coordinate: usize, channel: usize| match &map.kind {
                 Kind::Channels(channels) => f32::from(u8::from(channels[head * width + coordinate] == channel as u16)),
-                Kind::Matrix { into, .. } if rows == 1 => into[coordinate * heads * dim + head * dim + channel],
-                Kind::Matrix { into, .. } => into[(head * width + coordinate) * dim + channel],
+                Kind::Rows(along) if rows == 1 => along[coordinate * heads * dim + head * dim + channel],
+                Kind::Rows(along) => along[(head * width + coordinate) * dim + channel],
             };
             let got = map.project(&entries, n);
             for (i, got) in got.iter().enumerate() {
@@ -354,10 +347,10 @@ mod tests {
         assert!(refuse(Map::channels(2, 8, vec![0, 1, 3, 3])).contains("twice"));
         assert!(refuse(Map::channels(2, 8, vec![0, 1, 3])).contains("3 channels of 2 heads"));
         assert!(refuse(Map::channels(2, 8, vec![])).contains("no coordinates"));
-        assert!(refuse(Map::per_head(2, 8, 9, vec![0.0; 144], vec![0.0; 144])).contains("9 coordinates of 8"));
-        assert!(refuse(Map::joint(2, 8, 9, vec![0.0; 144], vec![0.0; 143])).contains("143"));
-        assert!(refuse(Map::joint(1, 8, 1, vec![f32::NAN; 8], vec![0.0; 8])).contains("not finite"));
-        let map = Map::joint(2, 8, 9, vec![0.0; 144], vec![0.0; 144]).expect("a map");
+        assert!(refuse(Map::per_head(2, 8, 9, vec![0.0; 144])).contains("9 coordinates of 8"));
+        assert!(refuse(Map::joint(2, 8, 9, vec![0.0; 143])).contains("143"));
+        assert!(refuse(Map::joint(1, 8, 1, vec![f32::NAN; 8])).contains("not finite"));
+        let map = Map::joint(2, 8, 9, vec![0.0; 144]).expect("a map");
         assert!(Basis::new(2, 16, Some(map), None).expect_err("other heads").contains("heads of 8"));
     }
 }

@@ -1,5 +1,7 @@
 //! Products with weights in the formats that they are held in.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 use prefixkv_kernels::{linear as kernel, quant, simd};
 use rayon::prelude::*;
@@ -63,6 +65,22 @@ impl Held for Weights {
         match self {
             Weights::Dense(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
             Weights::Blocks(weight) => weight.bytes(),
+        }
+    }
+
+    fn read(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        match self {
+            Weights::Dense(weight) => {
+                let some = weight.narrow(0, rows.start, rows.len())?.to_dtype(DType::F32)?;
+                Ok(some.flatten_all()?.to_vec1()?)
+            }
+            Weights::Blocks(weight) => {
+                let mut out = vec![0.0; rows.len() * weight.columns()];
+                for (row, out) in rows.zip(out.chunks_exact_mut(weight.columns())) {
+                    weight.dequantise(row, out);
+                }
+                Ok(out)
+            }
         }
     }
 }

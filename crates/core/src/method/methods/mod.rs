@@ -16,6 +16,7 @@ mod kivi;
 mod knorm;
 mod kvsharer;
 mod kvtuner;
+mod lorc;
 mod merge;
 mod parts;
 mod prefixkv;
@@ -57,5 +58,6 @@ pub const METHODS: &[MethodSpec] = &[
     kvtuner::SPEC,
     skvq::SPEC,
     think::SPEC,
+    lorc::SPEC,
     kvsharer::SPEC,
 ];

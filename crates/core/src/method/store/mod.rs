@@ -16,6 +16,7 @@ pub(crate) use uniform::settled;
 pub(super) use uniform::{GROUP, ROPE, ROTATE, Uniform, bits, keys, window};
 
 use super::budget::{self, ModelKey};
+use super::directions::Projections;
 use super::guard::{Protected, Recent};
 use super::keep::Price;
 use super::plan::Plan;
@@ -43,6 +44,12 @@ pub trait Store: Send + Sync + Debug {
     /// The groups in which its codes share scales, and how many of the most recent entries have none, for a store whose bits are the caller's to choose.
     fn quantiser(&self) -> Option<(Quantiser, usize)> {
         None
+    }
+
+    /// Reads what it needs of the model that it is used with, before it is put to work.
+    fn prepare(&self, model: &dyn Projections) -> Result<()> {
+        let _ = model;
+        Ok(())
     }
 
     /// The store at work on a sequence of a model of this shape. Refuses heads that cannot be stored so.

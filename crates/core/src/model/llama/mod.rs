@@ -18,6 +18,8 @@ use crate::backend::{Activations, Backend, LayerKind};
 use crate::cache::{LayerCache, Span};
 use crate::check::Check;
 use crate::error::{Error, Result};
+use crate::fields::refuse;
+use crate::method::directions::Projection;
 use crate::metrics;
 use crate::nn::{HeadNorms, Linear, Loader, Matrix, RmsNorm};
 use crate::sequence::{Pass, Placing};
@@ -240,6 +242,24 @@ impl<B: Backend> Network<B> for Llama<B> {
 
     fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
         self.norm.rows(hidden)
+    }
+
+    fn projection(&self, layer: usize) -> Result<Option<Projection>> {
+        let Layer { kind, fused, head_norms, .. } = &self.layers[layer];
+        if !kind.stores() {
+            return Ok(None);
+        }
+        if head_norms.is_some() {
+            return Err(refuse(
+                "this model normalises its keys behind their weights, so the weights alone do not say where keys lie; use another method",
+            ));
+        }
+        let (query, width) = (kind.heads.query * kind.heads.dim, kind.heads.kv * kind.heads.dim);
+        Ok(Some(Projection {
+            keys: fused.read(query..query + width)?,
+            values: fused.read(query + width..query + 2 * width)?,
+            frequencies: self.ropes[kind.rope].inverse().to_vec(),
+        }))
     }
 }
 

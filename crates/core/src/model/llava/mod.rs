@@ -16,6 +16,7 @@ use crate::cache::{LayerCache, Piece, Span};
 use crate::check::Check;
 use crate::error::Result;
 use crate::media::{ImageProcessor, Pixels};
+use crate::method::directions::Projection;
 use crate::nn::{Linear, Loader, Matrix};
 use crate::sequence::{Pass, Placing};
 
@@ -157,6 +158,10 @@ impl<B: Backend> Network<B> for Llava<B> {
 
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
         self.text.logits(hidden)
+    }
+
+    fn projection(&self, layer: usize) -> Result<Option<Projection>> {
+        self.text.projection(layer)
     }
 
     fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {

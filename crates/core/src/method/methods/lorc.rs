@@ -1,0 +1,230 @@
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use prefixkv_kernels::codec::{Based, Basis, Cut, Dual, KvCodec};
+
+use super::super::directions::{Aspect, Directions, Projections};
+use super::super::keep::Price;
+use super::super::options::Options;
+use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::spec::common::{choice, count};
+use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
+use super::super::store::{Encoder, LaneNumber, Store};
+use super::super::view::View;
+use super::super::{Lanes, Method, Positions};
+use crate::cache::Shape;
+use crate::error::{Error, Result};
+use crate::fields::refuse;
+
+pub(super) const SPEC: MethodSpec = MethodSpec {
+    name: "lorc",
+    title: "LoRC",
+    summary: "stores keys and values as fewer numbers, along the directions in which the model's weights put most of them",
+    source: "Zhang et al. 2024, LoRC: Low-Rank Compression for LLMs KV Cache with a Progressive Compression Strategy, arXiv 2410.03111",
+    page: r#"
+A store: it chooses no entries, and stands alone or behind a method that does, `cache: [prefixkv({ keep: 0.4 }), lorc()]`. It needs no calibration.
+A key is `k = W x`, and where `W` is nearly of low rank, so are keys. With the singular vectors of the weights in the columns of `U`, the largest first, the cache holds the first `r` coordinates of each head, of values likewise:
+
+```
+W = U S V^T,   stored: c = U_r^T k,   read: q . k ~ (U_r^T q) . c,   results: U_r (sum of p c)
+```
+
+Queries and results go through `U_r` once per layer and step, whatever the number of entries. The `window` most recent entries stay whole.
+
+Layers keep different shares, from `least` to `most`, since what an early layer loses goes through all that follow: with the condition numbers of the weights, the largest singular value over the smallest,
+
+```
+K_l = sum over layers j >= l of (ln cond W_k^j + ln cond W_v^j)
+share_l = most (1 - (max K - K_l) / (max K - min K) (1 - least / most))
+```
+
+- The paper factors the weights when the model is loaded and computes the coordinates alone. Here the entries of a prompt are computed whole, attended to, and then stored, so that a prompt loses nothing in its own layers, and a product with `U_r^T` is paid for each entry once.
+- Each head has directions of its own. `heads: "joint"` takes those of all heads of a layer together, as the paper does, up to 512 channels; then methods with lanes per head do not go with it.
+- Keys are stored after their rotary embedding, which the paper leaves open: their directions are those of the weights turned to 4,096 positions, on average. With `rope: "before"` they are those of the weights alone, and keys are brought back and rotated whenever they are read, which costs as many products per entry as a head has directions.
+- The number of coordinates is rounded up to a multiple of 8.
+- Weights in blocks count as what their codes stand for. A model that normalises its keys behind the weights is refused.
+- The directions are found when the first request asks for them, in seconds for a small model and minutes for a large one, and are kept. `memory.metadata` counts the ones in use.
+- CPU: the CUDA kernels do not read coordinates yet, and refuse.
+"#,
+    budget: BudgetKind::Outcome,
+    role: Role::Stores,
+    options: &[
+        OptionSpec {
+            name: "most",
+            kind: OptionKind::Share,
+            default: "0.75",
+            text: "the share of a head's coordinates that is stored in the layer that keeps most",
+        },
+        OptionSpec {
+            name: "least",
+            kind: OptionKind::Share,
+            default: "0.5",
+            text: "the share of a head's coordinates that is stored in the layer that keeps least",
+        },
+        count("window", "32", "most recent entries that stay whole, per layer and head"),
+        choice(
+            "heads",
+            &["each", "joint"],
+            "\"each\"",
+            "whether each head has directions of its own, or all of a layer have some together",
+        ),
+        choice(
+            "rope",
+            &["after", "before"],
+            "\"after\"",
+            "whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are read",
+        ),
+    ],
+    variants: &[],
+    build,
+};
+
+/// Entries that are stored at once while generating.
+const BLOCK: usize = 32;
+
+fn build(options: &mut Options) -> Result<Stage> {
+    let (most, least) = (options.share("most")?, options.share("least")?);
+    if least == 0.0 || least > most {
+        return Err(refuse(format!("lorc needs `least` above 0 and at most `most`, found {least} and {most}")));
+    }
+    let aspect =
+        Aspect { joint: options.choice("heads")? == "joint", before_rope: options.choice("rope")? == "before" };
+    let window = options.count("window")?;
+    Ok(Stage::Stores(Box::new(Lorc { most, least, window, aspect, directions: OnceLock::new() })))
+}
+
+#[derive(Debug)]
+struct Lorc {
+    most: f64,
+    least: f64,
+    window: usize,
+    aspect: Aspect,
+    /// Of the model that it is used with.
+    directions: OnceLock<Arc<Directions>>,
+}
+
+impl Store for Lorc {
+    fn name(&self) -> &'static str {
+        SPEC.name
+    }
+
+    fn check(&self, method: &Method) -> Result<()> {
+        let recipe = method.recipe();
+        if recipe.is_some_and(|recipe| recipe.positions == Positions::Cache) {
+            return Err(refuse(format!(
+                "lorc stores keys for their own positions, and {} with positions \"cache\" rotates them to others",
+                method.name
+            )));
+        }
+        if self.aspect.joint && recipe.is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
+            return Err(refuse(format!(
+                "`heads: \"joint\"` of lorc stores all heads of an entry together, and {} may keep others for each head; take \
+                 `heads: \"each\"`",
+                method.name
+            )));
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, model: &dyn Projections) -> Result<()> {
+        if self.directions.get().is_none() {
+            // Whoever is first: both are the model's.
+            let _ = self.directions.set(model.directions(self.aspect)?);
+        }
+        Ok(())
+    }
+
+    fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
+        let Some(directions) = self.directions.get().cloned() else {
+            return Err(refuse("lorc reads the weights of a model, and there is none here"));
+        };
+        let Shape { kv_heads, head_dim: dim, format, .. } = *shape;
+        let (rows, channels) = if self.aspect.joint { (1, kv_heads * dim) } else { (kv_heads, dim) };
+        let width = |share: &f64| {
+            let whole = (share * channels as f64 - 1e-9).ceil().max(1.0) as usize;
+            whole.next_multiple_of(8).min(channels)
+        };
+        let widths: Vec<usize> = directions.shares(self.least, self.most).iter().map(width).collect();
+        let narrow = |n: usize| {
+            u16::try_from(n).map_err(|_| refuse(format!("lorc cannot store {kv_heads} heads of {dim} channels")))
+        };
+        let cut = Cut { rows: narrow(rows)?, width: narrow(widths.iter().copied().max().unwrap_or(channels))? };
+        let codec = format.codec();
+        let price = KvCodec { basis: Some(Based { id: 0, keys: cut, values: cut }), ..codec };
+        let encoder = LorcEncoder {
+            directions,
+            widths: widths.into(),
+            window: self.window,
+            before_rope: self.aspect.before_rope,
+            codec,
+            price,
+            bases: HashMap::new(),
+        };
+        Ok(Box::new(encoder))
+    }
+}
+
+/// LoRC at work on one sequence.
+#[derive(Clone, Debug)]
+struct LorcEncoder {
+    directions: Arc<Directions>,
+    /// Coordinates that each layer of the model keeps.
+    widths: Arc<[usize]>,
+    window: usize,
+    before_rope: bool,
+    /// Without its basis.
+    codec: KvCodec,
+    /// With the sizes of the widest one.
+    price: KvCodec,
+    bases: HashMap<LaneNumber, Arc<Basis>>,
+}
+
+impl Encoder for LorcEncoder {
+    fn dual(&self) -> Dual {
+        Dual::None
+    }
+
+    fn before_rope(&self) -> bool {
+        self.before_rope
+    }
+
+    fn has_bases(&self) -> bool {
+        true
+    }
+
+    fn price(&self) -> Option<Price> {
+        Some(Price { codec: self.price, window: self.window, block: BLOCK })
+    }
+
+    fn fork(&self) -> Box<dyn Encoder> {
+        Box::new(self.clone())
+    }
+
+    fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
+        for (index, lane) in view.cache.of(layer).enumerate() {
+            let settled = lane.unencoded().saturating_sub(self.window);
+            // A prompt is stored at once.
+            if settled < if view.n > 1 { 1 } else { BLOCK } {
+                continue;
+            }
+            let number = LaneNumber { layer, lane: index };
+            let basis = match self.bases.get(&number) {
+                Some(basis) => basis.clone(),
+                None => {
+                    let width = self.widths.get(layer).copied().ok_or_else(|| {
+                        Error::Internal(format!("layer {layer} of {} has no width", self.widths.len()))
+                    })?;
+                    let basis = self.directions.basis(layer, lane.heads(), width)?;
+                    self.bases.insert(number, basis.clone());
+                    basis
+                }
+            };
+            let oldest = lane.sorted_unencoded().into_iter().take(settled);
+            let codec = KvCodec { basis: Some(basis.based()), ..self.codec };
+            let encode =
+                vec![Encode { codec, basis: Some(basis), positions: oldest.map(|entry| entry.position).collect() }];
+            plan.push(LanePlan { encode, ..LanePlan::new(layer, index) });
+        }
+        Ok(())
+    }
+}
