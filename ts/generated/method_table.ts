@@ -27,6 +27,7 @@ export type MethodName =
   | "kvtuner"
   | "skvq"
   | "think"
+  | "lorc"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -1205,6 +1206,54 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "whole", "8", "4", "2"',
         default: "whole",
         text: 'bits of a code for the channels and the values; "whole" is the precision of new entries',
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "lorc",
+    title: "LoRC",
+    summary:
+      "stores keys and values as fewer numbers, along the directions in which the model's weights put most of them",
+    source:
+      "Zhang et al. 2024, LoRC: Low-Rank Compression for LLMs KV Cache with a Progressive Compression Strategy, arXiv 2410.03111",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "most",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.75,
+        text: "the share of a head's coordinates that is stored in the layer that keeps most",
+      },
+      {
+        name: "least",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the share of a head's coordinates that is stored in the layer that keeps least",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 32,
+        text: "most recent entries that stay whole, per layer and head",
+      },
+      {
+        name: "heads",
+        kind: "choice",
+        values: 'one of "each", "joint"',
+        default: "each",
+        text: "whether each head has directions of its own, or all of a layer have some together",
+      },
+      {
+        name: "rope",
+        kind: "choice",
+        values: 'one of "after", "before"',
+        default: "after",
+        text: "whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are read",
       },
     ],
     variants: {},

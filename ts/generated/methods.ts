@@ -41,6 +41,7 @@ export type CacheMethod =
   | Stage<"kvtuner", KvtunerOptions>
   | Stage<"skvq", SkvqOptions>
   | Stage<"think", ThinkOptions>
+  | Stage<"lorc", LorcOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -1055,6 +1056,51 @@ export interface ThinkOptions {
  */
 export function think(options: ThinkOptions = {}): Stage<"think", ThinkOptions> {
   return stage("think", options);
+}
+
+/** Options of {@link lorc}. */
+export interface LorcOptions {
+  /**
+   * The share of a head's coordinates that is stored in the layer that keeps most. A number from 0 to 1; `0.75` by
+   * default.
+   */
+  most?: number;
+  /**
+   * The share of a head's coordinates that is stored in the layer that keeps least. A number from 0 to 1; `0.5` by
+   * default.
+   */
+  least?: number;
+  /** Most recent entries that stay whole, per layer and head. A whole number from 0 to 1,000,000; `32` by default. */
+  window?: number;
+  /**
+   * Whether each head has directions of its own, or all of a layer have some together. One of `"each"`, `"joint"`;
+   * `"each"` by default.
+   */
+  heads?: "each" | "joint";
+  /**
+   * Whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are
+   * read. One of `"after"`, `"before"`; `"after"` by default.
+   */
+  rope?: "after" | "before";
+}
+
+/**
+ * LoRC: stores keys and values as fewer numbers, along the directions in which the model's weights put most of them.
+ * Zhang et al. 2024, LoRC: Low-Rank Compression for LLMs KV Cache with a Progressive Compression Strategy, arXiv
+ * 2410.03111.
+ *
+ * @example
+ * ```ts
+ * import { image, load, lorc } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: lorc() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function lorc(options: LorcOptions = {}): Stage<"lorc", LorcOptions> {
+  return stage("lorc", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -8,6 +8,7 @@ use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::Sequence;
 use prefixkv_kernels::codec::Cut;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 fn model() -> Model {
@@ -197,6 +198,46 @@ fn lorc_stores_as_many_coordinates_as_it_says() {
     assert!(
         stored.lanes(0).len() > 1 && stored.lanes(0).iter().all(|lane| widths(lane).iter().any(|run| run.0.is_some()))
     );
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    tokens: Vec<u32>,
+    behind: Vec<u32>,
+    stride: usize,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    cache: Value,
+    widths: Vec<u16>,
+    logits: Vec<Vec<f32>>,
+}
+
+/// Logits behind a prompt whose entries were stored, against transformers with keys and values of low rank by numpy
+/// (tests/golden/lorc.py).
+#[test]
+fn lorc_gives_the_logits_of_the_reference() {
+    let model = model();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/lorc.json");
+    let golden: Golden = serde_json::from_slice(&std::fs::read(path).expect("the golden")).expect("is JSON");
+    let prompt = model.expand(&golden.tokens, 0).expect("text");
+    assert_eq!(golden.cases.len(), 4);
+    for Case { cache, widths: want_widths, logits: want_logits } in &golden.cases {
+        let mut stored = sequence(&model, cache);
+        model.prefill(&prompt, &[], &mut stored, &|| Ok(())).expect("reads");
+        for (layer, want) in want_widths.iter().enumerate() {
+            let found = widths(&stored.lanes(layer)[0]).into_iter().find_map(|(cut, _)| cut);
+            assert_eq!(found.map(|cut| cut.width), Some(*want), "{cache}: layer {layer}");
+        }
+        for (token, want) in golden.behind.iter().zip(want_logits) {
+            let got = model.decode(*token, &mut stored).expect("goes on");
+            for (got, want) in got.iter().step_by(golden.stride).zip(want) {
+                assert!((got - want).abs() < 5e-4, "{cache}: {got} for {want}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -87,12 +87,18 @@ pub struct Price {
     pub beside: u64,
 }
 
+/// Bytes of a basis without its numbers, and of its place in a lane.
+const BASIS: usize = 256;
+
 impl Price {
     /// Bytes of the bases of a layer that name so many channels of each head, which may have a lane each.
     pub fn of_channels(heads: usize, channels: usize) -> u64 {
-        // A basis and its place in a lane.
-        const BASIS: usize = 256;
         (heads * (channels * size_of::<u16>() + BASIS)) as u64
+    }
+
+    /// Bytes of the bases of a layer of `heads`, which may have a lane each, with so many numbers in all.
+    pub fn of_numbers(heads: usize, numbers: usize) -> u64 {
+        (heads * BASIS + numbers * size_of::<f32>()) as u64
     }
 }
 

@@ -149,6 +149,8 @@ impl Store for Lorc {
             u16::try_from(n).map_err(|_| refuse(format!("lorc cannot store {kv_heads} heads of {dim} channels")))
         };
         let cut = Cut { rows: narrow(rows)?, width: narrow(widths.iter().copied().max().unwrap_or(channels))? };
+        // Orthonormal rows in f32, for keys and for values.
+        let beside = Price::of_numbers(kv_heads, 2 * usize::from(cut.width) * kv_heads * dim);
         let codec = format.codec();
         let price = KvCodec { basis: Some(Based { id: 0, keys: cut, values: cut }), ..codec };
         let encoder = LorcEncoder {
@@ -158,6 +160,7 @@ impl Store for Lorc {
             before_rope: self.aspect.before_rope,
             codec,
             price,
+            beside,
             bases: HashMap::new(),
         };
         Ok(Box::new(encoder))
@@ -176,6 +179,8 @@ struct LorcEncoder {
     codec: KvCodec,
     /// With the sizes of the widest one.
     price: KvCodec,
+    /// Bytes of the bases of a layer, at most.
+    beside: u64,
     bases: HashMap<LaneNumber, Arc<Basis>>,
 }
 
@@ -193,7 +198,7 @@ impl Encoder for LorcEncoder {
     }
 
     fn price(&self) -> Option<Price> {
-        Some(Price { codec: self.price, window: self.window, block: BLOCK })
+        Some(Price { codec: self.price, window: self.window, block: BLOCK, beside: self.beside })
     }
 
     fn fork(&self) -> Box<dyn Encoder> {
