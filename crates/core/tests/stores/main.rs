@@ -55,8 +55,8 @@ fn bits(store: &Value, dim: usize) -> f64 {
 /// The most that is left of a cache in f32 of which some entries stay whole.
 fn part(store: &Value) -> f64 {
     match name(store) {
-        // Of the keys, six tenths.
-        "think" => 0.9,
+        // Of the keys six tenths, and half to three quarters of both.
+        "think" | "lorc" => 0.9,
         _ if bits(store, 64) > 9.0 => 5.0 / 6.0,
         _ => 2.0 / 3.0,
     }
@@ -423,7 +423,8 @@ fn bytes_are_what_the_bits_say() {
     let shape = Shape { layers: 4, kv_heads: 8, head_dim: 128, format: Format::F32 };
     let n = 2048;
     let layer = (n * 2 * shape.kv_heads * shape.head_dim * 4) as f64;
-    for spec in METHODS.iter().filter(|spec| spec.role == Role::Stores) {
+    // LoRC reads the weights of a model, of which there is none here (tests/bases.rs has one).
+    for spec in METHODS.iter().filter(|spec| spec.role == Role::Stores && spec.name != "lorc") {
         let (pool, cache) = (Pool::unlimited(), json!({ "method": spec.name, "window": 32 }));
         let mut small = sequence(shape, &pool, &cache);
         feed(&mut small, &shape, n, 0, |_| ());
