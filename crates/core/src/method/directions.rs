@@ -191,7 +191,7 @@ impl Turning {
         Turning { frequencies: frequencies.iter().map(|x| f64::from(*x)).collect() }
     }
 
-    /// A pair of channels `(i, i + half)` is a complex number that is turned by `exp(i m theta)`. What one pair does to another is the sum of a
+    /// A pair of channels `(i, i + half)` is a complex number that is turned by `exp(i m theta)`. One pair acts on another as the sum of a
     /// turn `z`, which becomes `z exp(i m (theta - theta'))`, and of a mirror `w`, which becomes `w exp(i m (theta + theta'))`.
     fn average(&self, gram: &mut [f64], size: usize) {
         let half = self.frequencies.len();
