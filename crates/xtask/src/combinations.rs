@@ -13,7 +13,7 @@ pub(crate) fn page(specs: &[MethodSpec]) -> String {
         r#"{NOTE}
 # Combinations
 
-`runs` means that the engine takes the combination; a test runs every one of them on the embedded model. A number is the reason why it does not, below.
+`runs` means that the engine takes the combination; a test runs every one of them on the embedded model. A number is the reason why it does not, below, with ROW and COLUMN for the names of the two.
 
 ## Parts of a recipe
 
@@ -53,7 +53,7 @@ fn recipes(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     for score in choices("score") {
         let cells = columns.iter().map(|(budget, lanes)| {
             let cache = json!({ "method": "custom", "keep": 0.5, "score": score, "budget": budget, "lanes": lanes });
-            cell(&cache, reasons)
+            cell(&cache, (score, budget), reasons)
         });
         rows.push((format!("`{score}`"), cells.collect()));
     }
@@ -69,23 +69,42 @@ fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     };
     let mut rows = vec![];
     for first in specs {
-        let cells = specs.iter().map(|second| cell(&json!([one(first), one(second)]), reasons));
+        let cells =
+            specs.iter().map(|second| cell(&json!([one(first), one(second)]), (first.name, second.name), reasons));
         rows.push((format!("`{}`", first.name), cells.collect()));
     }
     table("", &heads, &rows)
 }
 
-fn cell(cache: &Value, reasons: &mut Vec<String>) -> String {
+/// Reasons that are alike but for the names of the row and the column are told once.
+fn cell(cache: &Value, names: (&str, &str), reasons: &mut Vec<String>) -> String {
     let reason = match Method::parse(cache) {
         Ok(_) => return "runs".into(),
         Err(Error::Option { reason, .. }) => reason,
         Err(other) => other.to_string(),
     };
+    let reason = without(&reason, names);
     let number = reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
         reasons.push(reason);
         reasons.len() - 1
     });
     (number + 1).to_string()
+}
+
+/// A sentence with ROW and COLUMN for the names that stand there, as words of their own.
+fn without(reason: &str, (row, column): (&str, &str)) -> String {
+    let of_name = |c: char| c.is_alphanumeric() || c == '-';
+    let mut out = String::new();
+    for word in reason.split_inclusive(|c| !of_name(c)) {
+        let end = word.find(|c| !of_name(c)).unwrap_or(word.len());
+        out += match &word[..end] {
+            name if name == row => "ROW",
+            name if name == column => "COLUMN",
+            other => other,
+        };
+        out += &word[end..];
+    }
+    out
 }
 
 fn table(corner: &str, heads: &[String], rows: &[(String, Vec<String>)]) -> String {
