@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
 
+use super::contents::Contents;
 use super::memory::{Entries as _, Form, Memory, Side};
 use super::pool::{Account, Charge};
 use super::recode::basis_bytes;
@@ -47,7 +48,7 @@ pub struct LaneOptions {
 #[derive(Debug)]
 pub struct Lane<M: Memory = Cpu> {
     heads: Range<u32>,
-    pub(super) options: LaneOptions,
+    contents: Contents,
     pub(super) segments: Vec<Segment<M>>,
     pub(super) len: u32,
     /// Whether the last segment may be enlarged.
@@ -59,7 +60,7 @@ pub struct Lane<M: Memory = Cpu> {
     /// Which places are deleted; empty while none is.
     pub(super) dead: Box<[bool]>,
     /// Those that its segments have of their own, counted.
-    pub(super) bases: Vec<(Arc<Basis>, Charge)>,
+    pub(super) bases: Box<[(Arc<Basis>, Charge)]>,
     pub(super) account: Account<M>,
     _metadata: Charge,
 }
@@ -89,14 +90,14 @@ impl<M: Memory> Lane<M> {
         let charge = account.charge(size_of::<Lane<M>>() as u64)?;
         Ok(Lane {
             heads: heads.start as u32..heads.end as u32,
-            options,
+            contents: Contents::new(options)?,
             segments: Vec::new(),
             len: 0,
             tail: false,
             coming: 0,
             limit: u32::MAX,
             dead: Box::default(),
-            bases: Vec::new(),
+            bases: Box::default(),
             account,
             _metadata: charge,
         })
@@ -104,17 +105,21 @@ impl<M: Memory> Lane<M> {
 
     /// The same entries for another sequence, on its account: shared until one of the two changes them.
     pub fn fork(&self, account: &Account<M>) -> Result<Self> {
-        let mut lane = Lane::new(self.heads(), self.options, account.clone())?;
+        let mut lane = Lane::new(self.heads(), self.options(), account.clone())?;
         lane.segments.reserve_exact(self.segments.len());
         for segment in &self.segments {
             lane.segments.push(segment.fork(account)?);
         }
-        for (basis, _) in &self.bases {
+        for (basis, _) in self.bases.iter() {
             lane.count_basis(basis)?;
         }
         (lane.len, lane.tail, lane.limit) = (self.len, self.tail, self.limit);
         lane.note_dead();
         Ok(lane)
+    }
+
+    pub(super) fn options(&self) -> LaneOptions {
+        self.contents.options()
     }
 
     /// Entries held.
@@ -132,7 +137,7 @@ impl<M: Memory> Lane<M> {
     }
 
     pub fn rotation(&self) -> Rotation {
-        self.options.rotation
+        self.options().rotation
     }
 
     /// The positions of the entries, ascending.
@@ -184,7 +189,7 @@ impl<M: Memory> Lane<M> {
 
     /// The part of [`Lane::payload`] that is stored as new entries are.
     pub fn unencoded_payload(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.codec() == self.options.codec).map(Segment::payload).sum()
+        self.segments.iter().filter(|segment| segment.codec() == self.options().codec).map(Segment::payload).sum()
     }
 
     /// Numbers of the keys and values held.
@@ -194,12 +199,12 @@ impl<M: Memory> Lane<M> {
 
     /// How new entries are stored.
     pub fn codec(&self) -> KvCodec {
-        self.options.codec
+        self.options().codec
     }
 
     /// Entries that are stored as new ones are.
     pub fn unencoded(&self) -> usize {
-        self.segments.iter().filter(|segment| segment.codec() == self.options.codec).map(Segment::alive).sum()
+        self.segments.iter().filter(|segment| segment.codec() == self.options().codec).map(Segment::alive).sum()
     }
 
     /// Bytes of positions, scores and bookkeeping.
@@ -249,7 +254,7 @@ impl<M: Memory> Lane<M> {
         if n == 0 {
             return Ok(());
         }
-        let (scored, rotate, heads) = (self.options.scored, self.rotates(), self.heads());
+        let (scored, rotate, heads) = (self.options().scored, self.rotates(), self.heads());
         match self.segments.last_mut().filter(|_| self.coming > 0) {
             Some(extent) => {
                 let at = extent.extend(first..first + n as u32, scored)?;
@@ -272,7 +277,7 @@ impl<M: Memory> Lane<M> {
     /// As [`Lane::append`] for a prompt of which only the rows at `positions`, ascending, have come this far.
     pub fn append_rows(&mut self, new: M::New<'_>, positions: &[u32]) -> Result<()> {
         let mut extent = self.segment(positions.len())?;
-        let at = extent.extend(positions.iter().copied(), self.options.scored)?;
+        let at = extent.extend(positions.iter().copied(), self.options().scored)?;
         extent.write(new, self.rotates(), self.heads(), at)?;
         self.push(extent);
         self.tail = false;
@@ -282,7 +287,7 @@ impl<M: Memory> Lane<M> {
 
     /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `new` as in [`Lane::append`].
     pub fn append_one(&mut self, new: M::New<'_>, position: u32) -> Result<u32> {
-        let codec = self.options.codec;
+        let codec = self.options().codec;
         let free = |segment: &Segment<M>| segment.codec() == codec && segment.room() > 0;
         let index = match self.segments.iter().rposition(free) {
             Some(index) => index,
@@ -292,8 +297,8 @@ impl<M: Memory> Lane<M> {
             }
         };
         self.segments[index].unshare(&self.account)?;
-        let at = self.segments[index].extend(position..position + 1, self.options.scored)?;
-        let (rotate, heads) = (self.rotates(), self.heads());
+        let (scored, rotate, heads) = (self.options().scored, self.rotates(), self.heads());
+        let at = self.segments[index].extend(position..position + 1, scored)?;
         self.segments[index].write(new, rotate, heads, at)?;
         self.len += 1;
         self.note_dead();
@@ -303,16 +308,16 @@ impl<M: Memory> Lane<M> {
 
     /// Whether keys are rotated before they are stored.
     fn rotates(&self) -> bool {
-        self.options.rotation == Rotation::Stored
+        self.options().rotation == Rotation::Stored
     }
 
     fn segment(&self, capacity: usize) -> Result<Segment<M>> {
-        self.segment_in(self.options.codec, None, capacity)
+        self.segment_in(self.options().codec, None, capacity)
     }
 
     pub(super) fn segment_in(&self, codec: KvCodec, basis: Option<Arc<Basis>>, capacity: usize) -> Result<Segment<M>> {
-        let form = Form { codec, heads: self.heads.len(), dim: self.options.head_dim, capacity, basis: None };
-        Segment::new(&self.account, form, basis, self.options.scored)
+        let form = Form { codec, heads: self.heads.len(), dim: self.options().head_dim, capacity, basis: None };
+        Segment::new(&self.account, form, basis, self.options().scored)
     }
 
     fn push(&mut self, segment: Segment<M>) {
@@ -325,7 +330,7 @@ impl<M: Memory> Lane<M> {
     /// Makes room for at least one entry at the end.
     fn grow(&mut self) -> Result<()> {
         // By its bytes, since the tail is in full precision and the rest may not be.
-        let entry = self.options.codec.payload(self.heads.len(), self.options.head_dim);
+        let entry = self.options().codec.payload(self.heads.len(), self.options().head_dim);
         let whole = self.payload() as usize / entry.max(1);
         let step = (whole / GROWTH + 1).min(TAIL_BLOCK).min(self.limit.saturating_sub(self.len).max(1) as usize);
         let last = self.segments.last().filter(|last| self.tail && last.capacity() + step <= TAIL_STRETCH);
@@ -333,7 +338,7 @@ impl<M: Memory> Lane<M> {
             Some(last) => {
                 let mut grown = self.segment(last.capacity() + step)?;
                 let slots: Vec<u32> = (0..last.len() as u32).collect();
-                grown.take(last, &slots, self.options.scored)?;
+                grown.take(last, &slots, self.options().scored)?;
                 self.segments.pop();
                 grown
             }
@@ -415,12 +420,12 @@ impl<M: Memory> Lane<M> {
             kinds[kind].push(index, slot as u32);
         }
         // New entries' codec comes last, where the tail grows.
-        kinds.sort_by_key(|kind| kind.codec == self.options.codec);
+        kinds.sort_by_key(|kind| kind.codec == self.options().codec);
         let mut extents = Vec::new();
         for Moved { codec, basis, entries, slots } in kinds {
             let mut extent = self.segment_in(codec, basis, entries)?;
             for (index, slots) in slots {
-                extent.take(&self.segments[index], &slots, self.options.scored)?;
+                extent.take(&self.segments[index], &slots, self.options().scored)?;
             }
             extents.push(extent);
         }
@@ -507,7 +512,7 @@ impl<M: Memory> Lane<M> {
     }
 
     fn rows(&self, entries: &[Entry], side: Side) -> Result<Vec<f32>> {
-        let LaneOptions { head_dim, codec, .. } = self.options;
+        let LaneOptions { head_dim, codec, .. } = self.options();
         let width = self.heads.len() * head_dim;
         let mut out = vec![0.0; entries.len() * width];
         // Segment by segment, so that a device is read once for each.
@@ -527,7 +532,7 @@ impl<M: Memory> Lane<M> {
 
     /// Replaces the keys and the values of entries, `[entries, heads, head_dim]` each; they are stored in the entries' codecs.
     pub fn overwrite(&mut self, entries: &[Entry], keys: &[f32], values: &[f32]) -> Result<()> {
-        let LaneOptions { head_dim, codec, .. } = self.options;
+        let LaneOptions { head_dim, codec, .. } = self.options();
         let width = self.heads.len() * head_dim;
         for (index, (slots, rows)) in self.by_segment(entries)?.into_iter().enumerate() {
             if slots.is_empty() {

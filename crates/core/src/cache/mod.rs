@@ -7,6 +7,7 @@
 //! lane has its own length, so layers and heads may be ragged. Positions are stored, never derived from a length.
 //! Sequences with one prefix share its segments until one of them changes them.
 
+mod contents;
 mod lane;
 mod memory;
 mod pool;

@@ -33,7 +33,7 @@ impl<M: Memory> Lane<M> {
         let mut gone = vec![false; self.places()];
         let mut made = Vec::new();
         for Recode { codec, basis, places } in parts {
-            let (group, dual) = (codec.group(), self.options.codec.dual);
+            let (group, dual) = (codec.group(), self.options().codec.dual);
             if !places.len().is_multiple_of(group) || codec.dual != dual {
                 return Err(Error::Internal(format!("{} entries of {dual:?} to be stored in {codec:?}", places.len())));
             }
@@ -51,7 +51,7 @@ impl<M: Memory> Lane<M> {
             let whole = if codec.deletion() == Deletion::Group { group } else { rows.len().max(1) };
             for rows in rows.chunks(whole) {
                 let mut segment = self.segment_in(*codec, basis.clone(), rows.len())?;
-                segment.encode(&self.segments, rows, self.options.scored)?;
+                segment.encode(&self.segments, rows, self.options().scored)?;
                 made.push(segment);
             }
         }
@@ -70,8 +70,10 @@ impl<M: Memory> Lane<M> {
     pub(super) fn count_basis(&mut self, basis: &Arc<Basis>) -> Result<()> {
         if self.bases.iter().all(|(known, _)| known != basis) {
             let charge = self.account.charge(basis_bytes(basis))?;
-            self.bases.reserve_exact(1);
-            self.bases.push((basis.clone(), charge));
+            let mut bases = std::mem::take(&mut self.bases).into_vec();
+            bases.reserve_exact(1);
+            bases.push((basis.clone(), charge));
+            self.bases = bases.into();
         }
         Ok(())
     }
@@ -80,8 +82,9 @@ impl<M: Memory> Lane<M> {
     pub(super) fn forget_bases(&mut self) {
         if !self.bases.is_empty() {
             let segments = &self.segments;
-            self.bases.retain(|(basis, _)| segments.iter().any(|segment| segment.basis() == Some(basis)));
-            self.bases.shrink_to_fit();
+            let mut bases = std::mem::take(&mut self.bases).into_vec();
+            bases.retain(|(basis, _)| segments.iter().any(|segment| segment.basis() == Some(basis)));
+            self.bases = bases.into();
         }
     }
 }

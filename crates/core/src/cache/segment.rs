@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
+use prefixkv_kernels::codec::{Basis, Codec, Deletion, Dual, KvCodec};
 
 use super::memory::{Entries, Form, Memory};
 use super::pool::{Account, Charge, Pooled};
@@ -46,16 +46,29 @@ pub(super) struct Segment<M: Memory = Cpu> {
 #[derive(Debug)]
 struct Data<M: Memory> {
     entries: M::Entries,
-    codec: KvCodec,
-    /// The basis that the codec names.
+    /// Of keys and of values: the codec without its basis, which is beside it, since every segment has one.
+    codecs: [Codec; 2],
+    dual: Dual,
     basis: Option<Arc<Basis>>,
     heads: u16,
     dim: u16,
-    capacity: u32,
+    /// Entries stored.
+    len: u32,
     dead: Dead,
-    /// The entries' places in the original sequence, in physical order.
-    positions: Vec<u32>,
+    /// The entries' places in the original sequence, in physical order; behind them the room for more.
+    positions: Box<[u32]>,
     pooled: Pooled,
+}
+
+impl<M: Memory> Data<M> {
+    /// Counts one more entry.
+    fn push(&mut self, position: u32) -> Result<()> {
+        let room = self.positions.len();
+        let slot = self.positions.get_mut(self.len as usize);
+        *slot.ok_or_else(|| Error::Internal(format!("more than {room} entries in a segment")))? = position;
+        self.len += 1;
+        Ok(())
+    }
 }
 
 /// Bytes of the counts that an [`Arc`] keeps beside its value.
@@ -101,13 +114,14 @@ impl<M: Memory> Segment<M> {
         let (charge, pooled) = account.charge(whole as u64)?.share((whole - own) as u64);
         let data = Data {
             entries: entries(account.memory())?,
-            codec,
+            codecs: [codec.key, codec.value],
+            dual: codec.dual,
             basis,
             heads: narrow(heads)?,
             dim: narrow(dim)?,
-            capacity: capacity as u32,
+            len: 0,
             dead: Dead::default(),
-            positions: Vec::with_capacity(capacity),
+            positions: vec![0; capacity].into(),
             pooled,
         };
         let scores = Vec::with_capacity(if scored { capacity } else { 0 });
@@ -130,12 +144,12 @@ impl<M: Memory> Segment<M> {
 
     /// The same entries in memory of their own, on `account`.
     fn copy(&self, account: &Account<M>) -> Result<Self> {
-        let Data { entries, dead, positions, .. } = &*self.data;
+        let Data { entries, dead, .. } = &*self.data;
         let form = self.form();
         let scored = self.scores.capacity() > 0;
         let mut copy = Segment::of(account, form, self.basis().cloned(), scored, |_| entries.duplicate())?;
         let data = copy.own()?;
-        data.positions.extend_from_slice(positions);
+        self.positions().iter().try_for_each(|position| data.push(*position))?;
         data.dead = *dead;
         copy.scores.extend_from_slice(&self.scores);
         Ok(copy)
@@ -185,8 +199,9 @@ impl<M: Memory> Segment<M> {
 
     /// As [`Segment::form`] for those who neither read nor encode.
     pub(super) fn sizes<'a>(&self) -> Form<'a> {
-        let Data { codec, heads, dim, capacity, .. } = *self.data;
-        Form { codec, heads: heads as usize, dim: dim as usize, capacity: capacity as usize, basis: None }
+        let Data { heads, dim, ref positions, .. } = *self.data;
+        let capacity = positions.len();
+        Form { codec: self.codec(), heads: heads as usize, dim: dim as usize, capacity, basis: None }
     }
 
     /// The basis that the codec names.
@@ -195,16 +210,17 @@ impl<M: Memory> Segment<M> {
     }
 
     pub(super) fn codec(&self) -> KvCodec {
-        self.data.codec
+        let Data { codecs: [key, value], dual, ref basis, .. } = *self.data;
+        KvCodec { basis: basis.as_deref().map(Basis::based), ..KvCodec::new(key, value, dual) }
     }
 
     pub(super) fn deletion(&self) -> Deletion {
-        self.data.codec.deletion()
+        self.codec().deletion()
     }
 
     /// Entries stored, deleted ones included.
     pub(super) fn len(&self) -> usize {
-        self.data.positions.len()
+        self.data.len as usize
     }
 
     /// Entries that count.
@@ -217,7 +233,7 @@ impl<M: Memory> Segment<M> {
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.data.capacity as usize
+        self.data.positions.len()
     }
 
     /// Bytes of the keys and values of the entries that count, without their scales.
@@ -250,7 +266,7 @@ impl<M: Memory> Segment<M> {
     }
 
     pub(super) fn positions(&self) -> &[u32] {
-        &self.data.positions
+        &self.data.positions[..self.len()]
     }
 
     pub(super) fn scores(&self) -> &[f32] {
@@ -270,7 +286,7 @@ impl<M: Memory> Segment<M> {
     pub(super) fn extend(&mut self, positions: impl IntoIterator<Item = u32>, scored: bool) -> Result<usize> {
         let at = self.len();
         let data = self.own()?;
-        data.positions.extend(positions);
+        positions.into_iter().try_for_each(|position| data.push(position))?;
         if scored {
             self.scores.resize(self.len(), 0.0);
         }
@@ -316,7 +332,7 @@ impl<M: Memory> Segment<M> {
     fn count<'a>(&mut self, rows: impl Iterator<Item = (&'a Segment<M>, u32)>, scored: bool) -> Result<()> {
         let data = own(&mut self.data)?;
         for (from, slot) in rows {
-            data.positions.push(from.data.positions[slot as usize]);
+            data.push(from.positions()[slot as usize])?;
             if scored {
                 self.scores.push(from.scores.get(slot as usize).copied().unwrap_or(0.0));
             }
@@ -339,8 +355,10 @@ impl<M: Memory> Segment<M> {
             data.dead.0 |= 1 << slot;
             return Ok(());
         }
-        data.entries.replace(form, slot, data.positions.len() - 1);
-        data.positions.swap_remove(slot);
+        let last = data.len as usize - 1;
+        data.entries.replace(form, slot, last);
+        data.positions[slot] = data.positions[last];
+        data.len -= 1;
         if !self.scores.is_empty() {
             self.scores.swap_remove(slot);
         }
