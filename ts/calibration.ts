@@ -1,7 +1,13 @@
 import { CalibrationError } from "./errors.ts";
 import { filePath } from "./files/path.ts";
 import { replaceFile, requireWritable, writeFailure } from "./files/write.ts";
-import type { BitsCalibration, Calibration, ChannelsCalibration, SharingCalibration } from "./generated/wire.ts";
+import type {
+  BitsCalibration,
+  Calibration,
+  ChannelsCalibration,
+  CodebookCalibration,
+  SharingCalibration,
+} from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { address, text } from "./options/rules.ts";
@@ -64,8 +70,27 @@ export type BitsSource = BitsCalibration | string | URL;
  */
 export type ChannelsSource = ChannelsCalibration | string | URL;
 
+/**
+ * Where codebooks come from: the object, or a JSON file by path or `file:` URL, relative to the working directory.
+ *
+ * @example
+ * ```ts
+ * import { type CodebookSource, kvquant } from "prefixkv";
+ *
+ * const sources: CodebookSource[] = ["./codebooks.json", new URL("file:///data/codebooks.json")];
+ * console.log(sources.map((calibration) => kvquant({ calibration })));
+ * ```
+ */
+export type CodebookSource = CodebookCalibration | string | URL;
+
 /** A calibration of a kind as the engine takes it. */
-type Read = Calibration | SharingCalibration | BitsCalibration | ChannelsCalibration | readonly number[];
+type Read =
+  | Calibration
+  | SharingCalibration
+  | BitsCalibration
+  | ChannelsCalibration
+  | CodebookCalibration
+  | readonly number[];
 
 /** The source of a calibration as a copy, a URL as its text; throws an OptionError for what is none. */
 export function readCalibrationSource(value: unknown, place: Place): unknown {
@@ -78,14 +103,20 @@ export function readCalibrationSource(value: unknown, place: Place): unknown {
 }
 
 /** The `format` of files that the engine reads. */
-const formats: readonly string[] = ["prefixkv-calibration", "prefixkv-sharing", "prefixkv-bits", "prefixkv-channels"];
+const formats: readonly string[] = [
+  "prefixkv-calibration",
+  "prefixkv-sharing",
+  "prefixkv-bits",
+  "prefixkv-channels",
+  "prefixkv-codebooks",
+];
 
 /** More than any calibration needs. */
 const maxBytes = 16 * 1024 * 1024;
 
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
 export async function readCalibration(
-  source: CalibrationSource | SharingSource | BitsSource | ChannelsSource,
+  source: CalibrationSource | SharingSource | BitsSource | ChannelsSource | CodebookSource,
   signal?: AbortSignal,
 ): Promise<Read> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
@@ -126,6 +157,14 @@ export async function writeBits(calibration: BitsCalibration, file: string | URL
 /** Writes orders of channels, likewise. */
 export async function writeChannels(calibration: ChannelsCalibration, file: string | URL): Promise<void> {
   await replaceFile(calibrationFile(file), channelsText(calibration)).catch((cause: unknown) =>
+    unwritable(file, cause),
+  );
+}
+
+/** Writes codebooks, likewise, a layer per line. */
+export async function writeCodebooks(calibration: CodebookCalibration, file: string | URL): Promise<void> {
+  const { layers, ...head } = calibration;
+  await replaceFile(calibrationFile(file), linewise(head, "layers", layers)).catch((cause: unknown) =>
     unwritable(file, cause),
   );
 }

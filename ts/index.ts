@@ -5,8 +5,9 @@ export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { CalibrateBitsOptions } from "./calibrate_bits.ts";
 export type { CalibrateChannelsOptions } from "./calibrate_channels.ts";
+export type { CalibrateKvquantOptions } from "./calibrate_kvquant.ts";
 export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";
-export type { BitsSource, CalibrationSource, ChannelsSource, SharingSource } from "./calibration.ts";
+export type { BitsSource, CalibrationSource, ChannelsSource, CodebookSource, SharingSource } from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export { custom } from "./custom.ts";
@@ -37,6 +38,7 @@ export type {
   BitsCalibration,
   Calibration,
   ChannelsCalibration,
+  CodebookCalibration,
   DeviceCheck,
   GenerationResult,
   Keep,

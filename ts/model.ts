@@ -3,6 +3,7 @@
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import { type CalibrateBitsOptions, calibrateBits } from "./calibrate_bits.ts";
 import { type CalibrateChannelsOptions, calibrateChannels } from "./calibrate_channels.ts";
+import { type CalibrateKvquantOptions, calibrateKvquant } from "./calibrate_kvquant.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
 import type { Fit } from "./fit/file.ts";
@@ -13,6 +14,7 @@ import type {
   BitsCalibration,
   Calibration,
   ChannelsCalibration,
+  CodebookCalibration,
   Kept,
   ModelInfo,
   Score,
@@ -124,6 +126,11 @@ export class Model implements AsyncDisposable {
   /** Finds an order of the channels of every head, and clips for their codes, by sample prompts: see CalibrateChannelsOptions. */
   async calibrateChannels(options: CalibrateChannelsOptions): Promise<ChannelsCalibration> {
     return calibrateChannels(this.#requests, this.info, options);
+  }
+
+  /** Finds the codebooks that `kvquant` stores keys and values with, by sample prompts: see CalibrateKvquantOptions. */
+  async calibrateKvquant(options: CalibrateKvquantOptions): Promise<CodebookCalibration> {
+    return calibrateKvquant(this.#requests, this.info, options);
   }
 
   /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */

@@ -67,6 +67,7 @@ test("every answer is what the schema says", async () => {
   await ask({ op: "similarity", prompt, cache: sharing }, "similarity");
   const bits = { method: "kvtuner", window: 0 };
   await ask({ op: "sensitivity", prompt: prompt.repeat(2), cache: bits, pairs: [[8, 4]] }, "sensitivity");
+  await ask({ op: "codebooks", prompts: [{ prompt }], bits: 2, outliers: 0.01 }, "codebooks");
   await ask({ op: "channels", prompts: [{ prompt }], group: 16, sinks: 0 }, "channels");
   await ask({ op: "trace", messages, cache: [cache], maxTokens: 2, ignoreEos: true }, "traced", [scene]);
   await ask({ op: "trace", prompt, maxTokens: 2, cache: { method: "knorm", keep: { tokens: 30 } } }, "traced");

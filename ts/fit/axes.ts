@@ -22,8 +22,19 @@ export type AxisName = "sharing" | "methods" | "stores";
 const axes: readonly { name: AxisName; points: readonly Stages[] }[] = [
   { name: "sharing", points: [] },
   { name: "methods", points: [[prefixkv()], [prefixkv({ decode: "none" })], [prefixkv({ variant: "paper" })]] },
-  { name: "stores", points: methods.filter(({ role }) => role === "stores").flatMap(storing) },
+  {
+    name: "stores",
+    points: methods
+      .filter(({ role }) => role === "stores")
+      .filter(isReady)
+      .flatMap(storing),
+  },
 ];
+
+/** Whether a method needs nothing that a calibration of its own must find first. */
+function isReady({ options }: MethodFacts): boolean {
+  return options.every(({ kind }) => kind !== "codebooks");
+}
 
 /** A store as it comes, and with less. */
 function storing({ name, options }: MethodFacts): Stages[] {

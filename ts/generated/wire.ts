@@ -394,6 +394,22 @@ export interface ChannelsRequest extends ChannelsFields {
   op: "channels";
 }
 
+/** The codebooks to find. */
+export interface CodebooksFields {
+  /** The prompts whose keys and values are looked at. */
+  prompts: readonly Sample[];
+  /** Bits of a code: 2 or 4. */
+  bits: number;
+  /** The share of the numbers of a row that lie apart, from 0 to 0.25. */
+  outliers: number;
+}
+
+/** Finds levels of codes and ranges of channels for keys and values from prompts; ends with `codebooks`. */
+export interface CodebooksRequest extends CodebooksFields {
+  /** Which kind it is. */
+  op: "codebooks";
+}
+
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
 export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
@@ -527,6 +543,7 @@ export type EngineRequest =
   | SimilarityRequest
   | SensitivityRequest
   | ChannelsRequest
+  | CodebooksRequest
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
@@ -813,6 +830,59 @@ export interface ChannelsSide {
 }
 
 /**
+ * Levels of codes per layer, with the ranges of the channels of keys before their rotary embedding:
+ * `model.calibrateKvquant` makes it, `kvquant({ calibration })` uses it.
+ *
+ * @example
+ * ```ts
+ * import { type CodebookCalibration, kvquant, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+ * const calibration: CodebookCalibration = await model.calibrateKvquant({ samples, bits: 4 });
+ * const { memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache: kvquant({ calibration }), maxTokens: 8 });
+ * console.log(calibration.layers.length, memory.effectiveBits);
+ * ```
+ */
+export interface CodebookCalibration {
+  /** `"prefixkv-codebooks"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to, with all layers of its language model; a size that is not said is not checked. */
+  model: CalibratedModel;
+  /** Bits of a code: 2 or 4. */
+  bits: number;
+  /**
+   * The share of the numbers of each key and each value of a head that lie apart in f16, rounded up to a whole number
+   * of them.
+   */
+  outliers: number;
+  /** Prompts that were read for it. */
+  samples?: number;
+  /** Positions of them whose keys and values were looked at. */
+  positions?: number;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /** One for each layer that has keys and values of its own, by rising number. */
+  layers: readonly LayerCodebooks[];
+}
+
+/** The codebooks of a layer. */
+export interface LayerCodebooks {
+  /** Its number in the model. */
+  layer: number;
+  /** The levels of keys, rising, for channels whose range is from -1 to 1. */
+  keys: readonly number[];
+  /** The levels of values, rising, for entries whose range is from -1 to 1. */
+  values: readonly number[];
+  /** Half the range of each channel of each KV head's keys before their rotary embedding, head by head. */
+  scales: readonly number[];
+  /** The middle of that range. */
+  zeros: readonly number[];
+}
+
+/**
  * Capabilities of an installation's native code.
  *
  * @example
@@ -876,6 +946,7 @@ export type WireEvent =
   | ScoredEvent
   | ProfiledEvent
   | DistancesEvent
+  | CodebooksEvent
   | SimilarityEvent
   | SensitivityEvent
   | ChannelsEvent
@@ -1484,6 +1555,18 @@ export interface DistancesEvent {
   type: "distances";
   /** All pairs of layers that may share, the farthest apart first. */
   pairs: LayerDistance[];
+  usage: Usage;
+  timings: Timings;
+}
+
+/** Codebooks have been found. */
+export interface CodebooksEvent {
+  /** Which kind it is. */
+  type: "codebooks";
+  /** One for each layer that has keys and values of its own. */
+  layers: LayerCodebooks[];
+  /** Positions whose keys and values were looked at. */
+  positions: number;
   usage: Usage;
   timings: Timings;
 }

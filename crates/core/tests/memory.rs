@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prefixkv_core::cache::{Format, Lane, Modality, Pool, Shape, Span};
 use prefixkv_core::device::Cpu;
-use prefixkv_core::method::{METHODS, Method, Role};
+use prefixkv_core::method::{METHODS, Method, OptionKind, Role};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::nn::Loader;
 use prefixkv_core::sequence::{Placing, Sequence};
@@ -98,13 +98,18 @@ fn generation_on_the_embedded_model() {
         if spec.takes_keep() {
             cache["keep"] = json!(0.2);
         }
+        if spec.options.iter().any(|option| matches!(option.kind, OptionKind::Codebooks)) {
+            cache["calibration"] = codebooks();
+        }
         if spec.role == Role::Shares {
             cache["sources"] = json!({ "6": 2, "7": 2 });
         }
         if spec.role == Role::Refines {
             cache = json!([{ "method": "knorm", "keep": 0.2 }, cache]);
         }
-        let mut sequence = model.new_sequence_with(method(&cache), false).expect("a sequence");
+        // What was calibrated is the method's, which outlives the sequence here.
+        let method = method(&cache);
+        let mut sequence = model.new_sequence_with(method.clone(), false).expect("a sequence");
         model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
         for token in 10..70 {
             model.decode(token, &mut sequence).expect("goes on");
@@ -131,6 +136,17 @@ fn bases(sequence: &Sequence) -> f64 {
         known.iter().map(|(_, bytes)| bytes).sum()
     };
     (0..layers).flat_map(|layer| sequence.lanes(layer)).map(of_lane).sum::<usize>() as f64
+}
+
+/// Evenly spaced codebooks for the embedded model.
+fn codebooks() -> Value {
+    let levels: Vec<f64> = (0..16).map(|code| (f64::from(code) + 0.5) / 8.0 - 1.0).collect();
+    let (scales, zeros) = (vec![4.0; 6 * 32], vec![0.0; 6 * 32]);
+    let of = |layer| json!({ "layer": layer, "keys": levels, "values": levels, "scales": scales, "zeros": zeros });
+    json!({
+        "format": "prefixkv-codebooks", "version": 1, "bits": 4, "outliers": 0.01, "model": { "layers": 10 },
+        "layers": (0..10).map(of).collect::<Vec<_>>(),
+    })
 }
 
 /// A sequence that is fed by hand, so that nothing else is allocated: every layer gets the same rows, and sums that differ

@@ -1,10 +1,11 @@
-//! Keys and values as stores give them back, against numpy (tests/golden/stores.py).
+//! Keys and values as stores give them back, against numpy (tests/golden/stores.py and kvquant.py).
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use prefixkv_core::cache::{Format, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::method::Method;
+use prefixkv_core::method::codebooks::{CodebookCalibration, LayerCodebooks};
 use prefixkv_core::sequence::{Placing, Sequence};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::rotary::Angles;
@@ -20,6 +21,9 @@ struct Golden {
     /// Of the shown rows every so many channels.
     stride: usize,
     cases: Vec<Case>,
+    /// Positions that codebooks are found from.
+    #[serde(default)]
+    calibrated: usize,
 }
 
 #[derive(Deserialize)]
@@ -72,14 +76,23 @@ fn fill(sequence: &mut Sequence, golden: &Golden, dim: usize) {
 
 #[test]
 fn keys_and_values_come_back_as_numpy_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data/stores.json");
-    let golden: Golden = serde_json::from_slice(&std::fs::read(path).expect("the golden")).expect("is JSON");
+    let stores = ["stores.json", "kvquant.json"].map(|name| come_back(&golden(name)));
+    assert!(stores[0].len() >= 6 && stores[1].len() == 1, "{stores:?}");
+}
+
+fn golden(name: &str) -> Golden {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/data").join(name);
+    serde_json::from_slice(&std::fs::read(path).expect("the golden")).expect("is JSON")
+}
+
+/// The names of the stores.
+fn come_back(golden: &Golden) -> HashSet<String> {
     let mut stores = HashSet::new();
     for Case { dim, cache, layers } in &golden.cases {
         let shape = Shape { layers: layers.len(), kv_heads: golden.heads, head_dim: *dim, format: Format::F32 };
         let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
         let mut sequence = Sequence::with_method(shape, &Pool::unlimited(), method, false).expect("fits");
-        fill(&mut sequence, &golden, *dim);
+        fill(&mut sequence, golden, *dim);
         stores.insert(cache["method"].to_string());
         for (layer, want) in layers.iter().enumerate() {
             let lane = &sequence.lanes(layer)[0];
@@ -93,11 +106,48 @@ fn keys_and_values_come_back_as_numpy_says() {
                     let got = got.expect("there");
                     let head = &got[position % golden.heads * dim..][..*dim];
                     for (got, want) in head.iter().step_by(golden.stride).zip(&want[row]) {
-                        assert!((got - want).abs() < 1e-5, "{cache} {dim} {side} of {position}: {got} for {want}");
+                        assert!(
+                            (got - want).abs() < 1e-5,
+                            "{} {dim} {side} of {position}: {got} for {want}",
+                            cache["method"]
+                        );
                     }
                 }
             }
         }
     }
-    assert!(stores.len() >= 6, "{stores:?}");
+    stores
+}
+
+#[test]
+fn codebooks_are_found_as_numpy_says() {
+    let golden = golden("kvquant.json");
+    let found = golden.cases.iter().flat_map(|case| {
+        let calibration = CodebookCalibration::parse(&case.cache["calibration"]).expect("a calibration");
+        let CodebookCalibration { bits, outliers, layers, .. } = calibration;
+        layers.into_iter().map(move |books| (case.dim, bits, outliers, books))
+    });
+    let mut all = 0;
+    for (dim, bits, outliers, want) in found {
+        all += 1;
+        let (n, width, layer) = (golden.calibrated, golden.heads * dim, want.layer);
+        let cubes = |seed: usize| noise(seed, n * width).iter().map(|x| x * x * x).collect::<Vec<f32>>();
+        let (mut keys, values) = (cubes(100 + 10 * layer), cubes(101 + 10 * layer));
+        keys.chunks_exact_mut(dim).for_each(|row| row[3] *= 8.0);
+        let weights: Vec<f64> = noise(102 + layer, n).iter().map(|x| f64::from(x.abs()) + 0.05).collect();
+        let got = LayerCodebooks::find(layer, &keys, &values, &weights, (width, dim), bits, outliers);
+        assert_eq!((got.layer, want.keys.len()), (layer, 1 << bits));
+        for (name, got, want) in [
+            ("scales", &got.scales, &want.scales),
+            ("zeros", &got.zeros, &want.zeros),
+            ("keys", &got.keys, &want.keys),
+            ("values", &got.values, &want.values),
+        ] {
+            assert_eq!(got.len(), want.len(), "{name}");
+            for (got, want) in got.iter().zip(want) {
+                assert!((got - want).abs() < 1e-5, "{name} of {dim}, {bits} bits: {got} for {want}");
+            }
+        }
+    }
+    assert_eq!(all, 24);
 }

@@ -5,6 +5,7 @@ use prefixkv_core::method::{Method, MethodSpec, OptionKind, Role};
 use serde_json::{Value, json};
 
 use crate::page::NOTE;
+use crate::words::needs_codebooks;
 
 /// `docs/methods/combinations.md`.
 pub(crate) fn page(specs: &[MethodSpec]) -> String {
@@ -22,7 +23,7 @@ Every score with every budget and both kinds of lanes, as [`custom({{ score, bud
 {recipes}
 ## Stages
 
-Every method (in the rows) with every other behind it, as `cache: [method({{ keep: 0.5 }}), other()]`; `kvsharer` has `sources: {{ 1: 0 }}`.
+Every method (in the rows) with every other behind it, as `cache: [method({{ keep: 0.5 }}), other()]`; `kvsharer` has `sources: {{ 1: 0 }}`, `kvquant` a calibration.
 
 {stages}
 ## Reasons
@@ -65,6 +66,7 @@ fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     let one = |spec: &MethodSpec| match spec.role {
         _ if spec.takes_keep() => json!({ "method": spec.name, "keep": 0.5 }),
         Role::Shares => json!({ "method": spec.name, "sources": { "1": 0 } }),
+        _ if needs_codebooks(spec) => json!({ "method": spec.name, "calibration": codebooks() }),
         _ => json!({ "method": spec.name }),
     };
     let mut rows = vec![];
@@ -74,6 +76,15 @@ fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
         rows.push((format!("`{}`", first.name), cells.collect()));
     }
     table("", &heads, &rows)
+}
+
+/// Codebooks of a model with one layer, a head of eight channels.
+fn codebooks() -> Value {
+    let (levels, channels) = (json!([-0.9, -0.3, 0.3, 0.9]), vec![1.0; 8]);
+    json!({
+        "format": "prefixkv-codebooks", "version": 1, "model": { "layers": 1 }, "bits": 2, "outliers": 0.01,
+        "layers": [{ "layer": 0, "keys": levels, "values": levels, "scales": channels, "zeros": channels }],
+    })
 }
 
 /// Reasons that are alike but for the names of the row and the column are told once.

@@ -115,6 +115,7 @@ fn options(spec: &MethodSpec) -> String {
     rows.extend(spec.options.iter().map(|option| {
         let values = match option.kind {
             OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
+            OptionKind::Codebooks => "a [calibration of codebooks](../cache.md#codebooks)".into(),
             OptionKind::Sharing => "a [calibration of layers that share](../cache.md#layers-that-share)".into(),
             OptionKind::Channels => "a [calibration of the order of channels](../cache.md#orders-of-channels)".into(),
             OptionKind::Bits => "a [calibration of the bits of each layer](../cache.md#bits-of-each-layer)".into(),

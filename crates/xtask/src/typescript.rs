@@ -14,7 +14,7 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
     let parts: Vec<String> = specs.iter().map(constructor).collect();
     format!(
-        r#"{HEADER}import type {{ BitsSource, CalibrationSource, ChannelsSource, SharingSource }} from "../calibration.ts";
+        r#"{HEADER}import type {{ BitsSource, CalibrationSource, ChannelsSource, CodebookSource, SharingSource }} from "../calibration.ts";
 import {{ stage }} from "../options/stage.ts";
 import type {{ Keep }} from "./wire.ts";
 
@@ -71,7 +71,8 @@ export interface MethodOption {{
     | "sharing"
     | "pairs"
     | "bits"
-    | "channels";
+    | "channels"
+    | "codebooks";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -215,6 +216,7 @@ fn kind_type(kind: OptionKind) -> String {
         OptionKind::Pairs => "readonly (readonly [keys: number, values: number])[]".into(),
         OptionKind::Bits => "BitsSource".into(),
         OptionKind::Channels => "ChannelsSource".into(),
+        OptionKind::Codebooks => "CodebookSource".into(),
     }
 }
 
@@ -231,6 +233,7 @@ fn kind_name(kind: OptionKind) -> &'static str {
         OptionKind::Pairs => "pairs",
         OptionKind::Bits => "bits",
         OptionKind::Channels => "channels",
+        OptionKind::Codebooks => "codebooks",
     }
 }
 

@@ -9,15 +9,18 @@ import { ProgressBar } from "../progress_bar.ts";
 import type { Values } from "../values.ts";
 import { bitsFlags, calibrateBitsOf } from "./calibrate_bits.ts";
 import { calibrateChannelsOf } from "./calibrate_channels.ts";
+import { calibrateCodebooks, codebookFlags } from "./calibrate_codebooks.ts";
 import { calibrateLayers, sharingFlags } from "./calibrate_layers.ts";
 
 /**
  * Finds how much each layer should keep, with `--method kvsharer` which layers can share, or with `--method kvtuner` how many bits each can
- * do with, or with `--method skvq` in which order channels are best stored, over sample pictures.
+ * do with, with `--method skvq` in which order channels are best stored, with `--method kvquant`
+ * codebooks, over sample pictures.
  */
 export const calibrate: Command = {
   name: "calibrate",
-  summary: "find how much each layer should keep, which layers can share, which bits or order of channels they need",
+  summary:
+    "find how much each layer should keep, which layers can share, which bits or order of channels they need, or codebooks",
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
@@ -25,6 +28,7 @@ export const calibrate: Command = {
     { name: "out", type: "string", value: "FILE", text: "the JSON file to write", required: true },
     ...sharingFlags,
     ...bitsFlags,
+    ...codebookFlags,
     ...cacheFlags.filter(({ name }) => name === "method" || name === "set"),
     ...loadFlags,
   ],
@@ -37,12 +41,15 @@ export const calibrate: Command = {
       if (values.has(name)) throw new UsageError(`--${name} goes with --method kvsharer`);
     for (const { name } of storesBits ? [] : bitsFlags)
       if (values.has(name)) throw new UsageError(`--${name} goes with --method kvtuner`);
+    for (const { name } of method.method === "kvquant" ? [] : codebookFlags)
+      if (values.has(name)) throw new UsageError(`--${name} goes with --method kvquant`);
     if (shares) return calibrateLayers(values, context);
     const ordersChannels = method.method === "skvq";
     if ((storesBits || ordersChannels) && values.has("keeps"))
       throw new UsageError(`--keeps does not go with --method ${method.method}`);
     if (storesBits) return calibrateBitsOf(values, context);
     if (ordersChannels) return calibrateChannelsOf(values, context);
+    if (method.method === "kvquant") return calibrateCodebooks(values, context);
     const keeps = parseKeeps(values);
     return withModel(values, context, async (model) => {
       const prompt = values.text("prompt") ?? "Describe the image in detail.";

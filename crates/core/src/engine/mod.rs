@@ -9,6 +9,7 @@ mod bell;
 mod channels;
 mod check;
 mod clock;
+mod codebooks;
 mod generate;
 mod owned;
 mod pictures;

@@ -12,6 +12,7 @@ pub mod budget;
 pub mod calibration;
 mod caps;
 pub mod channels;
+pub mod codebooks;
 pub mod directions;
 pub mod eviction;
 pub mod external;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::bits::{BitsCalibration, Pair};
 use super::calibration::{Calibration, MOST_LAYERS};
 use super::channels::ChannelsCalibration;
+use super::codebooks::CodebookCalibration;
 use super::sharing::SharingCalibration;
 use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
 use crate::error::Result;
@@ -112,6 +113,10 @@ impl Options {
         self.given.get(name).map(ChannelsCalibration::parse).transpose()
     }
 
+    pub fn codebooks(&self, name: &str) -> Result<Option<CodebookCalibration>> {
+        self.given.get(name).map(CodebookCalibration::parse).transpose()
+    }
+
     pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
         match self.given.get(name) {
             Some(value) => Calibration::parse(value).map(Some),
@@ -166,6 +171,8 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         OptionKind::Channels => "a calibration of the order of channels".into(),
         OptionKind::Bits if value.is_object() => return Ok(()),
         OptionKind::Bits => "a calibration of the bits of each layer".into(),
+        OptionKind::Codebooks if value.is_object() => return Ok(()),
+        OptionKind::Codebooks => "a calibration of codebooks".into(),
     };
     let found = match value {
         Value::Number(_) | Value::String(_) => value.to_string(),

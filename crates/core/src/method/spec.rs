@@ -67,6 +67,8 @@ pub enum OptionKind {
     Bits,
     /// The content of a file that says in which order channels are stored.
     Channels,
+    /// The content of a file with codebooks.
+    Codebooks,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.

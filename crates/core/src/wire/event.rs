@@ -9,6 +9,7 @@ use super::trace::Trace;
 use crate::device::DeviceMemory;
 use crate::error::{Error, WireError};
 use crate::method::channels::ChannelsLayer;
+use crate::method::codebooks::LayerCodebooks;
 use crate::method::external::MethodView;
 use crate::model::ModelInfo;
 
@@ -57,6 +58,15 @@ pub enum Event {
     Distances {
         /// All pairs of layers that may share, the farthest apart first.
         pairs: Vec<LayerDistance>,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// Codebooks have been found.
+    Codebooks {
+        /// One for each layer that has keys and values of its own.
+        layers: Vec<LayerCodebooks>,
+        /// Positions whose keys and values were looked at.
+        positions: usize,
         usage: Usage,
         timings: Timings,
     },

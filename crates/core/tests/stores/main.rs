@@ -8,7 +8,7 @@ use std::path::Path;
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, MemoryReport, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::method::external::{LaneReply, PlanReply};
-use prefixkv_core::method::{Encode, METHODS, Method, Role};
+use prefixkv_core::method::{Encode, METHODS, Method, MethodSpec, OptionKind, Role};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::{Placing, Planned, Sequence};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
@@ -25,6 +25,28 @@ fn stores() -> Vec<Value> {
 
 fn name(store: &Value) -> &str {
     store["method"].as_str().expect("a name")
+}
+
+/// Codebooks of a model of this shape, of which nothing is known but its shape.
+fn codebooks(layers: usize, kv_heads: usize, head_dim: usize, bits: u32) -> Value {
+    let levels: Vec<f64> =
+        (0..1 << bits).map(|code| (f64::from(code) + 0.5) / f64::from(1 << (bits - 1)) - 1.0).collect();
+    let (scales, zeros) = (vec![2.0; kv_heads * head_dim], vec![0.01; kv_heads * head_dim]);
+    let of = |layer| json!({ "layer": layer, "keys": levels, "values": levels, "scales": scales, "zeros": zeros });
+    json!({
+        "format": "prefixkv-codebooks", "version": 1, "bits": bits, "outliers": 0.01,
+        "model": { "layers": layers, "kvHeads": kv_heads, "headDim": head_dim },
+        "layers": (0..layers).map(of).collect::<Vec<_>>(),
+    })
+}
+
+/// A store of a method with its defaults, for models of this shape.
+fn store_of(spec: &MethodSpec, window: usize, layers: usize, kv_heads: usize, head_dim: usize) -> Value {
+    let mut store = json!({ "method": spec.name, "window": window });
+    if spec.options.iter().any(|option| matches!(option.kind, OptionKind::Codebooks)) {
+        store["calibration"] = codebooks(layers, kv_heads, head_dim, 4);
+    }
+    store
 }
 
 /// A store with a window, and where keys can be grouped in two ways, with one of them.
@@ -113,6 +135,21 @@ fn feed(sequence: &mut Sequence, shape: &Shape, n: usize, steps: usize, mut each
         }
         sequence.finish_step().expect("ends");
         each(sequence);
+    }
+}
+
+/// Generated tokens at the positions from `first` on.
+fn feed_more(sequence: &mut Sequence, shape: &Shape, first: usize, n: usize) {
+    let width = shape.kv_heads * shape.head_dim;
+    for position in first..first + n {
+        sequence.begin_step().expect("begins");
+        let angles = Angles::new([position as u32], &frequencies(shape), 1.0);
+        for layer in 0..shape.layers {
+            let row = noise(position + layer, width);
+            sequence.store(layer, Rows::dense(&row, width), Rows::dense(&row, width), Some(&angles)).expect("stores");
+            sequence.stepped(layer, &[]);
+        }
+        sequence.finish_step().expect("ends");
     }
 }
 
@@ -425,7 +462,7 @@ fn bytes_are_what_the_bits_say() {
     let layer = (n * 2 * shape.kv_heads * shape.head_dim * 4) as f64;
     // LoRC reads the weights of a model, of which there is none here (tests/bases.rs has one).
     for spec in METHODS.iter().filter(|spec| spec.role == Role::Stores && spec.name != "lorc") {
-        let (pool, cache) = (Pool::unlimited(), json!({ "method": spec.name, "window": 32 }));
+        let (pool, cache) = (Pool::unlimited(), store_of(spec, 32, 4, 8, 128));
         let mut small = sequence(shape, &pool, &cache);
         feed(&mut small, &shape, n, 0, |_| ());
         let memory = small.memory();
@@ -517,7 +554,7 @@ fn every_store_goes_behind_every_method() {
         }
         let (_, alone) = run(&chooses, 40);
         for store in METHODS.iter().filter(|spec| spec.role == Role::Stores) {
-            let store = json!({ "method": store.name, "window": 8 });
+            let store = store_of(store, 8, 10, 6, 32);
             let cache = json!([chooses, store]);
             if let Err(error) = Method::parse(&cache) {
                 assert!(matches!(error, Error::Option { .. }) && name(&store) == "zipvl", "{cache}: {error}");
@@ -532,6 +569,46 @@ fn every_store_goes_behind_every_method() {
     }
     // Methods that rank by attention gather it from their own queries.
     assert_eq!(refused, 7);
+}
+
+/// Entries go one by one, chats and forks keep their tables, and what the model was not calibrated for is refused.
+#[test]
+fn kvquant_stores_in_the_levels_of_its_calibration() {
+    let shape = shape(64, Format::F32);
+    let pool = Pool::unlimited();
+    for (bits, outliers, number) in [(4, 0.01, 4.0), (2, 0.01, 2.0), (2, 0.0, 2.0), (4, 0.05, 4.0)] {
+        let mut calibration = codebooks(2, 2, 64, bits);
+        calibration["outliers"] = json!(outliers);
+        let store = json!({ "method": "kvquant", "window": 8, "sinks": 2, "calibration": calibration });
+        let mut small = sequence(shape, &pool, &store);
+        feed(&mut small, &shape, 100, 70, |now| told(&now.memory(), &shape));
+        let memory = small.memory();
+        // The first two, the window, and what has not filled a block.
+        let whole = 2 + 8 + (100 + 70 - 100) % 32;
+        assert_eq!(memory.window, (whole * 2 * 2 * 2 * 64 * 4) as u64, "{bits}");
+        let apart = (outliers * 64.0f64).ceil();
+        let of_row = number * 64.0 / 8.0;
+        assert_eq!(memory.payload - memory.window, ((170 - whole) * 2 * 2 * 2) as u64 * of_row as u64);
+        assert_eq!(memory.scales, ((170 - whole) * 2 * 2) as u64 * (8.0 * apart + 4.0) as u64);
+        let mut fork = small.fork().expect("no cap");
+        feed_more(&mut fork, &shape, 170, 40);
+        assert!(fork.memory().payload > memory.payload);
+        drop((fork, small));
+        assert_eq!(pool.used(), 0);
+    }
+    let behind =
+        |chooses: Value| json!([chooses, { "method": "kvquant", "window": 8, "calibration": codebooks(2, 2, 64, 2) }]);
+    for chooses in [json!({ "method": "h2o", "keep": { "tokens": 50 } }), json!({ "method": "adakv", "keep": 0.5 })] {
+        let mut small = sequence(shape, &pool, &behind(chooses));
+        feed(&mut small, &shape, 150, 80, |now| told(&now.memory(), &shape));
+        assert_eq!(small.memory().dead, 0);
+    }
+    let refuse = |cache: Value| Method::parse(&cache).expect_err("refused").to_string();
+    assert!(refuse(json!({ "method": "kvquant" })).contains("calibrateKvquant"));
+    let ranks = json!({ "method": "streaming", "keep": 0.5, "positions": "cache" });
+    assert!(refuse(behind(ranks)).contains("to their ranks"));
+    let mut small = sequence(shape, &pool, &behind(json!({ "method": "h2o", "keep": { "bytes": 60_000 } })));
+    feed(&mut small, &shape, 150, 80, |now| assert!(now.memory().resident <= 60_000, "{:?}", now.memory()));
 }
 
 #[test]

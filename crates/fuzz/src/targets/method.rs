@@ -57,6 +57,9 @@ fn seeds() -> Vec<Vec<u8>> {
         json!({ "method": "kvtuner", "pairs": [[8, 4], [2, 16]], "keys": "entry" }),
         json!({ "method": "kvsharer", "layers": 1, "calibration": { "format": "prefixkv-sharing", "version": 1,
             "model": { "layers": 10 }, "pairs": [{ "layer": 6, "source": 2, "distance": 1.5, "similarity": 0.9 }] } }),
+        json!({ "method": "kvquant", "calibration": { "format": "prefixkv-codebooks", "version": 1,
+            "model": { "layers": 1 }, "bits": 2, "outliers": 0.01, "layers": [{ "layer": 0, "keys": [-1, 0, 1, 2], "values": [-1, 0, 1, 2],
+            "scales": [1, 1, 1, 1, 1, 1, 1, 1], "zeros": [0, 0, 0, 0, 0, 0, 0, 0] }] } }),
     ];
     for spec in METHODS {
         let mut seed = json!({ "method": spec.name });

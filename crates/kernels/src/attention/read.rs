@@ -95,7 +95,7 @@ impl<'v, 'a> Piece<'v, 'a> {
         let first = head * self.run.capacity + self.low;
         let shared = match codec.scales {
             Scales::None => 0..0,
-            Scales::PerEntry { .. } => first * scales_row..(first + self.len()) * scales_row,
+            Scales::PerEntry { .. } | Scales::Apart { .. } => first * scales_row..(first + self.len()) * scales_row,
             Scales::PerChannel { group, .. } => {
                 let group = first / usize::from(group);
                 group * scales_row..(group + 1) * scales_row

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{Basis, Codec, Dtype, KvCodec, Levels, Map, OwnedRun};
+use crate::codec::{Basis, Channels, Codec, Dtype, Found, KvCodec, Levels, Map, OwnedRun};
 use crate::reference;
 use crate::rotary::Angles;
 
@@ -91,6 +91,17 @@ fn codec_of(index: usize, (dim, width): (usize, usize), len: usize, traits: Trai
     if fits { codes } else { KvCodec { dual, ..plain } }
 }
 
+/// Levels that were found, with a number of each row apart.
+fn found_of(seed: u64, heads: usize, dim: usize, dual: Dual) -> (KvCodec, Arc<Basis>) {
+    let levels = |n: usize| (0..n).map(|i| (i as f32 / n as f32).powi(2) - 0.4).collect::<Vec<_>>();
+    let scales = noise(seed, heads * dim).iter().map(|x| x.abs() + 0.2).collect();
+    let channels = Channels { scales, zeros: noise(seed + 1, heads * dim) };
+    let keys = Found::new(&levels(4), Some(channels)).expect("keys");
+    let values = Found::new(&levels(16), None).expect("values");
+    let codec = KvCodec::new(keys.codec(1), values.codec(1), dual);
+    (codec, Basis::calibrated(heads, dim, keys, values).expect("a basis"))
+}
+
 /// The coordinates of keys or values: some channels, a matrix per head or one for all heads, or those of the heads.
 fn map_of(seed: u64, heads: usize, dim: usize, width: usize) -> Option<Map> {
     let matrix = |seed| noise(seed, heads * dim * width).iter().map(|x| x / (dim as f32).sqrt()).collect();
@@ -146,6 +157,10 @@ impl Owned {
                 let basis = basis.clone().filter(|_| i % 3 != 1);
                 let width = if basis.is_some() { width } else { dim };
                 let codec = codec_of(i + seed as usize % 8, (dim, width), len, traits);
+                if traits.codes && i % 3 == 1 && seed.is_multiple_of(2) && dim.is_multiple_of(8) {
+                    let (codec, basis) = found_of(seed, heads, dim, codec.dual);
+                    return run_in(Some(basis), seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare);
+                }
                 run_in(basis, seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
             })
             .collect();

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::Found;
+
 /// The coordinates of keys, or of values.
 #[derive(Clone, Debug)]
 pub struct Map {
@@ -224,6 +226,8 @@ pub struct Basis {
     dim: usize,
     pub keys: Option<Map>,
     pub values: Option<Map>,
+    /// Of keys and of values.
+    found: Option<Box<[Found; 2]>>,
 }
 
 /// A basis as a codec names it.
@@ -249,7 +253,28 @@ impl Basis {
             return Err(format!("a map of {} heads of {} for {heads} heads of {dim}", map.heads, map.dim));
         }
         cut(heads, heads, dim, dim)?;
-        Ok(Arc::new(Basis { id: NEXT.fetch_add(1, Ordering::Relaxed), heads, dim, keys, values }))
+        Ok(Arc::new(Basis { id: NEXT.fetch_add(1, Ordering::Relaxed), heads, dim, keys, values, found: None }))
+    }
+
+    /// The coordinates of the heads, in codes whose levels a calibration has found.
+    pub fn calibrated(heads: usize, dim: usize, keys: Found, values: Found) -> Result<Arc<Basis>, String> {
+        for found in [&keys, &values] {
+            if let Some(channels) = found.channels().filter(|channels| channels.scales.len() != heads * dim) {
+                return Err(format!("scales of {} channels for {heads} heads of {dim}", channels.scales.len()));
+            }
+        }
+        let basis = Arc::unwrap_or_clone(Basis::new(heads, dim, None, None)?);
+        Ok(Arc::new(Basis { found: Some(Box::new([keys, values])), ..basis }))
+    }
+
+    /// What was found of keys.
+    pub fn found_keys(&self) -> Option<&Found> {
+        self.found.as_deref().map(|[keys, _]| keys)
+    }
+
+    /// What was found of values.
+    pub fn found_values(&self) -> Option<&Found> {
+        self.found.as_deref().map(|[_, values]| values)
     }
 
     /// KV heads, and channels of each.
@@ -266,7 +291,8 @@ impl Basis {
 
     /// Bytes that it takes, whoever shares it.
     pub fn bytes(&self) -> usize {
-        size_of::<Basis>() + self.keys.iter().chain(&self.values).map(Map::bytes).sum::<usize>()
+        let found: usize = self.found.iter().flat_map(|both| both.iter()).map(Found::bytes).sum();
+        size_of::<Basis>() + found + self.keys.iter().chain(&self.values).map(Map::bytes).sum::<usize>()
     }
 }
 

@@ -31,6 +31,7 @@ pub fn decode_rows(
                 Some(table) => simd::decode_levels(codec.dtype, table, numbers, scales, group.into(), to),
             }
         }
+        Scales::Apart { .. } => panic!("{codec:?} without what was found"),
         Scales::PerChannel { group, .. } => {
             let (group, pairs) = (usize::from(group), codec.scales_row(dim));
             let mut done = 0;

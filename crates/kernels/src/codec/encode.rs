@@ -7,7 +7,7 @@ use crate::element::Element;
 use crate::simd;
 
 /// As f16 stores it, within its range.
-fn stored(x: f32) -> f16 {
+pub(super) fn stored(x: f32) -> f16 {
     f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
 }
 
@@ -18,7 +18,7 @@ fn pair(clip: f32, min: f32, max: f32, most: f32) -> (f16, f16) {
 }
 
 /// 1 / scale, or 0 for scale 0, so that the codes of equal numbers are 0.
-fn inverse(scale: f16) -> f32 {
+pub(super) fn inverse(scale: f16) -> f32 {
     if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() }
 }
 
@@ -50,6 +50,7 @@ pub fn encode(
                 None => entries(codec, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
                 Some(table) => levels(codec.dtype, table, rows, group.into(), numbers, f16::of_bytes_mut(scales)),
             },
+            Scales::Apart { .. } => panic!("{codec:?} without what was found"),
             Scales::PerChannel { .. } => {
                 let groups = rows.chunks_exact(group * dim).zip(numbers.chunks_exact_mut(group * row));
                 for ((rows, numbers), pairs) in groups.zip(f16::of_bytes_mut(scales).chunks_exact_mut(2 * dim)) {

@@ -11,6 +11,8 @@ pub enum Levels {
     /// The levels of least mean squared error for numbers of the standard normal distribution, `level * scale` with the root mean
     /// square of the numbers as their scale and no zero. Of four and of two bits.
     Normal,
+    /// Those of the run's [`Found`](super::Found).
+    Found,
 }
 
 /// Numbers of a [`Levels`] table, those of two bits in the first places.

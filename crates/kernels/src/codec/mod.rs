@@ -10,6 +10,9 @@
 //! Codes that are looked up in a table ([`Levels`]) have no zeros: their scales per entry are `[heads, capacity, dim / group]` f16, and a
 //! code stands for `level * scale`, the nearest number of those that there are.
 //!
+//! Levels that were found (`Scales::Apart`) have their own: beside an entry's codes lie its scale and its zero, or none where channels have
+//! them, and then each number that lies apart behind its channel, `[heads, capacity, 2 * (1 or 0 + count)]` f16.
+//!
 //! Any other code stands for `code * scale + zero`; the scale is (largest - smallest) / most and the zero the smallest number, both rounded to
 //! f16 before the codes are chosen. This is the asymmetric quantisation of KIVI (Liu et al. 2024, arXiv 2402.02750).
 
@@ -17,6 +20,7 @@ mod basis;
 mod decode;
 mod dual;
 mod encode;
+mod found;
 mod levels;
 mod owned;
 mod run;
@@ -26,6 +30,7 @@ pub use decode::decode_rows;
 pub use dual::Dual;
 pub(crate) use dual::turns;
 pub use encode::encode;
+pub use found::{Channels, Found, encode_in};
 pub use levels::{Levels, TABLES, Table};
 pub use owned::OwnedRun;
 pub use run::{Parts, Run, append, parts_mut};
@@ -108,6 +113,9 @@ pub enum Scales {
     PerChannel { group: u16, clip: u8 },
     /// `group` consecutive channels of an entry.
     PerEntry { group: u16, clip: u8 },
+    /// The channels of an entry have those that lie in the run's [`Found`], where `of_channels`, else the entry has its own; and `count` of its
+    /// numbers lie apart, whole.
+    Apart { count: u8, of_channels: bool },
 }
 
 /// How keys, or values, are stored.
@@ -147,12 +155,18 @@ impl Codec {
         Codec { dtype, levels, scales: Scales::PerEntry { group, clip: 100 } }
     }
 
+    /// Codes that are looked up in the levels of the run's [`Found`], with `count` numbers of a row apart.
+    pub const fn apart(dtype: Dtype, count: u8, of_channels: bool) -> Codec {
+        Codec { dtype, levels: Levels::Found, scales: Scales::Apart { count, of_channels } }
+    }
+
     /// The same with codes that cover `percent` hundredths of the range.
     pub const fn clipped(self, percent: u8) -> Codec {
         let scales = match self.scales {
             Scales::None => Scales::None,
             Scales::PerChannel { group, .. } => Scales::PerChannel { group, clip: percent },
             Scales::PerEntry { group, .. } => Scales::PerEntry { group, clip: percent },
+            apart @ Scales::Apart { .. } => apart,
         };
         Codec { scales, ..self }
     }
@@ -160,7 +174,7 @@ impl Codec {
     /// The part of the range of numbers that share a scale which codes cover: both ends are scaled by it before scale and zero are taken.
     pub fn clip(self) -> f32 {
         match self.scales {
-            Scales::None => 1.0,
+            Scales::None | Scales::Apart { .. } => 1.0,
             Scales::PerChannel { clip, .. } | Scales::PerEntry { clip, .. } => f32::from(clip) / 100.0,
         }
     }
@@ -184,6 +198,8 @@ impl Codec {
             Scales::None => 0,
             Scales::PerChannel { .. } => dim * 2 * SCALE,
             Scales::PerEntry { group, .. } => dim / group as usize * self.scales_width(),
+            // Beside scale and zero a channel and its number each.
+            Scales::Apart { count, of_channels } => (count as usize + !of_channels as usize) * 2 * SCALE,
         }
     }
 
@@ -192,13 +208,21 @@ impl Codec {
         match (self.scales, self.levels) {
             (Scales::PerChannel { .. }, _) => CHANNELS * SCALE,
             // The scale and the zero.
-            (_, Levels::Even) => 2 * SCALE,
+            (_, Levels::Even) | (Scales::Apart { .. }, _) => 2 * SCALE,
             _ => SCALE,
         }
     }
 
     /// Why heads of `dim` elements cannot be stored so.
     pub fn check(self, dim: usize) -> Result<(), String> {
+        if let Scales::Apart { count, .. } = self.scales {
+            return match self.dtype {
+                _ if self.levels != Levels::Found => Err(format!("numbers apart from {:?} levels", self.levels)),
+                _ if usize::from(count) > dim => Err(format!("{count} numbers apart of {dim}")),
+                Dtype::U4 | Dtype::U2 if dim.is_multiple_of(CHANNELS) => Ok(()),
+                dtype => Err(format!("{dim} channels in {dtype} of levels that were found")),
+            };
+        }
         if self.levels != Levels::Even {
             let per_entry = matches!(self.scales, Scales::PerEntry { .. });
             if self.levels.number(self.dtype).is_none() || !per_entry {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Basis, KvCodec, Map, Parts, Run, encode, parts_mut};
+use super::{Basis, KvCodec, Map, Parts, Run, encode_in, parts_mut};
 use crate::element::Element;
 
 /// Entries of some heads in one codec, on the CPU: for whoever has no pool to take memory from.
@@ -48,8 +48,19 @@ impl OwnedRun {
         let bytes = &mut f32::bytes_mut(&mut self.words)[..size];
         let to = parts_mut(codec, bytes, heads, dim, capacity);
         let ((rows, width), (value_rows, value_width)) = (codec.keys(heads, dim), codec.values(heads, dim));
-        encode(codec.key, &keys, rows, width, to.keys, to.key_scales, capacity, at);
-        encode(codec.value, &values, value_rows, value_width, to.values, to.value_scales, capacity, at);
+        let (found, found_values) = (basis.and_then(Basis::found_keys), basis.and_then(Basis::found_values));
+        encode_in(codec.key, found, &keys, rows, width, to.keys, to.key_scales, capacity, at);
+        encode_in(
+            codec.value,
+            found_values,
+            &values,
+            value_rows,
+            value_width,
+            to.values,
+            to.value_scales,
+            capacity,
+            at,
+        );
         self.len += n;
     }
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Basis, Codec, Dtype, KvCodec, Map, decode_rows};
+use super::found::decode_in;
+use super::{Basis, Codec, Dtype, KvCodec, Map};
 use crate::element::Element;
 use crate::rotary::{self, New};
 
@@ -82,13 +83,15 @@ impl<'a> Run<'a, &'a [u8]> {
     /// The numbers of a row of the keys from entry `from` on as they are stored, `width` of each entry.
     pub(crate) fn read_stored_keys(&self, row: usize, from: usize, width: usize, to: &mut [f32]) {
         let Parts { keys, key_scales, .. } = self.parts;
-        decode_rows(self.codec.key, keys, key_scales, (row, self.capacity), from, width, to);
+        let found = self.basis.and_then(Basis::found_keys);
+        decode_in(self.codec.key, found, keys, key_scales, (row, self.capacity), from, width, to);
     }
 
     /// Like [`Self::read_stored_keys`].
     pub(crate) fn read_stored_values(&self, row: usize, from: usize, width: usize, to: &mut [f32]) {
         let Parts { values, value_scales, .. } = self.parts;
-        decode_rows(self.codec.value, values, value_scales, (row, self.capacity), from, width, to);
+        let found = self.basis.and_then(Basis::found_values);
+        decode_in(self.codec.value, found, values, value_scales, (row, self.capacity), from, width, to);
     }
 
     /// The keys of a head where they are, if they are of this type and in its coordinates.

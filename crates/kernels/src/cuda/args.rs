@@ -18,7 +18,8 @@ impl From<codec::Codec> for Codec {
             Dtype::F8 => 6,
         };
         let (axis, group) = match codec.scales {
-            Scales::None => (0, 1),
+            // No kernel reads bases, with which numbers apart come.
+            Scales::None | Scales::Apart { .. } => (0, 1),
             Scales::PerChannel { group, .. } => (1, group),
             Scales::PerEntry { group, .. } => (2, group),
         };

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::codec::{Codec, Dtype, Dual, Levels, Map, Run, Scales, turns};
+use crate::codec::{Basis, Codec, Dtype, Dual, Found, Levels, Map, Run, Scales, turns};
 
 fn f16_at(bytes: &[u8], index: usize) -> f64 {
     f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f64()
@@ -34,6 +34,7 @@ pub fn number(
     };
     match codec.scales {
         Scales::None => stored,
+        Scales::Apart { .. } => panic!("a number apart is read with what was found"),
         Scales::PerChannel { group, .. } => {
             let group = usize::from(group);
             let first = (head * (capacity / group) + entry / group) * 2 * dim;
@@ -70,8 +71,11 @@ pub fn nearest_float8(x: f32) -> f64 {
 /// The key and the value of an entry as they were before their codec's transform, but for the rounding of the codes.
 pub fn entry(run: &Run<'_, &[u8]>, head: usize, entry: usize, dim: usize) -> (Vec<f64>, Vec<f64>) {
     let (codec, parts) = (run.codec, run.parts);
-    let row = |map: Option<&Map>, codec: Codec, numbers: &[u8], scales: &[u8]| -> Vec<f64> {
+    let row = |map: Option<&Map>, found: Option<&Found>, codec: Codec, numbers: &[u8], scales: &[u8]| -> Vec<f64> {
         let stored = |row: usize, width: usize| -> Vec<f64> {
+            if let (Scales::Apart { .. }, Some(found)) = (codec.scales, found) {
+                return apart(codec, found, numbers, scales, (row, row * run.capacity + entry), width);
+            }
             let one = |at| number(codec, numbers, scales, (row, run.capacity), entry, (at, width));
             (0..width).map(one).collect()
         };
@@ -86,9 +90,41 @@ pub fn entry(run: &Run<'_, &[u8]>, head: usize, entry: usize, dim: usize) -> (Ve
         Dual::Hadamard => hadamard(&row),
         Dual::Random => (0..).zip(hadamard(&row)).map(|(i, x)| if turns(i) { -x } else { x }).collect(),
     };
-    let key = row(run.key_map(), codec.key, parts.keys, parts.key_scales);
-    let value = row(run.value_map(), codec.value, parts.values, parts.value_scales);
+    let key = row(run.key_map(), run.basis.and_then(Basis::found_keys), codec.key, parts.keys, parts.key_scales);
+    let value =
+        row(run.value_map(), run.basis.and_then(Basis::found_values), codec.value, parts.values, parts.value_scales);
     (back(key), back(value))
+}
+
+/// A row of a head, the `index`-th of all, whose levels were found.
+fn apart(
+    codec: Codec,
+    found: &Found,
+    numbers: &[u8],
+    scales: &[u8],
+    (head, index): (usize, usize),
+    dim: usize,
+) -> Vec<f64> {
+    let words = codec.scales_row(dim) / 2;
+    let word = |at: usize| f16_at(scales, index * words + at);
+    let own = found.channels().is_none();
+    let code = |channel: usize| {
+        let (bits, at) = (codec.dtype.bits(), index * dim + channel);
+        usize::from(numbers[at * bits / 8] >> (at * bits % 8) & codec.dtype.most())
+    };
+    let number = |channel: usize| {
+        let (scale, zero) = match found.channels() {
+            Some(of) => (f64::from(of.scales[head * dim + channel]), f64::from(of.zeros[head * dim + channel])),
+            None => (word(0), word(1)),
+        };
+        f64::from(found.levels()[code(channel)]) * scale + zero
+    };
+    let mut row: Vec<f64> = (0..dim).map(number).collect();
+    for at in (2 * usize::from(own)..words).step_by(2) {
+        let bytes = 2 * (index * words + at);
+        row[usize::from(u16::from_le_bytes([scales[bytes], scales[bytes + 1]]))] = word(at + 1);
+    }
+    row
 }
 
 /// The orthonormal Walsh-Hadamard transform: element (i, j) of the matrix is negative where i and j share an odd number of bits.
@@ -104,6 +140,7 @@ pub fn encoded(codec: Codec, rows: &[f32], n: usize, dim: usize) -> Vec<f64> {
     let sharing = |i: usize| -> Vec<f32> {
         match codec.scales {
             Scales::None => vec![rows[i]],
+            Scales::Apart { .. } => panic!("the twin of such codes is in their tests"),
             Scales::PerEntry { group, .. } => {
                 let group = usize::from(group);
                 rows[i / group * group..][..group].to_vec()

@@ -72,6 +72,7 @@ impl<'a> Coded<'a> {
     pub fn new(codec: Codec, dim: usize, numbers: &'a [u8], scales: &'a [f16]) -> Option<Self> {
         let group = match codec.scales {
             Scales::PerEntry { group, .. } => group.into(),
+            Scales::Apart { .. } => return None,
             _ => dim,
         };
         let fits = dim > 0 && dim <= DIM && group.is_multiple_of(LANES) && dim.is_multiple_of(group);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use prefixkv_kernels::attention::{LaneView, Rows};
-use prefixkv_kernels::codec::{KvCodec, Parts, Run, append, encode, parts_mut};
+use prefixkv_kernels::codec::{KvCodec, Parts, Run, append, encode_in, parts_mut};
 use prefixkv_kernels::element::Element;
 use prefixkv_kernels::gather::{gather, key_norms};
 use prefixkv_kernels::os::heap::Block;
@@ -122,10 +122,20 @@ impl Entries for OnCpu {
             let (at, wide) = (at + index * step, &mut wide[..heads * some.len() * dim]);
             read(&runs, some, dim, wide, |run, head, slot, to| run.read_keys(head, slot, dim, to));
             let stored = form.projected(Side::Keys, wide, some.len());
-            encode(codec.key, &stored, keys.0, keys.1, to.keys, to.key_scales, capacity, at);
+            encode_in(codec.key, form.found(Side::Keys), &stored, keys.0, keys.1, to.keys, to.key_scales, capacity, at);
             read(&runs, some, dim, wide, |run, head, slot, to| run.read_values(head, slot, dim, to));
             let stored = form.projected(Side::Values, wide, some.len());
-            encode(codec.value, &stored, values.0, values.1, to.values, to.value_scales, capacity, at);
+            encode_in(
+                codec.value,
+                form.found(Side::Values),
+                &stored,
+                values.0,
+                values.1,
+                to.values,
+                to.value_scales,
+                capacity,
+                at,
+            );
         }
         Ok(())
     }

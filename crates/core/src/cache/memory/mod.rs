@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use cpu::New;
-use prefixkv_kernels::codec::{Basis, Codec, KvCodec, Map, Run, encode, parts_mut};
+use prefixkv_kernels::codec::{Basis, Codec, Found, KvCodec, Map, Run, encode_in, parts_mut};
 
 use crate::error::Result;
 
@@ -129,6 +129,15 @@ impl<'a> Form<'a> {
         }
     }
 
+    /// What a calibration has found of one half of the entries.
+    fn found(self, side: Side) -> Option<&'a Found> {
+        let basis = self.basis?;
+        match side {
+            Side::Keys => basis.found_keys(),
+            Side::Values => basis.found_values(),
+        }
+    }
+
     /// Rows that an entry has on one side, and numbers of each.
     fn cut(self, side: Side) -> (usize, usize) {
         match side {
@@ -164,7 +173,8 @@ fn overwrite(bytes: &mut [u8], form: Form<'_>, slots: &[u32], keys: &[f32], valu
                 Side::Values => (to.values, to.value_scales),
             };
             let (rows, width) = form.cut(side);
-            encode(codec, &form.projected(side, &group, n), rows, width, numbers, scales, capacity, first);
+            let found = form.found(side);
+            encode_in(codec, found, &form.projected(side, &group, n), rows, width, numbers, scales, capacity, first);
         }
     }
 }

@@ -14,6 +14,7 @@ mod int8;
 mod keydiff;
 mod kivi;
 mod knorm;
+mod kvquant;
 mod kvsharer;
 mod kvtuner;
 mod lorc;
@@ -59,5 +60,6 @@ pub const METHODS: &[MethodSpec] = &[
     skvq::SPEC,
     think::SPEC,
     lorc::SPEC,
+    kvquant::SPEC,
     kvsharer::SPEC,
 ];

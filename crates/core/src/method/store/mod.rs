@@ -6,6 +6,7 @@
 mod layered;
 mod quantiser;
 mod uniform;
+mod watch;
 
 use std::fmt::Debug;
 
@@ -14,6 +15,7 @@ use prefixkv_kernels::codec::{Codec, Dual};
 pub use quantiser::Quantiser;
 pub(crate) use uniform::settled;
 pub(super) use uniform::{GROUP, ROPE, ROTATE, Uniform, bits, keys, window};
+pub use watch::Watch;
 
 use super::budget::{self, ModelKey};
 use super::directions::Projections;

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fields::{Fields, Parts, Unread, describe, nearest, refuse};
 use crate::method::Method;
 use crate::method::bits::Pair;
+use crate::method::codebooks::MOST_APART;
 use crate::method::external::PlanReply;
 use crate::method::store::Quantiser;
 use crate::sample::SamplerOptions;
@@ -25,8 +26,9 @@ use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
 pub use parts::DistanceVariant;
 use parts::{
-    CacheFields, ChannelsFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields, PromptFields, Sample,
-    SampleFields, ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
+    CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields,
+    PromptFields, Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions,
+    TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
@@ -66,6 +68,7 @@ pub enum ModelRequest {
     Similarity(SimilarityRequest),
     Sensitivity(SensitivityRequest),
     Channels(ChannelsRequest),
+    Codebooks(CodebooksRequest),
     /// A generation that also says what the cache held and why.
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
@@ -145,6 +148,17 @@ pub struct DistancesRequest {
     /// The prompts, each with its images among those of the request.
     pub sources: Vec<(Source, Range<usize>)>,
     pub variant: DistanceVariant,
+}
+
+/// Keys and values that codebooks are found from.
+#[derive(Debug)]
+pub struct CodebooksRequest {
+    /// The prompts, each with its images among those of the request.
+    pub sources: Vec<(Source, Range<usize>)>,
+    /// 2 or 4.
+    pub bits: u32,
+    /// The share of the numbers of a row that lie apart.
+    pub outliers: f64,
 }
 
 /// A prompt whose last hidden states are compared.
@@ -243,6 +257,8 @@ ops! {
             let sources = sources(prompts, ask)?;
             Ok(model(ModelRequest::Channels(ChannelsRequest { sources, group: group.0, sinks: sinks.0 })))
         };
+    /// Finds levels of codes and ranges of channels for keys and values from prompts; ends with `codebooks`.
+    "codebooks" (CodebooksFields) with images => |(fields,), ask| codebooks(fields, ask).map(ModelRequest::Codebooks).map(model);
     /// A generation outside of a session that also says what the cache held; ends with `traced`.
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
         |(prompt, cache, stopping, sampler), ask| {
@@ -403,6 +419,19 @@ fn sensitivity(
             "`pairs` of sensitivity must be 1 to {MAX_PAIRS} bits of keys and of values, each 2, 4, 8 or 16, such as [8, 4]"
         ))),
     }
+}
+
+fn codebooks(CodebooksFields { prompts, bits, outliers }: CodebooksFields, ask: Ask) -> Result<CodebooksRequest> {
+    if bits != 2 && bits != 4 {
+        return Err(refuse(format!("`bits` of {} must be 2 or 4, found {bits}", ask.op)));
+    }
+    if !(0.0..=MOST_APART).contains(&outliers) {
+        return Err(refuse(format!(
+            "`outliers` of {} must be a share from 0 to {MOST_APART}, found {outliers}",
+            ask.op
+        )));
+    }
+    Ok(CodebooksRequest { sources: sources(prompts, ask)?, bits, outliers })
 }
 
 /// The prompts of a request, each with its own of the request's images.

@@ -139,6 +139,17 @@ pub(crate) struct ChannelsFields {
     pub(crate) sinks: Whole<0, MAX_TOKENS>,
 }
 
+/// The codebooks to find.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CodebooksFields {
+    /// The prompts whose keys and values are looked at.
+    pub(crate) prompts: Unread<Vec<Sample>>,
+    /// Bits of a code: 2 or 4.
+    pub(crate) bits: u32,
+    /// The share of the numbers of a row that lie apart, from 0 to 0.25.
+    pub(crate) outliers: f64,
+}
+
 /// A prompt among several of one request.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Sample {
