@@ -28,6 +28,7 @@ export type MethodName =
   | "skvq"
   | "think"
   | "lorc"
+  | "kvquant"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -44,7 +45,8 @@ export interface MethodOption {
     | "sharing"
     | "pairs"
     | "bits"
-    | "channels";
+    | "channels"
+    | "codebooks";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -1254,6 +1256,40 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "after", "before"',
         default: "after",
         text: "whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are read",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "kvquant",
+    title: "KVQuant",
+    summary:
+      "stores what stays in levels that a calibration has found, keys before their rotary embedding, outliers apart",
+    source:
+      "Hooper et al. 2024, KVQuant: Towards 10 Million Context Length LLM Inference with KV Cache Quantization, arXiv 2401.18079",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "calibration",
+        kind: "codebooks",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the codebooks that model.calibrateKvquant has found",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first positions that stay in full precision",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "most recent entries that stay in full precision, per layer and head",
       },
     ],
     variants: {},

@@ -1,5 +1,5 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
-import type { BitsSource, CalibrationSource, ChannelsSource, SharingSource } from "../calibration.ts";
+import type { BitsSource, CalibrationSource, ChannelsSource, CodebookSource, SharingSource } from "../calibration.ts";
 import { stage } from "../options/stage.ts";
 import type { Keep } from "./wire.ts";
 
@@ -42,6 +42,7 @@ export type CacheMethod =
   | Stage<"skvq", SkvqOptions>
   | Stage<"think", ThinkOptions>
   | Stage<"lorc", LorcOptions>
+  | Stage<"kvquant", KvquantOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -1101,6 +1102,38 @@ export interface LorcOptions {
  */
 export function lorc(options: LorcOptions = {}): Stage<"lorc", LorcOptions> {
   return stage("lorc", options);
+}
+
+/** Options of {@link kvquant}. */
+export interface KvquantOptions {
+  /** The codebooks that model.calibrateKvquant has found. Such a calibration, or its file. */
+  calibration?: CodebookSource;
+  /** First positions that stay in full precision. A whole number from 0 to 1,000,000; `1` by default. */
+  sinks?: number;
+  /**
+   * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
+   * default.
+   */
+  window?: number;
+}
+
+/**
+ * KVQuant: stores what stays in levels that a calibration has found, keys before their rotary embedding, outliers
+ * apart. Hooper et al. 2024, KVQuant: Towards 10 Million Context Length LLM Inference with KV Cache Quantization, arXiv
+ * 2401.18079.
+ *
+ * @example
+ * ```ts
+ * import { image, kvquant, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: kvquant({ calibration: await model.calibrateKvquant({ samples: [{ messages: [{ role: "user", content }] }] }) }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function kvquant(options: KvquantOptions = {}): Stage<"kvquant", KvquantOptions> {
+  return stage("kvquant", options);
 }
 
 /** Options of {@link kvsharer}. */
