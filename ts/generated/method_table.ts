@@ -1254,7 +1254,7 @@ export const methods: readonly MethodFacts[] = [
         name: "rope",
         kind: "choice",
         values: 'one of "after", "before"',
-        default: "after",
+        default: "before",
         text: "whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are read",
       },
     ],

@@ -1080,7 +1080,7 @@ export interface LorcOptions {
   heads?: "each" | "joint";
   /**
    * Whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are
-   * read. One of `"after"`, `"before"`; `"after"` by default.
+   * read. One of `"after"`, `"before"`; `"before"` by default.
    */
   rope?: "after" | "before";
 }

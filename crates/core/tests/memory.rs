@@ -107,7 +107,7 @@ fn generation_on_the_embedded_model() {
         if spec.role == Role::Refines {
             cache = json!([{ "method": "knorm", "keep": 0.2 }, cache]);
         }
-        // What was calibrated is the method's, which outlives the sequence here.
+        // The calibrated parts are the method's, which outlives the sequence here.
         let method = method(&cache);
         let mut sequence = model.new_sequence_with(method.clone(), false).expect("a sequence");
         model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");

@@ -143,7 +143,7 @@ impl CodebookCalibration {
         apart(self.outliers, dim)
     }
 
-    /// What was found for the KV heads `heads` of a layer; None: it has no codebooks.
+    /// The findings for the KV heads `heads` of a layer; None: it has no codebooks.
     pub fn basis(&self, layer: usize, heads: std::ops::Range<usize>, dim: usize) -> Result<Option<Arc<Basis>>> {
         let Some(books) = self.layers.iter().find(|books| books.layer == layer) else { return Ok(None) };
         let found = books.found(heads.start * dim..heads.end * dim);
@@ -170,7 +170,7 @@ impl LayerCodebooks {
     /// each, of which a share lies apart; `weights` says how much each position counts in the clusters. Numbers must be finite, weights above 0,
     /// and there must be a position.
     ///
-    /// The range of a channel is that of the numbers that do not lie apart ([`ranges`]). Levels are means of clusters (Lloyd 1982, from equal
+    /// The range of a channel covers the numbers that do not lie apart ([`ranges`]). Levels are means of clusters (Lloyd 1982, from equal
     /// parts of all numbers) over a histogram of the numbers within their ranges.
     pub fn find(
         layer: usize,

@@ -267,12 +267,12 @@ impl Basis {
         Ok(Arc::new(Basis { found: Some(Box::new([keys, values])), ..basis }))
     }
 
-    /// What was found of keys.
+    /// The findings of a calibration about keys.
     pub fn found_keys(&self) -> Option<&Found> {
         self.found.as_deref().map(|[keys, _]| keys)
     }
 
-    /// What was found of values.
+    /// The findings of a calibration about values.
     pub fn found_values(&self) -> Option<&Found> {
         self.found.as_deref().map(|[_, values]| values)
     }

@@ -8,7 +8,7 @@ use super::{Codec, Dtype, Scales, Table};
 use crate::element::Element;
 use crate::simd;
 
-/// What a calibration has found of keys, or of values, of some heads.
+/// The findings of a calibration about keys, or values, of some heads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     dtype: Dtype,

@@ -129,7 +129,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// What a calibration has found of one half of the entries.
+    /// The findings of a calibration about one half of the entries.
     fn found(self, side: Side) -> Option<&'a Found> {
         let basis = self.basis?;
         match side {

@@ -26,7 +26,7 @@ impl Watch {
         Arc::new(Method { store: Some(Box::new(self.clone())), ..Method::everything("watch") })
     }
 
-    /// What the positions of a layer have got since it was last asked; nothing of a layer that gathers none.
+    /// The attention that the positions of a layer have got since it was last asked; nothing of a layer that gathers none.
     pub fn take(&self, layer: usize) -> BTreeMap<u32, f64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer).unwrap_or_default()
     }
