@@ -43,6 +43,8 @@ pub(crate) fn method(spec: &MethodSpec) -> String {
     let flags = match (spec.takes_keep(), spec.role) {
         (true, _) => format!("--method {name} --keep 0.5"),
         (false, Role::Refines) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
+        // Made by a line of docs/cli.md.
+        (false, _) if words::needs_codebooks(spec) => format!("--method {name} --calibration ./codebooks.json"),
         (false, Role::Shares) => format!("--method {name} --set 'sources={SOURCES}'"),
         (false, _) => format!("--method {name}"),
     };
