@@ -1,12 +1,11 @@
 import { boundTo } from "./calibrate.ts";
 import { calibrationFile, requireCalibrationFile, writeChannels } from "./calibration.ts";
+import { compared, promptsOf } from "./compared.ts";
 import type { ChannelsCalibration, ModelInfo, Progress } from "./generated/wire.ts";
-import type { PromptInput, WirePrompt } from "./messages.ts";
-import { lastEvent } from "./native/ticket.ts";
+import type { PromptInput } from "./messages.ts";
 import { Place } from "./options/place.ts";
-import { readPrompt } from "./options/requests.ts";
 import { address, callback, fields, type Rules, signal as signalRule, whole } from "./options/rules.ts";
-import { samples as samplesRule, stoppable } from "./options/samples.ts";
+import { samples as samplesRule } from "./options/samples.ts";
 import type { Requests } from "./requests.ts";
 
 /**
@@ -65,20 +64,8 @@ export async function calibrateChannels(
     throw place.field("group").refuse("a multiple of 8 up to 128", group);
   }
   if (file !== undefined) await requireCalibrationFile(file);
-  const prompts: WirePrompt[] = [];
-  for await (const sample of stoppable(samples, signal)) {
-    prompts.push(readPrompt(sample, new Place("calibrateChannels", `samples[${prompts.length}]`)));
-  }
-  if (prompts.length === 0) throw place.field("samples").invalid("is empty");
-  const ticket = await requests.compare("channels", prompts, { group, sinks }, signal);
-  const { layers } = await lastEvent(ticket, "channels", {
-    signal,
-    onEvent: (event) => {
-      if (event.type !== "progress") return;
-      const { type: _, ...progress } = event;
-      onProgress?.(progress);
-    },
-  });
+  const prompts = await promptsOf("calibrateChannels", samples, signal);
+  const { layers } = await compared(requests, "channels", prompts, { group, sinks }, { signal, onProgress });
   const calibration: ChannelsCalibration = {
     format: "prefixkv-channels",
     version: 1,

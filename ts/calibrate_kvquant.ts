@@ -1,12 +1,11 @@
 import { boundTo } from "./calibrate.ts";
 import { calibrationFile, requireCalibrationFile, writeCodebooks } from "./calibration.ts";
+import { compared, promptsOf } from "./compared.ts";
 import type { CodebookCalibration, ModelInfo, Progress } from "./generated/wire.ts";
-import type { PromptInput, WirePrompt } from "./messages.ts";
-import { lastEvent } from "./native/ticket.ts";
+import type { PromptInput } from "./messages.ts";
 import { Place } from "./options/place.ts";
-import { readPrompt } from "./options/requests.ts";
 import { address, callback, fields, number, type Rules, signal as signalRule, whole } from "./options/rules.ts";
-import { samples as samplesRule, stoppable } from "./options/samples.ts";
+import { samples as samplesRule } from "./options/samples.ts";
 import type { Requests } from "./requests.ts";
 
 /**
@@ -66,20 +65,14 @@ export async function calibrateKvquant(
   if (bits !== 2 && bits !== 4) throw place.field("bits").refuse("2 or 4", bits);
   if (!(outliers >= 0 && outliers <= 0.25)) throw place.field("outliers").refuse("a share from 0 to 0.25", outliers);
   if (file !== undefined) await requireCalibrationFile(file);
-  const prompts: WirePrompt[] = [];
-  for await (const sample of stoppable(samples, signal)) {
-    prompts.push(readPrompt(sample, new Place("calibrateKvquant", `samples[${prompts.length}]`)));
-  }
-  if (prompts.length === 0) throw place.field("samples").invalid("is empty");
-  const ticket = await requests.compare("codebooks", prompts, { bits, outliers }, signal);
-  const { layers, positions } = await lastEvent(ticket, "codebooks", {
-    signal,
-    onEvent: (event) => {
-      if (event.type !== "progress") return;
-      const { type: _, ...progress } = event;
-      onProgress?.(progress);
-    },
-  });
+  const prompts = await promptsOf("calibrateKvquant", samples, signal);
+  const { layers, positions } = await compared(
+    requests,
+    "codebooks",
+    prompts,
+    { bits, outliers },
+    { signal, onProgress },
+  );
   const calibration: CodebookCalibration = {
     format: "prefixkv-codebooks",
     version: 1,

@@ -1,12 +1,12 @@
 import { boundTo } from "./calibrate.ts";
 import { calibrationFile, requireCalibrationFile, writeSharing } from "./calibration.ts";
+import { compared, promptsOf } from "./compared.ts";
 import type { LayerDistance, ModelInfo, Progress, SharingCalibration } from "./generated/wire.ts";
 import type { PromptInput, WirePrompt } from "./messages.ts";
 import { lastEvent } from "./native/ticket.ts";
 import { Place } from "./options/place.ts";
-import { readPrompt } from "./options/requests.ts";
 import { address, callback, fields, number, oneOf, type Rules, signal as signalRule, whole } from "./options/rules.ts";
-import { samples as samplesRule, stoppable } from "./options/samples.ts";
+import { samples as samplesRule } from "./options/samples.ts";
 import type { Requests } from "./requests.ts";
 import { SharingSearch } from "./sharing_search.ts";
 
@@ -84,11 +84,7 @@ export async function calibrateSharing(
   const wanted = count(info, layers, share, place);
   if (!(threshold >= -1 && threshold <= 1)) throw place.field("threshold").refuse("a cosine from -1 to 1", threshold);
   for (const written of [file, resume]) if (written !== undefined) await requireCalibrationFile(written);
-  const prompts: WirePrompt[] = [];
-  for await (const sample of stoppable(samples, signal)) {
-    prompts.push(readPrompt(sample, new Place("calibrateSharing", `samples[${prompts.length}]`)));
-  }
-  if (prompts.length === 0) throw place.field("samples").invalid("is empty");
+  const prompts = await promptsOf("calibrateSharing", samples, signal);
   const ranking = await distances(requests, prompts, { variant, signal, onProgress });
   const about = { fingerprint: info.fingerprint, samples: prompts.length, variant, threshold };
   const search = await SharingSearch.open(about, ranking, resume, signal);
@@ -137,15 +133,7 @@ async function distances(
   prompts: readonly WirePrompt[],
   { variant, signal, onProgress }: Watched,
 ): Promise<LayerDistance[]> {
-  const ticket = await requests.compare("distances", prompts, { variant }, signal);
-  const { pairs } = await lastEvent(ticket, "distances", {
-    signal,
-    onEvent: (event) => {
-      if (event.type !== "progress") return;
-      const { type: _, ...progress } = event;
-      onProgress?.(progress);
-    },
-  });
+  const { pairs } = await compared(requests, "distances", prompts, { variant }, { signal, onProgress });
   return pairs;
 }
 

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::calibration::{CalibratedModel, MOST_LAYERS};
+use super::calibration::{CalibratedModel, MOST_LAYERS, bad, read};
 use crate::error::{Error, Result};
-use crate::fields::{describe, refuse};
+use crate::fields::refuse;
 
 /// `format` of a file with bits for layers.
 pub const FORMAT: &str = "prefixkv-bits";
@@ -137,23 +137,12 @@ impl Pair {
 impl BitsCalibration {
     /// Reads such a file.
     pub fn parse(value: &Value) -> Result<BitsCalibration> {
-        let Value::Object(_) = value else {
-            return Err(bad(format!("expected an object, found {}", describe(value))));
-        };
-        let found = value.get("format").and_then(Value::as_str);
-        if found != Some(FORMAT) {
-            return Err(bad(format!("`format` is {found:?}, expected \"{FORMAT}\"")));
-        }
-        let calibration: BitsCalibration =
-            serde_json::from_value(value.clone()).map_err(|error| bad(error.to_string()))?;
+        let calibration: BitsCalibration = read(value, FORMAT, VERSION)?;
         calibration.check()?;
         Ok(calibration)
     }
 
     fn check(&self) -> Result<()> {
-        if self.version != VERSION {
-            return Err(bad(format!("`version` is {}, this library reads {VERSION}", self.version)));
-        }
         let layers = self.model.layers;
         if layers == 0 || layers > MOST_LAYERS || self.points.is_empty() || self.points.len() > MOST_POINTS {
             return Err(bad(format!(
@@ -214,10 +203,6 @@ impl BitsQuantiser {
             self.group, self.keys
         )))
     }
-}
-
-fn bad(reason: String) -> Error {
-    Error::Calibration { reason: format!("it cannot be read: {reason}") }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Prefix configurations that were found before: what a calibration file holds.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -134,13 +135,7 @@ impl Calibration {
     pub fn parse(value: &Value) -> Result<Calibration> {
         let calibration = match value {
             Value::Array(evicted) => Calibration::published(evicted)?,
-            Value::Object(_) => {
-                let found = value.get("format").and_then(Value::as_str);
-                if found != Some(FORMAT) {
-                    return Err(bad(format!("`format` is {found:?}, expected \"{FORMAT}\"")));
-                }
-                serde_json::from_value(value.clone()).map_err(|error| bad(error.to_string()))?
-            }
+            Value::Object(_) => read(value, FORMAT, VERSION)?,
             other => return Err(bad(format!("expected an object or an array of numbers, found {}", describe(other)))),
         };
         calibration.check()?;
@@ -183,9 +178,6 @@ impl Calibration {
     }
 
     fn check(&self) -> Result<()> {
-        if self.version != VERSION {
-            return Err(bad(format!("`version` is {}, this library reads {VERSION}", self.version)));
-        }
         let layers = self.model.layers;
         if layers == 0 || layers > MOST_LAYERS || self.rows.is_empty() || self.rows.len() > MOST_ROWS {
             return Err(bad(format!(
@@ -264,7 +256,25 @@ impl Calibration {
     }
 }
 
-fn bad(reason: String) -> Error {
+/// Reads a file that a calibration has written, of this format and version.
+pub(super) fn read<T: DeserializeOwned>(value: &Value, format: &str, version: u32) -> Result<T> {
+    if !value.is_object() {
+        return Err(bad(format!("expected an object, found {}", describe(value))));
+    }
+    let found = value.get("format").and_then(Value::as_str);
+    if found != Some(format) {
+        return Err(bad(format!("`format` is {found:?}, expected \"{format}\"")));
+    }
+    let file = serde_json::from_value(value.clone()).map_err(|error| bad(error.to_string()))?;
+    match value.get("version").and_then(Value::as_u64) {
+        Some(found) if found != u64::from(version) => {
+            Err(bad(format!("`version` is {found}, this library reads {version}")))
+        }
+        _ => Ok(file),
+    }
+}
+
+pub(super) fn bad(reason: String) -> Error {
     Error::Calibration { reason: format!("it cannot be read: {reason}") }
 }
 

@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::budget::ModelKey;
-use super::calibration::{CalibratedModel, MOST_LAYERS};
+use super::calibration::{CalibratedModel, MOST_LAYERS, bad, read};
 use crate::error::{Error, Result};
-use crate::fields::describe;
 
 /// `format` of a file with orders of channels.
 pub const FORMAT: &str = "prefixkv-channels";
@@ -77,23 +76,12 @@ pub struct ChannelsSide {
 impl ChannelsCalibration {
     /// Reads such a file.
     pub fn parse(value: &Value) -> Result<ChannelsCalibration> {
-        let Value::Object(_) = value else {
-            return Err(bad(format!("expected an object, found {}", describe(value))));
-        };
-        let found = value.get("format").and_then(Value::as_str);
-        if found != Some(FORMAT) {
-            return Err(bad(format!("`format` is {found:?}, expected \"{FORMAT}\"")));
-        }
-        let calibration: ChannelsCalibration =
-            serde_json::from_value(value.clone()).map_err(|error| bad(error.to_string()))?;
+        let calibration: ChannelsCalibration = read(value, FORMAT, VERSION)?;
         calibration.check()?;
         Ok(calibration)
     }
 
     fn check(&self) -> Result<()> {
-        if self.version != VERSION {
-            return Err(bad(format!("`version` is {}, this library reads {VERSION}", self.version)));
-        }
         let layers = self.model.layers;
         if layers == 0 || layers > MOST_LAYERS || self.layers.len() != layers {
             return Err(bad(format!(
@@ -215,10 +203,6 @@ pub(crate) fn order(ranges: &[(f32, f32)], group: usize) -> Vec<u16> {
     let first: Vec<usize> = (0..clusters).map(|cluster| of.iter().position(|of| *of == cluster).unwrap_or(0)).collect();
     order.sort_by_key(|channel| (first[of[usize::from(*channel)]], *channel));
     order
-}
-
-fn bad(reason: String) -> Error {
-    Error::Calibration { reason: format!("it cannot be read: {reason}") }
 }
 
 #[cfg(test)]

@@ -10,9 +10,8 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::budget::ModelKey;
-use super::calibration::{CalibratedModel, MOST_LAYERS};
-use crate::error::{Error, Result};
-use crate::fields::describe;
+use super::calibration::{CalibratedModel, MOST_LAYERS, bad, read};
+use crate::error::Result;
 
 /// `format` of a file with codebooks.
 pub const FORMAT: &str = "prefixkv-codebooks";
@@ -78,23 +77,12 @@ pub struct LayerCodebooks {
 impl CodebookCalibration {
     /// Reads such a file.
     pub fn parse(value: &Value) -> Result<CodebookCalibration> {
-        let Value::Object(_) = value else {
-            return Err(bad(format!("expected an object, found {}", describe(value))));
-        };
-        let found = value.get("format").and_then(Value::as_str);
-        if found != Some(FORMAT) {
-            return Err(bad(format!("`format` is {found:?}, expected \"{FORMAT}\"")));
-        }
-        let calibration: CodebookCalibration =
-            serde_json::from_value(value.clone()).map_err(|error| bad(error.to_string()))?;
+        let calibration: CodebookCalibration = read(value, FORMAT, VERSION)?;
         calibration.check()?;
         Ok(calibration)
     }
 
     fn check(&self) -> Result<()> {
-        if self.version != VERSION {
-            return Err(bad(format!("`version` is {}, this library reads {VERSION}", self.version)));
-        }
         if self.bits != 2 && self.bits != 4 {
             return Err(bad(format!("`bits` is {}, expected 2 or 4", self.bits)));
         }
@@ -317,10 +305,6 @@ impl Histogram {
         }
         rising
     }
-}
-
-fn bad(reason: String) -> Error {
-    Error::Calibration { reason: format!("it cannot be read: {reason}") }
 }
 
 #[cfg(test)]

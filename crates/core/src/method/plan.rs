@@ -98,6 +98,18 @@ impl LanePlan {
         LanePlan { encode, ..LanePlan::new(layer, lane) }
     }
 
+    /// A plan that stores entries in `codec`, and in a basis if there is one.
+    pub fn encoding_in(
+        layer: usize,
+        lane: usize,
+        codec: KvCodec,
+        basis: Option<Arc<Basis>>,
+        positions: Vec<u32>,
+    ) -> LanePlan {
+        let codec = KvCodec { basis: basis.as_deref().map(Basis::based), ..codec };
+        LanePlan { encode: vec![Encode { codec, basis, positions }], ..LanePlan::new(layer, lane) }
+    }
+
     fn changes(&self) -> bool {
         self.keep.is_some()
             || !self.merge.is_empty()

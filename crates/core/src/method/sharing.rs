@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::budget::ModelKey;
-use super::calibration::{CalibratedModel, MOST_LAYERS};
+use super::calibration::{CalibratedModel, MOST_LAYERS, bad, read};
 use super::{Chooser, Method};
 use crate::cache::LayerCache;
 use crate::error::{Error, Result};
-use crate::fields::{describe, refuse};
+use crate::fields::refuse;
 
 /// `format` of a file with a map of layers.
 pub const FORMAT: &str = "prefixkv-sharing";
@@ -84,23 +84,12 @@ pub struct Sharing {
 impl SharingCalibration {
     /// Reads such a file.
     pub fn parse(value: &Value) -> Result<SharingCalibration> {
-        let Value::Object(_) = value else {
-            return Err(bad(format!("expected an object, found {}", describe(value))));
-        };
-        let found = value.get("format").and_then(Value::as_str);
-        if found != Some(FORMAT) {
-            return Err(bad(format!("`format` is {found:?}, expected \"{FORMAT}\"")));
-        }
-        let calibration: SharingCalibration =
-            serde_json::from_value(value.clone()).map_err(|error| bad(error.to_string()))?;
+        let calibration: SharingCalibration = read(value, FORMAT, VERSION)?;
         calibration.check()?;
         Ok(calibration)
     }
 
     fn check(&self) -> Result<()> {
-        if self.version != VERSION {
-            return Err(bad(format!("`version` is {}, this library reads {VERSION}", self.version)));
-        }
         let layers = self.model.layers;
         if layers == 0 || layers > MOST_LAYERS {
             return Err(bad(format!("{layers} layers, expected 1 to {MOST_LAYERS}")));
@@ -216,10 +205,6 @@ impl Sharing {
         }
         Ok(layers)
     }
-}
-
-fn bad(reason: String) -> Error {
-    Error::Calibration { reason: format!("it cannot be read: {reason}") }
 }
 
 #[cfg(test)]

@@ -239,6 +239,14 @@ pub struct Based {
     pub values: Cut,
 }
 
+impl Based {
+    /// One of which only the sizes are known: rows of an entry and numbers of each, of keys and of values. None for more than can be said.
+    pub fn of_sizes(keys: (usize, usize), values: (usize, usize)) -> Option<Based> {
+        let cut = |(rows, width)| Some(Cut { rows: u16::try_from(rows).ok()?, width: u16::try_from(width).ok()? });
+        Some(Based { id: 0, keys: cut(keys)?, values: cut(values)? })
+    }
+}
+
 impl PartialEq for Basis {
     fn eq(&self, other: &Basis) -> bool {
         self.id == other.id

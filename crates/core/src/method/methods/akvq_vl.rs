@@ -5,7 +5,7 @@ use super::super::options::Options;
 use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, Store, channels, window};
+use super::super::store::{BLOCK, Encoder, Store, channels, window};
 use super::super::view::View;
 use super::super::{Method, Positions};
 use crate::cache::{Modality, Shape};
@@ -75,8 +75,6 @@ The paper has no code. Choices that it leaves open:
 
 /// Channels that share a scale and a zero, at most (section 4.1 of the paper).
 const GROUP: usize = 128;
-/// Entries that are encoded at once while generating, at least.
-const BLOCK: usize = 32;
 
 fn build(options: &mut Options) -> Result<Stage> {
     let percent = options.share("clip")? * 100.0;

@@ -9,10 +9,10 @@ use super::super::budget::ModelKey;
 use super::super::codebooks::CodebookCalibration;
 use super::super::keep::Price;
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, Store, window};
+use super::super::store::{BLOCK, Encoder, Store, window};
 use super::super::view::View;
 use super::super::{Method, Positions};
 use crate::cache::Shape;
@@ -68,8 +68,6 @@ Choices of this reconstruction, where the paper is silent or where it differs:
     build,
 };
 
-/// Entries that are encoded together while generating, at least.
-const BLOCK: usize = 32;
 /// Bytes of a basis and its place in a lane, beside scales and zeros.
 const BASIS: usize = 768;
 
@@ -184,9 +182,7 @@ impl Encoder for Coding {
                 continue;
             }
             let basis = self.basis(layer, lane.heads())?;
-            let codec = KvCodec { basis: Some(basis.based()), ..self.price.codec };
-            let encode = vec![Encode { codec, basis: Some(basis), positions }];
-            plan.push(LanePlan { encode, ..LanePlan::new(layer, index) });
+            plan.push(LanePlan::encoding_in(layer, index, self.price.codec, Some(basis), positions));
         }
         Ok(())
     }

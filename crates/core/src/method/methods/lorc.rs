@@ -1,15 +1,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use prefixkv_kernels::codec::{Based, Basis, Cut, Dual, KvCodec};
+use prefixkv_kernels::codec::{Based, Basis, Dual, KvCodec};
 
 use super::super::directions::{Aspect, Directions, Projections};
 use super::super::keep::Price;
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::{choice, count};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, LaneNumber, Store};
+use super::super::store::{BLOCK, Encoder, LaneNumber, Store};
 use super::super::view::View;
 use super::super::{Lanes, Method, Positions};
 use crate::cache::Shape;
@@ -44,7 +44,7 @@ share_l = most (1 - (max K - K_l) / (max K - min K) (1 - least / most))
 - Weights say where keys could lie, not where those of a text do. On SmolLM2-135M the defaults take the perplexity of a text from 30 to 98 at 0.70 of the bytes, after the rotary embedding to 1,120 ([figures](../../bench/results/2c-amd-epyc-avx2-stores.md)): far more than [int8](int8.md) or [think](think.md) cost for less. The paper's models are fifty times as large.
 - The number of coordinates is rounded up to a multiple of 8.
 - Weights in blocks count as what their codes stand for. A model that normalises its keys behind the weights is refused.
-- The directions are found when the first request asks for them, in seconds for a small model and minutes for a large one, and are kept. `memory.metadata` counts the ones in use.
+- The directions are found when the first request asks for them, which waits for it, and are kept: the time grows with the number of weights, and with the third power of the size of a head, or of all heads together. `memory.metadata` counts the ones in use.
 - CPU: the CUDA kernels do not read coordinates yet, and refuse.
 "#,
     budget: BudgetKind::Outcome,
@@ -79,9 +79,6 @@ share_l = most (1 - (max K - K_l) / (max K - min K) (1 - least / most))
     variants: &[],
     build,
 };
-
-/// Entries that are stored at once while generating.
-const BLOCK: usize = 32;
 
 fn build(options: &mut Options) -> Result<Stage> {
     let (most, least) = (options.share("most")?, options.share("least")?);
@@ -146,14 +143,13 @@ impl Store for Lorc {
             whole.next_multiple_of(8).min(channels)
         };
         let widths: Vec<usize> = directions.shares(self.least, self.most).iter().map(width).collect();
-        let narrow = |n: usize| {
-            u16::try_from(n).map_err(|_| refuse(format!("lorc cannot store {kv_heads} heads of {dim} channels")))
-        };
-        let cut = Cut { rows: narrow(rows)?, width: narrow(widths.iter().copied().max().unwrap_or(channels))? };
+        let widest = widths.iter().copied().max().unwrap_or(channels);
+        let based = Based::of_sizes((rows, widest), (rows, widest))
+            .ok_or_else(|| refuse(format!("lorc cannot store {kv_heads} heads of {dim} channels")))?;
         // Orthonormal rows in f32, for keys and for values.
-        let beside = Price::of_numbers(kv_heads, 2 * usize::from(cut.width) * kv_heads * dim);
+        let beside = Price::of_numbers(kv_heads, 2 * widest * kv_heads * dim);
         let codec = format.codec();
-        let price = KvCodec { basis: Some(Based { id: 0, keys: cut, values: cut }), ..codec };
+        let price = KvCodec { basis: Some(based), ..codec };
         let encoder = LorcEncoder {
             directions,
             widths: widths.into(),
@@ -226,10 +222,8 @@ impl Encoder for LorcEncoder {
                 }
             };
             let oldest = lane.sorted_unencoded().into_iter().take(settled);
-            let codec = KvCodec { basis: Some(basis.based()), ..self.codec };
-            let encode =
-                vec![Encode { codec, basis: Some(basis), positions: oldest.map(|entry| entry.position).collect() }];
-            plan.push(LanePlan { encode, ..LanePlan::new(layer, index) });
+            let positions = oldest.map(|entry| entry.position).collect();
+            plan.push(LanePlan::encoding_in(layer, index, self.codec, Some(basis), positions));
         }
         Ok(())
     }

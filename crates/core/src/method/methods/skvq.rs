@@ -10,10 +10,10 @@ use super::super::budget::ModelKey;
 use super::super::channels::{ChannelsCalibration, ChannelsLayer, ChannelsSide, percent};
 use super::super::keep::Price;
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, Store, bits, channels, window};
+use super::super::store::{BLOCK, Encoder, Store, bits, channels, window};
 use super::super::view::View;
 use crate::cache::Shape;
 use crate::error::{Error, Result};
@@ -89,9 +89,6 @@ The one clip of the published code is better here than the searched ones, which 
     variants: &[],
     build,
 };
-
-/// Entries that are encoded at once while generating, at least.
-const BLOCK: usize = 32;
 
 fn build(options: &mut Options) -> Result<Stage> {
     let name = SPEC.name;
@@ -247,9 +244,8 @@ impl Encoder for SkvqEncoder {
                 continue;
             }
             let basis = self.basis(layer, lane.heads())?;
-            let codec = KvCodec { basis: basis.as_ref().map(|basis| basis.based()), ..codec };
             let positions = oldest.iter().map(|entry| entry.position).collect();
-            plan.push(LanePlan { encode: vec![Encode { codec, basis, positions }], ..LanePlan::new(layer, index) });
+            plan.push(LanePlan::encoding_in(layer, index, codec, basis, positions));
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prefixkv_kernels::codec::{Based, Basis, Codec, Cut, Dtype, Dual, KvCodec, Map};
+use prefixkv_kernels::codec::{Based, Basis, Codec, Dtype, Dual, KvCodec, Map};
 
 use super::super::keep::Price;
 use super::super::options::Options;
-use super::super::plan::{Encode, LanePlan, Plan};
+use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::{count, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{Encoder, LaneNumber, Store, channels};
+use super::super::store::{BLOCK, Encoder, LaneNumber, Store, channels};
 use super::super::view::{ReadLane, View};
 use super::super::{Method, Positions};
 use crate::cache::{Entry, Format, Shape};
@@ -61,8 +61,6 @@ Keys are stored as these channels alone, after their rotation, and queries meet 
     build,
 };
 
-/// Entries that are stored at once while generating, and that share a scale per channel.
-const BLOCK: usize = 32;
 /// Channels of a value that share a scale, at most.
 const GROUP: usize = 32;
 
@@ -122,11 +120,8 @@ impl Store for Think {
                 (codec, width.next_multiple_of(8).min(dim))
             }
         };
-        let narrow = |n: usize| {
-            u16::try_from(n).map_err(|_| refuse(format!("think cannot store {kv_heads} heads of {dim} channels")))
-        };
-        let cut = |width: usize| Ok::<_, Error>(Cut { rows: narrow(kv_heads)?, width: narrow(width)? });
-        let based = Based { id: 0, keys: cut(width)?, values: cut(dim)? };
+        let based = Based::of_sizes((kv_heads, width), (kv_heads, dim))
+            .ok_or_else(|| refuse(format!("think cannot store {kv_heads} heads of {dim} channels")))?;
         let price = KvCodec { basis: Some(based), ..codec };
         let (chosen, queries) = (HashMap::new(), HashMap::new());
         Ok(Box::new(ThinkEncoder { store: *self, dim, kv_heads, width, codec, price, queries, chosen }))
@@ -227,7 +222,7 @@ impl Encoder for ThinkEncoder {
         for (index, lane) in view.cache.of(layer).enumerate() {
             let (group, number) = (self.codec.group(), LaneNumber { layer, lane: index });
             let settled = lane.unencoded().saturating_sub(self.store.window);
-            // A prompt is stored at once, as far as it fills groups.
+            // A prompt is stored at once, as far as it fills groups; in codes a block shares a scale per channel.
             let least = if view.n > 1 { group } else { BLOCK.max(group) };
             if settled < least {
                 all_chosen = false;
@@ -239,10 +234,8 @@ impl Encoder for ThinkEncoder {
                 self.chosen.insert(number, basis);
             }
             let Some(basis) = self.chosen.get(&number) else { continue };
-            let codec = KvCodec { basis: Some(basis.based()), ..self.codec };
             let positions = oldest.iter().map(|entry| entry.position).collect();
-            let encode = vec![Encode { codec, basis: Some(basis.clone()), positions }];
-            plan.push(LanePlan { encode, ..LanePlan::new(layer, index) });
+            plan.push(LanePlan::encoding_in(layer, index, self.codec, Some(basis.clone()), positions));
         }
         if all_chosen {
             self.queries.remove(&layer);

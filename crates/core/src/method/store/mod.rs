@@ -14,7 +14,7 @@ pub(super) use layered::Layered;
 use prefixkv_kernels::codec::{Codec, Dual};
 pub use quantiser::Quantiser;
 pub(crate) use uniform::settled;
-pub(super) use uniform::{GROUP, ROPE, ROTATE, Uniform, bits, keys, window};
+pub(super) use uniform::{BLOCK, GROUP, ROPE, ROTATE, Uniform, bits, keys, window};
 pub use watch::Watch;
 
 use super::budget::{self, ModelKey};

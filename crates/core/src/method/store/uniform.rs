@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::fields::refuse;
 
 /// Entries that are encoded together while generating, at least.
-pub(super) const BLOCK: usize = 32;
+pub(in crate::method) const BLOCK: usize = 32;
 
 /// One codec for all entries that are no longer recent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
