@@ -32,8 +32,9 @@ export const runners = [
   {
     name: "bun",
     start: () => ({ command: runtime("bun"), args: ["test", "--timeout=120000"] }),
-    count: (text) => ({ passed: sum(text, /^ *(\d+) pass$/gm), failed: sum(text, /^ *(\d+) fail$/gm) }),
-    closing: /^(?: *\d+ (?:pass|fail|skip)|Ran \d+ tests? .*)$/gm,
+    // An error outside a test, of a hook say, has a line of its own and no failed test.
+    count: (text) => ({ passed: sum(text, /^ *(\d+) pass$/gm), failed: sum(text, /^ *(\d+) (?:fail|errors?)$/gm) }),
+    closing: /^(?: *\d+ (?:pass|fail|skip|errors?)|Ran \d+ tests? .*)$/gm,
   },
   {
     name: "deno",

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { root } from "../runtimes/spawn.ts";
 
 export interface Outcome {
@@ -84,7 +84,11 @@ export async function step(name: string, work: () => Promise<Outcome>): Promise<
 
 /** Leaves the outcomes to the next runner when all are good, and removes the folders. */
 export function finish(): void {
-  if (!known && Object.values(outcomes).every(({ code }) => code === 0)) writeFileSync(kept, JSON.stringify(outcomes));
+  const done = Object.values(outcomes);
+  if (!known && done.length > 0 && done.every(({ code }) => code === 0)) {
+    mkdirSync(dirname(kept), { recursive: true });
+    writeFileSync(kept, JSON.stringify(outcomes));
+  }
   if (place) rmSync(place, { recursive: true, force: true });
 }
 

@@ -28,7 +28,7 @@ const outputs: Record<string, [text: string, passed: number, failed: number]> = 
     3,
     0,
   ],
-  bun: ["(pass) 3 pass\n 30 pass\n 1 skip\n 2 fail\nRan 33 tests across 4 files. [426.00ms]\n", 30, 2],
+  bun: ["(pass) 3 pass\n 30 pass\n 1 skip\n 2 fail\n 1 error\nRan 33 tests across 4 files. [426.00ms]\n", 30, 3],
   deno: ["a ... ok (2ms)\n\nFAILED | 29 passed (3 steps) | 1 failed | 2 ignored (1s)\n", 29, 1],
   node: ["✔ pass 7\nℹ tests 6\nℹ suites 0\nℹ pass 3\nℹ fail 2\nℹ cancelled 1\nℹ skipped 0\n", 3, 3],
 };
