@@ -83,14 +83,16 @@ export type ChannelsSource = ChannelsCalibration | string | URL;
  */
 export type CodebookSource = CodebookCalibration | string | URL;
 
-/** A calibration of a kind as the engine takes it. */
-type Read =
+/** A calibration of one of the kinds. */
+export type AnyCalibration =
   | Calibration
   | SharingCalibration
   | BitsCalibration
   | ChannelsCalibration
-  | CodebookCalibration
-  | readonly number[];
+  | CodebookCalibration;
+
+/** A calibration of a kind as the engine takes it. */
+type Read = AnyCalibration | readonly number[];
 
 /** The source of a calibration as a copy, a URL as its text; throws an OptionError for what is none. */
 export function readCalibrationSource(value: unknown, place: Place): unknown {

@@ -137,6 +137,41 @@ test("a sample is measured with the calibration of the others", async () => {
   assert.equal(offline?.keptShareAfterPrompt, online?.keptShareAfterPrompt);
 });
 
+shared("stores and layers that share are calibrated on the others as well, with options of their own", async () => {
+  const out = join(folder, "stores-across");
+  const of = (method: string, options: object, more: object) => ({
+    id: method,
+    cache: { method, calibration: { crossFit: 2, ...more }, ...options },
+  });
+  const methods = [
+    of("skvq", { window: 32 }, { group: 32, sinks: 1 }),
+    of("kvquant", { window: 32 }, { bits: 2, outliers: 0.05 }),
+    of("kvsharer", { layers: 2 }, { layers: 2 }),
+  ];
+  const { cells } = await evaluate({ model, methods, keeps: [0.5], limit: 2, generate: false, kl: true, out });
+  const found = (await readFile(join(out, "calibrations.jsonl"), "utf8"))
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(
+    found.map(({ method, fold, calibration: { format } }) => [method, fold, format]),
+    ["channels", "codebooks", "sharing"].flatMap((format, index) =>
+      [0, 1].map((fold) => [methods[index]?.id, fold, `prefixkv-${format}`]),
+    ),
+  );
+  const { samples } = await openData();
+  const other = samples[1];
+  assert.ok(other);
+  const messages = [{ role: "user", content: [image(other.image), other.question] }];
+  const alone = await model.calibrateKvquant({ samples: [{ messages }], bits: 2, outliers: 0.05 });
+  assert.deepEqual(found[2]?.calibration, alone);
+  assert.equal(found[0]?.calibration.group, 32);
+  for (const cell of cells.slice(1)) {
+    assert.deepEqual([cell.keep, cell.samples, cell.refused], [1, 2, 0], cell.method);
+    assert.ok((cell.kl?.value ?? 0) > 0 && (cell.residentShare ?? 1) < 0.9, cell.method);
+  }
+});
+
 test("divergences come with a score that asks for them", async () => {
   const asked = {
     prompt: "USER: Which shapes are there, and where? ASSISTANT:",

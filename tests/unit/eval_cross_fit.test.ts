@@ -2,9 +2,17 @@ import assert from "node:assert/strict";
 import { appendFile, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { dataOf, type EvalMethod, type EvaluateOptions, EvaluationError, readResults } from "../../ts/eval/index.ts";
+import { finders } from "../../ts/eval/finders.ts";
+import {
+  dataOf,
+  type EvalMethod,
+  type EvalSample,
+  type EvaluateOptions,
+  EvaluationError,
+  readResults,
+} from "../../ts/eval/index.ts";
 import type { FitRecord } from "../../ts/eval/records.ts";
-import { AbortError, OptionError } from "../../ts/index.ts";
+import { AbortError, type Calibration, type Model, OptionError } from "../../ts/index.ts";
 import { clean, fresh, picture, read, run } from "../kit/eval_fake.ts";
 import { FakeNative } from "../kit/fake_native.ts";
 
@@ -24,12 +32,14 @@ const options: Partial<EvaluateOptions> = {
 /** Which of the samples a request asks about. */
 const asked = (request: unknown): string => /"([a-e])\?"/.exec(JSON.stringify(request))?.[1] ?? "";
 
+type Sizes = Omit<FitRecord, "calibration"> & { calibration?: Calibration };
+
 /** The calibrations of a folder. */
-const fits = async (out: string): Promise<FitRecord[]> =>
+const fits = async (out: string): Promise<Sizes[]> =>
   (await read(out, "calibrations.jsonl"))
     .trim()
     .split("\n")
-    .map((line) => JSON.parse(line) as FitRecord);
+    .map((line) => JSON.parse(line) as Sizes);
 
 test("no sample is measured with what was found on it", async () => {
   const [out, fake] = [fresh(), new FakeNative()];
@@ -155,6 +165,36 @@ test("sizes that are too small to calibrate with are lines, and do not stop the 
   }
 });
 
+test("a search gets what its stage has in common with it, its own options, and up to 64 samples", async () => {
+  const seen: Record<string, unknown>[] = [];
+  const search = (options: Record<string, unknown>): unknown => seen.push(options);
+  const names = ["calibrateBits", "calibrateChannels", "calibrateKvquant", "calibrateSharing"];
+  const model = Object.fromEntries(names.map((name) => [name, search])) as unknown as Model;
+  const many = Array.from({ length: 150 }, (_, index) => ({
+    ...(samples[0] as EvalSample),
+    id: String(index),
+    answer: `${index}.`,
+  }));
+  const stage = { method: "any", window: 16, group: 32, keys: "entry", sinks: 2, layers: 3, bits: 4 };
+  const given = { onProgress: () => {} };
+  for (const kind of ["bits", "channels", "codebooks", "sharing"] as const)
+    await finders[kind]?.(model, { stage, options: { mine: 1 }, samples: many, given });
+  const rest = seen.map(({ samples: _, onProgress, ...options }) => {
+    assert.equal(onProgress, given.onProgress);
+    return options;
+  });
+  assert.deepEqual(rest, [
+    { group: 32, window: 16, keys: "entry", mine: 1 },
+    { group: 32, sinks: 2, mine: 1 },
+    { mine: 1 },
+    { layers: 3, mine: 1 },
+  ]);
+  const answers = (seen[0]?.samples as { answer: string }[]).map(({ answer }) => answer);
+  assert.deepEqual([answers.length, answers[1], answers.at(-1)], [64, "2.", "147."]);
+  assert.equal((seen[3]?.samples as unknown[]).length, 64);
+  assert.ok((seen[1]?.samples as object[]).every((sample) => !("answer" in sample)));
+});
+
 test("folds that cannot be meant are refused before any work", async () => {
   for (const [methods, pattern] of [
     [[offline(1)], /`crossFit` of the method `offline` must be a whole number from 2 to 100, found 1/],
@@ -166,6 +206,10 @@ test("folds that cannot be meant are refused before any work", async () => {
     [
       [{ id: "x", cache: { method: "prefixkv", calibration: { crossFit: 2, seed: 1 } } }],
       /`calibration` of the method `x` has `seed` beside `crossFit`/,
+    ],
+    [
+      [{ id: "x", cache: { method: "skvq", calibration: { crossFit: 2, file: "f.json" } } }],
+      /`calibration` of the method `x` has `file` beside `crossFit`/,
     ],
     [
       [{ id: "x", cache: { method: "h2o", calibration: { crossFit: 2 } } }],

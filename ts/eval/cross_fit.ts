@@ -1,7 +1,8 @@
 import type { CalibrateOptions } from "../calibrate.ts";
+import type { AnyCalibration } from "../calibration.ts";
 import { BudgetError } from "../errors.ts";
 import type { CacheMethod } from "../generated/methods.ts";
-import type { Calibration, Keep } from "../generated/wire.ts";
+import type { Keep } from "../generated/wire.ts";
 import type { Model } from "../model.ts";
 import { badOption } from "./errors.ts";
 import type { RunFiles } from "./files.ts";
@@ -40,17 +41,16 @@ export class CrossFit {
     say: (progress: NonNullable<EvalProgress["calibrating"]>) => void,
   ): Promise<void> {
     for (const key of this.keys.slice(files.fits.length)) {
-      const { stage, folds } = this.#fit(key);
+      const { stage, folds, finder, options: more } = this.#fit(key);
       const samples = this.#samples.filter((_, index) => index % folds !== key.fold);
       const onProgress = ({ done, total }: { done: number; total: number }): void =>
         say({ method: key.method, done, total });
-      const options = {
-        method: stage as unknown as CacheMethod,
-        samples: samples.map(promptOf),
-        onProgress,
-        ...(signal && { signal }),
-      };
-      await files.addFit({ ...key, ...(await withLargeEnough(model, options, keeps)) });
+      const given = { onProgress, ...(signal && { signal }) };
+      const prompts = { method: stage as unknown as CacheMethod, samples: samples.map(promptOf) };
+      const found = finder
+        ? { calibration: await finder(model, { stage, options: more, samples, given }), refused: [] }
+        : await withLargeEnough(model, { ...prompts, ...given }, keeps);
+      await files.addFit({ ...key, ...found });
     }
     this.#found = files.fits;
   }
@@ -58,7 +58,7 @@ export class CrossFit {
   /** The calibrations that apply to a sample, or the least size if this one is too small. */
   of({ id, fits }: Prepared, keep: number, sample: string): Found {
     const at = this.#samples.findIndex((each) => each.id === sample);
-    const calibrations = new Map<number, Calibration>();
+    const calibrations = new Map<number, AnyCalibration>();
     for (const { index, folds } of fits) {
       const found = this.#found.find((fit) => fit.method === id && fit.stage === index && fit.fold === at % folds);
       const refused = found?.refused.find((each) => each.keep === keep);
@@ -76,7 +76,7 @@ export class CrossFit {
 }
 
 /** The calibrations for a sample by stage, or the least size that holds what the method protects. */
-export type Found = { calibration: (index: number) => Calibration | undefined } | { least: Keep };
+export type Found = { calibration: (index: number) => AnyCalibration | undefined } | { least: Keep };
 
 /** Calibrates with the sizes that hold what the method protects in all samples. */
 async function withLargeEnough(

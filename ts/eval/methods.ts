@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import type { CacheOption } from "../cache.ts";
-import { readCalibration } from "../calibration.ts";
+import { type AnyCalibration, readCalibration } from "../calibration.ts";
 import { methods as table } from "../generated/method_table.ts";
-import type { Calibration } from "../generated/wire.ts";
 import { readText } from "../options/rules.ts";
 import { readSetting } from "../options/setting.ts";
 import { badOption } from "./errors.ts";
+import { type Finder, finders } from "./finders.ts";
 import type { MethodRecord } from "./records.ts";
 
 /** A stage of a method without its size. */
@@ -14,7 +14,8 @@ export interface SizelessStage {
   readonly method: string;
   /**
    * As in the method's options, or `{ crossFit: N }` to have the evaluation calibrate by itself: the samples are dealt into N folds in
-   * turn, and each sample is measured with the calibration found on all other folds.
+   * turn, and each sample is measured with the calibration found on all other folds. Beside `crossFit` stand options of the calibration,
+   * such as `trials` of `model.calibrateBits` or `bits` of `model.calibrateKvquant`; for sizes of layers there are none.
    */
   readonly calibration?: unknown;
   readonly [option: string]: unknown;
@@ -42,6 +43,8 @@ export interface EvalMethod {
 const most = 256;
 /** Most folds of a calibration. */
 const mostFolds = 100;
+/** Options of a calibration that the evaluation sets. */
+const ours = ["samples", "file", "resume", "onProgress", "signal"];
 
 /**
  * Reads `prefixkv` or `prefixkv:score=text,decode=none`: a name and options behind a colon. Values are JSON or plain text.
@@ -91,6 +94,10 @@ export interface Fit {
   folds: number;
   /** The stage without a calibration. */
   stage: SizelessStage;
+  /** Finds it; undefined for sizes of layers, which depend on what is kept. */
+  finder?: Finder | undefined;
+  /** Options of the calibration. */
+  options: Readonly<Record<string, unknown>>;
 }
 
 /** A method that is ready to be asked at any size. */
@@ -104,7 +111,12 @@ export interface Prepared {
    * The method at a size. Random draws depend on a seed and on the sample, so that samples are independent.
    * `calibration` returns the calibration found for a stage of `fits`.
    */
-  at(keep: number, seed: number, sample: string, calibration?: (index: number) => Calibration | undefined): CacheOption;
+  at(
+    keep: number,
+    seed: number,
+    sample: string,
+    calibration?: (index: number) => AnyCalibration | undefined,
+  ): CacheOption;
 }
 
 /** The full cache, which every evaluation begins with. */
@@ -169,17 +181,18 @@ function takesKeep({ method }: SizelessStage): boolean {
 function fitOf(id: string, { calibration, ...stage }: SizelessStage, index: number): Fit[] {
   if (typeof calibration !== "object" || calibration === null || !Object.hasOwn(calibration, "crossFit")) return [];
   const { crossFit: folds, ...rest } = calibration as { crossFit: unknown };
-  const other = Object.keys(rest)[0];
+  const known = table.find(({ name }) => name === stage.method);
+  const kind = known?.options.find(({ name }) => name === "calibration")?.kind;
+  if (known && !kind) throw badOption(`the method \`${id}\` asks for a calibration, but ${stage.method} takes none`);
+  const finder = kind && finders[kind];
+  const other = Object.keys(rest).find((name) => !finder || ours.includes(name));
   if (other !== undefined)
     throw badOption(`the \`calibration\` of the method \`${id}\` has \`${other}\` beside \`crossFit\``);
   if (typeof folds !== "number" || !Number.isSafeInteger(folds) || folds < 2 || folds > mostFolds)
     throw badOption(
       `\`crossFit\` of the method \`${id}\` must be a whole number from 2 to ${mostFolds}, found ${JSON.stringify(folds)}`,
     );
-  const known = table.find(({ name }) => name === stage.method);
-  if (known && !known.options.some(({ kind }) => kind === "calibration"))
-    throw badOption(`the method \`${id}\` asks for a calibration, but ${stage.method} takes none`);
-  return [{ index, folds, stage }];
+  return [{ index, folds, stage, finder, options: rest }];
 }
 
 /** A seed for a sample, among those that `random` takes. */

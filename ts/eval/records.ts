@@ -1,5 +1,6 @@
 // The files of a folder of results, line by line; docs/eval.md describes them.
-import type { Calibration, Keep } from "../generated/wire.ts";
+import type { AnyCalibration } from "../calibration.ts";
+import type { Keep } from "../generated/wire.ts";
 import type { Interval } from "./bootstrap.ts";
 
 /** A method with its options but without a size. */
@@ -161,7 +162,7 @@ export interface FitKey {
 /** A line of `calibrations.jsonl`: the calibration found on the samples of the other folds. */
 export interface FitRecord extends FitKey {
   /** Absent where every size is too small. */
-  calibration?: Calibration;
+  calibration?: AnyCalibration;
   /** Sizes too small for the entries that the method protects in those samples, and the least that works. */
   refused: { keep: number; least: Keep }[];
 }

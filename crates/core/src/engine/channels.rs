@@ -11,7 +11,7 @@ use super::sharing::Read;
 use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::Memory;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fields::refuse;
 use crate::method::channels::{ChannelsLayer, ChannelsSide, order};
 use crate::model::Model;
@@ -95,9 +95,7 @@ fn see<M: Memory>(
     if sequence.source(layer) != layer {
         return Ok(());
     }
-    let [lane] = sequence.lanes(layer) else {
-        return Err(Error::Internal(format!("layer {layer} of a full cache has no lane of its own")));
-    };
+    let lane = sequence.whole_lane(layer)?;
     let mut entries = lane.sorted();
     entries.retain(|entry| entry.position as usize >= request.sinks);
     if entries.is_empty() {

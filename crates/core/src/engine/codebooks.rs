@@ -9,7 +9,7 @@ use super::sharing::Read;
 use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::{Account, Charge, Memory};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::method::codebooks::LayerCodebooks;
 use crate::method::store::Watch;
 use crate::model::Model;
@@ -89,9 +89,7 @@ impl Seen {
     ) -> Result<()> {
         let mut positions = 0;
         for layer in (0..layers).filter(|layer| sequence.source(*layer) == *layer) {
-            let [lane] = sequence.lanes(layer) else {
-                return Err(Error::Internal(format!("layer {layer} of a full cache has no lane of its own")));
-            };
+            let lane = sequence.whole_lane(layer)?;
             let entries = lane.sorted();
             let step = entries.len().div_ceil(most.max(1)).max(1);
             let some: Vec<_> = entries.into_iter().step_by(step).collect();

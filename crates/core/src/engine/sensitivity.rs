@@ -108,9 +108,7 @@ impl<'a> Held<'a> {
         params: AttentionParams,
         queries: &'a [f32],
     ) -> Result<Held<'a>> {
-        let [lane] = sequence.lanes(layer) else {
-            return Err(Error::Internal(format!("layer {layer} of a full cache has no lane of its own")));
-        };
+        let lane = sequence.whole_lane(layer)?;
         let entries = lane.sorted();
         let positions = entries.iter().map(|entry| entry.position).collect();
         let by_head = |rows: Vec<f32>| by_head(&rows, params.kv_heads, params.dim);

@@ -148,9 +148,7 @@ impl Averages {
     fn add<M: Memory>(&mut self, sequence: &Sequence<M>, layers: usize, account: &Account<M>) -> Result<()> {
         self.layers.resize_with(layers, Averaged::default);
         for (layer, averaged) in self.layers.iter_mut().enumerate() {
-            let [lane] = sequence.lanes(layer) else {
-                return Err(Error::Internal(format!("layer {layer} of a full cache has no lane of its own")));
-            };
+            let lane = sequence.whole_lane(layer)?;
             if sequence.source(layer) != layer || lane.is_empty() {
                 continue;
             }

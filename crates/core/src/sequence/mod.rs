@@ -508,6 +508,14 @@ impl<M: Memory> Sequence<M> {
         &self.layers[self.layout.source(layer)]
     }
 
+    /// The one lane that a layer of a full cache reads, with all heads.
+    pub fn whole_lane(&self, layer: usize) -> Result<&Lane<M>> {
+        match self.lanes(layer) {
+            [lane] => Ok(lane),
+            lanes => Err(Error::Internal(format!("{} lanes in layer {layer} of a full cache", lanes.len()))),
+        }
+    }
+
     /// The lanes that a layer has, to change them; none for one that reads another's.
     pub fn lanes_mut(&mut self, layer: usize) -> &mut [Lane<M>] {
         &mut self.layers[layer]
