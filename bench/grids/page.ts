@@ -4,8 +4,8 @@ import type { MethodRecord } from "../../ts/eval/records.ts";
 import { methods as known } from "../../ts/generated/method_table.ts";
 import { percent, table } from "../stats.ts";
 import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
-import type { Evaluated } from "./summary.ts";
-import { grids, unseen } from "./tables.ts";
+import { type Evaluated, isOfStores } from "./summary.ts";
+import { grids, stores, unseen } from "./tables.ts";
 
 /** Title and description of each data set, by its name in run.json. */
 const about: Record<string, { title: string; text: string }> = {
@@ -25,8 +25,10 @@ const about: Record<string, { title: string; text: string }> = {
 
 const titleOfData = ({ run }: Evaluated): string => about[run.data.name]?.title ?? run.data.name;
 
-export function markdown(reports: readonly Evaluated[]): string {
-  const [first] = reports;
+export function markdown(all: readonly Evaluated[]): string {
+  const reports = all.filter((report) => !isOfStores(report));
+  const ofStores = all.filter(isOfStores);
+  const [first] = all;
   if (!first) throw new RangeError("a page needs results");
   const telling = reports.filter(canTell);
   const bytes = memory(reports);
@@ -35,7 +37,7 @@ export function markdown(reports: readonly Evaluated[]): string {
 Written by \`npm run results\` from \`bench/results/eval-*.json\`; edit those instead.
 
 This page says what works, what does not, and what cannot be concluded from a tiny model.
-${old(reports)}
+${old(all)}
 ## What was run
 
 ${model(first)}
@@ -51,15 +53,15 @@ right). \`keep\` is the share of all positions that a method is asked to keep. T
 [bench/grids/methods.json](../bench/grids/methods.json), where they differ from their defaults by what stands behind their names:
 
 ${calls(reports)}
-${unmeasured(reports)}
+${ofStores.length === 0 ? "" : storesText(ofStores)}${unmeasured(all)}
 In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples, the same draws in every cell. *Over full* is the
 ratio of the perplexities, whose interval is of the same draws of both.
 
-${reports.map((report) => grids(report, titleOfData(report))).join("\n\n")}
+${[...reports.map((report) => grids(report, titleOfData(report))), ...ofStores.map((report) => stores(report, titleOfData(report)))].join("\n\n")}
 
 ${[...reports.flatMap(unseen), "## Time"].join("\n\n")}
 
-${table([["data", "lines", "all time, s", "engine, s", "all over engine", "threads", "measured"], ...reports.map(time)])}
+${table([["data", "lines", "all time, s", "engine, s", "all over engine", "threads", "measured"], ...all.map(time)])}
 
 *All time* is the grid's from the first line to the last, files and text measures included. *Engine* is the engine's own time for the same lines:
 pictures, prefill, decode, and in scoring the full cache beside it for the divergence. Times are of a shared machine; the ratio is what counts.
@@ -95,6 +97,18 @@ function old(reports: readonly Evaluated[]): string {
   return `\nOf an earlier release, whose runs had version 1: ${found.join("; ")}. \`npm run results -- --fresh\` measures them anew.\n`;
 }
 
+function storesText(reports: readonly Evaluated[]): string {
+  const own = reports.map((report) => `${report.run.data.samples} samples of ${titleOfData(report)}`).join(" and ");
+  const sizes = reports[0]?.run.keeps.join(", ") ?? "";
+  return `
+How entries are stored, and which layers have any, was measured on ${own}, with the caches of [bench/grids/stores.json](../bench/grids/stores.json): a row for
+each. *bits* are those of a number of a key or value at the end, scales and what stays whole included; *resident* and *peak* are bytes with all bookkeeping over
+those of a full cache in 32 bits. Most keep the last 16 entries whole, so that something of these short prompts is stored in few bits. Methods that choose
+entries are at keep ${sizes}. Calibrations are of the other half of the samples. What the same stores do to a trained model is in
+[bench/results](../bench/results/2c-amd-epyc-avx2-stores.md), how fast they are read in [codecs.md](design/codecs.md#reading).
+`;
+}
+
 /** How the methods were called, each once. */
 function calls(reports: readonly Evaluated[]): string {
   const methods = new Map(reports.flatMap(({ run }) => run.methods.map((method) => [method.id, method] as const)));
@@ -113,7 +127,8 @@ function call({ cache }: MethodRecord): string {
 
 /** Methods of which no grid has figures; recipes of `custom` have no end. */
 function unmeasured(reports: readonly Evaluated[]): string {
-  const measured = reports.flatMap(({ run }) => run.methods.map(({ cache }) => (cache as { method: string }).method));
+  const stages = reports.flatMap(({ run }) => run.methods.flatMap(({ cache }) => cache as { method: string }));
+  const measured = stages.map(({ method }) => method);
   const left = known.filter(({ name }) => name !== "custom" && !measured.includes(name));
   return left.length === 0 ? "" : `\nNot measured yet: ${left.map(({ title }) => title).join(", ")}.\n`;
 }
@@ -144,7 +159,7 @@ function time(report: Evaluated): string[] {
   const lines = cells.reduce((sum, { samples, refused }) => sum + samples + refused, 0);
   const commit = `${origin.commit}${origin.changed ? " with changes" : ""}`;
   return [
-    titleOfData(report),
+    `${titleOfData(report)}${isOfStores(report) ? ", stores" : ""}`,
     String(lines),
     (wallMs / 1000).toFixed(0),
     (engineMs / 1000).toFixed(0),

@@ -1,5 +1,5 @@
-// The grids of `prefixkv/eval` on the scenes and on easy-VQA, with the methods of methods.json: `npm run results`. Writes bench/results/eval-*.json and docs/results.md. Measurements
-// stay in .cache/bench/results, and a later run continues from them.
+// The grids of `prefixkv/eval` on the scenes and on easy-VQA, with the methods of methods.json and the stores of stores.json: `npm run results`.
+// Writes bench/results/eval-*.json and docs/results.md. Measurements stay in .cache/bench/results, and a later run continues from them.
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -19,21 +19,28 @@ const root = new URL("../../", import.meta.url);
 const kept = new URL(".cache/bench/results/", root);
 const docs = new URL("docs/results.md", root);
 
-/** The methods of every grid. */
-export const methods = (): Promise<EvalMethod[]> =>
-  readMethods(fileURLToPath(new URL("methods.json", import.meta.url)));
+/** The methods of a grid. */
+export const methodsOf = ({ methods }: Grid): Promise<EvalMethod[]> =>
+  readMethods(fileURLToPath(new URL(methods, import.meta.url)));
 
 /** One grid. Its folder, its option and its file share its name. */
 interface Grid {
-  name: "scenes" | "easy-vqa" | "easy-vqa-plain";
+  name: "scenes" | "easy-vqa" | "easy-vqa-plain" | "stores-scenes" | "stores-easy-vqa-plain";
+  /** What chooses entries at several sizes, or how entries are stored, alone and behind a method at one size. */
+  methods: "methods.json" | "stores.json";
   keeps: number[];
   data(): Promise<EvalData>;
 }
 
+const sizes = { methods: "methods.json", keeps: [0.5, 0.2] } as const;
+const stores = { methods: "stores.json", keeps: [0.5] } as const;
+
 export const grids: readonly Grid[] = [
-  { name: "scenes", keeps: [0.8, 0.5, 0.3, 0.2, 0.1], data: () => openData() },
-  { name: "easy-vqa", keeps: [0.5, 0.2], data: questions },
-  { name: "easy-vqa-plain", keeps: [0.5, 0.2], data: plainQuestions },
+  { ...sizes, name: "scenes", keeps: [0.8, 0.5, 0.3, 0.2, 0.1], data: () => openData() },
+  { ...sizes, name: "easy-vqa", keeps: [...sizes.keeps], data: questions },
+  { ...sizes, name: "easy-vqa-plain", keeps: [...sizes.keeps], data: plainQuestions },
+  { ...stores, name: "stores-scenes", keeps: [...stores.keeps], data: () => openData() },
+  { ...stores, name: "stores-easy-vqa-plain", keeps: [...stores.keeps], data: plainQuestions },
 ];
 
 /** The first test questions of easy-VQA, as `prefixkv eval` asks them. */
@@ -56,7 +63,7 @@ async function measure(grid: Grid, data: EvalData, folder: string): Promise<Resu
   const before = await readResults(folder).catch(() => undefined);
   if (!before || !isWhole(before)) {
     await evaluate({
-      methods: await methods(),
+      methods: await methodsOf(grid),
       keeps: grid.keeps,
       data,
       out: folder,
@@ -78,15 +85,16 @@ async function measure(grid: Grid, data: EvalData, folder: string): Promise<Resu
 }
 
 function isWhole({ run, quality, timings, summary }: Results): boolean {
-  const lines = run.data.samples * (1 + run.keeps.length * (run.methods.length - 1));
-  return summary !== undefined && quality.length === lines && timings.length === lines;
+  if (summary === undefined) return false;
+  const lines = run.data.samples * summary.cells.length;
+  return quality.length === lines && timings.length === lines;
 }
 
 /** In what a run differs from the grid; empty where it does not. */
-async function otherThan(run: RunRecord, { keeps }: Grid, { name, samples }: EvalData): Promise<string> {
+async function otherThan(run: RunRecord, grid: Grid, { name, samples }: EvalData): Promise<string> {
   const asked = {
-    methods: [{ id: "full", cache: { method: "full" } }, ...(await methods())],
-    keeps,
+    methods: [{ id: "full", cache: { method: "full" } }, ...(await methodsOf(grid))],
+    keeps: grid.keeps,
     data: { name, samples: samples.length, hash: await hashOf(samples) },
     seed: 1,
     baseline: "full",
@@ -142,6 +150,8 @@ async function main(): Promise<void> {
       scenes: { type: "string" },
       "easy-vqa": { type: "string" },
       "easy-vqa-plain": { type: "string" },
+      "stores-scenes": { type: "string" },
+      "stores-easy-vqa-plain": { type: "string" },
       only: { type: "string" },
       limit: { type: "string" },
       fresh: { type: "boolean", default: false },
@@ -164,7 +174,7 @@ async function main(): Promise<void> {
     const given = options[grid.name];
     const folder = given ?? (await cached(part ? `part-${limit}/${grid.name}` : grid.name, options.fresh));
     const results = await measure(grid, data, folder);
-    const evaluated = sumUp(results, data.samples, await origin());
+    const evaluated = { grid: grid.name, ...sumUp(results, data.samples, await origin()) };
     await mkdir(new URL("./", fileOf(grid.name, part)), { recursive: true });
     await writeFile(fileOf(grid.name, part), `${JSON.stringify(evaluated, null, 2)}\n`);
   }

@@ -50,6 +50,8 @@ export interface Unseen {
 }
 
 export interface Evaluated {
+  /** The name of the grid; where there is none, that of its data. */
+  grid?: string;
   run: RunRecord;
   answerTokens: number;
   /** Share of the prompt in all positions at the end of the reference answers. */
@@ -68,6 +70,9 @@ export interface Evaluated {
     cells: ({ method: string; keep: number } & Pick<CellSummary, "tokensPerSecond" | "speedup" | "firstTokenMs">)[];
   };
 }
+
+/** Whether a grid is about how entries are stored, and not about how many there are. */
+export const isOfStores = ({ grid = "" }: Evaluated): boolean => grid.startsWith("stores-");
 
 export function sumUp({ run, quality, timings }: Results, samples: readonly EvalSample[], origin: Origin): Evaluated {
   const { cells, overhead } = summarise(run, quality, timings);

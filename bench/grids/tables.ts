@@ -61,6 +61,30 @@ function grid({ run, cells }: Evaluated, of: (cell: Cell) => string | undefined)
   return table([["method", ...keeps.map((keep) => `keep ${keep}`)], ...told]);
 }
 
+/** One table of how entries are stored: a row for each cache, a column for each measure. */
+export function stores(report: Evaluated, title: string): string {
+  const answer = answerOf(report);
+  const bytes = (value: number | undefined): string => (value === undefined ? "" : number(value));
+  const rows = report.run.methods
+    .flatMap(({ id }) => report.cells.filter(({ method, samples }) => method === id && id !== "full" && samples > 0))
+    .map((cell) => [
+      titleOf(cell.method),
+      cell.effectiveBits === undefined ? "" : cell.effectiveBits.toFixed(2),
+      bytes(cell.residentShare),
+      bytes(cell.peakShare),
+      cell.overFull ? interval(cell.overFull) : "",
+      metric("kl")(cell) ?? "",
+      ...(answer ? [metric(answer, percent)(cell) ?? ""] : []),
+      metric("rougeL", two)(cell) ?? "",
+      metric("agreement", two)(cell) ?? "",
+    ]);
+  const right = answer === "right" ? "objects right" : "answers right";
+  const head = ["cache", "bits", "resident", "peak", "perplexity over full", "divergence KL, nats"];
+  return `## ${title}: how entries are stored
+
+${table([[...head, ...(answer ? [right] : []), "ROUGE-L", "agreement"], ...rows])}`;
+}
+
 const two = (value: number): string => value.toFixed(2);
 
 function metric(name: Metric, text: (value: number) => string = number): (cell: Cell) => string | undefined {

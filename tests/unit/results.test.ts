@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { markdown } from "../../bench/grids/page.ts";
-import { committed, grids, methods } from "../../bench/grids/run.ts";
+import { committed, grids, methodsOf } from "../../bench/grids/run.ts";
 import { canTell, memory, signed, works, worksNot } from "../../bench/grids/statements.ts";
 import { blindOf, type Evaluated, sumUp } from "../../bench/grids/summary.ts";
 import type { Measured, QualityRecord, RunRecord } from "../../ts/eval/records.ts";
 import type { EvalSample } from "../../ts/eval/samples.ts";
+import { methods as table } from "../../ts/generated/method_table.ts";
 import { origin } from "../kit/origin.ts";
 
 const run: RunRecord = {
@@ -222,15 +223,45 @@ test("the prompt's share is its share of the positions", () => {
   assert.equal(evaluated().promptShare, Number((1 - 8 / 100).toPrecision(9)));
 });
 
+test("stores have a table of their own, and no part in the statements about sizes", () => {
+  const sizes = evaluated();
+  const stores: Evaluated = {
+    ...evaluated({ above: 0, right: 4 }, (line) => (line.method === "full" ? line : { ...line, effectiveBits: 5.25 })),
+    grid: "stores-easy-vqa-plain",
+  };
+  const [alone, page] = [markdown([sizes]), markdown([sizes, stores])];
+  assert.doesNotMatch(alone, /how entries are stored/);
+  assert.match(page, /^## easy-VQA, plain questions: how entries are stored$/m);
+  assert.match(
+    page,
+    /^\| H2O \| 5\.25 \| 0\.500 \| 1\.000 \| 1\.010 \(1\.010 to 1\.010\) \| .* \| 100 % \(100 % to 100 %\) \|/m,
+  );
+  // Refused at one of the sizes, so that there is no row of it there.
+  assert.equal(page.match(/^\| L2 norm \| 5\.25 /gm)?.length, 1);
+  const statements = (text: string): string => text.slice(text.indexOf("## What works"));
+  assert.equal(statements(page), statements(alone));
+});
+
 test("the committed page is made of the committed figures, which are those of whole grids", async () => {
   const reports = await committed();
   const page = await readFile(new URL("../../docs/results.md", import.meta.url), "utf8");
   assert.equal(page.replaceAll("\r\n", "\n"), markdown(reports));
-  for (const { run, cells } of reports) {
-    assert.deepEqual(run.keeps, grids.find(({ name }) => name === run.data.name)?.keeps);
+  for (const { grid: name, run, cells } of reports) {
+    const grid = grids.find((each) => each.name === (name ?? run.data.name));
+    assert.ok(grid, name);
+    assert.deepEqual(run.keeps, grid.keeps);
     assert.equal(run.data.samples, 60);
-    assert.deepEqual(run.methods.slice(1), await methods());
-    assert.equal(cells.length, 1 + run.keeps.length * (run.methods.length - 1));
+    assert.deepEqual(run.methods.slice(1), await methodsOf(grid));
+    const sized = ({ cache }: { cache: unknown }): boolean =>
+      [cache].flat().some((stage) => {
+        const { method } = stage as { method: string };
+        return table.find(({ name }) => name === method)?.budget !== "outcome";
+      });
+    const lines = run.methods.slice(1).map((method) => (sized(method) ? run.keeps.length : 1));
+    assert.equal(
+      cells.length,
+      lines.reduce((sum, each) => sum + each, 1),
+    );
     for (const { samples, refused } of cells) assert.equal(samples + refused, 60);
   }
 });
