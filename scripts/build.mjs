@@ -83,7 +83,7 @@ export function buildCuda(path) {
 }
 
 /** Not the empty kernels of the linters. */
-export const withKernels = { PREFIXKV_CUDA_CHECK: "" };
+const withKernels = { PREFIXKV_CUDA_CHECK: "" };
 
 /** Builds what only the tests need. */
 export function buildPanics() {
