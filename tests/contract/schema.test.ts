@@ -68,6 +68,8 @@ test("every answer is what the schema says", async () => {
   const bits = { method: "kvtuner", window: 0 };
   await ask({ op: "sensitivity", prompt: prompt.repeat(2), cache: bits, pairs: [[8, 4]] }, "sensitivity");
   await ask({ op: "codebooks", prompts: [{ prompt }], bits: 2, outliers: 0.01 }, "codebooks");
+  const directions = { init: "asvd", alpha: 0.5, heads: "each", most: 0.25 } as const;
+  await ask({ op: "directions", prompts: [{ prompt }], ...directions }, "directions");
   await ask({ op: "channels", prompts: [{ prompt }], group: 16, sinks: 0 }, "channels");
   await ask({ op: "trace", messages, cache: [cache], maxTokens: 2, ignoreEos: true }, "traced", [scene]);
   await ask({ op: "trace", prompt, maxTokens: 2, cache: { method: "knorm", keep: { tokens: 30 } } }, "traced");

@@ -410,6 +410,46 @@ export interface CodebooksRequest extends CodebooksFields {
   op: "codebooks";
 }
 
+/** The directions to find. */
+export interface DirectionsFields {
+  /** The prompts whose keys and values are looked at. */
+  prompts: readonly Sample[];
+  /** How they are found. */
+  init: DirectionsInit;
+  /** The power of the mean magnitudes by which `init: "asvd"` scales the weights, from 0 to 4. */
+  alpha: number;
+  /** Whose directions. */
+  heads: DirectionsHeads;
+  /** The share of all directions that is given, above 0 and at most 1; rounded up to a multiple of 8. */
+  most: number;
+}
+
+/**
+ * How directions are found: those in which the keys and values of the prompts lie (`"covariance"`), or the left
+ * singular vectors of the weights, scaled by the size of what goes into them (`"asvd"`).
+ *
+ * - `"covariance"`:
+ * - `"asvd"`:
+ */
+export type DirectionsInit = "covariance" | "asvd";
+
+/**
+ * Whose directions: of each KV head (`"each"`), or of all heads of a layer together (`"joint"`).
+ *
+ * - `"each"`:
+ * - `"joint"`:
+ */
+export type DirectionsHeads = "each" | "joint";
+
+/**
+ * Finds directions along which keys, before their rotary embedding, and values can be stored as fewer numbers; ends
+ * with `directions`.
+ */
+export interface DirectionsRequest extends DirectionsFields {
+  /** Which kind it is. */
+  op: "directions";
+}
+
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
 export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
@@ -544,6 +584,7 @@ export type EngineRequest =
   | SensitivityRequest
   | ChannelsRequest
   | CodebooksRequest
+  | DirectionsRequest
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
@@ -883,6 +924,60 @@ export interface LayerCodebooks {
 }
 
 /**
+ * Directions of keys, before their rotary embedding, and of values, the most important ones first:
+ * `model.calibrateCskv` makes it, `cskv({ calibration })` uses it.
+ *
+ * @example
+ * ```ts
+ * import { cskv, type DirectionsCalibration, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const samples = [{ prompt: "USER: Which shapes are there, and where do they lie in the image? ASSISTANT:" }];
+ * const calibration: DirectionsCalibration = await model.calibrateCskv({ samples });
+ * const { memory } = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache: cskv({ calibration }), maxTokens: 8 });
+ * console.log(calibration.rank, memory.effectiveBits);
+ * ```
+ */
+export interface DirectionsCalibration {
+  /** `"prefixkv-directions"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to, with all layers of its language model; a size that is not said is not checked. */
+  model: CalibratedModel;
+  /** How they were found. */
+  init: DirectionsInit;
+  /** With `init: "asvd"`, the power of the mean magnitudes by which the weights are scaled. */
+  alpha?: number;
+  /** Whether each head has directions of its own, or all of a layer have some together. */
+  heads: DirectionsHeads;
+  /** How many of them there are, of keys and of values each. */
+  rank: number;
+  /** Prompts that were read for it. */
+  samples?: number;
+  /** Positions of them. */
+  positions?: number;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /** One for each layer that has keys and values of its own, by rising number. */
+  layers: readonly LayerDirections[];
+}
+
+/**
+ * The directions of a layer, each a vector of whole numbers of which the largest magnitude is 127: base64 of 8 bits
+ * each, `[heads, rank, head size]`, or `[rank, heads * head size]` of all heads together. They become unit vectors at
+ * right angles when they are read.
+ */
+export interface LayerDirections {
+  /** Its number in the model. */
+  layer: number;
+  /** Of its keys, before their rotary embedding. */
+  keys: string;
+  /** Of its values. */
+  values: string;
+}
+
+/**
  * Capabilities of an installation's native code.
  *
  * @example
@@ -947,6 +1042,7 @@ export type WireEvent =
   | ProfiledEvent
   | DistancesEvent
   | CodebooksEvent
+  | DirectionsEvent
   | SimilarityEvent
   | SensitivityEvent
   | ChannelsEvent
@@ -1566,6 +1662,20 @@ export interface CodebooksEvent {
   /** One for each layer that has keys and values of its own. */
   layers: LayerCodebooks[];
   /** Positions whose keys and values were looked at. */
+  positions: number;
+  usage: Usage;
+  timings: Timings;
+}
+
+/** Directions have been found. */
+export interface DirectionsEvent {
+  /** Which kind it is. */
+  type: "directions";
+  /** One for each layer that has keys and values of its own. */
+  layers: LayerDirections[];
+  /** How many of keys and of values each. */
+  rank: number;
+  /** Positions of all prompts. */
   positions: number;
   usage: Usage;
   timings: Timings;

@@ -1,4 +1,4 @@
-//! Arrays of numbers in JSON: base64 of 32-bit little-endian values.
+//! Arrays of numbers in JSON: base64 of little-endian values.
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -11,6 +11,42 @@ pub(crate) fn floats(numbers: impl Iterator<Item = f32>) -> String {
 pub(crate) fn whole(numbers: impl Iterator<Item = u32>) -> String {
     base64(numbers.flat_map(u32::to_le_bytes))
 }
+
+/// Whole numbers of 8 bits as base64.
+pub(crate) fn bytes(numbers: impl Iterator<Item = i8>) -> String {
+    base64(numbers.map(|number| number as u8))
+}
+
+/// The numbers of [`bytes`]; None for a text that is none of its own.
+pub(crate) fn read_bytes(text: &str) -> Option<Vec<i8>> {
+    let digits = text.trim_end_matches('=');
+    let padding = text.len() - digits.len();
+    if !text.len().is_multiple_of(4) || padding > 2 {
+        return None;
+    }
+    let mut numbers = Vec::with_capacity(text.len() / 4 * 3);
+    for word in digits.as_bytes().chunks(4) {
+        let mut bits = 0;
+        for digit in word {
+            bits = bits << 6 | u32::from(VALUES[usize::from(*digit)]?);
+        }
+        let missing = 4 - word.len();
+        let [_, three @ ..] = (bits << (6 * missing)).to_be_bytes();
+        numbers.extend(three[..3 - missing].iter().map(|byte| *byte as i8));
+    }
+    Some(numbers)
+}
+
+/// The value of each digit.
+const VALUES: [Option<u8>; 256] = {
+    let mut values = [None; 256];
+    let mut value = 0;
+    while value < DIGITS.len() {
+        values[DIGITS[value] as usize] = Some(value as u8);
+        value += 1;
+    }
+    values
+};
 
 fn base64(mut bytes: impl Iterator<Item = u8>) -> String {
     let mut text = String::new();
@@ -29,6 +65,17 @@ fn base64(mut bytes: impl Iterator<Item = u8>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_eight_bits_come_back() {
+        for count in 0..70 {
+            let numbers: Vec<i8> = (0..count).map(|i| (i * 37 % 256) as u8 as i8).collect();
+            assert_eq!(read_bytes(&bytes(numbers.iter().copied())), Some(numbers));
+        }
+        for broken in ["A", "AA", "AAA", "A===", "====", "AA=A", "AA\nA", "AAA*", "AA==AAAA", "\u{e9}AA"] {
+            assert_eq!(read_bytes(broken), None, "{broken}");
+        }
+    }
 
     #[test]
     fn texts_are_those_of_rfc_4648() {

@@ -214,6 +214,17 @@ pub trait Activations: Clone + Debug + Send + Sync {
         Ok(self.to_vec()?.chunks_exact(self.columns().max(1)).map(largest).collect())
     }
 
+    /// The mean magnitude in each column; zeros where there is no row.
+    fn column_magnitudes(&self) -> Result<Vec<f64>> {
+        let mut sums = vec![0.0; self.columns()];
+        for row in self.to_vec()?.chunks_exact(self.columns().max(1)) {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(x.abs()));
+        }
+        let rows = self.rows().max(1) as f64;
+        sums.iter_mut().for_each(|sum| *sum /= rows);
+        Ok(sums)
+    }
+
     /// The sum of two matrices of one shape, in place if nothing else shares the memory of this one.
     fn plus(self, other: &Self) -> Result<Self>;
 

@@ -11,7 +11,7 @@ use super::score::Scoring;
 use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::Tracing;
-use super::{channels, codebooks, sensitivity, sharing};
+use super::{channels, codebooks, directions, sensitivity, sharing};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
@@ -194,6 +194,7 @@ impl<B: Backend> ModelRunner<B> {
             ModelRequest::Sensitivity(request) => sensitivity::sensitivity(model, request, images, events)?,
             ModelRequest::Channels(request) => channels::channels(model, request, images, events)?,
             ModelRequest::Codebooks(request) => codebooks::codebooks(model, request, images, events)?,
+            ModelRequest::Directions(request) => directions::directions(model, request, images, events)?,
             ModelRequest::OpenSession(method) => {
                 let session = self.sessions.open(model, method.clone())?;
                 events.finish(session::done(session));

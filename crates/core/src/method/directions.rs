@@ -168,7 +168,7 @@ impl Directions {
 }
 
 /// `W W^T` of `size` rows.
-fn gram(rows: &[f32], size: usize) -> Vec<f64> {
+pub(crate) fn gram(rows: &[f32], size: usize) -> Vec<f64> {
     let columns = rows.len() / size.max(1);
     let row = |i: usize| &rows[i * columns..(i + 1) * columns];
     let mut out = vec![0.0; size * size];

@@ -18,6 +18,7 @@ pub mod eviction;
 pub mod external;
 pub mod guard;
 pub mod keep;
+pub mod latent;
 mod methods;
 mod options;
 pub mod plan;

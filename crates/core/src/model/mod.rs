@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::media::{ImageProcessor, Pixels};
 use crate::method::Method;
 use crate::method::budget::ModelKey;
-use crate::method::directions::{Aspect, Directions, Projections};
+use crate::method::directions::{Aspect, Directions, Projection, Projections};
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{BatchItem, Layout, Pass, Sequence};
 use crate::text::{ChatTemplate, Encoded, Rendered, SpecialTokens, Tokenizer};
@@ -536,6 +536,12 @@ impl<B: Backend> Model<B> {
             }
         }
         Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)
+    }
+
+    /// The weights that make the keys and values of a layer; None for a layer that reads those of another. Refuses a model of which they do
+    /// not say where keys lie.
+    pub(crate) fn projection(&self, layer: usize) -> Result<Option<Projection>> {
+        self.network.projection(layer)
     }
 
     fn find_directions(&self, aspect: Aspect) -> Result<Directions> {

@@ -70,6 +70,14 @@ impl<M: Memory> Pass<'_, '_, M> {
         }
     }
 
+    /// The sequence of a prompt whose store wants to know what keys and values are made from.
+    pub(crate) fn seeing_inputs(&mut self) -> Option<&mut Sequence<M>> {
+        match self {
+            Pass::Prompt(sequence) if sequence.sees_inputs() => Some(sequence),
+            _ => None,
+        }
+    }
+
     /// How many of the `rows` rows each sequence has.
     pub fn rows_each(&self, rows: usize) -> usize {
         match self {

@@ -98,6 +98,11 @@ impl Working {
         self.encoder.as_ref()?.watches()
     }
 
+    /// Whether the store wants to know what keys and values are made from.
+    pub(super) fn sees_inputs(&self) -> bool {
+        self.encoder.as_ref().is_some_and(|encoder| encoder.sees_inputs())
+    }
+
     /// The price of entries that the store has encoded, where they have one.
     pub(super) fn price(&self) -> Option<Price> {
         self.encoder.as_ref()?.price()

@@ -22,6 +22,18 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
+    /// Whether it is to be known what the keys and values of a prompt's layers are made from.
+    pub fn sees_inputs(&self) -> bool {
+        self.in_prompt() && self.method.as_ref().is_some_and(|method| method.sees_inputs())
+    }
+
+    /// The mean magnitudes of the channels from which `layer` makes keys and values of the prompt, or of its piece on the way.
+    pub fn see_inputs(&mut self, layer: usize, rows: usize, magnitudes: &[f64]) {
+        if let Some(encoder) = self.method.as_mut().and_then(|method| method.encoder()) {
+            encoder.see_inputs(layer, rows, magnitudes);
+        }
+    }
+
     /// Shows the store what the entries of a layer have got from the prompt's queries, if that is gathered for it.
     pub(super) fn show_sums(&mut self, layer: usize, sums: &[Vec<f32>]) {
         let (past, n) = (self.next_position as usize, self.positions_on_the_way());

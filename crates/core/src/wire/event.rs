@@ -11,6 +11,7 @@ use crate::error::{Error, WireError};
 use crate::method::channels::ChannelsLayer;
 use crate::method::codebooks::LayerCodebooks;
 use crate::method::external::MethodView;
+use crate::method::latent::LayerDirections;
 use crate::model::ModelInfo;
 
 /// One answer of a request, a load or a close.
@@ -66,6 +67,17 @@ pub enum Event {
         /// One for each layer that has keys and values of its own.
         layers: Vec<LayerCodebooks>,
         /// Positions whose keys and values were looked at.
+        positions: usize,
+        usage: Usage,
+        timings: Timings,
+    },
+    /// Directions have been found.
+    Directions {
+        /// One for each layer that has keys and values of its own.
+        layers: Vec<LayerDirections>,
+        /// How many of keys and of values each.
+        rank: usize,
+        /// Positions of all prompts.
         positions: usize,
         usage: Usage,
         timings: Timings,

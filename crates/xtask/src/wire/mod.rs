@@ -21,8 +21,15 @@ use shape::{Field, Form, Object, Shape, Types};
 use source::{Sources, pascal};
 
 /// Types that go into the engine in the options of methods.
-const INPUTS: [&str; 6] =
-    ["Keep", "Calibration", "SharingCalibration", "BitsCalibration", "ChannelsCalibration", "CodebookCalibration"];
+const INPUTS: [&str; 7] = [
+    "Keep",
+    "Calibration",
+    "SharingCalibration",
+    "BitsCalibration",
+    "ChannelsCalibration",
+    "CodebookCalibration",
+    "DirectionsCalibration",
+];
 /// Types that come out of the engine.
 const OUTPUTS: [&str; 2] = ["About", "Event"];
 /// Pages with tables of options.

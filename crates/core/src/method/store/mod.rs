@@ -3,6 +3,7 @@
 //! A [`Store`] is what a request asks for, an [`Encoder`] is it at work on one sequence. Whenever the method has settled what a layer
 //! keeps, the encoder answers with a plan as methods do: which entries of which lane are stored in which codec from now on.
 
+mod inputs;
 mod layered;
 mod quantiser;
 mod uniform;
@@ -10,6 +11,7 @@ mod watch;
 
 use std::fmt::Debug;
 
+pub use inputs::Inputs;
 pub(super) use layered::Layered;
 use prefixkv_kernels::codec::{Codec, Dual};
 pub use quantiser::Quantiser;
@@ -87,6 +89,16 @@ pub trait Encoder: Send + Debug {
     /// positions were there before the prompt. A prompt in pieces says it piece by piece.
     fn see_peaks(&mut self, past: usize, positions: &[u32], peaks: &[f32]) {
         let _ = (past, positions, peaks);
+    }
+
+    /// Whether it wants to know what the keys and values of every layer are made from.
+    fn sees_inputs(&self) -> bool {
+        false
+    }
+
+    /// The mean magnitude of every channel from which a layer makes the keys and values of a prompt, or of a piece of it, over its `rows` rows.
+    fn see_inputs(&mut self, layer: usize, rows: usize, magnitudes: &[f64]) {
+        let _ = (layer, rows, magnitudes);
     }
 
     /// The weight with which each of `n` queries of a prompt that comes after `past` positions counts in the sums of attention that the store

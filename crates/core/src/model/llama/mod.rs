@@ -215,6 +215,10 @@ impl<B: Backend> Network<B> for Llama<B> {
             if !kind.stores() {
                 metrics::ROWS_SHARED.add(x.rows() as u64);
             }
+            if let Some(sequence) = pass.seeing_inputs().filter(|_| kind.stores()) {
+                let inputs = layer.attention_norm.rows(&x)?;
+                sequence.see_inputs(index, inputs.rows(), &inputs.column_magnitudes()?);
+            }
             let fused = layer.fused.first(&layer.attention_norm.forward(&x)?, kind.fused())?;
             let fused = match &layer.head_norms {
                 Some(norms) => norms.forward(&fused)?,

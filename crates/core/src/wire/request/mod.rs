@@ -20,22 +20,24 @@ use crate::method::Method;
 use crate::method::bits::Pair;
 use crate::method::codebooks::MOST_APART;
 use crate::method::external::PlanReply;
+use crate::method::latent::{DirectionsHeads, DirectionsInit};
 use crate::method::store::Quantiser;
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
 pub use parts::DistanceVariant;
 use parts::{
-    CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DistancesFields, PlanFields, ProfileFields,
-    PromptFields, Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions,
-    TokenizeFields,
+    CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields, DistancesFields, PlanFields,
+    ProfileFields, PromptFields, Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, Stage, Stages,
+    StoppingOptions, TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
 pub use load::{Batching, CheckRequest, DOORS, Door, LoadRequest};
 
-/// Longest request, in bytes of JSON. Images do not count; they cross as bytes.
-pub const MAX_JSON: usize = 8 << 20;
+/// Longest request, in bytes of JSON: the largest calibration of a model of 7 billion parameters, with room for a prompt. Images do not
+/// count; they cross as bytes.
+pub const MAX_JSON: usize = 32 << 20;
 /// Most images of one request.
 pub const MAX_IMAGES: usize = 64;
 /// Most requests that a model may decode together.
@@ -69,6 +71,7 @@ pub enum ModelRequest {
     Sensitivity(SensitivityRequest),
     Channels(ChannelsRequest),
     Codebooks(CodebooksRequest),
+    Directions(DirectionsRequest),
     /// A generation that also says what the cache held and why.
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
@@ -159,6 +162,19 @@ pub struct CodebooksRequest {
     pub bits: u32,
     /// The share of the numbers of a row that lie apart.
     pub outliers: f64,
+}
+
+/// Keys and values, or what they are made from, that directions are found from.
+#[derive(Debug)]
+pub struct DirectionsRequest {
+    /// The prompts, each with its images among those of the request.
+    pub sources: Vec<(Source, Range<usize>)>,
+    pub init: DirectionsInit,
+    /// From 0 to 4.
+    pub alpha: f64,
+    pub heads: DirectionsHeads,
+    /// The share of all directions, above 0 and at most 1.
+    pub most: f64,
 }
 
 /// A prompt whose last hidden states are compared.
@@ -259,6 +275,9 @@ ops! {
         };
     /// Finds levels of codes and ranges of channels for keys and values from prompts; ends with `codebooks`.
     "codebooks" (CodebooksFields) with images => |(fields,), ask| codebooks(fields, ask).map(ModelRequest::Codebooks).map(model);
+    /// Finds directions along which keys, before their rotary embedding, and values can be stored as fewer numbers; ends with `directions`.
+    "directions" (DirectionsFields) with images =>
+        |(fields,), ask| directions(fields, ask).map(ModelRequest::Directions).map(model);
     /// A generation outside of a session that also says what the cache held; ends with `traced`.
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
         |(prompt, cache, stopping, sampler), ask| {
@@ -432,6 +451,17 @@ fn codebooks(CodebooksFields { prompts, bits, outliers }: CodebooksFields, ask: 
         )));
     }
     Ok(CodebooksRequest { sources: sources(prompts, ask)?, bits, outliers })
+}
+
+fn directions(fields: DirectionsFields, ask: Ask) -> Result<DirectionsRequest> {
+    let DirectionsFields { prompts, init, alpha, heads, most } = fields;
+    if !(0.0..=4.0).contains(&alpha) {
+        return Err(refuse(format!("`alpha` of {} must be a number from 0 to 4, found {alpha}", ask.op)));
+    }
+    if !(most > 0.0 && most <= 1.0) {
+        return Err(refuse(format!("`most` of {} must be a share above 0 and at most 1, found {most}", ask.op)));
+    }
+    Ok(DirectionsRequest { sources: sources(prompts, ask)?, init, alpha, heads, most })
 }
 
 /// The prompts of a request, each with its own of the request's images.

@@ -9,6 +9,7 @@ use super::{MAX_BATCH, MAX_TOKENS};
 use crate::device::Device;
 use crate::fields::{Unread, Whole};
 use crate::method::external::LaneReply;
+use crate::method::latent::{DirectionsHeads, DirectionsInit};
 use crate::text::{Message, SpecialTokens};
 use crate::units::ByteSize;
 use crate::weights::WeightFormat;
@@ -148,6 +149,21 @@ pub(crate) struct CodebooksFields {
     pub(crate) bits: u32,
     /// The share of the numbers of a row that lie apart, from 0 to 0.25.
     pub(crate) outliers: f64,
+}
+
+/// The directions to find.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DirectionsFields {
+    /// The prompts whose keys and values are looked at.
+    pub(crate) prompts: Unread<Vec<Sample>>,
+    /// How they are found.
+    pub(crate) init: DirectionsInit,
+    /// The power of the mean magnitudes by which `init: "asvd"` scales the weights, from 0 to 4.
+    pub(crate) alpha: f64,
+    /// Whose directions.
+    pub(crate) heads: DirectionsHeads,
+    /// The share of all directions that is given, above 0 and at most 1; rounded up to a multiple of 8.
+    pub(crate) most: f64,
 }
 
 /// A prompt among several of one request.
