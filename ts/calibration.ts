@@ -6,6 +6,7 @@ import type {
   Calibration,
   ChannelsCalibration,
   CodebookCalibration,
+  DirectionsCalibration,
   SharingCalibration,
 } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
@@ -83,13 +84,28 @@ export type ChannelsSource = ChannelsCalibration | string | URL;
  */
 export type CodebookSource = CodebookCalibration | string | URL;
 
+/**
+ * Where directions come from: the object, or a JSON file by path or `file:` URL, relative to the working directory. An object of more
+ * than 8 MiB has to be a file.
+ *
+ * @example
+ * ```ts
+ * import { cskv, type DirectionsSource } from "prefixkv";
+ *
+ * const sources: DirectionsSource[] = ["./directions.json", new URL("file:///data/directions.json")];
+ * console.log(sources.map((calibration) => cskv({ calibration, keys: 0.25 })));
+ * ```
+ */
+export type DirectionsSource = DirectionsCalibration | string | URL;
+
 /** A calibration of one of the kinds. */
 export type AnyCalibration =
   | Calibration
   | SharingCalibration
   | BitsCalibration
   | ChannelsCalibration
-  | CodebookCalibration;
+  | CodebookCalibration
+  | DirectionsCalibration;
 
 /** A calibration of a kind as the engine takes it. */
 type Read = AnyCalibration | readonly number[];
@@ -111,14 +127,15 @@ const formats: readonly string[] = [
   "prefixkv-bits",
   "prefixkv-channels",
   "prefixkv-codebooks",
+  "prefixkv-directions",
 ];
 
-/** More than any calibration needs. */
-const maxBytes = 16 * 1024 * 1024;
+/** More than any calibration needs: the engine refuses to find directions that would take more. */
+const maxBytes = 24 * 1024 * 1024;
 
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
 export async function readCalibration(
-  source: CalibrationSource | SharingSource | BitsSource | ChannelsSource | CodebookSource,
+  source: CalibrationSource | SharingSource | BitsSource | ChannelsSource | CodebookSource | DirectionsSource,
   signal?: AbortSignal,
 ): Promise<Read> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
@@ -165,6 +182,14 @@ export async function writeChannels(calibration: ChannelsCalibration, file: stri
 
 /** Writes codebooks, likewise, a layer per line. */
 export async function writeCodebooks(calibration: CodebookCalibration, file: string | URL): Promise<void> {
+  const { layers, ...head } = calibration;
+  await replaceFile(calibrationFile(file), linewise(head, "layers", layers)).catch((cause: unknown) =>
+    unwritable(file, cause),
+  );
+}
+
+/** Writes directions, likewise. */
+export async function writeDirections(calibration: DirectionsCalibration, file: string | URL): Promise<void> {
   const { layers, ...head } = calibration;
   await replaceFile(calibrationFile(file), linewise(head, "layers", layers)).catch((cause: unknown) =>
     unwritable(file, cause),

@@ -5,9 +5,17 @@ export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { CalibrateBitsOptions } from "./calibrate_bits.ts";
 export type { CalibrateChannelsOptions } from "./calibrate_channels.ts";
+export type { CalibrateCskvOptions } from "./calibrate_cskv.ts";
 export type { CalibrateKvquantOptions } from "./calibrate_kvquant.ts";
 export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";
-export type { BitsSource, CalibrationSource, ChannelsSource, CodebookSource, SharingSource } from "./calibration.ts";
+export type {
+  BitsSource,
+  CalibrationSource,
+  ChannelsSource,
+  CodebookSource,
+  DirectionsSource,
+  SharingSource,
+} from "./calibration.ts";
 export { Chat } from "./chat.ts";
 export { checkDevice } from "./check_device.ts";
 export { custom } from "./custom.ts";
@@ -40,6 +48,7 @@ export type {
   ChannelsCalibration,
   CodebookCalibration,
   DeviceCheck,
+  DirectionsCalibration,
   GenerationResult,
   Keep,
   Kept,

@@ -3,6 +3,7 @@
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import { type CalibrateBitsOptions, calibrateBits } from "./calibrate_bits.ts";
 import { type CalibrateChannelsOptions, calibrateChannels } from "./calibrate_channels.ts";
+import { type CalibrateCskvOptions, calibrateCskv } from "./calibrate_cskv.ts";
 import { type CalibrateKvquantOptions, calibrateKvquant } from "./calibrate_kvquant.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
@@ -15,6 +16,7 @@ import type {
   Calibration,
   ChannelsCalibration,
   CodebookCalibration,
+  DirectionsCalibration,
   Kept,
   ModelInfo,
   Score,
@@ -131,6 +133,11 @@ export class Model implements AsyncDisposable {
   /** Finds the codebooks that `kvquant` stores keys and values with, by sample prompts: see CalibrateKvquantOptions. */
   async calibrateKvquant(options: CalibrateKvquantOptions): Promise<CodebookCalibration> {
     return calibrateKvquant(this.#requests, this.info, options);
+  }
+
+  /** Finds the directions along which `cskv` stores keys and values, by sample prompts: see CalibrateCskvOptions. */
+  async calibrateCskv(options: CalibrateCskvOptions): Promise<DirectionsCalibration> {
+    return calibrateCskv(this.#requests, this.info, options);
   }
 
   /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */

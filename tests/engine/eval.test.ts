@@ -146,6 +146,7 @@ shared("stores and layers that share are calibrated on the others as well, with 
   const methods = [
     of("skvq", { window: 32 }, { group: 32, sinks: 1 }),
     of("kvquant", { window: 32 }, { bits: 2, outliers: 0.05 }),
+    of("cskv", { keys: 0.25, values: 0.75, window: 32 }, { init: "asvd" }),
     of("kvsharer", { layers: 2 }, { layers: 2 }),
   ];
   const { cells } = await evaluate({ model, methods, keeps: [0.5], limit: 2, generate: false, kl: true, out });
@@ -155,7 +156,7 @@ shared("stores and layers that share are calibrated on the others as well, with 
     .map((line) => JSON.parse(line));
   assert.deepEqual(
     found.map(({ method, fold, calibration: { format } }) => [method, fold, format]),
-    ["channels", "codebooks", "sharing"].flatMap((format, index) =>
+    ["channels", "codebooks", "directions", "sharing"].flatMap((format, index) =>
       [0, 1].map((fold) => [methods[index]?.id, fold, `prefixkv-${format}`]),
     ),
   );
@@ -166,6 +167,8 @@ shared("stores and layers that share are calibrated on the others as well, with 
   const alone = await model.calibrateKvquant({ samples: [{ messages }], bits: 2, outliers: 0.05 });
   assert.deepEqual(found[2]?.calibration, alone);
   assert.equal(found[0]?.calibration.group, 32);
+  // Three quarters of 32, for the larger share.
+  assert.deepEqual([found[4]?.calibration.rank, found[4]?.calibration.init], [24, "asvd"]);
   for (const cell of cells.slice(1)) {
     assert.deepEqual([cell.keep, cell.samples, cell.refused], [1, 2, 0], cell.method);
     assert.ok((cell.kl?.value ?? 0) > 0 && (cell.residentShare ?? 1) < 0.9, cell.method);

@@ -5,6 +5,7 @@ import type {
   DeviceCheck,
   EngineRequest,
   Kept,
+  LayerDirections,
   LayerDistance,
   LoadRequest,
   Memory,
@@ -173,6 +174,8 @@ export class FakeNative implements Native {
   similarities: number[] = [];
   /** The answer of `channels`. */
   channels: ChannelsLayer[] = [];
+  /** The answer of `directions`. */
+  directions: LayerDirections[] = [];
   memory: Memory = memory;
   /** The least size that a profile takes. */
   leastKeep = 0;
@@ -252,7 +255,9 @@ export class FakeNative implements Native {
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "distances") ticket.end({ type: "distances", pairs: this.pairs, usage, timings });
     else if (request.op === "channels") ticket.end({ type: "channels", layers: this.channels, usage, timings });
-    else if (request.op === "similarity") {
+    else if (request.op === "directions") {
+      ticket.end({ type: "directions", layers: this.directions, rank: 8, positions: 100, usage, timings });
+    } else if (request.op === "similarity") {
       const similarity = this.similarities[this.trials] ?? 0.9;
       this.trials += 1;
       ticket.end({ type: "similarity", similarity, usage, timings });

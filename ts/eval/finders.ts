@@ -1,5 +1,6 @@
 import type { CalibrateBitsOptions } from "../calibrate_bits.ts";
 import type { CalibrateChannelsOptions } from "../calibrate_channels.ts";
+import type { CalibrateCskvOptions } from "../calibrate_cskv.ts";
 import type { CalibrateKvquantOptions } from "../calibrate_kvquant.ts";
 import type { CalibrateSharingOptions } from "../calibrate_sharing.ts";
 import type { AnyCalibration } from "../calibration.ts";
@@ -61,6 +62,13 @@ export const finders: Partial<Record<OptionKind, Finder>> = {
     } as CalibrateChannelsOptions),
   codebooks: (model, { options, samples, given }) =>
     model.calibrateKvquant({ ...options, samples: prompts(samples), ...given } as CalibrateKvquantOptions),
+  directions: (model, { stage, options, samples, given }) =>
+    model.calibrateCskv({
+      most: Math.max(Number(stage.keys ?? 0.5), Number(stage.values ?? 0.5)),
+      ...options,
+      samples: prompts(samples),
+      ...given,
+    } as CalibrateCskvOptions),
   sharing: (model, { stage, options, samples, given }) =>
     model.calibrateSharing({
       ...shared(stage, "layers"),

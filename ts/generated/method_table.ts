@@ -28,6 +28,7 @@ export type MethodName =
   | "skvq"
   | "think"
   | "lorc"
+  | "cskv"
   | "kvquant"
   | "kvsharer";
 
@@ -46,7 +47,8 @@ export interface MethodOption {
     | "pairs"
     | "bits"
     | "channels"
-    | "codebooks";
+    | "codebooks"
+    | "directions";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -1256,6 +1258,54 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "after", "before"',
         default: "before",
         text: "whether keys are stored after their rotary embedding or before it; before it they are rotated whenever they are read",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "cskv",
+    title: "CSKV",
+    summary:
+      "stores keys and values as fewer numbers, along directions that a calibration has found, recent ones whole",
+    source:
+      "Wang et al. 2024, CSKV: Training-Efficient Channel Shrinking for KV Cache in Long-Context Scenarios, arXiv 2409.10593",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "calibration",
+        kind: "directions",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the directions that model.calibrateCskv has found",
+      },
+      {
+        name: "keys",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the share of the coordinates of keys that is stored",
+      },
+      {
+        name: "values",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the share of the coordinates of values that is stored",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 32,
+        text: "most recent entries that stay whole, per layer and head",
+      },
+      {
+        name: "bits",
+        kind: "choice",
+        values: 'one of "whole", "8", "4"',
+        default: "whole",
+        text: 'bits of a code for the coordinates; "whole" is the precision of new entries',
       },
     ],
     variants: {},

@@ -1,5 +1,12 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
-import type { BitsSource, CalibrationSource, ChannelsSource, CodebookSource, SharingSource } from "../calibration.ts";
+import type {
+  BitsSource,
+  CalibrationSource,
+  ChannelsSource,
+  CodebookSource,
+  DirectionsSource,
+  SharingSource,
+} from "../calibration.ts";
 import { stage } from "../options/stage.ts";
 import type { Keep } from "./wire.ts";
 
@@ -42,6 +49,7 @@ export type CacheMethod =
   | Stage<"skvq", SkvqOptions>
   | Stage<"think", ThinkOptions>
   | Stage<"lorc", LorcOptions>
+  | Stage<"cskv", CskvOptions>
   | Stage<"kvquant", KvquantOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
@@ -1102,6 +1110,41 @@ export interface LorcOptions {
  */
 export function lorc(options: LorcOptions = {}): Stage<"lorc", LorcOptions> {
   return stage("lorc", options);
+}
+
+/** Options of {@link cskv}. */
+export interface CskvOptions {
+  /** The directions that model.calibrateCskv has found. Such a calibration, or its file. */
+  calibration?: DirectionsSource;
+  /** The share of the coordinates of keys that is stored. A number from 0 to 1; `0.5` by default. */
+  keys?: number;
+  /** The share of the coordinates of values that is stored. A number from 0 to 1; `0.5` by default. */
+  values?: number;
+  /** Most recent entries that stay whole, per layer and head. A whole number from 0 to 1,000,000; `32` by default. */
+  window?: number;
+  /**
+   * Bits of a code for the coordinates; "whole" is the precision of new entries. One of `"whole"`, `"8"`, `"4"`;
+   * `"whole"` by default.
+   */
+  bits?: "whole" | "8" | "4";
+}
+
+/**
+ * CSKV: stores keys and values as fewer numbers, along directions that a calibration has found, recent ones whole. Wang
+ * et al. 2024, CSKV: Training-Efficient Channel Shrinking for KV Cache in Long-Context Scenarios, arXiv 2409.10593.
+ *
+ * @example
+ * ```ts
+ * import { cskv, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: cskv({ calibration: await model.calibrateCskv({ samples: [{ messages: [{ role: "user", content }] }] }) }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function cskv(options: CskvOptions = {}): Stage<"cskv", CskvOptions> {
+  return stage("cskv", options);
 }
 
 /** Options of {@link kvquant}. */

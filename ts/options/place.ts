@@ -1,7 +1,7 @@
 import { OptionError } from "../errors.ts";
 import { reasonOf, show } from "./show.ts";
 
-/** Most characters that all texts of a call have together: 8 MiB, as the engine has it for its requests. */
+/** Most characters that all texts of a call have together: 8 MiB, less than a request to the engine has room for. Files come on top. */
 export const maxText: number = 8 * 1024 * 1024;
 
 /** Where a value stands among what a call was given, for errors: `stop[2]` of `generate`. */

@@ -1,12 +1,15 @@
 //! The pool's count against the allocator's: what a sequence says it takes is what it takes.
 
+mod calibrated;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use calibrated::calibration;
 use prefixkv_core::cache::{Format, Lane, Modality, Pool, Shape, Span};
 use prefixkv_core::device::Cpu;
-use prefixkv_core::method::{METHODS, Method, OptionKind, Role};
+use prefixkv_core::method::{METHODS, Method, Role};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::nn::Loader;
 use prefixkv_core::sequence::{Placing, Sequence};
@@ -98,8 +101,8 @@ fn generation_on_the_embedded_model() {
         if spec.takes_keep() {
             cache["keep"] = json!(0.2);
         }
-        if spec.options.iter().any(|option| matches!(option.kind, OptionKind::Codebooks)) {
-            cache["calibration"] = codebooks();
+        if let Some(calibration) = calibration(spec, 10, 6, 32) {
+            cache["calibration"] = calibration;
         }
         if spec.role == Role::Shares {
             cache["sources"] = json!({ "6": 2, "7": 2 });
@@ -136,17 +139,6 @@ fn bases(sequence: &Sequence) -> f64 {
         known.iter().map(|(_, bytes)| bytes).sum()
     };
     (0..layers).flat_map(|layer| sequence.lanes(layer)).map(of_lane).sum::<usize>() as f64
-}
-
-/// Evenly spaced codebooks for the embedded model.
-fn codebooks() -> Value {
-    let levels: Vec<f64> = (0..16).map(|code| (f64::from(code) + 0.5) / 8.0 - 1.0).collect();
-    let (scales, zeros) = (vec![4.0; 6 * 32], vec![0.0; 6 * 32]);
-    let of = |layer| json!({ "layer": layer, "keys": levels, "values": levels, "scales": scales, "zeros": zeros });
-    json!({
-        "format": "prefixkv-codebooks", "version": 1, "bits": 4, "outliers": 0.01, "model": { "layers": 10 },
-        "layers": (0..10).map(of).collect::<Vec<_>>(),
-    })
 }
 
 /// A sequence that is fed by hand, so that nothing else is allocated: every layer gets the same rows, and sums that differ

@@ -1,16 +1,18 @@
 //! Layers that read the keys and values of others because a method asks for it.
 
+mod calibrated;
 mod case;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use calibrated::calibration;
 use candle_core::{Device, Tensor};
 use case::{Case, load, root};
 use prefixkv_core::Error;
 use prefixkv_core::cache::Kept;
 use prefixkv_core::engine::Engine;
-use prefixkv_core::method::{METHODS, Method, OptionKind, Role};
+use prefixkv_core::method::{METHODS, Method, Role};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::sequence::Sequence;
 use prefixkv_core::wire::Event;
@@ -197,19 +199,6 @@ fn every_method_goes_behind_layers_that_share() {
     }
 }
 
-/// Evenly spaced codebooks for a model.
-fn codebooks(model: &Model) -> Value {
-    let info = model.info();
-    let channels = info.kv_heads * info.head_dim;
-    let levels: Vec<f64> = (0..16).map(|code| (f64::from(code) + 0.5) / 8.0 - 1.0).collect();
-    let (scales, zeros) = (vec![4.0; channels], vec![0.0; channels]);
-    let of = |layer| json!({ "layer": layer, "keys": levels, "values": levels, "scales": scales, "zeros": zeros });
-    json!({
-        "format": "prefixkv-codebooks", "version": 1, "bits": 4, "outliers": 0.01, "model": { "layers": info.layers },
-        "layers": (0..info.layers).map(of).collect::<Vec<_>>(),
-    })
-}
-
 /// Every method behind `map`, which leaves entries to a share of `own` of the layers.
 fn go_behind(case: &Case, map: &Value, own: f64) {
     for spec in METHODS {
@@ -217,10 +206,13 @@ fn go_behind(case: &Case, map: &Value, own: f64) {
             (true, _) => vec![json!({ "method": spec.name, "keep": 0.5 })],
             (false, Role::Refines) => vec![json!({ "method": "snapkv", "keep": 0.5 }), json!({ "method": spec.name })],
             (false, Role::Shares) => continue,
-            (false, _) if spec.options.iter().any(|option| matches!(option.kind, OptionKind::Codebooks)) => {
-                vec![json!({ "method": spec.name, "calibration": codebooks(&case.model) })]
+            (false, _) => {
+                let info = case.model.info();
+                match calibration(spec, info.layers, info.kv_heads, info.head_dim) {
+                    Some(calibration) => vec![json!({ "method": spec.name, "calibration": calibration })],
+                    None => vec![json!({ "method": spec.name })],
+                }
             }
-            (false, _) => vec![json!({ "method": spec.name })],
         };
         let cache = Value::Array(std::iter::once(map.clone()).chain(one).collect());
         if spec.name == "fastv" {

@@ -5,7 +5,6 @@ use prefixkv_core::method::{Method, MethodSpec, OptionKind, Role};
 use serde_json::{Value, json};
 
 use crate::page::NOTE;
-use crate::words::needs_codebooks;
 
 /// `docs/methods/combinations.md`.
 pub(crate) fn page(specs: &[MethodSpec]) -> String {
@@ -66,7 +65,7 @@ fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     let one = |spec: &MethodSpec| match spec.role {
         _ if spec.takes_keep() => json!({ "method": spec.name, "keep": 0.5 }),
         Role::Shares => json!({ "method": spec.name, "sources": { "1": 0 } }),
-        _ if needs_codebooks(spec) => json!({ "method": spec.name, "calibration": codebooks() }),
+        _ if let Some(calibration) = calibration(spec) => json!({ "method": spec.name, "calibration": calibration }),
         _ => json!({ "method": spec.name }),
     };
     let mut rows = vec![];
@@ -78,7 +77,23 @@ fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     table("", &heads, &rows)
 }
 
-/// Codebooks of a model with one layer, a head of eight channels.
+/// The calibration without which a method does nothing, of a model with one layer, a head of eight channels.
+fn calibration(spec: &MethodSpec) -> Option<Value> {
+    spec.options.iter().find_map(|option| match option.kind {
+        OptionKind::Codebooks => Some(codebooks()),
+        OptionKind::Directions => Some(directions()),
+        _ => None,
+    })
+}
+
+/// One direction, of eight numbers.
+fn directions() -> Value {
+    json!({
+        "format": "prefixkv-directions", "version": 1, "model": { "layers": 1 }, "init": "covariance", "heads": "each",
+        "rank": 1, "layers": [{ "layer": 0, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=" }],
+    })
+}
+
 fn codebooks() -> Value {
     let (levels, channels) = (json!([-0.9, -0.3, 0.3, 0.9]), vec![1.0; 8]);
     json!({

@@ -43,8 +43,9 @@ pub(crate) fn method(spec: &MethodSpec) -> String {
     let flags = match (spec.takes_keep(), spec.role) {
         (true, _) => format!("--method {name} --keep 0.5"),
         (false, Role::Refines) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
-        // Made by a line of docs/cli.md.
-        (false, _) if words::needs_codebooks(spec) => format!("--method {name} --calibration ./codebooks.json"),
+        (false, Role::Stores) if let Some((_, file)) = words::calibrated(spec) => {
+            format!("--method {name} --calibration {file}")
+        }
         (false, Role::Shares) => format!("--method {name} --set 'sources={SOURCES}'"),
         (false, _) => format!("--method {name}"),
     };
@@ -118,6 +119,7 @@ fn options(spec: &MethodSpec) -> String {
         let values = match option.kind {
             OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
             OptionKind::Codebooks => "a [calibration of codebooks](../cache.md#codebooks)".into(),
+            OptionKind::Directions => "a [calibration of directions](../cache.md#directions)".into(),
             OptionKind::Sharing => "a [calibration of layers that share](../cache.md#layers-that-share)".into(),
             OptionKind::Channels => "a [calibration of the order of channels](../cache.md#orders-of-channels)".into(),
             OptionKind::Bits => "a [calibration of the bits of each layer](../cache.md#bits-of-each-layer)".into(),

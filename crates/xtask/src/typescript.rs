@@ -14,7 +14,14 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
     let union: Vec<String> = specs.iter().map(|spec| format!("  | {}", stage(spec))).collect();
     let parts: Vec<String> = specs.iter().map(constructor).collect();
     format!(
-        r#"{HEADER}import type {{ BitsSource, CalibrationSource, ChannelsSource, CodebookSource, SharingSource }} from "../calibration.ts";
+        r#"{HEADER}import type {{
+  BitsSource,
+  CalibrationSource,
+  ChannelsSource,
+  CodebookSource,
+  DirectionsSource,
+  SharingSource,
+}} from "../calibration.ts";
 import {{ stage }} from "../options/stage.ts";
 import type {{ Keep }} from "./wire.ts";
 
@@ -72,7 +79,8 @@ export interface MethodOption {{
     | "pairs"
     | "bits"
     | "channels"
-    | "codebooks";
+    | "codebooks"
+    | "directions";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -217,6 +225,7 @@ fn kind_type(kind: OptionKind) -> String {
         OptionKind::Bits => "BitsSource".into(),
         OptionKind::Channels => "ChannelsSource".into(),
         OptionKind::Codebooks => "CodebookSource".into(),
+        OptionKind::Directions => "DirectionsSource".into(),
     }
 }
 
@@ -234,6 +243,7 @@ fn kind_name(kind: OptionKind) -> &'static str {
         OptionKind::Bits => "bits",
         OptionKind::Channels => "channels",
         OptionKind::Codebooks => "codebooks",
+        OptionKind::Directions => "directions",
     }
 }
 

@@ -25,9 +25,11 @@ pub(crate) fn values(kind: OptionKind) -> String {
             "a calibration, its file, the name of a shipped one, or the evicted share of every layer".into()
         }
         OptionKind::Layers => "an object such as `{ \"6\": 2 }`".into(),
-        OptionKind::Sharing | OptionKind::Bits | OptionKind::Channels | OptionKind::Codebooks => {
-            "such a calibration, or its file".into()
-        }
+        OptionKind::Sharing
+        | OptionKind::Bits
+        | OptionKind::Channels
+        | OptionKind::Codebooks
+        | OptionKind::Directions => "such a calibration, or its file".into(),
         OptionKind::Pairs => "an array such as `[[8, 4], [4, 2]]`".into(),
     }
 }
@@ -84,19 +86,24 @@ pub(crate) fn call(spec: &MethodSpec) -> String {
     match (spec.takes_keep(), spec.role) {
         (true, _) => format!("{name}({{ keep: 0.5 }})"),
         (false, Role::Refines) => format!("[{BEFORE}({{ keep: 0.5 }}), {name}()]"),
-        // It needs what its calibration finds.
-        (false, _) if needs_codebooks(spec) => {
+        (false, Role::Stores) if calibrated(spec).is_some() => {
             let samples = "[{ messages: [{ role: \"user\", content }] }]";
-            format!("{name}({{ calibration: await model.calibrateKvquant({{ samples: {samples} }}) }})")
+            let make = calibrated(spec).map_or("", |(make, _)| make);
+            format!("{name}({{ calibration: await model.{make}({{ samples: {samples} }}) }})")
         }
         (false, Role::Shares) => format!("{name}({{ sources: {{ 6: 2 }} }})"),
         (false, _) => format!("{name}()"),
     }
 }
 
-/// Whether a method does nothing without codebooks.
-pub(crate) fn needs_codebooks(spec: &MethodSpec) -> bool {
-    spec.options.iter().any(|option| matches!(option.kind, OptionKind::Codebooks))
+/// The call of a model that makes the calibration without which a method does nothing, and the file of an example, which a line of
+/// docs/cli.md makes; None for a method that needs none.
+pub(crate) fn calibrated(spec: &MethodSpec) -> Option<(&'static str, &'static str)> {
+    spec.options.iter().find_map(|option| match option.kind {
+        OptionKind::Codebooks => Some(("calibrateKvquant", "./codebooks.json")),
+        OptionKind::Directions => Some(("calibrateCskv", "./directions.json")),
+        _ => None,
+    })
 }
 
 /// Imports of that example, with a picture and a model.

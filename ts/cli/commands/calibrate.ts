@@ -5,6 +5,7 @@ import type { CalibrationCommand } from "../calibration_command.ts";
 import { bits } from "../calibrations/bits.ts";
 import { channels } from "../calibrations/channels.ts";
 import { codebooks } from "../calibrations/codebooks.ts";
+import { directions } from "../calibrations/directions.ts";
 import { sharing } from "../calibrations/sharing.ts";
 import { sizes } from "../calibrations/sizes.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
@@ -13,13 +14,13 @@ import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
 
 /** Every calibration with a method of its own, in the order of the help. */
-const own: readonly CalibrationCommand[] = [sharing, bits, channels, codebooks];
+const own: readonly CalibrationCommand[] = [sharing, bits, channels, codebooks, directions];
 
 /** Makes the calibration that a method uses, over sample pictures: how much each layer keeps, or what the method asks for. */
 export const calibrate: Command = {
   name: "calibrate",
   summary:
-    "find how much each layer should keep, which layers can share, which bits or order of channels they need, or codebooks",
+    "find how much each layer should keep, which layers can share, which bits or order of channels they need, codebooks, or directions",
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },

@@ -8,6 +8,7 @@ use super::bits::{BitsCalibration, Pair};
 use super::calibration::{Calibration, MOST_LAYERS};
 use super::channels::ChannelsCalibration;
 use super::codebooks::CodebookCalibration;
+use super::latent::Latent;
 use super::sharing::SharingCalibration;
 use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
 use crate::error::Result;
@@ -117,6 +118,10 @@ impl Options {
         self.given.get(name).map(CodebookCalibration::parse).transpose()
     }
 
+    pub fn directions(&self, name: &str) -> Result<Option<Latent>> {
+        self.given.get(name).map(Latent::parse).transpose()
+    }
+
     pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
         match self.given.get(name) {
             Some(value) => Calibration::parse(value).map(Some),
@@ -173,6 +178,8 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         OptionKind::Bits => "a calibration of the bits of each layer".into(),
         OptionKind::Codebooks if value.is_object() => return Ok(()),
         OptionKind::Codebooks => "a calibration of codebooks".into(),
+        OptionKind::Directions if value.is_object() => return Ok(()),
+        OptionKind::Directions => "a calibration of directions".into(),
     };
     let found = match value {
         Value::Number(_) | Value::String(_) => value.to_string(),

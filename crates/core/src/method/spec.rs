@@ -69,6 +69,8 @@ pub enum OptionKind {
     Channels,
     /// The content of a file with codebooks.
     Codebooks,
+    /// The content of a file with directions.
+    Directions,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.

@@ -1,5 +1,7 @@
 //! Stores: what stays is kept in few bits, attention reads it so, and memory says what it takes.
 
+#[path = "../calibrated/mod.rs"]
+mod calibrated;
 mod layered;
 
 use std::collections::{BTreeMap, HashSet};
@@ -8,13 +10,15 @@ use std::path::Path;
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, MemoryReport, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::method::external::{LaneReply, PlanReply};
-use prefixkv_core::method::{Encode, METHODS, Method, MethodSpec, OptionKind, Role};
+use prefixkv_core::method::{Encode, METHODS, Method, MethodSpec, Role};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::{Placing, Planned, Sequence};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
 use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
+
+use calibrated::{calibration, codebooks};
 
 /// The stores, in each of their widths.
 fn stores() -> Vec<Value> {
@@ -27,24 +31,11 @@ fn name(store: &Value) -> &str {
     store["method"].as_str().expect("a name")
 }
 
-/// Codebooks of a model of this shape, of which nothing is known but its shape.
-fn codebooks(layers: usize, kv_heads: usize, head_dim: usize, bits: u32) -> Value {
-    let levels: Vec<f64> =
-        (0..1 << bits).map(|code| (f64::from(code) + 0.5) / f64::from(1 << (bits - 1)) - 1.0).collect();
-    let (scales, zeros) = (vec![2.0; kv_heads * head_dim], vec![0.01; kv_heads * head_dim]);
-    let of = |layer| json!({ "layer": layer, "keys": levels, "values": levels, "scales": scales, "zeros": zeros });
-    json!({
-        "format": "prefixkv-codebooks", "version": 1, "bits": bits, "outliers": 0.01,
-        "model": { "layers": layers, "kvHeads": kv_heads, "headDim": head_dim },
-        "layers": (0..layers).map(of).collect::<Vec<_>>(),
-    })
-}
-
 /// A store of a method with its defaults, for models of this shape.
 fn store_of(spec: &MethodSpec, window: usize, layers: usize, kv_heads: usize, head_dim: usize) -> Value {
     let mut store = json!({ "method": spec.name, "window": window });
-    if spec.options.iter().any(|option| matches!(option.kind, OptionKind::Codebooks)) {
-        store["calibration"] = codebooks(layers, kv_heads, head_dim, 4);
+    if let Some(calibration) = calibration(spec, layers, kv_heads, head_dim) {
+        store["calibration"] = calibration;
     }
     store
 }
@@ -78,7 +69,7 @@ fn bits(store: &Value, dim: usize) -> f64 {
 fn part(store: &Value) -> f64 {
     match name(store) {
         // Of the keys six tenths, and half to three quarters of both.
-        "think" | "lorc" => 0.9,
+        "think" | "lorc" | "cskv" => 0.9,
         _ if bits(store, 64) > 9.0 => 5.0 / 6.0,
         _ => 2.0 / 3.0,
     }

@@ -3,6 +3,7 @@
 mod adakv;
 mod akvq_vl;
 mod bf16;
+mod cskv;
 mod custom;
 mod fastv;
 mod fp8;
@@ -60,6 +61,7 @@ pub const METHODS: &[MethodSpec] = &[
     skvq::SPEC,
     think::SPEC,
     lorc::SPEC,
+    cskv::SPEC,
     kvquant::SPEC,
     kvsharer::SPEC,
 ];
