@@ -1,6 +1,6 @@
 // Stores in few bits on real weights: perplexity, divergence from the full cache, bits and bytes on a text of about 1,400 tokens, read by
 // SmolLM2-135M-Instruct (docs/design/real.md): bench/results/<machine>-stores.json and .md. The parts of AKVQ-VL come in the order of the
-// paper's ablation. Options: --quick.
+// paper's ablation. Options: --quick, and --only NAMES for the rows whose names begin with one of these; the others stay as they were found.
 import { readFile } from "node:fs/promises";
 import { folder } from "../tests/real/goldens.ts";
 import {
@@ -23,8 +23,9 @@ import {
   turboquant,
   zipvl,
 } from "../ts/index.ts";
-import { heading, keep, origin } from "./machine.ts";
+import { heading, keep, origin, resultsFolder } from "./machine.ts";
 import { table } from "./stats.ts";
+import { calibrated } from "./stores_calibrated.ts";
 
 const quick = process.argv.includes("--quick");
 
@@ -70,9 +71,15 @@ const at = text.indexOf(" ", Math.floor(text.length * (quick ? 0.05 : 0.6)));
 const end = text.indexOf(" ", Math.floor(text.length * (quick ? 0.07 : 0.68)));
 const [prompt, answer] = [text.slice(0, at), text.slice(at, end)];
 
+const asked = process.argv.indexOf("--only");
+const only = asked < 0 ? undefined : (process.argv[asked + 1] ?? "").split(",");
+const wanted = (name: string): boolean => only?.some((start) => name.startsWith(start)) ?? true;
+
 const found: { name: string; score: Score }[] = [];
 await using model = await load(folder("f32"), { weights: "f32", threads: 2 });
-for (const [name, cache] of cases) {
+const all = [...cases, ...(await calibrated(model, window, wanted))];
+// The first tells the size of a full cache.
+for (const [name, cache] of all.filter(([name], index) => index === 0 || wanted(name))) {
   process.stderr.write(`\r\x1b[K${name}`);
   found.push({ name, score: await model.score({ prompt, answer, cache, kl: true }) });
 }
@@ -80,18 +87,38 @@ process.stderr.write("\n");
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 const whole = found[0]?.score.memory.full ?? 1;
-const rows = found.map(({ name, score: { ppl, kl = [], logprobs, memory } }) => {
-  const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
-  return { name, ppl, kl: mean(kl), tokens: logprobs.length, payload, scales, metadata, resident, peak, effectiveBits };
-});
 const from = await origin();
+const commit = `${from.commit}${from.changed ? " with changes" : ""}`;
+const measured = found.map(({ name, score: { ppl, kl = [], logprobs, memory } }) => {
+  const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
+  const tokens = logprobs.length;
+  return { name, ppl, kl: mean(kl), tokens, payload, scales, metadata, resident, peak, effectiveBits, commit };
+});
+type Row = (typeof measured)[number];
+const rows = only === undefined ? measured : joined(await before());
+
+/** The rows of the last run, with those of this one in their places or behind. */
+function joined(known: Row[]): Row[] {
+  const fresh = new Map(measured.map((row) => [row.name, row]));
+  const kept = known.filter(({ name }) => fresh.has(name) || !wanted(name));
+  const names = new Set(kept.map(({ name }) => name));
+  return [...kept.map((row) => fresh.get(row.name) ?? row), ...measured.filter(({ name }) => !names.has(name))];
+}
+
+async function before(): Promise<Row[]> {
+  const file = new URL(`${from.machine.slug}-stores.json`, resultsFolder(quick));
+  const last = JSON.parse(await readFile(file, "utf8")) as { origin: { commit: string }; rows: Row[] };
+  return last.rows.map((row) => ({ ...row, commit: row.commit ?? last.origin.commit }));
+}
+
 const usage = found[0]?.score.usage;
 const page = `${heading("Stores on real weights", from)}
 
 SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${rows[0]?.tokens} that follow, one by one. *divergence*: of the next
 token's distribution from the full cache's, in nats, the mean over these tokens. *bits*: of a number at the end, scales and the whole
 window of ${window} entries included; *stored*: keys, values and scales; *resident*: all that the pool counts, positions and bookkeeping
-included; *peak*: at any time, the prompt's included. All over the bytes of a full cache.
+included; *peak*: at any time, the prompt's included. All over the bytes of a full cache. Calibrations are made from eight texts of 300 tokens
+that the model makes up itself. The JSON beside this page says the commit at which each row was measured.
 
 ${table([
   ["cache", "perplexity", "divergence", "bits", "stored", "resident", "peak"],
