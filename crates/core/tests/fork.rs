@@ -38,6 +38,9 @@ fn caches() -> Vec<Value> {
         json!({ "method": "random", "keep": 0.5 }),
         json!({ "method": "int4", "window": 8, "group": 8 }),
         json!([{ "method": "h2o", "keep": 0.5 }, { "method": "int8" }]),
+        json!({ "method": "minicache", "window": 8, "from": 0 }),
+        json!([{ "method": "h2o", "keep": 0.5 }, { "method": "minicache", "window": 3, "bits": "4" }]),
+        json!([{ "method": "prefixkv", "keep": 0.6 }, { "method": "merge" }, { "method": "minicache", "window": 4, "from": 0.25 }]),
         json!([{ "method": "snapkv", "keep": { "tokens": 40 } }, { "method": "int2", "window": 3, "group": 16 }]),
         json!([{ "method": "prefixkv", "keep": 0.5 }, { "method": "merge" }, { "method": "int4", "window": 0, "rotate": true }]),
     ]

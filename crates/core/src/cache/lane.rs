@@ -6,10 +6,11 @@ use std::sync::Arc;
 use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
 
 use super::contents::Contents;
-use super::memory::{Entries as _, Form, Memory, Side};
+use super::memory::{Form, Memory};
 use super::pool::{Account, Charge};
 use super::recode::basis_bytes;
 use super::segment::{Dead, Segment};
+use super::twin::Forked;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
 
@@ -81,8 +82,8 @@ pub struct Part<'a> {
     /// Carried scores; empty for a lane whose entries carry none.
     pub scores: &'a [f32],
     pub dead: Dead,
-    /// How they are stored.
-    pub codec: KvCodec,
+    /// Whether they are stored as new ones are.
+    pub fresh: bool,
 }
 
 impl<M: Memory> Lane<M> {
@@ -105,10 +106,15 @@ impl<M: Memory> Lane<M> {
 
     /// The same entries for another sequence, on its account: shared until one of the two changes them.
     pub fn fork(&self, account: &Account<M>) -> Result<Self> {
+        self.fork_beside(account, &mut Forked::default())
+    }
+
+    /// As [`Lane::fork`]; `forked` has what other lanes of the sequence hold together with this one.
+    pub fn fork_beside(&self, account: &Account<M>, forked: &mut Forked) -> Result<Self> {
         let mut lane = Lane::new(self.heads(), self.options(), account.clone())?;
         lane.segments.reserve_exact(self.segments.len());
         for segment in &self.segments {
-            lane.segments.push(segment.fork(account)?);
+            lane.segments.push(segment.fork(account, forked)?);
         }
         for (basis, _) in self.bases.iter() {
             lane.count_basis(basis)?;
@@ -162,7 +168,7 @@ impl<M: Memory> Lane<M> {
     pub fn part(&self, index: usize) -> Option<Part<'_>> {
         let segment = self.segments.get(index)?;
         let (positions, scores, dead) = (segment.positions(), segment.scores(), segment.dead());
-        Some(Part { positions, scores, dead, codec: segment.codec() })
+        Some(Part { positions, scores, dead, fresh: segment.is_fresh(self.options().codec) })
     }
 
     /// The entries in the order of their positions.
@@ -189,7 +195,7 @@ impl<M: Memory> Lane<M> {
 
     /// The part of [`Lane::payload`] that is stored as new entries are.
     pub fn unencoded_payload(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.codec() == self.options().codec).map(Segment::payload).sum()
+        self.fresh().map(Segment::payload).sum()
     }
 
     /// Numbers of the keys and values held.
@@ -204,7 +210,12 @@ impl<M: Memory> Lane<M> {
 
     /// Entries that are stored as new ones are.
     pub fn unencoded(&self) -> usize {
-        self.segments.iter().filter(|segment| segment.codec() == self.options().codec).map(Segment::alive).sum()
+        self.fresh().map(Segment::alive).sum()
+    }
+
+    fn fresh(&self) -> impl Iterator<Item = &Segment<M>> {
+        let codec = self.options().codec;
+        self.segments.iter().filter(move |segment| segment.is_fresh(codec))
     }
 
     /// Bytes of positions, scores and bookkeeping.
@@ -288,7 +299,7 @@ impl<M: Memory> Lane<M> {
     /// Adds one generated entry, in the place of a deleted one or at the tail; gives its place. `new` as in [`Lane::append`].
     pub fn append_one(&mut self, new: M::New<'_>, position: u32) -> Result<u32> {
         let codec = self.options().codec;
-        let free = |segment: &Segment<M>| segment.codec() == codec && segment.room() > 0;
+        let free = |segment: &Segment<M>| segment.is_fresh(codec) && segment.room() > 0;
         let index = match self.segments.iter().rposition(free) {
             Some(index) => index,
             None => {
@@ -316,7 +327,8 @@ impl<M: Memory> Lane<M> {
     }
 
     pub(super) fn segment_in(&self, codec: KvCodec, basis: Option<Arc<Basis>>, capacity: usize) -> Result<Segment<M>> {
-        let form = Form { codec, heads: self.heads.len(), dim: self.options().head_dim, capacity, basis: None };
+        let form =
+            Form { codec, heads: self.heads.len(), dim: self.options().head_dim, capacity, basis: None, gains: None };
         Segment::new(&self.account, form, basis, self.options().scored)
     }
 
@@ -359,12 +371,6 @@ impl<M: Memory> Lane<M> {
             slot -= segment.len();
         }
         None
-    }
-
-    /// The segment and slot of a place that is there.
-    fn locate(&self, place: u32) -> Result<(&Segment<M>, usize)> {
-        let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-        Ok((&self.segments[index], slot))
     }
 
     /// Deletes one entry.
@@ -479,87 +485,6 @@ impl<M: Memory> Lane<M> {
         {
             *at = score;
         }
-    }
-
-    /// The L2 norm of the key at `place`, averaged over the lane's heads.
-    pub fn key_norm(&self, place: u32) -> Result<f32> {
-        let (segment, slot) = self.locate(place)?;
-        Ok(segment.key_norm(slot)? / self.heads.len() as f32)
-    }
-
-    /// The L2 norm of the key of every place, averaged over the lane's heads.
-    pub fn key_norms(&self) -> Result<Vec<f32>> {
-        let mut out = Vec::with_capacity(self.places());
-        for segment in &self.segments {
-            let norms = segment.key_norms()?;
-            let len = segment.len();
-            out.extend((0..len).map(|slot| {
-                let sum: f32 = (0..self.heads.len()).map(|head| norms[head * len + slot]).sum();
-                sum / self.heads.len() as f32
-            }));
-        }
-        Ok(out)
-    }
-
-    /// The keys of entries, `[entries, heads, head_dim]`, in the numbers that their codes stand for and without the lane's transform.
-    pub fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>> {
-        self.rows(entries, Side::Keys)
-    }
-
-    /// The values of entries, as [`Lane::keys`].
-    pub fn values(&self, entries: &[Entry]) -> Result<Vec<f32>> {
-        self.rows(entries, Side::Values)
-    }
-
-    fn rows(&self, entries: &[Entry], side: Side) -> Result<Vec<f32>> {
-        let LaneOptions { head_dim, codec, .. } = self.options();
-        let width = self.heads.len() * head_dim;
-        let mut out = vec![0.0; entries.len() * width];
-        // Segment by segment, so that a device is read once for each.
-        let wanted = self.by_segment(entries)?;
-        for (segment, (slots, rows)) in self.segments.iter().zip(&wanted) {
-            if slots.is_empty() {
-                continue;
-            }
-            let read = segment.entries().read(segment.form(), side, slots)?;
-            for (row, from) in rows.iter().zip(read.chunks_exact(width)) {
-                out[row * width..(row + 1) * width].copy_from_slice(from);
-            }
-        }
-        codec.dual.undo(&mut out, head_dim);
-        Ok(out)
-    }
-
-    /// Replaces the keys and the values of entries, `[entries, heads, head_dim]` each; they are stored in the entries' codecs.
-    pub fn overwrite(&mut self, entries: &[Entry], keys: &[f32], values: &[f32]) -> Result<()> {
-        let LaneOptions { head_dim, codec, .. } = self.options();
-        let width = self.heads.len() * head_dim;
-        for (index, (slots, rows)) in self.by_segment(entries)?.into_iter().enumerate() {
-            if slots.is_empty() {
-                continue;
-            }
-            let chosen = |all: &[f32]| {
-                let mut chosen: Vec<f32> =
-                    rows.iter().flat_map(|row| &all[row * width..(row + 1) * width]).copied().collect();
-                codec.dual.apply(&mut chosen, head_dim);
-                chosen
-            };
-            let (keys, values) = (chosen(keys), chosen(values));
-            self.segments[index].unshare(&self.account)?;
-            self.segments[index].overwrite(&slots, &keys, &values)?;
-        }
-        Ok(())
-    }
-
-    /// Per segment the slots of entries that lie there, and which of `entries` these are.
-    fn by_segment(&self, entries: &[Entry]) -> Result<Vec<(Vec<u32>, Vec<usize>)>> {
-        let mut found: Vec<(Vec<u32>, Vec<usize>)> = vec![Default::default(); self.segments.len()];
-        for (row, entry) in entries.iter().enumerate() {
-            let (index, slot) = self.find(entry.place).ok_or_else(|| no_place(entry.place))?;
-            found[index].0.push(slot as u32);
-            found[index].1.push(row);
-        }
-        Ok(found)
     }
 
     pub(super) fn note_dead(&mut self) {

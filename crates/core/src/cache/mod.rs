@@ -13,16 +13,19 @@ mod memory;
 mod pool;
 mod recode;
 mod report;
+mod rows;
 mod segment;
 mod shape;
+mod twin;
 
 pub use lane::{Entry, Lane, LaneOptions, Part, Rotation, TAIL_BLOCK};
 pub use memory::{Entries, Form, Memory, New, Side};
 pub use pool::{Account, Charge, Format, Pool};
-pub use recode::Recode;
+pub use recode::{Recode, Together};
 pub use report::MemoryReport;
 pub use segment::Dead;
 pub use shape::{Kept, LayerCache, Modality, Piece, PieceKind, Shape, Span};
+pub use twin::{Forked, TOGETHER, between};
 
 /// Bytes that the parts of a cache take beside keys, values, positions and scores.
 #[derive(Clone, Copy, Debug)]

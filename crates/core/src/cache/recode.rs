@@ -5,8 +5,10 @@ use std::sync::Arc;
 use prefixkv_kernels::codec::{Basis, Deletion, KvCodec};
 
 use super::lane::{Lane, no_place};
-use super::memory::Memory;
+use super::memory::{Form, Memory};
 use super::pool::Charge;
+use super::segment::Segment;
+use super::twin::TOGETHER;
 use crate::error::{Error, Result};
 
 /// Entries of a lane that change their codec.
@@ -17,6 +19,17 @@ pub struct Recode {
     pub basis: Option<Arc<Basis>>,
     /// In the order of their positions, as many as fill the codec's groups.
     pub places: Vec<u32>,
+}
+
+/// Entries of two lanes that are stored once from now on.
+#[derive(Clone, Debug)]
+pub struct Together {
+    /// Of the rows, which are deleted from by entry.
+    pub codec: KvCodec,
+    /// How far the rows are on the way from the direction of the first lane to that of the second, from 0 to 1.
+    pub t: f64,
+    /// In each lane, in the order of their positions.
+    pub places: [Vec<u32>; 2],
 }
 
 impl Recode {
@@ -38,13 +51,7 @@ impl<M: Memory> Lane<M> {
                 return Err(Error::Internal(format!("{} entries of {dual:?} to be stored in {codec:?}", places.len())));
             }
             let mut rows = Vec::with_capacity(places.len());
-            for &place in places {
-                let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
-                if std::mem::replace(&mut gone[place as usize], true) || self.segments[index].dead().has(slot) {
-                    return Err(no_place(place));
-                }
-                rows.push((index, slot as u32));
-            }
+            self.rows_at(places, &mut gone, &mut rows)?;
             if let Some(basis) = basis.as_ref().filter(|_| !rows.is_empty()) {
                 self.count_basis(basis)?;
             }
@@ -55,6 +62,11 @@ impl<M: Memory> Lane<M> {
                 made.push(segment);
             }
         }
+        self.replace(&gone, made)
+    }
+
+    /// `made` takes the place of the entries at the places that are gone.
+    fn replace(&mut self, gone: &[bool], made: Vec<Segment<M>>) -> Result<()> {
         let left = self.sorted().into_iter().map(|entry| entry.place).filter(|place| !gone[*place as usize]);
         self.keep(&left.collect::<Vec<_>>())?;
         self.len += made.iter().map(|segment| segment.len() as u32).sum::<u32>();
@@ -63,6 +75,48 @@ impl<M: Memory> Lane<M> {
         self.segments.splice(0..0, made);
         self.forget_bases();
         self.note_dead();
+        Ok(())
+    }
+
+    /// Stores the entries at the places of two lanes, which are at the same positions, once: one row between the rows of the two, and factors
+    /// of each. For a moment they are there twice.
+    pub fn store_together(lanes: [&mut Lane<M>; 2], Together { codec, t, places }: &Together) -> Result<()> {
+        let [first, second] = lanes;
+        let ((options, other), heads) = ((first.options(), second.options()), first.heads());
+        let alike = (heads.len(), options.head_dim, options.codec.dual, options.rotation)
+            == (second.heads().len(), other.head_dim, other.codec.dual, other.rotation);
+        if !alike || codec.dual != options.codec.dual || places[0].len() != places[1].len() {
+            return Err(Error::Internal("entries of two lanes that differ to be stored once".into()));
+        }
+        let (mut gone, mut rows) =
+            ([vec![false; first.places()], vec![false; second.places()]], [Vec::new(), Vec::new()]);
+        for (lane, ((places, gone), rows)) in
+            [&*first, &*second].into_iter().zip(places.iter().zip(&mut gone).zip(&mut rows))
+        {
+            lane.rows_at(places, gone, rows)?;
+        }
+        let mut made = [Vec::new(), Vec::new()];
+        for (one, two) in rows[0].chunks(TOGETHER).zip(rows[1].chunks(TOGETHER)) {
+            let (dim, capacity) = (options.head_dim, one.len());
+            let form = Form { codec: *codec, heads: heads.len(), dim, capacity, basis: None, gains: None };
+            let (account, scored) = (&first.account, [options.scored, other.scored]);
+            let twins = Segment::twins(account, form, [&first.segments, &second.segments], [one, two], *t, scored)?;
+            made.iter_mut().zip(twins).for_each(|(made, twin)| made.push(twin));
+        }
+        let ([gone, gone_too], [made, made_too]) = (gone, made);
+        first.replace(&gone, made)?;
+        second.replace(&gone_too, made_too)
+    }
+
+    /// The segments and slots of entries that go, each named once.
+    fn rows_at(&self, places: &[u32], gone: &mut [bool], rows: &mut Vec<(usize, u32)>) -> Result<()> {
+        for &place in places {
+            let (index, slot) = self.find(place).ok_or_else(|| no_place(place))?;
+            if std::mem::replace(&mut gone[place as usize], true) || self.segments[index].dead().has(slot) {
+                return Err(no_place(place));
+            }
+            rows.push((index, slot as u32));
+        }
         Ok(())
     }
 

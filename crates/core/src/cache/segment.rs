@@ -7,16 +7,17 @@ use prefixkv_kernels::codec::{Basis, Codec, Deletion, Dual, KvCodec};
 
 use super::memory::{Entries, Form, Memory};
 use super::pool::{Account, Charge, Pooled};
+use super::twin::{Forked, Twin};
 use crate::device::Cpu;
 use crate::error::{Error, Result};
 
 /// Which slots of a segment are deleted and still stored, a bit each: only those of one group ever are, of 64 entries at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dead(u64);
+pub struct Dead(pub(super) u64);
 
 impl Dead {
     /// Entries that a group of a codec may have.
-    const MOST: usize = u64::BITS as usize;
+    pub(super) const MOST: usize = u64::BITS as usize;
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -36,16 +37,18 @@ impl Dead {
 /// The entries may be those of other sequences too, which have the same prefix: a writer first [gets its own](Segment::unshare).
 #[derive(Debug)]
 pub(super) struct Segment<M: Memory = Cpu> {
-    data: Arc<Data<M>>,
+    pub(super) data: Arc<Data<M>>,
     /// A number per entry that a method keeps, or none. Never shared: a generated token may change all of them.
-    scores: Vec<f32>,
-    _charge: Charge,
+    pub(super) scores: Vec<f32>,
+    /// The part of this lane, where the data is that of another lane of the sequence too.
+    pub(super) twin: Option<Box<Twin>>,
+    pub(super) _charge: Charge,
 }
 
 /// Entries of some KV heads in one codec, of which a codec of groups has one group.
 #[derive(Debug)]
-struct Data<M: Memory> {
-    entries: M::Entries,
+pub(super) struct Data<M: Memory> {
+    pub(super) entries: M::Entries,
     /// Of keys and of values: the codec without its basis, which is beside it, since every segment has one.
     codecs: [Codec; 2],
     dual: Dual,
@@ -57,12 +60,41 @@ struct Data<M: Memory> {
     dead: Dead,
     /// The entries' places in the original sequence, in physical order; behind them the room for more.
     positions: Box<[u32]>,
-    pooled: Pooled,
+    pub(super) pooled: Pooled,
 }
 
 impl<M: Memory> Data<M> {
+    /// Room for entries in a form, which has been counted.
+    pub(super) fn new(
+        form: Form<'_>,
+        basis: Option<Arc<Basis>>,
+        pooled: Pooled,
+        entries: impl FnOnce(&M) -> Result<M::Entries>,
+        account: &Account<M>,
+    ) -> Result<Self> {
+        let Form { codec, heads, dim, capacity, .. } = form;
+        let narrow = |n| u16::try_from(n).map_err(|_| Error::Internal(format!("{heads} heads of {dim} elements")));
+        Ok(Data {
+            entries: entries(account.memory())?,
+            codecs: [codec.key, codec.value],
+            dual: codec.dual,
+            basis,
+            heads: narrow(heads)?,
+            dim: narrow(dim)?,
+            len: 0,
+            dead: Dead::default(),
+            positions: vec![0; capacity].into(),
+            pooled,
+        })
+    }
+
+    /// Bytes beside keys and values.
+    pub(super) fn bookkeeping(capacity: usize) -> usize {
+        COUNTS + size_of::<Data<M>>() + capacity * size_of::<u32>()
+    }
+
     /// Counts one more entry.
-    fn push(&mut self, position: u32) -> Result<()> {
+    pub(super) fn push(&mut self, position: u32) -> Result<()> {
         let room = self.positions.len();
         let slot = self.positions.get_mut(self.len as usize);
         *slot.ok_or_else(|| Error::Internal(format!("more than {room} entries in a segment")))? = position;
@@ -72,7 +104,7 @@ impl<M: Memory> Data<M> {
 }
 
 /// Bytes of the counts that an [`Arc`] keeps beside its value.
-const COUNTS: usize = 2 * size_of::<usize>();
+pub(super) const COUNTS: usize = 2 * size_of::<usize>();
 
 impl<M: Memory> Segment<M> {
     /// Bytes that a segment takes beside keys, values, positions and scores.
@@ -107,39 +139,31 @@ impl<M: Memory> Segment<M> {
         scored: bool,
         entries: impl FnOnce(&M) -> Result<M::Entries>,
     ) -> Result<Self> {
-        let Form { codec, heads, dim, capacity, .. } = form;
-        let narrow = |n| u16::try_from(n).map_err(|_| Error::Internal(format!("{heads} heads of {dim} elements")));
+        let capacity = form.capacity;
         let whole = form.bytes() + Self::metadata_of(capacity, scored);
         let own = Self::own_bytes(if scored { capacity } else { 0 });
         let (charge, pooled) = account.charge(whole as u64)?.share((whole - own) as u64);
-        let data = Data {
-            entries: entries(account.memory())?,
-            codecs: [codec.key, codec.value],
-            dual: codec.dual,
-            basis,
-            heads: narrow(heads)?,
-            dim: narrow(dim)?,
-            len: 0,
-            dead: Dead::default(),
-            positions: vec![0; capacity].into(),
-            pooled,
-        };
+        let data = Data::new(form, basis, pooled, entries, account)?;
         let scores = Vec::with_capacity(if scored { capacity } else { 0 });
-        Ok(Segment { data: Arc::new(data), scores, _charge: charge })
+        Ok(Segment { data: Arc::new(data), scores, twin: None, _charge: charge })
     }
 
     /// Bytes that are never shared.
-    fn own_bytes(scores: usize) -> usize {
+    pub(super) fn own_bytes(scores: usize) -> usize {
         size_of::<Segment<M>>() + scores * size_of::<f32>()
     }
 
-    /// The same entries for another sequence: shared, unless something still waits to be done to them.
-    pub(super) fn fork(&self, account: &Account<M>) -> Result<Self> {
+    /// The same entries for another sequence: shared, unless something still waits to be done to them. `forked` as in
+    /// [`Segment::fork_twin`].
+    pub(super) fn fork(&self, account: &Account<M>, forked: &mut Forked) -> Result<Self> {
+        if let Some(twin) = &self.twin {
+            return self.fork_twin(twin, account, forked);
+        }
         if !self.data.entries.is_settled() {
             return self.copy(account);
         }
         let charge = account.join(&self.data.pooled, Self::own_bytes(self.scores.capacity()) as u64)?;
-        Ok(Segment { data: self.data.clone(), scores: self.copied_scores(), _charge: charge })
+        Ok(Segment { data: self.data.clone(), scores: self.copied_scores(), twin: None, _charge: charge })
     }
 
     /// The same entries in memory of their own, on `account`.
@@ -155,28 +179,34 @@ impl<M: Memory> Segment<M> {
         Ok(copy)
     }
 
-    fn copied_scores(&self) -> Vec<f32> {
+    pub(super) fn copied_scores(&self) -> Vec<f32> {
         // To the byte, as they are counted.
         let mut scores = Vec::with_capacity(self.scores.capacity());
         scores.extend_from_slice(&self.scores);
         scores
     }
 
-    /// Gets the sequence entries of its own before they change, if they are those of others too.
+    /// Gets the sequence entries of its own before they change, if they are those of others too. Entries of two lanes change in their marks
+    /// alone, which are each lane's.
     pub(super) fn unshare(&mut self, account: &Account<M>) -> Result<()> {
-        if self.is_shared() {
+        if self.twin.is_none() && self.is_shared() {
             *self = self.copy(account)?;
         }
         Ok(())
     }
 
     fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.data) > 1
+        Arc::strong_count(&self.data) > self.twin.as_ref().map_or(1, |twin| twin.holders())
+    }
+
+    /// Whether bytes that are there once count here.
+    fn answers(&self) -> bool {
+        self.twin.as_ref().is_none_or(|twin| twin.answers())
     }
 
     /// Bytes that are those of other sequences too.
     pub(super) fn shared_bytes(&self) -> u64 {
-        if self.is_shared() { self.data.pooled.bytes() } else { 0 }
+        if self.answers() && self.is_shared() { self.data.pooled.bytes() } else { 0 }
     }
 
     /// The entries, to change them.
@@ -194,14 +224,15 @@ impl<M: Memory> Segment<M> {
     }
 
     pub(super) fn form(&self) -> Form<'_> {
-        Form { basis: self.basis().map(Arc::as_ref), ..self.sizes() }
+        let gains = self.twin.as_ref().map(|twin| twin.gains());
+        Form { basis: self.basis().map(Arc::as_ref), gains, ..self.sizes() }
     }
 
     /// As [`Segment::form`] for those who neither read nor encode.
     pub(super) fn sizes<'a>(&self) -> Form<'a> {
         let Data { heads, dim, ref positions, .. } = *self.data;
         let capacity = positions.len();
-        Form { codec: self.codec(), heads: heads as usize, dim: dim as usize, capacity, basis: None }
+        Form { codec: self.codec(), heads: heads as usize, dim: dim as usize, capacity, basis: None, gains: None }
     }
 
     /// The basis that the codec names.
@@ -214,10 +245,6 @@ impl<M: Memory> Segment<M> {
         KvCodec { basis: basis.as_deref().map(Basis::based), ..KvCodec::new(key, value, dual) }
     }
 
-    pub(super) fn deletion(&self) -> Deletion {
-        self.codec().deletion()
-    }
-
     /// Entries stored, deleted ones included.
     pub(super) fn len(&self) -> usize {
         self.data.len as usize
@@ -225,7 +252,7 @@ impl<M: Memory> Segment<M> {
 
     /// Entries that count.
     pub(super) fn alive(&self) -> usize {
-        self.len() - self.data.dead.count()
+        self.len() - self.dead().count()
     }
 
     pub(super) fn room(&self) -> usize {
@@ -236,22 +263,34 @@ impl<M: Memory> Segment<M> {
         self.data.positions.len()
     }
 
-    /// Bytes of the keys and values of the entries that count, without their scales.
-    pub(super) fn payload(&self) -> u64 {
-        let Form { codec, heads, dim, .. } = self.form();
-        (self.alive() * codec.payload(heads, dim)) as u64
+    /// Entries that count whose bytes are not counted in another lane.
+    fn counted(&self) -> usize {
+        self.twin.as_ref().map_or(self.alive(), |twin| twin.counted(self.len()))
     }
 
-    /// Bytes of the scales of the entries that count; a group's are shared out evenly.
+    /// Bytes of the keys and values of the entries that count, without their scales.
+    pub(super) fn payload(&self) -> u64 {
+        let Form { codec, heads, dim, .. } = self.sizes();
+        (self.counted() * codec.payload(heads, dim)) as u64
+    }
+
+    /// Bytes of the scales of the entries that count; a group's are shared out evenly. Factors of rows are scales.
     pub(super) fn scales(&self) -> u64 {
-        let Form { codec, heads, dim, .. } = self.form();
-        (self.alive() * codec.scales(heads, dim) / codec.group()) as u64
+        let Form { codec, heads, dim, capacity, .. } = self.sizes();
+        let gains = self.twin.as_ref().map_or(0, |twin| twin.gain_bytes(self.alive(), capacity));
+        (self.counted() * codec.scales(heads, dim) / codec.group()) as u64 + gains
     }
 
     /// Bytes of entries that are deleted but still stored, their share of the scales included.
     pub(super) fn dead_bytes(&self) -> u64 {
-        let Form { codec, heads, dim, .. } = self.form();
-        codec.bytes(heads, dim, self.len()) as u64 - self.payload() - self.scales()
+        let Form { codec, heads, dim, capacity, .. } = self.sizes();
+        match &self.twin {
+            None => codec.bytes(heads, dim, self.len()) as u64 - self.payload() - self.scales(),
+            Some(twin) => {
+                let unused = codec.bytes(heads, dim, twin.unused(self.len())) as u64;
+                unused + twin.gain_bytes(self.dead().count(), capacity)
+            }
+        }
     }
 
     /// Keys and values that count, as numbers.
@@ -262,7 +301,11 @@ impl<M: Memory> Segment<M> {
 
     /// Bytes beside keys and values.
     pub(super) fn metadata(&self) -> u64 {
-        Self::metadata_of(self.capacity(), self.scores.capacity() > 0) as u64
+        let (capacity, scores) = (self.capacity(), self.scores.capacity());
+        match &self.twin {
+            None => Self::metadata_of(capacity, scores > 0) as u64,
+            Some(twin) => (Self::own_bytes(scores) + twin.bookkeeping(Data::<M>::bookkeeping(capacity))) as u64,
+        }
     }
 
     pub(super) fn positions(&self) -> &[u32] {
@@ -279,7 +322,7 @@ impl<M: Memory> Segment<M> {
 
     /// Which entries are deleted and still stored.
     pub(super) fn dead(&self) -> Dead {
-        self.data.dead
+        self.twin.as_ref().map_or(self.data.dead, |twin| twin.dead())
     }
 
     /// Counts entries at `positions` behind the others; gives the slot of the first. There must be room.
@@ -340,8 +383,18 @@ impl<M: Memory> Segment<M> {
         Ok(())
     }
 
-    /// Replaces the key and the value of entry `slot`; those that share their scales are encoded anew.
-    pub(super) fn overwrite(&mut self, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()> {
+    /// Replaces keys and values of entries, of this sequence and lane alone; those that share their scales are encoded anew.
+    pub(super) fn overwrite(
+        &mut self,
+        account: &Account<M>,
+        slots: &[u32],
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<()> {
+        if self.twin.is_some() {
+            return self.overwrite_twin(account, slots, keys, values);
+        }
+        self.unshare(account)?;
         let basis = self.basis().cloned();
         let form = Form { basis: basis.as_deref(), ..self.sizes() };
         self.own()?.entries.overwrite(form, slots, keys, values)
@@ -349,6 +402,10 @@ impl<M: Memory> Segment<M> {
 
     /// Deletes entry `slot`: the last one takes its slot, or it stays, masked, until its group is empty.
     pub(super) fn delete(&mut self, slot: usize) -> Result<()> {
+        if let Some(twin) = &self.twin {
+            twin.delete(slot);
+            return Ok(());
+        }
         let form = self.sizes();
         let data = self.own()?;
         if form.codec.deletion() == Deletion::Group {

@@ -1,7 +1,5 @@
 //! Sizes that hold however long a sequence grows.
 
-use prefixkv_kernels::codec::KvCodec;
-
 use super::budget::Quota;
 use super::eviction::{EvictionQuery, Search};
 use super::view::{Part, ReadLane};
@@ -134,17 +132,13 @@ impl ReadLane for Left {
         self.positions.len()
     }
 
-    fn codec(&self) -> KvCodec {
-        KvCodec::F32
-    }
-
     fn unencoded(&self) -> usize {
         self.len()
     }
 
     fn part(&self, index: usize) -> Option<Part<'_>> {
-        let (positions, scores, codec) = (&self.positions, &self.scores, self.codec());
-        (index == 0).then_some(Part { positions, scores, dead: Dead::default(), codec })
+        let (positions, scores) = (&self.positions, &self.scores);
+        (index == 0).then_some(Part { positions, scores, dead: Dead::default(), fresh: true })
     }
 
     fn key_norm(&self, _: u32) -> Result<f32> {

@@ -39,7 +39,7 @@ use serde_json::Value;
 
 pub use crate::keep::Keep;
 pub use methods::METHODS;
-pub use plan::{Encode, Evicted, LanePlan, Merge, Moment, Plan};
+pub use plan::{Encode, Evicted, Join, LanePlan, Merge, Moment, Plan};
 pub use planner::{Needs, Planner, Plans, Profile};
 pub use recipe::Recipe;
 pub use spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage, VARIANT, Variant};

@@ -24,6 +24,8 @@ pub enum Moment {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub lanes: Vec<LanePlan>,
+    /// Entries of two lanes that are stored once from now on, behind the changes to the lanes.
+    pub join: Vec<Join>,
     /// Single entries that go: all that a step changes.
     pub evict: Vec<Evicted>,
     /// At [`Moment::Layer`], the positions of the prompt that later layers still see, ascending; all that have come so far where there is
@@ -78,6 +80,27 @@ pub struct Encode {
     pub positions: Vec<u32>,
 }
 
+/// Entries that two layers have at the same positions and that are stored once: a row between the two, and the size that each layer's own has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Join {
+    pub layers: [usize; 2],
+    /// The lane of either.
+    pub lane: usize,
+    /// Of the rows; it deletes by entry.
+    pub codec: KvCodec,
+    /// How far a row is on the way from the direction of the first layer's to that of the second's, from 0 to 1.
+    pub t: f64,
+    /// Ascending.
+    pub positions: Vec<u32>,
+}
+
+impl Join {
+    /// Bits that a number of a head of either layer takes, scales and the sizes of rows included.
+    pub fn effective_bits(&self, head_dim: usize) -> f64 {
+        self.codec.effective_bits(1, head_dim) / 2.0 + (8 * size_of::<f32>()) as f64 / head_dim as f64
+    }
+}
+
 impl Encode {
     /// Bits that a number of a head takes, scales included.
     pub fn effective_bits(&self, head_dim: usize) -> f64 {
@@ -122,13 +145,13 @@ impl LanePlan {
 impl Plan {
     /// Empties it. Memory that steps need stays allocated.
     pub fn clear(&mut self) {
-        self.lanes = Vec::new();
+        (self.lanes, self.join) = (Vec::new(), Vec::new());
         self.evict.clear();
         self.rows = None;
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.evict.is_empty() && self.rows.is_none()
+        self.lanes.is_empty() && self.join.is_empty() && self.evict.is_empty() && self.rows.is_none()
     }
 
     /// Bytes of its lists.
@@ -138,7 +161,8 @@ impl Plan {
             let encoded: usize = lane.encode.iter().map(|encode| size_of_val(&encode.positions[..])).sum();
             kept + size_of_val(&lane.merge[..]) + encoded + size_of_val(&lane.scores[..])
         };
-        self.lanes.iter().map(of).sum()
+        let joined = self.join.iter().map(|join| size_of_val(&join.positions[..]));
+        self.lanes.iter().map(of).chain(joined).sum()
     }
 
     /// Adds what becomes of a lane, unless it stays as it is.

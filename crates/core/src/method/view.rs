@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use prefixkv_kernels::codec::KvCodec;
-
 pub use crate::cache::Part;
 use crate::cache::{Entry, Span};
 use crate::error::Result;
@@ -21,9 +19,6 @@ pub trait ReadLane {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    /// How new entries are stored.
-    fn codec(&self) -> KvCodec;
 
     /// Entries that are stored as new ones are.
     fn unencoded(&self) -> usize;
@@ -68,11 +63,10 @@ impl dyn ReadLane + '_ {
     /// The entries that are stored as new ones are, in the order of their positions.
     pub fn sorted_unencoded(&self) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(self.unencoded());
-        let (mut place, codec) = (0, self.codec());
+        let mut place = 0;
         for part in self.parts() {
-            let counts = part.codec == codec;
             for (slot, position) in part.positions.iter().enumerate() {
-                if counts && !part.dead.has(slot) {
+                if part.fresh && !part.dead.has(slot) {
                     entries.push(Entry { position: *position, place });
                 }
                 place += 1;

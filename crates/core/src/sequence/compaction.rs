@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Account, Charge, Entry, Lane, Memory, Recode, Shape};
+use crate::cache::{Account, Charge, Entry, Lane, Memory, Recode, Shape, Together};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
 use crate::method::keep::Price;
 use crate::method::store::Encoder;
 use crate::method::view::View;
-use crate::method::{Encode, Evicted, LanePlan, Merge, Method, Moment, Needs, Plan, Planner};
+use crate::method::{Encode, Evicted, Join, LanePlan, Merge, Method, Moment, Needs, Plan, Planner};
 
 /// The method of a sequence, and what it has to do with the sequence's bytes.
 #[derive(Debug)]
@@ -203,6 +203,7 @@ impl Working {
             for lane in &mut plan.lanes {
                 (lane.layer, lane.scores) = (owners[lane.layer], Vec::new());
             }
+            plan.join.iter_mut().for_each(|join| join.layers = join.layers.map(|layer| owners[layer]));
             plan.evict.iter_mut().for_each(|gone| gone.layer = owners[gone.layer as usize] as u32);
             let moment = match moment {
                 Moment::Layer(layer) => Moment::Layer(owners[layer]),
@@ -245,6 +246,7 @@ pub(super) fn carry_out<M: Memory>(plan: &Plan, layers: &mut [Vec<Lane<M>>], own
             lane.set_limit(*limit);
         }
     }
+    plan.join.iter().try_for_each(|join| store_together(join, layers, owners))?;
     for Evicted { layer, lane, entry } in &plan.evict {
         lane_of(layers, owners, *layer as usize, *lane as usize)?.delete(entry.place)?;
     }
@@ -290,17 +292,37 @@ fn merge_entries<M: Memory>(lane: &mut Lane<M>, merges: &[Merge]) -> Result<()> 
 
 fn encode_entries<M: Memory>(lane: &mut Lane<M>, parts: &[Encode]) -> Result<()> {
     let held = lane.sorted();
+    let places = |part: &Encode| -> Result<Recode> {
+        let places = places_of(&held, &part.positions)?;
+        Ok(Recode { codec: part.codec, basis: part.basis.clone(), places })
+    };
+    lane.recode(&parts.iter().map(places).collect::<Result<Vec<_>>>()?)
+}
+
+/// The places of positions among the entries of a lane, which are in the order of theirs.
+fn places_of(held: &[Entry], positions: &[u32]) -> Result<Vec<u32>> {
     let place = |position: &u32| {
         let found = held.binary_search_by_key(position, |entry| entry.position);
         let found =
             found.map_err(|_| Error::Internal(format!("no entry of position {position} is there to be encoded")));
         Ok(held[found?].place)
     };
-    let places = |part: &Encode| -> Result<Recode> {
-        let places = part.positions.iter().map(place).collect::<Result<_>>()?;
-        Ok(Recode { codec: part.codec, basis: part.basis.clone(), places })
+    positions.iter().map(place).collect()
+}
+
+fn store_together<M: Memory>(join: &Join, layers: &mut [Vec<Lane<M>>], owners: &[usize]) -> Result<()> {
+    let Join { layers: numbers, lane, codec, t, positions } = join;
+    let [Some(first), Some(second)] = numbers.map(|layer| owners.get(layer).copied()) else {
+        return Err(Error::Internal(format!("layers {numbers:?} to be stored together, which are not there")));
     };
-    lane.recode(&parts.iter().map(places).collect::<Result<Vec<_>>>()?)
+    let pair = layers.get_disjoint_mut([first, second]).map(|pair| pair.map(|lanes| lanes.get_mut(*lane)));
+    let Ok([Some(first), Some(second)]) = pair else {
+        return Err(Error::Internal(format!(
+            "lane {lane} of layers {numbers:?} to be stored together, which is not there"
+        )));
+    };
+    let places = [places_of(&first.sorted(), positions)?, places_of(&second.sorted(), positions)?];
+    Lane::store_together([first, second], &Together { codec: *codec, t: *t, places })
 }
 
 /// `scores` is in the order of positions.

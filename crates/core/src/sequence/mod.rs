@@ -33,7 +33,7 @@ use rows::Way;
 use view::Held;
 
 use crate::cache::{
-    Account, Charge, Entry, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Shape, Span,
+    Account, Charge, Entry, Forked, Format, Lane, LaneOptions, Memory, Modality, New, Pool, Rotation, Shape, Span,
 };
 use crate::device::{Cpu, Cuda};
 use crate::error::{Error, Result};
@@ -119,11 +119,18 @@ impl<M: Memory> Sequence<M> {
         let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
         let based = encoder.as_ref().is_some_and(|encoder| encoder.has_bases());
         let before = encoder.as_ref().is_some_and(|encoder| encoder.before_rope());
+        let joins = encoder.as_ref().is_some_and(|encoder| encoder.joins());
         let method = method.map(|method| Working::new::<M>(method, &sized, carry, encoder));
         let needs = method.as_ref().map(|method| method.needs);
         if based && !M::READS_BASES {
             return Err(refuse(
                 "this store keeps entries in coordinates of its own, which the CUDA kernels do not read; use another store, or the CPU",
+            ));
+        }
+        if joins && !M::READS_GAINS {
+            return Err(refuse(
+                "this store keeps entries of two layers once, with a size for each, which the CUDA kernels do not read; use another store, or \
+                 the CPU",
             ));
         }
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);
@@ -228,10 +235,12 @@ impl<M: Memory> Sequence<M> {
             return Err(Error::Internal("a sequence cannot be forked in the middle of its work".into()));
         }
         let account = self.account.another();
-        let fork = |lanes: &Vec<Lane<M>>| exactly(lanes.iter().map(|lane| lane.fork(&account)));
+        let mut forked = Forked::default();
+        let mut fork = |lanes: &Vec<Lane<M>>| exactly(lanes.iter().map(|lane| lane.fork_beside(&account, &mut forked)));
+        let layers = self.layers.iter().map(&mut fork).collect::<Result<_>>()?;
         Ok(Sequence {
             shape: self.shape,
-            layers: self.layers.iter().map(fork).collect::<Result<_>>()?,
+            layers,
             layout: self.layout.clone(),
             spans: self.spans.clone(),
             next_position: self.next_position,

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use prefixkv_kernels::codec::KvCodec;
-
 use crate::cache::{Entry, Lane, Memory};
 use crate::error::Result;
 use crate::method::view::{Part, ReadCache, ReadLane};
@@ -15,10 +13,6 @@ impl<M: Memory> ReadLane for Lane<M> {
 
     fn len(&self) -> usize {
         Lane::len(self)
-    }
-
-    fn codec(&self) -> KvCodec {
-        Lane::codec(self)
     }
 
     fn unencoded(&self) -> usize {

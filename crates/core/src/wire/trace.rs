@@ -146,6 +146,9 @@ pub struct TraceEncode {
     pub bits: f64,
     /// The positions of the entries.
     pub positions: Vec<u32>,
+    /// The layer that they are stored together with from now on; left out where they are those of one layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub with: Option<usize>,
 }
 
 /// An entry that is merged into another.
@@ -181,10 +184,11 @@ impl TracePlan {
         };
         let changed = plan.lanes.iter().filter_map(|lane| {
             let keep = lane.keep.as_ref().map(|keep| keep.iter().map(|entry| entry.position).collect());
-            let encode = lane
-                .encode
-                .iter()
-                .map(|part| TraceEncode { bits: part.effective_bits(head_dim), positions: part.positions.clone() });
+            let encode = lane.encode.iter().map(|part| TraceEncode {
+                bits: part.effective_bits(head_dim),
+                positions: part.positions.clone(),
+                with: None,
+            });
             let merge = lane.merge.iter().map(|merge| TraceMerge {
                 from: merge.from.position,
                 into: merge.into.position,
@@ -194,12 +198,30 @@ impl TracePlan {
             let seen = keep.is_some() || !encode.is_empty();
             seen.then_some(TraceLanePlan { layer: lane.layer, lane: lane.lane, keep, merge, encode })
         });
+        let mut lanes: Vec<TraceLanePlan> = changed.collect();
+        for join in &plan.join {
+            let [first, second] = join.layers;
+            for (layer, with) in [(first, second), (second, first)] {
+                let (bits, positions) = (join.effective_bits(head_dim), join.positions.clone());
+                let part = TraceEncode { bits, positions, with: Some(with) };
+                match lanes.iter_mut().find(|plan| (plan.layer, plan.lane) == (layer, join.lane)) {
+                    Some(plan) => plan.encode.push(part),
+                    None => lanes.push(TraceLanePlan {
+                        layer,
+                        lane: join.lane,
+                        keep: None,
+                        merge: Vec::new(),
+                        encode: vec![part],
+                    }),
+                }
+            }
+        }
         let evict = plan.evict.iter().map(|gone| TraceEviction {
             layer: gone.layer as usize,
             lane: gone.lane as usize,
             position: gone.entry.position,
         });
-        TracePlan { moment, layer, step, lanes: changed.collect(), evict: evict.collect(), rows: plan.rows.clone() }
+        TracePlan { moment, layer, step, lanes, evict: evict.collect(), rows: plan.rows.clone() }
     }
 
     /// Whether it changes nothing that is seen.

@@ -29,6 +29,7 @@ fn formats_and_methods_of_the_cpu_are_refused() {
         (json!({ "method": "streaming", "keep": 0.5, "positions": "cache" }), "\"true\""),
         (json!({ "method": "kivi", "rope": "before" }), "`rope: \"after\"`"),
         (json!({ "method": "skvq", "calibration": calibration }), "use another store, or the CPU"),
+        (json!({ "method": "minicache", "bits": "4" }), "with a size for each, which the CUDA kernels do not read"),
     ] {
         let method = Method::parse(&cache).expect("a method");
         let error = reader.model.new_sequence_with(method, false).expect_err("no kernel reads it");

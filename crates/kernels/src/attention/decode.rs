@@ -217,7 +217,7 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>
     let (lane, head, group, dim, scale) = (&item.lane, task.head, params.group(), params.dim, params.scale);
     let own = &reading.turned.as_deref().unwrap_or(item.queries)[head * group * dim..(head + 1) * group * dim];
     let n = task.to - task.from;
-    let (mut wide, mut scratch) = (Vec::new(), None);
+    let (mut wide, mut scaled, mut scratch) = (Vec::new(), Vec::new(), None);
     let mut weights = vec![0.0; group * n];
     let mut pieces = lane.pieces(task.from, task.to).peekable();
     while let Some(piece) = pieces.next() {
@@ -230,14 +230,18 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>
             None => own,
         };
         let scores = &mut weights[piece.at - task.from..];
-        if piece.key_scores(lane, way, queries, scale, scores, n, &mut scratch) {
-            continue;
+        if !piece.key_scores(lane, way, queries, scale, scores, n, &mut scratch) {
+            for piece in piece.of_keys(lane, way) {
+                let scores = &mut weights[piece.at - task.from..];
+                match piece.keys(lane, way, &mut wide) {
+                    Stored::F32(keys) => simd::scores(queries, way.width, keys, scale, scores, n),
+                    Stored::F16(keys) => simd::scores(queries, way.width, keys, scale, scores, n),
+                }
+            }
         }
-        for piece in piece.of_keys(lane, way) {
-            let scores = &mut weights[piece.at - task.from..];
-            match piece.keys(lane, way, &mut wide) {
-                Stored::F32(keys) => simd::scores(queries, way.width, keys, scale, scores, n),
-                Stored::F16(keys) => simd::scores(queries, way.width, keys, scale, scores, n),
+        if let Some(gains) = piece.key_gains(head) {
+            for scores in weights[piece.at - task.from..].chunks_mut(n) {
+                scores.iter_mut().zip(gains).for_each(|(score, gain)| *score *= gain);
             }
         }
     }
@@ -271,14 +275,24 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>
             None => 0..dim,
         };
         let sums = &mut sums[group * columns.start..group * columns.end];
-        if piece.value_sums(way, &weights[piece.at - task.from..], n, sums, &mut scratch) {
+        let own = &weights[piece.at - task.from..];
+        // The weights of the rows as they are stored, and how far apart those of two queries lie.
+        let (of_rows, step) = match piece.value_gains(head) {
+            None => (own, n),
+            Some(gains) => {
+                scaled.clear();
+                scaled.extend(own.chunks(n).flat_map(|of| of.iter().zip(gains).map(|(weight, gain)| weight * gain)));
+                (&scaled[..], piece.len())
+            }
+        };
+        if piece.value_sums(way, of_rows, step, sums, &mut scratch) {
             continue;
         }
-        for piece in piece.of_values() {
-            let weights = &weights[piece.at - task.from..];
-            match piece.values(way, &mut wide) {
-                Stored::F32(values) => simd::weighted_sums(weights, n, values, way.width, sums),
-                Stored::F16(values) => simd::weighted_sums(weights, n, values, way.width, sums),
+        for part in piece.of_values() {
+            let of_rows = &of_rows[part.at - piece.at..];
+            match part.values(way, &mut wide) {
+                Stored::F32(values) => simd::weighted_sums(of_rows, step, values, way.width, sums),
+                Stored::F16(values) => simd::weighted_sums(of_rows, step, values, way.width, sums),
             }
         }
     }

@@ -74,6 +74,8 @@ impl<'a> LaneView<'a> {
             run.codec.check(dim).unwrap_or_else(|reason| panic!("{reason}"));
             assert!(run.len <= run.capacity, "{} entries of {}", run.len, run.capacity);
             assert!(run.codec.dual == dual, "entries of {:?} beside {dual:?}", run.codec.dual);
+            let factors = run.gains.map_or([self.heads * run.capacity; 2], |of| [of.keys.len(), of.values.len()]);
+            assert!(factors == [self.heads * run.capacity; 2], "{factors:?} factors of {} rows", run.capacity);
             let shape = run.basis.map_or((self.heads, dim), Basis::shape);
             assert!(shape == (self.heads, dim), "a basis of {shape:?} for {} heads of {dim}", self.heads);
             assert!(

@@ -169,7 +169,17 @@ impl<'v, 'a> Piece<'v, 'a> {
         coded.map(|coded| coded.weighted_sums(weights, step, sums, scratch.get_or_insert_default())).is_some()
     }
 
-    /// The keys of a head; `wide` holds them if they need work.
+    /// The factors of the keys of a head.
+    pub(super) fn key_gains(&self, head: usize) -> Option<&'a [f32]> {
+        self.run.key_gains(head, self.low).map(|gains| &gains[..self.len()])
+    }
+
+    /// Like [`Self::key_gains`].
+    pub(super) fn value_gains(&self, head: usize) -> Option<&'a [f32]> {
+        self.run.value_gains(head, self.low).map(|gains| &gains[..self.len()])
+    }
+
+    /// The keys of a head without their factors; `wide` holds them if they need work.
     pub(super) fn keys<'s>(&'s self, lane: &LaneView<'_>, way: Way, wide: &'s mut Vec<f32>) -> Stored<'s> {
         let (entries, Way { row, width, stored }) = (self.low..self.high, way);
         if lane.turns.is_none() && (stored || self.run.key_map().is_none()) {
@@ -183,12 +193,12 @@ impl<'v, 'a> Piece<'v, 'a> {
         wide.resize(self.len() * width, 0.0);
         match stored {
             true => self.run.read_stored_keys(row, self.low, width, wide),
-            false => self.write_keys(lane, row, width, wide),
+            false => self.write_keys(lane, row, width, wide, false),
         }
         Stored::F32(wide)
     }
 
-    /// The values of a head as they are stored; `wide` holds them if they need work.
+    /// The values of a head as they are stored, without their factors; `wide` holds them if they need work.
     pub(super) fn values<'s>(&'s self, way: Way, wide: &'s mut Vec<f32>) -> Stored<'s> {
         let (entries, Way { row, width, .. }) = (self.low..self.high, way);
         if let Some(values) = self.run.stored_values::<f32>(row, entries.clone(), width) {
@@ -202,8 +212,11 @@ impl<'v, 'a> Piece<'v, 'a> {
         Stored::F32(wide)
     }
 
-    fn write_keys(&self, lane: &LaneView<'_>, head: usize, dim: usize, to: &mut [f32]) {
-        self.run.read_keys(head, self.low, dim, to);
+    fn write_keys(&self, lane: &LaneView<'_>, head: usize, dim: usize, to: &mut [f32], scaled: bool) {
+        match scaled {
+            true => self.run.read_keys(head, self.low, dim, to),
+            false => self.run.read_unit_keys(head, self.low, dim, to),
+        }
         if let Some(turns) = lane.turns {
             turns.rotate_rows(self.at, dim, to);
         }
@@ -241,6 +254,7 @@ impl<'a> LaneView<'a> {
             let (mut at, end) = (piece.at, piece.at + piece.len());
             if piece.run.codec.key == Codec::F32
                 && piece.run.basis.is_none()
+                && piece.run.gains.is_none()
                 && self.turns.is_none()
                 && piece.len() >= TILE
             {
@@ -281,7 +295,7 @@ impl<'a> LaneView<'a> {
         wide.resize((to - from) * dim, 0.0);
         for piece in self.pieces(from, to) {
             let start = (piece.at - from) * dim;
-            piece.write_keys(self, head, dim, &mut wide[start..start + piece.len() * dim]);
+            piece.write_keys(self, head, dim, &mut wide[start..start + piece.len() * dim], true);
         }
         wide
     }

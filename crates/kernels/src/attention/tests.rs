@@ -45,6 +45,8 @@ struct Traits {
     dual: Dual,
     /// Whether some runs have bases of their own.
     bases: bool,
+    /// Whether the rows of some runs have factors.
+    gains: bool,
     /// One of this many entries is dead; 0: none.
     dead: usize,
     /// Entries of room behind those in use.
@@ -53,14 +55,15 @@ struct Traits {
 
 fn traits() -> impl Strategy<Value = Traits> {
     let dual = prop::sample::select(vec![Dual::None, Dual::None, Dual::Hadamard, Dual::Random]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), dual);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), dual);
     (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5).prop_map(
-        |((halves, codes, phases, bases, dual), dead, spare)| Traits {
+        |((halves, codes, phases, bases, gains, dual), dead, spare)| Traits {
             halves,
             codes,
             phases,
             dual,
             bases,
+            gains,
             dead,
             spare,
         },
@@ -157,11 +160,19 @@ impl Owned {
                 let basis = basis.clone().filter(|_| i % 3 != 1);
                 let width = if basis.is_some() { width } else { dim };
                 let codec = codec_of(i + seed as usize % 8, (dim, width), len, traits);
-                if traits.codes && i % 3 == 1 && seed.is_multiple_of(2) && dim.is_multiple_of(8) {
+                let (codec, basis) = if traits.codes && i % 3 == 1 && seed.is_multiple_of(2) && dim.is_multiple_of(8) {
                     let (codec, basis) = found_of(seed, heads, dim, codec.dual);
-                    return run_in(Some(basis), seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare);
+                    (codec, Some(basis))
+                } else {
+                    (codec, basis)
+                };
+                let run = run_in(basis, seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare);
+                if !traits.gains || (i as u64 + seed) % 4 == 3 {
+                    return run;
                 }
-                run_in(basis, seed + 2 * i as u64 + 1, heads, dim, len, codec, traits.spare)
+                let numbers = heads * run.capacity();
+                let gains = |seed| noise(seed, numbers).iter().map(|x| x.abs() + 0.2).collect();
+                run.scaled(gains(seed + 11), gains(seed + 12))
             })
             .collect();
         let len = lens.iter().sum::<usize>();
@@ -380,7 +391,16 @@ proptest! {
 /// 16-entry blocks behind groups of codes behind a long run: the tiles of a lane cover it once, in order.
 #[test]
 fn tiles_cover_a_lane() {
-    let plain = Traits { halves: false, codes: true, phases: false, dual: Dual::None, bases: false, dead: 0, spare: 3 };
+    let plain = Traits {
+        halves: false,
+        codes: true,
+        phases: false,
+        dual: Dual::None,
+        bases: false,
+        gains: false,
+        dead: 0,
+        spare: 3,
+    };
     let mut runs = vec![700, 20];
     runs.extend([GROUP; 40]);
     runs.extend([16; 5]);

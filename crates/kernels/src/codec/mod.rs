@@ -33,7 +33,7 @@ pub use encode::encode;
 pub use found::{Channels, Found, encode_in};
 pub use levels::{Levels, TABLES, Table};
 pub use owned::OwnedRun;
-pub use run::{Parts, Run, append, parts_mut};
+pub use run::{Gains, Parts, Run, append, parts_mut};
 
 use std::fmt;
 use std::ops::Range;

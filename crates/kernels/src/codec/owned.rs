@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Basis, KvCodec, Map, Parts, Run, encode_in, parts_mut};
+use super::{Basis, Gains, KvCodec, Map, Parts, Run, encode_in, parts_mut};
 use crate::element::Element;
 
 /// Entries of some heads in one codec, on the CPU: for whoever has no pool to take memory from.
@@ -10,6 +10,8 @@ use crate::element::Element;
 pub struct OwnedRun {
     codec: KvCodec,
     basis: Option<Arc<Basis>>,
+    /// Factors of the keys and of the values.
+    gains: Option<[Vec<f32>; 2]>,
     heads: usize,
     dim: usize,
     len: usize,
@@ -22,7 +24,16 @@ impl OwnedRun {
     /// Room for `capacity` entries; what is not written reads as NaN.
     pub fn new(codec: KvCodec, heads: usize, dim: usize, capacity: usize) -> Self {
         let words = codec.bytes(heads, dim, capacity).div_ceil(size_of::<f32>());
-        OwnedRun { codec, basis: None, heads, dim, len: 0, capacity, words: vec![f32::from_bits(u32::MAX); words] }
+        OwnedRun {
+            codec,
+            basis: None,
+            gains: None,
+            heads,
+            dim,
+            len: 0,
+            capacity,
+            words: vec![f32::from_bits(u32::MAX); words],
+        }
     }
 
     /// As [`OwnedRun::new`], in a basis.
@@ -64,6 +75,13 @@ impl OwnedRun {
         self.len += n;
     }
 
+    /// The entries with factors of their rows, `[heads, capacity]` each.
+    pub fn scaled(self, keys: Vec<f32>, values: Vec<f32>) -> Self {
+        let numbers = self.heads * self.capacity;
+        assert!(keys.len() == numbers && values.len() == numbers, "a factor for every row");
+        OwnedRun { gains: Some([keys, values]), ..self }
+    }
+
     pub fn codec(&self) -> KvCodec {
         self.codec
     }
@@ -95,6 +113,8 @@ impl OwnedRun {
     }
 
     pub fn run(&self) -> Run<'_, &[u8]> {
-        Run::of(self.codec, self.bytes(), self.heads, self.dim, self.len, self.capacity).with(self.basis.as_deref())
+        let gains = self.gains.as_ref().map(|[keys, values]| Gains { keys, values });
+        let run = Run::of(self.codec, self.bytes(), self.heads, self.dim, self.len, self.capacity);
+        run.with(self.basis.as_deref()).scaled(gains)
     }
 }

@@ -27,12 +27,23 @@ impl<B> Parts<B> {
     }
 }
 
+/// Factors of entries whose rows are shared by lanes that differ in the size of theirs: what is read is the row times its factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Gains<'a> {
+    /// Of the keys, `[heads, capacity]`.
+    pub keys: &'a [f32],
+    /// Of the values, likewise.
+    pub values: &'a [f32],
+}
+
 /// Entries in one codec, whose parts are bytes: `&[u8]` on the CPU, `cuda::Slice<u8>` on a GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a, B> {
     pub codec: KvCodec,
     /// The basis that the codec names.
     pub basis: Option<&'a Basis>,
+    /// The factors of its rows; None: 1.
+    pub gains: Option<Gains<'a>>,
     /// Entries in use.
     pub len: usize,
     /// Entries that there is room for, per head; a multiple of the codec's group.
@@ -44,7 +55,7 @@ impl<'a> Run<'a, &'a [u8]> {
     /// The entries in a buffer that is laid out as [`KvCodec::layout`] says.
     pub fn of(codec: KvCodec, bytes: &'a [u8], heads: usize, dim: usize, len: usize, capacity: usize) -> Self {
         let parts = codec.layout(heads, dim, capacity).map(|range| &bytes[range]);
-        Run { codec, basis: None, len, capacity, parts }
+        Run { codec, basis: None, gains: None, len, capacity, parts }
     }
 
     /// The same in the basis that its codec names.
@@ -53,11 +64,16 @@ impl<'a> Run<'a, &'a [u8]> {
         Run { basis, ..self }
     }
 
+    /// The same with factors of its rows.
+    pub fn scaled(self, gains: Option<Gains<'a>>) -> Self {
+        Run { gains, ..self }
+    }
+
     /// Keys and values that stand for themselves, `[heads, capacity, dim]` each.
     pub fn plain<T: Element>(keys: &'a [T], values: &'a [T], len: usize, capacity: usize) -> Self {
         let (keys, values) = (T::bytes(keys), T::bytes(values));
         let parts = Parts { keys, key_scales: &[][..], values, value_scales: &[][..] };
-        Run { codec: KvCodec::plain(T::DTYPE), basis: None, len, capacity, parts }
+        Run { codec: KvCodec::plain(T::DTYPE), basis: None, gains: None, len, capacity, parts }
     }
 
     /// The coordinates of keys; None: those of the heads.
@@ -72,12 +88,29 @@ impl<'a> Run<'a, &'a [u8]> {
 
     /// The keys of the entries of a head from `from` on, in the coordinates of the head: as many rows of `dim` as `to` holds.
     pub fn read_keys(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
-        read(self.key_map(), head, dim, to, |row, width, to| self.read_stored_keys(row, from, width, to));
+        self.read_unit_keys(head, from, dim, to);
+        scale(self.key_gains(head, from), dim, to);
     }
 
     /// Like [`Self::read_keys`].
     pub fn read_values(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
         read(self.value_map(), head, dim, to, |row, width, to| self.read_stored_values(row, from, width, to));
+        scale(self.value_gains(head, from), dim, to);
+    }
+
+    /// As [`Self::read_keys`], without their factors.
+    pub(crate) fn read_unit_keys(&self, head: usize, from: usize, dim: usize, to: &mut [f32]) {
+        read(self.key_map(), head, dim, to, |row, width, to| self.read_stored_keys(row, from, width, to));
+    }
+
+    /// The factors of the keys of a head from entry `from` on.
+    pub(crate) fn key_gains(&self, head: usize, from: usize) -> Option<&'a [f32]> {
+        self.gains.map(|Gains { keys, .. }| &keys[head * self.capacity + from..(head + 1) * self.capacity])
+    }
+
+    /// Like [`Self::key_gains`].
+    pub(crate) fn value_gains(&self, head: usize, from: usize) -> Option<&'a [f32]> {
+        self.gains.map(|Gains { values, .. }| &values[head * self.capacity + from..(head + 1) * self.capacity])
     }
 
     /// The numbers of a row of the keys from entry `from` on as they are stored, `width` of each entry.
@@ -94,14 +127,14 @@ impl<'a> Run<'a, &'a [u8]> {
         decode_in(self.codec.value, found, values, value_scales, (row, self.capacity), from, width, to);
     }
 
-    /// The keys of a head where they are, if they are of this type and in its coordinates.
+    /// The keys of a head where they are, if they are of this type, in its coordinates and in their size.
     pub(crate) fn keys<T: Element>(&self, head: usize, entries: Range<usize>, dim: usize) -> Option<&'a [T]> {
-        if self.key_map().is_some() { None } else { self.stored_keys(head, entries, dim) }
+        if self.key_map().is_some() || self.gains.is_some() { None } else { self.stored_keys(head, entries, dim) }
     }
 
     /// Like [`Self::keys`].
     pub(crate) fn values<T: Element>(&self, head: usize, entries: Range<usize>, dim: usize) -> Option<&'a [T]> {
-        if self.value_map().is_some() { None } else { self.stored_values(head, entries, dim) }
+        if self.value_map().is_some() || self.gains.is_some() { None } else { self.stored_values(head, entries, dim) }
     }
 
     /// A row of the keys where they are, if they are of this type.
@@ -112,6 +145,13 @@ impl<'a> Run<'a, &'a [u8]> {
     /// Like [`Self::stored_keys`].
     pub(crate) fn stored_values<T: Element>(&self, row: usize, entries: Range<usize>, width: usize) -> Option<&'a [T]> {
         rows(self.codec.value, self.parts.values, row * self.capacity, entries, width)
+    }
+}
+
+/// Multiplies rows by their factors.
+fn scale(gains: Option<&[f32]>, dim: usize, rows: &mut [f32]) {
+    for (row, gain) in rows.chunks_exact_mut(dim).zip(gains.into_iter().flatten()) {
+        row.iter_mut().for_each(|x| *x *= gain);
     }
 }
 

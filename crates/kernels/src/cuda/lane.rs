@@ -17,14 +17,14 @@ impl<'a> Run<'a, Slice<'a, u8>> {
         capacity: usize,
     ) -> Self {
         let parts = codec.layout(heads, dim, capacity).map(|range| bytes.part(range));
-        Run { codec, basis: None, len, capacity, parts }
+        Run { codec, basis: None, gains: None, len, capacity, parts }
     }
 
     /// Keys and values that stand for themselves, `[heads, capacity, dim]` each.
     pub fn of_plain<T: Element + Plain>(keys: Slice<'a, T>, values: Slice<'a, T>, len: usize, capacity: usize) -> Self {
         let (keys, values) = (keys.bytes(), values.bytes());
         let parts = Parts { keys, key_scales: keys.part(0..0), values, value_scales: values.part(0..0) };
-        Run { codec: KvCodec::plain(T::DTYPE), basis: None, len, capacity, parts }
+        Run { codec: KvCodec::plain(T::DTYPE), basis: None, gains: None, len, capacity, parts }
     }
 }
 
@@ -144,6 +144,7 @@ impl<'a> Lane<'a> {
                 format!("{len} of {capacity} entries, {:?} beside {dual:?}", codec.dual)
             })?;
             require(codec.basis.is_none(), || "entries in a basis, which the CUDA kernels do not read".into())?;
+            require(run.gains.is_none(), || "entries with factors, which the CUDA kernels do not read".into())?;
             dual.check(dim).map_err(super::Error::Argument)?;
             require_part(codec.key, of(keys), of(key_scales), shape)?;
             require_part(codec.value, of(values), of(value_scales), shape)?;

@@ -93,7 +93,11 @@ pub fn entry(run: &Run<'_, &[u8]>, head: usize, entry: usize, dim: usize) -> (Ve
     let key = row(run.key_map(), run.basis.and_then(Basis::found_keys), codec.key, parts.keys, parts.key_scales);
     let value =
         row(run.value_map(), run.basis.and_then(Basis::found_values), codec.value, parts.values, parts.value_scales);
-    (back(key), back(value))
+    let scaled = |gains: Option<&[f32]>, row: Vec<f64>| {
+        let gain = gains.map_or(1.0, |gains| f64::from(gains[0]));
+        row.into_iter().map(|x| x * gain).collect::<Vec<f64>>()
+    };
+    (scaled(run.key_gains(head, entry), back(key)), scaled(run.value_gains(head, entry), back(value)))
 }
 
 /// A row of a head, the `index`-th of all, whose levels were found.

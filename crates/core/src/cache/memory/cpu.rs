@@ -33,6 +33,7 @@ const ROWS: usize = 64;
 impl Memory for Cpu {
     const ROTATES_ON_READ: bool = true;
     const READS_BASES: bool = true;
+    const READS_GAINS: bool = true;
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 
@@ -58,8 +59,8 @@ impl Memory for Cpu {
 
 impl OnCpu {
     fn run<'a>(&'a self, form: Form<'a>, len: usize) -> Run<'a, &'a [u8]> {
-        let Form { codec, heads, dim, capacity, basis } = form;
-        Run::of(codec, f32::bytes(&self.0), heads, dim, len, capacity).with(basis)
+        let Form { codec, heads, dim, capacity, basis, gains } = form;
+        Run::of(codec, f32::bytes(&self.0), heads, dim, len, capacity).with(basis).scaled(gains)
     }
 
     fn parts(&self, form: Form<'_>) -> Parts<&[u8]> {

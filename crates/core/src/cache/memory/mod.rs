@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use cpu::New;
-use prefixkv_kernels::codec::{Basis, Codec, Found, KvCodec, Map, Run, encode_in, parts_mut};
+use prefixkv_kernels::codec::{Basis, Codec, Found, Gains, KvCodec, Map, Run, encode_in, parts_mut};
 
 use crate::error::Result;
 
@@ -20,6 +20,9 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
 
     /// Whether entries can be stored in a basis.
     const READS_BASES: bool;
+
+    /// Whether rows of entries can have factors.
+    const READS_GAINS: bool;
 
     /// Keys and values of a segment.
     type Entries: Entries;
@@ -112,6 +115,8 @@ pub struct Form<'a> {
     pub capacity: usize,
     /// The basis that the codec names, for those who read or encode.
     pub basis: Option<&'a Basis>,
+    /// The factors of its rows, for those who read.
+    pub gains: Option<Gains<'a>>,
 }
 
 impl<'a> Form<'a> {

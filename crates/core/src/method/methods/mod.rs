@@ -20,6 +20,7 @@ mod kvsharer;
 mod kvtuner;
 mod lorc;
 mod merge;
+mod minicache;
 mod parts;
 mod prefixkv;
 mod pyramidkv;
@@ -63,5 +64,6 @@ pub const METHODS: &[MethodSpec] = &[
     lorc::SPEC,
     cskv::SPEC,
     kvquant::SPEC,
+    minicache::SPEC,
     kvsharer::SPEC,
 ];

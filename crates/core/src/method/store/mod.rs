@@ -119,6 +119,11 @@ pub trait Encoder: Send + Debug {
         false
     }
 
+    /// Whether it stores entries of two layers once.
+    fn joins(&self) -> bool {
+        false
+    }
+
     /// How many of a prompt's last queries it wants to see in each layer.
     fn last_queries(&self) -> usize {
         0
