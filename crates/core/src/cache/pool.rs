@@ -49,11 +49,21 @@ struct Counters {
     cap: u64,
     used: AtomicU64,
     peak: AtomicU64,
+    /// Of an account, what it draws on.
+    pool: Option<Arc<Counters>>,
 }
 
 impl Counters {
-    fn new(cap: u64) -> Arc<Self> {
-        Arc::new(Counters { cap, used: AtomicU64::new(0), peak: AtomicU64::new(0) })
+    fn new(cap: u64, pool: Option<Arc<Counters>>) -> Arc<Self> {
+        Arc::new(Counters { cap, used: AtomicU64::new(0), peak: AtomicU64::new(0), pool })
+    }
+
+    /// Takes bytes that an account no longer has alone out of the pool.
+    fn give_back(&self, bytes: u64) {
+        if let Some(pool) = &self.pool {
+            pool.remove(bytes);
+            metrics::CACHE_BYTES.remove(bytes);
+        }
     }
 
     fn add(&self, bytes: u64) -> Result<(), u64> {
@@ -89,7 +99,7 @@ impl Pool {
 impl<M: Memory> Pool<M> {
     /// The same for entries in `memory`.
     pub fn on(memory: M, cap: u64) -> Self {
-        Pool(Arc::new(Shared { counters: Counters::new(cap), memory }))
+        Pool(Arc::new(Shared { counters: Counters::new(cap, None), memory }))
     }
 
     /// Bytes held now.
@@ -109,7 +119,8 @@ impl<M: Memory> Pool<M> {
 
     /// Opens the account of one sequence.
     pub fn account(&self) -> Account<M> {
-        Account { own: Counters::new(u64::MAX), pool: self.clone() }
+        let own = Counters::new(u64::MAX, Some(self.0.counters.clone()));
+        Account { own, pool: self.clone() }
     }
 }
 
@@ -148,7 +159,7 @@ impl<M: Memory> Account<M> {
         metrics::CACHE_BYTES.add(bytes);
         // The account itself has no cap, so this cannot fail.
         let _ = self.own.add(bytes);
-        Ok(Charge { own: self.own.clone(), pool: self.pool.0.counters.clone(), bytes, pooled: bytes })
+        Ok(Charge { own: self.own.clone(), bytes, pooled: bytes })
     }
 
     /// Counts `bytes` of its own, as [`Account::charge`], and what it now holds together with others: that is in the pool already.
@@ -174,7 +185,6 @@ fn refusal(needed: u64, available: u64) -> Error {
 #[derive(Debug)]
 pub struct Charge {
     own: Arc<Counters>,
-    pool: Arc<Counters>,
     /// On the account.
     bytes: u64,
     /// Of them, those that are in the pool for this account alone.
@@ -186,23 +196,23 @@ impl Charge {
     /// let go of them.
     pub(super) fn share(mut self, bytes: u64) -> (Charge, Pooled) {
         self.pooled -= bytes;
-        let pool = self.pool.clone();
-        (self, Pooled { pool, bytes })
+        let account = self.own.clone();
+        (self, Pooled { account, bytes })
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         self.own.remove(self.bytes);
-        self.pool.remove(self.pooled);
-        metrics::CACHE_BYTES.remove(self.pooled);
+        self.own.give_back(self.pooled);
     }
 }
 
 /// Bytes in the pool that several accounts may hold together, each with a charge of its own; given back to the pool when dropped.
 #[derive(Debug)]
 pub(super) struct Pooled {
-    pool: Arc<Counters>,
+    /// Of whoever was first, which knows the pool.
+    account: Arc<Counters>,
     bytes: u64,
 }
 
@@ -214,8 +224,7 @@ impl Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        self.pool.remove(self.bytes);
-        metrics::CACHE_BYTES.remove(self.bytes);
+        self.account.give_back(self.bytes);
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Recode {
 pub struct Together {
     /// Of the rows, which are deleted from by entry.
     pub codec: KvCodec,
-    /// How far the rows are on the way from the direction of the first lane to that of the second, from 0 to 1.
+    /// How far the rows are on the way from the first lane's direction to the second's, from 0 to 1.
     pub t: f64,
     /// In each lane, in the order of their positions.
     pub places: [Vec<u32>; 2],

@@ -40,7 +40,7 @@ pub(super) struct Segment<M: Memory = Cpu> {
     pub(super) data: Arc<Data<M>>,
     /// A number per entry that a method keeps, or none. Never shared: a generated token may change all of them.
     pub(super) scores: Vec<f32>,
-    /// The part of this lane, where the data is that of another lane of the sequence too.
+    /// The part of this lane, where another lane of the sequence has the data too.
     pub(super) twin: Option<Box<Twin>>,
     pub(super) _charge: Charge,
 }

@@ -15,7 +15,7 @@ use super::segment::{COUNTS, Data, Dead, Segment};
 use crate::error::{Error, Result};
 
 /// Most entries that two lanes store together at once, a mark each.
-pub const TOGETHER: usize = Dead::MOST;
+pub(super) const TOGETHER: usize = Dead::MOST;
 
 /// The part that is of one of two lanes.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl Rows {
 /// The direction between two rows, of length 1, and the lengths of the two: the point of the arc from the first to the second that is `t` of the
 /// way. Where they are nearly parallel, or nearly opposite, so that there is no one arc, it is on the line between them; and of two of which one is
 /// nothing it is the other's.
-pub fn between(first: &[f32], second: &[f32], t: f64, to: &mut [f32]) -> [f32; 2] {
+pub(super) fn between(first: &[f32], second: &[f32], t: f64, to: &mut [f32]) -> [f32; 2] {
     let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let sizes = [norm(first), norm(second)];
     let unit = |size: f64| if size > 0.0 { 1.0 / size } else { 0.0 };

@@ -88,7 +88,7 @@ pub struct Join {
     pub lane: usize,
     /// Of the rows; it deletes by entry.
     pub codec: KvCodec,
-    /// How far a row is on the way from the direction of the first layer's to that of the second's, from 0 to 1.
+    /// How far a row is on the way from the first layer's direction to the second's, from 0 to 1.
     pub t: f64,
     /// Ascending.
     pub positions: Vec<u32>,
