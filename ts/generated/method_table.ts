@@ -30,6 +30,7 @@ export type MethodName =
   | "lorc"
   | "cskv"
   | "kvquant"
+  | "minicache"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -1340,6 +1341,53 @@ export const methods: readonly MethodFacts[] = [
         values: "a whole number from 0 to 1,000,000",
         default: 0,
         text: "most recent entries that stay in full precision, per layer and head",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "minicache",
+    title: "MiniCache",
+    summary: "stores the directions of keys and values of two neighbouring layers once, with a size for each layer",
+    source:
+      "Liu et al. 2024, MiniCache: KV Cache Compression in Depth Dimension for Large Language Models, arXiv 2405.14366",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "from",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the share of the layers before the first pair",
+      },
+      {
+        name: "t",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.6,
+        text: "how far the direction is on the way from the lower layer's to the upper layer's",
+      },
+      {
+        name: "retain",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.05,
+        text: "the share of the entries that stays unmerged, whose angles are the largest",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 32,
+        text: "most recent entries that stay whole, per layer and head",
+      },
+      {
+        name: "bits",
+        kind: "choice",
+        values: 'one of "whole", "8", "4", "2"',
+        default: "whole",
+        text: 'bits of a code for directions and for entries that stay unmerged; "whole" is as new entries are',
       },
     ],
     variants: {},

@@ -51,6 +51,7 @@ export type CacheMethod =
   | Stage<"lorc", LorcOptions>
   | Stage<"cskv", CskvOptions>
   | Stage<"kvquant", KvquantOptions>
+  | Stage<"minicache", MinicacheOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -1177,6 +1178,47 @@ export interface KvquantOptions {
  */
 export function kvquant(options: KvquantOptions = {}): Stage<"kvquant", KvquantOptions> {
   return stage("kvquant", options);
+}
+
+/** Options of {@link minicache}. */
+export interface MinicacheOptions {
+  /** The share of the layers before the first pair. A number from 0 to 1; `0.5` by default. */
+  from?: number;
+  /**
+   * How far the direction is on the way from the lower layer's to the upper layer's. A number from 0 to 1; `0.6` by
+   * default.
+   */
+  t?: number;
+  /**
+   * The share of the entries that stays unmerged, whose angles are the largest. A number from 0 to 1; `0.05` by
+   * default.
+   */
+  retain?: number;
+  /** Most recent entries that stay whole, per layer and head. A whole number from 0 to 1,000,000; `32` by default. */
+  window?: number;
+  /**
+   * Bits of a code for directions and for entries that stay unmerged; "whole" is as new entries are. One of `"whole"`,
+   * `"8"`, `"4"`, `"2"`; `"whole"` by default.
+   */
+  bits?: "whole" | "8" | "4" | "2";
+}
+
+/**
+ * MiniCache: stores the directions of keys and values of two neighbouring layers once, with a size for each layer. Liu
+ * et al. 2024, MiniCache: KV Cache Compression in Depth Dimension for Large Language Models, arXiv 2405.14366.
+ *
+ * @example
+ * ```ts
+ * import { image, load, minicache } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: minicache() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function minicache(options: MinicacheOptions = {}): Stage<"minicache", MinicacheOptions> {
+  return stage("minicache", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -1887,6 +1887,8 @@ export interface TraceEncode {
   bits: number;
   /** The positions of the entries. */
   positions: number[];
+  /** The layer that they are stored together with from now on; left out where they are those of one layer. */
+  with?: number;
 }
 
 /** An entry that goes. */

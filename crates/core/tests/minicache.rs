@@ -157,7 +157,7 @@ fn attend(sequence: &Sequence) {
 /// Bytes as the plans and what is kept say them: a merged entry counts once while one of its two layers has it, its sizes in either.
 fn check_bytes(sequence: &Sequence, merged: &Merged, row: usize, whole_row: usize) {
     let shape = sequence.shape();
-    let (mut once, mut sizes, mut alone): (HashSet<([usize; 2], usize, u32)>, usize, usize) = Default::default();
+    let (mut once, mut sizes, mut alone) = (Merged::new(), 0, 0);
     let mut lanes = 1;
     for layer in 0..shape.layers {
         lanes = sequence.lanes(layer).len();

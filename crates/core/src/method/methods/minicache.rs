@@ -66,7 +66,7 @@ A query meets `e`, and its score is multiplied by the size; weights are multipli
             name: "bits",
             kind: OptionKind::Choice { values: &["whole", "8", "4", "2"] },
             default: "\"whole\"",
-            text: "bits of a code for directions and for entries that are not merged; \"whole\" is the precision of new entries",
+            text: "bits of a code for directions and for entries that stay unmerged; \"whole\" is as new entries are",
         },
     ],
     variants: &[],
