@@ -38,7 +38,7 @@ A query meets `e`, and its score is multiplied by the size; weights are multipli
 - Entries that only one of two layers has are not merged. If a method frees a merged entry in one layer, the other keeps it, and its bytes with it; they are given back when both layers have freed all of up to 64 entries that lie together, until then they are in `memory.dead`. So a `keep` in bytes is refused.
 - A layer that reads another's entries ([kvsharer](kvsharer.md)) is left out, and its neighbours are paired with each other.
 - The paper's factor of up to 5.02 is of 4 bits and merging together, of which the bits alone are 4. Here the two are 4.9 times smaller than f16 for heads of 128, but for the window.
-- It asks for layers that are alike. On SmolLM2-135M, of 30 layers, the defaults take the perplexity of a text from 30 to 87 at 0.79 of the bytes, with `bits: "4"` to 90 at 0.15, and with `from: 0.7` to 45 at 0.88 ([figures](../../bench/results/2c-amd-epyc-avx2-stores.md)): far more than [turboquant](turboquant.md) or [int4](int4.md) alone cost for less. The paper's models are fifty times as large.
+- It asks for layers that are alike. On SmolLM2-135M, of 30 layers, the defaults take the perplexity of a text from 30 to 87 at 0.79 of the bytes, with `bits: "4"` to 90 at 0.15, and with `from: 0.7` to 45 at 0.88 ([figures](../../bench/results/2c-amd-epyc-avx2-stores.md)): far more than [turboquant](turboquant.md) costs, which is at 32 with 2 bits and 0.11 of the bytes. The paper's models are fifty times as large.
 - CPU: the CUDA kernels do not read sizes of rows yet, and refuse.
 "#,
     budget: BudgetKind::Outcome,
