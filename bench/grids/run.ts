@@ -26,7 +26,7 @@ export const methodsOf = ({ methods }: Grid): Promise<EvalMethod[]> =>
 /** One grid. Its folder, its option and its file share its name. */
 interface Grid {
   name: "scenes" | "easy-vqa" | "easy-vqa-plain" | "stores-scenes" | "stores-easy-vqa-plain";
-  /** What chooses entries at several sizes, or how entries are stored, alone and behind a method at one size. */
+  /** The file of its methods: those that choose entries, at several sizes, or stores, alone and behind a method at one size. */
   methods: "methods.json" | "stores.json";
   keeps: number[];
   data(): Promise<EvalData>;

@@ -50,7 +50,7 @@ export interface Unseen {
 }
 
 export interface Evaluated {
-  /** The name of the grid; where there is none, that of its data. */
+  /** The name of the grid; without one, it is the name of its data. */
   grid?: string;
   run: RunRecord;
   answerTokens: number;

@@ -15,7 +15,7 @@ type OptionKind = (typeof methods)[number]["options"][number]["kind"];
 interface Asked {
   /** The stage that the calibration is for. */
   stage: SizelessStage;
-  /** What stands beside `crossFit`: options of the calibration. */
+  /** Options of the calibration, which stand beside `crossFit`. */
   options: Readonly<Record<string, unknown>>;
   samples: readonly EvalSample[];
   given: { onProgress: (progress: Progress) => void; signal?: AbortSignal };

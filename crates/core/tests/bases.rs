@@ -431,7 +431,7 @@ fn cskv_says_what_it_cannot_do() {
     let mut nothing = with(directions(10, 6, 32));
     nothing["keys"] = json!(0);
     assert!(refuse(nothing).contains("above 0"));
-    // What the model does not go with.
+    // Options that the model does not go with.
     let model = model();
     let fails = |cache: Value, text: &str| {
         let method = Method::parse(&cache).expect("sound by itself");

@@ -36,7 +36,7 @@ pub(super) struct Part {
     pub(super) side: Side,
 }
 
-/// What is to be gathered.
+/// The moments that are to be gathered.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) groups: Vec<Vec<Part>>,
@@ -46,7 +46,7 @@ pub(super) struct Wanted {
     pub(super) inputs: bool,
 }
 
-/// What the prompts have shown.
+/// The moments of the prompts so far.
 #[derive(Debug, Default)]
 pub(super) struct Moments {
     /// By group, one per head or one of all.
