@@ -5,6 +5,7 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use prefixkv::*;
+use prefixkv_core::wire::MAX_JSON;
 use serde_json::{Value, json};
 
 use super::request;
@@ -57,8 +58,18 @@ impl Reader<'_> {
         match self.byte() {
             choice @ 128.. => {
                 let mut texts: Vec<Value> = request::requests();
-                let runs_a_model =
-                    ["generate", "score", "trace", "profile", "distances", "similarity", "sensitivity", "channels"];
+                let runs_a_model = [
+                    "generate",
+                    "score",
+                    "trace",
+                    "profile",
+                    "distances",
+                    "similarity",
+                    "sensitivity",
+                    "channels",
+                    "codebooks",
+                    "directions",
+                ];
                 texts.retain(|text| text["op"].as_str().is_none_or(|op| !runs_a_model.contains(&op)));
                 texts.push(json!({ "source": "/nowhere" }));
                 texts[usize::from(choice) % texts.len()].to_string().into_bytes()
@@ -109,7 +120,7 @@ fn run(data: &[u8]) -> String {
             2 => (ptr::null(), usize::MAX),
             // Refused by their lengths, before anything is read.
             3 => (text.as_ptr().cast(), usize::MAX),
-            4 => (text.as_ptr().cast(), (8 << 20) + 1),
+            4 => (text.as_ptr().cast(), MAX_JSON + 1),
             _ => (text.as_ptr().cast(), text.len()),
         };
         let picture = [9u8; 3];
