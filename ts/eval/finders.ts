@@ -7,14 +7,16 @@ import type { AnyCalibration } from "../calibration.ts";
 import type { methods } from "../generated/method_table.ts";
 import type { Progress } from "../generated/wire.ts";
 import type { Model } from "../model.ts";
-import type { SizelessStage } from "./methods.ts";
 import { type EvalSample, promptOf } from "./samples.ts";
 
 type OptionKind = (typeof methods)[number]["options"][number]["kind"];
 
+/** The options of a method, by their names. */
+type Stage = Readonly<Record<string, unknown>>;
+
 interface Asked {
   /** The stage that the calibration is for. */
-  stage: SizelessStage;
+  stage: Stage;
   /** Options of the calibration, which stand beside `crossFit`. */
   options: Readonly<Record<string, unknown>>;
   samples: readonly EvalSample[];
@@ -40,7 +42,7 @@ const answered = (samples: readonly EvalSample[]) =>
   some(samples).map((sample) => ({ ...promptOf(sample), answer: sample.answer }));
 
 /** Those of the options of a stage that its calibration takes as well. */
-function shared(stage: SizelessStage, ...names: readonly string[]): Record<string, unknown> {
+function shared(stage: Stage, ...names: readonly string[]): Record<string, unknown> {
   return Object.fromEntries(names.filter((name) => stage[name] !== undefined).map((name) => [name, stage[name]]));
 }
 
