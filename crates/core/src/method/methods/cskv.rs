@@ -1,7 +1,6 @@
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use prefixkv_kernels::codec::{Based, Basis, Codec, Dtype, Dual, KvCodec};
+use prefixkv_kernels::codec::{Based, Codec, Dtype, Dual, KvCodec};
 
 use super::super::budget::ModelKey;
 use super::super::keep::Price;
@@ -10,9 +9,9 @@ use super::super::options::Options;
 use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{BLOCK, Encoder, LaneNumber, Store, channels};
+use super::super::store::{BLOCK, Encoder, LaneBases, Store, channels, check_positions, width};
 use super::super::view::View;
-use super::super::{Lanes, Method, Positions};
+use super::super::{Lanes, Method};
 use crate::cache::Shape;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -115,10 +114,7 @@ struct Cskv {
 impl Cskv {
     /// Coordinates of keys and of values, of up to `size`.
     fn widths(&self, size: usize) -> [usize; 2] {
-        self.shares.map(|share| {
-            let whole = (share * size as f64 - 1e-9).ceil().max(1.0) as usize;
-            whole.next_multiple_of(8).min(size)
-        })
+        self.shares.map(|share| width(share, size))
     }
 
     fn size(&self, kv_heads: usize, dim: usize) -> usize {
@@ -132,14 +128,8 @@ impl Store for Cskv {
     }
 
     fn check(&self, method: &Method) -> Result<()> {
-        let recipe = method.recipe();
-        if recipe.is_some_and(|recipe| recipe.positions == Positions::Cache) {
-            return Err(refuse(format!(
-                "cskv stores keys for their own positions, and {} with positions \"cache\" rotates them to others",
-                method.name
-            )));
-        }
-        if self.latent.is_joint() && recipe.is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
+        check_positions(SPEC.name, method)?;
+        if self.latent.is_joint() && method.recipe().is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
             return Err(refuse(format!(
                 "directions of all heads together store all heads of an entry together, and {} may keep others for each head; calibrate \
                  with `heads: \"each\"`",
@@ -181,7 +171,14 @@ impl Store for Cskv {
         // Orthonormal rows in f32.
         let beside = Price::of_numbers(kv_heads, (widths[0] + widths[1]) * kv_heads * dim);
         let price = Price { codec: price, window: self.window, block: BLOCK, beside };
-        Ok(Box::new(Coordinates { store: self.clone(), shape: *shape, widths, codec, price, bases: Arc::default() }))
+        Ok(Box::new(Coordinates {
+            store: self.clone(),
+            shape: *shape,
+            widths,
+            codec,
+            price,
+            bases: LaneBases::default(),
+        }))
     }
 }
 
@@ -195,8 +192,7 @@ struct Coordinates {
     /// Without its basis.
     codec: KvCodec,
     price: Price,
-    /// The bases of lanes so far, which forks share.
-    bases: Arc<Mutex<HashMap<LaneNumber, Arc<Basis>>>>,
+    bases: LaneBases,
 }
 
 impl Encoder for Coordinates {
@@ -222,23 +218,16 @@ impl Encoder for Coordinates {
 
     fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
         for (index, lane) in view.cache.of(layer).enumerate() {
-            let (group, number) = (self.codec.group(), LaneNumber { layer, lane: index });
+            let group = self.codec.group();
             let settled = lane.unencoded().saturating_sub(self.store.window);
             // A prompt is stored at once, as far as it fills groups; in codes a block shares a scale per coordinate.
             if settled < if view.n > 1 { group } else { BLOCK.max(group) } {
                 continue;
             }
-            let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-            let basis = match bases.get(&number) {
-                Some(basis) => basis.clone(),
-                None => {
-                    let Shape { kv_heads, head_dim, .. } = self.shape;
-                    let heads = (lane.heads(), kv_heads, head_dim);
-                    let basis = self.store.latent.basis(layer, heads, self.widths)?;
-                    bases.insert(number, basis.clone());
-                    basis
-                }
-            };
+            let Shape { kv_heads, head_dim, .. } = self.shape;
+            let basis = self.bases.of(layer, lane.heads(), |heads| {
+                self.store.latent.basis(layer, (heads, kv_heads, head_dim), self.widths)
+            })?;
             let oldest = lane.sorted_unencoded().into_iter().take(settled / group * group);
             let positions = oldest.map(|entry| entry.position).collect();
             plan.push(LanePlan::encoding_in(layer, index, self.codec, Some(basis), positions));

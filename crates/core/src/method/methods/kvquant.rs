@@ -1,6 +1,5 @@
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prefixkv_kernels::codec::Codec;
 use prefixkv_kernels::codec::{Basis, Dtype, Dual, KvCodec};
@@ -12,7 +11,7 @@ use super::super::options::Options;
 use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{BLOCK, Encoder, Store, window};
+use super::super::store::{BLOCK, Encoder, LaneBases, Store, window};
 use super::super::view::View;
 use super::super::{Method, Positions};
 use crate::cache::Shape;
@@ -115,12 +114,9 @@ impl Store for Kvquant {
         // Scale and zero of every channel, and a basis of each lane.
         let beside = (shape.kv_heads * (dim * 2 * size_of::<f32>() + BASIS)) as u64;
         let price = Price { codec, window: self.window + self.sinks, block: BLOCK, beside };
-        Ok(Box::new(Coding { store: self.clone(), price, dim, bases: Arc::default() }))
+        Ok(Box::new(Coding { store: self.clone(), price, dim, bases: LaneBases::default() }))
     }
 }
-
-/// The heads of a lane of a layer.
-type Heads = (usize, Range<usize>);
 
 /// The store at work on one sequence.
 #[derive(Clone, Debug)]
@@ -128,23 +124,18 @@ struct Coding {
     store: Kvquant,
     price: Price,
     dim: usize,
-    /// The tables of lanes so far, which forks share.
-    bases: Arc<Mutex<HashMap<Heads, Arc<Basis>>>>,
+    /// The tables.
+    bases: LaneBases,
 }
 
 impl Coding {
     fn basis(&self, layer: usize, heads: Range<usize>) -> Result<Arc<Basis>> {
-        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(basis) = bases.get(&(layer, heads.clone())) {
-            return Ok(basis.clone());
-        }
-        let Some(basis) = self.store.calibration.basis(layer, heads.clone(), self.dim)? else {
-            return Err(Error::Calibration {
+        self.bases.of(layer, heads, |heads| {
+            let found = self.store.calibration.basis(layer, heads, self.dim)?;
+            found.ok_or_else(|| Error::Calibration {
                 reason: format!("it has no codebooks of layer {layer}; calibrate this model"),
-            });
-        };
-        bases.insert((layer, heads), basis.clone());
-        Ok(basis)
+            })
+        })
     }
 }
 

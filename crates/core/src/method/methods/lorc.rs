@@ -1,7 +1,6 @@
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use prefixkv_kernels::codec::{Based, Basis, Dual, KvCodec};
+use prefixkv_kernels::codec::{Based, Dual, KvCodec};
 
 use super::super::directions::{Aspect, Directions, Projections};
 use super::super::keep::Price;
@@ -9,9 +8,9 @@ use super::super::options::Options;
 use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::{choice, count};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{BLOCK, Encoder, LaneNumber, Store};
+use super::super::store::{BLOCK, Encoder, LaneBases, Store, check_positions, width};
 use super::super::view::View;
-use super::super::{Lanes, Method, Positions};
+use super::super::{Lanes, Method};
 use crate::cache::Shape;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -107,14 +106,8 @@ impl Store for Lorc {
     }
 
     fn check(&self, method: &Method) -> Result<()> {
-        let recipe = method.recipe();
-        if recipe.is_some_and(|recipe| recipe.positions == Positions::Cache) {
-            return Err(refuse(format!(
-                "lorc stores keys for their own positions, and {} with positions \"cache\" rotates them to others",
-                method.name
-            )));
-        }
-        if self.aspect.joint && recipe.is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
+        check_positions(SPEC.name, method)?;
+        if self.aspect.joint && method.recipe().is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
             return Err(refuse(format!(
                 "`heads: \"joint\"` of lorc stores all heads of an entry together, and {} may keep others for each head; take \
                  `heads: \"each\"`",
@@ -138,11 +131,8 @@ impl Store for Lorc {
         };
         let Shape { kv_heads, head_dim: dim, format, .. } = *shape;
         let (rows, channels) = if self.aspect.joint { (1, kv_heads * dim) } else { (kv_heads, dim) };
-        let width = |share: &f64| {
-            let whole = (share * channels as f64 - 1e-9).ceil().max(1.0) as usize;
-            whole.next_multiple_of(8).min(channels)
-        };
-        let widths: Vec<usize> = directions.shares(self.least, self.most).iter().map(width).collect();
+        let shares = directions.shares(self.least, self.most);
+        let widths: Vec<usize> = shares.into_iter().map(|share| width(share, channels)).collect();
         let widest = widths.iter().copied().max().unwrap_or(channels);
         let based = Based::of_sizes((rows, widest), (rows, widest))
             .ok_or_else(|| refuse(format!("lorc cannot store {kv_heads} heads of {dim} channels")))?;
@@ -158,7 +148,7 @@ impl Store for Lorc {
             codec,
             price,
             beside,
-            bases: HashMap::new(),
+            bases: LaneBases::default(),
         };
         Ok(Box::new(encoder))
     }
@@ -178,7 +168,7 @@ struct LorcEncoder {
     price: KvCodec,
     /// Bytes of the bases of a layer, at most.
     beside: u64,
-    bases: HashMap<LaneNumber, Arc<Basis>>,
+    bases: LaneBases,
 }
 
 impl Encoder for LorcEncoder {
@@ -209,18 +199,12 @@ impl Encoder for LorcEncoder {
             if settled < if view.n > 1 { 1 } else { BLOCK } {
                 continue;
             }
-            let number = LaneNumber { layer, lane: index };
-            let basis = match self.bases.get(&number) {
-                Some(basis) => basis.clone(),
-                None => {
-                    let width = self.widths.get(layer).copied().ok_or_else(|| {
-                        Error::Internal(format!("layer {layer} of {} has no width", self.widths.len()))
-                    })?;
-                    let basis = self.directions.basis(layer, lane.heads(), width)?;
-                    self.bases.insert(number, basis.clone());
-                    basis
-                }
-            };
+            let width = self
+                .widths
+                .get(layer)
+                .copied()
+                .ok_or_else(|| Error::Internal(format!("layer {layer} of {} has no width", self.widths.len())))?;
+            let basis = self.bases.of(layer, lane.heads(), |heads| self.directions.basis(layer, heads, width))?;
             let oldest = lane.sorted_unencoded().into_iter().take(settled);
             let positions = oldest.map(|entry| entry.position).collect();
             plan.push(LanePlan::encoding_in(layer, index, self.codec, Some(basis), positions));

@@ -3,6 +3,7 @@
 //! A [`Store`] is what a request asks for, an [`Encoder`] is it at work on one sequence. Whenever the method has settled what a layer
 //! keeps, the encoder answers with a plan as methods do: which entries of which lane are stored in which codec from now on.
 
+mod coordinates;
 mod inputs;
 mod layered;
 mod quantiser;
@@ -11,6 +12,7 @@ mod watch;
 
 use std::fmt::Debug;
 
+pub(super) use coordinates::{LaneBases, check_positions, width};
 pub use inputs::Inputs;
 pub(super) use layered::Layered;
 use prefixkv_kernels::codec::{Codec, Dual};
