@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::cache::{Account, Charge, Memory};
 use crate::error::Result;
 use crate::method::codebooks::LayerCodebooks;
-use crate::method::store::Watch;
+use crate::method::store::{Notes, Watch};
 use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::wire::{CodebooksRequest, Event, Progress, Timings, Usage};

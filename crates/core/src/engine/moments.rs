@@ -18,7 +18,7 @@ use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::{Charge, Memory};
 use crate::error::Result;
-use crate::method::store::Inputs;
+use crate::method::store::{Inputs, Notes};
 use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::wire::{Event, Progress, Source, Timings, Usage};

@@ -6,6 +6,7 @@
 mod coordinates;
 mod inputs;
 mod layered;
+mod listener;
 mod quantiser;
 mod uniform;
 mod watch;
@@ -15,6 +16,7 @@ use std::fmt::Debug;
 pub(super) use coordinates::{LaneBases, check_positions, width};
 pub use inputs::Inputs;
 pub(super) use layered::Layered;
+pub use listener::Notes;
 use prefixkv_kernels::codec::{Codec, Dual};
 pub use quantiser::Quantiser;
 pub(crate) use uniform::settled;
