@@ -36,6 +36,28 @@ fn run(model: &Model, sequence: &mut Sequence, n: u32, steps: usize) -> Vec<f32>
     logits
 }
 
+/// A prompt of 90 tokens that is read in pieces, and three tokens behind it, have the logits of the one that is read whole.
+fn same_in_pieces(model: &Model, cache: &Value, whole: &[f32]) {
+    let tokens: Vec<u32> = (0..90).map(|i| 40 + i * 7 % 90).collect();
+    let prompt = model.expand(&tokens, 0).expect("text");
+    for piece in [7, 33, 64] {
+        let mut cut = sequence(model, cache);
+        let mut prefill = model.begin_prefill(&prompt, &[], &mut cut, piece).expect("begins");
+        let mut logits = loop {
+            if let Some(logits) = model.prefill_piece(&mut prefill, &mut cut, &|| Ok(())).expect("reads") {
+                break logits;
+            }
+        };
+        for _ in 0..3 {
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
+            logits = model.decode(best as u32, &mut cut).expect("goes on");
+        }
+        for (got, want) in logits.iter().zip(whole) {
+            assert!((got - want).abs() < 1e-3, "pieces of {piece}: {got} for {want}");
+        }
+    }
+}
+
 /// The rows of keys in which the entries of a lane lie, and how many of them.
 fn widths(lane: &Lane) -> Vec<(Option<Cut>, usize)> {
     lane.view(None).runs.iter().map(|run| (run.codec.basis.map(|based| based.keys), run.len)).collect()
@@ -112,24 +134,7 @@ fn think_follows_chats_pieces_and_forks() {
         let mut whole = sequence(&model, &cache);
         run(&model, &mut whole, 90, 3)
     };
-    let tokens: Vec<u32> = (0..90).map(|i| 40 + i * 7 % 90).collect();
-    let prompt = model.expand(&tokens, 0).expect("text");
-    for piece in [7, 33, 64] {
-        let mut cut = sequence(&model, &cache);
-        let mut prefill = model.begin_prefill(&prompt, &[], &mut cut, piece).expect("begins");
-        let mut logits = loop {
-            if let Some(logits) = model.prefill_piece(&mut prefill, &mut cut, &|| Ok(())).expect("reads") {
-                break logits;
-            }
-        };
-        for _ in 0..3 {
-            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
-            logits = model.decode(best as u32, &mut cut).expect("goes on");
-        }
-        for (got, want) in logits.iter().zip(&whole) {
-            assert!((got - want).abs() < 1e-3, "pieces of {piece}: {got} for {want}");
-        }
-    }
+    same_in_pieces(&model, &cache, &whole);
 }
 
 #[test]
@@ -354,24 +359,7 @@ fn cskv_stores_as_many_coordinates_as_it_says() {
     }
     let cache = behind("whole", json!({ "method": "snapkv", "keep": 0.7 }));
     let whole = run(&model, &mut sequence(&model, &cache), 90, 3);
-    let tokens: Vec<u32> = (0..90).map(|i| 40 + i * 7 % 90).collect();
-    let prompt = model.expand(&tokens, 0).expect("text");
-    for piece in [7, 33, 64] {
-        let mut cut = sequence(&model, &cache);
-        let mut prefill = model.begin_prefill(&prompt, &[], &mut cut, piece).expect("begins");
-        let mut logits = loop {
-            if let Some(logits) = model.prefill_piece(&mut prefill, &mut cut, &|| Ok(())).expect("reads") {
-                break logits;
-            }
-        };
-        for _ in 0..3 {
-            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("a vocabulary");
-            logits = model.decode(best as u32, &mut cut).expect("goes on");
-        }
-        for (got, want) in logits.iter().zip(&whole) {
-            assert!((got - want).abs() < 1e-3, "pieces of {piece}: {got} for {want}");
-        }
-    }
+    same_in_pieces(&model, &cache, &whole);
 }
 
 #[derive(Deserialize)]
