@@ -3,8 +3,8 @@ import { spawn } from "node:child_process";
 import { delimiter, join } from "node:path";
 import { root, systemPath } from "./shell.mjs";
 
-/** Runs one runner with its output shown and read; `limit` seconds end it. */
-export async function runTests(runner, { limit, env = {} } = {}) {
+/** Runs one runner with its output shown and read; `limit` seconds end it, and so do `silence` seconds without a word. */
+export async function runTests(runner, { limit, silence = 1200, env = {} } = {}) {
   const { command, args, path, skip } = runner.start();
   if (skip) {
     process.stdout.write(`\n== ${runner.name}: ${skip}\n`);
@@ -27,20 +27,26 @@ export async function runTests(runner, { limit, env = {} } = {}) {
     ...(limit ? { timeout: limit * 1000, killSignal: "SIGKILL" } : {}),
   });
   let text = "";
-  child.stdout.setEncoding("utf8");
-  child.stderr.setEncoding("utf8");
-  child.stdout.on("data", (chunk) => {
-    text += chunk;
-    process.stdout.write(chunk);
-  });
-  child.stderr.on("data", (chunk) => {
-    text += chunk;
-    process.stderr.write(chunk);
-  });
+  const hung = () => {
+    process.stdout.write(`\n${runner.name}: nothing came for ${silence} s; it was ended\n`);
+    child.kill("SIGKILL");
+    // Its children may live on and hold these open.
+    child.stdout.destroy();
+    child.stderr.destroy();
+  };
+  const watch = setTimeout(hung, silence * 1000);
+  for (const name of ["stdout", "stderr"]) {
+    child[name].setEncoding("utf8");
+    child[name].on("data", (chunk) => {
+      watch.refresh();
+      text += chunk;
+      process[name].write(chunk);
+    });
+  }
   const status = await new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code) => resolve(code ?? 1));
-  });
+  }).finally(() => clearTimeout(watch));
   return { name: runner.name, status, closing: text.match(runner.closing) ?? [], ...runner.count(text) };
 }
 

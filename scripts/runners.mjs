@@ -53,6 +53,7 @@ export const runners = [
         "--disable-warning=ExperimentalWarning",
         "--test",
         "--test-concurrency=1",
+        "--test-timeout=600000",
         "--test-reporter=spec",
         "tests/**/*.test.ts",
       ],

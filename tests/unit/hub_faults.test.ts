@@ -126,6 +126,27 @@ test("a partial file of another content is not believed", async () => {
   }
 });
 
+/** A fetch that loses sight of its signal, as Node's does once it has collected the Request (nodejs/node#55428). */
+function deaf(silent: RegExp, body: "no answer" | "no body"): System["fetch"] {
+  return (url, { signal: _, ...init }) => {
+    if (!silent.test(url)) return fetch(url, init);
+    if (body === "no answer") return new Promise(() => {});
+    return Promise.resolve(new Response(new ReadableStream({ pull: () => new Promise(() => {}) })));
+  };
+}
+
+for (const body of ["no answer", "no body"] as const)
+  test(`a fetch that does not hear its signal holds nothing up (${body})`, async () => {
+    await refused("hub-network", /nothing came for 0\.05 s/, { stall: 50, fetch: deaf(/store\/model-1/, body) });
+    cacheDir = freshCache();
+    answer(/resolve.*config\.json/, (response) => void fail(response, 404, "EntryNotFound"));
+    await refused("hub-not-found", /org\/tiny has no file config\.json/, { fetch: deaf(/store\/model/, body) });
+    server.reset();
+    cacheDir = freshCache();
+    const signal = AbortSignal.timeout(50);
+    await assert.rejects(get({ fetch: deaf(/api/, body) }, { signal }), { name: "AbortError" });
+  });
+
 test("a partial file that another program takes away is no loss", async () => {
   let taken = false;
   const partial = join(cacheDir, "models--org--tiny", "blobs", `${etag(shard)}.incomplete`);

@@ -1,4 +1,5 @@
 import { abortError, PrefixKvError } from "../errors.ts";
+import { until } from "../stop.ts";
 import { answerError, networkError, type Subject, statusError, Transient } from "./failures.ts";
 import type { System } from "./system.ts";
 
@@ -22,6 +23,7 @@ export interface Ask {
 }
 
 const maxRedirects = 10;
+const stalled = "stalled";
 
 /**
  * One request with its redirects. They are followed by hand, because the hub describes a file in the headers of its redirect, and
@@ -150,37 +152,47 @@ export class Answer {
   }
 }
 
-/** Ends a request that brings nothing for too long, and says why one has ended. */
+/** Ends a request that brings nothing for too long, or that nobody wants any more, and says why it has ended. */
 class Stall {
-  readonly signal: AbortSignal;
   readonly #session: Session;
   readonly #controller = new AbortController();
+  readonly #stop = (): void => this.#controller.abort(this.#session.signal.reason);
 
   constructor(session: Session) {
     this.#session = session;
-    this.signal = AbortSignal.any([session.signal, this.#controller.signal]);
+    if (session.signal.aborted) this.#stop();
+    else session.signal.addEventListener("abort", this.#stop);
   }
 
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /**
+   * Waits for a step until the request ends. A fetch of Node loses sight of its signal once its Request has been collected
+   * (nodejs/node#55428), so that what it promised might be waited for without end.
+   */
   async watch<T>(step: Promise<T>): Promise<T> {
-    const timer = setTimeout(() => this.#controller.abort("stalled"), this.#session.system.stall);
+    const timer = setTimeout(() => this.#controller.abort(stalled), this.#session.system.stall);
     try {
-      return await step;
+      return await until(step, this.signal);
     } finally {
       clearTimeout(timer);
     }
   }
 
   end(): void {
-    this.#controller.abort("ended");
+    this.#session.signal.removeEventListener("abort", this.#stop);
+    this.#controller.abort();
   }
 
   explain(error: unknown, url: string, subject: Subject): unknown {
-    if (error instanceof PrefixKvError || error instanceof Transient) return error;
     const { signal, system } = this.#session;
+    if (this.signal.reason === stalled)
+      return new Transient(networkError(url, subject, `nothing came for ${system.stall / 1000} s`));
+    if (error instanceof PrefixKvError || error instanceof Transient) return error;
     if (signal.aborted) return abortError(signal);
-    const stalled = this.#controller.signal.reason === "stalled";
-    const why = stalled ? `nothing came for ${system.stall / 1000} s` : reason(error);
-    return new Transient(networkError(url, subject, why, error));
+    return new Transient(networkError(url, subject, reason(error), error));
   }
 }
 

@@ -2,6 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { abortError, HubError } from "../errors.ts";
 import { readRegularText } from "../regular_file.ts";
+import { Stop } from "../stop.ts";
 import { checkFile, completeFile, type HubFile, type Repository, readRepository } from "./api.ts";
 import { ModelCache } from "./disk_cache.ts";
 import { fetchFile, type Transfer } from "./download.ts";
@@ -26,17 +27,19 @@ const unwritten: ReadonlySet<string> = new Set([
 export async function hubFolder(hub: HubId, options: HubOptions, system: System = machine): Promise<string> {
   const settings = await readSettings(options);
   // Ends what is left of a load when one of its files fails.
-  const controller = new AbortController();
-  const signal = options.signal ? AbortSignal.any([options.signal, controller.signal]) : controller.signal;
-  const session: Session = { endpoint: settings.endpoint, token: settings.token, signal, system };
-  const load = new HubLoad(hub, settings, session, new DownloadProgress(options.onProgress), () => controller.abort());
+  const stop = new Stop(options.signal);
+  const session: Session = { endpoint: settings.endpoint, token: settings.token, signal: stop.signal, system };
+  const load = new HubLoad(hub, settings, session, new DownloadProgress(options.onProgress), () =>
+    stop.end(abortError(undefined)),
+  );
   try {
     return await load.run();
   } catch (error) {
     if (options.signal?.aborted) throw abortError(options.signal);
     throw diskError(error, settings.cacheDir, load.remaining) ?? error;
   } finally {
-    controller.abort();
+    stop.end(abortError(undefined));
+    stop.done();
   }
 }
 

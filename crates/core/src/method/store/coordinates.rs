@@ -1,4 +1,4 @@
-//! What stores of coordinates share: how many of them, in whose bases, behind which methods.
+//! Shared by stores of coordinates: how many of them, in whose bases, behind which methods.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -13,7 +13,7 @@ use super::{Encoder, LaneNumber, Store};
 use crate::cache::Shape;
 use crate::error::Result;
 
-/// What is written down; clones share it.
+/// The notes that are taken while a prompt is read; clones share them.
 pub trait Notes: Clone + Debug + Send + Sync + 'static {
     /// The name of the store and of its method.
     const NAME: &'static str;
