@@ -14,6 +14,7 @@ from torch.nn.functional import max_pool1d, silu
 from transformers import LlamaForCausalLM
 
 import planted
+import rankings
 import tiny_llava
 from common import DATA, SCENES, TINY_LLAVA, relative, vision_features, write_json
 from scenes import reference_logprobs
@@ -222,7 +223,7 @@ class Kept:
 def keep(prompt, options):
     llama, method, length = prompt.llama, options["method"], prompt.length
     layers, every = range(len(llama.layers)), range(llama.kv_heads)
-    lanes = [every] if method in ("prefixkv", "streaming", "random") else [[h] for h in every]
+    lanes = [every] if method in ("prefixkv", "streaming", "random", *rankings.LAYER_WISE) else [[h] for h in every]
 
     queries, margin = slice(None), None
     if options.get("score") == "window":
@@ -238,6 +239,9 @@ def keep(prompt, options):
             counts, margin = searched_counts(scores, options["keep"])
         else:
             counts, margin = even_counts(scores, budget(options["keep"], len(layers), length))
+    elif method in rankings.CLAIMING:
+        total = budget(options["keep"], len(layers), length)
+        counts, margin = rankings.claimed_counts(prompt, options, list(every), total, apportioned)
     elif method == "pyramidkv":
         counts = pyramid_counts(budget(options["keep"], len(layers), length), len(layers), length)
     else:
@@ -276,6 +280,9 @@ def head_counts(prompt, layer, lanes, count, floor=0.2):
 def choose(prompt, options, layer, lane, count, queries, mean):
     """(positions, loose, marks of those positions) of one lane of `count` entries; `mean` is that over the layer's lanes."""
     method, length = options["method"], prompt.length
+    alike, loose_ranks = method in ("snapkv", "pyramidkv", "adakv"), []
+    if method in rankings.NAMES:
+        scores, protected, alike, loose_ranks = rankings.ranked(prompt, options, layer, list(lane), count, mean)
     if method == "prefixkv":
         scores, protected = prompt.scores(layer, lane, queries), {0, length - 1}
     if method == "h2o":
@@ -295,7 +302,8 @@ def choose(prompt, options, layer, lane, count, queries, mean):
     if count >= length:
         kept, loose = list(range(length)), []
     else:
-        kept, loose = select(scores.tolist(), count, protected, method in ("snapkv", "pyramidkv", "adakv"))
+        kept, loose = select(scores.tolist(), count, protected, alike)
+        loose = sorted({*loose, *loose_ranks})
     return kept, loose, [float(scores[j]) for j in kept]
 
 
@@ -337,13 +345,16 @@ class Lane:
         del self.positions[index], self.marks[index]
 
 
+# Methods that evict after the prompt and never again.
+ONCE = [name for name in rankings.NAMES if name not in ("tova", "elastic")]
+
 # Relative distance below which the rounding of 32-bit floats may decide which of two entries goes.
 UNDECIDED = 1e-5
 
 
 def due(options, layer, entries, seen, count, length):
     """Whether a lane that keeps the share count / length has an entry too many."""
-    if options["method"] in ("snapkv", "pyramidkv", "adakv", "keydiff") or options.get("decode") == "none" or count >= length:
+    if options["method"] in ("snapkv", "pyramidkv", "adakv", "keydiff", *ONCE) or options.get("decode") == "none" or count >= length:
         return False
     if "calibration" in options or options.get("variant") == "official":
         # The published code goes on with the configured share, not with the rounded count.
@@ -362,6 +373,8 @@ def victim(options, lane, count):
         return lowest((-lane.keys[0].double().norm(dim=-1)).tolist(), range(entries))
     if method == "h2o":
         return lowest(lane.marks, range(entries - (entries - 1) // 2))
+    if method == "tova":
+        return lowest(lane.marks, range(entries - 1))
     if method == "random":
         # Exact numbers: rounding decides nothing.
         return lowest(lane.marks, range(1, entries - 1))[0], None
@@ -384,7 +397,10 @@ class Cache:
             row = []
             for heads, positions, marks in zip(kept.lanes, kept.positions[layer], kept.marks[layer]):
                 heads = list(heads)
-                row.append(Lane(heads, list(positions), keys[heads][:, positions], values[heads][:, positions], list(marks)))
+                lane = Lane(heads, list(positions), keys[heads][:, positions], values[heads][:, positions], list(marks))
+                if options["method"] in ("elastic", "lookM"):
+                    lane.keys, lane.values = rankings.merged(options["method"], self.llama, lane, keys[heads], values[heads], self.seen)
+                row.append(lane)
             self.lanes.append(row)
         self.decided = True
 
@@ -407,6 +423,8 @@ class Cache:
                 lane.marks[-1] = drawn(self.options.get("seed", 0), layer, self.seen - 1)
             else:
                 received = probabilities[:, 0].double().mean(0).tolist()
+                if self.options["method"] == "tova":
+                    lane.marks = [0.0] * len(lane.marks)
                 lane.marks = [mark + more for mark, more in zip(lane.marks, received)]
             count = self.counts[layer]
             if due(self.options, layer, len(lane.positions), self.seen, count, self.prompt.length):
@@ -484,6 +502,8 @@ def options(calibrations, text):
     found += [{"method": "snapkv", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": method, "keep": keep} for method in ("pyramidkv", "adakv") for keep in (0.5, 0.2)]
     found += [{"method": "keydiff", "keep": keep} for keep in (0.5, 0.2)]
+    own = {"lagkv": {"lag": 32}}
+    found += [{"method": method, "keep": 0.4} | own.get(method, {}) for method in rankings.NAMES]
     return found
 
 

@@ -32,6 +32,16 @@ export type CacheMethod =
   | Stage<"streaming", StreamingOptions>
   | Stage<"knorm", KnormOptions>
   | Stage<"keydiff", KeydiffOptions>
+  | Stage<"tova", TovaOptions>
+  | Stage<"observedAttention", ObservedAttentionOptions>
+  | Stage<"lagkv", LagkvOptions>
+  | Stage<"chunkkv", ChunkkvOptions>
+  | Stage<"cake", CakeOptions>
+  | Stage<"vlCache", VlCacheOptions>
+  | Stage<"tgvKv", TgvKvOptions>
+  | Stage<"mixkv", MixkvOptions>
+  | Stage<"elastic", ElasticOptions>
+  | Stage<"lookM", LookMOptions>
   | Stage<"random", RandomOptions>
   | Stage<"fastv", FastvOptions>
   | Stage<"custom", CustomOptions>
@@ -80,10 +90,10 @@ export interface PrefixkvOptions {
   keep?: Keep;
   /**
    * Attention from the text among the last `window` queries, from all of the last `window`, from all text of the
-   * prompt, or from all queries. One of `"question"`, `"window"`, `"text"`, `"columns"`; `"question"` by default,
-   * `"columns"` with `variant` `"paper"` and `"official"`.
+   * prompt, or from all queries. One of `"question"`, `"window"`, `"last"`, `"text"`, `"columns"`; `"question"` by
+   * default, `"columns"` with `variant` `"paper"` and `"official"`.
    */
-  score?: "question" | "window" | "text" | "columns";
+  score?: "question" | "window" | "last" | "text" | "columns";
   /**
    * Queries that count with `score: "question"` and `"window"`. A whole number from 1 to 1,000,000; `32` by default.
    */
@@ -426,6 +436,382 @@ export function keydiff(options: KeydiffOptions): Stage<"keydiff", KeydiffOption
   return stage("keydiff", options);
 }
 
+/** Options of {@link tova}. */
+export interface TovaOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: the one that the newest token looks at least, or none. One of `"lowest-score"`,
+   * `"none"`; `"lowest-score"` by default.
+   */
+  decode?: "lowest-score" | "none";
+}
+
+/**
+ * TOVA: keeps what the newest token looks at, per layer, at every step. Oren et al. 2024, Transformers are Multi-State
+ * RNNs, arXiv 2401.06104.
+ *
+ * @example
+ * ```ts
+ * import { image, load, tova } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: tova({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function tova(options: TovaOptions): Stage<"tova", TovaOptions> {
+  return stage("tova", options);
+}
+
+/** Options of {@link observedAttention}. */
+export interface ObservedAttentionOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * Observed attention: keeps what gets the most attention on average from those that see it, per layer and head.
+ * ObservedAttentionPress of kvpress, after Zhang et al. 2023, H2O, arXiv 2306.14048.
+ *
+ * @example
+ * ```ts
+ * import { image, load, observedAttention } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: observedAttention({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function observedAttention(options: ObservedAttentionOptions): Stage<"observedAttention", ObservedAttentionOptions> {
+  return stage("observedAttention", options);
+}
+
+/** Options of {@link lagkv}. */
+export interface LagkvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** Entries of a part. A whole number from 2 to 1,000,000; `128` by default. */
+  lag?: number;
+  /**
+   * First entries, which belong to no part and are never evicted. A whole number from 0 to 1,000,000; `4` by default.
+   */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * LagKV: keeps keys and values that stand out from the part behind them, per layer and head. Liang et al. 2025, LagKV,
+ * arXiv 2504.04704.
+ *
+ * @example
+ * ```ts
+ * import { image, lagkv, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: lagkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function lagkv(options: LagkvOptions): Stage<"lagkv", LagkvOptions> {
+  return stage("lagkv", options);
+}
+
+/** Options of {@link chunkkv}. */
+export interface ChunkkvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** Entries of a chunk. A whole number from 1 to 1,000,000; `20` by default. */
+  chunk?: number;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `32` by default.
+   */
+  window?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * ChunkKV: keeps whole chunks of neighbouring entries that the last queries look at, per layer. Liu et al. 2025,
+ * ChunkKV, arXiv 2502.00299.
+ *
+ * @example
+ * ```ts
+ * import { chunkkv, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: chunkkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function chunkkv(options: ChunkkvOptions): Stage<"chunkkv", ChunkkvOptions> {
+  return stage("chunkkv", options);
+}
+
+/** Options of {@link cake}. */
+export interface CakeOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the mean size. A whole number from 2 to 4,096;
+   * `32` by default.
+   */
+  window?: number;
+  /**
+   * How much the variance of an entry's attention counts beside its mean. A number from 0 to 1000000; `200` by default.
+   */
+  gamma?: number;
+  /** The entropy of a layer counts by the power of 1 over this. A number from 0.05 to 100; `1` by default. */
+  tau1?: number;
+  /** The variance of a layer counts by the power of 1 over this. A number from 0.05 to 100; `1` by default. */
+  tau2?: number;
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `5` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * CAKE: gives layers what their attention prefers, and keeps what the last queries look at or quarrel about. Qin et al.
+ * 2025, CAKE, arXiv 2503.12491.
+ *
+ * @example
+ * ```ts
+ * import { cake, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: cake({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function cake(options: CakeOptions): Stage<"cake", CakeOptions> {
+  return stage("cake", options);
+}
+
+/** Options of {@link vlCache}. */
+export interface VlCacheOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * The share of a row's largest probability from which on one counts as attention. A number from 0 to 1; `0.01` by
+   * default.
+   */
+  threshold?: number;
+  /** Share of what a layer keeps that is its last entries. A number from 0 to 1; `0.1` by default. */
+  recentShare?: number;
+  /** Last queries whose attention is looked at for the sizes. A whole number from 1 to 1,000,000; `64` by default. */
+  queries?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * VL-Cache: keeps what the text behind the image looks at, more in layers whose attention is spread. Tu et al. 2024,
+ * VL-Cache, arXiv 2410.23317.
+ *
+ * @example
+ * ```ts
+ * import { image, load, vlCache } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: vlCache({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function vlCache(options: VlCacheOptions): Stage<"vlCache", VlCacheOptions> {
+  return stage("vlCache", options);
+}
+
+/** Options of {@link tgvKv}. */
+export interface TgvKvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** Last positions behind the image that count. A whole number from 1 to 1,000,000; `128` by default. */
+  queries?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * TGV-KV: keeps text first, and of images what the text that matters looks at. TGV-KV, arXiv 2606.03075.
+ *
+ * @example
+ * ```ts
+ * import { image, load, tgvKv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: tgvKv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function tgvKv(options: TgvKvOptions): Stage<"tgvKv", TgvKvOptions> {
+  return stage("tgvKv", options);
+}
+
+/** Options of {@link mixkv}. */
+export interface MixkvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `32` by default.
+   */
+  window?: number;
+  /** How neighbouring votes are joined. One of `"max"`, `"mean"`, `"none"`; `"mean"` by default. */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `5` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * MixKV: mixes importance with diversity, by how alike the keys of a head are. Liu et al. 2025, MixKV, arXiv
+ * 2510.20707.
+ *
+ * @example
+ * ```ts
+ * import { image, load, mixkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: mixkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function mixkv(options: MixkvOptions): Stage<"mixkv", MixkvOptions> {
+  return stage("mixkv", options);
+}
+
+/** Options of {@link elastic}. */
+export interface ElasticOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** What becomes of entries that go after the prompt. One of `"position"`, `"none"`; `"position"` by default. */
+  merge?: "position" | "none";
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: the one at a fixed distance, the one with the lowest score, or none. One of
+   * `"distance"`, `"lowest-score"`, `"none"`; `"distance"` by default.
+   */
+  decode?: "distance" | "lowest-score" | "none";
+  /**
+   * Places before the end of what the prompt has left, for `decode: "distance"`. A whole number from 0 to 1,000,000;
+   * `25` by default.
+   */
+  distance?: number;
+}
+
+/**
+ * Elastic Cache: keeps the anchors of each layer, and merges what goes into the nearest of them. Liu et al. 2024,
+ * Elastic Cache, arXiv 2407.18121.
+ *
+ * @example
+ * ```ts
+ * import { elastic, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: elastic({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function elastic(options: ElasticOptions): Stage<"elastic", ElasticOptions> {
+  return stage("elastic", options);
+}
+
+/** Options of {@link lookM}. */
+export interface LookMOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** Share of what a head keeps that is its last entries. A number from 0 to 1; `0.5` by default. */
+  recentShare?: number;
+  /** What becomes of entries that go. One of `"pivot"`, `"mean"`, `"none"`; `"pivot"` by default. */
+  merge?: "pivot" | "mean" | "none";
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * LOOK-M: drops image entries before text, and merges them into the most similar that stay. Wan et al. 2024, LOOK-M,
+ * arXiv 2406.18139.
+ *
+ * @example
+ * ```ts
+ * import { image, load, lookM } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: lookM({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function lookM(options: LookMOptions): Stage<"lookM", LookMOptions> {
+  return stage("lookM", options);
+}
+
 /** Options of {@link random}. */
 export interface RandomOptions {
   /** How much of the cache is kept. */
@@ -488,10 +874,10 @@ export interface CustomOptions {
   /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
   keep?: Keep;
   /**
-   * The score that ranks entries. One of `"question"`, `"window"`, `"text"`, `"columns"`, `"key-norm"`, `"key-diff"`,
-   * `"recency"`, `"random"`; `"question"` by default.
+   * The score that ranks entries. One of `"question"`, `"window"`, `"last"`, `"text"`, `"columns"`, `"observed"`,
+   * `"key-norm"`, `"key-diff"`, `"lag"`, `"recency"`, `"random"`; `"question"` by default.
    */
-  score?: "question" | "window" | "text" | "columns" | "key-norm" | "key-diff" | "recency" | "random";
+  score?: "question" | "window" | "last" | "text" | "columns" | "observed" | "key-norm" | "key-diff" | "lag" | "recency" | "random";
   /**
    * How the whole is split over layers and heads. One of `"uniform"`, `"prefix"`, `"pyramid"`, `"ada"`; `"uniform"` by
    * default.
@@ -518,6 +904,8 @@ export interface CustomOptions {
   pool?: "max" | "mean" | "none";
   /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
   poolSize?: number;
+  /** For `score: "lag"`: entries of a part of the prompt. A whole number from 2 to 1,000,000; `128` by default. */
+  lag?: number;
   /** For `score: "random"`. A whole number from 0 to 1,000,000; `0` by default. */
   seed?: number;
   /**
@@ -579,9 +967,16 @@ export function custom(options: CustomOptions = {}): Stage<"custom", CustomOptio
 
 /** Options of {@link merge}. */
 export interface MergeOptions {
-  /** How much a merged entry counts beside the one that stays. A number from 0 to 1; `1` by default. */
+  /**
+   * How much a merged entry counts beside the one that stays, with `rule: "mean"`. A number from 0 to 1; `1` by
+   * default.
+   */
   weight?: number;
-  /** The least cosine at which an entry is merged. A number from 0 to 1; `0` by default. */
+  /** How what is merged is averaged. One of `"mean"`, `"pivot"`; `"mean"` by default. */
+  rule?: "mean" | "pivot";
+  /** By what the nearest of the entries that stay is found. One of `"key"`, `"position"`; `"key"` by default. */
+  nearest?: "key" | "position";
+  /** The least cosine at which an entry is merged, with `nearest: "key"`. A number from 0 to 1; `0` by default. */
   least?: number;
 }
 

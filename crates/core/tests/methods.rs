@@ -380,7 +380,8 @@ fn every_value_of_every_option_works() {
                 OptionKind::Choice { values } => values.iter().map(|value| json!(value)).collect(),
                 OptionKind::Flag if option.name == "protectText" => vec![json!(false)],
                 OptionKind::Flag => vec![json!(true), json!(false)],
-                OptionKind::Count { .. } => vec![json!(1), json!(5)],
+                OptionKind::Count { least, .. } => vec![json!(least.max(1)), json!(least.max(5))],
+                OptionKind::Number { least, .. } => vec![json!(least), json!(2.5 * (least + 1.0))],
                 OptionKind::Share => vec![json!(0.0), json!(0.9)],
                 OptionKind::Calibration => vec![json!(vec![0.5; case.layers()])],
                 other => panic!("{}: `{}` is {other:?}", spec.name, option.name),
@@ -414,7 +415,7 @@ fn mistakes_are_refused_with_advice() {
     assert!(refused(json!({ "keep": 0.5 })).contains("needs `method`"));
     assert!(
         refused(json!({ "method": "prefixkv", "keep": 0.5, "score": "rows" }))
-            .contains("question, window, text, columns")
+            .contains("question, window, last, text, columns")
     );
     assert!(refused(json!({ "method": "prefixkv", "keep": 0.5, "sinks": -1 })).contains("whole number"));
     for method in ["snapkv", "prefixkv"] {
@@ -562,7 +563,7 @@ fn a_calibration_brings_the_score_that_it_was_made_with() {
     // Published configurations come from all queries.
     assert_eq!(with(&json!([0.5, 0.5]), json!({})), plain(json!({ "score": "columns" })));
     for (strange, why) in [
-        (json!({ "score": "rows" }), "known are question, window, text, columns"),
+        (json!({ "score": "rows" }), "known are question, window, last, text, columns"),
         (json!({ "score": "window", "pool": "x".repeat(10_000) }), "which prefixkv does not have"),
         (json!({ "score": "window", "window": 0 }), "`window` 0, which prefixkv does not have"),
     ] {

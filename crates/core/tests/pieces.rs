@@ -10,7 +10,7 @@ use prefixkv_core::method::{METHODS, Method, OptionKind};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::{Layout, Phases, Placing, Sequence};
 use prefixkv_core::weights::WeightFormat;
-use prefixkv_kernels::attention::Rows;
+use prefixkv_kernels::attention::{AttentionParams, Rows};
 use prefixkv_kernels::rotary::{Frequencies, Sections};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -79,7 +79,8 @@ fn layers(sequence: &mut Sequence, first: usize, n: usize, step: bool, seed: u64
         let sums = sequence.query_weights(layer).map(|weights| all(sequence, &weights)).unwrap_or_default();
         let wanted = sequence.wanted_queries();
         if wanted > 0 {
-            sequence.keep_queries(layer, &rows(seed ^ 5, layer, first + n - wanted..first + n, WIDTH * GROUP))?;
+            let params = AttentionParams::new(HEADS * GROUP, HEADS, DIM);
+            sequence.keep_queries(layer, &params, &rows(seed ^ 5, layer, first + n - wanted..first + n, WIDTH * GROUP))?;
         }
         sequence.attended(layer, &sums)?;
     }

@@ -7,7 +7,7 @@ use prefixkv_core::cache::{Format, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::method::Method;
 use prefixkv_core::method::codebooks::{CodebookCalibration, LayerCodebooks};
 use prefixkv_core::sequence::{Placing, Sequence};
-use prefixkv_kernels::attention::Rows;
+use prefixkv_kernels::attention::{AttentionParams, Rows};
 use prefixkv_kernels::rotary::Angles;
 use serde::Deserialize;
 use serde_json::Value;
@@ -64,7 +64,7 @@ fn fill(sequence: &mut Sequence, golden: &Golden, dim: usize) {
         // Two query heads for each head.
         let queries = noise(30 + layer, 2 * sequence.wanted_queries() * width);
         if !queries.is_empty() {
-            sequence.keep_queries(layer, &queries).expect("shown");
+            sequence.keep_queries(layer, &AttentionParams::new(2 * heads, heads, dim), &queries).expect("shown");
         }
         sequence.attended(layer, &gathered).expect("frees");
         if sequence.watches(layer) {

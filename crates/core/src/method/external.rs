@@ -247,7 +247,8 @@ impl ExternalPlanner {
                 (!scores.is_empty()).then(|| sorted.iter().map(|entry| scores[entry.place as usize]).collect())
             }
         };
-        let queries = view.queries.get(layer).filter(|queries| !queries.is_empty()).map(|queries| {
+        let queries = view.queries.get(layer).map(|queries| &queries.rows).filter(|queries| !queries.is_empty());
+        let queries = queries.map(|queries| {
             let rows = self.external.queries.min(view.n);
             let (width, whole) = (queries.len() / rows.max(1), self.heads.max(1));
             let own = heads.start * width / whole..heads.end * width / whole;
@@ -280,6 +281,7 @@ impl Planner for ExternalPlanner {
             positions: Positions::True,
             scores: accumulates,
             accumulates,
+            left: 1.0,
             external: true,
             queries,
             rows: false,

@@ -168,7 +168,7 @@ impl Method {
                         spec.name
                     )));
                 }
-                (Stage::Chooses(_) | Stage::Plans(_) | Stage::Refines(_), Some(store)) => {
+                (Stage::Chooses(_) | Stage::ChoosesAndRefines(..) | Stage::Plans(_) | Stage::Refines(_), Some(store)) => {
                     return Err(behind(store, spec.name));
                 }
                 _ => {}
@@ -194,6 +194,13 @@ impl Method {
                     }
                     whole = Some(Method::checked(spec, &options, *recipe, asked)?);
                 }
+                Stage::ChoosesAndRefines(recipe, own) => {
+                    if let Some(first) = &whole {
+                        return Err(both(first, spec.name));
+                    }
+                    let method = Method::checked(spec, &options, *recipe, asked)?;
+                    whole = Some(Method { stages: vec![own], ..method });
+                }
                 Stage::Plans(plans) => {
                     if let Some(first) = &whole {
                         return Err(both(first, spec.name));
@@ -212,6 +219,12 @@ impl Method {
                             spec.name
                         )));
                     };
+                    if refining.len() == 1 && !whole.stages.is_empty() {
+                        return Err(refuse(format!(
+                            "{} merges what it frees by itself; leave {} out, or set its `merge` to \"none\"",
+                            whole.name, spec.name
+                        )));
+                    }
                     if matches!(whole.chooser, Chooser::Plans(_)) {
                         return Err(refuse(format!(
                             "{} changes what a method frees, and {} frees no entries: leave one of them out",
@@ -323,7 +336,16 @@ impl Method {
                     others.join(", ")
                 )));
             }
-            recipe.eviction = Eviction::LowestScore;
+            recipe.eviction = if recipe.score.ranks_generated() { Eviction::LowestScore } else { Eviction::Oldest };
+        }
+        if recipe.eviction == Eviction::LowestScore && !recipe.score.ranks_generated() {
+            if options.given("decode") {
+                return Err(refuse(format!(
+                    "the score \"{}\" of {name} ranks a prompt and no generated token, so `decode` cannot be \"lowest-score\"; take \"oldest\" or \"none\"",
+                    recipe.score.name()
+                )));
+            }
+            recipe.eviction = Eviction::Oldest;
         }
         let chooser = Chooser::Recipe { keep, recipe: Arc::new(recipe) };
         Ok(Method::new(name, chooser))

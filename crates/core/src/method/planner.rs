@@ -21,6 +21,8 @@ pub struct Needs {
     pub scores: bool,
     /// The attention that entries get from generated tokens is added to their scores.
     pub accumulates: bool,
+    /// The share of a score that is left when that is added: 1, or 0 where only the newest token's attention counts.
+    pub left: f32,
     /// The moments are answered from outside the engine, and see the sums that all layers have gathered since the last one.
     pub external: bool,
     /// The last queries of a prompt that its moment sees.

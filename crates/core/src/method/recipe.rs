@@ -11,7 +11,7 @@ use super::plan::{Evicted, LanePlan, Moment, Plan};
 use super::planner::{Moments, Needs, Planner, Profile};
 use super::score::{LaneInput, PromptView, Score};
 use super::trace::Record;
-use super::view::{ReadLane, View};
+use super::view::{LastQueries, ReadLane, View};
 use super::{Eviction, Lanes, Positions};
 use crate::cache::{Entry, Span};
 use crate::error::{Error, Result};
@@ -193,20 +193,22 @@ impl RecipePlanner {
         let seen = self.seen(prompt, layer, view.spans);
         let kept = prompt.ahead.as_ref().map_or(seen.allowance, |quotas| quotas[layer].kept);
         let (mut sorted, mut scored) = (Vec::new(), Vec::new());
+        let none = LastQueries::default();
+        let queries = view.queries.get(layer).unwrap_or(&none);
         for lane in view.cache.of(layer) {
             let entries = lane.sorted();
             let sums = view.sums(layer);
             let sums = if sums.is_empty() { sums } else { &sums[lane.heads()] };
             let number = view.cache.number(layer);
-            let input =
-                LaneInput { lane, layer: number, sorted: &entries, sums, carried: &lane.scores(), prompt: &seen };
-            let scores = recipe.score.score(&input)?;
+            let carried = &lane.scores();
+            let input = LaneInput { lane, layer: number, sorted: &entries, sums, carried, prompt: &seen, queries };
+            let (scores, claim) = recipe.score.score_and_claim(&input)?;
             if scores.len() != entries.len() {
                 return Err(Error::Internal(format!("{} scores for {} entries", scores.len(), entries.len())));
             }
             let safe = recipe.protected.protected(&entries, kept, view.spans);
             sorted.push(entries);
-            scored.push(ScoredLane { scores, safe, heads: lane.heads().len() });
+            scored.push(ScoredLane { scores, safe, claim, heads: lane.heads().len() });
         }
         if let Some(recording) = &mut self.recording {
             recording.push(scored.clone());
@@ -410,8 +412,9 @@ impl Planner for RecipePlanner {
             positions,
             scores: self.scores,
             accumulates,
+            left: score.left(),
             external: false,
-            queries: 0,
+            queries: score.last_queries(),
             rows: false,
         }
     }

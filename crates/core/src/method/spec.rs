@@ -117,6 +117,8 @@ pub enum Stage {
     Nothing,
     /// Chooses the entries that stay.
     Chooses(Box<Recipe>),
+    /// Chooses them, and changes its own plans.
+    ChoosesAndRefines(Box<Recipe>, Box<dyn Refine>),
     /// Makes plans of its own, which free no entries that are there.
     Plans(Arc<dyn Plans>),
     /// Changes the plans of what chooses.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use prefixkv_kernels::attention::AttentionParams;
+
 pub use crate::cache::Part;
 use crate::cache::{Entry, Span};
 use crate::error::Result;
@@ -125,8 +127,17 @@ pub struct View<'a> {
     /// Spans that cover all these positions.
     pub spans: &'a [Span],
     pub sums: Sums<'a>,
-    /// Per layer the last queries of the prompt that were asked for, `[queries, query heads, head_dim]`, as they have attended.
-    pub queries: &'a [Vec<f32>],
+    /// Per layer the last queries of the prompt that were asked for.
+    pub queries: &'a [LastQueries],
+}
+
+/// The last queries of a prompt in a layer.
+#[derive(Clone, Debug, Default)]
+pub struct LastQueries {
+    /// `[queries, query heads, head_dim]`, as they have attended.
+    pub rows: Vec<f32>,
+    /// How they have attended; None while there are none.
+    pub params: Option<AttentionParams>,
 }
 
 impl<'a> View<'a> {

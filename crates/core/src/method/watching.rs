@@ -32,6 +32,7 @@ impl Planner for Watching {
             positions: Positions::True,
             scores: false,
             accumulates: false,
+            left: 1.0,
             external: false,
             queries: self.queries,
             rows: false,

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use prefixkv_kernels::attention::AttentionParams;
+
 use crate::cache::{Account, Charge, Entry, Lane, Memory, Recode, Shape, Together};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
 use crate::method::keep::Price;
 use crate::method::store::Encoder;
-use crate::method::view::View;
+use crate::method::view::{LastQueries, View};
 use crate::method::{Encode, Evicted, Join, LanePlan, Merge, Method, Moment, Needs, Plan, Planner};
 
 /// The method of a sequence, and what it has to do with the sequence's bytes.
@@ -26,8 +28,9 @@ pub(super) struct Working {
     pub(super) steps: u64,
     /// For a method outside: what the layers have gathered in the prompt, per KV head and place.
     pub(super) sums: Vec<Vec<Vec<f32>>>,
-    /// For a method outside: the last queries of the prompt, per layer.
-    pub(super) queries: Vec<Vec<f32>>,
+    /// The last queries of the prompt, per layer: for a method outside until it has answered, for others until the layer is done.
+    pub(super) queries: Vec<LastQueries>,
+    query_charges: Vec<Vec<Charge>>,
     /// All plans so far, if they are to be kept.
     log: Option<Vec<Planned>>,
 }
@@ -51,7 +54,8 @@ impl Working {
         let needs = planner.needs();
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
-        Working { planner, needs, encoder, plan, workspace, charged: 0, steps: 0, sums, queries, log: None }
+        let query_charges = Vec::new();
+        Working { planner, needs, encoder, plan, workspace, charged: 0, steps: 0, sums, queries, query_charges, log: None }
     }
 
     /// The same method with what it knows between two pieces of work, for a sequence that goes on from the same entries.
@@ -61,7 +65,8 @@ impl Working {
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
         let Working { needs, steps, .. } = *self;
-        Working { planner, needs, encoder, plan, workspace, charged: 0, steps, sums, queries, log: None }
+        let query_charges = Vec::new();
+        Working { planner, needs, encoder, plan, workspace, charged: 0, steps, sums, queries, query_charges, log: None }
     }
 
     /// Keeps all plans from now on, for [`Working::take_plans`].
@@ -108,23 +113,28 @@ impl Working {
         self.encoder.as_ref()?.price()
     }
 
-    /// Has the method answer a moment. None when it has nothing to say to it. `owners` are the numbers that the view's layers have in
-    /// the model.
+    /// Has the method answer a moment, in [`Working::plan`]. False when it has nothing to say to it. `owners` are the numbers that the
+    /// view's layers have in the model.
     pub(super) fn ask<M: Memory>(
         &mut self,
         moment: Moment,
         view: &View<'_>,
         owners: &[usize],
         account: &Account<M>,
-    ) -> Result<Option<&Plan>> {
+    ) -> Result<bool> {
         if !self.needs.moments.has(moment) {
-            return Ok(None);
+            return Ok(false);
         }
         self.plan.clear();
         self.planner.plan(moment, view, &mut self.plan)?;
         self.charge(account)?;
         self.note(moment, owners);
-        Ok(Some(&self.plan))
+        Ok(true)
+    }
+
+    /// The newest answer.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// As [`Working::ask`], with the answer from outside.
@@ -160,25 +170,40 @@ impl Working {
         Ok(())
     }
 
-    /// Keeps the last queries of a layer for a method outside, behind those of earlier pieces of the prompt.
+    /// Keeps the last queries of a layer for the method, behind those of earlier pieces of the prompt.
     pub(super) fn keep_queries<M: Memory>(
         &mut self,
         layer: usize,
+        params: &AttentionParams,
         queries: &[f32],
         account: &Account<M>,
     ) -> Result<()> {
-        self.workspace.push(account.charge(size_of_val(queries) as u64)?);
-        self.queries.resize(self.queries.len().max(layer + 1), Vec::new());
+        let charge = account.charge(size_of_val(queries) as u64)?;
+        let layers = self.queries.len().max(layer + 1);
+        self.queries.resize_with(layers, LastQueries::default);
+        self.query_charges.resize_with(layers, Vec::new);
+        self.query_charges[layer].push(charge);
+        let kept = &mut self.queries[layer];
+        kept.params = Some(*params);
         // To the byte, as they are counted.
-        self.queries[layer].reserve_exact(queries.len());
-        self.queries[layer].extend_from_slice(queries);
+        kept.rows.reserve_exact(queries.len());
+        kept.rows.extend_from_slice(queries);
         Ok(())
+    }
+
+    /// Forgets the queries of a layer that the method has seen.
+    pub(super) fn forget_queries(&mut self, layer: usize) {
+        if let (Some(queries), Some(charges)) = (self.queries.get_mut(layer), self.query_charges.get_mut(layer)) {
+            *queries = LastQueries::default();
+            charges.clear();
+        }
     }
 
     /// Forgets what was kept for a method outside.
     pub(super) fn forget(&mut self) {
         self.sums.clear();
         self.queries.clear();
+        self.query_charges.clear();
         self.workspace.clear();
     }
 
@@ -339,9 +364,10 @@ fn set_scores<M: Memory>(lane: &mut Lane<M>, scores: &[f32]) -> Result<()> {
     Ok(())
 }
 
-/// A generated token's attention in a layer is done: what its entries have got, per lane and place, adds to their scores.
-pub(super) fn add_sums<M: Memory>(lanes: &mut [Lane<M>], sums: &[Vec<f32>]) {
+/// A generated token's attention in a layer is done: what its entries have got, per lane and place, adds to what is `left` of their
+/// scores.
+pub(super) fn add_sums<M: Memory>(lanes: &mut [Lane<M>], sums: &[Vec<f32>], left: f32) {
     for (lane, sums) in lanes.iter_mut().zip(sums) {
-        lane.update_scores(|place, score| *score += sums[place]);
+        lane.update_scores(|place, score| *score = left * *score + sums[place]);
     }
 }

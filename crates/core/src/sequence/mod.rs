@@ -340,8 +340,17 @@ impl<M: Memory> Sequence<M> {
             return Ok(());
         }
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
-        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &[] };
-        let Some(plan) = method.ask(moment, &view, self.layout.managed(), &self.account)? else { return Ok(()) };
+        let queries = std::mem::take(&mut method.queries);
+        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &queries };
+        let asked = method.ask(moment, &view, self.layout.managed(), &self.account);
+        method.queries = queries;
+        if !asked? {
+            return Ok(());
+        }
+        if let Moment::Layer(layer) = moment {
+            method.forget_queries(layer);
+        }
+        let plan = method.plan();
         // A plan of one layer is not worth counting.
         let bytes = if moment == Moment::Prompt { plan.bytes() } else { 0 };
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
@@ -442,7 +451,8 @@ impl<M: Memory> Sequence<M> {
 
     /// `layer` has attended to a generated token, and `sums` were gathered: per lane, all places; empty when nothing was.
     pub fn stepped(&mut self, layer: usize, sums: &[Vec<f32>]) {
-        compaction::add_sums(&mut self.layers[layer], sums);
+        let left = self.method.as_ref().map_or(1.0, |method| method.needs.left);
+        compaction::add_sums(&mut self.layers[layer], sums, left);
     }
 
     /// All layers hold the prompt: frees what could not be freed before, and counts the positions as seen.

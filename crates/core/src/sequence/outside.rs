@@ -42,6 +42,6 @@ impl<M: Memory> Sequence<M> {
         let Some(method) = &mut self.method else { return Vec::new() };
         let queries = std::mem::take(&mut method.queries);
         method.forget();
-        queries
+        queries.into_iter().map(|queries| queries.rows).collect()
     }
 }

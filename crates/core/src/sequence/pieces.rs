@@ -3,6 +3,8 @@
 //! A method sees one prompt: the weights of its queries are those of the whole, sums add up over the pieces, and nothing is decided
 //! before the last one.
 
+use prefixkv_kernels::attention::AttentionParams;
+
 use super::{Placing, Sequence, Work};
 use crate::cache::{Account, Charge, Lane, Memory, Span};
 use crate::error::{Error, Result};
@@ -113,7 +115,7 @@ impl<M: Memory> Sequence<M> {
 
     /// Keeps the [wanted](Sequence::wanted_queries) queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method, and
     /// shows them to its store.
-    pub fn keep_queries(&mut self, layer: usize, queries: &[f32]) -> Result<()> {
+    pub fn keep_queries(&mut self, layer: usize, params: &AttentionParams, queries: &[f32]) -> Result<()> {
         let all = self.wanted_queries();
         let (number, Some(method)) = (self.number(layer), &self.method) else { return Ok(()) };
         let of = |wanted: usize| (all - self.of_the_last(wanted)) * (queries.len() / all.max(1));
@@ -123,10 +125,11 @@ impl<M: Memory> Sequence<M> {
         if let Some(encoder) = method.encoder().filter(|_| shown < queries.len()) {
             encoder.see_queries(layer, past, n_shown, &queries[shown..]);
         }
-        // A method outside knows the layers that it sizes.
-        let number = if method.needs.external { number } else { Some(layer) };
+        // A method that plans knows the layers that it sizes; one that only looks on knows those of the model.
+        let sizes = method.needs.external || method.needs.moments.layer;
+        let number = if sizes { number } else { Some(layer) };
         match number.filter(|_| own < queries.len()) {
-            Some(number) => method.keep_queries(number, &queries[own..], &self.account),
+            Some(number) => method.keep_queries(number, params, &queries[own..], &self.account),
             None => Ok(()),
         }
     }

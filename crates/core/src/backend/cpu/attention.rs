@@ -220,7 +220,7 @@ fn prompt(
     drop(views);
     check()?;
     if wanted > 0 {
-        sequence.keep_queries(layer, &rotated[last..])?;
+        sequence.keep_queries(layer, &kind.params(), &rotated[last..])?;
     }
     sequence.attended(layer, &sums)?;
     Ok(out)

@@ -76,7 +76,7 @@ pub(super) fn prompt(
     let wanted = sequence.wanted_queries().min(n);
     if wanted > 0 {
         let queries = rotated.read()?;
-        sequence.keep_queries(layer, &queries[queries.len() - wanted * heads.width()..])?;
+        sequence.keep_queries(layer, &kind.params(), &queries[queries.len() - wanted * heads.width()..])?;
     }
     sequence.attended(layer, &sums)?;
     Ok(Input::F32(Matrix::new(out, n, heads.width())))

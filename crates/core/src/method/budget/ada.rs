@@ -80,7 +80,7 @@ mod tests {
 
     fn lane(scores: &[f32], safe: usize) -> ScoredLane {
         let safe = (0..scores.len()).map(|rank| rank < safe).collect();
-        ScoredLane { scores: scores.to_vec(), safe, heads: 1 }
+        ScoredLane { scores: scores.to_vec(), safe, claim: [1.0; 2], heads: 1 }
     }
 
     fn kept(floor: f64, lanes: &[ScoredLane], each: usize) -> Vec<usize> {

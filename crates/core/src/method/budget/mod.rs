@@ -2,6 +2,7 @@
 
 mod ada;
 mod calibrated;
+mod claimed;
 pub mod prefix;
 mod pyramid;
 mod uniform;
@@ -10,6 +11,7 @@ use std::fmt::Debug;
 
 pub use ada::Ada;
 pub use calibrated::Calibrated;
+pub use claimed::Claimed;
 pub use prefix::{OfficialPrefix, Prefix};
 pub use pyramid::Pyramid;
 pub use uniform::Uniform;
@@ -54,6 +56,8 @@ impl BudgetRequest<'_> {
 pub struct ScoredLane {
     pub scores: Vec<f32>,
     pub safe: Vec<bool>,
+    /// What it claims of the whole beside others: two factors, each summed over the lanes of a layer.
+    pub claim: [f64; 2],
     /// KV heads.
     pub heads: usize,
 }

@@ -20,10 +20,13 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 | --- | --- |
 | `question` | attention from the text among the last `window` queries |
 | `window` | attention from the last `window` queries |
+| `last` | attention from the newest query |
 | `text` | attention from all text of the prompt |
 | `columns` | attention from all queries |
+| `observed` | attention from all queries, over the number of those that could see the entry |
 | `key-norm` | the lower the L2 norm of its key, the better |
 | `key-diff` | the less its key resembles the mean key, the better |
+| `lag` | the more key and value stand out from the next `lag` entries, the better |
 | `recency` | the later the better |
 | `random` | chance, by `seed` |
 
@@ -41,7 +44,10 @@ Combinations that make no sense are refused with the reason: see [all of them](c
     options: &[
         choice(
             "score",
-            &["question", "window", "text", "columns", "key-norm", "key-diff", "recency", "random"],
+            &[
+                "question", "window", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag", "recency",
+                "random",
+            ],
             "\"question\"",
             "the score that ranks entries",
         ),
@@ -71,6 +77,12 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             "how neighbouring scores are joined, with `score: \"question\"` and `\"window\"`",
         ),
         positive("poolSize", "7", "entries of a neighbourhood; odd"),
+        OptionSpec {
+            name: "lag",
+            kind: OptionKind::Count { least: 2, most: 1_000_000 },
+            default: "128",
+            text: "for `score: \"lag\"`: entries of a part of the prompt",
+        },
         count("seed", "0", "for `score: \"random\"`"),
         OptionSpec {
             name: "calibration",

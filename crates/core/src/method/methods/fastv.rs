@@ -104,6 +104,7 @@ impl Planner for FastVPlanner {
             positions: Positions::True,
             scores: false,
             accumulates: false,
+            left: 1.0,
             external: false,
             queries: 0,
             rows: true,

@@ -3,8 +3,11 @@
 mod adakv;
 mod akvq_vl;
 mod bf16;
+mod cake;
+mod chunkkv;
 mod cskv;
 mod custom;
+mod elastic;
 mod fastv;
 mod fp8;
 mod full;
@@ -18,9 +21,13 @@ mod knorm;
 mod kvquant;
 mod kvsharer;
 mod kvtuner;
+mod lagkv;
+mod look_m;
 mod lorc;
 mod merge;
 mod minicache;
+mod mixkv;
+mod observed_attention;
 mod parts;
 mod prefixkv;
 mod pyramidkv;
@@ -28,8 +35,11 @@ mod random;
 mod skvq;
 mod snapkv;
 mod streaming;
+mod tgvkv;
 mod think;
+mod tova;
 mod turboquant;
+mod vl_cache;
 mod zipvl;
 
 use super::spec::MethodSpec;
@@ -45,6 +55,16 @@ pub const METHODS: &[MethodSpec] = &[
     streaming::SPEC,
     knorm::SPEC,
     keydiff::SPEC,
+    tova::SPEC,
+    observed_attention::SPEC,
+    lagkv::SPEC,
+    chunkkv::SPEC,
+    cake::SPEC,
+    vl_cache::SPEC,
+    tgvkv::SPEC,
+    mixkv::SPEC,
+    elastic::SPEC,
+    look_m::SPEC,
     random::SPEC,
     fastv::SPEC,
     custom::SPEC,

@@ -3,13 +3,15 @@
 use super::super::calibration::Calibration;
 use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
-use super::super::score::{Columns, KeyDiff, KeyNorm, Pooling, Question, Random, Recency, Score, Text, Window};
+use super::super::score::{
+    Columns, KeyDiff, KeyNorm, Lag, Last, Observed, Pooling, Question, Random, Recency, Score, Text, Window,
+};
 use super::super::{Eviction, Positions};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 
 /// Scores that are shares of attention, by their names.
-pub(super) const ATTENTION: &[&str] = &["question", "window", "text", "columns"];
+pub(super) const ATTENTION: &[&str] = &["question", "window", "last", "text", "columns"];
 
 /// Which entry goes while generating: option `decode`, and `distance` where it has that choice.
 pub(super) fn eviction(options: &Options) -> Result<Eviction> {
@@ -57,6 +59,9 @@ pub(super) fn score(options: &Options, kept: bool) -> Result<Box<dyn Score>> {
         "window" => Box::new(Window { queries, kept, pool, size }),
         "text" => Box::new(Text),
         "question" => Box::new(Question { queries, pool, size, sinks: options.count("sinks")? }),
+        "last" => Box::new(Last),
+        "observed" => Box::new(Observed),
+        "lag" => Box::new(Lag { size: options.count("lag")?, sinks: options.count("sinks")? }),
         "key-norm" => Box::new(KeyNorm),
         "key-diff" => Box::new(KeyDiff),
         "recency" => Box::new(Recency),

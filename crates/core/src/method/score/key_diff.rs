@@ -25,6 +25,10 @@ impl Score for KeyDiff {
         false
     }
 
+    fn ranks_generated(&self) -> bool {
+        true
+    }
+
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         differences(input.lane, input.sorted)
     }

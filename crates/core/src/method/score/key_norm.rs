@@ -25,6 +25,10 @@ impl Score for KeyNorm {
         false
     }
 
+    fn ranks_generated(&self) -> bool {
+        true
+    }
+
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let norms = input.lane.key_norms()?;
         Ok(input.sorted.iter().map(|entry| lowness(norms[entry.place as usize])).collect())

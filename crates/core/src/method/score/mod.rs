@@ -1,30 +1,50 @@
 //! Which entries matter: one file per score.
 
+mod chunks;
 mod columns;
 mod key_diff;
 mod key_norm;
+mod lag;
+mod last;
+mod mix;
+mod observed;
 mod pool;
+mod post_vision;
+mod preference;
 mod question;
 mod random;
 mod recency;
+mod rows;
 mod text;
+mod text_first;
+mod text_weighted;
 mod window;
 
 use crate::error::Result;
 use std::fmt::Debug;
+use std::ops::Range;
 
+pub use chunks::Chunks;
 pub use columns::Columns;
 pub use key_diff::KeyDiff;
 pub use key_norm::KeyNorm;
+pub use lag::Lag;
+pub use last::Last;
+pub use mix::Mix;
+pub use observed::Observed;
 pub use pool::Pooling;
+pub use post_vision::PostVision;
+pub use preference::Preference;
 pub use question::Question;
 pub use random::{Random, draw};
 pub use recency::Recency;
 pub use text::Text;
+pub use text_first::TextFirst;
+pub use text_weighted::TextWeighted;
 pub use window::Window;
 
-use super::view::ReadLane;
-use crate::cache::{Entry, Span};
+use super::view::{LastQueries, ReadLane};
+use crate::cache::{Entry, Modality, Span};
 
 /// A prompt, or the next part of a conversation, on its way through the model.
 #[derive(Debug)]
@@ -39,6 +59,28 @@ pub struct PromptView<'a> {
     pub allowance: usize,
 }
 
+impl PromptView<'_> {
+    /// The positions of the prompt behind its last image; none where it has no image or ends with one.
+    pub fn behind_images(&self) -> Range<usize> {
+        let image = self.spans.iter().rev().find(|span| matches!(span.modality, Modality::Image { .. }));
+        let end = self.past + self.n;
+        match image.map(|span| span.start + span.len) {
+            Some(start) if start > self.past && start < end => start..end,
+            _ => end..end,
+        }
+    }
+
+    /// Whether each of these entries, in the order of positions, is of an image.
+    pub fn are_images(&self, sorted: &[Entry]) -> Vec<bool> {
+        let mut spans = self.spans.iter().peekable();
+        let is_image = |entry: &Entry| {
+            while spans.next_if(|span| span.start + span.len <= entry.position as usize).is_some() {}
+            spans.peek().is_some_and(|span| matches!(span.modality, Modality::Image { .. }))
+        };
+        sorted.iter().map(is_image).collect()
+    }
+}
+
 /// A lane whose entries are to be scored, right after the attention of the prompt.
 pub struct LaneInput<'a> {
     pub lane: &'a dyn ReadLane,
@@ -51,6 +93,8 @@ pub struct LaneInput<'a> {
     /// The scores that the entries of all places carry; empty where they carry none.
     pub carried: &'a [f32],
     pub prompt: &'a PromptView<'a>,
+    /// The last queries of the prompt, of all heads; without rows when none were asked for.
+    pub queries: &'a LastQueries,
 }
 
 impl LaneInput<'_> {
@@ -74,6 +118,11 @@ pub trait Score: Send + Sync + Debug {
     /// none.
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>>;
 
+    /// How many of the last queries of a prompt it wants to see.
+    fn last_queries(&self) -> usize {
+        0
+    }
+
     /// Whether scores are shares of an attention mass, so that their sums mean something.
     fn has_mass(&self) -> bool;
 
@@ -82,8 +131,24 @@ pub trait Score: Send + Sync + Debug {
         self.has_mass()
     }
 
+    /// The share of an entry's score that is left when a generated token's attention is added: 1, or 0 where only the newest counts.
+    fn left(&self) -> f32 {
+        1.0
+    }
+
     /// One number per entry in the order of positions; the higher the better. Errors when keys cannot be read from the device.
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>>;
+
+    /// As [`Score::score`], with what the lane claims of the whole beside the others: two factors, each summed over a layer's lanes. Not
+    /// negative, and only as large as they are to those of other layers.
+    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, [f64; 2])> {
+        Ok((self.score(input)?, [1.0; 2]))
+    }
+
+    /// Whether entries that are generated get scores to be compared with those of the prompt.
+    fn ranks_generated(&self) -> bool {
+        self.accumulates()
+    }
 
     /// The score with which a generated entry starts. Errors as [`Score::score`].
     fn fresh(&self, lane: &dyn ReadLane, layer: usize, entry: Entry) -> Result<f32> {

@@ -45,6 +45,10 @@ impl Score for Random {
         false
     }
 
+    fn ranks_generated(&self) -> bool {
+        true
+    }
+
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         Ok(input.sorted.iter().map(|entry| self.at(input.lane, input.layer, entry.position)).collect())
     }

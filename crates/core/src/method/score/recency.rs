@@ -23,6 +23,10 @@ impl Score for Recency {
         false
     }
 
+    fn ranks_generated(&self) -> bool {
+        true
+    }
+
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         Ok(input.sorted.iter().map(|entry| entry.position as f32).collect())
     }

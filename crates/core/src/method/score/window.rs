@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    fn of(&self, prompt: &PromptView<'_>) -> usize {
+    pub(super) fn of(&self, prompt: &PromptView<'_>) -> usize {
         let most = if self.kept { prompt.allowance / 2 } else { usize::MAX };
         self.queries.min(most).min(prompt.n)
     }
