@@ -81,8 +81,9 @@ def attention(q, k, v, mask=None):
 class Prompt:
     """The full prefill: per layer the probabilities, unrotated keys and values; and the logits."""
 
-    def __init__(self, llama, ids, hidden):
-        self.llama, self.ids, self.length = llama, ids, len(ids)
+    def __init__(self, llama, ids, hidden, pictured=False):
+        """`pictured` says whether its image tokens stand for a picture."""
+        self.llama, self.ids, self.length, self.pictured = llama, ids, len(ids), pictured
         self.probabilities, self.keys, self.values = [], [], []
         self.logits = llama(hidden, self.attend)
 
@@ -526,7 +527,7 @@ def scene(llama, processor, model, sample):
     ids = inputs["input_ids"][0]
     hidden = llama.embedding[ids].clone()
     hidden[ids == IMAGE_TOKEN] = torch.from_numpy(vision_features(model, inputs["pixel_values"])[1]).flatten(0, 1)
-    prompt = Prompt(llama, ids.tolist(), hidden)
+    prompt = Prompt(llama, ids.tolist(), hidden, pictured=True)
     everything = torch.cat([ids, torch.tensor(answer)])[None]
     prove(prompt, answer, model(input_ids=everything, pixel_values=inputs["pixel_values"]).logits[0])
     return prompt, answer

@@ -17,7 +17,7 @@ BEHIND = 1e-15
 
 
 def images(prompt):
-    return torch.tensor([token == IMAGE_TOKEN for token in prompt.ids])
+    return torch.tensor([prompt.pictured and token == IMAGE_TOKEN for token in prompt.ids])
 
 
 def behind_images(prompt):
@@ -100,15 +100,15 @@ def ranked(prompt, options, layer, lane, count, mean):
         scores = torch.cat([chunk.mean().expand(len(chunk)) for chunk in votes.split(20)])
         return scores, set(range(length - window, length)), True, []
     if method == "cake":
-        # The window is that of the mean over the layers; what is protected follows from the layer's own size.
+        # The window, which is protected, is that of the mean over the layers.
         window = window_of(prompt, options, options["keep"] * length)
         seen = a[:, length - window :]
         scores = (seen.mean(1) + 200 * seen.var(1)).mean(0)
         before = length - window
         scores[:before] = avg_pool1d(scores[None, :before], 5, stride=1, padding=2)[0]
-        return scores, set(range(length - min(32, count // 2), length)), False, []
+        return scores, set(range(before, length)), False, []
     if method == "vlCache":
-        return a[:, asking(prompt, options) :].sum(1).mean(0), set(range(length - int(count * 0.1), length)), False, []
+        return a[:, asking(prompt, options) :].sum(1).mean(0), set(range(length - int(options["keep"] * length * 0.1), length)), False, []
     if method == "tgvKv":
         return text_guided(prompt, a.mean(0)), {length - 1}, False, []
     if method == "mixkv":

@@ -782,7 +782,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "share",
         values: "a number from 0 to 1",
         default: 0.1,
-        text: "share of what a layer keeps that is its last entries",
+        text: "last entries that are kept, as a share of the mean size",
       },
       {
         name: "queries",

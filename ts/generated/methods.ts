@@ -631,7 +631,7 @@ export interface VlCacheOptions {
    * default.
    */
   threshold?: number;
-  /** Share of what a layer keeps that is its last entries. A number from 0 to 1; `0.1` by default. */
+  /** Last entries that are kept, as a share of the mean size. A number from 0 to 1; `0.1` by default. */
   recentShare?: number;
   /** Last queries whose attention is looked at for the sizes. A whole number from 1 to 1,000,000; `64` by default. */
   queries?: number;

@@ -21,7 +21,7 @@ S_lh[j] = sum over the queries i behind the last image of A[l, h, i, j]
 B_l     ~ 1 - gamma_l,   gamma_l = share of A[l, h, i, j], j <= i, below threshold * max_j A[l, h, i, j]
 ```
 
-The sizes of all layers together are `keep * N` each on average, met to the entry; all heads of a layer have its size. Of it, the last `recentShare` are safe. Once, after the prompt; while generating nothing is evicted, so the cache grows by every token (with `keep` as a cap, the lowest score goes).
+The sizes of all layers together are `keep * N` each on average, met to the entry; all heads of a layer have its size. The last entries are safe, `recentShare` of the mean size. Once, after the prompt; while generating nothing is evicted, so the cache grows by every token (with `keep` as a cap, the lowest score goes).
 
 - With grouped queries, a KV head's score is the mean over its query heads (the paper's sum ranks alike).
 - A layer's size is at most all of its entries, and what it cannot take goes to the others; the paper cuts off without giving it to anybody, and so misses the whole.
@@ -42,7 +42,7 @@ The sizes of all layers together are `keep * N` each on average, met to the entr
             name: "recentShare",
             kind: OptionKind::Share,
             default: "0.1",
-            text: "share of what a layer keeps that is its last entries",
+            text: "last entries that are kept, as a share of the mean size",
         },
         positive("queries", "64", "last queries whose attention is looked at for the sizes"),
         count("sinks", "0", "first entries that are never evicted"),

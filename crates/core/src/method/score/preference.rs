@@ -17,7 +17,7 @@ pub struct Preference {
     pub size: usize,
 }
 
-/// Of a query head: a number per entry before the window, and the two parts of its claim.
+/// Of a query head: a number per entry, and the two parts of its claim, which are those of the entries before the window.
 struct Found {
     scores: Vec<f32>,
     entropy: f64,
@@ -31,21 +31,21 @@ impl Preference {
 
     fn found(&self, rows: &Rows, before: usize) -> Found {
         let n = rows.iter().count() as f64;
-        let (mut sums, mut squares) = (vec![0.0f64; before], vec![0.0f64; before]);
+        let (mut sums, mut squares) = (vec![0.0f64; rows.entries], vec![0.0f64; rows.entries]);
         let mut entropy = 0.0;
         for row in rows.iter() {
             for ((share, sum), square) in row.iter().zip(&mut sums).zip(&mut squares) {
                 let share = f64::from(*share);
                 *sum += share;
                 *square += share * share;
-                // As in the published code.
-                entropy -= share * (share + 1e-10).ln();
             }
+            // As in the published code.
+            entropy -= row[..before].iter().map(|p| f64::from(*p) * (f64::from(*p) + 1e-10).ln()).sum::<f64>();
         }
         let variance = |(sum, square): (&f64, &f64)| ((square - sum * sum / n) / (n - 1.0).max(1.0)).max(0.0);
         let variances: Vec<f64> = sums.iter().zip(&squares).map(variance).collect();
         let score = |(sum, variance): (&f64, &f64)| (sum / n + self.gamma * variance) as f32;
-        Found { scores: sums.iter().zip(&variances).map(score).collect(), entropy, variance: variances.iter().sum() }
+        Found { scores: sums.iter().zip(&variances).map(score).collect(), entropy, variance: variances[..before].iter().sum() }
     }
 }
 

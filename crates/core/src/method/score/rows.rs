@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The probabilities of one query head: a row per query over all entries of the lane, 0 where the query sees none.
 pub(super) struct Rows {
-    entries: usize,
+    pub(super) entries: usize,
     probabilities: Vec<f32>,
     /// The first entry that each query sees, and the one behind its last.
     pub(super) seen: Vec<(usize, usize)>,
