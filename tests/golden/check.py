@@ -163,6 +163,25 @@ def check_planted(scene):
                 assert places <= kept or kept <= places | {0, length - 1}
 
 
+def check_kvpress():
+    planted_golden, real = read("kvpress/planted")[0], read("kvpress/smollm2")[0]
+    presses = {case["press"].split("(")[0] for prompt in planted_golden["prompts"] for case in prompt["cases"]}
+    assert len(planted_golden["prompts"]) == 2 and len(presses) >= 7
+    for prompt in planted_golden["prompts"]:
+        for case in prompt["cases"]:
+            layers = case.get("kept") or case["channels"]
+            assert len(layers) == 6 and {len(heads) for heads in layers} == {2}
+            least, most = (8, len(prompt["prompt"])) if "kept" in case else (1, planted.HEAD)
+            for kept in (positions(kept) for heads in layers for kept in heads):
+                assert kept == sorted(set(kept)) and kept[-1] < most and least <= len(kept) < most
+            for layer, head, loose in case["loose"]:
+                # Some of them are kept, and some are not.
+                assert set(positions(loose)) & set(positions(layers[layer][head])) or case["options"]["method"] == "adakv"
+    for case in [*real["cases"], *(case for prompt in planted_golden["prompts"] for case in prompt["cases"])]:
+        assert sum(len(positions(loose)) for _, _, loose in case["loose"]) == case["ties"]
+    assert all(len(case["kept"]) == 30 and {len(heads) for heads in case["kept"]} == {3} for case in real["cases"])
+
+
 def check_codebooks():
     golden, arrays = read("codebooks")
     assert [len(golden["levels"][bits]) for bits in ("2", "4")] == [4, 16]
@@ -209,6 +228,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_eviction, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_eviction, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -1,5 +1,6 @@
 """Shared by every generator: folders, writing files, and running one prompt through a model."""
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -46,6 +47,25 @@ def write_arrays(path, arrays):
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)
     path.chmod(0o644)
+
+
+def ranges(positions):
+    """[0, 1, 2, 5] as "0-2,5"."""
+    runs = []
+    for position in positions:
+        if runs and runs[-1][1] == position - 1:
+            runs[-1][1] = position
+        else:
+            runs.append([position, position])
+    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)
+
+
+def bits(positions, length):
+    """Which of `length` positions are there: base64 of a bit each, the first the lowest of the first byte."""
+    mask = bytearray(-(-length // 8))
+    for position in positions:
+        mask[position // 8] |= 1 << (position % 8)
+    return base64.b64encode(bytes(mask)).decode()
 
 
 def relative(path):

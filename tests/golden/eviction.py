@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 import planted
 import rankings
 import tiny_llava
-from common import DATA, SCENES, TINY_LLAVA, relative, vision_features, write_json
+from common import DATA, SCENES, TINY_LLAVA, ranges, relative, vision_features, write_json
 from scenes import reference_logprobs
 
 OUT = DATA / "eviction"
@@ -434,17 +434,6 @@ class Cache:
                 lane.margin = margin if lane.margin is None else min(lane.margin, margin)
                 self.decided &= margin is None or margin >= UNDECIDED
         return torch.cat(mixed)
-
-
-def ranges(positions):
-    """[0, 1, 2, 5] as "0-2,5"."""
-    runs = []
-    for position in positions:
-        if runs and runs[-1][1] == position - 1:
-            runs[-1][1] = position
-        else:
-            runs.append([position, position])
-    return ",".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)
 
 
 def brief(margin):
