@@ -31,6 +31,16 @@ export function positions(base64: string): Set<number> {
   return found;
 }
 
+/** Positions from ranges such as "0-3,7". */
+export function ranged(ranges: string): Set<number> {
+  const found = new Set<number>();
+  for (const range of ranges.split(",").filter((part) => part !== "")) {
+    const [first = Number.NaN, last = first] = range.split("-").map(Number);
+    for (let position = first; position <= last; position++) found.add(position);
+  }
+  return found;
+}
+
 /** The model's end token, which a golden has and a result leaves out. */
 const END = 2;
 

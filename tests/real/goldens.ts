@@ -57,14 +57,38 @@ export interface Scene {
   cases: Case[];
 }
 
+/** A press of kvpress, and the method of ours that is to do the same: tests/golden/kvpress.py. */
+export interface Press {
+  press: string;
+  attention: string;
+  /** Without `keep` where layers have sizes that are not ours: each is compared with ours at that size. */
+  options: CacheMethod;
+  /** Per layer and head a bit for each position, in base64. */
+  kept: string[][];
+  /** Positions in `loose`. */
+  ties: number;
+  /** Layer, head, and positions whose scores are as good as equal, as ranges, where some of them had to go. */
+  loose: [number, number, string][];
+}
+
+export interface Presses {
+  name: string;
+  prompt: string;
+  prompt_tokens: number;
+  cases: Press[];
+}
+
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-const read = (name: string): unknown => JSON.parse(readFileSync(here(`./golden/${name}.json`), "utf8"));
+const json = (path: string): unknown => JSON.parse(readFileSync(here(path), "utf8"));
+const read = (name: string): unknown => json(`./golden/${name}.json`);
 
 export const text: string = readFileSync(here("./text.txt"), "utf8");
 export const perplexity: Perplexity = read("perplexity") as Perplexity;
 export const runs: Run[] = (read("texts") as { runs: Run[] }).runs;
 export const chats: Chats = read("chats") as Chats;
 export const scenes: Scene[] = (read("methods") as { scenes: Scene[] }).scenes;
+
+export const presses: Presses = json("../golden/data/kvpress/smollm2.json") as Presses;
 
 /** The folder of the model with weights of one type. */
 export function folder(file: FileType): string {

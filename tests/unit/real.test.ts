@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { distance, positions } from "../real/compare.ts";
+import { distance, positions, ranged } from "../real/compare.ts";
 import { unpaired } from "../real/convert.ts";
 import { Gguf } from "../real/gguf.ts";
 import { encode, writeSafetensors } from "../real/safetensors.ts";
@@ -108,6 +108,8 @@ test("distances do not take NaN for small", () => {
   assert.ok(Number.isNaN(distance([1, Number.NaN, 1], [1, 1, 1]).worst));
   assert.throws(() => distance([1], [1, 2]));
   assert.deepEqual([...positions("CQI=")], [0, 3, 9]);
+  assert.deepEqual([...ranged("0-2,7")], [0, 1, 2, 7]);
+  assert.equal(ranged("").size, 0);
 });
 
 /** A file with a value of some kinds and a tensor of each format. */

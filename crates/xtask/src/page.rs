@@ -19,7 +19,7 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 | method | constructor | what it does | size | source |
 | --- | --- | --- | --- | --- |
 {}
-Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; `kvsharer` has layers share entries, and comes first or stands alone; [combinations.md](combinations.md) says what goes with what. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
+Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; `kvsharer` has layers share entries, and comes first or stands alone; [combinations.md](combinations.md) says what goes with what, and [../kvpress.md](../kvpress.md) which presses of NVIDIA's kvpress keep the same entries. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
 "#,
         rows.concat()
     )
