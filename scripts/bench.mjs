@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -19,6 +19,7 @@ const suites = {
   stores: () => bun("stores.ts"),
   fit: () => bun("fit.ts"),
   versions: () => bun("versions.ts"),
+  kvpress: () => bun("kvpress.ts"),
   scenes: () => bun("scenes.ts"),
   methods: () => bun(grids, "--only", "scenes"),
   results,

@@ -2,6 +2,7 @@
 // outside of what is measured.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import type { CacheOption } from "../../ts/index.ts";
 
 /** One prompt and some steps after it. */
 export interface Run {
@@ -9,6 +10,9 @@ export interface Run {
   steps: number;
   /** Which attention transformers decodes with; ours has one. */
   attention?: string;
+  /** Our method, and the press of kvpress. */
+  cache?: CacheOption;
+  press?: string;
 }
 
 export interface Ran {
@@ -18,6 +22,8 @@ export interface Ran {
   /** Milliseconds. */
   prefill: number;
   decode: number;
+  /** Bytes of the cache at the end. */
+  resident?: number;
 }
 
 export interface Ready {

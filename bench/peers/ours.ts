@@ -1,6 +1,6 @@
 // Our side of the comparison: `ours.ts FOLDER WEIGHTS THREADS`, then one Run per line (see child.ts).
 import { createInterface } from "node:readline";
-import { about, type LoadOptions, load } from "../../ts/index.ts";
+import { about, full, type LoadOptions, load } from "../../ts/index.ts";
 import type { Ran, Ready, Run } from "./child.ts";
 
 const [folder = "", weights = "f32", threads = "2"] = process.argv.slice(2);
@@ -13,7 +13,8 @@ await using model = await load(folder, {
 const held = Object.keys(model.info.weightFormats).join(" + ");
 say({ ready: held, versions: { prefixkv: (await about()).version } });
 for await (const line of createInterface({ input: process.stdin })) {
-  const { prompt, steps }: Run = JSON.parse(line);
-  const { tokens, usage, timings } = await model.generate({ prompt, maxTokens: steps + 1, ignoreEos: true });
-  say({ promptTokens: usage.promptTokens, tokens, prefill: timings.prefill, decode: timings.decode });
+  const { prompt, steps, cache = full() }: Run = JSON.parse(line);
+  const ran = await model.generate({ prompt, cache, maxTokens: steps + 1, ignoreEos: true });
+  const { prefill, decode } = ran.timings;
+  say({ promptTokens: ran.usage.promptTokens, tokens: ran.tokens, prefill, decode, resident: ran.memory.resident });
 }
