@@ -14,7 +14,19 @@ from importlib.metadata import version
 
 # This file has the name of the package that it needs.
 HERE = sys.path.pop(0)
-from kvpress import AdaKVPress, KeyDiffPress, KnormPress, PyramidKVPress, SnapKVPress, StreamingLLMPress, ThinKPress
+from kvpress import (
+    AdaKVPress,
+    ChunkKVPress,
+    KeyDiffPress,
+    KnormPress,
+    LagKVPress,
+    ObservedAttentionPress,
+    PyramidKVPress,
+    SnapKVPress,
+    StreamingLLMPress,
+    ThinKPress,
+    TOVAPress,
+)
 
 sys.path.insert(0, HERE)
 
@@ -39,11 +51,14 @@ class Case:
     attention: str = "sdpa"
 
 
+CHUNK = 20
 SNAPKV = {"method": "snapkv", "window": 64, "pool": "mean", "poolSize": 5}
 
 
-def cases(ratio):
+def cases(ratio, length):
     """Every press that we have a method for, at one share of entries that go."""
+    # A window that begins where a chunk does: the press votes for the window too, and that must not leak into a chunk before it.
+    window = 40 + length % CHUNK
     yield Case(KnormPress(ratio), {"method": "knorm", "keep": None})
     yield Case(KeyDiffPress(ratio), {"method": "keydiff", "keep": None})
     yield Case(StreamingLLMPress(ratio), {"method": "streaming", "keep": None})
@@ -53,6 +68,12 @@ def cases(ratio):
     yield Case(PyramidKVPress(ratio, window_size=8, beta=8), SNAPKV | {"window": 8})
     yield Case(AdaKVPress(SnapKVPress(ratio), alpha_safeguard=0), SNAPKV | {"method": "adakv", "floor": 0, "keep": None})
     yield Case(AdaKVPress(SnapKVPress(ratio, window_size=8)), SNAPKV | {"window": 8})
+    yield Case(TOVAPress(ratio), {"method": "tova", "keep": None})
+    yield Case(ObservedAttentionPress(ratio), {"method": "observedAttention", "keep": None}, "eager")
+    # A part of half the default: what is always kept must fit the smaller sizes.
+    yield Case(LagKVPress(ratio, lag_size=64), {"method": "lagkv", "lag": 64, "keep": None})
+    snapkv = SnapKVPress(ratio, window_size=window, kernel_size=1)
+    yield Case(ChunkKVPress(snapkv, chunk_length=CHUNK), {"method": "chunkkv", "chunk": CHUNK, "window": window, "keep": None})
     yield Case(ThinKPress(ratio), {"method": "think", "channels": None, "queries": 32, "window": 0})
 
 
@@ -103,8 +124,18 @@ def found(before, after):
     return places
 
 
+def compared(press, scores):
+    """The numbers that a press compares, from the scores that it asked for."""
+    if not isinstance(press, ChunkKVPress):
+        return scores
+    # Whole chunks of all heads.
+    means = [chunk.mean(-1, keepdim=True).expand_as(chunk) for chunk in scores.mean(0).split(press.chunk_length)]
+    return torch.cat(means).expand_as(scores)
+
+
 def ties(press, scores, kept):
     """Per head the positions that score as the last one kept does, within `LOOSE`, where some of them had to go."""
+    scores = compared(press, scores)
     joint = isinstance(press, AdaKVPress) and press.alpha_safeguard == 0
     last = [min((float(row[place]) for place in places), default=torch.inf) for row, places in zip(scores, kept)]
     near = [((row - cut).abs() <= LOOSE * abs(cut)).nonzero()[:, 0].tolist() for row, cut in zip(scores, [min(last)] * len(last) if joint else last)]
@@ -145,7 +176,7 @@ def run(model, ids, ratio, case, written):
 def prompts_of(model, prompts, ratios, written, wanted=lambda _case: True):
     """Every press on every prompt of `name: ids`."""
     for name, ids in prompts.items():
-        todo = [(ratio, case) for ratio in ratios for case in cases(ratio) if wanted(case)]
+        todo = [(ratio, case) for ratio in ratios for case in cases(ratio, len(ids)) if wanted(case)]
         yield {"name": name, "prompt": ids, "cases": [run(model, ids, ratio, case, written(len(ids))) for ratio, case in todo]}
 
 
