@@ -100,7 +100,7 @@ def ranked(prompt, options, layer, lane, count, mean):
         scores = torch.cat([chunk.mean().expand(len(chunk)) for chunk in votes.split(20)])
         return scores, set(range(length - window, length)), True, []
     if method == "cake":
-        # The window, which is protected, is that of the mean over the layers.
+        # The window, which is protected, follows from the mean size of the layers.
         window = window_of(prompt, options, options["keep"] * length)
         seen = a[:, length - window :]
         scores = (seen.mean(1) + 200 * seen.var(1)).mean(0)

@@ -927,7 +927,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "position", "none"',
         default: "position",
-        text: "what becomes of entries that go after the prompt",
+        text: "where entries go that do not stay after the prompt: into the anchor at the nearest position, or nowhere",
       },
       {
         name: "sinks",
@@ -987,7 +987,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "pivot", "mean", "none"',
         default: "pivot",
-        text: "what becomes of entries that go",
+        text: "how entries that go are merged into those that stay, or not at all",
       },
       {
         name: "sinks",

@@ -740,7 +740,10 @@ export function mixkv(options: MixkvOptions): Stage<"mixkv", MixkvOptions> {
 export interface ElasticOptions {
   /** How much of the cache is kept. */
   keep: Keep;
-  /** What becomes of entries that go after the prompt. One of `"position"`, `"none"`; `"position"` by default. */
+  /**
+   * Where entries go that do not stay after the prompt: into the anchor at the nearest position, or nowhere. One of
+   * `"position"`, `"none"`; `"position"` by default.
+   */
   merge?: "position" | "none";
   /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
   sinks?: number;
@@ -784,7 +787,10 @@ export interface LookMOptions {
   keep: Keep;
   /** Share of what a head keeps that is its last entries. A number from 0 to 1; `0.5` by default. */
   recentShare?: number;
-  /** What becomes of entries that go. One of `"pivot"`, `"mean"`, `"none"`; `"pivot"` by default. */
+  /**
+   * How entries that go are merged into those that stay, or not at all. One of `"pivot"`, `"mean"`, `"none"`; `"pivot"`
+   * by default.
+   */
   merge?: "pivot" | "mean" | "none";
   /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
   sinks?: number;

@@ -85,7 +85,8 @@ fn compare(
             let near = loose(layer, lane);
             assert!(
                 differ.iter().all(|position| near.contains(position)),
-                "{what}: layer {layer}, lane {lane} differs in {differ:?}, of which {:?} are kept", differ.iter().filter(|p| got.contains(p)).collect::<Vec<_>>()
+                "{what}: layer {layer}, lane {lane} differs in {differ:?}, of which {:?} are kept",
+                differ.iter().filter(|p| got.contains(p)).collect::<Vec<_>>()
             );
             exchanged += differ.len();
         }

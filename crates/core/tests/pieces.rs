@@ -80,7 +80,11 @@ fn layers(sequence: &mut Sequence, first: usize, n: usize, step: bool, seed: u64
         let wanted = sequence.wanted_queries();
         if wanted > 0 {
             let params = AttentionParams::new(HEADS * GROUP, HEADS, DIM);
-            sequence.keep_queries(layer, &params, &rows(seed ^ 5, layer, first + n - wanted..first + n, WIDTH * GROUP))?;
+            sequence.keep_queries(
+                layer,
+                &params,
+                &rows(seed ^ 5, layer, first + n - wanted..first + n, WIDTH * GROUP),
+            )?;
         }
         sequence.attended(layer, &sums)?;
     }

@@ -168,7 +168,10 @@ impl Method {
                         spec.name
                     )));
                 }
-                (Stage::Chooses(_) | Stage::ChoosesAndRefines(..) | Stage::Plans(_) | Stage::Refines(_), Some(store)) => {
+                (
+                    Stage::Chooses(_) | Stage::ChoosesAndRefines(..) | Stage::Plans(_) | Stage::Refines(_),
+                    Some(store),
+                ) => {
                     return Err(behind(store, spec.name));
                 }
                 _ => {}

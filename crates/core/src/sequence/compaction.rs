@@ -55,7 +55,19 @@ impl Working {
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
         let query_charges = Vec::new();
-        Working { planner, needs, encoder, plan, workspace, charged: 0, steps: 0, sums, queries, query_charges, log: None }
+        Working {
+            planner,
+            needs,
+            encoder,
+            plan,
+            workspace,
+            charged: 0,
+            steps: 0,
+            sums,
+            queries,
+            query_charges,
+            log: None,
+        }
     }
 
     /// The same method with what it knows between two pieces of work, for a sequence that goes on from the same entries.

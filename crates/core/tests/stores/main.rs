@@ -110,7 +110,9 @@ fn feed(sequence: &mut Sequence, shape: &Shape, n: usize, steps: usize, mut each
         let sums = vec![noise(layer + 77, n).iter().map(|x| x.abs()).collect(); shape.kv_heads];
         let queries = noise(layer + 5, sequence.wanted_queries() * width);
         if !queries.is_empty() {
-            sequence.keep_queries(layer, &AttentionParams::new(shape.kv_heads, shape.kv_heads, shape.head_dim), &queries).expect("shown");
+            sequence
+                .keep_queries(layer, &AttentionParams::new(shape.kv_heads, shape.kv_heads, shape.head_dim), &queries)
+                .expect("shown");
         }
         sequence.attended(layer, &sums).expect("frees");
     }

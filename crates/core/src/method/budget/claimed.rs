@@ -50,7 +50,8 @@ mod tests {
     use crate::method::keep::{Cost, Keep};
 
     fn sizes(claims: &[f64], total: usize, window: usize) -> Vec<usize> {
-        let lane = |claim: &f64| ScoredLane { scores: vec![0.0; 100], safe: vec![false; 100], claim: [*claim, 1.0], heads: 1 };
+        let lane =
+            |claim: &f64| ScoredLane { scores: vec![0.0; 100], safe: vec![false; 100], claim: [*claim, 1.0], heads: 1 };
         let scored: Vec<Vec<ScoredLane>> = claims.iter().map(|claim| vec![lane(claim)]).collect();
         let layers = claims.len();
         let (available, least) = (vec![100; layers], vec![1; layers]);

@@ -56,7 +56,7 @@ impl BudgetRequest<'_> {
 pub struct ScoredLane {
     pub scores: Vec<f32>,
     pub safe: Vec<bool>,
-    /// What it claims of the whole beside others: two factors, each summed over the lanes of a layer.
+    /// Its claim on the whole beside those of others: two factors, each summed over the lanes of a layer.
     pub claim: [f64; 2],
     /// KV heads.
     pub heads: usize,

@@ -29,7 +29,7 @@ The sizes are met to the entry over all layers; all heads of a layer have its si
 
 - The window takes at most half of the mean size, so small sizes work; the published code refuses them.
 - With grouped queries, scores are averaged over the query heads of a KV head after pooling, as published (here before it, which is the same).
-- The paper frees entries of earlier layers while later ones are still read. Here sizes are settled when the prompt is through, so the peak is that of the whole prompt.
+- The paper frees entries of earlier layers while later ones are still read. Here sizes are settled when the prompt is through, so until then all of it is held.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,
@@ -61,12 +61,7 @@ The sizes are met to the entry over all layers; all heads of a layer have its si
         positive("poolSize", "5", "entries of a neighbourhood; odd"),
         count("sinks", "0", "first entries that are never evicted"),
         PROTECT_TEXT,
-        choice(
-            "decode",
-            &["none", "oldest"],
-            "\"none\"",
-            "which entry goes while generating: none, or the oldest",
-        ),
+        choice("decode", &["none", "oldest"], "\"none\"", "which entry goes while generating: none, or the oldest"),
     ],
     variants: &[],
     build,

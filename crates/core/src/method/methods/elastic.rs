@@ -32,7 +32,12 @@ All layers have the same size `keep * N`; the first and the last entry are safe.
     budget: BudgetKind::Exact,
     role: Role::Chooses,
     options: &[
-        choice("merge", &["position", "none"], "\"position\"", "what becomes of entries that go after the prompt"),
+        choice(
+            "merge",
+            &["position", "none"],
+            "\"position\"",
+            "where entries go that do not stay after the prompt: into the anchor at the nearest position, or nowhere",
+        ),
         count("sinks", "1", "first entries that are never evicted"),
         count("recent", "1", "last entries that are never evicted"),
         PROTECT_TEXT,

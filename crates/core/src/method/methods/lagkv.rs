@@ -39,12 +39,7 @@ Ranks, not numbers, are compared, so every part keeps the same share. The last w
         },
         count("sinks", "4", "first entries, which belong to no part and are never evicted"),
         PROTECT_TEXT,
-        choice(
-            "decode",
-            &["none", "oldest"],
-            "\"none\"",
-            "which entry goes while generating: none, or the oldest",
-        ),
+        choice("decode", &["none", "oldest"], "\"none\"", "which entry goes while generating: none, or the oldest"),
     ],
     variants: &[],
     build,

@@ -83,7 +83,9 @@ impl Default for Merging {
 #[derive(Debug)]
 pub(super) enum Nearest {
     /// The cosine of keys, from `least` on.
-    Key { least: f32 },
+    Key {
+        least: f32,
+    },
     Position,
 }
 

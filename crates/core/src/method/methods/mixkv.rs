@@ -38,12 +38,7 @@ All heads have the same size `keep * N`, the window included. Once, after the pr
         positive("poolSize", "5", "entries of a neighbourhood; odd"),
         count("sinks", "0", "first entries that are never evicted"),
         PROTECT_TEXT,
-        choice(
-            "decode",
-            &["none", "oldest"],
-            "\"none\"",
-            "which entry goes while generating: none, or the oldest",
-        ),
+        choice("decode", &["none", "oldest"], "\"none\"", "which entry goes while generating: none, or the oldest"),
     ],
     variants: &[],
     build,

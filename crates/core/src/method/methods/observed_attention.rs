@@ -32,12 +32,7 @@ All heads have the same size `keep * N`. Once, after the prompt; while generatin
         count("sinks", "0", "first entries that are never evicted"),
         count("recent", "0", "last entries that are never evicted"),
         PROTECT_TEXT,
-        choice(
-            "decode",
-            &["none", "oldest"],
-            "\"none\"",
-            "which entry goes while generating: none, or the oldest",
-        ),
+        choice("decode", &["none", "oldest"], "\"none\"", "which entry goes while generating: none, or the oldest"),
     ],
     variants: &[],
     build,

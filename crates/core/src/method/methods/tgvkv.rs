@@ -28,7 +28,7 @@ All heads of a layer share their entries. The sizes of all layers together are `
 - Text that stands before an image cannot look at it. Of the text behind the last image, the last `queries` positions count for `w` and for the sizes.
 - A layer's size is at most all of its entries, and what it cannot take goes to the others; the paper does not say.
 - A prompt without an image, or with one at its end, keeps what all text looks at, the same in every layer.
-- The sizes need all layers' attention, so the peak is that of the whole prompt.
+- The sizes need all layers' attention, so for the time of the prompt all of it is held.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,
@@ -37,12 +37,7 @@ All heads of a layer share their entries. The sizes of all layers together are `
         count("sinks", "0", "first entries that are never evicted"),
         count("recent", "1", "last entries that are never evicted"),
         PROTECT_TEXT,
-        choice(
-            "decode",
-            &["none", "oldest"],
-            "\"none\"",
-            "which entry goes while generating: none, or the oldest",
-        ),
+        choice("decode", &["none", "oldest"], "\"none\"", "which entry goes while generating: none, or the oldest"),
     ],
     variants: &[],
     build,

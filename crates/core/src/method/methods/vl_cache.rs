@@ -27,7 +27,7 @@ The sizes of all layers together are `keep * N` each on average, met to the entr
 - A layer's size is at most all of its entries, and what it cannot take goes to the others; the paper cuts off without giving it to anybody, and so misses the whole.
 - How spread attention is, is measured on the last `queries` of those behind the image.
 - A prompt without an image, or with one at its end, is ranked by its last `queries`.
-- The sizes need all layers' attention, so the peak is that of the whole prompt, as in the paper.
+- The sizes need all layers' attention, so for the time of the prompt all of it is held, as in the paper.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,

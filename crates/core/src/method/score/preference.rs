@@ -45,7 +45,11 @@ impl Preference {
         let variance = |(sum, square): (&f64, &f64)| ((square - sum * sum / n) / (n - 1.0).max(1.0)).max(0.0);
         let variances: Vec<f64> = sums.iter().zip(&squares).map(variance).collect();
         let score = |(sum, variance): (&f64, &f64)| (sum / n + self.gamma * variance) as f32;
-        Found { scores: sums.iter().zip(&variances).map(score).collect(), entropy, variance: variances[..before].iter().sum() }
+        Found {
+            scores: sums.iter().zip(&variances).map(score).collect(),
+            entropy,
+            variance: variances[..before].iter().sum(),
+        }
     }
 }
 

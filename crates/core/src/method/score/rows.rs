@@ -72,11 +72,7 @@ impl<'a> Asked<'a> {
 
 /// Shows the rows of each query head of a lane, of the last `count` queries that were kept, to `of`: attention as it was, computed anew from
 /// queries and keys. Takes `count` x entries numbers for each thread.
-pub(super) fn by_head<T: Send>(
-    input: &LaneInput<'_>,
-    count: usize,
-    of: impl Fn(&Rows) -> T + Sync,
-) -> Result<Vec<T>> {
+pub(super) fn by_head<T: Send>(input: &LaneInput<'_>, count: usize, of: impl Fn(&Rows) -> T + Sync) -> Result<Vec<T>> {
     let asked = Asked::new(input, count)?;
     let entries = input.sorted.len();
     let rows = |head: usize| {
@@ -187,7 +183,9 @@ mod tests {
     /// Grouped heads, windows, normalised heads, layers without rotation, biases; whole prompts and pieces; one lane for all heads and one each.
     #[test]
     fn rows_add_up_to_the_sums_that_attention_gathers() {
-        for fixture in ["llama-planted", "mistral-window", "ministral-types", "qwen3-norms", "smollm3-nope", "qwen2-mixed"] {
+        for fixture in
+            ["llama-planted", "mistral-window", "ministral-types", "qwen3-norms", "smollm3-nope", "qwen2-mixed"]
+        {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures").join(fixture);
             let model = Model::load(&LoadOptions::new(dir), &mut |_| Ok(())).expect("loads");
             for (lanes, pieces) in [(Lanes::PerLayer, false), (Lanes::PerHead, false), (Lanes::PerHead, true)] {
