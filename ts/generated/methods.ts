@@ -499,7 +499,9 @@ export interface ObservedAttentionOptions {
  * console.log(memory.resident / memory.full);
  * ```
  */
-export function observedAttention(options: ObservedAttentionOptions): Stage<"observedAttention", ObservedAttentionOptions> {
+export function observedAttention(
+  options: ObservedAttentionOptions,
+): Stage<"observedAttention", ObservedAttentionOptions> {
   return stage("observedAttention", options);
 }
 
@@ -883,7 +885,18 @@ export interface CustomOptions {
    * The score that ranks entries. One of `"question"`, `"window"`, `"last"`, `"text"`, `"columns"`, `"observed"`,
    * `"key-norm"`, `"key-diff"`, `"lag"`, `"recency"`, `"random"`; `"question"` by default.
    */
-  score?: "question" | "window" | "last" | "text" | "columns" | "observed" | "key-norm" | "key-diff" | "lag" | "recency" | "random";
+  score?:
+    | "question"
+    | "window"
+    | "last"
+    | "text"
+    | "columns"
+    | "observed"
+    | "key-norm"
+    | "key-diff"
+    | "lag"
+    | "recency"
+    | "random";
   /**
    * How the whole is split over layers and heads. One of `"uniform"`, `"prefix"`, `"pyramid"`, `"ada"`; `"uniform"` by
    * default.

@@ -149,7 +149,7 @@ fn constructor(spec: &MethodSpec) -> String {
     }
     for option in spec.options {
         fields.push_str(&comment(&option_text(option, spec.variants), "  "));
-        fields.push_str(&format!("  {}?: {};\n", option.name, kind_type(option.kind)));
+        fields.push_str(&field(option));
     }
     let declared = match !has_options(spec) {
         true => String::new(),
@@ -177,15 +177,36 @@ fn constructor(spec: &MethodSpec) -> String {
  * console.log(memory.resident / memory.full);
  * ```
  */
-export function {name}({parameter}): {stage} {{
+{head}
   return stage({quoted}, {value});
 }}
 
 "#,
         imports = words::imports(spec),
-        stage = stage(spec),
+        head = head(name, &parameter, &stage(spec)),
         quoted = string(name),
     )
+}
+
+/// An optional field; the values of a choice go to lines of their own where they do not fit.
+fn field(option: &OptionSpec) -> String {
+    let line = format!("  {}?: {};", option.name, kind_type(option.kind));
+    match option.kind {
+        OptionKind::Choice { values } if line.chars().count() > WIDTH => {
+            let values: String = values.iter().map(|value| format!("\n    | {}", string(value))).collect();
+            format!("  {}?:{values};\n", option.name)
+        }
+        _ => line + "\n",
+    }
+}
+
+/// The first line of a constructor, or what it takes on a line of its own.
+fn head(name: &str, parameter: &str, stage: &str) -> String {
+    let line = format!("export function {name}({parameter}): {stage} {{");
+    match line.chars().count() > WIDTH {
+        true => format!("export function {name}(\n  {parameter},\n): {stage} {{"),
+        false => line,
+    }
 }
 
 fn option_text(option: &OptionSpec, variants: &[Variant]) -> String {

@@ -65,6 +65,6 @@ fn build(options: &mut Options) -> Result<Stage> {
     if options.choice("merge")? == "none" {
         return Ok(Stage::Chooses(recipe));
     }
-    let merging = Merging { nearest: Nearest::Position, rule: Rule::Mean { weight: 1.0 }, ..Merging::default() };
+    let merging = Merging { nearest: Nearest::Position, rule: Rule::Mean { weight: 1.0 } };
     Ok(Stage::ChoosesAndRefines(recipe, Box::new(merging)))
 }
