@@ -114,11 +114,14 @@ fn every_combination_runs_or_says_why_not() {
                     let cache = json!({
                         "method": "custom", "keep": 0.4, "score": score, "budget": budget, "lanes": lanes, "decode": decode,
                     });
-                    let attention = ["question", "window", "text", "columns"].contains(&score);
-                    let sensible = ["uniform", "pyramid"].contains(&budget)
+                    let attention = ["question", "window", "last", "text", "columns"].contains(&score);
+                    let whole = ["uniform", "pyramid"].contains(&budget)
                         || attention && (budget == "prefix") == (lanes == "layer");
+                    // These rank a prompt only.
+                    let sensible = whole && !(["observed", "lag"].contains(&score) && decode == "lowest-score");
                     if let Err(Error::Option { reason, .. }) = Method::parse(&cache) {
-                        assert!(!sensible && reason.contains(budget), "{cache}: {reason}");
+                        let why = if whole { score } else { budget };
+                        assert!(!sensible && reason.contains(why), "{cache}: {reason}");
                         continue;
                     }
                     assert!(sensible, "{cache} must be refused");

@@ -144,6 +144,16 @@ impl Working {
         Ok(true)
     }
 
+    /// Forgets the newest answer.
+    pub(super) fn drop_plan(&mut self) {
+        self.plan.clear();
+    }
+
+    /// Forgets the queries of all layers, and the lists that held them.
+    pub(super) fn drop_queries(&mut self) {
+        (self.queries, self.query_charges) = (Vec::new(), Vec::new());
+    }
+
     /// The newest answer.
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
@@ -214,8 +224,7 @@ impl Working {
     /// Forgets what was kept for a method outside.
     pub(super) fn forget(&mut self) {
         self.sums.clear();
-        self.queries.clear();
-        self.query_charges.clear();
+        self.drop_queries();
         self.workspace.clear();
     }
 

@@ -356,6 +356,13 @@ impl<M: Memory> Sequence<M> {
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
         let rows = plan.rows.clone();
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
+        if matches!(moment, Moment::Layer(_) | Moment::Prompt) {
+            // What a prompt's plans take is as long as its entries.
+            method.drop_plan();
+        }
+        if moment == Moment::Prompt {
+            method.drop_queries();
+        }
         rows.map_or(Ok(()), |rows| self.narrow(moment, rows))
     }
 
