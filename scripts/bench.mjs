@@ -25,7 +25,7 @@ const suites = {
   results,
 };
 const grids = join("grids", "run.ts");
-const withOptions = ["methods", "results", "stores", "versions"];
+const withOptions = ["kvpress", "methods", "results", "stores", "versions"];
 
 const args = process.argv.slice(2);
 const quick = args.includes("--quick");
