@@ -86,11 +86,15 @@ class Watched:
     """A press at work: per layer what it kept, and the scores it ranked by."""
 
     def __init__(self, press):
-        self.press, self.kept, self.scores = press, [], []
+        self.press, self.kept, self.scores, self.unranked = press, [], [], []
         compress, ranking = press.compress, scorer(press)
         if hasattr(ranking, "score"):
             score = ranking.score
             ranking.score = lambda *given, **named: self.ranked(score(*given, **named))
+
+        if isinstance(press, LagKVPress):
+            states = press._get_states_score
+            press._get_states_score = lambda rows: self.unranked.append(states(rows)) or self.unranked[-1]
 
         def watched(module, hidden_states, keys, values, attentions, kwargs):
             before = keys.clone()
@@ -143,6 +147,20 @@ def ties(press, scores, kept):
     return [places if (any(undecided) if joint else open_) else [] for places, open_ in zip(near, undecided)]
 
 
+def alike(press, layer, unranked, loose):
+    """With the positions of a part whose numbers LagKV could not tell from those of `loose` when it ranked them."""
+    keys, values = unranked[2 * layer : 2 * layer + 2]
+    numbers = ((keys + values) / 2)[0].flatten(1).double()
+    found = [set(places) for places in loose]
+    for row, places in zip(numbers, found):
+        for place in [place - press.n_sink for place in places if 0 <= place - press.n_sink < len(row)]:
+            first = place - place % press.lag_size
+            part = row[first : first + press.lag_size]
+            near = ((part - row[place]).abs() <= LOOSE * row[place]).nonzero()[:, 0] + first + press.n_sink
+            places |= set(near.tolist())
+    return [sorted(places) for places in found]
+
+
 def keep_of(kept, length, ratio):
     """Our `keep`: the share where it comes to as many entries as the press keeps, or else their number."""
     layers = len(kept)
@@ -167,6 +185,8 @@ def run(model, ids, ratio, case, written):
     found = {"press": repr(case.press), "attention": case.attention, "options": options}
     found["channels" if isinstance(case.press, ThinKPress) else "kept"] = [[written(places) for places in heads] for heads in kept]
     loose = [ties(case.press, *layer) for layer in zip(watched.scores, kept)]
+    if isinstance(case.press, LagKVPress):
+        loose = [alike(case.press, layer, watched.unranked, heads) for layer, heads in enumerate(loose)]
     found["ties"] = sum(len(places) for heads in loose for places in heads)
     found["loose"] = [[layer, head, ranges(places)] for layer, heads in enumerate(loose) for head, places in enumerate(heads) if places]
     print(f"{len(ids)} tokens, {found['press']}: {json.dumps(options)}, {found['ties']} ties", flush=True)
