@@ -357,7 +357,7 @@ impl<M: Memory> Sequence<M> {
         let rows = plan.rows.clone();
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
         if matches!(moment, Moment::Layer(_) | Moment::Prompt) {
-            // What a prompt's plans take is as long as its entries.
+            // A prompt's plans name all its entries.
             method.drop_plan();
         }
         if moment == Moment::Prompt {

@@ -154,6 +154,10 @@ impl Store for Cskv {
         }
     }
 
+    fn before_rope(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let Shape { kv_heads, head_dim: dim, format, .. } = *shape;
         let widths = self.widths(self.size(kv_heads, dim));

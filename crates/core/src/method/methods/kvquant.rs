@@ -106,6 +106,10 @@ impl Store for Kvquant {
         self.calibration.check_model(model)
     }
 
+    fn before_rope(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let (dim, calibration) = (shape.head_dim, &self.calibration);
         let (dtype, apart) = (if calibration.bits == 2 { Dtype::U2 } else { Dtype::U4 }, calibration.apart(dim));

@@ -117,6 +117,10 @@ impl Store for Lorc {
         Ok(())
     }
 
+    fn before_rope(&self) -> bool {
+        self.aspect.before_rope
+    }
+
     fn prepare(&self, model: &dyn Projections) -> Result<()> {
         if self.directions.get().is_none() {
             // Whoever is first: both are the model's.

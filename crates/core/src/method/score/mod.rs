@@ -118,6 +118,11 @@ pub trait Score: Send + Sync + Debug {
     /// none.
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>>;
 
+    /// Whether it asks attention for sums at all.
+    fn gathers(&self) -> bool {
+        self.queries(&PromptView { past: 0, n: 1, spans: &[], allowance: 1 }).is_some()
+    }
+
     /// How many of the last queries of a prompt it wants to see.
     fn last_queries(&self) -> usize {
         0

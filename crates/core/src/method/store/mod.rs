@@ -43,6 +43,11 @@ pub trait Store: Send + Sync + Debug {
     /// Refuses a method that it cannot stand behind.
     fn check(&self, method: &Method) -> Result<()>;
 
+    /// Whether keys are stored before their rotary embedding, so that methods see them unrotated.
+    fn before_rope(&self) -> bool {
+        false
+    }
+
     /// Refuses a model that it cannot be used with; `model` has all layers.
     fn check_model(&self, model: &ModelKey) -> Result<()> {
         let _ = model;

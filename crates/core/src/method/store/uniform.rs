@@ -190,6 +190,10 @@ impl Store for Uniform {
         quantiser.map_or(Ok(()), |quantiser| quantiser.check(self.name, method))
     }
 
+    fn before_rope(&self) -> bool {
+        Uniform::before_rope(self)
+    }
+
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let codec = self.codec(shape.head_dim)?;
         let price = Price { codec, window: self.window, block: BLOCK, beside: 0 };
