@@ -176,6 +176,10 @@ impl Method {
                 }
                 _ => {}
             }
+            let chosen = |recipe: Recipe, stages: Vec<Box<dyn Refine>>| match &whole {
+                Some(first) => Err(both(first, spec.name)),
+                None => Ok(Method { stages, ..Method::checked(spec, &options, recipe, asked)? }),
+            };
             match stage {
                 Stage::Nothing => {}
                 Stage::Stores(asked) => store = Some(asked),
@@ -191,19 +195,8 @@ impl Method {
                         return Err(refuse(format!("`cache` has {} twice", spec.name)));
                     }
                 }
-                Stage::Chooses(recipe) => {
-                    if let Some(first) = &whole {
-                        return Err(both(first, spec.name));
-                    }
-                    whole = Some(Method::checked(spec, &options, *recipe, asked)?);
-                }
-                Stage::ChoosesAndRefines(recipe, own) => {
-                    if let Some(first) = &whole {
-                        return Err(both(first, spec.name));
-                    }
-                    let method = Method::checked(spec, &options, *recipe, asked)?;
-                    whole = Some(Method { stages: vec![own], ..method });
-                }
+                Stage::Chooses(recipe) => whole = Some(chosen(*recipe, Vec::new())?),
+                Stage::ChoosesAndRefines(recipe, own) => whole = Some(chosen(*recipe, vec![own])?),
                 Stage::Plans(plans) => {
                     if let Some(first) = &whole {
                         return Err(both(first, spec.name));

@@ -118,7 +118,7 @@ impl<M: Memory> Sequence<M> {
         let encoder = method.as_ref().map_or(Ok(None), |method| method.encoder(&sized))?;
         let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
         let based = encoder.as_ref().is_some_and(|encoder| encoder.has_bases());
-        let before = encoder.as_ref().is_some_and(|encoder| encoder.before_rope());
+        let before = method.as_ref().and_then(|method| method.store()).is_some_and(|store| store.before_rope());
         let joins = encoder.as_ref().is_some_and(|encoder| encoder.joins());
         let method = method.map(|method| Working::new::<M>(method, &sized, carry, encoder));
         let needs = method.as_ref().map(|method| method.needs);

@@ -204,10 +204,6 @@ impl Encoder for Coordinates {
         Dual::None
     }
 
-    fn before_rope(&self) -> bool {
-        true
-    }
-
     fn has_bases(&self) -> bool {
         true
     }

@@ -148,10 +148,6 @@ impl Encoder for Coding {
         Dual::None
     }
 
-    fn before_rope(&self) -> bool {
-        true
-    }
-
     fn has_bases(&self) -> bool {
         true
     }

@@ -148,7 +148,6 @@ impl Store for Lorc {
             directions,
             widths: widths.into(),
             window: self.window,
-            before_rope: self.aspect.before_rope,
             codec,
             price,
             beside,
@@ -165,7 +164,6 @@ struct LorcEncoder {
     /// Coordinates that each layer of the model keeps.
     widths: Arc<[usize]>,
     window: usize,
-    before_rope: bool,
     /// Without its basis.
     codec: KvCodec,
     /// With the sizes of the widest one.
@@ -178,10 +176,6 @@ struct LorcEncoder {
 impl Encoder for LorcEncoder {
     fn dual(&self) -> Dual {
         Dual::None
-    }
-
-    fn before_rope(&self) -> bool {
-        self.before_rope
     }
 
     fn has_bases(&self) -> bool {

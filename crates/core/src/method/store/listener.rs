@@ -58,6 +58,10 @@ impl<N: Notes> Store for Listener<N> {
         Ok(())
     }
 
+    fn before_rope(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, _: &Shape) -> Result<Box<dyn Encoder>> {
         Ok(Box::new(self.clone()))
     }
@@ -66,10 +70,6 @@ impl<N: Notes> Store for Listener<N> {
 impl<N: Notes> Encoder for Listener<N> {
     fn dual(&self) -> Dual {
         Dual::None
-    }
-
-    fn before_rope(&self) -> bool {
-        true
     }
 
     fn price(&self) -> Option<Price> {

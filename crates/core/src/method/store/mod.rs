@@ -43,7 +43,8 @@ pub trait Store: Send + Sync + Debug {
     /// Refuses a method that it cannot stand behind.
     fn check(&self, method: &Method) -> Result<()>;
 
-    /// Whether keys are stored before their rotary embedding, so that methods see them unrotated.
+    /// Whether keys are stored before their rotary embedding, and rotated to their own positions when they are read; methods see them
+    /// unrotated. Not with a transform.
     fn before_rope(&self) -> bool {
         false
     }
@@ -80,11 +81,6 @@ pub struct LaneNumber {
 pub trait Encoder: Send + Debug {
     /// The transform that all entries of a lane go through.
     fn dual(&self) -> Dual;
-
-    /// Whether keys are stored before their rotary embedding, and rotated to their own positions when they are read. Not with a transform.
-    fn before_rope(&self) -> bool {
-        false
-    }
 
     /// The price of entries in bytes, or the most that it can be; None where there is no such bound.
     fn price(&self) -> Option<Price>;

@@ -128,10 +128,6 @@ impl Uniform {
         Ok(Uniform { name, dtype, window, scheme: Scheme::Normal })
     }
 
-    fn before_rope(&self) -> bool {
-        matches!(self.scheme, Scheme::Even { rope: Rope::Before, .. })
-    }
-
     /// How entries of heads of `dim` elements are stored.
     fn codec(&self, dim: usize) -> Result<KvCodec> {
         let codec = match self.scheme {
@@ -191,13 +187,13 @@ impl Store for Uniform {
     }
 
     fn before_rope(&self) -> bool {
-        Uniform::before_rope(self)
+        matches!(self.scheme, Scheme::Even { rope: Rope::Before, .. })
     }
 
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let codec = self.codec(shape.head_dim)?;
         let price = Price { codec, window: self.window, block: BLOCK, beside: 0 };
-        Ok(Box::new(OneCodec { price, before_rope: self.before_rope() }))
+        Ok(Box::new(OneCodec { price }))
     }
 }
 
@@ -205,16 +201,11 @@ impl Store for Uniform {
 #[derive(Clone, Copy, Debug)]
 struct OneCodec {
     price: Price,
-    before_rope: bool,
 }
 
 impl Encoder for OneCodec {
     fn dual(&self) -> Dual {
         self.price.codec.dual
-    }
-
-    fn before_rope(&self) -> bool {
-        self.before_rope
     }
 
     fn price(&self) -> Option<Price> {
