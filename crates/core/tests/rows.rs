@@ -94,6 +94,7 @@ fn rows_end_between_layers() {
     what_goes_on_is_what_the_last_position_looks_at(&model);
     work_and_memory_are_saved(&model);
     later_prompts_go_their_own_way(&model);
+    what_makes_no_sense_is_refused_with_the_reason();
 }
 
 /// As a prompt of the rows that go on, each turned to its true position.
@@ -214,7 +215,6 @@ fn later_prompts_go_their_own_way(model: &Model) {
     assert_eq!(held(&one, LAYER).last(), Some(&(2 * N as u32 + 1)));
 }
 
-#[test]
 fn what_makes_no_sense_is_refused_with_the_reason() {
     let refused = |cache: Value, part: &str| match Method::parse(&cache) {
         Err(Error::Option { reason, .. }) => assert!(reason.contains(part), "{cache}: {reason}"),
