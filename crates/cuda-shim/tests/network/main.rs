@@ -4,7 +4,7 @@
 mod batch;
 mod faults;
 mod fork;
-#[path = "../../../core/tests/layers/golden.rs"]
+#[path = "../../../core/tests/models/layers/golden.rs"]
 mod golden;
 mod launches;
 mod layers;

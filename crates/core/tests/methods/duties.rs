@@ -1,10 +1,8 @@
 //! The duties of every method, whatever it keeps: one suite over the list of methods, two models and several sizes.
 
-mod case;
-
 use std::sync::Arc;
 
-use case::Case;
+use crate::case::Case;
 use prefixkv_core::Error;
 use prefixkv_core::cache::Modality;
 use prefixkv_core::method::{BudgetKind, METHODS, Method, MethodSpec, OptionKind, Role, VARIANT};

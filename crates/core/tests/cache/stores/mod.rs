@@ -1,7 +1,5 @@
 //! Stores: what stays is kept in few bits, attention reads it so, and memory says what it takes.
 
-#[path = "../calibrated/mod.rs"]
-mod calibrated;
 mod layered;
 
 use std::collections::{BTreeMap, HashSet};
@@ -19,7 +17,7 @@ use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
 
-use calibrated::{calibration, codebooks};
+use crate::calibrated::{calibration, codebooks};
 
 /// The stores, in each of their widths.
 fn stores() -> Vec<Value> {

@@ -6,7 +6,7 @@ use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::files::{FORMATS, Named, exact, write};
+use super::files::{FORMATS, Named, exact, write};
 
 const HIDDEN: usize = 768;
 const INNER: usize = 1280;

@@ -1,11 +1,9 @@
 //! The plans of every method, as they were: tests/golden/data/plans.json.
 
-mod case;
-
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use case::{Case, root};
+use crate::case::{Case, root};
 use prefixkv_core::method::{METHODS, Method, Moment};
 use prefixkv_core::sequence::Planned;
 use serde_json::{Map, Value, json};
@@ -92,7 +90,7 @@ fn every_method_plans_as_it_did() {
     assert_eq!(got, want, "cases that the golden lacks: write it anew with --ignored");
 }
 
-/// `cargo test --release -p prefixkv-core --test plans -- --ignored`
+/// `cargo test --release -p prefixkv-core --test methods plans:: -- --ignored`
 #[test]
 #[ignore = "writes the golden"]
 fn write_plans() {

@@ -341,7 +341,7 @@ fn the_cap_ends_one_and_the_others_go_on() {
     assert_eq!((done.len(), failed.len()), (1, 1), "{ends:?}");
     assert_eq!(failed[0]["error"]["code"], "out-of-memory");
     assert_eq!(done[0]["tokens"], expected["tokens"]);
-    assert_eq!(crate::done(&submit(&batched, &text(200)))["tokens"], expected["tokens"], "all of it is free again");
+    assert_eq!(self::done(&submit(&batched, &text(200)))["tokens"], expected["tokens"], "all of it is free again");
 }
 
 #[test]

@@ -1,14 +1,11 @@
 //! Layers that read the keys and values of others because a method asks for it.
 
-mod calibrated;
-mod case;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
-use calibrated::calibration;
+use crate::calibrated::calibration;
+use crate::case::{Case, load, root};
 use candle_core::{Device, Tensor};
-use case::{Case, load, root};
 use prefixkv_core::Error;
 use prefixkv_core::cache::Kept;
 use prefixkv_core::engine::Engine;

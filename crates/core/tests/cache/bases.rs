@@ -1,7 +1,5 @@
 //! Stores that keep entries in coordinates of their own, on whole sequences and a model.
 
-mod calibrated;
-
 use std::path::Path;
 
 use prefixkv_core::Error;
@@ -270,7 +268,7 @@ fn lorc_says_what_it_cannot_do() {
 /// All directions of each head, of a model of this shape.
 fn directions(layers: usize, kv_heads: usize, head_dim: usize) -> Value {
     let spec = METHODS.iter().find(|spec| spec.name == "cskv").expect("a method");
-    calibrated::calibration(spec, layers, kv_heads, head_dim).expect("it needs one")
+    crate::calibrated::calibration(spec, layers, kv_heads, head_dim).expect("it needs one")
 }
 
 /// Directions of all heads of tiny-llava together: every channel by itself, the last ones first.

@@ -11,7 +11,7 @@ use prefixkv_core::weights::WeightFormat;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::files::{FORMATS, Named, exact, write};
+use super::files::{FORMATS, Named, exact, write};
 
 const HELD: [WeightFormat; 4] = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4K];
 

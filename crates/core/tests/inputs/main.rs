@@ -1,0 +1,4 @@
+//! Pictures and texts on their way to a model.
+
+mod images;
+mod text;

@@ -1,0 +1,16 @@
+//! Methods: which entries they keep, which layers they share, and how they are put together.
+
+#[path = "../calibrated/mod.rs"]
+mod calibrated;
+mod caps;
+mod case;
+mod custom;
+mod divergence;
+mod duties;
+mod eviction;
+mod external;
+mod kvpress;
+mod plans;
+mod score;
+mod sharing;
+mod trace;

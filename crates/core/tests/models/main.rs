@@ -1,0 +1,13 @@
+//! Models: their weights, their numbers against transformers, and prompts and steps in every form.
+
+mod abort;
+mod batch;
+mod images_beside;
+mod layers;
+mod numbers;
+mod parity;
+mod pieces;
+mod positions;
+mod weights;
+mod weights_in_place;
+mod wide;
