@@ -1,6 +1,6 @@
 // Two versions of the library against each other: `npm run bench:versions -- --before DIR [--rounds N] [--only TEXT]`, DIR being a
-// checkout that has been built. Writes bench/results/<machine>-versions.json and .md. Each round runs every scene in both, one right
-// after the other, and the other one first in the next round.
+// checkout that has been built. Writes bench/results/<machine>-versions.json and .md. Each round runs every scene in both, in alternating
+// order, in processes of its own.
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:child_process";
 import { createInterface, type Interface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -47,28 +47,32 @@ const rounds = Number(option("rounds") ?? (quick ? 1 : 9));
 const chosen = scenes.filter(({ name }) => name.includes(option("only") ?? ""));
 const commit = execFileSync("git", ["-C", before, "rev-parse", "--short=10", "HEAD"], { encoding: "utf8" }).trim();
 
-const [old, now] = [new Side(before), new Side(here)];
 const measured = chosen.map(({ name }) => ({ name, before: [] as number[], after: [] as number[] }));
-// The very first run of a scene pays for what is set up once.
-for (let round = -1; round < rounds; round += 1) {
-  for (const { name, before, after } of measured) {
-    process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${name}`);
-    const times = new Map<Side, number>();
-    for (const side of round % 2 === 0 ? [old, now] : [now, old]) times.set(side, await side.measure(name));
-    if (round < 0) continue;
-    before.push(times.get(old) ?? Number.NaN);
-    after.push(times.get(now) ?? Number.NaN);
+// New processes for every round: where its pages lie makes a process faster or slower than the next one by several percent, as long as
+// it lives. The first run of a scene pays for what is set up once, and is not counted.
+for (let round = 0; round < rounds; round += 1) {
+  const sides = { before: new Side(before), after: new Side(here) };
+  const [first, second] = round % 2 === 0 ? (["before", "after"] as const) : (["after", "before"] as const);
+  for (const scene of measured) {
+    process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${scene.name}`);
+    const took = { before: [] as number[], after: [] as number[] };
+    for (const side of [first, second, second, first, first, second])
+      took[side].push(await sides[side].measure(scene.name));
+    const mean = ([, ...counted]: number[]): number => counted.reduce((sum, time) => sum + time, 0) / counted.length;
+    scene.before.push(mean(took.before));
+    scene.after.push(mean(took.after));
   }
+  sides.before.close();
+  sides.after.close();
 }
 process.stderr.write("\n");
-old.close();
-now.close();
 
 const from = await origin();
 const page = `${heading("Two versions of the library", from)}
 
-Before is commit ${commit}. A random model of 8 layers with LLaVA's proportions (\`plain\` of bench/random_model.ts), 2 threads, on Bun; a process a side, ${rounds} rounds
-in alternating pairs. Milliseconds of a prompt or of a token are medians; the ratio is the median of the rounds' ratios, beside its quartiles.
+Before is commit ${commit}. A random model of 8 layers with LLaVA's proportions (\`plain\` of bench/random_model.ts), 2 threads, on Bun; ${rounds} rounds, each in
+new processes, two runs a side in alternating order behind one that is not counted. Milliseconds of a prompt or of a token are medians;
+the ratio is the median of the rounds' ratios, beside its quartiles.
 
 ${table([
   ["scene", "before, ms", "after, ms", "after / before", "quartiles"],
