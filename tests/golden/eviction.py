@@ -448,7 +448,7 @@ def run(prompt, answer, options):
     kept = keep(prompt, options)
     cache, row, logprobs = Cache(prompt, kept, options), prompt.logits[-1], []
     for number, token in enumerate(answer):
-        logprobs.append(rounded(row.log_softmax(-1)[token]))
+        logprobs.append(round(float(row.log_softmax(-1)[token]), 5) or 0.0)
         # A choice that rounding may turn ends the case: its own step still counts, what it leaves does not.
         if not cache.decided:
             break
