@@ -1,5 +1,5 @@
 // Stores that a calibration goes before, for stores.ts: calibrated on texts of the model's own, so that nothing of the measured text is known.
-import { type CacheOption, cskv, kvquant, kvtuner, type Model, skvq } from "../ts/index.ts";
+import { type CacheOption, clla, cskv, kvquant, kvtuner, type Model, skvq } from "../ts/index.ts";
 
 type Case = [name: string, cache: CacheOption];
 
@@ -45,6 +45,14 @@ export async function calibrated(model: Model, window: number, wanted: (name: st
         if (init === "covariance") cases.push(of(0.25, 0.75), of(0.75, 0.75, "4"), of(0.5, 0.5, "4"));
       }
     }
+  }
+  if (wanted("clla")) {
+    const calibration = await model.calibrateClla({ samples });
+    const of = (latent: number, bits?: "8" | "4"): Case => [
+      `clla, ${latent}${bits ? `, in ${bits} bits` : ""}`,
+      clla({ calibration, latent, window, ...(bits && { bits }) }),
+    ];
+    cases.push(of(0.5), of(0.25), of(0.5, "4"));
   }
   if (wanted("kvquant")) {
     for (const bits of [4, 2]) {

@@ -1,6 +1,5 @@
-import { boundTo } from "./calibrate.ts";
-import { calibrationFile, requireCalibrationFile, writeDirections } from "./calibration.ts";
-import { compared, promptsOf } from "./compared.ts";
+import { calibrationFile } from "./calibration.ts";
+import { findDirections } from "./directions.ts";
 import type { DirectionsCalibration, ModelInfo, Progress } from "./generated/wire.ts";
 import type { PromptInput } from "./messages.ts";
 import { Place } from "./options/place.ts";
@@ -72,28 +71,8 @@ export async function calibrateCskv(
   options: unknown,
 ): Promise<DirectionsCalibration> {
   const place = new Place("calibrateCskv");
-  const { samples, init = "covariance", alpha, heads = "each", most = 0.5, ...rest } = read(options, place);
-  const { file, onProgress, signal } = rest;
-  if (samples === undefined) throw place.invalid("need `samples`, an array of prompts");
+  const { init = "covariance", alpha, heads = "each", most = 0.5, ...given } = read(options, place);
   if (alpha !== undefined && init !== "asvd") throw place.field("alpha").invalid('goes with `init: "asvd"`');
   if (!((alpha ?? 0) >= 0 && (alpha ?? 0) <= 4)) throw place.field("alpha").refuse("a number from 0 to 4", alpha);
-  if (!(most > 0 && most <= 1)) throw place.field("most").refuse("a share above 0 and at most 1", most);
-  if (file !== undefined) await requireCalibrationFile(file);
-  const prompts = await promptsOf("calibrateCskv", samples, signal);
-  const asked = { init, alpha: alpha ?? 0.5, heads, most };
-  const found = await compared(requests, "directions", prompts, asked, { signal, onProgress });
-  const calibration: DirectionsCalibration = {
-    format: "prefixkv-directions",
-    version: 1,
-    model: boundTo(info),
-    init,
-    ...(init === "asvd" && { alpha: asked.alpha }),
-    heads,
-    rank: found.rank,
-    samples: prompts.length,
-    positions: found.positions,
-    layers: found.layers,
-  };
-  if (file !== undefined) await writeDirections(calibration, file);
-  return calibration;
+  return findDirections(requests, info, place, { init, ...(alpha !== undefined && { alpha }), heads, most }, given);
 }

@@ -5,6 +5,7 @@ export type { CacheOption } from "./cache.ts";
 export type { CalibrateOptions } from "./calibrate.ts";
 export type { CalibrateBitsOptions } from "./calibrate_bits.ts";
 export type { CalibrateChannelsOptions } from "./calibrate_channels.ts";
+export type { CalibrateCllaOptions } from "./calibrate_clla.ts";
 export type { CalibrateCskvOptions } from "./calibrate_cskv.ts";
 export type { CalibrateKvquantOptions } from "./calibrate_kvquant.ts";
 export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";

@@ -3,6 +3,7 @@
 import { type CalibrateOptions, calibrate } from "./calibrate.ts";
 import { type CalibrateBitsOptions, calibrateBits } from "./calibrate_bits.ts";
 import { type CalibrateChannelsOptions, calibrateChannels } from "./calibrate_channels.ts";
+import { type CalibrateCllaOptions, calibrateClla } from "./calibrate_clla.ts";
 import { type CalibrateCskvOptions, calibrateCskv } from "./calibrate_cskv.ts";
 import { type CalibrateKvquantOptions, calibrateKvquant } from "./calibrate_kvquant.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
@@ -138,6 +139,11 @@ export class Model implements AsyncDisposable {
   /** Finds the directions along which `cskv` stores keys and values, by sample prompts: see CalibrateCskvOptions. */
   async calibrateCskv(options: CalibrateCskvOptions): Promise<DirectionsCalibration> {
     return calibrateCskv(this.#requests, this.info, options);
+  }
+
+  /** Finds the directions along which `clla` stores keys and values of two layers, by sample prompts: see CalibrateCllaOptions. */
+  async calibrateClla(options: CalibrateCllaOptions): Promise<DirectionsCalibration> {
+    return calibrateClla(this.#requests, this.info, options);
   }
 
   /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */

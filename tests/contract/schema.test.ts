@@ -70,6 +70,8 @@ test("every answer is what the schema says", async () => {
   await ask({ op: "codebooks", prompts: [{ prompt }], bits: 2, outliers: 0.01 }, "codebooks");
   const directions = { init: "asvd", alpha: 0.5, heads: "each", most: 0.25 } as const;
   await ask({ op: "directions", prompts: [{ prompt }], ...directions }, "directions");
+  const together = { ...directions, init: "covariance", span: "pair" } as const;
+  await ask({ op: "directions", prompts: [{ prompt }], ...together }, "directions");
   await ask({ op: "channels", prompts: [{ prompt }], group: 16, sinks: 0 }, "channels");
   await ask({ op: "trace", messages, cache: [cache], maxTokens: 2, ignoreEos: true }, "traced", [scene]);
   await ask({ op: "trace", prompt, maxTokens: 2, cache: { method: "knorm", keep: { tokens: 30 } } }, "traced");

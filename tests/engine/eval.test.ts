@@ -147,6 +147,7 @@ shared("stores and layers that share are calibrated on the others as well, with 
     of("skvq", { window: 32 }, { group: 32, sinks: 1 }),
     of("kvquant", { window: 32 }, { bits: 2, outliers: 0.05 }),
     of("cskv", { keys: 0.25, values: 0.75, window: 32 }, { init: "asvd" }),
+    of("clla", { latent: 0.25, window: 32 }, {}),
     of("kvsharer", { layers: 2 }, { layers: 2 }),
   ];
   const { cells } = await evaluate({ model, methods, keeps: [0.5], limit: 2, generate: false, kl: true, out });
@@ -156,7 +157,7 @@ shared("stores and layers that share are calibrated on the others as well, with 
     .map((line) => JSON.parse(line));
   assert.deepEqual(
     found.map(({ method, fold, calibration: { format } }) => [method, fold, format]),
-    ["channels", "codebooks", "directions", "sharing"].flatMap((format, index) =>
+    ["channels", "codebooks", "directions", "directions", "sharing"].flatMap((format, index) =>
       [0, 1].map((fold) => [methods[index]?.id, fold, `prefixkv-${format}`]),
     ),
   );

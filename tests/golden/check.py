@@ -1,5 +1,6 @@
 """Reads every golden back and asserts what the README promises about names, shapes and sizes."""
 
+import base64
 import json
 
 from safetensors.numpy import load_file
@@ -224,6 +225,28 @@ def check_skvq():
             assert 0.6 <= side["clip2"] <= side["clip4"] <= 1, "fewer bits never clip less"
 
 
+def check_directions():
+    for name, parts in (("cskv", 1), ("clla", 2)):
+        golden, _ = read(name)
+        assert (ROOT / golden["model"]).exists() and len(golden["files"]) > 1
+        for file in golden["files"]:
+            model, numbers = file["model"], file["rank"] * file["model"]["kvHeads"] * file["model"]["headDim"]
+            layers = [layer["layer"] for layer in file["layers"]]
+            assert layers == sorted(set(layers)) and layers[-1] < model["layers"] and len(layers) % parts == 0
+            for layer in file["layers"]:
+                assert all(len(base64.b64decode(layer[side])) == numbers for side in ("keys", "values"))
+                assert ("sizes" in layer) == ("span" in file) == (parts == 2)
+        for case in golden["cases"]:
+            assert case["file"] < len(golden["files"]) and len(case["logits"]) == len(golden["behind"])
+
+
+def check_lorc():
+    golden, _ = read("lorc")
+    for case in golden["cases"]:
+        assert len(case["logits"]) == len(golden["behind"]) and case["cache"]["method"] == "lorc"
+        assert all(width % 8 == 0 for width in case["widths"])
+
+
 def check_sizes():
     for folder, most in ((DATA, 6 << 20), (FIXTURES, 4 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -232,6 +255,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_eviction, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -16,7 +16,7 @@ export interface Samples {
 export interface CalibrationCommand {
   /** The method that it is for; without one, every method that none of the others is for. */
   method?: string;
-  /** The flags of it alone. */
+  /** The flags of it, some of which others may have too. */
   flags: readonly Flag[];
   /** Flags of `calibrate` that do not go with it. */
   without: readonly string[];

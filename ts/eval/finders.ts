@@ -1,5 +1,6 @@
 import type { CalibrateBitsOptions } from "../calibrate_bits.ts";
 import type { CalibrateChannelsOptions } from "../calibrate_channels.ts";
+import type { CalibrateCllaOptions } from "../calibrate_clla.ts";
 import type { CalibrateCskvOptions } from "../calibrate_cskv.ts";
 import type { CalibrateKvquantOptions } from "../calibrate_kvquant.ts";
 import type { CalibrateSharingOptions } from "../calibrate_sharing.ts";
@@ -71,6 +72,13 @@ export const finders: Partial<Record<OptionKind, Finder>> = {
       samples: prompts(samples),
       ...given,
     } as CalibrateCskvOptions),
+  latents: (model, { stage, options, samples, given }) =>
+    model.calibrateClla({
+      most: Number(stage.latent ?? 0.5),
+      ...options,
+      samples: prompts(samples),
+      ...given,
+    } as CalibrateCllaOptions),
   sharing: (model, { stage, options, samples, given }) =>
     model.calibrateSharing({
       ...shared(stage, "layers"),

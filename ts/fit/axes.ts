@@ -33,7 +33,7 @@ const axes: readonly { name: AxisName; points: readonly Stages[] }[] = [
 
 /** Whether a method needs nothing that a calibration of its own must find first. */
 function isReady({ options }: MethodFacts): boolean {
-  return options.every(({ kind }) => kind !== "codebooks" && kind !== "directions");
+  return options.every(({ kind }) => kind !== "codebooks" && kind !== "directions" && kind !== "latents");
 }
 
 /** A store as it comes, and with less. */

@@ -41,6 +41,7 @@ export type MethodName =
   | "cskv"
   | "kvquant"
   | "minicache"
+  | "clla"
   | "kvsharer";
 
 /** An option of a method, for the command line. */
@@ -59,7 +60,8 @@ export interface MethodOption {
     | "bits"
     | "channels"
     | "codebooks"
-    | "directions";
+    | "directions"
+    | "latents";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -1901,6 +1903,46 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "whole", "8", "4", "2"',
         default: "whole",
         text: 'bits of a code for directions and for entries that stay unmerged; "whole" is as new entries are',
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "clla",
+    title: "CLLA",
+    summary:
+      "stores the keys and values of two neighbouring layers as one latent, which a calibration has found, recent ones whole",
+    source: "Yang et al. 2024, Lossless KV Cache Compression to 2%, arXiv 2410.15252",
+    budget: "outcome",
+    role: "stores",
+    options: [
+      {
+        name: "calibration",
+        kind: "latents",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the directions that model.calibrateClla has found",
+      },
+      {
+        name: "latent",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the numbers that are stored of the keys and values of two layers, as a share of all",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 32,
+        text: "most recent entries that stay whole, per layer and head",
+      },
+      {
+        name: "bits",
+        kind: "choice",
+        values: 'one of "whole", "8", "4"',
+        default: "whole",
+        text: 'bits of a code for the latent and for entries that are not joined; "whole" is as new entries are',
       },
     ],
     variants: {},

@@ -62,6 +62,7 @@ export type CacheMethod =
   | Stage<"cskv", CskvOptions>
   | Stage<"kvquant", KvquantOptions>
   | Stage<"minicache", MinicacheOptions>
+  | Stage<"clla", CllaOptions>
   | Stage<"kvsharer", KvsharerOptions>;
 
 /** A method's options with its name. */
@@ -1633,6 +1634,42 @@ export interface MinicacheOptions {
  */
 export function minicache(options: MinicacheOptions = {}): Stage<"minicache", MinicacheOptions> {
   return stage("minicache", options);
+}
+
+/** Options of {@link clla}. */
+export interface CllaOptions {
+  /** The directions that model.calibrateClla has found. Such a calibration, or its file. */
+  calibration?: DirectionsSource;
+  /**
+   * The numbers that are stored of the keys and values of two layers, as a share of all. A number from 0 to 1; `0.5` by
+   * default.
+   */
+  latent?: number;
+  /** Most recent entries that stay whole, per layer and head. A whole number from 0 to 1,000,000; `32` by default. */
+  window?: number;
+  /**
+   * Bits of a code for the latent and for entries that are not joined; "whole" is as new entries are. One of `"whole"`,
+   * `"8"`, `"4"`; `"whole"` by default.
+   */
+  bits?: "whole" | "8" | "4";
+}
+
+/**
+ * CLLA: stores the keys and values of two neighbouring layers as one latent, which a calibration has found, recent ones
+ * whole. Yang et al. 2024, Lossless KV Cache Compression to 2%, arXiv 2410.15252.
+ *
+ * @example
+ * ```ts
+ * import { clla, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: clla({ calibration: await model.calibrateClla({ samples: [{ messages: [{ role: "user", content }] }] }) }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function clla(options: CllaOptions = {}): Stage<"clla", CllaOptions> {
+  return stage("clla", options);
 }
 
 /** Options of {@link kvsharer}. */

@@ -420,6 +420,12 @@ export interface DirectionsFields {
   alpha: number;
   /** Whose directions. */
   heads: DirectionsHeads;
+  /**
+   * The rows that have directions together; those of two layers are found by `init: "covariance"`.
+   *
+   * Default: `"layer"`.
+   */
+  span?: DirectionsSpan;
   /** The share of all directions that is given, above 0 and at most 1; rounded up to a multiple of 8. */
   most: number;
 }
@@ -440,6 +446,15 @@ export type DirectionsInit = "covariance" | "asvd";
  * - `"joint"`:
  */
 export type DirectionsHeads = "each" | "joint";
+
+/**
+ * The rows that have directions together: the keys of a layer, and its values (`"layer"`); or the keys and values of
+ * two neighbouring layers (`"pair"`).
+ *
+ * - `"layer"`:
+ * - `"pair"`:
+ */
+export type DirectionsSpan = "layer" | "pair";
 
 /**
  * Finds directions along which keys, before their rotary embedding, and values can be stored as fewer numbers; ends
@@ -925,7 +940,8 @@ export interface LayerCodebooks {
 
 /**
  * Directions of keys, before their rotary embedding, and of values, the most important ones first:
- * `model.calibrateCskv` makes it, `cskv({ calibration })` uses it.
+ * `model.calibrateCskv` makes it, `cskv({ calibration })` uses it; or of keys and values of two layers together, from
+ * `model.calibrateClla` for `clla`.
  *
  * @example
  * ```ts
@@ -951,6 +967,11 @@ export interface DirectionsCalibration {
   alpha?: number;
   /** Whether each head has directions of its own, or all of a layer have some together. */
   heads: DirectionsHeads;
+  /**
+   * Whether keys and values of a layer have directions of their own each, as where it is left out, or those of two
+   * layers some together.
+   */
+  span?: DirectionsSpan;
   /** How many of them there are, of keys and of values each. */
   rank: number;
   /** Prompts that were read for it. */
@@ -959,14 +980,18 @@ export interface DirectionsCalibration {
   positions?: number;
   /** Where it comes from, in words. */
   origin?: string;
-  /** One for each layer that has keys and values of its own, by rising number. */
+  /**
+   * One for each layer that has keys and values of its own, by rising number; with `span: "pair"` two and two go
+   * together, and of an odd number of layers the last is left out.
+   */
   layers: readonly LayerDirections[];
 }
 
 /**
  * The directions of a layer, each a vector of whole numbers of which the largest magnitude is 127: base64 of 8 bits
  * each, `[heads, rank, head size]`, or `[rank, heads * head size]` of all heads together. They become unit vectors at
- * right angles when they are read.
+ * right angles when they are read. Of two layers they are the parts of longer vectors: keys and values of the first,
+ * then of the second.
  */
 export interface LayerDirections {
   /** Its number in the model. */
@@ -975,6 +1000,11 @@ export interface LayerDirections {
   keys: string;
   /** Of its values. */
   values: string;
+  /**
+   * With `span: "pair"`, the root mean squares of the numbers of its keys and of its values, by which they are divided
+   * before they are brought to coordinates.
+   */
+  sizes?: readonly [number, number];
 }
 
 /**

@@ -82,6 +82,7 @@ fn calibration(spec: &MethodSpec) -> Option<Value> {
     spec.options.iter().find_map(|option| match option.kind {
         OptionKind::Codebooks => Some(codebooks()),
         OptionKind::Directions => Some(directions()),
+        OptionKind::Latents => Some(latents()),
         _ => None,
     })
 }
@@ -91,6 +92,15 @@ fn directions() -> Value {
     json!({
         "format": "prefixkv-directions", "version": 1, "model": { "layers": 1 }, "init": "covariance", "heads": "each",
         "rank": 1, "layers": [{ "layer": 0, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=" }],
+    })
+}
+
+/// One direction of two layers.
+fn latents() -> Value {
+    let layer = |layer| json!({ "layer": layer, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=", "sizes": [1, 1] });
+    json!({
+        "format": "prefixkv-directions", "version": 1, "model": { "layers": 2 }, "init": "covariance", "heads": "each",
+        "span": "pair", "rank": 1, "layers": [layer(0), layer(1)],
     })
 }
 

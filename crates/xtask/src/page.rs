@@ -120,6 +120,9 @@ fn options(spec: &MethodSpec) -> String {
             OptionKind::Calibration => "a [calibration](../cache.md#calibration)".into(),
             OptionKind::Codebooks => "a [calibration of codebooks](../cache.md#codebooks)".into(),
             OptionKind::Directions => "a [calibration of directions](../cache.md#directions)".into(),
+            OptionKind::Latents => {
+                "a [calibration of directions of two layers](../cache.md#latents-of-two-layers)".into()
+            }
             OptionKind::Sharing => "a [calibration of layers that share](../cache.md#layers-that-share)".into(),
             OptionKind::Channels => "a [calibration of the order of channels](../cache.md#orders-of-channels)".into(),
             OptionKind::Bits => "a [calibration of the bits of each layer](../cache.md#bits-of-each-layer)".into(),

@@ -80,7 +80,8 @@ export interface MethodOption {{
     | "bits"
     | "channels"
     | "codebooks"
-    | "directions";
+    | "directions"
+    | "latents";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -246,7 +247,7 @@ fn kind_type(kind: OptionKind) -> String {
         OptionKind::Bits => "BitsSource".into(),
         OptionKind::Channels => "ChannelsSource".into(),
         OptionKind::Codebooks => "CodebookSource".into(),
-        OptionKind::Directions => "DirectionsSource".into(),
+        OptionKind::Directions | OptionKind::Latents => "DirectionsSource".into(),
     }
 }
 
@@ -265,6 +266,7 @@ fn kind_name(kind: OptionKind) -> &'static str {
         OptionKind::Channels => "channels",
         OptionKind::Codebooks => "codebooks",
         OptionKind::Directions => "directions",
+        OptionKind::Latents => "latents",
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn values(kind: OptionKind) -> String {
         | OptionKind::Bits
         | OptionKind::Channels
         | OptionKind::Codebooks
-        | OptionKind::Directions => "such a calibration, or its file".into(),
+        | OptionKind::Directions
+        | OptionKind::Latents => "such a calibration, or its file".into(),
         OptionKind::Pairs => "an array such as `[[8, 4], [4, 2]]`".into(),
     }
 }
@@ -102,6 +103,7 @@ pub(crate) fn calibrated(spec: &MethodSpec) -> Option<(&'static str, &'static st
     spec.options.iter().find_map(|option| match option.kind {
         OptionKind::Codebooks => Some(("calibrateKvquant", "./codebooks.json")),
         OptionKind::Directions => Some(("calibrateCskv", "./directions.json")),
+        OptionKind::Latents => Some(("calibrateClla", "./latents.json")),
         _ => None,
     })
 }

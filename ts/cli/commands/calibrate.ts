@@ -6,6 +6,7 @@ import { bits } from "../calibrations/bits.ts";
 import { channels } from "../calibrations/channels.ts";
 import { codebooks } from "../calibrations/codebooks.ts";
 import { directions } from "../calibrations/directions.ts";
+import { latents } from "../calibrations/latents.ts";
 import { sharing } from "../calibrations/sharing.ts";
 import { sizes } from "../calibrations/sizes.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
@@ -14,7 +15,7 @@ import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
 
 /** Every calibration with a method of its own, in the order of the help. */
-const own: readonly CalibrationCommand[] = [sharing, bits, channels, codebooks, directions];
+const own: readonly CalibrationCommand[] = [sharing, bits, channels, codebooks, directions, latents];
 
 /** Makes the calibration that a method uses, over sample pictures: how much each layer keeps, or what the method asks for. */
 export const calibrate: Command = {
@@ -26,16 +27,18 @@ export const calibrate: Command = {
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },
     ...sizes.flags,
     { name: "out", type: "string", value: "FILE", text: "the JSON file to write", required: true },
-    ...own.flatMap(({ flags }) => flags),
+    ...new Set(own.flatMap(({ flags }) => flags)),
     ...cacheFlags.filter(({ name }) => name === "method" || name === "set"),
     ...loadFlags,
   ],
   async run(values, context) {
     const method = methodOption(values, "prefixkv")?.method;
     const chosen = own.find((calibration) => calibration.method === method) ?? sizes;
-    for (const other of own.filter((calibration) => calibration !== chosen)) {
-      const flag = other.flags.find(({ name }) => values.has(name));
-      if (flag !== undefined) throw new UsageError(`--${flag.name} goes with --method ${other.method}`);
+    const flags = own.flatMap((calibration) => calibration.flags);
+    const foreign = flags.find((flag) => values.has(flag.name) && !chosen.flags.includes(flag));
+    if (foreign !== undefined) {
+      const methods = own.filter((calibration) => calibration.flags.includes(foreign)).map(({ method }) => method);
+      throw new UsageError(`--${foreign.name} goes with --method ${methods.join(" or ")}`);
     }
     const refused = chosen.without.find((name) => values.has(name));
     if (refused !== undefined) throw new UsageError(`--${refused} does not go with --method ${chosen.method}`);

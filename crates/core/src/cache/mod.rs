@@ -25,7 +25,7 @@ pub use recode::{Recode, Together};
 pub use report::MemoryReport;
 pub use segment::Dead;
 pub use shape::{Kept, LayerCache, Modality, Piece, PieceKind, Shape, Span};
-pub use twin::Forked;
+pub use twin::{Common, Forked};
 
 /// Bytes that the parts of a cache take beside keys, values, positions and scores.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use super::lane::{Lane, no_place};
 use super::memory::{Form, Memory};
 use super::pool::Charge;
 use super::segment::Segment;
-use super::twin::TOGETHER;
+use super::twin::{Common, TOGETHER};
 use crate::error::{Error, Result};
 
 /// Entries of a lane that change their codec.
@@ -24,10 +24,9 @@ pub struct Recode {
 /// Entries of two lanes that are stored once from now on.
 #[derive(Clone, Debug)]
 pub struct Together {
-    /// Of the rows, which are deleted from by entry.
+    /// Of what is stored, which is deleted from by entry.
     pub codec: KvCodec,
-    /// How far the rows are on the way from the first lane's direction to the second's, from 0 to 1.
-    pub t: f64,
+    pub common: Common,
     /// In each lane, in the order of their positions.
     pub places: [Vec<u32>; 2],
 }
@@ -78,9 +77,9 @@ impl<M: Memory> Lane<M> {
         Ok(())
     }
 
-    /// Stores the entries at the places of two lanes, which are at the same positions, once: one row between the rows of the two, and factors
-    /// of each. For a moment they are there twice.
-    pub fn store_together(lanes: [&mut Lane<M>; 2], Together { codec, t, places }: &Together) -> Result<()> {
+    /// Stores the entries at the places of two lanes, which are at the same positions, once, from which either lane has its own by what
+    /// `common` says. For a moment they are there twice.
+    pub fn store_together(lanes: [&mut Lane<M>; 2], Together { codec, common, places }: &Together) -> Result<()> {
         let [first, second] = lanes;
         let ((options, other), heads) = ((first.options(), second.options()), first.heads());
         let alike = (heads.len(), options.head_dim, options.codec.dual, options.rotation)
@@ -95,12 +94,19 @@ impl<M: Memory> Lane<M> {
         {
             lane.rows_at(places, gone, rows)?;
         }
+        if let Common::Coordinates { bases } = common
+            && !rows[0].is_empty()
+        {
+            first.count_basis(&bases[0])?;
+            second.count_basis(&bases[1])?;
+        }
         let mut made = [Vec::new(), Vec::new()];
         for (one, two) in rows[0].chunks(TOGETHER).zip(rows[1].chunks(TOGETHER)) {
             let (dim, capacity) = (options.head_dim, one.len());
             let form = Form { codec: *codec, heads: heads.len(), dim, capacity, basis: None, gains: None };
             let (account, scored) = (&first.account, [options.scored, other.scored]);
-            let twins = Segment::twins(account, form, [&first.segments, &second.segments], [one, two], *t, scored)?;
+            let from = [&first.segments[..], &second.segments[..]];
+            let twins = Segment::twins(account, form, from, [one, two], common, scored)?;
             made.iter_mut().zip(twins).for_each(|(made, twin)| made.push(twin));
         }
         let ([gone, gone_too], [made, made_too]) = (gone, made);

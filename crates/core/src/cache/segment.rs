@@ -224,7 +224,7 @@ impl<M: Memory> Segment<M> {
     }
 
     pub(super) fn form(&self) -> Form<'_> {
-        let gains = self.twin.as_ref().map(|twin| twin.gains());
+        let gains = self.twin.as_ref().and_then(|twin| twin.gains());
         Form { basis: self.basis().map(Arc::as_ref), gains, ..self.sizes() }
     }
 
@@ -235,14 +235,15 @@ impl<M: Memory> Segment<M> {
         Form { codec: self.codec(), heads: heads as usize, dim: dim as usize, capacity, basis: None, gains: None }
     }
 
-    /// The basis that the codec names.
+    /// The basis that the codec names; of entries of two lanes this one's.
     pub(super) fn basis(&self) -> Option<&Arc<Basis>> {
-        self.data.basis.as_ref()
+        self.twin.as_ref().map_or(self.data.basis.as_ref(), |twin| twin.basis())
     }
 
     pub(super) fn codec(&self) -> KvCodec {
-        let Data { codecs: [key, value], dual, ref basis, .. } = *self.data;
-        KvCodec { basis: basis.as_deref().map(Basis::based), ..KvCodec::new(key, value, dual) }
+        let Data { codecs: [key, value], dual, .. } = *self.data;
+        let basis = self.basis().map(|basis| basis.based());
+        KvCodec { basis, ..KvCodec::new(key, value, dual) }
     }
 
     /// Entries stored, deleted ones included.

@@ -1,13 +1,14 @@
 //! Entries of two layers that are stored once.
 //!
-//! MiniCache keeps one unit direction for the rows that two layers have at a position, and for each layer how large its own is. So a
-//! segment of one lane and a segment of another hold the same data: each of the two is a [`Twin`], with factors of its own and marks of its own
+//! MiniCache keeps one unit direction for the rows that two layers have at a position, and for each layer how large its own is; a latent of two
+//! layers is coordinates from which each of them has its keys and values by a basis of its own. So a
+//! segment of one lane and a segment of another hold the same data: each of the two is a [`Twin`], with what it reads by and marks of its own
 //! for the entries that its lane has let go. An entry's bytes are those of a lane until its other lane lets go of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prefixkv_kernels::codec::{Deletion, Gains, KvCodec};
+use prefixkv_kernels::codec::{Basis, Deletion, Gains, KvCodec};
 
 use super::memory::{Entries, Form, Memory, Side};
 use super::pool::{Account, Charge};
@@ -17,14 +18,30 @@ use crate::error::{Error, Result};
 /// Most entries that two lanes store together at once, a mark each.
 pub(super) const TOGETHER: usize = Dead::MOST;
 
+/// The rows that are stored once for two lanes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Common {
+    /// The direction that is `t` of the way, from 0 to 1, from the first lane's to the second's, and the size of either's row.
+    Direction { t: f64 },
+    /// The sum of the coordinates of both in a basis of each, of as many.
+    Coordinates { bases: [Arc<Basis>; 2] },
+}
+
 /// The part that is of one of two lanes.
 #[derive(Debug)]
 pub(super) struct Twin {
     both: Arc<Both>,
     /// Which of the two, 0 or 1.
     side: usize,
+    own: Own,
+}
+
+/// The way in which a lane reads its rows.
+#[derive(Clone, Debug)]
+enum Own {
     /// Factors of the keys, then of the values, `[heads, capacity]` each.
-    gains: Box<[f32]>,
+    Gains(Box<[f32]>),
+    Basis(Arc<Basis>),
 }
 
 /// The part that two lanes of one sequence have together.
@@ -52,13 +69,29 @@ impl Both {
 pub struct Forked(Vec<(usize, Arc<Both>)>);
 
 impl Twin {
-    fn new(both: Arc<Both>, side: usize, gains: Vec<f32>) -> Box<Twin> {
-        Box::new(Twin { both, side, gains: gains.into() })
+    fn new(both: Arc<Both>, side: usize, own: Own) -> Box<Twin> {
+        Box::new(Twin { both, side, own })
+    }
+
+    /// Factors of keys and of values.
+    fn factors(&self) -> &[f32] {
+        match &self.own {
+            Own::Gains(gains) => gains,
+            Own::Basis(_) => &[],
+        }
     }
 
     /// Bytes that are of this lane alone.
-    fn own_bytes(gains: usize) -> usize {
-        size_of::<Twin>() + gains * size_of::<f32>()
+    fn own_bytes(&self) -> usize {
+        size_of::<Twin>() + size_of_val(self.factors())
+    }
+
+    /// The basis in which this lane reads.
+    pub(super) fn basis(&self) -> Option<&Arc<Basis>> {
+        match &self.own {
+            Own::Gains(_) => None,
+            Own::Basis(basis) => Some(basis),
+        }
     }
 
     /// Whether this lane answers for what is there once.
@@ -92,14 +125,15 @@ impl Twin {
         if self.answers() { (all & self.both.gone(self.side) & self.other()).count_ones() as usize } else { 0 }
     }
 
-    pub(super) fn gains(&self) -> Gains<'_> {
-        let (keys, values) = self.gains.split_at(self.gains.len() / 2);
-        Gains { keys, values }
+    pub(super) fn gains(&self) -> Option<Gains<'_>> {
+        let Own::Gains(gains) = &self.own else { return None };
+        let (keys, values) = gains.split_at(gains.len() / 2);
+        Some(Gains { keys, values })
     }
 
     /// Bytes of the factors of the entries that its lane has.
     pub(super) fn gain_bytes(&self, alive: usize, capacity: usize) -> u64 {
-        (size_of_val(&self.gains[..]) / capacity.max(1) * alive) as u64
+        (size_of_val(self.factors()) / capacity.max(1) * alive) as u64
     }
 
     /// How many segments of the sequence hold the data.
@@ -163,48 +197,90 @@ pub(super) fn between(first: &[f32], second: &[f32], t: f64, to: &mut [f32]) -> 
     sizes.map(|size| size as f32)
 }
 
+/// The directions between the keys and the values of two lanes, `[entries, heads, dim]`, and the factors of either lane.
+fn directions([first, second]: &[Rows; 2], form: Form<'_>, t: f64) -> ([Vec<f32>; 2], [Own; 2]) {
+    let Form { heads, dim, capacity, .. } = form;
+    let mut gains = [(); 2].map(|()| vec![0.0; 2 * heads * capacity].into_boxed_slice());
+    let mut mix = |first: &[f32], second: &[f32], behind: usize| {
+        let mut mixed = vec![0.0; first.len()];
+        let pairs = first.chunks_exact(dim).zip(second.chunks_exact(dim)).zip(mixed.chunks_exact_mut(dim));
+        for (index, ((first, second), to)) in pairs.enumerate() {
+            let (slot, head) = (index / heads, index % heads);
+            let sizes = between(first, second, t, to);
+            gains.iter_mut().zip(sizes).for_each(|(gains, size)| gains[(behind + head) * capacity + slot] = size);
+        }
+        mixed
+    };
+    let mixed = [mix(&first.keys, &second.keys, 0), mix(&first.values, &second.values, heads)];
+    (mixed, gains.map(Own::Gains))
+}
+
+/// The coordinates of two lanes together, `[rows, entries, width]`.
+fn coordinates(lanes: &[Rows; 2], form: Form<'_>, bases: &[Arc<Basis>; 2]) -> Result<Vec<f32>> {
+    let Form { heads, dim, capacity, .. } = form;
+    let by_head = |rows: &[f32]| -> Vec<f32> {
+        let one = |head: usize| rows.chunks_exact(dim).skip(head).step_by(heads).flatten().copied();
+        (0..heads).flat_map(one).collect()
+    };
+    let mut sum: Vec<f32> = Vec::new();
+    for (Rows { keys, values }, basis) in lanes.iter().zip(bases) {
+        let own = basis.coordinates(&by_head(keys), &by_head(values), capacity);
+        let own =
+            own.ok_or_else(|| Error::Internal("a basis in which keys and values have nothing together".into()))?;
+        sum.resize(own.len(), 0.0);
+        sum.iter_mut().zip(own).for_each(|(sum, x)| *sum += x);
+    }
+    Ok(sum)
+}
+
 impl<M: Memory> Segment<M> {
-    /// Stores the direction between rows of two lanes once, in `codec`, for both of them: entries of `from` by segment and slot, as many of each lane and
-    /// at most [`TOGETHER`], at the same positions. `t` as in [`between`].
+    /// Stores entries of two lanes once, in `codec`, for both of them: entries of `from` by segment and slot, as many of each lane and
+    /// at most [`TOGETHER`], at the same positions.
     pub(super) fn twins(
         account: &Account<M>,
         form: Form<'_>,
         from: [&[Segment<M>]; 2],
         rows: [&[(usize, u32)]; 2],
-        t: f64,
+        common: &Common,
         scored: [bool; 2],
     ) -> Result<[Self; 2]> {
         let Form { codec, heads, dim, capacity, .. } = form;
-        let sound = rows.iter().all(|rows| rows.len() == capacity) && (1..=TOGETHER).contains(&capacity);
-        if !sound || !M::READS_GAINS || codec.deletion() == Deletion::Group || codec.basis.is_some() {
+        let sized = rows.iter().all(|rows| rows.len() == capacity) && (1..=TOGETHER).contains(&capacity);
+        let read = match common {
+            Common::Direction { .. } => M::READS_GAINS && codec.basis.is_none(),
+            Common::Coordinates { bases: [first, second] } => {
+                let (based, other) = (first.based(), second.based());
+                let alike = based.is_shared() && (based.keys, based.values) == (other.keys, other.values);
+                let shapes = [first.shape(), second.shape()] == [(heads, dim); 2];
+                M::READS_BASES && alike && shapes && codec.basis == Some(based)
+            }
+        };
+        if !sized || !read || codec.deletion() == Deletion::Group {
             return Err(Error::Internal(format!("{capacity} entries of two lanes to be stored once in {codec:?}")));
         }
         codec.check(dim).map_err(|reason| Error::Internal(format!("entries that cannot be stored: {reason}")))?;
         let positions: Vec<u32> =
             rows[0].iter().map(|(index, slot)| from[0][*index].positions()[*slot as usize]).collect();
         let width = heads * dim;
-        let [first, second] = [Rows::read(from[0], rows[0], width)?, Rows::read(from[1], rows[1], width)?];
-        let mut gains = [(); 2].map(|()| vec![0.0; 2 * heads * capacity]);
-        let mut mix = |first: &[f32], second: &[f32], behind: usize| {
-            let mut mixed = vec![0.0; first.len()];
-            let pairs = first.chunks_exact(dim).zip(second.chunks_exact(dim)).zip(mixed.chunks_exact_mut(dim));
-            for (index, ((first, second), to)) in pairs.enumerate() {
-                let (slot, head) = (index / heads, index % heads);
-                let sizes = between(first, second, t, to);
-                gains.iter_mut().zip(sizes).for_each(|(gains, size)| gains[(behind + head) * capacity + slot] = size);
-            }
-            mixed
-        };
-        let (keys, values) = (mix(&first.keys, &second.keys, 0), mix(&first.values, &second.values, heads));
+        let lanes = [Rows::read(from[0], rows[0], width)?, Rows::read(from[1], rows[1], width)?];
         let whole = form.bytes() + Data::<M>::bookkeeping(capacity);
         let (charge, pooled) = account.charge((whole + Both::BYTES) as u64)?.share(whole as u64);
         let mut data = Data::new(form, None, pooled, |memory| M::allocate(memory, form), account)?;
         positions.iter().try_for_each(|position| data.push(*position))?;
-        let slots: Vec<u32> = (0..capacity as u32).collect();
-        data.entries.overwrite(form, &slots, &keys, &values)?;
+        let [first, second] = match common {
+            Common::Direction { t } => {
+                let ([keys, values], gains) = directions(&lanes, form, *t);
+                let slots: Vec<u32> = (0..capacity as u32).collect();
+                data.entries.overwrite(form, &slots, &keys, &values)?;
+                gains
+            }
+            Common::Coordinates { bases } => {
+                data.entries.fill(form, &coordinates(&lanes, form, bases)?)?;
+                bases.clone().map(Own::Basis)
+            }
+        };
         let both = Arc::new(Both { gone: Default::default(), _charge: charge });
         let data = Arc::new(data);
-        let [first, second] = gains;
         let scores = |side: usize| {
             let of =
                 |(index, slot): &(usize, u32)| from[side][*index].scores().get(*slot as usize).copied().unwrap_or(0.0);
@@ -217,7 +293,7 @@ impl<M: Memory> Segment<M> {
     }
 
     fn twin(account: &Account<M>, data: Arc<Data<M>>, twin: Box<Twin>, scores: Vec<f32>) -> Result<Self> {
-        let own = Self::own_bytes(scores.capacity()) + Twin::own_bytes(twin.gains.len());
+        let own = Self::own_bytes(scores.capacity()) + twin.own_bytes();
         let charge = account.charge(own as u64)?;
         Ok(Segment { data, scores, twin: Some(twin), _charge: charge })
     }
@@ -235,11 +311,12 @@ impl<M: Memory> Segment<M> {
                 both
             }
         };
-        let copy = Twin::new(both, twin.side, twin.gains.to_vec());
+        let copy = Twin::new(both, twin.side, twin.own.clone());
         Segment::twin(account, self.data.clone(), copy, self.copied_scores())
     }
 
-    /// Replaces entries of this lane alone: it gets rows of its own, and the other lane keeps what it has.
+    /// Replaces entries of this lane alone: it gets rows of its own, and the other lane keeps what it has. Coordinates are of both lanes, and
+    /// none of one alone would bring its rows back.
     pub(super) fn overwrite_twin(
         &mut self,
         account: &Account<M>,
@@ -249,7 +326,12 @@ impl<M: Memory> Segment<M> {
     ) -> Result<()> {
         let Form { codec, heads, dim, capacity, .. } = self.sizes();
         let Some(twin) = &self.twin else { return Err(Error::Internal("a segment of one lane has no twin".into())) };
-        let mut gains = twin.gains.to_vec();
+        let Own::Gains(gains) = &twin.own else {
+            return Err(Error::Plan {
+                reason: "it merges into entries that two layers hold as one row of coordinates, which none of them can change alone".into(),
+            });
+        };
+        let mut gains = gains.clone();
         let mut units = |rows: &[f32], behind: usize| {
             let mut units = rows.to_vec();
             for (index, row) in units.chunks_exact_mut(dim).enumerate() {
@@ -269,7 +351,7 @@ impl<M: Memory> Segment<M> {
         data.entries.overwrite(form, slots, &keys, &values)?;
         let gone = [AtomicU64::new(twin.both.gone(twin.side)), AtomicU64::new(RID)];
         let both = Arc::new(Both { gone, _charge: charge });
-        *self = Segment::twin(account, Arc::new(data), Twin::new(both, 0, gains), self.copied_scores())?;
+        *self = Segment::twin(account, Arc::new(data), Twin::new(both, 0, Own::Gains(gains)), self.copied_scores())?;
         Ok(())
     }
 

@@ -1,18 +1,19 @@
-//! The question of a search for directions along which keys and values are stored (CSKV, arXiv 2409.10593).
+//! The question of a search for directions along which keys and values are stored: of each layer (CSKV, arXiv 2409.10593), or of two layers
+//! together (CLLA, arXiv 2410.15252).
 
 use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::clock::milliseconds;
-use super::moments::{Part, Side, Wanted, gather, own_layers};
+use super::moments::{Moments, Part, Side, Wanted, gather, own_layers};
 use super::ticket::Events;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::directions::gram;
 use crate::method::latent::{
-    DirectionsHeads, DirectionsInit, LARGEST, LayerDirections, MOST_TEXT, directions as first,
+    DirectionsHeads, DirectionsInit, DirectionsSpan, LARGEST, LayerDirections, MOST_TEXT, PARTS, directions as first,
 };
 use crate::model::Model;
 use crate::wire::{DirectionsRequest, Event, Progress, Timings};
@@ -34,14 +35,24 @@ pub(super) fn directions<B: Backend>(
     let info = model.info();
     let (heads, dim) = (info.kv_heads, info.head_dim);
     let joint = request.heads == DirectionsHeads::Joint;
-    let size = if joint { heads * dim } else { dim };
+    let part = if joint { heads * dim } else { dim };
+    let pairs = request.span == DirectionsSpan::Pair;
+    let size = if pairs { PARTS * part } else { part };
     if size > LARGEST {
+        let of = if pairs { " of keys and values of two layers" } else { "" };
+        let instead = if joint { "use `heads: \"each\"`" } else { "this method is not for it" };
         return Err(refuse(format!(
-            "directions are found for up to {LARGEST} channels together, and this model has {size}; use `heads: \"each\"`"
+            "directions are found for up to {LARGEST} channels{of} together, and this model has {size}; {instead}"
         )));
     }
     let rank = ((request.most * size as f64 - 1e-9).ceil().max(1.0) as usize).next_multiple_of(STEP).min(size);
-    let own = own_layers(model)?;
+    let mut own = own_layers(model)?;
+    if pairs {
+        own.truncate(own.len() / 2 * 2);
+    }
+    if own.is_empty() {
+        return Err(refuse("directions of two layers need a model with two that have keys and values of their own"));
+    }
     let text = |rank: usize| own.len() * 2 * (rank * heads * dim).div_ceil(3) * 4;
     if text(rank) > MOST_TEXT {
         let fits = (1..=rank / STEP).rev().map(|steps| steps * STEP).find(|rank| text(*rank) <= MOST_TEXT);
@@ -56,14 +67,24 @@ pub(super) fn directions<B: Backend>(
         // A model that it cannot be done for is refused before the work.
         own.first().map_or(Ok(None), |layer| model.projection(*layer))?;
     }
-    let side = |layer: usize, side: Side| vec![Part { layer, side }];
-    let groups = own.iter().flat_map(|layer| [side(*layer, Side::Keys), side(*layer, Side::Values)]);
-    let wanted = Wanted { groups: if asvd { Vec::new() } else { groups.collect() }, joint, inputs: asvd };
+    let sides = |layer: &usize| [Side::Keys, Side::Values].map(|side| Part { layer: *layer, side });
+    let groups: Vec<Vec<Part>> = match pairs {
+        true => own.chunks_exact(2).map(|pair| pair.iter().flat_map(sides).collect()).collect(),
+        false => own.iter().flat_map(sides).map(|part| vec![part]).collect(),
+    };
+    let wanted = Wanted { groups: if asvd { Vec::new() } else { groups }, joint, inputs: asvd };
     let moments = gather(model, &request.sources, images, &wanted, events, &mut timings)?;
     let total = own.len() as u64;
     let mut layers = Vec::with_capacity(own.len());
-    for (index, layer) in own.iter().enumerate() {
+    let step = if pairs { 2 } else { 1 };
+    for (index, layer) in own.iter().enumerate().step_by(step) {
         events.check()?;
+        let progress = Event::Progress(Progress { stage: "layers", done: (index + step) as u64, total });
+        if pairs {
+            layers.extend(together(&moments, index / 2, [*layer, own[index + 1]], (part, rank), events)?);
+            events.offer(progress);
+            continue;
+        }
         let matrices = if asvd {
             let inputs = moments.inputs.get(layer).map_or(&[][..], Vec::as_slice);
             scaled(model, *layer, size, inputs, request.alpha)?
@@ -71,23 +92,71 @@ pub(super) fn directions<B: Backend>(
             let of = |group: usize| moments.groups[group].iter().map(|moment| moment.matrix()).collect();
             [of(2 * index), of(2 * index + 1)]
         };
-        if matrices.iter().flatten().flatten().any(|x| !x.is_finite()) {
-            return Err(Error::Numbers {
-                reason: format!("the keys and values of layer {layer} are not finite"),
-                fits: Vec::new(),
-            });
-        }
+        check_finite(*layer, matrices.iter().flatten())?;
         let find = |matrices: Vec<Vec<f64>>| -> Vec<i8> {
             let found: Vec<Vec<i8>> = matrices.into_par_iter().map(|matrix| first(matrix, size, rank)).collect();
             found.concat()
         };
         layers.push(LayerDirections::new(*layer, matrices.map(find)));
-        events.offer(Event::Progress(Progress { stage: "layers", done: index as u64 + 1, total }));
+        events.offer(progress);
     }
     timings.total = milliseconds(events.submitted().elapsed());
     let (positions, usage) = (moments.positions, moments.usage);
     events.finish(Event::Directions { layers, rank, positions, usage, timings });
     Ok(())
+}
+
+fn check_finite<'a>(layer: usize, mut matrices: impl Iterator<Item = &'a Vec<f64>>) -> Result<()> {
+    match matrices.all(|matrix| matrix.iter().all(|x| x.is_finite())) {
+        true => Ok(()),
+        false => {
+            let reason = format!("the keys and values of layer {layer} are not finite");
+            Err(Error::Numbers { reason, fits: Vec::new() })
+        }
+    }
+}
+
+/// The first `rank` directions of the keys and values of two layers, whose moments are those of a group: parts of `part` numbers, each divided
+/// by its root mean square, so that none counts more for being larger.
+fn together(
+    moments: &Moments,
+    group: usize,
+    pair: [usize; 2],
+    (part, rank): (usize, usize),
+    events: &Events,
+) -> Result<Vec<LayerDirections>> {
+    let size = PARTS * part;
+    let mut matrices: Vec<Vec<f64>> = moments.groups[group].iter().map(|moment| moment.matrix()).collect();
+    check_finite(pair[0], matrices.iter())?;
+    let numbers = (moments.positions * part * matrices.len()) as f64;
+    let squares = |of: usize| -> f64 {
+        let diagonal = |matrix: &Vec<f64>| (of * part..(of + 1) * part).map(|at| matrix[at * size + at]).sum::<f64>();
+        matrices.iter().map(diagonal).sum()
+    };
+    let sizes: Vec<f64> = (0..PARTS)
+        .map(|of| match (squares(of) / numbers).sqrt() {
+            root if root > 1e-6 => root,
+            // Nothing is as good as anything for a part that is nothing.
+            _ => 1.0,
+        })
+        .collect();
+    for (at, x) in matrices.iter_mut().flat_map(|matrix| matrix.iter_mut().enumerate()) {
+        *x /= sizes[at / size / part] * sizes[at % size / part];
+    }
+    let find = |matrix: Vec<f64>| -> Result<Vec<i8>> {
+        events.check()?;
+        Ok(first(matrix, size, rank))
+    };
+    let found: Vec<Vec<i8>> = matrices.into_par_iter().map(find).collect::<Result<_>>()?;
+    let of = |side: usize| -> Vec<i8> {
+        let rows = found.iter().flat_map(|codes| codes.chunks_exact(size));
+        rows.flat_map(|row| &row[side * part..(side + 1) * part]).copied().collect()
+    };
+    let layer = |index: usize| {
+        let sizes = Some([sizes[2 * index], sizes[2 * index + 1]]);
+        LayerDirections { sizes, ..LayerDirections::new(pair[index], [of(2 * index), of(2 * index + 1)]) }
+    };
+    Ok(vec![layer(0), layer(1)])
 }
 
 /// `W S^2 W^T` of the weights of keys and of values, of each head or of all, with `S` the mean magnitudes of what goes into them to the power

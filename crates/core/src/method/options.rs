@@ -180,6 +180,8 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         OptionKind::Codebooks => "a calibration of codebooks".into(),
         OptionKind::Directions if value.is_object() => return Ok(()),
         OptionKind::Directions => "a calibration of directions".into(),
+        OptionKind::Latents if value.is_object() => return Ok(()),
+        OptionKind::Latents => "a calibration of directions of two layers".into(),
     };
     let found = match value {
         Value::Number(_) | Value::String(_) => value.to_string(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prefixkv_kernels::codec::{Basis, KvCodec};
 
-use crate::cache::Entry;
+use crate::cache::{Common, Entry};
 
 /// When a method is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,16 +80,15 @@ pub struct Encode {
     pub positions: Vec<u32>,
 }
 
-/// Entries that two layers have at the same positions and that are stored once: a row between the two, and the size that each layer's own has.
+/// Entries that two layers have at the same positions and that are stored once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Join {
     pub layers: [usize; 2],
     /// The lane of either.
     pub lane: usize,
-    /// Of the rows; it deletes by entry.
+    /// Of what is stored; it deletes by entry, and names the first layer's basis where there are some.
     pub codec: KvCodec,
-    /// How far a row is on the way from the first layer's direction to the second's, from 0 to 1.
-    pub t: f64,
+    pub common: Common,
     /// Ascending.
     pub positions: Vec<u32>,
 }
@@ -97,7 +96,12 @@ pub struct Join {
 impl Join {
     /// Bits that a number of a head of either layer takes, scales and the sizes of rows included.
     pub fn effective_bits(&self, head_dim: usize) -> f64 {
-        self.codec.effective_bits(1, head_dim) / 2.0 + (8 * size_of::<f32>()) as f64 / head_dim as f64
+        match &self.common {
+            Common::Direction { .. } => {
+                self.codec.effective_bits(1, head_dim) / 2.0 + (8 * size_of::<f32>()) as f64 / head_dim as f64
+            }
+            Common::Coordinates { bases } => self.codec.effective_bits(bases[0].shape().0, head_dim) / 2.0,
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub enum OptionKind {
     Codebooks,
     /// The content of a file with directions.
     Directions,
+    /// The content of a file with directions of two layers together.
+    Latents,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.

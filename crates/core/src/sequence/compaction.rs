@@ -357,7 +357,7 @@ fn places_of(held: &[Entry], positions: &[u32]) -> Result<Vec<u32>> {
 }
 
 fn store_together<M: Memory>(join: &Join, layers: &mut [Vec<Lane<M>>], owners: &[usize]) -> Result<()> {
-    let Join { layers: numbers, lane, codec, t, positions } = join;
+    let Join { layers: numbers, lane, codec, common, positions } = join;
     let [Some(first), Some(second)] = numbers.map(|layer| owners.get(layer).copied()) else {
         return Err(Error::Internal(format!("layers {numbers:?} to be stored together, which are not there")));
     };
@@ -368,7 +368,7 @@ fn store_together<M: Memory>(join: &Join, layers: &mut [Vec<Lane<M>>], owners: &
         )));
     };
     let places = [places_of(&first.sorted(), positions)?, places_of(&second.sorted(), positions)?];
-    Lane::store_together([first, second], &Together { codec: *codec, t: *t, places })
+    Lane::store_together([first, second], &Together { codec: *codec, common: common.clone(), places })
 }
 
 /// `scores` is in the order of positions.

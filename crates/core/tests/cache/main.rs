@@ -3,10 +3,12 @@
 mod bases;
 #[path = "../calibrated/mod.rs"]
 mod calibrated;
+mod clla;
 mod codebooks;
 mod codecs;
 mod fork;
 mod given_back;
 mod minicache;
+mod pairs;
 mod probes;
 mod stores;

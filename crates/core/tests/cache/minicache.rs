@@ -1,86 +1,22 @@
 //! Entries of two layers that are stored once (MiniCache): rows, bytes, what each layer may do to its own, forks, and numbers of numpy's and
 //! transformers' (tests/golden/minicache.py).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use prefixkv_core::Error;
-use prefixkv_core::cache::{Entry, Format, Lane, Modality, Pool, Shape, Span};
+use prefixkv_core::cache::{Entry, Format, Modality, Pool, Shape, Span};
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
-use prefixkv_core::sequence::{Placing, Planned, Sequence};
-use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
-use prefixkv_kernels::reference;
+use prefixkv_core::sequence::{Placing, Sequence};
+use prefixkv_kernels::attention::Rows;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::pairs::{Merged, Whole, attend, feed, is_fresh, merged, noise, pair_of, sequence};
+
 const LAYERS: usize = 5;
 const HEADS: usize = 2;
-
-fn noise(seed: usize, n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((((i + seed) * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5) * 2.0).collect()
-}
-
-fn sequence(shape: Shape, pool: &Pool, cache: &Value) -> Sequence {
-    let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
-    Sequence::with_method(shape, pool, method, true).unwrap_or_else(|e| panic!("{cache}: {e}"))
-}
-
-/// Rows of a layer at positions: those of neighbours are alike.
-fn rows_of(layer: usize, first: usize, n: usize, width: usize, seed: usize) -> Vec<f32> {
-    let common = noise(seed + first + layer / 2, n * width);
-    let own = noise(seed + first + 50 + layer, n * width);
-    common.iter().zip(own).map(|(common, own)| common * (1.0 + layer as f32) + own / 2.0).collect()
-}
-
-/// The keys and values of each layer, head and position, as they were stored.
-type Whole = HashMap<(usize, usize, u32), [Vec<f32>; 2]>;
-
-/// A prompt of `n` positions, or a generated token where that is 1.
-fn feed(sequence: &mut Sequence, n: usize, whole: &mut Whole) {
-    let shape = sequence.shape();
-    let (width, dim, past) = (shape.kv_heads * shape.head_dim, shape.head_dim, sequence.next_position() as usize);
-    match n {
-        1 => sequence.begin_step().expect("begins"),
-        n => {
-            let spans = [Span { modality: Modality::Text, start: past, len: n }];
-            sequence.begin_prompt(&spans, &Placing::InOrder).expect("begins");
-        }
-    }
-    for layer in 0..shape.layers {
-        let [keys, values] = [0, 1000].map(|seed| rows_of(layer, past, n, width, seed));
-        for (at, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
-            let place = (layer, at % shape.kv_heads, (past + at / shape.kv_heads) as u32);
-            whole.insert(place, [key.to_vec(), value.to_vec()]);
-        }
-        sequence.store(layer, Rows::dense(&keys, width), Rows::dense(&values, width), None).expect("stores");
-        if n == 1 {
-            let gathers = sequence.gathers_step(layer);
-            let of = |lane: &Lane| (0..lane.places()).map(|place| (place % 13) as f32 / 100.0).collect();
-            let sums: Vec<Vec<f32>> = sequence.lanes(layer).iter().filter(|_| gathers).map(of).collect();
-            sequence.stepped(layer, &sums);
-        } else {
-            let sums: Vec<f32> = noise(70 + layer, past + n).iter().map(|sum| sum.abs()).collect();
-            let of = |lane: &Lane| sums[..lane.places()].to_vec();
-            let per_head = |lane: &Lane| vec![of(lane); lane.heads().len()];
-            let gathered = sequence.query_weights(layer).is_some();
-            let sums: Vec<_> = sequence.lanes(layer).iter().filter(|_| gathered).flat_map(per_head).collect();
-            sequence.attended(layer, &sums).expect("frees");
-        }
-    }
-    match n {
-        1 => sequence.finish_step().expect("ends"),
-        _ => sequence.finish_prompt().expect("ends"),
-    }
-}
-
-/// Two layers, a lane of either, and a position.
-type Merged = HashSet<([usize; 2], usize, u32)>;
-
-fn merged(plans: Vec<Planned>) -> Merged {
-    let joins = plans.into_iter().flat_map(|planned| planned.plan.join);
-    joins.flat_map(|join| join.positions.into_iter().map(move |at| (join.layers, join.lane, at))).collect()
-}
 
 /// The row that two layers share, the long way: the arc between their directions, and the size of the layer's own.
 fn shared(rows: [&[f32]; 2], side: usize, t: f64) -> Vec<f64> {
@@ -89,13 +25,6 @@ fn shared(rows: [&[f32]; 2], side: usize, t: f64) -> Vec<f64> {
     let angle = units[0].iter().zip(&units[1]).map(|(a, b)| a * b).sum::<f64>().acos();
     let arc = |(a, b): (&f64, &f64)| ((1.0 - t) * angle).sin() / angle.sin() * a + (t * angle).sin() / angle.sin() * b;
     units[0].iter().zip(&units[1]).map(arc).map(|x| x * size(rows[side])).collect()
-}
-
-fn pair_of(layer: usize, merged: &Merged, lane: usize, position: u32) -> Option<([usize; 2], usize)> {
-    [[layer, layer + 1], [layer.wrapping_sub(1), layer]]
-        .into_iter()
-        .find(|pair| merged.contains(&(*pair, lane, position)))
-        .map(|pair| (pair, usize::from(pair[1] == layer)))
 }
 
 /// Every row is the shared one times the layer's size, or whole; gives how many are shared.
@@ -128,32 +57,6 @@ fn check_rows(sequence: &Sequence, whole: &Whole, merged: &Merged, t: f64, off: 
     found
 }
 
-/// The attention of one query per head to every layer, which must be the f64 reference's on the entries as they read.
-fn attend(sequence: &Sequence) {
-    let shape = sequence.shape();
-    let (group, dim) = (3, shape.head_dim);
-    let params = AttentionParams::new(group * shape.kv_heads, shape.kv_heads, dim);
-    let queries = noise(99, group * shape.kv_heads * dim);
-    for layer in 0..shape.layers {
-        let views: Vec<LaneView<'_>> = sequence.lanes(layer).iter().map(|lane| lane.view(None)).collect();
-        let mut out = vec![f32::NAN; queries.len()];
-        let (mut queries_left, mut out_left, mut items) = (&queries[..], &mut out[..], Vec::new());
-        for lane in &views {
-            let (queries, left) = queries_left.split_at(lane.heads * group * dim);
-            let (out, rest) = out_left.split_at_mut(queries.len());
-            (queries_left, out_left) = (left, rest);
-            items.push(DecodeItem { lane: lane.clone(), queries, out, sums: None });
-        }
-        decode(&params, &mut items);
-        drop(items);
-        let want = reference::attention(&params, &queries, 1, &views);
-        let most = want.iter().fold(1.0, |most: f32, x| most.max(x.abs()));
-        for (got, want) in out.iter().zip(&want) {
-            assert!((got - want).abs() < 3e-5 * most, "{got} for {want}");
-        }
-    }
-}
-
 /// Bytes as the plans and what is kept say them: a merged entry counts once while one of its two layers has it, its sizes in either.
 fn check_bytes(sequence: &Sequence, merged: &Merged, row: usize, whole_row: usize) {
     let shape = sequence.shape();
@@ -180,10 +83,6 @@ fn check_bytes(sequence: &Sequence, merged: &Merged, row: usize, whole_row: usiz
     let told = memory.payload + memory.scales + memory.metadata + memory.dead;
     let slack = 16 * 2 * shape.kv_heads * whole_row * shape.layers;
     assert!(memory.resident >= told && memory.resident - told <= slack as u64, "{told} of {memory:?}");
-}
-
-fn is_fresh(lane: &Lane, position: u32) -> bool {
-    (0..).map_while(|index| lane.part(index)).any(|part| part.fresh && part.positions.contains(&position))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Calibrations of models of which nothing is known but their shape.
 
-use prefixkv_core::method::latent::LayerDirections;
+use prefixkv_core::method::latent::{LayerDirections, PARTS};
 use prefixkv_core::method::{MethodSpec, OptionKind};
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ pub(crate) fn calibration(spec: &MethodSpec, layers: usize, kv_heads: usize, hea
     spec.options.iter().find_map(|option| match option.kind {
         OptionKind::Codebooks => Some(codebooks(layers, kv_heads, head_dim, 4)),
         OptionKind::Directions => Some(directions(layers, kv_heads, head_dim)),
+        OptionKind::Latents => Some(latents(layers, kv_heads, head_dim)),
         _ => None,
     })
 }
@@ -28,17 +29,39 @@ pub(crate) fn codebooks(layers: usize, kv_heads: usize, head_dim: usize, bits: u
 
 /// All directions of each head: reflections of its channels, so that each takes from all of them.
 fn directions(layers: usize, kv_heads: usize, head_dim: usize) -> Value {
-    // I - 2 / n of ones, in whole numbers.
-    let code = |row: usize, column: usize| {
-        let own = if row == column { 1.0 } else { 0.0 };
-        (127.0 * (own - 2.0 / head_dim as f64) / (1.0 - 2.0 / head_dim as f64)).round() as i8
-    };
     let codes: Vec<i8> =
-        (0..kv_heads * head_dim * head_dim).map(|at| code(at / head_dim % head_dim, at % head_dim)).collect();
+        (0..kv_heads * head_dim * head_dim).map(|at| reflected(at % (head_dim * head_dim), head_dim)).collect();
     let of = |layer| LayerDirections::new(layer, [codes.clone(), codes.clone()]);
     json!({
         "format": "prefixkv-directions", "version": 1, "init": "covariance", "heads": "each", "rank": head_dim,
         "model": { "layers": layers, "kvHeads": kv_heads, "headDim": head_dim },
         "layers": (0..layers).map(of).collect::<Vec<_>>(),
     })
+}
+
+/// As [`directions`], of two layers together.
+fn latents(layers: usize, kv_heads: usize, head_dim: usize) -> Value {
+    let size = PARTS * head_dim;
+    let of = |layer: usize| {
+        let side = |side: usize| -> Vec<i8> {
+            let part = (layer % 2 * 2 + side) * head_dim;
+            // From the four parts in turn.
+            let row = |at: usize| at / head_dim % size % PARTS * head_dim + at / head_dim % size / PARTS;
+            let code = |at: usize| reflected(row(at) * size + part + at % head_dim, size);
+            (0..kv_heads * size * head_dim).map(code).collect()
+        };
+        let sizes = Some([1.0 + layer as f64, 0.5 + layer as f64]);
+        LayerDirections { sizes, ..LayerDirections::new(layer, [side(0), side(1)]) }
+    };
+    json!({
+        "format": "prefixkv-directions", "version": 1, "init": "covariance", "heads": "each", "span": "pair", "rank": size,
+        "model": { "layers": layers, "kvHeads": kv_heads, "headDim": head_dim },
+        "layers": (0..layers / 2 * 2).map(of).collect::<Vec<_>>(),
+    })
+}
+
+/// An element of I - 2 / n of ones, in whole numbers.
+pub(crate) fn reflected(at: usize, n: usize) -> i8 {
+    let own = if at / n == at % n { 1.0 } else { 0.0 };
+    (127.0 * (own - 2.0 / n as f64) / (1.0 - 2.0 / n as f64)).round() as i8
 }

@@ -60,6 +60,10 @@ fn seeds() -> Vec<Vec<u8>> {
         json!({ "method": "kvquant", "calibration": { "format": "prefixkv-codebooks", "version": 1,
             "model": { "layers": 1 }, "bits": 2, "outliers": 0.01, "layers": [{ "layer": 0, "keys": [-1, 0, 1, 2], "values": [-1, 0, 1, 2],
             "scales": [1, 1, 1, 1, 1, 1, 1, 1], "zeros": [0, 0, 0, 0, 0, 0, 0, 0] }] } }),
+        json!({ "method": "clla", "latent": 0.25, "bits": "4", "calibration": { "format": "prefixkv-directions", "version": 1,
+            "init": "covariance", "heads": "each", "span": "pair", "rank": 1, "model": { "layers": 2 }, "layers": [
+                { "layer": 0, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=", "sizes": [1, 0.5] },
+                { "layer": 1, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=", "sizes": [1, 0.5] }] } }),
         json!({ "method": "cskv", "keys": 0.25, "bits": "4", "calibration": { "format": "prefixkv-directions", "version": 1,
             "model": { "layers": 1 }, "init": "asvd", "alpha": 0.5, "heads": "each", "rank": 1,
             "layers": [{ "layer": 0, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=" }] } }),

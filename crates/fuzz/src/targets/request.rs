@@ -54,6 +54,8 @@ pub fn requests() -> Vec<Value> {
         json!({ "op": "channels", "prompts": [{ "prompt": "a" }], "group": 16, "sinks": 5 }),
         json!({ "op": "codebooks", "prompts": [{ "prompt": "a" }], "bits": 4, "outliers": 0.01 }),
         json!({ "op": "directions", "prompts": [{ "prompt": "a" }], "init": "asvd", "alpha": 0.5, "heads": "joint", "most": 0.5 }),
+        json!({ "op": "directions", "prompts": [{ "prompt": "a" }], "init": "covariance", "alpha": 0.5, "heads": "each", "span": "pair",
+            "most": 0.1 }),
         json!({ "op": "similarity", "prompt": "a", "cache": { "method": "kvsharer", "sources": { "6": 2 } } }),
         json!({ "op": "profile", "messages": messages, "keeps": [0.25, 0.5], "cache": { "method": "prefixkv", "keep": 0.5 } }),
         json!({ "op": "open-session", "cache": { "method": "snapkv", "keep": 0.5 } }),

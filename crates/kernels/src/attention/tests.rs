@@ -45,6 +45,8 @@ struct Traits {
     dual: Dual,
     /// Whether some runs have bases of their own.
     bases: bool,
+    /// Whether values in a basis are read from the coordinates of keys, where both have as many.
+    shared: bool,
     /// Whether the rows of some runs have factors.
     gains: bool,
     /// One of this many entries is dead; 0: none.
@@ -55,14 +57,16 @@ struct Traits {
 
 fn traits() -> impl Strategy<Value = Traits> {
     let dual = prop::sample::select(vec![Dual::None, Dual::None, Dual::Hadamard, Dual::Random]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), dual);
+    let some = any::<bool>;
+    let flags = (some(), some(), some(), some(), some(), some(), dual);
     (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5).prop_map(
-        |((halves, codes, phases, bases, gains, dual), dead, spare)| Traits {
+        |((halves, codes, phases, bases, shared, gains, dual), dead, spare)| Traits {
             halves,
             codes,
             phases,
             dual,
             bases,
+            shared,
             gains,
             dead,
             spare,
@@ -151,15 +155,25 @@ impl Owned {
         let (keys, values) = (map_of(seed, heads, dim, width), map_of(seed / 4, heads, dim, width));
         let of_both = keys.is_some() && values.is_some();
         let width = if of_both { width } else { dim };
-        let basis = (traits.bases && (of_both || !traits.codes))
-            .then(|| Basis::new(heads, dim, keys, values).expect("a basis"));
+        let one_row = match (&keys, &values) {
+            (Some(keys), Some(values)) => traits.shared && keys.cut() == values.cut(),
+            _ => false,
+        };
+        let basis = (traits.bases && (of_both || !traits.codes)).then(|| match (keys, values) {
+            (Some(keys), Some(values)) if one_row => Basis::shared(heads, dim, keys, values, [0.75, 0.5]),
+            (keys, values) => Basis::new(heads, dim, keys, values),
+        });
+        let basis = basis.map(|basis| basis.expect("a basis"));
         let runs = lens
             .iter()
             .enumerate()
             .map(|(i, &len)| {
                 let basis = basis.clone().filter(|_| i % 3 != 1);
                 let width = if basis.is_some() { width } else { dim };
-                let codec = codec_of(i + seed as usize % 8, (dim, width), len, traits);
+                let mut codec = codec_of(i + seed as usize % 8, (dim, width), len, traits);
+                if basis.as_ref().is_some_and(|basis| basis.based().is_shared()) {
+                    codec.value = codec.key;
+                }
                 let (codec, basis) = if traits.codes && i % 3 == 1 && seed.is_multiple_of(2) && dim.is_multiple_of(8) {
                     let (codec, basis) = found_of(seed, heads, dim, codec.dual);
                     (codec, Some(basis))
@@ -397,6 +411,7 @@ fn tiles_cover_a_lane() {
         phases: false,
         dual: Dual::None,
         bases: false,
+        shared: false,
         gains: false,
         dead: 0,
         spare: 3,

@@ -66,6 +66,17 @@ impl Map {
         Map::rows(heads, dim, cut(1, heads, dim, width)?, rows)
     }
 
+    /// As [`Map::per_head`], or with one row as [`Map::joint`], of coordinates in which others have a part too, so that there may be more of them
+    /// than channels.
+    pub fn part(heads: usize, dim: usize, (of, width): (usize, usize), rows: Vec<f32>) -> Result<Map, String> {
+        match (u16::try_from(of), u16::try_from(width)) {
+            (Ok(of), Ok(width @ 1..)) if of == 1 || usize::from(of) == heads => {
+                Map::rows(heads, dim, Cut { rows: of, width }, rows)
+            }
+            _ => Err(format!("{width} coordinates in {of} rows of {heads} heads")),
+        }
+    }
+
     fn rows(heads: usize, dim: usize, cut: Cut, rows: Vec<f32>) -> Result<Map, String> {
         let numbers = usize::from(cut.width) * dim * heads;
         if rows.len() != numbers {
@@ -228,6 +239,8 @@ pub struct Basis {
     pub values: Option<Map>,
     /// Of keys and of values.
     found: Option<Box<[Found; 2]>>,
+    /// Where keys and values are stored as one row of coordinates: the weights with which they make it.
+    shared: Option<[f32; 2]>,
 }
 
 /// A basis as a codec names it.
@@ -236,10 +249,16 @@ pub struct Based {
     /// Which one; 0 where only its sizes are known.
     pub id: u32,
     pub keys: Cut,
+    /// Without rows where values are read from the coordinates of keys.
     pub values: Cut,
 }
 
 impl Based {
+    /// Whether keys and values are stored as one row of coordinates.
+    pub const fn is_shared(self) -> bool {
+        self.values.rows == 0
+    }
+
     /// One of which only the sizes are known: rows of an entry and numbers of each, of keys and of values. None for more than can be said.
     pub fn of_sizes(keys: (usize, usize), values: (usize, usize)) -> Option<Based> {
         let cut = |(rows, width)| Some(Cut { rows: u16::try_from(rows).ok()?, width: u16::try_from(width).ok()? });
@@ -261,7 +280,32 @@ impl Basis {
             return Err(format!("a map of {} heads of {} for {heads} heads of {dim}", map.heads, map.dim));
         }
         cut(heads, heads, dim, dim)?;
-        Ok(Arc::new(Basis { id: NEXT.fetch_add(1, Ordering::Relaxed), heads, dim, keys, values, found: None }))
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Basis { id, heads, dim, keys, values, found: None, shared: None }))
+    }
+
+    /// One row of coordinates for keys and values together: either is brought back by its own map, and the coordinates are the sum of what
+    /// the two maps make of keys and values, times `weights`. Refuses maps with rows of other numbers.
+    pub fn shared(heads: usize, dim: usize, keys: Map, values: Map, weights: [f32; 2]) -> Result<Arc<Basis>, String> {
+        let (cut, other) = (keys.cut, values.cut);
+        if cut != other {
+            return Err(format!("one row of coordinates for {cut:?} of keys and {other:?} of values"));
+        }
+        if weights.iter().any(|weight| !weight.is_finite()) {
+            return Err("weights that are not finite".into());
+        }
+        let basis = Arc::unwrap_or_clone(Basis::new(heads, dim, Some(keys), Some(values))?);
+        Ok(Arc::new(Basis { shared: Some(weights), ..basis }))
+    }
+
+    /// The part that keys and values, `[heads, n, dim]` each, have in their one row of coordinates, `[rows, n, width]`; None where each has its
+    /// own.
+    pub fn coordinates(&self, keys: &[f32], values: &[f32], n: usize) -> Option<Vec<f32>> {
+        let ([of_key, of_value], keys_map, values_map) = (self.shared?, self.keys.as_ref()?, self.values.as_ref()?);
+        let mut out = keys_map.project(keys, n);
+        let add = |(out, x): (&mut f32, f32)| *out = of_key * *out + of_value * x;
+        out.iter_mut().zip(values_map.project(values, n)).for_each(add);
+        Some(out)
     }
 
     /// The coordinates of the heads, in codes whose levels a calibration has found.
@@ -294,7 +338,9 @@ impl Basis {
     pub fn based(&self) -> Based {
         let whole = Cut { rows: self.heads as u16, width: self.dim as u16 };
         let of = |map: &Option<Map>| map.as_ref().map_or(whole, Map::cut);
-        Based { id: self.id, keys: of(&self.keys), values: of(&self.values) }
+        let (keys, values) = (of(&self.keys), of(&self.values));
+        let rows = if self.shared.is_some() { 0 } else { values.rows };
+        Based { id: self.id, keys, values: Cut { rows, ..values } }
     }
 
     /// Bytes that it takes, whoever shares it.
@@ -375,6 +421,25 @@ mod tests {
     }
 
     #[test]
+    fn one_row_of_coordinates_is_made_from_both_sides() {
+        let (heads, dim, width, n) = (2, 16, 9, 3);
+        let [keys, values] = [1, 2].map(|seed| numbers(heads * n * dim, seed));
+        for (map, other) in maps(heads, dim, width).into_iter().zip(maps(heads, dim, width)) {
+            let basis = Basis::shared(heads, dim, map.clone(), other.clone(), [0.5, 3.0]).expect("alike");
+            let based = basis.based();
+            assert!(based.is_shared() && based.keys == map.cut() && based.values.width == map.cut().width);
+            let want = map.project(&keys, n).into_iter().zip(other.project(&values, n)).map(|(k, v)| 0.5 * k + 3.0 * v);
+            assert_eq!(basis.coordinates(&keys, &values, n).expect("one row"), want.collect::<Vec<_>>());
+            let apart = Basis::new(heads, dim, Some(map), Some(other)).expect("a basis");
+            assert!(!apart.based().is_shared() && apart.coordinates(&keys, &values, n).is_none());
+        }
+        let [_, each, joint] = &maps(heads, dim, width)[..] else { panic!("three maps") };
+        let refuse = |weights| Basis::shared(heads, dim, each.clone(), joint.clone(), weights).expect_err("apart");
+        assert!(refuse([1.0; 2]).contains("one row"));
+        assert!(Basis::shared(heads, dim, each.clone(), each.clone(), [1.0, f32::NAN]).is_err());
+    }
+
+    #[test]
     fn impossible_maps_say_why() {
         let refuse = |map: Result<Map, String>| map.expect_err("an impossible map");
         assert!(refuse(Map::channels(2, 8, vec![0, 1, 8, 2])).contains("channel 8"));
@@ -384,6 +449,11 @@ mod tests {
         assert!(refuse(Map::per_head(2, 8, 9, vec![0.0; 144])).contains("9 coordinates of 8"));
         assert!(refuse(Map::joint(2, 8, 9, vec![0.0; 143])).contains("143"));
         assert!(refuse(Map::joint(1, 8, 1, vec![f32::NAN; 8])).contains("not finite"));
+        assert!(Map::part(2, 8, (2, 9), vec![0.0; 144]).is_ok() && Map::part(2, 8, (1, 33), vec![0.0; 528]).is_ok());
+        for impossible in [(3, 4), (2, 0), (1, 70_000)] {
+            assert!(refuse(Map::part(2, 8, impossible, vec![0.0; 64])).contains("rows of 2 heads"));
+        }
+        assert!(refuse(Map::part(2, 8, (2, 9), vec![0.0; 143])).contains("143"));
         let map = Map::joint(2, 8, 9, vec![0.0; 144]).expect("a map");
         assert!(Basis::new(2, 16, Some(map), None).expect_err("other heads").contains("heads of 8"));
     }

@@ -347,6 +347,9 @@ impl KvCodec {
     pub fn check(self, dim: usize) -> Result<(), String> {
         self.key.check(self.keys(1, dim).1)?;
         self.value.check(self.values(1, dim).1)?;
+        if self.basis.is_some_and(Based::is_shared) && self.key != self.value {
+            return Err(format!("one row of coordinates as {:?} and as {:?}", self.key, self.value));
+        }
         let (key, value) = (self.key.entries(), self.value.entries());
         if key > 1 && value > 1 && key != value {
             return Err(format!("keys in groups of {key} entries and values in groups of {value}"));

@@ -53,8 +53,15 @@ impl OwnedRun {
             map.map_or(rows.clone(), |map| map.project(&rows, n))
         };
         let basis = self.basis.as_deref();
-        let keys = transformed(keys, basis.and_then(|basis| basis.keys.as_ref()));
-        let values = transformed(values, basis.and_then(|basis| basis.values.as_ref()));
+        let shared = basis.filter(|basis| basis.based().is_shared());
+        let [keys, values] =
+            match shared.and_then(|basis| basis.coordinates(&transformed(keys, None), &transformed(values, None), n)) {
+                Some(both) => [both, Vec::new()],
+                None => [
+                    transformed(keys, basis.and_then(|basis| basis.keys.as_ref())),
+                    transformed(values, basis.and_then(|basis| basis.values.as_ref())),
+                ],
+            };
         let size = codec.bytes(heads, dim, capacity);
         let bytes = &mut f32::bytes_mut(&mut self.words)[..size];
         let to = parts_mut(codec, bytes, heads, dim, capacity);

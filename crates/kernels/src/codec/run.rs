@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::found::decode_in;
-use super::{Basis, Codec, Dtype, KvCodec, Map};
+use super::{Based, Basis, Codec, Dtype, KvCodec, Map};
 use crate::element::Element;
 use crate::rotary::{self, New};
 
@@ -58,10 +58,15 @@ impl<'a> Run<'a, &'a [u8]> {
         Run { codec, basis: None, gains: None, len, capacity, parts }
     }
 
-    /// The same in the basis that its codec names.
+    /// The same in the basis that its codec names; values that have one row of coordinates with keys are read from theirs.
     pub fn with(self, basis: Option<&'a Basis>) -> Self {
-        assert_eq!(basis.map(Basis::based), self.codec.basis, "the basis of a run is the one that its codec names");
-        Run { basis, ..self }
+        let based = basis.map(Basis::based);
+        assert_eq!(based, self.codec.basis, "the basis of a run is the one that its codec names");
+        let parts = match based.is_some_and(Based::is_shared) {
+            true => Parts { values: self.parts.keys, value_scales: self.parts.key_scales, ..self.parts },
+            false => self.parts,
+        };
+        Run { basis, parts, ..self }
     }
 
     /// The same with factors of its rows.

@@ -169,6 +169,12 @@ impl Entries for OnCpu {
         Ok(())
     }
 
+    fn fill(&mut self, form: Form<'_>, coordinates: &[f32]) -> Result<()> {
+        let ((rows, width), to) = (form.cut(Side::Keys), self.parts_mut(form));
+        encode_in(form.codec.key, None, coordinates, rows, width, to.keys, to.key_scales, form.capacity, 0);
+        Ok(())
+    }
+
     fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>> {
         let mut out = vec![0.0; form.heads * len];
         key_norms(&self.run(form, len), form.heads, form.dim, &mut out);

@@ -210,6 +210,10 @@ impl Entries for OnGpu {
         Ok(self.data.write(0, bytes)?)
     }
 
+    fn fill(&mut self, form: Form<'_>, _: &[f32]) -> Result<()> {
+        Err(Error::Internal(format!("coordinates on a GPU, which reads none: {:?}", form.codec)))
+    }
+
     fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>> {
         self.require_written()?;
         let (gpu, Form { codec, heads, dim, capacity, .. }) = (self.data.gpu(), form);

@@ -74,6 +74,9 @@ pub trait Entries: Debug + Send + Sync + Sized {
     /// them are encoded anew. A GPU is read once and written once.
     fn overwrite(&mut self, form: Form<'_>, slots: &[u32], keys: &[f32], values: &[f32]) -> Result<()>;
 
+    /// Writes the coordinates that keys and values have together, `[rows, capacity, width]`, of all entries of a segment that is in a basis of such.
+    fn fill(&mut self, form: Form<'_>, coordinates: &[f32]) -> Result<()>;
+
     /// The L2 norm of every key as attention reads it, `[heads, len]`.
     fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>>;
 

@@ -2,16 +2,16 @@ use std::sync::Arc;
 
 use prefixkv_kernels::codec::{Based, Codec, Dtype, Dual, KvCodec};
 
+use super::super::Method;
 use super::super::budget::ModelKey;
 use super::super::keep::Price;
-use super::super::latent::Latent;
+use super::super::latent::{DirectionsSpan, Latent};
 use super::super::options::Options;
 use super::super::plan::{LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{BLOCK, Encoder, LaneBases, Store, channels, check_positions, width};
+use super::super::store::{BLOCK, Encoder, LaneBases, Store, channels, check_joint, check_positions, width};
 use super::super::view::View;
-use super::super::{Lanes, Method};
 use crate::cache::Shape;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -89,6 +89,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     let Some(latent) = options.directions("calibration")? else {
         return Err(refuse("cskv needs `calibration`, which model.calibrateCskv makes"));
     };
+    latent.check_span(DirectionsSpan::Layer)?;
     let shares = [options.share("keys")?, options.share("values")?];
     if shares.contains(&0.0) {
         return Err(refuse("`keys` and `values` of cskv must be above 0: entries without coordinates say nothing"));
@@ -129,14 +130,7 @@ impl Store for Cskv {
 
     fn check(&self, method: &Method) -> Result<()> {
         check_positions(SPEC.name, method)?;
-        if self.latent.is_joint() && method.recipe().is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
-            return Err(refuse(format!(
-                "directions of all heads together store all heads of an entry together, and {} may keep others for each head; calibrate \
-                 with `heads: \"each\"`",
-                method.name
-            )));
-        }
-        Ok(())
+        if self.latent.is_joint() { check_joint(method) } else { Ok(()) }
     }
 
     fn check_model(&self, model: &ModelKey) -> Result<()> {

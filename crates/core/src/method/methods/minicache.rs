@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-
 use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Levels};
 
 use super::super::keep::Price;
@@ -7,11 +5,11 @@ use super::super::options::Options;
 use super::super::plan::{Join, LanePlan, Plan};
 use super::super::spec::common::count;
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::store::{BLOCK, Encoder, LaneNumber, Store, channels};
+use super::super::store::{Encoder, Pairs, Store, alone, channels, least};
 use super::super::view::{ReadLane, View};
 use super::super::{Keep, Method, Positions};
-use crate::cache::{Entry, Shape};
-use crate::error::{Error, Result};
+use crate::cache::{Common, Entry, Shape};
+use crate::error::Result;
 use crate::fields::refuse;
 
 pub(super) const SPEC: MethodSpec = MethodSpec {
@@ -143,7 +141,7 @@ impl Store for MiniCache {
             }
         };
         codec.check(dim).map_err(|reason| refuse(format!("minicache cannot store {reason}")))?;
-        Ok(Box::new(MiniCacheEncoder { store: *self, codec, ready: Vec::new(), seen: HashMap::new() }))
+        Ok(Box::new(MiniCacheEncoder { store: *self, codec, pairs: Pairs::default() }))
     }
 }
 
@@ -152,19 +150,7 @@ impl Store for MiniCache {
 struct MiniCacheEncoder {
     store: MiniCache,
     codec: KvCodec,
-    /// Layers whose neighbour is not yet ready to be merged.
-    ready: Vec<usize>,
-    /// For the lower layer of a pair, the first position that was not looked at yet.
-    seen: HashMap<LaneNumber, u32>,
-}
-
-/// Entries of two lanes that are no longer recent, by the way they are stored.
-#[derive(Default)]
-struct Sorted {
-    /// Positions that are merged.
-    merged: Vec<u32>,
-    /// Of either lane, what stays unmerged.
-    left: [Vec<u32>; 2],
+    pairs: Pairs,
 }
 
 impl MiniCacheEncoder {
@@ -175,43 +161,6 @@ impl MiniCacheEncoder {
         let behind = owners.iter().position(|owner| *owner == layer)?.checked_sub(first)?;
         let lower = first + behind / 2 * 2;
         Some([owners[lower], *owners.get(lower + 1)?])
-    }
-
-    /// Entries of a layer by itself.
-    fn alone(&self, layer: usize, view: &View<'_>, plan: &mut Plan) {
-        for (index, lane) in view.cache.of(layer).enumerate() {
-            let settled = lane.unencoded().saturating_sub(self.store.window);
-            if self.store.dtype.is_none() || settled < least(view) {
-                continue;
-            }
-            let oldest = lane.sorted_unencoded().into_iter().take(settled);
-            let positions = oldest.map(|entry| entry.position).collect();
-            plan.push(LanePlan::encoding(layer, index, [(self.codec, positions)]));
-        }
-    }
-
-    /// Looks at the entries of two lanes that are no longer recent.
-    fn sort(&mut self, number: LaneNumber, lanes: [&dyn ReadLane; 2], view: &View<'_>) -> Result<Sorted> {
-        let since = self.seen.get(&number).copied().unwrap_or(0);
-        let all = lanes.map(|lane| lane.sorted_unencoded());
-        let settled = [0, 1].map(|side| {
-            let fresh = &all[side][all[side].partition_point(|entry| entry.position < since)..];
-            &fresh[..fresh.len().saturating_sub(self.store.window)]
-        });
-        let mut sorted = Sorted::default();
-        let [Some(first), Some(second)] = settled.map(|of| of.last()) else { return Ok(sorted) };
-        if settled.iter().any(|of| of.len() < least(view)) {
-            return Ok(sorted);
-        }
-        let end = first.position.min(second.position) + 1;
-        self.seen.insert(number, end);
-        let both = common(settled, end);
-        sorted.merged = self.near(lanes, &both)?;
-        for (left, all) in sorted.left.iter_mut().zip(&all) {
-            let of = all.iter().map(|entry| entry.position).take_while(|position| *position < end);
-            left.extend(of.filter(|position| sorted.merged.binary_search(position).is_err()));
-        }
-        Ok(sorted)
     }
 
     /// The positions of entries of two lanes without the share whose angles are the largest.
@@ -242,21 +191,6 @@ impl MiniCacheEncoder {
 
 /// Entries that are read at a time.
 const ROWS: usize = 64;
-
-/// How many entries are encoded at once, at least: a prompt's all.
-fn least(view: &View<'_>) -> usize {
-    if view.n > 1 { 1 } else { BLOCK }
-}
-
-/// Entries of two lanes at the same positions, before `end`.
-fn common(lanes: [&[Entry]; 2], end: u32) -> Vec<[Entry; 2]> {
-    let [first, second] = lanes.map(|of| &of[..of.partition_point(|entry| entry.position < end)]);
-    let with = |entry: &Entry| {
-        let found = second.binary_search_by_key(&entry.position, |entry| entry.position);
-        found.ok().map(|at| [*entry, second[at]])
-    };
-    first.iter().filter_map(with).collect()
-}
 
 /// The sum over the heads of the angle between two rows; a right one where a row is nothing.
 fn angle(first: &[f32], second: &[f32], heads: usize) -> f64 {
@@ -289,32 +223,28 @@ impl Encoder for MiniCacheEncoder {
     }
 
     fn encode(&mut self, layer: usize, view: &View<'_>, plan: &mut Plan) -> Result<()> {
+        let MiniCache { window, dtype, t, .. } = self.store;
         let Some(pair) = self.pair(layer, view) else {
-            self.alone(layer, view, plan);
-            return Ok(());
-        };
-        let other = if pair[0] == layer { pair[1] } else { pair[0] };
-        if !self.ready.contains(&other) {
-            if !self.ready.contains(&layer) {
-                self.ready.push(layer);
+            if dtype.is_some() {
+                alone(self.codec, window, layer, view, plan);
             }
             return Ok(());
-        }
-        self.ready.retain(|ready| !pair.contains(ready));
-        if view.cache.lanes(pair[0]) != view.cache.lanes(pair[1]) {
-            return Err(Error::Internal(format!("layers {pair:?} with lanes of other numbers")));
+        };
+        if !self.pairs.are_ready(layer, pair, view)? {
+            return Ok(());
         }
         for lane in 0..view.cache.lanes(layer) {
-            let lanes = pair.map(|layer| view.cache.lane(layer, lane));
-            let Sorted { merged, left } = self.sort(LaneNumber { layer: pair[0], lane }, lanes, view)?;
-            for (layer, left) in pair.into_iter().zip(left) {
+            let Some(settled) = self.pairs.settled(pair, lane, window, view) else { continue };
+            let merged = self.near(pair.map(|layer| view.cache.lane(layer, lane)), &settled.both)?;
+            for (layer, left) in pair.into_iter().zip(settled.left(&merged)) {
                 // A block leaves few, which wait for others.
-                if self.store.dtype.is_some() && left.len() >= least(view) {
+                if dtype.is_some() && left.len() >= least(view) {
                     plan.push(LanePlan::encoding(layer, lane, [(self.codec, left)]));
                 }
             }
             if !merged.is_empty() {
-                plan.join.push(Join { layers: pair, lane, codec: self.codec, t: self.store.t, positions: merged });
+                let common = Common::Direction { t };
+                plan.join.push(Join { layers: pair, lane, codec: self.codec, common, positions: merged });
             }
         }
         Ok(())

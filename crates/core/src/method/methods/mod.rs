@@ -5,6 +5,7 @@ mod akvq_vl;
 mod bf16;
 mod cake;
 mod chunkkv;
+mod clla;
 mod cskv;
 mod custom;
 mod elastic;
@@ -85,5 +86,6 @@ pub const METHODS: &[MethodSpec] = &[
     cskv::SPEC,
     kvquant::SPEC,
     minicache::SPEC,
+    clla::SPEC,
     kvsharer::SPEC,
 ];

@@ -6,25 +6,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prefixkv_kernels::codec::Basis;
 
-use super::super::{Method, Positions};
+use super::super::{Lanes, Method, Positions};
 use crate::error::Result;
 use crate::fields::refuse;
 
-/// The bases of the lanes so far, for a store that has one for the heads of a layer whatever it holds; forks share them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LaneBases(Arc<Mutex<HashMap<Heads, Arc<Basis>>>>);
+/// The bases of the lanes so far, for a store that has one for the heads of a layer, or of a pair of them, whatever it holds; forks share them.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneBases<T = Arc<Basis>>(Arc<Mutex<HashMap<Heads, T>>>);
 
 /// A layer, and its heads that a lane has.
 type Heads = (usize, Range<usize>);
 
-impl LaneBases {
+impl<T> Default for LaneBases<T> {
+    fn default() -> Self {
+        LaneBases(Arc::default())
+    }
+}
+
+impl<T: Clone> LaneBases<T> {
     /// The basis of some heads of a layer; `find` makes it the first time.
     pub(crate) fn of(
         &self,
         layer: usize,
         heads: Range<usize>,
-        find: impl FnOnce(Range<usize>) -> Result<Arc<Basis>>,
-    ) -> Result<Arc<Basis>> {
+        find: impl FnOnce(Range<usize>) -> Result<T>,
+    ) -> Result<T> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(basis) = known.get(&(layer, heads.clone())) {
             return Ok(basis.clone());
@@ -39,6 +45,18 @@ impl LaneBases {
 pub(crate) fn width(share: f64, size: usize) -> usize {
     let whole = (share * size as f64 - 1e-9).ceil().max(1.0) as usize;
     whole.next_multiple_of(8).min(size)
+}
+
+/// Refuses a method whose heads may keep other entries each, for directions of all heads together.
+pub(crate) fn check_joint(method: &Method) -> Result<()> {
+    match method.recipe().is_none_or(|recipe| recipe.lanes == Lanes::PerHead) {
+        true => Err(refuse(format!(
+            "directions of all heads together store all heads of an entry together, and {} may keep others for each head; calibrate \
+             with `heads: \"each\"`",
+            method.name
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a method that rotates keys to their ranks.

@@ -7,16 +7,18 @@ mod coordinates;
 mod inputs;
 mod layered;
 mod listener;
+mod pairs;
 mod quantiser;
 mod uniform;
 mod watch;
 
 use std::fmt::Debug;
 
-pub(super) use coordinates::{LaneBases, check_positions, width};
+pub(super) use coordinates::{LaneBases, check_joint, check_positions, width};
 pub use inputs::Inputs;
 pub(super) use layered::Layered;
 pub use listener::Notes;
+pub(super) use pairs::{Pairs, alone, least};
 use prefixkv_kernels::codec::{Codec, Dual};
 pub use quantiser::Quantiser;
 pub(crate) use uniform::settled;

@@ -20,7 +20,7 @@ use crate::method::Method;
 use crate::method::bits::Pair;
 use crate::method::codebooks::MOST_APART;
 use crate::method::external::PlanReply;
-use crate::method::latent::{DirectionsHeads, DirectionsInit};
+use crate::method::latent::{DirectionsHeads, DirectionsInit, DirectionsSpan};
 use crate::method::store::Quantiser;
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
@@ -173,6 +173,7 @@ pub struct DirectionsRequest {
     /// From 0 to 4.
     pub alpha: f64,
     pub heads: DirectionsHeads,
+    pub span: DirectionsSpan,
     /// The share of all directions, above 0 and at most 1.
     pub most: f64,
 }
@@ -454,14 +455,20 @@ fn codebooks(CodebooksFields { prompts, bits, outliers }: CodebooksFields, ask: 
 }
 
 fn directions(fields: DirectionsFields, ask: Ask) -> Result<DirectionsRequest> {
-    let DirectionsFields { prompts, init, alpha, heads, most } = fields;
+    let DirectionsFields { prompts, init, alpha, heads, span, most } = fields;
+    if span == DirectionsSpan::Pair && init != DirectionsInit::Covariance {
+        return Err(refuse(format!(
+            "directions of two layers are those in which their keys and values lie: `span: \"pair\"` of {} goes with `init: \"covariance\"`",
+            ask.op
+        )));
+    }
     if !(0.0..=4.0).contains(&alpha) {
         return Err(refuse(format!("`alpha` of {} must be a number from 0 to 4, found {alpha}", ask.op)));
     }
     if !(most > 0.0 && most <= 1.0) {
         return Err(refuse(format!("`most` of {} must be a share above 0 and at most 1, found {most}", ask.op)));
     }
-    Ok(DirectionsRequest { sources: sources(prompts, ask)?, init, alpha, heads, most })
+    Ok(DirectionsRequest { sources: sources(prompts, ask)?, init, alpha, heads, span, most })
 }
 
 /// The prompts of a request, each with its own of the request's images.

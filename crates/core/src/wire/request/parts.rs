@@ -9,7 +9,7 @@ use super::{MAX_BATCH, MAX_TOKENS};
 use crate::device::Device;
 use crate::fields::{Unread, Whole};
 use crate::method::external::LaneReply;
-use crate::method::latent::{DirectionsHeads, DirectionsInit};
+use crate::method::latent::{DirectionsHeads, DirectionsInit, DirectionsSpan};
 use crate::text::{Message, SpecialTokens};
 use crate::units::ByteSize;
 use crate::weights::WeightFormat;
@@ -162,6 +162,11 @@ pub(crate) struct DirectionsFields {
     pub(crate) alpha: f64,
     /// Whose directions.
     pub(crate) heads: DirectionsHeads,
+    /// The rows that have directions together; those of two layers are found by `init: "covariance"`.
+    ///
+    /// Default: `"layer"`.
+    #[serde(default)]
+    pub(crate) span: DirectionsSpan,
     /// The share of all directions that is given, above 0 and at most 1; rounded up to a multiple of 8.
     pub(crate) most: f64,
 }
