@@ -10,6 +10,9 @@ use memmap2::MmapMut;
 /// From this size on a block is a mapping of its own: at most a sixteenth of it is lost to the last page, and less than half of that
 /// on average. Smaller ones come from the allocator, which keeps what is freed.
 const MAPPED_FROM: usize = 64 << 10;
+/// From this size on a mapping holds a huge page of 2 MiB, wherever it begins.
+#[cfg(target_os = "linux")]
+const HUGE_FROM: usize = 4 << 20;
 /// Most mappings at a time; Linux allows a process 65,530, and its other libraries need some.
 const MAX_MAPPINGS: usize = 16_384;
 
@@ -82,6 +85,12 @@ impl Mapped {
         if MAPPINGS.fetch_add(1, Ordering::Relaxed) < MAX_MAPPINGS
             && let Ok(map) = MmapMut::map_anon(bytes)
         {
+            // Keys and values are read at the pace of memory, and with pages of 4 KiB a good part of that is looking pages up. Huge pages
+            // lie within the block, so it takes no more. A system without them says no, and all is as before.
+            #[cfg(target_os = "linux")]
+            if bytes >= HUGE_FROM {
+                let _ = map.advise(memmap2::Advice::HugePage);
+            }
             note(bytes as isize);
             return Some(Mapped(map));
         }
@@ -200,13 +209,39 @@ mod glibc {
     mod tests {
         use std::sync::Mutex;
 
-        use super::super::{Block, MAPPED_FROM, mapped};
+        use super::super::{Block, HUGE_FROM, MAPPED_FROM, mapped};
 
         /// The tests look at the memory of the whole process.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
         fn resident() -> usize {
             super::resident().expect("statm")
+        }
+
+        /// Whether the system was asked for huge pages where `block` lies; None where it does not tell.
+        fn wants_huge_pages(block: &Block<u8>) -> Option<bool> {
+            let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+            let place = block.as_ptr() as usize;
+            let holds = |line: &str| {
+                let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+                range.is_some_and(|(first, end)| {
+                    let number = |text| usize::from_str_radix(text, 16).ok();
+                    number(first).is_some_and(|first| first <= place) && number(end).is_some_and(|end| place < end)
+                })
+            };
+            let mut lines = maps.lines().skip_while(|line| !holds(line));
+            let flags = lines.find(|line| line.starts_with("VmFlags:"))?;
+            Some(flags.split(' ').any(|flag| flag == "hg"))
+        }
+
+        #[test]
+        fn large_blocks_ask_for_huge_pages() {
+            let _one = ONE_AT_A_TIME.lock();
+            let there = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+            for (bytes, wants) in [(MAPPED_FROM, false), (HUGE_FROM - 4, false), (HUGE_FROM, true), (33 << 20, true)] {
+                let found = wants_huge_pages(&Block::zeros(bytes));
+                assert!(found.is_none_or(|found| found == (wants && there)), "{bytes} bytes: {found:?}");
+            }
         }
 
         #[test]
