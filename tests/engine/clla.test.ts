@@ -1,10 +1,8 @@
 // Latents of clla, found on models and used by them; those of the reference are in tests/golden/clla.py.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import {
   AbortError,
   type CacheOption,
@@ -12,34 +10,21 @@ import {
   clla,
   cskv,
   type DirectionsCalibration,
-  image,
   load,
   type Model,
   merge,
   OptionError,
   type Progress,
-  type PromptInput,
   prefixkv,
 } from "../../ts/index.ts";
 import { cli } from "../kit/command_line.ts";
+import { asked, directionsGolden } from "../kit/directions.ts";
 import { native } from "../kit/fake_model.ts";
 import { temporaryFolder } from "../kit/temporary_folder.ts";
 import { shared } from "../kit/turns.ts";
 
-const root = new URL("../../", import.meta.url);
 const folder = temporaryFolder("clla");
-
-interface Golden {
-  samples: { image: string; prompt: string }[];
-  files: DirectionsCalibration[];
-}
-
-const golden = JSON.parse(readFileSync(new URL("tests/golden/data/clla.json", root), "utf8")) as Golden;
-const scene = (name: string) => image(fileURLToPath(new URL(`data/scenes/${name}`, root)));
-const samples = golden.samples.map(({ image, prompt }): PromptInput => ({ prompt, images: [scene(image)] }));
-const asked: PromptInput = {
-  messages: [{ role: "user", content: [scene("scene-007.png"), "Describe the image in detail."] }],
-};
+const { samples, files } = directionsGolden("clla");
 
 let model: Model;
 before(async () => {
@@ -77,7 +62,7 @@ function apart(some: number[][], others: number[][]): number {
 }
 
 // Of all heads together the embedded model has more channels than are taken apart in a short time.
-for (const want of golden.files.filter(({ heads }) => heads === "each")) {
+for (const want of files.filter(({ heads }) => heads === "each")) {
   const { heads, rank } = want;
   shared(`${heads}: latents span the reference's`, async () => {
     const size = 32;

@@ -1,43 +1,28 @@
 // Directions of cskv, found on models and used by them; those of the reference are in tests/golden/cskv.py.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import {
   AbortError,
   type CacheOption,
   CalibrationError,
   cskv,
   type DirectionsCalibration,
-  image,
   load,
   type Model,
   OptionError,
   type Progress,
-  type PromptInput,
   prefixkv,
 } from "../../ts/index.ts";
 import { cli } from "../kit/command_line.ts";
+import { asked, directionsGolden } from "../kit/directions.ts";
 import { native } from "../kit/fake_model.ts";
 import { temporaryFolder } from "../kit/temporary_folder.ts";
 import { shared } from "../kit/turns.ts";
 
-const root = new URL("../../", import.meta.url);
 const folder = temporaryFolder("cskv");
-
-interface Golden {
-  samples: { image: string; prompt: string }[];
-  files: DirectionsCalibration[];
-}
-
-const golden = JSON.parse(readFileSync(new URL("tests/golden/data/cskv.json", root), "utf8")) as Golden;
-const scene = (name: string) => image(fileURLToPath(new URL(`data/scenes/${name}`, root)));
-const samples = golden.samples.map(({ image, prompt }): PromptInput => ({ prompt, images: [scene(image)] }));
-const asked: PromptInput = {
-  messages: [{ role: "user", content: [scene("scene-007.png"), "Describe the image in detail."] }],
-};
+const { samples, files } = directionsGolden("cskv");
 
 let model: Model;
 before(async () => {
@@ -72,7 +57,7 @@ function apart(some: number[][], others: number[][]): number {
   return Math.sqrt(left.reduce((sum, x) => sum + Math.max(x, 0), 0));
 }
 
-for (const want of golden.files) {
+for (const want of files) {
   const { init, heads, alpha, rank } = want;
   shared(`${init}, ${heads}: directions span the reference's`, async () => {
     const size = heads === "joint" ? 192 : 32;

@@ -1,5 +1,6 @@
 //! The cache of a sequence: lanes, segments, codecs, and the stores on them.
 
+mod attention;
 mod bases;
 #[path = "../calibrated/mod.rs"]
 mod calibrated;

@@ -13,7 +13,8 @@ use prefixkv_kernels::attention::Rows;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pairs::{Merged, Whole, attend, feed, is_fresh, merged, noise, pair_of, sequence};
+use crate::attention::noise;
+use crate::pairs::{Merged, Whole, attend, feed, is_fresh, merged, pair_of, sequence};
 
 const LAYERS: usize = 5;
 const HEADS: usize = 2;

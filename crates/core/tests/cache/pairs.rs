@@ -5,13 +5,10 @@ use std::collections::{HashMap, HashSet};
 use prefixkv_core::cache::{Lane, Modality, Pool, Shape, Span};
 use prefixkv_core::method::Method;
 use prefixkv_core::sequence::{Placing, Planned, Sequence};
-use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
-use prefixkv_kernels::reference;
+use prefixkv_kernels::attention::Rows;
 use serde_json::Value;
 
-pub(crate) fn noise(seed: usize, n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((((i + seed) * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5) * 2.0).collect()
-}
+use crate::attention::{attention, noise};
 
 pub(crate) fn sequence(shape: Shape, pool: &Pool, cache: &Value) -> Sequence {
     let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
@@ -83,25 +80,10 @@ pub(crate) fn pair_of(layer: usize, merged: &Merged, lane: usize, position: u32)
 
 /// The attention of one query per head to every layer, which must be the f64 reference's on the entries as they read.
 pub(crate) fn attend(sequence: &Sequence) {
-    let shape = sequence.shape();
-    let (group, dim) = (3, shape.head_dim);
-    let params = AttentionParams::new(group * shape.kv_heads, shape.kv_heads, dim);
-    let queries = noise(99, group * shape.kv_heads * dim);
-    for layer in 0..shape.layers {
-        let views: Vec<LaneView<'_>> = sequence.lanes(layer).iter().map(|lane| lane.view(None)).collect();
-        let mut out = vec![f32::NAN; queries.len()];
-        let (mut queries_left, mut out_left, mut items) = (&queries[..], &mut out[..], Vec::new());
-        for lane in &views {
-            let (queries, left) = queries_left.split_at(lane.heads * group * dim);
-            let (out, rest) = out_left.split_at_mut(queries.len());
-            (queries_left, out_left) = (left, rest);
-            items.push(DecodeItem { lane: lane.clone(), queries, out, sums: None });
-        }
-        decode(&params, &mut items);
-        drop(items);
-        let want = reference::attention(&params, &queries, 1, &views);
+    for layer in 0..sequence.shape().layers {
+        let [got, want] = attention(sequence, layer);
         let most = want.iter().fold(1.0, |most: f32, x| most.max(x.abs()));
-        for (got, want) in out.iter().zip(&want) {
+        for (got, want) in got.iter().zip(&want) {
             assert!((got - want).abs() < 3e-5 * most, "{got} for {want}");
         }
     }

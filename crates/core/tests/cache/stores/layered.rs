@@ -54,7 +54,7 @@ fn channels_in_another_order_are_read_as_they_were_and_count_their_bytes() {
                 let [(_, positions)] = &found.into_iter().collect::<Vec<_>>()[..] else { panic!("one codec") };
                 assert_eq!(positions.iter().min(), Some(&5), "the first five stay whole");
                 assert!((290..=325).contains(&positions.len()), "{} entries", positions.len());
-                attend(&small, &shape, layer);
+                attend(&small, layer);
             }
             told(&small.memory(), &shape);
         }
@@ -108,7 +108,7 @@ fn every_layer_has_bits_of_its_own_for_keys_and_for_values() {
                     // 330 entries are behind the window; those that groups or blocks of 32 leave stay whole.
                     let stored: usize = found[layer].values().map(Vec::len).sum();
                     assert!(all_whole || (300..=330).contains(&stored), "{cache}: {stored}");
-                    attend(&small, &shape, layer);
+                    attend(&small, layer);
                 }
                 told(&small.memory(), &shape);
             }

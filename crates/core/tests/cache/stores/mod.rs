@@ -11,12 +11,12 @@ use prefixkv_core::method::external::{LaneReply, PlanReply};
 use prefixkv_core::method::{Encode, METHODS, Method, MethodSpec, Role};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::{Placing, Planned, Sequence};
-use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
+use prefixkv_kernels::attention::{AttentionParams, Rows};
 use prefixkv_kernels::codec::Basis;
-use prefixkv_kernels::reference;
 use prefixkv_kernels::rotary::Angles;
 use serde_json::{Value, json};
 
+use crate::attention::{attention, noise};
 use crate::calibrated::{calibration, codebooks};
 
 /// The stores, in each of their widths.
@@ -74,10 +74,6 @@ fn part(store: &Value) -> f64 {
         _ if bits(store, 64) > 9.0 => 5.0 / 6.0,
         _ => 2.0 / 3.0,
     }
-}
-
-fn noise(seed: usize, n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((((i + seed) * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5) * 2.0).collect()
 }
 
 fn shape(head_dim: usize, format: Format) -> Shape {
@@ -148,22 +144,8 @@ fn feed_more(sequence: &mut Sequence, shape: &Shape, first: usize, n: usize) {
 }
 
 /// The attention of one query per head to a layer, which must be the f64 reference's on the decoded entries.
-fn attend(sequence: &Sequence, shape: &Shape, layer: usize) -> Vec<f32> {
-    let (group, dim) = (3, shape.head_dim);
-    let params = AttentionParams::new(group * shape.kv_heads, shape.kv_heads, dim);
-    let queries = noise(99, group * shape.kv_heads * dim);
-    let mut out = vec![f32::NAN; queries.len()];
-    let views: Vec<LaneView<'_>> = sequence.lanes(layer).iter().map(|lane| lane.view(None)).collect();
-    let (mut queries_left, mut out_left, mut items) = (&queries[..], &mut out[..], Vec::new());
-    for lane in &views {
-        let (queries, left) = queries_left.split_at(lane.heads * group * dim);
-        let (out, rest) = out_left.split_at_mut(queries.len());
-        (queries_left, out_left) = (left, rest);
-        items.push(DecodeItem { lane: lane.clone(), queries, out, sums: None });
-    }
-    decode(&params, &mut items);
-    drop(items);
-    let want = reference::attention(&params, &queries, 1, &views);
+fn attend(sequence: &Sequence, layer: usize) -> Vec<f32> {
+    let [out, want] = attention(sequence, layer);
     for (got, want) in out.iter().zip(&want) {
         assert!((got - want).abs() < 2e-5, "{got} for {want}");
     }
@@ -214,7 +196,7 @@ fn a_store_alone_keeps_all_entries_in_its_bits_and_the_last_ones_whole() {
                 let smaller = small.memory().resident < full.memory().resident;
                 assert!(smaller || bits >= 8.0 * format.bytes() as f64, "{cache}");
                 for layer in 0..shape.layers {
-                    let (got, want) = (attend(&small, &shape, layer), attend(&full, &shape, layer));
+                    let (got, want) = (attend(&small, layer), attend(&full, layer));
                     let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                     let most = if bits < 4.0 { 0.2 } else { 0.03 };
                     assert!(worst > 0.0 && worst < most, "{cache} {dim}: off by {worst}");
@@ -250,7 +232,7 @@ fn a_store_behind_a_method_stores_what_the_method_leaves() {
                     assert!(keys == "channel" || memory.dead == 0, "{cache}");
                     resident.push(memory.resident);
                     for layer in 0..shape.layers {
-                        attend(sequence, &shape, layer);
+                        attend(sequence, layer);
                     }
                 });
                 // Scores of keys are those of the keys as they are stored, so knorm chooses otherwise while generating.
@@ -318,7 +300,7 @@ fn a_store_waits_for_the_plan_of_a_method_outside() {
     // 96 would leave less than the window.
     assert_eq!(memory.window, 2 * (100 - 64) * (2 * shape.kv_heads * 64 * 4) as u64);
     assert!(memory.scales > 0);
-    attend(&small, &shape, 1);
+    attend(&small, 1);
 }
 
 #[test]
@@ -344,7 +326,7 @@ fn a_transform_gives_the_attention_of_the_keys_and_values_that_went_through_it()
     let outs = [false, true].map(|rotate| {
         let mut small = sequence(shape, &pool, &json!({ "method": "int8", "rotate": rotate, "window": 33 }));
         feed(&mut small, &shape, 200, 40, |_| ());
-        attend(&small, &shape, 1)
+        attend(&small, 1)
     });
     let worst = outs[0].iter().zip(&outs[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.01, "{worst}");
