@@ -1,10 +1,11 @@
 // Two versions of the library against each other: `npm run bench:versions -- --before DIR [--rounds N] [--only TEXT]`, DIR being a
 // checkout that has been built. Writes bench/results/<machine>-versions.json and .md. Each round runs every scene in both, in alternating
-// order, in processes of its own.
+// order, in processes of its own. Rounds of the same two commits that the file has already stay, and count together with the new ones.
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { createInterface, type Interface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { heading, keep, origin } from "./machine.ts";
+import { heading, keep, origin, resultsFolder } from "./machine.ts";
 import { digits, paired, summarise, table } from "./stats.ts";
 import { scenes } from "./versions_scenes.ts";
 
@@ -68,19 +69,38 @@ for (let round = 0; round < rounds; round += 1) {
 process.stderr.write("\n");
 
 const from = await origin();
+interface Report {
+  origin: typeof from;
+  before: string;
+  measured: typeof measured;
+}
+const file = new URL(`${from.machine.slug}-versions.json`, resultsFolder(quick));
+const last = await readFile(file, "utf8").then(
+  (text) => JSON.parse(text) as Report,
+  () => undefined,
+);
+if (last && last.before === commit && last.origin.commit === from.commit && !last.origin.changed && !from.changed)
+  for (const known of last.measured) {
+    const scene = measured.find(({ name }) => name === known.name);
+    if (!scene) measured.push(known);
+    else for (const side of ["before", "after"] as const) scene[side].unshift(...known[side]);
+  }
+const order = scenes.map(({ name }) => name);
+measured.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
 const page = `${heading("Two versions of the library", from)}
 
-Before is commit ${commit}. A random model of 8 layers with LLaVA's proportions (\`plain\` of bench/random_model.ts), 2 threads, on Bun; ${rounds} rounds, each in
+Before is commit ${commit}. A random model of 8 layers with LLaVA's proportions (\`plain\` of bench/random_model.ts), 2 threads, on Bun; rounds, each in
 new processes, two runs a side in alternating order behind one that is not counted. Milliseconds of a prompt or of a token are medians;
 the ratio is the median of the rounds' ratios, beside its quartiles.
 
 ${table([
-  ["scene", "before, ms", "after, ms", "after / before", "quartiles"],
+  ["scene", "rounds", "before, ms", "after, ms", "after / before", "quartiles"],
   ...measured.map(({ name, before, after }) => {
     const ratio = summarise(paired(after, before));
     const [old, now] = [summarise(before), summarise(after)];
     return [
       name,
+      String(ratio.n),
       digits(old.median),
       digits(now.median),
       ratio.median.toFixed(3),
@@ -89,5 +109,5 @@ ${table([
   }),
 ])}
 `;
-const report = { origin: from, before: commit, rounds, measured };
+const report = { origin: from, before: commit, measured };
 await keep("versions", quick, report, page);

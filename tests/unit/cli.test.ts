@@ -166,6 +166,7 @@ test("calibrate writes a file and shows its sizes", async () => {
 test("fit searches, writes a file and shows its curve, and a command takes the file", async () => {
   const file = join(folder, "fit.json");
   const search = ["--methods", "h2o,prefixkv:decode=none", "--stores", "int4:window=16", "--out", file];
+  search.push("--sharing", 'kvsharer:sources={"1":0}');
   const args = ["fit", "--bytes", "4MiB,2100000", "--limit", "2", ...search];
   const { code, out, err, fake } = await cli(args, { interactive: true });
   assert.equal(code, 0, err);
@@ -176,7 +177,12 @@ test("fit searches, writes a file and shows its curve, and a command takes the f
   assert.match(out, /wrote .*fit\.json\n$/);
   assert.match(err, /samples \[#{12}\.{12}\] 50 %.*search \[/s);
   const asked = fake.requests.map(({ request }) => (request as { cache?: unknown }).cache);
-  for (const cache of [{ method: "full" }, { method: "h2o" }, { method: "prefixkv", decode: "none" }])
+  for (const cache of [
+    { method: "full" },
+    { method: "h2o" },
+    { method: "prefixkv", decode: "none" },
+    { method: "kvsharer" },
+  ])
     assert.ok(
       asked.some((stages) => JSON.stringify(stages).includes(JSON.stringify(cache).slice(0, -1))),
       cache.method,

@@ -51,11 +51,18 @@ export const fit: Command = {
       value: "LIST",
       text: "stores to choose from, e.g. int8,int4:window=16; `none`: full precision",
     },
+    {
+      name: "sharing",
+      type: "string",
+      value: "LIST",
+      text: "maps of layers that share to choose from, e.g. kvsharer:calibration=map.json,layers=2",
+    },
     ...loadFlags,
   ],
   async run(values, context) {
     const bytes = parseList(values.text("bytes") ?? "");
-    const [methods, stores] = await Promise.all([parseChoices(values, "methods"), parseChoices(values, "stores")]);
+    const choices = (["methods", "stores", "sharing"] as const).map((flag) => parseChoices(values, flag));
+    const [methods, stores, sharing] = await Promise.all(choices);
     const objective = values.text("objective") ?? "ppl";
     if (objective !== "ppl" && objective !== "kl")
       throw new UsageError(`--objective is ppl or kl, not \`${objective}\``);
@@ -72,6 +79,7 @@ export const fit: Command = {
           objective,
           ...(methods && { methods }),
           ...(stores && { stores }),
+          ...(sharing && { sharing }),
           file,
           onProgress: bar.update,
           signal: context.signal,
@@ -100,7 +108,10 @@ function parseList(text: string): number[] {
   throw new UsageError(`--bytes needs sizes such as 32MiB, with commas between several, not \`${text}\``);
 }
 
-async function parseChoices(values: Values, flag: "methods" | "stores"): Promise<CacheMethod[] | undefined> {
+async function parseChoices(
+  values: Values,
+  flag: "methods" | "stores" | "sharing",
+): Promise<CacheMethod[] | undefined> {
   const text = values.text(flag);
   if (text === undefined) return undefined;
   if (text.trim() === "none") return [];
