@@ -5,7 +5,7 @@ import { methods as known } from "../../ts/generated/method_table.ts";
 import { percent, table } from "../stats.ts";
 import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
 import { type Evaluated, isOfStores } from "./summary.ts";
-import { grids, stores, unseen } from "./tables.ts";
+import { equalBytes, grids, stores, unseen } from "./tables.ts";
 
 /** Title and description of each data set, by its name in run.json. */
 const about: Record<string, { title: string; text: string }> = {
@@ -57,7 +57,7 @@ ${ofStores.length === 0 ? "" : storesText(ofStores)}${unmeasured(all)}
 In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples, the same draws in every cell. *Over full* is the
 ratio of the perplexities, whose interval is of the same draws of both.
 
-${[...reports.map((report) => grids(report, titleOfData(report))), ...ofStores.map((report) => stores(report, titleOfData(report)))].join("\n\n")}
+${[...reports.flatMap((report) => [grids(report, titleOfData(report)), ...equalBytes(report, titleOfData(report))]), ...ofStores.map((report) => stores(report, titleOfData(report)))].join("\n\n")}
 
 ${[...reports.flatMap(unseen), "## Time"].join("\n\n")}
 

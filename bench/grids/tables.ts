@@ -61,6 +61,57 @@ function grid({ run, cells }: Evaluated, of: (cell: Cell) => string | undefined)
   return table([["method", ...keeps.map((keep) => `keep ${keep}`)], ...told]);
 }
 
+/** Shares of a full cache at which methods are compared, whatever they were asked to keep. */
+const shares = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2];
+
+/**
+ * Methods at equal numbers of entries: those that keep all they generate end with more than they were asked to keep, and so are not to be compared
+ * with the others by that. Nothing where answers are too short to make a difference.
+ */
+export function equalBytes(report: Evaluated, title: string): string[] {
+  const { promptShare, run, cells } = report;
+  if (promptShare > 0.9) return [];
+  const atEnd = ({ keptShare = Number.NaN }: Cell): number => keptShare;
+  // Lanes grow, or stay, in even steps.
+  const onAverage = ({ keptShareAfterPrompt: after = Number.NaN, keptShare: end = Number.NaN }: Cell): number =>
+    (after * promptShare + end) / (promptShare + 1);
+  const full = cells.find(({ method }) => method === "full");
+  const grid = (of: (cell: Cell) => number): string => {
+    const rows = run.methods.flatMap(({ id }) => {
+      const points = cells
+        .filter((cell) => cell.ppl && (cell.method === id || cell === full))
+        .map((cell): Point => ({ share: of(cell), loss: Math.log(cell.ppl?.value ?? Number.NaN) }));
+      const found = shares.map((share) => between(points, share));
+      return id === "full" || found.every((loss) => loss === undefined)
+        ? []
+        : [[titleOf(id), ...found.map((loss) => (loss === undefined ? "" : number(Math.exp(loss))))]];
+    });
+    return table([["method", ...shares.map(String)], ...rows]);
+  };
+  return [
+    `## ${title}: at equal bytes`,
+    `Perplexities where methods hold the same share of a full cache's entries, read off on a straight line between the logarithms of those measured on either side,
+the full cache being the last. Empty where a method was not measured with as few.`,
+    ...part("Share at the end of the answer", grid(atEnd)),
+    ...part("Mean share while the answer is generated", grid(onAverage)),
+  ];
+}
+
+interface Point {
+  share: number;
+  loss: number;
+}
+
+/** The loss at a share; undefined outside of the points. */
+export function between(points: readonly Point[], share: number): number | undefined {
+  const sorted = [...points].sort((a, b) => a.share - b.share);
+  const right = sorted.findIndex((point) => point.share >= share);
+  const [low, high] = [sorted[right - 1], sorted[right]];
+  if (high?.share === share) return high.loss;
+  if (!low || !high) return undefined;
+  return low.loss + ((share - low.share) / (high.share - low.share)) * (high.loss - low.loss);
+}
+
 /** One table of how entries are stored: a row for each cache, a column for each measure. */
 export function stores(report: Evaluated, title: string): string {
   const answer = answerOf(report);

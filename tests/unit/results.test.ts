@@ -5,6 +5,7 @@ import { markdown } from "../../bench/grids/page.ts";
 import { committed, grids, methodsOf } from "../../bench/grids/run.ts";
 import { canTell, memory, signed, works, worksNot } from "../../bench/grids/statements.ts";
 import { blindOf, type Evaluated, sumUp } from "../../bench/grids/summary.ts";
+import { between, equalBytes } from "../../bench/grids/tables.ts";
 import type { Measured, QualityRecord, RunRecord } from "../../ts/eval/records.ts";
 import type { EvalSample } from "../../ts/eval/samples.ts";
 import { methods as table } from "../../ts/generated/method_table.ts";
@@ -185,6 +186,24 @@ test("the page says what was refused, what is missing and what says nothing", ()
   assert.match(silent, /no better than answering without the picture/);
   assert.doesNotMatch(silent, /within 1\.05/);
   assert.throws(() => markdown([]), /needs results/);
+});
+
+test("methods are compared at equal bytes", () => {
+  const points = [0.4, 0.2, 1].map((share) => ({ share, loss: 10 * share }));
+  const read = [0.1, 0.2, 0.3, 0.4, 0.7, 1, 1.1].map((share) => between(points, share)?.toFixed(6));
+  const found = [2, 3, 4, 7, 10].map((loss) => loss.toFixed(6));
+  assert.deepEqual(read, [undefined, ...found, undefined]);
+  assert.equal(between([], 0.5), undefined);
+  const report = evaluated();
+  assert.deepEqual(equalBytes(report, "Scenes"), []);
+  const [head, , , ends, , means] = equalBytes({ ...report, promptShare: 0.5 }, "Scenes");
+  assert.equal(head, "## Scenes: at equal bytes");
+  // H2O holds what it was asked to keep, 0.5 and 0.1, with the same loss; the full cache's is 0.02 less per two tokens.
+  assert.match(ends ?? "", /\n\| H2O \|(?: \d\.\d{3} \|){8}(?:\n|$)/);
+  // SnapKV ends with 0.9 whatever it was asked to keep.
+  assert.match(ends ?? "", /\n\| SnapKV \| \d+\.\d{3} \|(?: {2}\|){7}/);
+  // After the prompt 0.1, at the end 0.9: 0.633 on average over an answer as long as its prompt.
+  assert.match(means ?? "", /\n\| SnapKV \|(?: \d+\.\d{3} \|){3}(?: {2}\|){5}/);
 });
 
 test("the page says which figures are old", () => {
