@@ -89,8 +89,8 @@ const order = scenes.map(({ name }) => name);
 measured.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
 const page = `${heading("Two versions of the library", from)}
 
-Before is commit ${commit}. A random model of 8 layers with LLaVA's proportions (\`plain\` of bench/random_model.ts), 2 threads, on Bun; rounds, each in
-new processes, two runs a side in alternating order behind one that is not counted. Milliseconds of a prompt or of a token are medians;
+Before is commit ${commit}. A random model of 8 layers with LLaVA's proportions (\`plain\` of bench/random_model.ts), 2 threads, on Bun. Each round is in
+new processes, with two runs a side in alternating order behind one that is not counted. Milliseconds of a prompt or of a token are medians;
 the ratio is the median of the rounds' ratios, beside its quartiles.
 
 ${table([

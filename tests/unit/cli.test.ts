@@ -165,8 +165,8 @@ test("calibrate writes a file and shows its sizes", async () => {
 
 test("fit searches, writes a file and shows its curve, and a command takes the file", async () => {
   const file = join(folder, "fit.json");
-  const search = ["--methods", "h2o,prefixkv:decode=none", "--stores", "int4:window=16", "--out", file];
-  search.push("--sharing", 'kvsharer:sources={"1":0}');
+  const choices = ["--methods", "h2o,prefixkv:decode=none", "--stores", "int4:window=16"];
+  const search = [...choices, "--sharing", 'kvsharer:sources={"1":0}', "--out", file];
   const args = ["fit", "--bytes", "4MiB,2100000", "--limit", "2", ...search];
   const { code, out, err, fake } = await cli(args, { interactive: true });
   assert.equal(code, 0, err);
