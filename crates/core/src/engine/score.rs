@@ -30,11 +30,22 @@ pub(super) struct Scoring<M: Memory> {
     answer: Vec<u32>,
     pub(super) sequence: Sequence<M>,
     logits: Vec<f32>,
+    /// The token that is to be decoded before the next [`Scoring::advance`].
+    next: Option<u32>,
     logprobs: Vec<f32>,
     /// Whether to say what is left after the prompt, and that.
     kept: Option<Vec<Vec<Kept>>>,
     full: Option<Full<M>>,
     timings: Timings,
+}
+
+/// A sequence whose token is to be decoded, alone or together with those of others.
+pub(super) struct Next<'a, M: Memory> {
+    pub(super) sequence: &'a mut Sequence<M>,
+    /// Where its logits go.
+    pub(super) logits: &'a mut Vec<f32>,
+    /// Where the milliseconds are added, if they are to be.
+    pub(super) time: Option<&'a mut f64>,
 }
 
 /// The full cache beside a method.
@@ -78,11 +89,11 @@ impl<M: Memory> Scoring<M> {
         events.send(Event::Prompt { usage: prompt::usage(0, &prompt, 0) })?;
         let logprobs = Vec::with_capacity(answer.len());
         let kept = request.kept.then(Vec::new);
-        Ok(Scoring { prompt, answer, sequence, logits, logprobs, kept, full, timings })
+        Ok(Scoring { prompt, answer, sequence, logits, next: None, logprobs, kept, full, timings })
     }
 
     /// Scores the next token; true when the answer is done and has been sent. Where a method outside is to be asked, asks it instead.
-    pub(super) fn advance<B: Backend<Memory = M>>(&mut self, model: &Model<B>, events: &Events) -> Result<bool> {
+    pub(super) fn advance(&mut self, events: &Events) -> Result<bool> {
         events.check()?;
         if generate::plan(&mut self.sequence, events)? == Asked::Waits {
             return Ok(false);
@@ -99,13 +110,17 @@ impl<M: Memory> Scoring<M> {
             self.finish(events);
             return Ok(true);
         }
-        let start = Instant::now();
-        self.logits = model.decode(self.answer[index], &mut self.sequence)?;
-        self.timings.decode += milliseconds(start.elapsed());
-        if let Some(Full { sequence, logits, .. }) = &mut self.full {
-            *logits = model.decode(self.answer[index], sequence)?;
-        }
+        self.next = Some(self.answer[index]);
         Ok(false)
+    }
+
+    /// The token to decode, if there is one, and what it goes to: the sequence, and where there is one, the full cache beside it.
+    pub(super) fn take_next(&mut self) -> Option<(u32, Next<'_, M>, Option<Next<'_, M>>)> {
+        let token = self.next.take()?;
+        let time = Some(&mut self.timings.decode);
+        let own = Next { sequence: &mut self.sequence, logits: &mut self.logits, time };
+        let full = self.full.as_mut();
+        Some((token, own, full.map(|Full { sequence, logits, .. }| Next { sequence, logits, time: None })))
     }
 
     fn finish(&mut self, events: &Events) {

@@ -1,18 +1,21 @@
 //! The [`Runner`] over a [`Model`].
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use prefixkv_kernels::os::heap;
 
+use super::clock::milliseconds;
 use super::generate::{Generation, PreparedPrompt, Read, Reading};
 use super::profile::profile;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
-use super::score::Scoring;
+use super::score::{Next, Scoring};
 use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::Tracing;
 use super::{channels, codebooks, directions, sensitivity, sharing};
 use crate::backend::Backend;
+use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Model, ModelInfo, Place};
 use crate::sequence::Sequence;
@@ -256,7 +259,7 @@ impl<B: Backend> ModelRunner<B> {
             Work::Generation(generation, _) => generation.advance(&self.model, events),
             Work::Tracing(tracing) => tracing.advance(&self.model, events),
             Work::Reading(..) => Err(Error::Internal(format!("the prompt of request {number} is not read yet"))),
-            Work::Scoring(scoring) => match scoring.advance(&self.model, events) {
+            Work::Scoring(scoring) => match scoring.advance(events) {
                 Ok(done) => Ok(done.then_some(Finish::Length)),
                 Err(error) => Err(error),
             },
@@ -297,34 +300,75 @@ impl<B: Backend> ModelRunner<B> {
         Ok(())
     }
 
-    /// Decodes the chosen tokens together; gives the generations that cannot go on.
+    /// Decodes the tokens of all generations and scores together; gives the requests that cannot go on. The full caches beside scores go
+    /// by themselves, since their time is in no report.
     fn decode(&mut self) -> Vec<(u64, Error)> {
-        let (mut tokens, mut sequences, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut own, mut full) = (Together::default(), Together::default());
         for Running { number, work } in &mut self.running {
-            let Work::Generation(generation, _) = work else { continue };
-            let Generation { sequence, logits, next, .. } = &mut **generation;
-            if let Some(token) = next.take() {
-                tokens.push(token);
-                sequences.push(sequence);
-                rest.push((*number, logits));
+            match work {
+                Work::Generation(generation, _) => {
+                    let Generation { sequence, logits, next, .. } = &mut **generation;
+                    if let Some(token) = next.take() {
+                        own.push(*number, token, Next { sequence, logits, time: None });
+                    }
+                }
+                Work::Scoring(scoring) => {
+                    if let Some((token, next, beside)) = scoring.take_next() {
+                        own.push(*number, token, next);
+                        beside.into_iter().for_each(|next| full.push(*number, token, next));
+                    }
+                }
+                Work::Reading(..) | Work::Tracing(_) => {}
             }
         }
-        if tokens.is_empty() {
+        let mut failed = own.decode(&self.model);
+        failed.extend(full.decode(&self.model));
+        failed
+    }
+}
+
+/// Sequences that take a step together.
+struct Together<'a, M: Memory> {
+    numbers: Vec<u64>,
+    tokens: Vec<u32>,
+    nexts: Vec<Next<'a, M>>,
+}
+
+impl<M: Memory> Default for Together<'_, M> {
+    fn default() -> Self {
+        Together { numbers: Vec::new(), tokens: Vec::new(), nexts: Vec::new() }
+    }
+}
+
+impl<'a, M: Memory> Together<'a, M> {
+    fn push(&mut self, number: u64, token: u32, next: Next<'a, M>) {
+        self.numbers.push(number);
+        self.tokens.push(token);
+        self.nexts.push(next);
+    }
+
+    /// Gives the requests that cannot go on.
+    fn decode<B: Backend<Memory = M>>(mut self, model: &Model<B>) -> Vec<(u64, Error)> {
+        if self.tokens.is_empty() {
             return Vec::new();
         }
-        match self.model.decode_batch(&tokens, &mut sequences) {
-            Ok(decoded) => {
-                let take = |((number, logits), decoded): ((u64, &mut Vec<f32>), Result<Vec<f32>>)| match decoded {
-                    Ok(next) => {
-                        *logits = next;
-                        None
-                    }
-                    Err(error) => Some((number, error)),
-                };
-                rest.into_iter().zip(decoded).filter_map(take).collect()
+        let start = Instant::now();
+        let mut sequences: Vec<_> = self.nexts.iter_mut().map(|next| &mut *next.sequence).collect();
+        let decoded = model.decode_batch(&self.tokens, &mut sequences);
+        let took = milliseconds(start.elapsed());
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => return self.numbers.into_iter().map(|number| (number, error.clone())).collect(),
+        };
+        let take = |((number, next), decoded): ((u64, Next<'_, M>), Result<Vec<f32>>)| match decoded {
+            Ok(logits) => {
+                *next.logits = logits;
+                next.time.into_iter().for_each(|time| *time += took);
+                None
             }
-            Err(error) => rest.into_iter().map(|(number, _)| (number, error.clone())).collect(),
-        }
+            Err(error) => Some((number, error)),
+        };
+        self.numbers.into_iter().zip(self.nexts).zip(decoded).filter_map(take).collect()
     }
 }
 
