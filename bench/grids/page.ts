@@ -162,9 +162,9 @@ function time(report: Evaluated): string[] {
     `${titleOfData(report)}${isOfStores(report) ? ", stores" : ""}`,
     String(lines),
     (wallMs / 1000).toFixed(0),
-    (engineMs / 1000).toFixed(0),
-    ratio.toFixed(3),
-    String(run.threads),
+    run.batch ? "" : (engineMs / 1000).toFixed(0),
+    run.batch ? "" : ratio.toFixed(3),
+    `${run.threads}${run.batch ? `, ${run.batch} lines at once` : ""}`,
     `${origin.machine.cpu}, ${origin.machine.cores} cores; summed up ${origin.date} at commit ${commit}`,
   ];
 }

@@ -69,6 +69,7 @@ async function measure(grid: Grid, data: EvalData, folder: string): Promise<Resu
       out: folder,
       // A folder that was begun with as many goes on with as many.
       load: { threads: before?.run.threads ?? 1 },
+      batch: before ? (before.run.batch ?? 1) : 16,
       onProgress: ({ done, total, calibrating, millisecondsLeft }) => {
         const minutes = millisecondsLeft === undefined ? "" : `, ${Math.ceil(millisecondsLeft / 60_000)} min left`;
         const left = calibrating ? `, ${calibrating.done} of ${calibrating.total} to calibrate` : minutes;

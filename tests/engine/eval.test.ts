@@ -116,6 +116,32 @@ test("a smaller cache differs and is smaller", async () => {
   assert.equal((await compareResults(out, out, { ppl: 0, kl: 0 })).worse, false);
 });
 
+test("lines that are measured at once are those one by one", async () => {
+  const asked = { methods: ["prefixkv", "h2o", "streaming"], keeps: [0.5, 0.02], limit: 3, maxTokens: 24 };
+  const [one, many] = [join(folder, "one-by-one"), join(folder, "at-once")];
+  await evaluate({ ...asked, model, out: one });
+  // Goes on where it was interrupted, in the middle of a sample.
+  const controller = new AbortController();
+  const load = { threads: model.info.threads };
+  const first = evaluate({
+    ...asked,
+    batch: 4,
+    load,
+    out: many,
+    signal: controller.signal,
+    onProgress: ({ done }) => done === 9 && controller.abort(),
+  });
+  await assert.rejects(first, { name: "AbortError" });
+  const { cells } = await evaluate({ ...asked, batch: 4, load, out: many });
+  const [lines, together] = await Promise.all([one, many].map((out) => readFile(join(out, "quality.jsonl"), "utf8")));
+  assert.equal(together, lines);
+  assert.equal((await readResults(many)).run.batch, 4);
+  assert.ok(cells.every((cell) => cell.tokensPerSecond === undefined && cell.speedup === undefined));
+  await assert.rejects(evaluate({ ...asked, load, out: many }), /`?batch`? was 4, asked is nothing/);
+  for (const batch of [0, 257])
+    await assert.rejects(evaluate({ ...asked, batch, out: join(folder, "none") }), /`batch`/);
+});
+
 test("a sample is measured with the calibration of the others", async () => {
   const out = join(folder, "across");
   const across = { id: "across", cache: { method: "prefixkv", calibration: { crossFit: 2 } } };

@@ -5,12 +5,18 @@ import { type Context, loadFlags } from "./command.ts";
 import { ProgressBar } from "./progress_bar.ts";
 import type { Values } from "./values.ts";
 
-/** Loads the model that the flags name, uses it and frees it, whatever happens. */
-export async function withModel<T>(values: Values, context: Context, use: (model: Model) => Promise<T>): Promise<T> {
+/** Loads the model that the flags name, uses it and frees it, whatever happens; `more` has options that no flag of loading has. */
+export async function withModel<T>(
+  values: Values,
+  context: Context,
+  use: (model: Model) => Promise<T>,
+  more: LoadOptions = {},
+): Promise<T> {
   const bar = new ProgressBar(context);
   const { model: source, ...options } = values.options(loadFlags.map((flag) => flag.name));
   const model = await loadWith(context.door, source as string | undefined, {
     ...(options as LoadOptions),
+    ...more,
     signal: context.signal,
     onProgress: bar.update,
   }).finally(() => bar.clear());

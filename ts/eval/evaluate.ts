@@ -4,19 +4,24 @@ import { abortError } from "../errors.ts";
 import type { ModelInfo } from "../generated/wire.ts";
 import { load } from "../load.ts";
 import type { Model } from "../model.ts";
+import type { LoadOptions } from "../options/load.ts";
 import { packageVersion } from "../version.ts";
 import { CrossFit } from "./cross_fit.ts";
 import { openData } from "./data/open.ts";
 import { badOption } from "./errors.ts";
 import { RunFiles } from "./files.ts";
 import { withFolder } from "./folder_lock.ts";
+import { inOrder } from "./in_order.ts";
 import { attempt } from "./lines.ts";
-import { Measurer, round } from "./measure.ts";
+import { Measurer, type Outcome, type Reference, round } from "./measure.ts";
 import { checkKeeps, full, type Prepared, prepareMethods } from "./methods.ts";
 import { type EvaluateOptions, readEvaluate } from "./options.ts";
 import type { CellKey, RunRecord, Summary } from "./records.ts";
 import { type EvalData, type EvalSample, hashOf } from "./samples.ts";
 import { summarise } from "./summarise.ts";
+
+/** Most lines at once. */
+const maxBatch = 256;
 
 /** A text may be this many tokens longer than the full cache's: one that does not end would take all the time. */
 const beyond = 16;
@@ -49,13 +54,22 @@ async function measure(options: EvaluateOptions): Promise<Summary> {
   if (baseline !== "full" && !methods.some(({ id }) => id === baseline))
     throw badOption(`\`baseline\` is \`${baseline}\`; there are full, ${methods.map(({ id }) => id).join(", ")}`);
   const fits = new CrossFit(methods, samples.samples);
-  const model = options.model ?? (await load(options.source, { ...options.load, ...(signal && { signal }) }));
+  const { batch = 1 } = options;
+  if (batch > maxBatch || batch < 1)
+    throw badOption(`\`batch\` must be a whole number from 1 to ${maxBatch}, found ${batch}`);
+  const loading = { ...loadingOf(batch), ...options.load, ...(signal && { signal }) };
+  const model = options.model ?? (await load(options.source, loading));
   try {
     const run = await describeRun(options, model.info, samples, methods, keeps);
     return await new Evaluation(model, run, methods, samples.samples, fits, options).run();
   } finally {
     if (!options.model) await model.dispose();
   }
+}
+
+/** The options with which a model reads so many lines at once: prompts whole, as each by itself. */
+export function loadingOf(batch: number): LoadOptions {
+  return batch > 1 ? { batch, prefillChunk: 0 } : {};
 }
 
 async function samplesOf({ data, limit }: EvaluateOptions): Promise<EvalData> {
@@ -73,7 +87,7 @@ async function describeRun(
   methods: readonly Prepared[],
   keeps: number[],
 ): Promise<RunRecord> {
-  const { seed = 1, baseline = "full", generate = true, maxTokens = 256, kl = true } = options;
+  const { seed = 1, baseline = "full", generate = true, maxTokens = 256, kl = true, batch = 1 } = options;
   if (!Number.isSafeInteger(seed) || seed < 0) throw badOption(`\`seed\` must be a whole number from 0, found ${seed}`);
   if (!Number.isSafeInteger(maxTokens) || maxTokens < 1)
     throw badOption(`\`maxTokens\` must be a whole number from 1, found ${maxTokens}`);
@@ -95,6 +109,7 @@ async function describeRun(
     methods: [full, ...methods].map(({ record }) => record),
     keeps,
     threads: info.threads,
+    ...(batch > 1 && { batch }),
     seed,
     baseline,
     generate: generate && { maxTokens, beyond },
@@ -189,18 +204,27 @@ class Evaluation {
     const start = performance.now();
     let last = start;
     // The text that the others of the round are compared with.
-    let answer = files.lastAnswer();
-    for (const [index, { cell, sample, key }] of this.#steps.entries()) {
-      if (index < before) continue;
+    let answer: Promise<Reference | undefined> = Promise.resolve(files.lastAnswer());
+    const begin = ({ cell, sample }: Step): Promise<Outcome> => {
+      if (cell.method !== full) return answer.then((found) => this.#measurer.measure(cell, sample, found));
+      const outcome = this.#measurer.measure(cell, sample);
+      answer = outcome.then(({ quality, tokens }) =>
+        "text" in quality && tokens ? { text: quality.text ?? "", tokens } : undefined,
+      );
+      answer.catch(() => {});
+      return outcome;
+    };
+    const steps = this.#steps.slice(before);
+    let index = before;
+    for await (const [{ cell, sample, key }, outcome] of inOrder(steps, this.#options.batch ?? 1, begin)) {
       const each = (last - start) / (index - before);
       this.#say(index, total, key, index > before ? each * (total - index) : undefined);
-      const isFull = cell.method === full;
-      const { quality, timing, tokens } = await this.#measurer.measure(cell, sample, isFull ? undefined : answer);
+      const { quality, timing, tokens } = await outcome;
       const now = performance.now();
-      const reference = isFull && tokens ? { sample: sample.id, tokens } : undefined;
+      const reference = cell.method === full && tokens ? { sample: sample.id, tokens } : undefined;
       await files.add(quality, { ...timing, wallMs: round(now - last) }, reference);
-      if (isFull) answer = files.lastAnswer();
       last = now;
+      index += 1;
     }
     this.#say(total, total);
   }

@@ -46,6 +46,8 @@ export interface RunRecord {
   keeps: number[];
   /** Threads of the process; results repeat to the byte for the same number. */
   threads: number;
+  /** Lines that were measured at once, where that was more than one: the times are those of shared steps. */
+  batch?: number;
   /** Of the resampling, and of `random` where it has no seed of its own. */
   seed: number;
   /** The method that the others are compared with. */

@@ -57,8 +57,11 @@ export function summarise(
       const [first] = cell.quality;
       const isBaseline = first?.method === run.baseline;
       const summary = summariseCell(statistics, cell, isBaseline ? undefined : baselineOf(first?.keep ?? 1));
-      // Earlier releases measured a cell after the other, which says as much of the machine as of the methods.
-      return run.version === 1 ? summary : { ...summary, ...speeds(cell.timings, fullTimes) };
+      // Earlier releases measured a cell after the other, which says as much of the machine as of the methods; and the times of lines that
+      // share their steps say nothing of each.
+      return run.version === 1 || run.batch !== undefined
+        ? summary
+        : { ...summary, ...speeds(cell.timings, fullTimes) };
     }),
     overhead: { wallMs: short(wallMs), engineMs: short(engineMs), ratio: short(wallMs / engineMs) },
   };

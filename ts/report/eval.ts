@@ -142,6 +142,7 @@ function refused(rows: readonly SummaryRow[]): string[] {
 function unmeasured({ run, rows }: EvalFolder): string[] {
   if (run.version === 1)
     return ["Speeds are not shown: an earlier release measured them, each method in one stretch of time."];
+  if (run.batch !== undefined) return [`Speeds are not shown: ${run.batch} lines at once shared their steps.`];
   const rounds = Math.max(0, ...rows.map(({ firstTokenMs }) => firstTokenMs?.rounds ?? 0));
   return rounds >= leastRounds
     ? []

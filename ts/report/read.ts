@@ -15,6 +15,7 @@ export interface RunFile {
   methods: { id: string; cache: Record<string, unknown> }[];
   keeps: number[];
   threads?: number;
+  batch?: number;
   seed?: number;
   baseline?: string;
 }
