@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:prefixkv-search`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -20,6 +20,7 @@ const suites = {
   fit: () => bun("fit.ts"),
   versions: () => bun("versions.ts"),
   kvpress: () => bun("kvpress.ts"),
+  "prefixkv-search": search,
   scenes: () => bun("scenes.ts"),
   methods: () => bun(grids, "--only", "scenes"),
   results,
@@ -60,6 +61,11 @@ function results() {
   const measures = !["--check", "--docs"].some((option) => args.includes(option));
   if (measures) must(runtime("node"), [join(root, "scripts", "fetch.mjs"), "easy-vqa"]);
   bun(grids);
+}
+
+function search() {
+  must(runtime("node"), [join(root, "scripts", "fetch.mjs"), "easy-vqa"]);
+  bun("prefixkv_search.ts");
 }
 
 /** Criterion's benches whose name has `filter`, kept as a baseline. */
