@@ -934,10 +934,22 @@ export interface CustomOptions {
    */
   calibration?: CalibrationSource;
   /**
-   * For `budget: "ada"`: the share of an even split that every head gets in any case. A number from 0 to 1; `0.2` by
-   * default.
+   * For `budget: "ada"`, and for `"prefix"` where it is given: the share of an even split that every head or layer gets
+   * in any case. A number from 0 to 1; `0.2` by default.
    */
   floor?: number;
+  /**
+   * For `budget: "prefix"`: the split with the highest least retained share, the highest sum of them, or the least sum
+   * of squares of the lost shares. One of `"least"`, `"sum"`, `"squares"`; `"least"` by default.
+   */
+  objective?: "least" | "sum" | "squares";
+  /** The score counts by the size of an entry's value. True or false; `false` by default. */
+  values?: boolean;
+  /**
+   * The share of a score that is lost with each generated token, whose attention is added. A number from 0 to 1; `0` by
+   * default.
+   */
+  fade?: number;
   /**
    * For `budget: "pyramid"`: the mean size over the last layer's, beside the `recent` entries. A whole number from 1 to
    * 1,000,000; `20` by default.

@@ -320,7 +320,7 @@ impl Method {
                 recipe.score.name()
             )));
         }
-        if recipe.positions == Positions::Cache && recipe.budget.is_ragged() {
+        if recipe.positions == Positions::Cache && recipe.lanes == Lanes::PerHead && recipe.budget.is_ragged() {
             return Err(refuse(format!(
                 "positions \"cache\" give a layer's heads one rank for a position, and the budget \"{}\" gives them sizes of their own",
                 recipe.budget.name()

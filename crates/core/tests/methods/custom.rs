@@ -116,7 +116,7 @@ fn every_combination_runs_or_says_why_not() {
                     });
                     let attention = ["question", "window", "last", "text", "columns"].contains(&score);
                     let whole = ["uniform", "pyramid"].contains(&budget)
-                        || attention && (budget == "prefix") == (lanes == "layer");
+                        || attention && (budget == "prefix" || lanes == "head");
                     // These rank a prompt only.
                     let sensible = whole && !(["observed", "lag"].contains(&score) && decode == "lowest-score");
                     if let Err(Error::Option { reason, .. }) = Method::parse(&cache) {
@@ -150,15 +150,23 @@ fn every_combination_runs_or_says_why_not() {
 fn heads_of_one_layer_differ_and_the_whole_is_met() {
     let mut case = Case::embedded();
     let keep = 0.4;
-    let cache = json!({ "method": "custom", "keep": keep, "budget": "ada", "score": "window", "decode": "none" });
-    let (_, _, sequence) = case.run(&cache).expect("runs");
-    let (n, layers) = (case.prompt.tokens.len(), sequence.kept().len());
-    let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
-    assert_eq!(kept, (keep * (n * layers) as f64 + 0.5).floor() + (24 * layers) as f64);
-    let lengths =
-        |layer: &Vec<prefixkv_core::cache::Kept>| layer.iter().map(|lane| lane.positions.len()).collect::<Vec<_>>();
-    let ragged = sequence.kept().iter().map(lengths).filter(|lanes| lanes.iter().any(|len| *len != lanes[0])).count();
-    assert!(ragged > layers / 2, "{ragged} of {layers} layers have heads of different sizes");
+    let budgets = ["least", "sum", "squares"].map(|objective| json!({ "budget": "prefix", "objective": objective }));
+    for mut cache in [json!({ "budget": "ada" })].into_iter().chain(budgets) {
+        for (name, value) in [("method", "custom"), ("score", "window"), ("lanes", "head"), ("decode", "none")] {
+            cache[name] = json!(value);
+        }
+        cache["keep"] = json!(keep);
+        let (_, _, sequence) = case.run(&cache).expect("runs");
+        let (n, layers) = (case.prompt.tokens.len(), sequence.kept().len());
+        let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
+        let want = (keep * (n * layers) as f64 + 0.5).floor() + (24 * layers) as f64;
+        assert!((kept - want).abs() < 1e-9, "{cache}: {kept} of {want}");
+        let lengths =
+            |layer: &Vec<prefixkv_core::cache::Kept>| layer.iter().map(|lane| lane.positions.len()).collect::<Vec<_>>();
+        let ragged =
+            sequence.kept().iter().map(lengths).filter(|lanes| lanes.iter().any(|len| *len != lanes[0])).count();
+        assert!(ragged > layers / 2, "{cache}: {ragged} of {layers} layers have heads of different sizes");
+    }
 }
 
 /// A split inside a layer is made right after its attention: the peak is what is kept and one layer.
@@ -209,7 +217,7 @@ fn stages_that_make_no_sense_say_why() {
     assert_eq!(two.name, "h2o + merge");
     for (cache, part) in [
         (json!({ "budget": "prefix", "score": "key-norm" }), "key-norm"),
-        (json!({ "budget": "prefix", "lanes": "head" }), "lanes"),
+        (json!({ "budget": "prefix", "lanes": "head", "positions": "cache" }), "positions"),
         (json!({ "budget": "ada", "lanes": "layer" }), "lanes"),
         (json!({ "budget": "ada", "score": "recency" }), "recency"),
         (json!({ "budget": "ada", "positions": "cache" }), "positions"),

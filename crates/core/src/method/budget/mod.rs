@@ -12,7 +12,7 @@ use std::fmt::Debug;
 pub use ada::Ada;
 pub use calibrated::Calibrated;
 pub use claimed::Claimed;
-pub use prefix::{OfficialPrefix, Prefix};
+pub use prefix::{Objective, OfficialPrefix, Prefix};
 pub use pyramid::Pyramid;
 pub use uniform::Uniform;
 

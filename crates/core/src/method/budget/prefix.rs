@@ -5,6 +5,10 @@
 //! the threshold is the highest whose sum of `o` fits the whole. So the least retained share over the layers is as high as it
 //! can be.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use super::calibrated::apportion;
 use super::{Budget, BudgetRequest, Growth, Quota, ScoredLane};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
@@ -70,46 +74,107 @@ impl Curve {
         &self.retained
     }
 
-    /// The least number of entries that retains `threshold`, or all.
-    fn reach(&self, threshold: f64) -> usize {
-        let steps = self.retained.partition_point(|retained| *retained < threshold);
-        self.least + steps.min(self.retained.len() - 1)
+    /// The least number of entries whose level reaches `threshold`, or all.
+    fn reach(&self, objective: Objective, threshold: f64) -> usize {
+        let (mut low, mut high) = (self.least, self.most());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if objective.level(self, middle) < threshold { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 }
 
-/// How many entries each layer keeps of `total`, so that the least retained share is the highest possible. `total` is met
-/// exactly, unless it is less than all layers' least or more than all.
+/// Which split of a whole over lanes is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objective {
+    /// The one with the highest least retained share: PrefixKV's.
+    Least,
+    /// The one with the highest sum of retained shares, as AdaKV has it inside a layer.
+    Sum,
+    /// The one with the least sum of squares of lost shares.
+    Squares,
+}
+
+impl Objective {
+    /// How well off a lane is with `kept` entries, rising with them: the next entry goes to the lane with the lowest level.
+    fn level(self, curve: &Curve, kept: usize) -> f64 {
+        let (now, next) = (curve.retained(kept), curve.retained(kept + 1));
+        match self {
+            Objective::Least => now,
+            Objective::Sum => now - next,
+            Objective::Squares => (1.0 - next).powi(2) - (1.0 - now).powi(2),
+        }
+    }
+
+    /// Below and above all levels.
+    fn bounds(self) -> (f64, f64) {
+        match self {
+            Objective::Least => (0.0, 1.0),
+            Objective::Sum | Objective::Squares => (-1.0, 0.0),
+        }
+    }
+}
+
+/// How many entries each lane keeps of `total`, so that the split is the best there is. `total` is met exactly, unless it is less than
+/// all lanes' least or more than all.
 ///
-/// O(halvings x layers x log entries); what is left after the last threshold goes, entry by entry, to the layer that
-/// retains least (on a tie the lower layer).
-pub fn search(curves: &[Curve], total: usize) -> Vec<usize> {
-    let mut kept = counts(curves, threshold(curves, total));
+/// O(halvings x lanes x log entries); what is left after the last threshold goes, entry by entry, to the lane with the lowest level
+/// (on a tie the first).
+pub fn search(curves: &[Curve], total: usize, objective: Objective) -> Vec<usize> {
+    let mut kept = counts(curves, objective, threshold(curves, total, objective));
     let mut left = total.saturating_sub(kept.iter().sum());
+    let level = |lane: usize, kept: usize| Reverse((Level(objective.level(&curves[lane], kept)), lane));
+    let open = (0..curves.len()).filter(|lane| kept[*lane] < curves[*lane].most());
+    let mut lowest: BinaryHeap<_> = if left > 0 { open.map(|lane| level(lane, kept[lane])).collect() } else { BinaryHeap::new() };
     while left > 0 {
-        let open = (0..curves.len()).filter(|layer| kept[*layer] < curves[*layer].most());
-        let worst = |a: &usize, b: &usize| {
-            curves[*a].retained(kept[*a]).total_cmp(&curves[*b].retained(kept[*b])).then(a.cmp(b))
-        };
-        let Some(layer) = open.min_by(worst) else { break };
-        kept[layer] += 1;
+        let Some(Reverse((_, lane))) = lowest.pop() else { break };
+        kept[lane] += 1;
         left -= 1;
+        if kept[lane] < curves[lane].most() {
+            lowest.push(level(lane, kept[lane]));
+        }
     }
     kept
 }
 
-/// The highest share that every layer can retain with `total` entries in all.
-pub fn threshold(curves: &[Curve], total: usize) -> f64 {
-    let (mut low, mut high) = (0.0, 1.0);
+/// The highest level that every lane can reach with `total` entries in all.
+pub fn threshold(curves: &[Curve], total: usize, objective: Objective) -> f64 {
+    let (mut low, mut high) = objective.bounds();
     for _ in 0..HALVINGS {
         let middle = 0.5 * (low + high);
-        if counts(curves, middle).iter().sum::<usize>() <= total { low = middle } else { high = middle }
+        if counts(curves, objective, middle).iter().sum::<usize>() <= total { low = middle } else { high = middle }
     }
     low
 }
 
-fn counts(curves: &[Curve], threshold: f64) -> Vec<usize> {
-    curves.iter().map(|curve| curve.reach(threshold)).collect()
+fn counts(curves: &[Curve], objective: Objective, threshold: f64) -> Vec<usize> {
+    curves.iter().map(|curve| curve.reach(objective, threshold)).collect()
 }
+
+/// In the order of numbers.
+#[derive(Clone, Copy, Debug)]
+struct Level(f64);
+
+impl Ord for Level {
+    fn cmp(&self, other: &Level) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Level {
+    fn partial_cmp(&self, other: &Level) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Level {
+    fn eq(&self, other: &Level) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Level {}
 
 /// The search per prompt ("online"): the scores of all layers are needed, so the whole prompt is cached before any layer is
 /// compacted.
@@ -117,14 +182,26 @@ fn counts(curves: &[Curve], threshold: f64) -> Vec<usize> {
 pub struct Prefix {
     /// Entries at the start whose importance does not count.
     pub excluded: usize,
+    /// Which split is the best.
+    pub objective: Objective,
+    /// The share of an even split that every lane gets in any case.
+    pub floor: f64,
 }
 
 impl Prefix {
-    fn curves(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Curve>> {
-        let curve =
-            |(lane, least): (&ScoredLane, &usize)| Curve::new(&lane.scores, &lane.safe, self.excluded).at_least(*least);
-        Ok(whole(scored)?.zip(ask.least).map(curve).collect())
+    /// Of all lanes, layer by layer.
+    fn curves(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Vec<Curve> {
+        let of = |(lanes, least): (&Vec<ScoredLane>, &usize)| -> Vec<Curve> {
+            let curve = |lane: &ScoredLane| Curve::new(&lane.scores, &lane.safe, self.excluded).at_least(*least);
+            lanes.iter().map(curve).collect()
+        };
+        scored.iter().zip(ask.least).flat_map(of).collect()
     }
+}
+
+/// Entries over all lanes, where an entry of a layer counts as one.
+fn over_lanes(ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> usize {
+    ask.total * scored.first().map_or(1, Vec::len)
 }
 
 impl Budget for Prefix {
@@ -132,11 +209,11 @@ impl Budget for Prefix {
         "prefix"
     }
 
-    fn check_lanes(&self, lanes: Lanes) -> Result<()> {
-        whole_layers(lanes)
+    fn needs_mass(&self) -> bool {
+        true
     }
 
-    fn needs_mass(&self) -> bool {
+    fn is_ragged(&self) -> bool {
         true
     }
 
@@ -145,7 +222,8 @@ impl Budget for Prefix {
     }
 
     fn threshold(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Option<f64>> {
-        Ok(Some(threshold(&self.curves(ask, scored)?, ask.total)))
+        let shared = self.objective == Objective::Least && self.floor == 0.0;
+        Ok(shared.then(|| threshold(&self.curves(ask, scored), over_lanes(ask, scored), self.objective)))
     }
 
     fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>> {
@@ -154,8 +232,18 @@ impl Budget for Prefix {
     }
 
     fn split(&self, ask: &BudgetRequest<'_>, scored: &[Vec<ScoredLane>]) -> Result<Vec<Vec<Quota>>> {
-        let kept = search(&self.curves(ask, scored)?, ask.total);
-        Ok(kept.into_iter().map(|kept| vec![Quota::exact(kept, ask.positions)]).collect())
+        let (curves, total) = (self.curves(ask, scored), over_lanes(ask, scored));
+        let mut kept = search(&curves, total, self.objective);
+        if self.floor > 0.0 {
+            let even = total as f64 / curves.len().max(1) as f64;
+            let wanted: Vec<f64> =
+                kept.iter().map(|kept| self.floor * even + (1.0 - self.floor) * *kept as f64).collect();
+            let least: Vec<usize> = curves.iter().map(Curve::least).collect();
+            let most: Vec<usize> = curves.iter().map(Curve::most).collect();
+            kept = apportion(&wanted, &least, &most, total);
+        }
+        let mut kept = kept.into_iter().map(|kept| Quota::exact(kept, ask.positions));
+        Ok(scored.iter().map(|lanes| kept.by_ref().take(lanes.len()).collect()).collect())
     }
 }
 
@@ -215,7 +303,10 @@ fn official_search(curves: &[Curve], target: f64) -> Vec<usize> {
     for _ in 0..100 {
         let middle = 0.5 * (low + high);
         // The first entry always counts, and one entry at either end is kept in any case.
-        evicted = curves.iter().map(|curve| curve.most().saturating_sub(curve.reach(middle).max(1) + 2)).collect();
+        evicted = curves.iter().map(|curve| {
+            let reached = curve.reach(Objective::Least, middle).max(1);
+            curve.most().saturating_sub(reached + 2)
+        }).collect();
         let sum = evicted.iter().sum::<usize>() as f64;
         if (sum - target).abs() < 5.0 {
             break;
@@ -287,7 +378,7 @@ mod tests {
             let least: usize = curves.iter().map(Curve::least).sum();
             let most: usize = curves.iter().map(Curve::most).sum();
             let total = least + ((most - least) as f64 * share) as usize;
-            let kept = search(&curves, total);
+            let kept = search(&curves, total, Objective::Least);
             prop_assert_eq!(kept.iter().sum::<usize>(), total);
             prop_assert!(curves.iter().zip(&kept).all(|(curve, kept)| (curve.least()..=curve.most()).contains(kept)));
             prop_assert_eq!(least_retained(&curves, &kept), brute_force(&curves, total));
@@ -310,7 +401,60 @@ mod tests {
                 let worst = open.min_by(|a, b| curves[*a].retained(kept[*a]).total_cmp(&curves[*b].retained(kept[*b])));
                 kept[worst.expect("some layer is not full")] += 1;
             }
-            prop_assert_eq!(search(&curves, total), kept);
+            prop_assert_eq!(search(&curves, total, Objective::Least), kept);
+        }
+    }
+
+    /// How bad a split is, by an objective that adds lost shares up.
+    fn lost(curves: &[Curve], kept: &[usize], power: i32) -> f64 {
+        curves.iter().zip(kept).map(|(curve, kept)| (1.0 - curve.retained(*kept)).powi(power)).sum()
+    }
+
+    /// The least of [`lost`] over all ways to split `total`.
+    fn least_lost(curves: &[Curve], total: usize, power: i32) -> f64 {
+        let Some((first, rest)) = curves.split_first() else { return if total == 0 { 0.0 } else { f64::INFINITY } };
+        let of = |kept| lost(&[first.clone()], &[kept], power) + least_lost(rest, total - kept, power);
+        (first.least()..=first.most().min(total)).map(of).fold(f64::INFINITY, f64::min)
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_lost_shares_are_the_least(
+            lanes in prop::collection::vec((prop::collection::vec(0.0f32..1.0, 1..9), 0usize..3, 1i32..12), 1..5), share in 0.0f64..1.0,
+        ) {
+            let curves: Vec<Curve> = lanes
+                .iter()
+                .map(|(scores, safe, power)| {
+                    let peaked: Vec<f32> = scores.iter().map(|score| score.powi(*power)).collect();
+                    curve(&peaked, (*safe).min(scores.len()))
+                })
+                .collect();
+            let least: usize = curves.iter().map(Curve::least).sum();
+            let most: usize = curves.iter().map(Curve::most).sum();
+            let total = least + ((most - least) as f64 * share) as usize;
+            for (objective, power) in [(Objective::Sum, 1), (Objective::Squares, 2)] {
+                let kept = search(&curves, total, objective);
+                prop_assert_eq!(kept.iter().sum::<usize>(), total);
+                prop_assert!((lost(&curves, &kept, power) - least_lost(&curves, total, power)).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn a_floor_and_heads_of_their_own() {
+        let lane = |scores: &[f32]| ScoredLane { scores: scores.to_vec(), safe: vec![false; 4], claim: [1.0; 2], heads: 1 };
+        let peaked = [0.97, 0.01, 0.01, 0.01];
+        let scored = [vec![lane(&[0.25; 4]), lane(&peaked)], vec![lane(&peaked), lane(&peaked)]];
+        let cost = crate::method::keep::Cost { layers: 2, entry: 100, fixed: 0, settled: None };
+        let keep = super::super::Keep::Share(0.5);
+        let ask = BudgetRequest { keep, cost: &cost, positions: 4, total: 4, available: &[4; 2], least: &[1; 2] };
+        let of = |objective, floor| -> Vec<Vec<usize>> {
+            let split = Prefix { excluded: 0, objective, floor }.split(&ask, &scored).unwrap();
+            split.iter().map(|lanes| lanes.iter().map(|quota| quota.kept).collect()).collect()
+        };
+        for objective in [Objective::Least, Objective::Sum, Objective::Squares] {
+            assert_eq!(of(objective, 0.0), [[4, 2], [1, 1]], "{objective:?}");
+            assert_eq!(of(objective, 1.0), [[2, 2], [2, 2]]);
         }
     }
 
@@ -318,9 +462,9 @@ mod tests {
     fn layers_without_importance_end_the_search() {
         let curves = [curve(&[0.0; 8], 1), curve(&[1.0; 8], 1), curve(&[1.0, 0.0, 0.0], 1)];
         for total in 3..=19 {
-            assert_eq!(search(&curves, total).iter().sum::<usize>(), total);
+            assert_eq!(search(&curves, total, Objective::Least).iter().sum::<usize>(), total);
         }
-        assert_eq!(search(&curves, 25), [8, 8, 3]);
+        assert_eq!(search(&curves, 25, Objective::Least), [8, 8, 3]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-use super::super::budget::{Ada, Budget, Calibrated, Prefix, Pyramid, Uniform};
+use super::super::budget::{Ada, Budget, Calibrated, Objective, Prefix, Pyramid, Uniform};
 use super::super::guard::Recent;
 use super::super::options::Options;
+use super::super::score::Adjusted;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::{Lanes, Recipe};
@@ -33,7 +34,7 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 | `budget` | how the whole is split |
 | --- | --- |
 | `uniform` | the same for every layer and head |
-| `prefix` | each layer retains the same share of its importance (PrefixKV); with `calibration` by sizes found before. Needs a score that is attention, and `lanes: "layer"` |
+| `prefix` | each layer, or each head, retains the same share of its importance (PrefixKV), or what another `objective` says; with `calibration` by sizes found before. Needs a score that is attention |
 | `pyramid` | sizes fall from the first layer to the last in equal steps (PyramidKV, arXiv 2406.02069), by `beta` |
 | `ada` | layers alike; inside a layer each head gets what it has among the best entries of all heads (AdaKV, arXiv 2407.11550), and at least `floor` of an even split. Needs a score that is attention, and `lanes: "head"` |
 
@@ -94,7 +95,20 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             name: "floor",
             kind: OptionKind::Share,
             default: "0.2",
-            text: "for `budget: \"ada\"`: the share of an even split that every head gets in any case",
+            text: "for `budget: \"ada\"`, and for `\"prefix\"` where it is given: the share of an even split that every head or layer gets in any case",
+        },
+        choice(
+            "objective",
+            &["least", "sum", "squares"],
+            "\"least\"",
+            "for `budget: \"prefix\"`: the split with the highest least retained share, the highest sum of them, or the least sum of squares of the lost shares",
+        ),
+        flag("values", "the score counts by the size of an entry's value"),
+        OptionSpec {
+            name: "fade",
+            kind: OptionKind::Share,
+            default: "0",
+            text: "the share of a score that is lost with each generated token, whose attention is added",
         },
         positive(
             "beta",
@@ -131,7 +145,15 @@ fn build(options: &mut Options) -> Result<Stage> {
     let recent = options.count("recent")?;
     let excluded = if options.flag("excludeSink")? { options.count("sinks")? } else { 0 };
     let budget: Box<dyn Budget> = match (options.choice("budget")?.as_str(), calibration) {
-        ("prefix", None) => Box::new(Prefix { excluded }),
+        ("prefix", None) => Box::new(Prefix {
+            excluded,
+            objective: match options.choice("objective")?.as_str() {
+                "sum" => Objective::Sum,
+                "squares" => Objective::Squares,
+                _ => Objective::Least,
+            },
+            floor: if options.given("floor") { options.share("floor")? } else { 0.0 },
+        }),
         ("pyramid", None) => Box::new(Pyramid { window: recent, beta: options.count("beta")? }),
         ("ada", None) => Box::new(Ada { floor: options.share("floor")? }),
         (_, None) => Box::new(Uniform),
@@ -144,12 +166,16 @@ fn build(options: &mut Options) -> Result<Stage> {
     };
     let lanes = match options.choice("lanes")?.as_str() {
         "head" => Lanes::PerHead,
-        _ if budget.is_ragged() && !options.given("lanes") => Lanes::PerHead,
+        _ if budget.name() == "ada" && !options.given("lanes") => Lanes::PerHead,
         _ => Lanes::PerLayer,
     };
+    // A window whose own entries all stay takes at most half of what a layer keeps.
+    let score = parts::score(options, recent >= options.count("window")?)?;
     Ok(Stage::Chooses(Box::new(Recipe {
-        // A window whose own entries all stay takes at most half of what a layer keeps.
-        score: parts::score(options, recent >= options.count("window")?)?,
+        score: match (options.flag("values")?, options.share("fade")? as f32) {
+            (false, 0.0) => score,
+            (values, fade) => Box::new(Adjusted { score, values, left: 1.0 - fade }),
+        },
         budget,
         protected: parts::protected(options, Recent::Share { share: options.share("recentShare")?, most: recent })?,
         eviction: parts::eviction(options)?,

@@ -1,4 +1,4 @@
-use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
+use super::super::budget::{Budget, Calibrated, Objective, OfficialPrefix, Prefix};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
@@ -125,7 +125,11 @@ fn build(options: &mut Options) -> Result<Stage> {
         }
         Some(calibration) => Box::new(Calibrated(calibration)),
         None if official => Box::new(OfficialPrefix),
-        None => Box::new(Prefix { excluded: if exclude { sinks } else { 0 } }),
+        None => Box::new(Prefix {
+            excluded: if exclude { sinks } else { 0 },
+            objective: Objective::Least,
+            floor: 0.0,
+        }),
     };
     let recent = match variant.as_str() {
         "tuned" => Recent::Share { share: 0.5, most: recent },
