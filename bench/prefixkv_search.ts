@@ -2,9 +2,9 @@
 // and .md. It goes on where it was interrupted. Options: --quick. One thread.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { openData } from "../ts/eval/data/open.ts";
-import { type EvalSample, promptOf } from "../ts/eval/samples.ts";
 import { BudgetError, type CacheOption, load } from "../ts/index.ts";
 import { origin, resultsFolder } from "./machine.ts";
+import { type Asked, followUps, logprobs, whole } from "./prefixkv_data.ts";
 import { table } from "./stats.ts";
 
 /** Options of `custom` beside `keep`. */
@@ -25,8 +25,6 @@ const before: Recipe = {
   lanes: "layer",
   objective: "least",
   floor: 0,
-  values: false,
-  fade: 0,
   sinks: 1,
   excludeSink: false,
   recent: 8,
@@ -48,7 +46,6 @@ const axes: [name: string, candidates: Recipe[]][] = [
       { score: "text" },
     ],
   ],
-  ["values", [{ values: false }, { values: true }]],
   [
     "neighbours",
     [
@@ -67,7 +64,6 @@ const axes: [name: string, candidates: Recipe[]][] = [
       { recent: 8, recentShare: 0.5, decode: "oldest" },
     ],
   ],
-  ["fading", [0, 0.02, 0.1, 0.3].map((fade) => ({ fade }))],
   ["text", [{ protectText: false }, { protectText: true }]],
   ["split, once more", split],
 ];
@@ -75,62 +71,17 @@ const axes: [name: string, candidates: Recipe[]][] = [
 /** How much is lost against the full cache, in nats per token, per data set and size; null where a size is refused. */
 type Found = Record<string, (number | null)[]>;
 
-/** A prompt with what is read behind it, of which some tokens count. */
-interface Asked {
-  sample: EvalSample;
-  /** Those that count, given all. */
-  counted(tokens: readonly number[]): boolean[];
-  /** What the full cache gives them. */
-  full?: number[];
-}
-
 const from = await origin();
 await using model = await load(undefined, { threads: 1 });
 const descriptions = (await openData()).samples.filter((_, index) => index % 4 === 1);
 const data: Record<string, Asked[]> = {
-  scenes: descriptions.map((sample) => ({ sample, counted: (tokens) => tokens.map(() => true) })),
-  "follow-up questions": await followUps(20),
+  scenes: whole(descriptions),
+  "follow-up questions": await followUps(model, "train", 20),
 };
 if (quick) for (const [name, asked] of Object.entries(data)) data[name] = asked.slice(0, 2);
 
-/**
- * Pictures of easy-VQA's train split, evenly spread, each with four of its questions: the first is the prompt, and the others are asked once its cache
- * is small. The answers to these count, each with its end.
- */
-async function followUps(pictures: number): Promise<Asked[]> {
-  const folder = new URL("../.cache/data/easy-vqa/easy_vqa/data/train/", import.meta.url);
-  const all = JSON.parse(await readFile(new URL("questions.json", folder), "utf8")) as [string, string, number][];
-  const most = Math.max(...all.map(([, , number]) => number));
-  const [end] = await model.tokenize("</s>", { addSpecialTokens: false });
-  return Promise.all(
-    Array.from({ length: pictures }, async (_, picture) => {
-      const number = Math.floor((picture * most) / pictures);
-      const own = all.filter(([, , of]) => of === number);
-      const nth = [0, 1, 2, 3].map((part) => Math.floor((part * own.length) / 4));
-      const asked = nth.map((at): [string, string] => [own[at]?.[0] ?? "", own[at]?.[1] ?? ""]);
-      const [[question, answer] = ["", ""]] = asked;
-      const later = asked.slice(1).map(([question, answer]) => `</s>USER: ${question} ASSISTANT: ${answer}`);
-      const lengths = await Promise.all(
-        asked.map(async ([, answer]) => (await model.tokenize(` ${answer}`, { addSpecialTokens: false })).length),
-      );
-      return {
-        sample: {
-          id: `train-${number}`,
-          image: new URL(`images/${number}.png`, folder),
-          question,
-          answer: `${answer}${later.join("")}`,
-        },
-        counted: (tokens) => {
-          const ends = tokens.flatMap((token, index) => (token === end ? [index] : []));
-          return tokens.map((_, index) =>
-            ends.some((at, nth) => nth > 0 && index <= at && index >= at - (lengths[nth] ?? 0)),
-          );
-        },
-      };
-    }),
-  );
-}
-
+/** Of the full cache. */
+const known = new Map<Asked, number[]>();
 const work = new URL("../.cache/bench/prefixkv-search/", import.meta.url);
 await mkdir(work, { recursive: true });
 const notes = new URL(quick ? "quick.json" : "measured.json", work);
@@ -138,8 +89,8 @@ const measured: Record<string, Found> = JSON.parse(await readFile(notes, "utf8")
 
 async function measure(recipe: Recipe): Promise<Found> {
   const key = JSON.stringify(recipe);
-  const known = measured[key];
-  if (known) return known;
+  const before = measured[key];
+  if (before) return before;
   const found: Found = {};
   for (const [name, asked] of Object.entries(data)) {
     found[name] = [];
@@ -154,10 +105,11 @@ async function measure(recipe: Recipe): Promise<Found> {
 async function mean(all: readonly Asked[], cache: CacheOption): Promise<number | null> {
   let [sum, count] = [0, 0];
   for (const asked of all) {
-    asked.full ??= await logprobs(asked, { method: "full" });
+    const full = known.get(asked) ?? (await logprobs(model, asked, { method: "full" }));
+    known.set(asked, full);
     try {
-      const found = await logprobs(asked, cache);
-      sum += found.reduce((lost, logprob, index) => lost + (asked.full?.[index] ?? 0) - logprob, 0);
+      const found = await logprobs(model, asked, cache);
+      sum += found.reduce((lost, logprob, index) => lost + (full[index] ?? 0) - logprob, 0);
       count += found.length;
     } catch (error) {
       if (error instanceof BudgetError) return null;
@@ -165,12 +117,6 @@ async function mean(all: readonly Asked[], cache: CacheOption): Promise<number |
     }
   }
   return sum / count;
-}
-
-async function logprobs({ sample, counted }: Asked, cache: CacheOption): Promise<number[]> {
-  const { tokens, logprobs } = await model.score({ ...promptOf(sample), answer: sample.answer, cache });
-  const which = counted(tokens);
-  return logprobs.filter((_, index) => which[index]);
 }
 
 const base = await measure(before);

@@ -27,6 +27,7 @@ import {
 import { heading, keep, origin, resultsFolder } from "./machine.ts";
 import { table } from "./stats.ts";
 import { calibrated } from "./stores_calibrated.ts";
+import { passage } from "./stores_text.ts";
 
 const quick = process.argv.includes("--quick");
 
@@ -71,11 +72,7 @@ const cases: [name: string, cache: CacheOption][] = [
   ["streaming, keep 0.5, int8", [streaming({ keep: 0.5 }), int8({ window })]],
 ];
 
-const text = await readFile(new URL("../tests/real/text.txt", import.meta.url), "utf8");
-// Cut where a word begins: the answer is what is read token by token, with the cache as the store keeps it.
-const at = text.indexOf(" ", Math.floor(text.length * (quick ? 0.05 : 0.6)));
-const end = text.indexOf(" ", Math.floor(text.length * (quick ? 0.07 : 0.68)));
-const [prompt, answer] = [text.slice(0, at), text.slice(at, end)];
+const { prompt, answer } = await passage(quick);
 
 const asked = process.argv.indexOf("--only");
 const only = asked < 0 ? undefined : (process.argv[asked + 1] ?? "").split(",");

@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:prefixkv-search`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:prefixkv-search`, `bench:prefixkv-report`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -20,7 +20,8 @@ const suites = {
   fit: () => bun("fit.ts"),
   versions: () => bun("versions.ts"),
   kvpress: () => bun("kvpress.ts"),
-  "prefixkv-search": search,
+  "prefixkv-search": () => withQuestions("prefixkv_search.ts"),
+  "prefixkv-report": () => withQuestions("prefixkv_report.ts"),
   scenes: () => bun("scenes.ts"),
   methods: () => bun(grids, "--only", "scenes"),
   results,
@@ -63,9 +64,9 @@ function results() {
   bun(grids);
 }
 
-function search() {
+function withQuestions(file) {
   must(runtime("node"), [join(root, "scripts", "fetch.mjs"), "easy-vqa"]);
-  bun("prefixkv_search.ts");
+  bun(file);
 }
 
 /** Criterion's benches whose name has `filter`, kept as a baseline. */

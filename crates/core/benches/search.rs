@@ -7,7 +7,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use prefixkv_core::cache::{Format, Lane, LaneOptions, New, Pool, Rotation};
 use prefixkv_core::method::Eviction;
-use prefixkv_core::method::budget::prefix::{Curve, search};
+use prefixkv_core::method::budget::prefix::{Curve, Objective, search};
 use prefixkv_core::method::eviction::{EvictionQuery, Search};
 use prefixkv_kernels::attention::Rows;
 
@@ -30,7 +30,10 @@ fn benches(c: &mut Criterion) {
     let curves: Vec<Curve> = layers.iter().map(|scores| Curve::new(scores, &safe, 0)).collect();
     for keep in [0.5, 0.1] {
         let total = (keep * (LAYERS * ENTRIES) as f64) as usize;
-        c.bench_function(&format!("search of 32 x 4096, keep {keep}"), |b| b.iter(|| search(&curves, total)));
+        for objective in [Objective::Least, Objective::Sum] {
+            let name = format!("search of 32 x 4096, keep {keep}, {objective:?}");
+            c.bench_function(&name, |b| b.iter(|| search(&curves, total, objective)));
+        }
     }
 }
 

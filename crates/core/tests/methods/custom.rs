@@ -79,7 +79,7 @@ fn every_other_method_is_a_recipe_of_options() {
             json!({ "method": "random", "seed": 7 }),
             json!({ "score": "random", "seed": 7, "recent": 1, "recentShare": 1 }),
         ),
-        (json!({ "method": "prefixkv" }), json!({ "budget": "prefix" })),
+        (json!({ "method": "prefixkv" }), json!({ "budget": "prefix", "objective": "sum", "floor": 0.5 })),
         (
             json!({ "method": "prefixkv", "variant": "paper" }),
             json!({ "budget": "prefix", "score": "columns", "pool": "none", "decode": "distance", "recent": 1, "recentShare": 1 }),

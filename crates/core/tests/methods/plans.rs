@@ -33,6 +33,7 @@ fn caches() -> Vec<Value> {
         .collect();
     caches.push(json!({ "method": "prefixkv", "keep": 0.3, "variant": "paper" }));
     caches.push(json!({ "method": "prefixkv", "keep": 0.5, "variant": "official" }));
+    caches.push(json!({ "method": "prefixkv", "keep": 0.4, "objective": "least", "floor": 0 }));
     caches
 }
 

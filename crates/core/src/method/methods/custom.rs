@@ -1,7 +1,6 @@
-use super::super::budget::{Ada, Budget, Calibrated, Objective, Prefix, Pyramid, Uniform};
+use super::super::budget::{Ada, Budget, Calibrated, Prefix, Pyramid, Uniform};
 use super::super::guard::Recent;
 use super::super::options::Options;
-use super::super::score::Adjusted;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::{Lanes, Recipe};
@@ -99,17 +98,10 @@ Combinations that make no sense are refused with the reason: see [all of them](c
         },
         choice(
             "objective",
-            &["least", "sum", "squares"],
+            parts::OBJECTIVES,
             "\"least\"",
             "for `budget: \"prefix\"`: the split with the highest least retained share, the highest sum of them, or the least sum of squares of the lost shares",
         ),
-        flag("values", "the score counts by the size of an entry's value"),
-        OptionSpec {
-            name: "fade",
-            kind: OptionKind::Share,
-            default: "0",
-            text: "the share of a score that is lost with each generated token, whose attention is added",
-        },
         positive(
             "beta",
             "20",
@@ -147,11 +139,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     let budget: Box<dyn Budget> = match (options.choice("budget")?.as_str(), calibration) {
         ("prefix", None) => Box::new(Prefix {
             excluded,
-            objective: match options.choice("objective")?.as_str() {
-                "sum" => Objective::Sum,
-                "squares" => Objective::Squares,
-                _ => Objective::Least,
-            },
+            objective: parts::objective(options)?,
             floor: if options.given("floor") { options.share("floor")? } else { 0.0 },
         }),
         ("pyramid", None) => Box::new(Pyramid { window: recent, beta: options.count("beta")? }),
@@ -172,10 +160,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     // A window whose own entries all stay takes at most half of what a layer keeps.
     let score = parts::score(options, recent >= options.count("window")?)?;
     Ok(Stage::Chooses(Box::new(Recipe {
-        score: match (options.flag("values")?, options.share("fade")? as f32) {
-            (false, 0.0) => score,
-            (values, fade) => Box::new(Adjusted { score, values, left: 1.0 - fade }),
-        },
+        score,
         budget,
         protected: parts::protected(options, Recent::Share { share: options.share("recentShare")?, most: recent })?,
         eviction: parts::eviction(options)?,

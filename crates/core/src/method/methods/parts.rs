@@ -1,5 +1,6 @@
 //! Parts of recipes as several methods read them from their options.
 
+use super::super::budget::Objective;
 use super::super::calibration::Calibration;
 use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
@@ -12,6 +13,18 @@ use crate::fields::refuse;
 
 /// Scores that are shares of attention, by their names.
 pub(super) const ATTENTION: &[&str] = &["question", "window", "last", "text", "columns"];
+
+/// Objectives of prefix budgets, by their names.
+pub(super) const OBJECTIVES: &[&str] = &["least", "sum", "squares"];
+
+/// Option `objective`.
+pub(super) fn objective(options: &Options) -> Result<Objective> {
+    Ok(match options.choice("objective")?.as_str() {
+        "sum" => Objective::Sum,
+        "squares" => Objective::Squares,
+        _ => Objective::Least,
+    })
+}
 
 /// Which entry goes while generating: option `decode`, and `distance` where it has that choice.
 pub(super) fn eviction(options: &Options) -> Result<Eviction> {

@@ -1,4 +1,4 @@
-use super::super::budget::{Budget, Calibrated, Objective, OfficialPrefix, Prefix};
+use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
@@ -25,13 +25,13 @@ k_l(t) = least o with C_l(o) >= t
 t      = the highest with  sum over l of k_l(t) <= keep * L * N
 ```
 
-The rest of the asked size goes, entry by entry, to the layer with the least `C_l(k_l)`, so the size is met to the entry and no split of the same size has a higher least retained share. In a layer all heads keep the same entries: the first `sinks`, the last `recent`, and the best of the rest. The first answer token is predicted from the full prompt; then the entries are freed. While generating, layer `l` keeps the share `R_l = k_l / N` of all positions: when a layer has at least one entry too many, one goes, as `decode` says.
+The rest of the asked size goes, entry by entry, to the layer with the least `C_l(k_l)`, so the size is met to the entry and no split of the same size has a higher least retained share. That is the published method; the default splits half of the size evenly, see below. In a layer all heads keep the same entries: the first `sinks`, the last `recent`, and the best of the rest. The first answer token is predicted from the full prompt; then the entries are freed. While generating, layer `l` keeps the share `R_l = k_l / N` of all positions: when a layer has at least one entry too many, one goes, as `decode` says.
 
 **Three variants.** `variant` chooses the defaults of the other options; what you give wins over them.
 
 - `"paper"` is the published method: `S_l` over all queries, and while generating the entry `distance` places before the end of what the prompt has left goes. On the embedded model it does worse than `random` at most sizes (see the results): sums over all queries favour what early positions look at, and the fixed distance frees the last image patches and the question.
 - `"official"` is the published code's search, see below.
-- `"tuned"`, the default, has the same split over layers, and other parts around it. `score: "question"` sums over the text among the last `window` queries only, so that what is kept is what the question looks at (as in SnapKV, but image queries have no vote); `pool: "max"` gives every entry before them the highest score of the `poolSize` around it, sinks excepted, so that neighbouring patches stay together (as in SnapKV). While generating, the entry with the lowest score goes; a generated token starts with 0 and collects the attention of those after it, and the last `recent` are safe, though never more than half of what a layer keeps. These were chosen on the odd scenes of the embedded model and are shown on the even ones (see the results); on a model of your own, measure.
+- `"tuned"`, the default, has a milder split and other parts around it. Half of the whole is split evenly (`floor`), and half by the search, which maximises the sum of what the layers retain (`objective`) instead of the least: where the least decides, a few layers with spread attention take what the others need. `score: "question"` sums over the text among the last `window` queries only, so that what is kept is what the question looks at (as in SnapKV, but image queries have no vote); `pool: "max"` gives every entry before them the highest score of the `poolSize` around it, sinks excepted, so that neighbouring patches stay together (as in SnapKV). While generating, the entry with the lowest score goes; a generated token starts with 0 and collects the attention of those after it, and the last `recent` are safe, though never more than half of what a layer keeps. These were chosen on odd scenes and training pictures of the embedded model by [a search written down before](../design/prefixkv.md), and are shown on others (see the results); on a model of your own, measure.
 
 **Online and offline.** Without a calibration the search runs per prompt; it needs the scores of all layers, so for the time of the prompt the whole cache is held (`memory.peak`). With a calibration the sizes are known before, every layer is compacted right after its attention, and the peak is what is kept plus one layer. The entries are ranked as when the calibration was made: those published for LLaVA-1.5 come from all queries.
 
@@ -68,6 +68,18 @@ Deviations from the published code, which `variant: "official"` and `positions: 
             text: "sizes found before instead of a search per prompt: see model.calibrate. It brings its score along",
         },
         choice(
+            "objective",
+            parts::OBJECTIVES,
+            "\"sum\"",
+            "which split is the best: the one with the highest least retained share, the highest sum of them, or the least sum of squares of the lost shares",
+        ),
+        OptionSpec {
+            name: "floor",
+            kind: OptionKind::Share,
+            default: "0.5",
+            text: "the share of an even split that every layer gets in any case",
+        },
+        choice(
             "decode",
             &["lowest-score", "distance", "none"],
             "\"lowest-score\"",
@@ -96,8 +108,14 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 };
 
 /// The method as published.
-const PUBLISHED: &[(&str, &str)] =
-    &[("score", "\"columns\""), ("pool", "\"none\""), ("decode", "\"distance\""), ("recent", "1")];
+const PUBLISHED: &[(&str, &str)] = &[
+    ("score", "\"columns\""),
+    ("pool", "\"none\""),
+    ("objective", "\"least\""),
+    ("floor", "0"),
+    ("decode", "\"distance\""),
+    ("recent", "1"),
+];
 
 fn build(options: &mut Options) -> Result<Stage> {
     let variant = options.choice(VARIANT)?;
@@ -110,6 +128,9 @@ fn build(options: &mut Options) -> Result<Stage> {
     }
     if official && (sinks != 1 || recent != 1) {
         return Err(refuse("`variant: \"official\"` of prefixkv has `sinks` 1 and `recent` 1"));
+    }
+    if official && (options.choice("objective")? != "least" || options.share("floor")? != 0.0) {
+        return Err(refuse("`variant: \"official\"` of prefixkv has `objective` \"least\" and `floor` 0"));
     }
     let calibration = options.calibration("calibration")?;
     if let Some(calibration) = &calibration {
@@ -127,8 +148,8 @@ fn build(options: &mut Options) -> Result<Stage> {
         None if official => Box::new(OfficialPrefix),
         None => Box::new(Prefix {
             excluded: if exclude { sinks } else { 0 },
-            objective: Objective::Least,
-            floor: 0.0,
+            objective: parts::objective(options)?,
+            floor: options.share("floor")?,
         }),
     };
     let recent = match variant.as_str() {

@@ -1,6 +1,5 @@
 //! Which entries matter: one file per score.
 
-mod adjusted;
 mod chunks;
 mod columns;
 mod key_diff;
@@ -25,7 +24,6 @@ use crate::error::Result;
 use std::fmt::Debug;
 use std::ops::Range;
 
-pub use adjusted::Adjusted;
 pub use chunks::Chunks;
 pub use columns::Columns;
 pub use key_diff::KeyDiff;

@@ -1,0 +1,10 @@
+import { readFile } from "node:fs/promises";
+
+/** A passage of the committed text: what is read as the prompt, and what is then read token by token; a short one with `quick`. */
+export async function passage(quick: boolean): Promise<{ prompt: string; answer: string }> {
+  const text = await readFile(new URL("../tests/real/text.txt", import.meta.url), "utf8");
+  // Cut where a word begins: the answer is what is read token by token, with the cache as the store keeps it.
+  const at = text.indexOf(" ", Math.floor(text.length * (quick ? 0.05 : 0.6)));
+  const end = text.indexOf(" ", Math.floor(text.length * (quick ? 0.07 : 0.68)));
+  return { prompt: text.slice(0, at), answer: text.slice(at, end) };
+}
