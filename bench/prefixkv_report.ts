@@ -1,10 +1,10 @@
 // PrefixKV beside SnapKV, AdaKV and PyramidKV at equal bytes, on data that chose nothing, as docs/design/prefixkv.md registered it:
 // bench/results/prefixkv-report.json and .md. Option: --quick. One thread; `npm run real -- --fetch` first.
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { folder } from "../tests/real/goldens.ts";
 import { bootstrap, type Interval, ratio } from "../ts/eval/bootstrap.ts";
-import { describes } from "../ts/eval/data/scenes.ts";
 import { openData } from "../ts/eval/data/open.ts";
+import { describes } from "../ts/eval/data/scenes.ts";
 import { inOrder } from "../ts/eval/in_order.ts";
 import { promptOf } from "../ts/eval/samples.ts";
 import { BudgetError, type CacheOption, load, type Model, type PromptInput } from "../ts/index.ts";
@@ -42,7 +42,7 @@ const rows: Row[] = [
   { name: "prefixkv, all layers alike", cache: (keep) => ({ method: "prefixkv", keep, floor: 1 }) },
 ];
 
-/** What is resampled: a sample, or a token where there is one sample. */
+/** A sample, or a token where there is one sample: these are resampled. */
 interface Item {
   nll: number;
   tokens: number;
@@ -81,7 +81,12 @@ const ask = (asked: readonly Asked[]): DataSet["asked"] =>
     .map(({ sample, counted }) => ({ prompt: promptOf(sample), answer: sample.answer, counted, sample }));
 const sets: DataSet[] = [
   { name: "Scenes with even numbers", model: tiny, asked: ask(whole(scenes)), byToken: false },
-  { name: "Follow-up questions, test pictures", model: tiny, asked: ask(await followUps(tiny, "test", 20)), byToken: false },
+  {
+    name: "Follow-up questions, test pictures",
+    model: tiny,
+    asked: ask(await followUps(tiny, "test", 20)),
+    byToken: false,
+  },
   { name: "Single questions, test pictures", model: tiny, asked: ask(whole(questions)), byToken: false },
   {
     name: "Text, SmolLM2-135M",
@@ -91,7 +96,11 @@ const sets: DataSet[] = [
   },
 ];
 
-async function measure({ model, byToken }: DataSet, asked: DataSet["asked"][number], cache: CacheOption): Promise<Outcome> {
+async function measure(
+  { model, byToken }: DataSet,
+  asked: DataSet["asked"][number],
+  cache: CacheOption,
+): Promise<Outcome> {
   const { prompt, answer, counted, sample } = asked;
   const { tokens, logprobs, memory, usage } = await model.score({ ...prompt, answer, cache });
   const which = counted(tokens);
@@ -102,7 +111,10 @@ async function measure({ model, byToken }: DataSet, asked: DataSet["asked"][numb
   const equal = (kept - read) / usage.promptTokens;
   const outcome = { resident: memory.resident / memory.full, equal: equal > 0 && equal <= 1 ? equal : undefined };
   if (byToken) return { ...outcome, items };
-  const sum = items.reduce<Item>((all, { nll }) => ({ nll: all.nll + nll, tokens: all.tokens + 1 }), { nll: 0, tokens: 0 });
+  const sum = items.reduce<Item>((all, { nll }) => ({ nll: all.nll + nll, tokens: all.tokens + 1 }), {
+    nll: 0,
+    tokens: 0,
+  });
   const objects = sample?.objects;
   if (!objects) return { ...outcome, items: [sum] };
   const { text } = await model.generate({ ...prompt, cache, maxTokens: 256 });
@@ -136,13 +148,25 @@ interface Cell {
 }
 
 const mean = (numbers: readonly number[]): number => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
-const perToken = ratio<Item>(({ nll }) => nll, ({ tokens }) => tokens);
-const perObject = ratio<Item>(({ right = 0 }) => right, ({ objects = 0 }) => objects);
+const perToken = ratio<Item>(
+  ({ nll }) => nll,
+  ({ tokens }) => tokens,
+);
+const perObject = ratio<Item>(
+  ({ right = 0 }) => right,
+  ({ objects = 0 }) => objects,
+);
 
 function cellOf(row: string, keep: number, outcomes: readonly Outcome[], first?: readonly Outcome[]): Cell {
   const items = outcomes.flatMap(({ items }) => items);
-  const exp = ({ value, low, high }: Interval): Interval => ({ value: Math.exp(value), low: Math.exp(low), high: Math.exp(high) });
-  const pairs = first?.flatMap(({ items }) => items).map((item, index): Item => ({ ...item, nll: (items[index]?.nll ?? 0) - item.nll }));
+  const exp = ({ value, low, high }: Interval): Interval => ({
+    value: Math.exp(value),
+    low: Math.exp(low),
+    high: Math.exp(high),
+  });
+  const pairs = first
+    ?.flatMap(({ items }) => items)
+    .map((item, index): Item => ({ ...item, nll: (items[index]?.nll ?? 0) - item.nll }));
   return {
     row,
     keep,
@@ -157,12 +181,18 @@ const cells: Record<string, Cell[]> = {};
 for (const set of sets) {
   const found: Cell[] = [];
   cells[set.name] = found;
-  const full = await all(set, set.asked.map(() => ({ method: "full" })));
+  const full = await all(
+    set,
+    set.asked.map(() => ({ method: "full" })),
+  );
   if (full) found.push(cellOf("full", 1, full));
   for (const keep of keeps) {
     let first: Outcome[] | undefined;
     for (const { name, cache } of rows) {
-      const outcomes = await all(set, set.asked.map((_, index) => cache(keep, first?.[index]?.equal)));
+      const outcomes = await all(
+        set,
+        set.asked.map((_, index) => cache(keep, first?.[index]?.equal)),
+      );
       first ??= outcomes;
       process.stderr.write(`${set.name}, ${name}, ${keep}: ${outcomes ? "measured" : "none"}\n`);
       if (outcomes) found.push(cellOf(name, keep, outcomes, outcomes === first ? undefined : first));
@@ -171,7 +201,8 @@ for (const set of sets) {
 }
 
 const number = (value: number): string => value.toFixed(value < 10 ? 3 : 1);
-const shown = ({ value, low, high }: Interval, text = number): string => `${text(value)} (${text(low)} to ${text(high)})`;
+const shown = ({ value, low, high }: Interval, text = number): string =>
+  `${text(value)} (${text(low)} to ${text(high)})`;
 const percent = (value: number): string => `${(100 * value).toFixed(0)} %`;
 
 function page(name: string): string {
@@ -186,7 +217,15 @@ function page(name: string): string {
   return `## ${name}
 
 ${table([
-  ["keep", "method", "bytes at the end", "perplexity", ...(hasObjects ? ["objects right"] : []), "nats behind prefixkv", "prefixkv is, intervals apart"],
+  [
+    "keep",
+    "method",
+    "bytes at the end",
+    "perplexity",
+    ...(hasObjects ? ["objects right"] : []),
+    "nats behind prefixkv",
+    "prefixkv is, intervals apart",
+  ],
   ...found.map((cell) => [
     String(cell.keep),
     cell.row,
@@ -209,6 +248,7 @@ the middle 95 % of 2000 resamples of samples, for the text of tokens. *Nats behi
 ${sets.map(({ name }) => page(name)).join("\n\n")}
 `;
 const out = resultsFolder(quick);
+await mkdir(out, { recursive: true });
 await writeFile(new URL("prefixkv-report.json", out), `${JSON.stringify({ origin: from, cells }, null, 1)}\n`);
 await writeFile(new URL("prefixkv-report.md", out), document);
 process.stdout.write(document);

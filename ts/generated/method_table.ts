@@ -143,6 +143,20 @@ export const methods: readonly MethodFacts[] = [
         text: "sizes found before instead of a search per prompt: see model.calibrate. It brings its score along",
       },
       {
+        name: "objective",
+        kind: "choice",
+        values: 'one of "least", "sum", "squares"',
+        default: "sum",
+        text: "which split is the best: the one with the highest least retained share, the highest sum of them, or the least sum of squares of the lost shares",
+      },
+      {
+        name: "floor",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the share of an even split that every layer gets in any case",
+      },
+      {
         name: "decode",
         kind: "choice",
         values: 'one of "lowest-score", "distance", "none"',
@@ -200,8 +214,8 @@ export const methods: readonly MethodFacts[] = [
       },
     ],
     variants: {
-      paper: { score: "columns", pool: "none", decode: "distance", recent: 1 },
-      official: { score: "columns", pool: "none", decode: "distance", recent: 1 },
+      paper: { score: "columns", pool: "none", objective: "least", floor: 0, decode: "distance", recent: 1 },
+      official: { score: "columns", pool: "none", objective: "least", floor: 0, decode: "distance", recent: 1 },
     },
   },
   {
@@ -1171,20 +1185,6 @@ export const methods: readonly MethodFacts[] = [
         values: 'one of "least", "sum", "squares"',
         default: "least",
         text: 'for `budget: "prefix"`: the split with the highest least retained share, the highest sum of them, or the least sum of squares of the lost shares',
-      },
-      {
-        name: "values",
-        kind: "flag",
-        values: "true or false",
-        default: false,
-        text: "the score counts by the size of an entry's value",
-      },
-      {
-        name: "fade",
-        kind: "share",
-        values: "a number from 0 to 1",
-        default: 0,
-        text: "the share of a score that is lost with each generated token, whose attention is added",
       },
       {
         name: "beta",

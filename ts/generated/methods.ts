@@ -112,6 +112,17 @@ export interface PrefixkvOptions {
    */
   calibration?: CalibrationSource;
   /**
+   * Which split is the best: the one with the highest least retained share, the highest sum of them, or the least sum
+   * of squares of the lost shares. One of `"least"`, `"sum"`, `"squares"`; `"sum"` by default, `"least"` with `variant`
+   * `"paper"` and `"official"`.
+   */
+  objective?: "least" | "sum" | "squares";
+  /**
+   * The share of an even split that every layer gets in any case. A number from 0 to 1; `0.5` by default, `0` with
+   * `variant` `"paper"` and `"official"`.
+   */
+  floor?: number;
+  /**
    * Which entry goes while generating: the one with the lowest score, the one at a fixed distance, or none. One of
    * `"lowest-score"`, `"distance"`, `"none"`; `"lowest-score"` by default, `"distance"` with `variant` `"paper"` and
    * `"official"`.
@@ -943,13 +954,6 @@ export interface CustomOptions {
    * of squares of the lost shares. One of `"least"`, `"sum"`, `"squares"`; `"least"` by default.
    */
   objective?: "least" | "sum" | "squares";
-  /** The score counts by the size of an entry's value. True or false; `false` by default. */
-  values?: boolean;
-  /**
-   * The share of a score that is lost with each generated token, whose attention is added. A number from 0 to 1; `0` by
-   * default.
-   */
-  fade?: number;
   /**
    * For `budget: "pyramid"`: the mean size over the last layer's, beside the `recent` entries. A whole number from 1 to
    * 1,000,000; `20` by default.

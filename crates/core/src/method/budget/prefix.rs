@@ -126,7 +126,8 @@ pub fn search(curves: &[Curve], total: usize, objective: Objective) -> Vec<usize
     let mut left = total.saturating_sub(kept.iter().sum());
     let level = |lane: usize, kept: usize| Reverse((Level(objective.level(&curves[lane], kept)), lane));
     let open = (0..curves.len()).filter(|lane| kept[*lane] < curves[*lane].most());
-    let mut lowest: BinaryHeap<_> = if left > 0 { open.map(|lane| level(lane, kept[lane])).collect() } else { BinaryHeap::new() };
+    let mut lowest: BinaryHeap<_> =
+        if left > 0 { open.map(|lane| level(lane, kept[lane])).collect() } else { BinaryHeap::new() };
     while left > 0 {
         let Some(Reverse((_, lane))) = lowest.pop() else { break };
         kept[lane] += 1;
@@ -303,10 +304,13 @@ fn official_search(curves: &[Curve], target: f64) -> Vec<usize> {
     for _ in 0..100 {
         let middle = 0.5 * (low + high);
         // The first entry always counts, and one entry at either end is kept in any case.
-        evicted = curves.iter().map(|curve| {
-            let reached = curve.reach(Objective::Least, middle).max(1);
-            curve.most().saturating_sub(reached + 2)
-        }).collect();
+        evicted = curves
+            .iter()
+            .map(|curve| {
+                let reached = curve.reach(Objective::Least, middle).max(1);
+                curve.most().saturating_sub(reached + 2)
+            })
+            .collect();
         let sum = evicted.iter().sum::<usize>() as f64;
         if (sum - target).abs() < 5.0 {
             break;
@@ -413,7 +417,7 @@ mod tests {
     /// The least of [`lost`] over all ways to split `total`.
     fn least_lost(curves: &[Curve], total: usize, power: i32) -> f64 {
         let Some((first, rest)) = curves.split_first() else { return if total == 0 { 0.0 } else { f64::INFINITY } };
-        let of = |kept| lost(&[first.clone()], &[kept], power) + least_lost(rest, total - kept, power);
+        let of = |kept| lost(std::slice::from_ref(first), &[kept], power) + least_lost(rest, total - kept, power);
         (first.least()..=first.most().min(total)).map(of).fold(f64::INFINITY, f64::min)
     }
 
@@ -442,7 +446,8 @@ mod tests {
 
     #[test]
     fn a_floor_and_heads_of_their_own() {
-        let lane = |scores: &[f32]| ScoredLane { scores: scores.to_vec(), safe: vec![false; 4], claim: [1.0; 2], heads: 1 };
+        let lane =
+            |scores: &[f32]| ScoredLane { scores: scores.to_vec(), safe: vec![false; 4], claim: [1.0; 2], heads: 1 };
         let peaked = [0.97, 0.01, 0.01, 0.01];
         let scored = [vec![lane(&[0.25; 4]), lane(&peaked)], vec![lane(&peaked), lane(&peaked)]];
         let cost = crate::method::keep::Cost { layers: 2, entry: 100, fixed: 0, settled: None };
