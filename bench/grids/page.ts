@@ -3,6 +3,7 @@ import { resampling } from "../../ts/eval/bootstrap.ts";
 import type { MethodRecord } from "../../ts/eval/records.ts";
 import { methods as known } from "../../ts/generated/method_table.ts";
 import { percent, table } from "../stats.ts";
+import { about as patches } from "./pictures.ts";
 import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
 import { type Evaluated, isOfStores } from "./summary.ts";
 import { equalBytes, grids, stores, unseen } from "./tables.ts";
@@ -58,6 +59,12 @@ In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over
 ratio of the perplexities, whose interval is of the same draws of both.
 
 ${[...reports.flatMap((report) => [grids(report, titleOfData(report)), ...equalBytes(report, titleOfData(report))]), ...ofStores.map((report) => stores(report, titleOfData(report)))].join("\n\n")}
+
+## Which patches stay
+
+![${patches}](kept-patches.svg)
+
+${patches} Drawn by \`npm run results -- --pictures\`.
 
 ${[...reports.flatMap(unseen), "## Time"].join("\n\n")}
 

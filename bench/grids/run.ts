@@ -13,6 +13,7 @@ import type { RunRecord } from "../../ts/eval/records.ts";
 import { dataOf, type EvalData, hashOf } from "../../ts/eval/samples.ts";
 import { origin, resultsFolder } from "../machine.ts";
 import { markdown } from "./page.ts";
+import { draw } from "./pictures.ts";
 import { type Evaluated, sumUp } from "./summary.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -158,8 +159,10 @@ async function main(): Promise<void> {
       fresh: { type: "boolean", default: false },
       docs: { type: "boolean" },
       check: { type: "boolean" },
+      pictures: { type: "boolean" },
     },
   });
+  if (options.pictures) return await draw();
   if (options.check || options.docs) return await page(options.check ?? false);
   const only = options.only?.split(",") ?? grids.map(({ name }) => name);
   const unknown = only.find((name) => grids.every((grid) => grid.name !== name));

@@ -284,3 +284,15 @@ test("the committed page is made of the committed figures, which are those of wh
     for (const { samples, refused } of cells) assert.equal(samples + refused, 60);
   }
 });
+
+test("the picture of kept patches has a panel for each of six methods", async () => {
+  const svg = await readFile(new URL("../../docs/kept-patches.svg", import.meta.url), "utf8");
+  const titles = [...svg.matchAll(/<text [^>]*>([^<]+), (\d+) %<\/text>/g)].map(([, title, share]) => [
+    title,
+    Number(share),
+  ]);
+  assert.equal(new Set(titles.map(([title]) => title)).size, 6);
+  // A fifth of all positions, of which patches are the most.
+  for (const [title, share] of titles) assert.ok(Number(share) > 5 && Number(share) < 25, `${title}: ${share}`);
+  assert.equal(svg.match(/<use href="#picture"\/>/g)?.length, 6);
+});
