@@ -97,11 +97,12 @@ prefixkv reproduce prefixkv-mm-vet --model llava-hf/llava-1.5-7b-hf --data mm-ve
 `;
 }
 
-/** Runs of an earlier release are said to be such. */
+/** Runs of an earlier release are said to be such, and figures of which something is to be said. */
 function old(reports: readonly Evaluated[]): string {
+  const notes = [...new Set(reports.flatMap(({ note }) => note ?? []))].map((note) => `\n${note}\n`).join("");
   const found = reports.filter(({ run }) => run.version === 1).map(titleOfData);
-  if (found.length === 0) return "";
-  return `\nOf an earlier release, whose runs had version 1: ${found.join("; ")}. \`npm run results -- --fresh\` measures them anew.\n`;
+  if (found.length === 0) return notes;
+  return `${notes}\nOf an earlier release, whose runs had version 1: ${found.join("; ")}. \`npm run results -- --fresh\` measures them anew.\n`;
 }
 
 function storesText(reports: readonly Evaluated[]): string {

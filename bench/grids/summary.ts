@@ -57,6 +57,8 @@ export interface Evaluated {
   /** Share of the prompt in all positions at the end of the reference answers. */
   promptShare: number;
   objects?: number;
+  /** Written by hand where the figures no longer are of what their names mean now; gone when they are measured anew. */
+  note?: string;
   unseen?: Unseen;
   blind?: Blind;
   spoiled?: Spoiled;

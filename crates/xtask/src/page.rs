@@ -1,6 +1,8 @@
 //! The pages of the methods.
 
-use prefixkv_core::method::{MethodSpec, OptionKind, OptionSpec, Role, VARIANT, Variant};
+use prefixkv_core::method::{
+    Attention, Eviction, Lanes, Method, MethodSpec, OptionKind, OptionSpec, PROMPT, Role, VARIANT, Variant,
+};
 
 use crate::words::{self, BEFORE, SOURCES};
 
@@ -19,10 +21,55 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 | method | constructor | what it does | size | source |
 | --- | --- | --- | --- | --- |
 {}
+## How they decide
+
+With their defaults, about a prompt of {PROMPT} positions, 576 of them an image. *By*: what an entry is ranked by. *Sizes*: the budget that splits the whole over layers and heads ([custom.md](custom.md) says what they are). *Lanes*: whether the heads of a layer keep entries of their own. *When*: after each layer's attention, so that never more than one layer is whole, or after the prompt. *Attention*: the queries whose attention to all entries is gathered; the less, the cheaper. *Then*: which entry goes for each generated token.
+
+| method | by | sizes | lanes | when | attention | then | saves compute | source |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{}
 Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; `kvsharer` has layers share entries, and comes first or stands alone; [combinations.md](combinations.md) says what goes with what, and [../kvpress.md](../kvpress.md) which presses of NVIDIA's kvpress keep the same entries. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
 "#,
-        rows.concat()
+        rows.concat(),
+        specs.iter().filter_map(decision_row).collect::<String>(),
     )
+}
+
+/// How a method decides that needs no more than a size.
+fn decision_row(spec: &MethodSpec) -> Option<String> {
+    if spec.role != Role::Chooses {
+        return None;
+    }
+    let mut cache = serde_json::json!({ "method": spec.name });
+    if spec.takes_keep() {
+        cache["keep"] = serde_json::json!(0.5);
+    }
+    let decision = Method::parse(&cache).ok()??.decision()?;
+    let attention = match decision.attention {
+        None => "see its page".to_owned(),
+        Some(Attention::Nothing) => "none".to_owned(),
+        Some(Attention::All) => "all".to_owned(),
+        Some(Attention::Queries(1)) => "the last query".to_owned(),
+        Some(Attention::Queries(some)) => format!("{some} queries"),
+    };
+    let then = match decision.eviction {
+        Eviction::Never => "none",
+        Eviction::Distance(_) => "one at a fixed distance",
+        Eviction::LowestScore => "the lowest score",
+        Eviction::Oldest => "the oldest",
+    };
+    let arxiv = spec.source.split("arXiv ").nth(1).map(|rest| rest.split([' ', ')', ',']).next().unwrap_or(rest));
+    Some(format!(
+        "| [{}]({}.md) | {} | {} | per {} | {} | {attention} | {then} | {} | {} |\n",
+        spec.title,
+        spec.name,
+        decision.score.unwrap_or("see its page"),
+        decision.budget.unwrap_or("-"),
+        if decision.lanes == Lanes::PerHead { "head" } else { "layer" },
+        if decision.layer_by_layer { "each layer" } else { "the prompt" },
+        if decision.saves_compute { "yes" } else { "no" },
+        arxiv.map_or_else(|| "-".to_owned(), |id| format!("arXiv {id}")),
+    ))
 }
 
 fn overview_row(spec: &MethodSpec) -> String {

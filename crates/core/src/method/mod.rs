@@ -13,6 +13,7 @@ pub mod calibration;
 mod caps;
 pub mod channels;
 pub mod codebooks;
+mod decision;
 pub mod directions;
 pub mod eviction;
 pub mod external;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use crate::keep::Keep;
+pub use decision::{Attention, Decision, PROMPT};
 pub use methods::METHODS;
 pub use plan::{Encode, Evicted, Join, LanePlan, Merge, Moment, Plan};
 pub use planner::{Needs, Planner, Plans, Profile};

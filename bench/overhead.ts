@@ -1,0 +1,103 @@
+// The cost of choosing entries while a prompt is read, method by method: `npm run bench:overhead`, bench/results/<machine>-overhead.json and .md.
+// Every round reads the prompt with each method once, in an order that turns around, and compares within the round. Option: --quick.
+import { type CacheOption, load } from "../ts/index.ts";
+import { order } from "./cache.ts";
+import { heading, keep as keepReport, origin } from "./machine.ts";
+import { mixedPrompt } from "./prompts.ts";
+import { plain, randomModel } from "./random_model.ts";
+import { paired, type Summary, summarise, table } from "./stats.ts";
+
+const quick = process.argv.includes("--quick");
+const rounds = quick ? 2 : 9;
+const contexts = quick ? [256] : [2048, 4096];
+const keep = 0.5;
+
+/** The attention that a method gathers, and how much longer than without a method a prompt may take at most. */
+const kinds = { none: 1.03, window: 1.02, columns: 1.05 } as const;
+type Kind = keyof typeof kinds;
+
+const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
+  ["prefixkv", "window"],
+  ["prefixkv as published", "columns", { method: "prefixkv", variant: "paper", keep }],
+  ["h2o", "columns"],
+  ["snapkv", "window"],
+  ["pyramidkv", "window"],
+  ["adakv", "window"],
+  ["streaming", "none"],
+  ["knorm", "none"],
+  ["keydiff", "none"],
+  ["tova", "window"],
+  ["observedAttention", "columns"],
+  ["lagkv", "none"],
+  ["chunkkv", "window"],
+  ["cake", "window"],
+  ["vlCache", "window"],
+  ["tgvKv", "window"],
+  ["mixkv", "window"],
+  ["elastic", "columns"],
+  ["lookM", "columns"],
+  ["random", "none"],
+];
+const full = "full";
+const all: [name: string, cache: CacheOption][] = [
+  [full, { method: full }],
+  ...methods.map(([name, , cache]): [string, CacheOption] => [name, cache ?? ({ method: name, keep } as CacheOption)]),
+];
+
+interface Series {
+  context: number;
+  /** Milliseconds of the prompt, round by round; a method that refuses the prompt is missing. */
+  prefill: Record<string, number[]>;
+}
+
+async function measure(): Promise<Series[]> {
+  await using model = await load(await randomModel("plain", plain, { dtype: "f32" }), { weights: "f32", threads: 2 });
+  const found: Series[] = [];
+  for (const context of contexts) {
+    const prompt = mixedPrompt(context);
+    const prefill: Record<string, number[]> = {};
+    // The first run pays for what is set up once.
+    await model.generate({ prompt, maxTokens: 1, cache: { method: full } });
+    for (let round = 0; round < rounds; round += 1) {
+      for (const [name, cache] of order(all, round)) {
+        process.stderr.write(`\r\x1b[K${context} tokens, round ${round + 1} of ${rounds}: ${name}`);
+        const { timings } = await model.generate({ prompt, maxTokens: 1, ignoreEos: true, cache });
+        prefill[name] = [...(prefill[name] ?? []), timings.prefill];
+      }
+    }
+    found.push({ context, prefill });
+  }
+  process.stderr.write("\n");
+  return found;
+}
+
+const series = await measure();
+const from = await origin();
+const ratios = ({ prefill }: Series, name: string): Summary =>
+  summarise(paired(prefill[name] ?? [], prefill[full] ?? []));
+const shown = ({ median, low, high }: Summary): string =>
+  `${median.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
+const missed = (name: string, kind: Kind): string =>
+  series
+    .filter((one) => ratios(one, name).median > kinds[kind])
+    .map(({ context }) => `missed at ${context}`)
+    .join(", ");
+const page = `${heading("Overhead of methods on a prompt", from)}
+
+The time of a prompt with a method at keep ${keep} over its time with the full cache in the same round: medians of ${rounds} rounds and quartiles, so what gathering
+attention, ranking, splitting and compacting cost. A random model of ${plain.layers} layers, ${plain.heads} heads of ${plain.headDim}, f32, two threads, text without an image (methods that look at the
+text behind an image look at the last queries or at all of the text there). Goals: ${Object.entries(kinds)
+  .map(([kind, most]) => `${kind} ${most}`)
+  .join(", ")}.
+
+${table([
+  ["method", "attention", ...series.map(({ context }) => `${context} tokens`), "goal"],
+  ...methods.map(([name, kind]) => [
+    name,
+    kind,
+    ...series.map((one) => shown(ratios(one, name))),
+    missed(name, kind) || "met",
+  ]),
+])}
+`;
+await keepReport("overhead", quick, { origin: from, series } as { origin: typeof from }, page);
