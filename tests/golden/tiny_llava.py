@@ -38,7 +38,9 @@ def main():
         rows = list(range(vision.shape[1])) if number == 0 else list(range(0, vision.shape[1], 8))
         arrays |= image_arrays(name, pixels, processor.image_processor, seed=index)
         arrays |= {f"{name}.vision": vision[:, rows], f"{name}.projected": projected[:, rows]}
-        logit_rows = list(range(len(logits))) if number == 0 else [len(logits) - 1]
+        # Of the first every second position, and of all the last one.
+        logit_rows = [*range(0 if number == 0 else len(logits) - 1, len(logits), 2)]
+        assert logit_rows[-1] == len(logits) - 1
         arrays[f"{name}.logits"] = logits[logit_rows]
         cases.append(
             {
