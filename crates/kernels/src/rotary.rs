@@ -13,6 +13,7 @@ use crate::shared::Disjoint;
 const PHASES: usize = 256;
 
 /// Cosines and sines of a run of positions, `[positions, head_dim / 2]` each.
+#[derive(Debug)]
 pub struct Angles {
     pub cos: Vec<f32>,
     pub sin: Vec<f32>,
@@ -41,6 +42,19 @@ impl Angles {
             rows.iter().flat_map(row).copied().collect()
         };
         Angles { cos: pick(&self.cos), sin: pick(&self.sin), half: self.half }
+    }
+
+    /// Those that turn back what these turn.
+    pub fn back(mut self) -> Angles {
+        self.sin.iter_mut().for_each(|sin| *sin = -*sin);
+        self
+    }
+
+    /// Turns vectors where they are: row `i` of `[n, head_dim]` by the angle with the number `first + i`. The same bits as [`rotate`].
+    pub fn turn(&self, first: usize, rows: &mut [f32]) {
+        let n = rows.len() / (2 * self.half).max(1);
+        let angles = first * self.half..(first + n) * self.half;
+        crate::simd::rotate_rows(rows, 2 * self.half, &self.cos[angles.clone()], &self.sin[angles]);
     }
 
     pub fn positions(&self) -> usize {
@@ -139,6 +153,23 @@ impl Frequencies {
             }
         });
         Angles { cos, sin, half }
+    }
+
+    /// One angle, the mean of the rotations by `phases`: it turns a vector to the mean of what they turn it to, which is shorter. Holds no
+    /// more than that one. Of no phases it is 0, which turns everything to nothing.
+    pub fn mean(&self, phases: impl Iterator<Item = Phase> + Clone + Sync) -> Angles {
+        let n = phases.clone().count().max(1) as f64;
+        let one = |(frequency, axis): (&f32, &u8)| {
+            let mut sums = [0.0f64; 2];
+            for phase in phases.clone() {
+                let angle = phase[usize::from(*axis)] as f32 * frequency;
+                sums[0] += f64::from(angle.cos());
+                sums[1] += f64::from(angle.sin());
+            }
+            ((sums[0] / n) as f32, (sums[1] / n) as f32)
+        };
+        let (cos, sin) = self.inverse.par_iter().zip(&self.axes).map(one).unzip();
+        Angles { cos, sin, half: self.inverse.len() }
     }
 }
 
@@ -288,6 +319,41 @@ mod tests {
         for sections in [None, Some(sections)] {
             let same = Frequencies::new(inverse.clone(), sections).angles([[5; 3], [6; 3]]);
             assert!(same.cos == plain.cos && same.sin == plain.sin);
+        }
+    }
+
+    /// Over the three axes and heads of all sizes.
+    #[test]
+    fn turning_back_undoes_and_a_mean_turns_to_the_mean() {
+        for half in [1, 3, 8, 20, 64] {
+            let dim = 2 * half;
+            let inverse: Vec<f32> = (0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect();
+            let sections = Sections { sizes: [half / 2, half / 4, half - half / 2 - half / 4], interleaved: false };
+            let frequencies = Frequencies::new(inverse, Some(sections));
+            let phases = (5..42u32).map(|i| [i, 3 * i % 17, i / 4]);
+            let angles = frequencies.angles(phases.clone());
+            let rows: Vec<f32> = (0..37 * dim).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect();
+            let mut turned = vec![0.0; rows.len()];
+            rotate(Rows::dense(&rows, dim), 1, dim, &angles, &mut turned);
+            let (mut here, mut later) = (rows.clone(), rows[10 * dim..].to_vec());
+            angles.turn(0, &mut here);
+            angles.turn(10, &mut later);
+            assert!(here == turned && later == turned[10 * dim..], "{dim}");
+            angles.back().turn(0, &mut here);
+            assert!(here.iter().zip(&rows).all(|(got, want)| (got - want).abs() < 1e-6), "{dim}");
+
+            let vector: Vec<f32> = rows[..dim].to_vec();
+            let mut means = vec![0.0f64; dim];
+            for phase in phases.clone() {
+                let mut turned = vector.clone();
+                frequencies.angles([phase]).turn(0, &mut turned);
+                means.iter_mut().zip(&turned).for_each(|(mean, x)| *mean += f64::from(*x) / 37.0);
+            }
+            let mean = frequencies.mean(phases);
+            assert_eq!(mean.positions(), 1);
+            let mut turned = vector;
+            mean.turn(0, &mut turned);
+            assert!(turned.iter().zip(&means).all(|(got, want)| (f64::from(*got) - want).abs() < 1e-6), "{dim}");
         }
     }
 
