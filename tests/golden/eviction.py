@@ -84,7 +84,7 @@ class Prompt:
     def __init__(self, llama, ids, hidden, pictured=False):
         """`pictured` says whether its image tokens stand for a picture."""
         self.llama, self.ids, self.length, self.pictured = llama, ids, len(ids), pictured
-        self.probabilities, self.keys, self.values = [], [], []
+        self.probabilities, self.queries, self.keys, self.values = [], [], [], []
         self.logits = llama(hidden, self.attend)
 
     def attend(self, _layer, q, k, v):
@@ -92,6 +92,7 @@ class Prompt:
         places = range(self.length)
         probabilities, mixed = attention(self.llama.turn(q, places), self.llama.turn(k, places), v, mask)
         self.probabilities.append(probabilities)
+        self.queries.append(q)
         self.keys.append(k)
         self.values.append(v)
         return mixed

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import avg_pool1d, cosine_similarity, normalize
 
 LAYER_WISE = ("tova", "chunkkv", "tgvKv", "elastic")
-HEAD_WISE = ("observedAttention", "lagkv", "cake", "vlCache", "mixkv", "lookM")
+HEAD_WISE = ("observedAttention", "lagkv", "expectedAttention", "cake", "vlCache", "mixkv", "lookM")
 NAMES = LAYER_WISE + HEAD_WISE
 CLAIMING = ("cake", "vlCache", "tgvKv")
 IMAGE_TOKEN = 4
@@ -94,6 +94,8 @@ def ranked(prompt, options, layer, lane, count, mean):
     if method == "lagkv":
         scores, loose = lagged(prompt, layer, lane[0], options.get("lag", 128))
         return scores, set(range(4)), True, loose
+    if method == "expectedAttention":
+        return expected(prompt, layer, lane[0]), set(range(4)), False, []
     if method == "chunkkv":
         window = window_of(prompt, options, mean)
         votes = a[:, length - window :].sum(1).mean(0)
@@ -144,6 +146,23 @@ def lagged(prompt, layer, head, lag, sinks=4):
         near = ((row[order][1:] - row[order][:-1]) <= LOOSE * row[order][1:]).nonzero().flatten().tolist()
         loose += [sinks + part * lag + int(order[i + step]) for i in near for step in (0, 1)]
     return scores, loose
+
+
+def expected(prompt, layer, head, sinks=4, ahead=512):
+    """What queries of the prompt's mean and covariance are expected to look at, times the norm of the value."""
+    length, group, width = prompt.length, prompt.group(), prompt.keys[layer].shape[-1]
+    keys = prompt.llama.turn(prompt.keys[layer][head][None], range(length))[0].double()[sinks:]
+    queries = prompt.queries[layer][head * group : (head + 1) * group, sinks:].double()
+    # Its columns are the means of where each unit vector is turned to.
+    units = torch.eye(width)[:, None].expand(width, ahead, width)
+    turn = prompt.llama.turn(units, range(length, length + ahead)).double().mean(1).T
+    shares = 0
+    for q in queries:
+        mean, centred = turn @ q.mean(0), (q - q.mean(0)) @ turn.T
+        logs = keys @ mean / math.sqrt(width) + (keys @ centred.T).pow(2).sum(-1) / len(q) / (2 * width)
+        shares = shares + logs.softmax(-1) / group
+    shares = shares * prompt.values[layer][head, sinks:].double().norm(dim=-1)
+    return torch.cat([(shares.max() + 1).expand(sinks), shares])
 
 
 def text_guided(prompt, a):

@@ -13,6 +13,7 @@ export type MethodName =
   | "keydiff"
   | "tova"
   | "observedAttention"
+  | "expectedAttention"
   | "lagkv"
   | "chunkkv"
   | "cake"
@@ -608,6 +609,66 @@ export const methods: readonly MethodFacts[] = [
         values: "a whole number from 0 to 1,000,000",
         default: 0,
         text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "oldest"',
+        default: "none",
+        text: "which entry goes while generating: none, or the oldest",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "expectedAttention",
+    title: "Expected Attention",
+    summary: "keeps what tokens to come are expected to look at, per layer and head",
+    source: "Devoto et al. 2025, Expected Attention, arXiv 2510.00636; kvpress",
+    budget: "exact",
+    role: "chooses",
+    options: [
+      {
+        name: "ahead",
+        kind: "count",
+        values: "a whole number from 1 to 65,536",
+        default: 512,
+        text: "positions behind the prompt over which rotations are averaged",
+      },
+      {
+        name: "covariance",
+        kind: "flag",
+        values: "true or false",
+        default: true,
+        text: "whether the covariance of the queries counts, or their mean alone",
+      },
+      {
+        name: "values",
+        kind: "flag",
+        values: "true or false",
+        default: true,
+        text: "whether the norm of the value counts",
+      },
+      {
+        name: "epsilon",
+        kind: "number",
+        values: "a number from 0 to 1",
+        default: 0,
+        text: "added to the expected attention before the norm of the value counts",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 4,
+        text: "first entries, which are never evicted and whose queries do not count",
       },
       {
         name: "protectText",

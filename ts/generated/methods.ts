@@ -34,6 +34,7 @@ export type CacheMethod =
   | Stage<"keydiff", KeydiffOptions>
   | Stage<"tova", TovaOptions>
   | Stage<"observedAttention", ObservedAttentionOptions>
+  | Stage<"expectedAttention", ExpectedAttentionOptions>
   | Stage<"lagkv", LagkvOptions>
   | Stage<"chunkkv", ChunkkvOptions>
   | Stage<"cake", CakeOptions>
@@ -515,6 +516,51 @@ export function observedAttention(
   options: ObservedAttentionOptions,
 ): Stage<"observedAttention", ObservedAttentionOptions> {
   return stage("observedAttention", options);
+}
+
+/** Options of {@link expectedAttention}. */
+export interface ExpectedAttentionOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Positions behind the prompt over which rotations are averaged. A whole number from 1 to 65,536; `512` by default.
+   */
+  ahead?: number;
+  /** Whether the covariance of the queries counts, or their mean alone. True or false; `true` by default. */
+  covariance?: boolean;
+  /** Whether the norm of the value counts. True or false; `true` by default. */
+  values?: boolean;
+  /** Added to the expected attention before the norm of the value counts. A number from 0 to 1; `0` by default. */
+  epsilon?: number;
+  /**
+   * First entries, which are never evicted and whose queries do not count. A whole number from 0 to 1,000,000; `4` by
+   * default.
+   */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * Expected Attention: keeps what tokens to come are expected to look at, per layer and head. Devoto et al. 2025,
+ * Expected Attention, arXiv 2510.00636; kvpress.
+ *
+ * @example
+ * ```ts
+ * import { expectedAttention, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: expectedAttention({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function expectedAttention(
+  options: ExpectedAttentionOptions,
+): Stage<"expectedAttention", ExpectedAttentionOptions> {
+  return stage("expectedAttention", options);
 }
 
 /** Options of {@link lagkv}. */

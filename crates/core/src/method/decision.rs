@@ -87,7 +87,9 @@ fn attention(score: &dyn Score) -> Attention {
     let spans = [text(0, 24), image, text(600, PROMPT - 600)];
     let prompt = PromptView { past: 0, n: PROMPT, spans: &spans, allowance: PROMPT / 2 };
     let gathered = score.queries(&prompt).map_or(0, |weights| weights.iter().filter(|weight| **weight != 0.0).count());
-    match gathered.max(score.last_queries()) {
+    // One that looks ahead sees queries, but nothing of what they look at.
+    let single = if score.ahead().is_some() { 0 } else { score.last_queries() };
+    match gathered.max(single) {
         0 => Attention::Nothing,
         PROMPT => Attention::All,
         some => Attention::Queries(some),
@@ -114,7 +116,9 @@ mod tests {
         assert_eq!(prefixkv.attention, Some(Attention::Queries(32)));
         let h2o = of(json!({ "method": "h2o", "keep": 0.5 }));
         assert_eq!((h2o.attention, h2o.lanes, h2o.layer_by_layer), (Some(Attention::All), Lanes::PerHead, true));
-        assert_eq!(of(json!({ "method": "keydiff", "keep": 0.5 })).attention, Some(Attention::Nothing));
+        for name in ["keydiff", "expectedAttention"] {
+            assert_eq!(of(json!({ "method": name, "keep": 0.5 })).attention, Some(Attention::Nothing));
+        }
         assert_eq!(of(json!({ "method": "tova", "keep": 0.5 })).attention, Some(Attention::Queries(1)));
         let fastv = of(json!({ "method": "fastv" }));
         assert_eq!((fastv.score, fastv.saves_compute), (None, true));

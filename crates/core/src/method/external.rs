@@ -284,6 +284,7 @@ impl Planner for ExternalPlanner {
             left: 1.0,
             external: true,
             queries,
+            ahead: None,
             rows: false,
         }
     }

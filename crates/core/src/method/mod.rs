@@ -21,6 +21,7 @@ pub mod guard;
 pub mod keep;
 pub mod latent;
 mod methods;
+pub mod normal;
 mod options;
 pub mod plan;
 pub mod planner;

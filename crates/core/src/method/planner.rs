@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::external::{MethodView, PlanReply};
+use super::normal::Ahead;
 use super::plan::{Moment, Plan};
 use super::trace::Record;
 use super::view::{ReadLane, View};
@@ -27,6 +28,8 @@ pub struct Needs {
     pub external: bool,
     /// The last queries of a prompt that its moment sees.
     pub queries: usize,
+    /// All queries of a prompt come as distributions instead, with what is known of the positions behind it.
+    pub ahead: Option<Ahead>,
     /// Plans may name the rows of a prompt that later layers see. Such a prompt goes through the layers whole, and every layer must have
     /// lanes of its own.
     pub rows: bool,

@@ -415,6 +415,7 @@ impl Planner for RecipePlanner {
             left: score.left(),
             external: false,
             queries: score.last_queries(),
+            ahead: score.ahead(),
             rows: false,
         }
     }

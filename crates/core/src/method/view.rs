@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use prefixkv_kernels::attention::AttentionParams;
 
+use super::normal::ToCome;
 pub use crate::cache::Part;
 use crate::cache::{Entry, Span};
 use crate::error::Result;
@@ -136,6 +137,8 @@ pub struct View<'a> {
 pub struct LastQueries {
     /// `[queries, query heads, head_dim]`, as they have attended.
     pub rows: Vec<f32>,
+    /// All queries of the prompt, for a method that looks ahead; it gets no rows.
+    pub to_come: Option<ToCome>,
     /// How they have attended; None while there are none.
     pub params: Option<AttentionParams>,
 }

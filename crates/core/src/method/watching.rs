@@ -35,6 +35,7 @@ impl Planner for Watching {
             left: 1.0,
             external: false,
             queries: self.queries,
+            ahead: None,
             rows: false,
         }
     }

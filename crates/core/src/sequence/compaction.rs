@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prefixkv_kernels::attention::AttentionParams;
 
+use super::ahead::Turns;
 use crate::cache::{Account, Charge, Entry, Lane, Memory, Recode, Shape, Together};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
@@ -31,6 +32,8 @@ pub(super) struct Working {
     /// The last queries of the prompt, per layer: for a method outside until it has answered, for others until the layer is done.
     pub(super) queries: Vec<LastQueries>,
     query_charges: Vec<Vec<Charge>>,
+    /// By each of a model's rotary embeddings, for a method that looks ahead.
+    turns: Vec<Turns>,
     /// All plans so far, if they are to be kept.
     log: Option<Vec<Planned>>,
 }
@@ -54,7 +57,7 @@ impl Working {
         let needs = planner.needs();
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
-        let query_charges = Vec::new();
+        let (query_charges, turns) = (Vec::new(), Vec::new());
         Working {
             planner,
             needs,
@@ -66,6 +69,7 @@ impl Working {
             sums,
             queries,
             query_charges,
+            turns,
             log: None,
         }
     }
@@ -77,8 +81,9 @@ impl Working {
         let (plan, workspace) = (Plan::default(), Vec::new());
         let (sums, queries) = (Vec::new(), Vec::new());
         let Working { needs, steps, .. } = *self;
-        let query_charges = Vec::new();
-        Working { planner, needs, encoder, plan, workspace, charged: 0, steps, sums, queries, query_charges, log: None }
+        let (query_charges, turns) = (Vec::new(), Vec::new());
+        let (charged, log) = (0, None);
+        Working { planner, needs, encoder, plan, workspace, charged, steps, sums, queries, query_charges, turns, log }
     }
 
     /// Keeps all plans from now on, for [`Working::take_plans`].
@@ -151,7 +156,7 @@ impl Working {
 
     /// Forgets the queries of all layers, and the lists that held them.
     pub(super) fn drop_queries(&mut self) {
-        (self.queries, self.query_charges) = (Vec::new(), Vec::new());
+        (self.queries, self.query_charges, self.turns) = (Vec::new(), Vec::new(), Vec::new());
     }
 
     /// The newest answer.
@@ -192,25 +197,43 @@ impl Working {
         Ok(())
     }
 
-    /// Keeps the last queries of a layer for the method, behind those of earlier pieces of the prompt.
+    /// Keeps queries of a layer, from position `first` on, for the method, behind those of earlier pieces of the prompt.
     pub(super) fn keep_queries<M: Memory>(
         &mut self,
         layer: usize,
+        rope: usize,
+        first: usize,
         params: &AttentionParams,
         queries: &[f32],
         account: &Account<M>,
     ) -> Result<()> {
-        let charge = account.charge(size_of_val(queries) as u64)?;
         let layers = self.queries.len().max(layer + 1);
         self.queries.resize_with(layers, LastQueries::default);
         self.query_charges.resize_with(layers, Vec::new);
-        self.query_charges[layer].push(charge);
-        let kept = &mut self.queries[layer];
+        let (kept, charges) = (&mut self.queries[layer], &mut self.query_charges[layer]);
+        if let Some(ahead) = self.needs.ahead {
+            if kept.to_come.is_none() {
+                charges.push(account.charge(ahead.bytes(params.query_heads, params.dim) as u64)?);
+            }
+            let missing = || Error::Internal(format!("no rotations of rotary embedding {rope} were prepared"));
+            self.turns.get(rope).ok_or_else(missing)?.add(ahead, first, params, queries, &mut kept.to_come)?;
+        } else {
+            charges.push(account.charge(size_of_val(queries) as u64)?);
+            // To the byte, as they are counted.
+            kept.rows.reserve_exact(queries.len());
+            kept.rows.extend_from_slice(queries);
+        }
         kept.params = Some(*params);
-        // To the byte, as they are counted.
-        kept.rows.reserve_exact(queries.len());
-        kept.rows.extend_from_slice(queries);
         Ok(())
+    }
+
+    /// The rotations of the rows before, which a next piece may have use for.
+    pub(super) fn take_turns(&mut self) -> Vec<Turns> {
+        std::mem::take(&mut self.turns)
+    }
+
+    pub(super) fn set_turns(&mut self, turns: Vec<Turns>) {
+        self.turns = turns;
     }
 
     /// Forgets the queries of a layer that the method has seen.

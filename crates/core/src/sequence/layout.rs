@@ -62,6 +62,11 @@ impl Layout {
         source < layer && self.owns(layer) && self.owns(source) && (a.window, a.rope) == (b.window, b.rope)
     }
 
+    /// The rotary embedding of a layer among those of its model.
+    pub fn rope(&self, layer: usize) -> usize {
+        self.layers[layer].rope
+    }
+
     /// How many layers have lanes of their own in the model, whatever a method shares.
     pub fn of_model(&self) -> usize {
         self.of_model

@@ -3,6 +3,7 @@
 //! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]);
 //! and the room that a prompt needs ([`room`]).
 
+mod ahead;
 mod batch;
 mod compaction;
 mod encoding;

@@ -121,6 +121,11 @@ impl<M: Memory> Sequence<M> {
         let of = |wanted: usize| (all - self.of_the_last(wanted)) * (queries.len() / all.max(1));
         let (own, shown) = (of(method.needs.queries), of(method.last_queries()));
         let (past, n_shown) = (self.next_position as usize, self.of_the_last(method.last_queries()));
+        let end = match self.work {
+            Work::Prompt(reach) => self.first_position() as usize + reach.piece,
+            _ => past,
+        };
+        let first = end - self.of_the_last(method.needs.queries);
         let Some(method) = &mut self.method else { return Ok(()) };
         if let Some(encoder) = method.encoder().filter(|_| shown < queries.len()) {
             encoder.see_queries(layer, past, n_shown, &queries[shown..]);
@@ -129,7 +134,9 @@ impl<M: Memory> Sequence<M> {
         let sizes = method.needs.external || method.needs.moments.layer;
         let number = if sizes { number } else { Some(layer) };
         match number.filter(|_| own < queries.len()) {
-            Some(number) => method.keep_queries(number, params, &queries[own..], &self.account),
+            Some(number) => {
+                method.keep_queries(number, self.layout.rope(layer), first, params, &queries[own..], &self.account)
+            }
             None => Ok(()),
         }
     }

@@ -379,7 +379,7 @@ fn every_value_of_every_option_works() {
                 OptionKind::Flag if option.name == "protectText" => vec![json!(false)],
                 OptionKind::Flag => vec![json!(true), json!(false)],
                 OptionKind::Count { least, .. } => vec![json!(least.max(1)), json!(least.max(5))],
-                OptionKind::Number { least, .. } => vec![json!(least), json!(2.5 * (least + 1.0))],
+                OptionKind::Number { least, most } => vec![json!(least), json!((2.5 * (least + 1.0)).min(most))],
                 OptionKind::Share => vec![json!(0.0), json!(0.9)],
                 OptionKind::Calibration => vec![json!(vec![0.5; case.layers()])],
                 other => panic!("{}: `{}` is {other:?}", spec.name, option.name),

@@ -8,6 +8,7 @@ mod custom;
 mod divergence;
 mod duties;
 mod eviction;
+mod expected;
 mod external;
 mod kvpress;
 mod plans;

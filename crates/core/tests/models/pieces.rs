@@ -61,6 +61,7 @@ fn layers(sequence: &mut Sequence, first: usize, n: usize, step: bool, seed: u64
         Phases::Ranks(_) | Phases::OnRead { .. } => None,
     };
     let positions = first..first + n;
+    sequence.look_ahead(&[turns()], n)?;
     for layer in 0..LAYERS {
         let (keys, values) =
             (rows(seed, layer, positions.clone(), WIDTH), rows(!seed, layer, positions.clone(), WIDTH));

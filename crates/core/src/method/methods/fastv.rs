@@ -107,6 +107,7 @@ impl Planner for FastVPlanner {
             left: 1.0,
             external: false,
             queries: 0,
+            ahead: None,
             rows: true,
         }
     }

@@ -9,6 +9,7 @@ mod clla;
 mod cskv;
 mod custom;
 mod elastic;
+mod expected_attention;
 mod fastv;
 mod fp8;
 mod full;
@@ -58,6 +59,7 @@ pub const METHODS: &[MethodSpec] = &[
     keydiff::SPEC,
     tova::SPEC,
     observed_attention::SPEC,
+    expected_attention::SPEC,
     lagkv::SPEC,
     chunkkv::SPEC,
     cake::SPEC,

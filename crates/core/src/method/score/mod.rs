@@ -2,6 +2,7 @@
 
 mod chunks;
 mod columns;
+mod expected;
 mod key_diff;
 mod key_norm;
 mod lag;
@@ -26,6 +27,7 @@ use std::ops::Range;
 
 pub use chunks::Chunks;
 pub use columns::Columns;
+pub use expected::Expected;
 pub use key_diff::KeyDiff;
 pub use key_norm::KeyNorm;
 pub use lag::Lag;
@@ -43,6 +45,7 @@ pub use text_first::TextFirst;
 pub use text_weighted::TextWeighted;
 pub use window::Window;
 
+use super::normal::Ahead;
 use super::view::{LastQueries, ReadLane};
 use crate::cache::{Entry, Modality, Span};
 
@@ -126,6 +129,11 @@ pub trait Score: Send + Sync + Debug {
     /// How many of the last queries of a prompt it wants to see.
     fn last_queries(&self) -> usize {
         0
+    }
+
+    /// What it wants to know of the tokens to come. The queries of the prompt are then shown as distributions, and not one by one.
+    fn ahead(&self) -> Option<Ahead> {
+        None
     }
 
     /// Whether scores are shares of an attention mass, so that their sums mean something.

@@ -146,6 +146,14 @@ impl<B: Backend> Llama<B> {
         Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, ropes, config })
     }
 
+    /// The rotations of the `n` rows on their way, also for what a method has to know of them.
+    fn rotary(&self, pass: &mut Pass<'_, '_, B::Memory>, n: usize) -> Result<B::Rotary> {
+        if let Pass::Prompt(sequence) = pass {
+            sequence.look_ahead(&self.ropes, n)?;
+        }
+        self.backend.rotary(&self.ropes, pass, n)
+    }
+
     fn mlp(&self, layer: &Layer<B>, x: &Matrix<B>, check: Check<'_>) -> Result<Matrix<B>> {
         let rows = x.rows();
         let one = |x: &Matrix<B>| -> Result<Matrix<B>> {
@@ -205,7 +213,7 @@ impl<B: Backend> Network<B> for Llama<B> {
                 }
             }
         }
-        let mut rotary = self.backend.rotary(&self.ropes, pass, n)?;
+        let mut rotary = self.rotary(pass, n)?;
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
@@ -229,7 +237,7 @@ impl<B: Backend> Network<B> for Llama<B> {
             x = x.plus(&layer.output.forward(&mixed)?)?;
             if let Some(rows) = pass.take_chosen() {
                 x = x.select(&rows)?;
-                rotary = self.backend.rotary(&self.ropes, pass, rows.len())?;
+                rotary = self.rotary(pass, rows.len())?;
             }
             let mlp = self.mlp(layer, &x, check)?;
             x = x.plus(&mlp)?;
