@@ -8,7 +8,7 @@ use prefixkv_kernels::simd;
 /// Rows whose products are added up together, so that they stay in the nearest cache.
 const BLOCK: usize = 64;
 
-/// What a method wants to know of the tokens to come.
+/// The demands of a method on the tokens to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ahead {
     /// Positions behind the prompt over which rotations are averaged.

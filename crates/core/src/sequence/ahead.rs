@@ -1,4 +1,4 @@
-//! What a prompt tells of the tokens to come: its queries without their rotary embedding, and the rotations of the positions behind it.
+//! Hints of a prompt at the tokens to come: its queries without their rotary embedding, and the rotations of the positions behind it.
 
 use std::sync::Arc;
 

@@ -42,7 +42,7 @@ fn cases() -> impl Strategy<Value = Case> {
     (model, prompt, options).prop_map(|(model, prompt, options)| {
         let ((heads, group, dim, placed), (mut messages, keep)) = (model, prompt);
         let (sinks, ahead, covariance, values, epsilon, seed) = options;
-        // What is always kept must fit.
+        // Entries that are always kept must fit.
         messages[0].0 += 40;
         Case { heads, group, dim, messages, placed, keep, sinks, ahead, covariance, values, epsilon, seed }
     })
@@ -84,7 +84,7 @@ fn turn(vector: &[f64], turning: &Turning, phase: Phase) -> Vec<f64> {
     out
 }
 
-/// What a layer has seen: per position the phase, and the rows of all heads before their rotary embedding.
+/// A layer as it was seen: per position the phase, and the rows of all heads before their rotary embedding.
 #[derive(Default)]
 struct Seen {
     phases: Vec<Phase>,
@@ -296,7 +296,7 @@ fn a_prompt_of_sinks_and_one_more() {
     assert!(check(&case) > 100);
 }
 
-/// What a prompt in pieces has gathered is counted, to the byte, and given back when it stops.
+/// The sums that a prompt in pieces has gathered are counted, to the byte, and given back when it stops.
 #[test]
 fn distributions_and_rotations_count() {
     let (heads, group, dim) = (2, 3, 8);

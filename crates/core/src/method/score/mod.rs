@@ -131,7 +131,7 @@ pub trait Score: Send + Sync + Debug {
         0
     }
 
-    /// What it wants to know of the tokens to come. The queries of the prompt are then shown as distributions, and not one by one.
+    /// Its demands on the tokens to come. The queries of the prompt are then shown as distributions, and not one by one.
     fn ahead(&self) -> Option<Ahead> {
         None
     }
