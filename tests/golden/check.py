@@ -157,6 +157,17 @@ def check_evicted(case, length, answer, layers, kv_heads):
                 assert -length < len(end) * length - seen * count < length
 
 
+def check_pyramid_infer():
+    golden, _ = read("pyramid_infer")
+    for scene in golden["scenes"]:
+        found = next(s for s in read(f"eviction/{scene['of']}")[0]["scenes"] if s["name"] == scene["name"])
+        count = lambda text: sum(byte.bit_count() for byte in base64.b64decode(text))
+        for case in scene["cases"]:
+            held, generated = [[count(text) for text in case[key]] for key in ("kept", "generated")]
+            assert held[0] == len(found["prompt"]) and held == sorted(held, reverse=True) and held[-1] < held[0]
+            assert generated == sorted(generated, reverse=True) and max(generated) <= len(found["answer"])
+
+
 def check_planted(scene):
     important = [set(positions(text)) for text in scene["important"]]
     assert [len(places) for places in important] == planted.COUNTS and len(scene["prompt"]) == planted.LENGTH
@@ -255,6 +266,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -84,6 +84,7 @@ class Prompt:
     def __init__(self, llama, ids, hidden, pictured=False):
         """`pictured` says whether its image tokens stand for a picture."""
         self.llama, self.ids, self.length, self.pictured = llama, ids, len(ids), pictured
+        self.hidden = hidden
         self.probabilities, self.queries, self.keys, self.values = [], [], [], []
         self.logits = llama(hidden, self.attend)
 

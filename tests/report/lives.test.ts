@@ -16,6 +16,7 @@ import {
   load,
   merge,
   prefixkv,
+  pyramidInfer,
   snapkv,
   streaming,
 } from "../../ts/index.ts";
@@ -30,6 +31,7 @@ const methods: Record<string, CacheOption> = {
   full: full(),
   prefixkv: prefixkv({ keep: 0.3 }),
   fastv: fastv(),
+  pyramidInfer: pyramidInfer({ share: 0.6, recent: 0.02, block: 3 }),
   "adakv at a cap": adakv({ keep: { tokens: 50 } }),
   "prefixkv evicting by distance": prefixkv({ keep: 0.3, decode: "distance" }),
   "h2o at a cap": h2o({ keep: { tokens: 60 } }),

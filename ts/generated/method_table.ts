@@ -24,6 +24,7 @@ export type MethodName =
   | "lookM"
   | "random"
   | "fastv"
+  | "pyramidInfer"
   | "custom"
   | "merge"
   | "bf16"
@@ -1153,6 +1154,97 @@ export const methods: readonly MethodFacts[] = [
       },
     ],
     variants: {},
+  },
+  {
+    name: "pyramidInfer",
+    title: "PyramidInfer",
+    summary: "reads fewer positions of the prompt from layer to layer, those that its last ones look at",
+    source: "Yang et al. 2024, PyramidInfer, arXiv 2405.12532 (Findings of ACL 2024)",
+    budget: "outcome",
+    role: "chooses",
+    options: [
+      {
+        name: "share",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.9,
+        text: "the share of the context that the last layers pass on, each of what has come to it",
+      },
+      {
+        name: "schedule",
+        kind: "choice",
+        values: 'one of "cosine", "constant"',
+        default: "cosine",
+        text: "how that share is reached: along a cosine from 1 in the first layer, or at once",
+      },
+      {
+        name: "interval",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 1,
+        text: "layers of which one passes less on",
+      },
+      {
+        name: "recent",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.2,
+        text: "the share of the prompt, its last positions, that always goes on and ranks the others",
+      },
+      {
+        name: "distance",
+        kind: "number",
+        values: "a number from 0 to 1000000",
+        default: 1.2,
+        text: "the weight of the prompt's last position beside the first of these",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 4,
+        text: "first positions, which always go on",
+      },
+      {
+        name: "least",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 64,
+        text: "positions before the last ones that are never made fewer",
+      },
+      {
+        name: "block",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 16,
+        text: "generated tokens of which some go together; 0 to keep all",
+      },
+      {
+        name: "blockShare",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.9,
+        text: "the share of a block that the first layer keeps",
+      },
+      {
+        name: "blockLast",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.1,
+        text: "how much of that share the last layers keep",
+      },
+      {
+        name: "variant",
+        kind: "choice",
+        values: 'one of "small", "medium", "large"',
+        default: "small",
+        text: "the size of the models that the defaults were chosen for",
+      },
+    ],
+    variants: {
+      medium: { share: 0.8, interval: 2 },
+      large: { interval: 3 },
+    },
   },
   {
     name: "custom",

@@ -45,6 +45,7 @@ export type CacheMethod =
   | Stage<"lookM", LookMOptions>
   | Stage<"random", RandomOptions>
   | Stage<"fastv", FastvOptions>
+  | Stage<"pyramidInfer", PyramidInferOptions>
   | Stage<"custom", CustomOptions>
   | Stage<"merge", MergeOptions>
   | Stage<"bf16", Bf16Options>
@@ -933,6 +934,64 @@ export interface FastvOptions {
  */
 export function fastv(options: FastvOptions = {}): Stage<"fastv", FastvOptions> {
   return stage("fastv", options);
+}
+
+/** Options of {@link pyramidInfer}. */
+export interface PyramidInferOptions {
+  /**
+   * The share of the context that the last layers pass on, each of what has come to it. A number from 0 to 1; `0.9` by
+   * default, `0.8` with `variant` `"medium"`.
+   */
+  share?: number;
+  /**
+   * How that share is reached: along a cosine from 1 in the first layer, or at once. One of `"cosine"`, `"constant"`;
+   * `"cosine"` by default.
+   */
+  schedule?: "cosine" | "constant";
+  /**
+   * Layers of which one passes less on. A whole number from 1 to 1,000,000; `1` by default, `2` with `variant` `"medium"`,
+   * `3` with `variant` `"large"`.
+   */
+  interval?: number;
+  /**
+   * The share of the prompt, its last positions, that always goes on and ranks the others. A number from 0 to 1; `0.2`
+   * by default.
+   */
+  recent?: number;
+  /**
+   * The weight of the prompt's last position beside the first of these. A number from 0 to 1000000; `1.2` by default.
+   */
+  distance?: number;
+  /** First positions, which always go on. A whole number from 0 to 1,000,000; `4` by default. */
+  sinks?: number;
+  /** Positions before the last ones that are never made fewer. A whole number from 0 to 1,000,000; `64` by default. */
+  least?: number;
+  /** Generated tokens of which some go together; 0 to keep all. A whole number from 0 to 1,000,000; `16` by default. */
+  block?: number;
+  /** The share of a block that the first layer keeps. A number from 0 to 1; `0.9` by default. */
+  blockShare?: number;
+  /** How much of that share the last layers keep. A number from 0 to 1; `0.1` by default. */
+  blockLast?: number;
+  /** The size of the models that the defaults were chosen for. One of `"small"`, `"medium"`, `"large"`; `"small"` by default. */
+  variant?: "small" | "medium" | "large";
+}
+
+/**
+ * PyramidInfer: reads fewer positions of the prompt from layer to layer, those that its last ones look at. Yang et al.
+ * 2024, PyramidInfer, arXiv 2405.12532 (Findings of ACL 2024).
+ *
+ * @example
+ * ```ts
+ * import { image, load, pyramidInfer } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: pyramidInfer() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function pyramidInfer(options: PyramidInferOptions = {}): Stage<"pyramidInfer", PyramidInferOptions> {
+  return stage("pyramidInfer", options);
 }
 
 /** Options of {@link custom}. */

@@ -93,6 +93,7 @@ fn rows_end_between_layers() {
     let model = load(&root().join("models/tiny-llava"));
     what_goes_on_is_what_the_last_position_looks_at(&model);
     work_and_memory_are_saved(&model);
+    a_pyramid_saves_work_from_layer_to_layer(&model);
     later_prompts_go_their_own_way(&model);
     what_makes_no_sense_is_refused_with_the_reason();
 }
@@ -189,6 +190,38 @@ fn work_and_memory_are_saved(model: &Model) {
     let refused = limited.prefill(&whole, &[], &mut limited.new_sequence().expect("fits"), &|| Ok(()));
     assert!(matches!(refused, Err(Error::OutOfMemory { .. })));
     assert_eq!(limited.pool().used(), 0);
+}
+
+/// As many rows are computed as are held, and the room that they take is known before.
+fn a_pyramid_saves_work_from_layer_to_layer(model: &Model) {
+    let (whole, layers) = (prompt(model), model.info().layers);
+    for (options, least) in [(json!({}), 0.97), (json!({ "share": 0.5, "least": 4, "interval": 2, "block": 0 }), 0.87)]
+    {
+        let mut cache = options;
+        cache["method"] = json!("pyramidInfer");
+        let before = about().live.rows_run;
+        let mut pyramid = sequence(model, &cache);
+        read(model, &whole, &mut pyramid);
+        let run = about().live.rows_run - before;
+        let memory = pyramid.memory();
+        let held: Vec<usize> = (0..layers).map(|layer| held(&pyramid, layer).len()).collect();
+        assert_eq!(run as usize, held.iter().sum::<usize>(), "{cache}: {held:?}");
+        assert!((run as f64) < least * (N * layers) as f64 && held.is_sorted_by(|a, b| a >= b), "{cache}: {held:?}");
+        assert_eq!(memory.payload as usize * N * layers, memory.full as usize * run as usize, "{cache}");
+        let folder = root().join("models/tiny-llava");
+        let limit = Some(memory.peak + 4096);
+        let limited = Model::load(&LoadOptions { cache_limit: limit, ..LoadOptions::new(folder) }, &mut |_| Ok(()))
+            .expect("loads");
+        read(&limited, &whole, &mut sequence(&limited, &cache));
+        eprintln!("{cache}: {run} of {} rows, {held:?}", N * layers);
+    }
+    // Nobody goes: the plain cache to the bit.
+    let (mut all, mut full) = (
+        sequence(model, &json!({ "method": "pyramidInfer", "share": 1, "block": 0 })),
+        sequence(model, &json!({ "method": "full" })),
+    );
+    assert!(read(model, &whole, &mut all) == read(model, &whole, &mut full));
+    assert!(model.decode(7, &mut all).expect("goes on") == model.decode(7, &mut full).expect("goes on"));
 }
 
 fn later_prompts_go_their_own_way(model: &Model) {

@@ -226,7 +226,7 @@ impl Method {
                     }
                     if matches!(whole.chooser, Chooser::Plans(_)) {
                         return Err(refuse(format!(
-                            "{} changes what a method frees, and {} frees no entries: leave one of them out",
+                            "{} changes what a method frees, and {} frees no entries of a prompt: leave one of them out",
                             spec.name, whole.name
                         )));
                     }

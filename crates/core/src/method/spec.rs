@@ -121,7 +121,7 @@ pub enum Stage {
     Chooses(Box<Recipe>),
     /// Chooses them, and changes its own plans.
     ChoosesAndRefines(Box<Recipe>, Box<dyn Refine>),
-    /// Makes plans of its own, which free no entries that are there.
+    /// Makes plans of its own, which free no entries of a prompt.
     Plans(Arc<dyn Plans>),
     /// Changes the plans of what chooses.
     Refines(Box<dyn Refine>),

@@ -357,8 +357,8 @@ impl<M: Memory> Sequence<M> {
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
         let rows = plan.rows.clone();
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
-        if matches!(moment, Moment::Layer(_) | Moment::Prompt) {
-            // A prompt's plans name all its entries.
+        if matches!(moment, Moment::Layer(_) | Moment::Prompt) || !plan.lanes.is_empty() {
+            // Plans of whole lanes name all their entries.
             method.drop_plan();
         }
         if moment == Moment::Prompt {

@@ -4,9 +4,81 @@ use std::path::{Path, PathBuf};
 
 use prefixkv_core::model::{LoadOptions, Model, Prompt};
 use prefixkv_core::nn::Matrix;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+pub(crate) fn from_base64(text: &str) -> Vec<u8> {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let mut bytes = Vec::new();
+    for group in text.trim_end_matches('=').as_bytes().chunks(4) {
+        let word = group.iter().enumerate().fold(0u32, |word, (i, c)| word | u32::from(digit(*c)) << (18 - 6 * i));
+        bytes.extend_from_slice(&word.to_be_bytes()[1..group.len()]);
+    }
+    bytes
+}
+
+/// A prompt and an answer of data/eviction, for golden data that name them.
+pub(crate) struct Reference {
+    pub(crate) model: Model,
+    pub(crate) prompt: Prompt,
+    pub(crate) features: Vec<Matrix>,
+    pub(crate) answer: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Prompts {
+    model: String,
+    scenes: Vec<Given>,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    name: String,
+    image: Option<String>,
+    prompt: Vec<u32>,
+    answer: Vec<u32>,
+}
+
+impl Reference {
+    pub(crate) fn golden<T: DeserializeOwned>(name: &str) -> T {
+        let path = root().join("tests/golden/data").join(name);
+        serde_json::from_str(&std::fs::read_to_string(path).expect("golden")).expect("golden")
+    }
+
+    /// A bit for each position, in base64, as positions.
+    pub(crate) fn positions(bits: &str) -> Vec<u32> {
+        let bytes = from_base64(bits);
+        let has = |position: &u32| bytes[(position / 8) as usize] >> (position % 8) & 1 == 1;
+        (0..8 * bytes.len() as u32).filter(has).collect()
+    }
+
+    pub(crate) fn of(file: &str, name: &str) -> Reference {
+        let Prompts { model, scenes } = Reference::golden(&format!("eviction/{file}.json"));
+        let model = load(&model);
+        let given = scenes.into_iter().find(|given| given.name == name).expect("a prompt");
+        let Some(image) = &given.image else {
+            let prompt = model.expand(&given.prompt, 0).expect("text");
+            return Reference { model, prompt, features: Vec::new(), answer: given.answer };
+        };
+        let bytes = std::fs::read(root().join(image)).expect("a scene");
+        let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+        // The golden repeats the placeholder once per image token.
+        let mut tokens = given.prompt.clone();
+        tokens.dedup();
+        let prompt = model.expand(&tokens, 1).expect("one image");
+        Reference { model, prompt, features, answer: given.answer }
+    }
 }
 
 pub(crate) struct Case {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::case::from_base64;
 use prefixkv_core::engine::{Engine, Ticket};
 use serde_json::{Value, json};
 
@@ -51,19 +52,7 @@ fn generate(cache: &Value) -> Value {
 
 /// Little-endian 32-bit words of base64.
 fn words(text: &Value) -> Vec<[u8; 4]> {
-    let digit = |c: u8| match c {
-        b'A'..=b'Z' => c - b'A',
-        b'a'..=b'z' => c - b'a' + 26,
-        b'0'..=b'9' => c - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let text = text.as_str().expect("base64").trim_end_matches('=').as_bytes();
-    let mut bytes = Vec::new();
-    for group in text.chunks(4) {
-        let word = group.iter().enumerate().fold(0u32, |word, (i, c)| word | u32::from(digit(*c)) << (18 - 6 * i));
-        bytes.extend_from_slice(&word.to_be_bytes()[1..group.len()]);
-    }
+    let bytes = from_base64(text.as_str().expect("base64"));
     bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]]).collect()
 }
 

@@ -12,6 +12,7 @@ mod expected;
 mod external;
 mod kvpress;
 mod plans;
+mod pyramid_infer;
 mod score;
 mod sharing;
 mod trace;

@@ -44,6 +44,8 @@ fn the_embedded_model_answers_as_on_the_cpu() {
     check(&cpu, &gpu, &json!({ "method": "full" }), 16, TOLERANCE);
     check(&cpu, &gpu, &json!({ "method": "prefixkv", "keep": 0.5 }), 16, TOLERANCE);
     check(&cpu, &gpu, &json!({ "method": "fastv", "images": 0.3 }), 16, TOLERANCE);
+    let pyramid = json!({ "method": "pyramidInfer", "share": 0.7, "recent": 0.02, "block": 4 });
+    check(&cpu, &gpu, &pyramid, 16, TOLERANCE);
     drop(gpu);
     assert_eq!(shim.allocated(), 0, "everything is freed with the model");
 }

@@ -32,6 +32,7 @@ mod mixkv;
 mod observed_attention;
 mod parts;
 mod prefixkv;
+mod pyramid_infer;
 mod pyramidkv;
 mod random;
 mod skvq;
@@ -70,6 +71,7 @@ pub const METHODS: &[MethodSpec] = &[
     look_m::SPEC,
     random::SPEC,
     fastv::SPEC,
+    pyramid_infer::SPEC,
     custom::SPEC,
     merge::SPEC,
     bf16::SPEC,
