@@ -168,6 +168,17 @@ def check_pyramid_infer():
             assert generated == sorted(generated, reverse=True) and max(generated) <= len(found["answer"])
 
 
+def check_rkv():
+    for scene in read("rkv")[0]["scenes"]:
+        found = next(s for s in read(f"eviction/{scene['of']}")[0]["scenes"] if s["name"] == scene["name"])
+        held = lambda text: [i for i, byte in enumerate(base64.b64decode(text)) for bit in range(8) if byte >> bit & 1]
+        for case in scene["cases"]:
+            assert len(case["kept"]) == len(case["kept_end"]) == len(scene["layers"])
+            for heads, ends in zip(case["kept"], case["kept_end"]):
+                assert len({len(held(text)) for text in heads}) == 1 == len({len(held(text)) for text in ends})
+                assert max(len(held(text)) for text in heads) < len(found["prompt"])
+
+
 def check_planted(scene):
     important = [set(positions(text)) for text in scene["important"]]
     assert [len(places) for places in important] == planted.COUNTS and len(scene["prompt"]) == planted.LENGTH
@@ -266,6 +277,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_rkv, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

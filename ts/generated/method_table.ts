@@ -15,6 +15,7 @@ export type MethodName =
   | "observedAttention"
   | "expectedAttention"
   | "lagkv"
+  | "rkv"
   | "chunkkv"
   | "cake"
   | "vlCache"
@@ -728,6 +729,82 @@ export const methods: readonly MethodFacts[] = [
     variants: {},
   },
   {
+    name: "rkv",
+    title: "R-KV",
+    summary: "drops what repeats other entries, every few generated tokens, per layer and head",
+    source: "Cai et al. 2025, R-KV, arXiv 2505.24133",
+    budget: "exact",
+    role: "chooses",
+    options: [
+      {
+        name: "every",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: "generated tokens between two times that entries go",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 8,
+        text: "last tokens whose attention counts, and that are kept; at most half of the size",
+      },
+      {
+        name: "attention",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.1,
+        text: "the weight of attention beside redundancy",
+      },
+      {
+        name: "alike",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.5,
+        text: "the cosine above which two keys are alike",
+      },
+      {
+        name: "spared",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "the newest of the entries alike to one that it does not make redundant",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood, whose highest share of attention counts; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "variant",
+        kind: "choice",
+        values: 'one of "short", "paper"',
+        default: "short",
+        text: "for answers of hundreds of tokens, or as published",
+      },
+    ],
+    variants: {
+      paper: { every: 128 },
+    },
+  },
+  {
     name: "chunkkv",
     title: "ChunkKV",
     summary: "keeps whole chunks of neighbouring entries that the last queries look at, per layer",
@@ -1238,7 +1315,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "choice",
         values: 'one of "small", "medium", "large"',
         default: "small",
-        text: "the size of the models that the defaults were chosen for",
+        text: "the models that the defaults were chosen for: of 7 or 8, 13, or 70 billion parameters",
       },
     ],
     variants: {

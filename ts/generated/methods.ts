@@ -36,6 +36,7 @@ export type CacheMethod =
   | Stage<"observedAttention", ObservedAttentionOptions>
   | Stage<"expectedAttention", ExpectedAttentionOptions>
   | Stage<"lagkv", LagkvOptions>
+  | Stage<"rkv", RkvOptions>
   | Stage<"chunkkv", ChunkkvOptions>
   | Stage<"cake", CakeOptions>
   | Stage<"vlCache", VlCacheOptions>
@@ -598,6 +599,60 @@ export function lagkv(options: LagkvOptions): Stage<"lagkv", LagkvOptions> {
   return stage("lagkv", options);
 }
 
+/** Options of {@link rkv}. */
+export interface RkvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * Generated tokens between two times that entries go. A whole number from 1 to 1,000,000; `32` by default, `128` with
+   * `variant` `"paper"`.
+   */
+  every?: number;
+  /**
+   * Last tokens whose attention counts, and that are kept; at most half of the size. A whole number from 1 to
+   * 1,000,000; `8` by default.
+   */
+  window?: number;
+  /** The weight of attention beside redundancy. A number from 0 to 1; `0.1` by default. */
+  attention?: number;
+  /** The cosine above which two keys are alike. A number from 0 to 1; `0.5` by default. */
+  alike?: number;
+  /**
+   * The newest of the entries alike to one that it does not make redundant. A whole number from 0 to 1,000,000; `1` by
+   * default.
+   */
+  spared?: number;
+  /**
+   * Entries of a neighbourhood, whose highest share of attention counts; odd. A whole number from 1 to 1,000,000; `7`
+   * by default.
+   */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** For answers of hundreds of tokens, or as published. One of `"short"`, `"paper"`; `"short"` by default. */
+  variant?: "short" | "paper";
+}
+
+/**
+ * R-KV: drops what repeats other entries, every few generated tokens, per layer and head. Cai et al. 2025, R-KV, arXiv
+ * 2505.24133.
+ *
+ * @example
+ * ```ts
+ * import { image, load, rkv } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: rkv({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function rkv(options: RkvOptions): Stage<"rkv", RkvOptions> {
+  return stage("rkv", options);
+}
+
 /** Options of {@link chunkkv}. */
 export interface ChunkkvOptions {
   /** How much of the cache is kept. */
@@ -949,8 +1004,8 @@ export interface PyramidInferOptions {
    */
   schedule?: "cosine" | "constant";
   /**
-   * Layers of which one passes less on. A whole number from 1 to 1,000,000; `1` by default, `2` with `variant` `"medium"`,
-   * `3` with `variant` `"large"`.
+   * Layers of which one passes less on. A whole number from 1 to 1,000,000; `1` by default, `2` with `variant`
+   * `"medium"`, `3` with `variant` `"large"`.
    */
   interval?: number;
   /**
@@ -972,7 +1027,10 @@ export interface PyramidInferOptions {
   blockShare?: number;
   /** How much of that share the last layers keep. A number from 0 to 1; `0.1` by default. */
   blockLast?: number;
-  /** The size of the models that the defaults were chosen for. One of `"small"`, `"medium"`, `"large"`; `"small"` by default. */
+  /**
+   * The models that the defaults were chosen for: of 7 or 8, 13, or 70 billion parameters. One of `"small"`,
+   * `"medium"`, `"large"`; `"small"` by default.
+   */
   variant?: "small" | "medium" | "large";
 }
 

@@ -53,10 +53,12 @@ fn decision_row(spec: &MethodSpec) -> Option<String> {
         Some(Attention::Queries(some)) => format!("{some} queries"),
     };
     let then = match decision.eviction {
-        Eviction::Never => "none",
-        Eviction::Distance(_) => "one at a fixed distance",
-        Eviction::LowestScore => "the lowest score",
-        Eviction::Oldest => "the oldest",
+        None => "see its page".to_owned(),
+        Some(Eviction::Never) => "none".to_owned(),
+        Some(Eviction::Distance(_)) => "one at a fixed distance".to_owned(),
+        Some(Eviction::LowestScore) => "the lowest score".to_owned(),
+        Some(Eviction::Oldest) => "the oldest".to_owned(),
+        Some(Eviction::Together { every, .. }) => format!("some, every {every} tokens"),
     };
     let arxiv = spec.source.split("arXiv ").nth(1).map(|rest| rest.split([' ', ')', ',']).next().unwrap_or(rest));
     Some(format!(

@@ -18,7 +18,8 @@ pub struct Decision {
     pub layer_by_layer: bool,
     /// Later layers compute nothing for what is freed.
     pub saves_compute: bool,
-    pub eviction: Eviction,
+    /// None where the method evicts by code of its own.
+    pub eviction: Option<Eviction>,
     /// None as with `score`.
     pub attention: Option<Attention>,
 }
@@ -45,7 +46,7 @@ impl Method {
                 lanes: recipe.lanes,
                 layer_by_layer: recipe.budget.ahead(&half(&COST)).is_ok_and(|quotas| quotas.is_some()),
                 saves_compute: false,
-                eviction: recipe.eviction,
+                eviction: Some(recipe.eviction),
                 attention: Some(attention(recipe.score.as_ref())),
             },
             Chooser::External(_) => return None,
@@ -57,7 +58,7 @@ impl Method {
                     lanes: needs.lanes,
                     layer_by_layer: needs.moments.layer,
                     saves_compute: needs.rows,
-                    eviction: Eviction::Never,
+                    eviction: (needs.moments.step == 0).then_some(Eviction::Never),
                     attention: None,
                 }
             }
@@ -121,6 +122,10 @@ mod tests {
         }
         assert_eq!(of(json!({ "method": "tova", "keep": 0.5 })).attention, Some(Attention::Queries(1)));
         let fastv = of(json!({ "method": "fastv" }));
-        assert_eq!((fastv.score, fastv.saves_compute), (None, true));
+        assert_eq!((fastv.score, fastv.saves_compute, fastv.eviction), (None, true, Some(Eviction::Never)));
+        let pyramid = of(json!({ "method": "pyramidInfer" }));
+        assert_eq!((pyramid.saves_compute, pyramid.eviction), (true, None));
+        let rkv = of(json!({ "method": "rkv", "keep": 0.5, "every": 20 }));
+        assert_eq!(rkv.eviction, Some(Eviction::Together { every: 20, window: 8 }));
     }
 }

@@ -43,7 +43,7 @@ impl Search {
         };
         let wanted = match ask.eviction {
             Eviction::Never => return None,
-            Eviction::Oldest | Eviction::LowestScore => 0,
+            Eviction::Oldest | Eviction::LowestScore | Eviction::Together { .. } => 0,
             Eviction::Distance(distance) => {
                 // Near the start there is no room for the distance: the middle, as in the published code.
                 let rank = match ask.kept.saturating_sub(distance) {
@@ -64,7 +64,7 @@ impl Search {
             start = end;
         }
         match ask.eviction {
-            Eviction::LowestScore => self.lowest(lane),
+            Eviction::LowestScore | Eviction::Together { .. } => self.lowest(lane),
             // The first open entry from there on, or else the last open one.
             _ => place_of(lane, self.from(wanted).or_else(|| self.last())?),
         }
@@ -241,7 +241,9 @@ mod tests {
             Eviction::Never => None,
             Eviction::Oldest => open.first(),
             // The first of equal ones.
-            Eviction::LowestScore => open.iter().min_by(|a, b| score(&a.1).total_cmp(&score(&b.1))),
+            Eviction::LowestScore | Eviction::Together { .. } => {
+                open.iter().min_by(|a, b| score(&a.1).total_cmp(&score(&b.1)))
+            }
             Eviction::Distance(distance) => {
                 let wanted = if ask.kept > distance { ask.kept - distance } else { ask.kept / 2 };
                 let wanted = wanted.min(sorted.len().saturating_sub(1));

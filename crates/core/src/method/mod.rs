@@ -31,6 +31,7 @@ pub mod sharing;
 pub mod spec;
 pub mod stage;
 pub mod store;
+mod together;
 pub mod trace;
 pub mod view;
 mod watching;
@@ -71,6 +72,8 @@ pub enum Eviction {
     LowestScore,
     /// The first that is not protected.
     Oldest,
+    /// Several at once, ranked anew, each time that `every` tokens have come. Scores are what the last `window` tokens have given by then.
+    Together { every: usize, window: usize },
 }
 
 impl Lanes {

@@ -10,6 +10,7 @@ use super::keep::{Cost, Keep, too_small};
 use super::plan::{Evicted, LanePlan, Moment, Plan};
 use super::planner::{Moments, Needs, Planner, Profile};
 use super::score::{LaneInput, PromptView, Score};
+use super::together::Together;
 use super::trace::Record;
 use super::view::{LastQueries, ReadLane, View};
 use super::{Eviction, Lanes, Positions};
@@ -94,7 +95,8 @@ impl RecipePlanner {
         carry: bool,
         cost: impl FnOnce(Lanes, bool) -> Cost,
     ) -> RecipePlanner {
-        let carries = recipe.eviction == Eviction::LowestScore || (carry && recipe.score.has_mass());
+        let evicts = matches!(recipe.eviction, Eviction::LowestScore | Eviction::Together { .. });
+        let carries = evicts || (carry && recipe.score.has_mass());
         let scores = keep != Keep::Share(1.0) && carries;
         let cost = cost(recipe.lanes, scores);
         RecipePlanner {
@@ -192,7 +194,7 @@ impl RecipePlanner {
         let recipe = &self.recipe;
         let seen = self.seen(prompt, layer, view.spans);
         let kept = prompt.ahead.as_ref().map_or(seen.allowance, |quotas| quotas[layer].kept);
-        let (mut sorted, mut scored) = (Vec::new(), Vec::new());
+        let (mut sorted, mut scored, mut carried_on) = (Vec::new(), Vec::new(), Vec::new());
         let none = LastQueries::default();
         let queries = view.queries.get(layer).unwrap_or(&none);
         for lane in view.cache.of(layer) {
@@ -207,6 +209,7 @@ impl RecipePlanner {
                 return Err(Error::Internal(format!("{} scores for {} entries", scores.len(), entries.len())));
             }
             let safe = recipe.protected.protected(&entries, kept, view.spans);
+            carried_on.push(recipe.score.carried(&input));
             sorted.push(entries);
             scored.push(ScoredLane { scores, safe, claim, heads: lane.heads().len() });
         }
@@ -218,7 +221,7 @@ impl RecipePlanner {
             let quota = quotas.as_ref().map(|quotas| quotas[lane]);
             let mut change = LanePlan::new(layer, lane);
             if self.scores {
-                change.scores = scored.scores.clone();
+                change.scores = carried_on[lane].take().unwrap_or_else(|| scored.scores.clone());
             }
             if let Some(quota) = quota.filter(|quota| quota.kept < entries.len()) {
                 change.keep = Some(chosen(entries, scored, quota.kept));
@@ -331,6 +334,9 @@ impl RecipePlanner {
     /// Before a generated token: a lane at its cap gives up an entry first, so that the cap holds during the step as well.
     fn make_room(&mut self, view: &View<'_>, plan: &mut Plan) -> Result<()> {
         let RecipePlanner { recipe, search, quotas, .. } = self;
+        if let Eviction::Together { every, window } = recipe.eviction {
+            return Together { recipe, search, every, window }.make_room(quotas, view, plan);
+        }
         for (layer, quotas) in quotas.iter().enumerate() {
             for (lane, quota) in quotas.iter().enumerate() {
                 let held = view.cache.lane(layer, lane);
@@ -352,8 +358,16 @@ impl RecipePlanner {
     }
 
     /// After a generated token: a lane that has become too long gives up an entry.
-    fn after_step(&mut self, view: &View<'_>, plan: &mut Plan) {
+    fn after_step(&mut self, step: u64, view: &View<'_>, plan: &mut Plan) -> Result<()> {
         let RecipePlanner { recipe, search, quotas, .. } = self;
+        if let Eviction::Together { every, window } = recipe.eviction {
+            let together = Together { recipe, search, every, window };
+            return match (self.scores, self.keep.is_cap()) {
+                (false, _) => Ok(()),
+                (true, true) => together.before_the_cap(quotas, view, plan),
+                (true, false) => together.after_step(step, quotas, view, plan),
+            };
+        }
         for (layer, quotas) in quotas.iter().enumerate() {
             for (lane, quota) in quotas.iter().enumerate() {
                 let held = view.cache.lane(layer, lane);
@@ -365,6 +379,7 @@ impl RecipePlanner {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -393,12 +408,12 @@ impl Planner for RecipePlanner {
 
     fn needs(&self) -> Needs {
         let Recipe { lanes, positions, eviction, score, .. } = &*self.recipe;
-        let keep = self.keep;
+        let (keep, together) = (self.keep, matches!(eviction, Eviction::Together { .. }));
         let moments = Moments {
             layer: true,
             prompt: true,
             token: keep.is_cap(),
-            step: u64::from(!keep.is_cap() && *eviction != Eviction::Never),
+            step: u64::from(*eviction != Eviction::Never && (together || !keep.is_cap())),
         };
         // While every entry stays, its rank is its position: keys are then stored rotated, to the bits of the full cache.
         let positions = match positions {
@@ -449,10 +464,7 @@ impl Planner for RecipePlanner {
                 None => Ok(()),
             },
             Moment::Token(_) => self.make_room(view, plan),
-            Moment::Step(_) => {
-                self.after_step(view, plan);
-                Ok(())
-            }
+            Moment::Step(step) => self.after_step(step, view, plan),
         }
     }
 
@@ -481,7 +493,10 @@ impl Planner for RecipePlanner {
             // A lane that is one entry longer for the length of a step.
             keep if keep.is_cap() && self.whole().div_ceil(prompt.available.len().max(1)) + 1 < most => usize::MAX,
             _ if self.recipe.eviction == Eviction::Never => most + positions.saturating_sub(kept),
-            Keep::Share(_) if kept < positions => (most.saturating_sub(2) * positions / kept.max(1)).max(most),
+            Keep::Share(_) if kept < positions => {
+                let between = if let Eviction::Together { every, .. } = self.recipe.eviction { every } else { 1 };
+                (most.saturating_sub(1 + between) * positions / kept.max(1)).max(most)
+            }
             _ => most,
         })
     }

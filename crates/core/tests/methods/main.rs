@@ -13,6 +13,7 @@ mod external;
 mod kvpress;
 mod plans;
 mod pyramid_infer;
+mod rkv;
 mod score;
 mod sharing;
 mod trace;

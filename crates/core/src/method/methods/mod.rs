@@ -35,6 +35,7 @@ mod prefixkv;
 mod pyramid_infer;
 mod pyramidkv;
 mod random;
+mod rkv;
 mod skvq;
 mod snapkv;
 mod streaming;
@@ -62,6 +63,7 @@ pub const METHODS: &[MethodSpec] = &[
     observed_attention::SPEC,
     expected_attention::SPEC,
     lagkv::SPEC,
+    rkv::SPEC,
     chunkkv::SPEC,
     cake::SPEC,
     vl_cache::SPEC,

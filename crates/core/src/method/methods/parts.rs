@@ -52,16 +52,22 @@ pub(super) fn positions(options: &Options) -> Result<Positions> {
 
 /// Options `pool` and `poolSize`.
 pub(super) fn pooling(options: &Options) -> Result<(Pooling, usize)> {
-    let size = options.count("poolSize")?;
-    if size.is_multiple_of(2) {
-        return Err(refuse(format!("`poolSize` of {} must be odd, found {size}", options.method())));
-    }
+    let size = pool_size(options)?;
     let pool = match options.choice("pool")?.as_str() {
         "mean" => Pooling::Mean,
         "none" => Pooling::None,
         _ => Pooling::Max,
     };
     Ok((pool, size))
+}
+
+/// Option `poolSize`.
+pub(super) fn pool_size(options: &Options) -> Result<usize> {
+    let size = options.count("poolSize")?;
+    if size.is_multiple_of(2) {
+        return Err(refuse(format!("`poolSize` of {} must be odd, found {size}", options.method())));
+    }
+    Ok(size)
 }
 
 /// Option `score`, with `window`, `pool` and `poolSize`. `kept` as in [`Window`].

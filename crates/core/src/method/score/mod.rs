@@ -15,6 +15,7 @@ mod preference;
 mod question;
 mod random;
 mod recency;
+mod redundancy;
 mod rows;
 mod text;
 mod text_first;
@@ -40,6 +41,7 @@ pub use preference::Preference;
 pub use question::Question;
 pub use random::{Random, draw};
 pub use recency::Recency;
+pub use redundancy::Redundancy;
 pub use text::Text;
 pub use text_first::TextFirst;
 pub use text_weighted::TextWeighted;
@@ -151,6 +153,12 @@ pub trait Score: Send + Sync + Debug {
 
     /// One number per entry in the order of positions; the higher the better. Errors when keys cannot be read from the device.
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>>;
+
+    /// The numbers that entries carry on, in the order of positions, where these are not the scores: the next scores are made from them.
+    fn carried(&self, input: &LaneInput<'_>) -> Option<Vec<f32>> {
+        let _ = input;
+        None
+    }
 
     /// As [`Score::score`], with what the lane claims of the whole beside the others: two factors, each summed over a layer's lanes. Not
     /// negative, and only as large as they are to those of other layers.

@@ -110,7 +110,7 @@ fn softmax(scores: &mut [f32]) {
 }
 
 /// Sums of eight lanes, so that it is computed several numbers at a time.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
     let mut sums = [0.0f32; 8];
