@@ -223,8 +223,7 @@ def smollm2():
     assert len(ids) == scene["prompt_tokens"]
     masks = lambda length: lambda places: bits(places, length)
     # A size for every head would take ninety runs of ours, and channels are not seen from outside.
-    # Not yet compared on real weights: ExpectedAttentionPress.
-    wanted = lambda case: ("keep" in case.options or isinstance(case.press, PyramidKVPress)) and case.options.get("method") != "expectedAttention"
+    wanted = lambda case: "keep" in case.options or isinstance(case.press, PyramidKVPress)
     (found,) = prompts_of(model, {scene["name"]: ids}, (0.5, 0.75), masks, wanted)
     write_json(OUT / "smollm2.json", {"versions": versions()} | found | {"prompt": scene["prompt"], "prompt_tokens": len(ids)})
 
