@@ -13,7 +13,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "expectedAttention",
     title: "Expected Attention",
     summary: "keeps what tokens to come are expected to look at, per layer and head",
-    source: "Devoto et al. 2025, Expected Attention, arXiv 2510.00636; kvpress",
+    source: "Devoto et al. 2025, Expected Attention, arXiv 2510.00636",
     page: r#"
 No attention of the prompt is looked at. The queries of tokens to come are taken to be distributed as those of the prompt, normally, and for such queries `q` the mean of `exp(q k)` has a formula.
 
