@@ -633,7 +633,7 @@ export const methods: readonly MethodFacts[] = [
     name: "expectedAttention",
     title: "Expected Attention",
     summary: "keeps what tokens to come are expected to look at, per layer and head",
-    source: "Devoto et al. 2025, Expected Attention, arXiv 2510.00636; kvpress",
+    source: "Devoto et al. 2025, Expected Attention, arXiv 2510.00636",
     budget: "exact",
     role: "chooses",
     options: [

@@ -547,7 +547,7 @@ export interface ExpectedAttentionOptions {
 
 /**
  * Expected Attention: keeps what tokens to come are expected to look at, per layer and head. Devoto et al. 2025,
- * Expected Attention, arXiv 2510.00636; kvpress.
+ * Expected Attention, arXiv 2510.00636.
  *
  * @example
  * ```ts
