@@ -164,21 +164,29 @@ def pyramid_counts(total, layers, length, window=8, beta=20):
     return apportioned(wanted, total, [1] * layers, [length] * layers)
 
 
-def even_counts(scores, total):
-    """Entry by entry, each to the layer that has kept the least of its attention so far; sinks and recent are in.
+def even_counts(scores, total, objective="least", floor=0.0):
+    """Entry by entry, each to the layer that is worst off; sinks and recent are in. Then `floor` of an even split for every layer.
 
-    Also returns by how much the closest two layers could have swapped their last entry."""
+    Worst off is who has kept the least of its attention ("least"), or who gains most by one more entry, in attention kept ("sum") or
+    in the square of what is lost ("squares"). Also returns by how much the closest two layers could have swapped their last entry."""
     length, layers = len(scores[0]), len(scores)
     others = [sorted(s[1:-1], reverse=True) for s in scores]
     counts, held, whole = [2] * layers, [s[0] + s[-1] for s in scores], [math.fsum(s) for s in scores]
-    share = lambda layer: held[layer] / whole[layer]
+
+    def level(layer):
+        now, entry = held[layer] / whole[layer], others[layer][counts[layer] - 2] / whole[layer]
+        return {"least": now, "sum": -entry, "squares": (1 - now - entry) ** 2 - (1 - now) ** 2}[objective]
+
     before = {}
     for _ in range(total - 2 * layers):
-        layer = min((layer for layer in range(layers) if counts[layer] < length), key=share)
-        before[layer] = share(layer)
+        layer = min((layer for layer in range(layers) if counts[layer] < length), key=level)
+        before[layer] = level(layer)
         held[layer] += others[layer][counts[layer] - 2]
         counts[layer] += 1
-    swaps = [share(b) - before[a] for a in before for b in range(layers) if a != b and counts[b] < length]
+    swaps = [level(b) - before[a] for a in before for b in range(layers) if a != b and counts[b] < length]
+    if floor > 0:
+        wanted = [floor * total / layers + (1 - floor) * count for count in counts]
+        counts = apportioned(wanted, total, [2] * layers, [length] * layers)
     return counts, min(swaps)
 
 
@@ -241,7 +249,8 @@ def keep(prompt, options):
         elif options.get("variant") == "official":
             counts, margin = searched_counts(scores, options["keep"])
         else:
-            counts, margin = even_counts(scores, budget(options["keep"], len(layers), length))
+            total = budget(options["keep"], len(layers), length)
+            counts, margin = even_counts(scores, total, options.get("objective", "least"), options.get("floor", 0.0))
     elif method in rankings.CLAIMING:
         total = budget(options["keep"], len(layers), length)
         counts, margin = rankings.claimed_counts(prompt, options, list(every), total, apportioned)
@@ -487,6 +496,7 @@ def options(calibrations, text):
     found += [prefixkv | {"calibration": calibration} for calibration in calibrations]
     found += [prefixkv | {"keep": 0.5, "score": "window", "window": 16}]
     found += [prefixkv | {"keep": 0.5, "score": "text"}] if text else []
+    found += [prefixkv | {"keep": 0.3, "objective": "sum", "floor": 0.5}, prefixkv | {"keep": 0.3, "objective": "squares"}]
     found += [{"method": "h2o", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": "streaming", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": "streaming", "keep": 0.3, "positions": "cache"}]
