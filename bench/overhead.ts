@@ -100,4 +100,5 @@ ${table([
   ]),
 ])}
 `;
-await keepReport("overhead", quick, { origin: from, series } as { origin: typeof from }, page);
+const report = { origin: from, series };
+await keepReport("overhead", quick, report, page);

@@ -8,6 +8,7 @@ import { describes } from "../ts/eval/data/scenes.ts";
 import { inOrder } from "../ts/eval/in_order.ts";
 import { promptOf } from "../ts/eval/samples.ts";
 import { BudgetError, type CacheOption, load, type Model, type PromptInput } from "../ts/index.ts";
+import { plainQuestions } from "./grids/run.ts";
 import { origin, resultsFolder } from "./machine.ts";
 import { type Asked, followUps, whole } from "./prefixkv_data.ts";
 import { table } from "./stats.ts";
@@ -71,9 +72,7 @@ const from = await origin();
 await using tiny = await load(undefined, { threads: 1, batch, prefillChunk: 0 });
 await using smol = await load(folder("f32"), { weights: "f32", threads: 1 });
 const scenes = (await openData()).samples.filter((_, index) => index % 2 === 0);
-const questions = (await openData(new URL("../.cache/data/easy-vqa", import.meta.url).pathname)).samples
-  .slice(0, 60)
-  .map((sample) => ({ ...sample, question: sample.question.split("\n")[0] ?? "" }));
+const questions = (await plainQuestions()).samples;
 const text = await passage(quick);
 const ask = (asked: readonly Asked[]): DataSet["asked"] =>
   asked

@@ -51,7 +51,7 @@ async function questions(): Promise<EvalData> {
 }
 
 /** The same without the instruction for short answers, which the embedded model has never read. */
-async function plainQuestions(): Promise<EvalData> {
+export async function plainQuestions(): Promise<EvalData> {
   const { samples } = await questions();
   return dataOf(
     "easy-vqa-plain",

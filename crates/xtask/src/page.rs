@@ -1,7 +1,7 @@
 //! The pages of the methods.
 
 use prefixkv_core::method::{
-    Attention, Eviction, Lanes, Method, MethodSpec, OptionKind, OptionSpec, PROMPT, Role, VARIANT, Variant,
+    Attention, Decision, Eviction, Lanes, Method, MethodSpec, OptionKind, OptionSpec, Role, VARIANT, Variant,
 };
 
 use crate::words::{self, BEFORE, SOURCES};
@@ -23,7 +23,7 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 {}
 ## How they decide
 
-With their defaults, about a prompt of {PROMPT} positions, 576 of them an image. *By*: what an entry is ranked by. *Sizes*: the budget that splits the whole over layers and heads ([custom.md](custom.md) says what they are). *Lanes*: whether the heads of a layer keep entries of their own. *When*: after each layer's attention, so that never more than one layer is whole, or after the prompt. *Attention*: the queries whose attention to all entries is gathered; the less, the cheaper. *Then*: which entry goes for each generated token.
+With their defaults, about a prompt of {} positions, 576 of them an image. *By*: what an entry is ranked by. *Sizes*: the budget that splits the whole over layers and heads ([custom.md](custom.md) says what they are). *Lanes*: whether the heads of a layer keep entries of their own. *When*: after each layer's attention, so that never more than one layer is whole, or after the prompt. *Attention*: the queries whose attention to all entries is gathered; the less, the cheaper. *Then*: which entry goes for each generated token.
 
 | method | by | sizes | lanes | when | attention | then | saves compute | source |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -31,6 +31,7 @@ With their defaults, about a prompt of {PROMPT} positions, 576 of them an image.
 Every method that takes `keep` gives the text of the full cache at `keep: 1`. A stage, `cache: [snapkv({{ keep: 0.4 }}), merge()]`, changes what the method before it does; a store, `cache: [snapkv({{ keep: 0.4 }}), int4()]`, keeps what it leaves in fewer bits, and comes last or stands alone; `kvsharer` has layers share entries, and comes first or stands alone; [combinations.md](combinations.md) says what goes with what, and [../kvpress.md](../kvpress.md) which presses of NVIDIA's kvpress keep the same entries. To add one, see [CONTRIBUTING.md](../../CONTRIBUTING.md).
 "#,
         rows.concat(),
+        Decision::PROMPT,
         specs.iter().filter_map(decision_row).collect::<String>(),
     )
 }
@@ -44,7 +45,8 @@ fn decision_row(spec: &MethodSpec) -> Option<String> {
     if spec.takes_keep() {
         cache["keep"] = serde_json::json!(0.5);
     }
-    let decision = Method::parse(&cache).ok()??.decision()?;
+    let method = Method::parse(&cache).unwrap_or_else(|error| panic!("{}: {error}", spec.name))?;
+    let decision = method.decision()?;
     let attention = match decision.attention {
         None => "see its page".to_owned(),
         Some(Attention::Nothing) => "none".to_owned(),

@@ -303,7 +303,7 @@ impl<B: Backend> ModelRunner<B> {
     /// Decodes the tokens of all generations and scores together; gives the requests that cannot go on. The full caches beside scores go
     /// by themselves, since their time is in no report.
     fn decode(&mut self) -> Vec<(u64, Error)> {
-        let (mut own, mut full) = (Together::default(), Together::default());
+        let (mut own, mut full) = (SharedStep::default(), SharedStep::default());
         for Running { number, work } in &mut self.running {
             match work {
                 Work::Generation(generation, _) => {
@@ -328,19 +328,19 @@ impl<B: Backend> ModelRunner<B> {
 }
 
 /// Sequences that take a step together.
-struct Together<'a, M: Memory> {
+struct SharedStep<'a, M: Memory> {
     numbers: Vec<u64>,
     tokens: Vec<u32>,
     nexts: Vec<Next<'a, M>>,
 }
 
-impl<M: Memory> Default for Together<'_, M> {
+impl<M: Memory> Default for SharedStep<'_, M> {
     fn default() -> Self {
-        Together { numbers: Vec::new(), tokens: Vec::new(), nexts: Vec::new() }
+        SharedStep { numbers: Vec::new(), tokens: Vec::new(), nexts: Vec::new() }
     }
 }
 
-impl<'a, M: Memory> Together<'a, M> {
+impl<'a, M: Memory> SharedStep<'a, M> {
     fn push(&mut self, number: u64, token: u32, next: Next<'a, M>) {
         self.numbers.push(number);
         self.tokens.push(token);

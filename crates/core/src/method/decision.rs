@@ -28,13 +28,15 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attention {
     Nothing,
-    /// The attention of some queries, where the prompt has [`PROMPT`] positions.
+    /// The attention of some queries, where the prompt has [`Decision::PROMPT`] positions.
     Queries(usize),
     All,
 }
 
-/// Positions of the prompt that is asked about: text, an image of 576 patches, text.
-pub const PROMPT: usize = 1000;
+impl Decision {
+    /// Positions of the prompt that is asked about: text, an image of 576 patches, text.
+    pub const PROMPT: usize = 1000;
+}
 
 impl Method {
     /// How it decides about a prompt with an image; None where that is code outside of the engine.
@@ -75,9 +77,9 @@ fn half(cost: &Cost) -> BudgetRequest<'_> {
     BudgetRequest {
         keep,
         cost,
-        positions: PROMPT,
-        total: LAYERS * PROMPT / 2,
-        available: &[PROMPT; LAYERS],
+        positions: Decision::PROMPT,
+        total: LAYERS * Decision::PROMPT / 2,
+        available: &[Decision::PROMPT; LAYERS],
         least: &[1; LAYERS],
     }
 }
@@ -85,14 +87,14 @@ fn half(cost: &Cost) -> BudgetRequest<'_> {
 fn attention(score: &dyn Score) -> Attention {
     let text = |start, len| Span { modality: Modality::Text, start, len };
     let image = Span { modality: Modality::Image { index: 0, piece: Piece::base(24, 24) }, start: 24, len: 576 };
-    let spans = [text(0, 24), image, text(600, PROMPT - 600)];
-    let prompt = PromptView { past: 0, n: PROMPT, spans: &spans, allowance: PROMPT / 2 };
+    let spans = [text(0, 24), image, text(600, Decision::PROMPT - 600)];
+    let prompt = PromptView { past: 0, n: Decision::PROMPT, spans: &spans, allowance: Decision::PROMPT / 2 };
     let gathered = score.queries(&prompt).map_or(0, |weights| weights.iter().filter(|weight| **weight != 0.0).count());
     // One that looks ahead sees queries, but nothing of what they look at.
     let single = if score.ahead().is_some() { 0 } else { score.last_queries() };
     match gathered.max(single) {
         0 => Attention::Nothing,
-        PROMPT => Attention::All,
+        Decision::PROMPT => Attention::All,
         some => Attention::Queries(some),
     }
 }

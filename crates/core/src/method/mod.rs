@@ -41,7 +41,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use crate::keep::Keep;
-pub use decision::{Attention, Decision, PROMPT};
+pub use decision::{Attention, Decision};
 pub use methods::METHODS;
 pub use plan::{Encode, Evicted, Join, LanePlan, Merge, Moment, Plan};
 pub use planner::{Needs, Planner, Plans, Profile};

@@ -277,13 +277,13 @@ proptest! {
 }
 
 /// Of the first four positions no query counts: then all keys are alike, and values decide.
-#[test]
-fn a_prompt_of_sinks_and_one_more() {
-    let case = Case {
-        heads: 2,
-        group: 2,
-        dim: 8,
-        messages: vec![(60, 1), (1, 1)],
+/// The defaults, without a message.
+fn usual(heads: usize, group: usize, dim: usize) -> Case {
+    Case {
+        heads,
+        group,
+        dim,
+        messages: Vec::new(),
         placed: false,
         keep: 0.5,
         sinks: 4,
@@ -292,7 +292,12 @@ fn a_prompt_of_sinks_and_one_more() {
         values: true,
         epsilon: 0.0,
         seed: 3,
-    };
+    }
+}
+
+#[test]
+fn a_prompt_of_sinks_and_one_more() {
+    let case = Case { messages: vec![(60, 1), (1, 1)], ..usual(2, 2, 8) };
     assert!(check(&case) > 100);
 }
 
@@ -301,20 +306,7 @@ fn a_prompt_of_sinks_and_one_more() {
 fn distributions_and_rotations_count() {
     let (heads, group, dim) = (2, 3, 8);
     let read = |method: serde_json::Value, pieces: usize| {
-        let case = Case {
-            heads,
-            group,
-            dim,
-            messages: Vec::new(),
-            placed: false,
-            keep: 0.5,
-            sinks: 4,
-            ahead: 512,
-            covariance: true,
-            values: true,
-            epsilon: 0.0,
-            seed: 3,
-        };
+        let case = usual(heads, group, dim);
         let shape = Shape { layers: LAYERS, kv_heads: heads, head_dim: dim, format: Format::F32 };
         let layer = |index| LayerCache { source: index, window: None, rope: index };
         let layout = Arc::new(Layout::new((0..LAYERS).map(layer).collect()));

@@ -352,6 +352,18 @@ mod tests {
         Curve::new(scores, &safe, 0)
     }
 
+    /// Curves of scores to a power, of which the first so many are safe, and a whole between their least and their most.
+    fn peaked(lanes: &[(Vec<f32>, usize, i32)], share: f64) -> (Vec<Curve>, usize) {
+        let of = |(scores, safe, power): &(Vec<f32>, usize, i32)| {
+            let peaked: Vec<f32> = scores.iter().map(|score| score.powi(*power)).collect();
+            curve(&peaked, (*safe).min(scores.len()))
+        };
+        let curves: Vec<Curve> = lanes.iter().map(of).collect();
+        let least: usize = curves.iter().map(Curve::least).sum();
+        let most: usize = curves.iter().map(Curve::most).sum();
+        (curves, least + ((most - least) as f64 * share) as usize)
+    }
+
     /// The highest least retained share over all ways to split `total`.
     fn brute_force(curves: &[Curve], total: usize) -> f64 {
         let Some((first, rest)) = curves.split_first() else { return if total == 0 { 1.0 } else { -1.0 } };
@@ -372,16 +384,7 @@ mod tests {
         fn no_split_of_the_same_total_retains_more(
             layers in prop::collection::vec((prop::collection::vec(0.0f32..1.0, 1..9), 0usize..3, 1i32..12), 1..5), share in 0.0f64..1.0,
         ) {
-            let curves: Vec<Curve> = layers
-                .iter()
-                .map(|(scores, safe, power)| {
-                    let peaked: Vec<f32> = scores.iter().map(|score| score.powi(*power)).collect();
-                    curve(&peaked, (*safe).min(scores.len()))
-                })
-                .collect();
-            let least: usize = curves.iter().map(Curve::least).sum();
-            let most: usize = curves.iter().map(Curve::most).sum();
-            let total = least + ((most - least) as f64 * share) as usize;
+            let (curves, total) = peaked(&layers, share);
             let kept = search(&curves, total, Objective::Least);
             prop_assert_eq!(kept.iter().sum::<usize>(), total);
             prop_assert!(curves.iter().zip(&kept).all(|(curve, kept)| (curve.least()..=curve.most()).contains(kept)));
@@ -426,16 +429,7 @@ mod tests {
         fn sums_of_lost_shares_are_the_least(
             lanes in prop::collection::vec((prop::collection::vec(0.0f32..1.0, 1..9), 0usize..3, 1i32..12), 1..5), share in 0.0f64..1.0,
         ) {
-            let curves: Vec<Curve> = lanes
-                .iter()
-                .map(|(scores, safe, power)| {
-                    let peaked: Vec<f32> = scores.iter().map(|score| score.powi(*power)).collect();
-                    curve(&peaked, (*safe).min(scores.len()))
-                })
-                .collect();
-            let least: usize = curves.iter().map(Curve::least).sum();
-            let most: usize = curves.iter().map(Curve::most).sum();
-            let total = least + ((most - least) as f64 * share) as usize;
+            let (curves, total) = peaked(&lanes, share);
             for (objective, power) in [(Objective::Sum, 1), (Objective::Squares, 2)] {
                 let kept = search(&curves, total, objective);
                 prop_assert_eq!(kept.iter().sum::<usize>(), total);
