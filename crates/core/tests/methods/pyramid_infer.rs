@@ -152,6 +152,21 @@ proptest! {
     }
 }
 
+/// Of more sinks than a layer passes on, the earlier ones go on, whatever the attention says.
+#[test]
+fn earlier_sinks_go_first_where_there_is_no_room_for_all() {
+    let case = Case::text(150, 1);
+    for (n, passed) in [(62, 1), (102, 1), (122, 2), (150, 2)] {
+        let share = f64::from(passed) / (n - 1) as f64 + 1e-9;
+        let cache = cache(&json!({ "share": share, "schedule": "constant", "recent": 0, "sinks": 4, "least": 0 }));
+        let mut sequence = sequence(&case.model, &cache);
+        let prompt = case.model.expand(&case.prompt.tokens[..n], 0).expect("text");
+        case.model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+        let second = &held(&sequence)[1];
+        assert_eq!(*second, (0..passed).chain([n as u32 - 1]).collect::<Vec<_>>(), "{n} positions");
+    }
+}
+
 /// The tokens of a conversation: what earlier turns have left is left alone, also where a turn ends inside a block.
 #[test]
 fn later_prompts_go_their_own_way_and_forks_go_on_alike() {

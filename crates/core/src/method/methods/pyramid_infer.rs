@@ -31,7 +31,7 @@ d_l    = (1 - share) * (cos(pi * l / L) + 1) / 2 + share
 kept   = floor(d_l * context)                         of layer l, for the layers behind it
 ```
 
-`d_0` is 1, so two layers read everything; then each layer takes a little more away, the last ones nearly `1 - share` of the context that has come to them. The first `sinks` positions always go on. Where `kept` would be `least` or less, nobody goes.
+`d_0` is 1, so two layers read everything; then each layer takes a little more away, the last ones nearly `1 - share` of the context that has come to them. The first `sinks` positions always go on, the earlier ones where there is room for fewer. Where `kept` would be `least` or less, nobody goes.
 
 While generating, the prompt's entries stay. Generated ones go in blocks: when `block` of them have left the last share `recent` of all positions, a layer keeps the best of the block, by the attention from the tokens behind it, and at least one:
 
@@ -200,11 +200,9 @@ impl PyramidInferPlanner {
         let last = view.positions() - method.window(view.n);
         let seen = view.cache.of(layer).flat_map(<dyn ReadLane>::sorted).map(|entry| entry.position as usize);
         let mut ranked: Vec<usize> = seen.filter(|position| (view.past..last).contains(position)).collect();
-        let is_sink = |position: usize| position < method.sinks;
-        ranked.sort_by(|a, b| {
-            let sinks = is_sink(*b).cmp(&is_sink(*a));
-            sinks.then(importance[*b].total_cmp(&importance[*a])).then(a.cmp(b))
-        });
+        // Where there are more sinks than places, the earlier ones go on.
+        let value = |position: usize| if position < method.sinks { f32::INFINITY } else { importance[position] };
+        ranked.sort_by(|a, b| value(*b).total_cmp(&value(*a)).then(a.cmp(b)));
         ranked.truncate(passed);
         ranked.sort_unstable();
         Some(ranked.into_iter().chain(last..view.positions()).map(|position| position as u32).collect())
