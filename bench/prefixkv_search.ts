@@ -1,7 +1,8 @@
 // The search for the defaults of `prefixkv` as docs/design/prefixkv.md says it before anything was measured: bench/results/prefixkv-search.json
-// and .md. It goes on where it was interrupted. Options: --quick. One thread.
+// and .md; with --second the second one, prefixkv-search-2. It goes on where it was interrupted. Another option: --quick. One thread.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { openData } from "../ts/eval/data/open.ts";
+import { inOrder } from "../ts/eval/in_order.ts";
 import { BudgetError, type CacheOption, load } from "../ts/index.ts";
 import { origin, resultsFolder } from "./machine.ts";
 import { type Asked, followUps, logprobs, whole } from "./prefixkv_data.ts";
@@ -11,12 +12,16 @@ import { table } from "./stats.ts";
 type Recipe = Record<string, string | number | boolean>;
 
 const quick = process.argv.includes("--quick");
+const second = process.argv.includes("--second");
+const outcome = second ? "prefixkv-search-2" : "prefixkv-search";
+/** Most prompts at once. */
+const batch = 16;
 const keeps = [0.5, 0.3, 0.2, 0.1];
 /** A candidate must be better by this share of the criterion to take the place of the one before it. */
 const margin = 0.01;
 
-/** The defaults before the search. */
-const before: Recipe = {
+/** The defaults before the first search. */
+const published: Recipe = {
   score: "question",
   window: 32,
   pool: "max",
@@ -33,10 +38,15 @@ const before: Recipe = {
   protectText: false,
 };
 
+/** The defaults before this search. */
+const before: Recipe = second ? { ...published, objective: "sum", floor: 0.5, mix: false } : published;
+
 const split: Recipe[] = ["layer", "head"].flatMap((lanes) =>
   ["least", "sum", "squares"].flatMap((objective) => [0, 0.2, 0.5].map((floor) => ({ lanes, objective, floor }))),
 );
-const axes: [name: string, candidates: Recipe[]][] = [
+type Axis = [name: string, candidates: Recipe[]];
+
+const first: Axis[] = [
   ["split", split],
   [
     "who asks",
@@ -68,11 +78,30 @@ const axes: [name: string, candidates: Recipe[]][] = [
   ["split, once more", split],
 ];
 
+const mixed: Recipe[] = ["layer", "head"].flatMap((lanes) =>
+  ["least", "sum"].flatMap((objective) => [0, 0.5, 1].map((floor) => ({ mix: true, lanes, objective, floor }))),
+);
+const again: Axis[] = [
+  ["mixture", [{ mix: false }, ...mixed]],
+  ["who asks", ["question", "window"].flatMap((score) => [8, 16, 32].map((window) => ({ score, window })))],
+  [
+    "neighbours",
+    [
+      { pool: "none" },
+      ...[3, 7].map((poolSize) => ({ pool: "max", poolSize })),
+      ...[3, 5].map((poolSize) => ({ pool: "mean", poolSize })),
+    ],
+  ],
+  ["sinks", [1, 4].flatMap((sinks) => [false, true].map((excludeSink) => ({ sinks, excludeSink })))],
+  ["while generating", [4, 8, 16].map((recent) => ({ recent }))],
+];
+const axes = second ? again : first;
+
 /** How much is lost against the full cache, in nats per token, per data set and size; null where a size is refused. */
 type Found = Record<string, (number | null)[]>;
 
 const from = await origin();
-await using model = await load(undefined, { threads: 1 });
+await using model = await load(undefined, { threads: 1, batch, prefillChunk: 0 });
 const descriptions = (await openData()).samples.filter((_, index) => index % 4 === 1);
 const data: Record<string, Asked[]> = {
   scenes: whole(descriptions),
@@ -82,7 +111,7 @@ if (quick) for (const [name, asked] of Object.entries(data)) data[name] = asked.
 
 /** Of the full cache. */
 const known = new Map<Asked, number[]>();
-const work = new URL("../.cache/bench/prefixkv-search/", import.meta.url);
+const work = new URL(`../.cache/bench/${outcome}/`, import.meta.url);
 await mkdir(work, { recursive: true });
 const notes = new URL(quick ? "quick.json" : "measured.json", work);
 const measured: Record<string, Found> = JSON.parse(await readFile(notes, "utf8").catch(() => "{}"));
@@ -104,17 +133,20 @@ async function measure(recipe: Recipe): Promise<Found> {
 /** The mean over the tokens that count of what a cache loses. */
 async function mean(all: readonly Asked[], cache: CacheOption): Promise<number | null> {
   let [sum, count] = [0, 0];
-  for (const asked of all) {
+  const lost = async (asked: Asked): Promise<number[]> => {
     const full = known.get(asked) ?? (await logprobs(model, asked, { method: "full" }));
     known.set(asked, full);
-    try {
-      const found = await logprobs(model, asked, cache);
-      sum += found.reduce((lost, logprob, index) => lost + (full[index] ?? 0) - logprob, 0);
-      count += found.length;
-    } catch (error) {
-      if (error instanceof BudgetError) return null;
-      throw error;
+    const found = await logprobs(model, asked, cache);
+    return found.map((logprob, index) => (full[index] ?? 0) - logprob);
+  };
+  try {
+    for await (const [, losses] of inOrder(all, batch, lost)) {
+      sum += (await losses).reduce((total, loss) => total + loss, 0);
+      count += (await losses).length;
     }
+  } catch (error) {
+    if (error instanceof BudgetError) return null;
+    throw error;
   }
   return sum / count;
 }
@@ -158,7 +190,7 @@ for (const [axis, candidates] of axes) {
 
 const shown = (values: (number | null)[] = []): string[] =>
   values.map((value) => (value === null ? "refused" : value.toFixed(4)));
-const page = `# The search for the defaults of PrefixKV
+const page = `# The ${second ? "second " : ""}search for the defaults of PrefixKV
 
 As docs/design/prefixkv.md says it. ${from.date}, commit ${from.commit}${from.changed ? " with changes" : ""}; the embedded model. Lost against the full cache, nats per token, with
 ${keeps.join(", ")} of the entries.
@@ -186,9 +218,6 @@ ${table([
 `;
 const out = resultsFolder(quick);
 await mkdir(out, { recursive: true });
-await writeFile(
-  new URL("prefixkv-search.json", out),
-  `${JSON.stringify({ origin: from, before, best, rows }, null, 1)}\n`,
-);
-await writeFile(new URL("prefixkv-search.md", out), page);
+await writeFile(new URL(`${outcome}.json`, out), `${JSON.stringify({ origin: from, before, best, rows }, null, 1)}\n`);
+await writeFile(new URL(`${outcome}.md`, out), page);
 process.stdout.write(page);

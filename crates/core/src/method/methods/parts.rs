@@ -5,7 +5,7 @@ use super::super::calibration::Calibration;
 use super::super::guard::{Protected, Recent};
 use super::super::options::Options;
 use super::super::score::{
-    Columns, KeyDiff, KeyNorm, Lag, Last, Observed, Pooling, Question, Random, Recency, Score, Text, Window,
+    Columns, KeyDiff, KeyNorm, Lag, Last, Mix, Observed, Pooling, Question, Random, Recency, Score, Text, Window,
 };
 use super::super::{Eviction, Positions};
 use crate::error::{Error, Result};
@@ -70,11 +70,16 @@ pub(super) fn pool_size(options: &Options) -> Result<usize> {
     Ok(size)
 }
 
-/// Option `score`, with `window`, `pool` and `poolSize`. `kept` as in [`Window`].
+/// Option `score`, with `window`, `pool`, `poolSize` and `mix`. `kept` as in [`Window`].
 pub(super) fn score(options: &Options, kept: bool) -> Result<Box<dyn Score>> {
     let (pool, size) = pooling(options)?;
     let queries = options.count("window")?;
-    Ok(match options.choice("score")?.as_str() {
+    let name = options.choice("score")?;
+    let mix = options.flag("mix")?;
+    if mix && !["question", "window"].contains(&name.as_str()) {
+        return Err(refuse(format!("`mix` goes with `score` \"question\" and \"window\", found {name:?}")));
+    }
+    let score: Box<dyn Score> = match name.as_str() {
         "window" => Box::new(Window { queries, kept, pool, size }),
         "text" => Box::new(Text),
         "question" => Box::new(Question { queries, pool, size, sinks: options.count("sinks")? }),
@@ -86,7 +91,8 @@ pub(super) fn score(options: &Options, kept: bool) -> Result<Box<dyn Score>> {
         "recency" => Box::new(Recency),
         "random" => Box::new(Random { seed: options.count("seed")? as u64 }),
         _ => Box::new(Columns),
-    })
+    };
+    Ok(if mix { Box::new(Mix { score, mass: true }) } else { score })
 }
 
 /// Ranks entries as they were ranked when the calibration was made, because its sizes follow from that. Another score than that

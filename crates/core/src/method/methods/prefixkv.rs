@@ -1,7 +1,7 @@
 use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
 use super::super::guard::Recent;
 use super::super::options::Options;
-use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
+use super::super::spec::common::{MIX, PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage, VARIANT, Variant};
 use super::super::{Lanes, Recipe};
 use super::parts;
@@ -61,6 +61,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
             "how neighbouring scores are joined, with `score: \"question\"` and `\"window\"`",
         ),
         positive("poolSize", "7", "entries of a neighbourhood; odd"),
+        MIX,
         OptionSpec {
             name: "calibration",
             kind: OptionKind::Calibration,
