@@ -38,8 +38,12 @@ const rows: Row[] = [
     cache: (_: number, equal?: number): CacheOption | undefined =>
       equal === undefined ? undefined : { method, keep: equal },
   })),
-  // Not registered as rivals: what the search came from, and no search at all.
-  { name: "prefixkv before the search", cache: (keep) => ({ method: "prefixkv", keep, objective: "least", floor: 0 }) },
+  // Not registered as rivals: what the searches came from, and no search at all.
+  {
+    name: "prefixkv before the searches",
+    cache: (keep) => ({ method: "prefixkv", keep, score: "question", objective: "least", floor: 0 }),
+  },
+  { name: "prefixkv before the second", cache: (keep) => ({ method: "prefixkv", keep, score: "question" }) },
   { name: "prefixkv, all layers alike", cache: (keep) => ({ method: "prefixkv", keep, floor: 1 }) },
 ];
 

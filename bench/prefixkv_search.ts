@@ -39,7 +39,7 @@ const published: Recipe = {
 };
 
 /** The defaults before this search. */
-const before: Recipe = second ? { ...published, objective: "sum", floor: 0.5, mix: false } : published;
+const before: Recipe = second ? { ...published, objective: "sum", floor: 0.5 } : published;
 
 const split: Recipe[] = ["layer", "head"].flatMap((lanes) =>
   ["least", "sum", "squares"].flatMap((objective) => [0, 0.2, 0.5].map((floor) => ({ lanes, objective, floor }))),
@@ -79,11 +79,11 @@ const first: Axis[] = [
 ];
 
 const mixed: Recipe[] = ["layer", "head"].flatMap((lanes) =>
-  ["least", "sum"].flatMap((objective) => [0, 0.5, 1].map((floor) => ({ mix: true, lanes, objective, floor }))),
+  ["least", "sum"].flatMap((objective) => [0, 0.5, 1].map((floor) => ({ score: "mix", lanes, objective, floor }))),
 );
 const again: Axis[] = [
-  ["mixture", [{ mix: false }, ...mixed]],
-  ["who asks", ["question", "window"].flatMap((score) => [8, 16, 32].map((window) => ({ score, window })))],
+  ["mixture", [{ score: "question" }, ...mixed]],
+  ["who asks", [8, 16, 32].map((window) => ({ window }))],
   [
     "neighbours",
     [

@@ -138,6 +138,6 @@ function ranking(method: CacheMethod): Pick<Calibration, "score" | "window" | "p
     given[name] ?? variant?.[name] ?? facts?.options.find((option) => option.name === name)?.default;
   const score = of("score");
   if (typeof score !== "string") return {};
-  const used = score === "question" || score === "window" ? ["score", "window", "pool", "poolSize"] : ["score"];
+  const used = ["mix", "question", "window"].includes(score) ? ["score", "window", "pool", "poolSize"] : ["score"];
   return Object.fromEntries(used.map((name) => [name, of(name)]));
 }

@@ -243,7 +243,7 @@ def keep(prompt, options):
         queries = [j for j, token in enumerate(prompt.ids) if token != IMAGE_TOKEN]
 
     if method == "prefixkv":
-        scores = [prompt.scores(layer, every, queries).tolist() for layer in layers]
+        scores = [attended(prompt, options, layer, every, queries).tolist() for layer in layers]
         if "calibration" in options:
             counts = [length - min(round(rho * length), length - 2) for rho in options["calibration"]]
         elif options.get("variant") == "official":
@@ -271,6 +271,14 @@ def keep(prompt, options):
     return found
 
 
+def attended(prompt, options, layer, lane, queries):
+    """PrefixKV's scores."""
+    if options.get("score") != "mix":
+        return prompt.scores(layer, lane, queries)
+    window = options["window"]
+    return rankings.mixed(prompt, layer, lane, voted(prompt, layer, lane, window), prompt.length - window)
+
+
 def voted(prompt, layer, lane, window):
     """SnapKV's scores: attention from the window, pooled before it."""
     rest = prompt.length - window
@@ -296,7 +304,7 @@ def choose(prompt, options, layer, lane, count, queries, mean):
     if method in rankings.NAMES:
         scores, protected, alike, loose_ranks = rankings.ranked(prompt, options, layer, list(lane), count, mean)
     if method == "prefixkv":
-        scores, protected = prompt.scores(layer, lane, queries), {0, length - 1}
+        scores, protected = attended(prompt, options, layer, lane, queries), {0, length - 1}
     if method == "h2o":
         scores, protected = prompt.scores(layer, lane), set(range(length - count // 2, length))
     if method == "streaming":
@@ -497,6 +505,8 @@ def options(calibrations, text):
     found += [prefixkv | {"keep": 0.5, "score": "window", "window": 16}]
     found += [prefixkv | {"keep": 0.5, "score": "text"}] if text else []
     found += [prefixkv | {"keep": 0.3, "objective": "sum", "floor": 0.5}, prefixkv | {"keep": 0.3, "objective": "squares"}]
+    tuned = {"objective": "sum", "floor": 0.5, "score": "mix", "window": 16, "pool": "max", "decode": "lowest-score"}
+    found += [prefixkv | {"keep": 0.3} | tuned]
     found += [{"method": "h2o", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": "streaming", "keep": keep} for keep in (0.5, 0.2)]
     found += [{"method": "streaming", "keep": 0.3, "positions": "cache"}]

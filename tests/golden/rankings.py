@@ -114,8 +114,10 @@ def ranked(prompt, options, layer, lane, count, mean):
     if method == "tgvKv":
         return text_guided(prompt, a.mean(0)), {length - 1}, False, []
     if method == "mixkv":
-        window = window_of(prompt, options, mean)
-        return mixed(prompt, layer, lane[0], a, window, options), set(range(length - window, length)), False, []
+        before = length - window_of(prompt, options, mean)
+        votes = a[:, before:].sum(1).mean(0)
+        votes[:before] = avg_pool1d(votes[None, :before], 5, stride=1, padding=2)[0]
+        return mixed(prompt, layer, lane, votes, before), set(range(before, length)), False, []
     if method == "lookM":
         scores = a.sum(1).mean(0) * torch.where(images(prompt), BEHIND, 1.0)
         return scores, set(range(length - count // 2, length)), False, []
@@ -178,24 +180,23 @@ def text_guided(prompt, a):
     return torch.where(is_image, guided * BEHIND, scores)
 
 
-def mixed(prompt, layer, head, a, window, options):
-    before = prompt.length - window
-    votes = a[:, before:].sum(1).mean(0)
-    attended = avg_pool1d(votes[None, :before], 5, stride=1, padding=2)[0]
-    keys = prompt.llama.turn(prompt.keys[layer][head][None], range(prompt.length))[0].double()
-    unit = normalize(keys, dim=-1)
-    alike = (unit @ unit.T).fill_diagonal_(0).sum() / (prompt.length * (prompt.length - 1))
-    alike = float(alike.clamp(0, 1))
-    different = -(unit[:before] @ unit.mean(0))
-    norms = prompt.values[layer][head][:before].double().norm(dim=-1)
+def mixed(prompt, layer, heads, votes, before):
+    """Votes for the first positions with the size of their values and the difference of their keys, as a mean over these key-value heads."""
+    attended, found = votes[:before], []
 
     def scaled(x):
         x = (x - x.min()) / (x.max() - x.min() + 1e-8)
         return x * attended.mean() / (x.mean() + 1e-8)
 
-    votes = votes.clone()
-    votes[:before] = (1 - alike) * (attended + scaled(norms)) + alike * scaled(different)
-    return votes
+    for head in heads:
+        keys = prompt.llama.turn(prompt.keys[layer][head][None], range(prompt.length))[0].double()
+        unit = normalize(keys, dim=-1)
+        alike = (unit @ unit.T).fill_diagonal_(0).sum() / (prompt.length * (prompt.length - 1))
+        alike = float(alike.clamp(0, 1))
+        different = -(unit[:before] @ unit.mean(0))
+        norms = prompt.values[layer][head][:before].double().norm(dim=-1)
+        found.append((1 - alike) * (attended + scaled(norms)) + alike * scaled(different))
+    return torch.cat([torch.stack(found).mean(0), votes[before:]])
 
 
 # Merging

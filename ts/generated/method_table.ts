@@ -113,23 +113,23 @@ export const methods: readonly MethodFacts[] = [
       {
         name: "score",
         kind: "choice",
-        values: 'one of "question", "window", "last", "text", "columns"',
-        default: "question",
-        text: "attention from the text among the last `window` queries, from all of the last `window`, from all text of the prompt, or from all queries",
+        values: 'one of "mix", "question", "window", "last", "text", "columns"',
+        default: "mix",
+        text: "attention from the last `window` queries with the size of the value and the difference of the key (MixKV), from the text among these queries, from all of them, from the last one, from all text of the prompt, or from all queries",
       },
       {
         name: "window",
         kind: "count",
         values: "a whole number from 1 to 1,000,000",
         default: 32,
-        text: 'queries that count with `score: "question"` and `"window"`',
+        text: 'queries that count with `score: "mix"`, `"question"` and `"window"`',
       },
       {
         name: "pool",
         kind: "choice",
         values: 'one of "max", "mean", "none"',
         default: "max",
-        text: 'how neighbouring scores are joined, with `score: "question"` and `"window"`',
+        text: 'how neighbouring scores are joined, with `score: "mix"`, `"question"` and `"window"`',
       },
       {
         name: "poolSize",
@@ -1335,7 +1335,7 @@ export const methods: readonly MethodFacts[] = [
         name: "score",
         kind: "choice",
         values:
-          'one of "question", "window", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag", "recency", "random"',
+          'one of "question", "window", "mix", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag", "recency", "random"',
         default: "question",
         text: "the score that ranks entries",
       },
@@ -1365,7 +1365,7 @@ export const methods: readonly MethodFacts[] = [
         kind: "count",
         values: "a whole number from 1 to 1,000,000",
         default: 32,
-        text: 'queries that count with `score: "question"` and `"window"`',
+        text: 'queries that count with `score: "question"`, `"window"` and `"mix"`',
       },
       {
         name: "pool",

@@ -93,18 +93,20 @@ export interface PrefixkvOptions {
   /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
   keep?: Keep;
   /**
-   * Attention from the text among the last `window` queries, from all of the last `window`, from all text of the
-   * prompt, or from all queries. One of `"question"`, `"window"`, `"last"`, `"text"`, `"columns"`; `"question"` by
-   * default, `"columns"` with `variant` `"paper"` and `"official"`.
+   * Attention from the last `window` queries with the size of the value and the difference of the key (MixKV), from the
+   * text among these queries, from all of them, from the last one, from all text of the prompt, or from all queries.
+   * One of `"mix"`, `"question"`, `"window"`, `"last"`, `"text"`, `"columns"`; `"mix"` by default, `"columns"` with
+   * `variant` `"paper"` and `"official"`.
    */
-  score?: "question" | "window" | "last" | "text" | "columns";
+  score?: "mix" | "question" | "window" | "last" | "text" | "columns";
   /**
-   * Queries that count with `score: "question"` and `"window"`. A whole number from 1 to 1,000,000; `32` by default.
+   * Queries that count with `score: "mix"`, `"question"` and `"window"`. A whole number from 1 to 1,000,000; `32` by
+   * default.
    */
   window?: number;
   /**
-   * How neighbouring scores are joined, with `score: "question"` and `"window"`. One of `"max"`, `"mean"`, `"none"`;
-   * `"max"` by default, `"none"` with `variant` `"paper"` and `"official"`.
+   * How neighbouring scores are joined, with `score: "mix"`, `"question"` and `"window"`. One of `"max"`, `"mean"`,
+   * `"none"`; `"max"` by default, `"none"` with `variant` `"paper"` and `"official"`.
    */
   pool?: "max" | "mean" | "none";
   /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
@@ -1057,12 +1059,13 @@ export interface CustomOptions {
   /** How much of the cache is kept. May be left out where the calibration holds exactly one size. */
   keep?: Keep;
   /**
-   * The score that ranks entries. One of `"question"`, `"window"`, `"last"`, `"text"`, `"columns"`, `"observed"`,
-   * `"key-norm"`, `"key-diff"`, `"lag"`, `"recency"`, `"random"`; `"question"` by default.
+   * The score that ranks entries. One of `"question"`, `"window"`, `"mix"`, `"last"`, `"text"`, `"columns"`,
+   * `"observed"`, `"key-norm"`, `"key-diff"`, `"lag"`, `"recency"`, `"random"`; `"question"` by default.
    */
   score?:
     | "question"
     | "window"
+    | "mix"
     | "last"
     | "text"
     | "columns"
@@ -1088,7 +1091,8 @@ export interface CustomOptions {
    */
   decode?: "lowest-score" | "distance" | "oldest" | "none";
   /**
-   * Queries that count with `score: "question"` and `"window"`. A whole number from 1 to 1,000,000; `32` by default.
+   * Queries that count with `score: "question"`, `"window"` and `"mix"`. A whole number from 1 to 1,000,000; `32` by
+   * default.
    */
   window?: number;
   /**

@@ -188,12 +188,6 @@ pub(super) mod common {
         OptionSpec { name, kind: OptionKind::Choice { values }, default, text }
     }
 
-    /// Of scores from the end of the prompt.
-    pub(in crate::method) const MIX: OptionSpec = flag(
-        "mix",
-        "entries count by the size of the value and the difference of the key as well (MixKV), with `score: \"question\"` and `\"window\"`",
-    );
-
     pub(in crate::method) const PROTECT_TEXT: OptionSpec =
         flag("protectText", "never evict positions that are text of the prompt");
 }

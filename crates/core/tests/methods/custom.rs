@@ -79,7 +79,10 @@ fn every_other_method_is_a_recipe_of_options() {
             json!({ "method": "random", "seed": 7 }),
             json!({ "score": "random", "seed": 7, "recent": 1, "recentShare": 1 }),
         ),
-        (json!({ "method": "prefixkv" }), json!({ "budget": "prefix", "objective": "sum", "floor": 0.5 })),
+        (
+            json!({ "method": "prefixkv" }),
+            json!({ "score": "mix", "budget": "prefix", "objective": "sum", "floor": 0.5 }),
+        ),
         (
             json!({ "method": "prefixkv", "variant": "paper" }),
             json!({ "budget": "prefix", "score": "columns", "pool": "none", "decode": "distance", "recent": 1, "recentShare": 1 }),
@@ -114,7 +117,7 @@ fn every_combination_runs_or_says_why_not() {
                     let cache = json!({
                         "method": "custom", "keep": 0.4, "score": score, "budget": budget, "lanes": lanes, "decode": decode,
                     });
-                    let attention = ["question", "window", "last", "text", "columns"].contains(&score);
+                    let attention = ["question", "window", "mix", "last", "text", "columns"].contains(&score);
                     let whole = ["uniform", "pyramid"].contains(&budget)
                         || attention && (budget == "prefix" || lanes == "head");
                     // These rank a prompt only.

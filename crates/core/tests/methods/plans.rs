@@ -33,7 +33,11 @@ fn caches() -> Vec<Value> {
         .collect();
     caches.push(json!({ "method": "prefixkv", "keep": 0.3, "variant": "paper" }));
     caches.push(json!({ "method": "prefixkv", "keep": 0.5, "variant": "official" }));
-    caches.push(json!({ "method": "prefixkv", "keep": 0.4, "objective": "least", "floor": 0 }));
+    for (objective, floor) in [("least", 0.0), ("sum", 0.5)] {
+        caches.push(json!({
+            "method": "prefixkv", "keep": 0.4, "score": "question", "window": 32, "objective": objective, "floor": floor,
+        }));
+    }
     caches
 }
 

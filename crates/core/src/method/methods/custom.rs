@@ -1,7 +1,7 @@
 use super::super::budget::{Ada, Budget, Calibrated, Prefix, Pyramid, Uniform};
 use super::super::guard::Recent;
 use super::super::options::Options;
-use super::super::spec::common::{MIX, PROTECT_TEXT, choice, count, flag, positive};
+use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
 use super::super::{Lanes, Recipe};
 use super::parts;
@@ -45,7 +45,7 @@ Combinations that make no sense are refused with the reason: see [all of them](c
         choice(
             "score",
             &[
-                "question", "window", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag", "recency",
+                "question", "window", "mix", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag", "recency",
                 "random",
             ],
             "\"question\"",
@@ -69,7 +69,7 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             "\"lowest-score\"",
             "which entry goes while generating: the one with the lowest score, the one at a fixed distance, the oldest, or none",
         ),
-        positive("window", "32", "queries that count with `score: \"question\"` and `\"window\"`"),
+        positive("window", "32", "queries that count with `score: \"question\"`, `\"window\"` and `\"mix\"`"),
         choice(
             "pool",
             &["max", "mean", "none"],
@@ -77,7 +77,6 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             "how neighbouring scores are joined, with `score: \"question\"` and `\"window\"`",
         ),
         positive("poolSize", "7", "entries of a neighbourhood; odd"),
-        MIX,
         OptionSpec {
             name: "lag",
             kind: OptionKind::Count { least: 2, most: 1_000_000 },

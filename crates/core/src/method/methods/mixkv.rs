@@ -48,7 +48,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     let queries = options.count("window")?;
     let (pool, size) = parts::pooling(options)?;
     Ok(Stage::Chooses(Box::new(Recipe {
-        score: Box::new(Mix { score: Box::new(Window { queries, kept: true, pool, size }), mass: false }),
+        score: Box::new(Mix(Window { queries, kept: true, pool, size })),
         budget: Box::new(Uniform),
         protected: parts::protected(options, Recent::Share { share: 0.5, most: queries })?,
         eviction: parts::eviction(options)?,

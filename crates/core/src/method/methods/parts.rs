@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 
 /// Scores that are shares of attention, by their names.
-pub(super) const ATTENTION: &[&str] = &["question", "window", "last", "text", "columns"];
+pub(super) const ATTENTION: &[&str] = &["mix", "question", "window", "last", "text", "columns"];
 
 /// Objectives of prefix budgets, by their names.
 pub(super) const OBJECTIVES: &[&str] = &["least", "sum", "squares"];
@@ -70,16 +70,12 @@ pub(super) fn pool_size(options: &Options) -> Result<usize> {
     Ok(size)
 }
 
-/// Option `score`, with `window`, `pool`, `poolSize` and `mix`. `kept` as in [`Window`].
+/// Option `score`, with `window`, `pool` and `poolSize`. `kept` as in [`Window`].
 pub(super) fn score(options: &Options, kept: bool) -> Result<Box<dyn Score>> {
     let (pool, size) = pooling(options)?;
     let queries = options.count("window")?;
-    let name = options.choice("score")?;
-    let mix = options.flag("mix")?;
-    if mix && !["question", "window"].contains(&name.as_str()) {
-        return Err(refuse(format!("`mix` goes with `score` \"question\" and \"window\", found {name:?}")));
-    }
-    let score: Box<dyn Score> = match name.as_str() {
+    Ok(match options.choice("score")?.as_str() {
+        "mix" => Box::new(Mix(Window { queries, kept, pool, size })),
         "window" => Box::new(Window { queries, kept, pool, size }),
         "text" => Box::new(Text),
         "question" => Box::new(Question { queries, pool, size, sinks: options.count("sinks")? }),
@@ -91,8 +87,7 @@ pub(super) fn score(options: &Options, kept: bool) -> Result<Box<dyn Score>> {
         "recency" => Box::new(Recency),
         "random" => Box::new(Random { seed: options.count("seed")? as u64 }),
         _ => Box::new(Columns),
-    };
-    Ok(if mix { Box::new(Mix { score, mass: true }) } else { score })
+    })
 }
 
 /// Ranks entries as they were ranked when the calibration was made, because its sizes follow from that. Another score than that

@@ -1,7 +1,7 @@
 use super::super::budget::{Budget, Calibrated, OfficialPrefix, Prefix};
 use super::super::guard::Recent;
 use super::super::options::Options;
-use super::super::spec::common::{MIX, PROTECT_TEXT, choice, count, flag, positive};
+use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage, VARIANT, Variant};
 use super::super::{Lanes, Recipe};
 use super::parts;
@@ -31,7 +31,7 @@ The rest of the asked size goes, entry by entry, to the layer with the least `C_
 
 - `"paper"` is the published method: `S_l` over all queries, and while generating the entry `distance` places before the end of what the prompt has left goes. On the embedded model it does worse than `random` at most sizes (see the results): sums over all queries favour what early positions look at, and the fixed distance frees the last image patches and the question.
 - `"official"` is the published code's search, see below.
-- `"tuned"`, the default, has a milder split and other parts around it. Half of the whole is split evenly (`floor`), and half by the search, which maximises the sum of what the layers retain (`objective`) instead of the least: where the least decides, a few layers with spread attention take what the others need. `score: "question"` sums over the text among the last `window` queries only, so that what is kept is what the question looks at (as in SnapKV, but image queries have no vote); `pool: "max"` gives every entry before them the highest score of the `poolSize` around it, sinks excepted, so that neighbouring patches stay together (as in SnapKV). While generating, the entry with the lowest score goes; a generated token starts with 0 and collects the attention of those after it, and the last `recent` are safe, though never more than half of what a layer keeps. These were chosen on odd scenes and training pictures of the embedded model by [a search written down before](../design/prefixkv.md), and are shown on others (see the results); on a model of your own, measure.
+- `"tuned"`, the default, has a milder split and other parts around it. Half of the whole is split evenly (`floor`), and half by the search, which maximises the sum of what the layers retain (`objective`) instead of the least: where the least decides, a few layers with spread attention take what the others need. `score: "mix"` takes the attention from the last `window` queries, so that what is kept is what the question looks at (as in SnapKV), and adds the size of the value and how little the key is like the others, by MixKV's formula: attention misses what nobody has asked for yet; `pool: "max"` gives every entry before them the highest attention of the `poolSize` around it, so that neighbouring patches stay together (as in SnapKV). While generating, the entry with the lowest score goes; a generated token starts with 0 and collects the attention of those after it, and the last `recent` are safe, though never more than half of what a layer keeps. These were chosen on odd scenes and training pictures of the embedded model by [two searches written down before](../design/prefixkv.md), and are shown on others (see the results); on a model of your own, measure.
 
 **Online and offline.** Without a calibration the search runs per prompt; it needs the scores of all layers, so for the time of the prompt the whole cache is held (`memory.peak`). With a calibration the sizes are known before, every layer is compacted right after its attention, and the peak is what is kept plus one layer. The entries are ranked as when the calibration was made: those published for LLaVA-1.5 come from all queries.
 
@@ -42,7 +42,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 - Its configurations miss the asked size by a little (a tolerance of five positions, clipping, rescaling, truncation; each layer rounded by itself). Here the size is met.
 - It derives positions while generating from the length of the first layer's cache, so new tokens stand at wrong places. Here every entry keeps its true position.
 - With `variant: "paper"`, `sinks` and `recent` are 1 and 1 as there; the paper's `recent_size` is not used by the code.
-- `excludeSink`, `protectText`, `pool`, and the scores `question`, `window` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a score of 0 beside sums over the whole prompt.
+- `excludeSink`, `protectText`, `pool`, and the scores `mix`, `question`, `window`, `last` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a score of 0 beside sums over the whole prompt.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,
@@ -50,18 +50,17 @@ Deviations from the published code, which `variant: "official"` and `positions: 
         choice(
             "score",
             parts::ATTENTION,
-            "\"question\"",
-            "attention from the text among the last `window` queries, from all of the last `window`, from all text of the prompt, or from all queries",
+            "\"mix\"",
+            "attention from the last `window` queries with the size of the value and the difference of the key (MixKV), from the text among these queries, from all of them, from the last one, from all text of the prompt, or from all queries",
         ),
-        positive("window", "32", "queries that count with `score: \"question\"` and `\"window\"`"),
+        positive("window", "32", "queries that count with `score: \"mix\"`, `\"question\"` and `\"window\"`"),
         choice(
             "pool",
             &["max", "mean", "none"],
             "\"max\"",
-            "how neighbouring scores are joined, with `score: \"question\"` and `\"window\"`",
+            "how neighbouring scores are joined, with `score: \"mix\"`, `\"question\"` and `\"window\"`",
         ),
         positive("poolSize", "7", "entries of a neighbourhood; odd"),
-        MIX,
         OptionSpec {
             name: "calibration",
             kind: OptionKind::Calibration,

@@ -1,17 +1,12 @@
 use super::{LaneInput, PromptView, Score};
 use crate::error::Result;
 
-/// Another score and the norm of the value, mixed with how little the key resembles the others: the more alike a head's keys are, the more that
-/// counts.
+/// SnapKV's votes and the norm of the value, mixed with how little the key resembles the others: the more alike a head's keys are, the more that
+/// counts. All three have the scale of the votes, so sums mean something, and the attention of later tokens can be added.
 ///
 /// MixKV (Liu et al. 2025, arXiv 2510.20707).
 #[derive(Debug)]
-pub struct Mix {
-    /// Of the entries before [`Score::asking`]; those behind it keep what it says.
-    pub score: Box<dyn Score>,
-    /// Whether sums of the mixture count as sums of attention, to whose scale it is brought, and grow by the attention of generated tokens.
-    pub mass: bool,
-}
+pub struct Mix(pub super::Window);
 
 impl Score for Mix {
     fn name(&self) -> &'static str {
@@ -19,28 +14,20 @@ impl Score for Mix {
     }
 
     fn words(&self) -> &'static str {
-        if self.mass {
-            "attention from the end of the prompt, size of the value and difference of the key"
-        } else {
-            "attention from the last queries, size of the value and difference of the key"
-        }
+        "attention from the last queries, size of the value and difference of the key"
     }
 
     fn queries(&self, prompt: &PromptView<'_>) -> Option<Vec<f32>> {
-        self.score.queries(prompt)
-    }
-
-    fn asking(&self, prompt: &PromptView<'_>) -> usize {
-        self.score.asking(prompt)
+        self.0.queries(prompt)
     }
 
     fn has_mass(&self) -> bool {
-        self.mass
+        true
     }
 
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
-        let mut scores = self.score.score(input)?;
-        let before = scores.len() - self.score.asking(input.prompt).min(scores.len());
+        let mut scores = self.0.score(input)?;
+        let before = scores.len() - self.0.of(input.prompt).min(scores.len());
         let heads = input.lane.heads().len();
         let (keys, values) = (input.lane.keys(input.sorted)?, input.lane.values(input.sorted)?);
         let dim = keys.len() / (heads * scores.len()).max(1);

@@ -138,12 +138,6 @@ pub trait Score: Send + Sync + Debug {
         None
     }
 
-    /// The last positions of the prompt whose queries are those that count; 0 where that is no matter of the last ones.
-    fn asking(&self, prompt: &PromptView<'_>) -> usize {
-        let _ = prompt;
-        0
-    }
-
     /// Whether scores are shares of an attention mass, so that their sums mean something.
     fn has_mass(&self) -> bool;
 

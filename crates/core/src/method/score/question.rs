@@ -45,10 +45,6 @@ impl Score for Question {
         Some(weights)
     }
 
-    fn asking(&self, prompt: &PromptView<'_>) -> usize {
-        prompt.n - self.start(prompt)
-    }
-
     fn has_mass(&self) -> bool {
         true
     }

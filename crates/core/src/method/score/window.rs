@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    fn of(&self, prompt: &PromptView<'_>) -> usize {
+    pub(super) fn of(&self, prompt: &PromptView<'_>) -> usize {
         let most = if self.kept { prompt.allowance / 2 } else { usize::MAX };
         self.queries.min(most).min(prompt.n)
     }
@@ -36,10 +36,6 @@ impl Score for Window {
         let mut weights = vec![0.0; prompt.n];
         weights[prompt.n - self.of(prompt)..].fill(1.0);
         Some(weights)
-    }
-
-    fn asking(&self, prompt: &PromptView<'_>) -> usize {
-        self.of(prompt)
     }
 
     fn has_mass(&self) -> bool {
