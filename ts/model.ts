@@ -19,6 +19,7 @@ import type {
   CodebookCalibration,
   DirectionsCalibration,
   Kept,
+  KeptSpan,
   ModelInfo,
   Score,
   SharingCalibration,
@@ -91,7 +92,7 @@ export class Model implements AsyncDisposable {
   }
 
   /** Scores an answer after a prompt: the log-probability of each of its tokens. */
-  score(options: ScoreOptions & { kept: true }): Promise<Score & { kept: Kept[][] }>;
+  score(options: ScoreOptions & { kept: true }): Promise<Score & { kept: Kept[][]; spans: KeptSpan[] }>;
   score(options: ScoreOptions): Promise<Score>;
   async score(options: ScoreOptions): Promise<Score> {
     const asked = readScore(options);

@@ -88,7 +88,7 @@ ${limits(reports)}
 ## Again, and on real models
 
 \`npm run results\` measures what is missing and writes this page; [bench/README.md](../bench/README.md) has its options.
-\`prefixkv report DIR --out report.html\` shows the folder of a grid, such as \`.cache/bench/results/scenes\`, as [charts](report.md).
+\`prefixkv report DIR --out report.html\` shows the folder of a method in a grid, such as \`.cache/bench/results/scenes/h2o\`, as [charts](report.md).
 For LLaVA-1.5, beside the published numbers (see [eval.md](eval.md#published-tables)):
 
 \`\`\`sh
@@ -162,10 +162,11 @@ function data({ run, answerTokens, objects }: Evaluated): string {
 }
 
 function time(report: Evaluated): string[] {
-  const { run, timings, cells } = report;
+  const { run, timings, cells, commits } = report;
   const { origin, wallMs, engineMs, ratio } = timings;
   const lines = cells.reduce((sum, { samples, refused }) => sum + samples + refused, 0);
-  const commit = `${origin.commit}${origin.changed ? " with changes" : ""}`;
+  const summed = `${origin.commit}${origin.changed ? " with changes" : ""}`;
+  const measured = commits ? `measured at ${commits.join(", ")}` : `at commit ${summed}`;
   return [
     `${titleOfData(report)}${isOfStores(report) ? ", stores" : ""}`,
     String(lines),
@@ -173,7 +174,7 @@ function time(report: Evaluated): string[] {
     run.batch ? "" : (engineMs / 1000).toFixed(0),
     run.batch ? "" : ratio.toFixed(3),
     `${run.threads}${run.batch ? `, ${run.batch} lines at once` : ""}`,
-    `${origin.machine.cpu}, ${origin.machine.cores} cores; summed up ${origin.date} at commit ${commit}`,
+    `${origin.machine.cpu}, ${origin.machine.cores} cores; summed up ${origin.date}, ${measured}`,
   ];
 }
 

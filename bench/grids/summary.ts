@@ -52,6 +52,8 @@ export interface Unseen {
 export interface Evaluated {
   /** The name of the grid; without one, it is the name of its data. */
   grid?: string;
+  /** Where its methods were measured; without any, at the one of `timings.origin` or before. */
+  commits?: string[];
   run: RunRecord;
   answerTokens: number;
   /** Share of the prompt in all positions at the end of the reference answers. */
@@ -63,7 +65,7 @@ export interface Evaluated {
   blind?: Blind;
   spoiled?: Spoiled;
   cells: Cell[];
-  /** Nothing else here depends on speed. The origin is the machine and commit that summed the folder up; the folder may have been given. */
+  /** Nothing else here depends on speed. The origin is the machine and commit that summed the folders up. */
   timings: {
     origin: Origin;
     wallMs: number;

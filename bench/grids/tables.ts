@@ -31,10 +31,19 @@ function memory(report: Evaluated): string[] {
 positions: a method that must see the whole prompt before it frees anything peaks there.${isMet(report) ? " After the prompt every cell keeps exactly the asked share." : ""}${bits.length === 1 ? ` A number of a key or value takes ${bits[0]} bits.` : ""}`,
     ...(isMet(report) ? [] : part("Kept after the prompt", grid(report, share("keptShareAfterPrompt")))),
     ...part("Kept at the end", grid(report, share("keptShare"))),
+    ...ofKinds(report),
     ...part("Resident", grid(report, share("residentShare"))),
     ...part("Peak", grid(report, share("peakShare"))),
     ...(bits.length > 1 ? part("Bits of a number", grid(report, share("effectiveBits"))) : []),
   ];
+}
+
+/** How much is left of text, image and answer at the end, in one grid. */
+function ofKinds(report: Evaluated): string[] {
+  if (report.cells.every(({ keptOfImages }) => keptOfImages === undefined)) return [];
+  const shown = ({ keptOfText, keptOfImages, keptOfAnswer }: Cell): string =>
+    [keptOfText, keptOfImages, keptOfAnswer].map((share) => (share === undefined ? "" : two(share))).join(" / ");
+  return part("Kept at the end of the prompt's text / of the image / of the answer", grid(report, shown));
 }
 
 /** Whether every cell keeps exactly the asked share after the prompt, in which case its grid says nothing. */

@@ -178,6 +178,29 @@ test("score says which positions stay, per layer and heads", async () => {
   assert.equal((await model.score(request)).kept, undefined);
 });
 
+test("score says how much is left of text, image and answer at the end", async () => {
+  const request = { ...ask(scene), answer: scene.answer };
+  const whole = await model.score({ ...request, kept: true });
+  assert.deepEqual(
+    whole.spans.map(({ modality }) => modality.type),
+    ["text", "image", "text", "generated"],
+  );
+  assert.ok(whole.spans.every(({ kept }) => kept === 1));
+  const last = whole.spans.at(-1);
+  // The last token of the answer is predicted and never read.
+  assert.equal((last?.start ?? 0) + (last?.len ?? 0), whole.usage.promptTokens + whole.tokens.length - 1);
+  const small = await model.score({ ...request, cache: streaming({ keep: 0.25, sinks: 4 }), kept: true });
+  const entries = small.spans.reduce((sum, { len, kept }) => sum + len * kept, 0);
+  const mean = small.memory.keptPerLayer.reduce((sum, kept) => sum + kept, 0) / model.info.layers;
+  assert.ok(Math.abs(entries - mean) < 1e-9, `${entries} of ${mean}`);
+  // Its sinks and the newest entries: the first text has four, and all of the answer is left but its first tokens.
+  const [first, image, , answer] = small.spans;
+  assert.ok(Math.abs((first?.kept ?? 0) * (first?.len ?? 0) - 4) < 1e-9);
+  assert.equal(image?.kept, 0);
+  assert.ok((answer?.kept ?? 0) > 0.5);
+  assert.equal((await model.score(request)).spans, undefined);
+});
+
 test("a calibration holds what was asked, and is used without a search", async () => {
   const file = join(folder, "mine.json");
   const calibration = await model.calibrate({
@@ -189,7 +212,7 @@ test("a calibration holds what was asked, and is used without a search", async (
   assert.deepEqual(JSON.parse(await readFile(file, "utf8")), calibration);
   assert.deepEqual(
     [calibration.samples, calibration.score, calibration.model.fingerprint],
-    [4, "question", model.info.fingerprint],
+    [4, "mix", model.info.fingerprint],
   );
   for (const { keep, retained } of calibration.rows) {
     const mean = retained.reduce((sum, share) => sum + share, 0) / retained.length;

@@ -5,6 +5,7 @@ import type {
   DeviceCheck,
   EngineRequest,
   Kept,
+  KeptSpan,
   LayerDirections,
   LayerDistance,
   LoadRequest,
@@ -250,8 +251,23 @@ export class FakeNative implements Native {
     else if (request.op === "generate" || request.op === "turn") this.#answer(ticket);
     else if (request.op === "score") {
       const kept: Kept[][] = [[{ heads: [0, 6], positions: [0, 2] }], [{ heads: [0, 6], positions: [0, 1] }]];
+      const spans: KeptSpan[] = [
+        { modality: { type: "text" }, start: 0, len: 2, kept: 0.5 },
+        {
+          modality: { type: "image", index: 0, piece: { kind: { type: "base" }, rows: 2, columns: 2 } },
+          start: 2,
+          len: 4,
+          kept: 0.25,
+        },
+        { modality: { type: "text" }, start: 6, len: 6, kept: 0.75 },
+      ];
       const score = { tokens: [5, 6], logprobs: [-0.5, -1.5], ppl: Math.E, usage, timings, memory: this.memory };
-      ticket.end({ type: "scored", ...score, ...(request.kept && { kept }), ...(request.kl && { kl: [0, 0.5] }) });
+      ticket.end({
+        type: "scored",
+        ...score,
+        ...(request.kept && { kept, spans }),
+        ...(request.kl && { kl: [0, 0.5] }),
+      });
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "distances") ticket.end({ type: "distances", pairs: this.pairs, usage, timings });
     else if (request.op === "channels") ticket.end({ type: "channels", layers: this.channels, usage, timings });

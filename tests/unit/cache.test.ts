@@ -219,7 +219,7 @@ test("sizes that are too small are left out of the defaults and refused when ask
     yield { prompt: "b" };
   }
   const { rows, samples: count, score } = await model.calibrate({ method: prefixkv(), samples: samples() });
-  assert.deepEqual([rows.length, rows[0]?.keep, rows.at(-1)?.keep, count, score], [13, 0.35, 0.95, 2, "question"]);
+  assert.deepEqual([rows.length, rows[0]?.keep, rows.at(-1)?.keep, count, score], [13, 0.35, 0.95, 2, "mix"]);
   const asked = model.calibrate({ method: prefixkv(), samples: [{ prompt: "a" }], keeps: [0.1, 0.5] });
   await assert.rejects(asked, (error) => error instanceof BudgetError && error.least === 0.32);
   await assert.rejects(model.calibrate({ method: prefixkv(), samples: [] }), OptionError);
@@ -242,8 +242,9 @@ test("a calibration says which score its sizes follow from, with its options", a
     return [score, window, pool, poolSize];
   };
   const none = [undefined, undefined, undefined];
-  assert.deepEqual(await ranking({}), ["question", 32, "max", 7]);
-  assert.deepEqual(await ranking({ variant: "tuned", window: 4, poolSize: 3 }), ["question", 4, "max", 3]);
+  assert.deepEqual(await ranking({}), ["mix", 32, "max", 7]);
+  assert.deepEqual(await ranking({ variant: "tuned", window: 4, poolSize: 3 }), ["mix", 4, "max", 3]);
+  assert.deepEqual(await ranking({ score: "question" }), ["question", 32, "max", 7]);
   assert.deepEqual(await ranking({ variant: "paper" }), ["columns", ...none]);
   assert.deepEqual(await ranking({ variant: "official" }), ["columns", ...none]);
   assert.deepEqual(await ranking({ variant: "paper", score: "window" }), ["window", 32, "none", 7]);

@@ -145,7 +145,10 @@ test("the closing tables show what is kept", async () => {
   const { err } = await cli(["describe", picture], { fake });
   assert.match(err, /kept at end +█▄▂▁ 46\.9 %\n$/);
   const { out } = await cli(["score", "--prompt", "a", "--answer", "b", "--kept"], { fake });
-  assert.match(out, /kept at end +█▄▂▁ 46\.9 %\n\nlayer 0 +0 2\nlayer 1 +0-1\n$/);
+  assert.match(
+    out,
+    /kept at end +█▄▂▁ 46\.9 %\n\ntext, 0-1 +50\.0 %\nimage 1, 2-5 +25\.0 %\ntext, 6-11 +75\.0 %\n\nlayer 0 +0 2\nlayer 1 +0-1\n$/,
+  );
 });
 
 test("calibrate writes a file and shows its sizes", async () => {

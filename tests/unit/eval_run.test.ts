@@ -63,6 +63,8 @@ test("a run writes its files", async () => {
     keptPerLayer: [163, 163],
     keptShareAfterPrompt: 0.0025,
     keptShareAtEnd: 0.250368,
+    keptOfText: 0.6875,
+    keptOfImages: 0.25,
     effectiveBits: 127.811861,
     payloadBytes: 2_000_000,
     residentBytes: 2_001_000,
@@ -80,6 +82,7 @@ test("a run writes its files", async () => {
   // Only one of the two samples has accepted answers, so there is no accuracy over both.
   assert.equal(h2o?.accuracy, undefined);
   assert.deepEqual([h2o?.samples, h2o?.refused, h2o?.keptPerLayer?.length], [2, 0, 2]);
+  assert.deepEqual([h2o?.keptOfText, h2o?.keptOfImages, h2o?.keptOfAnswer], [0.6875, 0.25, undefined]);
   assert.ok(summary.overhead.wallMs > 0 && summary.overhead.engineMs === 6 * 20);
   assert.equal(progress.length, 7);
   assert.deepEqual(progress[0], { done: 0, total: 6, next: { method: "full", keep: 1, sample: "a" } });

@@ -1,5 +1,5 @@
 import { BudgetError } from "../errors.ts";
-import type { GenerationResult, Keep, Kept, Score } from "../generated/wire.ts";
+import type { GenerationResult, Keep, Kept, KeptSpan, Modality, Score } from "../generated/wire.ts";
 import type { Model } from "../model.ts";
 import type { CrossFit } from "./cross_fit.ts";
 import { describes } from "./data/scenes.ts";
@@ -83,7 +83,7 @@ export class Measurer {
   #quality(
     key: CellKey,
     sample: EvalSample,
-    scored: Score & { kept: Kept[][] },
+    scored: Score & { kept: Kept[][]; spans: KeptSpan[] },
     generated: GenerationResult | undefined,
     reference: Reference | undefined,
   ): Measured {
@@ -104,6 +104,7 @@ export class Measurer {
       keptPerLayer: memory.keptPerLayer,
       keptShareAfterPrompt: short(entries(kept, kvHeads) / (layers * usage.promptTokens)),
       keptShareAtEnd: short(memory.keptPerLayer.reduce((sum, count) => sum + count, 0) / (holding * seen)),
+      ...keptOf(scored.spans),
       effectiveBits: short(effectiveBits(memory, this.#model.info)),
       payloadBytes: memory.payload,
       residentBytes: memory.resident,
@@ -111,6 +112,21 @@ export class Measurer {
       fullBytes: memory.full,
     };
   }
+}
+
+/** How much is left of the text, of the images and of the answer, each where there is any. */
+function keptOf(spans: readonly KeptSpan[]): Pick<Measured, "keptOfText" | "keptOfImages" | "keptOfAnswer"> {
+  const of = (type: Modality["type"]): number | undefined => {
+    const own = spans.filter(({ modality }) => modality.type === type);
+    const positions = own.reduce((sum, { len }) => sum + len, 0);
+    return positions === 0 ? undefined : short(own.reduce((sum, { len, kept }) => sum + len * kept, 0) / positions);
+  };
+  const [text, images, answer] = [of("text"), of("image"), of("generated")];
+  return {
+    ...(text !== undefined && { keptOfText: text }),
+    ...(images !== undefined && { keptOfImages: images }),
+    ...(answer !== undefined && { keptOfAnswer: answer }),
+  };
 }
 
 /** The outcome of a size too small for the entries that the method protects; it took no time. */

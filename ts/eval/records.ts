@@ -104,6 +104,12 @@ export interface Measured extends CellKey {
   keptPerLayer: number[];
   keptShareAfterPrompt: number;
   keptShareAtEnd: number;
+  /** The same of the prompt's text alone. Absent, as the two after it, where there is none, and in folders of an earlier release. */
+  keptOfText?: number;
+  /** Of the images. */
+  keptOfImages?: number;
+  /** Of the answer. */
+  keptOfAnswer?: number;
   effectiveBits: number;
   payloadBytes: number;
   residentBytes: number;
@@ -237,6 +243,12 @@ export interface CellSummary extends Partial<Record<Metric, Interval>> {
   keptShareAfterPrompt?: number;
   /** The same at the end of the reference answer. */
   keptShare?: number;
+  /** The same of the prompts' text alone. */
+  keptOfText?: number;
+  /** Of the images. */
+  keptOfImages?: number;
+  /** Of the answers. */
+  keptOfAnswer?: number;
   /** Bits that one number of a key or value takes, scales included. */
   effectiveBits?: number;
   /** Bytes of the cache relative to a full one, at the end of the reference answer. */

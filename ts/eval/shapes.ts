@@ -15,7 +15,18 @@ const measured = [
   "peakBytes",
   "fullBytes",
 ];
-const metrics = ["textTokens", "rougeL", "agreement", "kl", "correct", "right", "objects"];
+const metrics = [
+  "keptOfText",
+  "keptOfImages",
+  "keptOfAnswer",
+  "textTokens",
+  "rougeL",
+  "agreement",
+  "kl",
+  "correct",
+  "right",
+  "objects",
+];
 const times = ["imageMs", "visionMs", "prefillMs", "decodeMs", "firstTokenMs", "tokensPerSecond", "engineMs", "wallMs"];
 
 /** A line of `quality.jsonl`, or what is wrong with it. */

@@ -129,6 +129,14 @@ export function pair(ours: readonly QualityRecord[], theirs: readonly QualityRec
   return [both.map(([line]) => line), both.map(([, other]) => other)];
 }
 
+const kinds = ["keptOfText", "keptOfImages", "keptOfAnswer"] as const;
+
+/** Over the samples that have any. */
+function meanOf(kind: (typeof kinds)[number], lines: readonly Measured[]): [string, number][] {
+  const found = lines.flatMap((line) => line[kind] ?? []);
+  return found.length === 0 ? [] : [[kind, short(found.reduce((sum, share) => sum + share, 0) / found.length)]];
+}
+
 function summariseCell(
   statistics: Statistics,
   { quality }: { quality: QualityRecord[] },
@@ -159,6 +167,7 @@ function summariseCell(
     keptPerLayer: first.keptPerLayer.map((_, layer) => mean((line) => line.keptPerLayer[layer] ?? 0)),
     keptShareAfterPrompt: mean((line) => line.keptShareAfterPrompt),
     keptShare: mean((line) => line.keptShareAtEnd),
+    ...Object.fromEntries(kinds.flatMap((kind) => meanOf(kind, lines))),
     effectiveBits: mean((line) => line.effectiveBits),
     residentShare: mean((line) => line.residentBytes / line.fullBytes),
     peakShare: mean((line) => line.peakBytes / line.fullBytes),

@@ -1622,6 +1622,11 @@ export interface Score {
   /** Which positions of the prompt are kept, per layer and range of heads; with `kept: true`. */
   kept?: Kept[][];
   /**
+   * How much is left at the end of the text, of each image and its pieces, and of the answer, in order of position;
+   * with `kept: true`.
+   */
+  spans?: KeptSpan[];
+  /**
    * The divergence KL(full || cache) = sum over the vocabulary of p (ln p - ln q), per answer token, in nats; with `kl:
    * true`. The time of the full cache counts in `timings.total` only.
    */
@@ -1647,6 +1652,18 @@ export interface Kept {
   heads: [number, number];
   /** Positions in the sequence, rising. */
   positions: number[];
+}
+
+/** A run of positions of one modality, and how much of it a cache has left. */
+export interface KeptSpan {
+  /** Their kind of content. */
+  modality: Modality;
+  /** The first position. */
+  start: number;
+  /** How many positions. */
+  len: number;
+  /** The share of their entries that is left, of the layers that hold any and all their heads. */
+  kept: number;
 }
 
 /** An answer has been scored. */

@@ -1,6 +1,6 @@
 import { formatBytes, formatCount, formatRuns, formatTable, formatTime } from "../../format.ts";
 import { scoreFlags } from "../../generated/flags.ts";
-import type { Kept } from "../../generated/wire.ts";
+import type { Kept, KeptSpan } from "../../generated/wire.ts";
 import { image } from "../../media.ts";
 import { cacheOption } from "../cache_flags.ts";
 import { type Command, cacheFlags, loadFlags } from "../command.ts";
@@ -46,6 +46,7 @@ export const score: Command = {
             ["kept at end", keptBars(result.memory, model.info)],
           ]),
         );
+        if (result.spans) context.out(`\n${formatTable(result.spans.map(spanRow))}`);
         if (result.kept) context.out(`\n${formatTable(result.kept.flatMap(keptRows))}`);
       }
       return { model: model.info.source, images, prompt, answer, ...result };
@@ -55,6 +56,12 @@ export const score: Command = {
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** How much is left of a span at the end. */
+function spanRow({ modality, start, len, kept }: KeptSpan): [string, string] {
+  const of = modality.type === "image" ? `image ${modality.index + 1}` : modality.type === "text" ? "text" : "answer";
+  return [`${of}, ${start}-${start + len - 1}`, `${(100 * kept).toFixed(1)} %`];
 }
 
 /** A layer's positions, one row for each range of heads. */

@@ -97,6 +97,19 @@ pub struct Span {
     pub len: usize,
 }
 
+/// A run of positions of one modality, and how much of it a cache has left.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct KeptSpan {
+    /// Their kind of content.
+    pub modality: Modality,
+    /// The first position.
+    pub start: usize,
+    /// How many positions.
+    pub len: usize,
+    /// The share of their entries that is left, of the layers that hold any and all their heads.
+    pub kept: f64,
+}
+
 /// The positions that a range of heads of one layer keeps.
 ///
 /// ```ts

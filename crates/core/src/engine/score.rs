@@ -134,6 +134,7 @@ impl<M: Memory> Scoring<M> {
             ppl: (-mean).exp().min(f64::MAX),
             timings: self.timings,
             memory: self.sequence.memory(),
+            spans: self.kept.is_some().then(|| self.sequence.kept_spans()),
             kept: self.kept.take(),
             kl: self.full.take().map(|full| full.kl),
         })));

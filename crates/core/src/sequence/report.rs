@@ -3,7 +3,7 @@
 use super::compaction::Working;
 use super::phases::Track;
 use super::{Planned, Sequence};
-use crate::cache::{Kept, Lane, Memory, MemoryReport};
+use crate::cache::{Kept, KeptSpan, Lane, Memory, MemoryReport, Span};
 use crate::method::Record;
 
 impl<M: Memory> Sequence<M> {
@@ -21,6 +21,27 @@ impl<M: Memory> Sequence<M> {
     pub fn kept(&self) -> Vec<Vec<Kept>> {
         let kept = |lane: &Lane<M>| Kept { heads: [lane.heads().start, lane.heads().end], positions: lane.positions() };
         (0..self.shape.layers).map(|layer| self.lanes(layer).iter().map(kept).collect()).collect()
+    }
+
+    /// How much of each span is left. Layers that read another's keys and values hold none and do not count.
+    pub fn kept_spans(&self) -> Vec<KeptSpan> {
+        let mut held = vec![0; self.spans.len()];
+        let mut heads = 0;
+        for lane in self.layers.iter().filter(|lanes| lanes.iter().any(|lane| !lane.is_empty())).flatten() {
+            let (positions, count) = (lane.positions(), lane.heads().len());
+            heads += count;
+            for (held, span) in held.iter_mut().zip(&self.spans) {
+                let before = |end: usize| positions.partition_point(|position| (*position as usize) < end);
+                *held += (before(span.start + span.len) - before(span.start)) * count;
+            }
+        }
+        let shares = held.iter().zip(&self.spans).map(|(held, Span { modality, start, len })| KeptSpan {
+            modality: *modality,
+            start: *start,
+            len: *len,
+            kept: *held as f64 / (len * heads).max(1) as f64,
+        });
+        shares.collect()
     }
 
     /// Bytes by the pool's count.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cache::{Kept, MemoryReport};
+use crate::cache::{Kept, KeptSpan, MemoryReport};
 
 /// How far a load has come: `done` of `total` in the unit of the stage (bytes, for `download` and most others).
 ///
@@ -151,6 +151,9 @@ pub struct Score {
     /// Which positions of the prompt are kept, per layer and range of heads; with `kept: true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<Vec<Vec<Kept>>>,
+    /// How much is left at the end of the text, of each image and its pieces, and of the answer, in order of position; with `kept: true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<Vec<KeptSpan>>,
     /// The divergence KL(full || cache) = sum over the vocabulary of p (ln p - ln q), per answer token, in nats; with `kl: true`. The time
     /// of the full cache counts in `timings.total` only.
     #[serde(skip_serializing_if = "Option::is_none")]

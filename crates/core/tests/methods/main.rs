@@ -16,4 +16,5 @@ mod pyramid_infer;
 mod rkv;
 mod score;
 mod sharing;
+mod spans;
 mod trace;

@@ -45,8 +45,8 @@ Combinations that make no sense are refused with the reason: see [all of them](c
         choice(
             "score",
             &[
-                "question", "window", "mix", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag", "recency",
-                "random",
+                "question", "window", "mix", "last", "text", "columns", "observed", "key-norm", "key-diff", "lag",
+                "recency", "random",
             ],
             "\"question\"",
             "the score that ranks entries",
