@@ -29,6 +29,8 @@ const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
   ["tova", "window"],
   ["observedAttention", "columns"],
   ["lagkv", "none"],
+  ["expectedAttention", "none"],
+  ["rkv", "none"],
   ["chunkkv", "window"],
   ["cake", "window"],
   ["vlCache", "window"],

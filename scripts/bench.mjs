@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:overhead`, `bench:prefixkv-search`, `bench:prefixkv-report`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:overhead`, `bench:pruning`, `bench:prefixkv-search`, `bench:prefixkv-report`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -21,6 +21,7 @@ const suites = {
   versions: () => bun("versions.ts"),
   kvpress: () => bun("kvpress.ts"),
   overhead: () => bun("overhead.ts"),
+  pruning: () => bun("pruning.ts"),
   "prefixkv-search": () => withQuestions("prefixkv_search.ts"),
   "prefixkv-report": () => withQuestions("prefixkv_report.ts"),
   scenes: () => bun("scenes.ts"),

@@ -25,7 +25,7 @@ try {
   const rows = Math.ceil(layers.length / perRow);
   const box = `0 0 ${perRow * step - 8} ${rows * step - 8}`;
   const label =
-    "A picture ten times, once for each layer: patches that stay in its cache are light, most of them on the star";
+    "A picture ten times, once for each layer: patches that stay in its cache are light, most of them on the shapes";
   const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="${box}" role="img" aria-label="${label}">`;
   writeFileSync(join(root, "docs", "kept.svg"), `${head}\n${layers.join("\n")}\n</svg>\n`);
 } finally {

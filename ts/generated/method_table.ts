@@ -1361,6 +1361,13 @@ export const methods: readonly MethodFacts[] = [
         text: "which entry goes while generating: the one with the lowest score, the one at a fixed distance, the oldest, or none",
       },
       {
+        name: "every",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 1,
+        text: 'generated tokens between two times that entries go, with `decode: "lowest-score"`',
+      },
+      {
         name: "window",
         kind: "count",
         values: "a whole number from 1 to 1,000,000",

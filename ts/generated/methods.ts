@@ -1091,6 +1091,11 @@ export interface CustomOptions {
    */
   decode?: "lowest-score" | "distance" | "oldest" | "none";
   /**
+   * Generated tokens between two times that entries go, with `decode: "lowest-score"`. A whole number from 1 to
+   * 1,000,000; `1` by default.
+   */
+  every?: number;
+  /**
    * Queries that count with `score: "question"`, `"window"` and `"mix"`. A whole number from 1 to 1,000,000; `32` by
    * default.
    */

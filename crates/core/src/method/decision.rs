@@ -128,6 +128,6 @@ mod tests {
         let pyramid = of(json!({ "method": "pyramidInfer" }));
         assert_eq!((pyramid.saves_compute, pyramid.eviction), (true, None));
         let rkv = of(json!({ "method": "rkv", "keep": 0.5, "every": 20 }));
-        assert_eq!(rkv.eviction, Some(Eviction::Together { every: 20, window: 8 }));
+        assert_eq!(rkv.eviction, Some(Eviction::Together { every: 20, window: Some(8) }));
     }
 }

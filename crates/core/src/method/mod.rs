@@ -72,8 +72,9 @@ pub enum Eviction {
     LowestScore,
     /// The first that is not protected.
     Oldest,
-    /// Several at once, ranked anew, each time that `every` tokens have come. Scores are what the last `window` tokens have given by then.
-    Together { every: usize, window: usize },
+    /// Several at once, each time that `every` tokens have come: those with the lowest scores; or where there is a `window`, ranked anew by
+    /// what the last `window` tokens have given by then.
+    Together { every: usize, window: Option<usize> },
 }
 
 impl Lanes {

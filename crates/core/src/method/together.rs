@@ -1,4 +1,4 @@
-//! Lanes that give up several entries together, every so many generated tokens, and rank them anew for that.
+//! Lanes that give up several entries together, every so many generated tokens, and may rank them anew for that.
 
 use super::Recipe;
 use super::budget::Quota;
@@ -16,7 +16,7 @@ pub(super) struct Together<'a> {
     pub recipe: &'a Recipe,
     pub search: &'a mut Search,
     pub every: usize,
-    pub window: usize,
+    pub window: Option<usize>,
 }
 
 /// The lanes of all layers with their quotas.
@@ -47,7 +47,7 @@ impl Together<'_> {
             // Protected entries may leave less room, or none.
             caps::down(self.recipe, self.search, held, &mut kept, quota, view.spans, 1)?;
             let mut change = LanePlan::new(layer, lane);
-            if quota.kept - kept.len() <= self.window {
+            if self.window.is_some_and(|window| quota.kept - kept.len() <= window) {
                 change.scores = forgotten(held);
             }
             change.keep = Some(kept);
@@ -58,8 +58,8 @@ impl Together<'_> {
 
     /// After a generated token, with caps: entries begin to collect when `window` more fit.
     pub(super) fn before_the_cap(self, quotas: &[Vec<Quota>], view: &View<'_>, plan: &mut Plan) -> Result<()> {
-        for (layer, lane, _, held) in
-            lanes(quotas, view).filter(|(.., quota, held)| held.len() + self.window == quota.kept)
+        let Some(window) = self.window else { return Ok(()) };
+        for (layer, lane, _, held) in lanes(quotas, view).filter(|(.., quota, held)| held.len() + window == quota.kept)
         {
             plan.push(LanePlan { scores: forgotten(held), ..LanePlan::new(layer, lane) });
         }
@@ -69,7 +69,8 @@ impl Together<'_> {
     /// After a generated token, with a share: when `every` more have come, lanes go back to it.
     pub(super) fn after_step(self, step: u64, quotas: &[Vec<Quota>], view: &View<'_>, plan: &mut Plan) -> Result<()> {
         let passed = ((step + 1) % self.every as u64) as usize;
-        let (due, collects) = (passed == 0, self.every - passed == self.window.min(self.every));
+        let (due, collects) =
+            (passed == 0, self.window.is_some_and(|window| self.every - passed == window.min(self.every)));
         if !due && !collects {
             return Ok(());
         }
@@ -93,8 +94,12 @@ impl Together<'_> {
         let (sorted, carried) = (lane.sorted(), lane.scores());
         let prompt = &PromptView { past: view.past, n: view.n, spans: view.spans, allowance: count };
         let (layer, sorted, carried, queries) = (view.cache.number(layer), &sorted, &carried, &LastQueries::default());
-        let scores =
-            self.recipe.score.score(&LaneInput { lane, layer, sorted, sums: &[], carried, prompt, queries })?;
+        let scores = match self.window {
+            Some(_) => {
+                self.recipe.score.score(&LaneInput { lane, layer, sorted, sums: &[], carried, prompt, queries })?
+            }
+            None => sorted.iter().map(|entry| carried.get(entry.place as usize).copied().unwrap_or(0.0)).collect(),
+        };
         let safe = self.recipe.protected.protected(sorted, count, view.spans);
         Ok(best(&scores, &safe, count).into_iter().map(|rank| sorted[rank]).collect())
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use prefixkv_core::Error;
+use prefixkv_core::cache::Lane;
 use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::method::{METHODS, Method, MethodSpec, OptionKind};
 use prefixkv_core::model::{LoadOptions, Model, Prompt};
@@ -147,6 +148,78 @@ fn every_combination_runs_or_says_why_not() {
             }
         }
     }
+}
+
+/// Lanes grow, and go back to the size that they have when entries go one by one; the first time, those with the lowest of the scores go that
+/// they would have had with nothing gone.
+#[test]
+fn several_entries_go_together_every_so_many_tokens() {
+    let mut case = Case::embedded();
+    let answer = case.answer.clone();
+    for score in ["columns", "mix", "key-norm"] {
+        for lanes in ["layer", "head"] {
+            for every in [2, 5, 16] {
+                let cache = |every: usize| {
+                    json!({
+                        "method": "custom", "keep": 0.4, "score": score, "lanes": lanes, "every": every,
+                        "sinks": 1, "recent": 8, "recentShare": 1,
+                    })
+                };
+                let start = |every: usize| {
+                    let method = Method::parse(&cache(every)).expect("parses");
+                    let mut sequence = case.model.new_sequence_with(method, false).expect("room");
+                    case.model.prefill(&case.prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+                    sequence
+                };
+                let (mut one_by_one, mut together, mut growing) = (start(1), start(every), start(1000));
+                let mut since = 0;
+                for (step, token) in answer.iter().enumerate() {
+                    for sequence in [&mut one_by_one, &mut together, &mut growing] {
+                        case.model.decode(*token, sequence).expect("goes on");
+                    }
+                    since += 1;
+                    let due = (step + 1) % every == 0;
+                    since = if due { 0 } else { since };
+                    for layer in 0..case.model.info().layers {
+                        let all = one_by_one.lanes(layer).iter().zip(together.lanes(layer)).zip(growing.lanes(layer));
+                        for ((plain, lane), twin) in all {
+                            let name = format!("{} layer {layer}, token {step}", cache(every));
+                            if due {
+                                assert_eq!(lane.len(), plain.len(), "{name}: back to its size");
+                            } else {
+                                assert!(
+                                    lane.len() >= plain.len() && lane.len() <= plain.len() + since,
+                                    "{name}: grows"
+                                );
+                            }
+                            if step + 1 == every {
+                                assert_eq!(lane.positions(), lowest_gone(twin, lane.len()), "{name}: the lowest go");
+                            }
+                        }
+                    }
+                }
+                case.run(&json!({ "method": "custom", "keep": { "tokens": 40 }, "score": score, "lanes": lanes, "every": every }))
+                    .expect("caps hold");
+            }
+        }
+    }
+    for (decode, every) in [("oldest", 2), ("none", 16), ("distance", 3)] {
+        let cache = json!({ "method": "custom", "keep": 0.4, "decode": decode, "every": every });
+        let Err(Error::Option { reason, .. }) = Method::parse(&cache) else { panic!("{cache} must be refused") };
+        assert!(reason.contains("`every`"), "{reason}");
+    }
+}
+
+/// The positions of a lane when the lowest scores have gone, the first and the last eight being safe.
+fn lowest_gone(lane: &Lane, count: usize) -> Vec<u32> {
+    let (sorted, scores) = (lane.sorted(), lane.scores());
+    let safe = |rank: usize| rank == 0 || rank + 8 >= sorted.len();
+    let mut ranks: Vec<usize> = (0..sorted.len()).collect();
+    let score = |rank: &usize| scores[sorted[*rank].place as usize];
+    ranks.sort_by(|a, b| safe(*b).cmp(&safe(*a)).then(score(b).total_cmp(&score(a))).then(a.cmp(b)));
+    let mut kept: Vec<u32> = ranks[..count].iter().map(|rank| sorted[*rank].position).collect();
+    kept.sort_unstable();
+    kept
 }
 
 #[test]

@@ -3,7 +3,7 @@ use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::spec::common::{PROTECT_TEXT, choice, count, flag, positive};
 use super::super::spec::{BudgetKind, MethodSpec, OptionKind, OptionSpec, Role, Stage};
-use super::super::{Lanes, Recipe};
+use super::super::{Eviction, Lanes, Recipe};
 use super::parts;
 use crate::error::Result;
 use crate::fields::refuse;
@@ -20,6 +20,7 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 | --- | --- |
 | `question` | attention from the text among the last `window` queries |
 | `window` | attention from the last `window` queries |
+| `mix` | attention from the last `window` queries, with the size of the value and the difference of the key from the others (MixKV) |
 | `last` | attention from the newest query |
 | `text` | attention from all text of the prompt |
 | `columns` | attention from all queries |
@@ -36,6 +37,8 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 | `prefix` | each layer, or each head, retains the same share of its importance (PrefixKV), or what another `objective` says; with `calibration` by sizes found before. Needs a score that is attention |
 | `pyramid` | sizes fall from the first layer to the last in equal steps (PyramidKV, arXiv 2406.02069), by `beta` |
 | `ada` | layers alike; inside a layer each head gets what it has among the best entries of all heads (AdaKV, arXiv 2407.11550), and at least `floor` of an even split. Needs a score that is attention, and `lanes: "head"` |
+
+While generating, entries go one by one; with `every: 16` a layer grows by 16 tokens and then goes back to its size at once, by the scores that its entries have by then. With a `keep` in entries or bytes it makes room for as many before, for at most half of the size.
 
 Combinations that make no sense are refused with the reason: see [all of them](combinations.md). A method whose decision is code of your own: see [the guide](../custom.md).
 "#,
@@ -69,6 +72,7 @@ Combinations that make no sense are refused with the reason: see [all of them](c
             "\"lowest-score\"",
             "which entry goes while generating: the one with the lowest score, the one at a fixed distance, the oldest, or none",
         ),
+        positive("every", "1", "generated tokens between two times that entries go, with `decode: \"lowest-score\"`"),
         positive("window", "32", "queries that count with `score: \"question\"`, `\"window\"` and `\"mix\"`"),
         choice(
             "pool",
@@ -163,7 +167,15 @@ fn build(options: &mut Options) -> Result<Stage> {
         score,
         budget,
         protected: parts::protected(options, Recent::Share { share: options.share("recentShare")?, most: recent })?,
-        eviction: parts::eviction(options)?,
+        eviction: match (parts::eviction(options)?, options.count("every")?) {
+            (eviction, 1) => eviction,
+            (Eviction::LowestScore, every) => Eviction::Together { every, window: None },
+            (_, every) => {
+                return Err(refuse(format!(
+                    "`every` of custom goes with `decode: \"lowest-score\"`, found `every` {every} with another"
+                )));
+            }
+        },
         lanes,
         positions: parts::positions(options)?,
     })))

@@ -68,7 +68,7 @@ fn build(options: &mut Options) -> Result<Stage> {
         }),
         budget: Box::new(Uniform),
         protected: parts::protected(options, Recent::Share { share: 0.5, most: queries })?,
-        eviction: Eviction::Together { every, window: queries },
+        eviction: Eviction::Together { every, window: Some(queries) },
         lanes: Lanes::PerHead,
         positions: Positions::True,
     })))

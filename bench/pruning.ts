@@ -1,0 +1,82 @@
+// Prompts of which later layers see less: how much sooner they are read, beside the products that are left out:
+// `npm run bench:pruning`, bench/results/<machine>-pruning.json and .md. Option: --quick. One thread.
+import { openData } from "../ts/eval/data/open.ts";
+import { type CacheOption, image, load, type Message } from "../ts/index.ts";
+import { order } from "./cache.ts";
+import { heading, keep as keepReport, origin } from "./machine.ts";
+import { paired, percent, summarise, table } from "./stats.ts";
+
+const quick = process.argv.includes("--quick");
+const rounds = quick ? 2 : 15;
+/** Pictures of 144 positions in a prompt of at most 2048. */
+const pictures = quick ? 3 : 13;
+/** The text model of models/tiny-llava. */
+const { width, inner, heads, headDim } = { width: 192, inner: 512, heads: 6, headDim: 32 };
+
+const full = "full";
+const caches: [name: string, cache: CacheOption][] = [
+  [full, { method: "full" }],
+  ["fastv", { method: "fastv" }],
+  ["fastv, images: 0.25", { method: "fastv", images: 0.25 }],
+  ["fastv, images: 0", { method: "fastv", images: 0 }],
+  ["pyramidInfer", { method: "pyramidInfer" }],
+  ["pyramidInfer, constant 0.8", { method: "pyramidInfer", schedule: "constant", share: 0.8 }],
+];
+
+/** Floating-point operations of a layer that reads so many rows: products with the weights, and causal attention. */
+function operations(rows: number): number {
+  const weights = 4 * width * heads * headDim + 3 * width * inner;
+  return 2 * rows * weights + 2 * rows * (rows + 1) * heads * headDim;
+}
+
+await using model = await load(undefined, { threads: 1, prefillChunk: 0 });
+const { samples } = await openData();
+const content: Message["content"] = [
+  ...samples.slice(0, pictures).map((sample) => image(sample.image)),
+  "Describe the images in detail.",
+];
+const messages: Message[] = [{ role: "user", content }];
+
+const times: Record<string, number[]> = {};
+/** The rows that each layer reads: it holds them all. */
+const rows: Record<string, number[]> = {};
+for (const [name, cache] of caches) {
+  const { kept } = await model.score({ messages, answer: " A", cache, kept: true });
+  rows[name] = kept.map((lanes) => lanes[0]?.positions.length ?? 0);
+}
+for (let round = 0; round < rounds; round += 1) {
+  for (const [name, cache] of order(caches, round)) {
+    process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${name}`);
+    const { timings } = await model.generate({ messages, cache, maxTokens: 1 });
+    times[name] = [...(times[name] ?? []), timings.prefill];
+  }
+}
+process.stderr.write("\n");
+
+const all = (name: string): number => (rows[name] ?? []).reduce((sum, count) => sum + operations(count), 0);
+const lines = caches.slice(1).map(([name]) => {
+  const { median, low, high } = summarise(paired(times[name] ?? [], times[full] ?? []));
+  const left = all(name) / all(full);
+  return { name, left, median, low, high, share: (1 - median) / (1 - left) };
+});
+const from = await origin();
+const positions = rows[full]?.[0] ?? 0;
+const page = `${heading("Prompts of which later layers see less", from)}
+
+A prompt of ${positions} positions, ${pictures} pictures of 144 and a question, with the embedded model on one thread; the text model's part alone. *Operations* is what is left of the floating-point operations
+of the full prompt, by the rows that every layer reads; *time* is the prompt's time over the full cache's in the same round, medians of ${rounds} rounds and quartiles. *Share* is how much of what the
+operations promise is saved. Ranking and gathering rows are in the time; the goal is a share of 85 %.
+
+${table([
+  ["method", "rows per layer", "operations", "time", "share"],
+  ...lines.map(({ name, left, median, low, high, share }) => [
+    name,
+    (rows[name] ?? []).join(", "),
+    left.toFixed(3),
+    `${median.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`,
+    percent(share),
+  ]),
+])}
+`;
+const report = { origin: from, positions, rows, times, lines };
+await keepReport("pruning", quick, report, page);
