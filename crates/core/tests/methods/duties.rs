@@ -555,6 +555,7 @@ fn a_calibration_brings_the_score_that_it_was_made_with() {
         json!({ "score": "text" }),
         json!({ "score": "window", "window": 16, "pool": "none", "poolSize": 3 }),
         json!({ "score": "question", "window": 5, "pool": "mean", "poolSize": 9 }),
+        json!({ "score": "mix", "window": 12, "pool": "max", "poolSize": 5 }),
     ] {
         assert_eq!(with(&made(ranking.clone()), json!({})), plain(ranking.clone()), "{ranking}");
         // The same score, given, and options of it.
@@ -562,7 +563,7 @@ fn a_calibration_brings_the_score_that_it_was_made_with() {
         let mut wider = ranking.clone();
         wider["window"] = json!(99);
         assert_eq!(with(&made(ranking.clone()), json!({ "window": 99 })), plain(wider));
-        for other in ["question", "window", "text", "columns"] {
+        for other in ["mix", "question", "window", "text", "columns"] {
             if ranking["score"] == other {
                 continue;
             }
@@ -577,7 +578,7 @@ fn a_calibration_brings_the_score_that_it_was_made_with() {
     // Published configurations come from all queries.
     assert_eq!(with(&json!([0.5, 0.5]), json!({})), plain(json!({ "score": "columns" })));
     for (strange, why) in [
-        (json!({ "score": "rows" }), "known are question, window, last, text, columns"),
+        (json!({ "score": "rows" }), "known are mix, question, window, last, text, columns"),
         (json!({ "score": "window", "pool": "x".repeat(10_000) }), "which prefixkv does not have"),
         (json!({ "score": "window", "window": 0 }), "`window` 0, which prefixkv does not have"),
     ] {
