@@ -35,7 +35,7 @@ pub trait ReadLane {
     /// [`ReadLane::key_norm`] of every place.
     fn key_norms(&self) -> Result<Vec<f32>>;
 
-    /// The keys of entries as attention reads them, `[entries, heads, head_dim]`: read from the cache, and from the device, only now.
+    /// The keys of entries as the lane holds them, rotated or not, `[entries, heads, head_dim]`: read from the cache, and from the device, only now.
     fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>>;
 
     /// The values of entries, as [`ReadLane::keys`].

@@ -69,8 +69,9 @@ fn keys_before_their_rotary_embedding_are_read_at_their_positions() {
             Some(json!({ "method": "h2o", "keep": { "tokens": 40 } })),
             Some(json!({ "method": "snapkv", "keep": 0.5 })),
             Some(json!({ "method": "adakv", "keep": 0.5 })),
-            Some(json!({ "method": "prefixkv", "keep": 0.4 })),
-            Some(json!({ "method": "prefixkv", "keep": 0.4, "positions": "official" })),
+            // Scores that compare keys take them as they are held.
+            Some(json!({ "method": "prefixkv", "keep": 0.4, "score": "question" })),
+            Some(json!({ "method": "prefixkv", "keep": 0.4, "score": "question", "positions": "official" })),
             Some(json!({ "method": "knorm", "keep": 0.5 })),
         ] {
             for n in [if method.is_some() { 33 } else { 1 }, 130] {

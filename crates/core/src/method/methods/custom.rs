@@ -40,6 +40,8 @@ A method of your own from the parts of the others: what ranks entries (`score`),
 
 While generating, entries go one by one; with `every: 16` a layer grows by 16 tokens and then goes back to its size at once, by the scores that its entries have by then. With a `keep` in entries or bytes it makes room for as many before, for at most half of the size.
 
+`mix`, `key-diff`, `key-norm` and `lag` look at keys as they are held: before their rotary embedding where a store keeps them so, or with `positions: "cache"`; else as attention reads them.
+
 Combinations that make no sense are refused with the reason: see [all of them](combinations.md). A method whose decision is code of your own: see [the guide](../custom.md).
 "#,
     budget: BudgetKind::Exact,

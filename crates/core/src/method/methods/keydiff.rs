@@ -22,7 +22,7 @@ S_lh[j] = -cos(k[l, h, j], m[l, h]),   m[l, h] = mean over j of k[l, h, j] / |k[
 
 All heads have the same size `keep * N`. Once, after the prompt; while generating nothing is evicted, so the cache grows by every token (with `keep` as a cap, or with `decode: "lowest-score"`, the lowest score goes).
 
-- Keys are compared as they are cached, rotated to their positions, as in kvpress.
+- Keys are compared as they are held: rotated to their positions, as in kvpress, but for a store that keeps them before their rotary embedding.
 - The paper evicts while blocks of a long prompt are read, against the mean key of what is left. Here the prompt is ranked once, when all of it is there, as kvpress does.
 - Where entries go while generating, the score of every new token needs a look at all keys of its lane: as much as attention reads, and on a GPU a transfer of them. Scores of earlier entries stay what they were.
 - No window and no sinks by itself; see `recent` and `sinks`.

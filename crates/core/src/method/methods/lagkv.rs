@@ -27,6 +27,7 @@ Ranks, not numbers, are compared, so every part keeps the same share. The last w
 - A prompt shorter than the sinks and two parts keeps its sinks and its last entries, as in kvpress.
 - A channel that does not change in the next part counts nothing; the formula divides by 0 there.
 - The paper goes on while generating, a part at a time; here, as in kvpress, the prompt is ranked once.
+- Keys are compared as they are held: rotated to their positions, but for a store that keeps them before their rotary embedding.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,

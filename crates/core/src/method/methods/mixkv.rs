@@ -29,6 +29,7 @@ All heads have the same size `keep * N`, the window included. Once, after the pr
 - `r` is measured on the prompt itself. The published code reads it from a table per model and head, made from other samples.
 - `r` is taken for 0 where it is below: there two keys point apart more often than not.
 - With grouped queries, `a` is averaged over the query heads of a KV head.
+- Keys are compared as they are held: rotated to their positions, but for a store that keeps them before their rotary embedding.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,

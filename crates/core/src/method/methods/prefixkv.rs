@@ -43,6 +43,7 @@ Deviations from the published code, which `variant: "official"` and `positions: 
 - It derives positions while generating from the length of the first layer's cache, so new tokens stand at wrong places. Here every entry keeps its true position.
 - With `variant: "paper"`, `sinks` and `recent` are 1 and 1 as there; the paper's `recent_size` is not used by the code.
 - `excludeSink`, `protectText`, `pool`, and the scores `mix`, `question`, `window`, `last` and `text` are additions. With `decode: "lowest-score"` and `variant: "paper"` give `recent` some room: new entries start with a score of 0 beside sums over the whole prompt.
+- With `score: "mix"` keys are compared as they are held: before their rotary embedding where a store keeps them so, or with `positions` other than `"true"`; else as attention reads them.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,

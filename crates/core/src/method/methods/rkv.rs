@@ -38,6 +38,7 @@ With `keep` as a share a head is at `keep` of all positions after the prompt and
 - The last `window` entries take at most half of the size, so small sizes work.
 - `sinks` and `protectText` are additions. Entries carry scores (4 bytes each and head).
 - Comparing all keys with all takes `n * n * d` products per head where few are alike; it stops at the newest alike ones, so the more a cache repeats itself, the less it takes.
+- Keys are compared as they are held: rotated to their positions, but for a store that keeps them before their rotary embedding.
 "#,
     budget: BudgetKind::Exact,
     role: Role::Chooses,

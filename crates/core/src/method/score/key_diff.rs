@@ -4,7 +4,7 @@ use crate::error::Result;
 
 /// The negative cosine between an entry's key and the mean direction of all keys: keys that differ from the others matter.
 ///
-/// Park et al. 2025, KeyDiff, arXiv 2504.15364. Keys are taken as attention reads them, rotated to their positions.
+/// Park et al. 2025, KeyDiff, arXiv 2504.15364. Keys are taken as they are held, rotated to their positions where the lane does not rotate them when they are read.
 #[derive(Debug)]
 pub struct KeyDiff;
 
