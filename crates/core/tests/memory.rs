@@ -224,8 +224,9 @@ fn the_peak_of_a_known_configuration_is_one_layer_more() {
     let mut offline = online.clone();
     offline["calibration"] = calibration;
     let layer = n * 2 * shape.kv_heads * shape.head_dim * 4;
-    // Scores, order and safety of one layer's entries, and their places while they are chosen.
-    let workspace = 64 * n;
+    // Scores, order and safety of one layer's entries, and their places while they are chosen; two numbers for each head of an entry, and
+    // the keys and values of 64 entries at a time, which the score looks at.
+    let workspace = (64 + 8 * shape.kv_heads) * n + 64 * layer / n;
     for (cache, layers_at_once) in [(offline, 1), (online, shape.layers)] {
         let pool = Pool::unlimited();
         let mut sequence = Sequence::with_method(shape, &pool, method(&cache), false).expect("a sequence");

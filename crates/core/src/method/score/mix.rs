@@ -28,63 +28,101 @@ impl Score for Mix {
     fn score(&self, input: &LaneInput<'_>) -> Result<Vec<f32>> {
         let mut scores = self.0.score(input)?;
         let before = scores.len() - self.0.of(input.prompt).min(scores.len());
-        let heads = input.lane.heads().len();
-        let (keys, values) = (input.lane.keys(input.sorted)?, input.lane.values(input.sorted)?);
-        let dim = keys.len() / (heads * scores.len()).max(1);
-        let votes = scores[..before].to_vec();
-        let mean = votes.iter().map(|vote| f64::from(*vote)).sum::<f64>() / before.max(1) as f64;
-        let mut mixed = vec![0.0; before];
-        for head in 0..heads {
-            let Compared { cosines, alike } = compared(&rows(&keys, heads, head, dim));
-            let different: Vec<f64> = cosines[..before].iter().map(|cosine| -cosine).collect();
-            let norm = |row: &[f32]| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-            let norms: Vec<f64> = rows(&values, heads, head, dim)[..before].iter().map(|row| norm(row)).collect();
-            let (different, norms) = (rescaled(&different, mean), rescaled(&norms, mean));
-            for (((mixed, vote), norm), different) in mixed.iter_mut().zip(&votes).zip(&norms).zip(&different) {
-                *mixed += ((1.0 - alike) * (f64::from(*vote) + norm) + alike * different) / heads as f64;
-            }
+        if before == 0 {
+            return Ok(scores);
         }
-        scores[..before].iter_mut().zip(&mixed).for_each(|(score, mixed)| *score = *mixed as f32);
+        let heads = input.lane.heads().len();
+        let means = means(input, heads)?;
+        // The mean cosine of two different keys, from the length of the mean alone.
+        let n = scores.len() as f64;
+        let alike: Vec<f64> = means
+            .chunks(means.len() / heads)
+            .map(|mean| mean.iter().map(|x| x * x).sum::<f64>())
+            .map(|square| if n > 1.0 { ((n * square - 1.0) / (n - 1.0)).clamp(0.0, 1.0) } else { 0.0 })
+            .collect();
+        let (different, norms) = measured(input, heads, before, &means)?;
+        let mean = scores[..before].iter().map(|vote| f64::from(*vote)).sum::<f64>() / before as f64;
+        let scale = |all: &[f32]| all.chunks(before).map(|of| Scale::to(mean, of)).collect::<Vec<_>>();
+        let (of_different, of_norms) = (scale(&different), scale(&norms));
+        for (entry, score) in scores[..before].iter_mut().enumerate() {
+            let vote = f64::from(*score);
+            let mixed = (0..heads).map(|head| {
+                let at = head * before + entry;
+                let important = vote + of_norms[head].of(norms[at]);
+                (1.0 - alike[head]) * important + alike[head] * of_different[head].of(different[at])
+            });
+            *score = (mixed.sum::<f64>() / heads as f64) as f32;
+        }
         Ok(scores)
     }
 }
 
-/// The rows of one head of `[entries, heads, dim]`.
-fn rows(all: &[f32], heads: usize, head: usize, dim: usize) -> Vec<&[f32]> {
-    all.chunks_exact((heads * dim).max(1)).map(|row| &row[head * dim..(head + 1) * dim]).collect()
+/// Entries whose keys or values are looked at together: they are read from the cache, where they may be encoded or on a device.
+const BLOCK: usize = 64;
+
+/// The factor that gives a key length 1.
+fn unit(key: &[f32]) -> f64 {
+    let length = key.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    if length > 0.0 { 1.0 / length } else { 0.0 }
 }
 
-/// Keys of a head beside each other.
-struct Compared {
-    /// With the mean of all keys of length 1.
-    cosines: Vec<f64>,
-    /// The mean cosine of two keys, from 0 to 1.
-    alike: f64,
+/// The mean of all keys of length 1, head by head.
+fn means(input: &LaneInput<'_>, heads: usize) -> Result<Vec<f64>> {
+    let mut means = Vec::new();
+    let n = input.sorted.len() as f64;
+    for entries in input.sorted.chunks(BLOCK) {
+        let keys = input.lane.keys(entries)?;
+        let width = keys.len() / entries.len();
+        means.resize(width, 0.0);
+        for row in keys.chunks_exact(width) {
+            for (key, mean) in row.chunks_exact(width / heads).zip(means.chunks_exact_mut(width / heads)) {
+                let unit = unit(key);
+                mean.iter_mut().zip(key).for_each(|(mean, x)| *mean += f64::from(*x) * unit / n);
+            }
+        }
+    }
+    Ok(means)
 }
 
-fn compared(keys: &[&[f32]]) -> Compared {
-    let unit = |key: &&[f32]| -> Vec<f64> {
-        let length = key.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        key.iter().map(|x| if length > 0.0 { f64::from(*x) / length } else { 0.0 }).collect()
-    };
-    let units: Vec<Vec<f64>> = keys.iter().map(unit).collect();
-    let n = units.len() as f64;
-    let mut mean = vec![0.0; units.first().map_or(0, Vec::len)];
-    units.iter().for_each(|key| mean.iter_mut().zip(key).for_each(|(mean, x)| *mean += x / n));
-    let cosine = |key: &Vec<f64>| key.iter().zip(&mean).map(|(x, mean)| x * mean).sum::<f64>();
-    let square: f64 = mean.iter().map(|x| x * x).sum();
-    // Of all pairs of different keys, from the length of the mean alone.
-    let alike = if n > 1.0 { ((n * square - 1.0) / (n - 1.0)).clamp(0.0, 1.0) } else { 0.0 };
-    Compared { cosines: units.iter().map(cosine).collect(), alike }
+/// How little the keys of the first entries are like the mean key, from -1 to 1, and the norms of their values, each `[heads, before]`.
+fn measured(input: &LaneInput<'_>, heads: usize, before: usize, means: &[f64]) -> Result<(Vec<f32>, Vec<f32>)> {
+    let (mut different, mut norms) = (vec![0.0; heads * before], vec![0.0; heads * before]);
+    let dim = means.len() / heads;
+    for (block, entries) in input.sorted[..before].chunks(BLOCK).enumerate() {
+        for (row, keys) in input.lane.keys(entries)?.chunks_exact(means.len()).enumerate() {
+            for (head, (key, mean)) in keys.chunks_exact(dim).zip(means.chunks_exact(dim)).enumerate() {
+                let cosine = key.iter().zip(mean).map(|(x, mean)| f64::from(*x) * mean).sum::<f64>() * unit(key);
+                different[head * before + block * BLOCK + row] = -cosine as f32;
+            }
+        }
+        for (row, values) in input.lane.values(entries)?.chunks_exact(means.len()).enumerate() {
+            for (head, value) in values.chunks_exact(dim).enumerate() {
+                let square: f64 = value.iter().map(|x| f64::from(*x).powi(2)).sum();
+                norms[head * before + block * BLOCK + row] = square.sqrt() as f32;
+            }
+        }
+    }
+    Ok((different, norms))
 }
 
-/// Scaled to the range from 0 to 1, and then so that the mean is `mean`.
-fn rescaled(numbers: &[f64], mean: f64) -> Vec<f64> {
-    let range = |(least, most): (f64, f64), x: &f64| (least.min(*x), most.max(*x));
-    let (least, most) = numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), range);
-    // As in the published code.
-    const SMALL: f64 = 1e-8;
-    let scaled: Vec<f64> = numbers.iter().map(|x| (x - least) / (most - least + SMALL)).collect();
-    let own = scaled.iter().sum::<f64>() / scaled.len().max(1) as f64;
-    scaled.iter().map(|x| x * mean / (own + SMALL)).collect()
+/// Brings numbers to the range from 0 to 1, and then to another mean.
+struct Scale {
+    least: f64,
+    by: f64,
+}
+
+impl Scale {
+    fn to(mean: f64, numbers: &[f32]) -> Scale {
+        // As in the published code.
+        const SMALL: f64 = 1e-8;
+        let range = |(least, most): (f64, f64), x: &f32| (least.min(f64::from(*x)), most.max(f64::from(*x)));
+        let (least, most) = numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), range);
+        let width = most - least + SMALL;
+        let own = numbers.iter().map(|x| (f64::from(*x) - least) / width).sum::<f64>() / numbers.len() as f64;
+        Scale { least, by: mean / (own + SMALL) / width }
+    }
+
+    fn of(&self, number: f32) -> f64 {
+        (f64::from(number) - self.least) * self.by
+    }
 }
