@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { markdown } from "../../bench/grids/page.ts";
+import { together } from "../../bench/grids/parts.ts";
 import { committed, grids, methodsOf } from "../../bench/grids/run.ts";
 import { canTell, memory, signed, works, worksNot } from "../../bench/grids/statements.ts";
 import { blindOf, type Evaluated, sumUp } from "../../bench/grids/summary.ts";
 import { between, equalBytes } from "../../bench/grids/tables.ts";
+import type { Results } from "../../ts/eval/files.ts";
 import type { Measured, QualityRecord, RunRecord } from "../../ts/eval/records.ts";
 import type { EvalSample } from "../../ts/eval/samples.ts";
 import { methods as table } from "../../ts/generated/method_table.ts";
@@ -295,4 +297,39 @@ test("the picture of kept patches has a panel for each of six methods", async ()
   // A fifth of all positions, of which patches are the most.
   for (const [title, share] of titles) assert.ok(Number(share) > 5 && Number(share) < 25, `${title}: ${share}`);
   assert.equal(svg.match(/<use href="#picture"\/>/g)?.length, 6);
+});
+
+test("a grid in parts is one run, and parts that disagree about the full cache are refused", () => {
+  const part = (id: string, above = 0): Results => {
+    const quality = [...cell("full", 1, { above, right: 4 }), ...cell(id, 0.5, { above: 1, right: 3 })];
+    const time = {
+      imageMs: 0,
+      visionMs: 0,
+      prefillMs: 1,
+      decodeMs: 1,
+      firstTokenMs: 1,
+      tokensPerSecond: 9,
+      engineMs: 2,
+      wallMs: 3,
+    };
+    const timings = quality.map(({ method, keep, sample }) => ({ method, keep, sample, ...time }));
+    return { run: { ...run, methods: ["full", id].map((id) => ({ id, cache: { method: id } })) }, quality, timings };
+  };
+  const whole = together("scenes", [part("h2o"), part("snapkv")]);
+  assert.deepEqual(
+    whole.run.methods.map(({ id }) => id),
+    ["full", "h2o", "snapkv"],
+  );
+  assert.deepEqual(
+    whole.quality.map(({ method }) => method),
+    ["full", "h2o", "snapkv"].flatMap((method) => answers.map(() => method)),
+  );
+  assert.deepEqual(
+    whole.timings.map(({ method, sample }) => [method, sample]),
+    whole.quality.map(({ method, sample }) => [method, sample]),
+  );
+  assert.throws(
+    () => together("scenes", [part("h2o"), part("snapkv", 0.5)]),
+    /other lines beside snapkv than beside h2o/,
+  );
 });

@@ -198,8 +198,9 @@ fn several_entries_go_together_every_so_many_tokens() {
                         }
                     }
                 }
-                case.run(&json!({ "method": "custom", "keep": { "tokens": 40 }, "score": score, "lanes": lanes, "every": every }))
-                    .expect("caps hold");
+                let capped = json!({ "method": "custom", "keep": { "tokens": 40 }, "score": score, "lanes": lanes, "every": every });
+                let (_, _, sequence) = case.run(&capped).expect("runs");
+                assert!(sequence.memory().kept_per_layer.iter().all(|kept| *kept <= 40.0), "{capped}: the cap holds");
             }
         }
     }

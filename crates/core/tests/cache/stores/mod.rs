@@ -551,8 +551,8 @@ fn every_store_goes_behind_every_method() {
                 continue;
             }
             let (_, memory) = run(&cache, 40);
-            if spec.name == "prefixkv" {
-                // The sizes of its layers follow from keys, which some stores change a little; the whole does not.
+            if spec.name == "prefixkv" && ["lorc", "cskv", "kvquant", "clla"].contains(&name(&store)) {
+                // The sizes of its layers follow from keys as they are held, here before their rotary embedding. The whole does not.
                 let whole = |memory: &MemoryReport| memory.kept_per_layer.iter().sum::<f64>();
                 let off = (whole(&memory) - whole(&alone)).abs();
                 assert!(off <= memory.kept_per_layer.len() as f64, "{} and {store}: {off}", spec.name);
