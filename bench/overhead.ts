@@ -35,6 +35,7 @@ const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
   ["cake", "window"],
   ["vlCache", "window"],
   ["tgvKv", "window"],
+  ["airCache", "window"],
   ["mixkv", "window"],
   ["elastic", "columns"],
   ["lookM", "columns"],

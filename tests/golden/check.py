@@ -97,7 +97,7 @@ def positions(text):
 
 
 def check_eviction():
-    for name, layers, kv_heads, found in (("tiny-llava", 10, 6, 38), ("planted", 6, 2, 37)):
+    for name, layers, kv_heads, found in (("tiny-llava", 10, 6, 39), ("planted", 6, 2, 38)):
         golden, _ = read(f"eviction/{name}")
         for scene in golden["scenes"]:
             assert len(scene["cases"]) == found
@@ -112,7 +112,7 @@ def check_eviction():
 
 
 # Those that free nothing while generating.
-ONCE = {"snapkv", "pyramidkv", "adakv", "keydiff", "observedAttention", "lagkv", "expectedAttention", "chunkkv", "cake", "vlCache", "tgvKv", "mixkv", "lookM"}
+ONCE = {"snapkv", "pyramidkv", "adakv", "keydiff", "observedAttention", "lagkv", "expectedAttention", "chunkkv", "cake", "vlCache", "tgvKv", "mixkv", "lookM", "airCache"}
 
 
 def check_evicted(case, length, answer, layers, kv_heads):
@@ -129,7 +129,7 @@ def check_evicted(case, length, answer, layers, kv_heads):
         if method == "pyramidkv":  # less from layer to layer
             assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
         else:
-            assert method in ("prefixkv", "cake", "vlCache", "tgvKv") or max(counts) - min(counts) <= 1
+            assert method in ("prefixkv", "cake", "vlCache", "tgvKv", "airCache") or max(counts) - min(counts) <= 1
     # a choice that rounding may turn ends a case early, and its own step is not in `kept_end`
     steps = len(case["logprobs"])
     assert 2 <= steps <= answer and max(case["logprobs"]) <= 0

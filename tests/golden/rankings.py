@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import avg_pool1d, cosine_similarity, normalize
 
 LAYER_WISE = ("tova", "chunkkv", "tgvKv", "elastic")
-HEAD_WISE = ("observedAttention", "lagkv", "expectedAttention", "cake", "vlCache", "mixkv", "lookM")
+HEAD_WISE = ("observedAttention", "lagkv", "expectedAttention", "cake", "vlCache", "mixkv", "lookM", "airCache")
 NAMES = LAYER_WISE + HEAD_WISE
-CLAIMING = ("cake", "vlCache", "tgvKv")
+CLAIMING = ("cake", "vlCache", "tgvKv", "airCache")
 IMAGE_TOKEN = 4
 LOOSE = 1e-5
 # Puts images behind all text without changing their order.
@@ -67,13 +67,50 @@ def claims(prompt, options, every):
 
 def claimed_counts(prompt, options, every, total, apportioned):
     """(entries per layer, how near the rounding was to go another way)."""
-    found, window = claims(prompt, options, every)
+    if options["method"] == "airCache":
+        found, window = strength_and_skewness(prompt, every), prompt.length - int(images(prompt).sum())
+        window = min(window, total / len(found)) if window < prompt.length else 0
+    else:
+        found, window = claims(prompt, options, every)
     layers, length = len(found), prompt.length
     shared = total - window * layers
     wanted = [window + shared * claim / math.fsum(found) for claim in found]
     counts = apportioned(wanted, total, [1] * layers, [length] * layers)
     fractions = sorted(w - math.floor(w) for w in wanted)
     return counts, min(b - a for a, b in zip(fractions, fractions[1:]))
+
+
+def strength_and_skewness(prompt, every):
+    """AirCache: what a layer's images get, and how few of them get most of it, each as a share of all layers', halves of one."""
+    layers, is_image = range(len(prompt.llama.layers)), images(prompt)
+    if behind_images(prompt) == prompt.length:
+        return [1.0 for _ in layers]
+    strengths, skews = [], []
+    for layer in layers:
+        strength, skew = 0.0, 0.0
+        for head in every:
+            found = elite(prompt, rows(prompt, layer, [head]))[is_image]
+            n, centred = len(found), found - found.mean()
+            third = (centred / found.std(unbiased=True)).pow(3).sum() * n / ((n - 1) * (n - 2))
+            strength, skew = strength + float(found.sum()), skew + max(float(third), 0.0)
+        strengths.append(strength)
+        skews.append(skew)
+    return [s / sum(strengths) / 2 + k / sum(skews) / 2 for s, k in zip(strengths, skews)]
+
+
+def elite(prompt, a, threshold=0.9):
+    """Mean over the query heads `a` [heads, positions, positions] of what the text that the last position looks at pays to images."""
+    start, is_image = behind_images(prompt), images(prompt)
+    found = 0
+    for head in a:
+        own = head[-1, start:]
+        chosen = [start + j for j in range(len(own)) if own[j] >= threshold * own.max()]
+        among = is_image.clone()
+        among[chosen] = True
+        asked = head[chosen] * among
+        asked = asked / asked.sum(-1, keepdim=True)
+        found = found + asked.mean(0) * is_image / len(a)
+    return found
 
 
 # Scores
@@ -121,6 +158,11 @@ def ranked(prompt, options, layer, lane, count, mean):
     if method == "lookM":
         scores = a.sum(1).mean(0) * torch.where(images(prompt), BEHIND, 1.0)
         return scores, set(range(length - count // 2, length)), False, []
+    if method == "airCache":
+        start = behind_images(prompt)
+        text = a[:, start if start < length else length - min(128, length) :].sum(1).mean(0)
+        scores = torch.where(images(prompt), elite(prompt, a) * BEHIND, text) if start < length else text
+        return scores, {length - 1}, False, []
     if method == "elastic":
         return a.sum(1).mean(0), {0, length - 1}, False, []
     raise KeyError(method)

@@ -20,6 +20,7 @@ export type MethodName =
   | "cake"
   | "vlCache"
   | "tgvKv"
+  | "airCache"
   | "mixkv"
   | "elastic"
   | "lookM"
@@ -984,6 +985,59 @@ export const methods: readonly MethodFacts[] = [
         values: "a whole number from 1 to 1,000,000",
         default: 128,
         text: "last positions behind the image that count",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "oldest"',
+        default: "none",
+        text: "which entry goes while generating: none, or the oldest",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "airCache",
+    title: "AirCache",
+    summary: "evicts of images only, by the few words that the end of the prompt looks at",
+    source: "Huang et al. 2025, AirCache, arXiv 2503.23956",
+    budget: "exact",
+    role: "chooses",
+    options: [
+      {
+        name: "threshold",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.9,
+        text: "the share of the largest attention from which on text is of the elite",
+      },
+      {
+        name: "queries",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 128,
+        text: "last positions behind the image of which the elite is chosen",
       },
       {
         name: "sinks",

@@ -41,6 +41,7 @@ export type CacheMethod =
   | Stage<"cake", CakeOptions>
   | Stage<"vlCache", VlCacheOptions>
   | Stage<"tgvKv", TgvKvOptions>
+  | Stage<"airCache", AirCacheOptions>
   | Stage<"mixkv", MixkvOptions>
   | Stage<"elastic", ElasticOptions>
   | Stage<"lookM", LookMOptions>
@@ -813,6 +814,44 @@ export interface TgvKvOptions {
  */
 export function tgvKv(options: TgvKvOptions): Stage<"tgvKv", TgvKvOptions> {
   return stage("tgvKv", options);
+}
+
+/** Options of {@link airCache}. */
+export interface AirCacheOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** The share of the largest attention from which on text is of the elite. A number from 0 to 1; `0.9` by default. */
+  threshold?: number;
+  /**
+   * Last positions behind the image of which the elite is chosen. A whole number from 1 to 1,000,000; `128` by default.
+   */
+  queries?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * AirCache: evicts of images only, by the few words that the end of the prompt looks at. Huang et al. 2025, AirCache,
+ * arXiv 2503.23956.
+ *
+ * @example
+ * ```ts
+ * import { airCache, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: airCache({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function airCache(options: AirCacheOptions): Stage<"airCache", AirCacheOptions> {
+  return stage("airCache", options);
 }
 
 /** Options of {@link mixkv}. */

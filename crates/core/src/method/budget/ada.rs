@@ -76,11 +76,12 @@ impl Budget for Ada {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Claim;
     use super::*;
 
     fn lane(scores: &[f32], safe: usize) -> ScoredLane {
         let safe = (0..scores.len()).map(|rank| rank < safe).collect();
-        ScoredLane { scores: scores.to_vec(), safe, claim: [1.0; 2], heads: 1 }
+        ScoredLane { scores: scores.to_vec(), safe, claim: Claim::default(), heads: 1 }
     }
 
     fn kept(floor: f64, lanes: &[ScoredLane], each: usize) -> Vec<usize> {

@@ -11,7 +11,7 @@ use std::fmt::Debug;
 
 pub use ada::Ada;
 pub use calibrated::Calibrated;
-pub use claimed::Claimed;
+pub use claimed::{Claimed, Joined};
 pub use prefix::{Objective, OfficialPrefix, Prefix};
 pub use pyramid::Pyramid;
 pub use uniform::Uniform;
@@ -56,10 +56,24 @@ impl BudgetRequest<'_> {
 pub struct ScoredLane {
     pub scores: Vec<f32>,
     pub safe: Vec<bool>,
-    /// Its claim on the whole beside those of others: two factors, each summed over the lanes of a layer.
-    pub claim: [f64; 2],
+    pub claim: Claim,
     /// KV heads.
     pub heads: usize,
+}
+
+/// A lane's claim on the whole beside those of others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Claim {
+    /// Each summed over the lanes of a layer; not negative, and only as large as they are to those of other layers.
+    pub factors: [f64; 2],
+    /// Entries that come before all that is claimed.
+    pub before: usize,
+}
+
+impl Default for Claim {
+    fn default() -> Claim {
+        Claim { factors: [1.0; 2], before: 0 }
+    }
 }
 
 /// How the size of a lane follows the number of positions seen.

@@ -345,6 +345,7 @@ fn whole(scored: &[Vec<ScoredLane>]) -> Result<impl Iterator<Item = &ScoredLane>
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Claim;
     use super::*;
 
     fn curve(scores: &[f32], safe: usize) -> Curve {
@@ -440,8 +441,12 @@ mod tests {
 
     #[test]
     fn a_floor_and_heads_of_their_own() {
-        let lane =
-            |scores: &[f32]| ScoredLane { scores: scores.to_vec(), safe: vec![false; 4], claim: [1.0; 2], heads: 1 };
+        let lane = |scores: &[f32]| ScoredLane {
+            scores: scores.to_vec(),
+            safe: vec![false; 4],
+            claim: Claim::default(),
+            heads: 1,
+        };
         let peaked = [0.97, 0.01, 0.01, 0.01];
         let scored = [vec![lane(&[0.25; 4]), lane(&peaked)], vec![lane(&peaked), lane(&peaked)]];
         let cost = crate::method::keep::Cost { layers: 2, entry: 100, fixed: 0, settled: None };

@@ -1,4 +1,4 @@
-use super::super::budget::Claimed;
+use super::super::budget::{Claimed, Joined};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::Preference;
@@ -75,7 +75,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     let powers = [1.0 / options.number("tau1")?, 1.0 / options.number("tau2")?];
     Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(Preference { queries: window, gamma: options.number("gamma")?, size }),
-        budget: Box::new(Claimed { window, powers }),
+        budget: Box::new(Claimed { window, joined: Joined::Product(powers) }),
         protected: parts::protected(options, Recent::Share { share: 0.5, most: window })?,
         eviction: parts::eviction(options)?,
         lanes: Lanes::PerHead,

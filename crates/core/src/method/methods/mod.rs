@@ -1,6 +1,7 @@
 //! The methods: one file each, and a line in the list.
 
 mod adakv;
+mod air_cache;
 mod akvq_vl;
 mod bf16;
 mod cake;
@@ -68,6 +69,7 @@ pub const METHODS: &[MethodSpec] = &[
     cake::SPEC,
     vl_cache::SPEC,
     tgvkv::SPEC,
+    air_cache::SPEC,
     mixkv::SPEC,
     elastic::SPEC,
     look_m::SPEC,

@@ -1,4 +1,4 @@
-use super::super::budget::Claimed;
+use super::super::budget::{Claimed, Joined};
 use super::super::guard::Recent;
 use super::super::options::Options;
 use super::super::score::TextWeighted;
@@ -47,7 +47,7 @@ fn build(options: &mut Options) -> Result<Stage> {
     let recent = Recent::Entries(options.count("recent")?);
     Ok(Stage::Chooses(Box::new(Recipe {
         score: Box::new(TextWeighted { queries: options.count("queries")? }),
-        budget: Box::new(Claimed { window: 0, powers: [1.0; 2] }),
+        budget: Box::new(Claimed { window: 0, joined: Joined::Product([1.0; 2]) }),
         protected: parts::protected(options, recent)?,
         eviction: parts::eviction(options)?,
         lanes: Lanes::PerLayer,

@@ -2,6 +2,7 @@
 
 mod chunks;
 mod columns;
+mod elite;
 mod expected;
 mod key_diff;
 mod key_norm;
@@ -28,6 +29,7 @@ use std::ops::Range;
 
 pub use chunks::Chunks;
 pub use columns::Columns;
+pub use elite::Elite;
 pub use expected::Expected;
 pub use key_diff::KeyDiff;
 pub use key_norm::KeyNorm;
@@ -47,6 +49,7 @@ pub use text_first::TextFirst;
 pub use text_weighted::TextWeighted;
 pub use window::Window;
 
+use super::budget::Claim;
 use super::normal::Ahead;
 use super::view::{LastQueries, ReadLane};
 use crate::cache::{Entry, Modality, Span};
@@ -162,8 +165,8 @@ pub trait Score: Send + Sync + Debug {
 
     /// As [`Score::score`], with what the lane claims of the whole beside the others: two factors, each summed over a layer's lanes. Not
     /// negative, and only as large as they are to those of other layers.
-    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, [f64; 2])> {
-        Ok((self.score(input)?, [1.0; 2]))
+    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, Claim)> {
+        Ok((self.score(input)?, Claim::default()))
     }
 
     /// Whether entries that are generated get scores to be compared with those of the prompt.

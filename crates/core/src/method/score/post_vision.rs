@@ -1,3 +1,4 @@
+use super::super::budget::Claim;
 use super::rows::{Rows, by_head};
 use super::{LaneInput, PromptView, Score};
 use crate::error::Result;
@@ -50,7 +51,7 @@ impl Score for PostVision {
         Ok(input.mean_sums())
     }
 
-    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, [f64; 2])> {
+    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, Claim)> {
         let attended = |rows: &Rows| -> [usize; 2] {
             let of = |(row, seen): (&[f32], &(usize, usize))| {
                 let row = &row[seen.0..seen.1];
@@ -62,6 +63,6 @@ impl Score for PostVision {
         };
         let heads = by_head(input, self.asking(input.prompt).min(self.queries), attended)?;
         let [some, all] = heads.iter().fold([0, 0], |sum, of| [sum[0] + of[0], sum[1] + of[1]]);
-        Ok((self.score(input)?, [some as f64 / all.max(1) as f64, 1.0]))
+        Ok((self.score(input)?, Claim { factors: [some as f64 / all.max(1) as f64, 1.0], before: 0 }))
     }
 }

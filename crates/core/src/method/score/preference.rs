@@ -1,3 +1,4 @@
+use super::super::budget::Claim;
 use super::pool::{Pooling, pool};
 use super::rows::{Rows, by_head};
 use super::{LaneInput, PromptView, Score};
@@ -78,7 +79,7 @@ impl Score for Preference {
         Ok(self.score_and_claim(input)?.0)
     }
 
-    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, [f64; 2])> {
+    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, Claim)> {
         let window = self.of(input.prompt);
         let first = (input.prompt.past + input.prompt.n - window) as u32;
         let before = input.sorted.partition_point(|entry| entry.position < first);
@@ -90,6 +91,7 @@ impl Score for Preference {
         let pooled = pool(&scores[..before], Pooling::Mean, self.size);
         scores[..before].copy_from_slice(&pooled);
         let sum = |of: fn(&Found) -> f64| heads.iter().map(of).sum::<f64>();
-        Ok((scores, [sum(|head| head.entropy), sum(|head| head.variance)]))
+        let factors = [sum(|head| head.entropy), sum(|head| head.variance)];
+        Ok((scores, Claim { factors, before: 0 }))
     }
 }

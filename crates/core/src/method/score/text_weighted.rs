@@ -1,3 +1,4 @@
+use super::super::budget::Claim;
 use super::text_first::BEHIND;
 use super::{LaneInput, PromptView, Score, Text, rows};
 use crate::error::Result;
@@ -37,11 +38,11 @@ impl Score for TextWeighted {
         Ok(self.score_and_claim(input)?.0)
     }
 
-    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, [f64; 2])> {
+    fn score_and_claim(&self, input: &LaneInput<'_>) -> Result<(Vec<f32>, Claim)> {
         let mut scores = Text.score(input)?;
         let asking = input.prompt.behind_images();
         if asking.is_empty() {
-            return Ok((scores, [1.0; 2]));
+            return Ok((scores, Claim::default()));
         }
         let images = input.prompt.are_images(input.sorted);
         let rows = rows::mean(input, asking.len().min(self.queries))?;
@@ -58,6 +59,6 @@ impl Score for TextWeighted {
             let weighted: f64 = rows.iter().zip(&weights).map(|(row, weight)| f64::from(row[at]) * weight).sum();
             *score = weighted as f32 * BEHIND;
         }
-        Ok((scores, [claim, 1.0]))
+        Ok((scores, Claim { factors: [claim, 1.0], before: 0 }))
     }
 }
