@@ -471,16 +471,18 @@ def run(prompt, answer, options):
         # A choice that rounding may turn ends the case: its own step still counts, what it leaves does not.
         if not cache.decided:
             break
-        kept_end = written([[lane.positions for lane in lanes] for lanes in cache.lanes])
+        kept_end, seen = [[list(lane.positions) for lane in lanes] for lanes in cache.lanes], cache.seen
         if number + 1 < len(answer):
             row = cache.step(token)
+    grown = [[[*positions, *range(prompt.length, seen)] for positions in lanes] for lanes in kept.positions]
     return {
         "options": options,
         "counts": kept.counts,
         "kept": written(kept.positions),
         "loose": written(kept.loose),
         "margins": {"counts": brief(kept.margin), "decode": [[brief(lane.margin) for lane in lanes] for lanes in cache.lanes]},
-        "kept_end": kept_end,
+        # Where nothing is freed while generating, it says nothing new.
+        **({} if kept_end == grown else {"kept_end": written(kept_end)}),
         "logprobs": logprobs,
     }
 

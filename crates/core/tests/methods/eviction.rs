@@ -37,9 +37,19 @@ struct Case {
     counts: Vec<usize>,
     kept: Vec<Vec<String>>,
     loose: Vec<Vec<String>>,
-    kept_end: Vec<Vec<String>>,
+    /// Left out where nothing is freed while generating.
+    kept_end: Option<Vec<Vec<String>>>,
     margins: Margins,
     logprobs: Vec<f32>,
+}
+
+impl Case {
+    /// The entries at the end, when `seen` positions were seen of which the prompt has `n`.
+    fn end(&self, n: usize, seen: usize) -> Vec<Vec<String>> {
+        let grown = |kept: &String| if seen > n { format!("{kept},{n}-{}", seen - 1) } else { kept.clone() };
+        let all = || self.kept.iter().map(|lanes| lanes.iter().map(grown).collect()).collect();
+        self.kept_end.clone().unwrap_or_else(all)
+    }
 }
 
 /// How nearly the reference's own choices went the other way.
@@ -140,7 +150,8 @@ fn check(file: &str) {
                 if index > 0 {
                     if !whole && index + 1 == case.logprobs.len() {
                         // The reference's choice in this step was one of rounding; what it leaves is not compared.
-                        compare(&format!("{what} before step {index}"), &sequence.kept(), &case.kept_end, loose);
+                        let end = case.end(scene.prompt.len(), scene.prompt.len() + index - 1);
+                        compare(&format!("{what} before step {index}"), &sequence.kept(), &end, loose);
                     }
                     logits = model.decode(scene.answer[index - 1], &mut sequence).expect("goes on");
                 }
@@ -149,7 +160,8 @@ fn check(file: &str) {
                 worst = worst.max(difference);
             }
             if whole {
-                compare(&format!("{what} at the end"), &sequence.kept(), &case.kept_end, loose);
+                let end = case.end(scene.prompt.len(), scene.prompt.len() + scene.answer.len() - 1);
+                compare(&format!("{what} at the end"), &sequence.kept(), &end, loose);
             }
         }
     }
