@@ -19,6 +19,8 @@ const caches: [name: string, cache: CacheOption][] = [
   ["fastv", { method: "fastv" }],
   ["fastv, images: 0.25", { method: "fastv", images: 0.25 }],
   ["fastv, images: 0", { method: "fastv", images: 0 }],
+  ["visionZip", { method: "visionZip" }],
+  ["visionZip, images: 0.1111", { method: "visionZip", images: 0.1111 }],
   ["pyramidInfer", { method: "pyramidInfer" }],
   ["pyramidInfer, constant 0.8", { method: "pyramidInfer", schedule: "constant", share: 0.8 }],
 ];
@@ -63,7 +65,7 @@ const from = await origin();
 const positions = rows[full]?.[0] ?? 0;
 const page = `${heading("Prompts of which later layers see less", from)}
 
-A prompt of ${positions} positions, ${pictures} pictures of 144 and a question, with the embedded model on one thread; the text model's part alone. *Operations* is what is left of the floating-point operations
+A prompt of ${positions} positions, ${pictures} pictures of 144 and a question, with the embedded model on one thread; the text model's part alone: the vision tower sees every picture whole. *Operations* is what is left of the floating-point operations
 of the full prompt, by the rows that every layer reads; *time* is the prompt's time over the full cache's in the same round, medians of ${rounds} rounds and quartiles. *Share* is how much of what the
 operations promise is saved. Ranking and gathering rows are in the time; the goal is a share of 85 %.
 

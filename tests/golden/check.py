@@ -171,6 +171,18 @@ def check_pyramid_infer():
             assert generated == sorted(generated, reverse=True) and max(generated) <= len(found["answer"])
 
 
+def check_vision_zip():
+    for scene in read("vision_zip")[0]["scenes"]:
+        found = next(s for s in read(scene["of"])[0]["cases"] if s["name"] == scene["name"])
+        for case in scene["cases"]:
+            assert len(case["images"]) == len(found["images"]) and max(case["logprobs"]) <= 0
+            for image in case["images"]:
+                kept = [8 * i + bit for i, byte in enumerate(base64.b64decode(image["kept"])) for bit in range(8) if byte >> bit & 1]
+                into = base64.b64decode(image["into"])
+                assert len(kept) == len(image["features"]) and set(into) <= set(kept)
+                assert bool(into) == (case["options"]["contextual"] > 0)
+
+
 def check_rkv():
     for scene in read("rkv")[0]["scenes"]:
         found = next(s for s in read(f"eviction/{scene['of']}")[0]["scenes"] if s["name"] == scene["name"])
@@ -280,6 +292,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_rkv, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -19,6 +19,7 @@ import {
   pyramidInfer,
   snapkv,
   streaming,
+  visionZip,
 } from "../../ts/index.ts";
 import { type Life, livesOf } from "../../ts/report/lives.ts";
 import { temporaryFolder } from "../kit/temporary_folder.ts";
@@ -32,6 +33,7 @@ const methods: Record<string, CacheOption> = {
   prefixkv: prefixkv({ keep: 0.3 }),
   fastv: fastv(),
   pyramidInfer: pyramidInfer({ share: 0.6, recent: 0.02, block: 3 }),
+  visionZip: visionZip({ images: 0.2 }),
   "adakv at a cap": adakv({ keep: { tokens: 50 } }),
   "prefixkv evicting by distance": prefixkv({ keep: 0.3, decode: "distance" }),
   "h2o at a cap": h2o({ keep: { tokens: 60 } }),

@@ -27,6 +27,7 @@ export type MethodName =
   | "random"
   | "fastv"
   | "pyramidInfer"
+  | "visionZip"
   | "custom"
   | "merge"
   | "bf16"
@@ -1376,6 +1377,31 @@ export const methods: readonly MethodFacts[] = [
       medium: { share: 0.8, interval: 2 },
       large: { interval: 3 },
     },
+  },
+  {
+    name: "visionZip",
+    title: "VisionZip",
+    summary: "merges each image into fewer positions before the language model, by what its vision tower looks at",
+    source: "Yang et al. 2024, VisionZip, arXiv 2412.04467 (CVPR 2025)",
+    budget: "outcome",
+    role: "chooses",
+    options: [
+      {
+        name: "images",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.3333,
+        text: "the share of each image's positions that go on, contextual ones included",
+      },
+      {
+        name: "contextual",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.15625,
+        text: "the share of these that others are merged into",
+      },
+    ],
+    variants: {},
   },
   {
     name: "custom",

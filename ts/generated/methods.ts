@@ -48,6 +48,7 @@ export type CacheMethod =
   | Stage<"random", RandomOptions>
   | Stage<"fastv", FastvOptions>
   | Stage<"pyramidInfer", PyramidInferOptions>
+  | Stage<"visionZip", VisionZipOptions>
   | Stage<"custom", CustomOptions>
   | Stage<"merge", MergeOptions>
   | Stage<"bf16", Bf16Options>
@@ -1091,6 +1092,35 @@ export interface PyramidInferOptions {
  */
 export function pyramidInfer(options: PyramidInferOptions = {}): Stage<"pyramidInfer", PyramidInferOptions> {
   return stage("pyramidInfer", options);
+}
+
+/** Options of {@link visionZip}. */
+export interface VisionZipOptions {
+  /**
+   * The share of each image's positions that go on, contextual ones included. A number from 0 to 1; `0.3333` by
+   * default.
+   */
+  images?: number;
+  /** The share of these that others are merged into. A number from 0 to 1; `0.15625` by default. */
+  contextual?: number;
+}
+
+/**
+ * VisionZip: merges each image into fewer positions before the language model, by what its vision tower looks at. Yang
+ * et al. 2024, VisionZip, arXiv 2412.04467 (CVPR 2025).
+ *
+ * @example
+ * ```ts
+ * import { image, load, visionZip } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: visionZip() });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function visionZip(options: VisionZipOptions = {}): Stage<"visionZip", VisionZipOptions> {
+  return stage("visionZip", options);
 }
 
 /** Options of {@link custom}. */

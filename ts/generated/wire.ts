@@ -1888,21 +1888,23 @@ export interface TracePlan {
   /** Single entries that go. */
   evict: TraceEviction[];
   /**
-   * With `layer`: the positions of the prompt that later layers see; left out where they see all that have come so far.
+   * With `layer`: the positions of the prompt that later layers see; with `images`, those that any layer sees. Left out
+   * where they see all that have come so far.
    */
   rows?: number[];
 }
 
 /**
- * When a method has decided: once a layer has read the prompt, once all have, before a generated token is added, or
- * after that.
+ * When a method has decided: before the first layer, by what the vision tower has seen of the images; once a layer has
+ * read the prompt, once all have, before a generated token is added, or after that.
  *
+ * - `"images"`:
  * - `"layer"`:
  * - `"prompt"`:
  * - `"token"`:
  * - `"step"`:
  */
-export type TraceMoment = "layer" | "prompt" | "token" | "step";
+export type TraceMoment = "images" | "layer" | "prompt" | "token" | "step";
 
 /** Changes to the entries of a lane. */
 export interface TraceLanePlan {

@@ -50,7 +50,7 @@ export function livesOf(trace: Trace, layer: number): Lives | undefined {
       const own = gone[lane];
       if (own !== undefined) own[position] = Math.min(own[position] ?? columns, column);
     };
-    if (rows !== undefined && at < source) {
+    if (rows !== undefined && (moment === "images" || at < source)) {
       // A row that does not go on has no entry in later layers, from the beginning.
       const seen = new Set(rows);
       for (const own of gone)

@@ -93,7 +93,7 @@ fn generation_on_the_embedded_model() {
     let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let bytes = std::fs::read(root.join("data/scenes/scene-002.png")).expect("a scene");
     let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
-    let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+    let pixels = [pixels];
     let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
     let prompt = model.expand(&model.tokenizer().encode_prompt(text).expect("encodes"), 1).expect("one image");
     for spec in METHODS {
@@ -113,7 +113,9 @@ fn generation_on_the_embedded_model() {
         // The calibrated parts are the method's, which outlives the sequence here.
         let method = method(&cache);
         let mut sequence = model.new_sequence_with(method.clone(), false).expect("a sequence");
+        let features = model.encode_images_for(&pixels, sequence.pictures(), &|| Ok(())).expect("encodes");
         model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
+        drop(features);
         for token in 10..70 {
             model.decode(token, &mut sequence).expect("goes on");
         }

@@ -94,6 +94,7 @@ fn rows_end_between_layers() {
     what_goes_on_is_what_the_last_position_looks_at(&model);
     work_and_memory_are_saved(&model);
     a_pyramid_saves_work_from_layer_to_layer(&model);
+    images_are_merged_before_the_first_layer(&model);
     later_prompts_go_their_own_way(&model);
     what_makes_no_sense_is_refused_with_the_reason();
 }
@@ -222,6 +223,38 @@ fn a_pyramid_saves_work_from_layer_to_layer(model: &Model) {
     );
     assert!(read(model, &whole, &mut all) == read(model, &whole, &mut full));
     assert!(model.decode(7, &mut all).expect("goes on") == model.decode(7, &mut full).expect("goes on"));
+}
+
+/// No layer computes a row that does not go on, and there is room for the others alone.
+fn images_are_merged_before_the_first_layer(model: &Model) {
+    let layers = model.info().layers;
+    let bytes = std::fs::read(root().join("data/scenes/scene-003.png")).expect("a scene");
+    let pixels = [model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture")];
+    let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
+    let whole = model.expand(&model.tokenizer().encode_prompt(text).expect("encodes"), 1).expect("one image");
+    let n = whole.tokens.len();
+    let read = |model: &Model, sequence: &mut Sequence| {
+        let features = model.encode_images_for(&pixels, sequence.pictures(), &|| Ok(())).expect("encodes");
+        model.prefill(&whole, &features, sequence, &|| Ok(()))
+    };
+    for (images, kept) in [(0.3333, 48), (0.05, 7), (0.0, 1), (1.0, 144)] {
+        let cache = json!({ "method": "visionZip", "images": images });
+        let before = about().live.rows_run;
+        let mut zipped = sequence(model, &cache);
+        read(model, &mut zipped).expect("reads");
+        let rows = n - 144 + kept;
+        assert_eq!((about().live.rows_run - before) as usize, rows * layers, "{cache}");
+        let memory = zipped.memory();
+        assert_eq!(memory.kept_per_layer, vec![rows as f64; layers], "{cache}");
+        assert_eq!(memory.payload as usize * n, memory.full as usize * rows, "{cache}");
+        let limit = Some(memory.peak + 4096);
+        let folder = LoadOptions::new(root().join("models/tiny-llava"));
+        let limited = Model::load(&LoadOptions { cache_limit: limit, ..folder }, &mut |_| Ok(())).expect("loads");
+        read(&limited, &mut sequence(&limited, &cache)).expect("there is room");
+        let full = read(&limited, &mut limited.new_sequence().expect("fits"));
+        assert_eq!(full.is_err(), kept < 144, "{cache}");
+        assert_eq!(limited.pool().used(), 0);
+    }
 }
 
 fn later_prompts_go_their_own_way(model: &Model) {

@@ -23,7 +23,7 @@ A method says which entries of the cache stay. It is given to `generate`, `score
 {}
 ## How they decide
 
-With their defaults, about a prompt of {} positions, 576 of them an image. *By*: what an entry is ranked by. *Sizes*: the budget that splits the whole over layers and heads ([custom.md](custom.md) says what they are). *Lanes*: whether the heads of a layer keep entries of their own. *When*: after each layer's attention, so that never more than one layer is whole, or after the prompt. *Attention*: the queries whose attention to all entries is gathered; the less, the cheaper. *Then*: which entry goes for each generated token.
+With their defaults, about a prompt of {} positions, 576 of them an image. *By*: what an entry is ranked by. *Sizes*: the budget that splits the whole over layers and heads ([custom.md](custom.md) says what they are). *Lanes*: whether the heads of a layer keep entries of their own. *When*: before the first layer, after each layer's attention, so that never more than one layer is whole, or after the prompt. *Attention*: the queries whose attention to all entries is gathered; the less, the cheaper. *Then*: which entry goes for each generated token.
 
 | method | by | sizes | lanes | when | attention | then | saves compute | source |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -70,7 +70,11 @@ fn decision_row(spec: &MethodSpec) -> Option<String> {
         decision.score.unwrap_or("see its page"),
         decision.budget.unwrap_or("-"),
         if decision.lanes == Lanes::PerHead { "head" } else { "layer" },
-        if decision.layer_by_layer { "each layer" } else { "the prompt" },
+        match (decision.before_layers, decision.layer_by_layer) {
+            (true, _) => "before all layers",
+            (false, true) => "each layer",
+            (false, false) => "the prompt",
+        },
         if decision.saves_compute { "yes" } else { "no" },
         arxiv.map_or_else(|| "-".to_owned(), |id| format!("arXiv {id}")),
     ))

@@ -12,8 +12,7 @@ use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::method::Method;
-use crate::model::{Model, Prefill, Prompt};
-use crate::nn::Matrix;
+use crate::model::{Features, Model, Prefill, Prompt};
 use crate::sample::{Sampler, SamplerOptions};
 use crate::sequence::Sequence;
 use crate::text::StopStrings;
@@ -27,7 +26,7 @@ pub(super) fn queued(events: &Events) -> Timings {
 /// A prompt that is ready to be read, and how to go on from it.
 pub(super) struct PreparedPrompt<B: Backend> {
     pub(super) prompt: Prompt,
-    pub(super) features: Vec<Matrix<B>>,
+    pub(super) features: Vec<Features<B>>,
     /// The sequence on top of which the prompt is read.
     pub(super) sequence: Sequence<B::Memory>,
     /// The prompt's tokens before expansion, from which the text goes on.
@@ -64,7 +63,8 @@ impl<B: Backend> PreparedPrompt<B> {
         if !alone {
             prompt::admit(&sequence, &prompt)?;
         }
-        let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+        let pictures = sequence.pictures();
+        let features = prompt::features(model, images, &request.source.order, pictures, events, &mut timings)?;
         Ok(PreparedPrompt {
             prompt,
             features,

@@ -9,8 +9,8 @@ use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::media::upright_size;
-use crate::model::{ImagePlan, Model, Prompt};
-use crate::nn::Matrix;
+use crate::method::pictures::Pictures;
+use crate::model::{Features, ImagePlan, Model, Prompt};
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Message, Rendered, SpecialTokens};
 use crate::wire::{Source, SourceText, Timings, Usage};
@@ -111,20 +111,22 @@ pub(super) fn admit<M: Memory>(sequence: &Sequence<M>, prompt: &Prompt) -> Resul
     }
 }
 
-/// The features of the images, in the order of their placeholders; each image is decoded and seen once.
+/// The features of the images, in the order of their placeholders, for a method that may choose `pictures`; each image is decoded and
+/// seen once.
 pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
     model: &Model<B>,
     images: &[I],
     order: &[usize],
+    pictures: Option<&dyn Pictures>,
     events: &Events,
     timings: &mut Timings,
-) -> Result<Vec<Matrix<B>>> {
+) -> Result<Vec<Features<B>>> {
     let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
     let start = Instant::now();
     let pixels = pictures::process(processor, images, events)?;
     timings.images = milliseconds(start.elapsed());
     let start = Instant::now();
-    let features = model.encode_images(&pixels, &|| events.check())?;
+    let features = model.encode_images_for(&pixels, pictures, &|| events.check())?;
     timings.vision = milliseconds(start.elapsed());
     Ok(order.iter().map(|&index| features[index].clone()).collect())
 }

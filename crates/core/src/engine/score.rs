@@ -73,13 +73,18 @@ impl<M: Memory> Scoring<M> {
         if request.kl {
             prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
         }
-        let features = prompt::features(model, images, &request.source.order, events, &mut timings)?;
+        let order = &request.source.order;
+        let features = prompt::features(model, images, order, sequence.pictures(), events, &mut timings)?;
         let start = Instant::now();
         let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
         timings.prefill = milliseconds(start.elapsed());
         timings.first_token = milliseconds(events.submitted().elapsed());
         let full = match request.kl {
             true => {
+                let features = match sequence.pictures() {
+                    None => features,
+                    Some(_) => prompt::features(model, images, order, None, events, &mut Timings::default())?,
+                };
                 let mut sequence = model.new_sequence_with(None, false)?;
                 let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
                 Some(Full { sequence, logits, kl: Vec::with_capacity(answer.len()) })

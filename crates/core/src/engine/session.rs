@@ -17,8 +17,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::Method;
 use crate::metrics;
-use crate::model::{ImagePlan, Model, Prompt};
-use crate::nn::Matrix;
+use crate::model::{Features, ImagePlan, Model, Prompt};
 use crate::sequence::Sequence;
 use crate::text::{Content, Encoded, Message, Part};
 use crate::wire::{Event, GenerateRequest, SessionId, SourceText, Timings};
@@ -288,7 +287,7 @@ impl<B: Backend> Session<B> {
         events: &Events,
         timings: &mut Timings,
         alone: bool,
-    ) -> Result<(Prompt, Vec<Matrix<B>>, usize)> {
+    ) -> Result<(Prompt, Vec<Features<B>>, usize)> {
         let order = &self.order[state.images..];
         let mut prompt = prompt::expand(model, rest, plans, order.len())?;
         if let Some(pending) = state.pending {
@@ -300,7 +299,7 @@ impl<B: Backend> Session<B> {
         }
         let used: Vec<Arc<[u8]>> = order.iter().map(|index| self.images[*index].clone()).collect();
         let each: Vec<usize> = (0..used.len()).collect();
-        let features = prompt::features(model, &used, &each, events, timings)?;
+        let features = prompt::features(model, &used, &each, state.sequence.pictures(), events, timings)?;
         Ok((prompt, features, room))
     }
 }

@@ -14,8 +14,7 @@ use crate::cache::{Account, Charge, Memory};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::Method;
-use crate::model::{Model, Prompt};
-use crate::nn::Matrix;
+use crate::model::{Features, Model, Prompt};
 use crate::sequence::Sequence;
 use crate::wire::{
     DistanceVariant, DistancesRequest, Event, LayerDistance, Progress, SimilarityRequest, Source, Timings, Usage,
@@ -71,14 +70,18 @@ pub(super) fn similarity<B: Backend>(
     let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
     let read = Read::new(model, &request.source, images, events, &mut timings)?;
     let start = Instant::now();
+    let fewer = || refuse(format!("{} has no last hidden states of all positions to compare", request.method.name));
     let hidden = |method: Option<&Arc<Method>>| {
         let mut sequence = model.new_sequence_with(method.cloned(), false)?;
+        if sequence.pictures().is_some() && !images.is_empty() {
+            return Err(fewer());
+        }
         model.hidden(&read.prompt, &read.features, &mut sequence, &|| events.check())
     };
     // A refusal comes before the work.
     let (with, without) = (hidden(Some(&request.method))?, hidden(None)?);
     if with.len() != without.len() {
-        return Err(refuse(format!("{} has no last hidden states of all positions to compare", request.method.name)));
+        return Err(fewer());
     }
     timings.prefill = milliseconds(start.elapsed());
     timings.total = milliseconds(events.submitted().elapsed());
@@ -90,7 +93,7 @@ pub(super) fn similarity<B: Backend>(
 /// A prompt, ready for the layers.
 pub(super) struct Read<B: Backend> {
     pub(super) prompt: Prompt,
-    pub(super) features: Vec<Matrix<B>>,
+    pub(super) features: Vec<Features<B>>,
 }
 
 impl<B: Backend> Read<B> {
@@ -106,7 +109,7 @@ impl<B: Backend> Read<B> {
         let prompt = prompt::expand(model, &tokens, &plans, source.order.len())?;
         prompt::room(0, &prompt, None, model.max_positions())?;
         let before = (timings.images, timings.vision);
-        let features = prompt::features(model, images, &source.order, events, timings)?;
+        let features = prompt::features(model, images, &source.order, None, events, timings)?;
         if !images.is_empty() {
             (timings.images, timings.vision) = (timings.images + before.0, timings.vision + before.1);
         }

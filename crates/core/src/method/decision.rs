@@ -16,6 +16,8 @@ pub struct Decision {
     pub lanes: Lanes,
     /// The entries of a prompt are freed right after the attention of each layer, and not when the whole prompt has been read.
     pub layer_by_layer: bool,
+    /// Entries are chosen before the first layer.
+    pub before_layers: bool,
     /// Later layers compute nothing for what is freed.
     pub saves_compute: bool,
     /// None where the method evicts by code of its own.
@@ -47,6 +49,7 @@ impl Method {
                 budget: Some(recipe.budget.name()),
                 lanes: recipe.lanes,
                 layer_by_layer: recipe.budget.ahead(&half(&COST)).is_ok_and(|quotas| quotas.is_some()),
+                before_layers: false,
                 saves_compute: false,
                 eviction: Some(recipe.eviction),
                 attention: Some(attention(recipe.score.as_ref())),
@@ -59,7 +62,8 @@ impl Method {
                     budget: None,
                     lanes: needs.lanes,
                     layer_by_layer: needs.moments.layer,
-                    saves_compute: needs.rows,
+                    before_layers: needs.moments.images,
+                    saves_compute: needs.narrows(),
                     eviction: (needs.moments.step == 0).then_some(Eviction::Never),
                     attention: None,
                 }
@@ -127,6 +131,8 @@ mod tests {
         assert_eq!((fastv.score, fastv.saves_compute, fastv.eviction), (None, true, Some(Eviction::Never)));
         let pyramid = of(json!({ "method": "pyramidInfer" }));
         assert_eq!((pyramid.saves_compute, pyramid.eviction), (true, None));
+        let zip = of(json!({ "method": "visionZip" }));
+        assert_eq!((zip.saves_compute, zip.before_layers, zip.eviction), (true, true, Some(Eviction::Never)));
         let rkv = of(json!({ "method": "rkv", "keep": 0.5, "every": 20 }));
         assert_eq!(rkv.eviction, Some(Eviction::Together { every: 20, window: Some(8) }));
     }

@@ -87,7 +87,7 @@ impl External {
         Ok(Some(External {
             keep,
             lanes,
-            moments: Moments { layer: false, prompt: has("prompt"), token: false, step },
+            moments: Moments { prompt: has("prompt"), step, ..Moments::default() },
             sums,
             keys: needs.take("keys")?.unwrap_or(false),
             values: needs.take("values")?.unwrap_or(false),

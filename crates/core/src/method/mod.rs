@@ -23,6 +23,7 @@ pub mod latent;
 mod methods;
 pub mod normal;
 mod options;
+pub mod pictures;
 pub mod plan;
 pub mod planner;
 mod recipe;

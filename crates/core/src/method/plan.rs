@@ -10,6 +10,8 @@ use crate::cache::{Common, Entry};
 /// When a method is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
+    /// The prompt comes to its first layer, and it is known what the vision tower has seen of its images.
+    Images,
     /// All queries of the prompt have attended in this layer; layers are counted as in [`View`](super::view::View).
     Layer(usize),
     /// All layers hold the prompt.
@@ -29,7 +31,8 @@ pub struct Plan {
     /// Single entries that go: all that a step changes.
     pub evict: Vec<Evicted>,
     /// At [`Moment::Layer`], the positions of the prompt that later layers still see, ascending; all that have come so far where there is
-    /// none. The last position is always among them. A row that goes no further is computed no more and has no entries there.
+    /// none. The last position is always among them. A row that goes no further is computed no more and has no entries there. At
+    /// [`Moment::Images`], the positions that come to the first layer at all.
     pub rows: Option<Vec<u32>>,
 }
 

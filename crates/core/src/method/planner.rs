@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::external::{MethodView, PlanReply};
 use super::normal::Ahead;
+use super::pictures::Pictures;
 use super::plan::{Moment, Plan};
 use super::trace::Record;
 use super::view::{ReadLane, View};
@@ -38,6 +39,7 @@ pub struct Needs {
 /// The moments at which a method is asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moments {
+    pub images: bool,
     pub layer: bool,
     pub prompt: bool,
     pub token: bool,
@@ -45,9 +47,17 @@ pub struct Moments {
     pub step: u64,
 }
 
+impl Needs {
+    /// Whether some positions of a prompt may come to no layer, or no further than to the first ones.
+    pub fn narrows(&self) -> bool {
+        self.rows || self.moments.images
+    }
+}
+
 impl Moments {
     pub fn has(self, moment: Moment) -> bool {
         match moment {
+            Moment::Images => self.images,
             Moment::Layer(_) => self.layer,
             Moment::Prompt => self.prompt,
             Moment::Token(_) => self.token,
@@ -86,6 +96,12 @@ pub trait Planner: Send + Debug {
     /// The weight with which each query of the prompt counts in the sums that a layer's attention gathers; None when the method
     /// needs none.
     fn queries(&self, layer: usize, view: &View<'_>) -> Option<Vec<f32>>;
+
+    /// How the images of a prompt become fewer positions, before its first layer; None where all of them go on. With it comes
+    /// [`Moment::Images`].
+    fn pictures(&self) -> Option<&dyn Pictures> {
+        None
+    }
 
     /// Answers a moment of [`Needs::moments`] in `plan`, which is empty.
     fn plan(&mut self, moment: Moment, view: &View<'_>, plan: &mut Plan) -> Result<()>;

@@ -414,6 +414,7 @@ impl Planner for RecipePlanner {
             prompt: true,
             token: keep.is_cap(),
             step: u64::from(*eviction != Eviction::Never && (together || !keep.is_cap())),
+            ..Moments::default()
         };
         // While every entry stays, its rank is its position: keys are then stored rotated, to the bits of the full cache.
         let positions = match positions {
@@ -463,6 +464,7 @@ impl Planner for RecipePlanner {
                 Some(prompt) => self.after_prompt(&prompt, view, plan),
                 None => Ok(()),
             },
+            Moment::Images => Ok(()),
             Moment::Token(_) => self.make_room(view, plan),
             Moment::Step(step) => self.after_step(step, view, plan),
         }

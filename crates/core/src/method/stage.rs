@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Method;
 use super::external::{MethodView, PlanReply};
+use super::pictures::Pictures;
 use super::plan::{Moment, Plan};
 use super::planner::{Needs, Planner, Profile};
 use super::trace::Record;
@@ -44,6 +45,10 @@ impl Planner for Staged {
 
     fn queries(&self, layer: usize, view: &View<'_>) -> Option<Vec<f32>> {
         self.first.queries(layer, view)
+    }
+
+    fn pictures(&self) -> Option<&dyn Pictures> {
+        self.first.pictures()
     }
 
     fn plan(&mut self, moment: Moment, view: &View<'_>, plan: &mut Plan) -> Result<()> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use prefixkv_kernels::attention::AttentionParams;
 
 use super::normal::ToCome;
+use super::pictures::Shown;
 pub use crate::cache::Part;
 use crate::cache::{Entry, Span};
 use crate::error::Result;
@@ -130,6 +131,8 @@ pub struct View<'a> {
     pub sums: Sums<'a>,
     /// Per layer the last queries of the prompt that were asked for.
     pub queries: &'a [LastQueries],
+    /// At [`Moment::Images`](super::Moment::Images), the images of the prompt; None where it has none.
+    pub shown: Option<&'a Shown>,
 }
 
 /// The last queries of a prompt in a layer.

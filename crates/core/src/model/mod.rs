@@ -4,6 +4,7 @@
 
 mod clip;
 mod config;
+mod features;
 mod fit;
 mod images;
 mod info;
@@ -26,6 +27,7 @@ pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 pub use crate::device::{StandIn, stand_in};
 pub use crate::weights::WeightFormat;
 pub use config::ConfigFile;
+pub use features::Features;
 pub use images::{ImagePlan, Images, PlanPart, SizeOf};
 pub use info::{ImageInfo, ModelInfo};
 pub use network::{Family, Network};
@@ -36,7 +38,7 @@ use crate::cache::{Modality, Pool, Shape};
 pub use crate::check::Check;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
-use crate::media::{ImageProcessor, Pixels};
+use crate::media::ImageProcessor;
 use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::method::directions::{Aspect, Directions, Projection, Projections};
@@ -335,26 +337,6 @@ impl<B: Backend> Model<B> {
         self.network.images().map(Images::placeholder)
     }
 
-    /// The features of each image in the language model's space, `[image tokens, hidden]`.
-    ///
-    /// # Errors
-    /// [`Error::Numbers`] when the tower computes NaN or infinity.
-    pub fn encode_images(&self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Matrix<B>>> {
-        let one = |pixels: &Pixels| {
-            check()?;
-            let features = self.network.image_features(pixels, check)?;
-            let features = self.network.project(&features)?;
-            numbers::require_finite("features of an image", &features.to_vec()?, self.info.weights)?;
-            Ok(features)
-        };
-        in_pool(|| pixels.iter().map(one).collect())
-    }
-
-    /// The vision tower's selected features before the projector: for tests and analysis.
-    pub fn image_features(&self, pixels: &Pixels) -> Result<Matrix<B>> {
-        self.network.image_features(pixels, &|| Ok(()))
-    }
-
     /// Runs the prompt and returns the logits of its last position, `[vocab]`, all of them finite.
     ///
     /// # Errors
@@ -362,7 +344,7 @@ impl<B: Backend> Model<B> {
     pub fn prefill(
         &self,
         prompt: &Prompt,
-        features: &[Matrix<B>],
+        features: &[Features<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Vec<f32>> {
@@ -379,7 +361,7 @@ impl<B: Backend> Model<B> {
     pub fn prefill_all(
         &self,
         prompt: &Prompt,
-        features: &[Matrix<B>],
+        features: &[Features<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Matrix<B>> {
@@ -394,7 +376,7 @@ impl<B: Backend> Model<B> {
     pub fn hidden(
         &self,
         prompt: &Prompt,
-        features: &[Matrix<B>],
+        features: &[Features<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Vec<f32>> {
@@ -413,11 +395,12 @@ impl<B: Backend> Model<B> {
     pub fn begin_prefill(
         &self,
         prompt: &Prompt,
-        features: &[Matrix<B>],
+        features: &[Features<B>],
         sequence: &mut Sequence<B::Memory>,
         most: usize,
     ) -> Result<Prefill<B>> {
         in_pool(|| {
+            features::shown(prompt, features, sequence.pictures().is_some())?;
             let x = self.embed(prompt, features)?;
             sequence.begin_cut_prompt(&prompt.spans, &prompt.placing)?;
             Ok(Prefill { x, done: 0, most })
@@ -455,12 +438,14 @@ impl<B: Backend> Model<B> {
     fn run_prompt(
         &self,
         prompt: &Prompt,
-        features: &[Matrix<B>],
+        features: &[Features<B>],
         sequence: &mut Sequence<B::Memory>,
         check: Check<'_>,
     ) -> Result<Matrix<B>> {
+        let shown = features::shown(prompt, features, sequence.pictures().is_some())?;
         let x = self.embed(prompt, features)?;
         sequence.begin_prompt(&prompt.spans, &prompt.placing)?;
+        sequence.see_images(shown)?;
         let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
         sequence.finish_prompt()?;
         self.give_back()?;
@@ -553,13 +538,14 @@ impl<B: Backend> Model<B> {
         })
     }
 
-    fn embed(&self, prompt: &Prompt, features: &[Matrix<B>]) -> Result<Matrix<B>> {
+    /// The positions of the prompt that go on, `[positions, hidden]`.
+    fn embed(&self, prompt: &Prompt, features: &[Features<B>]) -> Result<Matrix<B>> {
         let x = self.network.embed(&prompt.tokens)?;
         if features.is_empty() {
             return Ok(x);
         }
         let mut parts = Vec::new();
-        // Rows of each image that earlier pieces took.
+        // Positions of each image that earlier pieces took.
         let mut taken = vec![0; features.len()];
         for span in &prompt.spans {
             match span.modality {
@@ -569,8 +555,7 @@ impl<B: Backend> Model<B> {
                     })?;
                     let first = taken[index];
                     taken[index] += span.len;
-                    let whole = first == 0 && span.len == image.rows();
-                    parts.push(if whole { image.clone() } else { image.narrow(first, span.len)? });
+                    parts.extend(image.part(first, span.len)?);
                 }
                 _ => parts.push(x.narrow(span.start, span.len)?),
             }

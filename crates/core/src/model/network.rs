@@ -11,6 +11,7 @@ use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
 use crate::method::directions::Projection;
+use crate::method::pictures::Notes;
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{Pass, Placing};
 
@@ -64,9 +65,10 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     fn vision_bytes(&self) -> u64 {
         0
     }
-    /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector.
-    fn image_features(&self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix<B>> {
-        let _ = (pixels, check);
+    /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector; and, when `noting`, what
+    /// methods choose by. Refuses to note with an [`Error::Option`] where the tower has no class token that has looked at the image.
+    fn image_features(&self, pixels: &Pixels, noting: bool, check: Check<'_>) -> Result<(Matrix<B>, Option<Notes>)> {
+        let _ = (pixels, noting, check);
         Err(text_only())
     }
     /// Features in the language model's space, `[image tokens, hidden]` in f32.

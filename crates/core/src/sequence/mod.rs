@@ -269,12 +269,6 @@ impl<M: Memory> Sequence<M> {
         self.layers.iter().flatten().map(Lane::len).max().unwrap_or(0)
     }
 
-    /// How many positions a model must know to take `n` more: all that were seen and these, or as many ranks as there are then where
-    /// keys are rotated to their ranks.
-    pub fn reach(&self, n: usize) -> usize {
-        n + if self.rotates_to_ranks() { self.longest_lane() } else { self.first_position() as usize }
-    }
-
     /// How many positions the sequence may have in all, a prompt of `spans` and what follows it included, when a model knows `most`:
     /// more where keys are rotated to their ranks and entries go.
     pub fn positions_within(&self, spans: &[Span], most: usize) -> Result<usize> {
@@ -311,6 +305,7 @@ impl<M: Memory> Sequence<M> {
                     spans: &self.spans,
                     sums: Sums::None,
                     queries: &[],
+                    shown: None,
                 })
             }
             None => Ok(None),
@@ -327,7 +322,7 @@ impl<M: Memory> Sequence<M> {
     }
 
     fn view<'a>(&self, cache: &'a Held<'a, M>, spans: &'a [Span], n: usize) -> View<'a> {
-        View { cache, past: self.next_position as usize, n, spans, sums: Sums::None, queries: &[] }
+        View { cache, past: self.next_position as usize, n, spans, sums: Sums::None, queries: &[], shown: None }
     }
 
     /// Asks the method what is to be done at a moment, and does it.
@@ -342,7 +337,8 @@ impl<M: Memory> Sequence<M> {
         }
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let queries = std::mem::take(&mut method.queries);
-        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &queries };
+        let shown = self.way.shown();
+        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &queries, shown };
         let asked = method.ask(moment, &view, self.layout.managed(), &self.account);
         method.queries = queries;
         if !asked? {
@@ -357,7 +353,7 @@ impl<M: Memory> Sequence<M> {
         let _plan = if bytes > 0 { Some(self.account.charge(bytes as u64)?) } else { None };
         let rows = plan.rows.clone();
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
-        if matches!(moment, Moment::Layer(_) | Moment::Prompt) || !plan.lanes.is_empty() {
+        if matches!(moment, Moment::Images | Moment::Layer(_) | Moment::Prompt) || !plan.lanes.is_empty() {
             // Plans of whole lanes name all their entries.
             method.drop_plan();
         }

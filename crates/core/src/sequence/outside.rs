@@ -23,7 +23,8 @@ impl<M: Memory> Sequence<M> {
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let (sums, queries) = (std::mem::take(&mut method.sums), std::mem::take(&mut method.queries));
         let Asked { moment, past, n } = asked;
-        let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries };
+        let view =
+            View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries, shown: None };
         let plan = method.answer(moment, &view, self.layout.managed(), reply)?;
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
         method.forget();
@@ -34,7 +35,15 @@ impl<M: Memory> Sequence<M> {
 
     fn asked_view<'a>(&'a self, asked: &Asked, method: &'a Working, cache: &'a Held<'a, M>) -> View<'a> {
         let Asked { past, n, .. } = *asked;
-        View { cache, past, n, spans: &self.spans, sums: Sums::All(&method.sums), queries: &method.queries }
+        View {
+            cache,
+            past,
+            n,
+            spans: &self.spans,
+            sums: Sums::All(&method.sums),
+            queries: &method.queries,
+            shown: None,
+        }
     }
 
     /// The last queries of the prompt by layer of the model, for a method that wants to see them.

@@ -42,8 +42,8 @@ impl<M: Memory> Sequence<M> {
     }
 
     fn require_cuttable(&self) -> Result<()> {
-        if self.method.as_ref().is_some_and(|method| method.needs.rows) {
-            return Err(refuse("a method that ends the way of positions between layers reads its prompts whole"));
+        if self.method.as_ref().is_some_and(|method| method.needs.narrows()) {
+            return Err(refuse("a method that ends the way of positions of a prompt reads it whole"));
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl<M: Memory> Sequence<M> {
     /// How many of a prompt's last `wanted` queries are on their way.
     pub(super) fn of_the_last(&self, wanted: usize) -> usize {
         let Work::Prompt(reach) = self.work else { return 0 };
-        wanted.saturating_sub(reach.left()).min(reach.piece)
+        wanted.saturating_sub(reach.left()).min(self.way.rows().map_or(reach.piece, <[u32]>::len))
     }
 
     /// Keeps the [wanted](Sequence::wanted_queries) queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method, and

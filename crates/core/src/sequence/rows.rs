@@ -4,6 +4,8 @@ use super::{Sequence, Work};
 use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::method::Moment;
+use crate::method::pictures::{Pictures, Shown};
+use crate::method::view::Sums;
 
 /// The rows of a prompt that are on their way through the layers.
 #[derive(Debug, Default)]
@@ -12,11 +14,17 @@ pub(super) struct Way {
     rows: Option<Vec<u32>>,
     /// Of the rows that the layer has read, the numbers of those that go on; until it is asked for.
     chosen: Option<Vec<usize>>,
+    /// The images of the prompt, until the method has answered.
+    shown: Option<Shown>,
 }
 
 impl Way {
     pub(super) fn rows(&self) -> Option<&[u32]> {
         self.rows.as_deref()
+    }
+
+    pub(super) fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
     }
 }
 
@@ -24,7 +32,7 @@ impl<M: Memory> Sequence<M> {
     /// Carries out that only `rows` go on.
     pub(super) fn narrow(&mut self, moment: Moment, rows: Vec<u32>) -> Result<()> {
         let wrong = |reason: &str| Err(Error::Internal(format!("a plan for the rows of a prompt {reason}")));
-        let (Work::Prompt(reach), Moment::Layer(_)) = (self.work, moment) else {
+        let (Work::Prompt(reach), Moment::Layer(_) | Moment::Images) = (self.work, moment) else {
             return wrong("outside its layers");
         };
         if reach.left() > 0 || reach.done > 0 {
@@ -35,16 +43,44 @@ impl<M: Memory> Sequence<M> {
             None => (self.next_position..self.next_position + reach.n as u32).collect(),
         };
         let chosen: Vec<usize> = rows.iter().filter_map(|row| all.binary_search(row).ok()).collect();
-        if chosen.len() != rows.len() || !rows.is_sorted_by(|a, b| a < b) || rows.last() != all.last() {
+        let before = moment == Moment::Images;
+        let ends = if before { !rows.is_empty() } else { rows.last() == all.last() };
+        if chosen.len() != rows.len() || !rows.is_sorted_by(|a, b| a < b) || !ends {
             return wrong("that are not on their way, or without the last");
         }
-        (self.way.rows, self.way.chosen) = (Some(rows), Some(chosen));
+        // Before the first layer no others have come.
+        (self.way.rows, self.way.chosen) = (Some(rows), (!before).then_some(chosen));
         Ok(())
+    }
+
+    /// How the method chooses the positions of images that come to a prompt's first layer; None where all of them do.
+    pub fn pictures(&self) -> Option<&dyn Pictures> {
+        self.method.as_ref()?.planner.pictures()
+    }
+
+    /// Between [`Sequence::begin_prompt`] and the first layer: the images of the prompt as they come to it, for a method that
+    /// [chooses](Sequence::pictures) from them; None for a prompt without. Afterwards only the rows that go on are on their way.
+    pub fn see_images(&mut self, shown: Option<Shown>) -> Result<()> {
+        self.way.shown = shown;
+        let seen = self.at(Moment::Images, Sums::None);
+        self.way.shown = None;
+        seen
     }
 
     /// Of the rows that the last layer has read, the numbers of those that go on, once after a plan that ends the way of some.
     pub fn take_chosen(&mut self) -> Option<Vec<usize>> {
         self.way.chosen.take()
+    }
+
+    /// How many positions a model must know to take `n` more: all that were seen and these, or as many ranks as there are then where
+    /// keys are rotated to their ranks.
+    pub fn reach(&self, n: usize) -> usize {
+        match self.way.rows() {
+            // As far as the last one, whoever is missing before it.
+            Some([.., last]) => *last as usize + 1,
+            _ if self.rotates_to_ranks() => n + self.longest_lane(),
+            _ => n + self.first_position() as usize,
+        }
     }
 
     /// The positions of the `n` rows on their way, ascending.

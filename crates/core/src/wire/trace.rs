@@ -108,15 +108,17 @@ pub struct TracePlan {
     pub lanes: Vec<TraceLanePlan>,
     /// Single entries that go.
     pub evict: Vec<TraceEviction>,
-    /// With `layer`: the positions of the prompt that later layers see; left out where they see all that have come so far.
+    /// With `layer`: the positions of the prompt that later layers see; with `images`, those that any layer sees. Left out where they
+    /// see all that have come so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<Vec<u32>>,
 }
 
-/// When a method has decided: once a layer has read the prompt, once all have, before a generated token is added, or after that.
+/// When a method has decided: before the first layer, by what the vision tower has seen of the images; once a layer has read the prompt, once all have, before a generated token is added, or after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceMoment {
+    Images,
     Layer,
     Prompt,
     Token,
@@ -177,6 +179,7 @@ impl TracePlan {
     /// `head_dim` is the width of the model's heads.
     pub fn new(Planned { moment, plan }: &Planned, head_dim: usize) -> TracePlan {
         let (moment, layer, step) = match *moment {
+            Moment::Images => (TraceMoment::Images, None, None),
             Moment::Layer(layer) => (TraceMoment::Layer, Some(layer), None),
             Moment::Prompt => (TraceMoment::Prompt, None, None),
             Moment::Token(step) => (TraceMoment::Token, None, Some(step)),

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use prefixkv_core::model::{LoadOptions, Model, Prompt};
-use prefixkv_core::nn::Matrix;
+use prefixkv_core::device::Cpu;
+use prefixkv_core::media::Pixels;
+use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
+use prefixkv_core::sequence::Sequence;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -31,7 +33,7 @@ pub(crate) fn from_base64(text: &str) -> Vec<u8> {
 pub(crate) struct Reference {
     pub(crate) model: Model,
     pub(crate) prompt: Prompt,
-    pub(crate) features: Vec<Matrix>,
+    pub(crate) features: Vec<Features<Cpu>>,
     pub(crate) answer: Vec<u32>,
 }
 
@@ -84,7 +86,8 @@ impl Reference {
 pub(crate) struct Case {
     pub(crate) model: Model,
     pub(crate) prompt: Prompt,
-    pub(crate) features: Vec<Matrix>,
+    pub(crate) features: Vec<Features<Cpu>>,
+    pub(crate) pixels: Vec<Pixels>,
     pub(crate) answer: Vec<u32>,
 }
 
@@ -99,12 +102,13 @@ impl Case {
         let model = load("models/tiny-llava");
         let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
         let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
-        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+        let pixels = vec![pixels];
+        let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes");
         let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
         let tokens = model.tokenizer().encode_prompt(text).expect("encodes");
         let prompt = model.expand(&tokens, 1).expect("one image");
         let answer = model.tokenizer().encode(answer, false).expect("encodes");
-        Case { model, prompt, features, answer }
+        Case { model, prompt, features, pixels, answer }
     }
 
     /// A random model with grouped queries (4 heads over 1), and so many tokens of a text and of what follows.
@@ -114,6 +118,14 @@ impl Case {
         let all = (prompt + answer) as u32;
         let tokens: Vec<u32> = (0..all).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
         let read = model.expand(&tokens[..prompt], 0).expect("text");
-        Case { model, prompt: read, features: Vec::new(), answer: tokens[prompt..].to_vec() }
+        Case { model, prompt: read, features: Vec::new(), pixels: Vec::new(), answer: tokens[prompt..].to_vec() }
+    }
+
+    /// The features of its picture for a sequence whose method may choose from them.
+    pub(crate) fn features_for(&self, sequence: &Sequence) -> Vec<Features<Cpu>> {
+        match sequence.pictures() {
+            None => self.features.clone(),
+            some => self.model.encode_images_for(&self.pixels, some, &|| Ok(())).expect("encodes"),
+        }
     }
 }

@@ -25,7 +25,7 @@ impl Case {
 
     fn run_with(&mut self, cache: &Value, mut each: impl FnMut(usize, &Sequence)) -> (Vec<Vec<f32>>, Sequence) {
         let mut sequence = self.sequence(cache, false).unwrap_or_else(|e| panic!("{cache}: {e}"));
-        let prefill = self.model.prefill(&self.prompt, &self.features, &mut sequence, &|| Ok(()));
+        let prefill = self.model.prefill(&self.prompt, &self.features_for(&sequence), &mut sequence, &|| Ok(()));
         let mut logits = vec![prefill.unwrap_or_else(|e| panic!("{cache}: {e}"))];
         each(0, &sequence);
         for (step, token) in self.answer.clone().into_iter().enumerate() {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use prefixkv_core::cache::Kept;
+use prefixkv_core::device::Cpu;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{LoadOptions, Model, Prompt};
+use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
 use prefixkv_core::sample::log_softmax_at;
 use serde::Deserialize;
 use serde_json::Value;
@@ -171,7 +172,7 @@ fn check(file: &str) {
     assert!(steps * 10 >= all_steps * 8, "{file}: only {steps} of {all_steps} steps are decided by more than rounding");
 }
 
-fn read(model: &Model, scene: &Scene) -> (Prompt, Vec<prefixkv_core::nn::Matrix>) {
+fn read(model: &Model, scene: &Scene) -> (Prompt, Vec<Features<Cpu>>) {
     let Some(image) = &scene.image else {
         return (model.expand(&scene.prompt, 0).expect("text"), Vec::new());
     };

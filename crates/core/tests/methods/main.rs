@@ -18,3 +18,4 @@ mod score;
 mod sharing;
 mod spans;
 mod trace;
+mod vision_zip;

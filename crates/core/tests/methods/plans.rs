@@ -44,6 +44,7 @@ fn caches() -> Vec<Value> {
 /// `"3: 0/0 = 0-9,20 0/1 - 5"`: layer and lane, and what they keep or evict.
 fn line(planned: &Planned) -> String {
     let mut line = match planned.moment {
+        Moment::Images => "images:".to_owned(),
         Moment::Layer(layer) => format!("layer {layer}:"),
         Moment::Prompt => "prompt:".to_owned(),
         Moment::Token(step) => format!("token {step}:"),

@@ -224,7 +224,7 @@ fn go_behind(case: &Case, map: &Value, own: f64) {
         let mut sequence = sequence(&case.model, &cache);
         let mut logits = case
             .model
-            .prefill(&case.prompt, &case.features, &mut sequence, &|| Ok(()))
+            .prefill(&case.prompt, &case.features_for(&sequence), &mut sequence, &|| Ok(()))
             .unwrap_or_else(|e| panic!("{cache}: {e}"));
         for token in &case.answer {
             logits = case.model.decode(*token, &mut sequence).unwrap_or_else(|e| panic!("{cache}: {e}"));
@@ -401,6 +401,8 @@ fn layers_are_compared_within_the_limit_of_the_cache() {
     assert!(shared > 0.0 && shared < 0.99, "{shared}");
     let fewer = alike(json!({ "method": "fastv" }));
     assert!(fewer["error"]["message"].to_string().contains("all positions"), "{fewer}");
+    let merged = alike(json!({ "method": "visionZip" }));
+    assert!(merged["error"]["message"].to_string().contains("all positions"), "{merged}");
 }
 
 #[test]

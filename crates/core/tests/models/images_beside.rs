@@ -14,7 +14,7 @@ fn an_image_is_encoded_beside_a_sequence_that_decodes() {
     let pixels = [model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture")];
     let encode = || -> Vec<f32> {
         let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes");
-        features[0].to_vec().expect("on the CPU")
+        features[0].rows().to_vec().expect("on the CPU")
     };
     let tokens = model.tokenizer().encode_prompt("USER: What is in a picture? ASSISTANT:").expect("encodes");
     let prompt = model.expand(&tokens, 0).expect("text");

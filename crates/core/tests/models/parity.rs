@@ -116,7 +116,7 @@ fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes images");
     for (index, features) in features.iter().enumerate() {
         if let Some(want) = named("projected") {
-            let got = features.0.index_select(&rows, 0).expect("rows");
+            let got = features.rows().0.index_select(&rows, 0).expect("rows");
             close(&format!("{} projection of image {index}", case.name), &got, &want.i(index).expect("per image"));
         }
     }

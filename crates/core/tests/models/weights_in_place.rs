@@ -49,7 +49,7 @@ fn open(path: &Path) -> std::fs::File {
 fn features(model: &Model) -> Vec<f32> {
     let picture = std::fs::read(fixtures().join("images/square-168.png")).unwrap();
     let pixels = model.image_processor().unwrap().process(&picture, 0).unwrap();
-    model.encode_images(&[pixels], &|| Ok(())).unwrap()[0].to_vec().unwrap()
+    model.encode_images(&[pixels], &|| Ok(())).unwrap()[0].rows().to_vec().unwrap()
 }
 
 fn logits(model: &Model) -> Vec<f32> {

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use prefixkv_core::Error;
 use prefixkv_core::backend::Backend;
 use prefixkv_core::device::Cuda;
+use prefixkv_core::media::Pixels;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{LoadOptions, Model, Prompt, WeightFormat};
-use prefixkv_core::nn::Matrix;
+use prefixkv_core::model::{Features, LoadOptions, Model, Prompt, WeightFormat};
 use prefixkv_core::sequence::Sequence;
 use prefixkv_cuda_shim::{Order, Shim};
 use serde_json::Value;
@@ -48,7 +48,8 @@ fn load<B: Backend>(folder: &str, backend: B, weights: WeightFormat) -> Model<B>
 struct Reader<B: Backend> {
     model: Model<B>,
     prompt: Prompt,
-    features: Vec<Matrix<B>>,
+    features: Vec<Features<B>>,
+    pixels: Vec<Pixels>,
 }
 
 impl<B: Backend> Reader<B> {
@@ -57,11 +58,12 @@ impl<B: Backend> Reader<B> {
         let model = load("models/tiny-llava", backend, weights);
         let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
         let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
-        let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+        let pixels = vec![pixels];
+        let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes");
         let text = "USER: <image>\nDescribe the image in detail. ASSISTANT:";
         let tokens = model.tokenizer().encode_prompt(text).expect("encodes");
         let prompt = model.expand(&tokens, 1).expect("one image");
-        Reader { model, prompt, features }
+        Reader { model, prompt, features, pixels }
     }
 
     /// A random model with grouped queries and `n` tokens of text.
@@ -70,7 +72,7 @@ impl<B: Backend> Reader<B> {
         let vocab = model.info().vocab_size as u32;
         let tokens: Vec<u32> = (0..n).map(|i| (i * 7919 + i * i * 31) % (vocab - 10) + 5).collect();
         let prompt = model.expand(&tokens, 0).expect("text");
-        Reader { model, prompt, features: Vec::new() }
+        Reader { model, prompt, features: Vec::new(), pixels: Vec::new() }
     }
 
     fn sequence(&self, cache: &Value) -> Sequence<B::Memory> {
@@ -85,7 +87,11 @@ impl<B: Backend> Reader<B> {
     }
 
     fn prefill(&self, sequence: &mut Sequence<B::Memory>) -> Vec<f32> {
-        self.model.prefill(&self.prompt, &self.features, sequence, &|| Ok(())).expect("reads")
+        let chosen = sequence
+            .pictures()
+            .map(|some| self.model.encode_images_for(&self.pixels, Some(some), &|| Ok(())).expect("encodes"));
+        let features = chosen.as_ref().unwrap_or(&self.features);
+        self.model.prefill(&self.prompt, features, sequence, &|| Ok(())).expect("reads")
     }
 }
 

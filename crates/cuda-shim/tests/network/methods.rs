@@ -38,7 +38,7 @@ fn the_embedded_model_answers_as_on_the_cpu() {
     let shim = shim();
     let cpu = Reader::picture(Cpu, WeightFormat::F32);
     let gpu = Reader::picture(cuda(&shim), WeightFormat::F32);
-    let (want, got) = (cpu.features[0].to_vec().expect("read"), gpu.features[0].to_vec().expect("read"));
+    let (want, got) = (cpu.features[0].rows().to_vec().expect("read"), gpu.features[0].rows().to_vec().expect("read"));
     let difference = worst(&want, &got);
     assert!(difference <= TOLERANCE, "image features differ by {difference}");
     check(&cpu, &gpu, &json!({ "method": "full" }), 16, TOLERANCE);
@@ -46,6 +46,14 @@ fn the_embedded_model_answers_as_on_the_cpu() {
     check(&cpu, &gpu, &json!({ "method": "fastv", "images": 0.3 }), 16, TOLERANCE);
     let pyramid = json!({ "method": "pyramidInfer", "share": 0.7, "recent": 0.02, "block": 4 });
     check(&cpu, &gpu, &pyramid, 16, TOLERANCE);
+    check(&cpu, &gpu, &json!({ "method": "visionZip" }), 16, TOLERANCE);
+    check(
+        &cpu,
+        &gpu,
+        &json!([{ "method": "visionZip", "images": 0.2 }, { "method": "int8", "window": 8 }]),
+        16,
+        TOLERANCE,
+    );
     drop(gpu);
     assert_eq!(shim.allocated(), 0, "everything is freed with the model");
 }

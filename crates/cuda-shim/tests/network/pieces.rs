@@ -46,7 +46,7 @@ fn in_pieces<B: Backend>(
     most: usize,
     check: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Vec<f32>> {
-    let Reader { model, prompt, features } = reader;
+    let Reader { model, prompt, features, .. } = reader;
     let mut prefill = model.begin_prefill(prompt, features, sequence, most)?;
     loop {
         if let Some(logits) = model.prefill_piece(&mut prefill, sequence, check)? {
@@ -148,7 +148,7 @@ fn stops<B: Backend>(reader: &mut Reader<B>) {
     let before = reader.model.pool().used();
     let cache = json!({ "method": "h2o", "keep": 0.5 });
     let mut sequence = sequence(reader, &cache);
-    let Reader { model, prompt, features } = reader;
+    let Reader { model, prompt, features, .. } = reader;
     let mut prefill = model.begin_prefill(prompt, features, &mut sequence, 40).expect("begins");
     assert!(model.prefill_piece(&mut prefill, &mut sequence, &|| Ok(())).expect("a piece").is_none());
     assert!(sequence.fork().is_err(), "in the middle of a prompt");

@@ -44,6 +44,7 @@ mod tgvkv;
 mod think;
 mod tova;
 mod turboquant;
+mod vision_zip;
 mod vl_cache;
 mod zipvl;
 
@@ -76,6 +77,7 @@ pub const METHODS: &[MethodSpec] = &[
     random::SPEC,
     fastv::SPEC,
     pyramid_infer::SPEC,
+    vision_zip::SPEC,
     custom::SPEC,
     merge::SPEC,
     bf16::SPEC,

@@ -306,7 +306,7 @@ impl Planner for PyramidInferPlanner {
                 }
                 self.next += if gone { block } else { 0 };
             }
-            Moment::Prompt | Moment::Token(_) => {}
+            Moment::Images | Moment::Prompt | Moment::Token(_) => {}
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The CLIP vision tower. Radford et al. 2021, arXiv 2103.00020.
 
 mod config;
+mod notes;
 
 pub(super) use config::ClipConfig;
 
@@ -9,7 +10,9 @@ use crate::backend::Heads;
 use crate::backend::{Activations, Backend};
 use crate::check::Check;
 use crate::error::{Error, Result};
+use crate::fields::refuse;
 use crate::media::Pixels;
+use crate::method::pictures::Notes;
 use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 
 pub(super) struct Clip<B: Backend> {
@@ -79,8 +82,20 @@ impl<B: Backend> Clip<B> {
     }
 
     /// The hidden states after each of `depths` layers (0: after the embeddings), `[patches + 1, hidden]` each, the class
-    /// token first.
-    pub(super) fn forward(&self, pixels: &Pixels, depths: &[usize], check: Check<'_>) -> Result<Vec<Matrix<B>>> {
+    /// token first; and, when `noting`, what the last layer that was loaded has looked at.
+    pub(super) fn forward(
+        &self,
+        pixels: &Pixels,
+        depths: &[usize],
+        noting: bool,
+        check: Check<'_>,
+    ) -> Result<(Vec<Matrix<B>>, Option<Notes>)> {
+        if noting && self.layers.is_empty() {
+            return Err(refuse(
+                "this model takes the embeddings of its images as they are, so no attention says which positions matter; use another method",
+            ));
+        }
+        let mut notes = None;
         let (side, patch) = (self.config.image_size / self.config.patch_size, self.config.patch_size);
         let rows = self.backend.matrix(patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
         let x = B::Matrix::cat(&[self.class.clone(), self.patches.forward(&self.backend.input(&rows))?])?;
@@ -91,6 +106,9 @@ impl<B: Backend> Clip<B> {
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
+            if noting && index + 1 == self.layers.len() {
+                notes = Some(notes::of(&fused.to_vec()?, heads));
+            }
             x = x.plus(&layer.output.forward(&self.backend.bidirectional(&fused, heads)?)?)?;
             let up = layer.up.forward(&layer.mlp_norm.forward(&x)?)?;
             let inner = self.backend.activate(&up, self.config.hidden_act)?;
@@ -102,7 +120,7 @@ impl<B: Backend> Clip<B> {
             }
         }
         let missing = || Error::Internal(format!("the tower has {} layers, asked for {depths:?}", self.layers.len()));
-        states.into_iter().map(|state| state.ok_or_else(missing)).collect()
+        Ok((states.into_iter().map(|state| state.ok_or_else(missing)).collect::<Result<_>>()?, notes))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::check::Check;
 use crate::error::Result;
 use crate::media::{ImageProcessor, Pixels};
 use crate::method::directions::Projection;
+use crate::method::pictures::Notes;
 use crate::nn::{Linear, Loader, Matrix};
 use crate::sequence::{Pass, Placing};
 
@@ -172,9 +173,12 @@ impl<B: Backend> Network<B> for Llava<B> {
         self.vision_bytes
     }
 
-    fn image_features(&self, pixels: &Pixels, check: Check<'_>) -> Result<Matrix<B>> {
+    fn image_features(&self, pixels: &Pixels, noting: bool, check: Check<'_>) -> Result<(Matrix<B>, Option<Notes>)> {
         let (depths, strategy) = (self.config.feature_depths.clone(), self.config.strategy);
-        let states = self.vision.tower.forward(pixels, &depths, check)?;
+        let (states, mut notes) = self.vision.tower.forward(pixels, &depths, noting, check)?;
+        if let Some(notes) = notes.as_mut().filter(|_| strategy == SelectStrategy::Full) {
+            notes.lead = 1;
+        }
         let selected = states
             .iter()
             .map(|state| match strategy {
@@ -182,7 +186,7 @@ impl<B: Backend> Network<B> for Llava<B> {
                 SelectStrategy::Full => Ok(state.clone()),
             })
             .collect::<Result<Vec<Matrix<B>>>>()?;
-        B::Matrix::cat_columns(&selected)
+        Ok((B::Matrix::cat_columns(&selected)?, notes))
     }
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {

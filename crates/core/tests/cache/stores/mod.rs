@@ -508,12 +508,17 @@ fn answers() -> impl Fn(&Value, usize) -> (Vec<u32>, MemoryReport) {
     let model = Model::load(&options, &mut |_| Ok(())).expect("loads");
     let bytes = std::fs::read(root.join("data/scenes/scene-001.png")).expect("a scene");
     let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
-    let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
+    let pixels = [pixels];
+    let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes");
     let tokens = model.tokenizer().encode_prompt("USER: <image>\nDescribe the image. ASSISTANT:").expect("encodes");
     let prompt = model.expand(&tokens, 1).expect("one image");
     move |cache: &Value, most: usize| {
         let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
         let mut sequence = model.new_sequence_with(method, false).unwrap_or_else(|e| panic!("{cache}: {e}"));
+        let features = match sequence.pictures() {
+            None => features.clone(),
+            some => model.encode_images_for(&pixels, some, &|| Ok(())).expect("encodes"),
+        };
         let mut logits = model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
         let mut answer = Vec::new();
         for _ in 0..most {
@@ -563,9 +568,9 @@ fn every_store_goes_behind_every_method() {
             assert!(((memory.payload + memory.scales) as f64) < most, "{} and {store}: {memory:?}", spec.name);
         }
     }
-    // Seventeen methods that rank by sums of attention gather them from their own queries; four look at single queries, and four stores have keys
+    // Nineteen methods gather sums of attention from queries of their own, or none; five look at single queries, and four stores have keys
     // before their rotary embedding; two merge by themselves, which one store cannot.
-    assert_eq!(refused, 18 + 4 * 5 + 2);
+    assert_eq!(refused, 19 + 4 * 5 + 2);
 }
 
 /// Entries go one by one, chats and forks keep their tables, and what the model was not calibrated for is refused.

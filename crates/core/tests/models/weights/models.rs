@@ -125,7 +125,7 @@ fn logits(model: &Model) -> Vec<f32> {
         None => model.expand(&tokens, 0).expect("expands"),
     };
     let mut sequence = model.new_sequence().expect("no cap");
-    let mut all = images.iter().flat_map(|image| image.to_vec().expect("features")).collect::<Vec<f32>>();
+    let mut all = images.iter().flat_map(|image| image.rows().to_vec().expect("features")).collect::<Vec<f32>>();
     let logits = model.prefill_all(&prompt, &images, &mut sequence, &|| Ok(())).expect("reads");
     all.extend(logits.to_vec().expect("numbers"));
     all.extend(model.decode(7, &mut sequence).expect("decodes"));

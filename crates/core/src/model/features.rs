@@ -1,0 +1,134 @@
+//! Images as they come to the language model.
+
+use std::sync::Arc;
+
+use super::{Model, Prompt, in_pool, numbers};
+use crate::backend::{Activations, Backend};
+use crate::cache::Modality;
+use crate::check::Check;
+use crate::error::{Error, Result};
+use crate::media::Pixels;
+use crate::method::pictures::{Chosen, Pictures, Shown};
+use crate::nn::Matrix;
+
+/// An image in the language model's space.
+#[derive(Clone, Debug)]
+pub struct Features<B: Backend> {
+    rows: Matrix<B>,
+    /// Which of the image's positions the rows are, and what has become of the others; None: all.
+    chosen: Option<Arc<Chosen>>,
+}
+
+impl<B: Backend> Features<B> {
+    /// An image of which every position has a row, `[positions, hidden]`.
+    pub fn whole(rows: Matrix<B>) -> Self {
+        Features { rows, chosen: None }
+    }
+
+    pub(super) fn new(rows: Matrix<B>, chosen: Option<Arc<Chosen>>) -> Self {
+        Features { rows, chosen }
+    }
+
+    /// `[positions that go on, hidden]`.
+    pub fn rows(&self) -> &Matrix<B> {
+        &self.rows
+    }
+
+    /// The fate of the image's positions, where fewer than all may go on.
+    pub fn chosen(&self) -> Option<&Chosen> {
+        self.chosen.as_deref()
+    }
+
+    /// The rows of the image's positions `first .. first + len`; None where no such position goes on.
+    pub(super) fn part(&self, first: usize, len: usize) -> Result<Option<Matrix<B>>> {
+        let (from, to) = match &self.chosen {
+            None => (first, first + len),
+            Some(chosen) => {
+                let before = |end: usize| chosen.rows.partition_point(|row| (*row as usize) < end);
+                (before(first), before(first + len))
+            }
+        };
+        match to - from {
+            0 => Ok(None),
+            all if from == 0 && all == self.rows.rows() => Ok(Some(self.rows.clone())),
+            some => self.rows.narrow(from, some).map(Some),
+        }
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// The features of each image in the language model's space, `[image tokens, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::Numbers`] when the tower computes NaN or infinity.
+    pub fn encode_images(&self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Features<B>>> {
+        self.encode_images_for(pixels, None, check)
+    }
+
+    /// As [`Model::encode_images`] for a sequence whose method chooses [`pictures`](Sequence::pictures): only the positions that go on.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when the tower has nothing to choose by.
+    pub fn encode_images_for(
+        &self,
+        pixels: &[Pixels],
+        pictures: Option<&dyn Pictures>,
+        check: Check<'_>,
+    ) -> Result<Vec<Features<B>>> {
+        let one = |pixels: &Pixels| {
+            check()?;
+            let (mut features, notes) = self.network.image_features(pixels, pictures.is_some(), check)?;
+            let chosen = match (pictures, notes) {
+                (Some(pictures), Some(notes)) => Some(Arc::new(pictures.choose(&notes))),
+                (Some(_), None) => return Err(Error::Internal("a tower has noted nothing of an image".into())),
+                (None, _) => None,
+            };
+            if let Some(chosen) = &chosen {
+                let width = features.columns();
+                let rows = chosen.gather(&features.to_vec()?, width);
+                features = self.backend.matrix(rows, chosen.rows.len(), width)?;
+            }
+            let features = self.network.project(&features)?;
+            numbers::require_finite("features of an image", &features.to_vec()?, self.info.weights)?;
+            Ok(Features::new(features, chosen))
+        };
+        in_pool(|| pixels.iter().map(one).collect())
+    }
+
+    /// The vision tower's selected features before the projector: for tests and analysis.
+    pub fn image_features(&self, pixels: &Pixels) -> Result<Matrix<B>> {
+        Ok(self.network.image_features(pixels, false, &|| Ok(()))?.0)
+    }
+}
+
+/// The images of a prompt for a method that `chooses` from them; None for another one and without images.
+pub(super) fn shown<B: Backend>(prompt: &Prompt, features: &[Features<B>], chooses: bool) -> Result<Option<Shown>> {
+    if features.iter().any(|image| image.chosen.is_some() != chooses) {
+        return Err(Error::Internal("features of images that were made for another method".into()));
+    }
+    if !chooses || features.is_empty() {
+        return Ok(None);
+    }
+    let mut shown = Shown::default();
+    // Positions of each image that earlier pieces took.
+    let mut taken = vec![0; features.len()];
+    for span in &prompt.spans {
+        let end = span.start + span.len;
+        let image = match span.modality {
+            Modality::Image { index, .. } => features.get(index).and_then(Features::chosen).map(|image| (index, image)),
+            _ => None,
+        };
+        match image {
+            Some((index, chosen)) => {
+                let first = taken[index];
+                taken[index] += span.len;
+                let own = chosen.rows.iter().map(|row| *row as usize).filter(|row| (first..taken[index]).contains(row));
+                shown.rows.extend(own.map(|row| (span.start + row - first) as u32));
+                shown.attention.extend(chosen.attention.iter().skip(first).take(span.len));
+            }
+            None => shown.rows.extend(span.start as u32..end as u32),
+        }
+        shown.attention.resize(end, 0.0);
+    }
+    Ok(Some(shown))
+}
