@@ -12,8 +12,8 @@ const rounds = quick ? 2 : 9;
 const contexts = quick ? [256] : [2048, 4096];
 const keep = 0.5;
 
-/** The attention that a method gathers, and how much longer than without a method a prompt may take at most. */
-const kinds = { none: 1.03, window: 1.02, columns: 1.05 } as const;
+/** The attention that a method gathers, and how much longer than without a method a prompt may take at most; one that reads it twice has no goal. */
+const kinds = { none: 1.03, window: 1.02, columns: 1.05, twice: Number.POSITIVE_INFINITY } as const;
 type Kind = keyof typeof kinds;
 
 const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
@@ -36,6 +36,7 @@ const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
   ["vlCache", "window"],
   ["tgvKv", "window"],
   ["airCache", "window"],
+  ["kvzip", "twice"],
   ["mixkv", "window"],
   ["elastic", "columns"],
   ["lookM", "columns"],
@@ -90,6 +91,7 @@ const page = `${heading("Overhead of methods on a prompt", from)}
 The time of a prompt with a method at keep ${keep} over its time with the full cache in the same round: medians of ${rounds} rounds and quartiles, so what gathering
 attention, ranking, splitting and compacting cost. A random model of ${plain.layers} layers, ${plain.heads} heads of ${plain.headDim}, f32, two threads, text without an image (methods that look at the
 text behind an image look at the last queries or at all of the text there). Goals: ${Object.entries(kinds)
+  .filter(([, most]) => Number.isFinite(most))
   .map(([kind, most]) => `${kind} ${most}`)
   .join(", ")}.
 
@@ -99,7 +101,7 @@ ${table([
     name,
     kind,
     ...series.map((one) => shown(ratios(one, name))),
-    missed(name, kind) || "met",
+    kind === "twice" ? "none" : missed(name, kind) || "met",
   ]),
 ])}
 `;

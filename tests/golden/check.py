@@ -183,6 +183,18 @@ def check_vision_zip():
                 assert bool(into) == (case["options"]["contextual"] > 0)
 
 
+def check_kvzip():
+    for scene in read("kvzip")[0]["scenes"]:
+        found = next(s for s in read(f"eviction/{scene['of']}")[0]["scenes"] if s["name"] == scene["name"])
+        for case in scene["cases"]:
+            sizes, length = case["sizes"], len(found["prompt"])
+            assert sum(map(sum, sizes)) == int(case["options"]["keep"] * length * len(sizes) + 0.5) * len(sizes[0])
+            ragged = len({size for lanes in sizes for size in lanes}) > 2
+            assert ragged == ("budget" not in case["options"])
+            for layer, lanes in zip(scene["layers"], case["kept"]):
+                assert [sum(byte.bit_count() for byte in base64.b64decode(bits)) for bits in lanes] == sizes[layer]
+
+
 def check_rkv():
     for scene in read("rkv")[0]["scenes"]:
         found = next(s for s in read(f"eviction/{scene['of']}")[0]["scenes"] if s["name"] == scene["name"])
@@ -292,6 +304,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

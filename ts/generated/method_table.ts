@@ -21,6 +21,7 @@ export type MethodName =
   | "vlCache"
   | "tgvKv"
   | "airCache"
+  | "kvzip"
   | "mixkv"
   | "elastic"
   | "lookM"
@@ -1045,6 +1046,52 @@ export const methods: readonly MethodFacts[] = [
         kind: "count",
         values: "a whole number from 0 to 1,000,000",
         default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "recent",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 1,
+        text: "last entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "oldest"',
+        default: "none",
+        text: "which entry goes while generating: none, or the oldest",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "kvzip",
+    title: "KVzip",
+    summary: "keeps what the model needs to repeat its prompt, whatever is asked later",
+    source: "Kim et al. 2025, KVzip, arXiv 2505.23416",
+    budget: "exact",
+    role: "chooses",
+    options: [
+      {
+        name: "budget",
+        kind: "choice",
+        values: 'one of "pooled", "uniform"',
+        default: "pooled",
+        text: "how the whole is split: by one threshold for all heads and layers, or evenly",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 4,
         text: "first entries that are never evicted",
       },
       {

@@ -42,6 +42,7 @@ export type CacheMethod =
   | Stage<"vlCache", VlCacheOptions>
   | Stage<"tgvKv", TgvKvOptions>
   | Stage<"airCache", AirCacheOptions>
+  | Stage<"kvzip", KvzipOptions>
   | Stage<"mixkv", MixkvOptions>
   | Stage<"elastic", ElasticOptions>
   | Stage<"lookM", LookMOptions>
@@ -853,6 +854,43 @@ export interface AirCacheOptions {
  */
 export function airCache(options: AirCacheOptions): Stage<"airCache", AirCacheOptions> {
   return stage("airCache", options);
+}
+
+/** Options of {@link kvzip}. */
+export interface KvzipOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /**
+   * How the whole is split: by one threshold for all heads and layers, or evenly. One of `"pooled"`, `"uniform"`;
+   * `"pooled"` by default.
+   */
+  budget?: "pooled" | "uniform";
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `4` by default. */
+  sinks?: number;
+  /** Last entries that are never evicted. A whole number from 0 to 1,000,000; `1` by default. */
+  recent?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /** Which entry goes while generating: none, or the oldest. One of `"none"`, `"oldest"`; `"none"` by default. */
+  decode?: "none" | "oldest";
+}
+
+/**
+ * KVzip: keeps what the model needs to repeat its prompt, whatever is asked later. Kim et al. 2025, KVzip, arXiv
+ * 2505.23416.
+ *
+ * @example
+ * ```ts
+ * import { image, kvzip, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: kvzip({ keep: 0.5 }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function kvzip(options: KvzipOptions): Stage<"kvzip", KvzipOptions> {
+  return stage("kvzip", options);
 }
 
 /** Options of {@link mixkv}. */

@@ -93,6 +93,9 @@ fn attention(score: &dyn Score) -> Attention {
     let image = Span { modality: Modality::Image { index: 0, piece: Piece::base(24, 24) }, start: 24, len: 576 };
     let spans = [text(0, 24), image, text(600, Decision::PROMPT - 600)];
     let prompt = PromptView { past: 0, n: Decision::PROMPT, spans: &spans, allowance: Decision::PROMPT / 2 };
+    if score.repeats() {
+        return Attention::All;
+    }
     let gathered = score.queries(&prompt).map_or(0, |weights| weights.iter().filter(|weight| **weight != 0.0).count());
     // One that looks ahead sees queries, but nothing of what they look at.
     let single = if score.ahead().is_some() { 0 } else { score.last_queries() };

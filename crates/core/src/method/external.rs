@@ -286,6 +286,7 @@ impl Planner for ExternalPlanner {
             queries,
             ahead: None,
             rows: false,
+            repeats: false,
         }
     }
 

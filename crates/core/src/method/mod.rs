@@ -249,7 +249,9 @@ impl Method {
                 None => Method::everything(store.name()),
             };
             store.check(&storing)?;
-            if store.before_rope() && storing.recipe().is_some_and(|recipe| recipe.score.last_queries() > 0) {
+            if store.before_rope()
+                && storing.recipe().is_some_and(|recipe| recipe.score.last_queries() > 0 || recipe.score.repeats())
+            {
                 return Err(refuse(format!(
                     "{} looks at the attention of single queries, for which {} has no keys as they have attended: it stores them before \
                      their rotary embedding; take another store, or one with `rope: \"after\"` where it has the choice",

@@ -34,6 +34,10 @@ pub struct Needs {
     /// Plans may name the rows of a prompt that later layers see. Such a prompt goes through the layers whole, and every layer must have
     /// lanes of its own.
     pub rows: bool,
+    /// Prompts are read once more behind themselves, and layers see the sums of [`Planner::queries`] no more but, for every entry of each KV
+    /// head, the most attention that a query of the repetition gives it. Such a prompt goes through the layers whole, and every layer must
+    /// have lanes of its own.
+    pub repeats: bool,
 }
 
 /// The moments at which a method is asked.

@@ -433,6 +433,8 @@ impl Planner for RecipePlanner {
             queries: score.last_queries(),
             ahead: score.ahead(),
             rows: false,
+            // Where all stays, nothing is ranked.
+            repeats: score.repeats() && keep != Keep::Share(1.0),
         }
     }
 

@@ -147,6 +147,10 @@ impl Sharing {
     pub(super) fn check(&self, method: &Method) -> Result<()> {
         let (name, other) = (self.name, &method.name);
         match &method.chooser {
+            Chooser::Recipe { recipe, .. } if recipe.score.repeats() => Err(refuse(format!(
+                "{other} reads prompts twice, which needs layers with entries of their own, and with {name} some read those of others; leave one \
+                 of the two out"
+            ))),
             Chooser::Plans(plans) if plans.clone().planner().needs().rows => Err(refuse(format!(
                 "{other} ends the way of positions between layers, which needs layers with entries of their own, and with {name} some read \
                  those of others; leave one of the two out"

@@ -37,6 +37,7 @@ impl Planner for Watching {
             queries: self.queries,
             ahead: None,
             rows: false,
+            repeats: false,
         }
     }
 

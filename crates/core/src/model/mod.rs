@@ -43,9 +43,12 @@ use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::method::directions::{Aspect, Directions, Projection, Projections};
 use crate::nn::{Loader, Matrix};
-use crate::sequence::{BatchItem, Layout, Pass, Sequence};
+use crate::sequence::{BatchItem, Layout, Pass, Repeat, Sequence};
 use crate::text::{ChatTemplate, Encoded, Rendered, SpecialTokens, Tokenizer};
 use crate::weights::{Checkpoint, quantised};
+
+/// Stands between a prompt and its repetition, as in KVzip's published code.
+const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
 /// Every family that loads.
 fn families<B: Backend>() -> [Family<B>; 2] {
@@ -444,12 +447,33 @@ impl<B: Backend> Model<B> {
     ) -> Result<Matrix<B>> {
         let shown = features::shown(prompt, features, sequence.pictures().is_some())?;
         let x = self.embed(prompt, features)?;
+        let n = x.rows();
+        let x = match sequence.repeats(n) {
+            Some(repeat) => self.repeated(x, prompt, repeat, sequence.reach(n))?,
+            None => x,
+        };
         sequence.begin_prompt(&prompt.spans, &prompt.placing)?;
         sequence.see_images(shown)?;
         let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;
         sequence.finish_prompt()?;
         self.give_back()?;
-        Ok(hidden)
+        if sequence.wants_repeats() { hidden.narrow(0, n) } else { Ok(hidden) }
+    }
+
+    /// The rows of a prompt and, behind them, those that repeat it. Refuses a prompt for which the model has too few positions.
+    fn repeated(&self, x: Matrix<B>, prompt: &Prompt, repeat: Repeat, reach: usize) -> Result<Matrix<B>> {
+        let (needed, available) = (reach + repeat.rows, self.max_positions());
+        if needed > available {
+            return Err(Error::ContextOverflow { needed, available, image_tokens: prompt.image_tokens });
+        }
+        let instruction = self.network.embed(&self.instruction()?)?;
+        let again = x.narrow(repeat.first, x.rows() - repeat.first)?;
+        B::Matrix::cat(&[x, instruction, again])
+    }
+
+    /// The tokens between a prompt and its repetition.
+    fn instruction(&self) -> Result<Vec<u32>> {
+        self.tokenizer.encode(INSTRUCTION, false)
     }
 
     /// Runs one generated token and returns the logits of the next, `[vocab]`.
@@ -520,7 +544,11 @@ impl<B: Backend> Model<B> {
                 store.prepare(self)?;
             }
         }
-        Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)
+        let mut sequence = Sequence::with_layout(shape, self.layout.clone(), &self.pool, method, carry)?;
+        if sequence.wants_repeats() {
+            sequence.set_instruction(self.instruction()?.len());
+        }
+        Ok(sequence)
     }
 
     /// The weights that make the keys and values of a layer; None for a layer that reads those of another. Refuses a model of which they do

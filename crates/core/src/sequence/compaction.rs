@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prefixkv_kernels::attention::AttentionParams;
 
 use super::ahead::Turns;
+use super::repeat::Repeated;
 use crate::cache::{Account, Charge, Entry, Lane, Memory, Recode, Shape, Together};
 use crate::error::{Error, Result};
 use crate::method::external::PlanReply;
@@ -32,6 +33,8 @@ pub(super) struct Working {
     /// The last queries of the prompt, per layer: for a method outside until it has answered, for others until the layer is done.
     pub(super) queries: Vec<LastQueries>,
     query_charges: Vec<Vec<Charge>>,
+    /// Those of a repetition, in the layer that attends.
+    pub(super) repeated: Option<Repeated>,
     /// By each of a model's rotary embeddings, for a method that looks ahead.
     turns: Vec<Turns>,
     /// All plans so far, if they are to be kept.
@@ -69,6 +72,7 @@ impl Working {
             sums,
             queries,
             query_charges,
+            repeated: None,
             turns,
             log: None,
         }
@@ -83,7 +87,21 @@ impl Working {
         let Working { needs, steps, .. } = *self;
         let (query_charges, turns) = (Vec::new(), Vec::new());
         let (charged, log) = (0, None);
-        Working { planner, needs, encoder, plan, workspace, charged, steps, sums, queries, query_charges, turns, log }
+        Working {
+            planner,
+            needs,
+            encoder,
+            plan,
+            workspace,
+            charged,
+            steps,
+            sums,
+            queries,
+            query_charges,
+            repeated: None,
+            turns,
+            log,
+        }
     }
 
     /// Keeps all plans from now on, for [`Working::take_plans`].

@@ -16,6 +16,8 @@ impl<M: Memory> Sequence<M> {
 
     /// The largest magnitude in each row of the prompt, or of its piece on the way, behind the layer that is watched.
     pub fn see_peaks(&mut self, peaks: &[f32]) {
+        // Rows that repeat the prompt are no rows of it.
+        let peaks = &peaks[..peaks.len() - self.tail().min(peaks.len())];
         let (past, positions) = (self.next_position, self.on_the_way(peaks.len()));
         if let Some(encoder) = self.method.as_mut().and_then(|method| method.encoder()) {
             encoder.see_peaks(past as usize, &positions, peaks);

@@ -1,7 +1,7 @@
 //! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
 //! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]) and of how its store
 //! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]);
-//! and the room that a prompt needs ([`room`]).
+//! prompts that are read twice ([`repeat`]); and the room that a prompt needs ([`room`]).
 
 mod ahead;
 mod batch;
@@ -12,6 +12,7 @@ mod outside;
 mod phases;
 mod pieces;
 mod readers;
+mod repeat;
 mod report;
 mod room;
 mod rows;
@@ -30,6 +31,7 @@ use pieces::{Pieces, Reach};
 use prefixkv_kernels::attention::Rows;
 use prefixkv_kernels::codec::{Dual, KvCodec};
 use prefixkv_kernels::rotary::Angles;
+pub use repeat::Repeat;
 use rows::Way;
 use view::Held;
 
@@ -70,6 +72,8 @@ pub struct Sequence<M: Memory = Cpu> {
     pieces: Pieces,
     /// The rows of a prompt that go on through the layers.
     way: Way,
+    /// Tokens before a repetition of a prompt, for a method that asks for one.
+    instruction: usize,
     /// Sums of layers whose lanes are still to be read by others, by layer.
     waiting: Vec<(usize, Vec<Vec<f32>>)>,
     account: Account<M>,
@@ -149,9 +153,9 @@ impl<M: Memory> Sequence<M> {
             ));
         }
         let on_read = ranks || before;
-        if needs.is_some_and(|needs| needs.rows) && !layout.is_unshared() {
+        if needs.is_some_and(|needs| needs.rows || needs.repeats) && !layout.is_unshared() {
             return Err(refuse(
-                "this model has layers that read the entries of others, which a method cannot follow that ends the way of positions between layers; use another method",
+                "this model has layers that read the entries of others, which a method cannot follow that ends the way of positions between layers, or repeats prompts; use another method",
             ));
         }
         let source = match needs {
@@ -224,6 +228,7 @@ impl<M: Memory> Sequence<M> {
             asked: None,
             pieces: Pieces::default(),
             way: Way::default(),
+            instruction: 0,
             waiting: Vec::new(),
             account,
         })
@@ -254,6 +259,7 @@ impl<M: Memory> Sequence<M> {
             asked: None,
             pieces: Pieces::default(),
             way: Way::default(),
+            instruction: self.instruction,
             waiting: Vec::new(),
             account,
         })
@@ -280,13 +286,15 @@ impl<M: Memory> Sequence<M> {
     /// Starts a prompt whose positions are `spans`, numbered from 0. Refuses a budget that does not hold what is protected.
     pub fn begin_prompt(&mut self, spans: &[Span], placing: &Placing) -> Result<()> {
         let n = spans.iter().map(|span| span.len).sum();
-        let growth = self.start_prompt(spans, placing, Reach { n, done: 0, piece: n })?;
+        let tail = self.repeats(n).map_or(0, |repeat| repeat.rows);
+        let growth = self.start_prompt(spans, placing, Reach { n, done: 0, piece: n, tail })?;
         self.account.admit(self.prompt_bytes(n, growth))
     }
 
     /// Gives the most entries that the prompt adds to those held, where layers are compacted one by one.
     fn start_prompt(&mut self, spans: &[Span], placing: &Placing, reach: Reach) -> Result<Option<usize>> {
         self.require_placeable(placing, reach.n)?;
+        self.require_repeatable()?;
         self.begin(Work::Prompt(reach))?;
         self.placing.clone_from(placing);
         self.way = Way::default();
@@ -418,7 +426,7 @@ impl<M: Memory> Sequence<M> {
         for lane in lanes {
             match self.work {
                 Work::Prompt(_) if let Some(rows) = self.way.rows() => lane.append_rows(new, rows)?,
-                Work::Prompt(reach) => lane.append_piece(new, reach.piece, first, reach.left())?,
+                Work::Prompt(reach) => lane.append_piece(new, reach.piece + reach.tail, first, reach.left())?,
                 Work::Step => entries.push(Entry { position: first, place: lane.append_one(new, first)? }),
                 Work::None => return Err(Error::Internal("no prompt and no token has begun".into())),
             }

@@ -10,12 +10,14 @@ use crate::cache::{Account, Charge, Lane, Memory, Span};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 
-/// How far a prompt of `n` positions is: `done` are through all layers, and `piece` are on their way.
+/// How far a prompt of `n` positions is: `done` are through all layers, and `piece` are on their way, with `tail` rows behind them that
+/// repeat the prompt and leave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
     pub(super) n: usize,
     pub(super) done: usize,
     pub(super) piece: usize,
+    pub(super) tail: usize,
 }
 
 impl Reach {
@@ -35,17 +37,20 @@ impl<M: Memory> Sequence<M> {
     pub fn begin_cut_prompt(&mut self, spans: &[Span], placing: &Placing) -> Result<()> {
         let n = spans.iter().map(|span| span.len).sum();
         self.require_cuttable()?;
-        self.start_prompt(spans, placing, Reach { n, done: 0, piece: 0 })?;
+        self.start_prompt(spans, placing, Reach { n, done: 0, piece: 0, tail: 0 })?;
         self.admit_pieces(n)?;
         self.pieces.reserved = Some(self.account.charge(self.compaction_bytes(n))?);
         Ok(())
     }
 
     fn require_cuttable(&self) -> Result<()> {
-        if self.method.as_ref().is_some_and(|method| method.needs.narrows()) {
-            return Err(refuse("a method that ends the way of positions of a prompt reads it whole"));
+        match self.method.as_ref().map(|method| method.needs) {
+            Some(needs) if needs.narrows() => {
+                Err(refuse("a method that ends the way of positions of a prompt reads it whole"))
+            }
+            Some(needs) if needs.repeats => Err(refuse("a method that repeats its prompts reads them whole")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Refuses a prompt that [`Sequence::begin_cut_prompt`] would refuse now for want of room, or for its method; changes nothing.
@@ -104,7 +109,7 @@ impl<M: Memory> Sequence<M> {
     /// The last queries of the prompt, or of its piece on the way, that the method or its store wants to see.
     pub fn wanted_queries(&self) -> usize {
         let wanted = self.method.as_ref().map_or(0, |method| method.needs.queries.max(method.last_queries()));
-        self.of_the_last(wanted)
+        self.of_the_last(wanted) + self.tail()
     }
 
     /// How many of a prompt's last `wanted` queries are on their way.
@@ -116,7 +121,8 @@ impl<M: Memory> Sequence<M> {
     /// Keeps the [wanted](Sequence::wanted_queries) queries of a prompt in `layer`, `[queries, query heads, head_dim]`, for the method, and
     /// shows them to its store.
     pub fn keep_queries(&mut self, layer: usize, params: &AttentionParams, queries: &[f32]) -> Result<()> {
-        let all = self.wanted_queries();
+        let all = self.wanted_queries() - self.tail();
+        let queries = self.keep_repeated(params, queries)?;
         let (number, Some(method)) = (self.number(layer), &self.method) else { return Ok(()) };
         let of = |wanted: usize| (all - self.of_the_last(wanted)) * (queries.len() / all.max(1));
         let (own, shown) = (of(method.needs.queries), of(method.last_queries()));
@@ -174,6 +180,7 @@ impl<M: Memory> Sequence<M> {
             return Err(Error::Internal("no prompt has begun".into()));
         };
         let Some((owner, sums)) = self.read_by_all(layer, sums) else { return Ok(()) };
+        let sums = if reach.tail > 0 { self.forget_tail(owner)? } else { sums };
         let Some(number) = self.number(owner).filter(|_| self.method.is_some()) else {
             let next = self.next_position + reach.n as u32;
             if reach.left() > 0 {

@@ -88,7 +88,8 @@ fn budgets_are_met_to_the_entry() {
                     let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
                     let asked = (keep * (n * sequence.kept().len()) as f64 + 0.5).floor();
                     match spec.budget {
-                        BudgetKind::Exact => assert_eq!(kept, asked, "{cache}"),
+                        // Means over heads of different sizes add up but for rounding.
+                        BudgetKind::Exact => assert!((kept - asked).abs() < 1e-6, "{cache}: {kept} of {asked}"),
                         BudgetKind::AtMost => assert!(kept <= asked, "{cache}: {kept} of {asked}"),
                         BudgetKind::Outcome => {}
                     }
@@ -100,10 +101,9 @@ fn budgets_are_met_to_the_entry() {
                 let saw = (between(spec) * case.layers()) as f64;
                 let total = case.total(&sequence);
                 if once(spec) {
-                    assert_eq!(
-                        total,
-                        (keep * (n * case.layers()) as f64 + 0.5).floor() + (case.answer.len() * case.layers()) as f64
-                    );
+                    let grown = (case.answer.len() * case.layers()) as f64;
+                    let want = (keep * (n * case.layers()) as f64 + 0.5).floor() + grown;
+                    assert!((total - want).abs() < 1e-6, "{cache}: {total} of {want}");
                 } else {
                     assert!(total <= most + saw, "{cache}: {total} of {most}");
                     assert!(total > most - 3.0 * case.layers() as f64, "{cache}: {total} of {most}");

@@ -11,6 +11,7 @@ mod eviction;
 mod expected;
 mod external;
 mod kvpress;
+mod kvzip;
 mod plans;
 mod pyramid_infer;
 mod rkv;

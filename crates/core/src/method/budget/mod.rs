@@ -3,6 +3,7 @@
 mod ada;
 mod calibrated;
 mod claimed;
+mod pooled;
 pub mod prefix;
 mod pyramid;
 mod uniform;
@@ -12,6 +13,7 @@ use std::fmt::Debug;
 pub use ada::Ada;
 pub use calibrated::Calibrated;
 pub use claimed::{Claimed, Joined};
+pub use pooled::Pooled;
 pub use prefix::{Objective, OfficialPrefix, Prefix};
 pub use pyramid::Pyramid;
 pub use uniform::Uniform;

@@ -109,6 +109,7 @@ impl Planner for FastVPlanner {
             queries: 0,
             ahead: None,
             rows: true,
+            repeats: false,
         }
     }
 

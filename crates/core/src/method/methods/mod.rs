@@ -24,6 +24,7 @@ mod knorm;
 mod kvquant;
 mod kvsharer;
 mod kvtuner;
+mod kvzip;
 mod lagkv;
 mod look_m;
 mod lorc;
@@ -71,6 +72,7 @@ pub const METHODS: &[MethodSpec] = &[
     vl_cache::SPEC,
     tgvkv::SPEC,
     air_cache::SPEC,
+    kvzip::SPEC,
     mixkv::SPEC,
     elastic::SPEC,
     look_m::SPEC,

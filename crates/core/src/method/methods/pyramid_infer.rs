@@ -250,6 +250,7 @@ impl Planner for PyramidInferPlanner {
             queries: 0,
             ahead: None,
             rows: true,
+            repeats: false,
         }
     }
 

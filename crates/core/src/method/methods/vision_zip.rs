@@ -180,6 +180,7 @@ impl Planner for VisionZipPlanner {
             queries: 0,
             ahead: None,
             rows: false,
+            repeats: false,
         }
     }
 

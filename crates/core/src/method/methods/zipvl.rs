@@ -90,7 +90,7 @@ impl Store for Zip {
     }
 
     fn check(&self, method: &Method) -> Result<()> {
-        if method.recipe().is_none_or(|recipe| recipe.score.gathers()) {
+        if method.recipe().is_none_or(|recipe| recipe.score.gathers() || recipe.score.repeats()) {
             return Err(refuse(format!(
                 "zipvl gathers the attention of its own queries of a prompt, and {} gathers it from others or has none to \
                  share; take a method that ranks by something else, or another store",

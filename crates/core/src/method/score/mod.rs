@@ -16,8 +16,9 @@ mod preference;
 mod question;
 mod random;
 mod recency;
+mod reconstruction;
 mod redundancy;
-mod rows;
+pub(crate) mod rows;
 mod text;
 mod text_first;
 mod text_weighted;
@@ -43,6 +44,7 @@ pub use preference::Preference;
 pub use question::Question;
 pub use random::{Random, draw};
 pub use recency::Recency;
+pub use reconstruction::Reconstruction;
 pub use redundancy::Redundancy;
 pub use text::Text;
 pub use text_first::TextFirst;
@@ -139,6 +141,12 @@ pub trait Score: Send + Sync + Debug {
     /// Its demands on the tokens to come. The queries of the prompt are then shown as distributions, and not one by one.
     fn ahead(&self) -> Option<Ahead> {
         None
+    }
+
+    /// Whether the prompt is read once more behind itself. In place of sums it then gets, for every entry, the most attention that a query of
+    /// the repetition gives it.
+    fn repeats(&self) -> bool {
+        false
     }
 
     /// Whether scores are shares of an attention mass, so that their sums mean something.

@@ -102,7 +102,7 @@ pub(super) fn mean(input: &LaneInput<'_>, count: usize) -> Result<Rows> {
     Ok(Rows { entries, probabilities, seen: asked.seen })
 }
 
-fn softmax(scores: &mut [f32]) {
+pub(crate) fn softmax(scores: &mut [f32]) {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     scores.iter_mut().for_each(|score| *score = (*score - most).exp());
     let sum: f32 = scores.iter().sum();
@@ -110,7 +110,7 @@ fn softmax(scores: &mut [f32]) {
 }
 
 /// Sums of eight lanes, so that it is computed several numbers at a time.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
     let mut sums = [0.0f32; 8];
