@@ -1,6 +1,6 @@
 // The cost of choosing entries while a prompt is read, method by method: `npm run bench:overhead`, bench/results/<machine>-overhead.json and .md.
 // Every round reads the prompt with each method once, in an order that turns around, and compares within the round. Option: --quick.
-import { type CacheOption, load } from "../ts/index.ts";
+import { type CacheOption, type HeadsCalibration, load } from "../ts/index.ts";
 import { order } from "./cache.ts";
 import { heading, keep as keepReport, origin } from "./machine.ts";
 import { mixedPrompt } from "./prompts.ts";
@@ -16,6 +16,17 @@ const keep = 0.5;
 const kinds = { none: 1.03, window: 1.02, columns: 1.05, twice: Number.POSITIVE_INFINITY } as const;
 type Kind = keyof typeof kinds;
 
+/** Scores of heads that differ, as a calibration finds them. */
+const scored: HeadsCalibration = {
+  format: "prefixkv-heads",
+  version: 1,
+  model: { layers: plain.layers, kvHeads: plain.kvHeads },
+  measure: "image-hits",
+  scores: Array.from({ length: plain.layers }, (_, layer) =>
+    Array.from({ length: plain.heads }, (_, head) => (layer * 7 + head * 5 + 3) % 11),
+  ),
+};
+
 const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
   ["prefixkv", "window"],
   ["prefixkv as published", "columns", { method: "prefixkv", variant: "paper", keep }],
@@ -23,6 +34,8 @@ const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
   ["snapkv", "window"],
   ["pyramidkv", "window"],
   ["adakv", "window"],
+  ["headKv", "window", { method: "headKv", calibration: scored, keep }],
+  ["sparseMm", "window", { method: "sparseMm", calibration: scored, keep }],
   ["streaming", "none"],
   ["knorm", "none"],
   ["keydiff", "none"],

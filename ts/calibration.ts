@@ -7,6 +7,7 @@ import type {
   ChannelsCalibration,
   CodebookCalibration,
   DirectionsCalibration,
+  HeadsCalibration,
   SharingCalibration,
 } from "./generated/wire.ts";
 import type { Place } from "./options/place.ts";
@@ -98,6 +99,19 @@ export type CodebookSource = CodebookCalibration | string | URL;
  */
 export type DirectionsSource = DirectionsCalibration | string | URL;
 
+/**
+ * Where the scores of heads come from: the object, or a JSON file by path or `file:` URL, relative to the working directory.
+ *
+ * @example
+ * ```ts
+ * import { type HeadsSource, sparseMm } from "prefixkv";
+ *
+ * const sources: HeadsSource[] = ["./heads.json", new URL("file:///data/heads.json")];
+ * console.log(sources.map((calibration) => sparseMm({ keep: 0.3, calibration })));
+ * ```
+ */
+export type HeadsSource = HeadsCalibration | string | URL;
+
 /** A calibration of one of the kinds. */
 export type AnyCalibration =
   | Calibration
@@ -105,7 +119,8 @@ export type AnyCalibration =
   | BitsCalibration
   | ChannelsCalibration
   | CodebookCalibration
-  | DirectionsCalibration;
+  | DirectionsCalibration
+  | HeadsCalibration;
 
 /** A calibration of a kind as the engine takes it. */
 type Read = AnyCalibration | readonly number[];
@@ -128,6 +143,7 @@ const formats: readonly string[] = [
   "prefixkv-channels",
   "prefixkv-codebooks",
   "prefixkv-directions",
+  "prefixkv-heads",
 ];
 
 /** More than any calibration needs: the engine refuses to find directions that would take more. */
@@ -135,7 +151,14 @@ const maxBytes = 24 * 1024 * 1024;
 
 /** The calibration of a source, as the engine takes it; throws a CalibrationError that says what was looked for. */
 export async function readCalibration(
-  source: CalibrationSource | SharingSource | BitsSource | ChannelsSource | CodebookSource | DirectionsSource,
+  source:
+    | CalibrationSource
+    | SharingSource
+    | BitsSource
+    | ChannelsSource
+    | CodebookSource
+    | DirectionsSource
+    | HeadsSource,
   signal?: AbortSignal,
 ): Promise<Read> {
   if (typeof source !== "string" && !(source instanceof URL)) return source;
@@ -192,6 +215,14 @@ export async function writeCodebooks(calibration: CodebookCalibration, file: str
 export async function writeDirections(calibration: DirectionsCalibration, file: string | URL): Promise<void> {
   const { layers, ...head } = calibration;
   await replaceFile(calibrationFile(file), linewise(head, "layers", layers)).catch((cause: unknown) =>
+    unwritable(file, cause),
+  );
+}
+
+/** Writes the scores of heads, likewise, a layer per line. */
+export async function writeHeads(calibration: HeadsCalibration, file: string | URL): Promise<void> {
+  const { scores, ...head } = calibration;
+  await replaceFile(calibrationFile(file), linewise(head, "scores", scores)).catch((cause: unknown) =>
     unwritable(file, cause),
   );
 }

@@ -7,6 +7,7 @@ export type { CalibrateBitsOptions } from "./calibrate_bits.ts";
 export type { CalibrateChannelsOptions } from "./calibrate_channels.ts";
 export type { CalibrateCllaOptions } from "./calibrate_clla.ts";
 export type { CalibrateCskvOptions } from "./calibrate_cskv.ts";
+export type { CalibrateHeadsOptions, HeadsSample } from "./calibrate_heads.ts";
 export type { CalibrateKvquantOptions } from "./calibrate_kvquant.ts";
 export type { CalibrateSharingOptions } from "./calibrate_sharing.ts";
 export type {
@@ -15,6 +16,7 @@ export type {
   ChannelsSource,
   CodebookSource,
   DirectionsSource,
+  HeadsSource,
   SharingSource,
 } from "./calibration.ts";
 export { Chat } from "./chat.ts";
@@ -51,6 +53,7 @@ export type {
   DeviceCheck,
   DirectionsCalibration,
   GenerationResult,
+  HeadsCalibration,
   Keep,
   Kept,
   Memory,

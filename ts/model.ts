@@ -5,6 +5,7 @@ import { type CalibrateBitsOptions, calibrateBits } from "./calibrate_bits.ts";
 import { type CalibrateChannelsOptions, calibrateChannels } from "./calibrate_channels.ts";
 import { type CalibrateCllaOptions, calibrateClla } from "./calibrate_clla.ts";
 import { type CalibrateCskvOptions, calibrateCskv } from "./calibrate_cskv.ts";
+import { type CalibrateHeadsOptions, calibrateHeads } from "./calibrate_heads.ts";
 import { type CalibrateKvquantOptions, calibrateKvquant } from "./calibrate_kvquant.ts";
 import { type CalibrateSharingOptions, calibrateSharing } from "./calibrate_sharing.ts";
 import { Chat } from "./chat.ts";
@@ -18,6 +19,7 @@ import type {
   ChannelsCalibration,
   CodebookCalibration,
   DirectionsCalibration,
+  HeadsCalibration,
   Kept,
   KeptSpan,
   ModelInfo,
@@ -145,6 +147,11 @@ export class Model implements AsyncDisposable {
   /** Finds the directions along which `clla` stores keys and values of two layers, by sample prompts: see CalibrateCllaOptions. */
   async calibrateClla(options: CalibrateCllaOptions): Promise<DirectionsCalibration> {
     return calibrateClla(this.#requests, this.info, options);
+  }
+
+  /** Finds how much each attention head looks at images, or at what it copies, by sample prompts: see CalibrateHeadsOptions. */
+  async calibrateHeads(options: CalibrateHeadsOptions): Promise<HeadsCalibration> {
+    return calibrateHeads(this.#requests, this.info, options);
   }
 
   /** Finds what a cache of so many bytes should keep, and in how many bits, for the best answers to samples: see FitOptions. */

@@ -73,7 +73,7 @@ export class Requests {
 
   /** Reads the images of several prompts, then submits all as one request that looks at all of them; otherwise as {@link Requests.ask}. */
   async compare(
-    op: "distances" | "channels" | "codebooks" | "directions",
+    op: "distances" | "channels" | "codebooks" | "directions" | "heads",
     prompts: readonly WirePrompt[],
     rest: Readonly<Record<string, unknown>>,
     signal: AbortSignal | undefined,

@@ -72,6 +72,8 @@ test("every answer is what the schema says", async () => {
   await ask({ op: "directions", prompts: [{ prompt }], ...directions }, "directions");
   const together = { ...directions, init: "covariance", span: "pair" } as const;
   await ask({ op: "directions", prompts: [{ prompt }], ...together }, "directions");
+  const heads = { measure: "copies", queries: 16 } as const;
+  await ask({ op: "heads", prompts: [{ prompt: prompt.repeat(2), answer: " A star." }], ...heads }, "heads");
   await ask({ op: "channels", prompts: [{ prompt }], group: 16, sinks: 0 }, "channels");
   await ask({ op: "trace", messages, cache: [cache], maxTokens: 2, ignoreEos: true }, "traced", [scene]);
   await ask({ op: "trace", prompt, maxTokens: 2, cache: { method: "knorm", keep: { tokens: 30 } } }, "traced");

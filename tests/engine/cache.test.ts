@@ -12,6 +12,7 @@ import {
   type Calibration,
   CalibrationError,
   full,
+  type HeadsCalibration,
   h2o,
   image,
   type Keep,
@@ -54,14 +55,28 @@ async function wholeAnswers(): Promise<number[][]> {
   return answers;
 }
 
-const constructors = api as unknown as Readonly<Record<string, (options: { keep: Keep }) => CacheMethod>>;
+type Made = { keep: Keep; calibration?: HeadsCalibration };
+const constructors = api as unknown as Readonly<Record<string, (options: Made) => CacheMethod>>;
+
+/** Scores of the heads of the embedded model that differ. */
+function scores({ layers, heads, kvHeads }: Model["info"]): HeadsCalibration {
+  const of = (layer: number) => Array.from({ length: heads }, (_, head) => (layer * 7 + head * 5 + 3) % 11);
+  return {
+    format: "prefixkv-heads",
+    version: 1,
+    model: { layers, kvHeads },
+    measure: "image-hits",
+    scores: Array.from({ length: layers }, (_, layer) => of(layer)),
+  };
+}
 
 for (const { name, budget, options } of methods) {
   if (budget === "outcome") continue;
   const make = (keep: Keep): CacheMethod => {
     const of = constructors[name];
     assert.ok(of, `ts/index.ts does not export ${name}`);
-    return of({ keep });
+    const scored = options.some(({ kind }) => kind === "heads");
+    return of({ keep, ...(scored && { calibration: scores(model.info) }) });
   };
 
   test(`${name} at half describes a scene in about half of the memory`, async () => {

@@ -175,6 +175,7 @@ shared("stores and layers that share are calibrated on the others as well, with 
     of("cskv", { keys: 0.25, values: 0.75, window: 32 }, { init: "asvd" }),
     of("clla", { latent: 0.25, window: 32 }, {}),
     of("kvsharer", { layers: 2 }, { layers: 2 }),
+    of("headKv", {}, { queries: 16 }),
   ];
   const { cells } = await evaluate({ model, methods, keeps: [0.5], limit: 2, generate: false, kl: true, out });
   const found = (await readFile(join(out, "calibrations.jsonl"), "utf8"))
@@ -183,7 +184,7 @@ shared("stores and layers that share are calibrated on the others as well, with 
     .map((line) => JSON.parse(line));
   assert.deepEqual(
     found.map(({ method, fold, calibration: { format } }) => [method, fold, format]),
-    ["channels", "codebooks", "directions", "directions", "sharing"].flatMap((format, index) =>
+    ["channels", "codebooks", "directions", "directions", "sharing", "heads"].flatMap((format, index) =>
       [0, 1].map((fold) => [methods[index]?.id, fold, `prefixkv-${format}`]),
     ),
   );
@@ -196,8 +197,10 @@ shared("stores and layers that share are calibrated on the others as well, with 
   assert.equal(found[0]?.calibration.group, 32);
   // Three quarters of 32, for the larger share.
   assert.deepEqual([found[4]?.calibration.rank, found[4]?.calibration.init], [24, "asvd"]);
+  assert.deepEqual([found[10]?.calibration.measure, found[10]?.calibration.queries], ["copies", 16]);
   for (const cell of cells.slice(1)) {
-    assert.deepEqual([cell.keep, cell.samples, cell.refused], [1, 2, 0], cell.method);
+    const keep = cell.method === "headKv" ? 0.5 : 1;
+    assert.deepEqual([cell.keep, cell.samples, cell.refused], [keep, 2, 0], cell.method);
     assert.ok((cell.kl?.value ?? 0) > 0 && (cell.residentShare ?? 1) < 0.9, cell.method);
   }
 });

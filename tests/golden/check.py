@@ -206,6 +206,22 @@ def check_rkv():
                 assert max(len(held(text)) for text in heads) < len(found["prompt"])
 
 
+def check_heads():
+    golden, _ = read("heads")
+    assert [[found["measure"] for found in one["found"]] for one in golden["measured"]] == [["image-hits", "image-mass", "copies"], ["copies"]]
+    for found in (found for one in golden["measured"] for found in one["found"]):
+        assert all(0 <= score <= 1 for layer in found["scores"] for score in layer)
+    for sized in golden["sized"]:
+        scene = next(s for s in read(f"eviction/{sized['of']}")[0]["scenes"] if s["name"] == sized["name"])
+        length, count = len(scene["prompt"]), lambda text: sum(byte.bit_count() for byte in base64.b64decode(text))
+        for case in sized["cases"]:
+            layers, heads = len(case["sizes"]), len(case["sizes"][0])
+            whole = int(case["options"]["keep"] * layers * length + 0.5)
+            assert sum(map(sum, case["sizes"])) == whole * heads and max(map(max, case["sizes"])) <= length
+            for layer, kept in zip(sized["layers"], case["kept"]):
+                assert [count(text) for text in kept] == case["sizes"][layer]
+
+
 def check_planted(scene):
     important = [set(positions(text)) for text in scene["important"]]
     assert [len(places) for places in important] == planted.COUNTS and len(scene["prompt"]) == planted.LENGTH
@@ -304,6 +320,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

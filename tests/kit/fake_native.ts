@@ -175,6 +175,8 @@ export class FakeNative implements Native {
   similarities: number[] = [];
   /** The answer of `channels`. */
   channels: ChannelsLayer[] = [];
+  /** The answer of `heads`. */
+  heads: number[][] = [];
   /** The answer of `directions`. */
   directions: LayerDirections[] = [];
   memory: Memory = memory;
@@ -271,7 +273,9 @@ export class FakeNative implements Native {
     } else if (request.op === "profile") this.#profile(ticket, request.keeps);
     else if (request.op === "distances") ticket.end({ type: "distances", pairs: this.pairs, usage, timings });
     else if (request.op === "channels") ticket.end({ type: "channels", layers: this.channels, usage, timings });
-    else if (request.op === "directions") {
+    else if (request.op === "heads") {
+      ticket.end({ type: "heads", scores: this.heads, samples: 1, positions: 8, usage, timings });
+    } else if (request.op === "directions") {
       ticket.end({ type: "directions", layers: this.directions, rank: 8, positions: 100, usage, timings });
     } else if (request.op === "similarity") {
       const similarity = this.similarities[this.trials] ?? 0.9;

@@ -168,7 +168,7 @@ test("sizes that are too small to calibrate with are lines, and do not stop the 
 test("a search gets what its stage has in common with it, its own options, and up to 64 samples", async () => {
   const seen: Record<string, unknown>[] = [];
   const search = (options: Record<string, unknown>): unknown => seen.push(options);
-  const names = ["calibrateBits", "calibrateChannels", "calibrateKvquant", "calibrateSharing"];
+  const names = ["calibrateBits", "calibrateChannels", "calibrateHeads", "calibrateKvquant", "calibrateSharing"];
   const model = Object.fromEntries(names.map((name) => [name, search])) as unknown as Model;
   const many = Array.from({ length: 150 }, (_, index) => ({
     ...(samples[0] as EvalSample),
@@ -179,6 +179,8 @@ test("a search gets what its stage has in common with it, its own options, and u
   const given = { onProgress: () => {} };
   for (const kind of ["bits", "channels", "codebooks", "sharing"] as const)
     await finders[kind]?.(model, { stage, options: { mine: 1 }, samples: many, given });
+  for (const method of ["sparseMm", "headKv"])
+    await finders.heads?.(model, { stage: { ...stage, method }, options: { queries: 8 }, samples: many, given });
   const rest = seen.map(({ samples: _, onProgress, ...options }) => {
     assert.equal(onProgress, given.onProgress);
     return options;
@@ -188,10 +190,15 @@ test("a search gets what its stage has in common with it, its own options, and u
     { group: 32, sinks: 2, mine: 1 },
     { mine: 1 },
     { layers: 3, mine: 1 },
+    { queries: 8 },
+    { measure: "copies", queries: 8 },
   ]);
-  const [bits = [], channels = [], , sharing = []] = seen.map(({ samples }) => samples as { answer?: string }[]);
+  const [bits = [], channels = [], , sharing = [], heads = []] = seen.map(
+    ({ samples }) => samples as { answer?: string }[],
+  );
   assert.deepEqual([bits.length, bits[1]?.answer, bits.at(-1)?.answer], [64, "2.", "147."]);
   assert.equal(sharing.length, 64);
+  assert.deepEqual([heads.length, heads[1]?.answer], [64, "2."]);
   assert.ok(channels.every((sample) => !("answer" in sample)));
 });
 

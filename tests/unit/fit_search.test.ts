@@ -78,7 +78,7 @@ test("a method that is to keep everything is left out", async () => {
 
 test("the stores are those of the table, and no method needs a calibration", () => {
   const ready = methods.filter(({ options }) =>
-    options.every(({ kind }) => kind !== "codebooks" && kind !== "directions" && kind !== "latents"),
+    options.every(({ kind }) => !["codebooks", "directions", "latents", "heads"].includes(kind)),
   );
   const stores = ready.filter(({ role }) => role === "stores").map(({ name }) => name);
   const found = pointsOf(() => undefined).stores.flat();

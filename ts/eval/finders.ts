@@ -2,6 +2,7 @@ import type { CalibrateBitsOptions } from "../calibrate_bits.ts";
 import type { CalibrateChannelsOptions } from "../calibrate_channels.ts";
 import type { CalibrateCllaOptions } from "../calibrate_clla.ts";
 import type { CalibrateCskvOptions } from "../calibrate_cskv.ts";
+import type { CalibrateHeadsOptions } from "../calibrate_heads.ts";
 import type { CalibrateKvquantOptions } from "../calibrate_kvquant.ts";
 import type { CalibrateSharingOptions } from "../calibrate_sharing.ts";
 import type { AnyCalibration } from "../calibration.ts";
@@ -72,6 +73,13 @@ export const finders: Partial<Record<OptionKind, Finder>> = {
       samples: prompts(samples),
       ...given,
     } as CalibrateCskvOptions),
+  heads: (model, { stage, options, samples, given }) =>
+    model.calibrateHeads({
+      ...(stage.method === "headKv" && { measure: "copies" }),
+      ...options,
+      samples: answered(samples),
+      ...given,
+    } as CalibrateHeadsOptions),
   latents: (model, { stage, options, samples, given }) =>
     model.calibrateClla({
       most: Number(stage.latent ?? 0.5),

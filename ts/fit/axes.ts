@@ -33,7 +33,8 @@ const axes: readonly { name: AxisName; points: readonly Stages[] }[] = [
 
 /** Whether a method needs nothing that a calibration of its own must find first. */
 function isReady({ options }: MethodFacts): boolean {
-  return options.every(({ kind }) => kind !== "codebooks" && kind !== "directions" && kind !== "latents");
+  const found: readonly (typeof options)[number]["kind"][] = ["codebooks", "directions", "latents", "heads"];
+  return options.every(({ kind }) => !found.includes(kind));
 }
 
 /** A store as it comes, and with less. */

@@ -8,6 +8,8 @@ export type MethodName =
   | "snapkv"
   | "pyramidkv"
   | "adakv"
+  | "headKv"
+  | "sparseMm"
   | "streaming"
   | "knorm"
   | "keydiff"
@@ -67,7 +69,8 @@ export interface MethodOption {
     | "channels"
     | "codebooks"
     | "directions"
-    | "latents";
+    | "latents"
+    | "heads";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -397,6 +400,142 @@ export const methods: readonly MethodFacts[] = [
         values: "a number from 0 to 1",
         default: 0.2,
         text: "the share of an even split that every head gets in any case",
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: "how neighbouring votes are joined",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the lowest score",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "headKv",
+    title: "HeadKV",
+    summary: "gives every head of the model as much as it fetches from earlier text",
+    source:
+      "Fu et al. 2024, Not All Heads Matter: A Head-Level KV Cache Compression Method with Integrated Retrieval and Reasoning, arXiv 2410.19258 (ICLR 2025)",
+    budget: "exact",
+    role: "chooses",
+    options: [
+      {
+        name: "calibration",
+        kind: "heads",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the scores of heads that model.calibrateHeads has found",
+      },
+      {
+        name: "beta",
+        kind: "number",
+        values: "a number from 1 to 1000",
+        default: 1.5,
+        text: "every head gives 1 / beta of what is beside the window to the pool that scores share out",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 8,
+        text: "queries that vote, and last entries that are kept; at most half of the size",
+      },
+      {
+        name: "pool",
+        kind: "choice",
+        values: 'one of "max", "mean", "none"',
+        default: "max",
+        text: "how neighbouring votes are joined",
+      },
+      {
+        name: "poolSize",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 7,
+        text: "entries of a neighbourhood; odd",
+      },
+      {
+        name: "sinks",
+        kind: "count",
+        values: "a whole number from 0 to 1,000,000",
+        default: 0,
+        text: "first entries that are never evicted",
+      },
+      {
+        name: "protectText",
+        kind: "flag",
+        values: "true or false",
+        default: false,
+        text: "never evict positions that are text of the prompt",
+      },
+      {
+        name: "decode",
+        kind: "choice",
+        values: 'one of "none", "lowest-score"',
+        default: "none",
+        text: "which entry goes while generating: none, or the one with the lowest score",
+      },
+    ],
+    variants: {},
+  },
+  {
+    name: "sparseMm",
+    title: "SparseMM",
+    summary: "gives every head of the model as much as it looks at images",
+    source:
+      "Wang et al. 2025, SparseMM: Head Sparsity Emerges from Visual Concept Responses in MLLMs, arXiv 2506.05344 (ICCV 2025)",
+    budget: "exact",
+    role: "chooses",
+    options: [
+      {
+        name: "calibration",
+        kind: "heads",
+        values: "such a calibration, or its file",
+        default: null,
+        text: "the scores of heads that model.calibrateHeads has found",
+      },
+      {
+        name: "ratio",
+        kind: "share",
+        values: "a number from 0 to 1",
+        default: 0.1,
+        text: "the part of what is beside the window that all heads get alike",
+      },
+      {
+        name: "window",
+        kind: "count",
+        values: "a whole number from 1 to 1,000,000",
+        default: 32,
+        text: "queries that vote, and last entries that are kept; at most half of the size",
       },
       {
         name: "pool",

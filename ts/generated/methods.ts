@@ -5,6 +5,7 @@ import type {
   ChannelsSource,
   CodebookSource,
   DirectionsSource,
+  HeadsSource,
   SharingSource,
 } from "../calibration.ts";
 import { stage } from "../options/stage.ts";
@@ -29,6 +30,8 @@ export type CacheMethod =
   | Stage<"snapkv", SnapkvOptions>
   | Stage<"pyramidkv", PyramidkvOptions>
   | Stage<"adakv", AdakvOptions>
+  | Stage<"headKv", HeadKvOptions>
+  | Stage<"sparseMm", SparseMmOptions>
   | Stage<"streaming", StreamingOptions>
   | Stage<"knorm", KnormOptions>
   | Stage<"keydiff", KeydiffOptions>
@@ -347,6 +350,101 @@ export interface AdakvOptions {
  */
 export function adakv(options: AdakvOptions): Stage<"adakv", AdakvOptions> {
   return stage("adakv", options);
+}
+
+/** Options of {@link headKv}. */
+export interface HeadKvOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** The scores of heads that model.calibrateHeads has found. Such a calibration, or its file. */
+  calibration?: HeadsSource;
+  /**
+   * Every head gives 1 / beta of what is beside the window to the pool that scores share out. A number from 1 to 1000;
+   * `1.5` by default.
+   */
+  beta?: number;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `8` by default.
+   */
+  window?: number;
+  /** How neighbouring votes are joined. One of `"max"`, `"mean"`, `"none"`; `"max"` by default. */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * HeadKV: gives every head of the model as much as it fetches from earlier text. Fu et al. 2024, Not All Heads Matter:
+ * A Head-Level KV Cache Compression Method with Integrated Retrieval and Reasoning, arXiv 2410.19258 (ICLR 2025).
+ *
+ * @example
+ * ```ts
+ * import { headKv, image, load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: headKv({ keep: 0.5, calibration: await model.calibrateHeads({ samples: [{ messages: [{ role: "user", content }] }], measure: "copies" }) }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function headKv(options: HeadKvOptions): Stage<"headKv", HeadKvOptions> {
+  return stage("headKv", options);
+}
+
+/** Options of {@link sparseMm}. */
+export interface SparseMmOptions {
+  /** How much of the cache is kept. */
+  keep: Keep;
+  /** The scores of heads that model.calibrateHeads has found. Such a calibration, or its file. */
+  calibration?: HeadsSource;
+  /** The part of what is beside the window that all heads get alike. A number from 0 to 1; `0.1` by default. */
+  ratio?: number;
+  /**
+   * Queries that vote, and last entries that are kept; at most half of the size. A whole number from 1 to 1,000,000;
+   * `32` by default.
+   */
+  window?: number;
+  /** How neighbouring votes are joined. One of `"max"`, `"mean"`, `"none"`; `"max"` by default. */
+  pool?: "max" | "mean" | "none";
+  /** Entries of a neighbourhood; odd. A whole number from 1 to 1,000,000; `7` by default. */
+  poolSize?: number;
+  /** First entries that are never evicted. A whole number from 0 to 1,000,000; `0` by default. */
+  sinks?: number;
+  /** Never evict positions that are text of the prompt. True or false; `false` by default. */
+  protectText?: boolean;
+  /**
+   * Which entry goes while generating: none, or the one with the lowest score. One of `"none"`, `"lowest-score"`;
+   * `"none"` by default.
+   */
+  decode?: "none" | "lowest-score";
+}
+
+/**
+ * SparseMM: gives every head of the model as much as it looks at images. Wang et al. 2025, SparseMM: Head Sparsity
+ * Emerges from Visual Concept Responses in MLLMs, arXiv 2506.05344 (ICCV 2025).
+ *
+ * @example
+ * ```ts
+ * import { image, load, sparseMm } from "prefixkv";
+ *
+ * await using model = await load();
+ * const content = [image("scene.png"), "Describe the image in detail."];
+ * const { memory } = await model.generate({ messages: [{ role: "user", content }], cache: sparseMm({ keep: 0.5, calibration: await model.calibrateHeads({ samples: [{ messages: [{ role: "user", content }] }] }) }) });
+ * console.log(memory.resident / memory.full);
+ * ```
+ */
+export function sparseMm(options: SparseMmOptions): Stage<"sparseMm", SparseMmOptions> {
+  return stage("sparseMm", options);
 }
 
 /** Options of {@link streaming}. */

@@ -465,6 +465,49 @@ export interface DirectionsRequest extends DirectionsFields {
   op: "directions";
 }
 
+/** The heads to score. */
+export interface HeadsFields {
+  /** The prompts that the heads are watched on, each with an answer or without. */
+  prompts: readonly AnsweredSample[];
+  /**
+   * How they are scored.
+   *
+   * Default: `"image-hits"`.
+   */
+  measure?: HeadMeasure;
+  /** Last positions of each prompt, with its answer, that are looked at. */
+  queries: number;
+}
+
+/** A prompt among several of one request, with an answer or without. */
+export interface AnsweredSample extends PromptFields, SampleFields, AnswerFields {}
+
+/** The answer of a prompt among several. */
+export interface AnswerFields {
+  /** The text that follows the prompt, as `score` takes it. */
+  answer?: string;
+}
+
+/**
+ * How a head is scored, each as the mean over positions: whether it looks at an image most (`"image-hits"`), how much
+ * of its attention images get (`"image-mass"`), or how much of it goes to where the next token stood before
+ * (`"copies"`).
+ *
+ * - `"image-hits"`:
+ * - `"image-mass"`:
+ * - `"copies"`:
+ */
+export type HeadMeasure = "image-hits" | "image-mass" | "copies";
+
+/**
+ * Asks how much each attention head looks at images, or at earlier text that says what comes next, over prompts; ends
+ * with `heads`.
+ */
+export interface HeadsRequest extends HeadsFields {
+  /** Which kind it is. */
+  op: "heads";
+}
+
 /** A generation outside of a session that also says what the cache held; ends with `traced`. */
 export interface TraceRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
   /** Which kind it is. */
@@ -600,6 +643,7 @@ export type EngineRequest =
   | ChannelsRequest
   | CodebooksRequest
   | DirectionsRequest
+  | HeadsRequest
   | TraceRequest
   | OpenSessionRequest
   | TurnRequest
@@ -1008,6 +1052,45 @@ export interface LayerDirections {
 }
 
 /**
+ * How much each attention head matters, found before: `model.calibrateHeads` makes it, `sparseMm({ calibration })` and
+ * `headKv({ calibration })` size heads by it.
+ *
+ * @example
+ * ```ts
+ * import { type HeadsCalibration, image, load, sparseMm } from "prefixkv";
+ *
+ * await using model = await load();
+ * const messages = [{ role: "user", content: [image("scene.png"), "What color is the star?"] }];
+ * const calibration: HeadsCalibration = await model.calibrateHeads({ samples: [{ messages, answer: "green" }] });
+ * const { memory } = await model.generate({ messages, cache: sparseMm({ keep: 0.3, calibration }), maxTokens: 8 });
+ * console.log(calibration.scores[0], memory.keptPerLayer);
+ * ```
+ */
+export interface HeadsCalibration {
+  /** `"prefixkv-heads"`, which marks such a file. */
+  format: string;
+  /** The version of the format: 1. */
+  version: number;
+  /** The model that it belongs to, with the layers that methods size; its `kvHeads` must be there. */
+  model: CalibratedModel;
+  /** How the heads were scored. */
+  measure: HeadMeasure;
+  /** Last positions of each sample that were looked at. */
+  queries?: number;
+  /** Prompts over which the scores are averaged: those of which some position counted. */
+  samples?: number;
+  /** Positions of them that counted. */
+  positions?: number;
+  /** Where it comes from, in words. */
+  origin?: string;
+  /**
+   * For each layer that methods size, the score of every query head, from 0; those of the query heads of a KV head
+   * count together.
+   */
+  scores: readonly (readonly number[])[];
+}
+
+/**
  * Capabilities of an installation's native code.
  *
  * @example
@@ -1076,6 +1159,7 @@ export type WireEvent =
   | SimilarityEvent
   | SensitivityEvent
   | ChannelsEvent
+  | HeadsEvent
   | TracedEvent
   | SessionEvent
   | MemoryEvent
@@ -1757,6 +1841,20 @@ export interface ChannelsEvent {
   type: "channels";
   /** By layer of the model. */
   layers: ChannelsLayer[];
+  usage: Usage;
+  timings: Timings;
+}
+
+/** Attention heads have been scored. */
+export interface HeadsEvent {
+  /** Which kind it is. */
+  type: "heads";
+  /** For each layer that methods size, the score of every query head. */
+  scores: number[][];
+  /** Prompts of which some position counted. */
+  samples: number;
+  /** The positions that counted. */
+  positions: number;
   usage: Usage;
   timings: Timings;
 }

@@ -63,7 +63,13 @@ fn recipes(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
 fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
     let heads: Vec<String> = specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
     let one = |spec: &MethodSpec| match spec.role {
-        _ if spec.takes_keep() => json!({ "method": spec.name, "keep": 0.5 }),
+        _ if spec.takes_keep() => {
+            let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+            if let Some(calibration) = calibration(spec) {
+                cache["calibration"] = calibration;
+            }
+            cache
+        }
         Role::Shares => json!({ "method": spec.name, "sources": { "1": 0 } }),
         _ if let Some(calibration) = calibration(spec) => json!({ "method": spec.name, "calibration": calibration }),
         _ => json!({ "method": spec.name }),
@@ -78,11 +84,12 @@ fn stages(specs: &[MethodSpec], reasons: &mut Vec<String>) -> String {
 }
 
 /// The calibration without which a method does nothing, of a model with one layer, a head of eight channels.
-fn calibration(spec: &MethodSpec) -> Option<Value> {
+pub(crate) fn calibration(spec: &MethodSpec) -> Option<Value> {
     spec.options.iter().find_map(|option| match option.kind {
         OptionKind::Codebooks => Some(codebooks()),
         OptionKind::Directions => Some(directions()),
         OptionKind::Latents => Some(latents()),
+        OptionKind::Heads => Some(heads()),
         _ => None,
     })
 }
@@ -101,6 +108,13 @@ fn latents() -> Value {
     json!({
         "format": "prefixkv-directions", "version": 1, "model": { "layers": 2 }, "init": "covariance", "heads": "each",
         "span": "pair", "rank": 1, "layers": [layer(0), layer(1)],
+    })
+}
+
+/// Scores of one head.
+fn heads() -> Value {
+    json!({
+        "format": "prefixkv-heads", "version": 1, "model": { "layers": 1, "kvHeads": 1 }, "measure": "copies", "scores": [[1]],
     })
 }
 

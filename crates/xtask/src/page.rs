@@ -4,6 +4,7 @@ use prefixkv_core::method::{
     Attention, Decision, Eviction, Lanes, Method, MethodSpec, OptionKind, OptionSpec, Role, VARIANT, Variant,
 };
 
+use crate::combinations::calibration;
 use crate::words::{self, BEFORE, SOURCES};
 
 pub(crate) const NOTE: &str =
@@ -44,6 +45,9 @@ fn decision_row(spec: &MethodSpec) -> Option<String> {
     let mut cache = serde_json::json!({ "method": spec.name });
     if spec.takes_keep() {
         cache["keep"] = serde_json::json!(0.5);
+    }
+    if let Some(calibration) = calibration(spec) {
+        cache["calibration"] = calibration;
     }
     let method = Method::parse(&cache).unwrap_or_else(|error| panic!("{}: {error}", spec.name))?;
     let decision = method.decision()?;
@@ -96,7 +100,10 @@ pub(crate) fn method(spec: &MethodSpec) -> String {
     let source = if spec.source.is_empty() { String::new() } else { format!(" Source: {}.", spec.source) };
     let name = spec.name;
     let flags = match (spec.takes_keep(), spec.role) {
-        (true, _) => format!("--method {name} --keep 0.5"),
+        (true, _) => match words::calibrated(spec) {
+            Some((_, file)) => format!("--method {name} --keep 0.5 --calibration {file}"),
+            None => format!("--method {name} --keep 0.5"),
+        },
         (false, Role::Refines) => format!("--method {BEFORE} --keep 0.5 --stage {name}"),
         (false, Role::Stores) if let Some((_, file)) = words::calibrated(spec) => {
             format!("--method {name} --calibration {file}")
@@ -178,6 +185,7 @@ fn options(spec: &MethodSpec) -> String {
             OptionKind::Latents => {
                 "a [calibration of directions of two layers](../cache.md#latents-of-two-layers)".into()
             }
+            OptionKind::Heads => "a [calibration of the scores of heads](../cache.md#scores-of-heads)".into(),
             OptionKind::Sharing => "a [calibration of layers that share](../cache.md#layers-that-share)".into(),
             OptionKind::Channels => "a [calibration of the order of channels](../cache.md#orders-of-channels)".into(),
             OptionKind::Bits => "a [calibration of the bits of each layer](../cache.md#bits-of-each-layer)".into(),

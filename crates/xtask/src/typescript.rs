@@ -20,6 +20,7 @@ pub(crate) fn methods(specs: &[MethodSpec]) -> String {
   ChannelsSource,
   CodebookSource,
   DirectionsSource,
+  HeadsSource,
   SharingSource,
 }} from "../calibration.ts";
 import {{ stage }} from "../options/stage.ts";
@@ -81,7 +82,8 @@ export interface MethodOption {{
     | "channels"
     | "codebooks"
     | "directions"
-    | "latents";
+    | "latents"
+    | "heads";
   /** The values that it takes, in words. */
   values: string;
   /** Null where leaving it out means something of its own. */
@@ -248,6 +250,7 @@ fn kind_type(kind: OptionKind) -> String {
         OptionKind::Channels => "ChannelsSource".into(),
         OptionKind::Codebooks => "CodebookSource".into(),
         OptionKind::Directions | OptionKind::Latents => "DirectionsSource".into(),
+        OptionKind::Heads => "HeadsSource".into(),
     }
 }
 
@@ -267,6 +270,7 @@ fn kind_name(kind: OptionKind) -> &'static str {
         OptionKind::Codebooks => "codebooks",
         OptionKind::Directions => "directions",
         OptionKind::Latents => "latents",
+        OptionKind::Heads => "heads",
     }
 }
 

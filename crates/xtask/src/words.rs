@@ -30,7 +30,8 @@ pub(crate) fn values(kind: OptionKind) -> String {
         | OptionKind::Channels
         | OptionKind::Codebooks
         | OptionKind::Directions
-        | OptionKind::Latents => "such a calibration, or its file".into(),
+        | OptionKind::Latents
+        | OptionKind::Heads => "such a calibration, or its file".into(),
         OptionKind::Pairs => "an array such as `[[8, 4], [4, 2]]`".into(),
     }
 }
@@ -84,12 +85,15 @@ pub(crate) const SOURCES: &str = r#"{"6":2}"#;
 /// The `cache` of an example.
 pub(crate) fn call(spec: &MethodSpec) -> String {
     let name = spec.name;
+    let samples = "[{ messages: [{ role: \"user\", content }] }]";
     match (spec.takes_keep(), spec.role) {
+        (true, _) if let Some((make, _)) = calibrated(spec) => {
+            let measure = if name == "headKv" { ", measure: \"copies\"" } else { "" };
+            format!("{name}({{ keep: 0.5, calibration: await model.{make}({{ samples: {samples}{measure} }}) }})")
+        }
         (true, _) => format!("{name}({{ keep: 0.5 }})"),
         (false, Role::Refines) => format!("[{BEFORE}({{ keep: 0.5 }}), {name}()]"),
-        (false, Role::Stores) if calibrated(spec).is_some() => {
-            let samples = "[{ messages: [{ role: \"user\", content }] }]";
-            let make = calibrated(spec).map_or("", |(make, _)| make);
+        (false, Role::Stores) if let Some((make, _)) = calibrated(spec) => {
             format!("{name}({{ calibration: await model.{make}({{ samples: {samples} }}) }})")
         }
         (false, Role::Shares) => format!("{name}({{ sources: {{ 6: 2 }} }})"),
@@ -104,6 +108,8 @@ pub(crate) fn calibrated(spec: &MethodSpec) -> Option<(&'static str, &'static st
         OptionKind::Codebooks => Some(("calibrateKvquant", "./codebooks.json")),
         OptionKind::Directions => Some(("calibrateCskv", "./directions.json")),
         OptionKind::Latents => Some(("calibrateClla", "./latents.json")),
+        OptionKind::Heads if spec.name == "headKv" => Some(("calibrateHeads", "./copies.json")),
+        OptionKind::Heads => Some(("calibrateHeads", "./heads.json")),
         _ => None,
     })
 }

@@ -6,6 +6,7 @@ import { bits } from "../calibrations/bits.ts";
 import { channels } from "../calibrations/channels.ts";
 import { codebooks } from "../calibrations/codebooks.ts";
 import { directions } from "../calibrations/directions.ts";
+import { copies, images as imageHeads } from "../calibrations/heads.ts";
 import { latents } from "../calibrations/latents.ts";
 import { sharing } from "../calibrations/sharing.ts";
 import { sizes } from "../calibrations/sizes.ts";
@@ -15,13 +16,22 @@ import { withModel } from "../loading.ts";
 import { ProgressBar } from "../progress_bar.ts";
 
 /** Every calibration with a method of its own, in the order of the help. */
-const own: readonly CalibrationCommand[] = [sharing, bits, channels, codebooks, directions, latents];
+const own: readonly CalibrationCommand[] = [
+  sharing,
+  bits,
+  channels,
+  codebooks,
+  directions,
+  latents,
+  imageHeads,
+  copies,
+];
 
 /** Makes the calibration that a method uses, over sample pictures: how much each layer keeps, or what the method asks for. */
 export const calibrate: Command = {
   name: "calibrate",
   summary:
-    "find how much each layer should keep, which layers can share, which bits or order of channels they need, codebooks, or directions",
+    "find how much each layer should keep, which layers can share, which bits or order of channels they need, codebooks, directions, or which heads matter",
   positional: "IMAGE...",
   flags: [
     { name: "prompt", type: "string", value: "TEXT", text: 'what to ask (default: "Describe the image in detail.")' },

@@ -12,6 +12,7 @@ mod clock;
 mod codebooks;
 mod directions;
 mod generate;
+mod heads;
 mod moments;
 mod owned;
 mod pictures;

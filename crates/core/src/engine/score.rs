@@ -20,7 +20,7 @@ use crate::model::{ImagePlan, Model, Prompt};
 use crate::sample::{divergence, log_softmax_at};
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Rendered};
-use crate::wire::{Event, Score, ScoreRequest, SourceText, Timings};
+use crate::wire::{Event, Score, ScoreRequest, Source, SourceText, Timings};
 
 /// An answer on its way: its first token from the logits of the whole prompt; then the method acts, and each other token comes from a
 /// decoding step over the token before it, as generation would have met it. With `kl`, a second sequence with the full cache goes
@@ -66,7 +66,7 @@ impl<M: Memory> Scoring<M> {
         let started = Instant::now();
         let mut timings = Timings { queued: milliseconds(started - events.submitted()), ..Timings::default() };
         let plans = prompt::plans(model, images, &request.source.order)?;
-        let (tokens, answer) = split(model, request, &plans)?;
+        let (tokens, answer) = split(model, &request.source, &request.answer, &plans)?;
         let prompt = prompt::expand(model, &tokens, &plans, request.source.order.len())?;
         let mut sequence = model.new_sequence_with(request.method.clone(), false)?;
         positions::room(&sequence, &prompt, Some(answer.len()), model.max_positions())?;
@@ -148,23 +148,29 @@ impl<M: Memory> Scoring<M> {
 
 /// The tokens of the prompt and of the answer. With messages, the answer ends with the end-of-sequence token that the template puts
 /// after it, as a generation ends; white space behind that is not scored. With a raw prompt nothing is added.
-fn split<B: Backend>(model: &Model<B>, request: &ScoreRequest, plans: &[ImagePlan]) -> Result<(Encoded, Vec<u32>)> {
-    let encode = |chat: &Rendered| prompt::encode(model, chat, plans, request.source.special);
-    let (prompt, whole) = match &request.source.text {
+pub(super) fn split<B: Backend>(
+    model: &Model<B>,
+    source: &Source,
+    answer: &str,
+    plans: &[ImagePlan],
+) -> Result<(Encoded, Vec<u32>)> {
+    let encode = |chat: &Rendered| prompt::encode(model, chat, plans, source.special);
+    let (prompt, whole) = match &source.text {
         SourceText::Raw(text) => {
-            let answered = format!("{text}{}", request.answer);
+            let answered = format!("{text}{answer}");
             (prompt::encode_raw(model, text, plans)?, prompt::encode_raw(model, &answered, plans)?)
         }
         SourceText::Messages(messages) => {
-            let answer = serde_json::from_value(json!({ "role": "assistant", "content": request.answer }));
+            let answer = serde_json::from_value(json!({ "role": "assistant", "content": answer }));
             let answer = answer.map_err(|error| Error::Internal(error.to_string()))?;
             let mut answered = messages.clone();
             answered.push(answer);
             let (prompt, whole) = (prompt::render(model, messages, true)?, prompt::render(model, &answered, false)?);
             if !whole.text.starts_with(&prompt.text) {
                 return Err(Error::Prompt {
-                    reason: "the chat template writes the prompt differently once an answer follows; use a raw `prompt` to score"
-                        .into(),
+                    reason:
+                        "the chat template writes the prompt differently once an answer follows; use a raw `prompt`"
+                            .into(),
                 });
             }
             (encode(&prompt)?, encode(&whole)?)
@@ -174,12 +180,12 @@ fn split<B: Backend>(model: &Model<B>, request: &ScoreRequest, plans: &[ImagePla
     let common = prompt.tokens.iter().zip(&whole).take_while(|(a, b)| a == b).count();
     let mut answer = whole.split_off(common);
     pictures.retain(|place| *place < common);
-    if matches!(request.source.text, SourceText::Messages(_)) {
+    if matches!(source.text, SourceText::Messages(_)) {
         end_with_eos(model, &mut answer)?;
     }
     match (whole.is_empty(), answer.is_empty()) {
         (true, _) => Err(Error::Prompt { reason: "the prompt has no token of its own before the answer".into() }),
-        (_, true) => Err(refuse("`answer` of score has no tokens; there is nothing to score")),
+        (_, true) => Err(refuse("`answer` has no tokens; there is nothing to score")),
         _ => Ok((Encoded { tokens: whole, pictures }, answer)),
     }
 }

@@ -220,7 +220,7 @@ pub(super) fn by_head(rows: &[f32], heads: usize, dim: usize) -> Vec<f32> {
 }
 
 /// The softmax of a query's scores.
-fn weights(params: &AttentionParams, query: &[f32], keys: &[f32]) -> Vec<f32> {
+pub(super) fn weights(params: &AttentionParams, query: &[f32], keys: &[f32]) -> Vec<f32> {
     let score = |key: &[f32]| {
         let score = params.scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f32>();
         params.softcap.map_or(score, |cap| cap * (score / cap).tanh())

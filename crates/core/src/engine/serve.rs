@@ -13,7 +13,7 @@ use super::score::{Next, Scoring};
 use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::Tracing;
-use super::{channels, codebooks, directions, sensitivity, sharing};
+use super::{channels, codebooks, directions, heads, sensitivity, sharing};
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
@@ -198,6 +198,7 @@ impl<B: Backend> ModelRunner<B> {
             ModelRequest::Channels(request) => channels::channels(model, request, images, events)?,
             ModelRequest::Codebooks(request) => codebooks::codebooks(model, request, images, events)?,
             ModelRequest::Directions(request) => directions::directions(model, request, images, events)?,
+            ModelRequest::Heads(request) => heads::heads(model, request, images, events)?,
             ModelRequest::OpenSession(method) => {
                 let session = self.sessions.open(model, method.clone())?;
                 events.finish(session::done(session));

@@ -14,8 +14,9 @@ use crate::cache::{Account, Charge, Memory};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::Method;
-use crate::model::{Features, Model, Prompt};
+use crate::model::{Features, ImagePlan, Model, Prompt};
 use crate::sequence::Sequence;
+use crate::text::Encoded;
 use crate::wire::{
     DistanceVariant, DistancesRequest, Event, LayerDistance, Progress, SimilarityRequest, Source, Timings, Usage,
 };
@@ -106,7 +107,19 @@ impl<B: Backend> Read<B> {
     ) -> Result<Read<B>> {
         let plans = prompt::plans(model, images, &source.order)?;
         let tokens = prompt::tokens(model, source, &plans)?;
-        let prompt = prompt::expand(model, &tokens, &plans, source.order.len())?;
+        Read::of(model, source, (&tokens, &plans), images, events, timings)
+    }
+
+    /// As [`Read::new`], with the tokens of the source and the pieces of its images.
+    pub(super) fn of(
+        model: &Model<B>,
+        source: &Source,
+        (tokens, plans): (&Encoded, &[ImagePlan]),
+        images: &[Vec<u8>],
+        events: &Events,
+        timings: &mut Timings,
+    ) -> Result<Read<B>> {
+        let prompt = prompt::expand(model, tokens, plans, source.order.len())?;
         prompt::room(0, &prompt, None, model.max_positions())?;
         let before = (timings.images, timings.vision);
         let features = prompt::features(model, images, &source.order, None, events, timings)?;

@@ -18,6 +18,7 @@ pub mod directions;
 pub mod eviction;
 pub mod external;
 pub mod guard;
+pub mod heads;
 pub mod keep;
 pub mod latent;
 mod methods;

@@ -8,6 +8,7 @@ use super::bits::{BitsCalibration, Pair};
 use super::calibration::{Calibration, MOST_LAYERS};
 use super::channels::ChannelsCalibration;
 use super::codebooks::CodebookCalibration;
+use super::heads::HeadsCalibration;
 use super::latent::Latent;
 use super::sharing::SharingCalibration;
 use super::spec::{MethodSpec, OptionKind, OptionSpec, VARIANT};
@@ -122,6 +123,10 @@ impl Options {
         self.given.get(name).map(Latent::parse).transpose()
     }
 
+    pub fn heads(&self, name: &str) -> Result<Option<HeadsCalibration>> {
+        self.given.get(name).map(HeadsCalibration::parse).transpose()
+    }
+
     pub fn calibration(&self, name: &str) -> Result<Option<Calibration>> {
         match self.given.get(name) {
             Some(value) => Calibration::parse(value).map(Some),
@@ -180,6 +185,8 @@ fn check(method: &str, option: &OptionSpec, value: &Value) -> Result<()> {
         OptionKind::Codebooks => "a calibration of codebooks".into(),
         OptionKind::Directions if value.is_object() => return Ok(()),
         OptionKind::Directions => "a calibration of directions".into(),
+        OptionKind::Heads if value.is_object() => return Ok(()),
+        OptionKind::Heads => "a calibration of the scores of heads".into(),
         OptionKind::Latents if value.is_object() => return Ok(()),
         OptionKind::Latents => "a calibration of directions of two layers".into(),
     };

@@ -216,7 +216,8 @@ impl RecipePlanner {
         if let Some(recording) = &mut self.recording {
             recording.push(scored.clone());
         }
-        let quotas = prompt.ahead.as_ref().map(|quotas| recipe.budget.heads(quotas[layer], &scored, view.positions()));
+        let ask = self.ask(prompt, prompt.total);
+        let quotas = prompt.ahead.as_ref().map(|quotas| recipe.budget.heads(&ask, layer, quotas[layer], &scored));
         for (lane, (entries, scored)) in sorted.iter().zip(&scored).enumerate() {
             let quota = quotas.as_ref().map(|quotas| quotas[lane]);
             let mut change = LanePlan::new(layer, lane);

@@ -73,6 +73,8 @@ pub enum OptionKind {
     Directions,
     /// The content of a file with directions of two layers together.
     Latents,
+    /// The content of a file with the scores of heads.
+    Heads,
 }
 
 /// A method: a named combination of score, budget and eviction with the defaults of its source.

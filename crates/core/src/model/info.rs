@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Model;
 use super::config::ConfigFile;
 use super::network::Describe;
+use crate::backend::Backend;
 use crate::error::Result;
 use crate::nn::Tally;
 use crate::sequence::Layout;
@@ -109,5 +111,13 @@ impl ModelInfo {
                 * Layout::new(network.layers()).owners().len(),
             image: network.image(),
         })
+    }
+}
+
+impl<B: Backend> Model<B> {
+    /// The layers that methods size, by their numbers: all but those that read another's entries or that have a window; where all have one,
+    /// those with the widest.
+    pub fn sized_layers(&self) -> &[usize] {
+        self.layout.managed()
     }
 }

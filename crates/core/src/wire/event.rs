@@ -104,6 +104,17 @@ pub enum Event {
         usage: Usage,
         timings: Timings,
     },
+    /// Attention heads have been scored.
+    Heads {
+        /// For each layer that methods size, the score of every query head.
+        scores: Vec<Vec<f64>>,
+        /// Prompts of which some position counted.
+        samples: usize,
+        /// The positions that counted.
+        positions: usize,
+        usage: Usage,
+        timings: Timings,
+    },
     /// A traced generation has ended.
     Traced(Box<Trace>),
     /// A session has been opened or closed.

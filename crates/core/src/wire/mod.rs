@@ -20,9 +20,9 @@ pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timin
 pub(crate) use request::parse_inspect;
 pub use request::{
     Batching, ChannelsRequest, CheckRequest, CodebooksRequest, DOORS, DirectionsRequest, DistanceVariant,
-    DistancesRequest, Door, GenerateRequest, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON, MAX_KEEPS, MAX_TOKENS,
-    ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, SensitivityRequest, SimilarityRequest, Source,
-    SourceText, TextRequest,
+    DistancesRequest, Door, GenerateRequest, HeadsRequest, HeadsSource, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON,
+    MAX_KEEPS, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, SensitivityRequest,
+    SimilarityRequest, Source, SourceText, TextRequest,
 };
 pub use session_id::SessionId;
 pub use trace::{

@@ -10,7 +10,19 @@ pub(crate) fn calibration(spec: &MethodSpec, layers: usize, kv_heads: usize, hea
         OptionKind::Codebooks => Some(codebooks(layers, kv_heads, head_dim, 4)),
         OptionKind::Directions => Some(directions(layers, kv_heads, head_dim)),
         OptionKind::Latents => Some(latents(layers, kv_heads, head_dim)),
+        OptionKind::Heads => Some(heads(layers, kv_heads)),
         _ => None,
+    })
+}
+
+/// Scores of heads that differ, in layers that methods size; some are 0.
+fn heads(layers: usize, kv_heads: usize) -> Value {
+    let score = |layer: usize, head: usize| (layer * 7 + head * 5 + 3) % 11;
+    let of = |layer| (0..kv_heads).map(|head| score(layer, head)).collect::<Vec<_>>();
+    json!({
+        "format": "prefixkv-heads", "version": 1, "measure": "image-hits",
+        "model": { "layers": layers, "kvHeads": kv_heads },
+        "scores": (0..layers).map(of).collect::<Vec<_>>(),
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::calibrated::calibration;
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, Modality, Pool, Shape, Span};
 use prefixkv_core::method::{METHODS, Method};
@@ -42,6 +43,12 @@ fn methods() -> Vec<Value> {
         }
         if has("positions") && spec.name == "streaming" {
             all.push(json!({ "method": spec.name, "positions": "cache" }));
+        }
+    }
+    for cache in &mut all {
+        let spec = METHODS.iter().find(|spec| cache["method"] == spec.name).expect("a method");
+        if let Some(calibration) = calibration(spec, 2, 1, 8) {
+            cache["calibration"] = calibration;
         }
     }
     all

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use prefixkv_core::device::Cpu;
 use prefixkv_core::media::Pixels;
+use prefixkv_core::method::MethodSpec;
 use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
 use prefixkv_core::sequence::Sequence;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -96,7 +98,21 @@ pub(crate) fn load(folder: &str) -> Model {
     Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{folder}: {e}"))
 }
 
+/// A method that takes a size, with the calibration that it needs for a model.
+pub(crate) fn sized(spec: &MethodSpec, keep: impl Serialize, model: &Model) -> Value {
+    let (info, mut cache) = (model.info(), json!({ "method": spec.name, "keep": keep }));
+    if let Some(calibration) = crate::calibrated::calibration(spec, info.layers, info.kv_heads, info.head_dim) {
+        cache["calibration"] = calibration;
+    }
+    cache
+}
+
 impl Case {
+    /// A method at a size.
+    pub(crate) fn cache(&self, spec: &MethodSpec, keep: impl Serialize) -> Value {
+        sized(spec, keep, &self.model)
+    }
+
     /// The embedded model with a picture, and a text that follows.
     pub(crate) fn picture(answer: &str) -> Case {
         let model = load("models/tiny-llava");

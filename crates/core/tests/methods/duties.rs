@@ -46,9 +46,9 @@ impl Case {
 }
 
 /// The method with `keep`, or the plain cache; a stage behind a method that has it.
-fn cache_of(spec: &MethodSpec, keep: f64) -> Value {
+fn cache_of(case: &Case, spec: &MethodSpec, keep: f64) -> Value {
     match (spec.takes_keep(), spec.role) {
-        (true, _) => json!({ "method": spec.name, "keep": keep }),
+        (true, _) => case.cache(spec, keep),
         (false, Role::Refines) => json!([{ "method": "knorm", "keep": keep }, { "method": spec.name }]),
         (false, Role::Shares) => json!({ "method": spec.name, "sources": { "1": 0 } }),
         (false, _) => json!({ "method": spec.name }),
@@ -80,7 +80,7 @@ fn budgets_are_met_to_the_entry() {
         let n = case.prompt.tokens.len();
         for spec in sized() {
             for keep in KEEPS {
-                let cache = json!({ "method": spec.name, "keep": keep });
+                let cache = case.cache(spec, keep);
                 let (_, sequence) = case.run_with(&cache, |step, sequence| {
                     if step > 0 {
                         return;
@@ -119,7 +119,7 @@ fn everything_kept_is_the_plain_cache_bit_for_bit() {
         let (plain, _) = case.run(&json!({ "method": "full" }));
         for spec in sized() {
             for keep in [json!(1), json!({ "tokens": 100_000 }), json!({ "bytes": "1GiB" })] {
-                let cache = json!({ "method": spec.name, "keep": keep });
+                let cache = case.cache(spec, &keep);
                 let (logits, sequence) = case.run(&cache);
                 assert!(logits == plain, "{cache} differs from the plain cache");
                 assert!(sequence.memory().kept_per_layer.iter().all(|kept| *kept as u32 == sequence.next_position()));
@@ -141,7 +141,7 @@ fn kept_positions_are_true_sorted_and_hold_what_is_protected() {
             .collect();
         for spec in sized() {
             let has = |name: &str| spec.options.iter().any(|option| option.name == name);
-            let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+            let mut cache = case.cache(spec, 0.5);
             if has("sinks") {
                 cache["sinks"] = json!(3);
             }
@@ -182,7 +182,7 @@ fn kept_positions_are_true_sorted_and_hold_what_is_protected() {
 fn runs_repeat_whatever_the_number_of_threads() {
     for mut case in both() {
         for spec in sized() {
-            let cache = json!({ "method": spec.name, "keep": 0.3 });
+            let cache = case.cache(spec, 0.3);
             let mut run = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
                 pool.install(|| {
@@ -202,7 +202,7 @@ fn sequences_side_by_side_do_not_touch_each_other() {
     let mut case = Case::text(160, 40);
     let other = case.model.expand(&case.answer, 0).expect("text");
     for spec in sized() {
-        let cache = json!({ "method": spec.name, "keep": 0.4 });
+        let cache = case.cache(spec, 0.4);
         let (alone, _) = case.run(&cache);
         let mut first = case.sequence(&cache, false).expect("a sequence");
         let mut second = case.sequence(&cache, false).expect("a sequence");
@@ -222,7 +222,7 @@ fn caps_hold_at_every_step() {
         let layers = case.layers();
         for spec in sized() {
             for tokens in [60usize, 187] {
-                let cache = json!({ "method": spec.name, "keep": { "tokens": tokens } });
+                let cache = case.cache(spec, json!({ "tokens": tokens }));
                 let (_, sequence) = case.run_with(&cache, |_, sequence| {
                     let kept: f64 = sequence.memory().kept_per_layer.iter().sum();
                     assert!(kept <= (tokens * layers) as f64, "{cache}: {kept}");
@@ -235,7 +235,7 @@ fn caps_hold_at_every_step() {
             let (_, full) = case.run(&json!({ "method": "full" }));
             for share in [0.3, 0.95] {
                 let bytes = (full.memory().full as f64 * share) as u64;
-                let cache = json!({ "method": spec.name, "keep": { "bytes": bytes } });
+                let cache = case.cache(spec, json!({ "bytes": bytes }));
                 let (_, sequence) = case.run_with(&cache, |_, sequence| {
                     let resident = sequence.memory().resident;
                     assert!(resident <= bytes, "{cache}: {resident}");
@@ -256,7 +256,8 @@ fn impossible_sizes_are_refused_with_the_least_possible_one() {
     for mut case in both() {
         for spec in sized() {
             for keep in [json!(0.0001), json!({ "bytes": 1000 })] {
-                let mut cache = json!({ "method": spec.name, "keep": keep, "protectText": !case.features.is_empty() });
+                let mut cache = case.cache(spec, &keep);
+                cache["protectText"] = json!(!case.features.is_empty());
                 if spec.options.iter().any(|option| option.name == "sinks") {
                     cache["sinks"] = json!(4);
                 }
@@ -278,7 +279,8 @@ fn the_least_possible_size_holds_for_ever() {
                 [(json!({ "tokens": 1 }), false), (json!({ "tokens": 1 }), true), (json!({ "bytes": 9 }), true)]
             {
                 let protect = protect && !case.features.is_empty();
-                let mut cache = json!({ "method": spec.name, "keep": keep, "protectText": protect });
+                let mut cache = case.cache(spec, &keep);
+                cache["protectText"] = json!(protect);
                 let mut sequence = case.sequence(&cache, false).expect("refused only when the prompt is known");
                 let refused = case.model.prefill(&case.prompt, &case.features, &mut sequence, &|| Ok(()));
                 if let Err(Error::Budget { least, .. }) = refused {
@@ -307,7 +309,7 @@ fn memory_falls_by_the_asked_share() {
         assert_eq!(full.memory().payload, full.memory().full);
         for spec in sized().filter(|spec| !once(spec)) {
             for keep in KEEPS {
-                let cache = json!({ "method": spec.name, "keep": keep });
+                let cache = case.cache(spec, keep);
                 let (_, sequence) = case.run(&cache);
                 let memory = sequence.memory();
                 let entries: f64 = memory.kept_per_layer.iter().sum();
@@ -330,7 +332,7 @@ fn a_conversation_goes_on_after_eviction() {
         let third = case.model.expand(&case.answer[3..4], 0).expect("text");
         for spec in sized() {
             for keep in [json!(0.5), json!({ "tokens": 70 })] {
-                let cache = json!({ "method": spec.name, "keep": keep });
+                let cache = case.cache(spec, &keep);
                 let mut sequence = case.sequence(&cache, true).expect("a sequence");
                 let mut seen = 0;
                 for prompt in [&case.prompt, &second, &third] {
@@ -366,7 +368,7 @@ fn turns_on_a_full_cache_equal_one_prompt() {
     let want = case.model.prefill(&all, &[], &mut plain, &|| Ok(())).expect("reads");
     // Layers that share give another model.
     for spec in METHODS.iter().filter(|spec| !matches!(spec.role, Role::Stores | Role::Shares)) {
-        let mut cache = cache_of(spec, 1.0);
+        let mut cache = cache_of(&case, spec, 1.0);
         if spec.options.iter().any(|option| option.name == "layer") {
             // The model has two.
             cache["layer"] = json!(1);
@@ -395,16 +397,17 @@ fn every_value_of_every_option_works() {
                 OptionKind::Number { least, most } => vec![json!(least), json!((2.5 * (least + 1.0)).min(most))],
                 OptionKind::Share => vec![json!(0.0), json!(0.9)],
                 OptionKind::Calibration => vec![json!(vec![0.5; case.layers()])],
+                OptionKind::Heads => vec![case.cache(spec, 0.5)["calibration"].clone()],
                 other => panic!("{}: `{}` is {other:?}", spec.name, option.name),
             };
             for value in values {
-                let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+                let mut cache = case.cache(spec, 0.5);
                 cache[option.name] = value;
                 let (logits, _) = case.run(&cache);
                 assert!(logits.iter().flatten().all(|logit| logit.is_finite()), "{cache}");
             }
             if !option.default.is_empty() {
-                let mut cache = json!({ "method": spec.name, "keep": 0.5 });
+                let mut cache = case.cache(spec, 0.5);
                 let (unset, _) = case.run(&cache);
                 cache[option.name] = serde_json::from_str(option.default).expect("JSON");
                 assert!(case.run(&cache).0 == unset, "{cache}: the default is the default");

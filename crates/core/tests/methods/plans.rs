@@ -13,7 +13,10 @@ impl Case {
     fn plans(&mut self) -> Value {
         let mut all = Map::new();
         for cache in caches() {
-            let method = Method::parse(&cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
+            let spec = METHODS.iter().find(|spec| cache["method"] == spec.name).expect("a method");
+            let mut whole = self.cache(spec, &cache["keep"]);
+            whole.as_object_mut().expect("options").extend(cache.as_object().expect("options").clone());
+            let method = Method::parse(&whole).unwrap_or_else(|e| panic!("{cache}: {e}"));
             let mut sequence = self.model.new_sequence_with(method, false).expect("a sequence");
             sequence.keep_plans();
             self.model.prefill(&self.prompt, &self.features, &mut sequence, &|| Ok(())).expect("reads");

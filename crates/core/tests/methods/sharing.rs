@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use prefixkv_core::Error;
 use prefixkv_core::cache::Kept;
 use prefixkv_core::engine::Engine;
-use prefixkv_core::method::{METHODS, Method, Role};
+use prefixkv_core::method::{METHODS, Method, MethodSpec, OptionKind, Role};
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::sequence::Sequence;
 use prefixkv_core::wire::Event;
@@ -196,11 +196,16 @@ fn every_method_goes_behind_layers_that_share() {
     }
 }
 
+/// Whether a method has sizes of a calibration without which it does nothing.
+fn calibrated(spec: &MethodSpec) -> bool {
+    spec.options.iter().any(|option| matches!(option.kind, OptionKind::Heads))
+}
+
 /// Every method behind `map`, which leaves entries to a share of `own` of the layers.
 fn go_behind(case: &Case, map: &Value, own: f64) {
     for spec in METHODS {
         let one = match (spec.takes_keep(), spec.role) {
-            (true, _) => vec![json!({ "method": spec.name, "keep": 0.5 })],
+            (true, _) => vec![case.cache(spec, 0.5)],
             (false, Role::Refines) => vec![json!({ "method": "snapkv", "keep": 0.5 }), json!({ "method": spec.name })],
             (false, Role::Shares) => continue,
             (false, _) => {
@@ -220,6 +225,11 @@ fn go_behind(case: &Case, map: &Value, own: f64) {
         if !why.is_empty() {
             let error = Method::parse(&cache).expect_err("refused").to_string();
             assert!(error.contains(&format!("{} {why}", spec.name)) && error.contains("kvsharer"), "{error}");
+            continue;
+        }
+        if calibrated(spec) {
+            let error = Method::parse(&cache).expect_err("refused").to_string();
+            assert!(error.contains("has a share for every layer of the model"), "{error}");
             continue;
         }
         let mut sequence = sequence(&case.model, &cache);

@@ -2,9 +2,8 @@
 
 use prefixkv_core::cache::{KeptSpan, Modality};
 use prefixkv_core::method::{METHODS, Method};
-use serde_json::json;
 
-use crate::case::Reference;
+use crate::case::{Reference, sized};
 
 /// Each position of each head, one by one.
 #[test]
@@ -12,7 +11,7 @@ fn spans_have_left_of_them_what_a_count_finds() {
     let case = Reference::of("tiny-llava", "scene-002");
     let kv_heads = case.model.info().kv_heads;
     for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {
-        let cache = json!({ "method": spec.name, "keep": 0.3 });
+        let cache = sized(spec, 0.3, &case.model);
         let method = Method::parse(&cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
         let mut sequence = case.model.new_sequence_with(method, false).expect("room");
         case.model.prefill(&case.prompt, &case.features, &mut sequence, &|| Ok(())).expect("reads");

@@ -2,6 +2,8 @@
 
 mod abort;
 mod batch;
+#[path = "../calibrated/mod.rs"]
+mod calibrated;
 mod images_beside;
 mod layers;
 mod numbers;

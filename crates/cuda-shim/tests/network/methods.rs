@@ -92,6 +92,15 @@ fn every_method_keeps_the_same_entries() {
     ];
     let on_read = json!({ "method": "streaming", "keep": 0.4, "positions": "cache" });
     assert_eq!(gpu.refusal(&on_read).code(), "option", "keys are rotated before they are stored");
+    let scores: Vec<Vec<f64>> =
+        (0..10).map(|l| (0..6).map(|h| f64::from((l * 7 + h * 5 + 3) % 11)).collect()).collect();
+    let heads = json!({
+        "format": "prefixkv-heads", "version": 1, "measure": "copies", "model": { "layers": 10, "kvHeads": 6 }, "scores": scores,
+    });
+    for name in ["headKv", "sparseMm"] {
+        caches.push(json!({ "method": name, "keep": 0.4, "calibration": heads }));
+        caches.push(json!({ "method": name, "keep": { "tokens": 40 }, "calibration": heads }));
+    }
     // A method without a case of its own has its defaults.
     let plain = |spec: &&MethodSpec| spec.takes_keep() && caches.iter().all(|cache| cache["method"] != spec.name);
     let defaults: Vec<Value> =

@@ -64,6 +64,8 @@ fn seeds() -> Vec<Vec<u8>> {
             "init": "covariance", "heads": "each", "span": "pair", "rank": 1, "model": { "layers": 2 }, "layers": [
                 { "layer": 0, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=", "sizes": [1, 0.5] },
                 { "layer": 1, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=", "sizes": [1, 0.5] }] } }),
+        json!({ "method": "sparseMm", "keep": 0.5, "calibration": { "format": "prefixkv-heads", "version": 1,
+            "model": { "layers": 2, "kvHeads": 1 }, "measure": "image-hits", "queries": 32, "scores": [[0.5, 0], [0.25, 1e-3]] } }),
         json!({ "method": "cskv", "keys": 0.25, "bits": "4", "calibration": { "format": "prefixkv-directions", "version": 1,
             "model": { "layers": 1 }, "init": "asvd", "alpha": 0.5, "heads": "each", "rank": 1,
             "layers": [{ "layer": 0, "keys": "fwAAAAAAAAA=", "values": "fwAAAAAAAAA=" }] } }),

@@ -21,7 +21,7 @@ use shape::{Field, Form, Object, Shape, Types};
 use source::{Sources, pascal};
 
 /// Types that go into the engine in the options of methods.
-const INPUTS: [&str; 7] = [
+const INPUTS: [&str; 8] = [
     "Keep",
     "Calibration",
     "SharingCalibration",
@@ -29,6 +29,7 @@ const INPUTS: [&str; 7] = [
     "ChannelsCalibration",
     "CodebookCalibration",
     "DirectionsCalibration",
+    "HeadsCalibration",
 ];
 /// Types that come out of the engine.
 const OUTPUTS: [&str; 2] = ["About", "Event"];

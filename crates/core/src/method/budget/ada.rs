@@ -42,7 +42,7 @@ impl Budget for Ada {
         Uniform.ahead(ask)
     }
 
-    fn heads(&self, quota: Quota, lanes: &[ScoredLane], positions: usize) -> Vec<Quota> {
+    fn heads(&self, ask: &BudgetRequest<'_>, _: usize, quota: Quota, lanes: &[ScoredLane]) -> Vec<Quota> {
         let mut safe: Vec<usize> = lanes.iter().map(|lane| lane.safe.iter().filter(|safe| **safe).count()).collect();
         let most: Vec<usize> = lanes.iter().map(|lane| lane.scores.len()).collect();
         let total = quota.kept * lanes.len();
@@ -68,7 +68,7 @@ impl Budget for Ada {
         order[..best].iter().for_each(|index| wanted[open[*index].1] += 1.0);
         wanted.iter_mut().for_each(|wanted| *wanted = self.floor * quota.kept as f64 + (1.0 - self.floor) * *wanted);
         let kept = apportion(&wanted, &safe, &most, total);
-        kept.into_iter().map(|kept| Quota::exact(kept, positions)).collect()
+        kept.into_iter().map(|kept| Quota::exact(kept, ask.positions)).collect()
     }
 }
 
@@ -78,6 +78,7 @@ mod tests {
 
     use super::super::Claim;
     use super::*;
+    use crate::method::keep::{Cost, Keep};
 
     fn lane(scores: &[f32], safe: usize) -> ScoredLane {
         let safe = (0..scores.len()).map(|rank| rank < safe).collect();
@@ -85,7 +86,10 @@ mod tests {
     }
 
     fn kept(floor: f64, lanes: &[ScoredLane], each: usize) -> Vec<usize> {
-        let quotas = Ada { floor }.heads(Quota::exact(each, 100), lanes, 100);
+        let cost = Cost { layers: 1, entry: 100, fixed: 0, settled: None };
+        let (keep, cost, available, least) = (Keep::Share(0.5), &cost, &[100][..], &[1][..]);
+        let ask = BudgetRequest { keep, cost, positions: 100, total: each, available, least };
+        let quotas = Ada { floor }.heads(&ask, 0, Quota::exact(each, 100), lanes);
         quotas.iter().map(|quota| quota.kept).collect()
     }
 

@@ -3,6 +3,7 @@
 mod ada;
 mod calibrated;
 mod claimed;
+mod heads;
 mod pooled;
 pub mod prefix;
 mod pyramid;
@@ -13,6 +14,7 @@ use std::fmt::Debug;
 pub use ada::Ada;
 pub use calibrated::Calibrated;
 pub use claimed::{Claimed, Joined};
+pub use heads::HeadScores;
 pub use pooled::Pooled;
 pub use prefix::{Objective, OfficialPrefix, Prefix};
 pub use pyramid::Pyramid;
@@ -162,8 +164,8 @@ pub trait Budget: Send + Sync + Debug {
     fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>>;
 
     /// The quotas of a layer's lanes: together, weighted by heads, its `quota`.
-    fn heads(&self, quota: Quota, lanes: &[ScoredLane], positions: usize) -> Vec<Quota> {
-        let _ = positions;
+    fn heads(&self, ask: &BudgetRequest<'_>, layer: usize, quota: Quota, lanes: &[ScoredLane]) -> Vec<Quota> {
+        let _ = (ask, layer);
         vec![quota; lanes.len()]
     }
 

@@ -15,6 +15,7 @@ mod fastv;
 mod fp8;
 mod full;
 mod h2o;
+mod head_kv;
 mod int2;
 mod int4;
 mod int8;
@@ -40,6 +41,7 @@ mod random;
 mod rkv;
 mod skvq;
 mod snapkv;
+mod sparse_mm;
 mod streaming;
 mod tgvkv;
 mod think;
@@ -59,6 +61,8 @@ pub const METHODS: &[MethodSpec] = &[
     snapkv::SPEC,
     pyramidkv::SPEC,
     adakv::SPEC,
+    head_kv::SPEC,
+    sparse_mm::SPEC,
     streaming::SPEC,
     knorm::SPEC,
     keydiff::SPEC,

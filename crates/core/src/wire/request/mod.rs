@@ -20,6 +20,7 @@ use crate::method::Method;
 use crate::method::bits::Pair;
 use crate::method::codebooks::MOST_APART;
 use crate::method::external::PlanReply;
+use crate::method::heads::HeadMeasure;
 use crate::method::latent::{DirectionsHeads, DirectionsInit, DirectionsSpan};
 use crate::method::store::Quantiser;
 use crate::sample::SamplerOptions;
@@ -27,9 +28,9 @@ use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::check_messages;
 pub use parts::DistanceVariant;
 use parts::{
-    CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields, DistancesFields, PlanFields,
-    ProfileFields, PromptFields, Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, Stage, Stages,
-    StoppingOptions, TokenizeFields,
+    AnswerFields, AnsweredSample, CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields,
+    DistancesFields, HeadsFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields, ScoreFields,
+    SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
@@ -46,6 +47,8 @@ pub const MAX_BATCH: usize = 256;
 pub const MAX_TOKENS: usize = 1_000_000;
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
+/// Most last positions whose queries one request may keep.
+const MAX_QUERIES: usize = 512;
 /// Most pairs of bits that one request may try: all that there are.
 const MAX_PAIRS: usize = 16;
 
@@ -72,6 +75,7 @@ pub enum ModelRequest {
     Channels(ChannelsRequest),
     Codebooks(CodebooksRequest),
     Directions(DirectionsRequest),
+    Heads(HeadsRequest),
     /// A generation that also says what the cache held and why.
     Trace(GenerateRequest),
     /// Starts a conversation that keeps its cache from turn to turn.
@@ -206,6 +210,24 @@ pub struct ChannelsRequest {
     pub sinks: usize,
 }
 
+/// Attention heads that are scored.
+#[derive(Debug)]
+pub struct HeadsRequest {
+    pub sources: Vec<HeadsSource>,
+    pub measure: HeadMeasure,
+    /// Last positions of each prompt, with its answer, that are looked at.
+    pub queries: usize,
+}
+
+/// A prompt that heads are watched on.
+#[derive(Debug)]
+pub struct HeadsSource {
+    pub source: Source,
+    /// Its images among those of the request.
+    pub images: Range<usize>,
+    pub answer: Option<String>,
+}
+
 /// An operation of an engine.
 #[derive(Debug)]
 pub struct Op {
@@ -279,6 +301,8 @@ ops! {
     /// Finds directions along which keys, before their rotary embedding, and values can be stored as fewer numbers; ends with `directions`.
     "directions" (DirectionsFields) with images =>
         |(fields,), ask| directions(fields, ask).map(ModelRequest::Directions).map(model);
+    /// Asks how much each attention head looks at images, or at earlier text that says what comes next, over prompts; ends with `heads`.
+    "heads" (HeadsFields) with images => |(fields,), ask| heads(fields, ask).map(ModelRequest::Heads).map(model);
     /// A generation outside of a session that also says what the cache held; ends with `traced`.
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
         |(prompt, cache, stopping, sampler), ask| {
@@ -471,10 +495,38 @@ fn directions(fields: DirectionsFields, ask: Ask) -> Result<DirectionsRequest> {
     Ok(DirectionsRequest { sources: sources(prompts, ask)?, init, alpha, heads, span, most })
 }
 
+fn heads(HeadsFields { prompts, measure, queries }: HeadsFields, ask: Ask) -> Result<HeadsRequest> {
+    let read = |prompt, place: &str| {
+        let (prompt, images, answer) = Fields::parts::<(PromptFields, SampleFields, AnswerFields)>(prompt, place, &[])?;
+        let AnsweredSample { prompt, images, answer } = AnsweredSample { prompt, images, answer };
+        if answer.answer.as_ref().is_some_and(String::is_empty) {
+            return Err(refuse(format!("`answer` of {place} is empty; leave it out")));
+        }
+        Ok((prompt, images, answer.answer))
+    };
+    let of = |(source, images, answer)| HeadsSource { source, images, answer };
+    let sources = each(prompts.0, ask, read)?.into_iter().map(of).collect();
+    Ok(HeadsRequest { sources, measure, queries: queries.0 })
+}
+
 /// The prompts of a request, each with its own of the request's images.
-fn sources(prompts: Unread<Vec<Sample>>, Ask { op, images }: Ask) -> Result<Vec<(Source, Range<usize>)>> {
-    let Value::Array(prompts) = prompts.0 else {
-        return Err(refuse(format!("`prompts` of {op} must be an array, found {}", describe(&prompts.0))));
+fn sources(prompts: Unread<Vec<Sample>>, ask: Ask) -> Result<Vec<(Source, Range<usize>)>> {
+    let read = |prompt, place: &str| {
+        let (prompt, images) = Fields::parts::<(PromptFields, SampleFields)>(prompt, place, &[])?;
+        let Sample { prompt, images } = Sample { prompt, images };
+        Ok((prompt, images, ()))
+    };
+    Ok(each(prompts.0, ask, read)?.into_iter().map(|(source, images, ())| (source, images)).collect())
+}
+
+/// The prompts of a request, each with its own of the request's images and what else `read` finds.
+fn each<T>(
+    prompts: Value,
+    Ask { op, images }: Ask,
+    read: impl Fn(Value, &str) -> Result<(PromptFields, SampleFields, T)>,
+) -> Result<Vec<(Source, Range<usize>, T)>> {
+    let Value::Array(prompts) = prompts else {
+        return Err(refuse(format!("`prompts` of {op} must be an array, found {}", describe(&prompts))));
     };
     if prompts.is_empty() {
         return Err(refuse(format!("`prompts` of {op} is empty")));
@@ -482,15 +534,14 @@ fn sources(prompts: Unread<Vec<Sample>>, Ask { op, images }: Ask) -> Result<Vec<
     let (mut sources, mut next) = (Vec::with_capacity(prompts.len()), 0);
     for (number, prompt) in prompts.into_iter().enumerate() {
         let place = format!("prompts[{number}]");
-        let (prompt, images_of) = Fields::parts::<(PromptFields, SampleFields)>(prompt, &place, &[])?;
-        let Sample { prompt, images: SampleFields { images: own } } = Sample { prompt, images: images_of };
+        let (prompt, SampleFields { images: own }, more) = read(prompt, &place)?;
         if own > images - next {
             return Err(refuse(format!(
                 "`images` of {place} is {own}, and {} of the request's {images} images are left for it",
                 images - next
             )));
         }
-        sources.push((source(prompt, Ask { op, images: own })?, next..next + own));
+        sources.push((source(prompt, Ask { op, images: own })?, next..next + own, more));
         next += own;
     }
     if next < images {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{MAX_BATCH, MAX_TOKENS};
+use super::{MAX_BATCH, MAX_QUERIES, MAX_TOKENS};
 use crate::device::Device;
 use crate::fields::{Unread, Whole};
 use crate::method::external::LaneReply;
+use crate::method::heads::HeadMeasure;
 use crate::method::latent::{DirectionsHeads, DirectionsInit, DirectionsSpan};
 use crate::text::{Message, SpecialTokens};
 use crate::units::ByteSize;
@@ -140,6 +141,20 @@ pub(crate) struct ChannelsFields {
     pub(crate) sinks: Whole<0, MAX_TOKENS>,
 }
 
+/// The heads to score.
+#[derive(Debug, Deserialize)]
+pub(crate) struct HeadsFields {
+    /// The prompts that the heads are watched on, each with an answer or without.
+    pub(crate) prompts: Unread<Vec<AnsweredSample>>,
+    /// How they are scored.
+    ///
+    /// Default: `"image-hits"`.
+    #[serde(default)]
+    pub(crate) measure: HeadMeasure,
+    /// Last positions of each prompt, with its answer, that are looked at.
+    pub(crate) queries: Whole<1, MAX_QUERIES>,
+}
+
 /// The codebooks to find.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CodebooksFields {
@@ -188,6 +203,24 @@ pub(crate) struct SampleFields {
     /// Default: 0.
     #[serde(default)]
     pub(crate) images: usize,
+}
+
+/// A prompt among several of one request, with an answer or without.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AnsweredSample {
+    #[serde(flatten)]
+    pub(crate) prompt: PromptFields,
+    #[serde(flatten)]
+    pub(crate) images: SampleFields,
+    #[serde(flatten)]
+    pub(crate) answer: AnswerFields,
+}
+
+/// The answer of a prompt among several.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AnswerFields {
+    /// The text that follows the prompt, as `score` takes it.
+    pub(crate) answer: Option<String>,
 }
 
 /// How the distance of the averaged keys of two layers, and of their values, is taken.

@@ -540,6 +540,9 @@ fn every_store_goes_behind_every_method() {
         if spec.takes_keep() {
             chooses["keep"] = json!(0.5);
         }
+        if let Some(calibration) = calibration(spec, 10, 6, 32) {
+            chooses["calibration"] = calibration;
+        }
         let (_, alone) = run(&chooses, 40);
         for store in METHODS.iter().filter(|spec| spec.role == Role::Stores) {
             let store = store_of(store, 8, 10, 6, 32);
@@ -568,9 +571,9 @@ fn every_store_goes_behind_every_method() {
             assert!(((memory.payload + memory.scales) as f64) < most, "{} and {store}: {memory:?}", spec.name);
         }
     }
-    // Twenty methods gather sums of attention from queries of their own, or none; six look at single queries, and four stores have keys
+    // Twenty-two methods gather sums of attention from queries of their own, or none; six look at single queries, and four stores have keys
     // before their rotary embedding; two merge by themselves, which one store cannot.
-    assert_eq!(refused, 20 + 4 * 6 + 2);
+    assert_eq!(refused, 22 + 4 * 6 + 2);
 }
 
 /// Entries go one by one, chats and forks keep their tables, and what the model was not calibrated for is refused.

@@ -7,10 +7,11 @@ mod seam;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::calibrated::calibration;
 use candle_core::{Device, Tensor};
 use golden::{goldens, root};
 use prefixkv_core::method::external::{LaneReply, PlanReply};
-use prefixkv_core::method::{METHODS, Method};
+use prefixkv_core::method::{METHODS, Method, MethodSpec};
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
@@ -180,6 +181,15 @@ fn layers_with_a_window_hold_no_more_than_it() {
     }
 }
 
+/// A method that takes a size, with the calibration that it needs for a model.
+fn sized(spec: &MethodSpec, keep: Value, model: &Model) -> Value {
+    let (info, mut cache) = (model.info(), json!({ "method": spec.name, "keep": keep }));
+    if let Some(calibration) = calibration(spec, model.sized_layers().len(), info.kv_heads, info.head_dim) {
+        cache["calibration"] = calibration;
+    }
+    cache
+}
+
 #[test]
 fn methods_size_the_layers_without_a_window_and_leave_the_others() {
     let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
@@ -187,11 +197,11 @@ fn methods_size_the_layers_without_a_window_and_leave_the_others() {
         let model = load(&root().join("tests/golden/fixtures").join(name));
         let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
         for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {
-            let all = json!({ "method": spec.name, "keep": 1 });
+            let all = sized(spec, json!(1), &model);
             let (rows, _) = run(&model, &all, &tokens);
             assert!(rows == plain, "{name}: {all}: a share of 1 changes nothing");
             for keep in [json!(0.5), json!({ "tokens": 40 })] {
-                let cache = json!({ "method": spec.name, "keep": keep });
+                let cache = sized(spec, keep.clone(), &model);
                 if Method::parse(&cache).is_err() {
                     continue;
                 }
@@ -227,9 +237,9 @@ fn methods_work_where_layers_read_those_of_others() {
         let model = load(case.folder().path());
         let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
         for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {
-            let (rows, _) = run(&model, &json!({ "method": spec.name, "keep": 1 }), &tokens);
+            let (rows, _) = run(&model, &sized(spec, json!(1), &model), &tokens);
             assert!(rows == plain, "{}: {}: a share of 1 changes nothing", case.name, spec.name);
-            let cache = json!({ "method": spec.name, "keep": 0.5 });
+            let cache = sized(spec, json!(0.5), &model);
             let (rows, sequence) = run(&model, &cache, &tokens);
             assert!(rows.iter().flatten().all(|x| x.is_finite()), "{}: {cache}", case.name);
             let memory = sequence.memory();
