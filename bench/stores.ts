@@ -3,6 +3,7 @@
 // paper's ablation. Options: --quick, and --only NAMES for the rows whose names begin with one of these; the others stay as they were found.
 import { readFile } from "node:fs/promises";
 import { folder } from "../tests/real/goldens.ts";
+import { rougeL } from "../ts/eval/rouge.ts";
 import {
   akvqVl,
   bf16,
@@ -24,8 +25,9 @@ import {
   turboquant,
   zipvl,
 } from "../ts/index.ts";
+import { order } from "./cache.ts";
 import { heading, keep, origin, resultsFolder } from "./machine.ts";
-import { table } from "./stats.ts";
+import { summarise, table } from "./stats.ts";
 import { calibrated } from "./stores_calibrated.ts";
 import { passage } from "./stores_text.ts";
 
@@ -78,13 +80,39 @@ const asked = process.argv.indexOf("--only");
 const only = asked < 0 ? undefined : (process.argv[asked + 1] ?? "").split(",");
 const wanted = (name: string): boolean => only?.some((start) => name.startsWith(start)) ?? true;
 
+/** Greedy tokens of the text that a cache goes on with, and how often it is timed. */
+const tokens = quick ? 8 : 64;
+const rounds = quick ? 1 : 3;
+
 const found: { name: string; score: Score }[] = [];
 await using model = await load(folder("f32"), { weights: "f32", threads: 2 });
 const all = [...cases, ...(await calibrated(model, window, wanted))];
 // The first tells the size of a full cache.
-for (const [name, cache] of all.filter(([name], index) => index === 0 || wanted(name))) {
+const measuring = all.filter(([name], index) => index === 0 || wanted(name));
+for (const [name, cache] of measuring) {
   process.stderr.write(`\r\x1b[K${name}`);
   found.push({ name, score: await model.score({ prompt, answer, cache, kl: true }) });
+}
+
+/** The text that follows, and how long its tokens took, in milliseconds each. */
+async function follow(cache: CacheOption): Promise<{ text: string; each: number }> {
+  const { text, timings, usage } = await model.generate({ prompt, maxTokens: tokens, ignoreEos: true, cache });
+  return { text, each: timings.decode / Math.max(1, usage.completionTokens - 1) };
+}
+
+const texts = new Map<string, string>();
+/** The full cache's time for a token over a cache's, from the same few runs. */
+const speeds = new Map<string, number[]>();
+const reference = (await follow(full())).text;
+for (let round = 0; round < rounds; round += 1) {
+  let beside = 0;
+  for (const [index, [name, cache]] of order(measuring, round).entries()) {
+    process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${name}`);
+    if (index % 4 === 0) beside = (await follow(full())).each;
+    const { text, each } = await follow(cache);
+    texts.set(name, text);
+    speeds.set(name, [...(speeds.get(name) ?? []), beside / each]);
+  }
 }
 process.stderr.write("\n");
 
@@ -95,7 +123,23 @@ const commit = `${from.commit}${from.changed ? " with changes" : ""}`;
 const measured = found.map(({ name, score: { ppl, kl = [], logprobs, memory } }) => {
   const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
   const tokens = logprobs.length;
-  return { name, ppl, kl: mean(kl), tokens, payload, scales, metadata, resident, peak, effectiveBits, commit };
+  const rouge = rougeL(texts.get(name) ?? "", reference);
+  const speed = summarise(speeds.get(name) ?? []);
+  return {
+    name,
+    ppl,
+    kl: mean(kl),
+    rouge,
+    speed,
+    tokens,
+    payload,
+    scales,
+    metadata,
+    resident,
+    peak,
+    effectiveBits,
+    commit,
+  };
 });
 type Row = (typeof measured)[number];
 const rows = only === undefined ? measured : joined(await before());
@@ -120,19 +164,23 @@ const page = `${heading("Stores on real weights", from)}
 SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${rows[0]?.tokens} that follow, one by one. *divergence*: of the next
 token's distribution from the full cache's, in nats, the mean over these tokens. *bits*: of a number at the end, scales and the whole
 window of ${window} entries included; *stored*: keys, values and scales; *resident*: all that the pool counts, positions and bookkeeping
-included; *peak*: at any time, the prompt's included. All over the bytes of a full cache. Calibrations are made from eight texts of 300 tokens
+included; *peak*: at any time, the prompt's included. All over the bytes of a full cache. *ROUGE-L*: of ${tokens} greedy tokens after the same prompt
+with those of the full cache. *speed*: tokens a second over the full cache's in runs beside them, medians of ${rounds}; weights are most of what a token
+of this small model reads, so little can be gained here ([how fast entries are read](../../docs/design/codecs.md#reading)). Calibrations are made from eight texts of 300 tokens
 that the model makes up itself. The JSON beside this page says the commit at which each row was measured.
 
 ${table([
-  ["cache", "perplexity", "divergence", "bits", "stored", "resident", "peak"],
-  ...rows.map(({ name, ppl, kl, effectiveBits, payload, scales, resident, peak }) => [
+  ["cache", "perplexity", "divergence", "ROUGE-L", "bits", "stored", "resident", "peak", "speed"],
+  ...rows.map(({ name, ppl, kl, rouge, speed, effectiveBits, payload, scales, resident, peak }) => [
     name,
     ppl.toFixed(3),
     kl.toFixed(4),
+    rouge.toFixed(2),
     effectiveBits.toFixed(2),
     ((payload + scales) / whole).toFixed(3),
     (resident / whole).toFixed(3),
     (peak / whole).toFixed(3),
+    speed.median.toFixed(2),
   ]),
 ])}
 `;

@@ -50,7 +50,8 @@ ${[...reports.map((report) => `- **${titleOfData(report)}**: ${data(report)}`), 
 Every method at every size over all samples with \`evaluate\` of \`prefixkv/eval\`; [eval.md](eval.md) has the protocol, the formulas and
 their sources. In short: the reference answer is scored token by token after the compacted prompt (perplexity, divergence KL from the
 full cache, entries, bytes), then the model answers greedily (ROUGE-L and agreement with the full cache's text, objects or answers
-right). \`keep\` is the share of all positions that a method is asked to keep. The methods are those of
+right). \`keep\` is the share of all positions that a method is asked to keep; one that finds its size by itself has its figures in the first column of
+sizes. The methods are those of
 [bench/grids/methods.json](../bench/grids/methods.json), where they differ from their defaults by what stands behind their names:
 
 ${calls(reports)}
@@ -127,10 +128,10 @@ function calls(reports: readonly Evaluated[]): string {
 function call({ cache }: MethodRecord): string {
   const { method, ...options } = cache as { method: string; calibration?: { crossFit: number } };
   const given = Object.entries(options).map(([name, value]) => `, ${name}: ${JSON.stringify(value)}`);
-  const across = options.calibration
-    ? ", so with sizes per layer that were found on the other half of the samples"
-    : "";
-  return `\`{ method: "${method}", keep${given.join("")} }\`${across}`;
+  const of = method === "sparseMm" || method === "headKv" ? "scores of heads" : "sizes per layer";
+  const across = options.calibration ? `, so with ${of} that were found on the other half of the samples` : "";
+  const sized = known.find(({ name }) => name === method)?.budget === "outcome" ? "" : ", keep";
+  return `\`{ method: "${method}"${sized}${given.join("")} }\`${across}`;
 }
 
 /** Methods of which no grid has figures; recipes of `custom` have no end. */
@@ -196,7 +197,8 @@ function limits(reports: readonly Evaluated[]): string {
   beginning without a look at the picture. *Objects right* is nearer to what is seen than perplexity.
 - **Small differences.** ${compared} cells are set against Random and as many against the full cache, and no interval is corrected for their number: at
   ${percent(resampling.coverage)} some leave 0 out by chance. An interval that holds 0 does not show that two are equal.
-- **Speed.** The times above are of the grid. The [benches](../bench/README.md) say what a smaller cache costs and gains.
+- **Speed.** The times above are of the grid. How much longer a prompt takes with each method:
+  [overhead](../bench/results/2c-amd-epyc-avx2-overhead.md). The other [benches](../bench/README.md) say what a smaller cache costs and gains.
 ${reports.flatMap(questions).join("\n")}`;
 }
 

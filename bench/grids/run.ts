@@ -30,12 +30,12 @@ interface Grid {
   data(): Promise<EvalData>;
 }
 
-const sizes = { methods: "methods.json", keeps: [0.5, 0.2] } as const;
+const sizes = { methods: "methods.json", keeps: [0.8, 0.5, 0.3, 0.2, 0.1] } as const;
 const stores = { methods: "stores.json", keeps: [0.5] } as const;
 
 export const grids: readonly Grid[] = [
-  { ...sizes, name: "scenes", keeps: [0.8, 0.5, 0.3, 0.2, 0.1], data: () => openData() },
-  { ...sizes, name: "easy-vqa", keeps: [...sizes.keeps], data: questions },
+  { ...sizes, name: "scenes", keeps: [...sizes.keeps], data: () => openData() },
+  { ...sizes, name: "easy-vqa", keeps: [0.5, 0.2], data: questions },
   { ...sizes, name: "easy-vqa-plain", keeps: [...sizes.keeps], data: plainQuestions },
   { ...stores, name: "stores-scenes", keeps: [...stores.keeps], data: () => openData() },
   { ...stores, name: "stores-easy-vqa-plain", keeps: [...stores.keeps], data: plainQuestions },

@@ -45,10 +45,28 @@ export function canTell(report: Evaluated): boolean {
   return blind === undefined || (full?.accuracy?.low ?? 0) > blind.byKind;
 }
 
+/** Whether a method is asked for a size; of one that finds its size by itself nothing is said beside those of a size. */
+export function isSized(id: string): boolean {
+  const facts = methods.find(({ name }) => name === id.split(":")[0]);
+  return facts?.budget !== "outcome";
+}
+
 const measuredCells = ({ cells }: Evaluated): Cell[] =>
-  cells.filter(({ method, samples }) => method !== "full" && samples > 0);
+  cells.filter(({ method, samples }) => isSized(method) && samples > 0);
 
 const list = (parts: readonly string[]): string => parts.join("; ");
+
+/** Each of the cells that hold, or, where all of many do, the one that holds least. */
+function holding(
+  all: readonly Cell[],
+  holds: (cell: Cell) => boolean,
+  text: (cell: Cell) => string,
+  loss: (cell: Cell) => number,
+): string {
+  const found = all.filter(holds);
+  if (found.length < all.length || found.length < 6) return list(found.map(text));
+  return `every method, at the worst ${text(found.reduce((worst, cell) => (loss(cell) > loss(worst) ? cell : worst)))}`;
+}
 
 /** One line per size that has something to say. */
 function bySize(report: Evaluated, of: (cells: Cell[]) => string): string[] {
@@ -75,17 +93,21 @@ const isWhollyNear = ({ overFull }: Cell): boolean => overFull !== undefined && 
 export function works(report: Evaluated): string[] {
   const answer = answerOf(report);
   const nearly = bySize(report, (cells) =>
-    list(
-      cells.filter(isNear).map((cell) => `${over(cell)}${isWhollyNear(cell) ? "" : `, the interval passing ${near}`}`),
+    holding(
+      cells,
+      isNear,
+      (cell) => `${over(cell)}${isWhollyNear(cell) ? "" : `, the interval passing ${near}`}`,
+      ({ overFull }) => overFull?.high ?? 0,
     ),
   );
   const answers =
     answer &&
     bySize(report, (cells) =>
-      list(
-        cells
-          .filter(({ versus }) => (versus?.[answer]?.low ?? -1) >= -lost)
-          .map((cell) => `${name(cell)} ${cell[answer] ? interval(cell[answer], percent) : ""}`),
+      holding(
+        cells,
+        ({ versus }) => (versus?.[answer]?.low ?? -1) >= -lost,
+        (cell) => `${name(cell)} ${cell[answer] ? interval(cell[answer], percent) : ""}`,
+        (cell) => -(cell[answer]?.low ?? 0),
       ),
     );
   const better = bySize(report, (cells) =>
@@ -135,7 +157,7 @@ export function worksNot(report: Evaluated): string[] {
   });
   const never = report.run.methods
     .map(({ id }) => id)
-    .filter((id) => id !== "full" && !measuredCells(report).some((cell) => cell.method === id && isNear(cell)));
+    .filter((id) => isSized(id) && !measuredCells(report).some((cell) => cell.method === id && isNear(cell)));
   const half =
     answer &&
     bySize(report, (cells) => {
@@ -212,7 +234,7 @@ export function memory(reports: readonly Evaluated[]): { works: string[]; worksN
   const apart = Math.max(...cells.map((cell) => Math.abs((cell.keptShareAfterPrompt ?? Number.NaN) - cell.keep)));
   return {
     works: [
-      `- After the prompt the share of entries kept is the asked one in every cell of every data set, ${apart < 1e-9 ? "exactly" : `within ${(Math.ceil(apart * 1e4) / 1e4).toFixed(4)}`}.`,
+      `- After the prompt the share of entries kept is the asked one in every cell of an asked size of every data set, ${apart < 1e-9 ? "exactly" : `within ${(Math.ceil(apart * 1e4) / 1e4).toFixed(4)}`}.`,
       `- Bytes fall by the asked share: at the end of the answer, resident is at most ${slack} above it in every cell with ${names(held)}.`,
       `- The peak falls too: it is at most ${slack} and one layer (${layer.toFixed(2)}) above the asked share in every cell with ${names(low)}.`,
     ],

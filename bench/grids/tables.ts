@@ -1,7 +1,7 @@
 // The grids of docs/results.md: a row for each method, a column for each size.
 import type { Metric } from "../../ts/eval/records.ts";
 import { percent, table } from "../stats.ts";
-import { answerOf, interval, number, titleOf } from "./statements.ts";
+import { answerOf, interval, isSized, number, titleOf } from "./statements.ts";
 import type { Cell, Evaluated } from "./summary.ts";
 
 /** All grids of one data set. */
@@ -28,7 +28,7 @@ function memory(report: Evaluated): string[] {
   return [
     `Kept entries over positions times layers, and bytes with all bookkeeping over those of a full cache of the same positions without any;
 *kept at the end*, *resident* and *peak* are at and up to the end of the reference answer. The prompt alone is ${percent(report.promptShare)} of these
-positions: a method that must see the whole prompt before it frees anything peaks there.${isMet(report) ? " After the prompt every cell keeps exactly the asked share." : ""}${bits.length === 1 ? ` A number of a key or value takes ${bits[0]} bits.` : ""}`,
+positions: a method that must see the whole prompt before it frees anything peaks there.${isMet(report) ? " After the prompt every cell of an asked size keeps exactly that share." : ""}${bits.length === 1 ? ` A number of a key or value takes ${bits[0]} bits.` : ""}`,
     ...(isMet(report) ? [] : part("Kept after the prompt", grid(report, share("keptShareAfterPrompt")))),
     ...part("Kept at the end", grid(report, share("keptShare"))),
     ...ofKinds(report),
@@ -46,9 +46,10 @@ function ofKinds(report: Evaluated): string[] {
   return part("Kept at the end of the prompt's text / of the image / of the answer", grid(report, shown));
 }
 
-/** Whether every cell keeps exactly the asked share after the prompt, in which case its grid says nothing. */
+/** Whether every cell with a size keeps exactly the asked share after the prompt, in which case its grid says nothing. */
 function isMet({ cells }: Evaluated): boolean {
-  return cells.every(({ keep, keptShareAfterPrompt: share = keep }) => number(share) === number(keep));
+  const sized = cells.filter(({ method }) => !outcome(method, cells));
+  return sized.every(({ keep, keptShareAfterPrompt: share = keep }) => number(share) === number(keep));
 }
 
 const part = (name: string, grid: string): string[] => [`**${name}**`, grid];
@@ -62,12 +63,19 @@ function grid({ run, cells }: Evaluated, of: (cell: Cell) => string | undefined)
     return `${of(cell) ?? ""}${cell.refused > 0 ? ` of ${cell.samples} samples` : ""}`;
   };
   const rows = methods.map(({ id }) => {
-    const all = id === "full" ? [1, ...keeps.slice(1)] : keeps;
-    return [titleOf(id), ...all.map((keep) => shown(cells.find((cell) => cell.method === id && cell.keep === keep)))];
+    const own = outcome(id, cells);
+    const all = own || id === "full" ? [1, ...keeps.slice(1)] : keeps;
+    const name = own ? `${titleOf(id)} (${number(own.keptShare ?? Number.NaN)} kept at the end)` : titleOf(id);
+    return [name, ...all.map((keep) => shown(cells.find((cell) => cell.method === id && cell.keep === keep)))];
   });
   // The full cache is not set beside itself.
   const told = rows.filter((row, index) => methods[index]?.id !== "full" || row[1] !== "");
   return table([["method", ...keeps.map((keep) => `keep ${keep}`)], ...told]);
+}
+
+/** The one cell of a method that finds its size by itself. */
+function outcome(id: string, cells: readonly Cell[]): Cell | undefined {
+  return id === "full" || isSized(id) ? undefined : cells.find(({ method }) => method === id);
 }
 
 /** Shares of a full cache at which methods are compared, whatever they were asked to keep. */

@@ -173,7 +173,7 @@ test("the page says what was refused, what is missing and what says nothing", ()
   const tables = page.split("\n\n").filter((block) => block.startsWith("|"));
   // Nine grids and the times; after the prompt the asked share is met.
   assert.equal(tables.length, 10);
-  assert.match(page, /After the prompt every cell keeps exactly the asked share\./);
+  assert.match(page, /After the prompt every cell of an asked size keeps exactly that share\./);
   const missed = evaluated(undefined, (line) => ({ ...line, keptShareAfterPrompt: 0.6 }));
   assert.match(markdown([missed]), /\*\*Kept after the prompt\*\*\n\n.*\n.*\n\| full cache \| 0\.600/);
   // The full cache is not set beside itself.
