@@ -78,6 +78,8 @@ fn every_method_keeps_the_same_entries() {
         json!({ "method": "streaming", "keep": 0.4, "positions": "true" }),
         json!({ "method": "custom", "keep": 0.4, "budget": "ada", "score": "window" }),
         json!({ "method": "custom", "keep": { "tokens": 40 }, "budget": "ada", "score": "columns" }),
+        json!({ "method": "kvzip", "keep": 0.4 }),
+        json!([{ "method": "kvzip", "keep": 0.4, "budget": "uniform" }, { "method": "int8", "window": 8 }]),
         json!({ "method": "int8", "window": 16 }),
         json!({ "method": "int4", "window": 16 }),
         json!({ "method": "int2", "window": 16 }),
@@ -92,10 +94,13 @@ fn every_method_keeps_the_same_entries() {
     ];
     let on_read = json!({ "method": "streaming", "keep": 0.4, "positions": "cache" });
     assert_eq!(gpu.refusal(&on_read).code(), "option", "keys are rotated before they are stored");
-    let scores: Vec<Vec<f64>> =
-        (0..10).map(|l| (0..6).map(|h| f64::from((l * 7 + h * 5 + 3) % 11)).collect()).collect();
+    let (layers, kv_heads) = (cpu.model.info().layers, cpu.model.info().kv_heads);
+    let score = |layer: usize, head: usize| ((layer * 7 + head * 5 + 3) % 11) as f64;
+    let (layers, kv_heads) = (cpu.model.sized_layers().len(), cpu.model.info().kv_heads);
+    let of = |layer: usize| (0..kv_heads).map(|head| (layer * 7 + head * 5 + 3) % 11).collect::<Vec<_>>();
     let heads = json!({
-        "format": "prefixkv-heads", "version": 1, "measure": "copies", "model": { "layers": 10, "kvHeads": 6 }, "scores": scores,
+        "format": "prefixkv-heads", "version": 1, "measure": "copies", "model": { "layers": layers, "kvHeads": kv_heads },
+        "scores": (0..layers).map(of).collect::<Vec<_>>(),
     });
     for name in ["headKv", "sparseMm"] {
         caches.push(json!({ "method": name, "keep": 0.4, "calibration": heads }));
