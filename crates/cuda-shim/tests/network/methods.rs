@@ -94,8 +94,6 @@ fn every_method_keeps_the_same_entries() {
     ];
     let on_read = json!({ "method": "streaming", "keep": 0.4, "positions": "cache" });
     assert_eq!(gpu.refusal(&on_read).code(), "option", "keys are rotated before they are stored");
-    let (layers, kv_heads) = (cpu.model.info().layers, cpu.model.info().kv_heads);
-    let score = |layer: usize, head: usize| ((layer * 7 + head * 5 + 3) % 11) as f64;
     let (layers, kv_heads) = (cpu.model.sized_layers().len(), cpu.model.info().kv_heads);
     let of = |layer: usize| (0..kv_heads).map(|head| (layer * 7 + head * 5 + 3) % 11).collect::<Vec<_>>();
     let heads = json!({
