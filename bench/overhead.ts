@@ -70,7 +70,10 @@ interface Series {
 async function measure(): Promise<Series[]> {
   // Room for the longest prompt and its repetition.
   const shape = { ...plain, maxPositions: 3 * Math.max(...contexts) };
-  await using model = await load(await randomModel("plain-twice", shape, { dtype: "f32" }), { weights: "f32", threads: 2 });
+  await using model = await load(await randomModel("plain-twice", shape, { dtype: "f32" }), {
+    weights: "f32",
+    threads: 2,
+  });
   const found: Series[] = [];
   for (const context of contexts) {
     const prompt = mixedPrompt(context);
