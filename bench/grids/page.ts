@@ -113,8 +113,8 @@ function storesText(reports: readonly Evaluated[]): string {
 How entries are stored, and which layers have any, was measured on ${own}, with the caches of [bench/grids/stores.json](../bench/grids/stores.json): a row for
 each. *bits* are those of a number of a key or value at the end, scales and what stays whole included; *resident* and *peak* are bytes with all bookkeeping over
 those of a full cache in 32 bits. Most keep the last 16 entries whole, so that something of these short prompts is stored in few bits. Methods that choose
-entries are at keep ${sizes}. Calibrations are of the other half of the samples. What the same stores do to a trained model is in
-[bench/results](../bench/results/2c-amd-epyc-avx2-stores.md), how fast they are read in [codecs.md](design/codecs.md#reading).
+entries are at keep ${sizes}. Calibrations are of the other half of the samples. The same stores on a trained model are in
+[bench/results](../bench/results/2c-amd-epyc-avx2-stores.md), and how fast they are read in [codecs.md](design/codecs.md#reading).
 `;
 }
 
