@@ -228,6 +228,9 @@ pub trait Activations: Clone + Debug + Send + Sync {
     /// The sum of two matrices of one shape, in place if nothing else shares the memory of this one.
     fn plus(self, other: &Self) -> Result<Self>;
 
+    /// The same elements, row by row, in rows of another width; as many as before.
+    fn reshaped(self, rows: usize, columns: usize) -> Result<Self>;
+
     /// The rows `start .. start + len`.
     fn narrow(&self, start: usize, len: usize) -> Result<Self>;
 

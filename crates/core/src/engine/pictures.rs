@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::ticket::Events;
 use crate::error::Result;
-use crate::media::{ImageProcessor, Pixels, decoding_bytes};
+use crate::media::{Prepared, decoding_bytes, upright_size};
+use crate::model::ImageProcessor;
 
 /// Bytes that decoders may take at a time, over all models of the process. A picture that alone takes more is decoded alone.
 pub(super) const BUDGET: u64 = 1 << 30;
@@ -43,29 +44,30 @@ impl Drop for Share {
     }
 }
 
-/// Decodes and processes images, as many at a time as the budget holds.
+/// Decodes and prepares images, as many at a time as the budget holds, and gives them to `see`, run by run.
 pub(super) fn process<I: AsRef<[u8]> + Sync>(
-    processor: &ImageProcessor,
+    processor: &dyn ImageProcessor,
     images: &[I],
     events: &Events,
-) -> Result<Vec<Pixels>> {
-    let sizes: Vec<u64> =
-        images.iter().enumerate().map(|(index, bytes)| decoding_bytes(bytes.as_ref(), index)).collect::<Result<_>>()?;
-    let mut pixels = Vec::with_capacity(images.len());
+    mut see: impl FnMut(&[Prepared]) -> Result<()>,
+) -> Result<()> {
+    let size = |(index, bytes): (usize, &I)| -> Result<u64> {
+        let (width, height) = upright_size(bytes.as_ref(), index)?;
+        Ok(decoding_bytes(bytes.as_ref(), index)? + processor.bytes(width, height))
+    };
+    let sizes: Vec<u64> = images.iter().enumerate().map(size).collect::<Result<_>>()?;
     for wave in waves(&sizes, BUDGET) {
-        let _share = Share::take(sizes[wave.clone()].iter().sum(), events)?;
-        let decoded: Vec<Result<Pixels>> = wave
-            .into_par_iter()
-            .map(|index| {
+        let prepared = {
+            let _share = Share::take(sizes[wave.clone()].iter().sum(), events)?;
+            let prepare = |index: usize| {
                 events.check()?;
                 processor.process(images[index].as_ref(), index)
-            })
-            .collect();
-        for one in decoded {
-            pixels.push(one?);
-        }
+            };
+            wave.into_par_iter().map(prepare).collect::<Vec<Result<Prepared>>>()
+        };
+        see(&prepared.into_iter().collect::<Result<Vec<Prepared>>>()?)?;
     }
-    Ok(pixels)
+    Ok(())
 }
 
 /// Cuts a list into runs whose sums fit `budget`; what is larger stands alone.

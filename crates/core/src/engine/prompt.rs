@@ -1,6 +1,6 @@
 //! From a request's text and images to what the model reads.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::clock::milliseconds;
 use super::pictures;
@@ -122,12 +122,16 @@ pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
     timings: &mut Timings,
 ) -> Result<Vec<Features<B>>> {
     let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
-    let start = Instant::now();
-    let pixels = pictures::process(processor, images, events)?;
-    timings.images = milliseconds(start.elapsed());
-    let start = Instant::now();
-    let features = model.encode_images_for(&pixels, pictures, &|| events.check())?;
-    timings.vision = milliseconds(start.elapsed());
+    let (start, mut seeing) = (Instant::now(), Duration::ZERO);
+    let mut features = Vec::with_capacity(images.len());
+    pictures::process(processor, images, events, |prepared| {
+        let start = Instant::now();
+        features.extend(model.encode_images_for(prepared, pictures, &|| events.check())?);
+        seeing += start.elapsed();
+        Ok(())
+    })?;
+    timings.images = milliseconds(start.elapsed().saturating_sub(seeing));
+    timings.vision = milliseconds(seeing);
     Ok(order.iter().map(|&index| features[index].clone()).collect())
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::generate::{Generation, PreparedPrompt};
 use super::ticket::Events;
 use crate::backend::Backend;
-use crate::cache::{Kept, Memory};
+use crate::cache::{Kept, Memory, Piece};
 use crate::error::{Error, Result};
 use crate::media::upright_size;
 use crate::method::{Method, Record};
@@ -109,16 +109,20 @@ fn step<M: Memory>(sequence: &Sequence<M>) -> TraceStep {
     TraceStep { positions, resident: memory.resident, payload: memory.payload, full: memory.full, kept }
 }
 
-/// The pictures in the order of their placeholders.
+/// The pieces of the pictures in the order of their placeholders.
 fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<TraceImage>> {
-    let (Some(processor), Some(info)) = (model.image_processor(), model.info().image) else { return Ok(Vec::new()) };
-    let side = info.size / info.patch.max(1);
-    let lead = info.tokens.saturating_sub(side * side);
+    let Some(processor) = model.image_processor() else { return Ok(Vec::new()) };
     let seen =
         images.iter().enumerate().map(|(index, bytes)| upright_size(bytes, index)).collect::<Result<Vec<_>>>()?;
-    let picture = |&source: &usize| {
+    let mut pictures = Vec::new();
+    for &source in order {
         let (width, height) = seen[source];
-        TraceImage { source, width, height, rows: side, columns: side, lead, area: processor.area(width, height) }
-    };
-    Ok(order.iter().map(picture).collect())
+        let plan = processor.plan(&mut || Ok((width, height)))?;
+        pictures.extend(plan.pieces().zip(processor.areas(width, height)).map(|((piece, tokens), area)| {
+            let Piece { rows, columns, .. } = piece;
+            let lead = tokens.saturating_sub(rows * columns);
+            TraceImage { source, width, height, rows, columns, lead, area }
+        }));
+    }
+    Ok(pictures)
 }

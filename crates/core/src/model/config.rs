@@ -39,11 +39,7 @@ impl ConfigFile {
     /// `architectures[0]`, or the one that `model_type` implies.
     pub fn architecture(&self) -> Result<&str> {
         let named = self.root.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
-        let implied = || match self.root.get("model_type").and_then(Value::as_str) {
-            Some("llava") => Some("LlavaForConditionalGeneration"),
-            Some(other) => super::llama::architecture(other),
-            None => None,
-        };
+        let implied = || super::implied(self.root.get("model_type")?.as_str()?);
         named.or_else(implied).ok_or_else(|| self.bad("has neither `architectures` nor a known `model_type`"))
     }
 

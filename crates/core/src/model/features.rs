@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Model, Prompt, in_pool, numbers};
+use super::{Model, Prompt, Seen, in_pool, numbers};
 use crate::backend::{Activations, Backend};
 use crate::cache::Modality;
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::media::Pixels;
+use crate::media::Prepared;
 use crate::method::pictures::{Chosen, Pictures, Shown};
 use crate::nn::Matrix;
 
@@ -61,8 +61,8 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// [`Error::Numbers`] when the tower computes NaN or infinity.
-    pub fn encode_images(&self, pixels: &[Pixels], check: Check<'_>) -> Result<Vec<Features<B>>> {
-        self.encode_images_for(pixels, None, check)
+    pub fn encode_images(&self, images: &[Prepared], check: Check<'_>) -> Result<Vec<Features<B>>> {
+        self.encode_images_for(images, None, check)
     }
 
     /// As [`Model::encode_images`] for a sequence whose method chooses [`pictures`](Sequence::pictures): only the positions that go on.
@@ -71,13 +71,13 @@ impl<B: Backend> Model<B> {
     /// [`Error::Option`] when the tower has nothing to choose by.
     pub fn encode_images_for(
         &self,
-        pixels: &[Pixels],
+        images: &[Prepared],
         pictures: Option<&dyn Pictures>,
         check: Check<'_>,
     ) -> Result<Vec<Features<B>>> {
-        let one = |pixels: &Pixels| {
+        let one = |image: &Prepared| {
             check()?;
-            let (mut features, notes) = self.network.image_features(pixels, pictures.is_some(), check)?;
+            let Seen { mut features, notes } = self.network.image_features(image, pictures.is_some(), check)?;
             let chosen = match (pictures, notes) {
                 (Some(pictures), Some(notes)) => Some(Arc::new(pictures.choose(&notes))),
                 (Some(_), None) => return Err(Error::Internal("a tower has noted nothing of an image".into())),
@@ -92,12 +92,12 @@ impl<B: Backend> Model<B> {
             numbers::require_finite("features of an image", &features.to_vec()?, self.info.weights)?;
             Ok(Features::new(features, chosen))
         };
-        in_pool(|| pixels.iter().map(one).collect())
+        in_pool(|| images.iter().map(one).collect())
     }
 
     /// The vision tower's selected features before the projector: for tests and analysis.
-    pub fn image_features(&self, pixels: &Pixels) -> Result<Matrix<B>> {
-        Ok(self.network.image_features(pixels, false, &|| Ok(()))?.0)
+    pub fn image_features(&self, image: &Prepared) -> Result<Matrix<B>> {
+        Ok(self.network.image_features(image, false, &|| Ok(()))?.features)
     }
 }
 

@@ -1,11 +1,17 @@
 //! The form that images take in a prompt, by the family: found by arithmetic, before anything is decoded.
 
 use std::borrow::Cow;
+use std::fmt::Debug;
+use std::path::Path;
 
+use image::RgbImage;
+
+use super::{Model, Prompt, prompt};
+use crate::backend::Backend;
 use crate::cache::Piece;
 use crate::error::{Error, Result};
-use crate::media::ImageProcessor;
-use crate::text::{Rendered, Written};
+use crate::media::{Area, Prepared, decode};
+use crate::text::{Encoded, Rendered, SpecialTokens, Written};
 
 /// Says the width and height of an image, in pixels; asked by families whose plans depend on them.
 pub type SizeOf<'a> = &'a mut dyn FnMut() -> Result<(usize, usize)>;
@@ -15,11 +21,41 @@ pub trait Images {
     /// The token that stands for an image in a prompt.
     fn placeholder(&self) -> u32;
 
-    /// The form that an image takes.
+    /// The key of config.json that names it, for errors.
+    fn placeholder_key(&self) -> &'static str;
+
+    /// The image processor of the model folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] for settings that cannot be read, or that do not make what the vision tower takes;
+    /// [`Error::UnsupportedModel`] for a processor of another class.
+    fn processor(&self, dir: &Path) -> Result<Box<dyn ImageProcessor>>;
+}
+
+/// An image processor: what a picture becomes in a prompt, and what the vision tower takes of it.
+pub trait ImageProcessor: Debug + Send + Sync {
+    /// The file that it was read from; None for the defaults of a folder without one.
+    fn path(&self) -> Option<&Path>;
+
+    /// The form that an image takes in a prompt.
     fn plan(&self, size: SizeOf<'_>) -> Result<ImagePlan>;
 
-    /// Why the folder's image processor does not make what the vision tower takes.
-    fn mismatch(&self, processor: &ImageProcessor) -> Option<String>;
+    /// A decoded image, which must not be empty, as the vision tower takes it.
+    fn prepare(&self, image: &RgbImage) -> Prepared;
+
+    /// The part of a picture of `width` x `height` pixels that each piece of its plan shows.
+    fn areas(&self, width: usize, height: usize) -> Vec<Area>;
+
+    /// Most bytes that [`ImageProcessor::prepare`] takes for a picture of `width` x `height` pixels: what it gives, and what it needs besides.
+    fn bytes(&self, width: usize, height: usize) -> u64;
+
+    /// Decodes and prepares one image file; `index` is its place in the request, for errors.
+    ///
+    /// # Errors
+    /// [`Error::Image`] as [`decode`] raises it.
+    fn process(&self, bytes: &[u8], index: usize) -> Result<Prepared> {
+        Ok(self.prepare(&decode(bytes, index)?))
+    }
 }
 
 /// The parts that stand in a prompt for one image, in order: pieces, and text that marks them.
@@ -58,13 +94,13 @@ impl ImagePlan {
 }
 
 /// Whether images change the text, since they are more than a piece each.
-pub(super) fn are_written(plans: &[ImagePlan]) -> bool {
+fn are_written(plans: &[ImagePlan]) -> bool {
     !plans.iter().all(ImagePlan::is_one_piece)
 }
 
 /// The conversation with the marks of its images in the text and one placeholder per piece. Nothing is copied where every image is one
 /// piece.
-pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<'a, Rendered>> {
+fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<'a, Rendered>> {
     if !are_written(plans) {
         return Ok(Cow::Borrowed(chat));
     }
@@ -78,4 +114,59 @@ pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<
     };
     let images: Vec<Vec<Written>> = plans.iter().map(|plan| plan.0.iter().map(written).collect()).collect();
     Ok(Cow::Owned(chat.with_images(&images)))
+}
+
+impl<B: Backend> Model<B> {
+    /// None for a text-only model.
+    pub fn image_processor(&self) -> Option<&dyn ImageProcessor> {
+        self.image_processor.as_deref()
+    }
+
+    /// The form that an image takes in a prompt; None for a text-only model. `size` is asked for its width and height where these matter.
+    pub fn plan(&self, size: SizeOf<'_>) -> Result<Option<ImagePlan>> {
+        self.image_processor().map(|processor| processor.plan(size)).transpose()
+    }
+
+    /// The tokens of a rendered conversation, with a placeholder for each piece of its images, which become `plans`.
+    pub fn encode(&self, chat: &Rendered, plans: &[ImagePlan], special: SpecialTokens) -> Result<Encoded> {
+        self.tokenizer.encode_chat(&*expand(chat, plans)?, self.placeholder(), special)
+    }
+
+    /// The tokens of a raw prompt, where every placeholder is an image.
+    pub fn encode_raw(&self, text: &str, plans: &[ImagePlan]) -> Result<Encoded> {
+        let placeholder = self.placeholder();
+        let written = placeholder.and_then(|id| self.tokenizer.token(id)).filter(|_| are_written(plans));
+        match written {
+            None => self.tokenizer.encode_raw(text, placeholder),
+            Some(written) => {
+                let pictures = text.match_indices(&*written).map(|(at, found)| at..at + found.len()).collect();
+                let chat = Rendered { text: text.to_owned(), pictures, said: Vec::new() };
+                self.encode(&chat, plans, SpecialTokens::Parse)
+            }
+        }
+    }
+
+    /// Replaces each image placeholder by as many positions as the image takes, for models whose images are all alike. Errors when
+    /// placeholders and images differ in number.
+    pub fn expand(&self, tokens: &[u32], images: usize) -> Result<Prompt> {
+        let placeholder = self.placeholder();
+        let places =
+            tokens.iter().enumerate().filter(|(_, token)| Some(**token) == placeholder).map(|(place, _)| place);
+        let mut unknown = || Err(Error::Internal("the size of an image is not known".into()));
+        let plan = if images > 0 { self.plan(&mut unknown)? } else { None };
+        self.expand_at(tokens, &places.collect::<Vec<_>>(), &plan.map_or(Vec::new(), |plan| vec![plan; images]), images)
+    }
+
+    /// The prompt of tokens of which those at `places`, in order, stand for the pieces of `images` images, which become `plans`.
+    pub fn expand_at(&self, tokens: &[u32], places: &[usize], plans: &[ImagePlan], images: usize) -> Result<Prompt> {
+        let plans = self.image_processor().map(|_| plans);
+        let mut prompt = prompt::expand(tokens, places, plans, images, self.network.shape().vocab_size)?;
+        prompt.placing = self.network.place(&prompt.spans);
+        Ok(prompt)
+    }
+
+    /// The token that stands for an image; None for a text-only model.
+    pub fn placeholder(&self) -> Option<u32> {
+        self.network.images().map(Images::placeholder)
+    }
 }

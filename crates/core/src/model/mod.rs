@@ -12,6 +12,7 @@ mod llama;
 mod llava;
 mod network;
 mod numbers;
+mod patches;
 mod placeholder;
 mod placing;
 mod prompt;
@@ -28,9 +29,9 @@ pub use crate::device::{StandIn, stand_in};
 pub use crate::weights::WeightFormat;
 pub use config::ConfigFile;
 pub use features::Features;
-pub use images::{ImagePlan, Images, PlanPart, SizeOf};
+pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf};
 pub use info::{ImageInfo, ModelInfo};
-pub use network::{Family, Network};
+pub use network::{Family, Network, Seen};
 pub use prompt::Prompt;
 
 use crate::backend::{Activations, Backend};
@@ -38,13 +39,12 @@ use crate::cache::{Modality, Pool, Shape};
 pub use crate::check::Check;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
-use crate::media::ImageProcessor;
 use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::method::directions::{Aspect, Directions, Projection, Projections};
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{BatchItem, Layout, Pass, Repeat, Sequence};
-use crate::text::{ChatTemplate, Encoded, Rendered, SpecialTokens, Tokenizer};
+use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, quantised};
 
 /// Stands between a prompt and its repetition, as in KVzip's published code.
@@ -58,6 +58,11 @@ fn families<B: Backend>() -> [Family<B>; 2] {
 /// The `architectures` entries that load.
 pub fn architectures() -> Vec<&'static str> {
     families::<Cpu>().iter().flat_map(|family| family.architectures).copied().collect()
+}
+
+/// The architecture of a config.json that names none.
+fn implied(model_type: &str) -> Option<&'static str> {
+    families::<Cpu>().iter().find_map(|family| (family.implied)(model_type))
 }
 
 /// Errors about files name no families, because the readers of files know none.
@@ -149,7 +154,7 @@ pub struct Model<B: Backend = Cpu> {
     network: Box<dyn Network<B>>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
-    image_processor: Option<ImageProcessor>,
+    image_processor: Option<Box<dyn ImageProcessor>>,
     eos_tokens: Vec<u32>,
     pool: Pool<B::Memory>,
     layout: Arc<Layout>,
@@ -215,8 +220,9 @@ impl<B: Backend> Model<B> {
         let family = family(&config)?;
         require_readable(&config)?;
         let tokenizer = Arc::new(Tokenizer::from_folder(dir)?);
-        let placeholder = (family.inspect)(&config)?.images().map(Images::placeholder);
-        let template = placeholder::template(&config, &tokenizer, placeholder)?;
+        let described = (family.inspect)(&config)?;
+        let template = placeholder::template(&config, &tokenizer, described.images())?;
+        let image_processor = described.images().map(|images| images.processor(dir)).transpose()?;
         let checkpoint = Checkpoint::open(dir)?;
         let total = options.weights.bytes(checkpoint.parameters());
         fit::require(total, options.weights, &backend)?;
@@ -226,15 +232,6 @@ impl<B: Backend> Model<B> {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
         .map_err(|error| fit::of_load(error, options.weights, &backend))?;
-        let image_processor = match network.image() {
-            Some(image) => Some(ImageProcessor::from_folder(dir, image.size)?),
-            None => None,
-        };
-        if let (Some(processor), Some(images)) = (&image_processor, network.images())
-            && let Some(reason) = images.mismatch(processor)
-        {
-            return Err(Error::ModelFile { path: processor.path().unwrap_or(dir).to_owned(), reason });
-        }
         progress(Progress { stage: "weights", done: total, total })?;
         let pool = Pool::on(backend.memory(), options.cache_limit.unwrap_or(u64::MAX));
         let layout = Arc::new(Layout::new(network.layers()));
@@ -267,11 +264,6 @@ impl<B: Backend> Model<B> {
         &self.template
     }
 
-    /// None for a text-only model.
-    pub fn image_processor(&self) -> Option<&ImageProcessor> {
-        self.image_processor.as_ref()
-    }
-
     /// The attention of each layer of the language model.
     pub fn attention(&self) -> Vec<AttentionParams> {
         self.network.attention()
@@ -290,54 +282,6 @@ impl<B: Backend> Model<B> {
     /// The pool that all sequences of this model draw on.
     pub fn pool(&self) -> &Pool<B::Memory> {
         &self.pool
-    }
-
-    /// The form that an image takes in a prompt; None for a text-only model. `size` is asked for its width and height where these matter.
-    pub fn plan(&self, size: SizeOf<'_>) -> Result<Option<ImagePlan>> {
-        self.network.images().map(|images| images.plan(size)).transpose()
-    }
-
-    /// The tokens of a rendered conversation, with a placeholder for each piece of its images, which become `plans`.
-    pub fn encode(&self, chat: &Rendered, plans: &[ImagePlan], special: SpecialTokens) -> Result<Encoded> {
-        self.tokenizer.encode_chat(&*images::expand(chat, plans)?, self.placeholder(), special)
-    }
-
-    /// The tokens of a raw prompt, where every placeholder is an image.
-    pub fn encode_raw(&self, text: &str, plans: &[ImagePlan]) -> Result<Encoded> {
-        let placeholder = self.placeholder();
-        let written = placeholder.and_then(|id| self.tokenizer.token(id)).filter(|_| images::are_written(plans));
-        match written {
-            None => self.tokenizer.encode_raw(text, placeholder),
-            Some(written) => {
-                let pictures = text.match_indices(&*written).map(|(at, found)| at..at + found.len()).collect();
-                let chat = Rendered { text: text.to_owned(), pictures, said: Vec::new() };
-                self.encode(&chat, plans, SpecialTokens::Parse)
-            }
-        }
-    }
-
-    /// Replaces each image placeholder by as many positions as the image takes, for models whose images are all alike. Errors when
-    /// placeholders and images differ in number.
-    pub fn expand(&self, tokens: &[u32], images: usize) -> Result<Prompt> {
-        let placeholder = self.placeholder();
-        let places =
-            tokens.iter().enumerate().filter(|(_, token)| Some(**token) == placeholder).map(|(place, _)| place);
-        let mut unknown = || Err(Error::Internal("the size of an image is not known".into()));
-        let plan = if images > 0 { self.plan(&mut unknown)? } else { None };
-        self.expand_at(tokens, &places.collect::<Vec<_>>(), &plan.map_or(Vec::new(), |plan| vec![plan; images]), images)
-    }
-
-    /// The prompt of tokens of which those at `places`, in order, stand for the pieces of `images` images, which become `plans`.
-    pub fn expand_at(&self, tokens: &[u32], places: &[usize], plans: &[ImagePlan], images: usize) -> Result<Prompt> {
-        let plans = self.network.images().map(|_| plans);
-        let mut prompt = prompt::expand(tokens, places, plans, images, self.network.shape().vocab_size)?;
-        prompt.placing = self.network.place(&prompt.spans);
-        Ok(prompt)
-    }
-
-    /// The token that stands for an image; None for a text-only model.
-    pub fn placeholder(&self) -> Option<u32> {
-        self.network.images().map(Images::placeholder)
     }
 
     /// Runs the prompt and returns the logits of its last position, `[vocab]`, all of them finite.

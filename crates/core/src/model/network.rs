@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::cache::{self, LayerCache, Span};
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::media::Pixels;
+use crate::media::Prepared;
 use crate::method::directions::Projection;
 use crate::method::pictures::Notes;
 use crate::nn::{Loader, Matrix};
@@ -48,6 +48,14 @@ pub trait Describe {
     }
 }
 
+/// What the vision tower has made of an image.
+pub struct Seen<B: Backend> {
+    /// The features that the projector takes, those of all pieces, `[image tokens, width]` in f32.
+    pub features: Matrix<B>,
+    /// Notes of the layer that they come from.
+    pub notes: Option<Notes>,
+}
+
 /// A network with its weights.
 pub trait Network<B: Backend>: Describe + Send + Sync {
     /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
@@ -65,13 +73,13 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     fn vision_bytes(&self) -> u64 {
         0
     }
-    /// The selected features of the vision tower, `[image tokens, vision hidden]` in f32, before the projector; and, when `noting`, what
-    /// methods choose by. Refuses to note with an [`Error::Option`] where the tower has no class token that has looked at the image.
-    fn image_features(&self, pixels: &Pixels, noting: bool, check: Check<'_>) -> Result<(Matrix<B>, Option<Notes>)> {
-        let _ = (pixels, noting, check);
+    /// An image through the vision tower. When `noting`, with what methods choose by; refuses that with an [`Error::Option`] where the tower
+    /// has no class token that has looked at the image.
+    fn image_features(&self, image: &Prepared, noting: bool, check: Check<'_>) -> Result<Seen<B>> {
+        let _ = (image, noting, check);
         Err(text_only())
     }
-    /// Features in the language model's space, `[image tokens, hidden]` in f32.
+    /// Features in the language model's space, `[image tokens, hidden]` in f32, row by row.
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
         let _ = features;
         Err(text_only())
@@ -88,6 +96,8 @@ type Load<B> = fn(&ConfigFile, &Loader<'_, B>, Loaded<'_>) -> Result<Box<dyn Net
 pub struct Family<B: Backend> {
     /// Values of `architectures[0]` in config.json.
     pub architectures: &'static [&'static str],
+    /// The architecture of a config.json that names none, by its `model_type`.
+    pub implied: fn(&str) -> Option<&'static str>,
     pub inspect: fn(&ConfigFile) -> Result<Box<dyn Describe>>,
     pub load: Load<B>,
     /// The names of tensors that belong to no language model begin with one of these.

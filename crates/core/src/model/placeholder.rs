@@ -1,6 +1,7 @@
 //! Whether configuration, tokenizer and chat template agree on what stands for an image.
 
 use super::config::ConfigFile;
+use super::images::Images;
 use crate::error::{Error, Result};
 use crate::text::{ChatTemplate, Probed, Tokenizer};
 
@@ -8,8 +9,13 @@ use crate::text::{ChatTemplate, Probed, Tokenizer};
 const USUAL: &str = "<image>";
 
 /// The chat template of a folder. Files whose contradictions leave no message able to hold an image are refused by name.
-pub(super) fn template(config: &ConfigFile, tokenizer: &Tokenizer, placeholder: Option<u32>) -> Result<ChatTemplate> {
-    let Some(id) = placeholder else { return ChatTemplate::from_folder(config.dir(), tokenizer, None) };
+pub(super) fn template(
+    config: &ConfigFile,
+    tokenizer: &Tokenizer,
+    images: Option<&dyn Images>,
+) -> Result<ChatTemplate> {
+    let Some(images) = images else { return ChatTemplate::from_folder(config.dir(), tokenizer, None) };
+    let (id, key) = (images.placeholder(), images.placeholder_key());
     let named = tokenizer.image().unwrap_or(USUAL);
     let other = tokenizer.token_id(named).filter(|other| *other != id);
     let Some(token) = tokenizer.token(id) else {
@@ -23,13 +29,13 @@ pub(super) fn template(config: &ConfigFile, tokenizer: &Tokenizer, placeholder: 
             (None, _) => String::new(),
         };
         let file = tokenizer.path().display();
-        return Err(config.bad(format!("`image_token_index` is {id}, but no token of {file} has that id{hint}")));
+        return Err(config.bad(format!("`{key}` is {id}, but no token of {file} has that id{hint}")));
     };
     let template = ChatTemplate::from_folder(config.dir(), tokenizer, Some(&token))?;
     let differs = |other: u32| {
         let file = tokenizer.path().display();
         config.bad(format!(
-            "`image_token_index` is {id}, which is the token `{token}` of {file}, but the image token there, `{named}`, is {other}"
+            "`{key}` is {id}, which is the token `{token}` of {file}, but the image token there, `{named}`, is {other}"
         ))
     };
     match (template.probe_image(), other) {
@@ -39,7 +45,7 @@ pub(super) fn template(config: &ConfigFile, tokenizer: &Tokenizer, placeholder: 
         (Probed::Missing(text), _) => Err(Error::ModelFile {
             path: template.path().unwrap_or(config.dir()).to_path_buf(),
             reason: format!(
-                "its chat template writes no `{token}`, the image token by `image_token_index` of {}, for a message with an image: {text:?}",
+                "its chat template writes no `{token}`, the image token by `{key}` of {}, for a message with an image: {text:?}",
                 config.dir().join("config.json").display()
             ),
         }),
@@ -54,8 +60,25 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::images::ImageProcessor;
 
     const IMAGE: u32 = 478;
+
+    struct Token(u32);
+
+    impl Images for Token {
+        fn placeholder(&self) -> u32 {
+            self.0
+        }
+
+        fn placeholder_key(&self) -> &'static str {
+            "image_token_index"
+        }
+
+        fn processor(&self, _: &Path) -> Result<Box<dyn ImageProcessor>> {
+            Err(Error::Internal("nobody asks for it".into()))
+        }
+    }
 
     /// Loads a fixture's folder with another id and other files.
     fn loaded(id: u32, files: &[(&str, Option<Value>)]) -> Result<ChatTemplate> {
@@ -71,7 +94,8 @@ mod tests {
                 Some(json) => std::fs::write(dir.path().join(name), json.to_string()).unwrap(),
             }
         }
-        template(&ConfigFile::read(dir.path())?, &Tokenizer::from_folder(dir.path())?, Some(id))
+        let images = Token(id);
+        template(&ConfigFile::read(dir.path())?, &Tokenizer::from_folder(dir.path())?, Some(&images))
     }
 
     fn refused(id: u32, files: &[(&str, Option<Value>)], found: &[&str]) {

@@ -53,6 +53,14 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.backend.matrix(data, rows, columns)
     }
 
+    /// As [`Loader::matrix`] of a tensor of `[order.len(), columns]`, its rows in the given order.
+    pub fn ordered(&self, name: &str, order: &[usize], columns: usize) -> Result<B::Matrix> {
+        let data = self.checkpoint.f32(name, &[order.len(), columns])?;
+        self.count(size_of_val(&data[..]));
+        let rows = order.iter().flat_map(|row| &data[row * columns..(row + 1) * columns]).copied().collect();
+        self.backend.matrix(rows, order.len(), columns)
+    }
+
     /// A table from which rows are taken: f32 for f32 weights, else f16.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<B::Table> {
         self.count(rows * width * if self.format == WeightFormat::F32 { 4 } else { 2 });
@@ -94,6 +102,14 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// A linear layer whose rows are those of a tensor of another shape.
     pub fn reshaped(&self, name: &str, shape: &[usize], rows: usize, columns: usize) -> Result<Linear<B>> {
         self.hold(&[(name.to_owned(), shape.to_vec())], rows, columns, None)
+    }
+
+    /// A convolution whose stride is its kernel, with a bias, as a product with the elements below the kernel. `shape` is the kernel's, that of
+    /// the outputs first.
+    pub fn convolution(&self, name: &str, shape: &[usize]) -> Result<Linear<B>> {
+        let (rows, columns) = (shape[0], shape[1..].iter().product());
+        let bias = self.bias(&[(name, rows)], rows)?;
+        self.hold(&[(format!("{name}.weight"), shape.to_vec())], rows, columns, Some(bias))
     }
 
     fn tensors<'p>(&self, parts: &'p [(String, Vec<usize>)], role: Role) -> Tensors<'p>

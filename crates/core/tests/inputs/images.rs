@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use prefixkv_core::media::{ImageProcessor, decode};
+use prefixkv_core::media::{ClipProcessor, decode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -92,7 +92,7 @@ fn every_picture_equals_pillow() {
             let config = json!({ "image_processor_type": kind, "do_pad": pad, "size": { "shortest_edge": output.side },
                 "crop_size": { "height": output.side, "width": output.side } });
             std::fs::write(folder.path().join("preprocessor_config.json"), config.to_string()).expect("written");
-            let processor = ImageProcessor::from_folder(folder.path(), output.side).expect("processor");
+            let processor = ClipProcessor::from_folder(folder.path(), output.side).expect("processor");
             let pixels = processor.process(&file, 0).unwrap_or_else(|e| panic!("{}: {e}", output.key));
             assert_eq!((pixels.width, pixels.height), (output.side, output.side), "{}", output.key);
             let plane = output.side * output.side;

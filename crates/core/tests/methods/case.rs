@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use prefixkv_core::device::Cpu;
-use prefixkv_core::media::Pixels;
+use prefixkv_core::media::Prepared;
 use prefixkv_core::method::MethodSpec;
 use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
 use prefixkv_core::sequence::Sequence;
@@ -89,7 +89,7 @@ pub(crate) struct Case {
     pub(crate) model: Model,
     pub(crate) prompt: Prompt,
     pub(crate) features: Vec<Features<Cpu>>,
-    pub(crate) pixels: Vec<Pixels>,
+    pub(crate) pixels: Vec<Prepared>,
     pub(crate) answer: Vec<u32>,
 }
 

@@ -7,7 +7,7 @@ use prefixkv_core::method::{Method, Moment};
 use prefixkv_core::model::{Features, Model, Prompt};
 use prefixkv_core::sample::log_softmax_at;
 use prefixkv_core::sequence::{Placing, Sequence};
-use prefixkv_core::{Error, backend::Activations, media::Pixels};
+use prefixkv_core::{Error, backend::Activations, media::Prepared};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ fn sequence(model: &Model, cache: &Value) -> Sequence {
     model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
 }
 
-fn pixels(model: &Model, images: &[String]) -> Vec<Pixels> {
+fn pixels(model: &Model, images: &[String]) -> Vec<Prepared> {
     let processor = model.image_processor().expect("takes images");
     let one = |(index, path): (usize, &String)| {
         processor.process(&std::fs::read(root().join(path)).expect("a picture"), index).expect("a picture")
@@ -78,7 +78,7 @@ fn pixels(model: &Model, images: &[String]) -> Vec<Pixels> {
     images.iter().enumerate().map(one).collect()
 }
 
-fn features(model: &Model, pixels: &[Pixels], sequence: &Sequence) -> Vec<Features<Cpu>> {
+fn features(model: &Model, pixels: &[Prepared], sequence: &Sequence) -> Vec<Features<Cpu>> {
     model.encode_images_for(pixels, sequence.pictures(), &|| Ok(())).expect("encodes")
 }
 

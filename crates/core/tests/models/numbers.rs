@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use prefixkv_core::cache::Format;
-use prefixkv_core::media::ImageProcessor;
 use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
 use prefixkv_core::{Error, Result};
 use serde_json::Value;
@@ -249,8 +248,7 @@ fn a_tower_that_computes_no_numbers_says_so_at_the_first_image() {
         folder.fill(name, 3e38, 1);
         let model = folder.load(WeightFormat::F32).unwrap();
         let picture = std::fs::read(fixtures().join("images/square-168.png")).unwrap();
-        let pixels =
-            model.image_processor().map(|processor: &ImageProcessor| processor.process(&picture, 0)).unwrap().unwrap();
+        let pixels = model.image_processor().unwrap().process(&picture, 0).unwrap();
         let error = model.encode_images(&[pixels], &|| Ok(())).map(|_| ()).expect_err(name);
         assert!(error.code() == "numbers" && error.to_string().contains("features of an image"), "{error}");
         assert!(run(&model).is_ok());

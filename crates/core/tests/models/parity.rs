@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device as TensorDevice, IndexOp, Tensor};
-use prefixkv_core::media::Pixels;
+use prefixkv_core::media::Prepared;
 use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sample::argmax;
 use serde::Deserialize;
@@ -68,12 +68,12 @@ fn close(what: &str, got: &Tensor, want: &Tensor) {
 }
 
 /// The images of a case through our own image processor, checked against the reference's pixel values.
-fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<Pixels> {
+fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<Prepared> {
     let Some(processor) = model.image_processor() else {
         assert!(case.images.is_empty());
         return Vec::new();
     };
-    let images: Vec<Pixels> = case
+    let images: Vec<Prepared> = case
         .images
         .iter()
         .enumerate()
@@ -87,7 +87,8 @@ fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<P
     {
         let indices: Vec<u32> = indices.flatten_all().and_then(|t| t.to_vec1()).expect("u32 indices");
         let values: Vec<f32> = values.flatten_all().and_then(|t| t.to_vec1()).expect("f32 values");
-        let all: Vec<f32> = images.iter().flat_map(|pixels| pixels.data.iter().copied()).collect();
+        let all: Vec<f32> =
+            images.iter().flat_map(|image| &image.tiles).flat_map(|tile| tile.data.iter().copied()).collect();
         // 1/255 of the range: normalised values span about 1 / 0.26.
         let (limit, jpeg) = (1.0 / 255.0 / 0.26, case.images.iter().any(|path| path.ends_with(".jpg")));
         let differences: Vec<f32> = indices.iter().zip(&values).map(|(i, v)| (all[*i as usize] - v).abs()).collect();

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use prefixkv_core::Error;
 use prefixkv_core::backend::Backend;
 use prefixkv_core::device::Cuda;
-use prefixkv_core::media::Pixels;
+use prefixkv_core::media::Prepared;
 use prefixkv_core::method::Method;
 use prefixkv_core::model::{Features, LoadOptions, Model, Prompt, WeightFormat};
 use prefixkv_core::sequence::Sequence;
@@ -49,7 +49,7 @@ struct Reader<B: Backend> {
     model: Model<B>,
     prompt: Prompt,
     features: Vec<Features<B>>,
-    pixels: Vec<Pixels>,
+    pixels: Vec<Prepared>,
 }
 
 impl<B: Backend> Reader<B> {

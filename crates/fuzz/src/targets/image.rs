@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use prefixkv_core::media::{ImageProcessor, MAX_PIXELS, MAX_SIDE, decode};
+use prefixkv_core::media::{ClipProcessor, MAX_PIXELS, MAX_SIDE, decode};
 
 use crate::folder::{repository, scratch, write};
 use crate::target::{Kind, Target, outcome};
@@ -34,7 +34,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 /// Processors of every kind of step.
-fn processors() -> &'static [ImageProcessor] {
+fn processors() -> &'static [ClipProcessor] {
     const CONFIGS: [&str; 5] = [
         r#"{"size":{"shortest_edge":56},"crop_size":56}"#,
         r#"{"size":336,"crop_size":{"height":20,"width":336},"image_aspect_ratio":"pad","resample":1}"#,
@@ -42,14 +42,14 @@ fn processors() -> &'static [ImageProcessor] {
         r#"{"size":{"height":1,"width":99},"do_center_crop":false,"resample":0}"#,
         r#"{"size":7,"do_center_crop":false,"image_aspect_ratio":"pad","resample":4}"#,
     ];
-    static PROCESSORS: OnceLock<Vec<ImageProcessor>> = OnceLock::new();
+    static PROCESSORS: OnceLock<Vec<ClipProcessor>> = OnceLock::new();
     PROCESSORS.get_or_init(|| {
         let dir = scratch(&[]);
         let name = "preprocessor_config.json";
         let read = |config: &&str| {
             let files = [(name.to_owned(), (*config).into())].into_iter().collect();
             write(dir.path(), &files, &[name]);
-            ImageProcessor::from_folder(dir.path(), 8).expect("a sound processor")
+            ClipProcessor::from_folder(dir.path(), 8).expect("a sound processor")
         };
         CONFIGS.iter().map(read).collect()
     })

@@ -1,6 +1,6 @@
 //! preprocessor_config.json and processor_config.json.
 
-use prefixkv_core::media::ImageProcessor;
+use prefixkv_core::media::ClipProcessor;
 use serde_json::json;
 
 use crate::folder::{files, object, read, scratch, write};
@@ -57,7 +57,7 @@ fn run(data: &[u8]) -> String {
     let Some(files) = object(data) else { return "no files".into() };
     let dir = scratch(&[]);
     write(dir.path(), &files, &NAMES);
-    let processor = ImageProcessor::from_folder(dir.path(), 16);
+    let processor = ClipProcessor::from_folder(dir.path(), 16);
     let Ok(found) = &processor else { return outcome(&processor, &["model-file", "unsupported-model"]) };
     let (height, width) = found.output_size();
     assert!((1..=4096).contains(&height) && (1..=4096).contains(&width));

@@ -38,6 +38,10 @@ impl Activations for Matrix {
         Ok(Matrix((self.0 + &other.0)?))
     }
 
+    fn reshaped(self, rows: usize, columns: usize) -> Result<Matrix> {
+        Ok(Matrix(self.0.reshape((rows, columns))?))
+    }
+
     fn narrow(&self, start: usize, len: usize) -> Result<Matrix> {
         Ok(Matrix(self.0.narrow(0, start, len)?))
     }

@@ -88,6 +88,18 @@ impl Activations for Matrix {
         Ok(Matrix(Arc::new(sum)))
     }
 
+    fn reshaped(self, rows: usize, columns: usize) -> Result<Matrix> {
+        if rows * columns != self.0.rows * self.0.columns {
+            let (from, to) = ((self.0.rows, self.0.columns), (rows, columns));
+            return Err(Error::Internal(format!("{from:?} elements reshaped to {to:?}")));
+        }
+        let all = match Arc::try_unwrap(self.0) {
+            Ok(x) => x,
+            Err(x) => Matrix(x.clone()).copy(0, x.rows)?,
+        };
+        Ok(Matrix::new(all.data, rows, columns))
+    }
+
     fn narrow(&self, start: usize, len: usize) -> Result<Matrix> {
         if start == 0 && len == self.0.rows {
             return Ok(self.clone());

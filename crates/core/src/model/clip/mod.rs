@@ -6,6 +6,7 @@ mod notes;
 pub(super) use config::ClipConfig;
 
 use super::network::Loaded;
+use super::patches;
 use crate::backend::Heads;
 use crate::backend::{Activations, Backend};
 use crate::check::Check;
@@ -97,7 +98,7 @@ impl<B: Backend> Clip<B> {
         }
         let mut notes = None;
         let (side, patch) = (self.config.image_size / self.config.patch_size, self.config.patch_size);
-        let rows = self.backend.matrix(patches(&pixels.data, side, patch), side * side, 3 * patch * patch)?;
+        let rows = self.backend.matrix(patches::rows(pixels, patch, 1), side * side, 3 * patch * patch)?;
         let x = B::Matrix::cat(&[self.class.clone(), self.patches.forward(&self.backend.input(&rows))?])?;
         let mut x = self.norm.rows(&x.plus(&self.positions)?)?;
         let heads = heads(&self.config);
@@ -127,17 +128,4 @@ impl<B: Backend> Clip<B> {
 fn heads(config: &ClipConfig) -> Heads {
     let heads = config.num_attention_heads;
     Heads { query: heads, kv: heads, dim: config.hidden_size / heads }
-}
-
-/// The pixels of each patch as a row: of `[3, side * patch, side * patch]` to `[side * side, 3 * patch * patch]`.
-fn patches(pixels: &[f32], side: usize, patch: usize) -> Vec<f32> {
-    let width = side * patch;
-    let mut rows = Vec::with_capacity(pixels.len());
-    for (row, column) in (0..side).flat_map(|row| (0..side).map(move |column| (row, column))) {
-        for (channel, y) in (0..3).flat_map(|channel| (0..patch).map(move |y| (channel, y))) {
-            let start = (channel * width + row * patch + y) * width + column * patch;
-            rows.extend_from_slice(&pixels[start..start + patch]);
-        }
-    }
-    rows
 }

@@ -133,7 +133,7 @@ pub(super) const ARCHITECTURES: &[&str] = &{
 };
 
 /// The architecture of a configuration that does not name it.
-pub(in crate::model) fn architecture(model_type: &str) -> Option<&'static str> {
+pub(super) fn architecture(model_type: &str) -> Option<&'static str> {
     Decoder::named(model_type).map(|decoder| decoder.architecture)
 }
 

@@ -6,7 +6,6 @@ mod kinds;
 mod rope;
 
 pub(super) use config::LlamaConfig;
-pub(super) use decoder::architecture;
 
 use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::rotary::Frequencies;
@@ -27,6 +26,7 @@ use crate::sequence::{Pass, Placing};
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
         architectures: decoder::ARCHITECTURES,
+        implied: decoder::architecture,
         inspect: |config| Ok(Box::new(LlamaConfig::parse(config, None)?)),
         load: |file, loader, loaded| {
             let config = LlamaConfig::parse(file, None)?;

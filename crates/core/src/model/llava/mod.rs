@@ -1,29 +1,30 @@
 //! LLaVA-1.5: a CLIP tower, a two-layer projector and a Llama. Liu et al. 2023, arXiv 2310.03744.
 
 mod config;
+mod images;
 
 use config::{LlavaConfig, SelectStrategy};
 
 use prefixkv_kernels::attention::AttentionParams;
 
 use super::clip::Clip;
-use super::images::{ImagePlan, Images, SizeOf};
+use super::images::Images;
 use super::info::ImageInfo;
 use super::llama::Llama;
-use super::network::{Describe, Family, Loaded, Network, NetworkShape};
+use super::network::{Describe, Family, Loaded, Network, NetworkShape, Seen};
 use crate::backend::{Activations, Backend};
-use crate::cache::{LayerCache, Piece, Span};
+use crate::cache::{LayerCache, Span};
 use crate::check::Check;
-use crate::error::Result;
-use crate::media::{ImageProcessor, Pixels};
+use crate::error::{Error, Result};
+use crate::media::Prepared;
 use crate::method::directions::Projection;
-use crate::method::pictures::Notes;
 use crate::nn::{Linear, Loader, Matrix};
 use crate::sequence::{Pass, Placing};
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
-        architectures: &["LlavaForConditionalGeneration"],
+        architectures: &[ARCHITECTURE],
+        implied: |kind| (kind == "llava").then_some(ARCHITECTURE),
         inspect: |file| Ok(Box::new(LlavaConfig::parse(file)?)),
         load: |file, loader, loaded| {
             let config = LlavaConfig::parse(file)?;
@@ -45,6 +46,7 @@ pub(super) fn family<B: Backend>() -> Family<B> {
     }
 }
 
+const ARCHITECTURE: &str = "LlavaForConditionalGeneration";
 const TEXT: &[&str] = &["language_model.model.", "model.language_model."];
 const HEAD: &[&str] = &["language_model.lm_head", "lm_head"];
 const VISION: &[&str] =
@@ -74,23 +76,6 @@ impl Describe for LlavaConfig {
 
     fn place(&self, spans: &[Span]) -> Placing {
         self.text.place(spans)
-    }
-}
-
-impl Images for LlavaConfig {
-    fn placeholder(&self) -> u32 {
-        self.image_token
-    }
-
-    fn plan(&self, _: SizeOf<'_>) -> Result<ImagePlan> {
-        let side = self.vision.image_size / self.vision.patch_size;
-        Ok(ImagePlan::whole(Piece::base(side, side), self.image_tokens()))
-    }
-
-    fn mismatch(&self, processor: &ImageProcessor) -> Option<String> {
-        let ((height, width), side) = (processor.output_size(), self.vision.image_size);
-        let differs = (height, width) != (side, side);
-        differs.then(|| format!("makes images of {width} x {height}, but the vision tower takes {side} x {side}"))
     }
 }
 
@@ -173,7 +158,10 @@ impl<B: Backend> Network<B> for Llava<B> {
         self.vision_bytes
     }
 
-    fn image_features(&self, pixels: &Pixels, noting: bool, check: Check<'_>) -> Result<(Matrix<B>, Option<Notes>)> {
+    fn image_features(&self, image: &Prepared, noting: bool, check: Check<'_>) -> Result<Seen<B>> {
+        let [pixels] = &image.tiles[..] else {
+            return Err(Error::Internal(format!("an image of {} tiles, expected one", image.tiles.len())));
+        };
         let (depths, strategy) = (self.config.feature_depths.clone(), self.config.strategy);
         let (states, mut notes) = self.vision.tower.forward(pixels, &depths, noting, check)?;
         if let Some(notes) = notes.as_mut().filter(|_| strategy == SelectStrategy::Full) {
@@ -186,7 +174,7 @@ impl<B: Backend> Network<B> for Llava<B> {
                 SelectStrategy::Full => Ok(state.clone()),
             })
             .collect::<Result<Vec<Matrix<B>>>>()?;
-        Ok((B::Matrix::cat_columns(&selected)?, notes))
+        Ok(Seen { features: B::Matrix::cat_columns(&selected)?, notes })
     }
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {

@@ -1,57 +1,36 @@
-//! CLIP's image processor: an encoded image to the normalised samples that the vision tower takes.
+//! CLIP's image processor: an encoded image to one square that the vision tower takes.
+
+mod config;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use serde::Serialize;
 
-use super::config::{Config, Size};
+use self::config::{Config, Size};
 use super::decode::decode;
 use super::kernel::Filter;
+use super::normalise::Tables;
+use super::prepared::{Area, Pixels};
 use super::resize::{Canvas, resize_part};
+use super::settings::Settings;
 use crate::{Error, Result};
-
-/// A processed image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pixels {
-    /// `[3, height, width]`, row-major: normalised red, green, blue.
-    pub data: Vec<f32>,
-    /// Rows, in pixels.
-    pub height: usize,
-    /// Columns, in pixels.
-    pub width: usize,
-}
-
-/// A rectangle in the pixels of a picture; it may reach beyond the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Area {
-    /// The left edge.
-    pub x: f64,
-    /// The top edge.
-    pub y: f64,
-    /// From the left edge to the right one.
-    pub width: f64,
-    /// From the top edge to the bottom one.
-    pub height: f64,
-}
 
 /// The image processing that a model's `preprocessor_config.json` asks for.
 ///
 /// The result equals the output of transformers' Pillow processors (`CLIPImageProcessorPil`, `LlavaImageProcessorPil`) for
 /// images from `load_image`; their torchvision counterparts resize with other rounding. See [`decode`] for the pixels.
 #[derive(Debug, Clone)]
-pub struct ImageProcessor {
+pub struct ClipProcessor {
     config: Config,
     /// The file that it was read from.
     path: Option<PathBuf>,
     /// (height, width)
     output: (usize, usize),
-    /// The normalised value of each sample, per channel.
-    tables: [[f32; 256]; 3],
+    tables: Tables,
 }
 
-impl ImageProcessor {
+impl ClipProcessor {
     /// Reads the processor of the model folder `dir`: `image_processor` in `processor_config.json`, or else
     /// `preprocessor_config.json`. Settings that are left out have the defaults of transformers' CLIP processor
     /// (shortest edge 224, bicubic, centre crop 224 x 224, OpenAI's mean and deviation). Without either file, the
@@ -61,12 +40,12 @@ impl ImageProcessor {
     /// [`Error::ModelFile`] for a file that cannot be read or a setting of the wrong type or range (sizes are 1 to
     /// 4096), or settings that leave the output size open. [`Error::UnsupportedModel`] for another kind of processor.
     pub fn from_folder(dir: &Path, fallback_size: usize) -> Result<Self> {
-        let (path, config) = match Config::read(dir)? {
-            Some((path, config)) => (Some(path), config),
+        let (path, config) = match Settings::read(dir)? {
+            Some(settings) => (Some(settings.path().to_owned()), Config::of(&settings)?),
             None => (None, Config::clip(fallback_size)),
         };
         let output = config.output_size().ok_or_else(|| Error::Internal("image processor without a size".into()))?;
-        let tables = [0, 1, 2].map(|channel| std::array::from_fn(|sample| config.value(channel, sample)));
+        let tables = config.normalise.tables();
         Ok(Self { config, path, output, tables })
     }
 
@@ -92,7 +71,7 @@ impl ImageProcessor {
     pub fn process_rgb(&self, image: &RgbImage) -> Pixels {
         let canvas = if self.config.pad_to_square {
             // The cast truncates, like Python's int().
-            Canvas::square(image, self.config.mean.map(|mean| (mean * 255.0) as u8))
+            Canvas::square(image, self.config.normalise.mean.map(|mean| (mean * 255.0) as u8))
         } else {
             Canvas::plain(image)
         };
@@ -105,7 +84,7 @@ impl ImageProcessor {
         let part = resize_part(canvas, (resized_width, resized_height), (columns, rows), filter);
 
         let mut data = Vec::with_capacity(3 * height * width);
-        for (channel, table) in self.tables.iter().enumerate() {
+        for (channel, table) in self.tables.0.iter().enumerate() {
             let plane = data.len();
             // Outside of a small image the crop is black, before normalisation.
             data.resize(plane + height * width, table[0]);
@@ -181,14 +160,14 @@ mod tests {
         dir
     }
 
-    fn processor(json: &str) -> Result<ImageProcessor> {
-        ImageProcessor::from_folder(folder(&[("preprocessor_config.json", json)]).path(), 336)
+    fn processor(json: &str) -> Result<ClipProcessor> {
+        ClipProcessor::from_folder(folder(&[("preprocessor_config.json", json)]).path(), 336)
     }
 
     #[test]
     fn defaults_and_precedence() {
         let size = |files: &[(&str, &str)]| {
-            ImageProcessor::from_folder(folder(files).path(), 336).map(|it| it.output_size()).unwrap()
+            ClipProcessor::from_folder(folder(files).path(), 336).map(|it| it.output_size()).unwrap()
         };
         let plain = ("preprocessor_config.json", r#"{"crop_size": {"height": 30, "width": 40}}"#);
         let nested = ("processor_config.json", r#"{"image_processor": {"crop_size": 50}}"#);
@@ -252,7 +231,7 @@ mod tests {
         }
         match processor(r#"{"image_processor_type": "ViTImageProcessor"}"#).unwrap_err() {
             Error::UnsupportedModel { reason, known } => {
-                assert!(reason.contains("ViTImageProcessor") && known.contains(&"LlavaImageProcessorPil"));
+                assert!(reason.contains("ViTImageProcessor") && known.contains(&"LlavaImageProcessor"));
             }
             other => panic!("{other:?}"),
         }
@@ -299,7 +278,7 @@ mod tests {
     #[test]
     fn normalises_as_clip_does() {
         let image = RgbImage::from_pixel(50, 20, Rgb([0, 128, 255]));
-        let pixels = ImageProcessor::from_folder(Path::new("/nonexistent"), 8).unwrap().process_rgb(&image);
+        let pixels = ClipProcessor::from_folder(Path::new("/nonexistent"), 8).unwrap().process_rgb(&image);
         assert_eq!((pixels.height, pixels.width, pixels.data.len()), (8, 8, 192));
         assert_eq!(pixels.data[0], -1.792_262_6);
         assert_eq!(pixels.data[64], 0.168_897_32);
