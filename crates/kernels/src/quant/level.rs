@@ -5,8 +5,15 @@
 
 use half::f16;
 
+use super::BLOCK;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512Vnni, AvxVnni};
+
 /// Rows of weights that lie together.
 pub(super) const ROWS: usize = 16;
+
+/// Tiles that are at work together at most.
+pub(super) const MOST_TILES: usize = 2;
 
 /// Columns of a [`Line`].
 pub(super) const STEP: usize = 4;
@@ -17,12 +24,32 @@ pub(super) const STEP: usize = 4;
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u8; ROWS * STEP]);
 
-/// Offset of signed codes, which are stored as unsigned bytes.
+/// Offset of signed 8-bit codes, which are stored as unsigned bytes.
 pub(super) const BIAS: i32 = 128;
+
+/// 32 bytes of one row of weights.
+pub(super) trait Bytes: Copy {
+    fn load(from: &[u8; BLOCK]) -> Self;
+    /// The low four bits of sixteen bytes, then the high ones.
+    fn nibbles(from: &[u8; BLOCK / 2]) -> Self;
+    /// `value` for each bit that is set, 0 for the others, the lowest bit first.
+    fn bits(from: &[u8; BLOCK / 8], value: u8) -> Self;
+    /// `(byte >> shift) & mask` of each, where the mask has no more than `8 - shift` bits.
+    fn field(self, shift: usize, mask: u8) -> Self;
+    /// Each times 16, which must stay below 256.
+    fn raise(self) -> Self;
+    fn or(self, other: Self) -> Self;
+    fn xor(self, with: u8) -> Self;
+    /// The entries of a table for bytes below 16.
+    fn look_up(self, table: &[u8; 16]) -> Self;
+}
 
 pub(super) trait Operations: Copy {
     /// Vector registers, which bound how much is at work at once.
     const REGISTERS: usize;
+    /// Tiles of sixteen rows that the registers have room for.
+    const TILES: usize = if Self::REGISTERS >= 32 { MOST_TILES } else { 1 };
+    type Bytes: Bytes;
     /// A line, or half of the bits of one.
     type Codes: Copy;
     /// Sixteen i32, one a row.
@@ -30,6 +57,10 @@ pub(super) trait Operations: Copy {
     /// Sixteen f32, one a row.
     type Floats: Copy;
 
+    /// A block of sixteen rows, row by row, as the lines of a tile.
+    fn lines(rows: &[Self::Bytes; ROWS], to: &mut [Line; BLOCK / STEP]);
+    /// `to[i][row] = rows[row][i]`.
+    fn transpose(rows: &[[u8; 16]; ROWS]) -> [[u8; ROWS]; 16];
     fn line(line: &Line) -> Self::Codes;
     /// The low and the high four bits of each byte.
     fn halves(codes: Self::Codes) -> [Self::Codes; 2];
@@ -37,14 +68,21 @@ pub(super) trait Operations: Copy {
     fn start_biased(sum: i32) -> Self::Ints;
     /// `sums + codes . x`, codes less [`BIAS`]; `x` is four i8.
     fn dot_biased(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints;
-    fn zero() -> Self::Ints;
-    /// `sums + codes . x` for codes 0..16; `x` is four i8.
-    fn dot_nibbles(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints;
+    fn ints(value: i32) -> Self::Ints;
+    /// `sums + codes . x` for codes 0..128; `x` is four i8.
+    fn dot_unsigned(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints;
+
+    /// The products of a block of sixteen rows with the same 32 activations, summed over the first sixteen columns and over the last.
+    /// `WIDE` codes are as those of [`Operations::dot_biased`], and want [`Operations::start_biased`] added; others are below 128.
+    fn across<const WIDE: bool>(rows: &[Self::Bytes; ROWS], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2];
+    fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints;
 
     fn floats(ints: Self::Ints) -> Self::Floats;
     fn splat(value: f32) -> Self::Floats;
     fn from_f16(from: &[f16; ROWS]) -> Self::Floats;
     fn from_u8(from: &[u8; ROWS]) -> Self::Floats;
+    /// Of bytes that hold i8.
+    fn from_i8(from: &[u8; ROWS]) -> Self::Floats;
     fn load(from: &[f32; ROWS]) -> Self::Floats;
     fn store(floats: Self::Floats, to: &mut [f32; ROWS]);
     fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -108,9 +146,86 @@ impl Level {
     }
 }
 
+/// A loop that is compiled for every level.
+pub(super) trait Work {
+    /// Must be inlined, as all that it calls, so that it is compiled with the instructions of the level.
+    fn run<S: Operations>(self);
+}
+
+impl Level {
+    /// [`Operations::TILES`] of the level.
+    pub(super) fn tiles(self) -> usize {
+        match self {
+            Level::Avx512Vnni => MOST_TILES,
+            Level::Portable | Level::Avx2 | Level::AvxVnni => 1,
+        }
+    }
+
+    /// Runs a loop at a level that the machine has.
+    pub(super) fn run<W: Work>(self, work: W) {
+        macro_rules! at {
+            ($name:ident, $features:literal, $level:ident) => {{
+                #[target_feature(enable = $features)]
+                fn $name<W: Work>(work: W) {
+                    work.run::<$level>();
+                }
+                assert!(self.is_available(), "{self:?} on a machine without it");
+                // SAFETY: the machine has the level, as was just made sure.
+                unsafe { $name(work) }
+            }};
+        }
+        match self {
+            Level::Portable => work.run::<Portable>(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => at!(avx2, "avx2,fma,f16c", Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => at!(avx_vnni, "avx2,fma,f16c,avxvnni", AvxVnni),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => at!(avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", Avx512Vnni),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => work.run::<Portable>(),
+        }
+    }
+}
+
 /// Any machine.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
+
+impl Bytes for [u8; BLOCK] {
+    #[inline(always)]
+    fn load(from: &[u8; BLOCK]) -> Self {
+        *from
+    }
+    #[inline(always)]
+    fn nibbles(from: &[u8; BLOCK / 2]) -> Self {
+        std::array::from_fn(|i| from[i % (BLOCK / 2)] >> (i / (BLOCK / 2) * 4) & 15)
+    }
+    #[inline(always)]
+    fn bits(from: &[u8; BLOCK / 8], value: u8) -> Self {
+        std::array::from_fn(|i| (from[i / 8] >> (i % 8) & 1) * value)
+    }
+    #[inline(always)]
+    fn field(self, shift: usize, mask: u8) -> Self {
+        self.map(|byte| byte >> shift & mask)
+    }
+    #[inline(always)]
+    fn raise(self) -> Self {
+        self.map(|byte| byte << 4)
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] | other[i])
+    }
+    #[inline(always)]
+    fn xor(self, with: u8) -> Self {
+        self.map(|byte| byte ^ with)
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16]) -> Self {
+        self.map(|byte| table[usize::from(byte)])
+    }
+}
 
 #[inline(always)]
 fn zip(a: [f32; ROWS], b: [f32; ROWS], f: impl Fn(f32, f32) -> f32) -> [f32; ROWS] {
@@ -130,10 +245,23 @@ fn dot(mut sums: [i32; ROWS], codes: [u8; ROWS * STEP], bias: i32, x: i32) -> [i
 
 impl Operations for Portable {
     const REGISTERS: usize = 16;
+    type Bytes = [u8; BLOCK];
     type Codes = [u8; ROWS * STEP];
     type Ints = [i32; ROWS];
     type Floats = [f32; ROWS];
 
+    #[inline(always)]
+    fn lines(rows: &[Self::Bytes; ROWS], to: &mut [Line; BLOCK / STEP]) {
+        for (line, column) in to.iter_mut().zip((0..BLOCK).step_by(STEP)) {
+            for (to, row) in line.0.as_chunks_mut::<STEP>().0.iter_mut().zip(rows) {
+                to.copy_from_slice(&row[column..column + STEP]);
+            }
+        }
+    }
+    #[inline(always)]
+    fn transpose(rows: &[[u8; 16]; ROWS]) -> [[u8; ROWS]; 16] {
+        std::array::from_fn(|i| rows.map(|row| row[i]))
+    }
     #[inline(always)]
     fn line(line: &Line) -> Self::Codes {
         line.0
@@ -151,12 +279,28 @@ impl Operations for Portable {
         dot(sums, codes, BIAS, x)
     }
     #[inline(always)]
-    fn zero() -> Self::Ints {
-        [0; ROWS]
+    fn ints(value: i32) -> Self::Ints {
+        [value; ROWS]
     }
     #[inline(always)]
-    fn dot_nibbles(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
+    fn dot_unsigned(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
         dot(sums, codes, 0, x)
+    }
+    #[inline(always)]
+    fn across<const WIDE: bool>(rows: &[Self::Bytes; ROWS], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2] {
+        let bias = if WIDE { BIAS } else { 0 };
+        let mut sums = [[0; ROWS]; 2];
+        for (row, codes) in rows.iter().enumerate() {
+            for (column, code) in codes.iter().enumerate() {
+                let x = x[column / STEP].to_ne_bytes()[column % STEP] as i8;
+                sums[column / (BLOCK / 2)][row] += (i32::from(*code) - bias) * i32::from(x);
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|row| a[row] + b[row])
     }
     #[inline(always)]
     fn floats(ints: Self::Ints) -> Self::Floats {
@@ -173,6 +317,10 @@ impl Operations for Portable {
     #[inline(always)]
     fn from_u8(from: &[u8; ROWS]) -> Self::Floats {
         from.map(f32::from)
+    }
+    #[inline(always)]
+    fn from_i8(from: &[u8; ROWS]) -> Self::Floats {
+        from.map(|x| f32::from(x as i8))
     }
     #[inline(always)]
     fn load(from: &[f32; ROWS]) -> Self::Floats {

@@ -20,6 +20,7 @@ mod product;
 mod q4_k;
 mod q8_0;
 mod scales;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +28,7 @@ mod x86;
 
 use rayon::prelude::*;
 
+pub use activations::Activations;
 pub use level::Level;
 use level::ROWS;
 
@@ -166,7 +168,7 @@ impl Weights {
         if n == 0 || rows == 0 {
             return;
         }
-        let x = activations::Activations::quantise(x, self.columns);
+        let x = Activations::quantise(x, self.columns);
         match &self.blocks {
             Blocks::Q8_0(blocks) => product::product(level, blocks, &x, out, rows),
             Blocks::Q4K(blocks) => product::product(level, blocks, &x, out, rows),

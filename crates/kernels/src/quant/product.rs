@@ -5,9 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::activations::Activations;
-use super::level::{Level, Operations, Portable, ROWS};
-#[cfg(target_arch = "x86_64")]
-use super::x86::{Avx2, Avx512Vnni, AvxVnni};
+use super::level::{Level, MOST_TILES, Operations, ROWS, Work};
 use crate::shared::Disjoint;
 
 /// Two lines' worth of codes, four columns each.
@@ -20,7 +18,9 @@ const PAIRS: usize = 4;
 pub(super) trait Format: Sync {
     /// Blocks of a group.
     const BLOCKS: usize;
-    /// Whether a block has minima, which are subtracted.
+    /// Parts of a block that have scales of their own: 1, or 2 of sixteen columns.
+    const PARTS: usize;
+    /// Whether a part has minima, which are subtracted.
     const MINIMA: bool;
     /// The codes of a block.
     type Lines;
@@ -35,10 +35,10 @@ pub(super) trait Format: Sync {
     fn lines(&self) -> &[Self::Lines];
     /// A group by its place among those of all tiles.
     fn group<S: Operations>(&self, at: usize) -> Self::Group<'_, S>;
-    /// The scales of a block of a group, and its minima.
-    fn scale<S: Operations>(group: &Self::Group<'_, S>, block: usize) -> (S::Floats, S::Floats);
-    /// The start value of a block's dot products, given the sum of its activations.
-    fn start<S: Operations>(sum: i32) -> S::Ints;
+    /// The scales of a part of a block of a group, and its minima.
+    fn scale<S: Operations>(group: &Self::Group<'_, S>, block: usize, part: usize) -> (S::Floats, S::Floats);
+    /// The start value of a part's dot products, given the sum of its activations.
+    fn start<S: Operations>(&self, sum: i32) -> S::Ints;
     /// The codes of eight columns from `8 * index`.
     fn steps<S: Operations>(lines: &Self::Lines, index: usize) -> Steps<S>;
     fn dot<S: Operations>(sums: S::Ints, codes: S::Codes, x: i32) -> S::Ints;
@@ -53,21 +53,16 @@ const ROWS_OF_A_READ: usize = 8;
 /// Tasks for each thread, so that one that is held up does not hold up all.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Tiles that are at work together at most.
-const TILES: usize = 2;
-
 /// Columns at a time: two tiles of so many, and the activations beside them, fit the first-level cache.
-const COLUMNS: usize = 512;
+pub(super) const COLUMNS: usize = 512;
 
-/// `out[i, r] = x[i] . weight[r]`; `out` is `[n, rows]`.
-pub(super) fn product<F: Format>(level: Level, weights: &F, x: &Activations, out: &mut [f32], rows: usize) {
-    let n = out.len() / rows;
+/// Runs `task` for ranges of tiles, whose product with `n` rows of activations is worth a thread's while.
+pub(super) fn each_range(rows: usize, blocks: usize, n: usize, task: impl Fn(Range<usize>) + Sync) {
     let tiles = rows.div_ceil(ROWS);
-    let work = rows * x.blocks * super::BLOCK * (ROWS_OF_A_READ + n) / ROWS_OF_A_READ;
+    let work = rows * blocks * super::BLOCK * (ROWS_OF_A_READ + n) / ROWS_OF_A_READ;
     let tasks = (rayon::current_num_threads() * TASKS_PER_THREAD).min(work / TASK).max(1);
-    let step = tiles.div_ceil(tasks).next_multiple_of(TILES);
-    let all = Disjoint::new(out);
-    let task = |from: usize| run(level, weights, x, from..tiles.min(from + step), &all, n, rows);
+    let step = tiles.div_ceil(tasks).next_multiple_of(MOST_TILES);
+    let task = |from: usize| task(from..tiles.min(from + step));
     if step >= tiles {
         task(0);
     } else {
@@ -75,43 +70,26 @@ pub(super) fn product<F: Format>(level: Level, weights: &F, x: &Activations, out
     }
 }
 
-/// Some tiles at a level that the machine has.
-fn run<F: Format>(
-    level: Level,
-    weights: &F,
-    x: &Activations,
+/// `out[i, r] = x[i] . weight[r]`; `out` is `[n, rows]`.
+pub(super) fn product<F: Format>(level: Level, weights: &F, x: &Activations, out: &mut [f32], rows: usize) {
+    let n = out.len() / rows;
+    let out = &Disjoint::new(out);
+    each_range(rows, x.blocks, n, |tiles| level.run(Task { weights, x, tiles, out, n, rows }));
+}
+
+struct Task<'a, F> {
+    weights: &'a F,
+    x: &'a Activations,
     tiles: Range<usize>,
-    out: &Disjoint<'_, f32>,
+    out: &'a Disjoint<'a, f32>,
     n: usize,
     rows: usize,
-) {
-    macro_rules! at {
-        ($name:ident, $features:literal, $level:ident) => {{
-            #[target_feature(enable = $features)]
-            fn $name<F: Format>(
-                w: &F,
-                x: &Activations,
-                t: Range<usize>,
-                out: &Disjoint<'_, f32>,
-                n: usize,
-                rows: usize,
-            ) {
-                body::<$level, F>(w, x, t, out, n, rows);
-            }
-            // SAFETY: the caller has made sure that the machine has the level.
-            unsafe { $name(weights, x, tiles, out, n, rows) }
-        }};
-    }
-    match level {
-        Level::Portable => body::<Portable, F>(weights, x, tiles, out, n, rows),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => at!(avx2, "avx2,fma,f16c", Avx2),
-        #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => at!(avx_vnni, "avx2,fma,f16c,avxvnni", AvxVnni),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => at!(avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", Avx512Vnni),
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => body::<Portable, F>(weights, x, tiles, out, n, rows),
+}
+
+impl<F: Format> Work for Task<'_, F> {
+    #[inline(always)]
+    fn run<S: Operations>(self) {
+        body::<S, F>(self.weights, self.x, self.tiles, self.out, self.n, self.rows);
     }
 }
 
@@ -125,7 +103,7 @@ fn body<S: Operations, F: Format>(
     n: usize,
     rows: usize,
 ) {
-    let at_once = if S::REGISTERS >= 32 { TILES } else { 1 };
+    let at_once = S::TILES;
     let mut sums = vec![[0.0; ROWS]; n * at_once];
     let mut tile = tiles.start;
     while tile < tiles.end {
@@ -156,32 +134,47 @@ fn strip<S: Operations, F: Format, const N: usize>(
     sums: &mut [[f32; ROWS]],
 ) {
     sums.fill([0.0; ROWS]);
-    let (groups, n) = (weights.groups(), sums.len() / N);
+    let groups = weights.groups();
     let step = COLUMNS / (F::BLOCKS * super::BLOCK);
     for from in (0..groups).step_by(step) {
         let some = from..groups.min(from + step);
-        let mut row = 0;
-        while row < n {
-            let left = n - row;
-            let sums = &mut sums[row * N..];
-            row += if S::REGISTERS >= 32 {
-                match left {
-                    1 => square::<S, F, 1, N>(weights, x, tile, some.clone(), row, sums),
-                    2 => square::<S, F, 2, N>(weights, x, tile, some.clone(), row, sums),
-                    3 => square::<S, F, 3, N>(weights, x, tile, some.clone(), row, sums),
-                    _ => square::<S, F, 4, N>(weights, x, tile, some.clone(), row, sums),
-                }
-            } else {
-                match left {
-                    1 => square::<S, F, 1, N>(weights, x, tile, some.clone(), row, sums),
-                    _ => square::<S, F, 2, N>(weights, x, tile, some.clone(), row, sums),
-                }
-            };
-        }
+        rows::<S, F, N>(weights, x, tile, some.clone(), some.start * F::BLOCKS, sums);
     }
 }
 
-/// Some groups of `N` tiles against `M` rows of activations. Returns `M`.
+/// Some groups of `N` tiles against all rows of activations, whose blocks from `column` are those of the groups.
+#[inline(always)]
+pub(super) fn rows<S: Operations, F: Format, const N: usize>(
+    weights: &F,
+    x: &Activations,
+    tile: usize,
+    groups: Range<usize>,
+    column: usize,
+    sums: &mut [[f32; ROWS]],
+) {
+    let n = sums.len() / N;
+    let mut row = 0;
+    while row < n {
+        let at = (row, column);
+        let left = n - row;
+        let sums = &mut sums[row * N..];
+        row += if S::REGISTERS >= 32 {
+            match left {
+                1 => square::<S, F, 1, N>(weights, x, tile, groups.clone(), at, sums),
+                2 => square::<S, F, 2, N>(weights, x, tile, groups.clone(), at, sums),
+                3 => square::<S, F, 3, N>(weights, x, tile, groups.clone(), at, sums),
+                _ => square::<S, F, 4, N>(weights, x, tile, groups.clone(), at, sums),
+            }
+        } else {
+            match left {
+                1 => square::<S, F, 1, N>(weights, x, tile, groups.clone(), at, sums),
+                _ => square::<S, F, 2, N>(weights, x, tile, groups.clone(), at, sums),
+            }
+        };
+    }
+}
+
+/// Some groups of `N` tiles against `M` rows of activations from a row and a block. Returns `M`.
 #[allow(clippy::needless_range_loop)] // Indices into several arrays at once, of lengths that the compiler knows.
 #[inline(always)]
 fn square<S: Operations, F: Format, const M: usize, const N: usize>(
@@ -189,7 +182,7 @@ fn square<S: Operations, F: Format, const M: usize, const N: usize>(
     x: &Activations,
     tile: usize,
     groups: Range<usize>,
-    row: usize,
+    (row, column): (usize, usize),
     sums: &mut [[f32; ROWS]],
 ) -> usize {
     // No closures: they would be compiled without the instruction set of the function around them where they are not inlined.
@@ -200,6 +193,7 @@ fn square<S: Operations, F: Format, const M: usize, const N: usize>(
         }
     }
     let lines = weights.lines();
+    let start = groups.start;
     for group in groups {
         let first = tile * weights.groups() + group;
         let mut shared = [weights.group::<S>(first); N];
@@ -207,34 +201,39 @@ fn square<S: Operations, F: Format, const M: usize, const N: usize>(
             shared[n] = weights.group::<S>(first + n * weights.groups());
         }
         for block in 0..F::BLOCKS {
-            let column = group * F::BLOCKS + block;
-            let mut ints = [[S::zero(); N]; M];
+            let column = column + (group - start) * F::BLOCKS + block;
             let mut codes = [&x.codes[row * x.blocks + column]; M];
             let mut scales = [x.scales[row * x.blocks + column]; M];
             for m in 0..M {
                 let at = (row + m) * x.blocks + column;
                 codes[m] = &x.codes[at];
                 scales[m] = x.scales[at];
-                ints[m] = [F::start::<S>(scales[m].sum); N];
             }
-            for pair in 0..PAIRS {
-                for n in 0..N {
-                    let at = (first + n * weights.groups()) * F::BLOCKS + block;
-                    let steps = F::steps::<S>(&lines[at], pair);
-                    for half in 0..2 {
-                        for m in 0..M {
-                            ints[m][n] = F::dot::<S>(ints[m][n], steps[half], codes[m][2 * pair + half]);
+            for part in 0..F::PARTS {
+                let mut ints = [[S::ints(0); N]; M];
+                for m in 0..M {
+                    ints[m] = [weights.start::<S>(scales[m].sum::<F>(part)); N];
+                }
+                for pair in part * (PAIRS / F::PARTS)..(part + 1) * (PAIRS / F::PARTS) {
+                    for n in 0..N {
+                        let at = (first + n * weights.groups()) * F::BLOCKS + block;
+                        let steps = F::steps::<S>(&lines[at], pair);
+                        for half in 0..2 {
+                            for m in 0..M {
+                                ints[m][n] = F::dot::<S>(ints[m][n], steps[half], codes[m][2 * pair + half]);
+                            }
                         }
                     }
                 }
-            }
-            for n in 0..N {
-                let (scale, minimum) = F::scale::<S>(&shared[n], block);
-                for m in 0..M {
-                    let scale = S::mul(scale, S::splat(scales[m].step));
-                    held[m][n] = S::add(held[m][n], S::mul(S::floats(ints[m][n]), scale));
-                    if F::MINIMA {
-                        held[m][n] = S::sub(held[m][n], S::mul(minimum, S::splat(scales[m].total)));
+                for n in 0..N {
+                    let (scale, minimum) = F::scale::<S>(&shared[n], block, part);
+                    for m in 0..M {
+                        let scale = S::mul(scale, S::splat(scales[m].step));
+                        held[m][n] = S::add(held[m][n], S::mul(S::floats(ints[m][n]), scale));
+                        if F::MINIMA {
+                            let total = scales[m].total::<F>(part);
+                            held[m][n] = S::sub(held[m][n], S::mul(minimum, S::splat(total)));
+                        }
                     }
                 }
             }

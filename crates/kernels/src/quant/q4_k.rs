@@ -191,6 +191,7 @@ fn settle<S: Level>(x: &[f32; BLOCK], fit: &Fit, scale_step: f32, minimum_step: 
 
 impl Format for Blocks {
     const BLOCKS: usize = BLOCKS;
+    const PARTS: usize = 1;
     const MINIMA: bool = true;
     type Lines = [Line; LINES];
     type Group<'a, S: Operations> = (S::Floats, S::Floats, &'a Scales);
@@ -207,14 +208,14 @@ impl Format for Blocks {
         (S::from_f16(&scales.scale), S::from_f16(&scales.minimum), scales)
     }
     #[inline(always)]
-    fn scale<S: Operations>(group: &Self::Group<'_, S>, block: usize) -> (S::Floats, S::Floats) {
+    fn scale<S: Operations>(group: &Self::Group<'_, S>, block: usize, _: usize) -> (S::Floats, S::Floats) {
         let (scale, minimum, scales) = *group;
         let (small, minima) = scales.small(block);
         (S::mul(scale, S::from_u8(&small)), S::mul(minimum, S::from_u8(&minima)))
     }
     #[inline(always)]
-    fn start<S: Operations>(_: i32) -> S::Ints {
-        S::zero()
+    fn start<S: Operations>(&self, _: i32) -> S::Ints {
+        S::ints(0)
     }
     #[inline(always)]
     fn steps<S: Operations>(lines: &Self::Lines, index: usize) -> Steps<S> {
@@ -222,6 +223,6 @@ impl Format for Blocks {
     }
     #[inline(always)]
     fn dot<S: Operations>(sums: S::Ints, codes: S::Codes, x: i32) -> S::Ints {
-        S::dot_nibbles(sums, codes, x)
+        S::dot_unsigned(sums, codes, x)
     }
 }

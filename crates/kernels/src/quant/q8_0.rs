@@ -80,6 +80,7 @@ fn body(x: &[f32; BLOCK], codes: &mut [u8; BLOCK]) -> f16 {
 
 impl Format for Blocks {
     const BLOCKS: usize = 1;
+    const PARTS: usize = 1;
     const MINIMA: bool = false;
     type Lines = [Line; LINES];
     type Group<'a, S: Operations> = S::Floats;
@@ -95,11 +96,11 @@ impl Format for Blocks {
         S::from_f16(&self.scales[at])
     }
     #[inline(always)]
-    fn scale<S: Operations>(group: &S::Floats, _: usize) -> (S::Floats, S::Floats) {
+    fn scale<S: Operations>(group: &S::Floats, _: usize, _: usize) -> (S::Floats, S::Floats) {
         (*group, *group)
     }
     #[inline(always)]
-    fn start<S: Operations>(sum: i32) -> S::Ints {
+    fn start<S: Operations>(&self, sum: i32) -> S::Ints {
         S::start_biased(sum)
     }
     #[inline(always)]

@@ -1,19 +1,27 @@
 //! The operations on x86-64.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm_srli_si128, _mm256_abs_epi8, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps,
-    _mm256_dpbusd_avx_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
-    _mm256_sign_epi8, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_ps, _mm256_xor_si256, _mm512_add_ps,
-    _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
-    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_ps,
+    __m256, __m256i, __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_setzero_si128, _mm_srli_epi16,
+    _mm_srli_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_abs_epi8, _mm256_add_epi32,
+    _mm256_add_ps, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_dpbusd_avx_epi32, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256,
+    _mm256_permute2x128_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi64x, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_ps, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm256_xor_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i64x4,
+    _mm512_castsi256_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 
 use half::f16;
 
-use super::level::{BIAS, Line, Operations, ROWS};
+use super::BLOCK;
+use super::level::{BIAS, Bytes, Line, Operations, ROWS, STEP};
 
 /// An intrinsic of a feature that was detected before this level was entered.
 macro_rules! intrinsic {
@@ -23,14 +31,153 @@ macro_rules! intrinsic {
     };
 }
 
+impl Bytes for __m256i {
+    #[inline(always)]
+    fn load(from: &[u8; BLOCK]) -> Self {
+        intrinsic!(_mm256_loadu_si256(from.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn nibbles(from: &[u8; BLOCK / 2]) -> Self {
+        intrinsic!({
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes), _mm256_set1_epi8(15))
+        })
+    }
+    #[inline(always)]
+    fn bits(from: &[u8; BLOCK / 8], value: u8) -> Self {
+        const EIGHT: i64 = 0x0101_0101_0101_0101;
+        intrinsic!({
+            let of = _mm256_setr_epi64x(0, EIGHT, 2 * EIGHT, 3 * EIGHT);
+            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(*from)), of);
+            let each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, each), each);
+            _mm256_and_si256(set, _mm256_set1_epi8(value as i8))
+        })
+    }
+    #[inline(always)]
+    fn field(self, shift: usize, mask: u8) -> Self {
+        intrinsic!({
+            let shifted = _mm256_srl_epi16(self, _mm_cvtsi32_si128(shift as i32));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
+        })
+    }
+    #[inline(always)]
+    fn raise(self) -> Self {
+        intrinsic!(_mm256_slli_epi16::<4>(self))
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        intrinsic!(_mm256_or_si256(self, other))
+    }
+    #[inline(always)]
+    fn xor(self, with: u8) -> Self {
+        intrinsic!(_mm256_xor_si256(self, _mm256_set1_epi8(with as i8)))
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16]) -> Self {
+        intrinsic!({
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm256_shuffle_epi8(table, self)
+        })
+    }
+}
+
+/// Of four rows the four integers of each half: `[i]` has integer i of the rows, and integer 4 + i in the high half.
+#[inline(always)]
+fn fours_across(rows: [__m256i; 4]) -> [__m256i; 4] {
+    intrinsic!({
+        let first = [_mm256_unpacklo_epi32(rows[0], rows[1]), _mm256_unpackhi_epi32(rows[0], rows[1])];
+        let last = [_mm256_unpacklo_epi32(rows[2], rows[3]), _mm256_unpackhi_epi32(rows[2], rows[3])];
+        [
+            _mm256_unpacklo_epi64(first[0], last[0]),
+            _mm256_unpackhi_epi64(first[0], last[0]),
+            _mm256_unpacklo_epi64(first[1], last[1]),
+            _mm256_unpackhi_epi64(first[1], last[1]),
+        ]
+    })
+}
+
+/// Of four rows the sums of the four integers of each half.
+#[inline(always)]
+fn sums_of_fours(rows: [__m256i; 4]) -> __m256i {
+    intrinsic!({
+        let first = _mm256_add_epi32(_mm256_unpacklo_epi32(rows[0], rows[1]), _mm256_unpackhi_epi32(rows[0], rows[1]));
+        let last = _mm256_add_epi32(_mm256_unpacklo_epi32(rows[2], rows[3]), _mm256_unpackhi_epi32(rows[2], rows[3]));
+        _mm256_add_epi32(_mm256_unpacklo_epi64(first, last), _mm256_unpackhi_epi64(first, last))
+    })
+}
+
+/// As [`fours_across`], of four rows and four others.
+#[inline(always)]
+fn eights_across(low: [__m256i; 4], high: [__m256i; 4]) -> [__m512i; 4] {
+    intrinsic!({
+        let mut rows = [_mm512_castsi256_si512(low[0]); 4];
+        for row in 0..4 {
+            rows[row] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low[row]), high[row]);
+        }
+        let first = [_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1])];
+        let last = [_mm512_unpacklo_epi32(rows[2], rows[3]), _mm512_unpackhi_epi32(rows[2], rows[3])];
+        [
+            _mm512_unpacklo_epi64(first[0], last[0]),
+            _mm512_unpackhi_epi64(first[0], last[0]),
+            _mm512_unpacklo_epi64(first[1], last[1]),
+            _mm512_unpackhi_epi64(first[1], last[1]),
+        ]
+    })
+}
+
+/// `to[i][row] = rows[row][i]`, by four rounds that interleave rows with those eight below.
+#[inline(always)]
+fn transposed(rows: &[[u8; 16]; ROWS]) -> [[u8; ROWS]; 16] {
+    intrinsic!({
+        let mut at = [_mm_setzero_si128(); ROWS];
+        for row in 0..ROWS {
+            at[row] = _mm_loadu_si128(rows[row].as_ptr().cast());
+        }
+        for _ in 0..4 {
+            let from = at;
+            for row in 0..ROWS / 2 {
+                at[2 * row] = _mm_unpacklo_epi8(from[row], from[row + ROWS / 2]);
+                at[2 * row + 1] = _mm_unpackhi_epi8(from[row], from[row + ROWS / 2]);
+            }
+        }
+        let mut to = [[0; ROWS]; 16];
+        for row in 0..ROWS {
+            _mm_storeu_si128(to[row].as_mut_ptr().cast(), at[row]);
+        }
+        to
+    })
+}
+
 /// The operations on f32 in two halves of 256 bits.
 macro_rules! halves_of_256_bits {
     () => {
         const REGISTERS: usize = 16;
+        type Bytes = __m256i;
         type Codes = [__m256i; 2];
         type Ints = [__m256i; 2];
         type Floats = [__m256; 2];
 
+        #[inline(always)]
+        fn lines(rows: &[__m256i; ROWS], to: &mut [Line; BLOCK / STEP]) {
+            intrinsic!({
+                for half in 0..2 {
+                    let rows = &rows[8 * half..];
+                    let low = fours_across([rows[0], rows[1], rows[2], rows[3]]);
+                    let high = fours_across([rows[4], rows[5], rows[6], rows[7]]);
+                    for i in 0..4 {
+                        let first = to[i].0.as_mut_ptr().cast::<__m256i>().add(half);
+                        let second = to[4 + i].0.as_mut_ptr().cast::<__m256i>().add(half);
+                        _mm256_storeu_si256(first, _mm256_permute2x128_si256::<0x20>(low[i], high[i]));
+                        _mm256_storeu_si256(second, _mm256_permute2x128_si256::<0x31>(low[i], high[i]));
+                    }
+                }
+            })
+        }
+        #[inline(always)]
+        fn transpose(rows: &[[u8; 16]; ROWS]) -> [[u8; ROWS]; 16] {
+            transposed(rows)
+        }
         #[inline(always)]
         fn line(line: &Line) -> Self::Codes {
             let at = line.0.as_ptr().cast::<__m256i>();
@@ -46,8 +193,32 @@ macro_rules! halves_of_256_bits {
             ])
         }
         #[inline(always)]
-        fn zero() -> Self::Ints {
-            intrinsic!([_mm256_setzero_si256(); 2])
+        fn ints(value: i32) -> Self::Ints {
+            intrinsic!([_mm256_set1_epi32(value); 2])
+        }
+        #[inline(always)]
+        fn across<const WIDE: bool>(rows: &[__m256i; ROWS], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2] {
+            intrinsic!({
+                let x = _mm256_loadu_si256(x.as_ptr().cast());
+                let mut sums = [[_mm256_setzero_si256(); 2]; 2];
+                for half in 0..2 {
+                    let mut fours = [_mm256_setzero_si256(); 2];
+                    for four in 0..2 {
+                        let mut dots = [_mm256_setzero_si256(); 4];
+                        for row in 0..4 {
+                            dots[row] = Self::dots::<WIDE>(rows[8 * half + 4 * four + row], x);
+                        }
+                        fours[four] = sums_of_fours(dots);
+                    }
+                    sums[0][half] = _mm256_permute2x128_si256::<0x20>(fours[0], fours[1]);
+                    sums[1][half] = _mm256_permute2x128_si256::<0x31>(fours[0], fours[1]);
+                }
+                sums
+            })
+        }
+        #[inline(always)]
+        fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+            intrinsic!([_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])])
         }
         #[inline(always)]
         fn floats(ints: Self::Ints) -> Self::Floats {
@@ -67,6 +238,14 @@ macro_rules! halves_of_256_bits {
             intrinsic!({
                 let bytes = _mm_loadu_si128(from.as_ptr().cast());
                 let (low, high) = (_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)));
+                [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+            })
+        }
+        #[inline(always)]
+        fn from_i8(from: &[u8; ROWS]) -> Self::Floats {
+            intrinsic!({
+                let bytes = _mm_loadu_si128(from.as_ptr().cast());
+                let (low, high) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
                 [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
             })
         }
@@ -109,13 +288,22 @@ fn fours(sums: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
     })
 }
 
-/// Products of biased codes and four activations: the magnitudes of the codes times activations with the signs of the codes.
+/// Products of biased codes and activations, added up in fours: the magnitudes of the codes times activations with the signs of the codes.
 #[inline(always)]
-fn signed_fours(sums: __m256i, codes: __m256i, x: i32) -> __m256i {
+fn signed_fours(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
     intrinsic!({
         let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(BIAS as i8));
-        fours(sums, _mm256_abs_epi8(codes), _mm256_sign_epi8(_mm256_set1_epi32(x), codes))
+        fours(sums, _mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
     })
+}
+
+impl Avx2 {
+    /// The products of a block of a row, added up in fours.
+    #[inline(always)]
+    fn dots<const WIDE: bool>(codes: __m256i, x: __m256i) -> __m256i {
+        let none = intrinsic!(_mm256_setzero_si256());
+        if WIDE { signed_fours(none, codes, x) } else { fours(none, codes, x) }
+    }
 }
 
 impl Operations for Avx2 {
@@ -123,14 +311,15 @@ impl Operations for Avx2 {
 
     #[inline(always)]
     fn start_biased(_: i32) -> Self::Ints {
-        Self::zero()
+        Self::ints(0)
     }
     #[inline(always)]
     fn dot_biased(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
+        let x = intrinsic!(_mm256_set1_epi32(x));
         [signed_fours(sums[0], codes[0], x), signed_fours(sums[1], codes[1], x)]
     }
     #[inline(always)]
-    fn dot_nibbles(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
+    fn dot_unsigned(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
         let x = intrinsic!(_mm256_set1_epi32(x));
         [fours(sums[0], codes[0], x), fours(sums[1], codes[1], x)]
     }
@@ -140,19 +329,27 @@ impl Operations for Avx2 {
 #[derive(Clone, Copy)]
 pub(super) struct AvxVnni;
 
+impl AvxVnni {
+    /// The products of a block of a row, added up in fours.
+    #[inline(always)]
+    fn dots<const WIDE: bool>(codes: __m256i, x: __m256i) -> __m256i {
+        intrinsic!(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), codes, x))
+    }
+}
+
 impl Operations for AvxVnni {
     halves_of_256_bits!();
 
     #[inline(always)]
     fn start_biased(sum: i32) -> Self::Ints {
-        intrinsic!([_mm256_set1_epi32(-BIAS * sum); 2])
+        Self::ints(-BIAS * sum)
     }
     #[inline(always)]
     fn dot_biased(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
-        Self::dot_nibbles(sums, codes, x)
+        Self::dot_unsigned(sums, codes, x)
     }
     #[inline(always)]
-    fn dot_nibbles(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
+    fn dot_unsigned(sums: Self::Ints, codes: Self::Codes, x: i32) -> Self::Ints {
         intrinsic!({
             let x = _mm256_set1_epi32(x);
             [_mm256_dpbusd_avx_epi32(sums[0], codes[0], x), _mm256_dpbusd_avx_epi32(sums[1], codes[1], x)]
@@ -166,10 +363,28 @@ pub(super) struct Avx512Vnni;
 
 impl Operations for Avx512Vnni {
     const REGISTERS: usize = 32;
+    type Bytes = __m256i;
     type Codes = __m512i;
     type Ints = __m512i;
     type Floats = __m512;
 
+    #[inline(always)]
+    fn lines(rows: &[__m256i; ROWS], to: &mut [Line; BLOCK / STEP]) {
+        intrinsic!({
+            let low = eights_across([rows[0], rows[1], rows[2], rows[3]], [rows[4], rows[5], rows[6], rows[7]]);
+            let high = eights_across([rows[8], rows[9], rows[10], rows[11]], [rows[12], rows[13], rows[14], rows[15]]);
+            for i in 0..4 {
+                let lines =
+                    [_mm512_shuffle_i32x4::<0x88>(low[i], high[i]), _mm512_shuffle_i32x4::<0xdd>(low[i], high[i])];
+                _mm512_storeu_si512(to[i].0.as_mut_ptr().cast(), lines[0]);
+                _mm512_storeu_si512(to[4 + i].0.as_mut_ptr().cast(), lines[1]);
+            }
+        })
+    }
+    #[inline(always)]
+    fn transpose(rows: &[[u8; 16]; ROWS]) -> [[u8; ROWS]; 16] {
+        transposed(rows)
+    }
     #[inline(always)]
     fn line(line: &Line) -> __m512i {
         intrinsic!(_mm512_loadu_si512(line.0.as_ptr().cast()))
@@ -183,19 +398,47 @@ impl Operations for Avx512Vnni {
     }
     #[inline(always)]
     fn start_biased(sum: i32) -> __m512i {
-        intrinsic!(_mm512_set1_epi32(-BIAS * sum))
+        Self::ints(-BIAS * sum)
     }
     #[inline(always)]
     fn dot_biased(sums: __m512i, codes: __m512i, x: i32) -> __m512i {
         intrinsic!(_mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(x)))
     }
     #[inline(always)]
-    fn zero() -> __m512i {
-        intrinsic!(_mm512_setzero_si512())
+    fn ints(value: i32) -> __m512i {
+        intrinsic!(_mm512_set1_epi32(value))
     }
     #[inline(always)]
-    fn dot_nibbles(sums: __m512i, codes: __m512i, x: i32) -> __m512i {
+    fn dot_unsigned(sums: __m512i, codes: __m512i, x: i32) -> __m512i {
         Self::dot_biased(sums, codes, x)
+    }
+    #[inline(always)]
+    fn across<const WIDE: bool>(rows: &[__m256i; ROWS], x: &[i32; BLOCK / STEP]) -> [__m512i; 2] {
+        intrinsic!({
+            let x = _mm512_broadcast_i64x4(_mm256_loadu_si256(x.as_ptr().cast()));
+            let mut eights = [_mm512_setzero_si512(); 2];
+            for (half, eight) in eights.iter_mut().enumerate() {
+                let mut dots = [_mm512_setzero_si512(); 4];
+                for row in 0..4 {
+                    let row = 8 * half + row;
+                    let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rows[row]), rows[4 + row]);
+                    dots[row % 4] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), both, x);
+                }
+                let pairs = [
+                    _mm512_add_epi32(_mm512_unpacklo_epi32(dots[0], dots[1]), _mm512_unpackhi_epi32(dots[0], dots[1])),
+                    _mm512_add_epi32(_mm512_unpacklo_epi32(dots[2], dots[3]), _mm512_unpackhi_epi32(dots[2], dots[3])),
+                ];
+                *eight = _mm512_add_epi32(
+                    _mm512_unpacklo_epi64(pairs[0], pairs[1]),
+                    _mm512_unpackhi_epi64(pairs[0], pairs[1]),
+                );
+            }
+            [_mm512_shuffle_i32x4::<0x88>(eights[0], eights[1]), _mm512_shuffle_i32x4::<0xdd>(eights[0], eights[1])]
+        })
+    }
+    #[inline(always)]
+    fn add_ints(a: __m512i, b: __m512i) -> __m512i {
+        intrinsic!(_mm512_add_epi32(a, b))
     }
     #[inline(always)]
     fn floats(ints: __m512i) -> __m512 {
@@ -212,6 +455,10 @@ impl Operations for Avx512Vnni {
     #[inline(always)]
     fn from_u8(from: &[u8; ROWS]) -> __m512 {
         intrinsic!(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()))))
+    }
+    #[inline(always)]
+    fn from_i8(from: &[u8; ROWS]) -> __m512 {
+        intrinsic!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()))))
     }
     #[inline(always)]
     fn load(from: &[f32; ROWS]) -> __m512 {

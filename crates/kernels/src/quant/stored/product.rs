@@ -1,0 +1,317 @@
+//! Products with weights that are unpacked tile by tile.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use half::f16;
+
+use super::super::BLOCK;
+use super::super::activations::Activations;
+use super::super::level::{Level, Line, Operations, ROWS, STEP, Work};
+use super::super::product::{COLUMNS, Format, Steps, each_range, rows};
+use super::Stored;
+use super::kinds::{Kind, Layout, PARTS};
+use crate::shared::Disjoint;
+
+/// Blocks of a row that are unpacked at a time.
+const BLOCKS: usize = COLUMNS / BLOCK;
+
+/// Lines of a block of sixteen rows.
+const LINES: usize = BLOCK / STEP;
+
+/// Most parts of a block.
+const MOST: usize = 2;
+
+/// Where results go: `[n, stride]` numbers, of which the product has the columns from `at` on.
+pub(super) struct Out<'a> {
+    pub(super) all: Disjoint<'a, f32>,
+    pub(super) stride: usize,
+    pub(super) at: usize,
+}
+
+/// [`BLOCKS`] blocks of the tiles at work together, each of sixteen rows.
+struct Buffer<L> {
+    bias: i32,
+    lines: Vec<[Line; LINES]>,
+    scales: Scales<L>,
+}
+
+/// Of each block the scales of its parts, and their minima where there are some.
+struct Scales<L> {
+    scales: Vec<[[f32; ROWS]; MOST]>,
+    minima: Vec<[[f32; ROWS]; MOST]>,
+    layout: PhantomData<L>,
+}
+
+impl<L: Layout> Scales<L> {
+    fn new(blocks: usize) -> Self {
+        let scales = vec![[[0.0; ROWS]; MOST]; blocks];
+        Scales { minima: if L::MINIMA { scales.clone() } else { Vec::new() }, scales, layout: PhantomData }
+    }
+
+    /// Those of a block.
+    #[inline(always)]
+    fn of(&self, block: usize) -> (&[[f32; ROWS]; MOST], &[[f32; ROWS]; MOST]) {
+        (&self.scales[block], if L::MINIMA { &self.minima[block] } else { &self.scales[block] })
+    }
+
+    /// Unpacks those of some groups of sixteen rows, to the blocks from `first` on.
+    #[inline(always)]
+    fn unpack<S: Operations, K: Kind>(&mut self, rows: &[&[u8]; ROWS], first: usize) {
+        // All first, so that none is read as a vector right after it was written piece by piece.
+        let mut steps = [[[f16::ZERO; ROWS]; 2]; BLOCKS];
+        let groups = rows[0].len() / K::BYTES;
+        for group in 0..groups {
+            for row in 0..ROWS {
+                let (scale, minimum) = K::scale(&rows[row][group * K::BYTES..][..K::BYTES]);
+                steps[group][0][row] = scale;
+                steps[group][1][row] = minimum;
+            }
+        }
+        for group in 0..groups {
+            let first = first + group * K::BLOCKS;
+            let (scale, minimum) = (S::from_f16(&steps[group][0]), S::from_f16(&steps[group][1]));
+            if !K::SMALL {
+                S::store(scale, &mut self.scales[first][0]);
+                if L::MINIMA {
+                    S::store(minimum, &mut self.minima[first][0]);
+                }
+                continue;
+            }
+            let mut small = [[[0; PARTS]; ROWS]; 2];
+            for row in 0..ROWS {
+                let (scales, minima) = K::small(&rows[row][group * K::BYTES..][..K::BYTES]);
+                small[0][row] = scales;
+                small[1][row] = minima;
+            }
+            spread::<S, K>(scale, &S::transpose(&small[0]), &mut self.scales[first..]);
+            if L::MINIMA {
+                spread::<S, K>(minimum, &S::transpose(&small[1]), &mut self.minima[first..]);
+            }
+        }
+    }
+}
+
+/// The small scales of the parts of a group times the scale of the group.
+#[inline(always)]
+fn spread<S: Operations, K: Kind>(scale: S::Floats, small: &[[u8; ROWS]; PARTS], to: &mut [[[f32; ROWS]; MOST]]) {
+    let parts = K::Layout::PARTS;
+    for (part, small) in small.iter().enumerate().take(K::BLOCKS * parts) {
+        S::store(S::mul(scale, S::from_i8(small)), &mut to[part / parts][part % parts]);
+    }
+}
+
+impl<L: Layout> Format for Buffer<L> {
+    const BLOCKS: usize = 1;
+    const PARTS: usize = L::PARTS;
+    const MINIMA: bool = L::MINIMA;
+    type Lines = [Line; LINES];
+    type Group<'a, S: Operations>
+        = (&'a [[f32; ROWS]; MOST], &'a [[f32; ROWS]; MOST])
+    where
+        Self: 'a;
+
+    fn groups(&self) -> usize {
+        BLOCKS
+    }
+    fn lines(&self) -> &[Self::Lines] {
+        &self.lines
+    }
+    #[inline(always)]
+    fn group<S: Operations>(&self, at: usize) -> Self::Group<'_, S> {
+        self.scales.of(at)
+    }
+    #[inline(always)]
+    fn scale<S: Operations>(group: &Self::Group<'_, S>, _: usize, part: usize) -> (S::Floats, S::Floats) {
+        (S::load(&group.0[part]), S::load(&group.1[part]))
+    }
+    #[inline(always)]
+    fn start<S: Operations>(&self, sum: i32) -> S::Ints {
+        start::<S, L>(self.bias, sum)
+    }
+    #[inline(always)]
+    fn steps<S: Operations>(lines: &Self::Lines, index: usize) -> Steps<S> {
+        [S::line(&lines[2 * index]), S::line(&lines[2 * index + 1])]
+    }
+    #[inline(always)]
+    fn dot<S: Operations>(sums: S::Ints, codes: S::Codes, x: i32) -> S::Ints {
+        if L::WIDE { S::dot_biased(sums, codes, x) } else { S::dot_unsigned(sums, codes, x) }
+    }
+}
+
+/// The first `rows` rows with all rows of activations.
+pub(super) fn product<K: Kind>(level: Level, weights: &Stored, rows: usize, x: &Activations, out: &Out<'_>) {
+    let tiles = Tiles { weights, data: weights.data(), row: weights.row_bytes(), rows };
+    each_range(rows, x.blocks, x.rows(), |range| match x.rows() {
+        1 => alone::<K>(level, &tiles, x, out, range),
+        _ => together::<K>(level, &tiles, x, out, range),
+    });
+}
+
+/// The rows of a product, sixteen in each tile.
+struct Tiles<'a> {
+    weights: &'a Stored,
+    data: &'a [u8],
+    /// Bytes of a row.
+    row: usize,
+    rows: usize,
+}
+
+impl Tiles<'_> {
+    /// Some groups of each row of a tile. Rows behind the last one are that one again; nobody reads their sums.
+    fn groups<K: Kind>(&self, tile: usize, groups: Range<usize>) -> [&[u8]; ROWS] {
+        std::array::from_fn(|row| {
+            let row = self.weights.place((tile * ROWS + row).min(self.rows - 1));
+            &self.data[row * self.row..][groups.start * K::BYTES..groups.end * K::BYTES]
+        })
+    }
+
+    /// Writes the sums of some tiles with one row of activations.
+    fn write(&self, tile: usize, row: usize, sums: &[[f32; ROWS]], out: &Out<'_>) {
+        let from = tile * ROWS;
+        let len = (sums.len() * ROWS).min(self.rows - from);
+        // SAFETY: each task has tiles of its own, and so places of its own in every row of the output.
+        let out = unsafe { out.all.part(row * out.stride + out.at + from, len) };
+        out.copy_from_slice(&sums.as_flattened()[..len]);
+    }
+}
+
+/// Some tiles with one row of activations: codes are multiplied as they are unpacked.
+fn alone<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_>, range: Range<usize>) {
+    let mut scales = Scales::new(BLOCKS);
+    for tile in range {
+        let mut sums = [0.0; ROWS];
+        for from in (0..x.blocks).step_by(BLOCKS) {
+            let blocks = from..x.blocks.min(from + BLOCKS);
+            let rows = tiles.groups::<K>(tile, blocks.start / K::BLOCKS..blocks.end / K::BLOCKS);
+            level.run(Alone::<K> { rows, scales: &mut scales, x, from, sums: &mut sums });
+        }
+        tiles.write(tile, 0, &[sums], out);
+    }
+}
+
+/// Some groups of sixteen rows with a row of activations, from the block `from` on.
+struct Alone<'a, K: Kind> {
+    rows: [&'a [u8]; ROWS],
+    scales: &'a mut Scales<K::Layout>,
+    x: &'a Activations,
+    from: usize,
+    sums: &'a mut [f32; ROWS],
+}
+
+impl<K: Kind> Work for Alone<'_, K> {
+    #[inline(always)]
+    fn run<S: Operations>(self) {
+        // No closures: they would be compiled without the instructions of the level where they are not inlined.
+        self.scales.unpack::<S, K>(&self.rows, 0);
+        let mut held = S::load(self.sums);
+        for group in 0..self.rows[0].len() / K::BYTES {
+            for block in 0..K::BLOCKS {
+                let codes = codes::<S, K>(&self.rows, group, block);
+                let block = group * K::BLOCKS + block;
+                let (x, step) = (&self.x.codes[self.from + block], &self.x.scales[self.from + block]);
+                let (scales, minima) = self.scales.of(block);
+                let mut ints = across::<S, K::Layout>(&codes, x);
+                if K::Layout::PARTS == 1 {
+                    ints[0] = S::add_ints(ints[0], ints[1]);
+                }
+                for part in 0..K::Layout::PARTS {
+                    let start = start::<S, K::Layout>(K::BIAS, step.sum::<Buffer<K::Layout>>(part));
+                    let scale = S::mul(S::load(&scales[part]), S::splat(step.step));
+                    held = S::add(held, S::mul(S::floats(S::add_ints(ints[part], start)), scale));
+                    if K::Layout::MINIMA {
+                        let total = S::splat(step.total::<Buffer<K::Layout>>(part));
+                        held = S::sub(held, S::mul(S::load(&minima[part]), total));
+                    }
+                }
+            }
+        }
+        S::store(held, self.sums);
+    }
+}
+
+/// The codes of a block of sixteen rows.
+#[inline(always)]
+fn codes<S: Operations, K: Kind>(rows: &[&[u8]; ROWS], group: usize, block: usize) -> [S::Bytes; ROWS] {
+    let mut codes = [K::codes::<S::Bytes>(&rows[0][group * K::BYTES..][..K::BYTES], block); ROWS];
+    for row in 1..ROWS {
+        codes[row] = K::codes::<S::Bytes>(&rows[row][group * K::BYTES..][..K::BYTES], block);
+    }
+    codes
+}
+
+#[inline(always)]
+fn across<S: Operations, L: Layout>(codes: &[S::Bytes; ROWS], x: &[i32; LINES]) -> [S::Ints; 2] {
+    if L::WIDE { S::across::<true>(codes, x) } else { S::across::<false>(codes, x) }
+}
+
+/// Where a part's dot products start from, given the sum of its activations.
+#[inline(always)]
+fn start<S: Operations, L: Layout>(bias: i32, sum: i32) -> S::Ints {
+    if L::WIDE { S::start_biased(sum) } else { S::ints(-bias * sum) }
+}
+
+/// Some tiles with all rows of activations: codes are unpacked to a buffer first.
+fn together<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_>, range: Range<usize>) {
+    let at_once = level.tiles();
+    let lines = vec![[Line([0; ROWS * STEP]); LINES]; at_once * BLOCKS];
+    let mut buffer = Buffer::<K::Layout> { bias: K::BIAS, lines, scales: Scales::new(at_once * BLOCKS) };
+    let mut sums = vec![[0.0; ROWS]; x.rows() * at_once];
+    for tile in range.clone().step_by(at_once) {
+        let some = at_once.min(range.end - tile);
+        let sums = &mut sums[..x.rows() * some];
+        sums.fill([0.0; ROWS]);
+        for from in (0..x.blocks).step_by(BLOCKS) {
+            let blocks = from..x.blocks.min(from + BLOCKS);
+            for index in 0..some {
+                let rows = tiles.groups::<K>(tile + index, blocks.start / K::BLOCKS..blocks.end / K::BLOCKS);
+                level.run(Unpack::<K> { rows, buffer: &mut buffer, at: index * BLOCKS });
+            }
+            level.run(Multiply { buffer: &buffer, x, blocks, tiles: some, sums });
+        }
+        for (row, sums) in sums.chunks_exact(some).enumerate() {
+            tiles.write(tile, row, sums, out);
+        }
+    }
+}
+
+/// Unpacks groups of sixteen rows to the blocks of a buffer from `at` on.
+struct Unpack<'a, K: Kind> {
+    rows: [&'a [u8]; ROWS],
+    buffer: &'a mut Buffer<K::Layout>,
+    at: usize,
+}
+
+impl<K: Kind> Work for Unpack<'_, K> {
+    #[inline(always)]
+    fn run<S: Operations>(self) {
+        self.buffer.scales.unpack::<S, K>(&self.rows, self.at);
+        for group in 0..self.rows[0].len() / K::BYTES {
+            for block in 0..K::BLOCKS {
+                let codes = codes::<S, K>(&self.rows, group, block);
+                S::lines(&codes, &mut self.buffer.lines[self.at + group * K::BLOCKS + block]);
+            }
+        }
+    }
+}
+
+/// Some blocks of one or two tiles in a buffer with all rows of activations.
+struct Multiply<'a, L> {
+    buffer: &'a Buffer<L>,
+    x: &'a Activations,
+    blocks: Range<usize>,
+    tiles: usize,
+    sums: &'a mut [[f32; ROWS]],
+}
+
+impl<L: Layout> Work for Multiply<'_, L> {
+    #[inline(always)]
+    fn run<S: Operations>(self) {
+        let (from, groups) = (self.blocks.start, 0..self.blocks.len());
+        if S::TILES == 2 && self.tiles == 2 {
+            rows::<S, Buffer<L>, 2>(self.buffer, self.x, 0, groups, from, self.sums);
+        } else {
+            rows::<S, Buffer<L>, 1>(self.buffer, self.x, 0, groups, from, self.sums);
+        }
+    }
+}
