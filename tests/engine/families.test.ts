@@ -15,6 +15,9 @@ const families: Record<string, string> = {
   Qwen2ForCausalLM: "qwen2-mixed",
   Qwen3ForCausalLM: "qwen3-norms",
   SmolLM3ForCausalLM: "smollm3-nope",
+  Phi3ForCausalLM: "phi3-fused",
+  Gemma2ForCausalLM: "gemma2-caps",
+  Gemma3ForCausalLM: "gemma3-local",
 };
 
 let folder: string;

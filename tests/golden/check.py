@@ -313,7 +313,7 @@ def check_lorc():
 
 
 def check_sizes():
-    for folder, most in ((DATA, 6 << 20), (FIXTURES, 4 << 20)):
+    for folder, most in ((DATA, 25 << 18), (FIXTURES, 17 << 18)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most

@@ -72,6 +72,7 @@ LLAMA = {
 }
 # As configuration classes of transformers 4.4x save what they have read in the old spelling.
 LINEAR_BOTH = {"type": "linear", "rope_type": "linear", "factor": 4.0}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 LLAMA3_SCALING = {
     "factor": 32.0,
     "high_freq_factor": 4.0,
@@ -133,6 +134,8 @@ CONFIGS = {
     "llava-rope-both-sections": LLAVA_7B
     | {"rope_scaling": LINEAR_BOTH | {"factor": 16.0}, "rope_theta": 70000.0}
     | {"text_config": VICUNA_7B | {"rope_parameters": LINEAR_BOTH, "rope_theta": 20000.0}},
+    "llama-rope-yarn": LLAMA | {"max_position_embeddings": 131072, "rope_scaling": YARN},
+    "llama-rope-yarn-exact": LLAMA | {"rope_scaling": YARN | {"truncate": False, "beta_fast": 16, "beta_slow": 2, "factor": 10.0}},
     "llama-rope-no-theta": without(LLAMA, "rope_scaling") | {"rope_parameters": {"rope_type": "default"}},
     "llama-no-kv-heads": without(LLAMA, "num_key_value_heads"),
     "llama-null-kv-heads": LLAMA | {"num_key_value_heads": None, "head_dim": None},

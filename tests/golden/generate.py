@@ -92,6 +92,7 @@ def load(fixture):
     built = dict(models.build(fixture).named_parameters())
     for name, weight in model.named_parameters():
         assert torch.equal(weight, built[name]), name
+    models.round_scale(fixture.dtype, model)
     return model.eval()
 
 

@@ -1,4 +1,5 @@
-"""Goldens of kinds of layers: layers that read the keys and values of another, a soft cap, and phases along three axes.
+"""Goldens of kinds of layers: layers that read the keys and values of another, a soft cap, YaRN, phases along three axes, and
+entries that a method has freed.
 
 The weights are those of fixtures; what is changed is the attention, or the family that reads them. Every row of logits comes from one
 pass over the whole text, without a cache."""
@@ -18,12 +19,13 @@ import models
 from common import DATA, FIXTURES, relative, write_arrays, write_json
 
 PROMPT, STEPS = 30, 8
-CHANGED = {"sources": None, "softcap": None}
+CHANGED = {"sources": None, "softcap": None, "kept": None}
 HELD = {}
 
 
 def attend(module, query, key, value, mask, scaling, **kwargs):
-    """Eager attention with a cap on the scores and with the keys and values of another layer."""
+    """Eager attention with a cap on the scores, with the keys and values of another layer, and, in layers without a window, with the first
+    and the last of what lies before an answer alone."""
     layer, sources = module.layer_idx, CHANGED["sources"]
     HELD[layer] = (key, value)
     if sources is not None:
@@ -31,8 +33,13 @@ def attend(module, query, key, value, mask, scaling, **kwargs):
     key = key.repeat_interleave(module.num_key_value_groups, 1)
     value = value.repeat_interleave(module.num_key_value_groups, 1)
     scores = query @ key.transpose(2, 3) * scaling
-    if CHANGED["softcap"] is not None:
-        scores = CHANGED["softcap"] * torch.tanh(scores / CHANGED["softcap"])
+    cap = CHANGED["softcap"] or kwargs.get("softcap")
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    if CHANGED["kept"] is not None and kwargs.get("sliding_window") is None:
+        first, last = CHANGED["kept"]
+        row, entry = torch.arange(scores.shape[-2])[:, None], torch.arange(scores.shape[-1])
+        scores = scores.masked_fill((row >= PROMPT) & (entry >= first) & (entry < row - last), -torch.inf)
     weights = (scores + mask[:, :, :, : key.shape[-2]]).softmax(-1)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
@@ -49,11 +56,12 @@ def weights(fixture):
     return {name: weight.float() for name, weight in load_file(FIXTURES / fixture / "model.safetensors").items()}
 
 
-def decoder(fixture):
-    config = json.loads((FIXTURES / fixture / "config.json").read_text())
+def decoder(fixture, changes=()):
+    config = json.loads((FIXTURES / fixture / "config.json").read_text()) | dict(changes)
     model = models.DECODERS[config["model_type"]](AutoConfig.for_model(**config))
     model.load_state_dict(weights(fixture), strict=False)
     model.tie_weights()
+    models.round_scale(getattr(torch, config["torch_dtype"]), model)
     model.set_attn_implementation("changed")
     return lambda ids: model.eval()(input_ids=torch.tensor([ids])).logits[0]
 
@@ -111,6 +119,23 @@ def main():
         changes |= {"attn_logit_softcapping": cap} if cap else {}
         ids = tokens(len(name))
         add(name, fixture, changes, ids, decoder(fixture)(ids))
+    CHANGED["sources"], CHANGED["softcap"] = None, None
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+    for name, fixture, more in (
+        ("yarn", "qwen2-mixed", {}),
+        ("yarn-ramp", "qwen3-norms", {"rope_theta": 50.0, "beta_fast": 3.0, "truncate": False, "attention_factor": 1.3}),
+        ("yarn-mscale", "mistral-window", {"factor": 8.0, "mscale": 0.8, "mscale_all_dim": 0.3}),
+    ):
+        changes = {"rope_parameters": yarn | more}
+        ids = tokens(len(name))
+        add(name, fixture, changes, ids, decoder(fixture, changes)(ids))
+    for name, fixture in (("evicted-caps", "gemma2-caps"), ("evicted-local", "gemma3-local")):
+        # A cap in entries counts the token that is being read, so 7 before it.
+        CHANGED["kept"] = (4, 7)
+        ids = tokens(len(name))
+        method = {"method": "streaming", "sinks": 4, "keep": {"tokens": 12}}
+        add(name, fixture, {}, ids, decoder(fixture)(ids), method=method)
+    CHANGED["kept"] = None
     for name, fixture, kind, rope in (
         ("sections", "qwen2-mixed", "qwen2", {"mrope_section": [2, 3, 3]}),
         ("sections-interleaved", "qwen3-norms", "qwen3", {"mrope_section": [6, 5, 5], "mrope_interleaved": True}),

@@ -14,12 +14,15 @@ from safetensors.torch import save_file
 from transformers import (
     CLIPImageProcessorPil,
     AutoConfig,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     MinistralForCausalLM,
     MistralForCausalLM,
+    Phi3ForCausalLM,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     SmolLM3ForCausalLM,
@@ -36,6 +39,9 @@ DECODERS = {
     "qwen2": Qwen2ForCausalLM,
     "qwen3": Qwen3ForCausalLM,
     "smollm3": SmolLM3ForCausalLM,
+    "phi3": Phi3ForCausalLM,
+    "gemma2": Gemma2ForCausalLM,
+    "gemma3_text": Gemma3ForCausalLM,
 }
 IMAGE = {BYTE_LEVEL: 447, METASPACE: 478, SENTENCEPIECE: 478}
 HUB, SAVED, FLAT, RUNTIME = "hub", "saved", "flat", "runtime"
@@ -226,6 +232,61 @@ ALL = [
         ),
         gain=2.0,
     ),
+    Fixture(
+        "phi3-fused",
+        1,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(
+            model_type="phi3",
+            hidden_size=32,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            sliding_window=14,
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+        ),
+    ),
+    Fixture(
+        "gemma2-caps",
+        0,
+        BYTE_LEVEL,
+        torch.float16,
+        llama(
+            model_type="gemma2",
+            hidden_size=32,
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            sliding_window=10,
+            query_pre_attn_scalar=24,
+            attn_logit_softcapping=3.0,
+            final_logit_softcapping=25.0,
+            tie_word_embeddings=False,
+        ),
+        gain=2.0,
+    ),
+    Fixture(
+        "gemma3-local",
+        83,
+        BYTE_LEVEL,
+        torch.bfloat16,
+        llama(
+            model_type="gemma3_text",
+            hidden_size=48,
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=64,
+            num_hidden_layers=7,
+            sliding_window=8,
+            query_pre_attn_scalar=24,
+            rope_scaling={"rope_type": "linear", "factor": 8.0},
+        ),
+        gain=2.0,
+    ),
 ]
 DEEP = Fixture(
     "llama-deep",
@@ -258,7 +319,16 @@ def build(fixture, seed=None):
         )
     draw = torch.Generator().manual_seed(fixture.seed if seed is None else seed)
     for name, weight in model.named_parameters():
-        weight.copy_(values(name, weight.shape, draw, fixture.gain).to(fixture.dtype))
+        made = values(name, weight.shape, draw, fixture.gain)
+        if text["model_type"].startswith("gemma"):
+            if "norm" in name:  # whose weights lack one
+                made -= 1.0
+            if "post_" in name:  # else the embeddings, which are multiplied, would drown what layers add
+                made += 1.5
+            if "embed_tokens" in name:
+                made *= 0.2
+        weight.copy_(made.to(fixture.dtype))
+    round_scale(fixture.dtype, model)
     if not model.config.tie_word_embeddings:  # louder, so that near-ties are rare; special tokens quieter
         model.lm_head.weight.mul_(3)
         model.lm_head.weight[special_ids(fixture)] *= 0.0625
@@ -266,6 +336,13 @@ def build(fixture, seed=None):
     model.tie_weights()
     model.set_attn_implementation("eager")
     return model.eval()
+
+
+def round_scale(dtype, model):
+    """Gemma's factor of embeddings as a model has it that is loaded in the type of its file."""
+    table = model.get_input_embeddings()
+    if hasattr(table, "embed_scale"):
+        table.embed_scale = table.embed_scale.to(dtype).float()
 
 
 def values(name, shape, draw, gain):
@@ -329,6 +406,12 @@ def save_config(fixture, model):
     if fixture.name == "llama-linear-tied":  # the spelling before transformers 5
         rope = config.pop("rope_parameters")
         config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "linear", "factor": rope["factor"]}}
+    if fixture.name == "gemma3-local":  # as on the hub: no types of layers, and what the class assumes is left out
+        config.pop("layer_types")
+        config["rope_scaling"] = config.pop("rope_parameters")["full_attention"]
+        config["rope_scaling"].pop("rope_theta")
+        assumed = type(model.config)().to_dict()
+        config = {key: value for key, value in config.items() if key == "model_type" or assumed.get(key, ...) != value}
     write(fixture, "config.json", config)
 
 

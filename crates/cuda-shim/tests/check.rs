@@ -130,7 +130,7 @@ fn every_kernel_passes_and_progress_counts_them() {
         assert_eq!((*done, *total), (i + 1, outcomes.len()));
     }
     // In each format, and every kernel file.
-    let network = ["rotate", "rms_norm", "layer_norm", "swiglu", "activate", "take_rows", "product"];
+    let network = ["rotate", "rms_norm", "layer_norm", "swiglu", "geglu", "activate", "take_rows", "product"];
     let stored = ["gather", "move_entries", "key_norms", "decode", "decode sums", "prefill", "prefill sums"];
     let attention = ["decode", "decode sums", "prefill", "prefill sums"];
     let codes = ["key_norms", "encode"];
@@ -159,6 +159,8 @@ fn every_kernel_passes_and_progress_counts_them() {
         "prefill_attend",
         "prefill_columns",
         "add",
+        "scale",
+        "cap",
     ] {
         assert!(launched.iter().any(|kernel| kernel.starts_with(part)), "{part}");
     }
@@ -184,12 +186,12 @@ fn a_wrong_product_fails_the_products_and_nothing_else() {
 
 #[test]
 fn a_kernel_that_does_nothing_is_found() {
-    let all = |kernel: &str| ["f32", "f16", "bf16"].map(|format| format!("{kernel} {format}")).to_vec();
     let one = |kernel: &str| vec![kernel.to_owned()];
     let of = |kernel: &str, formats: &[&str]| -> Vec<String> {
         formats.iter().map(|format| format!("{kernel} {format}")).collect()
     };
     let lanes = ["f32", "f16", "floats", "levels", "codes", "mixed"];
+    let both = ["f32", "f16", "bf16"].map(|format| ["swiglu", "geglu"].map(|gate| format!("{gate} {format}"))).concat();
     for (kernel, beginnings, want) in [
         ("gather_", vec!["gather"], of("gather", &["f32", "f16"])),
         ("move_", vec!["move_entries", "gather f16"], of("move_entries", &["f32", "f16"])),
@@ -197,7 +199,9 @@ fn a_kernel_that_does_nothing_is_found() {
         ("append_bf16", vec!["append"], of("append bf16", &["to f32", "to f16"])),
         ("rms_norm_f32_t256", vec!["rms_norm", "layer_norm f32"], one("rms_norm f32")),
         ("layer_norm_bf16_t32", vec!["layer_norm"], one("layer_norm bf16")),
-        ("swiglu_", vec!["swiglu", "activate"], all("swiglu")),
+        ("glu_", vec!["swiglu", "geglu", "activate"], both),
+        ("scale", vec!["scale", "cap"], one("scale")),
+        ("cap", vec!["scale", "cap"], one("cap")),
         ("activate_f16", vec!["activate"], one("activate f16")),
         ("add", vec!["add", "place"], vec!["add".into(), "add_bias".into()]),
         ("copy_f16_bf16", vec!["convert", "take_rows"], one("convert f16 to bf16")),

@@ -292,6 +292,8 @@ struct MapArgs {
   uint32_t function;
   // Not 0: all rows start at addresses aligned to four elements.
   uint32_t vectors;
+  float factor;
+  uint32_t unused;
 };
 
 static_assert(sizeof(Codec) == 16, "Codec");
@@ -314,4 +316,4 @@ static_assert(sizeof(DecodeArgs) == 88, "DecodeArgs");
 static_assert(sizeof(PrefillLane) == 48, "PrefillLane");
 static_assert(sizeof(PrefillArgs) == 120, "PrefillArgs");
 static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
-static_assert(sizeof(MapArgs) == 72, "MapArgs");
+static_assert(sizeof(MapArgs) == 80, "MapArgs");

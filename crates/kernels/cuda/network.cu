@@ -12,9 +12,10 @@
 // copy_{from}_{to}: row rows[i] of x (row i where rows is null) to row i of out, n rows of `width`, x_stride and out_stride
 //   elements apart; rounds to nearest even. Conversions, rows of tables and columns of wider rows are all this.
 // activate_{f32,f16,bf16}: out = f(x), f by its number: 0 gelu (error function), 1 gelu (tanh), 2 quick gelu, 3 silu, 4 relu.
-// swiglu_{f32,f16,bf16}: out = silu(x) * y, y_stride apart.
+// glu_{f32,f16,bf16}: out = f(x) * y, y_stride apart, f as above.
 // add: out += the one row y, for every row.
-//   These four: x, y f32 where nothing else is said. Floor: every element read and written once over the memory bandwidth.
+// scale: out *= factor. cap: out = factor * tanh(out / factor).
+//   These six: x, y f32 where nothing else is said. Floor: every element read and written once over the memory bandwidth.
 //   Launch: grid x, 256 threads, four elements of a row per thread; blocks stride over all of them.
 //
 // With `vectors`, all rows start at addresses aligned to four elements, and four are one access; else, and at the end of a row,
@@ -215,14 +216,14 @@ __device__ __forceinline__ void activate(const MapArgs& args) {
 }
 
 template <typename O>
-__device__ __forceinline__ void swiglu(const MapArgs& args) {
+__device__ __forceinline__ void glu(const MapArgs& args) {
   const bool vectors = args.vectors != 0;
   every_four(args, [&](unsigned row, unsigned at) {
     float four[4], up[4];
     load(static_cast<const float*>(args.x) + row * args.x_stride, at, args.width, vectors, four);
     load(args.y + row * args.y_stride, at, args.width, vectors, up);
 #pragma unroll
-    for (unsigned i = 0; i < 4; ++i) four[i] = gated(four[i], 1.0f) * up[i];
+    for (unsigned i = 0; i < 4; ++i) four[i] = activated(four[i], args.function) * up[i];
     store(static_cast<O*>(args.out) + row * args.out_stride, at, args.width, vectors, four);
   });
 }
@@ -240,6 +241,27 @@ __device__ __forceinline__ void add(const MapArgs& args) {
   });
 }
 
+template <typename One>
+__device__ __forceinline__ void in_place(const MapArgs& args, One one) {
+  const bool vectors = args.vectors != 0;
+  every_four(args, [&](unsigned row, unsigned at) {
+    float* out = static_cast<float*>(args.out) + row * args.out_stride;
+    float four[4];
+    load<true>(out, at, args.width, vectors, four);
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) four[i] = one(four[i]);
+    store(out, at, args.width, vectors, four);
+  });
+}
+
+__device__ __forceinline__ void scale(const MapArgs& args) {
+  in_place(args, [&](float x) { return x * args.factor; });
+}
+
+__device__ __forceinline__ void cap(const MapArgs& args) {
+  in_place(args, [&](float x) { return capped(x, args.factor); });
+}
+
 }  // namespace network
 
 #define NETWORK_NORM(FORMAT, O, TEAM)                                                                              \
@@ -249,7 +271,7 @@ __device__ __forceinline__ void add(const MapArgs& args) {
   NETWORK_NORM(FORMAT, T, 32)                                                          \
   NETWORK_NORM(FORMAT, T, 256)                                                         \
   KERNEL(activate_##FORMAT, MapArgs, network::THREADS, network::activate<T>)           \
-  KERNEL(swiglu_##FORMAT, MapArgs, network::THREADS, network::swiglu<T>)               \
+  KERNEL(glu_##FORMAT, MapArgs, network::THREADS, network::glu<T>)                     \
   KERNEL(copy_##FORMAT##_f32, MapArgs, network::THREADS, network::copy<T, float>)      \
   KERNEL(copy_##FORMAT##_f16, MapArgs, network::THREADS, network::copy<T, __half>)     \
   KERNEL(copy_##FORMAT##_bf16, MapArgs, network::THREADS, network::copy<T, __nv_bfloat16>)
@@ -258,3 +280,5 @@ NETWORK(f32, float)
 NETWORK(f16, __half)
 NETWORK(bf16, __nv_bfloat16)
 KERNEL(add, MapArgs, network::THREADS, network::add)
+KERNEL(scale, MapArgs, network::THREADS, network::scale)
+KERNEL(cap, MapArgs, network::THREADS, network::cap)

@@ -17,6 +17,8 @@ pub struct LayerKind {
     pub heads: Heads,
     /// Positions that a query sees, its own included; None: all.
     pub window: Option<u32>,
+    /// Factor of the scores.
+    pub scale: f32,
     /// A scaled score `s` becomes `softcap * tanh(s / softcap)`.
     pub softcap: Option<f32>,
     /// Which of the model's rotary embeddings turns queries and keys.
@@ -24,9 +26,10 @@ pub struct LayerKind {
 }
 
 impl LayerKind {
-    /// An ordinary layer: keys and values of its own, all of which every query sees.
+    /// An ordinary layer: keys and values of its own, all of which every query sees, and scores by `1 / sqrt(dim)`.
     pub fn ordinary(layer: usize, heads: Heads) -> Self {
-        LayerKind { layer, source: layer, heads, window: None, softcap: None, rope: 0 }
+        let scale = heads.params().scale;
+        LayerKind { layer, source: layer, heads, window: None, scale, softcap: None, rope: 0 }
     }
 
     /// The layer as the sequences of a pass read it: where none of them keeps entries of its own there, it computes queries alone.
@@ -45,7 +48,7 @@ impl LayerKind {
     }
 
     pub(crate) fn params(&self) -> AttentionParams {
-        AttentionParams { window: self.window, softcap: self.softcap, ..self.heads.params() }
+        AttentionParams { window: self.window, scale: self.scale, softcap: self.softcap, ..self.heads.params() }
     }
 
     /// The positions of the entries of lanes by their places, those of deleted ones included; only where there is a window, which is

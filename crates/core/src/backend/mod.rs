@@ -15,6 +15,7 @@ use std::ops::Range;
 pub use activation::Activation;
 pub use heads::Heads;
 pub use kind::LayerKind;
+use prefixkv_kernels::activation::Gate;
 use prefixkv_kernels::rotary::Frequencies;
 
 use crate::cache::Memory;
@@ -169,8 +170,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// An activation, element by element.
     fn activate(&self, x: &Self::Matrix, activation: Activation) -> Result<Self::Input>;
 
-    /// `both` is `[n, 2 * width]`, gate and up side by side; the result is `[n, width]`, `silu(gate) * up`.
-    fn swiglu(&self, both: &Self::Matrix) -> Result<Self::Input>;
+    /// `both` is `[n, 2 * width]`, gate and up side by side; the result is `[n, width]`, the function of the gate times up.
+    fn glu(&self, both: &Self::Matrix, gate: Gate) -> Result<Self::Input>;
 
     /// Root-mean-square normalisation of the heads of fused rows: of each of `parts` in turn as many as it says, as wide as its weights.
     /// The columns behind them stay as they are.
@@ -230,6 +231,12 @@ pub trait Activations: Clone + Debug + Send + Sync {
 
     /// The same elements, row by row, in rows of another width; as many as before.
     fn reshaped(self, rows: usize, columns: usize) -> Result<Self>;
+
+    /// `factor * x` of every element, in place if nothing else shares the memory.
+    fn times(self, factor: f32) -> Result<Self>;
+
+    /// `cap * tanh(x / cap)` of every element, in place if nothing else shares the memory.
+    fn capped(self, cap: f32) -> Result<Self>;
 
     /// The rows `start .. start + len`.
     fn narrow(&self, start: usize, len: usize) -> Result<Self>;

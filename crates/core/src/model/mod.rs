@@ -6,6 +6,7 @@ mod clip;
 mod config;
 mod features;
 mod fit;
+mod gemma3;
 mod images;
 mod info;
 mod llama;
@@ -51,8 +52,8 @@ use crate::weights::{Checkpoint, quantised};
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
 /// Every family that loads.
-fn families<B: Backend>() -> [Family<B>; 2] {
-    [llava::family(), llama::family()]
+fn families<B: Backend>() -> [Family<B>; 3] {
+    [llava::family(), gemma3::family(), llama::family()]
 }
 
 /// The `architectures` entries that load.

@@ -46,6 +46,16 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.backend.vector(data)
     }
 
+    /// [`Loader::vector`] with a number added to each element, in f32.
+    pub fn offset(&self, name: &str, width: usize, offset: f32) -> Result<B::Vector> {
+        let mut data = self.checkpoint.f32(name, &[width])?;
+        if offset != 0.0 {
+            data.iter_mut().for_each(|x| *x += offset);
+        }
+        self.count(size_of_val(&data[..]));
+        self.backend.vector(data)
+    }
+
     /// A tensor of `[rows, columns]` elements, or of any shape with as many, in f32.
     pub fn matrix(&self, name: &str, shape: &[usize], rows: usize, columns: usize) -> Result<B::Matrix> {
         let data = self.checkpoint.f32(name, shape)?;

@@ -12,9 +12,9 @@ pub struct RmsNorm<B: Backend> {
 }
 
 impl<B: Backend> RmsNorm<B> {
-    /// Reads `{name}.weight` of `width` elements.
-    pub fn load(loader: &Loader<'_, B>, name: &str, width: usize, eps: f64) -> Result<Self> {
-        let weight = loader.vector(&format!("{name}.weight"), width)?;
+    /// Reads `{name}.weight` of `width` elements, which are factors less `offset`.
+    pub fn load(loader: &Loader<'_, B>, name: &str, width: usize, offset: f32, eps: f64) -> Result<Self> {
+        let weight = loader.offset(&format!("{name}.weight"), width, offset)?;
         Ok(RmsNorm { backend: loader.backend.clone(), weight, eps: eps as f32 })
     }
 
@@ -40,9 +40,16 @@ pub struct HeadNorms<B: Backend> {
 }
 
 impl<B: Backend> HeadNorms<B> {
-    /// Reads the tensors of `heads.dim` elements.
-    pub fn load(loader: &Loader<'_, B>, queries: &str, keys: Option<&str>, heads: Heads, eps: f64) -> Result<Self> {
-        let vector = |name: &str| loader.vector(&format!("{name}.weight"), heads.dim);
+    /// Reads the tensors of `heads.dim` elements, which are factors less `offset`.
+    pub fn load(
+        loader: &Loader<'_, B>,
+        queries: &str,
+        keys: Option<&str>,
+        heads: Heads,
+        offset: f32,
+        eps: f64,
+    ) -> Result<Self> {
+        let vector = |name: &str| loader.offset(&format!("{name}.weight"), heads.dim, offset);
         let keys = keys.map(vector).transpose()?;
         Ok(HeadNorms { backend: loader.backend.clone(), queries: vector(queries)?, keys, heads, eps: eps as f32 })
     }

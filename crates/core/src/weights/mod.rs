@@ -205,6 +205,15 @@ impl Checkpoint {
         tensor(numbers, shape)
     }
 
+    /// `x` as the type of a tensor has it. Errors when the tensor is not there.
+    pub fn rounded(&self, name: &str, x: f32) -> Result<f32> {
+        Ok(match self.tensors.get(name).ok_or_else(|| self.missing(&format!("`{name}`")))?.dtype {
+            Dtype::F16 => f16::from_f32(x).to_f32(),
+            Dtype::BF16 => bf16::from_f32(x).to_f32(),
+            _ => x,
+        })
+    }
+
     /// The elements of a tensor in f32. Errors as [`Checkpoint::tensor`].
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         match self.numbers(name, shape)?.0 {

@@ -199,4 +199,7 @@ parity! {
     biases_and_windows_on_some_layers: "qwen2-mixed.json",
     normalised_heads: "qwen3-norms.json",
     layers_without_positions: "smollm3-nope.json",
+    weights_in_one_tensor: "phi3-fused.json",
+    capped_scores_and_logits: "gemma2-caps.json",
+    local_layers_with_a_rope_of_their_own: "gemma3-local.json",
 }

@@ -6,8 +6,9 @@
 
 use half::{bf16, f16};
 use prefixkv_cuda_shim::{Order, Shim};
+use prefixkv_kernels::activation::{self, Gate};
 use prefixkv_kernels::cuda::{self, Buffer, Error, Function, Result};
-use prefixkv_kernels::{activation, reference::network as twin};
+use prefixkv_kernels::reference::network as twin;
 use proptest::prelude::*;
 
 use crate::common::{Format, assert_relatively_close, in_both_orders, narrowed, noise, widened};
@@ -137,22 +138,44 @@ proptest! {
     #[test]
     fn gates_equal_the_twins(
         n in 0usize..5, width in width(), seed in 1u64..10_000, shifts in (0usize..5, 0usize..5), processors in 1u32..3,
+        gate in prop::sample::select(vec![Gate::Silu, Gate::GeluTanh]),
     ) {
-        let both: Vec<f32> = noise(seed, 2 * n * width).iter().map(|x| 20.0 * x).collect();
+        // The tanh of GELU falls off so fast that only numbers of the CPU that are below all f32 would be left to compare.
+        let reach = if gate == Gate::Silu { 20.0 } else { 5.0 };
+        let both: Vec<f32> = noise(seed, 2 * n * width).iter().map(|x| reach * x).collect();
         let run = |shim: &Shim| {
             let x = upload(shim, &both, shifts.0);
             let x = x.all().part(shifts.0..x.len());
-            let full = result::<f32>(shim, n * width, shifts.1, |out| cuda::swiglu(shim, x, width, out));
-            let half = result::<f16>(shim, n * width, shifts.1, |out| cuda::swiglu(shim, x, width, out));
-            let bfloat = result::<bf16>(shim, n * width, shifts.1, |out| cuda::swiglu(shim, x, width, out));
+            let full = result::<f32>(shim, n * width, shifts.1, |out| cuda::glu(shim, x, width, gate, out));
+            let half = result::<f16>(shim, n * width, shifts.1, |out| cuda::glu(shim, x, width, gate, out));
+            let bfloat = result::<bf16>(shim, n * width, shifts.1, |out| cuda::glu(shim, x, width, gate, out));
             (full, half, bfloat)
         };
         let (got, half, bfloat) = in_both_orders(processors, run);
         prop_assert!(half == narrowed::<f16>(&got) && bfloat == narrowed::<bf16>(&got));
-        assert_relatively_close(&got, &twin::swiglu(&both, width), 1e-5);
+        assert_relatively_close(&got, &twin::glu(&both, width, gate), 1e-5);
         let mut cpu = vec![f32::NAN; n * width];
-        activation::swiglu(&both, width, &mut cpu);
+        activation::glu(&both, width, gate, &mut cpu);
         assert_relatively_close(&got, &cpu.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), 1e-5);
+    }
+
+    #[test]
+    fn factors_and_caps_equal_those_of_the_cpu(n in 0usize..5000, seed in 1u64..10_000, shift in 0usize..5, cap in 0.5f32..60.0) {
+        let x: Vec<f32> = noise(seed, n).iter().map(|x| 100.0 * x).collect();
+        let run = |shim: &Shim, cap_it: bool| {
+            let mut to = upload(shim, &x, shift);
+            let part = to.all_mut().split_at(shift).1;
+            if cap_it { cuda::cap(shim, part, cap) } else { cuda::scale(shim, part, cap) }.expect("it runs");
+            to.read().expect("contents").split_off(shift)
+        };
+        let (mut scaled, mut capped) = (x.clone(), x.clone());
+        activation::scale(&mut scaled, cap);
+        activation::cap(&mut capped, cap);
+        prop_assert!(in_both_orders(2, |shim| run(shim, false)) == scaled);
+        let got = in_both_orders(2, |shim| run(shim, true));
+        let want: Vec<f64> = x.iter().map(|x| twin::cap(f64::from(*x), f64::from(cap))).collect();
+        assert_relatively_close(&got, &want, 1e-5);
+        assert_relatively_close(&capped, &want, 1e-5);
     }
 
     #[test]
@@ -364,9 +387,10 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
         text(cuda::layer_norm(&shim, x(24), x(8), x(6), 1e-5, out(24))),
         "8 weights, and a bias of another width"
     );
-    assert_eq!(text(cuda::swiglu(&shim, x(24), 5, out(12))), "24 gates and ups in rows of 10");
-    assert_eq!(text(cuda::swiglu(&shim, x(24), 6, out(24))), "24 results of 2 rows of 6");
+    assert_eq!(text(cuda::glu(&shim, x(24), 5, Gate::Silu, out(12))), "24 gates and ups in rows of 10");
+    assert_eq!(text(cuda::glu(&shim, x(24), 6, Gate::Silu, out(24))), "24 results of 2 rows of 6");
     assert_eq!(text(cuda::activate(&shim, x(24), Function::Silu, out(23))), "24 elements and 23 results");
+    assert_eq!(text(cuda::cap(&shim, out(24), -1.0)), "a soft cap of -1");
     assert_eq!(text(cuda::add(&shim, out(24), x(8))), "24 elements and 8 to add");
     assert_eq!(text(cuda::add_bias(&shim, out(24), x(9))), "24 elements in rows of 9");
     assert_eq!(text(cuda::convert(&shim, x(24), out(4))), "24 elements and 4 results");

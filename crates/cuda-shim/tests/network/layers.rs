@@ -1,6 +1,7 @@
 //! Kinds of layers, as on the CPU: shared ones, windows, soft caps, normalised heads, phases along three axes.
 
 use prefixkv_core::device::Cpu;
+use prefixkv_core::method::Method;
 use prefixkv_core::model::{LoadOptions, Model};
 use serde_json::json;
 
@@ -19,7 +20,10 @@ fn changed_layers_answer_as_on_the_cpu() {
             Model::load_on(cuda(&shim), &options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         assert_eq!(cpu.info().weight_bytes, gpu.info().weight_bytes, "{}", case.name);
         let prompt = case.prompt(&cpu);
-        let (mut on_cpu, mut on_gpu) = (cpu.new_sequence().expect("room"), gpu.new_sequence().expect("room"));
+        let cache = case.method.clone().unwrap_or_else(|| json!({ "method": "full" }));
+        let method = || Method::parse(&cache).expect("a method");
+        let mut on_cpu = cpu.new_sequence_with(method(), false).expect("room");
+        let mut on_gpu = gpu.new_sequence_with(method(), false).expect("room");
         let mut want = cpu.prefill(&prompt, &[], &mut on_cpu, &|| Ok(())).expect("reads");
         let mut got = gpu.prefill(&prompt, &[], &mut on_gpu, &|| Ok(())).expect("reads");
         for token in &case.tokens[case.prompt..] {
@@ -63,7 +67,7 @@ fn layers_share_as_on_the_cpu() {
 #[test]
 fn windows_and_methods_keep_the_same_entries() {
     let shim = shim();
-    for fixture in ["mistral-window", "qwen2-mixed", "qwen3-norms"] {
+    for fixture in ["mistral-window", "qwen2-mixed", "qwen3-norms", "gemma2-caps", "gemma3-local", "phi3-fused"] {
         let folder = format!("tests/golden/fixtures/{fixture}");
         let cpu = Reader::text(&folder, Cpu, 70);
         let gpu = Reader::text(&folder, cuda(&shim), 70);

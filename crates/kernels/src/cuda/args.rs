@@ -140,6 +140,6 @@ shared! {
 
     MapArgs {
         x: Address, y: Address, out: Address, rows: Address, x_stride: u64, y_stride: u64, out_stride: u64,
-        n: u32, width: u32, function: u32, vectors: u32,
+        n: u32, width: u32, function: u32, vectors: u32, factor: f32, unused: u32,
     }
 }

@@ -5,6 +5,7 @@
 use super::args::{MapArgs, NormalizeArgs};
 use super::memory::Upload;
 use super::{Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, require};
+use crate::activation::Gate;
 
 const THREADS: u32 = 256;
 
@@ -194,8 +195,25 @@ unsafe fn map(gpu: &Gpu, kernel: &str, args: &MapArgs) -> Result<()> {
     unsafe { gpu.launch(kernel, Geometry { grid, threads: THREADS, shared: 0 }, args) }
 }
 
-/// `both` is `[n, 2 * width]`, gate and then up in every row; `out` is `[n, width]`, `silu(gate) * up`.
-pub fn swiglu<O: Element>(gpu: &Gpu, both: Slice<'_, f32>, width: usize, out: SliceMut<'_, O>) -> Result<()> {
+impl Function {
+    /// As `activated` of the kernels counts them.
+    fn number(self) -> u32 {
+        match self {
+            Function::Gelu => 0,
+            Function::GeluTanh => 1,
+            Function::QuickGelu => 2,
+            Function::Silu => 3,
+            Function::Relu => 4,
+        }
+    }
+}
+
+/// `both` is `[n, 2 * width]`, gate and then up in every row; `out` is `[n, width]`, the function of the gate times up.
+pub fn glu<O: Element>(gpu: &Gpu, both: Slice<'_, f32>, width: usize, gate: Gate, out: SliceMut<'_, O>) -> Result<()> {
+    let function = match gate {
+        Gate::Silu => Function::Silu,
+        Gate::GeluTanh => Function::GeluTanh,
+    };
     let n = rows_of(both.len(), 2 * width, "gates and ups")?;
     require_results(out.len(), n, width)?;
     let up = both.part(width.min(both.len())..both.len());
@@ -209,11 +227,12 @@ pub fn swiglu<O: Element>(gpu: &Gpu, both: Slice<'_, f32>, width: usize, out: Sl
         out_stride: width as u64,
         n: count(n, "rows")?,
         width: count(width, "elements")?,
+        function: function.number(),
         vectors: vectors.into(),
         ..MapArgs::default()
     };
     // SAFETY: lengths and alignment were checked above; the target is borrowed uniquely.
-    unsafe { map(gpu, &format!("swiglu_{}", O::NAME), &args) }
+    unsafe { map(gpu, &format!("glu_{}", O::NAME), &args) }
 }
 
 /// `out = function(x)`, element by element.
@@ -224,14 +243,7 @@ pub fn activate<O: Element>(gpu: &Gpu, x: Slice<'_, f32>, function: Function, ou
         out: out.address(),
         n: 1,
         width: count(x.len(), "elements")?,
-        // As activated() of the kernel counts them.
-        function: match function {
-            Function::Gelu => 0,
-            Function::GeluTanh => 1,
-            Function::QuickGelu => 2,
-            Function::Silu => 3,
-            Function::Relu => 4,
-        },
+        function: function.number(),
         vectors: (aligned(x) && aligned_mut(&out)).into(),
         ..MapArgs::default()
     };
@@ -260,6 +272,30 @@ pub fn add_bias(gpu: &Gpu, x: SliceMut<'_, f32>, bias: Slice<'_, f32>) -> Result
     };
     // SAFETY: as above.
     unsafe { map(gpu, "add", &args) }
+}
+
+/// `x *= factor`, element by element.
+pub fn scale(gpu: &Gpu, x: SliceMut<'_, f32>, factor: f32) -> Result<()> {
+    in_place(gpu, "scale", x, factor)
+}
+
+/// `x = cap * tanh(x / cap)`, element by element.
+pub fn cap(gpu: &Gpu, x: SliceMut<'_, f32>, cap: f32) -> Result<()> {
+    require(cap.is_normal() && cap > 0.0, || format!("a soft cap of {cap}"))?;
+    in_place(gpu, "cap", x, cap)
+}
+
+fn in_place(gpu: &Gpu, kernel: &str, x: SliceMut<'_, f32>, factor: f32) -> Result<()> {
+    let args = MapArgs {
+        out: x.address(),
+        n: 1,
+        width: count(x.len(), "elements")?,
+        vectors: aligned_mut(&x).into(),
+        factor,
+        ..MapArgs::default()
+    };
+    // SAFETY: length and alignment are those of the target, which is borrowed uniquely.
+    unsafe { map(gpu, kernel, &args) }
 }
 
 /// Copies elements to another format, rounding to nearest even.

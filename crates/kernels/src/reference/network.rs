@@ -2,6 +2,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
+use crate::activation::Gate;
+
 /// Rows as wide as `weight`: `x / sqrt(mean(x^2) + eps) * weight`.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     let rows = x.chunks_exact(weight.len()).map(widen);
@@ -26,11 +28,15 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f64>
     .collect()
 }
 
-/// `both` is `[n, 2 * width]`, gate and then up in every row: `silu(gate) * up`.
-pub fn swiglu(both: &[f32], width: usize) -> Vec<f64> {
+/// `both` is `[n, 2 * width]`, gate and then up in every row: the function of the gate times up.
+pub fn glu(both: &[f32], width: usize, gate: Gate) -> Vec<f64> {
+    let function = match gate {
+        Gate::Silu => silu,
+        Gate::GeluTanh => gelu_tanh,
+    };
     both.chunks_exact(2 * width)
         .flat_map(|row| row[..width].iter().zip(&row[width..]))
-        .map(|(gate, up)| silu(f64::from(*gate)) * f64::from(*up))
+        .map(|(gate, up)| function(f64::from(*gate)) * f64::from(*up))
         .collect()
 }
 
@@ -52,6 +58,11 @@ pub fn quick_gelu(x: f64) -> f64 {
 
 pub fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
+}
+
+/// `cap * tanh(x / cap)`.
+pub fn cap(x: f64, cap: f64) -> f64 {
+    cap * (x / cap).tanh()
 }
 
 pub fn relu(x: f64) -> f64 {

@@ -403,6 +403,21 @@ fn swiglu_body<S: Level>(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
+fn geglu_body<S: Level>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let one = S::splat(1.0);
+    out.copy_from_slice(gate);
+    // (1 + tanh(u)) / 2 is sigmoid(2 u), and u is sqrt(2 / pi) (x + 0.044715 x^3).
+    in_place!(S, out, gate => {
+        let slope = S::mul_add(S::mul(gate, gate), S::splat(0.044_715), one);
+        let u = S::mul(S::mul(gate, S::splat(-1.595_769)), slope);
+        S::div(gate, S::add(one, exp::<S>(u)))
+    });
+    for (out, up) in out.iter_mut().zip(up) {
+        *out *= up;
+    }
+}
+
+#[inline(always)]
 fn quick_gelu_body<S: Level>(slice: &mut [f32]) {
     let one = S::splat(1.0);
     in_place!(S, slice, x => S::div(x, S::add(one, exp::<S>(S::mul(S::splat(-1.702), x)))));
@@ -435,6 +450,10 @@ dispatch! {
 dispatch! {
     /// `out = silu(gate) * up`.
     pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_body
+}
+dispatch! {
+    /// `out = gelu(gate) * up`, GELU by its approximation by tanh.
+    pub fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) = geglu_body
 }
 dispatch! {
     /// `x = x * sigmoid(1.702 x)`, CLIP's activation.

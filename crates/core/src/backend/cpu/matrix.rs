@@ -1,6 +1,7 @@
 //! Activations on the CPU.
 
 use candle_core::{Device, Tensor};
+use prefixkv_kernels::activation;
 
 use crate::backend::Activations;
 use crate::error::Result;
@@ -18,6 +19,13 @@ impl Matrix {
     /// The elements, row by row.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         Ok(self.0.flatten_all()?.to_vec1()?)
+    }
+
+    fn changed(self, change: impl FnOnce(&mut [f32])) -> Result<Self> {
+        let (rows, columns) = self.0.dims2()?;
+        let mut data = self.to_vec()?;
+        change(&mut data);
+        Matrix::new(data, rows, columns)
     }
 }
 
@@ -40,6 +48,14 @@ impl Activations for Matrix {
 
     fn reshaped(self, rows: usize, columns: usize) -> Result<Matrix> {
         Ok(Matrix(self.0.reshape((rows, columns))?))
+    }
+
+    fn times(self, factor: f32) -> Result<Matrix> {
+        self.changed(|data| activation::scale(data, factor))
+    }
+
+    fn capped(self, cap: f32) -> Result<Matrix> {
+        self.changed(|data| activation::cap(data, cap))
     }
 
     fn narrow(&self, start: usize, len: usize) -> Result<Matrix> {

@@ -7,7 +7,7 @@ mod slice;
 mod storable;
 
 use candle_core::{DType, Device, Tensor};
-use prefixkv_kernels::activation;
+use prefixkv_kernels::activation::{self, Gate};
 use prefixkv_kernels::rotary::Frequencies;
 use rayon::prelude::*;
 
@@ -143,11 +143,11 @@ impl Backend for Cpu {
         }))
     }
 
-    fn swiglu(&self, both: &Matrix) -> Result<Matrix> {
+    fn glu(&self, both: &Matrix, gate: Gate) -> Result<Matrix> {
         let (rows, columns) = both.0.dims2()?;
         let width = columns / 2;
         let mut inner = vec![0.0; rows * width];
-        slice::with(&both.0, |both| activation::swiglu(both, width, &mut inner))?;
+        slice::with(&both.0, |both| activation::glu(both, width, gate, &mut inner))?;
         Matrix::new(inner, rows, width)
     }
 

@@ -47,6 +47,14 @@ impl Matrix {
         self.0.all()
     }
 
+    /// The elements, in memory that nothing else shares.
+    fn own(self) -> Result<Array<f32>> {
+        match Arc::try_unwrap(self.0) {
+            Ok(x) => Ok(x),
+            Err(x) => Matrix(x.clone()).copy(0, x.rows),
+        }
+    }
+
     fn copy(&self, start: usize, len: usize) -> Result<Array<f32>> {
         let Array { data, columns, .. } = &*self.0;
         let range = start * columns..(start + len) * columns;
@@ -79,10 +87,7 @@ impl Activations for Matrix {
     }
 
     fn plus(self, other: &Matrix) -> Result<Matrix> {
-        let mut sum = match Arc::try_unwrap(self.0) {
-            Ok(x) => x,
-            Err(x) => Matrix(x.clone()).copy(0, x.rows)?,
-        };
+        let mut sum = self.own()?;
         let gpu = sum.data.gpu().clone();
         cuda::add(&gpu, sum.data.all_mut(), other.all())?;
         Ok(Matrix(Arc::new(sum)))
@@ -93,11 +98,21 @@ impl Activations for Matrix {
             let (from, to) = ((self.0.rows, self.0.columns), (rows, columns));
             return Err(Error::Internal(format!("{from:?} elements reshaped to {to:?}")));
         }
-        let all = match Arc::try_unwrap(self.0) {
-            Ok(x) => x,
-            Err(x) => Matrix(x.clone()).copy(0, x.rows)?,
-        };
-        Ok(Matrix::new(all.data, rows, columns))
+        Ok(Matrix::new(self.own()?.data, rows, columns))
+    }
+
+    fn times(self, factor: f32) -> Result<Matrix> {
+        let mut x = self.own()?;
+        let gpu = x.data.gpu().clone();
+        cuda::scale(&gpu, x.data.all_mut(), factor)?;
+        Ok(Matrix(Arc::new(x)))
+    }
+
+    fn capped(self, cap: f32) -> Result<Matrix> {
+        let mut x = self.own()?;
+        let gpu = x.data.gpu().clone();
+        cuda::cap(&gpu, x.data.all_mut(), cap)?;
+        Ok(Matrix(Arc::new(x)))
     }
 
     fn narrow(&self, start: usize, len: usize) -> Result<Matrix> {

@@ -6,6 +6,7 @@ mod weights;
 mod write;
 
 use half::f16;
+use prefixkv_kernels::activation::Gate;
 use prefixkv_kernels::cuda::{self, Angles, Buffer, Function, Memory, Number, PoolUse};
 use prefixkv_kernels::rotary::Frequencies;
 
@@ -178,9 +179,9 @@ impl Backend for Cuda {
         filled!(self, (x.rows(), x.columns()), out => cuda::activate(&self.gpu, x.all(), function, out))
     }
 
-    fn swiglu(&self, both: &Matrix) -> Result<Input> {
+    fn glu(&self, both: &Matrix, gate: Gate) -> Result<Input> {
         let width = both.columns() / 2;
-        filled!(self, (both.rows(), width), out => cuda::swiglu(&self.gpu, both.all(), width, out))
+        filled!(self, (both.rows(), width), out => cuda::glu(&self.gpu, both.all(), width, gate, out))
     }
 
     fn head_norms(&self, fused: &Matrix, parts: &[(usize, &Buffer<f32>)], eps: f32) -> Result<Matrix> {

@@ -180,12 +180,19 @@ mod tests {
         }
     }
 
-    /// Grouped heads, windows, normalised heads, layers without rotation, biases; whole prompts and pieces; one lane for all heads and one each.
+    /// Grouped heads, windows, normalised heads, layers without rotation, biases, scales and caps; whole prompts and pieces; one lane for all heads and one each.
     #[test]
     fn rows_add_up_to_the_sums_that_attention_gathers() {
-        for fixture in
-            ["llama-planted", "mistral-window", "ministral-types", "qwen3-norms", "smollm3-nope", "qwen2-mixed"]
-        {
+        for fixture in [
+            "llama-planted",
+            "mistral-window",
+            "ministral-types",
+            "qwen3-norms",
+            "smollm3-nope",
+            "qwen2-mixed",
+            "gemma2-caps",
+            "gemma3-local",
+        ] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures").join(fixture);
             let model = Model::load(&LoadOptions::new(dir), &mut |_| Ok(())).expect("loads");
             for (lanes, pieces) in [(Lanes::PerLayer, false), (Lanes::PerHead, false), (Lanes::PerHead, true)] {

@@ -1,5 +1,6 @@
 //! config.json of a Llama or one of its relatives, with the defaults of Hugging Face's classes for what is omitted.
 
+use prefixkv_kernels::activation::Gate;
 use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::rotary::Sections;
 use serde::Deserialize;
@@ -24,12 +25,15 @@ struct Fields {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     hidden_act: Activation,
+    hidden_activation: Activation,
     max_position_embeddings: usize,
     rms_norm_eps: f64,
     tie_word_embeddings: bool,
     attention_bias: bool,
     mlp_bias: bool,
     attn_logit_softcapping: Option<f32>,
+    final_logit_softcapping: Option<f32>,
+    use_bidirectional_attention: bool,
 }
 
 impl Default for Fields {
@@ -43,12 +47,15 @@ impl Default for Fields {
             num_key_value_heads: None,
             head_dim: None,
             hidden_act: Activation::Silu,
+            hidden_activation: Activation::GeluTanh,
             max_position_embeddings: 2048,
             rms_norm_eps: 1e-6,
             tie_word_embeddings: false,
             attention_bias: false,
             mlp_bias: false,
             attn_logit_softcapping: None,
+            final_logit_softcapping: None,
+            use_bidirectional_attention: false,
         }
     }
 }
@@ -71,8 +78,19 @@ pub(crate) struct LlamaConfig {
     /// Of the projection behind attention.
     pub output_bias: bool,
     pub mlp_bias: bool,
+    /// Whether the weights of queries, keys and values are one tensor, and those of gate and up another.
+    pub fused: bool,
     /// Whether queries and keys are normalised head by head.
     pub head_norms: bool,
+    /// Whether the results of attention and of the MLP are normalised before they are added.
+    pub branch_norms: bool,
+    /// The number that the weights of norms lack.
+    pub norm_offset: f32,
+    /// Whether embeddings are multiplied by `sqrt(hidden_size)`.
+    pub scaled_embeddings: bool,
+    pub gate: Gate,
+    /// A logit `x` becomes `cap * tanh(x / cap)`.
+    pub logit_cap: Option<f32>,
     /// The variants of rotary embedding, the first for layers without a window.
     pub ropes: Vec<Rope>,
     pub kinds: Vec<LayerKind>,
@@ -82,8 +100,13 @@ pub(crate) struct LlamaConfig {
 impl LlamaConfig {
     /// Parses the whole file (None) or the section `key` of a larger model's file.
     pub(crate) fn parse(file: &ConfigFile, key: Option<&str>) -> Result<Self> {
+        Self::parse_as(file, key, "llama")
+    }
+
+    /// As [`LlamaConfig::parse`], where a section without a `model_type` is of `model_type`.
+    pub(crate) fn parse_as(file: &ConfigFile, key: Option<&str>, model_type: &str) -> Result<Self> {
         let section = file.section(key)?;
-        let named = section.get("model_type").and_then(Value::as_str).unwrap_or("llama");
+        let named = section.get("model_type").and_then(Value::as_str).unwrap_or(model_type);
         let Some(decoder) = Decoder::named(named) else {
             let known = Decoder::names().join("`, `");
             return Err(file.unsupported(format!("a text model of type `{named}`; known are `{known}`")));
@@ -99,8 +122,20 @@ impl LlamaConfig {
     ) -> Result<Self> {
         decoder.fill_in(&mut section);
         let fields: Fields = file.parse(key, section.clone())?;
-        if fields.hidden_act != Activation::Silu {
-            return Err(file.unsupported(format!("activation {:?} in a Llama; only silu is known", fields.hidden_act)));
+        let activation = if decoder.activation == "hidden_act" { fields.hidden_act } else { fields.hidden_activation };
+        let gate = match activation {
+            Activation::Silu => Gate::Silu,
+            Activation::GeluTanh => Gate::GeluTanh,
+            other => {
+                let name = path(key, decoder.activation);
+                return Err(file.unsupported(format!(
+                    "activation {other:?} in a gated MLP (`{name}`); known are silu and gelu_pytorch_tanh"
+                )));
+            }
+        };
+        if fields.use_bidirectional_attention && decoder.scaled {
+            let name = path(key, "use_bidirectional_attention");
+            return Err(file.unsupported(format!("a text model that attends to what comes after (`{name}`)")));
         }
         let sizes = [
             ("vocab_size", fields.vocab_size, 4 << 20),
@@ -143,14 +178,17 @@ impl LlamaConfig {
             }
         }
         let heads_of = Heads { query: heads, kv: kv_heads, dim: head_dim };
-        let mut kinds = kinds::kinds(file, key, decoder, &section, fields.num_hidden_layers, heads_of, ropes.len())?;
-        if let Some(cap) = fields.attn_logit_softcapping {
-            if !cap.is_normal() || cap < 0.0 {
-                let name = path(key, "attn_logit_softcapping");
-                return Err(file.bad(format!("`{name}` is {cap}, expected a positive number")));
+        let mut kinds = kinds::kinds(file, key, decoder, &section, fields.num_hidden_layers, heads_of, &ropes)?;
+        let cap = |name: &str, cap: Option<f32>| match cap {
+            Some(cap) if !cap.is_normal() || cap < 0.0 => {
+                Err(file.bad(format!("`{}` is {cap}, expected a positive number", path(key, name))))
             }
-            kinds.iter_mut().for_each(|kind| kind.softcap = Some(cap));
-        }
+            cap => Ok(cap),
+        };
+        let score_cap = cap("attn_logit_softcapping", fields.attn_logit_softcapping)?.filter(|_| decoder.capped_scores);
+        let logit_cap =
+            cap("final_logit_softcapping", fields.final_logit_softcapping)?.filter(|_| decoder.capped_logits);
+        kinds.iter_mut().for_each(|kind| kind.softcap = score_cap);
         let (attention_bias, output_bias) = decoder.biases(fields.attention_bias);
         Ok(LlamaConfig {
             vocab_size: fields.vocab_size,
@@ -166,7 +204,13 @@ impl LlamaConfig {
             attention_bias,
             output_bias,
             mlp_bias: fields.mlp_bias && decoder.mlp_bias,
+            fused: decoder.fused,
             head_norms: decoder.head_norms,
+            branch_norms: decoder.branch_norms,
+            norm_offset: decoder.norm_offset,
+            scaled_embeddings: decoder.scaled,
+            gate,
+            logit_cap,
             ropes,
             kinds,
             format: Format::F32,
@@ -217,7 +261,7 @@ mod tests {
             }
             checked += 1;
         }
-        assert!(checked >= 19 && refused == 1, "{checked} configurations, {refused} refused");
+        assert!(checked >= 22 && refused == 1, "{checked} configurations, {refused} refused");
     }
 
     fn parse(config: Value) -> Result<LlamaConfig> {
@@ -268,6 +312,15 @@ mod tests {
             (json!({ "rope_scaling": { "type": "linear", "factor": "4" } }), "`rope_scaling.factor`: invalid type"),
             (json!({ "rope_scaling": [1] }), "`rope_scaling` must be an object"),
             (llama3(json!({ "low_freq_factor": 0 })), "`rope_parameters.low_freq_factor` is 0"),
+            (json!({ "rope_scaling": { "type": "yarn", "factor": -4 } }), "`rope_scaling.factor` is -4"),
+            (
+                json!({ "rope_scaling": { "type": "yarn", "factor": 4, "beta_fast": -1 } }),
+                "`rope_scaling.beta_fast` is -1",
+            ),
+            (
+                json!({ "rope_scaling": { "type": "yarn", "factor": 4, "attention_factor": -1 } }),
+                "`rope_scaling.attention_factor` is -1",
+            ),
             (
                 llama3(json!({ "original_max_position_embeddings": -1 })),
                 "`rope_parameters.original_max_position_embeddings`",

@@ -18,6 +18,24 @@ pub(super) struct Decoder {
     pub(super) head_norms: bool,
     /// Whether some layers know no positions.
     pub(super) still_layers: bool,
+    /// Whether the weights of queries, keys and values are one tensor, and those of gate and up another.
+    pub(super) fused: bool,
+    /// Whether a rotary embedding that is called `yarn` is another, which is not built.
+    pub(super) other_yarn: bool,
+    /// Whether there are norms behind attention and behind the MLP too, before their results are added.
+    pub(super) branch_norms: bool,
+    /// The number that the weights of norms lack.
+    pub(super) norm_offset: f32,
+    /// Whether embeddings are multiplied by `sqrt(hidden_size)`, and scores divided by `sqrt(query_pre_attn_scalar)`.
+    pub(super) scaled: bool,
+    /// Whether `attn_logit_softcapping` counts.
+    pub(super) capped_scores: bool,
+    /// Whether `final_logit_softcapping` counts.
+    pub(super) capped_logits: bool,
+    /// The key of the function of the gate.
+    pub(super) activation: &'static str,
+    /// The key of the base of the rotary embedding of layers with a window, where they have one of their own.
+    pub(super) local_theta: Option<&'static str>,
 }
 
 /// Which layers have a window of `sliding_window` positions.
@@ -31,6 +49,8 @@ pub(super) enum Windows {
     Upper,
     /// With `use_sliding_window` those that `layer_types` names, else those that know no positions.
     Still,
+    /// Those that `layer_types` names, else all but every `sliding_window_pattern`th.
+    Pattern,
 }
 
 const LLAMA: Decoder = Decoder {
@@ -42,6 +62,38 @@ const LLAMA: Decoder = Decoder {
     mlp_bias: true,
     head_norms: false,
     still_layers: false,
+    fused: false,
+    other_yarn: false,
+    branch_norms: false,
+    norm_offset: 0.0,
+    scaled: false,
+    capped_scores: true,
+    capped_logits: false,
+    activation: "hidden_act",
+    local_theta: None,
+};
+
+// Gemma Team 2024, arXiv 2408.00118.
+const GEMMA2: Decoder = Decoder {
+    model_type: "gemma2",
+    architecture: "Gemma2ForCausalLM",
+    defaults: || {
+        json!({
+            "vocab_size": 256_000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+            "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+            "max_position_embeddings": 8192, "tie_word_embeddings": true, "query_pre_attn_scalar": 256,
+            "sliding_window": 4096, "sliding_window_pattern": 2, "final_logit_softcapping": 30.0,
+            "attn_logit_softcapping": 50.0,
+        })
+    },
+    windows: Windows::Pattern,
+    mlp_bias: false,
+    branch_norms: true,
+    norm_offset: 1.0,
+    scaled: true,
+    capped_logits: true,
+    activation: "hidden_activation",
+    ..LLAMA
 };
 
 const ALL: &[Decoder] = &[
@@ -118,6 +170,41 @@ const ALL: &[Decoder] = &[
         windows: Windows::Still,
         still_layers: true,
         ..LLAMA
+    },
+    // Abdin et al. 2024, arXiv 2404.14219.
+    Decoder {
+        model_type: "phi3",
+        architecture: "Phi3ForCausalLM",
+        defaults: || {
+            json!({
+                "vocab_size": 32_064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096,
+                "rms_norm_eps": 1e-5,
+            })
+        },
+        windows: Windows::All,
+        biases: Some((false, false)),
+        mlp_bias: false,
+        fused: true,
+        other_yarn: true,
+        ..LLAMA
+    },
+    GEMMA2,
+    // Gemma Team 2025, arXiv 2503.19786. transformers reads a cap of the scores and does not use it.
+    Decoder {
+        model_type: "gemma3_text",
+        architecture: "Gemma3ForCausalLM",
+        defaults: || {
+            json!({
+                "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+                "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+                "max_position_embeddings": 131_072, "tie_word_embeddings": true, "query_pre_attn_scalar": 256,
+                "sliding_window": 4096, "sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
+            })
+        },
+        head_norms: true,
+        capped_scores: false,
+        local_theta: Some("rope_local_base_freq"),
+        ..GEMMA2
     },
 ];
 

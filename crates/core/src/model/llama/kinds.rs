@@ -20,8 +20,10 @@ struct Fields {
     no_rope_layers: Option<Vec<u8>>,
     /// Without that list, every so many layers know none.
     no_rope_layer_interval: usize,
+    sliding_window_pattern: usize,
     /// For each layer, the one whose keys and values it reads.
     kv_sources: Option<Vec<usize>>,
+    query_pre_attn_scalar: Option<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -49,20 +51,57 @@ pub(super) fn ropes(
         }
         ropes
     };
+    if let Some(theta) = decoder.local_theta {
+        return local_and_global(file, key, section, theta, positions);
+    }
     let nested = section.get("rope_parameters").and_then(Value::as_object);
     let Some(nested) = nested.filter(|nested| nested.contains_key(FULL) || nested.contains_key(SLIDING)) else {
-        return Ok(with_off(vec![Rope::parse(file, key, section, positions)?]));
+        let rope = Rope::parse(file, key, section, "rope_theta", positions)?;
+        if decoder.other_yarn && matches!(rope.scaling, Scaling::Yarn { .. }) {
+            return Err(file.unsupported("rotary embedding of type `yarn`, which here is `longrope`"));
+        }
+        return Ok(with_off(vec![rope]));
     };
     let one = |name: &str| {
         let mut section = section.clone();
         section.remove("rope_scaling");
         section.insert("rope_parameters".into(), nested.get(name).cloned().unwrap_or(Value::Null));
-        Rope::parse(file, key, &section, positions)
+        Rope::parse(file, key, &section, "rope_theta", positions)
     };
     Ok(with_off(vec![one(FULL)?, one(SLIDING)?]))
 }
 
-/// The kind of each layer of section `key`, with `ropes` rotary embeddings.
+/// One rotary embedding for layers without a window, which a scaling outside is about, and one for those with, whose base is `theta`
+/// where their own section says none.
+fn local_and_global(
+    file: &ConfigFile,
+    key: Option<&str>,
+    section: &Map<String, Value>,
+    theta: &str,
+    positions: usize,
+) -> Result<Vec<Rope>> {
+    let nested = |name: &str| match section.get("rope_parameters").and_then(|both| both.get(name)) {
+        Some(Value::Object(parameters)) => parameters.clone(),
+        _ => Map::new(),
+    };
+    let one = |parameters: Map<String, Value>, base: &str| {
+        let mut section = section.clone();
+        section.remove("rope_scaling");
+        section.insert("rope_parameters".into(), Value::Object(parameters));
+        Rope::parse(file, key, &section, base, positions)
+    };
+    let mut global = nested(FULL);
+    match section.get("rope_scaling") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(scaling)) => global.extend(scaling.clone()),
+        Some(other) => {
+            return Err(file.bad(format!("`{}` must be an object, found {other}", path(key, "rope_scaling"))));
+        }
+    }
+    Ok(vec![one(global, "rope_theta")?, one(nested(SLIDING), theta)?])
+}
+
+/// The kind of each layer of section `key`, with the rotary embeddings `ropes`.
 pub(super) fn kinds(
     file: &ConfigFile,
     key: Option<&str>,
@@ -70,12 +109,12 @@ pub(super) fn kinds(
     section: &Map<String, Value>,
     layers: usize,
     heads: Heads,
-    ropes: usize,
+    ropes: &[Rope],
 ) -> Result<Vec<LayerKind>> {
     let fields: Fields = file.parse(key, section.clone())?;
     let window = fields.sliding_window.filter(|_| match decoder.windows {
         Windows::None => false,
-        Windows::All | Windows::Named => true,
+        Windows::All | Windows::Named | Windows::Pattern => true,
         Windows::Upper | Windows::Still => fields.use_sliding_window,
     });
     if window == Some(0) {
@@ -92,9 +131,24 @@ pub(super) fn kinds(
     of_each("layer_types", fields.layer_types.as_ref().map(Vec::len))?;
     of_each("kv_sources", fields.kv_sources.as_ref().map(Vec::len))?;
     of_each("no_rope_layers", fields.no_rope_layers.as_ref().map(Vec::len))?;
-    if decoder.still_layers && fields.no_rope_layer_interval == 0 {
-        return Err(file.bad(format!("`{}` is 0, expected at least 1", path(key, "no_rope_layer_interval"))));
+    let interval = |name: &str, found: usize| match found {
+        0 => Err(file.bad(format!("`{}` is 0, expected at least 1", path(key, name)))),
+        _ => Ok(()),
+    };
+    if decoder.still_layers {
+        interval("no_rope_layer_interval", fields.no_rope_layer_interval)?;
     }
+    if decoder.windows == Windows::Pattern && fields.layer_types.is_none() {
+        interval("sliding_window_pattern", fields.sliding_window_pattern)?;
+    }
+    let scale = match fields.query_pre_attn_scalar.filter(|_| decoder.scaled) {
+        None => None,
+        Some(scalar) if scalar > 0.0 && (scalar.powf(-0.5) as f32).is_normal() => Some(scalar.powf(-0.5) as f32),
+        Some(scalar) => {
+            let name = path(key, "query_pre_attn_scalar");
+            return Err(file.bad(format!("`{name}` is {scalar}, expected a positive number")));
+        }
+    };
     let still = |layer: usize| match &fields.no_rope_layers {
         _ if !decoder.still_layers => false,
         Some(list) => list[layer] == 0,
@@ -104,20 +158,29 @@ pub(super) fn kinds(
         _ if window.is_none() => false,
         (Windows::None, _) => false,
         (Windows::All, _) | (Windows::Named, None) => true,
-        (Windows::Named | Windows::Upper | Windows::Still, Some(types)) => types[layer] == LayerType::SlidingAttention,
+        (Windows::Named | Windows::Upper | Windows::Still | Windows::Pattern, Some(types)) => {
+            types[layer] == LayerType::SlidingAttention
+        }
+        (Windows::Pattern, None) => !(layer + 1).is_multiple_of(fields.sliding_window_pattern),
         (Windows::Upper, None) => layer >= fields.max_window_layers,
         (Windows::Still, None) => still(layer),
     };
-    let kind = |layer: usize| LayerKind {
-        source: fields.kv_sources.as_ref().map_or(layer, |sources| sources[layer]),
-        window: window.filter(|_| slides(layer)),
-        rope: match (still(layer), slides(layer)) {
-            (true, _) => ropes - 1,
+    let kind = |layer: usize| {
+        let ordinary = LayerKind::ordinary(layer, heads);
+        let rope = match (still(layer), slides(layer)) {
+            (true, _) => ropes.len() - 1,
             // Of the two by layer type, if there are two.
-            (false, true) => (ropes - 1 - usize::from(decoder.still_layers)).min(1),
+            (false, true) => (ropes.len() - 1 - usize::from(decoder.still_layers)).min(1),
             (false, false) => 0,
-        },
-        ..LayerKind::ordinary(layer, heads)
+        };
+        LayerKind {
+            source: fields.kv_sources.as_ref().map_or(layer, |sources| sources[layer]),
+            window: window.filter(|_| slides(layer)),
+            // A factor of queries and keys is its square in their products, and stored keys stay as long as they are.
+            scale: scale.unwrap_or(ordinary.scale) * ropes[rope].attention().powi(2) as f32,
+            rope,
+            ..ordinary
+        }
     };
     let kinds: Vec<LayerKind> = (0..layers).map(kind).collect();
     for (layer, source) in kinds.iter().map(|kind| kind.source).enumerate() {
@@ -172,6 +235,20 @@ mod tests {
                 json!({ "model_type": "smollm3", "num_hidden_layers": 4, "use_sliding_window": true, "sliding_window": 9 }),
                 vec![None, None, None, Some(9)],
             ),
+            (json!({ "model_type": "gemma2", "num_hidden_layers": 3 }), vec![Some(4096), None, Some(4096)]),
+            (
+                json!({ "model_type": "gemma3_text", "num_hidden_layers": 7, "sliding_window": 9 }),
+                [vec![Some(9); 5], vec![None, Some(9)]].concat(),
+            ),
+            (
+                json!({ "model_type": "gemma3_text", "num_hidden_layers": 3, "sliding_window": 9, "sliding_window_pattern": 2 }),
+                vec![Some(9), None, Some(9)],
+            ),
+            (
+                json!({ "model_type": "gemma3_text", "num_hidden_layers": 2, "sliding_window": 9,
+                        "layer_types": ["full_attention", "sliding_attention"] }),
+                vec![None, Some(9)],
+            ),
             (
                 json!({ "model_type": "qwen3", "num_hidden_layers": 3, "use_sliding_window": true, "sliding_window": 9,
                         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"] }),
@@ -220,6 +297,62 @@ mod tests {
         let config = LlamaConfig::parse(&golden::file(config), None).unwrap();
         assert_eq!(config.ropes.iter().map(|rope| rope.theta).collect::<Vec<_>>(), [1e6, 1e4]);
         assert_eq!(config.kinds.iter().map(|kind| kind.rope).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    /// Both spellings of Gemma 3's configurations, and none.
+    #[test]
+    fn windows_have_a_base_of_their_own_and_no_scaling() {
+        let linear = json!({ "rope_type": "linear", "factor": 8.0 });
+        let nested = json!({
+            "full_attention": { "rope_theta": 2e6, "rope_type": "linear", "factor": 8.0 },
+            "sliding_attention": { "rope_theta": 3e4, "rope_type": "default" },
+        });
+        for (change, thetas, factor) in [
+            (json!({}), [1e6, 1e4], 1.0),
+            (json!({ "rope_theta": 5e5, "rope_local_base_freq": 2e4, "rope_scaling": linear }), [5e5, 2e4], 8.0),
+            (json!({ "rope_parameters": nested }), [2e6, 3e4], 8.0),
+            (json!({ "rope_parameters": { "full_attention": { "rope_type": "default" } } }), [1e6, 1e4], 1.0),
+        ] {
+            let mut config = json!({ "model_type": "gemma3_text", "num_hidden_layers": 6 });
+            config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let config = LlamaConfig::parse(&golden::file(config), None).unwrap();
+            assert_eq!(config.ropes.iter().map(|rope| rope.theta).collect::<Vec<_>>(), thetas, "{change}");
+            let first: Vec<f32> =
+                config.ropes.iter().map(|rope| rope.inverse_frequencies(config.head_dim)[0]).collect();
+            assert_eq!(first, [1.0 / factor, 1.0], "{change}");
+            assert_eq!(config.kinds.iter().map(|kind| kind.rope).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 0]);
+            assert!(config.kinds.iter().all(|kind| kind.scale == 1.0 / 16.0));
+        }
+    }
+
+    /// Early configurations of Phi-3 call it so.
+    #[test]
+    fn yarn_of_phi_is_another() {
+        for name in ["yarn", "su", "longrope"] {
+            let config = json!({ "model_type": "phi3", "rope_scaling": { "type": name, "factor": 4.0 } });
+            assert_eq!(windows(config).unwrap_err().code(), "unsupported-model", "{name}");
+        }
+        assert_eq!(windows(json!({ "model_type": "phi3", "num_hidden_layers": 1 })).unwrap(), [None]);
+        let config = json!({ "model_type": "phi3", "num_hidden_layers": 1, "sliding_window": 2047 });
+        assert_eq!(windows(config).unwrap(), [Some(2047)]);
+    }
+
+    #[test]
+    fn what_gemma_cannot_be_is_named() {
+        for (change, code, text) in [
+            (json!({ "sliding_window_pattern": 0 }), "model-file", "`sliding_window_pattern` is 0"),
+            (json!({ "query_pre_attn_scalar": -1 }), "model-file", "`query_pre_attn_scalar` is -1"),
+            (json!({ "rope_local_base_freq": 0 }), "model-file", "`rope_local_base_freq` is 0"),
+            (json!({ "rope_scaling": 8 }), "model-file", "`rope_scaling` must be an object"),
+            (json!({ "final_logit_softcapping": -2 }), "model-file", "`final_logit_softcapping` is -2"),
+            (json!({ "hidden_activation": "relu" }), "unsupported-model", "`hidden_activation`"),
+            (json!({ "use_bidirectional_attention": true }), "unsupported-model", "`use_bidirectional_attention`"),
+        ] {
+            let mut config = json!({ "model_type": "gemma3_text", "num_hidden_layers": 2 });
+            config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let error = windows(config).unwrap_err();
+            assert!(error.code() == code && error.to_string().contains(text), "{change}: {error}");
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub(super) struct Llama<B: Backend> {
     head: Linear<B>,
     /// By [`LayerKind::rope`].
     ropes: Vec<Frequencies>,
+    embedding_scale: Option<f32>,
 }
 
 struct Layer<B: Backend> {
@@ -88,6 +89,8 @@ struct Layer<B: Backend> {
     /// Gate and up in one product.
     gate_up: Linear<B>,
     down: Linear<B>,
+    /// Of the results of attention and of the MLP.
+    branch_norms: Option<[RmsNorm<B>; 2]>,
 }
 
 impl<B: Backend> Llama<B> {
@@ -104,32 +107,50 @@ impl<B: Backend> Llama<B> {
         let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
         let embeddings_name = format!("{prefix}embed_tokens.weight");
         let embeddings = loader.table(&embeddings_name, config.vocab_size, hidden)?;
-        let norm = |name: &str| RmsNorm::load(loader, &format!("{prefix}{name}"), hidden, eps);
+        let offset = config.norm_offset;
+        let norm = |name: &str| RmsNorm::load(loader, &format!("{prefix}{name}"), hidden, offset, eps);
         let heads_of = config.heads();
         loader.backend.require_heads(heads_of)?;
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
         let head_norms = |index: usize, kind: &LayerKind| -> Result<Option<HeadNorms<B>>> {
             let at = |name: &str| format!("{prefix}layers.{index}.self_attn.{name}_norm");
             let keys = kind.stores().then(|| at("k"));
-            config.head_norms.then(|| HeadNorms::load(loader, &at("q"), keys.as_deref(), kind.heads, eps)).transpose()
+            let load = || HeadNorms::load(loader, &at("q"), keys.as_deref(), kind.heads, offset, eps);
+            config.head_norms.then(load).transpose()
         };
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for (index, kind) in config.kinds.iter().enumerate() {
             let at = |name: &str| format!("{prefix}layers.{index}.{name}");
-            let (wq, wk, wv) = (at("self_attn.q_proj"), at("self_attn.k_proj"), at("self_attn.v_proj"));
-            let (gate, up) = (at("mlp.gate_proj"), at("mlp.up_proj"));
             let inner = config.intermediate_size;
-            let projections = [(&wq[..], q), (&wk, kv), (&wv, kv)];
-            let projections = if kind.stores() { &projections[..] } else { &projections[..1] };
+            let (projections, gate_up) = if config.fused {
+                (vec![("self_attn.qkv_proj", q + 2 * kv)], vec![("mlp.gate_up_proj", 2 * inner)])
+            } else {
+                let mut own = vec![("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)];
+                own.truncate(if kind.stores() { 3 } else { 1 });
+                (own, vec![("mlp.gate_proj", inner), ("mlp.up_proj", inner)])
+            };
+            let linear = |parts: &[(&str, usize)], columns: usize, bias: bool| {
+                let names: Vec<_> = parts.iter().map(|(name, rows)| (at(name), *rows)).collect();
+                let names: Vec<_> = names.iter().map(|(name, rows)| (&name[..], *rows)).collect();
+                loader.linear(&names, columns, bias)
+            };
+            let norm = |name: &str| norm(&format!("layers.{index}.{name}"));
+            let branch_norms = if config.branch_norms {
+                Some([norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?])
+            } else {
+                None
+            };
+            let before_mlp = if config.branch_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
             layers.push(Layer {
                 kind: *kind,
-                attention_norm: norm(&format!("layers.{index}.input_layernorm"))?,
-                fused: loader.linear(projections, hidden, config.attention_bias)?,
+                attention_norm: norm("input_layernorm")?,
+                fused: linear(&projections, hidden, config.attention_bias)?,
                 head_norms: head_norms(index, kind)?,
-                output: loader.linear(&[(&at("self_attn.o_proj"), hidden)], q, config.output_bias)?,
-                mlp_norm: norm(&format!("layers.{index}.post_attention_layernorm"))?,
-                gate_up: loader.linear(&[(&gate, inner), (&up, inner)], hidden, config.mlp_bias)?,
-                down: loader.linear(&[(&at("mlp.down_proj"), hidden)], inner, config.mlp_bias)?,
+                output: linear(&[("self_attn.o_proj", hidden)], q, config.output_bias)?,
+                mlp_norm: norm(before_mlp)?,
+                gate_up: linear(&gate_up, hidden, config.mlp_bias)?,
+                down: linear(&[("mlp.down_proj", hidden)], inner, config.mlp_bias)?,
+                branch_norms,
             });
             loaded(loader.tally().bytes)?;
         }
@@ -143,7 +164,13 @@ impl<B: Backend> Llama<B> {
         };
         let ropes = config.ropes.iter().map(|rope| rope.frequencies(config.head_dim)).collect();
         let backend = loader.backend.clone();
-        Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, ropes, config })
+        let embedding_scale = if config.scaled_embeddings {
+            // transformers rounds the factor to the type of the table that it multiplies.
+            Some(loader.checkpoint.rounded(&embeddings_name, (hidden as f64).sqrt() as f32)?)
+        } else {
+            None
+        };
+        Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, ropes, embedding_scale, config })
     }
 
     /// The rotations of the `n` rows on their way, also for what a method has to know of them.
@@ -158,7 +185,11 @@ impl<B: Backend> Llama<B> {
         let rows = x.rows();
         let one = |x: &Matrix<B>| -> Result<Matrix<B>> {
             let both = layer.gate_up.forward(&layer.mlp_norm.forward(x)?)?;
-            layer.down.forward(&self.backend.swiglu(&both)?)
+            let y = layer.down.forward(&self.backend.glu(&both, self.config.gate)?)?;
+            match &layer.branch_norms {
+                Some([_, norm]) => norm.rows(&y),
+                None => Ok(y),
+            }
         };
         if rows <= B::MLP_ROWS {
             return one(x);
@@ -199,7 +230,11 @@ impl<B: Backend> Describe for Llama<B> {
 impl<B: Backend> Network<B> for Llama<B> {
     fn embed(&self, tokens: &[u32]) -> Result<Matrix<B>> {
         // A placeholder may lie past the table; its row is replaced by image features.
-        self.backend.rows(&self.embeddings, tokens)
+        let rows = self.backend.rows(&self.embeddings, tokens)?;
+        match self.embedding_scale {
+            Some(factor) => rows.times(factor),
+            None => Ok(rows),
+        }
     }
 
     fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
@@ -234,7 +269,11 @@ impl<B: Backend> Network<B> for Llama<B> {
             };
             let mixed = self.backend.causal(&fused, &kind, &rotary, pass, check)?;
             check()?;
-            x = x.plus(&layer.output.forward(&mixed)?)?;
+            let mixed = layer.output.forward(&mixed)?;
+            x = match &layer.branch_norms {
+                Some([norm, _]) => x.plus(&norm.rows(&mixed)?)?,
+                None => x.plus(&mixed)?,
+            };
             if let Some(rows) = pass.take_chosen() {
                 x = x.select(&rows)?;
                 rotary = self.rotary(pass, rows.len())?;
@@ -249,7 +288,11 @@ impl<B: Backend> Network<B> for Llama<B> {
     }
 
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
-        self.head.forward(&self.norm.forward(hidden)?)
+        let logits = self.head.forward(&self.norm.forward(hidden)?)?;
+        match self.config.logit_cap {
+            Some(cap) => logits.capped(cap),
+            None => Ok(logits),
+        }
     }
 
     fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {

@@ -18,6 +18,12 @@ struct Fields {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    attention_factor: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+    truncate: Option<bool>,
     mrope_section: Option<[usize; 3]>,
     mrope_interleaved: bool,
 }
@@ -47,16 +53,28 @@ pub(crate) enum Scaling {
         high: f64,
         original: f64,
     },
+    /// YaRN, Peng et al. 2023, arXiv 2309.00071: frequencies that turn less than `slow` times in `original` positions divided, those that
+    /// turn more than `fast` times kept, a ramp between; queries and keys multiplied by `attention`.
+    Yarn {
+        factor: f64,
+        fast: f64,
+        slow: f64,
+        original: f64,
+        /// Whether the ends of the ramp are whole frequencies.
+        truncate: bool,
+        attention: f64,
+    },
 }
 
 impl Rope {
     /// From the whole configuration of the language model, which is section `key` of the file. Where it says things twice, what
     /// transformers takes: `rope_scaling` before `rope_parameters` unless it is empty, `rope_type` before `type`, and the section's
-    /// `rope_theta` before the one beside it.
+    /// `rope_theta` before the one beside it, which is called `theta_key`.
     pub(crate) fn parse(
         file: &ConfigFile,
         key: Option<&str>,
         config: &Map<String, Value>,
+        theta_key: &str,
         positions: usize,
     ) -> Result<Self> {
         let mut found = ("rope_parameters", Map::new());
@@ -85,7 +103,7 @@ impl Rope {
         let (theta_at, theta) = match fields.rope_theta {
             Some(theta) => (path(Some(&at), "rope_theta"), theta),
             // 10000 is the default of Hugging Face's LlamaConfig.
-            None => (path(key, "rope_theta"), beside("rope_theta")?.unwrap_or(10_000.0)),
+            None => (path(key, theta_key), beside(theta_key)?.unwrap_or(10_000.0)),
         };
         if !(theta > 1.0 && (theta as f32).is_finite()) {
             return Err(file.bad(format!("`{theta_at}` is {theta}, expected more than 1")));
@@ -97,24 +115,46 @@ impl Rope {
         };
         let interleaved = fields.mrope_interleaved;
         let sections = fields.mrope_section.map(|sizes| Sections { sizes, interleaved });
+        let original = || -> Result<f64> {
+            let beside = beside("original_max_position_embeddings")?;
+            let found = beside.or(fields.original_max_position_embeddings).unwrap_or(positions as f64);
+            need("original_max_position_embeddings", Some(found))
+        };
         let scaling = match fields.rope_type.as_deref() {
             None | Some("default" | "mrope") => return Ok(Rope { theta, scaling: Scaling::None, sections }),
             Some("linear") => Scaling::Linear { factor: need("factor", fields.factor)? },
-            Some("llama3") => {
-                let original = beside("original_max_position_embeddings")?
-                    .or(fields.original_max_position_embeddings)
-                    .unwrap_or(positions as f64);
-                Scaling::Llama3 {
-                    factor: need("factor", fields.factor)?,
-                    low: need("low_freq_factor", fields.low_freq_factor)?,
-                    high: need("high_freq_factor", fields.high_freq_factor)?,
-                    original: need("original_max_position_embeddings", Some(original))?,
+            Some("llama3") => Scaling::Llama3 {
+                factor: need("factor", fields.factor)?,
+                low: need("low_freq_factor", fields.low_freq_factor)?,
+                high: need("high_freq_factor", fields.high_freq_factor)?,
+                original: original()?,
+            },
+            Some("yarn") => {
+                let original = original()?;
+                let factor = need("factor", fields.factor.or(Some(positions as f64 / original)))?;
+                // 0 is nothing said, as in transformers.
+                let said = |name: &str, value: Option<f64>| {
+                    value.filter(|value| *value != 0.0).map(|value| need(name, Some(value))).transpose()
+                };
+                let scales = (said("mscale", fields.mscale)?, said("mscale_all_dim", fields.mscale_all_dim)?);
+                let grown = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+                let inferred = match scales {
+                    (Some(scale), Some(all)) => grown(scale) / grown(all),
+                    _ => grown(1.0),
+                };
+                Scaling::Yarn {
+                    factor,
+                    fast: said("beta_fast", fields.beta_fast)?.unwrap_or(32.0),
+                    slow: said("beta_slow", fields.beta_slow)?.unwrap_or(1.0),
+                    original,
+                    truncate: fields.truncate.unwrap_or(true),
+                    attention: need("attention_factor", fields.attention_factor.or(Some(inferred)))?,
                 }
             }
             Some(other) => {
-                return Err(
-                    file.unsupported(format!("rotary embedding of type `{other}`; known are default, linear, llama3"))
-                );
+                return Err(file.unsupported(format!(
+                    "rotary embedding of type `{other}`; known are default, linear, llama3, yarn"
+                )));
             }
         };
         match fields.partial_rotary_factor.or(beside("partial_rotary_factor")?) {
@@ -128,11 +168,20 @@ impl Rope {
         Frequencies::new(self.inverse_frequencies(head_dim), self.sections)
     }
 
+    /// The factor of queries and keys, which are turned too.
+    pub(crate) fn attention(&self) -> f64 {
+        match self.scaling {
+            Scaling::Yarn { attention, .. } => attention,
+            _ => 1.0,
+        }
+    }
+
     /// `head_dim / 2` frequencies, computed in f32 as the reference does.
     pub(crate) fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
         (0..head_dim / 2)
             .map(|i| {
-                let plain = 1.0 / (self.theta as f32).powf((2 * i) as f32 / head_dim as f32);
+                let power = (self.theta as f32).powf((2 * i) as f32 / head_dim as f32);
+                let plain = 1.0 / power;
                 match self.scaling {
                     Scaling::None => plain,
                     Scaling::Off => 0.0,
@@ -147,6 +196,23 @@ impl Rope {
                             let smooth = (original / wavelength - low) / (high - low);
                             ((1.0 - smooth) * f64::from(plain) / factor + smooth * f64::from(plain)) as f32
                         }
+                    }
+                    Scaling::Yarn { factor, fast, slow, original, truncate, .. } => {
+                        let turning = |turns: f64| {
+                            head_dim as f64 * (original / (turns * 2.0 * std::f64::consts::PI)).ln()
+                                / (2.0 * self.theta.ln())
+                        };
+                        let (mut low, mut high) = (turning(fast), turning(slow));
+                        if truncate {
+                            (low, high) = (low.floor(), high.ceil());
+                        }
+                        (low, high) = (low.max(0.0), high.min(head_dim as f64 - 1.0));
+                        if low == high {
+                            high += 0.001;
+                        }
+                        let ramp = ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                        let kept = 1.0 - ramp;
+                        1.0 / (factor as f32 * power) * (1.0 - kept) + plain * kept
                     }
                 }
             })

@@ -19,6 +19,8 @@ pub(crate) struct Golden {
     pub(crate) prompt: usize,
     pub(crate) tokens: Vec<u32>,
     pub(crate) placing: Placing,
+    /// The cache that the logits are of; None: a whole one.
+    pub(crate) method: Option<Value>,
 }
 
 pub(crate) fn goldens() -> Vec<Golden> {
@@ -37,6 +39,7 @@ pub(crate) fn goldens() -> Vec<Golden> {
                 advance: case["advance"].as_u64().expect("a number") as u32,
             },
         },
+        method: case.get("method").cloned(),
     };
     all["cases"].as_array().expect("cases").iter().map(one).collect()
 }

@@ -1,7 +1,7 @@
 //! Kinds of layers against transformers with changed attention (`tests/golden/layers.py`): layers that read the keys and values of
 //! another and compute none, soft caps, phases along three axes; and windows, with every method.
 
-mod golden;
+pub(crate) mod golden;
 mod seam;
 
 use std::collections::BTreeSet;
@@ -43,7 +43,11 @@ fn logits_are_those_of_transformers() {
         let prompt = case.prompt(&model);
         let want: Vec<Vec<f32>> = arrays[&case.name].to_vec2().expect("rows of logits");
         // Also where keys are stored before their rotary embedding.
-        for cache in [json!({ "method": "full" }), whole_before_rope()] {
+        let caches = match &case.method {
+            Some(method) => vec![method.clone()],
+            None => vec![json!({ "method": "full" }), whole_before_rope()],
+        };
+        for cache in caches {
             let method = Method::parse(&cache).expect("a method");
             let mut sequence = model.new_sequence_with(method, false).expect("no cap");
             let mut got = model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
@@ -139,6 +143,8 @@ fn a_shared_layer_computes_no_keys_and_values() {
 fn windows(model: &str) -> Vec<Option<usize>> {
     match model {
         "mistral-window" => vec![Some(12); 3],
+        "gemma2-caps" => vec![Some(10), None, Some(10), None],
+        "gemma3-local" => [vec![Some(8); 5], vec![None, Some(8)]].concat(),
         _ => vec![None, None, Some(10), Some(10)],
     }
 }
@@ -161,7 +167,7 @@ fn run(model: &Model, cache: &Value, tokens: &[u32]) -> (Vec<Vec<f32>>, Sequence
 #[test]
 fn layers_with_a_window_hold_no_more_than_it() {
     let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
-    for name in ["mistral-window", "qwen2-mixed"] {
+    for name in ["mistral-window", "qwen2-mixed", "gemma2-caps", "gemma3-local"] {
         let model = load(&root().join("tests/golden/fixtures").join(name));
         let (plain, sequence) = run(&model, &json!({ "method": "full" }), &tokens);
         for (kept, window) in sequence.kept().iter().zip(windows(name)) {
@@ -193,7 +199,7 @@ fn sized(spec: &MethodSpec, keep: Value, model: &Model) -> Value {
 #[test]
 fn methods_size_the_layers_without_a_window_and_leave_the_others() {
     let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
-    for name in ["mistral-window", "qwen2-mixed"] {
+    for name in ["mistral-window", "qwen2-mixed", "gemma2-caps", "gemma3-local"] {
         let model = load(&root().join("tests/golden/fixtures").join(name));
         let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
         for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {
@@ -221,9 +227,13 @@ fn methods_size_the_layers_without_a_window_and_leave_the_others() {
                     let most = window.unwrap_or(if keep.is_object() { 80 } else { 100 });
                     assert!(*kept <= most as f64, "{name}: {cache}: {kept} of {most}");
                 }
-                if name == "qwen2-mixed" {
-                    assert!(memory.kept_per_layer[..2].iter().sum::<f64>() <= 160.0, "{cache}: {memory:?}");
-                    assert_eq!(memory.kept_per_layer[2..], [9.0, 9.0], "{cache}");
+                let each = || memory.kept_per_layer.iter().zip(windows(name));
+                let whole: Vec<f64> = each().filter(|(_, window)| window.is_none()).map(|(kept, _)| *kept).collect();
+                if !whole.is_empty() {
+                    assert!(whole.iter().sum::<f64>() <= 80.0 * whole.len() as f64, "{name}: {cache}: {memory:?}");
+                    for (kept, window) in each().filter_map(|(kept, window)| Some((kept, window?))) {
+                        assert_eq!(*kept, window as f64 - 1.0, "{name}: {cache}");
+                    }
                 }
             }
         }

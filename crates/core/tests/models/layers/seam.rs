@@ -17,7 +17,7 @@ const HEADS: Heads = Heads { query: 4, kv: 2, dim: 8 };
 const HALF: usize = 4;
 const THETAS: [f32; 2] = [1.0, 0.13];
 
-/// A layer as it is drawn: whether it reads an earlier one, and which; its window; which rope; a cap.
+/// A layer as it is drawn: whether it reads an earlier one, and which; its window; which rope, and with it another scale; a cap.
 type Drawn = (bool, usize, Option<u32>, bool, bool);
 
 fn kinds(drawn: &[Drawn]) -> Vec<LayerKind> {
@@ -30,7 +30,8 @@ fn kinds(drawn: &[Drawn]) -> Vec<LayerKind> {
             Some(source) => LayerKind { source: source.layer, rope: source.rope, ..LayerKind::ordinary(layer, HEADS) },
             None => LayerKind { rope: usize::from(*rope), ..LayerKind::ordinary(layer, HEADS) },
         };
-        kinds.push(LayerKind { window: *window, softcap, ..kind });
+        let scale = if *rope { 0.6 } else { kind.scale };
+        kinds.push(LayerKind { window: *window, scale, softcap, ..kind });
     }
     kinds
 }
@@ -88,7 +89,7 @@ fn attend(query: &[f64], position: usize, seen: &Seen, kind: &LayerKind) -> Vec<
         let at = head / (HEADS.query / HEADS.kv) * HEADS.dim;
         let score = |entry: usize| {
             let dot: f64 = query.iter().zip(&seen.keys[entry][at..]).map(|(q, k)| q * k).sum();
-            let score = dot / (HEADS.dim as f64).sqrt();
+            let score = dot * f64::from(kind.scale);
             kind.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         };
         let scores: Vec<f64> = (since..=position).map(score).collect();

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use super::numbers::{Format, exact, narrowed, noise, of_each, of_largest, widened};
 use super::{Case, Check};
-use crate::activation;
+use crate::activation::{self, Gate};
 use crate::cuda::{self, Buffer, Error, Function, Gpu, Result, SliceMut};
 use crate::reference::network as twin;
 
@@ -20,13 +20,16 @@ pub(super) fn all(check: &mut Check<'_>) {
     check.kernel("add".into(), 0.0, &rows(), sums);
     check.kernel("add_bias".into(), 0.0, &rows(), biases);
     check.kernel("place_columns".into(), 0.0, &rows(), places);
+    check.kernel("scale".into(), 0.0, &rows(), scales);
+    check.kernel("cap".into(), 1e-5, &rows(), caps);
 }
 
 fn formats<T: Format>(check: &mut Check<'_>) {
     let name = |kernel: &str| format!("{kernel} {}", T::NAME);
     check.kernel(name("rms_norm"), 1e-5 + T::ROUNDING, &rows(), rms_norms::<T>);
     check.kernel(name("layer_norm"), 2e-5 + T::ROUNDING, &rows(), layer_norms::<T>);
-    check.kernel(name("swiglu"), 1e-5 + T::ROUNDING, &rows(), gates::<T>);
+    check.kernel(name("swiglu"), 1e-5 + T::ROUNDING, &rows(), |gpu, case| gates::<T>(gpu, case, Gate::Silu));
+    check.kernel(name("geglu"), 1e-5 + T::ROUNDING, &rows(), |gpu, case| gates::<T>(gpu, case, Gate::GeluTanh));
     check.kernel(name("activate"), 1e-5 + T::ROUNDING, &activations(), activates::<T>);
     check.kernel(name("take_rows"), 0.0, &rows(), takes::<T>);
     check.kernel(format!("convert {} to f32", T::NAME), 0.0, &lengths(), converts::<T, f32>);
@@ -124,15 +127,15 @@ fn layer_norms<O: Format>(gpu: &Gpu, case: &Rows) -> Result<f64> {
     Ok(of_largest(&widened(&got), &want))
 }
 
-fn gates<O: Format>(gpu: &Gpu, case: &Rows) -> Result<f64> {
+fn gates<O: Format>(gpu: &Gpu, case: &Rows, gate: Gate) -> Result<f64> {
     let Rows { n, width, shift, out_shift } = *case;
     let both: Vec<f32> = noise(1, 2 * n * width).iter().map(|x| 12.0 * x).collect();
     let on_device = upload(gpu, &both, shift)?;
     let from = on_device.slice(shift..on_device.len());
-    let got = result::<O>(gpu, n * width, out_shift, |out| cuda::swiglu(gpu, from, width, out))?;
+    let got = result::<O>(gpu, n * width, out_shift, |out| cuda::glu(gpu, from, width, gate, out))?;
     let mut cpu = vec![f32::NAN; n * width];
-    activation::swiglu(&both, width, &mut cpu);
-    Ok(f64::max(of_each(&got, &twin::swiglu(&both, width)), of_each(&got, &wide(&cpu))))
+    activation::glu(&both, width, gate, &mut cpu);
+    Ok(f64::max(of_each(&got, &twin::glu(&both, width, gate)), of_each(&got, &wide(&cpu))))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +203,23 @@ fn biases(gpu: &Gpu, case: &Rows) -> Result<f64> {
     let from = on_device.slice(shift..on_device.len());
     let got = written(gpu, &x, out_shift, |to| cuda::add_bias(gpu, to, from))?;
     Ok(exact(&got, &x.iter().zip(bias.iter().cycle()).map(|(x, bias)| x + bias).collect::<Vec<_>>()))
+}
+
+fn scales(gpu: &Gpu, case: &Rows) -> Result<f64> {
+    const FACTOR: f32 = 50.5;
+    let mut x = noise(1, case.n * case.width);
+    let got = written(gpu, &x, case.out_shift, |to| cuda::scale(gpu, to, FACTOR))?;
+    activation::scale(&mut x, FACTOR);
+    Ok(exact(&got, &x))
+}
+
+fn caps(gpu: &Gpu, case: &Rows) -> Result<f64> {
+    const CAP: f32 = 30.0;
+    let mut x: Vec<f32> = noise(1, case.n * case.width).iter().map(|x| 200.0 * x).collect();
+    let got = written(gpu, &x, case.out_shift, |to| cuda::cap(gpu, to, CAP))?;
+    let off = of_each(&got, &x.iter().map(|x| twin::cap(f64::from(*x), f64::from(CAP))).collect::<Vec<_>>());
+    activation::cap(&mut x, CAP);
+    Ok(f64::max(off, of_each(&got, &wide(&x))))
 }
 
 /// As many rows of a table as it has, in another order and some twice.
