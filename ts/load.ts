@@ -69,8 +69,20 @@ async function open(
   source: string | undefined,
   options: Omit<OwnLoadOptions, "binding">,
 ): Promise<Model> {
-  const { signal, onProgress, images, device, weights, threads, batch, prefillChunk, cacheLimit, ...hub } = options;
-  const engineOptions = { device, weights, threads, batch, prefillChunk, cacheLimit };
+  const {
+    signal,
+    onProgress,
+    images,
+    device,
+    weights,
+    threads,
+    batch,
+    prefillChunk,
+    cacheLimit,
+    rotateValues,
+    ...hub
+  } = options;
+  const engineOptions = { device, weights, threads, batch, prefillChunk, cacheLimit, rotateValues };
   if (signal?.aborted) throw abortError(signal);
   const folder = await modelFolder(source, given({ ...hub, signal, onProgress }));
   if (signal?.aborted) throw abortError(signal);

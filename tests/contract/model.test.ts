@@ -153,7 +153,8 @@ for (const door of doors) {
   });
 
   test(`${door}: two models at once`, async () => {
-    const other = await load(undefined, { binding: door, weights: "f16" });
+    const other = await load(undefined, { binding: door, weights: "f16", rotateValues: true });
+    assert.deepEqual([model(door).info.rotatedValues, other.info.rotatedValues], [false, true]);
     const asked = { ...long, maxTokens: 60 };
     const [one, two] = await Promise.all([model(door).generate(asked), other.generate(asked)]);
     assert.deepEqual([one.tokens.length, two.tokens.length], [60, 60]);

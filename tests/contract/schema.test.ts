@@ -20,7 +20,15 @@ const seen = new Set<string>();
 
 before(async () => {
   native = await nativeOf("napi");
-  const load = { source, weights: "f32", device: "cpu", batch: 1, prefillChunk: 512, cacheLimit: "1GiB" };
+  const load = {
+    source,
+    weights: "f32",
+    device: "cpu",
+    batch: 1,
+    prefillChunk: 512,
+    cacheLimit: "1GiB",
+    rotateValues: false,
+  };
   valid("LoadRequest", load);
   engine = native.open(JSON.stringify(load));
   answered(await readAll(engine.loading()), "loaded");

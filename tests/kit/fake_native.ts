@@ -30,6 +30,7 @@ export const info: ModelInfo = {
   visionBytes: 3_000_000,
   device: "cpu",
   threads: 1,
+  rotatedValues: false,
   layers: 10,
   hiddenSize: 192,
   heads: 6,

@@ -66,7 +66,16 @@ test("describe streams the answer to standard output and a table to standard err
 });
 
 test("describe --json prints one object and nothing else", async () => {
-  const { code, out, err, fake } = await cli(["describe", picture, "--json", "--weights", "q8_0", "--model", "/m"]);
+  const { code, out, err, fake } = await cli([
+    "describe",
+    picture,
+    "--json",
+    "--weights",
+    "q8_0",
+    "--rotate-values",
+    "--model",
+    "/m",
+  ]);
   assert.deepEqual([code, err], [0, ""]);
   assert.equal(out.trimEnd().split("\n").length, 1);
   const printed = JSON.parse(out);
@@ -82,7 +91,7 @@ test("describe --json prints one object and nothing else", async () => {
     "memory",
   ]);
   assert.equal(printed.memory.full, 2_000_000);
-  assert.deepEqual(fake.loads, [{ source: "/m", weights: "q8_0" }]);
+  assert.deepEqual(fake.loads, [{ source: "/m", weights: "q8_0", rotateValues: true }]);
 });
 
 test("score prints a table or one object", async () => {

@@ -118,6 +118,7 @@ const calls: Record<string, Call> = {
       "batch",
       "prefillChunk",
       "cacheLimit",
+      "rotateValues",
       "images",
       "revision",
       "token",

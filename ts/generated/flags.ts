@@ -60,4 +60,5 @@ export const engineFlags = [
     value: "SIZE",
     text: "most bytes that all key-value caches of the model take together, e.g. 2GiB (default: no limit)",
   },
+  { name: "rotate-values", type: "boolean", text: "folds the Hadamard transform of values into the weights" },
 ] as const;

@@ -30,4 +30,5 @@ export const engineRules: RulesFor<EngineOptions> = {
   batch: whole,
   prefillChunk: whole,
   cacheLimit: size,
+  rotateValues: flag,
 };

@@ -61,6 +61,16 @@ export interface EngineOptions {
    * Default: no limit.
    */
   cacheLimit?: ByteSize;
+  /**
+   * Folds the Hadamard transform of values into the weights.
+   *
+   * Stores that keep values through such a transform (`akvqVl`; `int8`, `int4` and `int2` with `rotate`) then do
+   * nothing for values while they generate, and those that keep them without undo it. Answers stay as they are but for
+   * rounding, and calibrations fit. The heads of the model must be a power of two wide.
+   *
+   * Default: false.
+   */
+  rotateValues?: boolean;
 }
 
 /**
@@ -1229,6 +1239,8 @@ export interface ModelInfo {
   device: string;
   /** Threads of the process. */
   threads: number;
+  /** Whether it was loaded with `rotateValues`. */
+  rotatedValues: boolean;
   /** Layers of the language model. */
   layers: number;
   /** Width of the language model. */

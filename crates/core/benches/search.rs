@@ -39,7 +39,13 @@ fn benches(c: &mut Criterion) {
 
 /// A lane of 800 entries as generation leaves it: a compacted prompt, a tail, and some gone.
 fn lane(pool: &Pool) -> Lane {
-    let options = LaneOptions { head_dim: 8, codec: Format::F32.codec(), rotation: Rotation::Stored, scored: true };
+    let options = LaneOptions {
+        head_dim: 8,
+        codec: Format::F32.codec(),
+        folded: false,
+        rotation: Rotation::Stored,
+        scored: true,
+    };
     let mut lane = Lane::new(0..1, options, pool.account()).expect("no cap");
     let rows = vec![0.5; 2000 * 8];
     let rows = Rows::dense(&rows, 8);

@@ -149,8 +149,9 @@ struct AppendItem {
   uint32_t n;
   uint32_t key_dtype;
   uint32_t value_dtype;
-  uint32_t dual;
-  uint32_t unused;
+  // 0 for none.
+  uint32_t key_transform;
+  uint32_t value_transform;
 };
 
 struct AppendArgs {
@@ -188,8 +189,8 @@ struct DecodeItem {
   uint32_t first_task;
   // Tasks per head.
   uint32_t chunks;
-  // The transform of the lane's values, which the results are brought back from.
-  uint32_t dual;
+  // The transform of the lane's values, which the results are brought back from; 0 for none.
+  uint32_t transform;
   uint32_t unused;
 };
 

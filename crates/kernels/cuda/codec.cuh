@@ -257,7 +257,7 @@ __device__ __forceinline__ void store_float(void* to, uint32_t dtype, uint64_t a
 }
 
 // Transforms of keys and values. Twin: src/codec/dual.rs.
-constexpr uint32_t DUAL_NONE = 0, DUAL_RANDOM = 2;
+constexpr uint32_t TRANSFORM_NONE = 0, TRANSFORM_RANDOM = 2;
 // When a transform turns signs at random.
 constexpr uint32_t TURNED_FIRST = 1, TURNED_LAST = 2;
 

@@ -14,7 +14,7 @@
 //   Launch: grid (tasks, ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
 //
 // decode_merge_{f32,f16,bf16}: out [heads * group, dim] in the format from the partial results of all tasks of a head, zeros when
-//   no entry counts, through the inverse of the transform of the values where the item has a dual; for items with sums also factors
+//   no entry counts, through the inverse of the transform of the values where the item has one; for items with sums also factors
 //   [tasks, group], what a task's weights count for, divided by the query heads of the lane.
 //   Launch: grid (most heads * group of an item, items), 128 threads, dim * 4 bytes of shared memory.
 //
@@ -204,17 +204,17 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
       const uint64_t index = first + uint64_t(part) * group;
       sum += weight_of(args.stats[index * 2], max) * args.partials[index * dim + i];
     }
-    if (item.dual == 0) {
+    if (item.transform == TRANSFORM_NONE) {
       out[i] = narrow<O>(sum * inverse);
     } else {
       row[i] = sum * inverse;
     }
   }
-  if (item.dual == 0) return;
+  if (item.transform == TRANSFORM_NONE) return;
   hadamard<THREADS>(row, dim);
   const float factor = 1.0f / sqrtf(float(dim));
   for (unsigned i = threadIdx.x; i < dim; i += THREADS) {
-    out[i] = narrow<O>(item.dual == DUAL_RANDOM ? turned(i, row[i] * factor) : row[i] * factor);
+    out[i] = narrow<O>(item.transform == TRANSFORM_RANDOM ? turned(i, row[i] * factor) : row[i] * factor);
   }
 }
 

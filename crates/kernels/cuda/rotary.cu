@@ -9,8 +9,8 @@
 //
 // append_{f32,f16,bf16}: rows of new keys and values (all KV heads of the layer per row) in the network's format to the entries
 //   at .. at + n of [heads, capacity, dim], plain f32 or f16. Item: the KV heads first_head .. first_head + heads of the rows
-//   first_row .. first_row + n; key row r is rotated by angle r, or stored as it is when there are no angles, and both go through
-//   the transform `dual` where there is one. Items may belong to different lanes and sequences. Floor as above. Launch: grid
+//   first_row .. first_row + n; key row r is rotated by angle r, or stored as it is when there are no angles, and keys and values
+//   each go through their transform where there is one. Items may belong to different lanes and sequences. Floor as above. Launch: grid
 //   (x, items), 256 threads, a thread per pair, or a block per row with a transform; dim * 4 bytes of shared memory if there is one.
 #include "codec.cuh"
 
@@ -61,13 +61,21 @@ struct New {
 };
 
 template <typename A>
-__device__ __forceinline__ void transformed(const New<A>& row, unsigned dual, unsigned dim, void* to, unsigned dtype, uint64_t at) {
+__device__ __forceinline__ void transformed(const New<A>& row, unsigned transform, unsigned dim, void* to, unsigned dtype, uint64_t at) {
+  if (transform == TRANSFORM_NONE) {
+    for (unsigned i = threadIdx.x; i < dim / 2; i += THREADS) {
+      const Pair got = row.pair(i, dim / 2);
+      store_float(to, dtype, at + i, got.low);
+      store_float(to, dtype, at + i + dim / 2, got.high);
+    }
+    return;
+  }
   float* numbers = shared_memory<float>();
   for (unsigned i = threadIdx.x; i < dim / 2; i += THREADS) {
     const Pair got = row.pair(i, dim / 2);
     const unsigned high = i + dim / 2;
-    numbers[i] = dual == DUAL_RANDOM ? ::turned(i, got.low) : got.low;
-    numbers[high] = dual == DUAL_RANDOM ? ::turned(high, got.high) : got.high;
+    numbers[i] = transform == TRANSFORM_RANDOM ? ::turned(i, got.low) : got.low;
+    numbers[high] = transform == TRANSFORM_RANDOM ? ::turned(high, got.high) : got.high;
   }
   hadamard<THREADS>(numbers, dim);
   const float factor = 1.0f / sqrtf(float(dim));
@@ -81,11 +89,12 @@ __device__ __forceinline__ void append(const AppendArgs& args) {
   const unsigned dim = args.dim, half = dim / 2;
   const unsigned rows = item.n * item.heads;
   // Rows are taken by blocks that transform them, pairs of elements by threads that do not.
-  const unsigned works = item.dual != 0 ? rows : rows * half;
-  const unsigned first = item.dual != 0 ? blockIdx.x : blockIdx.x * THREADS + threadIdx.x;
-  const unsigned step = item.dual != 0 ? gridDim.x : gridDim.x * THREADS;
+  const bool transforms = item.key_transform != TRANSFORM_NONE || item.value_transform != TRANSFORM_NONE;
+  const unsigned works = transforms ? rows : rows * half;
+  const unsigned first = transforms ? blockIdx.x : blockIdx.x * THREADS + threadIdx.x;
+  const unsigned step = transforms ? gridDim.x : gridDim.x * THREADS;
   for (unsigned work = first; work < works; work += step) {
-    const unsigned of = item.dual != 0 ? work : work / half;
+    const unsigned of = transforms ? work : work / half;
     const unsigned head = of % item.heads;
     const unsigned index = of / item.heads;
     const unsigned row = item.first_row + index;
@@ -95,9 +104,9 @@ __device__ __forceinline__ void append(const AppendArgs& args) {
                      turns ? args.cosines + row * half : nullptr, turns ? args.sines + row * half : nullptr};
     const New<A> value{static_cast<const A*>(args.values) + row * args.value_stride + column, nullptr, nullptr};
     const uint64_t to = (uint64_t(head) * item.capacity + item.at + index) * dim;
-    if (item.dual != 0) {
-      transformed(key, item.dual, dim, item.keys, item.key_dtype, to);
-      transformed(value, item.dual, dim, item.values, item.value_dtype, to);
+    if (transforms) {
+      transformed(key, item.key_transform, dim, item.keys, item.key_dtype, to);
+      transformed(value, item.value_transform, dim, item.values, item.value_dtype, to);
       continue;
     }
     const unsigned i = work % half;

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod codec;
 pub mod cuda;
 pub mod element;
+pub mod fold;
 pub mod gather;
 pub mod linear;
 pub mod os;

@@ -246,8 +246,8 @@ pub fn append<K: Element, V: Element>(
                 let (cos, sin) = (&angles.cos[row * half..][..half], &angles.sin[row * half..][..half]);
                 rotate_one(key, cos, sin, &mut turned);
             }
-            dual.apply(&mut turned, dim);
-            dual.apply(&mut value, dim);
+            dual.keys().apply(&mut turned, dim);
+            dual.values().apply(&mut value, dim);
             crate::simd::narrow(&turned, to_key);
             crate::simd::narrow(&value, to_value);
             return;

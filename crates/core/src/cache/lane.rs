@@ -35,8 +35,11 @@ pub enum Rotation {
 #[derive(Clone, Copy, Debug)]
 pub struct LaneOptions {
     pub head_dim: usize,
-    /// Of new entries, plain. All entries of a lane have its transform.
+    /// Of new entries, plain. All entries of a lane have its transforms.
     pub codec: KvCodec,
+    /// Whether new values come through the Hadamard transform that is in the weights of the model. Values that are asked for are those
+    /// before it.
+    pub folded: bool,
     pub rotation: Rotation,
     /// Whether every entry has a score, a number that a method keeps.
     pub scored: bool,

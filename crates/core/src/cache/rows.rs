@@ -1,5 +1,7 @@
 //! Keys and values of a lane's entries, read and replaced as numbers.
 
+use prefixkv_kernels::codec::{KvCodec, Transform};
+
 use super::lane::{Entry, Lane, LaneOptions, no_place};
 use super::memory::{Entries as _, Memory, Side};
 use super::segment::Segment;
@@ -32,12 +34,12 @@ impl<M: Memory> Lane<M> {
         Ok(out)
     }
 
-    /// The keys of entries, `[entries, heads, head_dim]`, in the numbers that their codes stand for and without the lane's transform.
+    /// The keys of entries, `[entries, heads, head_dim]`, in the numbers that their codes stand for and without the lane's transforms.
     pub fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>> {
         self.rows(entries, Side::Keys)
     }
 
-    /// The values of entries, as [`Lane::keys`].
+    /// The values of entries, as [`Lane::keys`], and without the transform of the model's weights.
     pub fn values(&self, entries: &[Entry]) -> Result<Vec<f32>> {
         self.rows(entries, Side::Values)
     }
@@ -57,7 +59,10 @@ impl<M: Memory> Lane<M> {
                 out[row * width..(row + 1) * width].copy_from_slice(from);
             }
         }
-        codec.dual.undo(&mut out, head_dim);
+        match side {
+            Side::Keys => codec.dual.keys().undo(&mut out, head_dim),
+            Side::Values => self.of_values().iter().rev().for_each(|through| through.undo(&mut out, head_dim)),
+        }
         Ok(out)
     }
 
@@ -69,16 +74,33 @@ impl<M: Memory> Lane<M> {
             if slots.is_empty() {
                 continue;
             }
-            let chosen = |all: &[f32]| {
+            let chosen = |all: &[f32], through: &[Transform]| {
                 let mut chosen: Vec<f32> =
                     rows.iter().flat_map(|row| &all[row * width..(row + 1) * width]).copied().collect();
-                codec.dual.apply(&mut chosen, head_dim);
+                through.iter().for_each(|through| through.apply(&mut chosen, head_dim));
                 chosen
             };
-            let (keys, values) = (chosen(keys), chosen(values));
+            let (keys, values) = (chosen(keys, &[codec.dual.keys()]), chosen(values, self.of_values()));
             self.segments[index].overwrite(&self.account, &slots, &keys, &values)?;
         }
         Ok(())
+    }
+
+    /// A store's codec with the transforms that entries of this lane go through.
+    pub fn through(&self, codec: KvCodec) -> KvCodec {
+        if self.options().folded { KvCodec { dual: codec.dual.of_folded(), ..codec } } else { codec }
+    }
+
+    /// The transforms that values are stored through, the one in the model's weights included, in this order.
+    fn of_values(&self) -> &'static [Transform] {
+        let LaneOptions { codec, folded, .. } = self.options();
+        match (folded, codec.dual.values()) {
+            // The second is the inverse of the first.
+            (true, Transform::Hadamard) | (false, Transform::None) => &[],
+            (true, Transform::None) | (false, Transform::Hadamard) => &[Transform::Hadamard],
+            (true, Transform::Random) => &[Transform::Hadamard, Transform::Random],
+            (false, Transform::Random) => &[Transform::Random],
+        }
     }
 
     /// Per segment the slots of entries that lie there, and which of `entries` these are.

@@ -259,7 +259,8 @@ mod tests {
 
     /// A lane of several segments with gaps and entries out of order; with `groups`, some in groups of four bits, some deleted.
     fn lane(pool: &Pool, prompts: &[usize], seed: u64, scored: bool, groups: bool) -> Lane {
-        let options = LaneOptions { head_dim: DIM, codec: KvCodec::F32, rotation: Rotation::Stored, scored };
+        let options =
+            LaneOptions { head_dim: DIM, codec: KvCodec::F32, folded: false, rotation: Rotation::Stored, scored };
         let mut lane = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
         let data = vec![0.5; 4096 * DIM];
         let rows = prefixkv_kernels::attention::Rows::dense(&data, HEADS * DIM);

@@ -1,7 +1,8 @@
-//! Whether weights fit the machine, asked before they are read.
+//! Whether weights fit the machine, and the model what was asked for.
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::fields::refuse;
 use crate::weights::WeightFormat;
 
 /// Errors when `needed` bytes are more than the machine, or the device, has available. Where that is not known, nothing is refused.
@@ -24,10 +25,24 @@ pub(super) fn of_load<B: Backend>(error: Error, format: WeightFormat, backend: &
     }
 }
 
+/// Errors when the transform of values was asked for and the family does not fold it into its weights.
+pub(super) fn require_rotated(asked: bool, rotates: bool) -> Result<()> {
+    if asked && !rotates {
+        return Err(refuse("`rotateValues` is not there for this architecture: load the model without it"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::Cpu;
+
+    #[test]
+    fn a_transform_that_nobody_folds_is_refused() {
+        assert!(require_rotated(false, false).is_ok() && require_rotated(true, true).is_ok());
+        assert_eq!(require_rotated(true, false).expect_err("not folded").code(), "option");
+    }
 
     #[test]
     fn what_cannot_fit_is_refused_with_advice() {

@@ -57,6 +57,8 @@ pub struct ModelInfo {
     pub device: String,
     /// Threads of the process.
     pub threads: usize,
+    /// Whether it was loaded with `rotateValues`.
+    pub rotated_values: bool,
     /// Layers of the language model.
     pub layers: usize,
     /// Width of the language model.
@@ -100,6 +102,7 @@ impl ModelInfo {
             weight_formats: tally.layers,
             device: device.to_owned(),
             threads: rayon::current_num_threads(),
+            rotated_values: network.rotates_values(),
             layers: shape.cache.layers,
             hidden_size: shape.hidden_size,
             heads: shape.heads,

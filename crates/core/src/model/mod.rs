@@ -120,12 +120,14 @@ pub struct LoadOptions {
     pub weights: WeightFormat,
     /// Most bytes that the caches of all sequences may take together.
     pub cache_limit: Option<u64>,
+    /// Whether the Hadamard transform of values is folded into the weights.
+    pub rotate_values: bool,
 }
 
 impl LoadOptions {
     /// Everything by default: in f32, without a limit.
     pub fn new(source: impl Into<PathBuf>) -> Self {
-        LoadOptions { source: source.into(), weights: WeightFormat::F32, cache_limit: None }
+        LoadOptions { source: source.into(), weights: WeightFormat::F32, cache_limit: None, rotate_values: false }
     }
 }
 
@@ -228,14 +230,15 @@ impl<B: Backend> Model<B> {
         let total = options.weights.bytes(checkpoint.parameters());
         fit::require(total, options.weights, &backend)?;
         progress(Progress { stage: "weights", done: 0, total })?;
-        let loader = Loader::new(&checkpoint, options.weights, backend.clone());
+        let loader = Loader::new(&checkpoint, options.weights, backend.clone()).rotating(options.rotate_values);
         let network: Box<dyn Network<B>> = (family.load)(&config, &loader, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
         .map_err(|error| fit::of_load(error, options.weights, &backend))?;
+        fit::require_rotated(options.rotate_values, network.rotates_values())?;
         progress(Progress { stage: "weights", done: total, total })?;
         let pool = Pool::on(backend.memory(), options.cache_limit.unwrap_or(u64::MAX));
-        let layout = Arc::new(Layout::new(network.layers()));
+        let layout = Arc::new(Layout::new(network.layers()).with_folded(network.rotates_values()));
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();

@@ -41,6 +41,10 @@ pub trait Describe {
     fn images(&self) -> Option<&dyn Images> {
         None
     }
+    /// Whether the Hadamard transform of values is in its weights, in those before attention and those behind it.
+    fn rotates_values(&self) -> bool {
+        false
+    }
     /// Where rotary embedding turns the positions of a prompt.
     fn place(&self, spans: &[Span]) -> Placing {
         let _ = spans;
@@ -66,7 +70,7 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
     /// Hidden states behind the last norm, `[n, hidden]` in f32.
     fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
-    /// The weights from which a layer's keys and values come; None where it reads those of another. Refuses a network whose keys and values
+    /// The weights from which a layer's keys and values come, without that transform; None where it reads those of another. Refuses a network whose keys and values
     /// come from more than a product with weights.
     fn projection(&self, layer: usize) -> Result<Option<Projection>>;
     /// Bytes of the vision tower and of what brings its features to the language model.

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use prefixkv_kernels::fold::Fold;
+
 use super::linear::Linear;
 use crate::backend::{Backend, Held};
 use crate::error::Result;
-use crate::weights::{Checkpoint, Role, Tensors, WeightFormat};
+use crate::weights::{Checkpoint, Folding, Role, Tensors, WeightFormat};
 
 /// Reads layers from a checkpoint to a back end and counts what they take.
 pub struct Loader<'a, B: Backend> {
@@ -14,6 +16,8 @@ pub struct Loader<'a, B: Backend> {
     pub format: WeightFormat,
     /// Where the layers are to be.
     pub backend: B,
+    /// Whether the Hadamard transform of values is to be folded into the weights.
+    pub rotates_values: bool,
     /// Loaded so far: layers, and bytes by format.
     tally: RefCell<Tally>,
 }
@@ -28,7 +32,12 @@ pub struct Tally {
 impl<'a, B: Backend> Loader<'a, B> {
     /// `backend` is one for weights of `format`.
     pub fn new(checkpoint: &'a Checkpoint, format: WeightFormat, backend: B) -> Self {
-        Loader { checkpoint, format, backend, tally: RefCell::default() }
+        Loader { checkpoint, format, backend, rotates_values: false, tally: RefCell::default() }
+    }
+
+    /// The same, which folds the Hadamard transform of values into the weights or not.
+    pub fn rotating(self, rotates_values: bool) -> Self {
+        Loader { rotates_values, ..self }
     }
 
     pub fn tally(&self) -> Tally {
@@ -80,18 +89,36 @@ impl<'a, B: Backend> Loader<'a, B> {
 
     /// One linear layer made of the rows of `names`, each `[rows, columns]`, one below the other; biases likewise.
     pub fn linear(&self, names: &[(&str, usize)], columns: usize, bias: bool) -> Result<Linear<B>> {
+        self.folded(names, columns, bias, None)
+    }
+
+    /// As [`Loader::linear`], with a transform folded into one of `names`, and into its bias if it is of its rows.
+    pub fn folded(
+        &self,
+        names: &[(&str, usize)],
+        columns: usize,
+        bias: bool,
+        folding: Option<Folding>,
+    ) -> Result<Linear<B>> {
         let weights: Vec<_> =
             names.iter().map(|(name, rows)| (format!("{name}.weight"), vec![*rows, columns])).collect();
         let rows: usize = names.iter().map(|(_, rows)| rows).sum();
-        let bias = if bias { Some(self.bias(names, rows)?) } else { None };
-        self.hold(&weights, rows, columns, bias)
+        let of_rows = folding.filter(|folding| matches!(folding.fold, Fold::Rows(_)));
+        let bias = if bias { Some(self.folded_bias(names, rows, of_rows)?) } else { None };
+        let tensors = self.tensors(&weights, Role::Rows(columns));
+        self.keep(&folding.map_or(tensors, |folding| tensors.folded(folding, columns)), rows, columns, bias)
     }
 
     fn bias(&self, names: &[(&str, usize)], rows: usize) -> Result<B::Vector> {
+        self.folded_bias(names, rows, None)
+    }
+
+    fn folded_bias(&self, names: &[(&str, usize)], rows: usize, folding: Option<Folding>) -> Result<B::Vector> {
         self.count(size_of::<f32>() * rows);
         let parts: Vec<_> = names.iter().map(|(name, rows)| (format!("{name}.bias"), vec![*rows])).collect();
+        let tensors = self.tensors(&parts, Role::Plain);
         let mut data = Vec::with_capacity(rows);
-        for part in self.tensors(&parts, Role::Plain).each_f32() {
+        for part in folding.map_or(tensors, |folding| tensors.folded(folding, 1)).each_f32() {
             data.extend(part?);
         }
         self.backend.vector(data)
@@ -137,7 +164,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         columns: usize,
         bias: Option<B::Vector>,
     ) -> Result<Linear<B>> {
-        let weights = self.backend.weights(&self.tensors(parts, Role::Rows(columns)), rows, columns)?;
+        self.keep(&self.tensors(parts, Role::Rows(columns)), rows, columns, bias)
+    }
+
+    fn keep(&self, tensors: &Tensors<'_>, rows: usize, columns: usize, bias: Option<B::Vector>) -> Result<Linear<B>> {
+        let weights = self.backend.weights(tensors, rows, columns)?;
         let mut tally = self.tally.borrow_mut();
         *tally.layers.entry(weights.format().name()).or_default() += 1;
         tally.bytes += weights.bytes();

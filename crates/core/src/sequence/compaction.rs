@@ -381,7 +381,7 @@ fn encode_entries<M: Memory>(lane: &mut Lane<M>, parts: &[Encode]) -> Result<()>
     let held = lane.sorted();
     let places = |part: &Encode| -> Result<Recode> {
         let places = places_of(&held, &part.positions)?;
-        Ok(Recode { codec: part.codec, basis: part.basis.clone(), places })
+        Ok(Recode { codec: lane.through(part.codec), basis: part.basis.clone(), places })
     };
     lane.recode(&parts.iter().map(places).collect::<Result<Vec<_>>>()?)
 }
@@ -409,7 +409,8 @@ fn store_together<M: Memory>(join: &Join, layers: &mut [Vec<Lane<M>>], owners: &
         )));
     };
     let places = [places_of(&first.sorted(), positions)?, places_of(&second.sorted(), positions)?];
-    Lane::store_together([first, second], &Together { codec: *codec, common: common.clone(), places })
+    let codec = first.through(*codec);
+    Lane::store_together([first, second], &Together { codec, common: common.clone(), places })
 }
 
 /// `scores` is in the order of positions.

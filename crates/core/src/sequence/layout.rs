@@ -20,6 +20,8 @@ pub struct Layout {
     reach: Vec<Option<u32>>,
     /// How many layers have lanes of their own in the model.
     of_model: usize,
+    /// Whether values come through the Hadamard transform that is in the weights of the model.
+    folded: bool,
 }
 
 impl Layout {
@@ -45,7 +47,17 @@ impl Layout {
         let widest = farthest(&mut owners.iter().map(|layer| reach[*layer]));
         let managed = owners.iter().copied().filter(|layer| reach[*layer] == widest).collect();
         let (all, of_model) = ((0..layers.len()).collect(), owners.len());
-        Layout { layers, all, owners, managed, last_reader, reach, of_model }
+        Layout { layers, all, owners, managed, last_reader, reach, of_model, folded: false }
+    }
+
+    /// The same layers, whose values come through the Hadamard transform that is in the weights of the model or not.
+    pub fn with_folded(self, folded: bool) -> Self {
+        Layout { folded, ..self }
+    }
+
+    /// Whether values come so.
+    pub fn is_folded(&self) -> bool {
+        self.folded
     }
 
     /// These layers of a model with what a method asks for on top.
@@ -53,7 +65,7 @@ impl Layout {
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) for layers that cannot share: [`Sharing::layers`].
     pub fn shared(&self, sharing: &Sharing) -> Result<Layout> {
-        Ok(Layout { of_model: self.of_model, ..Layout::new(sharing.layers(&self.layers)?) })
+        Ok(Layout { of_model: self.of_model, folded: self.folded, ..Layout::new(sharing.layers(&self.layers)?) })
     }
 
     /// Whether `layer` may read the lanes of `source`: both have lanes of one kind.

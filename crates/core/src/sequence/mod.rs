@@ -121,7 +121,8 @@ impl<M: Memory> Sequence<M> {
         };
         let sized = Shape { layers: layout.managed().len(), ..shape };
         let encoder = method.as_ref().map_or(Ok(None), |method| method.encoder(&sized))?;
-        let dual = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
+        let asked = encoder.as_ref().map_or(Dual::None, |encoder| encoder.dual());
+        let dual = if layout.is_folded() && encoder.is_some() { asked.of_folded() } else { asked };
         let based = encoder.as_ref().is_some_and(|encoder| encoder.has_bases());
         let before = method.as_ref().and_then(|method| method.store()).is_some_and(|store| store.before_rope());
         let joins = encoder.as_ref().is_some_and(|encoder| encoder.joins());
@@ -166,6 +167,7 @@ impl<M: Memory> Sequence<M> {
         let options = LaneOptions {
             head_dim: shape.head_dim,
             codec: KvCodec { dual, ..shape.format.codec() },
+            folded: layout.is_folded(),
             rotation: if on_read { Rotation::OnRead } else { Rotation::Stored },
             scored: needs.is_some_and(|needs| needs.scores),
         };

@@ -23,7 +23,7 @@ pub(crate) use foreign::instead_of_a_model;
 pub use format::WeightFormat;
 use numbers::Element;
 pub use numbers::Role;
-pub use tensors::Tensors;
+pub use tensors::{Folding, Tensors};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

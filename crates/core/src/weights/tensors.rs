@@ -1,10 +1,22 @@
 //! The rows of a matrix as a checkpoint has them.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::f16;
+use prefixkv_kernels::fold::Fold;
 
+use super::numbers::Element as _;
 use super::{Checkpoint, Role, WeightFormat};
 use crate::error::Result;
+
+/// A transform that is folded into one of some tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct Folding {
+    /// Which of them.
+    pub part: usize,
+    /// The first row that it is folded into; all behind it are.
+    pub first: usize,
+    pub fold: Fold,
+}
 
 /// Tensors whose rows, one below the other, are the rows of a matrix. Each is read when it is asked for.
 #[derive(Clone, Copy)]
@@ -14,6 +26,8 @@ pub struct Tensors<'a> {
     parts: &'a [(String, Vec<usize>)],
     role: Role,
     format: WeightFormat,
+    /// A transform that is folded into one of the parts, and the columns of its rows.
+    folding: Option<(Folding, usize)>,
 }
 
 impl<'a> Tensors<'a> {
@@ -24,7 +38,13 @@ impl<'a> Tensors<'a> {
         role: Role,
         format: WeightFormat,
     ) -> Self {
-        Tensors { checkpoint, parts, role, format }
+        Tensors { checkpoint, parts, role, format, folding: None }
+    }
+
+    /// The same with a transform folded into one part, whose rows have so many columns, before it is rounded to any format. Whatever
+    /// reads a part asks `transformed` first.
+    pub fn folded(self, folding: Folding, columns: usize) -> Self {
+        Tensors { folding: Some((folding, columns)), ..self }
     }
 
     /// The format in which the matrix is to be held.
@@ -34,9 +54,14 @@ impl<'a> Tensors<'a> {
 
     /// All of them on the CPU, in the format of the file. Errors as [`Checkpoint::tensor_for`].
     pub fn joined(&self) -> Result<Tensor> {
-        let read =
-            |(name, shape): &(String, Vec<usize>)| self.checkpoint.tensor_for(name, shape, self.role, self.format);
-        let parts: Vec<Tensor> = self.parts.iter().map(read).collect::<Result<_>>()?;
+        let read = |part: usize| match self.transformed(part)? {
+            Some(data) => Ok(Tensor::from_vec(data, &self.parts[part].1[..], &Device::Cpu)?),
+            None => {
+                let (name, shape) = &self.parts[part];
+                self.checkpoint.tensor_for(name, shape, self.role, self.format)
+            }
+        };
+        let parts: Vec<Tensor> = (0..self.parts.len()).map(read).collect::<Result<_>>()?;
         // The tensors of one model may differ in format; no number may change by being joined.
         let parts: Vec<Tensor> = match parts.iter().all(|part| part.dtype() == parts[0].dtype()) {
             true => parts,
@@ -47,11 +72,29 @@ impl<'a> Tensors<'a> {
 
     /// The elements of each in f32. Errors as [`Checkpoint::f32`].
     pub fn each_f32(&self) -> impl Iterator<Item = Result<Vec<f32>>> {
-        self.parts.iter().map(|(name, shape)| self.checkpoint.f32(name, shape))
+        self.parts.iter().enumerate().map(move |(part, (name, shape))| match self.transformed(part)? {
+            Some(data) => Ok(data),
+            None => self.checkpoint.f32(name, shape),
+        })
     }
 
     /// The elements of each in f16. Errors as [`Checkpoint::f16`].
     pub fn each_f16(&self) -> impl Iterator<Item = Result<Vec<f16>>> {
-        self.parts.iter().map(|(name, shape)| self.checkpoint.f16(name, shape, self.role))
+        self.parts.iter().enumerate().map(move |(part, (name, shape))| match self.transformed(part)? {
+            Some(data) => Ok(data.into_iter().map(f16::from_f32).collect()),
+            None => self.checkpoint.f16(name, shape, self.role),
+        })
+    }
+
+    /// A part with what is folded into it; None for one as the file has it.
+    fn transformed(&self, part: usize) -> Result<Option<Vec<f32>>> {
+        let Some((Folding { first, fold, .. }, columns)) = self.folding.filter(|(of, _)| of.part == part) else {
+            return Ok(None);
+        };
+        let (name, shape) = &self.parts[part];
+        let mut data = self.checkpoint.f32(name, shape)?;
+        fold.apply(&mut data[first * columns..], columns);
+        self.checkpoint.require_fit(name, f32::magnitude(f32::most(&data)), self.role, self.format)?;
+        Ok(Some(data))
     }
 }

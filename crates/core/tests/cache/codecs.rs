@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prefixkv_core::cache::{Account, Entry, Lane, LaneOptions, New, Pool, Recode, Rotation};
 use prefixkv_kernels::attention::{AttentionParams, DecodeItem, LaneView, Rows, decode};
-use prefixkv_kernels::codec::{Basis, Codec, Deletion, Dtype, Dual, KvCodec, Levels, Map};
+use prefixkv_kernels::codec::{Basis, Codec, Deletion, Dtype, Dual, KvCodec, Levels, Map, Transform};
 use proptest::prelude::*;
 
 const HEADS: usize = 2;
@@ -110,18 +110,31 @@ struct History {
     account: Account,
     want: BTreeMap<u32, Want>,
     dual: Dual,
+    /// Whether new values come through the Hadamard transform.
+    folded: bool,
     bases: [Arc<Basis>; 3],
     next: u32,
     groups: u64,
 }
 
 impl History {
-    fn new(pool: &Pool, dual: Dual) -> History {
+    fn new(pool: &Pool, dual: Dual, folded: bool) -> History {
         let account = pool.account();
         let codec = KvCodec { dual, ..KvCodec::F32 };
-        let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, scored: true };
+        let options = LaneOptions { head_dim: DIM, codec, folded, rotation: Rotation::Stored, scored: true };
         let lane = Lane::new(0..HEADS, options, account.clone()).expect("no cap");
-        History { lane, account, want: BTreeMap::new(), dual, bases: bases(), next: 0, groups: 0 }
+        History { lane, account, want: BTreeMap::new(), dual, folded, bases: bases(), next: 0, groups: 0 }
+    }
+
+    /// Whether rows lie there as they are asked for.
+    fn is_plain(&self) -> bool {
+        self.dual.is_none() && !self.folded
+    }
+
+    /// The transforms that keys (0) or values (1) are stored through.
+    fn through(&self, side: usize) -> impl DoubleEndedIterator<Item = Transform> {
+        let folded = (side == 1 && self.folded).then_some(Transform::Hadamard);
+        folded.into_iter().chain([[self.dual.keys(), self.dual.values()][side]])
     }
 
     fn fork(&self, pool: &Pool) -> History {
@@ -133,14 +146,18 @@ impl History {
     fn append(&mut self, n: usize, seed: u64) {
         let (keys, values) = (noise(seed, n * WIDTH), noise(!seed, n * WIDTH));
         let rows = |rows| Rows::dense(rows, WIDTH);
-        let new = New { keys: rows(&keys), values: rows(&values), angles: None };
+        let mut arriving = values.clone();
+        if self.folded {
+            Transform::Hadamard.apply(&mut arriving, DIM);
+        }
+        let new = New { keys: rows(&keys), values: rows(&arriving), angles: None };
         match n {
             1 => drop(self.lane.append_one(new, self.next).expect("no cap")),
             n => self.lane.append(new, n, self.next).expect("no cap"),
         }
         for (key, value) in keys.chunks(WIDTH).zip(values.chunks(WIDTH)) {
             // The transform and its inverse are in f32.
-            let off = [if self.dual.is_none() { 0.0 } else { 1e-5 }; 2];
+            let off = [if self.is_plain() { 0.0 } else { 1e-5 }; 2];
             let codec = KvCodec { dual: self.dual, ..KvCodec::F32 };
             self.want
                 .insert(self.next, Want { key: key.into(), value: value.into(), off, codec, basis: None, group: None });
@@ -151,7 +168,7 @@ impl History {
     /// The most that an entry may be off by after it went through a codec once more. A transform mixes the channels, so that a head's errors may
     /// come together in one of them.
     fn stored(&self, want: &Want, codec: KvCodec) -> [f64; 2] {
-        let (mixed, wide) = match (self.dual.is_none(), codec.basis) {
+        let (mixed, wide) = match (self.is_plain(), codec.basis) {
             (true, None) => (1.0, 1.0),
             (false, None) => ((DIM as f64).sqrt(), (DIM as f64).sqrt()),
             // A transform of each head, and a matrix of all of them.
@@ -164,16 +181,16 @@ impl History {
     }
 
     /// A key or a value, as much of it as a map keeps.
-    fn kept(&self, map: Option<&Map>, row: &[f32]) -> Vec<f32> {
+    fn kept(&self, side: usize, map: Option<&Map>, row: &[f32]) -> Vec<f32> {
         let Some(map) = map else { return row.into() };
         let (mut turned, mut out) = (row.to_vec(), vec![0.0; WIDTH]);
-        self.dual.apply(&mut turned, DIM);
+        self.through(side).for_each(|through| through.apply(&mut turned, DIM));
         let stored = map.project(&turned, 1);
         let width = usize::from(map.cut().width);
         for (head, out) in out.chunks_exact_mut(DIM).enumerate() {
             map.expand(head, &stored[map.row(head) * width..][..width], out);
         }
-        self.dual.undo(&mut out, DIM);
+        self.through(side).rev().for_each(|through| through.undo(&mut out, DIM));
         out
     }
 
@@ -203,8 +220,8 @@ impl History {
             let mut want = self.want[&entry.position].clone();
             want.off = self.stored(&Want { off: worst, ..want.clone() }, codec);
             let map = |side: fn(&Basis) -> Option<&Map>| basis.as_deref().and_then(side);
-            want.key = self.kept(map(|basis| basis.keys.as_ref()), &want.key);
-            want.value = self.kept(map(|basis| basis.values.as_ref()), &want.value);
+            want.key = self.kept(0, map(|basis| basis.keys.as_ref()), &want.key);
+            want.value = self.kept(1, map(|basis| basis.values.as_ref()), &want.value);
             (want.codec, want.basis) = (codec, basis.clone());
             want.group = grouped.then_some(self.groups + (index / codec.group()) as u64);
             self.want.insert(entry.position, want);
@@ -235,8 +252,8 @@ impl History {
         };
         let (codec, basis, group) = (old.codec, old.basis.clone(), old.group);
         let map = |side: fn(&Basis) -> Option<&Map>| basis.as_deref().and_then(side);
-        let key = self.kept(map(|basis| basis.keys.as_ref()), &key);
-        let value = self.kept(map(|basis| basis.values.as_ref()), &value);
+        let key = self.kept(0, map(|basis| basis.keys.as_ref()), &key);
+        let value = self.kept(1, map(|basis| basis.values.as_ref()), &value);
         let worst = |side: usize| sharing.iter().map(|position| self.want[position].off[side]).fold(0.0, f64::max);
         let fresh = Want { key, value, off: [worst(0), worst(1)], codec, basis: basis.clone(), group };
         let off = self.stored(&fresh, codec);
@@ -264,14 +281,16 @@ impl History {
         assert_eq!(lane.scores().len(), lane.places());
         for window in [None, Some(9)] {
             for softcap in [None, Some(2.0)] {
-                attends(lane, AttentionParams { window, softcap, ..AttentionParams::new(QUERIES * HEADS, HEADS, DIM) });
+                let params = AttentionParams::new(QUERIES * HEADS, HEADS, DIM);
+                attends(lane, AttentionParams { window, softcap, ..params }, self.folded);
             }
         }
     }
 }
 
-/// One query per query head to all entries of a lane, against softmax in f64 over the numbers that the entries' codes stand for.
-fn attends(lane: &Lane, params: AttentionParams) {
+/// One query per query head to all entries of a lane, against softmax in f64 over the numbers that the entries' codes stand for. The results of
+/// a lane whose values come through the Hadamard transform are left in it.
+fn attends(lane: &Lane, params: AttentionParams, folded: bool) {
     let sorted = lane.sorted();
     let Some(newest) = sorted.last().map(|entry| entry.position) else { return };
     let queries = noise(77, QUERIES * HEADS * DIM);
@@ -284,6 +303,10 @@ fn attends(lane: &Lane, params: AttentionParams) {
     };
     let view = LaneView { positions: Some(&positions), ..lane.view(None) };
     decode(&params, &mut [DecodeItem { lane: view, queries: &queries, out: &mut out, sums: None }]);
+    if folded {
+        // As the weights behind attention do.
+        Transform::Hadamard.apply(&mut out, DIM);
+    }
 
     let (keys, values) = (lane.keys(&sorted).expect("on the CPU"), lane.values(&sorted).expect("on the CPU"));
     let seen = |index: &usize| params.window.is_none_or(|window| newest - sorted[*index].position < window);
@@ -313,11 +336,12 @@ proptest! {
 
     #[test]
     fn any_history_of_codecs_leaves_the_right_entries(
-        steps in prop::collection::vec((0usize..10, 0usize..48, any::<u64>(), any::<bool>()), 1..40), rotate in 0usize..3,
+        steps in prop::collection::vec((0usize..10, 0usize..48, any::<u64>(), any::<bool>()), 1..40), rotate in 0usize..5,
+        folded: bool,
     ) {
         let pool = Pool::unlimited();
-        let dual = [Dual::None, Dual::Hadamard, Dual::Random][rotate];
-        let mut first = History::new(&pool, dual);
+        let dual = [Dual::None, Dual::Hadamard, Dual::Random, Dual::HadamardKeys, Dual::HadamardValues][rotate];
+        let mut first = History::new(&pool, dual, folded);
         first.append(40, 1);
         let mut second: Option<History> = None;
         for (kind, n, seed, in_second) in steps {
@@ -354,7 +378,7 @@ proptest! {
 fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
     let pool = Pool::unlimited();
     let codec = KvCodec::F16;
-    let options = LaneOptions { head_dim: DIM, codec, rotation: Rotation::Stored, scored: false };
+    let options = LaneOptions { head_dim: DIM, codec, folded: false, rotation: Rotation::Stored, scored: false };
     let mut lane = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
     let (keys, values) = (noise(1, 200 * WIDTH), noise(2, 200 * WIDTH));
     let new = New { keys: Rows::dense(&keys, WIDTH), values: Rows::dense(&values, WIDTH), angles: None };
@@ -375,7 +399,7 @@ fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
     for window in [None, Some(64), Some(130)] {
         for softcap in [None, Some(30.0)] {
             let params = AttentionParams::new(QUERIES * HEADS, HEADS, DIM);
-            attends(&lane, AttentionParams { window, softcap, ..params });
+            attends(&lane, AttentionParams { window, softcap, ..params }, false);
         }
     }
     // One entry of each goes.
@@ -384,5 +408,5 @@ fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
         lane.delete(entry.place).expect("there");
     }
     assert_eq!(lane.len(), 197);
-    attends(&lane, AttentionParams::new(QUERIES * HEADS, HEADS, DIM));
+    attends(&lane, AttentionParams::new(QUERIES * HEADS, HEADS, DIM), false);
 }

@@ -225,7 +225,8 @@ fn what_finds_no_room_in_one_leaves_the_other_alone() {
 #[test]
 fn groups_that_are_shared_are_deleted_from_in_one_only() {
     let (pool, other) = (Pool::unlimited(), Pool::unlimited());
-    let options = LaneOptions { head_dim: 32, codec: KvCodec::F32, rotation: Rotation::Stored, scored: true };
+    let options =
+        LaneOptions { head_dim: 32, codec: KvCodec::F32, folded: false, rotation: Rotation::Stored, scored: true };
     let mut a = Lane::new(0..HEADS, options, pool.account()).expect("no cap");
     let data = noise(5, 80 * HEADS * 32);
     let rows = Rows::dense(&data, HEADS * 32);

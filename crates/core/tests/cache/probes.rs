@@ -21,7 +21,7 @@ fn noise(seed: usize, n: usize) -> Vec<f32> {
 }
 
 fn options(rotation: Rotation) -> LaneOptions {
-    LaneOptions { head_dim: SHAPE.head_dim, codec: SHAPE.format.codec(), rotation, scored: false }
+    LaneOptions { head_dim: SHAPE.head_dim, codec: SHAPE.format.codec(), folded: false, rotation, scored: false }
 }
 
 fn frequencies() -> Vec<f32> {

@@ -10,6 +10,7 @@ mod duties;
 mod eviction;
 mod expected;
 mod external;
+mod folded;
 mod heads;
 mod kvpress;
 mod kvzip;

@@ -121,7 +121,16 @@ pub(crate) const TURNED: Storage = |index, dim| {
     let dual = if dim.is_power_of_two() { Dual::Random } else { Dual::None };
     KvCodec { dual, ..CODES(index, dim) }
 };
-pub(crate) const STORAGES: [Storage; 5] = [F32, F16, CODES, THROUGH, TURNED];
+/// Like [`THROUGH`], of keys alone and of values alone.
+pub(crate) const KEYS: Storage = |index, dim| {
+    let dual = if dim.is_power_of_two() { Dual::HadamardKeys } else { Dual::None };
+    KvCodec { dual, ..CODES(index, dim) }
+};
+pub(crate) const VALUES: Storage = |index, dim| {
+    let dual = if dim.is_power_of_two() { Dual::HadamardValues } else { Dual::None };
+    KvCodec { dual, ..CODES(index, dim) }
+};
+pub(crate) const STORAGES: [Storage; 7] = [F32, F16, CODES, THROUGH, TURNED, KEYS, VALUES];
 
 /// A lane of several runs, with room to spare that is NaN.
 pub(crate) struct Owned {

@@ -138,8 +138,8 @@ proptest! {
         heads in (1usize..4, 1usize..4), rows in 1usize..30, skip in 0usize..30, dim in dims(), at in 0usize..5,
         spare in 0usize..4, rotated: bool, through: bool, seed in 1u64..10_000, formats in 0..6,
     ) {
-        let duals = [Dual::Hadamard, Dual::Random];
-        let dual = if through && dim.is_power_of_two() { duals[seed as usize % 2] } else { Dual::None };
+        let duals = [Dual::Hadamard, Dual::Random, Dual::HadamardKeys, Dual::HadamardValues];
+        let dual = if through && dim.is_power_of_two() { duals[seed as usize % 4] } else { Dual::None };
         let case = Case { heads: [heads.0, heads.1], rows, skip: skip.min(rows), dim, at, spare, rotated, dual, seed };
         match formats {
             0 => appends::<f32, f32>(&case),

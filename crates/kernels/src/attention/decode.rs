@@ -104,7 +104,7 @@ pub fn decode(params: &AttentionParams, items: &mut [DecodeItem<'_>]) {
         (places, parts) = (&places[n..], &parts[n..]);
     }
     for item in items {
-        item.lane.dual().undo(item.out, dim);
+        item.lane.dual().values().undo(item.out, dim);
     }
 }
 
@@ -128,7 +128,7 @@ struct Based<'a> {
 
 impl<'a> Reading<'a> {
     fn new(params: &AttentionParams, item: &DecodeItem<'a>) -> Reading<'a> {
-        let (dim, dual, group) = (params.dim, item.lane.dual(), params.group());
+        let (dim, dual, group) = (params.dim, item.lane.dual().keys(), params.group());
         let turned = (!dual.is_none()).then(|| {
             let mut queries = item.queries.to_vec();
             dual.apply(&mut queries, dim);

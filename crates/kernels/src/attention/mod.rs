@@ -62,7 +62,7 @@ impl<'a> LaneView<'a> {
         params.window.map(|_| self.positions.expect("a window needs the positions of the entries"))
     }
 
-    /// The transform that the keys and values were stored through. Attention takes its dual of the queries and of the results, once
+    /// The transforms that the keys and values were stored through. Attention takes its dual of the queries and of the results, once
     /// per call.
     pub fn dual(&self) -> Dual {
         self.runs.first().map_or(Dual::None, |run| run.codec.dual)
@@ -85,7 +85,7 @@ impl<'a> LaneView<'a> {
             );
         }
         assert!(
-            dual.is_none() || self.turns.is_none(),
+            dual.keys().is_none() || self.turns.is_none(),
             "keys that are transformed cannot be rotated when they are read"
         );
         assert!(self.positions.is_none_or(|positions| positions.len() == len), "{len} entries, as many positions");

@@ -166,11 +166,11 @@ impl Call<'_> {
             rows,
             columns: dim,
         };
-        if !dual.is_none() {
+        if !dual.keys().is_none() {
             turned.clear();
             (0..rows)
                 .for_each(|row| turned.extend_from_slice(self.queries.part(first + row, head.query_head * dim, dim)));
-            dual.apply(turned, dim);
+            dual.keys().apply(turned, dim);
             query = Matrix { data: turned, row_step: dim, ..query };
         }
         let tiles = head.lane.tiles(low, end);
@@ -225,7 +225,7 @@ impl Call<'_> {
             for (to, from) in to.iter_mut().zip(&sums[row * dim..(row + 1) * dim]) {
                 *to = from * inverse;
             }
-            dual.undo(to, dim);
+            dual.values().undo(to, dim);
         }
     }
 }

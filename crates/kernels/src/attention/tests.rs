@@ -41,7 +41,7 @@ struct Traits {
     codes: bool,
     /// Whether keys are stored unrotated.
     phases: bool,
-    /// The transform that keys and values are stored through, if the width allows it and keys are rotated.
+    /// The transforms that keys and values are stored through, if the width allows it and transformed keys are rotated.
     dual: Dual,
     /// Whether some runs have bases of their own.
     bases: bool,
@@ -56,7 +56,14 @@ struct Traits {
 }
 
 fn traits() -> impl Strategy<Value = Traits> {
-    let dual = prop::sample::select(vec![Dual::None, Dual::None, Dual::Hadamard, Dual::Random]);
+    let dual = prop::sample::select(vec![
+        Dual::None,
+        Dual::None,
+        Dual::Hadamard,
+        Dual::Random,
+        Dual::HadamardKeys,
+        Dual::HadamardValues,
+    ]);
     let some = any::<bool>;
     let flags = (some(), some(), some(), some(), some(), some(), dual);
     (flags, prop::sample::select(vec![0, 0, 2, 7]), 0usize..5).prop_map(
@@ -77,7 +84,8 @@ fn traits() -> impl Strategy<Value = Traits> {
 /// The codec of run `index` of a lane of heads of `dim`, stored in rows of `width`.
 fn codec_of(index: usize, (dim, width): (usize, usize), len: usize, traits: Traits) -> KvCodec {
     let plain = KvCodec::plain(if traits.halves && index.is_multiple_of(2) { Dtype::F16 } else { Dtype::F32 });
-    let dual = if !traits.phases && dim.is_power_of_two() { traits.dual } else { Dual::None };
+    let rotates = traits.phases && !traits.dual.keys().is_none();
+    let dual = if !rotates && dim.is_power_of_two() { traits.dual } else { Dual::None };
     let channels = Codec::channels(width, 32).unwrap_or(8);
     let of = |key, value| KvCodec::new(key, value, dual);
     let codes = match index % 8 {
@@ -590,8 +598,17 @@ fn lane_of_every_codec(seed: u64, heads: usize, dim: usize, dual: Dual) -> Vec<O
 #[test]
 fn a_lane_of_every_codec_is_attended_like_its_decoded_entries() {
     for (dim, group) in [(64, 1), (64, 3), (80, 2), (128, 4), (128, 8)] {
-        for (dual, n) in [(Dual::None, 1), (Dual::None, 40), (Dual::Hadamard, 1), (Dual::Random, 1), (Dual::Random, 40)]
-        {
+        for (dual, n) in [
+            (Dual::None, 1),
+            (Dual::None, 40),
+            (Dual::Hadamard, 1),
+            (Dual::Random, 1),
+            (Dual::Random, 40),
+            (Dual::HadamardKeys, 1),
+            (Dual::HadamardKeys, 40),
+            (Dual::HadamardValues, 1),
+            (Dual::HadamardValues, 40),
+        ] {
             if dual.check(dim).is_err() {
                 continue;
             }
@@ -632,7 +649,8 @@ fn a_lane_of_every_codec_is_attended_like_its_decoded_entries() {
 #[test]
 fn attention_through_a_transform_is_attention() {
     for dim in [32, 64, 128] {
-        let [plain, through, turned] = [Dual::None, Dual::Hadamard, Dual::Random].map(|dual| {
+        let duals = [Dual::None, Dual::Hadamard, Dual::Random, Dual::HadamardKeys, Dual::HadamardValues];
+        let [plain, through, turned, of_keys, of_values] = duals.map(|dual| {
             let lane = run(7, 2, dim, 300, KvCodec { dual, ..KvCodec::F32 }, 4);
             let view = LaneView::new(2, vec![lane.run()]);
             let queries = noise(9, 40 * 4 * dim);
@@ -644,7 +662,13 @@ fn attention_through_a_transform_is_attention() {
             decode(&params, &mut [DecodeItem { lane: view, queries, out: &mut one, sums: None }]);
             (all, one)
         });
-        for (through, other) in [(&through, &plain), (&turned, &through)] {
+        for (through, other) in [
+            (&through, &plain),
+            (&turned, &through),
+            (&of_keys, &through),
+            (&of_values, &through),
+            (&of_keys, &of_values),
+        ] {
             assert_close(&through.0, &plain.0, 1e-5);
             assert_close(&through.1, &plain.1, 1e-5);
             assert!(through.0 != other.0, "the transform was taken");

@@ -27,8 +27,8 @@ mod run;
 
 pub use basis::{Based, Basis, Cut, Map};
 pub use decode::decode_rows;
-pub use dual::Dual;
 pub(crate) use dual::turns;
+pub use dual::{Dual, Transform};
 pub use encode::encode;
 pub use found::{Channels, Found, encode_in};
 pub use levels::{Levels, TABLES, Table};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Basis, Gains, KvCodec, Map, Parts, Run, encode_in, parts_mut};
+use super::{Basis, Gains, KvCodec, Map, Parts, Run, Transform, encode_in, parts_mut};
 use crate::element::Element;
 
 /// Entries of some heads in one codec, on the CPU: for whoever has no pool to take memory from.
@@ -47,21 +47,23 @@ impl OwnedRun {
     pub fn push(&mut self, keys: &[f32], values: &[f32]) {
         let OwnedRun { codec, heads, dim, capacity, len: at, .. } = *self;
         let n = keys.len() / (heads * dim);
-        let transformed = |rows: &[f32], map: Option<&Map>| {
+        let transformed = |rows: &[f32], through: Transform, map: Option<&Map>| {
             let mut rows = rows.to_vec();
-            codec.dual.apply(&mut rows, dim);
+            through.apply(&mut rows, dim);
             map.map_or(rows.clone(), |map| map.project(&rows, n))
         };
+        let through = [codec.dual.keys(), codec.dual.values()];
         let basis = self.basis.as_deref();
         let shared = basis.filter(|basis| basis.based().is_shared());
-        let [keys, values] =
-            match shared.and_then(|basis| basis.coordinates(&transformed(keys, None), &transformed(values, None), n)) {
-                Some(both) => [both, Vec::new()],
-                None => [
-                    transformed(keys, basis.and_then(|basis| basis.keys.as_ref())),
-                    transformed(values, basis.and_then(|basis| basis.values.as_ref())),
-                ],
-            };
+        let [keys, values] = match shared.and_then(|basis| {
+            basis.coordinates(&transformed(keys, through[0], None), &transformed(values, through[1], None), n)
+        }) {
+            Some(both) => [both, Vec::new()],
+            None => [
+                transformed(keys, through[0], basis.and_then(|basis| basis.keys.as_ref())),
+                transformed(values, through[1], basis.and_then(|basis| basis.values.as_ref())),
+            ],
+        };
         let size = codec.bytes(heads, dim, capacity);
         let bytes = &mut f32::bytes_mut(&mut self.words)[..size];
         let to = parts_mut(codec, bytes, heads, dim, capacity);

@@ -156,25 +156,27 @@ fn what_cannot_be_stored_is_refused_with_the_reason() {
     assert!(refuse(both(Codec::per_channel(Dtype::U4, 32)), 12).contains("12 channels"));
     let uneven = KvCodec::new(Codec::per_channel(Dtype::U4, 32), Codec::per_channel(Dtype::U4, 16), Dual::None);
     assert!(refuse(uneven, 64).contains("groups of 32"));
-    for dual in [Dual::Hadamard, Dual::Random] {
+    for dual in [Dual::Hadamard, Dual::Random, Dual::HadamardKeys, Dual::HadamardValues] {
         assert!(refuse(KvCodec { dual, ..KvCodec::F16 }, 80).contains("power of two"));
     }
 }
 
 #[test]
 fn a_transform_spreads_an_outlier_and_is_undone() {
-    for (dim, dual) in [1, 2, 8, 64, 128].into_iter().flat_map(|dim| [(dim, Dual::Hadamard), (dim, Dual::Random)]) {
+    for (dim, through) in
+        [1, 2, 8, 64, 128].into_iter().flat_map(|dim| [(dim, Transform::Hadamard), (dim, Transform::Random)])
+    {
         let row: Vec<f32> = (0..dim).map(|i| if i == dim / 2 { 100.0 } else { (i % 7) as f32 * 0.1 }).collect();
         let wide: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
         let mut got = row.clone();
-        dual.apply(&mut got, dim);
-        let turned = |i: usize, x: f64| if dual == Dual::Random && turns(i as u32) { -x } else { x };
-        let through: Vec<f64> = wide.iter().enumerate().map(|(i, x)| turned(i, *x)).collect();
+        through.apply(&mut got, dim);
+        let turned = |i: usize, x: f64| if through == Transform::Random && turns(i as u32) { -x } else { x };
+        let signed: Vec<f64> = wide.iter().enumerate().map(|(i, x)| turned(i, *x)).collect();
         let close =
             |got: &[f32], want: &[f64]| got.iter().zip(want).all(|(got, want)| (f64::from(*got) - want).abs() < 1e-4);
-        assert!(close(&got, &reference::codec::hadamard(&through)));
+        assert!(close(&got, &reference::codec::hadamard(&signed)));
         assert!(dim < 64 || got.iter().all(|x| x.abs() < 20.0));
-        dual.undo(&mut got, dim);
+        through.undo(&mut got, dim);
         assert!(close(&got, &wide));
     }
 }

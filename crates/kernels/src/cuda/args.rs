@@ -103,7 +103,7 @@ shared! {
     AppendItem {
         keys: Address, values: Address,
         first_head: u32, heads: u32, capacity: u32, at: u32, first_row: u32, n: u32,
-        key_dtype: u32, value_dtype: u32, dual: u32, unused: u32,
+        key_dtype: u32, value_dtype: u32, key_transform: u32, value_transform: u32,
     }
 
     AppendArgs {
@@ -114,7 +114,7 @@ shared! {
     DecodeItem {
         dead: Address, positions: Address, queries: Address, out: Address, sums: Address, weights: u64,
         first_run: u32, runs: u32, heads: u32, len: u32, first: u32, since: u32, first_task: u32, chunks: u32,
-        dual: u32, unused: u32,
+        transform: u32, unused: u32,
     }
 
     DecodeArgs {

@@ -1,11 +1,11 @@
 //! Entries from one codec to another, and transforms of rows. Contract: `cuda/codec.cu`; twins: [`crate::codec`].
 
 use super::args;
-use super::lane::{dual_of, require_part};
+use super::lane::require_part;
 use super::memory::Upload;
 use super::rotary::Rows;
 use super::{Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
-use crate::codec::{Codec, Dual, TABLES};
+use crate::codec::{Codec, TABLES, Transform};
 
 const THREADS: u32 = 256;
 const ROW_THREADS: u32 = 128;
@@ -110,7 +110,7 @@ pub fn encode(gpu: &Gpu, items: &mut [EncodeItem<'_>], dim: usize) -> Result<()>
 /// Transforms rows of `heads * dim` elements into `out`, `[n, heads, dim]`: queries, before they meet keys that were stored so.
 pub fn transform(
     gpu: &Gpu,
-    dual: Dual,
+    transform: Transform,
     rows: Rows<'_, f32>,
     n: usize,
     heads: usize,
@@ -119,28 +119,28 @@ pub fn transform(
 ) -> Result<()> {
     require(out.len() == n * heads * dim, || format!("{} elements for {n} rows of {heads} heads of {dim}", out.len()))?;
     let from = rows.check(n, heads * dim)?;
-    launch(gpu, dual, TURNED_FIRST, (from, rows.stride), (out.address(), heads * dim), [n, heads, dim])
+    launch(gpu, transform, TURNED_FIRST, (from, rows.stride), (out.address(), heads * dim), [n, heads, dim])
 }
 
 /// Brings `rows` results of attention back, which lie at `address`.
 ///
 /// # Safety
 /// `rows * dim` f32 at `address` are memory of the device that the caller may write.
-pub(super) unsafe fn undo(gpu: &Gpu, dual: Dual, address: u64, rows: usize, dim: usize) -> Result<()> {
-    launch(gpu, dual, TURNED_LAST, (address, dim), (address, dim), [rows, 1, dim])
+pub(super) unsafe fn undo(gpu: &Gpu, transform: Transform, address: u64, rows: usize, dim: usize) -> Result<()> {
+    launch(gpu, transform, TURNED_LAST, (address, dim), (address, dim), [rows, 1, dim])
 }
 
 fn launch(
     gpu: &Gpu,
-    dual: Dual,
+    transform: Transform,
     turned: u32,
     (from, from_stride): (u64, usize),
     (to, to_stride): (u64, usize),
     [n, heads, dim]: [usize; 3],
 ) -> Result<()> {
-    dual.check(dim).map_err(super::Error::Argument)?;
-    if dual_of(dual) == 0 || n * heads == 0 {
-        return require(dual.is_none() || n * heads == 0, || format!("{dual:?} is not known to the kernels"));
+    transform.check(dim).map_err(super::Error::Argument)?;
+    if transform.is_none() || n * heads == 0 {
+        return Ok(());
     }
     let args = args::HadamardArgs {
         from,
@@ -150,7 +150,7 @@ fn launch(
         n: count(n, "rows")?,
         heads: count(heads, "heads")?,
         dim: count(dim, "elements")?,
-        turned: if dual == Dual::Random { turned } else { 0 },
+        turned: if transform == Transform::Random { turned } else { 0 },
     };
     let grid = [blocks(gpu, count(n * heads, "rows")?, 1), 1];
     let geometry = Geometry { grid, threads: ROW_THREADS, shared: (dim * size_of::<f32>()) as u32 };

@@ -2,7 +2,7 @@
 
 use super::args;
 use super::codec::transform;
-use super::lane::dual_of;
+use super::lane::number_of;
 use super::memory::Upload;
 use super::rotary::Rows;
 use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
@@ -87,7 +87,7 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
             since: within.since,
             first_task: count(owners.len(), "tasks")?,
             chunks: count(chunks, "tasks")?,
-            dual: dual_of(item.lane.dual()),
+            transform: number_of(item.lane.dual().values()),
             unused: 0,
         });
         owners.extend(std::iter::repeat_n(index as u32, heads * chunks));
@@ -169,12 +169,13 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
 
 /// The queries of an item through the dual of its lane's transform, if it has one.
 fn turn<O>(gpu: &Gpu, item: &DecodeItem<'_, O>, dim: usize) -> Result<Option<Buffer<f32>>> {
-    if item.lane.dual().is_none() {
+    let through = item.lane.dual().keys();
+    if through.is_none() {
         return Ok(None);
     }
     let mut turned = Buffer::new(gpu, item.queries.len())?;
     let n = item.queries.len() / dim;
-    transform(gpu, item.lane.dual(), Rows { data: item.queries, offset: 0, stride: dim }, n, 1, dim, turned.all_mut())?;
+    transform(gpu, through, Rows { data: item.queries, offset: 0, stride: dim }, n, 1, dim, turned.all_mut())?;
     Ok(Some(turned))
 }
 

@@ -3,7 +3,7 @@
 use super::args;
 use super::{Plain, Result, Slice, SliceMut, count, require};
 use crate::attention::AttentionParams;
-use crate::codec::{Codec, Dtype, Dual, KvCodec, Parts, Run};
+use crate::codec::{Codec, Dtype, Dual, KvCodec, Parts, Run, Transform};
 use crate::element::Element;
 
 impl<'a> Run<'a, Slice<'a, u8>> {
@@ -68,11 +68,11 @@ pub(super) fn require_part(
 }
 
 /// How a transform is told to a kernel.
-pub(super) fn dual_of(dual: Dual) -> u32 {
-    match dual {
-        Dual::None => 0,
-        Dual::Hadamard => 1,
-        Dual::Random => 2,
+pub(super) fn number_of(transform: Transform) -> u32 {
+    match transform {
+        Transform::None => 0,
+        Transform::Hadamard => 1,
+        Transform::Random => 2,
     }
 }
 
@@ -129,7 +129,7 @@ impl<'a> Lane<'a> {
         self.dead.unwrap_or_default().iter().map(|dead| u8::from(*dead)).collect()
     }
 
-    /// The transform that the keys and values were stored through.
+    /// The transforms that the keys and values were stored through.
     pub fn dual(&self) -> Dual {
         self.runs.first().map_or(Dual::None, |run| run.codec.dual)
     }

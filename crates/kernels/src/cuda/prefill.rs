@@ -44,12 +44,13 @@ pub fn prefill(
     require(lanes.iter().all(|lane| lane.is_empty() || lane.dual() == dual), || {
         "lanes of a layer that are stored through several transforms".into()
     })?;
-    let mut turned = Buffer::<f32>::new(gpu, if dual.is_none() { 0 } else { n * query_heads * dim })?;
-    if !dual.is_none() {
-        transform(gpu, dual, queries, n, query_heads, dim, turned.all_mut())?;
+    let through = dual.keys();
+    let mut turned = Buffer::<f32>::new(gpu, if through.is_none() { 0 } else { n * query_heads * dim })?;
+    if !through.is_none() {
+        transform(gpu, through, queries, n, query_heads, dim, turned.all_mut())?;
     }
     let queries =
-        if dual.is_none() { queries } else { Rows { data: turned.all(), offset: 0, stride: query_heads * dim } };
+        if through.is_none() { queries } else { Rows { data: turned.all(), offset: 0, stride: query_heads * dim } };
     let from = queries.check(n, query_heads * dim)?;
     if let Some(gather) = &gather {
         require(gather.weights.len() == n && gather.sums.len() == lanes.len(), || {
@@ -165,7 +166,7 @@ pub fn prefill(
             let kernel = format!("prefill_attend_d{width}");
             gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         }
-        undo(gpu, dual, args.out, n * query_heads, dim)?;
+        undo(gpu, dual.values(), args.out, n * query_heads, dim)?;
         if gather.is_some() && most_len > 0 {
             let grid = [count(most_len.div_ceil(entries), "blocks")?, height(kv_heads, "KV heads")?];
             let kernel = format!("prefill_columns_d{width}");

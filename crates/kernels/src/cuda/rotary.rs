@@ -1,7 +1,7 @@
 //! Rotary position embedding and the append of new entries. Contract: `cuda/rotary.cu`; twin: [`crate::rotary`].
 
 use super::args;
-use super::lane::{dtype_of, dual_of};
+use super::lane::{dtype_of, number_of};
 use super::memory::Upload;
 use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
 use crate::codec::KvCodec;
@@ -165,8 +165,8 @@ pub fn append<A: Element>(gpu: &Gpu, new: New<'_, A>, items: &mut [AppendItem<'_
             n: count(n, "rows")?,
             key_dtype,
             value_dtype,
-            dual: dual_of(codec.dual),
-            unused: 0,
+            key_transform: number_of(codec.dual.keys()),
+            value_transform: number_of(codec.dual.values()),
         });
     }
     if most == 0 {

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::codec::{Basis, Codec, Dtype, Dual, Found, Levels, Map, Run, Scales, turns};
+use crate::codec::{Basis, Codec, Dtype, Found, Levels, Map, Run, Scales, Transform, turns};
 
 fn f16_at(bytes: &[u8], index: usize) -> f64 {
     f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f64()
@@ -85,10 +85,10 @@ pub fn entry(run: &Run<'_, &[u8]>, head: usize, entry: usize, dim: usize) -> (Ve
             |channel| stored.iter().enumerate().map(move |(c, x)| f64::from(map.back(head, channel, c)) * x).sum();
         (0..dim).map(back).collect()
     };
-    let back = |row: Vec<f64>| match codec.dual {
-        Dual::None => row,
-        Dual::Hadamard => hadamard(&row),
-        Dual::Random => (0..).zip(hadamard(&row)).map(|(i, x)| if turns(i) { -x } else { x }).collect(),
+    let back = |through: Transform, row: Vec<f64>| match through {
+        Transform::None => row,
+        Transform::Hadamard => hadamard(&row),
+        Transform::Random => (0..).zip(hadamard(&row)).map(|(i, x)| if turns(i) { -x } else { x }).collect(),
     };
     let key = row(run.key_map(), run.basis.and_then(Basis::found_keys), codec.key, parts.keys, parts.key_scales);
     let value =
@@ -97,7 +97,10 @@ pub fn entry(run: &Run<'_, &[u8]>, head: usize, entry: usize, dim: usize) -> (Ve
         let gain = gains.map_or(1.0, |gains| f64::from(gains[0]));
         row.into_iter().map(|x| x * gain).collect::<Vec<f64>>()
     };
-    (scaled(run.key_gains(head, entry), back(key)), scaled(run.value_gains(head, entry), back(value)))
+    (
+        scaled(run.key_gains(head, entry), back(codec.dual.keys(), key)),
+        scaled(run.value_gains(head, entry), back(codec.dual.values(), value)),
+    )
 }
 
 /// A row of a head, the `index`-th of all, whose levels were found.

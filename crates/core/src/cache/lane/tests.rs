@@ -10,7 +10,7 @@ const HEADS: usize = 2;
 const DIM: usize = 4;
 
 fn options(format: Format, scored: bool) -> LaneOptions {
-    LaneOptions { head_dim: DIM, codec: format.codec(), rotation: Rotation::Stored, scored }
+    LaneOptions { head_dim: DIM, codec: format.codec(), folded: false, rotation: Rotation::Stored, scored }
 }
 
 fn lane(pool: &Pool, format: Format, scored: bool) -> Lane {

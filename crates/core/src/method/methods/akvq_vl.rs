@@ -40,7 +40,7 @@ The paper has no code. Choices that it leaves open:
 - LLaVA-1.5 and LLaVA-NeXT on Vicuna have 2 text layers, LLaVA-NeXT on Mistral none.
 - The zero is the low end itself, in f16 as the scale is, not a rounded number of steps; a group of equal numbers has the scale 0.
 - `clip` scales both ends of a group.
-- Values go through the transform when they are stored and results come back through it, once per layer and step. The paper folds it into the weights of the projections, which gives the same numbers, for every request and every store at once.
+- The paper folds the transform of values into the weights of the projections. `load(path, { rotateValues: true })` does that ([load.md](../load.md#values-through-a-transform)), and then nothing is done for values while generating. A model that is loaded without it is shared with requests that want no transform, so values go through it when they are stored and results come back through it, once per layer and step, which gives the same numbers. Keys and queries go through it online either way: it stands behind their rotation, which no weights can hold.
 - Heads that 128 does not divide have shorter groups; heads that are no power of two are refused, `hadamard: false` takes them.
 - Entries leave the window 32 at a time.
 

@@ -8,6 +8,8 @@ mod rope;
 pub(super) use config::LlamaConfig;
 
 use prefixkv_kernels::attention::AttentionParams;
+use prefixkv_kernels::codec::Transform;
+use prefixkv_kernels::fold::Fold;
 use prefixkv_kernels::rotary::Frequencies;
 
 use super::info::ImageInfo;
@@ -22,6 +24,7 @@ use crate::method::directions::Projection;
 use crate::metrics;
 use crate::nn::{HeadNorms, Linear, Loader, Matrix, RmsNorm};
 use crate::sequence::{Pass, Placing};
+use crate::weights::Folding;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
@@ -76,6 +79,8 @@ pub(super) struct Llama<B: Backend> {
     /// By [`LayerKind::rope`].
     ropes: Vec<Frequencies>,
     embedding_scale: Option<f32>,
+    /// Whether the Hadamard transform of values is in the weights.
+    rotates_values: bool,
 }
 
 struct Layer<B: Backend> {
@@ -102,6 +107,11 @@ impl<B: Backend> Llama<B> {
         heads: &[&'static str],
         loaded: Loaded<'_>,
     ) -> Result<Self> {
+        if loader.rotates_values {
+            Transform::Hadamard.check(config.head_dim).map_err(|reason| {
+                refuse(format!("`rotateValues` cannot be had for {reason}: load this model without it"))
+            })?;
+        }
         let prefix = loader.checkpoint.find_prefix(prefixes, "embed_tokens.weight")?;
         config.format = loader.format.cache_format();
         let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
@@ -112,6 +122,7 @@ impl<B: Backend> Llama<B> {
         let heads_of = config.heads();
         loader.backend.require_heads(heads_of)?;
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
+        let rotated = loader.rotates_values.then_some(heads_of.dim);
         let head_norms = |index: usize, kind: &LayerKind| -> Result<Option<HeadNorms<B>>> {
             let at = |name: &str| format!("{prefix}layers.{index}.self_attn.{name}_norm");
             let keys = kind.stores().then(|| at("k"));
@@ -129,11 +140,15 @@ impl<B: Backend> Llama<B> {
                 own.truncate(if kind.stores() { 3 } else { 1 });
                 (own, vec![("mlp.gate_proj", inner), ("mlp.up_proj", inner)])
             };
-            let linear = |parts: &[(&str, usize)], columns: usize, bias: bool| {
+            let folded = |parts: &[(&str, usize)], columns: usize, bias: bool, folding: Option<Folding>| {
                 let names: Vec<_> = parts.iter().map(|(name, rows)| (at(name), *rows)).collect();
                 let names: Vec<_> = names.iter().map(|(name, rows)| (&name[..], *rows)).collect();
-                loader.linear(&names, columns, bias)
+                loader.folded(&names, columns, bias, folding)
             };
+            let linear = |parts: &[(&str, usize)], columns: usize, bias: bool| folded(parts, columns, bias, None);
+            let (part, first) = if config.fused { (0, q + kv) } else { (2, 0) };
+            let values = rotated.filter(|_| kind.stores()).map(|dim| Folding { part, first, fold: Fold::Rows(dim) });
+            let outputs = rotated.map(|dim| Folding { part: 0, first: 0, fold: Fold::Columns(dim) });
             let norm = |name: &str| norm(&format!("layers.{index}.{name}"));
             let branch_norms = if config.branch_norms {
                 Some([norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?])
@@ -144,9 +159,9 @@ impl<B: Backend> Llama<B> {
             layers.push(Layer {
                 kind: *kind,
                 attention_norm: norm("input_layernorm")?,
-                fused: linear(&projections, hidden, config.attention_bias)?,
+                fused: folded(&projections, hidden, config.attention_bias, values)?,
                 head_norms: head_norms(index, kind)?,
-                output: linear(&[("self_attn.o_proj", hidden)], q, config.output_bias)?,
+                output: folded(&[("self_attn.o_proj", hidden)], q, config.output_bias, outputs)?,
                 mlp_norm: norm(before_mlp)?,
                 gate_up: linear(&gate_up, hidden, config.mlp_bias)?,
                 down: linear(&[("mlp.down_proj", hidden)], inner, config.mlp_bias)?,
@@ -170,7 +185,9 @@ impl<B: Backend> Llama<B> {
         } else {
             None
         };
-        Ok(Llama { backend, norm: norm("norm")?, embeddings, layers, head, ropes, embedding_scale, config })
+        let rotates_values = loader.rotates_values;
+        let norm = norm("norm")?;
+        Ok(Llama { backend, norm, embeddings, layers, head, ropes, embedding_scale, config, rotates_values })
     }
 
     /// The rotations of the `n` rows on their way, also for what a method has to know of them.
@@ -216,6 +233,10 @@ impl<B: Backend> Describe for Llama<B> {
 
     fn attention(&self) -> Vec<AttentionParams> {
         self.config.attention()
+    }
+
+    fn rotates_values(&self) -> bool {
+        self.rotates_values
     }
 
     fn place(&self, spans: &[Span]) -> Placing {
@@ -310,9 +331,13 @@ impl<B: Backend> Network<B> for Llama<B> {
             ));
         }
         let (query, width) = (kind.heads.query * kind.heads.dim, kind.heads.kv * kind.heads.dim);
+        let mut values = fused.read(query + width..query + 2 * width)?;
+        if self.rotates_values {
+            Fold::Rows(kind.heads.dim).apply(&mut values, self.config.hidden_size);
+        }
         Ok(Some(Projection {
             keys: fused.read(query..query + width)?,
-            values: fused.read(query + width..query + 2 * width)?,
+            values,
             frequencies: self.ropes[kind.rope].inverse().to_vec(),
         }))
     }

@@ -74,12 +74,13 @@ impl LoadRequest {
     /// Reads the JSON of a load.
     pub fn parse(json: &str) -> Result<LoadRequest> {
         let (source, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
-        let EngineOptions { device, weights, threads, batch, prefill_chunk, cache_limit } = options;
+        let EngineOptions { device, weights, threads, batch, prefill_chunk, cache_limit, rotate_values } = options;
         Ok(LoadRequest {
             options: LoadOptions {
                 source: absolute(source)?,
                 weights: weights.unwrap_or_default(),
                 cache_limit: cache_limit.map(|limit| limit.0),
+                rotate_values,
             },
             device: device.unwrap_or(Device::Auto),
             batching: Batching {

@@ -324,6 +324,15 @@ pub(crate) struct EngineOptions {
     ///
     /// Default: no limit.
     pub(crate) cache_limit: Option<ByteSize>,
+    /// Folds the Hadamard transform of values into the weights.
+    ///
+    /// Stores that keep values through such a transform (`akvqVl`; `int8`, `int4` and `int2` with `rotate`) then do nothing for values while they
+    /// generate, and those that keep them without undo it. Answers stay as they are but for rounding, and calibrations fit. The heads of the
+    /// model must be a power of two wide.
+    ///
+    /// Default: false.
+    #[serde(default)]
+    pub(crate) rotate_values: bool,
 }
 
 /// How an engine ends.

@@ -194,12 +194,15 @@ fn a_load_request_is_read() {
     assert!(LoadRequest::parse(r#"{"source":"/m","closeWithThread":true}"#).unwrap().close_with_thread);
     let limited = LoadRequest::parse(r#"{"source":"/m","cacheLimit":"1.5GiB"}"#).unwrap();
     assert_eq!(limited.options.cache_limit, Some(3 << 29));
+    assert!(!limited.options.rotate_values);
+    assert!(LoadRequest::parse(r#"{"source":"/m","rotateValues":true}"#).unwrap().options.rotate_values);
     let refused = |json: &str| LoadRequest::parse(json).unwrap_err().to_string();
     assert!(refused(r#"{"source":"m"}"#).contains("absolute"));
     assert!(refused("{}").contains("needs `source`"));
     assert!(refused(r#"{"source":"/m","weights":"q9"}"#).contains("`weights` of load"));
     assert!(refused(r#"{"source":"/m","threads":0}"#).contains("from 1 to 1024"));
     assert!(refused(r#"{"source":"/m","prefillChunk":1000001}"#).contains("from 0 to 1000000"));
+    assert!(refused(r#"{"source":"/m","rotateValues":1}"#).contains("`rotateValues` of load"));
     assert!(refused(r#"{"source":"/m","batch":0}"#).contains("from 1 to 256"));
     assert!(refused(r#"{"source":"/m","batch":257}"#).contains("found 257"));
     assert!(refused(r#"{"source":"/m","batch":1.5}"#).contains("`batch` of load"));

@@ -27,7 +27,7 @@ pub(super) fn all(check: &mut Check<'_>) {
 /// How the runs of a lane are stored, by their number, and what it is called.
 type Storage = (&'static str, fn(usize, usize) -> KvCodec);
 
-const STORAGES: [Storage; 6] = [
+const STORAGES: [Storage; 8] = [
     ("f32", |_, _| KvCodec::F32),
     ("f16", |_, _| KvCodec::F16),
     ("floats", |run, _| KvCodec::plain([Dtype::Bf16, Dtype::F8][run % 2])),
@@ -44,7 +44,13 @@ const STORAGES: [Storage; 6] = [
             run => codes([Dtype::U4, Dtype::U4, Dtype::U2][run], dim, dual),
         }
     }),
+    ("codes of transformed keys", |_, dim| codes(Dtype::U4, dim, alone(Dual::HadamardKeys, dim))),
+    ("codes of transformed values", |_, dim| codes(Dtype::U4, dim, alone(Dual::HadamardValues, dim))),
 ];
+
+fn alone(dual: Dual, dim: usize) -> Dual {
+    if dim.is_power_of_two() { dual } else { Dual::None }
+}
 
 /// Codes with a scale per channel in the keys, for those of eight bits per entry, and per entry in the values.
 fn codes(dtype: Dtype, dim: usize, dual: Dual) -> KvCodec {
