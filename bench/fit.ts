@@ -1,11 +1,14 @@
-// Fits to several numbers of bytes on the odd scenes, measured again on the even ones: bench/results/<machine>-fit.json and .md.
+// Fits to several numbers of bytes on the odd scenes, measured again on the even ones: bench/results/<machine>-fit.json and .md, and the
+// figures of docs/fit.md.
 // Options: --quick. One thread.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { openData } from "../ts/eval/data/open.ts";
 import { promptOf } from "../ts/eval/samples.ts";
-import { BudgetError, type CacheOption, type Fit, type FitSample, load, type Progress } from "../ts/index.ts";
-import { heading, keep, origin } from "./machine.ts";
-import { table } from "./stats.ts";
+import { pointsOf } from "../ts/fit/axes.ts";
+import { methods } from "../ts/generated/method_table.ts";
+import { BudgetError, type CacheOption, type FitSample, load, type Progress } from "../ts/index.ts";
+import { count, type FitReport, figures, type Measured, withBlock } from "./fit_page.ts";
+import { heading, keep, origin, resultsFolder } from "./machine.ts";
 
 const quick = process.argv.includes("--quick");
 const budgets = quick ? ["512KiB", "1MiB"] : ["512KiB", "768KiB", "1MiB", "2MiB"];
@@ -29,11 +32,6 @@ const ways = {
   "entries alone": await fitted("entries", { stores: [] }),
   "bits alone": await fitted("bits", { methods: [] }),
 };
-
-/** A fit with its points measured on the held-out half. */
-interface Measured extends Fit {
-  heldOut: { resident: number; loss: number }[];
-}
 
 /** A fit to the numbers of bytes that something fits into, with each point measured on the held-out half. */
 async function fitted(name: string, options: object): Promise<Measured> {
@@ -69,37 +67,27 @@ async function over(scenes: readonly FitSample[], cache: CacheOption): Promise<{
   return { resident, loss: loss / tokens };
 }
 
-const count = (bytes: number): string => String(bytes).replace(/\B(?=(\d{3})+$)/g, ",");
-const shown = (cache: unknown): string =>
-  [cache]
-    .flat()
-    .map((stage) => {
-      const { method, ...options } = stage as { method: string };
-      const list = Object.entries(options).map(([name, value]) => `${name}: ${JSON.stringify(value)}`);
-      return list.length === 0 ? `${method}()` : `${method}({ ${list.join(", ")} })`;
-    })
-    .join(" + ");
-
-const rows = budgets.flatMap((_, at) => {
-  const bytes = ways.both.curve[at]?.bytes;
-  return Object.entries(ways).flatMap(([way, { curve, heldOut }]) => {
-    const index = curve.findIndex((point) => point.bytes === bytes);
-    const [point, other] = [curve[index], heldOut[index]];
-    if (point === undefined || other === undefined) return [];
-    const perplexity = (loss: number): string => Math.exp(loss).toFixed(3);
-    return [
-      [
-        way === "both" ? count(point.bytes) : "",
-        way,
-        `\`${shown(point.cache)}\``,
-        count(point.resident),
-        perplexity(point.loss),
-        count(other.resident),
-        perplexity(other.loss),
-      ],
-    ];
-  });
-});
+const facts = methods.find(({ name }) => name === "prefixkv");
+const defaults = Object.fromEntries(
+  (facts?.options ?? []).flatMap(({ name, default: value }) =>
+    value === undefined || value === null ? [] : [[name, value]],
+  ),
+);
+const stores = [
+  ...new Set(
+    pointsOf(() => undefined)
+      .stores.flat()
+      .map(({ method }) => method),
+  ),
+];
+const report: FitReport = {
+  origin: from,
+  scenes: { fitted: calibration.length, heldOut: heldOut.length },
+  defaults,
+  stores,
+  full,
+  ...ways,
+};
 
 const page = `${heading("Entries and bits for a number of bytes", from)}
 
@@ -107,8 +95,11 @@ const page = `${heading("Entries and bits for a number of bytes", from)}
 alone\`); perplexity of the reference descriptions, and the greatest bytes at the end of one. The full cache takes
 ${count(ways.both.full.resident)} bytes and has ${Math.exp(ways.both.full.loss).toFixed(3)} there, ${count(full.resident)} and ${Math.exp(full.loss).toFixed(3)} on the ${heldOut.length} scenes with even numbers.
 
-${table([["bytes", "choice of", "configuration", "bytes used", "perplexity", "held-out: bytes", "held-out: perplexity"], ...rows])}
+${figures(report)}
 `;
-const report = { origin: from, full, ...ways };
 await keep("fit", quick, report, page);
+// A quick run proves only that this works.
+const docs = new URL("../docs/fit.md", import.meta.url);
+const written = withBlock(await readFile(docs, "utf8"), report);
+await writeFile(quick ? new URL("fit-docs.md", resultsFolder(quick)) : docs, written);
 await rm(work, { recursive: true });
