@@ -7,8 +7,8 @@ use half::f16;
 use super::super::BLOCK;
 use super::super::level::{BIAS, Bytes};
 
-/// Most parts of a group that have scales of their own.
-pub(super) const PARTS: usize = 16;
+/// Bytes that hold the small scales of a group.
+pub(super) const SMALL: usize = 16;
 
 /// The properties of codes and scales that a product depends on. Types that have the same ones share its code.
 pub(super) trait Layout: Sync + 'static {
@@ -44,10 +44,27 @@ impl Layout for HalvesWithMinima {
     const PARTS: usize = 2;
 }
 
+/// Bytes of a length that the compiler knows.
+pub(super) trait Block: Copy + Sync + 'static {
+    /// As many as there are in some bytes.
+    fn all(bytes: &[u8]) -> &[Self];
+    fn bytes(&self) -> &[u8];
+}
+
+impl<const N: usize> Block for [u8; N] {
+    fn all(bytes: &[u8]) -> &[Self] {
+        bytes.as_chunks().0
+    }
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
 /// A block of a type, here a *group*: one block of 32 columns, or eight.
 pub(super) trait Kind {
-    /// Bytes of a group.
-    const BYTES: usize;
+    /// The bytes of a group.
+    type Block: Block;
     /// Blocks of 32 columns in a group.
     const BLOCKS: usize;
     type Layout: Layout;
@@ -55,28 +72,28 @@ pub(super) trait Kind {
     const BIAS: i32;
 
     /// The codes of a block of a group.
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B;
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B;
     /// The scale of a group and its minimum, 0 where there are none.
-    fn scale(group: &[u8]) -> (f16, f16);
-    /// Whether parts have small scales that multiply those of the group.
-    const SMALL: bool = false;
-    /// Of each part of a group the small scale, an i8, and the small minimum.
-    fn small(_group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        ([1; PARTS], [1; PARTS])
+    fn scale(group: &Self::Block) -> (f16, f16);
+    /// Where sixteen bytes begin that have the small scales and minima of all parts, which multiply those of the group.
+    const SMALL: Option<usize> = None;
+    /// The small scales, each an i8, and the small minima of a part of `N` groups; `bytes[i]` has byte i from [`Kind::SMALL`] on of each.
+    fn small<const N: usize>(_bytes: &[[u8; N]; SMALL], _part: usize) -> ([u8; N], [u8; N]) {
+        ([1; N], [1; N])
     }
 }
 
 /// Writes the numbers of a group.
-pub(super) fn dequantise<K: Kind>(group: &[u8], out: &mut [f32]) {
+pub(super) fn dequantise<K: Kind>(group: &K::Block, out: &mut [f32]) {
     let (scale, minimum) = K::scale(group);
     let (scale, minimum) = (scale.to_f32(), minimum.to_f32());
-    let (scales, minima) = K::small(group);
+    let bytes = K::SMALL.map_or([[0]; SMALL], |from| at::<SMALL>(group.bytes(), from).map(|byte| [byte]));
     for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
         let codes: [u8; BLOCK] = K::codes(group, block);
         for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
-            let part = (block * BLOCK + i) * K::Layout::PARTS / BLOCK;
-            let scaled = scale * f32::from(scales[part] as i8) * (i32::from(code) - K::BIAS) as f32;
-            *out = if K::Layout::MINIMA { scaled - minimum * f32::from(minima[part]) } else { scaled };
+            let ([small], [small_minimum]) = K::small(&bytes, (block * BLOCK + i) * K::Layout::PARTS / BLOCK);
+            let scaled = scale * f32::from(small as i8) * (i32::from(code) - K::BIAS) as f32;
+            *out = if K::Layout::MINIMA { scaled - minimum * f32::from(small_minimum) } else { scaled };
         }
     }
 }
@@ -96,17 +113,17 @@ fn half(group: &[u8], from: usize) -> f16 {
 pub(super) struct Q4_0;
 
 impl Kind for Q4_0 {
-    const BYTES: usize = 18;
+    type Block = [u8; 18];
     const BLOCKS: usize = 1;
     type Layout = Plain;
     const BIAS: i32 = 8;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], _: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 2))
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), f16::ZERO)
     }
 }
@@ -115,17 +132,17 @@ impl Kind for Q4_0 {
 pub(super) struct Q4_1;
 
 impl Kind for Q4_1 {
-    const BYTES: usize = 20;
+    type Block = [u8; 20];
     const BLOCKS: usize = 1;
     type Layout = Minima;
     const BIAS: i32 = 0;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], _: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 4))
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), -half(group, 2))
     }
 }
@@ -134,17 +151,17 @@ impl Kind for Q4_1 {
 pub(super) struct Q5_0;
 
 impl Kind for Q5_0 {
-    const BYTES: usize = 22;
+    type Block = [u8; 22];
     const BLOCKS: usize = 1;
     type Layout = Plain;
     const BIAS: i32 = 16;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], _: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 6)).or(B::bits(at(group, 2), 16))
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), f16::ZERO)
     }
 }
@@ -153,17 +170,17 @@ impl Kind for Q5_0 {
 pub(super) struct Q5_1;
 
 impl Kind for Q5_1 {
-    const BYTES: usize = 24;
+    type Block = [u8; 24];
     const BLOCKS: usize = 1;
     type Layout = Minima;
     const BIAS: i32 = 0;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], _: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 8)).or(B::bits(at(group, 4), 16))
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), -half(group, 2))
     }
 }
@@ -172,17 +189,17 @@ impl Kind for Q5_1 {
 pub(super) struct Q8_0;
 
 impl Kind for Q8_0 {
-    const BYTES: usize = 34;
+    type Block = [u8; 34];
     const BLOCKS: usize = 1;
     type Layout = Wide;
     const BIAS: i32 = BIAS;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], _: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::load(at(group, 2)).xor(BIAS as u8)
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), f16::ZERO)
     }
 }
@@ -203,17 +220,17 @@ const LEVELS: [u8; 16] = {
 pub(super) struct Iq4Nl;
 
 impl Kind for Iq4Nl {
-    const BYTES: usize = 18;
+    type Block = [u8; 18];
     const BLOCKS: usize = 1;
     type Layout = Wide;
     const BIAS: i32 = BIAS;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], _: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 2)).look_up(&LEVELS)
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), f16::ZERO)
     }
 }
@@ -222,29 +239,26 @@ impl Kind for Iq4Nl {
 pub(super) struct Iq4Xs;
 
 impl Kind for Iq4Xs {
-    const BYTES: usize = 136;
+    type Block = [u8; 136];
     const BLOCKS: usize = 8;
     type Layout = Wide;
     const BIAS: i32 = BIAS;
-    const SMALL: bool = true;
+    const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         B::nibbles(at(group, 8 + 16 * block)).look_up(&LEVELS)
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), f16::ZERO)
     }
     #[inline(always)]
-    fn small(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        let (high, low) = (u16::from_le_bytes(*at(group, 2)), at::<4>(group, 4));
-        let mut scales = [0; PARTS];
-        for (i, scale) in scales[..8].iter_mut().enumerate() {
-            let six = low[i / 2] >> (4 * (i % 2)) & 15 | ((high >> (2 * i)) as u8 & 3) << 4;
-            *scale = six.wrapping_sub(32);
-        }
-        (scales, [0; PARTS])
+    fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+        let (low, high) = (&bytes[4 + part / 2], &bytes[2 + part / 4]);
+        let (of_low, of_high) = (part % 2 * 4, part % 4 * 2);
+        let scales = std::array::from_fn(|i| (low[i] >> of_low & 15 | (high[i] >> of_high & 3) << 4).wrapping_sub(32));
+        (scales, scales)
     }
 }
 
@@ -258,24 +272,23 @@ fn pairs<B: Bytes>(group: &[u8], from: usize, block: usize, mask: u8) -> B {
 pub(super) struct Q2K;
 
 impl Kind for Q2K {
-    const BYTES: usize = 84;
+    type Block = [u8; 84];
     const BLOCKS: usize = 8;
     type Layout = HalvesWithMinima;
     const BIAS: i32 = 0;
-    const SMALL: bool = true;
+    const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         pairs(group, 16, block, 3)
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 80), half(group, 82))
     }
     #[inline(always)]
-    fn small(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        let both = at::<PARTS>(group, 0);
-        (both.map(|both| both & 15), both.map(|both| both >> 4))
+    fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+        (bytes[part].map(|both| both & 15), bytes[part].map(|both| both >> 4))
     }
 }
 
@@ -283,67 +296,65 @@ impl Kind for Q2K {
 pub(super) struct Q3K;
 
 impl Kind for Q3K {
-    const BYTES: usize = 110;
+    type Block = [u8; 110];
     const BLOCKS: usize = 8;
     type Layout = Halves;
     const BIAS: i32 = 4;
-    const SMALL: bool = true;
+    const SMALL: Option<usize> = Some(94);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         // The third bit belongs to bit 2, which is bit 4 less two.
         let third = B::load(at(group, 0)).field(block, 1).raise().field(2, 4);
         pairs::<B>(group, 32, block, 3).or(third)
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 108), f16::ZERO)
     }
     #[inline(always)]
-    fn small(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        let (low, high) = (at::<8>(group, 96), at::<4>(group, 104));
-        let six = |i: usize| low[i % 8] >> (4 * (i / 8)) & 15 | (high[i % 4] >> (2 * (i / 4)) & 3) << 4;
-        (std::array::from_fn(|i| six(i).wrapping_sub(32)), [0; PARTS])
+    fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+        let (low, high) = (&bytes[2 + part % 8], &bytes[10 + part % 4]);
+        let (of_low, of_high) = (part / 8 * 4, part / 4 * 2);
+        let scales = std::array::from_fn(|i| (low[i] >> of_low & 15 | (high[i] >> of_high & 3) << 4).wrapping_sub(32));
+        (scales, scales)
     }
 }
 
-/// Small scales and minima of eight blocks in twelve bytes, as q4_k and q5_k have them: of the first four blocks the low six bits of bytes 0
-/// to 3 and 4 to 7; of the others the low and the high half of bytes 8 to 11, and as high bits those above the six of the first.
+/// A small scale and minimum of eight, as q4_k and q5_k have them in twelve bytes from the fifth on: of the first four parts the low six bits
+/// of bytes 0 to 3 and 4 to 7; of the others the low and the high half of bytes 8 to 11, and as high bits those above the six of the first.
 #[inline(always)]
-fn sixes(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-    let four = |from: usize| u32::from_le_bytes(*at(group, from));
-    let (a, b, c) = (four(4), four(8), four(12));
-    let (low, top) = (0x0f0f_0f0f, 0x3030_3030);
-    let both = |first: u32, second: u32| {
-        let mut bytes = [0; PARTS];
-        bytes[..4].copy_from_slice(&(first & 0x3f3f_3f3f).to_le_bytes());
-        bytes[4..8].copy_from_slice(&(second | first >> 2 & top).to_le_bytes());
-        bytes
-    };
-    (both(a, c & low), both(b, c >> 4 & low))
+fn sixes<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+    if part < 4 {
+        return (bytes[4 + part].map(|scale| scale & 63), bytes[8 + part].map(|minimum| minimum & 63));
+    }
+    let (low, scale, minimum) = (&bytes[8 + part], &bytes[part], &bytes[4 + part]);
+    let scales = std::array::from_fn(|i| low[i] & 15 | scale[i] >> 6 << 4);
+    let minima = std::array::from_fn(|i| low[i] >> 4 | minimum[i] >> 6 << 4);
+    (scales, minima)
 }
 
 /// Scale and minimum; small ones in twelve bytes; 4-bit codes, of two blocks in 32 bytes.
 pub(super) struct Q4K;
 
 impl Kind for Q4K {
-    const BYTES: usize = 144;
+    type Block = [u8; 144];
     const BLOCKS: usize = 8;
     type Layout = Minima;
     const BIAS: i32 = 0;
-    const SMALL: bool = true;
+    const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         B::load(at(group, 16 + 32 * (block / 2))).field(4 * (block % 2), 15)
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), half(group, 2))
     }
     #[inline(always)]
-    fn small(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        sixes(group)
+    fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+        sixes(bytes, part)
     }
 }
 
@@ -351,24 +362,24 @@ impl Kind for Q4K {
 pub(super) struct Q5K;
 
 impl Kind for Q5K {
-    const BYTES: usize = 176;
+    type Block = [u8; 176];
     const BLOCKS: usize = 8;
     type Layout = Minima;
     const BIAS: i32 = 0;
-    const SMALL: bool = true;
+    const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         let low = B::load(at(group, 48 + 32 * (block / 2))).field(4 * (block % 2), 15);
         low.or(B::load(at(group, 16)).field(block, 1).raise())
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 0), half(group, 2))
     }
     #[inline(always)]
-    fn small(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        sixes(group)
+    fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+        sixes(bytes, part)
     }
 }
 
@@ -376,23 +387,23 @@ impl Kind for Q5K {
 pub(super) struct Q6K;
 
 impl Kind for Q6K {
-    const BYTES: usize = 210;
+    type Block = [u8; 210];
     const BLOCKS: usize = 8;
     type Layout = Halves;
     const BIAS: i32 = 32;
-    const SMALL: bool = true;
+    const SMALL: Option<usize> = Some(192);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &[u8], block: usize) -> B {
+    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         let low = B::load(at(group, 64 * (block / 4) + 32 * (block % 2))).field(block % 4 / 2 * 4, 15);
         low.or(pairs::<B>(group, 128, block, 3).raise())
     }
     #[inline(always)]
-    fn scale(group: &[u8]) -> (f16, f16) {
+    fn scale(group: &Self::Block) -> (f16, f16) {
         (half(group, 208), f16::ZERO)
     }
     #[inline(always)]
-    fn small(group: &[u8]) -> ([u8; PARTS], [u8; PARTS]) {
-        (*at(group, 192), [0; PARTS])
+    fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
+        (bytes[part], bytes[part])
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::Level;
 pub use super::activations::Activations;
 use crate::shared::Disjoint;
-use kinds::{Iq4Nl, Iq4Xs, Kind, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use kinds::{Block, Iq4Nl, Iq4Xs, Kind, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 
 /// A block format of ggml.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,7 +125,7 @@ impl BlockType {
 
     /// Bytes of a block.
     pub fn bytes(self) -> usize {
-        typed!(self, K => K::BYTES)
+        typed!(self, K => size_of::<<K as Kind>::Block>())
     }
 
     /// Writes the numbers of some blocks. `out` has [`BlockType::weights`] for every [`BlockType::bytes`] of `blocks`.
@@ -133,7 +133,8 @@ impl BlockType {
         let n = blocks.len() / self.bytes();
         assert_eq!((blocks.len(), out.len()), (n * self.bytes(), n * self.weights()), "{} blocks", self.name());
         typed!(self, K => {
-            for (block, out) in blocks.chunks_exact(K::BYTES).zip(out.chunks_exact_mut(K::BLOCKS * super::BLOCK)) {
+            let out = out.chunks_exact_mut(K::BLOCKS * super::BLOCK);
+            for (block, out) in <K as Kind>::Block::all(blocks).iter().zip(out) {
                 kinds::dequantise::<K>(block, out);
             }
         });

@@ -10,7 +10,7 @@ use super::super::activations::Activations;
 use super::super::level::{Level, Line, Operations, ROWS, STEP, Work};
 use super::super::product::{COLUMNS, Format, Steps, each_range, rows};
 use super::Stored;
-use super::kinds::{Kind, Layout, PARTS};
+use super::kinds::{Block, Kind, Layout, SMALL};
 use crate::shared::Disjoint;
 
 /// Blocks of a row that are unpacked at a time.
@@ -18,9 +18,6 @@ const BLOCKS: usize = COLUMNS / BLOCK;
 
 /// Lines of a block of sixteen rows.
 const LINES: usize = BLOCK / STEP;
-
-/// Most parts of a block.
-const MOST: usize = 2;
 
 /// Where results go: `[n, stride]` numbers, of which the product has the columns from `at` on.
 pub(super) struct Out<'a> {
@@ -36,68 +33,59 @@ struct Buffer<L> {
     scales: Scales<L>,
 }
 
-/// Of each block the scales of its parts, and their minima where there are some.
+/// Of each part of blocks the scales, and the minima where there are some.
 struct Scales<L> {
-    scales: Vec<[[f32; ROWS]; MOST]>,
-    minima: Vec<[[f32; ROWS]; MOST]>,
+    scales: Vec<[f32; ROWS]>,
+    minima: Vec<[f32; ROWS]>,
     layout: PhantomData<L>,
 }
 
 impl<L: Layout> Scales<L> {
     fn new(blocks: usize) -> Self {
-        let scales = vec![[[0.0; ROWS]; MOST]; blocks];
+        let scales = vec![[0.0; ROWS]; blocks * L::PARTS];
         Scales { minima: if L::MINIMA { scales.clone() } else { Vec::new() }, scales, layout: PhantomData }
     }
 
-    /// Those of a block.
+    /// Those of the parts of a block.
     #[inline(always)]
-    fn of(&self, block: usize) -> (&[[f32; ROWS]; MOST], &[[f32; ROWS]; MOST]) {
-        (&self.scales[block], if L::MINIMA { &self.minima[block] } else { &self.scales[block] })
+    fn of(&self, block: usize) -> (&[[f32; ROWS]], &[[f32; ROWS]]) {
+        let scales = &self.scales[block * L::PARTS..][..L::PARTS];
+        (scales, if L::MINIMA { &self.minima[block * L::PARTS..][..L::PARTS] } else { scales })
     }
 
     /// Unpacks those of some groups of sixteen rows, to the blocks from `first` on.
     #[inline(always)]
-    fn unpack<S: Operations, K: Kind>(&mut self, rows: &[&[u8]; ROWS], first: usize) {
+    fn unpack<S: Operations, K: Kind<Layout = L>>(&mut self, rows: &Rows<'_, K>, first: usize) {
         // All first, so that none is read as a vector right after it was written piece by piece.
         let mut steps = [[[f16::ZERO; ROWS]; 2]; BLOCKS];
-        let groups = rows[0].len() / K::BYTES;
-        for group in 0..groups {
-            for row in 0..ROWS {
-                let (scale, minimum) = K::scale(&rows[row][group * K::BYTES..][..K::BYTES]);
-                steps[group][0][row] = scale;
-                steps[group][1][row] = minimum;
+        for (group, steps) in steps.iter_mut().enumerate().take(rows.groups) {
+            for (row, of) in rows.at(group).into_iter().enumerate() {
+                let (scale, minimum) = K::scale(of);
+                steps[0][row] = scale;
+                steps[1][row] = minimum;
             }
         }
-        for group in 0..groups {
-            let first = first + group * K::BLOCKS;
-            let (scale, minimum) = (S::from_f16(&steps[group][0]), S::from_f16(&steps[group][1]));
-            if !K::SMALL {
-                S::store(scale, &mut self.scales[first][0]);
+        for (group, steps) in steps.iter().enumerate().take(rows.groups) {
+            let first = (first + group * K::BLOCKS) * L::PARTS;
+            let (scale, minimum) = (S::from_f16(&steps[0]), S::from_f16(&steps[1]));
+            let Some(from) = K::SMALL else {
+                S::store(scale, &mut self.scales[first]);
                 if L::MINIMA {
-                    S::store(minimum, &mut self.minima[first][0]);
+                    S::store(minimum, &mut self.minima[first]);
                 }
                 continue;
+            };
+            let bytes = S::transpose(&small(&rows.at(group), from));
+            let parts = first..first + K::BLOCKS * L::PARTS;
+            for (part, to) in self.scales[parts.clone()].iter_mut().enumerate() {
+                S::store(S::mul(scale, S::from_i8(&K::small(&bytes, part).0)), to);
             }
-            let mut small = [[[0; PARTS]; ROWS]; 2];
-            for row in 0..ROWS {
-                let (scales, minima) = K::small(&rows[row][group * K::BYTES..][..K::BYTES]);
-                small[0][row] = scales;
-                small[1][row] = minima;
-            }
-            spread::<S, K>(scale, &S::transpose(&small[0]), &mut self.scales[first..]);
             if L::MINIMA {
-                spread::<S, K>(minimum, &S::transpose(&small[1]), &mut self.minima[first..]);
+                for (part, to) in self.minima[parts].iter_mut().enumerate() {
+                    S::store(S::mul(minimum, S::from_i8(&K::small(&bytes, part).1)), to);
+                }
             }
         }
-    }
-}
-
-/// The small scales of the parts of a group times the scale of the group.
-#[inline(always)]
-fn spread<S: Operations, K: Kind>(scale: S::Floats, small: &[[u8; ROWS]; PARTS], to: &mut [[[f32; ROWS]; MOST]]) {
-    let parts = K::Layout::PARTS;
-    for (part, small) in small.iter().enumerate().take(K::BLOCKS * parts) {
-        S::store(S::mul(scale, S::from_i8(small)), &mut to[part / parts][part % parts]);
     }
 }
 
@@ -107,7 +95,7 @@ impl<L: Layout> Format for Buffer<L> {
     const MINIMA: bool = L::MINIMA;
     type Lines = [Line; LINES];
     type Group<'a, S: Operations>
-        = (&'a [[f32; ROWS]; MOST], &'a [[f32; ROWS]; MOST])
+        = (&'a [[f32; ROWS]], &'a [[f32; ROWS]])
     where
         Self: 'a;
 
@@ -159,11 +147,12 @@ struct Tiles<'a> {
 
 impl Tiles<'_> {
     /// Some groups of each row of a tile. Rows behind the last one are that one again; nobody reads their sums.
-    fn groups<K: Kind>(&self, tile: usize, groups: Range<usize>) -> [&[u8]; ROWS] {
-        std::array::from_fn(|row| {
+    fn groups<K: Kind>(&self, tile: usize, groups: Range<usize>) -> Rows<'_, K> {
+        let rows = std::array::from_fn(|row| {
             let row = self.weights.place((tile * ROWS + row).min(self.rows - 1));
-            &self.data[row * self.row..][groups.start * K::BYTES..groups.end * K::BYTES]
-        })
+            &K::Block::all(&self.data[row * self.row..][..self.row])[groups.clone()]
+        });
+        Rows::new(rows)
     }
 
     /// Writes the sums of some tiles with one row of activations.
@@ -173,6 +162,47 @@ impl Tiles<'_> {
         // SAFETY: each task has tiles of its own, and so places of its own in every row of the output.
         let out = unsafe { out.all.part(row * out.stride + out.at + from, len) };
         out.copy_from_slice(&sums.as_flattened()[..len]);
+    }
+}
+
+/// Groups of the sixteen rows of a tile, of each as many.
+struct Rows<'a, K: Kind> {
+    starts: [*const K::Block; ROWS],
+    groups: usize,
+    rows: PhantomData<&'a K::Block>,
+}
+
+impl<'a, K: Kind> Rows<'a, K> {
+    fn new(rows: [&'a [K::Block]; ROWS]) -> Self {
+        let groups = rows[0].len();
+        assert!(rows.iter().all(|row| row.len() == groups), "rows of one length");
+        Rows { starts: rows.map(<[K::Block]>::as_ptr), groups, rows: PhantomData }
+    }
+
+    /// A group of each row. Where it lies is checked once for all of them.
+    #[inline(always)]
+    fn at(&self, group: usize) -> [&'a K::Block; ROWS] {
+        assert!(group < self.groups);
+        // SAFETY: every row has `groups` groups, which are borrowed for 'a.
+        let of = |row: usize| unsafe { &*self.starts[row].add(group) };
+        [
+            of(0),
+            of(1),
+            of(2),
+            of(3),
+            of(4),
+            of(5),
+            of(6),
+            of(7),
+            of(8),
+            of(9),
+            of(10),
+            of(11),
+            of(12),
+            of(13),
+            of(14),
+            of(15),
+        ]
     }
 }
 
@@ -192,7 +222,7 @@ fn alone<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_
 
 /// Some groups of sixteen rows with a row of activations, from the block `from` on.
 struct Alone<'a, K: Kind> {
-    rows: [&'a [u8]; ROWS],
+    rows: Rows<'a, K>,
     scales: &'a mut Scales<K::Layout>,
     x: &'a Activations,
     from: usize,
@@ -205,9 +235,10 @@ impl<K: Kind> Work for Alone<'_, K> {
         // No closures: they would be compiled without the instructions of the level where they are not inlined.
         self.scales.unpack::<S, K>(&self.rows, 0);
         let mut held = S::load(self.sums);
-        for group in 0..self.rows[0].len() / K::BYTES {
+        for group in 0..self.rows.groups {
+            let rows = self.rows.at(group);
             for block in 0..K::BLOCKS {
-                let codes = codes::<S, K>(&self.rows, group, block);
+                let codes = codes::<S, K>(&rows, block);
                 let block = group * K::BLOCKS + block;
                 let (x, step) = (&self.x.codes[self.from + block], &self.x.scales[self.from + block]);
                 let (scales, minima) = self.scales.of(block);
@@ -230,14 +261,37 @@ impl<K: Kind> Work for Alone<'_, K> {
     }
 }
 
-/// The codes of a block of sixteen rows.
+/// The codes of a block of sixteen rows. No loop, whose vectors would go through memory.
 #[inline(always)]
-fn codes<S: Operations, K: Kind>(rows: &[&[u8]; ROWS], group: usize, block: usize) -> [S::Bytes; ROWS] {
-    let mut codes = [K::codes::<S::Bytes>(&rows[0][group * K::BYTES..][..K::BYTES], block); ROWS];
-    for row in 1..ROWS {
-        codes[row] = K::codes::<S::Bytes>(&rows[row][group * K::BYTES..][..K::BYTES], block);
+fn codes<S: Operations, K: Kind>(of: &[&K::Block; ROWS], block: usize) -> [S::Bytes; ROWS] {
+    [
+        K::codes(of[0], block),
+        K::codes(of[1], block),
+        K::codes(of[2], block),
+        K::codes(of[3], block),
+        K::codes(of[4], block),
+        K::codes(of[5], block),
+        K::codes(of[6], block),
+        K::codes(of[7], block),
+        K::codes(of[8], block),
+        K::codes(of[9], block),
+        K::codes(of[10], block),
+        K::codes(of[11], block),
+        K::codes(of[12], block),
+        K::codes(of[13], block),
+        K::codes(of[14], block),
+        K::codes(of[15], block),
+    ]
+}
+
+/// The bytes of sixteen rows that have their small scales.
+#[inline(always)]
+fn small<B: Block>(of: &[&B; ROWS], from: usize) -> [[u8; SMALL]; ROWS] {
+    let mut bytes = [[0; SMALL]; ROWS];
+    for (bytes, of) in bytes.iter_mut().zip(of) {
+        *bytes = *of.bytes()[from..].first_chunk().expect("a whole group");
     }
-    codes
+    bytes
 }
 
 #[inline(always)]
@@ -277,7 +331,7 @@ fn together<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out
 
 /// Unpacks groups of sixteen rows to the blocks of a buffer from `at` on.
 struct Unpack<'a, K: Kind> {
-    rows: [&'a [u8]; ROWS],
+    rows: Rows<'a, K>,
     buffer: &'a mut Buffer<K::Layout>,
     at: usize,
 }
@@ -286,9 +340,10 @@ impl<K: Kind> Work for Unpack<'_, K> {
     #[inline(always)]
     fn run<S: Operations>(self) {
         self.buffer.scales.unpack::<S, K>(&self.rows, self.at);
-        for group in 0..self.rows[0].len() / K::BYTES {
+        for group in 0..self.rows.groups {
+            let rows = self.rows.at(group);
             for block in 0..K::BLOCKS {
-                let codes = codes::<S, K>(&self.rows, group, block);
+                let codes = codes::<S, K>(&rows, block);
                 S::lines(&codes, &mut self.buffer.lines[self.at + group * K::BLOCKS + block]);
             }
         }
