@@ -4,17 +4,21 @@
 //! query head, so memory bandwidth is the floor. Lanes are cut along their length into tasks of [`CHUNK`] entries whose
 //! partial softmax results are merged, so that few heads still fill many cores.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::read::Stored;
+use super::read::{Piece, Stored};
 use super::{AttentionParams, LaneView};
 use crate::codec::Basis;
-use crate::simd;
+use crate::simd::{self, Scratch};
 
 /// Entries per task.
 const CHUNK: usize = 512;
+
+/// Entries behind those at work whose codes are asked for: with groups of 32 in runs of their own those of two or three more.
+const AHEAD: usize = 64;
 
 /// Below this many elements of keys and values one thread is faster than waking others.
 const PARALLEL_FROM: usize = 128 * 1024;
@@ -212,18 +216,36 @@ fn merge(item: &mut DecodeItem<'_>, reading: &Reading<'_>, tasks: &[Task], parts
     }
 }
 
+/// Asks for the pieces that begin less than [`AHEAD`] entries behind a piece and were not asked for.
+fn ask<'p, 'v: 'p, 'a: 'v>(
+    ahead: &mut std::slice::Iter<'p, Piece<'v, 'a>>,
+    piece: &Piece<'_, '_>,
+    ask: impl Fn(&Piece<'v, 'a>),
+) {
+    while let Some(next) = ahead.as_slice().first()
+        && next.at < piece.at + piece.len() + AHEAD
+    {
+        ask(next);
+        ahead.next();
+    }
+}
+
+thread_local! {
+    /// Room that the tasks of a thread use in turn: clearing it would take as long as some of a task's entries.
+    static ROOM: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
 /// Scores, softmax and weighted values of the entries of a task for the queries of its head.
 fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>, task: &Task) -> Found {
     let (lane, head, group, dim, scale) = (&item.lane, task.head, params.group(), params.dim, params.scale);
     let own = &reading.turned.as_deref().unwrap_or(item.queries)[head * group * dim..(head + 1) * group * dim];
     let n = task.to - task.from;
-    let (mut wide, mut scaled, mut scratch) = (Vec::new(), Vec::new(), None);
+    let (mut wide, mut scaled, mut scratch) = (Vec::new(), Vec::new(), ROOM.take());
     let mut weights = vec![0.0; group * n];
-    let mut pieces = lane.pieces(task.from, task.to).peekable();
-    while let Some(piece) = pieces.next() {
-        if let Some(next) = pieces.peek() {
-            next.ask_keys(head, dim);
-        }
+    let pieces: Vec<Piece<'_, '_>> = lane.pieces(task.from, task.to).collect();
+    let mut ahead = pieces.iter();
+    for piece in &pieces {
+        ask(&mut ahead, piece, |next| next.ask_keys(head, dim));
         let way = piece.key_way(lane, head, dim);
         let queries = match reading.of(piece.basis()).filter(|_| way.stored) {
             Some(based) => &based.queries[head * group * way.width..(head + 1) * group * way.width],
@@ -245,9 +267,9 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>
             }
         }
     }
-    let mut pieces = lane.pieces(task.from, task.to).peekable();
-    if let Some(first) = pieces.peek() {
-        first.ask_values(head, dim);
+    let mut ahead = pieces.iter();
+    if let Some(first) = pieces.first() {
+        ask(&mut ahead, first, |next| next.ask_values(head, dim));
     }
     if let Some(cap) = params.softcap {
         simd::softcap(&mut weights, cap);
@@ -265,10 +287,8 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>
         })
         .collect();
     let mut sums = vec![0.0; group * reading.width];
-    while let Some(piece) = pieces.next() {
-        if let Some(next) = pieces.peek() {
-            next.ask_values(head, dim);
-        }
+    for piece in &pieces {
+        ask(&mut ahead, piece, |next| next.ask_values(head, dim));
         let way = piece.value_way(head, dim);
         let columns = match reading.of(piece.basis()).filter(|_| way.stored) {
             Some(based) => based.sums.clone(),
@@ -296,5 +316,6 @@ fn attend(params: &AttentionParams, item: &DecodeItem<'_>, reading: &Reading<'_>
             }
         }
     }
+    ROOM.set(scratch);
     Found { partials, sums, weights: if item.sums.is_some() { weights } else { Vec::new() } }
 }

@@ -88,7 +88,7 @@ fn codec_of(index: usize, (dim, width): (usize, usize), len: usize, traits: Trai
     let dual = if !rotates && dim.is_power_of_two() { traits.dual } else { Dual::None };
     let channels = Codec::channels(width, 32).unwrap_or(8);
     let of = |key, value| KvCodec::new(key, value, dual);
-    let codes = match index % 8 {
+    let codes = match index % 9 {
         0 => of(Codec::per_channel(Dtype::U4, 32), Codec::per_entry(Dtype::U4, channels)),
         1 => of(Codec::per_channel(Dtype::U2, 32), Codec::per_entry(Dtype::U2, channels)),
         2 => of(Codec::per_entry(Dtype::U8, channels), Codec::per_entry(Dtype::U8, channels)),
@@ -99,6 +99,7 @@ fn codec_of(index: usize, (dim, width): (usize, usize), len: usize, traits: Trai
             let whole = |dtype| Codec::of_levels(dtype, Levels::Normal, width as u16);
             of(whole(Dtype::U4), whole(Dtype::U2))
         }
+        7 => of(Codec::per_entry(Dtype::U2, channels), Codec::per_entry(Dtype::U4, channels)),
         _ => of(plain.key, plain.value),
     };
     let check = KvCodec { dual: Dual::None, ..codes }.check(width).and(codes.dual.check(dim));
@@ -178,7 +179,7 @@ impl Owned {
             .map(|(i, &len)| {
                 let basis = basis.clone().filter(|_| i % 3 != 1);
                 let width = if basis.is_some() { width } else { dim };
-                let mut codec = codec_of(i + seed as usize % 8, (dim, width), len, traits);
+                let mut codec = codec_of(i + seed as usize % 9, (dim, width), len, traits);
                 if basis.as_ref().is_some_and(|basis| basis.based().is_shared()) {
                     codec.value = codec.key;
                 }
@@ -268,7 +269,7 @@ fn softcap() -> impl Strategy<Value = Option<f32>> {
 }
 
 fn dims() -> impl Strategy<Value = usize> {
-    prop::sample::select(vec![4usize, 7, 16, 32, 64, 80, 96, 128])
+    prop::sample::select(vec![4usize, 7, 16, 32, 64, 80, 96, 128, 256])
 }
 
 /// `len` entries as runs: up to `cut` entries at first, groups of codes, then the rest.

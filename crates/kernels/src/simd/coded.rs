@@ -12,6 +12,8 @@
 //!
 //! Evenly spaced codes count from the middle of their range, `c s + m = (c - d) s + (m + d s)`: codes from 0 on and zeros below 0 would make two
 //! large sums that cancel, and with them a hundred times the error.
+//!
+//! With VNNI, many keys with evenly spaced codes and scales per entry are multiplied in integers (`keys`).
 
 // Elsewhere nothing of it is used.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports))]
@@ -31,7 +33,7 @@ const HALVES: usize = 2 * DIM / LANES;
 /// Queries that share a pass over the numbers at most.
 const QUERIES: usize = 4;
 
-/// Room for what is worked out once for some rows. One serves all rows of a task: clearing it takes as long as some of them.
+/// Room for what is worked out once for some rows. It is worth keeping for others: clearing it takes as long as some of them.
 pub struct Scratch {
     /// The queries as the rows meet them: times the scales of the channels.
     queries: [f32; QUERIES * DIM],
@@ -43,6 +45,9 @@ pub struct Scratch {
     wide: [f32; ROWS * HALVES],
     /// Weights of values, times scales and zeros.
     factors: [[f32; ROWS * HALVES]; QUERIES],
+    /// The queries in digits.
+    #[cfg(target_arch = "x86_64")]
+    digits: keys::Queries,
 }
 
 impl Default for Scratch {
@@ -53,18 +58,28 @@ impl Default for Scratch {
             zeros: [0.0; QUERIES * HALVES],
             wide: [0.0; ROWS * HALVES],
             factors: [[0.0; ROWS * HALVES]; QUERIES],
+            #[cfg(target_arch = "x86_64")]
+            digits: keys::Queries::default(),
         }
     }
 }
 
 /// Some rows of keys, or values, of a head as they are stored; of one group where entries share scales.
+#[derive(Clone, Copy)]
 pub struct Coded<'a> {
     codec: Codec,
     dim: usize,
+    rows: usize,
+    /// Channels that share a scale.
+    group: usize,
+    /// Scales and zeros of a row of its own.
+    halves: usize,
     /// `[rows, dim]`.
     numbers: &'a [u8],
     /// Per channel `[2, dim]`, per entry `[rows, groups, 2]`, or without the zeros `[rows, groups]`.
     scales: &'a [f16],
+    /// Whether products are in integers, where there are such loops.
+    integers: bool,
 }
 
 impl<'a> Coded<'a> {
@@ -81,28 +96,11 @@ impl<'a> Coded<'a> {
         }
         let rows = numbers.len() / codec.row(dim);
         assert_eq!(numbers.len(), rows * codec.row(dim));
-        let per_row = codec.scales_row(dim) / size_of::<f16>();
-        assert_eq!(scales.len(), if codec.entries() > 1 { per_row } else { rows * per_row });
-        Some(Coded { codec, dim, numbers, scales })
-    }
-
-    fn rows(&self) -> usize {
-        self.numbers.len() / self.codec.row(self.dim)
-    }
-
-    /// Channels that share a scale.
-    #[cfg(target_arch = "x86_64")]
-    fn group(&self) -> usize {
-        match self.codec.scales {
-            Scales::PerEntry { group, .. } => group.into(),
-            _ => self.dim,
-        }
-    }
-
-    /// Scales and zeros of a row of its own.
-    #[cfg(target_arch = "x86_64")]
-    fn halves(&self) -> usize {
-        if self.codec.entries() > 1 { 0 } else { self.codec.scales_row(self.dim) / size_of::<f16>() }
+        let halves = codec.scales_row(dim) / size_of::<f16>();
+        let shared = codec.entries() > 1;
+        assert_eq!(scales.len(), if shared { halves } else { rows * halves });
+        let halves = if shared { 0 } else { halves };
+        Some(Coded { codec, dim, rows, group, halves, numbers, scales, integers: counts() })
     }
 
     /// From the scale of a group of channels to the next one.
@@ -135,7 +133,7 @@ impl<'a> Coded<'a> {
     /// As [`scores`](super::scores), of these rows.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub fn scores(&self, queries: &[f32], scale: f32, scores: &mut [f32], step: usize, scratch: &mut Scratch) {
-        let (group, rows) = (queries.len() / self.dim, self.rows());
+        let (group, rows) = (queries.len() / self.dim, self.rows);
         assert!(queries.len() == group * self.dim && (group == 0 || scores.len() >= (group - 1) * step + rows));
         #[cfg(target_arch = "x86_64")]
         if rows > 0 {
@@ -147,7 +145,7 @@ impl<'a> Coded<'a> {
     /// As [`weighted_sums`](super::weighted_sums), of these rows. None have scales per channel.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub fn weighted_sums(&self, weights: &[f32], step: usize, sums: &mut [f32], scratch: &mut Scratch) {
-        let (group, rows) = (sums.len() / self.dim, self.rows());
+        let (group, rows) = (sums.len() / self.dim, self.rows);
         assert!(sums.len() == group * self.dim && (group == 0 || weights.len() >= (group - 1) * step + rows));
         assert!(self.codec.entries() == 1, "values with scales per channel");
         #[cfg(target_arch = "x86_64")]
@@ -173,6 +171,22 @@ fn available() -> bool {
     }
 }
 
+/// Whether this machine also has products of bytes that are summed up in words.
+fn counts() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        available() && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod digits;
+#[cfg(target_arch = "x86_64")]
+mod keys;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -226,7 +240,8 @@ mod tests {
                     let Some(coded) = Coded::new(codec, dim, numbers, &scales[..shared]) else {
                         panic!("{codec:?} of {dim}");
                     };
-                    for group in [1, 2, 3, 4, 5, 8] {
+                    for (group, integers) in [1, 2, 3, 4, 5, 8].into_iter().flat_map(|n| [(n, false), (n, counts())]) {
+                        let coded = Coded { integers, ..coded };
                         let (step, queries) = (n + 3, noise(group, group * dim));
                         let (mut got, mut twin) = (vec![7.0; group * step], vec![7.0; group * step]);
                         coded.scores(&queries, 0.37, &mut got, step, &mut scratch);
@@ -236,7 +251,7 @@ mod tests {
                             0.37f32 as f64 * products.map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
                         };
                         let scores = (0..group).flat_map(|q| (0..n).map(move |i| (q * step + i, q, i)));
-                        let name = format!("scores of {codec:?}, {group} x {n} x {dim}");
+                        let name = format!("scores of {codec:?}, {group} x {n} x {dim}, integers: {integers}");
                         close(&got, &twin, scores.map(|(at, q, i)| (at, exact(q, i))), &name);
                         assert!(
                             (0..group).all(|q| got[q * step + n..(q + 1) * step].iter().all(|x| *x == 7.0)),
@@ -253,7 +268,7 @@ mod tests {
                                 0.25 + (0..n).map(of).sum::<f64>()
                             };
                             let sums = (0..group).flat_map(|q| (0..dim).map(move |c| (q * dim + c, q, c)));
-                            let name = format!("sums of {codec:?}, {group} x {n} x {dim}");
+                            let name = format!("sums of {codec:?}, {group} x {n} x {dim}, integers: {integers}");
                             close(&got, &twin, sums.map(|(at, q, c)| (at, exact(q, c))), &name);
                         }
                         checked += 1;
@@ -277,6 +292,72 @@ mod tests {
             largest = largest.max(exact.abs());
         }
         assert!(off <= 4.0 * twin_off + 3e-7 * largest, "{name}: {off:e} off, the twin {twin_off:e}, of {largest}");
+    }
+
+    /// Rows, queries and weights at the ends of their ranges: products in integers are as close as those in f32, and no number where
+    /// those are none.
+    #[test]
+    fn integers_and_floats_agree_at_the_edges() {
+        if !counts() {
+            return;
+        }
+        let mut scratch = Scratch::default();
+        for dim in [64, 80, 96, 128, 256] {
+            for codec in codecs(dim).into_iter().filter(|codec| codec.levels == Levels::Even && codec.dtype.is_code()) {
+                for size in [0.0, 1e-7, 1.0, 3e4, f32::INFINITY] {
+                    let n = 32;
+                    // A group of equal numbers too, whose scale is 0.
+                    let mut rows: Vec<f32> = noise(dim, n * dim).iter().map(|x| 7.0 + x).collect();
+                    rows[..dim / 2].fill(0.25);
+                    rows.iter_mut().for_each(|x| *x *= if size == 0.0 { 0.0 } else { size.min(1e3) });
+                    if size.is_infinite() {
+                        rows[3 * dim + 1] = 1e30;
+                    }
+                    let mut numbers = vec![0; n * codec.row(dim)];
+                    let mut scales = vec![f16::ZERO; n / codec.entries() * codec.scales_row(dim) / 2];
+                    let bytes = <f16 as crate::element::Element>::bytes_mut(&mut scales);
+                    encode(codec, &rows, 1, dim, &mut numbers, bytes, n, 0);
+                    let coded = Coded::new(codec, dim, &numbers, &scales).expect("loops");
+                    let plain = Coded { integers: false, ..coded };
+                    for ask in [0.0, 1e-37, 1e-20, 1.0, 1e20, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                        let mut queries = noise(5, 2 * dim);
+                        match ask.is_finite() {
+                            true => queries.iter_mut().for_each(|x| *x *= ask),
+                            false => queries[dim + 7] = ask,
+                        }
+                        let (mut got, mut want) = ([vec![0.0; 2 * n], vec![0.0; 2 * n]], 0.0f32);
+                        coded.scores(&queries, 1.0, &mut got[0], n, &mut scratch);
+                        plain.scores(&queries, 1.0, &mut got[1], n, &mut scratch);
+                        got[1].iter().filter(|x| x.is_finite()).for_each(|x| want = want.max(x.abs()));
+                        let name = format!("scores of {codec:?} x {dim}, rows {size}, queries {ask}");
+                        alike(&got[0], &got[1], 4e-6 * want, &name);
+                    }
+                    for weigh in [0.0, 1e-38, 1e-26, 1.0, -1.0, 1e27, f32::NAN, f32::INFINITY] {
+                        let mut weights = noise(6, n);
+                        match weigh.is_finite() {
+                            true => weights.iter_mut().for_each(|x| *x = x.abs() * weigh),
+                            false => weights[9] = weigh,
+                        }
+                        if codec.entries() == 1 {
+                            let (mut got, mut want) =
+                                ([vec![0.5 * weigh.min(1.0); dim], vec![0.5 * weigh.min(1.0); dim]], 0.0f32);
+                            coded.weighted_sums(&weights, n, &mut got[0], &mut scratch);
+                            plain.weighted_sums(&weights, n, &mut got[1], &mut scratch);
+                            got[1].iter().filter(|x| x.is_finite()).for_each(|x| want = want.max(x.abs()));
+                            let name = format!("sums of {codec:?} x {dim}, rows {size}, weights {weigh}");
+                            alike(&got[0], &got[1], 4e-6 * want, &name);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn alike(got: &[f32], want: &[f32], tolerance: f32, name: &str) {
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            let same = if want.is_finite() { (got - want).abs() <= tolerance } else { !got.is_finite() };
+            assert!(same, "{name}: {got} for {want} at {i}");
+        }
     }
 
     #[test]

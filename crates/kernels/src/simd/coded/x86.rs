@@ -2,20 +2,23 @@
 
 use std::arch::x86_64::{
     __m256, __m512, __m512i, _mm_loadu_si128, _mm_set1_epi8, _mm_xor_si128, _mm256_add_ps, _mm256_and_si256,
-    _mm256_andnot_si256, _mm256_castpd_ps, _mm256_cmpeq_epi16, _mm256_cvtepu8_epi16, _mm256_loadu_si256,
-    _mm256_or_si256, _mm256_set1_epi16, _mm256_slli_epi16, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_pd,
+    _mm256_andnot_si256, _mm256_cmpeq_epi16, _mm256_cvtepu8_epi16, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps,
+    _mm256_or_si256, _mm256_set1_epi16, _mm256_set1_ps, _mm256_slli_epi16, _mm256_storeu_ps, _mm512_add_ps,
     _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_moveldup_ps, _mm512_mul_ps, _mm512_multishift_epi64_epi8,
+    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_maskz_mov_ps, _mm512_moveldup_ps, _mm512_mul_ps, _mm512_multishift_epi64_epi8, _mm512_permute_ps,
     _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set_epi64, _mm512_set1_epi32, _mm512_set1_epi64,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps,
 };
 
 use half::f16;
 
+use crate::element::Element as _;
+
 use super::super::AHEAD;
 use super::super::level::{Avx2, Level as _};
-use super::{Coded, Dtype, HALVES, LANES, QUERIES, ROWS, Scales, Scratch};
+use super::{Coded, DIM, Dtype, HALVES, LANES, QUERIES, ROWS, Scales, Scratch, keys};
 
 /// An intrinsic of a feature that was detected before these loops were entered.
 macro_rules! intrinsic {
@@ -163,11 +166,22 @@ fn widen(from: &[f16], to: &mut [f32], middle: f32) {
     }
 }
 
-/// Asks for the rows that lie [`AHEAD`] of a block of `all`, from byte `at` on, if there are any: behind them lies another head.
+/// Asks for what lies [`AHEAD`] of the numbers of `rows` rows from row `at` on, and of their scales, if there are any: behind them lies
+/// another head.
 #[inline(always)]
-fn ask_ahead(all: &[u8], at: usize, block: usize) {
+pub(super) fn ask_ahead(coded: &Coded<'_>, at: usize, rows: usize) {
+    let row = coded.codec.row(coded.dim);
+    ask_of(coded.numbers, at * row, rows * row);
+    let (scales, row) = (coded.scales, coded.halves * size_of::<f16>());
+    // A line of short scales is asked for once, where it begins.
+    let from = (at * row).next_multiple_of(64);
+    ask_of(f16::bytes(scales), from, ((at + rows) * row).saturating_sub(from));
+}
+
+#[inline(always)]
+fn ask_of(all: &[u8], at: usize, bytes: usize) {
     let from = at + AHEAD;
-    for line in (from..all.len().min(from + block)).step_by(64) {
+    for line in (from..all.len().min(from + bytes)).step_by(64) {
         Avx2::prefetch(all.as_ptr().wrapping_add(line));
     }
 }
@@ -176,10 +190,14 @@ fn ask_ahead(all: &[u8], at: usize, block: usize) {
 fn ask(coded: &Coded<'_>, queries: &[f32], asked: &mut Scratch) {
     let Coded { codec, dim, scales, .. } = *coded;
     asked.added.fill(0.0);
-    asked.zeros.fill(0.0);
+    if coded.halves > 0 {
+        asked.zeros.fill(0.0);
+    }
     for (index, query) in queries.chunks_exact(dim).enumerate() {
         let to = &mut asked.queries[index * dim..(index + 1) * dim];
-        to.copy_from_slice(query);
+        if coded.halves > 0 || codec.scales == Scales::None {
+            to.copy_from_slice(query);
+        }
         match codec.scales {
             Scales::PerChannel { .. } => {
                 let mut added = intrinsic!(_mm512_setzero_ps());
@@ -198,7 +216,7 @@ fn ask(coded: &Coded<'_>, queries: &[f32], asked: &mut Scratch) {
                 asked.added[index] = intrinsic!(_mm512_reduce_add_ps(added));
             }
             Scales::PerEntry { .. } if coded.step() == 2 => {
-                for (group, channels) in query.chunks_exact(coded.group()).enumerate() {
+                for (group, channels) in query.chunks_exact(coded.group).enumerate() {
                     let mut sum = intrinsic!(_mm512_setzero_ps());
                     for sixteen in channels.as_chunks::<LANES>().0 {
                         sum = intrinsic!(_mm512_add_ps(sum, _mm512_loadu_ps(sixteen.as_ptr())));
@@ -230,28 +248,46 @@ fn scores_of<F: Sixteen>(
         };
         ask(coded, &queries[query * dim..(query + take) * dim], scratch);
         let scores = &mut scores[query * step..];
-        match take {
-            1 => scores_for::<F, 1, 8>(coded, scratch, scale, scores, step),
-            2 => scores_for::<F, 2, 4>(coded, scratch, scale, scores, step),
-            _ => scores_for::<F, 4, 2>(coded, scratch, scale, scores, step),
-        }
         query += take;
+        if coded.integers {
+            // SAFETY: the features were detected.
+            let done = unsafe {
+                match take {
+                    1 => keys::scores::<1>(coded, scale, scores, step, scratch),
+                    2 => keys::scores::<2>(coded, scale, scores, step, scratch),
+                    _ => keys::scores::<4>(coded, scale, scores, step, scratch),
+                }
+            };
+            if done {
+                continue;
+            }
+        }
+        // Whether a row is multiplied with one number behind its sum, if with any.
+        let whole = coded.halves == 0 || coded.halves == 1;
+        match (take, whole) {
+            (1, false) => scores_for::<F, 1, 8, false>(coded, scratch, scale, scores, step),
+            (2, false) => scores_for::<F, 2, 4, false>(coded, scratch, scale, scores, step),
+            (_, false) => scores_for::<F, 4, 2, false>(coded, scratch, scale, scores, step),
+            (1, true) => scores_for::<F, 1, 8, true>(coded, scratch, scale, scores, step),
+            (2, true) => scores_for::<F, 2, 8, true>(coded, scratch, scale, scores, step),
+            (_, true) => scores_for::<F, 4, 4, true>(coded, scratch, scale, scores, step),
+        }
     }
 }
 
-/// The scores of `Q` queries for all rows, `R` rows at a time, `Q * R` being eight.
+/// The scores of `Q` queries for all rows, `R` rows at a time, `Q * R` being eight or sixteen; `WHOLE`: rows have one scale at most.
 #[inline(always)]
-fn scores_for<F: Sixteen, const Q: usize, const R: usize>(
+fn scores_for<F: Sixteen, const Q: usize, const R: usize, const WHOLE: bool>(
     coded: &Coded<'_>,
     scratch: &mut Scratch,
     scale: f32,
     scores: &mut [f32],
     step: usize,
 ) {
-    let (row, halves) = (coded.codec.row(coded.dim), coded.halves());
+    let (row, halves) = (coded.codec.row(coded.dim), coded.halves);
     let table = table(coded);
     for (index, numbers) in coded.numbers.chunks(ROWS * row).enumerate() {
-        let (at, rows) = (index * ROWS, numbers.len() / row);
+        let (at, rows) = (index * ROWS, ROWS.min(coded.rows - index * ROWS));
         if halves > 0 {
             widen(&coded.scales[at * halves..(at + rows) * halves], &mut scratch.wide, coded.middle());
         }
@@ -259,56 +295,78 @@ fn scores_for<F: Sixteen, const Q: usize, const R: usize>(
         while done < rows {
             let whole = rows - done >= R;
             let block = &numbers[done * row..(done + if whole { R } else { 1 }) * row];
-            ask_ahead(coded.numbers, (at + done) * row, block.len());
-            let mut sums = [0.0; 8];
-            let taken = if whole {
-                let found = block_of::<F, Q, R>(coded, block, scratch, done, table);
-                let all: [__m256; 8] = std::array::from_fn(|i| folded(found[i / R][i % R]));
-                intrinsic!(_mm256_storeu_ps(sums.as_mut_ptr(), Avx2::sums(&all)));
-                R
+            ask_ahead(coded, at + done, if whole { R } else { 1 });
+            if whole {
+                let found = block_of::<F, Q, R, WHOLE>(coded, block, scratch, done, table);
+                let mut sums = [0.0; 16];
+                for (half, sums) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate().take(Q * R / 8) {
+                    let of = std::array::from_fn(|i| found[(8 * half + i) / R][(8 * half + i) % R]);
+                    let added = std::array::from_fn::<f32, 8, _>(|i| scratch.added[(8 * half + i) / R]);
+                    let of = intrinsic!(_mm256_add_ps(sums_of_eight(of), _mm256_loadu_ps(added.as_ptr())));
+                    intrinsic!(_mm256_storeu_ps(sums.as_mut_ptr(), _mm256_mul_ps(of, _mm256_set1_ps(scale))));
+                }
+                for (query, sums) in sums.as_chunks::<R>().0.iter().enumerate().take(Q) {
+                    scores[query * step + at + done..][..R].copy_from_slice(sums);
+                }
+                done += R;
             } else {
-                let found = block_of::<F, Q, 1>(coded, block, scratch, done, table);
-                for (sum, found) in sums.iter_mut().zip(found) {
-                    *sum = intrinsic!(_mm512_reduce_add_ps(found[0]));
+                let found = block_of::<F, Q, 1, WHOLE>(coded, block, scratch, done, table);
+                for (query, found) in found.iter().enumerate() {
+                    let sum = intrinsic!(_mm512_reduce_add_ps(found[0]));
+                    scores[query * step + at + done] = scale * (sum + scratch.added[query]);
                 }
-                1
-            };
-            for query in 0..Q {
-                let to = &mut scores[query * step + at + done..][..taken];
-                for (i, to) in to.iter_mut().enumerate() {
-                    *to = scale * (sums[query * taken + i] + scratch.added[query]);
-                }
+                done += 1;
             }
-            done += taken;
         }
     }
 }
 
-/// The two halves of a vector added.
+/// The sums of the lanes of each of eight vectors: every round halves how many lanes one has, and so the vectors.
 #[inline(always)]
-fn folded(of: __m512) -> __m256 {
-    let upper = intrinsic!(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(of)));
-    intrinsic!(_mm256_add_ps(_mm512_castps512_ps256(of), _mm256_castpd_ps(upper)))
+fn sums_of_eight(of: [__m512; 8]) -> __m256 {
+    let halved = |a, b| {
+        intrinsic!(_mm512_add_ps(
+            _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+            _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+        ))
+    };
+    let quartered = |a, b| {
+        intrinsic!(_mm512_add_ps(
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+        ))
+    };
+    let four = quartered(halved(of[0], of[1]), halved(of[2], of[3]));
+    let others = quartered(halved(of[4], of[5]), halved(of[6], of[7]));
+    let pairs = intrinsic!(_mm512_add_ps(
+        _mm512_shuffle_ps::<0b01_00_01_00>(four, others),
+        _mm512_shuffle_ps::<0b11_10_11_10>(four, others),
+    ));
+    let sums = intrinsic!(_mm512_add_ps(pairs, _mm512_permute_ps::<0b10_11_00_01>(pairs)));
+    let order = intrinsic!(_mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0));
+    intrinsic!(_mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums)))
 }
 
 /// Vectors whose sums are the products of `Q` queries with `R` rows; their scales and zeros are
 /// those of the row `done` of the scratch and behind it.
 #[allow(clippy::needless_range_loop)] // Indices into several arrays at once, of lengths that the compiler knows.
 #[inline(always)]
-fn block_of<F: Sixteen, const Q: usize, const R: usize>(
+fn block_of<F: Sixteen, const Q: usize, const R: usize, const WHOLE: bool>(
     coded: &Coded<'_>,
     block: &[u8],
     scratch: &Scratch,
     done: usize,
     table: __m512,
 ) -> [[__m512; R]; Q] {
-    let (dim, group, halves, step) = (coded.dim, coded.group(), coded.halves(), coded.step());
+    let (dim, group, halves, step) = (coded.dim, coded.group, coded.halves, coded.step());
     let row = dim / LANES * F::BYTES;
     let wide = &scratch.wide[done * halves..];
     assert!(block.len() == R * row && wide.len() >= R * halves);
     let zero = intrinsic!(_mm512_setzero_ps());
     let mut all = [[zero; R]; Q];
-    for (index, from) in (0..dim).step_by(group).enumerate() {
+    // Counted by hand: a range in steps divides by them.
+    let (mut from, mut scales) = (0, 0);
+    while from < dim {
         let mut held = [[zero; R]; Q];
         for at in (from..from + group).step_by(LANES) {
             let mut q = [zero; Q];
@@ -322,15 +380,22 @@ fn block_of<F: Sixteen, const Q: usize, const R: usize>(
                 }
             }
         }
-        if halves == 0 {
+        if WHOLE {
+            for r in 0..if halves > 0 { R } else { 0 } {
+                let scale = intrinsic!(_mm512_set1_ps(wide[r]));
+                for query in 0..Q {
+                    held[query][r] = intrinsic!(_mm512_mul_ps(held[query][r], scale));
+                }
+            }
             return held;
         }
         for r in 0..R {
-            let scale = intrinsic!(_mm512_set1_ps(wide[r * halves + step * index]));
+            let scale = intrinsic!(_mm512_set1_ps(wide[r * halves + scales]));
             for query in 0..Q {
                 all[query][r] = intrinsic!(_mm512_fmadd_ps(held[query][r], scale, all[query][r]));
             }
         }
+        (from, scales) = (from + group, scales + step);
     }
     if step == 2 {
         for from in (0..halves).step_by(LANES) {
@@ -373,21 +438,30 @@ fn sums_for<F: Sixteen, const Q: usize, const V: usize>(
     sums: &mut [f32],
     scratch: &mut Scratch,
 ) -> usize {
-    let (dim, row, halves) = (coded.dim, coded.codec.row(coded.dim), coded.halves());
+    let (dim, row, halves) = (coded.dim, coded.codec.row(coded.dim), coded.halves);
     let table = table(coded);
     let Scratch { wide, factors, .. } = scratch;
     let mut added = [[0.0f32; HALVES]; Q];
+    // By sixteen channels, which of a row's factors they have.
+    let (mut places, mut at, mut place) = ([0; DIM / LANES], 0, 0);
+    while halves > 0 && at < dim {
+        places[at / LANES..(at + coded.group) / LANES].fill(place);
+        (at, place) = (at + coded.group, place + coded.step());
+    }
     // A row's factors: of its groups, or its weight alone.
     let width = halves.max(1);
     for (index, numbers) in coded.numbers.chunks(ROWS * row).enumerate() {
-        let (at, rows) = (index * ROWS, numbers.len() / row);
-        ask_ahead(coded.numbers, at * row, numbers.len());
+        let (at, rows) = (index * ROWS, ROWS.min(coded.rows - index * ROWS));
+        ask_ahead(coded, at, rows);
         widen(&coded.scales[at * halves..(at + rows) * halves], wide, coded.middle());
         for query in 0..Q {
             let weights = &weights[query * step + at..][..rows];
             let factors = &mut factors[query];
             if halves == 0 {
                 factors[..rows].copy_from_slice(weights);
+            } else if halves == 1 {
+                let (factors, wide) = (factors[..rows].iter_mut(), &wide[..rows]);
+                factors.zip(weights.iter().zip(wide)).for_each(|(to, (weight, scale))| *to = weight * scale);
             } else if halves < 4 {
                 for (r, weight) in weights.iter().enumerate() {
                     for half in 0..halves {
@@ -413,18 +487,19 @@ fn sums_for<F: Sixteen, const Q: usize, const V: usize>(
         }
         let mut column = 0;
         while column + V * LANES <= dim {
-            columns_of::<F, Q, V>(coded, numbers, rows, column, width, factors, sums, table);
+            columns_of::<F, Q, V>(coded, numbers, rows, column, width, &places, factors, sums, table);
             column += V * LANES;
         }
         while column < dim {
-            columns_of::<F, Q, 1>(coded, numbers, rows, column, width, factors, sums, table);
+            columns_of::<F, Q, 1>(coded, numbers, rows, column, width, &places, factors, sums, table);
             column += LANES;
         }
     }
     if halves > 0 && coded.step() == 2 {
-        for (sums, added) in sums.chunks_exact_mut(dim).zip(&added) {
-            for (group, sums) in sums.chunks_exact_mut(coded.group()).enumerate() {
-                sums.iter_mut().for_each(|sum| *sum += added[2 * group + 1]);
+        for (query, added) in added.iter().enumerate() {
+            let sums = sums[query * dim..(query + 1) * dim].as_chunks_mut::<LANES>().0;
+            for (sums, place) in sums.iter_mut().zip(places) {
+                sums.iter_mut().for_each(|sum| *sum += added[place + 1]);
             }
         }
     }
@@ -440,17 +515,18 @@ fn columns_of<F: Sixteen, const Q: usize, const V: usize>(
     rows: usize,
     column: usize,
     width: usize,
+    places: &[usize; DIM / LANES],
     factors: &[[f32; ROWS * HALVES]; QUERIES],
     sums: &mut [f32],
     table: __m512,
 ) {
-    let (dim, group, step) = (coded.dim, coded.group(), coded.step());
+    let dim = coded.dim;
     let row = dim / LANES * F::BYTES;
     assert!(numbers.len() == rows * row && sums.len() >= Q * dim && column + V * LANES <= dim);
     let mut held = [[intrinsic!(_mm512_setzero_ps()); V]; Q];
     let mut place = [0; V];
     for v in 0..V {
-        place[v] = if width > 1 { (column + v * LANES) / group * step } else { 0 };
+        place[v] = places[column / LANES + v];
         for query in 0..Q {
             held[query][v] = intrinsic!(_mm512_loadu_ps(sums.as_ptr().add(query * dim + column + v * LANES)));
         }
