@@ -135,12 +135,12 @@ export async function inspectModel(
 async function inspectPath(
   native: Native,
   source: string | undefined,
-  { binding: _, ...options }: ReturnType<typeof readInspect>,
+  { binding: _, picture, ...options }: ReturnType<typeof readInspect>,
 ): Promise<ModelInfo> {
   const { signal } = options;
   if (signal?.aborted) throw abortError(signal);
   const folder = await modelFolder(source, given(options));
-  const ticket = wire(() => native.inspect(JSON.stringify({ source: folder })));
+  const ticket = wire(() => native.inspect(JSON.stringify({ source: folder, picture })));
   return (await lastEvent(ticket, "inspected", { signal })).info;
 }
 

@@ -20,6 +20,7 @@ import type {
   CodebookCalibration,
   DirectionsCalibration,
   HeadsCalibration,
+  ImageTokens,
   Kept,
   KeptSpan,
   ModelInfo,
@@ -39,7 +40,7 @@ import {
   readScore,
   type ScoreOptions,
 } from "./options/requests.ts";
-import { fields, flag, text as textRule, tokenIds } from "./options/rules.ts";
+import { fields, flag, text as textRule, tokenIds, whole } from "./options/rules.ts";
 import { Requests } from "./requests.ts";
 
 const undisposed = new FinalizationRegistry<string>((source) => {
@@ -171,6 +172,17 @@ export class Model implements AsyncDisposable {
     const place = new Place("detokenize");
     const given = { tokens: tokenIds(tokens, place.field("tokens")), ...readDetokenize(options, place) };
     return (await lastEvent(this.#requests.submit({ op: "detokenize", ...given }), "text")).text;
+  }
+
+  /**
+   * The positions that a picture of so many pixels takes in a prompt, without the picture: see ImageTokens. A PromptError from a text-only
+   * model; a MediaError for a size that the model takes no pictures of.
+   */
+  async imageTokens(width: number, height: number): Promise<ImageTokens> {
+    const place = new Place("imageTokens");
+    const size = { width: whole(width, place.field("width")), height: whole(height, place.field("height")) };
+    const { type: _, ...found } = await lastEvent(this.#requests.submit({ op: "image-tokens", ...size }), "pieces");
+    return found;
   }
 
   /** Cancels running requests and frees the model's memory. Later calls are rejected; a second disposal waits for the first. */

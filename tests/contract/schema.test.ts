@@ -105,6 +105,7 @@ test("every answer is what the schema says", async () => {
   await ask({ op: "memory" }, "memory");
   await ask({ op: "tokenize", text: "a", addSpecialTokens: false }, "tokens");
   await ask({ op: "detokenize", tokens: [5, 6], skipSpecialTokens: true }, "text");
+  await ask({ op: "image-tokens", width: 640, height: 480 }, "pieces");
   for (const keep of [0.001, { tokens: 2 }, { bytes: 1000 }]) {
     const refused = await ask({ op: "generate", prompt, maxTokens: 1, cache: { method: "streaming", keep } }, "error");
     assert.ok(refused.type === "error" && refused.error.code === "budget");

@@ -5,7 +5,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { about, h2o, inspect, load, type Model, prefixkv } from "../../ts/index.ts";
+import {
+  about,
+  h2o,
+  image,
+  inspect,
+  load,
+  type Model,
+  OptionError,
+  PromptError,
+  prefixkv,
+  visionZip,
+} from "../../ts/index.ts";
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../golden/fixtures/${name}`, import.meta.url));
 const prompt = "There is a green star at the top left and a blue ring at the bottom. ".repeat(4);
@@ -52,6 +63,74 @@ for (const [architecture, name] of Object.entries(families)) {
     });
   });
 }
+
+const inTiles = {
+  SmolVLMForConditionalGeneration: { name: "smolvlm-tiles", cells: 4 },
+  Idefics3ForConditionalGeneration: { name: "idefics3-plain", cells: 1 },
+};
+
+for (const [architecture, { name, cells }] of Object.entries(inTiles)) {
+  test(`${architecture} sees pictures in tiles`, async () => {
+    const picture = fileURLToPath(new URL("../golden/fixtures/images/photo-300x200.png", import.meta.url));
+    const info = await inspect(fixture(name), { picture: { width: 300, height: 200 } });
+    assert.deepEqual([info.architecture, info.image?.tokens], [architecture, null]);
+    const counted = info.image?.picture;
+    assert.ok(counted && counted.marks > counted.pieces.length);
+    assert.deepEqual(
+      counted.pieces.map(({ tokens }) => tokens),
+      counted.pieces.map(() => cells),
+    );
+    await using(fixture(name), async (model) => {
+      assert.deepEqual(await model.imageTokens(300, 200), counted);
+      const messages = [{ role: "user", content: [image(picture), "What is in the picture?"] }];
+      const { usage } = await model.generate({ messages, maxTokens: 4, ignoreEos: true });
+      assert.equal(usage.imageTokens, counted.tokens);
+      const without = await model.generate({
+        messages: [{ role: "user", content: "What is in the picture?" }],
+        maxTokens: 1,
+      });
+      const around = usage.promptTokens - usage.imageTokens - without.usage.promptTokens;
+      // Marks may merge with what stands beside them.
+      assert.ok(Math.abs(around - counted.marks) <= 2, `${around} tokens for ${counted.marks} marks`);
+      const half = await model.generate({ messages, maxTokens: 4, ignoreEos: true, cache: prefixkv({ keep: 0.5 }) });
+      assert.ok(half.memory.payload < 0.7 * half.memory.full, JSON.stringify(half.memory));
+      const zipped = model.generate({ messages, cache: visionZip() });
+      await assert.rejects(
+        async () => await zipped,
+        (error) => error instanceof OptionError && /no class token/.test(error.message),
+      );
+      const { images, spans } = await model.trace({ messages, maxTokens: 1 });
+      assert.equal(images.length, 2);
+      const positions = spans.flatMap(({ modality, start, len }) =>
+        modality.type === "image" ? Array.from({ length: len }, (_, at) => start + at) : [],
+      );
+      assert.deepEqual(
+        images.flatMap((grid) => grid.cells).sort((a, b) => a - b),
+        positions,
+      );
+      assert.deepEqual(
+        images.map(({ tiles }) => tiles),
+        [counted.pieces.length - 1, 1],
+      );
+    });
+  });
+}
+
+test("a text model counts no pictures", async () => {
+  await using(fixture("qwen3-norms"), async (model) => {
+    await assert.rejects(model.imageTokens(10, 10), PromptError);
+    await assert.rejects(model.imageTokens(0, 10), OptionError);
+    await assert.rejects(model.imageTokens(10.5, 10), OptionError);
+  });
+  const info = await inspect(fixture("qwen3-norms"), { picture: { width: 8, height: 8 } });
+  assert.equal(info.image, null);
+});
+
+test("every architecture is in docs/models.md, and none but these", async () => {
+  const text = await readFile(new URL("../../docs/models.md", import.meta.url), "utf8");
+  const named = [...text.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name);
+  assert.deepEqual(named.sort(), [...(await about()).architectures].sort());
+});
 
 test("layers with a window are left to it, also by a calibration", async () => {
   await using(fixture("qwen2-mixed"), async (model) => {

@@ -42,7 +42,12 @@ test("a trace names the patches of a picture", async () => {
   const patches = spans.filter(({ modality }) => modality.type === "image");
   assert.deepEqual([patches.length, patches[0]?.len], [1, 144]);
   const [picture] = images;
-  assert.deepEqual([picture?.rows, picture?.columns, picture?.source], [12, 12, 0]);
+  assert.deepEqual([picture?.rows, picture?.columns, picture?.source, picture?.tiles], [12, 12, 0, 1]);
+  const first = patches[0]?.start ?? 0;
+  assert.deepEqual(
+    picture?.cells,
+    Array.from({ length: 144 }, (_, cell) => first + cell),
+  );
   assert.deepEqual(picture?.area, { x: 0, y: 0, width: picture?.width, height: picture?.height });
   assert.equal(
     spans.filter(({ modality }) => modality.type !== "generated").reduce((sum, { len }) => sum + len, 0),

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file
 
 import models
 import planted
+import tiles_models
 from common import DATA, FIXTURES, GOLDEN, IMAGES, ROOT
 
 LLAVA = [f for f in models.ALL if f.vision is not None]
@@ -56,6 +57,28 @@ def check_fixtures():
             check_case(fixture.name, case, arrays, models.vocabulary(fixture), fixture.text["hidden_size"], vision["image_size"])
             assert len(case["tokens"]) == 32
             assert case["input_ids"].count(models.IMAGE[fixture.tokenizer]) == patches * len(case["images"])
+
+
+def check_tiles():
+    for fixture in tiles_models.ALL:
+        golden, arrays = read(fixture.name)
+        image = fixture.vocabulary - len(tiles_models.names(fixture)) + tiles_models.names(fixture).index(tiles_models.IMAGE)
+        for case in golden["cases"]:
+            tiles = sum(rows * columns + 1 for rows, columns in case["grids"])
+            assert case["input_ids"].count(image) == tiles * fixture.cells and len(case["tokens"]) == 32
+            assert arrays[f"{case['name']}.logits"].shape == (len(case["logit_rows"]), fixture.vocabulary)
+            for number, rows in enumerate(case["image_feature_rows"]):
+                for kind in ("vision", "projected"):
+                    assert len(arrays[f"{case['name']}.{kind}.{number}"]) == len(rows)
+    golden, arrays = read("tiles")
+    grids = {tuple(picture["grid"]) for picture in golden["pictures"]}
+    assert {(0, 0), (3, 4), (4, 2), (4, 4), (4, 1), (1, 4)} <= grids
+    for picture in golden["pictures"]:
+        assert picture["tiles"] == picture["grid"][0] * picture["grid"][1] + 1
+        assert arrays[f"{picture['key']}.at"].shape == arrays[f"{picture['key']}.values"].shape == (160,)
+    for scene in read("eviction/smolvlm-tiles")[0]["scenes"]:
+        for case in scene["cases"]:
+            check_evicted(case, len(scene["prompt"]), len(scene["answer"]), 3, 2)
 
 
 def check_scenes():
@@ -313,13 +336,13 @@ def check_lorc():
 
 
 def check_sizes():
-    for folder, most in ((DATA, 25 << 18), (FIXTURES, 17 << 18)):
+    for folder, most in ((DATA, 7 << 20), (FIXTURES, 5 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

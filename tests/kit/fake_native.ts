@@ -39,8 +39,15 @@ export const info: ModelInfo = {
   vocabSize: 768,
   maxPositions: 2048,
   kvBytesPerToken: 15_360,
-  image: { tokens: 144, size: 168, patch: 14 },
+  image: { tokens: 144, size: 168, patch: 14, picture: null },
 };
+/** As many tiles as hundreds of pixels. */
+function imageOf({ width }: { width: number }): NonNullable<ModelInfo["image"]> {
+  const piece = { kind: { type: "base" as const }, rows: 2, columns: 2 };
+  const pieces = Array.from({ length: Math.ceil(width / 100) }, () => ({ piece, tokens: 4 }));
+  return { tokens: null, size: null, patch: 14, picture: { tokens: 4 * pieces.length, marks: 9, pieces } };
+}
+
 export const usage: Usage = { promptTokens: 160, cachedTokens: 0, imageTokens: 144, completionTokens: 3 };
 export const timings: Timings = { queued: 0, images: 1, vision: 2, prefill: 3, decode: 4, firstToken: 6, total: 10 };
 export const memory: Memory = {
@@ -92,7 +99,8 @@ export const trace: Trace = {
       height: 168,
       rows: 12,
       columns: 12,
-      lead: 0,
+      tiles: 1,
+      cells: Array.from({ length: 144 }, (_, cell) => 5 + cell),
       area: { x: 0, y: 0, width: 168, height: 168 },
     },
   ],
@@ -206,10 +214,10 @@ export class FakeNative implements Native {
   }
 
   inspect(json: string): NativeTicket {
-    const { source } = JSON.parse(json) as { source: string };
+    const { source, picture } = JSON.parse(json) as { source: string; picture?: { width: number; height: number } };
     const ticket = new FakeTicket();
     if (this.loadError) ticket.fail(this.loadError);
-    else ticket.end({ type: "inspected", info: { ...info, source } });
+    else ticket.end({ type: "inspected", info: { ...info, source, image: picture ? imageOf(picture) : info.image } });
     return ticket;
   }
 
@@ -296,7 +304,10 @@ export class FakeNative implements Native {
       ticket.end({ type: "session", session: request.session });
     } else if (request.op === "tokenize")
       ticket.end({ type: "tokens", tokens: [...request.text].map((c) => c.charCodeAt(0)) });
-    else if (request.op === "detokenize") ticket.end({ type: "text", text: String.fromCharCode(...request.tokens) });
+    else if (request.op === "image-tokens") {
+      const piece = { kind: { type: "base" as const }, rows: 12, columns: 12 };
+      ticket.end({ type: "pieces", tokens: 144, marks: 0, pieces: [{ piece, tokens: 144 }] });
+    } else if (request.op === "detokenize") ticket.end({ type: "text", text: String.fromCharCode(...request.tokens) });
     else ticket.end({ type: "traced", ...trace });
     return ticket;
   }

@@ -223,6 +223,20 @@ test("methods lists the methods and the options of one", async () => {
   assert.deepEqual(JSON.parse((await cli(["methods", "--json"])).out).methods, methods);
 });
 
+test("inspect counts the positions of a picture", async () => {
+  assert.match((await cli(["inspect", "/m"])).out, /images +144 tokens each, 168 px, patches of 14 px/);
+  const { out } = await cli(["inspect", "/m", "--picture", "1920x1080"]);
+  assert.match(out, /images +tokens by size, any size, patches of 14 px/);
+  assert.match(out, /1920 x 1080 +80 tokens in 20 pieces, and 9 of text around them/);
+  const { image } = JSON.parse((await cli(["inspect", "/m", "--picture", "90x80", "--json"])).out);
+  assert.equal(image.picture.tokens, 4);
+  for (const size of ["1920", "1920 x 1080", "x", "-1x5", "1e3x2", "100000x1"]) {
+    const { code, err } = await cli(["inspect", "/m", `--picture=${size}`]);
+    assert.equal(code, 2);
+    assert.match(err, /--picture needs a size in pixels such as 1920x1080/);
+  }
+});
+
 test("inspect says what fits", async () => {
   const text = await cli(["inspect", "/m", "--memory", "8GiB"]);
   assert.match(text.out, /architecture +LlavaForConditionalGeneration\nparameters +5,520,000/);

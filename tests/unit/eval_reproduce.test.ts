@@ -12,7 +12,7 @@ import { temporaryFolder } from "../kit/temporary_folder.ts";
 const folder = temporaryFolder("reproduce");
 
 const llava = (layers: number, hiddenSize: number): Pick<Model, "info"> => ({
-  info: { ...info, layers, hiddenSize, image: { tokens: 576, size: 336, patch: 14 } },
+  info: { ...info, layers, hiddenSize, image: { tokens: 576, size: 336, patch: 14, picture: null } },
 });
 
 test("every published row has as many values as sizes, and something beside it", async () => {

@@ -101,8 +101,22 @@ export interface OwnerFields {
 /** Loads a model: `progress` events, then `loaded`. */
 export interface LoadRequest extends SourceFields, EngineOptions, OwnerFields {}
 
+/** A picture to count the positions of. */
+export interface AskedPicture {
+  /** The size of a picture whose positions are to be counted. */
+  picture?: PictureFields;
+}
+
+/** The size of a picture. */
+export interface PictureFields {
+  /** Columns of the upright picture, in pixels. */
+  width: number;
+  /** Rows of the upright picture, in pixels. */
+  height: number;
+}
+
 /** Reads a model folder's configuration without loading weights; ends with `inspected`. */
-export interface InspectRequest extends SourceFields {}
+export interface InspectRequest extends SourceFields, AskedPicture {}
 
 /** A device to check. */
 export interface CheckFields {
@@ -624,6 +638,12 @@ export interface TokenizeRequest extends TokenizeFields {
   op: "tokenize";
 }
 
+/** Asks how many positions a picture takes; ends with `pieces`. */
+export interface ImageTokensRequest extends PictureFields {
+  /** Which kind it is. */
+  op: "image-tokens";
+}
+
 /** Tokens for the tokenizer. */
 export interface DetokenizeFields {
   /** Ids of tokens. */
@@ -662,6 +682,7 @@ export type EngineRequest =
   | PlanRequest
   | MemoryRequest
   | TokenizeRequest
+  | ImageTokensRequest
   | DetokenizeRequest;
 
 /**
@@ -1174,6 +1195,7 @@ export type WireEvent =
   | SessionEvent
   | MemoryEvent
   | TokensEvent
+  | PiecesEvent
   | TextEvent
   | ClosedEvent
   | ErrorEvent;
@@ -1263,12 +1285,84 @@ export interface ModelInfo {
 
 /** How a model sees an image. */
 export interface ImageInfo {
-  /** Positions that one image takes. */
-  tokens: number;
-  /** Side of the square that the vision tower takes, in pixels. */
-  size: number;
+  /** Positions that one image takes; null where that depends on its size, which `model.imageTokens` is asked about. */
+  tokens: number | null;
+  /**
+   * Side of the square that the vision tower takes at a time, in pixels; null where it takes rectangles of many sizes.
+   */
+  size: number | null;
   /** Side of a patch, in pixels. */
   patch: number;
+  /** The positions of a picture of the size that an inspection asked about; null where it asked about none. */
+  picture: ImageTokens | null;
+}
+
+/**
+ * The positions that a picture of some size takes in a prompt.
+ *
+ * @example
+ * ```ts
+ * import { load } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { tokens, marks, pieces } = await model.imageTokens(1920, 1080);
+ * console.log(tokens + marks, pieces.length);
+ * ```
+ */
+export interface ImageTokens {
+  /** Positions of the image itself, all its pieces together. */
+  tokens: number;
+  /** Tokens of the text that the model writes around pieces, as it is tokenised alone; 0 where it writes none. */
+  marks: number;
+  /** The pieces, in the order of their positions. */
+  pieces: PieceTokens[];
+}
+
+/** A piece of a picture and its positions. */
+export interface PieceTokens {
+  piece: Piece;
+  /** Positions that it takes. */
+  tokens: number;
+}
+
+/** A part of an image that was seen by itself, in cells that each take one position, row by row. */
+export interface Piece {
+  /** Which part. */
+  kind: PieceKind;
+  /** Cells from top to bottom. */
+  rows: number;
+  /**
+   * Cells from left to right. Positions beyond rows times columns are no cells: a class token before them, or marks of
+   * line ends.
+   */
+  columns: number;
+}
+
+/** Which part of an image a piece is. */
+export type PieceKind = BasePieceKind | TilePieceKind | FramePieceKind;
+
+/** All of the image. */
+export interface BasePieceKind {
+  /** Which kind it is. */
+  type: "base";
+}
+
+/** A tile of the image in more detail. */
+export interface TilePieceKind {
+  /** Which kind it is. */
+  type: "tile";
+  /** From the top, from 0. */
+  row: number;
+  /** From the left, from 0. */
+  column: number;
+}
+
+/** A moment of a film. */
+export interface FramePieceKind {
+  /** Which kind it is. */
+  type: "frame";
+  /** From 0. */
+  frame: number;
 }
 
 /** A load has succeeded. */
@@ -1478,46 +1572,6 @@ export type Modality = TextModality | ImageModality | GeneratedModality;
 export interface TextModality {
   /** Which kind it is. */
   type: "text";
-}
-
-/** A part of an image that was seen by itself, in cells that each take one position, row by row. */
-export interface Piece {
-  /** Which part. */
-  kind: PieceKind;
-  /** Cells from top to bottom. */
-  rows: number;
-  /**
-   * Cells from left to right. Positions beyond rows times columns are no cells: a class token before them, or marks of
-   * line ends.
-   */
-  columns: number;
-}
-
-/** Which part of an image a piece is. */
-export type PieceKind = BasePieceKind | TilePieceKind | FramePieceKind;
-
-/** All of the image. */
-export interface BasePieceKind {
-  /** Which kind it is. */
-  type: "base";
-}
-
-/** A tile of the image in more detail. */
-export interface TilePieceKind {
-  /** Which kind it is. */
-  type: "tile";
-  /** From the top, from 0. */
-  row: number;
-  /** From the left, from 0. */
-  column: number;
-}
-
-/** A moment of a film. */
-export interface FramePieceKind {
-  /** Which kind it is. */
-  type: "frame";
-  /** From 0. */
-  frame: number;
 }
 
 /** Patches of an image. */
@@ -1883,8 +1937,7 @@ export interface HeadsEvent {
  * const messages = [{ role: "user", content: [image("scene.png"), "Describe the image in detail."] }];
  * const trace: Trace = await model.trace({ messages, cache: prefixkv({ keep: 0.3 }), maxTokens: 8 });
  * const [picture] = trace.images;
- * const patches = trace.spans.find(({ modality }) => modality.type === "image");
- * const first = trace.layers[0]?.kept[0]?.positions.filter((at) => at >= (patches?.start ?? 0));
+ * const first = trace.layers[0]?.kept[0]?.positions.filter((at) => picture?.cells.includes(at));
  * console.log(trace.threshold, picture?.rows, picture?.columns, first?.length);
  * ```
  */
@@ -1902,7 +1955,7 @@ export interface Trace extends GenerationResult {
   threshold: number | null;
   /** Spans that cover all positions, in order and without gaps; `index` counts the image placeholders of the prompt. */
   spans: Span[];
-  /** The pictures in the order of their placeholders. */
+  /** The grids of the pictures, in the order of their placeholders. */
   images: TraceImage[];
   /** The layers after the prompt. */
   layers: TraceLayer[];
@@ -1912,7 +1965,10 @@ export interface Trace extends GenerationResult {
   plans: TracePlan[];
 }
 
-/** A picture of a traced prompt. Its patches are numbered by rows from the top left, after `lead` other positions. */
+/**
+ * A picture of a traced prompt as a grid of cells, each of which has a position. A picture that the model sees in tiles
+ * and once as a whole has two: the tiles together, and the whole.
+ */
 export interface TraceImage {
   /** Its number among the images of the request. */
   source: number;
@@ -1920,13 +1976,15 @@ export interface TraceImage {
   width: number;
   /** Height of the upright picture, in pixels. */
   height: number;
-  /** Rows of patches. */
+  /** Tiles that the cells lie in, 1 for a picture that is seen as a whole. */
+  tiles: number;
+  /** Rows of cells. */
   rows: number;
-  /** Columns of patches. */
+  /** Columns of cells. */
   columns: number;
-  /** Positions of the picture before its first patch. */
-  lead: number;
-  /** Area that all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded. */
+  /** The position of each cell in the prompt, row by row from the top left. */
+  cells: number[];
+  /** Area that all cells together cover, in pixels of the picture; it reaches beyond a picture that is padded. */
   area: Area;
 }
 
@@ -2115,6 +2173,12 @@ export interface TokensEvent {
   /** Which kind it is. */
   type: "tokens";
   tokens: number[];
+}
+
+/** The positions of a picture. */
+export interface PiecesEvent extends ImageTokens {
+  /** Which kind it is. */
+  type: "pieces";
 }
 
 /** Tokens as a text. */

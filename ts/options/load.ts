@@ -5,7 +5,7 @@ import type { HubOptions } from "../hub/options.ts";
 import { type ImagePolicy, type ReadPolicy, readPolicy } from "../images/policy.ts";
 import type { Binding } from "../native/pick.ts";
 import { Place } from "./place.ts";
-import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, text } from "./rules.ts";
+import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, text, whole } from "./rules.ts";
 
 /**
  * How to load a model.
@@ -41,6 +41,8 @@ export interface LoadOptions extends HubOptions, Omit<EngineOptions, "device"> {
 
 /** Options of `inspect`. */
 export interface InspectOptions extends HubOptions {
+  /** The size, in pixels, of a picture whose positions `image.picture` of the result is to count. */
+  picture?: { width: number; height: number };
   /** How the native code is reached; see LoadOptions. */
   binding?: Binding;
 }
@@ -88,7 +90,13 @@ const loadRules = {
   binding,
 } satisfies Rules<LoadOptions>;
 
-const inspectRules = { ...hubRules, binding } satisfies Rules<InspectOptions>;
+const sides = fields({ width: whole, height: whole });
+const picture: Rule<{ width: number; height: number }> = (value, place) => {
+  const { width, height } = sides(value, place);
+  if (width === undefined || height === undefined) throw place.refuse("{ width, height } in pixels", value);
+  return { width, height };
+};
+const inspectRules = { ...hubRules, picture, binding } satisfies Rules<InspectOptions>;
 const aboutRules = { device: oneOf("cpu", "cuda") } satisfies Rules<AboutOptions>;
 const checkRules = {
   ceilings: flag,

@@ -45,24 +45,23 @@ export function promptLength({ layers }: Trace): number {
   return Math.max(0, ...layers.map(({ importance }) => importance.length));
 }
 
-/** The first position of a picture's patches, and how many there are. */
-export function patchesOf({ spans, images }: Trace, image: number): { start: number; count: number } {
-  const span = spans.find(({ modality }) => modality.type === "image" && modality.index === image);
-  const { rows = 0, columns = 0, lead = 0 } = images[image] ?? {};
-  return { start: (span?.start ?? 0) + lead, count: span === undefined ? 0 : rows * columns };
+/** The position of each patch of a picture. */
+export function patchesOf({ images }: Trace, image: number): readonly number[] {
+  return images[image]?.cells ?? [];
 }
 
 /** For each patch of a picture the share of the heads that keep it in a layer. */
 export function keptPatches(trace: Trace, layer: number, image: number): number[] {
-  const { start, count } = patchesOf(trace, image);
+  const cells = patchesOf(trace, image);
+  const patchAt = new Map(cells.map((position, patch) => [position, patch]));
   const lanes = trace.layers[layer]?.kept ?? [];
   const heads = Math.max(1, ...lanes.map((lane) => lane.heads[1]));
-  const shares = new Array<number>(count).fill(0);
+  const shares = new Array<number>(cells.length).fill(0);
   for (const lane of lanes) {
     const weight = (lane.heads[1] - lane.heads[0]) / heads;
     for (const position of lane.positions) {
-      const patch = position - start;
-      if (patch >= 0 && patch < count) shares[patch] = (shares[patch] ?? 0) + weight;
+      const patch = patchAt.get(position);
+      if (patch !== undefined) shares[patch] = (shares[patch] ?? 0) + weight;
     }
   }
   return shares;

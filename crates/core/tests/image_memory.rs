@@ -2,10 +2,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Cursor;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use prefixkv_core::media::{decode, decoding_bytes, upright_size};
+use prefixkv_core::model::image_processor;
+use serde_json::json;
 
 struct Counting;
 
@@ -83,6 +86,7 @@ fn decoding_stays_within_bounds() {
     png_metadata_is_not_unpacked();
     metadata_of_other_formats_takes_what_the_file_has();
     no_decoder_takes_more_than_is_reckoned();
+    no_processor_takes_more_than_is_reckoned();
 }
 
 fn png_metadata_is_not_unpacked() {
@@ -181,6 +185,34 @@ fn no_decoder_takes_more_than_is_reckoned() {
         eprintln!("{name}: {taken} of {reckoned}, {:.1} bytes a pixel", taken as f64 / (size.0 * size.1) as f64);
         assert!(taken <= reckoned, "{name}: {taken} bytes, {reckoned} were reckoned");
         assert!(reckoned < 24 * size.0 * size.1 + file.len() + (2 << 20), "{name}: {reckoned}");
+    }
+}
+
+fn no_processor_takes_more_than_is_reckoned() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures");
+    // As the hub has SmolVLM-256M: 16 tiles of 512 pixels and one more.
+    let folder = tempfile::tempdir().expect("a folder");
+    let vision = json!({ "image_size": 512, "patch_size": 16 });
+    let config = json!({ "model_type": "smolvlm", "scale_factor": 4, "vision_config": vision });
+    let settings = json!({ "size": { "longest_edge": 2048 }, "max_image_size": { "longest_edge": 512 } });
+    for (name, content) in [("config.json", config), ("preprocessor_config.json", settings)] {
+        std::fs::write(folder.path().join(name), content.to_string()).expect("written");
+    }
+    for folder in [folder.path(), &fixtures.join("llava-gqa64")] {
+        let (_, processor) = image_processor(folder).expect("sound").expect("takes images");
+        for (width, height) in [(2000, 1500), (64, 48), (1, 3000), (3000, 40), (1, 1)] {
+            let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+            let reckoned = processor.bytes(width as usize, height as usize) as usize;
+            let (taken, prepared) = peak(|| processor.prepare(&image));
+            let held: usize = prepared.tiles.iter().map(|tile| 4 * tile.data.len()).sum();
+            eprintln!("{width} x {height}: {taken} of {reckoned} for {} tiles", prepared.tiles.len());
+            // Filters have some weights of their own.
+            assert!(taken <= reckoned + (1 << 20), "{width} x {height}: {taken} bytes, {reckoned} were reckoned");
+            assert!(
+                reckoned < 2 * held + 12 * (width.max(2048) * height.max(2048)) as usize,
+                "{width} x {height}: {reckoned}"
+            );
+        }
     }
 }
 

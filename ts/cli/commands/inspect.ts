@@ -3,6 +3,7 @@ import type { ModelInfo } from "../../generated/wire.ts";
 import type { HubOptions } from "../../hub/options.ts";
 import { inspectModel } from "../../load.ts";
 import type { Binding } from "../../native/pick.ts";
+import { UsageError } from "../args.ts";
 import { bindingFlag, type Command, hubFlags } from "../command.ts";
 import { ProgressBar } from "../progress_bar.ts";
 
@@ -13,6 +14,12 @@ export const inspect: Command = {
   positional: "MODEL",
   flags: [
     { name: "memory", type: "bytes", value: "SIZE", text: "also say what fits in this much memory, e.g. 8GiB" },
+    {
+      name: "picture",
+      type: "string",
+      value: "SIZE",
+      text: "also count the positions of a picture of this size in pixels, e.g. 1920x1080",
+    },
     ...hubFlags,
     bindingFlag,
   ],
@@ -20,14 +27,17 @@ export const inspect: Command = {
     const { native } = await context.door(values.text("binding") as Binding | undefined);
     const bar = new ProgressBar(context);
     const options: HubOptions = values.options(hubFlags.map((flag) => flag.name));
+    const picture = pictureSize(values.text("picture"));
     const info = await inspectModel(native, values.positionals[0], {
       ...options,
+      ...(picture ? { picture } : {}),
       signal: context.signal,
       onProgress: bar.update,
     }).finally(() => bar.clear());
     const memory = values.number("memory");
     const fits = memory === undefined ? undefined : whatFits(info, memory);
-    if (!values.has("json")) context.out(formatTable([...facts(info), ...(fits ? fitFacts(fits) : [])]));
+    const more = [...(picture ? [pictureFact(info, picture)] : []), ...(fits ? fitFacts(fits) : [])];
+    if (!values.has("json")) context.out(formatTable([...facts(info), ...more]));
     return { ...info, ...(fits ? { fits } : {}) };
   },
 };
@@ -65,12 +75,34 @@ function facts(info: ModelInfo): [string, string][] {
     ],
     ["vocabulary", formatCount(info.vocabSize)],
     ["positions", formatCount(info.maxPositions)],
-    ["images", image ? `${image.tokens} tokens each, ${image.size} px, patches of ${image.patch} px` : "none"],
+    ["images", image ? imageFacts(image) : "none"],
     [
       "kv cache",
       `${formatBytes(info.kvBytesPerToken)} per token, ${formatBytes(info.kvBytesPerToken * info.maxPositions)} in full`,
     ],
   ];
+}
+
+function imageFacts({ tokens, size, patch }: NonNullable<ModelInfo["image"]>): string {
+  const each = tokens === null ? "tokens by size" : `${tokens} tokens each`;
+  return `${each}, ${size === null ? "any size" : `${size} px`}, patches of ${patch} px`;
+}
+
+/** A size such as `1920x1080`. */
+function pictureSize(text: string | undefined): { width: number; height: number } | undefined {
+  if (text === undefined) return undefined;
+  const [, width, height] = /^(\d{1,5})x(\d{1,5})$/.exec(text) ?? [];
+  if (width === undefined || height === undefined)
+    throw new UsageError(`--picture needs a size in pixels such as 1920x1080, not \`${text}\``);
+  return { width: Number(width), height: Number(height) };
+}
+
+function pictureFact({ image }: ModelInfo, { width, height }: { width: number; height: number }): [string, string] {
+  const name = `${width} x ${height}`;
+  if (!image?.picture) return [name, "this model reads no images"];
+  const { tokens, marks, pieces } = image.picture;
+  const around = marks > 0 ? `, and ${formatCount(marks)} of text around them` : "";
+  return [name, `${formatCount(tokens)} tokens in ${pieces.length} ${pieces.length > 1 ? "pieces" : "piece"}${around}`];
 }
 
 function fitFacts({ memory, cache, positions, sequences }: Fits): [string, string][] {

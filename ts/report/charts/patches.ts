@@ -100,7 +100,9 @@ function pictureOf({ runs, pictures }: Scene, image: number): TraceImage | undef
 
 /** Whether the patches cover the picture and no more. */
 function isWhole({ width, height, area }: Pick<TraceImage, "width" | "height" | "area">): boolean {
-  return area.x === 0 && area.y === 0 && area.width === width && area.height === height;
+  // The sides of tiles are fractions.
+  const same = (a: number, b: number): boolean => Math.abs(a - b) < 1e-6;
+  return area.x === 0 && area.y === 0 && same(area.width, width) && same(area.height, height);
 }
 
 /** The note for a picture that the model sees cropped or padded. */
@@ -111,7 +113,14 @@ function margins(picture: TraceImage): string {
 }
 
 function suffix({ runs }: Scene, image: number): string {
-  return (runs[0]?.trace.images.length ?? 0) > 1 ? ` of picture ${image + 1}` : "";
+  const images = runs[0]?.trace.images ?? [];
+  if (images.length < 2) return "";
+  const before = images.slice(0, image + 1);
+  // The last grid of a picture is the one of the whole.
+  const number = before.filter(({ tiles }, at) => tiles === 1 || at === image).length;
+  const { tiles = 1 } = images[image] ?? {};
+  const whole = images[image - 1]?.tiles ?? 1;
+  return ` of picture ${number}${tiles > 1 ? ` in ${tiles} tiles` : whole > 1 ? " as a whole" : ""}`;
 }
 
 function veil({ runs }: Scene, { run, layer, image }: Place, picture: TraceImage): Omit<Part, "frame"> {
@@ -142,8 +151,8 @@ function veil({ runs }: Scene, { run, layer, image }: Place, picture: TraceImage
 function heat({ runs }: Scene, { run, layer, image }: Place, picture: TraceImage): Omit<Part, "frame"> {
   const { label = "", trace } = runs[run] ?? {};
   if (trace === undefined) return { svg: "", caption: "", row: [] };
-  const { start, count } = patchesOf(trace, image);
-  const values = (trace.layers[layer]?.importance ?? []).slice(start, start + count);
+  const importance = trace.layers[layer]?.importance ?? [];
+  const values = patchesOf(trace, image).map((position) => importance[position] ?? 0);
   const sorted = [...values].sort((a, b) => a - b);
   const at = (share: number): number => sorted[Math.round(share * (sorted.length - 1))] ?? 0;
   const [least, high] = [at(0), at(0.98)];

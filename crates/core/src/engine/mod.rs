@@ -12,6 +12,7 @@ mod clock;
 mod codebooks;
 mod directions;
 mod generate;
+mod grids;
 mod heads;
 mod moments;
 mod owned;
@@ -180,11 +181,11 @@ impl Engine {
 
     /// Reads a model folder's configuration, named by `{ "source": DIR }`, on a thread of its own; ends with `inspected`.
     pub fn inspect(json: &str) -> Result<Ticket> {
-        let source = wire::parse_inspect(json)?;
+        let (source, picture) = wire::parse_inspect(json)?;
         let (events, ticket) = stream();
         spawn("prefixkv-inspect", move || {
             panics::quiet_thread();
-            let inspected = panics::catch(|| Model::inspect(&source));
+            let inspected = panics::catch(|| Model::inspect(&source, picture));
             match inspected.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
                 Ok(info) => events.finish(Event::Inspected { info: Box::new(info) }),
                 Err(error) => events.fail(&error),

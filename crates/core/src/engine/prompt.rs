@@ -25,7 +25,15 @@ pub(super) fn plans<B: Backend, I: AsRef<[u8]>>(
     images: &[I],
     order: &[usize],
 ) -> Result<Vec<ImagePlan>> {
-    let plan = |&index: &usize| model.plan(&mut || upright_size(images[index].as_ref(), index)).transpose();
+    // A family knows no numbers of images.
+    let numbered = |error: Error, index: usize| match error {
+        Error::Image { reason, .. } => Error::Image { index, reason },
+        other => other,
+    };
+    let plan = |&index: &usize| {
+        let planned = model.plan(&mut || upright_size(images[index].as_ref(), index));
+        planned.map_err(|error| numbered(error, index)).transpose()
+    };
     order.iter().filter_map(plan).collect()
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ticket::Events;
 use crate::error::{Error, Result};
-use crate::model::ModelInfo;
+use crate::model::{ImageTokens, ModelInfo};
 use crate::wire::{Event, ModelRequest};
 
 /// The work of an engine's thread: a model, or a fake one in the tests. It is made, used and dropped on that thread.
@@ -65,12 +65,17 @@ pub enum Stepped {
     Running,
 }
 
-/// Text to tokens and back, safe to share with other threads.
+/// Text to tokens and back, and pictures to positions, safe to share with other threads.
 pub trait Codec: Send + Sync {
     /// `text` as tokens, with the model's leading token when `special`.
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>>;
     /// `tokens` as text, without special tokens when `skip_special`.
     fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String>;
+    /// The positions of a picture of `width` x `height` pixels.
+    fn image_tokens(&self, width: usize, height: usize) -> Result<ImageTokens> {
+        let _ = (width, height);
+        Err(Error::Prompt { reason: "this model reads no images".into() })
+    }
 }
 
 /// Called by a load with each of its steps, which are [`Event::Progress`]; an error stops the load.

@@ -17,7 +17,7 @@ use super::{channels, codebooks, directions, heads, sensitivity, sharing};
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
-use crate::model::{LoadOptions, Model, ModelInfo, Place};
+use crate::model::{ImageCounter, ImageTokens, LoadOptions, Model, ModelInfo, Place};
 use crate::sequence::Sequence;
 use crate::text::Tokenizer;
 use crate::wire::{Batching, Event, Finish, ModelRequest, Progress};
@@ -98,7 +98,7 @@ impl<B: Backend> Runner for ModelRunner<B> {
     }
 
     fn codec(&self) -> Arc<dyn Codec> {
-        self.model.tokenizer().clone()
+        Arc::new(TextAndImages { tokenizer: self.model.tokenizer().clone(), images: self.model.image_counter() })
     }
 
     fn batch(&self) -> usize {
@@ -373,12 +373,26 @@ impl<'a, M: Memory> SharedStep<'a, M> {
     }
 }
 
-impl Codec for Tokenizer {
+/// The parts of a model that count.
+struct TextAndImages {
+    tokenizer: Arc<Tokenizer>,
+    /// None of a text-only model.
+    images: Option<ImageCounter>,
+}
+
+impl Codec for TextAndImages {
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        Tokenizer::encode(self, text, special)
+        self.tokenizer.encode(text, special)
     }
 
     fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String> {
-        Tokenizer::decode(self, tokens, skip_special)
+        self.tokenizer.decode(tokens, skip_special)
+    }
+
+    fn image_tokens(&self, width: usize, height: usize) -> Result<ImageTokens> {
+        match &self.images {
+            Some(counter) => counter.count(width, height),
+            None => Err(Error::Prompt { reason: "this model reads no images".into() }),
+        }
     }
 }

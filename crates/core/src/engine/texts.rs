@@ -1,4 +1,4 @@
-//! Tokenizing and detokenizing, on a short-lived thread of its own, so that it never waits for a generation.
+//! Tokenizing, detokenizing and counting the positions of pictures, on a short-lived thread of its own, so that it never waits for a generation.
 
 use super::runner::Codec;
 use super::spawn;
@@ -60,5 +60,6 @@ fn answer(codec: &dyn Codec, request: &TextRequest) -> Result<Event> {
         TextRequest::Detokenize { tokens, skip_special } => {
             Ok(Event::Text { text: codec.decode(tokens, *skip_special)? })
         }
+        TextRequest::ImageTokens { width, height } => Ok(Event::Pieces(codec.image_tokens(*width, *height)?)),
     }
 }

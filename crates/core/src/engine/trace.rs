@@ -5,20 +5,20 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::generate::{Generation, PreparedPrompt};
+use super::grids::{Picture, grids, pictures};
 use super::ticket::Events;
 use crate::backend::Backend;
-use crate::cache::{Kept, Memory, Piece};
+use crate::cache::{Kept, Memory};
 use crate::error::{Error, Result};
-use crate::media::upright_size;
 use crate::method::{Method, Record};
 use crate::model::Model;
 use crate::sequence::Sequence;
-use crate::wire::{Event, Finish, GenerateRequest, Trace, TraceImage, TraceLayer, TracePlan, TraceStep};
+use crate::wire::{Event, Finish, GenerateRequest, Trace, TraceLayer, TracePlan, TraceStep};
 
 /// A generation that is watched. Its record does not count as memory of the cache.
 pub(super) struct Tracing<B: Backend> {
     pub(super) generation: Generation<B>,
-    pictures: Vec<TraceImage>,
+    pictures: Vec<Picture>,
     /// Entries left after the prompt, once the method has acted.
     kept: Option<Vec<Vec<Kept>>>,
     steps: Vec<TraceStep>,
@@ -88,7 +88,7 @@ impl<B: Backend> Tracing<B> {
             mass,
             threshold,
             spans: sequence.spans().to_vec(),
-            images: pictures,
+            images: grids(&pictures, sequence.spans()),
             layers,
             steps,
             plans: plans.filter(|plan| !plan.is_empty()).collect(),
@@ -107,22 +107,4 @@ fn step<M: Memory>(sequence: &Sequence<M>) -> TraceStep {
     let kept = memory.kept_per_layer.iter().sum::<f64>() / memory.kept_per_layer.len().max(1) as f64;
     let positions = sequence.next_position() as usize;
     TraceStep { positions, resident: memory.resident, payload: memory.payload, full: memory.full, kept }
-}
-
-/// The pieces of the pictures in the order of their placeholders.
-fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<TraceImage>> {
-    let Some(processor) = model.image_processor() else { return Ok(Vec::new()) };
-    let seen =
-        images.iter().enumerate().map(|(index, bytes)| upright_size(bytes, index)).collect::<Result<Vec<_>>>()?;
-    let mut pictures = Vec::new();
-    for &source in order {
-        let (width, height) = seen[source];
-        let plan = processor.plan(&mut || Ok((width, height)))?;
-        pictures.extend(plan.pieces().zip(processor.areas(width, height)).map(|((piece, tokens), area)| {
-            let Piece { rows, columns, .. } = piece;
-            let lead = tokens.saturating_sub(rows * columns);
-            TraceImage { source, width, height, rows, columns, lead, area }
-        }));
-    }
-    Ok(pictures)
 }

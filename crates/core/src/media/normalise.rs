@@ -1,5 +1,8 @@
 //! Samples of a picture to the numbers that a vision tower takes.
 
+use image::RgbImage;
+
+use super::prepared::Pixels;
 use super::settings::{Settings, is_positive};
 use crate::Result;
 
@@ -58,3 +61,23 @@ impl Normalise {
 /// The normalised value of each sample, per channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Tables(pub(crate) [[f32; 256]; 3]);
+
+impl Tables {
+    /// The part of a picture of (width, height) pixels whose top left corner is at (left, top); it must lie inside.
+    pub(crate) fn part(
+        &self,
+        image: &RgbImage,
+        (left, top): (usize, usize),
+        (width, height): (usize, usize),
+    ) -> Pixels {
+        let stride = 3 * image.width() as usize;
+        let mut data = Vec::with_capacity(3 * width * height);
+        for (channel, table) in self.0.iter().enumerate() {
+            for row in image.as_raw().chunks_exact(stride).skip(top).take(height) {
+                let row = &row[3 * left..3 * (left + width)];
+                data.extend(row.iter().skip(channel).step_by(3).map(|sample| table[usize::from(*sample)]));
+            }
+        }
+        Pixels { data, height, width }
+    }
+}

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Most pixels along a side that a setting may ask for.
 pub(crate) const MAX_SIDE: u64 = 4096;
 
-/// What a class is called when it is bound to one way of computing.
+/// The endings of a class that is bound to one way of computing.
 const ENDINGS: [&str; 2] = ["Fast", "Pil"];
 
 /// The settings of one file. A setting that is null counts as left out, as in transformers.

@@ -55,6 +55,11 @@ impl ConfigFile {
         quantised::asked(&self.root).or_else(|| quantised::asked(text?))
     }
 
+    /// Whether the file says something under `key`.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.root.get(key).is_some_and(|value| !value.is_null())
+    }
+
     /// [`Error::ModelFile`] of config.json.
     pub fn bad(&self, reason: impl Into<String>) -> Error {
         Error::ModelFile { path: self.dir.join("config.json"), reason: reason.into() }

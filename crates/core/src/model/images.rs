@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::Arc;
 
 use image::RgbImage;
 
-use super::{Model, Prompt, prompt};
+use super::config::ConfigFile;
+use super::{Model, Prompt, family, prompt, with_known};
 use crate::backend::Backend;
 use crate::cache::Piece;
+use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::media::{Area, Prepared, decode};
 use crate::text::{Encoded, Rendered, SpecialTokens, Written};
@@ -29,7 +32,7 @@ pub trait Images {
     /// # Errors
     /// [`Error::ModelFile`] for settings that cannot be read, or that do not make what the vision tower takes;
     /// [`Error::UnsupportedModel`] for a processor of another class.
-    fn processor(&self, dir: &Path) -> Result<Box<dyn ImageProcessor>>;
+    fn processor(&self, dir: &Path) -> Result<Arc<dyn ImageProcessor>>;
 }
 
 /// An image processor: what a picture becomes in a prompt, and what the vision tower takes of it.
@@ -100,7 +103,7 @@ fn are_written(plans: &[ImagePlan]) -> bool {
 
 /// The conversation with the marks of its images in the text and one placeholder per piece. Nothing is copied where every image is one
 /// piece.
-fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<'a, Rendered>> {
+pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<'a, Rendered>> {
     if !are_written(plans) {
         return Ok(Cow::Borrowed(chat));
     }
@@ -114,6 +117,19 @@ fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<'a, Rendere
     };
     let images: Vec<Vec<Written>> = plans.iter().map(|plan| plan.0.iter().map(written).collect()).collect();
     Ok(Cow::Owned(chat.with_images(&images)))
+}
+
+/// The placeholder and the image processor of a model folder, whose weights are not read; None of a text-only model.
+///
+/// # Errors
+/// Those of [`Model::inspect`] about config.json, and of [`Images::processor`].
+pub fn image_processor(dir: &Path) -> Result<Option<(u32, Arc<dyn ImageProcessor>)>> {
+    let read = || {
+        let config = ConfigFile::read(dir)?;
+        let described = (family::<Cpu>(&config)?.inspect)(&config)?;
+        described.images().map(|images| Ok((images.placeholder(), images.processor(dir)?))).transpose()
+    };
+    read().map_err(with_known)
 }
 
 impl<B: Backend> Model<B> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Model;
 use super::config::ConfigFile;
+use super::counter::ImageTokens;
 use super::network::Describe;
 use crate::backend::Backend;
 use crate::error::Result;
@@ -15,15 +16,24 @@ use crate::weights::Checkpoint;
 use crate::weights::WeightFormat;
 
 /// How a model sees an image.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageInfo {
-    /// Positions that one image takes.
-    pub tokens: usize,
-    /// Side of the square that the vision tower takes, in pixels.
-    pub size: usize,
+    /// Positions that one image takes; null where that depends on its size, which `model.imageTokens` is asked about.
+    pub tokens: Option<usize>,
+    /// Side of the square that the vision tower takes at a time, in pixels; null where it takes rectangles of many sizes.
+    pub size: Option<usize>,
     /// Side of a patch, in pixels.
     pub patch: usize,
+    /// The positions of a picture of the size that an inspection asked about; null where it asked about none.
+    pub picture: Option<ImageTokens>,
+}
+
+impl ImageInfo {
+    /// Of a tower that takes squares.
+    pub(super) fn squares(tokens: Option<usize>, size: usize, patch: usize) -> Self {
+        ImageInfo { tokens, size: Some(size), patch, picture: None }
+    }
 }
 
 /// A model's architecture, sizes and formats.

@@ -4,9 +4,11 @@
 
 mod clip;
 mod config;
+mod counter;
 mod features;
 mod fit;
 mod gemma3;
+mod idefics3;
 mod images;
 mod info;
 mod llama;
@@ -18,6 +20,7 @@ mod placeholder;
 mod placing;
 mod prompt;
 mod rows;
+mod siglip;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +32,9 @@ pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 pub use crate::device::{StandIn, stand_in};
 pub use crate::weights::WeightFormat;
 pub use config::ConfigFile;
+pub use counter::{ImageCounter, ImageTokens, PieceTokens};
 pub use features::Features;
-pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf};
+pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf, image_processor};
 pub use info::{ImageInfo, ModelInfo};
 pub use network::{Family, Network, Seen};
 pub use prompt::Prompt;
@@ -52,8 +56,8 @@ use crate::weights::{Checkpoint, quantised};
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
 /// Every family that loads.
-fn families<B: Backend>() -> [Family<B>; 3] {
-    [llava::family(), gemma3::family(), llama::family()]
+fn families<B: Backend>() -> [Family<B>; 4] {
+    [llava::family(), idefics3::family(), gemma3::family(), llama::family()]
 }
 
 /// The `architectures` entries that load.
@@ -157,7 +161,7 @@ pub struct Model<B: Backend = Cpu> {
     network: Box<dyn Network<B>>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
-    image_processor: Option<Box<dyn ImageProcessor>>,
+    image_processor: Option<Arc<dyn ImageProcessor>>,
     eos_tokens: Vec<u32>,
     pool: Pool<B::Memory>,
     layout: Arc<Layout>,
@@ -185,9 +189,18 @@ impl Model {
         Model::load_on(Cpu, options, progress)
     }
 
-    /// The contents of a folder, from its configuration and weight headers; no weights are read.
-    pub fn inspect(dir: &Path) -> Result<ModelInfo> {
-        Model::describe(dir).map_err(with_known)
+    /// The contents of a folder, from its configuration and weight headers; no weights are read. With the positions of a picture of some
+    /// width and height, if it is asked.
+    pub fn inspect(dir: &Path, picture: Option<(usize, usize)>) -> Result<ModelInfo> {
+        let inspect = || {
+            let mut info = Model::describe(dir)?;
+            if let (Some(image), Some((width, height))) = (&mut info.image, picture) {
+                let counter = ImageCounter::from_folder(dir)?;
+                image.picture = counter.map(|counter| counter.count(width, height)).transpose()?;
+            }
+            Ok(info)
+        };
+        inspect().map_err(with_known)
     }
 
     fn describe(dir: &Path) -> Result<ModelInfo> {

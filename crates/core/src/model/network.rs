@@ -52,7 +52,7 @@ pub trait Describe {
     }
 }
 
-/// What the vision tower has made of an image.
+/// An image as the vision tower has seen it.
 pub struct Seen<B: Backend> {
     /// The features that the projector takes, those of all pieces, `[image tokens, width]` in f32.
     pub features: Matrix<B>,

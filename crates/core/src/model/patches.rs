@@ -3,7 +3,7 @@
 use crate::media::Pixels;
 
 /// The samples of each patch of `patch` x `patch` pixels as a row, `[patches, 3 * patch * patch]`, channel by channel; in the order of
-/// [`order`]. What is left over at the right and the bottom is not seen, as by a convolution without padding.
+/// [`order`]. A rest at the right and the bottom is not seen, as by a convolution without padding.
 pub(super) fn rows(pixels: &Pixels, patch: usize, merge: usize) -> Vec<f32> {
     let (down, across) = (pixels.height / patch, pixels.width / patch);
     let mut rows = Vec::with_capacity(down * across * 3 * patch * patch);

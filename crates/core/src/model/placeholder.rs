@@ -56,6 +56,7 @@ pub(super) fn template(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use serde_json::{Value, json};
 
@@ -75,7 +76,7 @@ mod tests {
             "image_token_index"
         }
 
-        fn processor(&self, _: &Path) -> Result<Box<dyn ImageProcessor>> {
+        fn processor(&self, _: &Path) -> Result<Arc<dyn ImageProcessor>> {
             Err(Error::Internal("nobody asks for it".into()))
         }
     }

@@ -141,8 +141,8 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.hold(&[(name.to_owned(), shape.to_vec())], rows, columns, None)
     }
 
-    /// A convolution whose stride is its kernel, with a bias, as a product with the elements below the kernel. `shape` is the kernel's, that of
-    /// the outputs first.
+    /// A convolution whose stride is its kernel, with a bias, as a product with the elements below the kernel. `shape` is the kernel's, outputs
+    /// first.
     pub fn convolution(&self, name: &str, shape: &[usize]) -> Result<Linear<B>> {
         let (rows, columns) = (shape[0], shape[1..].iter().product());
         let bias = self.bias(&[(name, rows)], rows)?;

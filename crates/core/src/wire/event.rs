@@ -12,7 +12,7 @@ use crate::method::channels::ChannelsLayer;
 use crate::method::codebooks::LayerCodebooks;
 use crate::method::external::MethodView;
 use crate::method::latent::LayerDirections;
-use crate::model::ModelInfo;
+use crate::model::{ImageTokens, ModelInfo};
 
 /// One answer of a request, a load or a close.
 #[derive(Clone, Debug, Serialize)]
@@ -123,6 +123,8 @@ pub enum Event {
     Memory(DeviceMemory),
     /// A text as tokens.
     Tokens { tokens: Vec<u32> },
+    /// The positions of a picture.
+    Pieces(ImageTokens),
     /// Tokens as a text.
     Text { text: String },
     /// The engine is closed and its memory free.

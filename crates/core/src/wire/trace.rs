@@ -18,8 +18,7 @@ use crate::sequence::Planned;
 /// const messages = [{ role: "user", content: [image("scene.png"), "Describe the image in detail."] }];
 /// const trace: Trace = await model.trace({ messages, cache: prefixkv({ keep: 0.3 }), maxTokens: 8 });
 /// const [picture] = trace.images;
-/// const patches = trace.spans.find(({ modality }) => modality.type === "image");
-/// const first = trace.layers[0]?.kept[0]?.positions.filter((at) => at >= (patches?.start ?? 0));
+/// const first = trace.layers[0]?.kept[0]?.positions.filter((at) => picture?.cells.includes(at));
 /// console.log(trace.threshold, picture?.rows, picture?.columns, first?.length);
 /// ```
 #[derive(Clone, Debug, Serialize)]
@@ -38,7 +37,7 @@ pub struct Trace {
     pub threshold: Option<f64>,
     /// Spans that cover all positions, in order and without gaps; `index` counts the image placeholders of the prompt.
     pub spans: Vec<Span>,
-    /// The pictures in the order of their placeholders.
+    /// The grids of the pictures, in the order of their placeholders.
     pub images: Vec<TraceImage>,
     /// The layers after the prompt.
     pub layers: Vec<TraceLayer>,
@@ -48,7 +47,8 @@ pub struct Trace {
     pub plans: Vec<TracePlan>,
 }
 
-/// A picture of a traced prompt. Its patches are numbered by rows from the top left, after `lead` other positions.
+/// A picture of a traced prompt as a grid of cells, each of which has a position. A picture that the model sees in tiles and once as a whole
+/// has two: the tiles together, and the whole.
 #[derive(Clone, Debug, Serialize)]
 pub struct TraceImage {
     /// Its number among the images of the request.
@@ -57,13 +57,15 @@ pub struct TraceImage {
     pub width: usize,
     /// Height of the upright picture, in pixels.
     pub height: usize,
-    /// Rows of patches.
+    /// Tiles that the cells lie in, 1 for a picture that is seen as a whole.
+    pub tiles: usize,
+    /// Rows of cells.
     pub rows: usize,
-    /// Columns of patches.
+    /// Columns of cells.
     pub columns: usize,
-    /// Positions of the picture before its first patch.
-    pub lead: usize,
-    /// Area that all patches together cover, in pixels of the picture; it reaches beyond a picture that is padded.
+    /// The position of each cell in the prompt, row by row from the top left.
+    pub cells: Vec<usize>,
+    /// Area that all cells together cover, in pixels of the picture; it reaches beyond a picture that is padded.
     pub area: Area,
 }
 

@@ -178,11 +178,14 @@ fn read(model: &Model, scene: &Scene) -> (Prompt, Vec<Features<Cpu>>) {
     };
     let bytes = std::fs::read(root().join(image)).expect("a scene");
     let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
+    let plan = model.plan(&mut || Ok((pixels.width, pixels.height))).expect("a plan").expect("takes images");
     let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
     // The golden repeats the placeholder once per image token.
+    let placeholder = model.placeholder().expect("takes images");
     let mut tokens = scene.prompt.clone();
-    tokens.dedup();
-    let prompt = model.expand(&tokens, 1).expect("one image");
+    tokens.dedup_by(|a, b| a == b && *a == placeholder);
+    let places: Vec<usize> = (0..tokens.len()).filter(|at| tokens[*at] == placeholder).collect();
+    let prompt = model.expand_at(&tokens, &places, &[plan], 1).expect("one image");
     assert_eq!(prompt.tokens, scene.prompt);
     (prompt, features)
 }
@@ -190,6 +193,11 @@ fn read(model: &Model, scene: &Scene) -> (Prompt, Vec<Features<Cpu>>) {
 #[test]
 fn methods_on_the_embedded_model_keep_what_the_reference_keeps() {
     check("tiny-llava.json");
+}
+
+#[test]
+fn methods_on_a_picture_in_tiles_keep_what_the_reference_keeps() {
+    check("smolvlm-tiles.json");
 }
 
 #[test]

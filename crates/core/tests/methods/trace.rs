@@ -118,10 +118,13 @@ fn what_is_recorded_is_what_was_done() {
 fn positions_and_patches_are_named() {
     let traced = trace(&engine(), &json!({ "method": "prefixkv", "keep": 0.5 }));
     let image = &traced["images"][0];
-    assert_eq!(
-        (image["rows"].as_u64(), image["columns"].as_u64(), image["lead"].as_u64()),
-        (Some(12), Some(12), Some(0))
-    );
+    assert_eq!((image["rows"].as_u64(), image["columns"].as_u64()), (Some(12), Some(12)));
+    let start =
+        list(&traced["spans"]).iter().find(|span| span["modality"]["type"] == "image").expect("an image")["start"]
+            .as_u64()
+            .expect("a position");
+    let cells: Vec<u64> = list(&image["cells"]).iter().map(|cell| cell.as_u64().expect("a position")).collect();
+    assert_eq!(cells, (start..start + 144).collect::<Vec<_>>());
     let area = json!({ "x": 0.0, "y": 0.0, "width": image["width"].as_f64(), "height": image["height"].as_f64() });
     assert_eq!(image["area"], area, "scenes are square");
     let spans = list(&traced["spans"]);

@@ -4,6 +4,7 @@ mod abort;
 mod batch;
 #[path = "../calibrated/mod.rs"]
 mod calibrated;
+mod families;
 mod gemma3;
 mod images_beside;
 mod layers;

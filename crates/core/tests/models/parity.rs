@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device as TensorDevice, IndexOp, Tensor};
-use prefixkv_core::media::Prepared;
-use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::media::{Prepared, upright_size};
+use prefixkv_core::model::{ImagePlan, LoadOptions, Model};
 use prefixkv_core::sample::argmax;
 use serde::Deserialize;
 
@@ -30,9 +30,15 @@ struct Case {
     images: Vec<String>,
     text: String,
     input_ids: Vec<u32>,
-    /// The rows of the features that are stored.
+    /// The rows of the features that are stored, of every image the same.
     #[serde(default)]
     feature_rows: Vec<u32>,
+    /// Those of each image, where images differ in size.
+    #[serde(default)]
+    image_feature_rows: Vec<Vec<u32>>,
+    /// Rows and columns of the tiles of each image; 0 where it is one tile.
+    #[serde(default)]
+    grids: Vec<(usize, usize)>,
     /// The rows of the logits that are stored; the last one always is.
     logit_rows: Vec<u32>,
     /// Greedy tokens.
@@ -89,8 +95,11 @@ fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<P
         let values: Vec<f32> = values.flatten_all().and_then(|t| t.to_vec1()).expect("f32 values");
         let all: Vec<f32> =
             images.iter().flat_map(|image| &image.tiles).flat_map(|tile| tile.data.iter().copied()).collect();
-        // 1/255 of the range: normalised values span about 1 / 0.26.
-        let (limit, jpeg) = (1.0 / 255.0 / 0.26, case.images.iter().any(|path| path.ends_with(".jpg")));
+        // 1/255 of the range: normalised values span at least 1 / 0.5.
+        let (limit, jpeg) = (
+            1.0 / 255.0 / if case.grids.is_empty() { 0.26 } else { 0.5 },
+            case.images.iter().any(|path| path.ends_with(".jpg")),
+        );
         let differences: Vec<f32> = indices.iter().zip(&values).map(|(i, v)| (all[*i as usize] - v).abs()).collect();
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
         let largest = differences.iter().fold(0.0f32, |a, b| a.max(*b));
@@ -100,27 +109,49 @@ fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<P
     images
 }
 
+/// The form that a picture takes in a prompt.
+fn plan(model: &Model, path: &str) -> Option<ImagePlan> {
+    let bytes = std::fs::read(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    model.plan(&mut || upright_size(&bytes, 0)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
 fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     let named = |suffix: &str| arrays.get(&format!("{}.{suffix}", case.name));
-    let tokens = model.tokenizer().encode_prompt(&case.text).expect("encodes");
-    let prompt = model.expand(&tokens, case.images.len()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let plans: Vec<ImagePlan> = case.images.iter().filter_map(|path| plan(model, path)).collect();
+    let encoded = model.encode_raw(&case.text, &plans).expect("encodes");
+    let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, case.images.len());
+    let prompt = prompt.unwrap_or_else(|e| panic!("{}: {e}", case.name));
     assert_eq!(prompt.tokens, case.input_ids, "{}: prompt tokens", case.name);
+    for (plan, (rows, columns)) in plans.iter().zip(&case.grids) {
+        assert_eq!(plan.pieces().count(), rows * columns + 1, "{}: tiles", case.name);
+    }
 
     let pixels = pixels(model, case, arrays);
-    let rows = Tensor::new(case.feature_rows.as_slice(), &TensorDevice::Cpu).expect("rows");
+    let rows = |index: usize| {
+        let rows = case.image_feature_rows.get(index).unwrap_or(&case.feature_rows);
+        Tensor::new(rows.as_slice(), &TensorDevice::Cpu).expect("rows")
+    };
+    let of_image = |kind: &str, index: usize| {
+        let whole = named(kind).map(|all| all.i(index).expect("per image"));
+        whole.or_else(|| named(&format!("{kind}.{index}")).cloned())
+    };
+    let mut compared = 0;
     for (index, pixels) in pixels.iter().enumerate() {
-        if let Some(want) = named("vision") {
-            let got = model.image_features(pixels).and_then(|f| Ok(f.0.index_select(&rows, 0)?)).expect("features");
-            close(&format!("{} vision of image {index}", case.name), &got, &want.i(index).expect("per image"));
+        if let Some(want) = of_image("vision", index) {
+            let got = model.image_features(pixels).and_then(|f| Ok(f.0.index_select(&rows(index), 0)?));
+            close(&format!("{} vision of image {index}", case.name), &got.expect("features"), &want);
+            compared += 1;
         }
     }
     let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes images");
     for (index, features) in features.iter().enumerate() {
-        if let Some(want) = named("projected") {
-            let got = features.rows().0.index_select(&rows, 0).expect("rows");
-            close(&format!("{} projection of image {index}", case.name), &got, &want.i(index).expect("per image"));
+        if let Some(want) = of_image("projected", index) {
+            let got = features.rows().0.index_select(&rows(index), 0).expect("rows");
+            close(&format!("{} projection of image {index}", case.name), &got, &want);
+            compared += 1;
         }
     }
+    assert_eq!(compared, 2 * case.images.len(), "{}: features to compare with", case.name);
 
     let mut sequence = model.new_sequence().expect("no cap");
     let logits = model.prefill_all(&prompt, &features, &mut sequence, &|| Ok(())).map(|logits| logits.0).expect("runs");
@@ -202,4 +233,6 @@ parity! {
     weights_in_one_tensor: "phi3-fused.json",
     capped_scores_and_logits: "gemma2-caps.json",
     local_layers_with_a_rope_of_their_own: "gemma3-local.json",
+    pictures_in_tiles_with_marks: "smolvlm-tiles.json",
+    pictures_in_tiles_whose_marks_are_text: "idefics3-plain.json",
 }

@@ -1,6 +1,9 @@
-//! preprocessor_config.json and processor_config.json.
+//! preprocessor_config.json and processor_config.json, as LLaVA reads them and as SmolVLM does.
 
-use prefixkv_core::media::ClipProcessor;
+use std::path::Path;
+
+use prefixkv_core::media::{ClipProcessor, upright_size};
+use prefixkv_core::model::image_processor;
 use serde_json::json;
 
 use crate::folder::{files, object, read, scratch, write};
@@ -36,6 +39,12 @@ pub const TARGET: Target = Target {
             "CLIPImageProcessor",
             "image_processor",
             "default_to_square",
+            "longest_edge",
+            "max_image_size",
+            "do_image_splitting",
+            "image_seq_len",
+            "SmolVLMImageProcessor",
+            "Idefics3ImageProcessorPil",
         ]
     },
     seeds,
@@ -49,7 +58,13 @@ fn seeds() -> Vec<Vec<u8>> {
         "do_center_crop": false, "image_mean": 0.5, "image_std": [0.1, 0.2, 0.3], "resample": 2 } } });
     let padded = json!({ "preprocessor_config.json": { "size": 24, "crop_size": [12, 40], "do_pad": true,
         "image_processor_type": "LlavaImageProcessor", "rescale_factor": 0.01, "do_normalize": false } });
-    let all = [files("models/tiny-llava", &NAMES), files("tests/golden/fixtures/llava-bare", &NAMES), nested, padded];
+    let all = [
+        files("models/tiny-llava", &NAMES),
+        files("tests/golden/fixtures/llava-bare", &NAMES),
+        files("tests/golden/fixtures/smolvlm-tiles", &NAMES),
+        nested,
+        padded,
+    ];
     all.iter().map(|seed| seed.to_string().into_bytes()).collect()
 }
 
@@ -57,18 +72,59 @@ fn run(data: &[u8]) -> String {
     let Some(files) = object(data) else { return "no files".into() };
     let dir = scratch(&[]);
     write(dir.path(), &files, &NAMES);
+    let tiles = tiles(dir.path());
     let processor = ClipProcessor::from_folder(dir.path(), 16);
-    let Ok(found) = &processor else { return outcome(&processor, &["model-file", "unsupported-model"]) };
+    let Ok(found) = &processor else {
+        return format!("{tiles}, {}", outcome(&processor, &["model-file", "unsupported-model"]));
+    };
     let (height, width) = found.output_size();
     assert!((1..=4096).contains(&height) && (1..=4096).contains(&width));
     if height * width > 1 << 18 {
-        return "ok, large".into();
+        return format!("{tiles}, ok, large");
     }
-    for picture in ["one-pixel.png", "rgb.png", "tall-1x500.png", "wide-501x1.png"] {
+    for picture in PICTURES {
         let pixels =
             found.process(&read(&format!("tests/golden/fixtures/images/{picture}")), 0).expect("a sound image");
         assert_eq!((pixels.height, pixels.width, pixels.data.len()), (height, width, 3 * height * width));
         assert!(pixels.data.iter().all(|value| value.is_finite()), "a sample that is no number");
     }
-    "ok".into()
+    format!("{tiles}, ok")
+}
+
+const PICTURES: [&str; 4] = ["one-pixel.png", "rgb.png", "tall-1x500.png", "wide-501x1.png"];
+/// Most bytes of a picture that is prepared.
+const LARGE: u64 = 64 << 20;
+
+/// The same files beside the configuration of a model that cuts pictures into tiles of 32 pixels.
+fn tiles(dir: &Path) -> String {
+    let vision = json!({ "image_size": 32, "patch_size": 8 });
+    let config = json!({ "model_type": "smolvlm", "scale_factor": 2, "vision_config": vision });
+    std::fs::write(dir.join("config.json"), config.to_string()).expect("written");
+    let found = image_processor(dir);
+    let Ok(Some((_, processor))) = &found else {
+        return outcome(&found.map(|_| ()), &["model-file", "unsupported-model"]);
+    };
+    for picture in PICTURES {
+        let file = read(&format!("tests/golden/fixtures/images/{picture}"));
+        let (width, height) = upright_size(&file, 0).expect("a sound image");
+        let plan = match processor.plan(&mut || Ok((width, height))) {
+            Ok(plan) => plan,
+            Err(error) => {
+                assert_eq!(error.code(), "image");
+                continue;
+            }
+        };
+        assert_eq!(processor.areas(width, height).len(), plan.pieces().count());
+        if processor.bytes(width, height) < LARGE {
+            let prepared = processor.process(&file, 0).expect("a sound image");
+            assert_eq!(prepared.tiles.len(), plan.pieces().count());
+            let sound = |tile: &prefixkv_core::media::Pixels| {
+                tile.data.len() == 3 * 32 * 32 && tile.data.iter().all(|value| value.is_finite())
+            };
+            // The tower takes tiles of its own size and those that have no more whole patches.
+            assert!(prepared.tiles.iter().all(|tile| tile.width / 8 == 4 && tile.height / 8 == 4));
+            assert!(prepared.tiles.iter().all(|tile| tile.width > 32 || sound(tile)));
+        }
+    }
+    "tiles".into()
 }

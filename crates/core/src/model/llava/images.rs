@@ -1,6 +1,7 @@
 //! One square per image, of as many positions as it has patches.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use image::RgbImage;
 
@@ -26,7 +27,7 @@ impl Images for LlavaConfig {
         "image_token_index"
     }
 
-    fn processor(&self, dir: &Path) -> Result<Box<dyn ImageProcessor>> {
+    fn processor(&self, dir: &Path) -> Result<Arc<dyn ImageProcessor>> {
         let side = self.vision.image_size;
         let clip = ClipProcessor::from_folder(dir, side)?;
         let (height, width) = clip.output_size();
@@ -35,7 +36,7 @@ impl Images for LlavaConfig {
             return Err(Error::ModelFile { path: clip.path().unwrap_or(dir).to_owned(), reason });
         }
         let cells = side / self.vision.patch_size;
-        Ok(Box::new(Square { clip, plan: ImagePlan::whole(Piece::base(cells, cells), self.image_tokens()) }))
+        Ok(Arc::new(Square { clip, plan: ImagePlan::whole(Piece::base(cells, cells), self.image_tokens()) }))
     }
 }
 

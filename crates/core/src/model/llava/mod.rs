@@ -67,7 +67,7 @@ impl Describe for LlavaConfig {
     }
 
     fn image(&self) -> Option<ImageInfo> {
-        Some(ImageInfo { tokens: self.image_tokens(), size: self.vision.image_size, patch: self.vision.patch_size })
+        Some(ImageInfo::squares(Some(self.image_tokens()), self.vision.image_size, self.vision.patch_size))
     }
 
     fn images(&self) -> Option<&dyn Images> {

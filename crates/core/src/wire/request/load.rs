@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use prefixkv_kernels::cuda::check::Cases;
 
 use super::parse;
-use super::parts::{CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields};
+use super::parts::{AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields};
 use crate::device::Device;
 use crate::error::Result;
 use crate::fields::{Fields, Parts, refuse};
@@ -41,7 +41,7 @@ doors! {
     /// Loads a model: `progress` events, then `loaded`.
     "load" as Load (SourceFields, EngineOptions, OwnerFields);
     /// Reads a model folder's configuration without loading weights; ends with `inspected`.
-    "inspect" as Inspect (SourceFields);
+    "inspect" as Inspect (SourceFields, AskedPicture);
     /// Compares the kernels of a GPU with those of the CPU: `progress` events, then `checked`.
     "check" as Check (CheckFields);
 }
@@ -94,9 +94,10 @@ impl LoadRequest {
 }
 
 /// Reads the JSON of an inspection.
-pub(crate) fn parse_inspect(json: &str) -> Result<PathBuf> {
-    let (source,): Inspect = Fields::parts(parse(json)?, "inspect", &[])?;
-    absolute(source)
+pub(crate) fn parse_inspect(json: &str) -> Result<(PathBuf, Option<(usize, usize)>)> {
+    let (source, asked): Inspect = Fields::parts(parse(json)?, "inspect", &[])?;
+    let picture = asked.picture.map(|picture| (picture.width.0, picture.height.0));
+    Ok((absolute(source)?, picture))
 }
 
 fn absolute(SourceFields { source }: SourceFields) -> Result<PathBuf> {

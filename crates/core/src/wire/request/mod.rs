@@ -29,8 +29,8 @@ use messages::check_messages;
 pub use parts::DistanceVariant;
 use parts::{
     AnswerFields, AnsweredSample, CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields,
-    DistancesFields, HeadsFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields, ScoreFields,
-    SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
+    DistancesFields, HeadsFields, PictureFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields,
+    ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
 
 pub(crate) use load::parse_inspect;
@@ -57,7 +57,7 @@ const MAX_PAIRS: usize = 16;
 pub enum Request {
     /// Needs the model, so it waits in the queue.
     Model(Box<ModelRequest>),
-    /// Needs the tokenizer only.
+    /// Needs the tokenizer or the image processor only.
     Text(TextRequest),
     /// Answers a request that runs.
     Plan { view: SessionId, plan: PlanReply },
@@ -87,11 +87,12 @@ pub enum ModelRequest {
     Memory,
 }
 
-/// A request for the tokenizer.
+/// A request for the tokenizer, or for the image processor.
 #[derive(Debug)]
 pub enum TextRequest {
     Tokenize { text: String, special: bool },
     Detokenize { tokens: Vec<u32>, skip_special: bool },
+    ImageTokens { width: usize, height: usize },
 }
 
 /// The input of the model.
@@ -327,6 +328,10 @@ ops! {
     /// Asks for the tokens of a text; ends with `tokens`.
     "tokenize" (TokenizeFields) => |(TokenizeFields { text, add_special_tokens },), _| {
         Ok(Request::Text(TextRequest::Tokenize { text, special: add_special_tokens.unwrap_or(true) }))
+    };
+    /// Asks how many positions a picture takes; ends with `pieces`.
+    "image-tokens" (PictureFields) => |(PictureFields { width, height },), _| {
+        Ok(Request::Text(TextRequest::ImageTokens { width: width.0, height: height.0 }))
     };
     /// Asks for the text of tokens; ends with `text`.
     "detokenize" (DetokenizeFields) => |(DetokenizeFields { tokens, skip_special_tokens },), _| {

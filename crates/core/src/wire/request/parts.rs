@@ -16,6 +16,9 @@ use crate::units::ByteSize;
 use crate::weights::WeightFormat;
 use crate::wire::SessionId;
 
+/// Most pixels along a side of a picture.
+const MAX_PICTURE: usize = 32_768;
+const _: () = assert!(MAX_PICTURE == crate::media::MAX_SIDE as usize);
 /// Most threads that a load may ask for.
 const MAX_THREADS: usize = 1024;
 
@@ -273,6 +276,23 @@ pub(crate) struct DetokenizeFields {
     /// Default: false.
     #[serde(default)]
     pub(crate) skip_special_tokens: bool,
+}
+
+/// The size of a picture.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PictureFields {
+    /// Columns of the upright picture, in pixels.
+    pub(crate) width: Whole<1, MAX_PICTURE>,
+    /// Rows of the upright picture, in pixels.
+    pub(crate) height: Whole<1, MAX_PICTURE>,
+}
+
+/// A picture to count the positions of.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AskedPicture {
+    /// The size of a picture whose positions are to be counted.
+    pub(crate) picture: Option<PictureFields>,
 }
 
 /// A folder with a model.

@@ -1,0 +1,111 @@
+//! The cells of a traced prompt's pictures: which position shows which part of which picture.
+
+use crate::backend::Backend;
+use crate::cache::{Modality, Piece, PieceKind, Span};
+use crate::error::Result;
+use crate::media::{Area, upright_size};
+use crate::model::Model;
+use crate::wire::TraceImage;
+
+/// A picture in the order of placeholders.
+pub(super) struct Picture {
+    source: usize,
+    width: usize,
+    height: usize,
+    /// The part that each of its pieces shows.
+    areas: Vec<Area>,
+}
+
+/// The pictures in the order of their placeholders; none of a text-only model.
+pub(super) fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<Picture>> {
+    let Some(processor) = model.image_processor() else { return Ok(Vec::new()) };
+    let picture = |&source: &usize| {
+        let (width, height) = upright_size(&images[source], source)?;
+        Ok(Picture { source, width, height, areas: processor.areas(width, height) })
+    };
+    order.iter().map(picture).collect()
+}
+
+/// The grids of all pictures: one for each piece, but tiles of a picture together make one.
+pub(super) fn grids(pictures: &[Picture], spans: &[Span]) -> Vec<TraceImage> {
+    let mut grids = Vec::new();
+    for (number, picture) in pictures.iter().enumerate() {
+        let own = spans.iter().filter_map(|span| match span.modality {
+            Modality::Image { index, piece } if index == number => Some((piece, span.start, span.len)),
+            _ => None,
+        });
+        let pieces: Vec<((Piece, usize, usize), Area)> = own.zip(picture.areas.iter().copied()).collect();
+        let alike =
+            |a: &((Piece, usize, usize), Area), b: &((Piece, usize, usize), Area)| tile(a).and(tile(b)).is_some();
+        grids.extend(pieces.chunk_by(alike).map(|pieces| grid(picture, pieces)));
+    }
+    grids
+}
+
+/// The row and the column of a tile.
+fn tile(((piece, ..), _): &((Piece, usize, usize), Area)) -> Option<(usize, usize)> {
+    match piece.kind {
+        PieceKind::Tile { row, column } => Some((row, column)),
+        _ => None,
+    }
+}
+
+/// The cells of pieces of one size that lie side by side.
+fn grid(picture: &Picture, pieces: &[((Piece, usize, usize), Area)]) -> TraceImage {
+    let places: Vec<(usize, usize)> = pieces.iter().map(|piece| tile(piece).unwrap_or((0, 0))).collect();
+    let ((first, ..), mut area) = pieces[0];
+    let down = places.iter().map(|(row, _)| row + 1).max().unwrap_or(1);
+    let across = places.iter().map(|(_, column)| column + 1).max().unwrap_or(1);
+    let (rows, columns) = (down * first.rows, across * first.columns);
+    let mut cells = vec![0; rows * columns];
+    for (((piece, start, len), shown), (row, column)) in pieces.iter().zip(places) {
+        // Positions beyond the cells come before them.
+        let start = start + len.saturating_sub(piece.rows * piece.columns);
+        for cell in 0..piece.rows * piece.columns {
+            let at = (row * first.rows + cell / piece.columns, column * first.columns + cell % piece.columns);
+            cells[at.0 * columns + at.1] = start + cell;
+        }
+        let (right, bottom) =
+            ((area.x + area.width).max(shown.x + shown.width), (area.y + area.height).max(shown.y + shown.height));
+        (area.x, area.y) = (area.x.min(shown.x), area.y.min(shown.y));
+        (area.width, area.height) = (right - area.x, bottom - area.y);
+    }
+    let Picture { source, width, height, .. } = *picture;
+    TraceImage { source, width, height, rows, columns, cells, area, tiles: pieces.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_make_one_grid_and_the_whole_another() {
+        let piece = |kind| Piece { kind, rows: 1, columns: 2 };
+        let at = |row, column| PieceKind::Tile { row, column };
+        let kinds = [at(0, 0), at(0, 1), at(1, 0), at(1, 1), PieceKind::Base];
+        let mut spans: Vec<Span> = Vec::new();
+        for (number, kind) in kinds.into_iter().enumerate() {
+            let modality = Modality::Image { index: 0, piece: piece(kind) };
+            spans.push(Span { modality: Modality::Text, start: 4 * number, len: 2 });
+            spans.push(Span { modality, start: 4 * number + 2, len: 2 });
+        }
+        let quarter = |x: f64, y: f64| Area { x, y, width: 50.0, height: 20.0 };
+        let whole = Area { x: 0.0, y: 0.0, width: 100.0, height: 40.0 };
+        let areas = vec![quarter(0.0, 0.0), quarter(50.0, 0.0), quarter(0.0, 20.0), quarter(50.0, 20.0), whole];
+        let found = grids(&[Picture { source: 3, width: 100, height: 40, areas }], &spans);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].rows, found[0].columns, found[0].tiles), (2, 4, 4));
+        assert_eq!(found[0].cells, [2, 3, 6, 7, 10, 11, 14, 15]);
+        assert_eq!((found[0].area, found[1].area), (whole, whole));
+        assert_eq!((found[1].rows, found[1].columns, found[1].tiles, &found[1].cells[..]), (1, 2, 1, &[18, 19][..]));
+    }
+
+    #[test]
+    fn a_class_token_is_no_cell() {
+        let modality = Modality::Image { index: 0, piece: Piece::base(2, 2) };
+        let area = Area { x: 0.0, y: 0.0, width: 9.0, height: 9.0 };
+        let picture = Picture { source: 0, width: 9, height: 9, areas: vec![area] };
+        let found = grids(&[picture], &[Span { modality, start: 10, len: 5 }]);
+        assert_eq!(found[0].cells, [11, 12, 13, 14]);
+    }
+}
