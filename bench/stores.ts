@@ -3,6 +3,7 @@
 // paper's ablation. Options: --quick, and --only NAMES for the rows whose names begin with one of these; the others stay as they were found.
 import { readFile } from "node:fs/promises";
 import { folder } from "../tests/real/goldens.ts";
+import { bootstrap, type Interval } from "../ts/eval/bootstrap.ts";
 import { rougeL } from "../ts/eval/rouge.ts";
 import {
   akvqVl,
@@ -25,11 +26,13 @@ import {
   turboquant,
   zipvl,
 } from "../ts/index.ts";
+import { blockTokens, ofTokens } from "./blocks.ts";
 import { order } from "./cache.ts";
+import { interval } from "./grids/statements.ts";
 import { heading, keep, origin, resultsFolder } from "./machine.ts";
 import { summarise, table } from "./stats.ts";
 import { calibrated } from "./stores_calibrated.ts";
-import { passage } from "./stores_text.ts";
+import { beginnings, passage } from "./stores_text.ts";
 
 const quick = process.argv.includes("--quick");
 
@@ -75,14 +78,15 @@ const cases: [name: string, cache: CacheOption][] = [
 ];
 
 const { prompt, answer } = await passage(quick);
+/** The text goes on from each of these once, and is timed. */
+const starts = await beginnings(quick);
 
 const asked = process.argv.indexOf("--only");
 const only = asked < 0 ? undefined : (process.argv[asked + 1] ?? "").split(",");
 const wanted = (name: string): boolean => only?.some((start) => name.startsWith(start)) ?? true;
 
-/** Greedy tokens of the text that a cache goes on with, and how often it is timed. */
+/** Greedy tokens that a cache goes on with. */
 const tokens = quick ? 8 : 64;
-const rounds = quick ? 1 : 3;
 
 const found: { name: string; score: Score }[] = [];
 await using model = await load(folder("f32"), { weights: "f32", threads: 2 });
@@ -95,22 +99,23 @@ for (const [name, cache] of measuring) {
 }
 
 /** The text that follows, and how long its tokens took, in milliseconds each. */
-async function follow(cache: CacheOption): Promise<{ text: string; each: number }> {
+async function follow(prompt: string, cache: CacheOption): Promise<{ text: string; each: number }> {
   const { text, timings, usage } = await model.generate({ prompt, maxTokens: tokens, ignoreEos: true, cache });
   return { text, each: timings.decode / Math.max(1, usage.completionTokens - 1) };
 }
 
-const texts = new Map<string, string>();
+/** ROUGE-L of each text with the full cache's. */
+const rouges = new Map<string, number[]>();
 /** The full cache's time for a token over a cache's, from the same few runs. */
 const speeds = new Map<string, number[]>();
-const reference = (await follow(full())).text;
-for (let round = 0; round < rounds; round += 1) {
-  let beside = 0;
+for (const [round, start] of starts.entries()) {
+  const { text: reference, each: first } = await follow(start, full());
+  let beside = first;
   for (const [index, [name, cache]] of order(measuring, round).entries()) {
-    process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${name}`);
-    if (index % 4 === 0) beside = (await follow(full())).each;
-    const { text, each } = await follow(cache);
-    texts.set(name, text);
+    process.stderr.write(`\r\x1b[Ktext ${round + 1} of ${starts.length}: ${name}`);
+    if (index > 0 && index % 4 === 0) beside = (await follow(start, full())).each;
+    const { text, each } = await follow(start, cache);
+    rouges.set(name, [...(rouges.get(name) ?? []), rougeL(text, reference)]);
     speeds.set(name, [...(speeds.get(name) ?? []), beside / each]);
   }
 }
@@ -118,18 +123,23 @@ process.stderr.write("\n");
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 const whole = found[0]?.score.memory.full ?? 1;
+/** The full cache's, token by token. */
+const plain = found[0]?.score.logprobs ?? [];
 const from = await origin();
 const commit = `${from.commit}${from.changed ? " with changes" : ""}`;
 const measured = found.map(({ name, score: { ppl, kl = [], logprobs, memory } }) => {
   const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
   const tokens = logprobs.length;
-  const rouge = rougeL(texts.get(name) ?? "", reference);
+  const losses = logprobs.map((logprob) => -logprob);
+  const more = losses.map((loss, token) => loss + (plain[token] ?? Number.NaN));
+  const rouge = bootstrap(rouges.get(name) ?? [], mean);
   const speed = summarise(speeds.get(name) ?? []);
   return {
     name,
     ppl,
     kl: mean(kl),
-    rouge,
+    rouge: rouge.value,
+    intervals: { ppl: ofTokens(losses, Math.exp), overFull: ofTokens(more, Math.exp), kl: ofTokens(kl), rouge },
     speed,
     tokens,
     payload,
@@ -141,7 +151,8 @@ const measured = found.map(({ name, score: { ppl, kl = [], logprobs, memory } })
     commit,
   };
 });
-type Row = (typeof measured)[number];
+/** Rows of earlier runs that are kept may be without intervals. */
+type Row = Omit<(typeof measured)[number], "intervals"> & Partial<Pick<(typeof measured)[number], "intervals">>;
 const rows = only === undefined ? measured : joined(await before());
 
 /** The rows of the last run, with those of this one in their places or behind. */
@@ -158,24 +169,29 @@ async function before(): Promise<Row[]> {
   return last.rows.map((row) => ({ ...row, commit: row.commit ?? last.origin.commit }));
 }
 
+const shown = (value: number, found: Interval | undefined, places: number): string =>
+  found ? interval(found, (end) => end.toFixed(places)) : value.toFixed(places);
+
 const usage = found[0]?.score.usage;
 const page = `${heading("Stores on real weights", from)}
 
 SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${rows[0]?.tokens} that follow, one by one. *divergence*: of the next
-token's distribution from the full cache's, in nats, the mean over these tokens. *bits*: of a number at the end, scales and the whole
+token's distribution from the full cache's, in nats, the mean over these tokens. *times full*: the perplexity over the full cache's. Behind these three are 95 % intervals from 2,000 resamples of the tokens in blocks of ${blockTokens} neighbours, the same
+for all rows: they say how much the choice of tokens of this text matters, nothing about other texts. *bits*: of a number at the end, scales and the whole
 window of ${window} entries included; *stored*: keys, values and scales; *resident*: all that the pool counts, positions and bookkeeping
-included; *peak*: at any time, the prompt's included. All over the bytes of a full cache. *ROUGE-L*: of ${tokens} greedy tokens after the same prompt
-with those of the full cache. *speed*: tokens a second over the full cache's in runs beside them, medians of ${rounds}; weights are most of what a token
+included; *peak*: at any time, the prompt's included. All over the bytes of a full cache. *ROUGE-L*: of ${tokens} greedy tokens with those of the full cache, the mean
+over ${starts.length} beginnings of the text of growing length, with the interval of resampling these few. *speed*: tokens a second over the full cache's in runs beside them, medians of these ${starts.length}; weights are most of what a token
 of this small model reads, so little can be gained here ([how fast entries are read](../../docs/design/codecs.md#reading)). Calibrations are made from eight texts of 300 tokens
 that the model makes up itself. The JSON beside this page says the commit at which each row was measured.
 
 ${table([
-  ["cache", "perplexity", "divergence", "ROUGE-L", "bits", "stored", "resident", "peak", "speed"],
-  ...rows.map(({ name, ppl, kl, rouge, speed, effectiveBits, payload, scales, resident, peak }) => [
+  ["cache", "perplexity", "times full", "divergence", "ROUGE-L", "bits", "stored", "resident", "peak", "speed"],
+  ...rows.map(({ name, ppl, kl, rouge, intervals, speed, effectiveBits, payload, scales, resident, peak }) => [
     name,
-    ppl.toFixed(3),
-    kl.toFixed(4),
-    rouge.toFixed(2),
+    shown(ppl, intervals?.ppl, 3),
+    shown(ppl / (rows[0]?.ppl ?? Number.NaN), intervals?.overFull, 3),
+    shown(kl, intervals?.kl, 4),
+    shown(rouge, intervals?.rouge, 2),
     effectiveBits.toFixed(2),
     ((payload + scales) / whole).toFixed(3),
     (resident / whole).toFixed(3),
