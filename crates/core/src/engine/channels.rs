@@ -6,7 +6,6 @@ use prefixkv_kernels::codec::{Codec, Dtype, Dual, KvCodec, Map, OwnedRun, decode
 use rayon::prelude::*;
 
 use super::clock::milliseconds;
-use super::sensitivity::by_head;
 use super::sharing::Read;
 use super::ticket::Events;
 use crate::backend::Backend;
@@ -14,6 +13,7 @@ use crate::cache::Memory;
 use crate::error::Result;
 use crate::fields::refuse;
 use crate::method::channels::{ChannelsLayer, ChannelsSide, order};
+use crate::method::score::rows::heads_apart;
 use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::wire::{ChannelsRequest, Event, Progress, Timings, Usage};
@@ -103,7 +103,7 @@ fn see<M: Memory>(
     }
     let (heads, dim) = (lane.heads().len(), sequence.head_dim());
     for (side, rows) in sides.iter_mut().zip([lane.keys(&entries)?, lane.values(&entries)?]) {
-        let rows = by_head(&rows, heads, dim);
+        let rows = heads_apart(&rows, heads, dim);
         match pass {
             Pass::Ranges => side.widen(&rows, heads, dim),
             Pass::Errors => side.measure(&rows, heads, dim, request.group)?,

@@ -9,7 +9,6 @@ use prefixkv_kernels::attention::AttentionParams;
 use rayon::prelude::*;
 
 use super::clock::milliseconds;
-use super::sensitivity::{by_head, weights};
 use super::sharing::Read;
 use super::ticket::Events;
 use super::{prompt, score};
@@ -19,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::Method;
 use crate::method::heads::HeadMeasure;
+use crate::method::score::rows::{attend, heads_apart};
 use crate::model::Model;
 use crate::sequence::Sequence;
 use crate::wire::{Event, HeadsRequest, HeadsSource, Progress, Timings, Usage};
@@ -196,7 +196,7 @@ impl<'a> Held<'a> {
     ) -> Result<Held<'a>> {
         let lane = sequence.whole_lane(layer)?;
         let entries = lane.sorted();
-        let keys = by_head(&lane.keys(&entries)?, params.kv_heads, params.dim);
+        let keys = heads_apart(&lane.keys(&entries)?, params.kv_heads, params.dim);
         Ok(Held { params, queries, positions: entries.iter().map(|entry| entry.position).collect(), keys })
     }
 
@@ -214,7 +214,8 @@ impl<'a> Held<'a> {
                 // In a window the entries of earlier positions are gone.
                 let first = self.positions.partition_point(|position| *position < since);
                 let own = self.positions.partition_point(|position| *position as usize <= at);
-                let weights = weights(&self.params, &self.queries[query..query + dim], &keys[first * dim..own * dim]);
+                let mut weights = vec![0.0; own - first];
+                attend(&self.params, &self.queries[query..query + dim], &keys[first * dim..own * dim], &mut weights);
                 seen.measured(measure, &weights, at + 1 - weights.len()..at + 1)
             };
             counted.iter().map(|at| one(*at)).sum::<f64>() / counted.len() as f64

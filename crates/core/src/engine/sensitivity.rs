@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::codec::{KvCodec, OwnedRun, decode_rows};
+use prefixkv_kernels::simd;
 use rayon::prelude::*;
 
 use super::clock::milliseconds;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::method::Method;
 use crate::method::bits::Pair;
+use crate::method::score::rows::{attend, heads_apart};
 use crate::method::store::settled;
 use crate::model::Model;
 use crate::sequence::Sequence;
@@ -111,7 +113,7 @@ impl<'a> Held<'a> {
         let lane = sequence.whole_lane(layer)?;
         let entries = lane.sorted();
         let positions = entries.iter().map(|entry| entry.position).collect();
-        let by_head = |rows: Vec<f32>| by_head(&rows, params.kv_heads, params.dim);
+        let by_head = |rows: Vec<f32>| heads_apart(&rows, params.kv_heads, params.dim);
         Ok(Held {
             params,
             queries,
@@ -187,8 +189,12 @@ impl<'a> Held<'a> {
             for query_head in head * group..(head + 1) * group {
                 let at = ((asked - queries + query) * params.query_heads + query_head) * dim;
                 let row = &self.queries[at..at + dim];
-                let weights: Vec<Vec<f32>> =
-                    stored.iter().map(|stored| weights(params, row, &stored.keys[seen.clone()])).collect();
+                let weights = |stored: &InBits| {
+                    let mut weights = vec![0.0; seen.len() / dim];
+                    attend(params, row, &stored.keys[seen.clone()], &mut weights);
+                    weights
+                };
+                let weights: Vec<Vec<f32>> = stored.iter().map(weights).collect();
                 let result = |key: usize, value: usize| mixed(&weights[key], &stored[value].values[seen.clone()], dim);
                 let whole = result(0, 0);
                 squares.length += whole.iter().map(|x| x * x).sum::<f64>();
@@ -210,33 +216,8 @@ struct Squares {
     off: Vec<f64>,
 }
 
-/// `[entries, heads, dim]` as `[heads, entries, dim]`.
-pub(super) fn by_head(rows: &[f32], heads: usize, dim: usize) -> Vec<f32> {
-    let entries = rows.chunks_exact(heads * dim);
-    (0..heads)
-        .flat_map(|head| entries.clone().flat_map(move |row| &row[head * dim..(head + 1) * dim]))
-        .copied()
-        .collect()
-}
-
-/// The softmax of a query's scores.
-pub(super) fn weights(params: &AttentionParams, query: &[f32], keys: &[f32]) -> Vec<f32> {
-    let score = |key: &[f32]| {
-        let score = params.scale * query.iter().zip(key).map(|(a, b)| a * b).sum::<f32>();
-        params.softcap.map_or(score, |cap| cap * (score / cap).tanh())
-    };
-    let mut weights: Vec<f32> = keys.chunks_exact(params.dim).map(score).collect();
-    let most = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    weights.iter_mut().for_each(|weight| *weight = (*weight - most).exp());
-    let sum: f32 = weights.iter().sum();
-    weights.iter_mut().for_each(|weight| *weight /= sum);
-    weights
-}
-
 fn mixed(weights: &[f32], values: &[f32], dim: usize) -> Vec<f64> {
     let mut result = vec![0.0f32; dim];
-    for (weight, value) in weights.iter().zip(values.chunks_exact(dim)) {
-        result.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
-    }
+    simd::weighted_sums(weights, weights.len(), values, dim, &mut result);
     result.into_iter().map(f64::from).collect()
 }

@@ -9,7 +9,7 @@ use super::{Sequence, Work};
 use crate::cache::{Charge, Entry, Memory};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
-use crate::method::score::rows::{dot, softmax};
+use crate::method::score::rows::{attend, heads_apart};
 use crate::method::view::ReadLane;
 
 /// The rows that repeat a prompt: an instruction, then the prompt from its row `first` on.
@@ -117,13 +117,14 @@ impl Repeated {
         const BLOCK: usize = 32;
         let AttentionParams { dim, query_heads, .. } = self.params;
         let (own, group) = (lane.heads(), self.params.group());
-        let keys = lane.keys(sorted)?;
+        let keys = heads_apart(&lane.keys(sorted)?, own.len(), dim);
         let rows = self.queries.len() / (query_heads * dim);
         // The rows of the repetition are the last entries.
         let first = sorted.len() - rows;
         let of = |head: usize, block: usize| {
             let mut most = vec![0.0f32; stay];
             let mut row = vec![0.0; sorted.len()];
+            let keys = &keys[(head - own.start) * sorted.len() * dim..];
             for query in block..(block + BLOCK).min(rows) {
                 let at = first + query;
                 let since = self.params.since(sorted[at].position);
@@ -131,11 +132,7 @@ impl Repeated {
                 for query_head in head * group..(head + 1) * group {
                     let start = (query * query_heads + query_head) * dim;
                     let asked = &self.queries[start..start + dim];
-                    let key = |entry: usize| {
-                        let at = (entry * own.len() + head - own.start) * dim;
-                        &keys[at..at + dim]
-                    };
-                    attend(&self.params, asked, seen.clone().map(key), &mut row[seen.clone()]);
+                    attend(&self.params, asked, &keys[seen.start * dim..seen.end * dim], &mut row[seen.clone()]);
                     most[seen.start.min(stay)..].iter_mut().zip(&row[seen.start..]).for_each(|(most, share)| {
                         *most = most.max(*share);
                     });
@@ -153,13 +150,4 @@ impl Repeated {
         };
         Ok(own.clone().map(head).collect())
     }
-}
-
-/// The probabilities of a query over some keys.
-fn attend<'k>(params: &AttentionParams, query: &[f32], keys: impl Iterator<Item = &'k [f32]>, row: &mut [f32]) {
-    for (score, key) in row.iter_mut().zip(keys) {
-        let scaled = params.scale * dot(query, key);
-        *score = params.softcap.map_or(scaled, |cap| cap * (scaled / cap).tanh());
-    }
-    softmax(row);
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use prefixkv_kernels::attention::AttentionParams;
+use prefixkv_kernels::simd;
 use rayon::prelude::*;
 
 use super::LaneInput;
@@ -29,7 +30,9 @@ struct Asked<'a> {
     heads: Range<usize>,
     own: Range<usize>,
     rows: &'a [f32],
+    /// `[KV heads, entries, dim]`.
     keys: Vec<f32>,
+    entries: usize,
     /// The last queries that count, of those that were kept.
     count: usize,
     kept: usize,
@@ -50,23 +53,20 @@ impl<'a> Asked<'a> {
         let seen = (next - count..next).map(seen).collect();
         let (own, group) = (input.lane.heads(), params.group());
         let heads = own.start * group..own.end * group;
-        let (rows, keys) = (&input.queries.rows[..], input.lane.keys(input.sorted)?);
-        Ok(Asked { params, heads, own, rows, keys, count, kept, seen })
+        let (rows, entries) = (&input.queries.rows[..], input.sorted.len());
+        let keys = heads_apart(&input.lane.keys(input.sorted)?, own.len(), params.dim);
+        Ok(Asked { params, heads, own, rows, keys, entries, count, kept, seen })
     }
 
     /// The probabilities of a query in a query head, into a row of zeros.
     fn attend(&self, query: usize, head: usize, row: &mut [f32]) {
-        let AttentionParams { dim, scale, softcap, .. } = self.params;
+        let dim = self.params.dim;
         let own = head / self.params.group() - self.own.start;
         let at = ((self.kept - self.count + query) * self.params.query_heads + head) * dim;
         let asked = &self.rows[at..at + dim];
         let (first, end) = self.seen[query];
-        for (entry, score) in (first..end).zip(&mut row[first..end]) {
-            let at = (entry * self.own.len() + own) * dim;
-            let scaled = scale * dot(asked, &self.keys[at..at + dim]);
-            *score = softcap.map_or(scaled, |cap| cap * (scaled / cap).tanh());
-        }
-        softmax(&mut row[first..end]);
+        let keys = &self.keys[own * self.entries * dim..];
+        attend(&self.params, asked, &keys[first * dim..end * dim], &mut row[first..end]);
     }
 }
 
@@ -102,11 +102,25 @@ pub(super) fn mean(input: &LaneInput<'_>, count: usize) -> Result<Rows> {
     Ok(Rows { entries, probabilities, seen: asked.seen })
 }
 
-pub(crate) fn softmax(scores: &mut [f32]) {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|score| *score = (*score - most).exp());
-    let sum: f32 = scores.iter().sum();
-    scores.iter_mut().for_each(|score| *score /= sum);
+/// The probabilities of a query over some keys, `[entries, dim]`, in `row`.
+pub(crate) fn attend(params: &AttentionParams, query: &[f32], keys: &[f32], row: &mut [f32]) {
+    simd::scores(query, params.dim, keys, params.scale, row, row.len());
+    if let Some(cap) = params.softcap {
+        simd::softcap(row, cap);
+    }
+    let (most, total) = simd::softmax(row, &[]);
+    // A score that has run over is none, and is not to look like one.
+    let total = if most.is_finite() { total } else { f32::NAN };
+    row.iter_mut().for_each(|share| *share /= total);
+}
+
+/// `[entries, heads, dim]` as `[heads, entries, dim]`.
+pub(crate) fn heads_apart(rows: &[f32], heads: usize, dim: usize) -> Vec<f32> {
+    let entries = rows.chunks_exact(heads * dim);
+    (0..heads)
+        .flat_map(|head| entries.clone().flat_map(move |row| &row[head * dim..(head + 1) * dim]))
+        .copied()
+        .collect()
 }
 
 /// Sums of eight lanes, so that it is computed several numbers at a time.
