@@ -155,10 +155,13 @@ impl Sharing {
                 "{other} ends the way of positions between layers, which needs layers with entries of their own, and with {name} some read \
                  those of others; leave one of the two out"
             ))),
-            Chooser::Recipe { recipe, .. } if recipe.budget.is_of_layers() => Err(refuse(format!(
-                "the calibration of {other} has a share for every layer of the model, and with {name} some hold no entries; leave the \
-                 calibration out, or {name}"
-            ))),
+            Chooser::Recipe { recipe, .. } if recipe.budget.is_of_layers() => {
+                let out = if recipe.budget.has_another() { "the calibration" } else { &other[..] };
+                Err(refuse(format!(
+                    "the calibration of {other} has a share for every layer of the model, and with {name} some hold no entries; leave {out} \
+                     out, or {name}"
+                )))
+            }
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::calibrated::calibration;
-use crate::case::{Case, load, root};
+use crate::case::{Case, load, root, sized};
 use candle_core::{Device, Tensor};
 use prefixkv_core::Error;
 use prefixkv_core::cache::Kept;
@@ -271,7 +271,16 @@ fn maps_that_cannot_be_are_refused() {
     refused(json!([{ "method": "int4" }, map]), "option", "it comes before \"int4\"");
     refused(json!([map, map]), "option", "kvsharer twice");
     refused(json!([map, { "method": "merge" }]), "option", "no method is before it");
-    refused(json!([map, { "method": "prefixkv", "calibration": vec![0.5; 10] }]), "option", "some hold no entries");
+    refused(
+        json!([map, { "method": "prefixkv", "calibration": vec![0.5; 10] }]),
+        "option",
+        "leave the calibration out",
+    );
+    for name in ["sparseMm", "headKv"] {
+        let spec = METHODS.iter().find(|spec| spec.name == name).expect("a method");
+        let method = sized(spec, 0.5, &model);
+        refused(json!([map, method]), "option", &format!("leave {name} out, or kvsharer"));
+    }
     let file = |model: Value| json!({ "format": "prefixkv-sharing", "version": 1, "model": model, "pairs": [{ "layer": 6, "source": 2 }] });
     let found = |model: Value| json!({ "method": "kvsharer", "calibration": file(model) });
     let info = model.info();

@@ -117,6 +117,10 @@ impl Budget for HeadScores {
         true
     }
 
+    fn has_another(&self) -> bool {
+        false
+    }
+
     fn ahead(&self, ask: &BudgetRequest<'_>) -> Result<Option<Vec<Quota>>> {
         ask.check(ask.all_least(), "the protected entries of all layers must fit")?;
         let (wanted, heads) = self.wanted(ask);

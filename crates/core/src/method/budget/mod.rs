@@ -154,6 +154,11 @@ pub trait Budget: Send + Sync + Debug {
         false
     }
 
+    /// Whether a method that has this one from a calibration finds another without.
+    fn has_another(&self) -> bool {
+        true
+    }
+
     /// The size for which the budget was made, when none is asked for.
     fn default_keep(&self) -> Option<Keep> {
         None
