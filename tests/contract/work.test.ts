@@ -38,7 +38,7 @@ for (const door of doors) {
   test(`${door}: generations that are dropped unread are cancelled, with a signal too`, async () => {
     const { most, tokens, aborted, left } = await child(door, "drop");
     assert.deepEqual([most, tokens, aborted], [4, 2, false]);
-    const { layersRun, rowsRun: _, rowsShared: __, ...alive } = left as Record<string, number>;
+    const { layersRun, rowsRun: _, rowsShared: __, pairsRun: ___, ...alive } = left as Record<string, number>;
     assert.deepEqual(alive, none);
     // Without a reader each has run to its full queue at most.
     assert.ok((layersRun as number) <= (4 * 256 + 2) * layers, String(layersRun));
@@ -50,7 +50,7 @@ for (const door of doors) {
       assert.deepEqual([models, sessions, requests], [1, 1, 2]);
       assert.ok((cacheBytes as number) > 0);
     }
-    const { layersRun: _, rowsRun: __, rowsShared: ___, ...alive } = left as Record<string, number>;
+    const { layersRun: _, rowsRun: __, rowsShared: ___, pairsRun: ____, ...alive } = left as Record<string, number>;
     assert.deepEqual(alive, none);
   });
 }

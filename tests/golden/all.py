@@ -6,7 +6,7 @@ import sys
 from common import GOLDEN
 
 INPUTS = ["pictures", "tokens", "models", "tiles_models", "planted"]
-OUTPUTS = ["templates", "jinja", "declared", "configs", "tiny_llava", "scenes", "images", "generate", "tiles", "wide", "layers", "sharing", "eviction", "pyramid_infer", "vision_zip", "rkv", "heads", "kvzip", "codebooks", "stores", "kvtuner", "skvq", "kvquant", "lorc", "cskv", "minicache", "clla", "check"]
+OUTPUTS = ["templates", "jinja", "declared", "configs", "tiny_llava", "scenes", "images", "generate", "tiles", "wide", "layers", "sharing", "eviction", "pyramid_infer", "zipvl", "vision_zip", "rkv", "heads", "kvzip", "codebooks", "stores", "kvtuner", "skvq", "kvquant", "lorc", "cskv", "minicache", "clla", "check"]
 
 if __name__ == "__main__":
     keep = "--keep-inputs" in sys.argv

@@ -194,6 +194,17 @@ def check_pyramid_infer():
             assert generated == sorted(generated, reverse=True) and max(generated) <= len(found["answer"])
 
 
+def check_zipvl():
+    golden, _ = read("zipvl")
+    for scene in golden["scenes"]:
+        found = next(s for s in read(f"eviction/{scene['of']}")[0]["scenes"] if s["name"] == scene["name"])
+        assert scene["again"] <= len(found["prompt"]) and scene["said"] <= len(found["answer"])
+        for case in scene["cases"]:
+            counts = [sum(byte.bit_count() for byte in base64.b64decode(text)) for text in case["first"]]
+            assert all(0 < count < len(found["prompt"]) for count in counts) and len(set(counts)) > 1
+            assert len(case["logprobs"]) >= 20 and max(case["logprobs"]) <= 0
+
+
 def check_vision_zip():
     for scene in read("vision_zip")[0]["scenes"]:
         found = next(s for s in read(scene["of"])[0]["cases"] if s["name"] == scene["name"])
@@ -343,6 +354,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

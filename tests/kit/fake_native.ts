@@ -209,7 +209,16 @@ export class FakeNative implements Native {
       noGpu: this.devices.length > 1 ? null : "no NVIDIA driver",
       cpu: ["avx2"],
       threads: 2,
-      live: { models: 0, sessions: 0, requests: 0, cacheBytes: 0, layersRun: 0, rowsRun: 0, rowsShared: 0 },
+      live: {
+        models: 0,
+        sessions: 0,
+        requests: 0,
+        cacheBytes: 0,
+        layersRun: 0,
+        rowsRun: 0,
+        rowsShared: 0,
+        pairsRun: 0,
+      },
     });
   }
 

@@ -2076,7 +2076,8 @@ export const methods: readonly MethodFacts[] = [
   {
     name: "zipvl",
     title: "ZipVL",
-    summary: "stores the entries that hold most of a layer's attention in 4 bits, the others in 2",
+    summary:
+      "stores the entries that hold most of a layer's attention in 4 bits, the others in 2; can have these alone attend while a prompt is read",
     source:
       "He et al. 2024, ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584",
     budget: "outcome",
@@ -2095,6 +2096,13 @@ export const methods: readonly MethodFacts[] = [
         values: "a whole number from 1 to 1,000,000",
         default: 64,
         text: "last queries that are asked, and as many of the others",
+      },
+      {
+        name: "prefill",
+        kind: "choice",
+        values: 'one of "whole", "sparse"',
+        default: "whole",
+        text: "who takes part in a layer's attention while a prompt is read: every position, or the first class alone",
       },
       {
         name: "window",

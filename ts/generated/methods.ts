@@ -1723,6 +1723,11 @@ export interface ZipvlOptions {
   /** Last queries that are asked, and as many of the others. A whole number from 1 to 1,000,000; `64` by default. */
   probes?: number;
   /**
+   * Who takes part in a layer's attention while a prompt is read: every position, or the first class alone. One of
+   * `"whole"`, `"sparse"`; `"whole"` by default.
+   */
+  prefill?: "whole" | "sparse";
+  /**
    * Most recent entries that stay in full precision, per layer and head. A whole number from 0 to 1,000,000; `0` by
    * default.
    */
@@ -1730,8 +1735,9 @@ export interface ZipvlOptions {
 }
 
 /**
- * ZipVL: stores the entries that hold most of a layer's attention in 4 bits, the others in 2. He et al. 2024, ZipVL:
- * Efficient Large Vision-Language Models with Dynamic Token Sparsification, arXiv 2410.08584.
+ * ZipVL: stores the entries that hold most of a layer's attention in 4 bits, the others in 2; can have these alone
+ * attend while a prompt is read. He et al. 2024, ZipVL: Efficient Large Vision-Language Models with Dynamic Token
+ * Sparsification, arXiv 2410.08584.
  *
  * @example
  * ```ts

@@ -1169,6 +1169,11 @@ export interface Live {
    * Of these, positions whose keys and values were not computed, since the layer reads those of another; it only grows.
    */
   rowsShared: number;
+  /**
+   * Pairs of a query and an entry, of every query head, for which attention of prompts has multiplied key and value,
+   * summed over the layers of language models; one whose key alone was multiplied counts half. It only grows.
+   */
+  pairsRun: number;
 }
 
 /** One answer of a request, a load or a close. */

@@ -56,7 +56,7 @@ uint32_t pkv_abi_version(void);
 
 /*
  * Writes what this build can do on this machine, a JSON object: version, errorCodes, architectures, devices, cpu, threads; and
- * `live`, what is alive in this process: models, sessions, requests, cacheBytes, and layersRun, rowsRun and rowsShared, which only grow.
+ * `live`, what is alive in this process: models, sessions, requests, cacheBytes, and layersRun, rowsRun, rowsShared and pairsRun, which only grow.
  */
 int32_t pkv_about(char *out, size_t capacity, uint32_t *size);
 

@@ -19,7 +19,7 @@ exports! {
     }
 
     /// Writes what this build can do on this machine, a JSON object: version, errorCodes, architectures, devices, cpu, threads; and
-    /// `live`, what is alive in this process: models, sessions, requests, cacheBytes, and layersRun, rowsRun and rowsShared, which only grow.
+    /// `live`, what is alive in this process: models, sessions, requests, cacheBytes, and layersRun, rowsRun, rowsShared and pairsRun, which only grow.
     fn pkv_about(out: *mut c_char, capacity: usize, size: *mut u32) -> i32 {
         // SAFETY: the caller promises what `Out` asks for.
         guarded(unsafe { Out::new(out, capacity, size) }, |out| {

@@ -23,6 +23,8 @@ pub(crate) static LAYERS_RUN: Counter = Counter::new();
 pub(crate) static ROWS_RUN: Counter = Counter::new();
 /// Of these, rows for which a layer computed queries alone.
 pub(crate) static ROWS_SHARED: Counter = Counter::new();
+/// Pairs of a query head's query and an entry that attention of prompts has multiplied.
+pub(crate) static PAIRS_RUN: Counter = Counter::new();
 
 /// One of what a counter counts; no longer counted once dropped.
 #[derive(Debug)]
@@ -75,6 +77,9 @@ pub struct Live {
     pub rows_run: u64,
     /// Of these, positions whose keys and values were not computed, since the layer reads those of another; it only grows.
     pub rows_shared: u64,
+    /// Pairs of a query and an entry, of every query head, for which attention of prompts has multiplied key and value, summed over the
+    /// layers of language models; one whose key alone was multiplied counts half. It only grows.
+    pub pairs_run: u64,
 }
 
 /// The counts of this moment.
@@ -87,6 +92,7 @@ pub(crate) fn report() -> Live {
         layers_run: LAYERS_RUN.value(),
         rows_run: ROWS_RUN.value(),
         rows_shared: ROWS_SHARED.value(),
+        pairs_run: PAIRS_RUN.value(),
     }
 }
 

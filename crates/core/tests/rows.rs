@@ -1,4 +1,4 @@
-//! Rows of a prompt whose way ends between two layers.
+//! Rows of a prompt whose way ends between two layers, or that take no part in attention.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use prefixkv_core::Error;
 use prefixkv_core::cache::{Format, LayerCache, Modality, Piece, Pool, Shape, Span};
 use prefixkv_core::engine::about;
-use prefixkv_core::method::{Method, Moment};
+use prefixkv_core::method::{Method, Moment, Plan};
 use prefixkv_core::model::{LoadOptions, Model, Prompt};
 use prefixkv_core::sequence::{Layout, Placing, Sequence};
+use prefixkv_kernels::codec::Dtype;
 use serde_json::{Value, json};
 
 fn root() -> PathBuf {
@@ -95,6 +96,7 @@ fn rows_end_between_layers() {
     work_and_memory_are_saved(&model);
     a_pyramid_saves_work_from_layer_to_layer(&model);
     images_are_merged_before_the_first_layer(&model);
+    fewer_attend_than_are_read(&model);
     later_prompts_go_their_own_way(&model);
     what_makes_no_sense_is_refused_with_the_reason();
 }
@@ -255,6 +257,64 @@ fn images_are_merged_before_the_first_layer(model: &Model) {
         assert_eq!(full.is_err(), kept < 144, "{cache}");
         assert_eq!(limited.pool().used(), 0);
     }
+}
+
+/// Every layer computes all rows, and attention of those that its plan stores in 4 bits, beside the scores of the probes.
+fn fewer_attend_than_are_read(model: &Model) {
+    let (whole, layers, heads) = (prompt(model), model.info().layers, model.info().heads);
+    let read = |cache: &Value| {
+        let before = about().live;
+        let mut sequence = sequence(model, cache);
+        sequence.keep_plans();
+        read(model, &whole, &mut sequence);
+        let after = about().live;
+        let first = |plan: &Plan| -> Vec<u32> {
+            let part = plan.lanes[0].encode.iter().find(|part| part.codec.key.dtype == Dtype::U4);
+            part.map_or_else(Vec::new, |part| part.positions.clone())
+        };
+        let classes: Vec<Vec<u32>> = sequence.take_plans().iter().map(|planned| first(&planned.plan)).collect();
+        ((after.rows_run - before.rows_run, after.pairs_run - before.pairs_run), classes)
+    };
+    let pairs = |n: usize| (heads * n * (n + 1) / 2) as u64;
+    let zip = |mass: f64, prefill: &str| json!({ "method": "zipvl", "mass": mass, "probes": 10, "prefill": prefill });
+    let all = ((N * layers) as u64, layers as u64 * pairs(N));
+    assert_eq!(read(&json!({ "method": "full" })).0, all);
+    assert_eq!(read(&zip(0.5, "whole")).0, all);
+    for mass in [0.3, 0.5, 0.9] {
+        let ((rows, run), classes) = read(&zip(mass, "sparse"));
+        assert_eq!((rows, classes.len()), (all.0, layers));
+        // The last position attends in any case.
+        let part = |first: &Vec<u32>| first.len() + usize::from(first.last() != Some(&(N as u32 - 1)));
+        let attention: u64 = classes.iter().map(|first| pairs(part(first))).sum();
+        // Ten last queries are probes, and ten of the others.
+        let scores = run - attention;
+        let (least, most) = (pairs(N) - pairs(N - 10) + pairs(10), pairs(N) - pairs(N - 20));
+        let bounds = layers as u64 * least / 2..=layers as u64 * most / 2;
+        assert!(bounds.contains(&scores), "{mass}: {scores} for probes, of {bounds:?}");
+        assert!(mass > 0.5 || run < all.1 / 2, "{mass}: {run} of {}", all.1);
+        eprintln!("zipvl, mass {mass}: {run} of {} pairs", all.1);
+    }
+    // A prompt is admitted with the room that copies of a layer's entries take.
+    let limited = |limit: u64| {
+        let folder = LoadOptions::new(root().join("models/tiny-llava"));
+        Model::load(&LoadOptions { cache_limit: Some(limit), ..folder }, &mut |_| Ok(())).expect("loads")
+    };
+    let needed = |prefill: &str| {
+        let model = limited(1 << 16);
+        match model.prefill(&whole, &[], &mut sequence(&model, &zip(0.9, prefill)), &|| Ok(())) {
+            Err(Error::OutOfMemory { needed, .. }) => needed,
+            other => panic!("{other:?}"),
+        }
+    };
+    let room = needed("sparse");
+    assert_eq!(room - needed("whole"), (2 * N * heads * model.info().head_dim * size_of::<f32>()) as u64);
+    let small = limited(room + 4096);
+    self::read(&small, &whole, &mut sequence(&small, &zip(0.9, "sparse")));
+    assert_eq!(small.pool().used(), 0);
+    // The probes of a prompt are its last positions, which a first piece does not have.
+    let mut sequence = sequence(model, &zip(0.5, "sparse"));
+    assert!(matches!(model.begin_prefill(&whole, &[], &mut sequence, 64), Err(Error::Option { .. })));
+    self::read(model, &whole, &mut sequence);
 }
 
 fn later_prompts_go_their_own_way(model: &Model) {

@@ -20,6 +20,11 @@ impl<'a> Rows<'a> {
         Rows { data, offset, stride }
     }
 
+    /// The same rows without their first `columns` elements.
+    pub fn behind(self, columns: usize) -> Self {
+        Rows { offset: self.offset + columns, ..self }
+    }
+
     /// The elements `from .. from + len` of row `i`.
     pub fn part(&self, i: usize, from: usize, len: usize) -> &'a [f32] {
         let start = self.offset + i * self.stride + from;

@@ -51,6 +51,22 @@ impl LayerKind {
         AttentionParams { window: self.window, scale: self.scale, softcap: self.softcap, ..self.heads.params() }
     }
 
+    /// The pairs of a query head's query and an entry that attention multiplies: of some of `n` rows, ascending, which are the last entries of
+    /// every lane.
+    pub(super) fn pairs<M: Memory>(
+        &self,
+        rows: impl Iterator<Item = usize> + Clone,
+        n: usize,
+        lanes: &[Lane<M>],
+    ) -> u64 {
+        let params = self.params();
+        let of = |lane: &Lane<M>| {
+            let seen: usize = rows.clone().map(|row| params.sees(lane.places() - n + row)).sum();
+            (seen * lane.heads().len() * params.group()) as u64
+        };
+        lanes.iter().map(of).sum()
+    }
+
     /// The positions of the entries of lanes by their places, those of deleted ones included; only where there is a window, which is
     /// counted in them.
     pub(super) fn positions<M: Memory>(&self, lanes: &[Lane<M>]) -> Vec<Option<Vec<u32>>> {

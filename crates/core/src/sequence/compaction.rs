@@ -133,6 +133,11 @@ impl Working {
         self.encoder.as_ref().map_or(0, |encoder| encoder.last_queries())
     }
 
+    /// Whether the store chooses who takes part in a prompt's attention.
+    pub(super) fn attends_among(&self) -> bool {
+        self.encoder.as_ref().is_some_and(|encoder| encoder.attends_among())
+    }
+
     /// The layer whose rows the store watches.
     pub(super) fn watches(&self) -> Option<usize> {
         self.encoder.as_ref()?.watches()

@@ -1,9 +1,10 @@
 //! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
 //! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]) and of how its store
 //! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]);
-//! prompts that are read twice ([`repeat`]); and the room that a prompt needs ([`room`]).
+//! prompts that are read twice ([`repeat`]), or of which some positions attend ([`among`]); and the room that a prompt needs ([`room`]).
 
 mod ahead;
+mod among;
 mod batch;
 mod compaction;
 mod encoding;
@@ -21,6 +22,7 @@ mod view;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use among::Probes;
 pub use batch::{BatchItem, Pass};
 pub use compaction::Planned;
 use compaction::Working;
@@ -126,6 +128,7 @@ impl<M: Memory> Sequence<M> {
         let based = encoder.as_ref().is_some_and(|encoder| encoder.has_bases());
         let before = method.as_ref().and_then(|method| method.store()).is_some_and(|store| store.before_rope());
         let joins = encoder.as_ref().is_some_and(|encoder| encoder.joins());
+        let among = encoder.as_ref().is_some_and(|encoder| encoder.attends_among());
         let method = method.map(|method| Working::new::<M>(method, &sized, carry, encoder));
         let needs = method.as_ref().map(|method| method.needs);
         if based && !M::READS_BASES {
@@ -137,6 +140,11 @@ impl<M: Memory> Sequence<M> {
             return Err(refuse(
                 "this store keeps entries of two layers once, with a size for each, which the CUDA kernels do not read; use another store, or \
                  the CPU",
+            ));
+        }
+        if among && !M::ATTENDS_AMONG {
+            return Err(refuse(
+                "this store has only some positions of a prompt attend, which the CUDA kernels do not; use `prefill: \"whole\"`, or the CPU",
             ));
         }
         let per_head = needs.is_some_and(|needs| needs.lanes == Lanes::PerHead);

@@ -44,6 +44,9 @@ impl<M: Memory> Sequence<M> {
     }
 
     fn require_cuttable(&self) -> Result<()> {
+        if self.attends_among() {
+            return Err(refuse("a store that has only some positions of a prompt attend reads it whole"));
+        }
         match self.method.as_ref().map(|method| method.needs) {
             Some(needs) if needs.narrows() => {
                 Err(refuse("a method that ends the way of positions of a prompt reads it whole"))

@@ -20,7 +20,7 @@ impl<M: Memory> Sequence<M> {
     /// and never add more than `growth` entries, of which a store keeps all but the recent ones and those of one layer in fewer bits. Where a method may drop entries that are those of others too, what stays of
     /// them is copied and nothing is freed.
     pub(super) fn prompt_bytes(&self, n: usize, growth: Option<usize>) -> u64 {
-        self.bytes_once(n, growth) + self.repeat_bytes(n)
+        self.bytes_once(n, growth) + self.repeat_bytes(n) + self.among_bytes(n)
     }
 
     /// As [`Sequence::prompt_bytes`], of a prompt that is read once.

@@ -22,3 +22,4 @@ mod sharing;
 mod spans;
 mod trace;
 mod vision_zip;
+mod zipvl;

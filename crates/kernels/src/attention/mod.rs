@@ -4,14 +4,16 @@
 //! length of each, so ragged layers and ragged heads are the ordinary case. No buffer grows with the square of the length:
 //! [`prefill`] holds one block of query rows against the visible keys per thread, [`decode`] one row per head.
 
+mod among;
 mod decode;
 mod params;
 mod prefill;
 mod read;
 
+pub use among::{copied, prefill_among};
 pub use decode::{DecodeItem, decode};
 pub use params::{AttentionParams, Mask};
-pub use prefill::{Gather, prefill, prefill_unless};
+pub use prefill::{Gather, prefill, prefill_unless, received};
 
 pub use crate::codec::Run;
 use crate::codec::{Basis, Dual};

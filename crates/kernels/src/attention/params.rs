@@ -45,6 +45,11 @@ impl AttentionParams {
         self.window.map_or(0, |window| position.saturating_add(1).saturating_sub(window))
     }
 
+    /// How many entries a query sees that has so many before its own, where none is missing in between.
+    pub fn sees(&self, before: usize) -> usize {
+        self.window.map_or(before + 1, |window| (window as usize).min(before + 1))
+    }
+
     /// Why these parameters cannot be.
     pub fn check(&self) -> Result<(), String> {
         let AttentionParams { query_heads, kv_heads, dim, softcap, window, mask, .. } = *self;

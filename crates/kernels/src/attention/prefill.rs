@@ -54,15 +54,61 @@ pub fn prefill_unless(
     gather: Option<Gather<'_>>,
     out: &mut [f32],
 ) {
+    let width = params.query_heads * params.dim;
+    assert_eq!(out.len(), n * width);
+    let asked = Asked { queries, n, rows: None, own: None, last: n };
+    attend(stopped, params, asked, lanes, gather, Some(Output { out, width }));
+}
+
+/// The sums that [`prefill`] gathers from the queries `rows` alone, ascending, of `n` that the lanes hold the entries of. The results of their
+/// attention are not made, which is half of the work. `gather` has a weight for each of `rows`.
+pub fn received(
+    stopped: &(dyn Fn() -> bool + Sync),
+    params: &AttentionParams,
+    queries: Rows<'_>,
+    (n, rows): (usize, &[usize]),
+    lanes: &[LaneView<'_>],
+    gather: Gather<'_>,
+) {
+    assert!(rows.is_sorted_by(|a, b| a < b) && rows.last().is_none_or(|last| *last < n), "rows of {n}");
+    let asked = Asked { queries, n: rows.len(), rows: Some(rows), own: Some(rows), last: n };
+    attend(stopped, params, asked, lanes, Some(gather), None);
+}
+
+/// The queries of a call.
+pub(super) struct Asked<'a> {
+    pub(super) queries: Rows<'a>,
+    pub(super) n: usize,
+    /// Their rows in `queries` and in the results, ascending; None: the first `n`.
+    pub(super) rows: Option<&'a [usize]>,
+    /// Their own entries among the last `last` of every lane; None: these are all their own.
+    pub(super) own: Option<&'a [usize]>,
+    pub(super) last: usize,
+}
+
+/// Results, in rows of `width` elements.
+pub(super) struct Output<'a> {
+    pub(super) out: &'a mut [f32],
+    pub(super) width: usize,
+}
+
+pub(super) fn attend(
+    stopped: &(dyn Fn() -> bool + Sync),
+    params: &AttentionParams,
+    asked: Asked<'_>,
+    lanes: &[LaneView<'_>],
+    gather: Option<Gather<'_>>,
+    output: Option<Output<'_>>,
+) {
     params.check().unwrap_or_else(|reason| panic!("{reason}"));
     let (query_heads, group) = (params.query_heads, params.group());
     let kv_heads: Vec<(usize, usize)> =
         lanes.iter().enumerate().flat_map(|(lane, view)| (0..view.heads).map(move |head| (lane, head))).collect();
     assert_eq!(kv_heads.len(), params.kv_heads, "KV heads of the lanes");
-    assert_eq!(out.len(), n * query_heads * params.dim);
     let lens: Vec<usize> = lanes.iter().map(LaneView::len).collect();
+    let Asked { n, last, .. } = asked;
     for (view, len) in lanes.iter().zip(&lens) {
-        assert!(params.mask == Mask::None || *len >= n, "a causal lane of {len} entries for {n} queries");
+        assert!(params.mask == Mask::None || *len >= last, "a causal lane of {len} entries for {last} queries");
         view.check(params.dim);
     }
     let dead: Vec<Vec<usize>> = lanes.iter().zip(&lens).map(|(view, len)| view.dead_of(0, *len).collect()).collect();
@@ -74,7 +120,8 @@ pub fn prefill_unless(
             Head { query_head, lane: &lanes[lane], lane_head, len: lens[lane], dead: &dead[lane], positions }
         })
         .collect();
-    let call = Call { stopped, params, queries, n, out: Disjoint::new(out) };
+    let out = output.map(|Output { out, width }| (Disjoint::new(out), width));
+    let call = Call { stopped, params, asked, out };
 
     // The last blocks see the most keys: they are taken first, and small ones fill the gaps at the end.
     let Some(Gather { weights, sums }) = gather else {
@@ -129,15 +176,16 @@ struct Head<'a> {
 struct Call<'a> {
     stopped: &'a (dyn Fn() -> bool + Sync),
     params: &'a AttentionParams,
-    queries: Rows<'a>,
-    n: usize,
-    out: Disjoint<'a, f32>,
+    asked: Asked<'a>,
+    /// None: sums are all that is wanted.
+    out: Option<(Disjoint<'a, f32>, usize)>,
 }
 
 impl Call<'_> {
-    /// The entries that query `row` may see: up to which, and from which position on.
-    fn sees(&self, head: &Head<'_>, row: usize) -> (usize, u32) {
-        let own = head.len - self.n.min(head.len) + row;
+    /// The entries that a query may see: up to which, and from which position on.
+    fn sees(&self, head: &Head<'_>, query: usize) -> (usize, u32) {
+        let Asked { own, last, .. } = self.asked;
+        let own = head.len - last.min(head.len) + own.map_or(query, |own| own[query]);
         let end = if self.params.mask == Mask::Causal { own + 1 } else { head.len };
         (end, head.positions.map_or(0, |positions| self.params.since(positions[own])))
     }
@@ -147,9 +195,9 @@ impl Call<'_> {
         if (self.stopped)() {
             return;
         }
-        let AttentionParams { query_heads, dim, scale, softcap, .. } = *self.params;
+        let AttentionParams { dim, scale, softcap, .. } = *self.params;
         let first = block * BLOCK;
-        let rows = BLOCK.min(self.n - first);
+        let rows = BLOCK.min(self.asked.n - first);
         let end = self.sees(head, first + rows - 1).0;
         // The first row sees the oldest entries.
         let oldest = self.sees(head, first).1;
@@ -160,19 +208,17 @@ impl Call<'_> {
         let sums = first_of(sums, rows * dim);
 
         let dual = head.lane.dual();
-        let mut query = Matrix {
-            data: &self.queries.data[self.queries.offset + first * self.queries.stride + head.query_head * dim..],
-            row_step: self.queries.stride,
-            rows,
-            columns: dim,
-        };
-        if !dual.keys().is_none() {
+        let Asked { queries, rows: numbers, .. } = self.asked;
+        let number = |row: usize| numbers.map_or(first + row, |numbers| numbers[first + row]);
+        let query = if dual.keys().is_none() && numbers.is_none() {
+            let data = &queries.data[queries.offset + first * queries.stride + head.query_head * dim..];
+            Matrix { data, row_step: queries.stride, rows, columns: dim }
+        } else {
             turned.clear();
-            (0..rows)
-                .for_each(|row| turned.extend_from_slice(self.queries.part(first + row, head.query_head * dim, dim)));
+            (0..rows).for_each(|row| turned.extend_from_slice(queries.part(number(row), head.query_head * dim, dim)));
             dual.keys().apply(turned, dim);
-            query = Matrix { data: turned, row_step: dim, ..query };
-        }
+            Matrix { data: turned, row_step: dim, rows, columns: dim }
+        };
         let tiles = head.lane.tiles(low, end);
         for &tile in &tiles {
             let keys = head.lane.keys(head.lane_head, tile, dim, wide);
@@ -211,6 +257,7 @@ impl Call<'_> {
                 simd::add_rows(&factors[..rows.len()], some, width, &mut columns[low..end]);
             }
         }
+        let Some((out, width_out)) = &self.out else { return };
         for &tile in &tiles {
             let values = head.lane.values(head.lane_head, tile, dim, wide);
             let probabilities =
@@ -219,7 +266,7 @@ impl Call<'_> {
         }
         for row in 0..rows {
             // SAFETY: (row, query_head) belongs to this block and head alone.
-            let to = unsafe { self.out.part(((first + row) * query_heads + head.query_head) * dim, dim) };
+            let to = unsafe { out.part(number(row) * width_out + head.query_head * dim, dim) };
             let total = totals[row];
             let inverse = if total > 0.0 { 1.0 / total } else { 0.0 };
             for (to, from) in to.iter_mut().zip(&sums[row * dim..(row + 1) * dim]) {

@@ -1,3 +1,5 @@
+mod among;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prefixkv_kernels::attention::{self as kernel, DecodeItem, Gather, LaneView, Rows, Run};
+use prefixkv_kernels::attention::{self as kernel, AttentionParams, DecodeItem, Gather, LaneView, Rows, Run};
 use prefixkv_kernels::codec::Dual;
 use prefixkv_kernels::rotary::{self, Angles, Frequencies, New, Turns};
 
@@ -11,7 +11,8 @@ use crate::backend::{Heads, LayerKind};
 use crate::cache::Lane;
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::sequence::{BatchItem, Pass, Phases, Sequence};
+use crate::metrics;
+use crate::sequence::{BatchItem, Pass, Phases, Probes, Sequence};
 
 /// The rotations of the positions that one pass through the layers adds, by each of a model's rotary embeddings: one for a prompt, else
 /// one per sequence.
@@ -209,21 +210,59 @@ fn prompt(
     let last = rotated.len() - wanted * heads.width();
     let queries = Rows::dense(&rotated, heads.width());
     let mut sums = Vec::new();
-    let weights = sequence.query_weights(layer);
-    let gather = weights.as_deref().map(|weights| Gather { weights, sums: &mut sums });
-    let _workspace = match gather {
-        Some(_) => Some(sequence.charge_sums(layer)?),
-        None => None,
+    let probes = sequence.probes(layer);
+    let weights = if probes.is_none() { sequence.query_weights(layer) } else { None };
+    let _workspace = match weights.is_some() || probes.is_some() {
+        true => Some(sequence.charge_sums(layer)?),
+        false => None,
     };
     let stopped = || check().is_err();
-    kernel::prefill_unless(&stopped, &kind.params(), queries, n, &views, gather, &mut out);
-    drop(views);
+    if let Some(Probes { rows, weights }) = probes {
+        let gather = Gather { weights: &weights, sums: &mut sums };
+        kernel::received(&stopped, &kind.params(), queries, (n, &rows), &views, gather);
+        drop(views);
+        check()?;
+        let part = sequence.among(layer, &sums)?;
+        among(&stopped, (queries, n), kind, turn, sequence, &part, &mut out)?;
+        // They are scored, and nothing is mixed.
+        metrics::PAIRS_RUN.add(kind.pairs(rows.into_iter(), n, sequence.lanes(layer)) / 2);
+    } else {
+        let gather = weights.as_deref().map(|weights| Gather { weights, sums: &mut sums });
+        kernel::prefill_unless(&stopped, &kind.params(), queries, n, &views, gather, &mut out);
+        drop(views);
+        metrics::PAIRS_RUN.add(kind.pairs(0..n, n, sequence.lanes(layer)));
+    }
     check()?;
     if wanted > 0 {
         sequence.keep_queries(layer, &kind.params(), &rotated[last..])?;
     }
     sequence.attended(layer, &sums)?;
     Ok(out)
+}
+
+/// The attention of those of the `n` rows on their way whose entries are `part` of their lane, over these; the others get zeros.
+fn among(
+    stopped: &(dyn Fn() -> bool + Sync),
+    (queries, n): (Rows<'_>, usize),
+    kind: &LayerKind,
+    turn: &RopeAngles,
+    sequence: &Sequence,
+    part: &[Vec<usize>],
+    out: &mut [f32],
+) -> Result<()> {
+    let (heads, lanes) = (kind.heads, sequence.lanes(kind.layer));
+    let (group, width) = (heads.query / heads.kv, heads.width());
+    let beside = beside(lanes, kind, turn)?;
+    for ((lane, view), part) in lanes.iter().zip(views(lanes, &beside)).zip(part) {
+        let (own, first) = (lane.heads().len(), lane.heads().start * group * heads.dim);
+        let params = AttentionParams { query_heads: own * group, kv_heads: own, ..kind.params() };
+        let _copies = sequence.charge_copies(part.len(), own)?;
+        kernel::prefill_among(stopped, &params, (queries.behind(first), n), &view, part, (&mut out[first..], width));
+        let asked = part.len() - part.partition_point(|place| place + n < lane.places());
+        let scored = (part.len() - asked..part.len()).map(|before| params.sees(before)).sum::<usize>();
+        metrics::PAIRS_RUN.add((scored * own * group) as u64);
+    }
+    Ok(())
 }
 
 fn step(fused: &[f32], kind: &LayerKind, turns: &[RopeAngles], members: &mut [BatchItem<'_>]) -> Result<Vec<f32>> {

@@ -12,6 +12,7 @@ use crate::backend::{Activations, Heads, LayerKind};
 use crate::cache::{Entry, Lane};
 use crate::device::Cuda;
 use crate::error::Result;
+use crate::metrics;
 use crate::sequence::{BatchItem, Sequence};
 
 /// Where queries, keys and values of a fused projection are.
@@ -66,6 +67,7 @@ pub(super) fn prompt(
     let gather = weights.as_deref().map(|weights| Gather { weights, sums: cut(sums.all_mut(), &sizes) });
     cuda::prefill(gpu, &kind.params(), queries, n, &views, gather, out.all_mut())?;
     drop(views);
+    metrics::PAIRS_RUN.add(kind.pairs(0..n, n, lanes));
     let sums = match weights {
         Some(_) => {
             let (all, places) = (sums.read()?, lanes.iter().flat_map(|lane| vec![lane.places(); lane.heads().len()]));

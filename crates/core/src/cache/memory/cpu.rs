@@ -34,6 +34,7 @@ impl Memory for Cpu {
     const ROTATES_ON_READ: bool = true;
     const READS_BASES: bool = true;
     const READS_GAINS: bool = true;
+    const ATTENDS_AMONG: bool = true;
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 

@@ -32,6 +32,7 @@ impl Memory for Cuda {
     const ROTATES_ON_READ: bool = false;
     const READS_BASES: bool = false;
     const READS_GAINS: bool = false;
+    const ATTENDS_AMONG: bool = false;
     type Entries = OnGpu;
     /// Rows are written later, those of all sequences of a step in one launch.
     type New<'a> = ();

@@ -24,6 +24,9 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     /// Whether rows of entries can have factors.
     const READS_GAINS: bool;
 
+    /// Whether some positions of a prompt can attend among themselves.
+    const ATTENDS_AMONG: bool;
+
     /// Keys and values of a segment.
     type Entries: Entries;
 

@@ -121,6 +121,17 @@ pub trait Encoder: Send + Debug {
         let _ = (lane, view, sums);
     }
 
+    /// Whether those sums are gathered before the attention of a prompt, so that only some of a layer's entries take part in it.
+    fn attends_among(&self) -> bool {
+        false
+    }
+
+    /// The positions of a lane that take no part in it, ascending, by the sums that were seen last.
+    fn left_out(&self, lane: LaneNumber) -> &[u32] {
+        let _ = lane;
+        &[]
+    }
+
     /// Whether it stores entries in bases of its own.
     fn has_bases(&self) -> bool {
         false
