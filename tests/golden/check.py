@@ -346,14 +346,29 @@ def check_lorc():
         assert all(width % 8 == 0 for width in case["widths"])
 
 
+def check_qwen_vl():
+    for name, levels in (("qwen2-vl", 0), ("qwen2.5-vl", 0), ("qwen3-vl", 2)):
+        golden, arrays = read(name)
+        assert len(golden["cases"]) == 5 and len(golden["twice"]) == 2
+        for case in golden["cases"]:
+            count = len(case["input_ids"])
+            assert len(case["phases"]) == count and len(case["tokens"]) == len(case["steps"]) == 32
+            assert max(map(max, case["phases"])) + 1 - count == case["delta"] <= 0
+            assert len(case["grids"]) == len(case["images"])
+            for index, (rows, columns) in enumerate(case["grids"]):
+                cells = rows * columns // 4
+                assert len(arrays[f"{case['name']}.{index}.features"]) == cells
+                assert all(len(arrays[f"{case['name']}.{index}.deepstack.{level}"]) == cells for level in range(levels))
+
+
 def check_sizes():
-    for folder, most in ((DATA, 7 << 20), (FIXTURES, 5 << 20)):
+    for folder, most in ((DATA, 7 << 20), (FIXTURES, 6 << 20)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

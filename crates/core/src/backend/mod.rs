@@ -16,7 +16,7 @@ pub use activation::Activation;
 pub use heads::Heads;
 pub use kind::LayerKind;
 use prefixkv_kernels::activation::Gate;
-use prefixkv_kernels::rotary::Frequencies;
+use prefixkv_kernels::rotary::{Frequencies, Phase};
 
 use crate::cache::Memory;
 use crate::check::Check;
@@ -82,7 +82,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Table: Send + Sync;
     /// f32 parameters of one dimension.
     type Vector: Send + Sync;
-    /// The rotations of the positions that one pass through the layers adds.
+    /// The rotations of rows: of the positions that one pass through the layers adds, or of the patches of an image.
     type Rotary;
 
     /// Rows of a prompt that go through an MLP at a time, which bounds its widest buffer.
@@ -198,6 +198,21 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     ///
     /// `fused` is `[n, heads.fused()]`, the result `[n, heads.width()]`.
     fn bidirectional(&self, fused: &Self::Matrix, heads: Heads) -> Result<Self::Input>;
+
+    /// For rows that lie at `phases`, in no cache.
+    fn rotary_at(&self, frequencies: &Frequencies, phases: &[Phase]) -> Result<Self::Rotary>;
+
+    /// As [`Backend::bidirectional`], of rows whose queries and keys are first turned by `rotary`, and that attend within their segment
+    /// alone: `segments` are the lengths of runs that follow each other and are all rows. On the CPU `check` is asked between blocks of
+    /// queries, and its error ends the work.
+    fn segmented(
+        &self,
+        fused: &Self::Matrix,
+        heads: Heads,
+        rotary: &Self::Rotary,
+        segments: &[usize],
+        check: Check<'_>,
+    ) -> Result<Self::Input>;
 }
 
 /// Rows of activations in f32, `[rows, columns]`. Clones share their memory.

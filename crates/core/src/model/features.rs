@@ -15,6 +15,8 @@ use crate::nn::Matrix;
 #[derive(Clone, Debug)]
 pub struct Features<B: Backend> {
     rows: Matrix<B>,
+    /// Added to the rows behind each of the first layers; mostly nothing.
+    behind: Vec<Matrix<B>>,
     /// Which of the image's positions the rows are, and what has become of the others; None: all.
     chosen: Option<Arc<Chosen>>,
 }
@@ -22,11 +24,7 @@ pub struct Features<B: Backend> {
 impl<B: Backend> Features<B> {
     /// An image of which every position has a row, `[positions, hidden]`.
     pub fn whole(rows: Matrix<B>) -> Self {
-        Features { rows, chosen: None }
-    }
-
-    pub(super) fn new(rows: Matrix<B>, chosen: Option<Arc<Chosen>>) -> Self {
-        Features { rows, chosen }
+        Features { rows, behind: Vec::new(), chosen: None }
     }
 
     /// `[positions that go on, hidden]`.
@@ -34,24 +32,24 @@ impl<B: Backend> Features<B> {
         &self.rows
     }
 
+    /// Added to the rows behind each of the first layers of the network, `[positions that go on, hidden]` each.
+    pub fn behind(&self) -> &[Matrix<B>] {
+        &self.behind
+    }
+
     /// The fate of the image's positions, where fewer than all may go on.
     pub fn chosen(&self) -> Option<&Chosen> {
         self.chosen.as_deref()
     }
 
-    /// The rows of the image's positions `first .. first + len`; None where no such position goes on.
-    pub(super) fn part(&self, first: usize, len: usize) -> Result<Option<Matrix<B>>> {
-        let (from, to) = match &self.chosen {
+    /// Which rows are those of the image's positions `first .. first + len`: from one up to another.
+    pub(super) fn going_on(&self, first: usize, len: usize) -> (usize, usize) {
+        match &self.chosen {
             None => (first, first + len),
             Some(chosen) => {
                 let before = |end: usize| chosen.rows.partition_point(|row| (*row as usize) < end);
                 (before(first), before(first + len))
             }
-        };
-        match to - from {
-            0 => Ok(None),
-            all if from == 0 && all == self.rows.rows() => Ok(Some(self.rows.clone())),
-            some => self.rows.narrow(from, some).map(Some),
         }
     }
 }
@@ -77,20 +75,25 @@ impl<B: Backend> Model<B> {
     ) -> Result<Vec<Features<B>>> {
         let one = |image: &Prepared| {
             check()?;
-            let Seen { mut features, notes } = self.network.image_features(image, pictures.is_some(), check)?;
+            let Seen { mut features, mut behind, notes } =
+                self.network.image_features(image, pictures.is_some(), check)?;
             let chosen = match (pictures, notes) {
                 (Some(pictures), Some(notes)) => Some(Arc::new(pictures.choose(&notes))),
                 (Some(_), None) => return Err(Error::Internal("a tower has noted nothing of an image".into())),
                 (None, _) => None,
             };
             if let Some(chosen) = &chosen {
-                let width = features.columns();
-                let rows = chosen.gather(&features.to_vec()?, width);
-                features = self.backend.matrix(rows, chosen.rows.len(), width)?;
+                for rows in std::iter::once(&mut features).chain(&mut behind) {
+                    let width = rows.columns();
+                    let gathered = chosen.gather(&rows.to_vec()?, width);
+                    *rows = self.backend.matrix(gathered, chosen.rows.len(), width)?;
+                }
             }
-            let features = self.network.project(&features)?;
-            numbers::require_finite("features of an image", &features.to_vec()?, self.info.weights)?;
-            Ok(Features::new(features, chosen))
+            let rows = self.network.project(&features)?;
+            for rows in std::iter::once(&rows).chain(&behind) {
+                numbers::require_finite("features of an image", &rows.to_vec()?, self.info.weights)?;
+            }
+            Ok(Features { rows, behind, chosen })
         };
         in_pool(|| images.iter().map(one).collect())
     }

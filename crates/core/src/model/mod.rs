@@ -11,6 +11,7 @@ mod gemma3;
 mod idefics3;
 mod images;
 mod info;
+mod inputs;
 mod llama;
 mod llava;
 mod network;
@@ -19,6 +20,7 @@ mod patches;
 mod placeholder;
 mod placing;
 mod prompt;
+mod qwen_vl;
 mod rows;
 mod siglip;
 
@@ -36,11 +38,12 @@ pub use counter::{ImageCounter, ImageTokens, PieceTokens};
 pub use features::Features;
 pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf, image_processor};
 pub use info::{ImageInfo, ModelInfo};
+pub use inputs::Inputs;
 pub use network::{Family, Network, Seen};
 pub use prompt::Prompt;
 
 use crate::backend::{Activations, Backend};
-use crate::cache::{Modality, Pool, Shape};
+use crate::cache::{Pool, Shape};
 pub use crate::check::Check;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -48,7 +51,7 @@ use crate::method::Method;
 use crate::method::budget::ModelKey;
 use crate::method::directions::{Aspect, Directions, Projection, Projections};
 use crate::nn::{Loader, Matrix};
-use crate::sequence::{BatchItem, Layout, Pass, Repeat, Sequence};
+use crate::sequence::{BatchItem, Layout, Pass, Sequence};
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, quantised};
 
@@ -56,8 +59,8 @@ use crate::weights::{Checkpoint, quantised};
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
 /// Every family that loads.
-fn families<B: Backend>() -> [Family<B>; 4] {
-    [llava::family(), idefics3::family(), gemma3::family(), llama::family()]
+fn families<B: Backend>() -> [Family<B>; 5] {
+    [llava::family(), idefics3::family(), qwen_vl::family(), gemma3::family(), llama::family()]
 }
 
 /// The `architectures` entries that load.
@@ -147,8 +150,8 @@ pub struct Progress {
 
 /// A prompt that is read in pieces.
 pub struct Prefill<B: Backend> {
-    /// Its embeddings, `[positions, hidden]`.
-    x: Matrix<B>,
+    /// Its positions.
+    x: Inputs<B>,
     /// Positions that are through all layers.
     done: usize,
     /// Most positions of a piece.
@@ -365,7 +368,7 @@ impl<B: Backend> Model<B> {
     ) -> Result<Prefill<B>> {
         in_pool(|| {
             features::shown(prompt, features, sequence.pictures().is_some())?;
-            let x = self.embed(prompt, features)?;
+            let x = self.inputs(prompt, features)?;
             sequence.begin_cut_prompt(&prompt.spans, &prompt.placing)?;
             Ok(Prefill { x, done: 0, most })
         })
@@ -381,7 +384,7 @@ impl<B: Backend> Model<B> {
     ) -> Result<Option<Vec<f32>>> {
         in_pool(|| {
             check()?;
-            let left = prefill.x.rows() - prefill.done;
+            let left = prefill.x.len() - prefill.done;
             let piece = rows::next(left, prefill.most);
             sequence.begin_piece(piece)?;
             let x = prefill.x.narrow(prefill.done, piece)?;
@@ -407,8 +410,8 @@ impl<B: Backend> Model<B> {
         check: Check<'_>,
     ) -> Result<Matrix<B>> {
         let shown = features::shown(prompt, features, sequence.pictures().is_some())?;
-        let x = self.embed(prompt, features)?;
-        let n = x.rows();
+        let x = self.inputs(prompt, features)?;
+        let n = x.len();
         let x = match sequence.repeats(n) {
             Some(repeat) => self.repeated(x, prompt, repeat, sequence.reach(n))?,
             None => x,
@@ -419,17 +422,6 @@ impl<B: Backend> Model<B> {
         sequence.finish_prompt()?;
         self.give_back()?;
         if sequence.wants_repeats() { hidden.narrow(0, n) } else { Ok(hidden) }
-    }
-
-    /// The rows of a prompt and, behind them, those that repeat it. Refuses a prompt for which the model has too few positions.
-    fn repeated(&self, x: Matrix<B>, prompt: &Prompt, repeat: Repeat, reach: usize) -> Result<Matrix<B>> {
-        let (needed, available) = (reach + repeat.rows, self.max_positions());
-        if needed > available {
-            return Err(Error::ContextOverflow { needed, available, image_tokens: prompt.image_tokens });
-        }
-        let instruction = self.network.embed(&self.instruction()?)?;
-        let again = x.narrow(repeat.first, x.rows() - repeat.first)?;
-        B::Matrix::cat(&[x, instruction, again])
     }
 
     /// The tokens between a prompt and its repetition.
@@ -456,7 +448,7 @@ impl<B: Backend> Model<B> {
             return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
         }
         in_pool(|| {
-            let x = self.network.embed(tokens)?;
+            let x = Inputs::text(self.network.embed(tokens)?);
             let mut members: Vec<BatchItem<'_, B::Memory>> =
                 sequences.iter_mut().map(|sequence| BatchItem::new(sequence)).collect();
             members.iter_mut().for_each(|member| member.attempt(Sequence::begin_step));
@@ -525,31 +517,6 @@ impl<B: Backend> Model<B> {
                 self.network.projection(layer)
             })
         })
-    }
-
-    /// The positions of the prompt that go on, `[positions, hidden]`.
-    fn embed(&self, prompt: &Prompt, features: &[Features<B>]) -> Result<Matrix<B>> {
-        let x = self.network.embed(&prompt.tokens)?;
-        if features.is_empty() {
-            return Ok(x);
-        }
-        let mut parts = Vec::new();
-        // Positions of each image that earlier pieces took.
-        let mut taken = vec![0; features.len()];
-        for span in &prompt.spans {
-            match span.modality {
-                Modality::Image { index, .. } => {
-                    let image = features.get(index).ok_or_else(|| {
-                        Error::Internal(format!("no features for image {index} of {}", features.len()))
-                    })?;
-                    let first = taken[index];
-                    taken[index] += span.len;
-                    parts.extend(image.part(first, span.len)?);
-                }
-                _ => parts.push(x.narrow(span.start, span.len)?),
-            }
-        }
-        B::Matrix::cat(&parts)
     }
 }
 

@@ -5,6 +5,7 @@ use prefixkv_kernels::attention::AttentionParams;
 use super::config::ConfigFile;
 use super::images::Images;
 use super::info::ImageInfo;
+use super::inputs::Inputs;
 use crate::backend::Backend;
 use crate::cache::{self, LayerCache, Span};
 use crate::check::Check;
@@ -56,6 +57,8 @@ pub trait Describe {
 pub struct Seen<B: Backend> {
     /// The features that the projector takes, those of all pieces, `[image tokens, width]` in f32.
     pub features: Matrix<B>,
+    /// Added by the language model to the rows of the image behind each of its first layers, `[image tokens, hidden]`; mostly nothing.
+    pub behind: Vec<Matrix<B>>,
     /// Notes of the layer that they come from.
     pub notes: Option<Notes>,
 }
@@ -65,7 +68,7 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     /// Token embeddings, `[n, hidden]` in f32. Tokens must be below the vocabulary's size.
     fn embed(&self, tokens: &[u32]) -> Result<Matrix<B>>;
     /// The rows of `pass` through all layers: final hidden states before the last norm.
-    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>>;
+    fn forward(&self, x: Inputs<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>>;
     /// Logits of hidden states, `[n, vocab]` in f32.
     fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>>;
     /// Hidden states behind the last norm, `[n, hidden]` in f32.

@@ -139,8 +139,9 @@ impl<M: Memory> Sequence<M> {
         match &self.placing {
             _ if self.source == Source::Held => Phases::in_order(first, n),
             Placing::InOrder => Phases::in_order(first + reach.done as u32, n),
-            Placing::Placed { phases, .. } => {
-                let way = phases.iter().skip(reach.done).take(n);
+            Placing::Placed { phases, advance } => {
+                let way = phases.iter().copied().skip(reach.done).take(n);
+                let way = way.chain(self.repeated_phases(phases, *advance, reach.tail));
                 Phases::Stored(way.map(|phase| phase.map(|axis| first + axis)).collect())
             }
         }

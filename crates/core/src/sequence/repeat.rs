@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use prefixkv_kernels::attention::AttentionParams;
+use prefixkv_kernels::rotary::Phase;
 use rayon::prelude::*;
 
 use super::{Sequence, Work};
@@ -51,6 +52,17 @@ impl<M: Memory> Sequence<M> {
             Work::Prompt(reach) => reach.tail,
             _ => 0,
         }
+    }
+
+    /// Where a family that places prompts turns the `tail` rows that repeat one, behind its `phases`: as if it were there a second time, with
+    /// the instruction between the two.
+    pub(super) fn repeated_phases(&self, phases: &[Phase], advance: u32, tail: usize) -> Vec<Phase> {
+        let again = tail.saturating_sub(self.instruction).min(phases.len());
+        let again = &phases[phases.len() - again..];
+        let between = (0..(tail - again.len()) as u32).map(|row| [advance + row; 3]);
+        let from = advance + (tail - again.len()) as u32;
+        let start = again.first().map_or(0, |phase| phase[0]);
+        between.chain(again.iter().map(|phase| phase.map(|axis| from + axis - start))).collect()
     }
 
     /// Bytes that the repetition takes beside the prompt: its rows in one layer, and the lanes of that layer a second time when they are

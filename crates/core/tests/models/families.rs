@@ -25,6 +25,9 @@ const FAMILIES: &[Family] = &[
     Family { fixture: "llava-gqa64", refuses: &[] },
     Family { fixture: "smolvlm-tiles", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "idefics3-plain", refuses: &[("visionZip", "no class token")] },
+    Family { fixture: "qwen2-vl", refuses: &[("visionZip", "no class token")] },
+    Family { fixture: "qwen2.5-vl", refuses: &[("visionZip", "no class token")] },
+    Family { fixture: "qwen3-vl", refuses: &[("visionZip", "no class token"), ("lorc", "normalises its keys")] },
 ];
 
 const PICTURES: [&str; 2] = ["photo-300x200.png", "photo-97x211.png"];
@@ -62,8 +65,9 @@ impl Read {
         let prepared: Vec<Prepared> = files.iter().map(|file| processor.process(file, 0).expect("an image")).collect();
         let plan = |file: &Vec<u8>| model.plan(&mut || upright_size(file, 0)).expect("a plan").expect("takes images");
         let plans: Vec<_> = files.iter().map(plan).collect();
-        let text = "User:<image> and <image>: which of the two is larger, and why? Assistant:";
-        let encoded = model.encode_raw(text, &plans).expect("encodes");
+        let placeholder = model.placeholder().and_then(|id| model.tokenizer().token(id)).expect("takes images");
+        let text = format!("User:{placeholder} and {placeholder}: which of the two is larger, and why? Assistant:");
+        let encoded = model.encode_raw(&text, &plans).expect("encodes");
         let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, 2).expect("two images");
         let features = model.encode_images(&prepared, &|| Ok(())).expect("encodes");
         Read { model, prepared, features, prompt }

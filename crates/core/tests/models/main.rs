@@ -12,6 +12,7 @@ mod numbers;
 mod parity;
 mod pieces;
 mod positions;
+mod qwen_vl;
 mod weights;
 mod weights_in_place;
 mod wide;

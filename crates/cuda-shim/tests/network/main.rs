@@ -11,6 +11,7 @@ mod layers;
 mod limits;
 mod methods;
 mod pieces;
+mod qwen_vl;
 mod rotated;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prefixkv_kernels::attention::{self as kernel, AttentionParams, DecodeItem, Gather, LaneView, Rows, Run};
 use prefixkv_kernels::codec::Dual;
-use prefixkv_kernels::rotary::{self, Angles, Frequencies, New, Turns};
+use prefixkv_kernels::rotary::{self, Angles, Frequencies, New, Phase, Turns};
 
 use super::storable::{Projected, attendable, storable};
 use crate::backend::{Heads, LayerKind};
@@ -15,7 +15,7 @@ use crate::metrics;
 use crate::sequence::{BatchItem, Pass, Phases, Probes, Sequence};
 
 /// The rotations of the positions that one pass through the layers adds, by each of a model's rotary embeddings: one for a prompt, else
-/// one per sequence.
+/// one per sequence. Of the patches of an image, one by one.
 pub struct Rotary(Vec<Vec<RopeAngles>>);
 
 pub(super) enum RopeAngles {
@@ -103,6 +103,11 @@ impl Rotary {
             phases.iter().zip(&numbers).map(|(phases, numbers)| turn(frequencies, phases, numbers)).collect()
         };
         Rotary(variants.iter().map(one).collect())
+    }
+
+    /// Of rows at `phases`, in no cache.
+    pub(super) fn at(frequencies: &Frequencies, phases: &[Phase]) -> Self {
+        Rotary(vec![vec![RopeAngles::Stored(frequencies.angles(phases.iter().copied()))]])
     }
 }
 
@@ -331,5 +336,46 @@ pub(super) fn bidirectional(fused: &[f32], n: usize, heads: Heads) -> Result<Vec
     let run = Run::plain(&to_keys, &to_values, n, n);
     let lane = LaneView::new(heads.kv, vec![run]);
     kernel::prefill(&heads.every(), queries, n, &[lane], None, &mut out);
+    Ok(out)
+}
+
+pub(super) fn segmented(
+    fused: &[f32],
+    heads: Heads,
+    Rotary(variants): &Rotary,
+    segments: &[usize],
+    check: Check<'_>,
+) -> Result<Vec<f32>> {
+    let Some(RopeAngles::Stored(angles)) = variants.first().and_then(|turns| turns.first()) else {
+        return Err(Error::Internal("patches without the angles of their places".into()));
+    };
+    let (n, width, kv) = (angles.positions(), heads.width(), heads.kv * heads.dim);
+    if fused.len() != n * heads.fused() || segments.iter().sum::<usize>() != n {
+        return Err(Error::Internal(format!(
+            "{n} angles and segments of {segments:?} rows for {} numbers",
+            fused.len()
+        )));
+    }
+    attendable(parts(fused, heads, heads.fused(), 0), n, heads)?;
+    let mut queries = vec![0.0; n * width];
+    rotary::rotate(parts(fused, heads, heads.fused(), 0)[0], heads.query, heads.dim, angles, &mut queries);
+    let longest = segments.iter().copied().max().unwrap_or(0);
+    let (mut keys, mut values) = (vec![0.0f32; longest * kv], vec![0.0f32; longest * kv]);
+    let mut out = vec![0.0; n * width];
+    let mut first = 0;
+    for &len in segments {
+        check()?;
+        let [_, new_keys, new_values] = parts(fused, heads, heads.fused(), first);
+        let own = angles.select(&(first..first + len).map(|row| row as u32).collect::<Vec<_>>());
+        let new = New { keys: new_keys, values: new_values, skip: 0, n: len, angles: Some(&own) };
+        let (keys, values) = (&mut keys[..len * kv], &mut values[..len * kv]);
+        rotary::append(new, Dual::None, 0..heads.kv, heads.dim, keys, values, 0);
+        let lane = LaneView::new(heads.kv, vec![Run::plain(keys, values, len, len)]);
+        let rows = first * width..(first + len) * width;
+        let (asked, to) = (Rows::dense(&queries[rows.clone()], width), &mut out[rows]);
+        kernel::prefill_unless(&|| check().is_err(), &heads.every(), asked, len, &[lane], None, to);
+        first += len;
+    }
+    check()?;
     Ok(out)
 }

@@ -8,7 +8,7 @@ mod storable;
 
 use candle_core::{DType, Device, Tensor};
 use prefixkv_kernels::activation::{self, Gate};
-use prefixkv_kernels::rotary::Frequencies;
+use prefixkv_kernels::rotary::{Frequencies, Phase};
 use rayon::prelude::*;
 
 pub use attention::Rotary;
@@ -191,6 +191,22 @@ impl Backend for Cpu {
         let n = fused.0.dim(0)?;
         let out = slice::with(&fused.0, |fused| attention::bidirectional(fused, n, heads))??;
         Matrix::new(out, n, heads.width())
+    }
+
+    fn rotary_at(&self, frequencies: &Frequencies, phases: &[Phase]) -> Result<Rotary> {
+        Ok(Rotary::at(frequencies, phases))
+    }
+
+    fn segmented(
+        &self,
+        fused: &Matrix,
+        heads: Heads,
+        rotary: &Rotary,
+        segments: &[usize],
+        check: Check<'_>,
+    ) -> Result<Matrix> {
+        let out = slice::with(&fused.0, |fused| attention::segmented(fused, heads, rotary, segments, check))??;
+        Matrix::new(out, fused.0.dim(0)?, heads.width())
     }
 }
 

@@ -11,7 +11,7 @@ use super::write::write;
 use crate::backend::{Activations, Heads, LayerKind};
 use crate::cache::{Entry, Lane};
 use crate::device::Cuda;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics;
 use crate::sequence::{BatchItem, Sequence};
 
@@ -222,6 +222,55 @@ pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result
     let lane = cuda::Lane::new(heads.kv, vec![run]);
     let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
     cuda::prefill(gpu, &heads.every(), queries, n, &[lane], None, out.all_mut())?;
+    Ok(out)
+}
+
+/// The keys and values of all segments in one launch, their attention in one each.
+pub(super) fn segmented(
+    cuda: &Cuda,
+    fused: &Matrix,
+    heads: Heads,
+    angles: &Angles,
+    segments: &[usize],
+) -> Result<Buffer<f32>> {
+    let (gpu, n, kv) = (&cuda.gpu, fused.rows(), heads.kv * heads.dim);
+    if segments.iter().sum::<usize>() != n {
+        return Err(Error::Internal(format!("segments of {segments:?} rows for {n}")));
+    }
+    let (mut to_keys, mut to_values) = (Buffer::<f32>::new(gpu, n * kv)?, Buffer::<f32>::new(gpu, n * kv)?);
+    let sizes: Vec<usize> = segments.iter().map(|len| len * kv).collect();
+    let each = cut(to_keys.all_mut(), &sizes).into_iter().zip(cut(to_values.all_mut(), &sizes));
+    let mut first_row = 0;
+    let mut items = Vec::with_capacity(segments.len());
+    for (&len, (keys, values)) in segments.iter().zip(each) {
+        let (keys, values) = (keys.bytes(), values.bytes());
+        let (first_head, codec) = (0, KvCodec::F32);
+        items.push(AppendItem {
+            first_head,
+            heads: heads.kv,
+            first_row,
+            n: len,
+            codec,
+            keys,
+            values,
+            capacity: len,
+            at: 0,
+        });
+        first_row += len;
+    }
+    cuda::append(gpu, new(fused, heads, angles), &mut items, heads.dim)?;
+    drop(items);
+    let rotated = rotated(gpu, fused, heads, angles)?;
+    let (width, mut first) = (heads.width(), 0);
+    let mut out = Buffer::<f32>::new(gpu, n * width)?;
+    let rows: Vec<usize> = segments.iter().map(|len| len * width).collect();
+    for (&len, to) in segments.iter().zip(cut(out.all_mut(), &rows)) {
+        let held = first * kv..(first + len) * kv;
+        let run = Run::of_plain(to_keys.slice(held.clone()), to_values.slice(held), len, len);
+        let queries = Rows { data: rotated.all(), offset: first * width, stride: width };
+        cuda::prefill(gpu, &heads.every(), queries, len, &[cuda::Lane::new(heads.kv, vec![run])], None, to)?;
+        first += len;
+    }
     Ok(out)
 }
 

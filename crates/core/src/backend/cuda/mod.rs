@@ -8,7 +8,7 @@ mod write;
 use half::f16;
 use prefixkv_kernels::activation::Gate;
 use prefixkv_kernels::cuda::{self, Angles, Buffer, Function, Memory, Number, PoolUse};
-use prefixkv_kernels::rotary::Frequencies;
+use prefixkv_kernels::rotary::{Frequencies, Phase};
 
 use matrix::filled;
 pub use matrix::{Array, Input, Matrix};
@@ -222,6 +222,22 @@ impl Backend for Cuda {
 
     fn bidirectional(&self, fused: &Matrix, heads: Heads) -> Result<Input> {
         let out = attention::bidirectional(self, fused, heads)?;
+        Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
+    }
+
+    fn rotary_at(&self, frequencies: &Frequencies, phases: &[Phase]) -> Result<Vec<Angles>> {
+        Ok(vec![Angles::new(&self.gpu, &frequencies.angles(phases.iter().copied()))?])
+    }
+
+    fn segmented(
+        &self,
+        fused: &Matrix,
+        heads: Heads,
+        rotary: &Vec<Angles>,
+        segments: &[usize],
+        _: Check<'_>,
+    ) -> Result<Input> {
+        let out = attention::segmented(self, fused, heads, &rotary[0], segments)?;
         Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
     }
 }

@@ -11,6 +11,7 @@ use prefixkv_kernels::attention::AttentionParams;
 
 use super::images::Images;
 use super::info::ImageInfo;
+use super::inputs::Inputs;
 use super::llama::Llama;
 use super::network::{Describe, Family, Network, NetworkShape, Seen};
 use super::siglip::Siglip;
@@ -137,7 +138,7 @@ impl<B: Backend> Network<B> for Idefics3<B> {
         self.text.embed(tokens)
     }
 
-    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
+    fn forward(&self, x: Inputs<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
         self.text.forward(x, pass, check)
     }
 
@@ -167,7 +168,7 @@ impl<B: Backend> Network<B> for Idefics3<B> {
         let (cells, width) = (self.config.cells().pow(2), joined(&self.config));
         // One by one: a tile's activations are the largest matrices of all.
         let tiles = image.tiles.iter().map(|tile| self.tower.forward(tile, check)?.reshaped(cells, width));
-        Ok(Seen { features: B::Matrix::cat(&tiles.collect::<Result<Vec<_>>>()?)?, notes: None })
+        Ok(Seen { features: B::Matrix::cat(&tiles.collect::<Result<Vec<_>>>()?)?, behind: Vec::new(), notes: None })
     }
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {

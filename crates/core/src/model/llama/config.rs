@@ -106,7 +106,17 @@ impl LlamaConfig {
     /// As [`LlamaConfig::parse`], where a section without a `model_type` is of `model_type`.
     pub(crate) fn parse_as(file: &ConfigFile, key: Option<&str>, model_type: &str) -> Result<Self> {
         let section = file.section(key)?;
-        let named = section.get("model_type").and_then(Value::as_str).unwrap_or(model_type);
+        let named = section.get("model_type").and_then(Value::as_str).unwrap_or(model_type).to_owned();
+        Self::named(file, key, &named, section)
+    }
+
+    /// Reads `section`, which lies under `key` in the file, as the configuration of a text model of the type `named`.
+    pub(crate) fn named(
+        file: &ConfigFile,
+        key: Option<&str>,
+        named: &str,
+        section: Map<String, Value>,
+    ) -> Result<Self> {
         let Some(decoder) = Decoder::named(named) else {
             let known = Decoder::names().join("`, `");
             return Err(file.unsupported(format!("a text model of type `{named}`; known are `{known}`")));
@@ -162,7 +172,11 @@ impl LlamaConfig {
             return Err(file.bad(format!("`{name}` is {head_dim}, expected an even number up to 1024")));
         }
         file.require_epsilon(key, "rms_norm_eps", fields.rms_norm_eps)?;
-        let ropes = kinds::ropes(file, key, decoder, &section, fields.max_position_embeddings)?;
+        let mut ropes = kinds::ropes(file, key, decoder, &section, fields.max_position_embeddings)?;
+        if let Some(usual) = decoder.sections {
+            let sizes = |rope: &Rope| rope.sections.map_or(usual.sizes, |named| named.sizes);
+            ropes.iter_mut().for_each(|rope| rope.sections = Some(Sections { sizes: sizes(rope), ..usual }));
+        }
         for rope in &ropes {
             let name = path(key, "rope_parameters");
             if let Some(bad) = rope.inverse_frequencies(head_dim).iter().find(|frequency| !frequency.is_finite()) {

@@ -1,5 +1,6 @@
 //! The decoders that are a Llama but for a few details: a line for each, which says how its Hugging Face class differs.
 
+use prefixkv_kernels::rotary::Sections;
 use serde_json::{Map, Value, json};
 
 /// A relative of Llama.
@@ -36,6 +37,8 @@ pub(super) struct Decoder {
     pub(super) activation: &'static str,
     /// The key of the base of the rotary embedding of layers with a window, where they have one of their own.
     pub(super) local_theta: Option<&'static str>,
+    /// How rotary embedding deals out the frequencies to three axes, where it does: the sizes are those that the class assumes.
+    pub(super) sections: Option<Sections>,
 }
 
 /// Which layers have a window of `sliding_window` positions.
@@ -71,6 +74,7 @@ const LLAMA: Decoder = Decoder {
     capped_logits: false,
     activation: "hidden_act",
     local_theta: None,
+    sections: None,
 };
 
 // Gemma Team 2024, arXiv 2408.00118.
@@ -208,6 +212,44 @@ const ALL: &[Decoder] = &[
     },
 ];
 
+/// The text part of a Qwen2-VL or a Qwen2.5-VL. Wang et al. 2024, arXiv 2409.12191.
+const QWEN2_VL: Decoder = Decoder {
+    model_type: "qwen2_vl_text",
+    defaults: || {
+        json!({
+            "vocab_size": 152_064, "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80, "num_attention_heads": 64,
+            "num_key_value_heads": 8, "max_position_embeddings": 32_768, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 4096,
+            "max_window_layers": 80,
+        })
+    },
+    windows: Windows::Upper,
+    biases: Some((true, false)),
+    mlp_bias: false,
+    sections: Some(Sections { sizes: [16, 24, 24], interleaved: false }),
+    ..LLAMA
+};
+
+/// Decoders that stand under a vision tower alone.
+const PARTS: &[Decoder] = &[
+    QWEN2_VL,
+    // Bai et al. 2025, arXiv 2502.13923.
+    Decoder { model_type: "qwen2_5_vl_text", ..QWEN2_VL },
+    // Bai et al. 2025, arXiv 2511.21631.
+    Decoder {
+        model_type: "qwen3_vl_text",
+        defaults: || {
+            json!({
+                "vocab_size": 151_936, "intermediate_size": 22_016, "num_key_value_heads": 32, "head_dim": 128,
+                "max_position_embeddings": 128_000, "rope_theta": 5e5,
+            })
+        },
+        mlp_bias: false,
+        head_norms: true,
+        sections: Some(Sections { sizes: [24, 20, 20], interleaved: true }),
+        ..LLAMA
+    },
+];
+
 /// `architectures[0]` of each.
 pub(super) const ARCHITECTURES: &[&str] = &{
     let mut names = [""; ALL.len()];
@@ -220,8 +262,8 @@ pub(super) const ARCHITECTURES: &[&str] = &{
 };
 
 /// The architecture of a configuration that does not name it.
-pub(super) fn architecture(model_type: &str) -> Option<&'static str> {
-    Decoder::named(model_type).map(|decoder| decoder.architecture)
+pub(in crate::model) fn architecture(model_type: &str) -> Option<&'static str> {
+    ALL.iter().find(|decoder| decoder.model_type == model_type).map(|decoder| decoder.architecture)
 }
 
 impl Decoder {
@@ -231,7 +273,7 @@ impl Decoder {
     }
 
     pub(super) fn named(model_type: &str) -> Option<&'static Self> {
-        ALL.iter().find(|decoder| decoder.model_type == model_type)
+        ALL.iter().chain(PARTS).find(|decoder| decoder.model_type == model_type)
     }
 
     /// Writes the defaults of the class to where nothing is said. A null is something that is said.

@@ -13,6 +13,7 @@ use prefixkv_kernels::fold::Fold;
 use prefixkv_kernels::rotary::Frequencies;
 
 use super::info::ImageInfo;
+use super::inputs::Inputs;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape};
 use super::placing;
 use crate::backend::{Activations, Backend, LayerKind};
@@ -258,8 +259,8 @@ impl<B: Backend> Network<B> for Llama<B> {
         }
     }
 
-    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
-        let n = x.rows();
+    fn forward(&self, x: Inputs<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
+        let n = x.len();
         let available = self.config.max_position_embeddings;
         match pass {
             Pass::Prompt(sequence) => require_room(sequence.reach(n), available)?,
@@ -270,7 +271,8 @@ impl<B: Backend> Network<B> for Llama<B> {
             }
         }
         let mut rotary = self.rotary(pass, n)?;
-        let mut x = x;
+        let Inputs { rows: mut x, behind } = x;
+        let mut behind = behind.into_iter();
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             metrics::LAYERS_RUN.add(1);
@@ -297,10 +299,14 @@ impl<B: Backend> Network<B> for Llama<B> {
             };
             if let Some(rows) = pass.take_chosen() {
                 x = x.select(&rows)?;
+                behind = behind.map(|of| of.select(&rows)).collect::<Result<Vec<_>>>()?.into_iter();
                 rotary = self.rotary(pass, rows.len())?;
             }
             let mlp = self.mlp(layer, &x, check)?;
             x = x.plus(&mlp)?;
+            if let Some(of_images) = behind.next() {
+                x = x.plus(&of_images)?;
+            }
             if let Some(sequence) = pass.watching(index) {
                 sequence.see_peaks(&x.row_peaks()?);
             }

@@ -10,6 +10,7 @@ use prefixkv_kernels::attention::AttentionParams;
 use super::clip::Clip;
 use super::images::Images;
 use super::info::ImageInfo;
+use super::inputs::Inputs;
 use super::llama::Llama;
 use super::network::{Describe, Family, Loaded, Network, NetworkShape, Seen};
 use crate::backend::{Activations, Backend};
@@ -142,7 +143,7 @@ impl<B: Backend> Network<B> for Llava<B> {
         self.text.embed(tokens)
     }
 
-    fn forward(&self, x: Matrix<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
+    fn forward(&self, x: Inputs<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
         self.text.forward(x, pass, check)
     }
 
@@ -178,7 +179,7 @@ impl<B: Backend> Network<B> for Llava<B> {
                 SelectStrategy::Full => Ok(state.clone()),
             })
             .collect::<Result<Vec<Matrix<B>>>>()?;
-        Ok(Seen { features: B::Matrix::cat_columns(&selected)?, notes })
+        Ok(Seen { features: B::Matrix::cat_columns(&selected)?, behind: Vec::new(), notes })
     }
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
