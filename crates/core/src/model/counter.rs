@@ -68,7 +68,8 @@ impl ImageCounter {
         let missing = || Error::Internal(format!("no token {} to stand for an image", self.placeholder));
         let text = self.tokenizer.token(self.placeholder).ok_or_else(missing)?;
         let encoded = |plans: &[_]| {
-            let chat = Rendered { pictures: vec![0..text.len()], text: text.clone(), said: Vec::new() };
+            let pictures = std::iter::once(0..text.len()).collect();
+            let chat = Rendered { pictures, text: text.clone(), said: Vec::new() };
             let chat = images::expand(&chat, plans)?.into_owned();
             let encoded = self.tokenizer.encode_chat(&chat, Some(self.placeholder), SpecialTokens::Parse)?;
             Ok::<usize, Error>(encoded.tokens.len() - encoded.pictures.len())
