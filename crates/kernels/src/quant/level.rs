@@ -57,6 +57,8 @@ pub(super) trait Operations: Copy {
     /// Sixteen f32, one a row.
     type Floats: Copy;
 
+    /// Asks for some bytes that will be read soon, wherever they are.
+    fn prefetch(from: *const u8, bytes: usize);
     /// A block of sixteen rows, row by row, as the lines of a tile.
     fn lines(rows: &[Self::Bytes; ROWS], to: &mut [Line; BLOCK / STEP]);
     /// `to[i][row] = rows[row][i]`.
@@ -250,6 +252,8 @@ impl Operations for Portable {
     type Ints = [i32; ROWS];
     type Floats = [f32; ROWS];
 
+    #[inline(always)]
+    fn prefetch(_: *const u8, _: usize) {}
     #[inline(always)]
     fn lines(rows: &[Self::Bytes; ROWS], to: &mut [Line; BLOCK / STEP]) {
         for (line, column) in to.iter_mut().zip((0..BLOCK).step_by(STEP)) {

@@ -1,11 +1,11 @@
 //! The operations on x86-64.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_setzero_si128, _mm_srli_epi16,
-    _mm_srli_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_abs_epi8, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_dpbusd_avx_epi32, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256,
+    __m256, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch, _mm_setzero_si128,
+    _mm_srli_epi16, _mm_srli_si128, _mm_storeu_si128, _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_abs_epi8,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8,
+    _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_dpbusd_avx_epi32,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256,
     _mm256_permute2x128_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
     _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi64x, _mm256_setzero_si256, _mm256_shuffle_epi8,
     _mm256_sign_epi8, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
@@ -79,6 +79,16 @@ impl Bytes for __m256i {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             _mm256_shuffle_epi8(table, self)
         })
+    }
+}
+
+/// Asks for the cache lines of some bytes.
+#[inline(always)]
+fn prefetch_lines(from: *const u8, bytes: usize) {
+    const LINE: usize = 64;
+    for line in (0..bytes + LINE).step_by(LINE) {
+        // Touches no memory that the program could see, whatever the address.
+        intrinsic!(_mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast()));
     }
 }
 
@@ -158,6 +168,10 @@ macro_rules! halves_of_256_bits {
         type Ints = [__m256i; 2];
         type Floats = [__m256; 2];
 
+        #[inline(always)]
+        fn prefetch(from: *const u8, bytes: usize) {
+            prefetch_lines(from, bytes);
+        }
         #[inline(always)]
         fn lines(rows: &[__m256i; ROWS], to: &mut [Line; BLOCK / STEP]) {
             intrinsic!({
@@ -368,6 +382,10 @@ impl Operations for Avx512Vnni {
     type Ints = __m512i;
     type Floats = __m512;
 
+    #[inline(always)]
+    fn prefetch(from: *const u8, bytes: usize) {
+        prefetch_lines(from, bytes);
+    }
     #[inline(always)]
     fn lines(rows: &[__m256i; ROWS], to: &mut [Line; BLOCK / STEP]) {
         intrinsic!({

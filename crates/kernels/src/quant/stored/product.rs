@@ -209,12 +209,16 @@ impl<'a, K: Kind> Rows<'a, K> {
 /// Some tiles with one row of activations: codes are multiplied as they are unpacked.
 fn alone<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_>, range: Range<usize>) {
     let mut scales = Scales::new(BLOCKS);
+    let groups =
+        |tile: usize, from: usize| tiles.groups::<K>(tile, from / K::BLOCKS..x.blocks.min(from + BLOCKS) / K::BLOCKS);
+    let mut rows = groups(range.start, 0);
     for tile in range {
         let mut sums = [0.0; ROWS];
         for from in (0..x.blocks).step_by(BLOCKS) {
-            let blocks = from..x.blocks.min(from + BLOCKS);
-            let rows = tiles.groups::<K>(tile, blocks.start / K::BLOCKS..blocks.end / K::BLOCKS);
-            level.run(Alone::<K> { rows, scales: &mut scales, x, from, sums: &mut sums });
+            let (tile, next) = if from + BLOCKS < x.blocks { (tile, from + BLOCKS) } else { (tile + 1, 0) };
+            let next = groups(tile, next);
+            level.run(Alone::<K> { rows: &rows, next: &next, scales: &mut scales, x, from, sums: &mut sums });
+            rows = next;
         }
         tiles.write(tile, 0, &[sums], out);
     }
@@ -222,7 +226,9 @@ fn alone<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_
 
 /// Some groups of sixteen rows with a row of activations, from the block `from` on.
 struct Alone<'a, K: Kind> {
-    rows: Rows<'a, K>,
+    rows: &'a Rows<'a, K>,
+    /// The groups that come next. Each row is a stream of its own, too many for the processor to foresee.
+    next: &'a Rows<'a, K>,
     scales: &'a mut Scales<K::Layout>,
     x: &'a Activations,
     from: usize,
@@ -233,13 +239,14 @@ impl<K: Kind> Work for Alone<'_, K> {
     #[inline(always)]
     fn run<S: Operations>(self) {
         // No closures: they would be compiled without the instructions of the level where they are not inlined.
-        self.scales.unpack::<S, K>(&self.rows, 0);
+        self.scales.unpack::<S, K>(self.rows, 0);
         let mut held = S::load(self.sums);
         for group in 0..self.rows.groups {
             let rows = self.rows.at(group);
             for block in 0..K::BLOCKS {
                 let codes = codes::<S, K>(&rows, block);
                 let block = group * K::BLOCKS + block;
+                S::prefetch(self.next.starts[block % ROWS].cast(), self.next.groups * size_of::<K::Block>());
                 let (x, step) = (&self.x.codes[self.from + block], &self.x.scales[self.from + block]);
                 let (scales, minima) = self.scales.of(block);
                 let mut ints = across::<S, K::Layout>(&codes, x);
