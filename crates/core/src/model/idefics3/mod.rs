@@ -128,6 +128,10 @@ impl<B: Backend> Describe for Idefics3<B> {
         Some(&self.config)
     }
 
+    fn rotates_values(&self) -> bool {
+        self.text.rotates_values()
+    }
+
     fn place(&self, spans: &[Span]) -> Placing {
         self.config.place(spans)
     }
