@@ -2,12 +2,14 @@
 // from them is a number or an error.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cp, mkdtemp, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdtemp, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { pathToFileURL } from "node:url";
 import {
   image,
+  inspect,
   type LoadOptions,
   load,
   type Model,
@@ -224,7 +226,7 @@ test("what is no plain file is refused at once, and never waited for", { timeout
   }
 });
 
-test("a left-over index hides no weights, and a GGUF is not called pickled", async () => {
+test("a left-over index hides no weights, and a GGUF file is read as one", async () => {
   const stale = await copy("llava-gqa64");
   await writeFile(
     join(stale, "model.safetensors.index.json"),
@@ -237,10 +239,22 @@ test("a left-over index hides no weights, and a GGUF is not called pickled", asy
   await writeFile(gguf, "GGUF");
   for (const source of [only, gguf]) {
     const error = await refusal(source);
-    assert.ok(error instanceof UnsupportedModelError, error.message);
-    assert.match(error.message, /GGUF is not read yet.*q4_k/);
+    assert.match(error.message, /model-Q4_K_M\.gguf: truncated: its 4 bytes end within the header/);
     assert.doesNotMatch(error.message, /pickle/);
   }
+  await copyFile(join(fixtures, "gguf", "llama-mixed.gguf"), gguf);
+  for (const source of [only, gguf, pathToFileURL(gguf)]) {
+    for (const map of [true, false]) {
+      await using model = await load(source, { map });
+      assert.deepEqual([model.info.source, model.info.weights], [gguf, "stored"]);
+      const { tokens } = await model.generate({ prompt: "hello", maxTokens: 3, ignoreEos: true });
+      assert.equal(tokens.length, 3);
+    }
+  }
+  const { architecture, weightBytes } = await inspect(gguf);
+  assert.equal(architecture, "LlamaForCausalLM");
+  await using converted = await load(gguf, { weights: "f16" });
+  assert.ok(converted.info.weightBytes > weightBytes);
 });
 
 test("a number that is none, or that a format cannot hold, is an error at load", async () => {

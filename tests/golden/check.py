@@ -108,6 +108,17 @@ def check_text():
         assert ("resolved" in config) != ("error" in config)
 
 
+def check_gguf():
+    golden, arrays = read("gguf")
+    assert len(golden["models"]) == 4 and len(golden["tokenizers"]) == 6
+    for model in golden["models"]:
+        assert (ROOT / model["file"]).exists() and model["hashes"].keys() == model["shapes"].keys()
+        name = model["file"].split("/")[-1].removesuffix(".gguf")
+        vocab = model["shapes"]["model.embed_tokens.weight"][0]
+        assert arrays[f"{name}.exact"].shape == arrays[f"{name}.rounded"].shape == (6, vocab)
+    assert all((ROOT / tokenizer["file"]).exists() and len(tokenizer["cases"]) >= 30 for tokenizer in golden["tokenizers"])
+
+
 def check_wide():
     golden, arrays = read("wide")
     assert arrays["logits"].shape == (24, 1024) and len(golden["tokens"]) == 8 and len(golden["tensors"]) == 21
@@ -362,13 +373,13 @@ def check_qwen_vl():
 
 
 def check_sizes():
-    for folder, most in ((DATA, 7 << 20), (FIXTURES, 6 << 20)):
+    for folder, most in ((DATA, 15 << 19), (FIXTURES, 13 << 19)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -51,7 +51,7 @@ export const engineFlags = [
     name: "weights",
     type: "string",
     value: "NAME",
-    text: "hold the weights of the linear layers as f32, f16, q8_0 or q4_k (default: f32)",
+    text: "hold the weights of the linear layers as f32, f16, q8_0 or q4_k (default: f32, or what a GGUF file has)",
   },
   { name: "threads", type: "integer", value: "N", text: "threads of the whole process (default: one per core)" },
   {

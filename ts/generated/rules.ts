@@ -26,6 +26,7 @@ export const scoreRules: RulesFor<ScoreFields> = {
 export const engineRules: RulesFor<EngineOptions> = {
   device: text as Rule<Device>,
   weights: oneOf("f32", "f16", "q8_0", "q4_k"),
+  map: flag,
   threads: whole,
   batch: whole,
   prefillChunk: whole,

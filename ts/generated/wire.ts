@@ -18,9 +18,18 @@ export interface EngineOptions {
   /**
    * Hold the weights of the linear layers as `f32`, `f16`, `q8_0` or `q4_k`.
    *
-   * Default: `f32`.
+   * Default: `f32`, or what a GGUF file has.
    */
   weights?: WeightFormat;
+  /**
+   * Whether the blocks of a GGUF file are used where the file has them, mapped into memory, or read.
+   *
+   * A mapped file is there at once and shared by all processes that map it, but one that is cut while it is in use ends
+   * the process. False reads it, so that nothing which happens to the file afterwards matters.
+   *
+   * Default: true.
+   */
+  map?: boolean;
   /**
    * Threads of the whole process.
    *
@@ -1246,7 +1255,7 @@ export interface ProgressEvent extends Progress {
 export interface ModelInfo {
   /** `architectures[0]` of the configuration. */
   architecture: string;
-  /** The folder. */
+  /** The folder, or the GGUF file. */
   source: string;
   /**
    * The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights.
@@ -1254,11 +1263,14 @@ export interface ModelInfo {
   fingerprint: string;
   /** Numbers in all weights. */
   parameters: number;
-  /** The format in which the linear layers are to be held. */
+  /** The format in which the linear layers are to be held; `stored`: as a GGUF file has them. */
   weights: string;
   /** How the linear layers are really stored, e.g. `{ "q8_0": 71 }` when q4_k does not fit the shapes. */
   weightFormats: Record<string, number>;
-  /** Bytes of all weights as they are held; for a model that is only inspected, what they would take in f32. */
+  /**
+   * Bytes of all weights as they are held; for a model that is only inspected, what they would take in f32, or of a
+   * GGUF file as it has them.
+   */
   weightBytes: number;
   /** How many of these are the vision tower's and the projector's; 0 for a text model. */
   visionBytes: number;

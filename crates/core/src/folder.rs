@@ -26,7 +26,7 @@ pub(crate) fn open(path: &Path) -> Result<Option<File>> {
     // Asked before opening, which can be an act in itself (a tape rewinds), and of the open file, which may be another one by then.
     match std::fs::metadata(path) {
         Ok(metadata) => require_plain(path, metadata.file_type())?,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(unusable(path, format!("cannot be read: {error}"))),
     }
     let mut options = OpenOptions::new();

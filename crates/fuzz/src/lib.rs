@@ -27,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     targets::text::TARGET,
     targets::config::TARGET,
     targets::safetensors::TARGET,
+    targets::gguf::TARGET,
     targets::engine::TARGET,
     targets::abi::TARGET,
 ];

@@ -126,8 +126,11 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// The rows of `tensors` as the weights of a linear layer.
     fn weights(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Self::Weights>;
 
-    /// The rows of `tensors` as a table: f32 beside f32 weights, else f16.
+    /// The rows of `tensors` as a table: f32 beside f32 weights, those of a GGUF file as it has them, else f16.
     fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Self::Table>;
+
+    /// Bytes that a table takes.
+    fn table_bytes(&self, table: &Self::Table) -> u64;
 
     /// A table as weights of `format`, in the same memory; None where they are to be read from the file again.
     fn tied(&self, table: &Self::Table, format: WeightFormat) -> Option<Self::Weights>;
@@ -274,6 +277,11 @@ pub trait Activations: Clone + Debug + Send + Sync {
 pub trait Held: Send + Sync {
     /// The format that they are really held in.
     fn format(&self) -> WeightFormat;
+
+    /// The names of the formats of its parts, of which there is more than one only where a GGUF file has them.
+    fn formats(&self) -> Vec<&'static str> {
+        vec![self.format().name()]
+    }
 
     fn rows(&self) -> usize;
 

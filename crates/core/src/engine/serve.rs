@@ -89,6 +89,8 @@ fn load_on<B: Backend>(
         progress(Event::Progress(Progress { stage: step.stage, done: step.done, total: step.total }))
     };
     let model = Model::load_on(backend, options, &mut report)?;
+    // Memory that reading a tokenizer and converting weights took beside the model.
+    heap::give_back();
     Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batching, running: Vec::new() }))
 }
 

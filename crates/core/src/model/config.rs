@@ -1,6 +1,7 @@
 //! config.json and generation_config.json of a model folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -9,11 +10,16 @@ use crate::error::{Error, Result};
 use crate::folder::{CONFIGURATION, read_object, unusable};
 use crate::weights::{instead_of_a_model, quantised};
 
-/// The parsed config.json of a folder, with the folder.
+/// The parsed config.json of a folder, with the folder; or what the metadata of a GGUF file come to.
 #[derive(Debug)]
 pub struct ConfigFile {
-    dir: PathBuf,
+    /// The folder, or the GGUF file.
+    source: PathBuf,
+    /// The file that says it.
+    path: PathBuf,
     root: Map<String, Value>,
+    /// Numbers by which frequencies of rotary embedding are divided; only GGUF files have them.
+    divisors: Option<Arc<[f32]>>,
 }
 
 impl ConfigFile {
@@ -27,13 +33,29 @@ impl ConfigFile {
         }
         let path = dir.join("config.json");
         match read_object(&path, CONFIGURATION)? {
-            Some(root) => Ok(ConfigFile { dir: dir.to_owned(), root }),
+            Some(root) => Ok(ConfigFile { source: dir.to_owned(), path, root, divisors: None }),
             None => Err(Error::ModelNotFound { path, reason: "is missing: the folder is no model".into() }),
         }
     }
 
+    /// Of a GGUF file, whose metadata come to `root`.
+    pub(super) fn of_gguf(path: &Path, root: Map<String, Value>, divisors: Option<Arc<[f32]>>) -> Self {
+        ConfigFile { source: path.to_owned(), path: path.to_owned(), root, divisors }
+    }
+
+    /// The folder, or the GGUF file.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.source
+    }
+
+    /// The file that says what is configured.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Numbers by which the frequencies of rotary embedding are divided, one for each.
+    pub(super) fn divisors(&self) -> Option<&Arc<[f32]>> {
+        self.divisors.as_ref()
     }
 
     /// `architectures[0]`, or the one that `model_type` implies.
@@ -62,7 +84,7 @@ impl ConfigFile {
 
     /// [`Error::ModelFile`] of config.json.
     pub fn bad(&self, reason: impl Into<String>) -> Error {
-        Error::ModelFile { path: self.dir.join("config.json"), reason: reason.into() }
+        Error::ModelFile { path: self.path.clone(), reason: reason.into() }
     }
 
     pub fn unsupported(&self, reason: impl Into<String>) -> Error {
@@ -115,8 +137,8 @@ impl ConfigFile {
     /// [`Error::ModelFile`] of the file that says what cannot be a token.
     pub fn eos_tokens(&self, tokenizer: Option<u32>) -> Result<Vec<u32>> {
         const KEY: &str = "eos_token_id";
-        let own = self.dir.join("config.json");
-        let generation_path = self.dir.join("generation_config.json");
+        let own = self.path.clone();
+        let generation_path = self.source.join("generation_config.json");
         let generation = read_object(&generation_path, CONFIGURATION)?.unwrap_or_default();
         let text = self.section(Some("text_config"))?;
         let places =
@@ -171,14 +193,17 @@ pub(super) mod golden {
                 let golden: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
                 let (config, want) = (golden["config"].as_object().unwrap().clone(), golden["resolved"].clone());
                 let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-                (want["model_type"] == kind).then(|| (name, ConfigFile { dir: dir.clone(), root: config }, want))
+                let file =
+                    ConfigFile { source: dir.clone(), path: dir.join("config.json"), root: config, divisors: None };
+                (want["model_type"] == kind).then_some((name, file, want))
             })
             .collect()
     }
 
     /// A config.json that lies nowhere.
     pub(crate) fn file(config: Value) -> ConfigFile {
-        ConfigFile { dir: PathBuf::from("."), root: config.as_object().unwrap().clone() }
+        let root = config.as_object().unwrap().clone();
+        ConfigFile { source: PathBuf::from("."), path: PathBuf::from("./config.json"), root, divisors: None }
     }
 
     pub(crate) fn check_llama(name: &str, config: &LlamaConfig, want: &Value) {

@@ -33,6 +33,16 @@ pub(super) fn require_rotated(asked: bool, rotates: bool) -> Result<()> {
     Ok(())
 }
 
+/// Errors when the transform of values was asked for and the weights are to stay as a file has them.
+pub(super) fn require_foldable(asked: bool, format: WeightFormat) -> Result<()> {
+    if asked && format == WeightFormat::Stored {
+        let reason = "`rotateValues` changes weights, and those of a GGUF file stay as they are: give `weights`, for instance \"q8_0\", or load \
+                      the model without it";
+        return Err(refuse(reason));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +52,10 @@ mod tests {
     fn a_transform_that_nobody_folds_is_refused() {
         assert!(require_rotated(false, false).is_ok() && require_rotated(true, true).is_ok());
         assert_eq!(require_rotated(true, false).expect_err("not folded").code(), "option");
+        assert!(
+            require_foldable(true, WeightFormat::Q8_0).is_ok() && require_foldable(false, WeightFormat::Stored).is_ok()
+        );
+        assert_eq!(require_foldable(true, WeightFormat::Stored).expect_err("not foldable").code(), "option");
     }
 
     #[test]

@@ -49,17 +49,18 @@ impl ImageInfo {
 pub struct ModelInfo {
     /// `architectures[0]` of the configuration.
     pub architecture: String,
-    /// The folder.
+    /// The folder, or the GGUF file.
     pub source: String,
     /// The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights.
     pub fingerprint: String,
     /// Numbers in all weights.
     pub parameters: u64,
-    /// The format in which the linear layers are to be held.
+    /// The format in which the linear layers are to be held; `stored`: as a GGUF file has them.
     pub weights: &'static str,
     /// How the linear layers are really stored, e.g. `{ "q8_0": 71 }` when q4_k does not fit the shapes.
     pub weight_formats: BTreeMap<&'static str, usize>,
-    /// Bytes of all weights as they are held; for a model that is only inspected, what they would take in f32.
+    /// Bytes of all weights as they are held; for a model that is only inspected, what they would take in f32, or of a GGUF file as it has
+    /// them.
     pub weight_bytes: u64,
     /// How many of these are the vision tower's and the projector's; 0 for a text model.
     pub vision_bytes: u64,
@@ -107,7 +108,10 @@ impl ModelInfo {
             fingerprint: checkpoint.map(Checkpoint::fingerprint).transpose()?.unwrap_or_default(),
             parameters,
             weights: weights.name(),
-            weight_bytes: if tally.bytes > 0 { tally.bytes } else { weights.bytes(parameters) },
+            weight_bytes: match checkpoint {
+                Some(checkpoint) if tally.bytes == 0 => checkpoint.bytes(weights),
+                _ => tally.bytes,
+            },
             vision_bytes,
             weight_formats: tally.layers,
             device: device.to_owned(),

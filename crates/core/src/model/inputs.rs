@@ -42,6 +42,7 @@ impl<B: Backend> Inputs<B> {
 impl<B: Backend> Model<B> {
     /// The positions of the prompt that go on.
     pub(super) fn inputs(&self, prompt: &Prompt, features: &[Features<B>]) -> Result<Inputs<B>> {
+        self.require_file()?;
         let x = self.network.embed(&prompt.tokens)?;
         if features.is_empty() {
             return Ok(Inputs::text(x));

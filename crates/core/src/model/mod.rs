@@ -8,6 +8,7 @@ mod counter;
 mod features;
 mod fit;
 mod gemma3;
+mod gguf;
 mod idefics3;
 mod images;
 mod info;
@@ -16,6 +17,7 @@ mod llama;
 mod llava;
 mod network;
 mod numbers;
+mod options;
 mod patches;
 mod placeholder;
 mod placing;
@@ -23,8 +25,9 @@ mod prompt;
 mod qwen_vl;
 mod rows;
 mod siglip;
+mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prefixkv_kernels::attention::AttentionParams;
@@ -40,6 +43,7 @@ pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf, image_proc
 pub use info::{ImageInfo, ModelInfo};
 pub use inputs::Inputs;
 pub use network::{Family, Network, Seen};
+pub use options::{LoadOptions, Progress};
 pub use prompt::Prompt;
 
 use crate::backend::{Activations, Backend};
@@ -53,7 +57,8 @@ use crate::method::directions::{Aspect, Directions, Projection, Projections};
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{BatchItem, Layout, Pass, Sequence};
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::weights::{Checkpoint, quantised};
+use crate::weights::gguf::Origin;
+use source::Source;
 
 /// Stands between a prompt and its repetition, as in KVzip's published code.
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
@@ -93,61 +98,6 @@ fn family<B: Backend>(config: &ConfigFile) -> Result<Family<B>> {
     })
 }
 
-/// Refuses a folder whose configuration names weights that are not read: those of a file of another name, and quantised ones. Dense weights under such a configuration are refused too, since
-/// one of the two is wrong; transformers hands them to the quantiser that the configuration names.
-fn require_readable(config: &ConfigFile) -> Result<()> {
-    if let Some(name) = config.weights_file().filter(|name| *name != "model.safetensors") {
-        return Err(config.unsupported(format!(
-            "config.json names `{name}` as its weights (`transformers_weights`), and only model.safetensors or its index are read: \
-             rename the file and remove the key"
-        )));
-    }
-    let Some((key, format)) = config.quantisation() else { return Ok(()) };
-    let path = config.dir().join("config.json");
-    let reason = match Checkpoint::open(config.dir())?.packing() {
-        Some(_) => format!(
-            "{} says that the weights are quantised ({format}), which are not read: {}",
-            path.display(),
-            quantised::CURE
-        ),
-        None => format!(
-            "{} has a `{key}` ({format}), but the weights beside it are dense: if they are the whole model, remove `{key}`; else {}",
-            path.display(),
-            quantised::CURE
-        ),
-    };
-    Err(config.unsupported(reason))
-}
-
-/// The model to load, and how.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// A folder in the Hugging Face layout.
-    pub source: PathBuf,
-    pub weights: WeightFormat,
-    /// Most bytes that the caches of all sequences may take together.
-    pub cache_limit: Option<u64>,
-    /// Whether the Hadamard transform of values is folded into the weights.
-    pub rotate_values: bool,
-}
-
-impl LoadOptions {
-    /// Everything by default: in f32, without a limit.
-    pub fn new(source: impl Into<PathBuf>) -> Self {
-        LoadOptions { source: source.into(), weights: WeightFormat::F32, cache_limit: None, rotate_values: false }
-    }
-}
-
-/// How far loading is.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    pub stage: &'static str,
-    /// Bytes in memory.
-    pub done: u64,
-    /// Bytes that will be in memory.
-    pub total: u64,
-}
-
 /// A prompt that is read in pieces.
 pub struct Prefill<B: Backend> {
     /// Its positions.
@@ -169,6 +119,8 @@ pub struct Model<B: Backend = Cpu> {
     pool: Pool<B::Memory>,
     layout: Arc<Layout>,
     backend: B,
+    /// The file that is mapped.
+    mapped: Option<Arc<Origin>>,
     /// Where keys and values lie, of each aspect that was asked for.
     directions: Mutex<Vec<(Aspect, Arc<Directions>)>>,
 }
@@ -207,14 +159,15 @@ impl Model {
     }
 
     fn describe(dir: &Path) -> Result<ModelInfo> {
-        let config = ConfigFile::read(dir)?;
-        let family = family::<Cpu>(&config)?;
-        require_readable(&config)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let shape = (family.inspect)(&config)?;
+        let source = Source::open(dir)?;
+        let config = &source.config;
+        let family = family::<Cpu>(config)?;
+        source.require_readable()?;
+        let checkpoint = source.checkpoint(false)?;
+        let shape = (family.inspect)(config)?;
         let vision = family.vision.iter().map(|prefix| checkpoint.parameters_under(prefix)).sum();
-        let (weights, tally) = (WeightFormat::F32, Default::default());
-        ModelInfo::new(&config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), Cpu.name())
+        let (weights, tally) = (source.weights(WeightFormat::Stored), Default::default());
+        ModelInfo::new(config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), Cpu.name())
     }
 }
 
@@ -233,24 +186,27 @@ impl<B: Backend> Model<B> {
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Model<B>> {
-        let backend = backend.with_weights(options.weights)?;
         let dir = &options.source;
-        let config = ConfigFile::read(dir)?;
-        let family = family(&config)?;
-        require_readable(&config)?;
-        let tokenizer = Arc::new(Tokenizer::from_folder(dir)?);
-        let described = (family.inspect)(&config)?;
-        let template = placeholder::template(&config, &tokenizer, described.images())?;
+        let source = Source::open(dir)?;
+        let weights = source.weights(options.weights);
+        fit::require_foldable(options.rotate_values, weights)?;
+        let backend = backend.with_weights(weights)?;
+        let config = &source.config;
+        let family = family(config)?;
+        source.require_readable()?;
+        let tokenizer = Arc::new(source.tokenizer()?);
+        let described = (family.inspect)(config)?;
+        let template = source.template(&tokenizer, described.images())?;
         let image_processor = described.images().map(|images| images.processor(dir)).transpose()?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let total = options.weights.bytes(checkpoint.parameters());
-        fit::require(total, options.weights, &backend)?;
+        let checkpoint = source.checkpoint(options.map)?;
+        let total = checkpoint.bytes(weights);
+        fit::require(total, weights, &backend)?;
         progress(Progress { stage: "weights", done: 0, total })?;
-        let loader = Loader::new(&checkpoint, options.weights, backend.clone()).rotating(options.rotate_values);
-        let network: Box<dyn Network<B>> = (family.load)(&config, &loader, &mut |done| {
+        let loader = Loader::new(&checkpoint, weights, backend.clone()).rotating(options.rotate_values);
+        let network: Box<dyn Network<B>> = (family.load)(config, &loader, &mut |done| {
             progress(Progress { stage: "weights", done: done.min(total), total })
         })
-        .map_err(|error| fit::of_load(error, options.weights, &backend))?;
+        .map_err(|error| fit::of_load(error, weights, &backend))?;
         fit::require_rotated(options.rotate_values, network.rotates_values())?;
         progress(Progress { stage: "weights", done: total, total })?;
         let pool = Pool::on(backend.memory(), options.cache_limit.unwrap_or(u64::MAX));
@@ -258,18 +214,24 @@ impl<B: Backend> Model<B> {
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();
-        let info = ModelInfo::new(
-            &config,
-            network.as_ref(),
-            Some(&checkpoint),
-            options.weights,
-            tally,
-            vision,
-            backend.name(),
-        )?;
+        let info = ModelInfo::new(config, network.as_ref(), Some(&checkpoint), weights, tally, vision, backend.name())?;
         checkpoint.require_unchanged()?;
+        let is_mapped = options.map && weights == WeightFormat::Stored;
+        let mapped = source.gguf().filter(|_| is_mapped).map(|file| file.origin().clone());
         let directions = Mutex::default();
-        Ok(Model { info, network, tokenizer, template, image_processor, eos_tokens, pool, layout, backend, directions })
+        Ok(Model {
+            info,
+            network,
+            tokenizer,
+            template,
+            image_processor,
+            eos_tokens,
+            pool,
+            layout,
+            backend,
+            mapped,
+            directions,
+        })
     }
 
     pub fn info(&self) -> &ModelInfo {
@@ -448,6 +410,7 @@ impl<B: Backend> Model<B> {
             return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
         }
         in_pool(|| {
+            self.require_file()?;
             let x = Inputs::text(self.network.embed(tokens)?);
             let mut members: Vec<BatchItem<'_, B::Memory>> =
                 sequences.iter_mut().map(|sequence| BatchItem::new(sequence)).collect();
@@ -517,6 +480,11 @@ impl<B: Backend> Model<B> {
                 self.network.projection(layer)
             })
         })
+    }
+
+    /// Errors when the file whose blocks are in use was written to: a cut one would end the process, another one give other numbers.
+    pub(super) fn require_file(&self) -> Result<()> {
+        self.mapped.as_ref().map_or(Ok(()), |file| file.require_same())
     }
 }
 

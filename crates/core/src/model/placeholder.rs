@@ -46,7 +46,7 @@ pub(super) fn template(
             path: template.path().unwrap_or(config.dir()).to_path_buf(),
             reason: format!(
                 "its chat template writes no `{token}`, the image token by `{key}` of {}, for a message with an image: {text:?}",
-                config.dir().join("config.json").display()
+                config.path().display()
             ),
         }),
     }

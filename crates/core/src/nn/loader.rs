@@ -22,11 +22,17 @@ pub struct Loader<'a, B: Backend> {
     tally: RefCell<Tally>,
 }
 
-/// Linear layers by the format they are really held in, and the bytes of all tensors.
+/// Linear layers by the format they are really held in, those of several parts part by part, and the bytes of all tensors.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub layers: BTreeMap<&'static str, usize>,
     pub bytes: u64,
+}
+
+impl Tally {
+    fn note(&mut self, weights: &impl Held) {
+        weights.formats().into_iter().for_each(|format| *self.layers.entry(format).or_default() += 1);
+    }
 }
 
 impl<'a, B: Backend> Loader<'a, B> {
@@ -80,11 +86,12 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.backend.matrix(rows, order.len(), columns)
     }
 
-    /// A table from which rows are taken: f32 for f32 weights, else f16.
+    /// A table from which rows are taken.
     pub fn table(&self, name: &str, rows: usize, width: usize) -> Result<B::Table> {
-        self.count(rows * width * if self.format == WeightFormat::F32 { 4 } else { 2 });
         let parts = [(name.to_owned(), vec![rows, width])];
-        self.backend.table(&self.tensors(&parts, Role::Table), rows, width)
+        let table = self.backend.table(&self.tensors(&parts, Role::Table), rows, width)?;
+        self.tally.borrow_mut().bytes += self.backend.table_bytes(&table);
+        Ok(table)
     }
 
     /// One linear layer made of the rows of `names`, each `[rows, columns]`, one below the other; biases likewise.
@@ -129,7 +136,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     pub fn tied(&self, table: &B::Table, name: &str, rows: usize, columns: usize) -> Result<Linear<B>> {
         match self.backend.tied(table, self.format) {
             Some(weights) => {
-                *self.tally.borrow_mut().layers.entry(weights.format().name()).or_default() += 1;
+                self.tally.borrow_mut().note(&weights);
                 Ok(Linear { backend: self.backend.clone(), weights, bias: None })
             }
             None => self.hold(&[(name.to_owned(), vec![rows, columns])], rows, columns, None),
@@ -170,7 +177,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn keep(&self, tensors: &Tensors<'_>, rows: usize, columns: usize, bias: Option<B::Vector>) -> Result<Linear<B>> {
         let weights = self.backend.weights(tensors, rows, columns)?;
         let mut tally = self.tally.borrow_mut();
-        *tally.layers.entry(weights.format().name()).or_default() += 1;
+        tally.note(&weights);
         tally.bytes += weights.bytes();
         Ok(Linear { backend: self.backend.clone(), weights, bias })
     }

@@ -13,6 +13,8 @@ mod tokenizer;
 #[cfg(test)]
 mod fixtures;
 
+pub(crate) use tokenizer::gguf::ends;
+
 pub use {
     detokenize::Detokenizer,
     expansion::Written,

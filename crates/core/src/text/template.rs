@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::files::unusable;
 use super::jinja::{Fail, Share, Template, Text, Value};
 use super::tokenizer::Tokenizer;
+use crate::weights::gguf::Metadata;
 use crate::{Error, Result};
 use shape::Shape;
 
@@ -130,8 +131,25 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::ModelFile`] for a file that cannot be read or a template that does not compile.
     pub fn from_folder(dir: &Path, tokenizer: &Tokenizer, placeholder: Option<&str>) -> Result<ChatTemplate> {
+        Self::found(source::find(dir, placeholder.is_some())?, tokenizer, placeholder)
+    }
+
+    /// The template that a GGUF file holds; the fallback where it has none.
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] for a template that does not compile.
+    pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        let source = super::tokenizer::gguf::chat_template(metadata)?;
+        Self::found(source.map(|source| (metadata.path().to_owned(), source)), tokenizer, None)
+    }
+
+    fn found(
+        file: Option<(PathBuf, String)>,
+        tokenizer: &Tokenizer,
+        placeholder: Option<&str>,
+    ) -> Result<ChatTemplate> {
         let special = tokenizer.named().to_vec();
-        match source::find(dir, placeholder.is_some())? {
+        match file {
             Some((path, source)) => {
                 let template = Self::compile(&source, special, placeholder).map_err(|error| match error {
                     Error::Prompt { reason } => unusable(&path, reason),

@@ -1,6 +1,7 @@
 //! Text to token ids and back.
 
 mod declared;
+pub(crate) mod gguf;
 mod growth;
 mod marked;
 
@@ -15,6 +16,7 @@ use tokenizers::DecoderWrapper;
 use super::bound::bytes_per_token;
 use super::files::{read_text, unusable};
 use super::template::Rendered;
+use crate::weights::gguf::Metadata;
 use crate::{Error, Result};
 use declared::Declared;
 use growth::Growth;
@@ -26,7 +28,7 @@ const MAX_TEXT: usize = 4 << 20;
 /// The tokenizer of a model folder, with the names of its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// tokenizer.json.
+    /// tokenizer.json, or a GGUF file.
     path: PathBuf,
     special: HashSet<u32>,
     named: Vec<(String, String)>,
@@ -84,6 +86,16 @@ impl Tokenizer {
         let path = dir.join("tokenizer.json");
         let Some(text) = read_text(&path)? else { return Err(missing(dir)) };
         let declared = Declared::read(dir, &text)?;
+        guarded(&path, || Self::build(path.clone(), text, declared))?
+    }
+
+    /// The tokenizer of a GGUF file.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedModel`] for a kind or a pre-tokenizer that is not known; [`Error::ModelFile`] for metadata that cannot be used.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer> {
+        let path = metadata.path().to_owned();
+        let (text, declared) = gguf::written(metadata)?;
         guarded(&path, || Self::build(path.clone(), text, declared))?
     }
 
@@ -250,7 +262,7 @@ impl Tokenizer {
         self.misplaced.iter().find(|(found, ..)| found == token).map(|(_, file, id)| (*file, *id))
     }
 
-    /// tokenizer.json.
+    /// tokenizer.json, or a GGUF file.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -29,16 +29,25 @@ pub(super) struct File {
 }
 
 /// Length and time by which a file is told from a later version of itself.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    len: u64,
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) len: u64,
     modified: Option<SystemTime>,
 }
 
 impl Stamp {
-    fn of(file: &std::fs::File) -> io::Result<Self> {
+    pub(super) fn of(file: &std::fs::File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Stamp { len: metadata.len(), modified: metadata.modified().ok() })
+    }
+
+    /// Errors when the file was written to since this was its stamp: what was read may be of two models.
+    pub(super) fn require(&self, file: &std::fs::File, path: &Path) -> Result<()> {
+        match Stamp::of(file) {
+            Ok(stamp) if stamp == *self => Ok(()),
+            Ok(_) => Err(unusable(path, "was changed while it was read; load it again once it is written")),
+            Err(error) => Err(unusable(path, format!("cannot be read: {error}"))),
+        }
     }
 }
 
@@ -123,10 +132,6 @@ impl File {
 
     /// Errors when the file was written to since it was opened: what was read may be of two models.
     pub(super) fn require_unchanged(&self) -> Result<()> {
-        match Stamp::of(&self.file) {
-            Ok(stamp) if stamp == self.stamp => Ok(()),
-            Ok(_) => Err(unusable(&self.path, "was changed while it was read; load it again once it is written")),
-            Err(error) => Err(unusable(&self.path, format!("cannot be read: {error}"))),
-        }
+        self.stamp.require(&self.file, &self.path)
     }
 }

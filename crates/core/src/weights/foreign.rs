@@ -7,28 +7,17 @@ use crate::error::Error;
 /// Most names of a folder that are looked at.
 const MAX_NAMES: usize = 10_000;
 
-/// The error of a GGUF file, or of a folder that has nothing else.
-pub(crate) fn gguf(path: &Path) -> Error {
+/// The error of a GGUF file that has another name.
+pub(super) fn gguf(path: &Path) -> Error {
     Error::UnsupportedModel {
-        reason: format!(
-            "{} is a GGUF file, and GGUF is not read yet: take the folder of the model that it was made from, with config.json, \
-             tokenizer.json and model.safetensors; `load` quantises it with weights \"q8_0\" or \"q4_k\"",
-            path.display()
-        ),
+        reason: format!("{} is a GGUF file: give it a name that ends in .gguf, and load that", path.display()),
         known: vec![],
     }
 }
 
-/// The error of a path that is no folder, or of a folder that lacks config.json, where its content says more than that.
+/// The error of a folder that lacks config.json or weights, where its content says more than that.
 pub(crate) fn instead_of_a_model(path: &Path) -> Option<Error> {
-    let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    if path.is_file() {
-        return is_gguf(path).then(|| gguf(path));
-    }
     let names = names(path);
-    if let Some(name) = names.iter().find(|name| is_gguf(Path::new(name))) {
-        return Some(gguf(&path.join(name)));
-    }
     let adapter = names.iter().any(|name| name == "adapter_config.json");
     adapter.then(|| Error::UnsupportedModel {
         reason: format!(
@@ -69,7 +58,7 @@ pub(super) fn without_weights(dir: &Path) -> Error {
 }
 
 /// The names in a folder, in order.
-fn names(dir: &Path) -> Vec<String> {
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let names = entries.take(MAX_NAMES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = names.collect();

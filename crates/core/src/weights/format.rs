@@ -19,6 +19,9 @@ pub enum WeightFormat {
     /// 4-bit super-blocks of 256: 4.5 bits a weight. Rows that are no multiple of 256 long are held as q8_0.
     #[serde(rename = "q4_k")]
     Q4K,
+    /// Whatever a GGUF file has, tensor by tensor. Nobody asks for it by name: it is what a load without `weights` gets.
+    #[serde(skip)]
+    Stored,
 }
 
 impl WeightFormat {
@@ -28,6 +31,7 @@ impl WeightFormat {
             WeightFormat::F16 => "f16",
             WeightFormat::Q8_0 => "q8_0",
             WeightFormat::Q4K => "q4_k",
+            WeightFormat::Stored => "stored",
         }
     }
 
@@ -39,10 +43,10 @@ impl WeightFormat {
         }
     }
 
-    /// Bytes that `elements` weights take.
+    /// Bytes that `elements` weights take; of those that are held as a file has them, the most.
     pub fn bytes(self, elements: u64) -> u64 {
         match self {
-            WeightFormat::F32 => elements * 4,
+            WeightFormat::F32 | WeightFormat::Stored => elements * 4,
             WeightFormat::F16 => elements * 2,
             WeightFormat::Q8_0 => elements / 32 * 34,
             WeightFormat::Q4K => elements / 256 * 144,
@@ -51,7 +55,7 @@ impl WeightFormat {
 
     /// Whether weights are in blocks with scales of their own, so that products round the activations too.
     pub fn in_blocks(self) -> bool {
-        matches!(self, WeightFormat::Q8_0 | WeightFormat::Q4K)
+        matches!(self, WeightFormat::Q8_0 | WeightFormat::Q4K | WeightFormat::Stored)
     }
 
     /// The format that rows of `columns` weights can be held in: blocks must fill a row.

@@ -95,7 +95,7 @@ impl Role {
     fn held(self, format: WeightFormat) -> WeightFormat {
         match self {
             Role::Plain => WeightFormat::F32,
-            Role::Table if format == WeightFormat::F32 => WeightFormat::F32,
+            Role::Table if matches!(format, WeightFormat::F32 | WeightFormat::Stored) => format,
             Role::Table => WeightFormat::F16,
             Role::Rows(columns) => format.fitting(columns),
         }
@@ -122,7 +122,7 @@ pub(crate) const BEYOND_F16: f32 = 65_520.0;
 /// The magnitude from which on a format cannot hold a number.
 fn beyond(format: WeightFormat) -> f32 {
     match format {
-        WeightFormat::F32 => f32::INFINITY,
+        WeightFormat::F32 | WeightFormat::Stored => f32::INFINITY,
         WeightFormat::F16 => BEYOND_F16,
         // A block's scale is an f16, and the greatest number is 127 of it.
         WeightFormat::Q8_0 => 127.0 * BEYOND_F16,

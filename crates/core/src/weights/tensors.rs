@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 use prefixkv_kernels::fold::Fold;
+use prefixkv_kernels::quant::stored::Stored;
 
 use super::numbers::Element as _;
 use super::{Checkpoint, Role, WeightFormat};
@@ -28,6 +29,14 @@ pub struct Tensors<'a> {
     format: WeightFormat,
     /// A transform that is folded into one of the parts, and the columns of its rows.
     folding: Option<(Folding, usize)>,
+}
+
+/// A tensor as a GGUF file has it.
+pub enum Part {
+    /// Plain numbers, on the CPU.
+    Plain(Tensor),
+    /// Blocks where they lie.
+    Blocks(Stored),
 }
 
 impl<'a> Tensors<'a> {
@@ -68,6 +77,14 @@ impl<'a> Tensors<'a> {
             false => parts.iter().map(|part| part.to_dtype(DType::F32)).collect::<Result<_, _>>()?,
         };
         Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
+    }
+
+    /// Each as a GGUF file has it. Errors as [`Checkpoint::tensor_for`] and [`Checkpoint::stored`].
+    pub fn each_stored(&self) -> impl Iterator<Item = Result<Part>> {
+        self.parts.iter().map(|(name, shape)| match self.checkpoint.stored(name, shape)? {
+            Some(blocks) => Ok(Part::Blocks(blocks)),
+            None => self.checkpoint.tensor_for(name, shape, self.role, self.format).map(Part::Plain),
+        })
     }
 
     /// The elements of each in f32. Errors as [`Checkpoint::f32`].

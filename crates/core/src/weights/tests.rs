@@ -1,3 +1,6 @@
+use safetensors::Dtype;
+
+use super::shards::{INDEX, SINGLE};
 use super::*;
 
 fn write(dir: &Path, name: &str, tensors: &[(&str, Vec<usize>)]) {
@@ -120,8 +123,6 @@ fn other_layouts_are_named() {
         (vec!["model.safetensors.index.fp16.json"], "model-not-found", vec!["variant"]),
         (vec!["pytorch_model-00001-of-00002.bin"], "model-not-found", vec!["pickled", "safetensors"]),
         (vec!["consolidated.00.pth"], "model-not-found", vec!["pickled"]),
-        (vec!["tiny-Q4_K_M.gguf"], "unsupported-model", vec!["tiny-Q4_K_M.gguf is a GGUF file", "q4_k"]),
-        (vec!["model.GGUF", "README.md"], "unsupported-model", vec!["model.GGUF is a GGUF file"]),
         (vec!["adapter_config.json", "adapter_model.safetensors"], "unsupported-model", vec!["adapter"]),
         (vec![], "model-not-found", vec!["neither"]),
     ] {
@@ -133,7 +134,7 @@ fn other_layouts_are_named() {
         assert!(message.contains("pickle") == parts.contains(&"pickled"), "{message}");
     }
     for (content, part) in [
-        (&b"GGUF\x03\0\0\0________________"[..], "GGUF"),
+        (&b"GGUF\x03\0\0\0________________"[..], "is a GGUF file: give it a name that ends in .gguf"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"PK\x03\x04________________", "pickled"),
     ] {

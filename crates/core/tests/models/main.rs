@@ -6,6 +6,7 @@ mod batch;
 mod calibrated;
 mod families;
 mod gemma3;
+mod gguf;
 mod images_beside;
 mod layers;
 mod numbers;

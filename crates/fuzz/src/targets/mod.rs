@@ -5,6 +5,7 @@ pub mod calibration;
 pub mod config;
 pub mod defects;
 pub mod engine;
+pub mod gguf;
 pub mod image;
 pub mod keep;
 pub mod load;

@@ -1,4 +1,5 @@
-//! The process around the kernels: the allocator, and the threads of candle.
+//! The process around the kernels: the allocator, files as memory, and the threads of candle.
 
 pub mod heap;
+pub mod map;
 pub mod threads;

@@ -186,6 +186,9 @@ impl<'a> Types<'a> {
         let mut named = Vec::new();
         for variant in variants {
             let serde = Serde::of(&variant.attrs)?;
+            if serde.skip {
+                continue;
+            }
             let name = serde.name(&variant.ident.to_string(), owner)?;
             named.push((name, Docs::of(&variant.attrs)?, &variant.fields));
         }

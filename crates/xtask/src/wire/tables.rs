@@ -11,9 +11,9 @@ const FLAGS: &[(&str, &[&str])] = &[
     ("scoreFlags", &["ScoreFields"]),
     ("engineFlags", &["EngineOptions"]),
 ];
-/// Options without a flag of this kind: a command makes one request at a time, `device` has the default of the library, and no answer is
-/// scored without one.
-const NO_FLAG: &[&str] = &["batch", "prefillChunk", "device", "answer"];
+/// Options without a flag of this kind: a command makes one request at a time and no file changes under it that it has mapped, `device` has
+/// the default of the library, and no answer is scored without one.
+const NO_FLAG: &[&str] = &["batch", "prefillChunk", "device", "answer", "map"];
 /// Groups of options that TypeScript reads from what a caller passes.
 const RULES: &[(&str, &str)] = &[
     ("stoppingRules", "StoppingOptions"),

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
+use prefixkv_kernels::quant::stored::Activations;
 use prefixkv_kernels::{linear as kernel, quant, simd};
 use rayon::prelude::*;
 
 use super::slice;
 use crate::backend::Held;
 use crate::error::Result;
-use crate::weights::{WeightFormat, numbers};
+use crate::weights::{Part, Tensors, WeightFormat, numbers};
 
 /// The weights of a linear layer.
 pub enum Weights {
@@ -17,6 +18,8 @@ pub enum Weights {
     Dense(Tensor),
     /// In blocks, as the kernels read them.
     Blocks(quant::Weights),
+    /// Rows of several tensors, one below the other, as a GGUF file has them.
+    Stored(Vec<Part>),
 }
 
 impl Weights {
@@ -27,6 +30,27 @@ impl Weights {
             WeightFormat::F16 => Weights::Dense(weight.to_dtype(DType::F16)?),
             WeightFormat::Q8_0 => quantised(weight, quant::Format::Q8_0)?,
             WeightFormat::Q4K => quantised(weight, quant::Format::Q4K)?,
+            WeightFormat::Stored => Weights::Dense(weight.to_dtype(plain(weight.dtype()))?),
+        })
+    }
+
+    /// The rows of `tensors`, `[rows, columns]`, as their file has them.
+    pub(super) fn stored(tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Weights> {
+        let (mut parts, mut dense) = (Vec::new(), Vec::new());
+        for part in tensors.each_stored() {
+            parts.push(match part? {
+                Part::Plain(weight) => {
+                    let weight = weight.reshape(((), columns))?.to_dtype(plain(weight.dtype()))?;
+                    dense.push(weight.clone());
+                    Part::Plain(weight)
+                }
+                blocks => blocks,
+            });
+        }
+        let alike = dense.len() == parts.len() && dense.iter().all(|part| part.dtype() == dense[0].dtype());
+        Ok(match alike {
+            true => Weights::Dense(Tensor::cat(&dense, 0)?.reshape((rows, columns))?),
+            false => Weights::Stored(parts),
         })
     }
 
@@ -38,8 +62,14 @@ impl Weights {
                 slice::with(x, numbers::require_quantisable)??;
                 blocks(x, weight, rows)
             }
+            Weights::Stored(parts) => stored(x, parts, rows),
         }
     }
+}
+
+/// The type in which plain numbers of a GGUF file are held: bf16 as f16.
+pub(super) fn plain(dtype: DType) -> DType {
+    if dtype == DType::F32 { DType::F32 } else { DType::F16 }
 }
 
 impl Held for Weights {
@@ -51,6 +81,14 @@ impl Held for Weights {
                 quant::Format::Q8_0 => WeightFormat::Q8_0,
                 quant::Format::Q4K => WeightFormat::Q4K,
             },
+            Weights::Stored(_) => WeightFormat::Stored,
+        }
+    }
+
+    fn formats(&self) -> Vec<&'static str> {
+        match self {
+            Weights::Stored(parts) => parts.iter().map(format_of).collect(),
+            _ => vec![self.format().name()],
         }
     }
 
@@ -58,6 +96,7 @@ impl Held for Weights {
         match self {
             Weights::Dense(weight) => weight.dims()[0],
             Weights::Blocks(weight) => weight.rows(),
+            Weights::Stored(parts) => parts.iter().map(rows_of).sum(),
         }
     }
 
@@ -65,6 +104,7 @@ impl Held for Weights {
         match self {
             Weights::Dense(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
             Weights::Blocks(weight) => weight.bytes(),
+            Weights::Stored(parts) => parts.iter().map(bytes_of).sum(),
         }
     }
 
@@ -81,8 +121,94 @@ impl Held for Weights {
                 }
                 Ok(out)
             }
+            Weights::Stored(parts) => {
+                let (mut out, mut first) = (Vec::new(), 0);
+                for part in parts {
+                    let end = first + rows_of(part);
+                    let some = rows.start.max(first)..rows.end.min(end);
+                    if !some.is_empty() {
+                        read(part, some.start - first..some.end - first, &mut out)?;
+                    }
+                    first = end;
+                }
+                Ok(out)
+            }
         }
     }
+}
+
+fn rows_of(part: &Part) -> usize {
+    match part {
+        Part::Plain(weight) => weight.dims()[0],
+        Part::Blocks(weight) => weight.rows(),
+    }
+}
+
+fn bytes_of(part: &Part) -> u64 {
+    match part {
+        Part::Plain(weight) => (weight.elem_count() * weight.dtype().size_in_bytes()) as u64,
+        Part::Blocks(weight) => weight.bytes(),
+    }
+}
+
+fn format_of(part: &Part) -> &'static str {
+    match part {
+        Part::Plain(weight) if weight.dtype() == DType::F32 => WeightFormat::F32.name(),
+        Part::Plain(_) => WeightFormat::F16.name(),
+        Part::Blocks(weight) => weight.kind().name(),
+    }
+}
+
+/// Appends the numbers of some rows of a part.
+fn read(part: &Part, rows: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+    match part {
+        Part::Plain(weight) => {
+            let some = weight.narrow(0, rows.start, rows.len())?.to_dtype(DType::F32)?;
+            out.extend(some.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Part::Blocks(weight) => {
+            for row in rows {
+                let at = out.len();
+                out.resize(at + weight.columns(), 0.0);
+                weight.dequantise(row, &mut out[at..]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Any number of rows of activations against the first `rows` rows of parts, which read activations that were rounded once.
+fn stored(x: &Tensor, parts: &[Part], rows: usize) -> Result<Tensor> {
+    let (n, columns) = x.dims2()?;
+    let rounded = match parts.iter().any(|part| matches!(part, Part::Blocks(_))) {
+        true => {
+            slice::with(x, numbers::require_quantisable)??;
+            Some(slice::with(x, |x| Activations::quantise(x, columns))?)
+        }
+        false => None,
+    };
+    let mut out = vec![0.0; n * rows];
+    let mut at = 0;
+    for part in parts {
+        let some = rows_of(part).min(rows - at);
+        match part {
+            Part::Blocks(weight) => {
+                if let Some(rounded) = &rounded {
+                    weight.product(some, rounded, &mut out, rows, at);
+                }
+            }
+            Part::Plain(weight) if some > 0 => {
+                slice::with(&dense(x, &weight.narrow(0, 0, some)?)?, |from| {
+                    for (to, from) in out.chunks_exact_mut(rows).zip(from.chunks_exact(some)) {
+                        to[at..at + some].copy_from_slice(from);
+                    }
+                })?;
+            }
+            Part::Plain(_) => {}
+        }
+        at += some;
+    }
+    Ok(Tensor::from_vec(out, (n, rows), x.device())?)
 }
 
 /// Rows of activations up to which our own kernel is used. From two rows up to so many it was never slower than a general matrix

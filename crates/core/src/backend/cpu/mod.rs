@@ -8,6 +8,7 @@ mod storable;
 
 use candle_core::{DType, Device, Tensor};
 use prefixkv_kernels::activation::{self, Gate};
+use prefixkv_kernels::quant::stored::Stored;
 use prefixkv_kernels::rotary::{Frequencies, Phase};
 use rayon::prelude::*;
 
@@ -21,15 +22,14 @@ use crate::check::Check;
 use crate::device::{Cpu, DeviceMemory};
 use crate::error::Result;
 use crate::sequence::Pass;
-use crate::weights::{Tensors, WeightFormat};
+use crate::weights::{Part, Tensors, WeightFormat};
 
 impl Backend for Cpu {
     type Memory = Cpu;
     type Matrix = Matrix;
     type Input = Matrix;
     type Weights = Weights;
-    /// f32 or f16.
-    type Table = Tensor;
+    type Table = Table;
     type Vector = Tensor;
     type Rotary = Rotary;
 
@@ -64,7 +64,7 @@ impl Backend for Cpu {
             WeightFormat::F32 => "weights \"f16\", \"q8_0\" or \"q4_k\" take 2, 4 and 7 times less",
             WeightFormat::F16 => "weights \"q8_0\" or \"q4_k\" take 2 and 3.5 times less",
             WeightFormat::Q8_0 => "weights \"q4_k\" take half",
-            WeightFormat::Q4K => "use a smaller model or a larger machine",
+            WeightFormat::Q4K | WeightFormat::Stored => "use a smaller model or a larger machine",
         }
     }
 
@@ -82,20 +82,49 @@ impl Backend for Cpu {
     }
 
     fn weights(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Weights> {
-        Weights::hold(&tensors.joined()?.reshape((rows, columns))?, tensors.format())
+        match tensors.format() {
+            WeightFormat::Stored => Weights::stored(tensors, rows, columns),
+            format => Weights::hold(&tensors.joined()?.reshape((rows, columns))?, format),
+        }
     }
 
-    fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Tensor> {
-        let dtype = if tensors.format() == WeightFormat::F32 { DType::F32 } else { DType::F16 };
-        Ok(tensors.joined()?.reshape((rows, columns))?.to_dtype(dtype)?)
+    fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Table> {
+        if tensors.format() == WeightFormat::Stored
+            && let [Part::Blocks(blocks)] = &tensors.each_stored().collect::<Result<Vec<_>>>()?[..]
+        {
+            return Ok(Table::Blocks(blocks.clone()));
+        }
+        let table = tensors.joined()?.reshape((rows, columns))?;
+        let dtype = match tensors.format() {
+            WeightFormat::F32 => DType::F32,
+            WeightFormat::Stored => linear::plain(table.dtype()),
+            _ => DType::F16,
+        };
+        Ok(Table::Dense(table.to_dtype(dtype)?))
     }
 
-    fn tied(&self, table: &Tensor, format: WeightFormat) -> Option<Weights> {
-        // Quantisation starts from the numbers of the file.
-        (!format.in_blocks()).then(|| Weights::Dense(table.clone()))
+    fn table_bytes(&self, table: &Table) -> u64 {
+        match table {
+            Table::Dense(table) => (table.elem_count() * table.dtype().size_in_bytes()) as u64,
+            Table::Blocks(table) => table.bytes(),
+        }
     }
 
-    fn rows(&self, table: &Tensor, numbers: &[u32]) -> Result<Matrix> {
+    fn tied(&self, table: &Table, format: WeightFormat) -> Option<Weights> {
+        match table {
+            Table::Blocks(blocks) => Some(Weights::Stored(vec![Part::Blocks(blocks.clone())])),
+            // Quantisation starts from the numbers of the file.
+            Table::Dense(table) => {
+                (!format.in_blocks() || format == WeightFormat::Stored).then(|| Weights::Dense(table.clone()))
+            }
+        }
+    }
+
+    fn rows(&self, table: &Table, numbers: &[u32]) -> Result<Matrix> {
+        let table = match table {
+            Table::Dense(table) => table,
+            Table::Blocks(table) => return table_rows(table, numbers),
+        };
         let last = u32::try_from(table.dim(0)?.saturating_sub(1)).unwrap_or(u32::MAX);
         let numbers = Tensor::new(numbers, table.device())?.minimum(last)?;
         Ok(Matrix(table.index_select(&numbers, 0)?.to_dtype(DType::F32)?))
@@ -208,6 +237,22 @@ impl Backend for Cpu {
         let out = slice::with(&fused.0, |fused| attention::segmented(fused, heads, rotary, segments, check))??;
         Matrix::new(out, fused.0.dim(0)?, heads.width())
     }
+}
+
+/// A matrix from which rows are taken.
+pub enum Table {
+    /// f32 or f16.
+    Dense(Tensor),
+    /// As a GGUF file has it; rows become numbers when they are taken.
+    Blocks(Stored),
+}
+
+fn table_rows(table: &Stored, numbers: &[u32]) -> Result<Matrix> {
+    let (last, columns) = (table.rows().saturating_sub(1), table.columns());
+    let mut rows = vec![0.0; numbers.len() * columns];
+    let each = rows.par_chunks_exact_mut(columns).zip(numbers).with_min_len(16);
+    each.for_each(|(to, number)| table.dequantise((*number as usize).min(last), to));
+    Matrix::new(rows, numbers.len(), columns)
 }
 
 /// Bytes that new allocations can get without swapping.

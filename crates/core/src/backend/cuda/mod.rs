@@ -14,7 +14,7 @@ use matrix::filled;
 pub use matrix::{Array, Input, Matrix};
 pub use weights::Weights;
 
-use super::{Activations, Backend};
+use super::{Activations, Backend, Held};
 use crate::backend::{Activation, Heads, LayerKind};
 use crate::check::Check;
 use crate::device::{Cuda, DeviceMemory, DevicePool, GpuMemory};
@@ -58,6 +58,11 @@ impl Backend for Cuda {
     }
 
     fn with_weights(self, format: WeightFormat) -> Result<Cuda> {
+        if format == WeightFormat::Stored {
+            let reason =
+                "the blocks of a GGUF file run on the CPU only; load it with weights \"f16\" or \"f32\"".into();
+            return Err(self.refusal(reason));
+        }
         if format.in_blocks() {
             let reason = format!("weights \"{}\" run on the CPU only; use \"f16\" or \"f32\"", format.name());
             return Err(self.refusal(reason));
@@ -97,6 +102,10 @@ impl Backend for Cuda {
 
     fn table(&self, tensors: &Tensors<'_>, rows: usize, columns: usize) -> Result<Weights> {
         Weights::upload(self, tensors, rows, columns)
+    }
+
+    fn table_bytes(&self, table: &Weights) -> u64 {
+        table.bytes()
     }
 
     fn tied(&self, table: &Weights, _: WeightFormat) -> Option<Weights> {

@@ -66,12 +66,6 @@ fn folders_that_hold_another_format_say_so() {
         let message = error.to_string();
         assert!(parts.iter().all(|part| message.contains(part)) && !message.contains("pickle"), "{message}");
     };
-    let dir = tempfile::tempdir().unwrap();
-    let gguf = dir.path().join("model-Q4_K_M.gguf");
-    says(&gguf, "model-not-found", &["is not a folder"]);
-    std::fs::write(&gguf, "GGUF").unwrap();
-    says(&gguf, "unsupported-model", &["model-Q4_K_M.gguf is a GGUF file", "q4_k"]);
-    says(dir.path(), "unsupported-model", &["model-Q4_K_M.gguf is a GGUF file"]);
     let adapter = folder(&[("adapter_config.json", json!({}))]);
     says(adapter.path(), "unsupported-model", &["adapter", "merge"]);
     says(folder(&[]).path(), "model-not-found", &["config.json"]);

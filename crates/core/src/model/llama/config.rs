@@ -1,8 +1,10 @@
 //! config.json of a Llama or one of its relatives, with the defaults of Hugging Face's classes for what is omitted.
 
+use std::sync::Arc;
+
 use prefixkv_kernels::activation::Gate;
 use prefixkv_kernels::attention::AttentionParams;
-use prefixkv_kernels::rotary::Sections;
+use prefixkv_kernels::rotary::{Frequencies, Sections};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -93,6 +95,8 @@ pub(crate) struct LlamaConfig {
     pub logit_cap: Option<f32>,
     /// The variants of rotary embedding, the first for layers without a window.
     pub ropes: Vec<Rope>,
+    /// Numbers by which their frequencies are divided.
+    divisors: Option<Arc<[f32]>>,
     pub kinds: Vec<LayerKind>,
     pub format: Format,
 }
@@ -191,6 +195,11 @@ impl LlamaConfig {
                 return Err(file.bad(format!("`mrope_section` of `{name}` is {sizes:?}, which must add up to {half}")));
             }
         }
+        let divisors = file.divisors().cloned();
+        if let Some(found) = divisors.as_ref().map(|divisors| divisors.len()).filter(|found| *found != head_dim / 2) {
+            let half = head_dim / 2;
+            return Err(file.bad(format!("its rotary frequencies have {found} divisors, expected {half}")));
+        }
         let heads_of = Heads { query: heads, kv: kv_heads, dim: head_dim };
         let mut kinds = kinds::kinds(file, key, decoder, &section, fields.num_hidden_layers, heads_of, &ropes)?;
         let cap = |name: &str, cap: Option<f32>| match cap {
@@ -226,9 +235,17 @@ impl LlamaConfig {
             gate,
             logit_cap,
             ropes,
+            divisors,
             kinds,
             format: Format::F32,
         })
+    }
+
+    /// The frequencies of one of its rotary embeddings, dealt out to their axes.
+    pub(crate) fn frequencies(&self, rope: &Rope) -> Frequencies {
+        let Some(divisors) = &self.divisors else { return rope.frequencies(self.head_dim) };
+        let plain = rope.inverse_frequencies(self.head_dim);
+        Frequencies::new(plain.iter().zip(divisors.iter()).map(|(plain, by)| plain / by).collect(), rope.sections)
     }
 
     pub(crate) fn heads(&self) -> Heads {

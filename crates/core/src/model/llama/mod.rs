@@ -178,7 +178,7 @@ impl<B: Backend> Llama<B> {
             let name = loader.checkpoint.find_prefix(heads, ".weight")?;
             loader.linear(&[(name, config.vocab_size)], hidden, false)?
         };
-        let ropes = config.ropes.iter().map(|rope| rope.frequencies(config.head_dim)).collect();
+        let ropes = config.ropes.iter().map(|rope| config.frequencies(rope)).collect();
         let backend = loader.backend.clone();
         let embedding_scale = if config.scaled_embeddings {
             // transformers rounds the factor to the type of the table that it multiplies.

@@ -9,7 +9,7 @@ use super::parts::{AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFi
 use crate::device::Device;
 use crate::error::Result;
 use crate::fields::{Fields, Parts, refuse};
-use crate::model::LoadOptions;
+use crate::model::{LoadOptions, WeightFormat};
 
 /// Requests that a door takes beside those of an engine.
 #[derive(Debug)]
@@ -74,13 +74,14 @@ impl LoadRequest {
     /// Reads the JSON of a load.
     pub fn parse(json: &str) -> Result<LoadRequest> {
         let (source, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
-        let EngineOptions { device, weights, threads, batch, prefill_chunk, cache_limit, rotate_values } = options;
+        let EngineOptions { device, weights, map, threads, batch, prefill_chunk, cache_limit, rotate_values } = options;
         Ok(LoadRequest {
             options: LoadOptions {
                 source: absolute(source)?,
-                weights: weights.unwrap_or_default(),
+                weights: weights.unwrap_or(WeightFormat::Stored),
                 cache_limit: cache_limit.map(|limit| limit.0),
                 rotate_values,
+                map: map.unwrap_or(true),
             },
             device: device.unwrap_or(Device::Auto),
             batching: Batching {

@@ -312,8 +312,15 @@ pub(crate) struct EngineOptions {
     pub(crate) device: Option<Device>,
     /// Hold the weights of the linear layers as `f32`, `f16`, `q8_0` or `q4_k`.
     ///
-    /// Default: `f32`.
+    /// Default: `f32`, or what a GGUF file has.
     pub(crate) weights: Option<WeightFormat>,
+    /// Whether the blocks of a GGUF file are used where the file has them, mapped into memory, or read.
+    ///
+    /// A mapped file is there at once and shared by all processes that map it, but one that is cut while it is in use ends the process.
+    /// False reads it, so that nothing which happens to the file afterwards matters.
+    ///
+    /// Default: true.
+    pub(crate) map: Option<bool>,
     /// Threads of the whole process.
     ///
     /// Only the first load of a process can set them. Without it, `RAYON_NUM_THREADS` or the number of cores counts.

@@ -1,0 +1,405 @@
+//! The tokenizer of a GGUF file, written as the tokenizer.json that Hugging Face has for it.
+//!
+//! Two kinds: `gpt2`, byte-level BPE with its merges, whose pre-tokenizer is known by name alone; and `llama`, SentencePiece's BPE, whose
+//! merges follow from the scores of the tokens.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use super::declared::Declared;
+use crate::error::{Error, Result};
+use crate::weights::gguf::Metadata;
+
+/// `tokenizer.ggml.token_type` of the token for what no other token is, of tokens that are matched whole and never said, of others that are
+/// matched whole, of those that nothing uses, and of bytes.
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+const UNUSED: i64 = 5;
+const BYTE: i64 = 6;
+
+/// What SentencePiece writes for a space.
+const SPACE: &str = "\u{2581}";
+
+/// Most bytes of a token of SentencePiece, whose own pieces have at most 16 characters unless it is told otherwise, and most merges that
+/// follow from its tokens.
+const MAX_PIECE: usize = 256;
+const MAX_MERGES: usize = 4 << 20;
+
+/// Tokens that end a turn or a text, whatever the file names as its end.
+const ENDS: [&str; 8] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+];
+
+/// A pre-tokenizer of byte-level BPE by its name in GGUF.
+struct Splitter {
+    names: &'static [&'static str],
+    /// Splits into words; empty: as GPT-2 does.
+    pattern: &'static str,
+    /// Whether every digit is a word, before all else.
+    digits: bool,
+    /// Whether a word that is a token is that token, whatever the merges say.
+    whole_words: bool,
+    composes: bool,
+    adds_bos: bool,
+}
+
+const GPT2: Splitter = Splitter {
+    names: &["gpt-2", "default"],
+    pattern: "",
+    digits: false,
+    whole_words: false,
+    composes: false,
+    adds_bos: false,
+};
+
+const SPLITTERS: &[Splitter] = &[
+    GPT2,
+    Splitter { names: &["smollm", "starcoder"], digits: true, ..GPT2 },
+    // The pattern of Qwen2's tokenizer.json.
+    Splitter {
+        names: &["qwen2"],
+        pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        composes: true,
+        ..GPT2
+    },
+    // The pattern of Llama 3's tokenizer.json.
+    Splitter {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        whole_words: true,
+        adds_bos: true,
+        ..GPT2
+    },
+    // The pattern of Mistral's tekken.
+    Splitter {
+        names: &["tekken"],
+        pattern: concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
+            r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
+        whole_words: true,
+        adds_bos: true,
+        ..GPT2
+    },
+];
+
+/// The tokens of a file, with their kinds.
+struct Tokens<'a> {
+    metadata: &'a Metadata,
+    texts: &'a [String],
+    kinds: &'a [i64],
+}
+
+/// The key of a value of the tokenizer.
+fn key(name: &str) -> String {
+    format!("tokenizer.ggml.{name}")
+}
+
+/// A tokenizer.json. It is written from borrowed texts, because lists of some hundred thousand values would take more than they hold.
+#[derive(Serialize)]
+struct File<'a> {
+    version: &'static str,
+    added_tokens: Vec<Value>,
+    #[serde(flatten)]
+    steps: Steps,
+    model: Bpe<'a>,
+}
+
+/// The parts of a tokenizer beside its model.
+#[derive(Serialize)]
+struct Steps {
+    normalizer: Value,
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+}
+
+#[derive(Serialize)]
+struct Bpe<'a> {
+    r#type: &'static str,
+    unk_token: Option<&'a str>,
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocabulary<'a>,
+    merges: Vec<(&'a str, &'a str)>,
+}
+
+/// Ids by text, without tokens that nothing uses; of two tokens with one text the first counts.
+struct Vocabulary<'a> {
+    texts: &'a [String],
+    kinds: &'a [i64],
+}
+
+impl Serialize for Vocabulary<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut seen = HashSet::new();
+        for (id, (text, kind)) in self.texts.iter().zip(self.kinds).enumerate() {
+            if *kind != UNUSED && seen.insert(text.as_str()) {
+                map.serialize_entry(text, &id)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'a> Tokens<'a> {
+    fn of(metadata: &'a Metadata) -> Result<Tokens<'a>> {
+        let need = |name: &str| metadata.missing(&key(name));
+        let texts = metadata.texts(&key("tokens"))?.ok_or_else(|| need("tokens"))?;
+        let kinds = metadata.integers(&key("token_type"))?.ok_or_else(|| need("token_type"))?;
+        if texts.is_empty() || kinds.len() != texts.len() {
+            let reason = format!("{} kinds of {} tokens", kinds.len(), texts.len());
+            return Err(metadata.bad(&key("token_type"), reason));
+        }
+        Ok(Tokens { metadata, texts, kinds })
+    }
+
+    /// The token that the file names as its `name`: its id and its text.
+    fn named(&self, name: &str) -> Result<Option<(u32, &'a str)>> {
+        let key = key(&format!("{name}_token_id"));
+        let Some(id) = self.metadata.size(&key)? else { return Ok(None) };
+        match self.texts.get(id) {
+            Some(text) => Ok(Some((id as u32, text))),
+            None => Err(self.metadata.bad(&key, format!("{id}, but there are {} tokens", self.texts.len()))),
+        }
+    }
+
+    /// Tokens that are matched before anything else.
+    fn added(&self) -> Vec<Value> {
+        let all = self.texts.iter().zip(self.kinds).enumerate();
+        let added =
+            all.filter(|(_, (text, kind))| matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED) && !text.is_empty());
+        let token = |(id, (text, kind)): (usize, (&String, &i64))| {
+            json!({
+                "id": id, "content": text, "special": *kind != USER_DEFINED,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            })
+        };
+        added.map(token).collect()
+    }
+
+    /// The tokens around every text, as a post-processor.
+    fn around(&self, bos: bool, eos: bool) -> Result<Value> {
+        let bos = if bos { self.named("bos")? } else { None };
+        let eos = if eos { self.named("eos")? } else { None };
+        if bos.is_none() && eos.is_none() {
+            return Ok(Value::Null);
+        }
+        let special = |(_, text): (u32, &str)| json!({ "SpecialToken": { "id": text, "type_id": 0 } });
+        let template = |sequences: &[&str]| -> Vec<Value> {
+            let texts = sequences.iter().map(|id| json!({ "Sequence": { "id": id, "type_id": 0 } }));
+            bos.map(special).into_iter().chain(texts).chain(eos.map(special)).collect()
+        };
+        let entry = |(id, text): (u32, &str)| (text.to_owned(), json!({ "id": text, "ids": [id], "tokens": [text] }));
+        let specials: Map<String, Value> = bos.into_iter().chain(eos).map(entry).collect();
+        Ok(json!({
+            "type": "TemplateProcessing", "single": template(&["A"]), "pair": template(&["A", "B"]), "special_tokens": specials,
+        }))
+    }
+}
+
+/// The text of a tokenizer.json, and the tokens that have names.
+///
+/// # Errors
+/// [`Error::UnsupportedModel`] for a kind of tokenizer or a pre-tokenizer that is not known; [`Error::ModelFile`] for metadata that are
+/// missing or contradict each other.
+pub(super) fn written(metadata: &Metadata) -> Result<(String, Declared)> {
+    let tokens = Tokens::of(metadata)?;
+    let kind = metadata.text(&key("model"))?.ok_or_else(|| metadata.missing(&key("model")))?;
+    let (steps, model) = match kind {
+        "gpt2" => byte_level(&tokens)?,
+        "llama" => sentence_piece(&tokens)?,
+        other => {
+            let other: String = other.chars().take(40).collect();
+            let known = "`gpt2` (byte-level BPE) and `llama` (SentencePiece)";
+            return Err(unknown(metadata, format!("a tokenizer of the kind {other:?}; known are {known}")));
+        }
+    };
+    let file = File { version: "1.0", added_tokens: tokens.added(), steps, model };
+    let text = serde_json::to_string(&file).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut named = Vec::new();
+    for (name, in_file) in [
+        ("bos_token", "bos"),
+        ("eos_token", "eos"),
+        ("unk_token", "unknown"),
+        ("sep_token", "seperator"),
+        ("pad_token", "padding"),
+    ] {
+        if let Some((_, text)) = tokens.named(in_file)? {
+            named.push((name.to_owned(), text.to_owned()));
+        }
+    }
+    Ok((text, Declared { named, tokens: Vec::new(), ids: Vec::new() }))
+}
+
+/// The tokens that end an answer: those that the file names, and those of its control tokens that are known to end turns.
+///
+/// # Errors
+/// [`Error::ModelFile`] for an id that is no token.
+pub(crate) fn ends(metadata: &Metadata) -> Result<Vec<u32>> {
+    let tokens = Tokens::of(metadata)?;
+    let mut ends = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        ends.extend(tokens.named(name)?.map(|(id, _)| id));
+    }
+    let all = tokens.texts.iter().zip(tokens.kinds).enumerate();
+    let known = all.filter(|(_, (text, kind))| **kind == CONTROL && ENDS.contains(&text.as_str()));
+    ends.extend(known.map(|(id, _)| id as u32));
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
+}
+
+fn unknown(metadata: &Metadata, reason: String) -> Error {
+    Error::UnsupportedModel { reason: format!("{} asks for {reason}", metadata.path().display()), known: vec![] }
+}
+
+fn byte_level<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
+    let metadata = tokens.metadata;
+    let name = metadata.text(&key("pre"))?.ok_or_else(|| metadata.missing(&key("pre")))?;
+    let Some(splitter) = SPLITTERS.iter().find(|splitter| splitter.names.contains(&name)) else {
+        let name: String = name.chars().take(40).collect();
+        let known: Vec<&str> = SPLITTERS.iter().flat_map(|splitter| splitter.names).copied().collect();
+        let reason = format!(
+            "the pre-tokenizer {name:?}; known are {}. With another one the model would see other tokens than it was trained on",
+            known.join(", ")
+        );
+        return Err(unknown(metadata, reason));
+    };
+    let merges = metadata.texts(&key("merges"))?.ok_or_else(|| metadata.missing(&key("merges")))?;
+    let pair = |merge: &'a String| {
+        let pair = merge.split_once(' ');
+        pair.ok_or_else(|| metadata.bad(&key("merges"), format!("{merge:?}, where two tokens are expected")))
+    };
+    let pairs: Vec<(&str, &str)> = merges.iter().map(pair).collect::<Result<_>>()?;
+    let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+    let mut steps = Vec::new();
+    if splitter.digits {
+        steps.push(json!({ "type": "Digits", "individual_digits": true }));
+    }
+    if !splitter.pattern.is_empty() {
+        steps.push(json!({ "type": "Split", "pattern": { "Regex": splitter.pattern }, "behavior": "Isolated", "invert": false }));
+    }
+    steps.push(bytes(splitter.pattern.is_empty()));
+    let flag = |name: &str, default: bool| Ok::<_, Error>(metadata.flag(&key(name))?.unwrap_or(default));
+    let steps = Steps {
+        normalizer: if splitter.composes { json!({ "type": "NFC" }) } else { Value::Null },
+        pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": steps }),
+        post_processor: tokens.around(flag("add_bos_token", splitter.adds_bos)?, flag("add_eos_token", false)?)?,
+        decoder: bytes(true),
+    };
+    let model = Bpe {
+        r#type: "BPE",
+        unk_token: None,
+        fuse_unk: false,
+        byte_fallback: false,
+        ignore_merges: splitter.whole_words,
+        vocab: Vocabulary { texts: tokens.texts, kinds: tokens.kinds },
+        merges: pairs,
+    };
+    Ok((steps, model))
+}
+
+fn sentence_piece<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
+    let metadata = tokens.metadata;
+    let scores = metadata.numbers(&key("scores"))?.ok_or_else(|| metadata.missing(&key("scores")))?;
+    if scores.len() != tokens.texts.len() {
+        let reason = format!("{} scores of {} tokens", scores.len(), tokens.texts.len());
+        return Err(metadata.bad(&key("scores"), reason));
+    }
+    let flag = |name: &str, default: bool| Ok::<_, Error>(metadata.flag(&key(name))?.unwrap_or(default));
+    let maps = metadata.get(&key("precompiled_charsmap")).is_some();
+    if maps || flag("remove_extra_whitespaces", false)? {
+        let reason =
+            "a tokenizer that rewrites texts before it reads them (precompiled_charsmap, remove_extra_whitespaces)";
+        return Err(unknown(metadata, reason.into()));
+    }
+    let prefix = flag("add_space_prefix", true)?;
+    let space = json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE });
+    let normalizers = match prefix {
+        true => vec![json!({ "type": "Prepend", "prepend": SPACE }), space],
+        false => vec![space],
+    };
+    let mut decoders = vec![
+        json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ];
+    if prefix {
+        decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
+    let steps = Steps {
+        normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
+        pre_tokenizer: Value::Null,
+        post_processor: tokens.around(flag("add_bos_token", true)?, flag("add_eos_token", false)?)?,
+        decoder: json!({ "type": "Sequence", "decoders": decoders }),
+    };
+    let model = Bpe {
+        r#type: "BPE",
+        unk_token: tokens.named("unknown")?.map(|(_, text)| text),
+        fuse_unk: true,
+        byte_fallback: tokens.kinds.contains(&BYTE),
+        ignore_merges: false,
+        vocab: Vocabulary { texts: tokens.texts, kinds: tokens.kinds },
+        merges: merges(tokens, scores)?,
+    };
+    Ok((steps, model))
+}
+
+/// The pairs of tokens that make another token, the one with the better score first. Where a token comes of several pairs, that with the
+/// longer left part goes first, as in transformers' conversion.
+fn merges<'a>(tokens: &Tokens<'a>, scores: &[f64]) -> Result<Vec<(&'a str, &'a str)>> {
+    let bad = |reason: String| Err(tokens.metadata.bad(&key("tokens"), reason));
+    let plain = |id: usize| !matches!(tokens.kinds[id], UNKNOWN | CONTROL | USER_DEFINED | UNUSED | BYTE);
+    let ids: HashMap<&str, usize> = tokens
+        .texts
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(id, _)| plain(*id))
+        .map(|(id, text)| (text.as_str(), id))
+        .collect();
+    let mut pairs = Vec::new();
+    for (id, text) in tokens.texts.iter().enumerate() {
+        if ids.get(text.as_str()) != Some(&id) {
+            continue;
+        }
+        if text.len() > MAX_PIECE {
+            return bad(format!("a token of {} bytes; SentencePiece's have at most {MAX_PIECE}", text.len()));
+        }
+        let length = text.chars().count();
+        for (before, (at, _)) in text.char_indices().enumerate().skip(1) {
+            let (left, right) = text.split_at(at);
+            if ids.contains_key(left) && ids.contains_key(right) {
+                pairs.push((scores[id], before, length - before, left, right));
+            }
+        }
+        if pairs.len() > MAX_MERGES {
+            return bad(format!("tokens that come of more than {MAX_MERGES} pairs of others"));
+        }
+    }
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
+    Ok(pairs.into_iter().map(|(.., left, right)| (left, right)).collect())
+}
+
+/// The chat template of a file.
+///
+/// # Errors
+/// [`Error::ModelFile`] when it is no text.
+pub(crate) fn chat_template(metadata: &Metadata) -> Result<Option<String>> {
+    Ok(metadata.text("tokenizer.chat_template")?.map(str::to_owned))
+}

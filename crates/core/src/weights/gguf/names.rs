@@ -1,0 +1,142 @@
+//! The architectures of GGUF files: how each names its tensors, and how it has them otherwise than Hugging Face.
+
+use super::Gguf;
+use crate::error::{Error, Result};
+
+/// An architecture of GGUF files that loads.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    /// `general.architecture`.
+    pub(crate) name: &'static str,
+    /// `model_type` in Hugging Face's configuration.
+    pub(crate) model_type: &'static str,
+    /// Whether rows of queries and keys lie so that neighbouring channels turn together; Hugging Face turns channel `c` of a head of width
+    /// `d` together with `c + d / 2`.
+    neighbours: bool,
+    /// Parts of a layer beside [`LAYER`].
+    more: &'static [(&'static str, &'static str)],
+}
+
+/// Whose rows the rows of a tensor are, where their order differs from Hugging Face's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    No,
+    Queries,
+    Keys,
+}
+
+/// Tensors that are no part of a layer.
+const OUTER: &[(&str, &str)] = &[
+    ("token_embd.weight", "model.embed_tokens.weight"),
+    ("output_norm.weight", "model.norm.weight"),
+    ("output.weight", "lm_head.weight"),
+    (ROPE, ROPE),
+];
+
+/// The numbers by which frequencies of rotary embedding are divided.
+pub(crate) const ROPE: &str = "rope_freqs.weight";
+
+/// The parts of a layer, between `blk.N.` and `.weight` or `.bias`.
+const LAYER: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+const HEAD_NORMS: &[(&str, &str)] = &[("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm")];
+
+const ALL: &[Architecture] = &[
+    // Llama and whatever llama.cpp converts as one: Mistral, SmolLM2.
+    Architecture { name: "llama", model_type: "llama", neighbours: true, more: &[] },
+    Architecture { name: "qwen2", model_type: "qwen2", neighbours: false, more: &[] },
+    Architecture { name: "qwen3", model_type: "qwen3", neighbours: false, more: HEAD_NORMS },
+];
+
+impl Architecture {
+    /// The architecture of a file.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedModel`] when it is not known, and for a vision tower without its language model.
+    pub(crate) fn of(file: &Gguf) -> Result<&'static Architecture> {
+        const KEY: &str = "general.architecture";
+        let metadata = file.metadata();
+        let name = metadata.text(KEY)?.ok_or_else(|| metadata.missing(KEY))?;
+        if let Some(found) = ALL.iter().find(|architecture| architecture.name == name) {
+            return Ok(found);
+        }
+        let path = file.path().display();
+        let reason = match name {
+            "clip" => format!(
+                "{path} holds a vision tower (mmproj), which is not read yet: load the file of the language model, which then answers \
+                 without images, or the model's folder with safetensors"
+            ),
+            _ => {
+                // A name of anybody's, in a message.
+                let name: String = name.chars().take(40).collect();
+                let known: Vec<&str> = ALL.iter().map(|architecture| architecture.name).collect();
+                format!("{path} has the architecture {name:?}; of GGUF files {} are read", known.join(", "))
+            }
+        };
+        Err(Error::UnsupportedModel { reason, known: vec![] })
+    }
+
+    /// The name that Hugging Face has for a tensor, and whose rows it has in another order; None for a tensor that this architecture does
+    /// not have.
+    pub(super) fn hugging_face(&self, name: &str) -> Option<(String, Turned)> {
+        if let Some((_, theirs)) = OUTER.iter().find(|(ours, _)| *ours == name) {
+            return Some(((*theirs).to_owned(), Turned::No));
+        }
+        let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        let (part, kind) = rest.rsplit_once('.')?;
+        let number: u16 = layer.parse().ok()?;
+        if !matches!(kind, "weight" | "bias") || number.to_string() != layer {
+            return None;
+        }
+        let (_, theirs) = LAYER.iter().chain(self.more).find(|(ours, _)| *ours == part)?;
+        let turned = match part {
+            "attn_q" if self.neighbours => Turned::Queries,
+            "attn_k" if self.neighbours => Turned::Keys,
+            _ => Turned::No,
+        };
+        Some((format!("model.layers.{layer}.{theirs}.{kind}"), turned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_hugging_face() {
+        let [llama, qwen2, qwen3] = ALL else { panic!("three") };
+        let named = |architecture: &Architecture, name: &str| architecture.hugging_face(name);
+        let plain = |name: &str| Some((name.to_owned(), Turned::No));
+        assert_eq!(named(llama, "token_embd.weight"), plain("model.embed_tokens.weight"));
+        assert_eq!(named(llama, "rope_freqs.weight"), plain("rope_freqs.weight"));
+        let queries = "model.layers.12.self_attn.q_proj.weight";
+        assert_eq!(named(llama, "blk.12.attn_q.weight"), Some((queries.into(), Turned::Queries)));
+        assert_eq!(named(qwen2, "blk.12.attn_q.weight"), plain(queries));
+        assert_eq!(
+            named(llama, "blk.0.attn_k.bias"),
+            Some(("model.layers.0.self_attn.k_proj.bias".into(), Turned::Keys))
+        );
+        assert_eq!(named(qwen3, "blk.3.attn_q_norm.weight"), plain("model.layers.3.self_attn.q_norm.weight"));
+        for (architecture, name) in [
+            (qwen2, "blk.3.attn_q_norm.weight"),
+            (llama, "blk.03.attn_q.weight"),
+            (llama, "blk.3.attn_q.scale"),
+            (llama, "blk.x.attn_q.weight"),
+            (llama, "blk.3.ffn_gate_exps.weight"),
+            (llama, "blk.70000.attn_q.weight"),
+            (llama, "attn_q.weight"),
+        ] {
+            assert_eq!(named(architecture, name), None, "{name}");
+        }
+    }
+}
