@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, readlink, symlink, writeFile } from "node:fs/
 import { join } from "node:path";
 import { test } from "node:test";
 import { run } from "../../ts/cli/run.ts";
+import { matches } from "../../ts/hub/glob.ts";
 import { AbortError, HubError, inspect, load, ModelError, OptionError, type Progress } from "../../ts/index.ts";
 import { openModel } from "../../ts/load.ts";
 import { FakeNative } from "../kit/fake_native.ts";
@@ -149,12 +150,6 @@ test("the single file goes before an index, which may be left from an earlier sa
 
 test("a repository of another format says what it is and what to do", async () => {
   for (const [files, found, cure] of [
-    [
-      ["model-Q4_K_M.gguf", "README.md"],
-      /has no config\.json; it has README\.md, model-Q4_K_M\.gguf/,
-      /GGUF is not read yet/,
-    ],
-    [["config.json", "tokenizer.json", "model.gguf"], /neither model\.safetensors nor/, /GGUF is not read yet/],
     [["adapter_config.json", "adapter_model.safetensors"], /has no config\.json/, /adapter \(LoRA\): merge it/],
     [["config.json", "tokenizer.json", "pytorch_model.bin"], /neither/, /Pickled weights are not read/],
   ] as [string[], RegExp, RegExp][]) {
@@ -163,6 +158,87 @@ test("a repository of another format says what it is and what to do", async () =
     assert.ok(code("hub-files", found)(error) && code("hub-files", cure)(error));
     assert.equal(/pickle/i.test(String(error)), files.includes("pytorch_model.bin"));
   }
+});
+
+/** A repository of GGUF files, and the path that a load of it gives to the engine. */
+const gguf = async (names: string[], options: object): Promise<string> => {
+  server.files = new Map(names.map((name, at) => [name, new Uint8Array(10).fill(at)]));
+  return source(options);
+};
+
+test("of GGUF files the one that is meant comes, and nothing else", async () => {
+  const names = ["README.md", "config.json", "a-Q4_K_M.gguf", "a-Q4_K_S.gguf", "sub/a-Q8_0.gguf", "mmproj-a-f16.gguf"];
+  for (const [file, want] of [
+    ["*Q4_K_M*", "a-Q4_K_M.gguf"],
+    ["a-Q4_K_S.gguf", "a-Q4_K_S.gguf"],
+    ["a-Q8_?.gguf", "sub/a-Q8_0.gguf"],
+    ["sub/*", "sub/a-Q8_0.gguf"],
+    ["mmproj*", "mmproj-a-f16.gguf"],
+  ] as [string, string][]) {
+    server.seen = [];
+    const options = { ...fresh(), file };
+    const path = await gguf(names, options);
+    assert.equal(path, join(model(options.cacheDir), "snapshots", commit, ...want.split("/")));
+    assert.deepEqual(server.fetched, [`/org/tiny/resolve/${commit}/${want}`]);
+    assert.deepEqual(
+      (await readdir(model(options.cacheDir))).sort(),
+      ["blobs", "refs", "snapshots"],
+      "no notes of other files",
+    );
+    server.seen = [];
+    assert.equal(await source({ ...options, offline: true }), path);
+    assert.deepEqual(server.seen, []);
+    server.seen = [];
+    assert.equal(await source({ ...options, revision: commit }), path);
+    // Only a name is known to be one file.
+    assert.equal(server.seen.length, /[*?]/.test(file) || file !== want ? 1 : 0);
+    assert.deepEqual(server.fetched, []);
+  }
+});
+
+test("the only GGUF file of a repository needs no name", async () => {
+  const options = fresh();
+  const path = await gguf(["config.json", "README.md", "a.gguf", "mmproj-a.gguf"], options);
+  assert.equal(path, join(model(options.cacheDir), "snapshots", commit, "a.gguf"));
+  assert.equal(await source({ ...options, offline: true }), path);
+  // Safetensors go first.
+  server.files = tinyFiles();
+  server.files.set("a.gguf", new Uint8Array(10));
+  const both = fresh();
+  assert.equal(await source(both), join(model(both.cacheDir), "snapshots", commit));
+});
+
+test("GGUF files that are not one are listed", async () => {
+  const parts = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"];
+  for (const [names, file, pattern] of [
+    [["a.gguf", "b.gguf"], undefined, /org\/tiny has several GGUF files: a\.gguf, b\.gguf; name one with `file`/],
+    [["a.gguf", "b.gguf", "c.gguf"], "[ab]*", /has no GGUF file `\[ab\]\*`, but: a\.gguf, b\.gguf, c\.gguf/],
+    [["a-Q4_0.gguf", "a-Q4_1.gguf"], "*Q4*", /several GGUF files `\*Q4\*`: a-Q4_0\.gguf, a-Q4_1\.gguf/],
+    [parts, undefined, /a model in several files: a-00001-of-00002\.gguf.*--merge/],
+    [["config.json"], "*Q4*", /org\/tiny has no GGUF file$/],
+  ] as [string[], string | undefined, RegExp][]) {
+    server.seen = [];
+    await assert.rejects(gguf(names, { ...fresh(), ...(file && { file }) }), code("hub-files", pattern));
+    assert.deepEqual(server.fetched, []);
+  }
+  await assert.rejects(openModel(new FakeNative(), ".", { file: "a.gguf" }), OptionError);
+  await assert.rejects(source({ ...fresh(), offline: true, file: "*Q4*" }), code("hub-offline", /does not have it/));
+});
+
+test("patterns match as in fnmatch, however many stars they have", () => {
+  for (const [pattern, name, want] of [
+    ["*", "a/b.gguf", true],
+    ["a*b", "a/x/b", true],
+    ["a?b", "a/b", true],
+    ["a?b", "ab", false],
+    ["*Q4*", "x-q4", false],
+    ["**", "", true],
+    ["a.c", "abc", false],
+  ] as [string, string, boolean][])
+    assert.equal(matches(pattern, name), want, `${pattern} ${name}`);
+  const start = performance.now();
+  assert.equal(matches("*a".repeat(100), "a".repeat(99)), false);
+  assert.ok(performance.now() - start < 1000);
 });
 
 test("offline without a cache says what is missing", async () => {

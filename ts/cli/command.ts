@@ -53,6 +53,12 @@ export const commonFlags: readonly Flag[] = [
 /** The flags of every command that can name a Hub model; the token comes from the environment only. */
 export const hubFlags: readonly Flag[] = [
   { name: "revision", type: "string", value: "NAME", text: "branch, tag or commit of a Hub model" },
+  {
+    name: "file",
+    type: "string",
+    value: "NAME",
+    text: "the GGUF file of a Hub model: its name, or a pattern (*Q4_K_M*)",
+  },
   { name: "offline", type: "boolean", text: "take Hub models from the cache only" },
 ];
 
@@ -70,7 +76,7 @@ export const loadFlags: readonly Flag[] = [
     name: "model",
     type: "string",
     value: "MODEL",
-    text: "folder, or org/name on the hub (default: the embedded model)",
+    text: "folder, GGUF file, or org/name on the hub (default: the embedded model)",
   },
   ...hubFlags,
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },

@@ -1,4 +1,5 @@
 import { answerError, type Subject } from "./failures.ts";
+import { isGguf } from "./gguf.ts";
 import { ask, type Session } from "./http.ts";
 import { isCommit, isSafeName, maxName } from "./ids.ts";
 import { retrying } from "./retry.ts";
@@ -82,7 +83,7 @@ export function checkFile(file: HubFile, subject: Subject, commit: string): HubF
   const { name, size } = file;
   const bad = (why: string) =>
     answerError("hub-response", { ...subject, file: name }, fileUrl(subject, commit, name), why);
-  if (!name.endsWith(".safetensors") && size > maxSmallBytes)
+  if (!name.endsWith(".safetensors") && !isGguf(name) && size > maxSmallBytes)
     throw bad(`it has ${size} bytes, and at most ${maxSmallBytes} of such a file are downloaded`);
   if (name.split("/").some((segment) => Buffer.byteLength(segment) > maxName))
     throw bad(`its name is longer than a disk allows (${maxName} bytes)`);

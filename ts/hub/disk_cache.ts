@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { copyFile, mkdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { readRegularText } from "../regular_file.ts";
 import { isCommit } from "./ids.ts";
@@ -55,6 +55,21 @@ export class ModelCache {
   /** Whether a commit's file is there; whole as well, if its size is given. */
   async has(commit: string, name: string, size?: number): Promise<boolean> {
     return isFile(join(this.snapshot(commit), ...name.split("/")), size);
+  }
+
+  /** The names of a commit's files that are there, with slashes; no more than `most` are looked at. */
+  async names(commit: string, most: number): Promise<string[]> {
+    const [found, folders]: [string[], string[]] = [[], [""]];
+    for (let folder = folders.pop(); folder !== undefined && most > 0; folder = folders.pop()) {
+      const entries = await readdir(join(this.snapshot(commit), folder), { withFileTypes: true }).catch(() => []);
+      for (const entry of entries.slice(0, most)) {
+        const name = folder === "" ? entry.name : `${folder}/${entry.name}`;
+        if (entry.isDirectory()) folders.push(name);
+        else if (await this.has(commit, name)) found.push(name);
+      }
+      most -= entries.length;
+    }
+    return found;
   }
 
   async hasBlob(etag: string, size: number): Promise<boolean> {

@@ -15,6 +15,11 @@ import type { Progress } from "../generated/wire.ts";
 export interface HubOptions {
   /** A branch, a tag or a commit; `main` without. The same as `org/name@revision`. */
   revision?: string;
+  /**
+   * Of a repository with GGUF files, the one to load: its name, or a pattern with `*` and `?` that only one matches (`*Q4_K_M*`). Not
+   * needed where there is only one.
+   */
+  file?: string;
   /** An access token; false sends none. Without it, `HF_TOKEN` or the file that `hf auth login` writes. */
   token?: string | false;
   /** Uses only what is in the cache; without it, `HF_HUB_OFFLINE`. */

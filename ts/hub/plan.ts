@@ -1,5 +1,6 @@
 import { HubError } from "../errors.ts";
 import { answerError, type Subject } from "./failures.ts";
+import { candidates, chosenGguf } from "./gguf.ts";
 
 /** Without these nothing can be loaded. */
 export const required: readonly string[] = ["config.json", "tokenizer.json"];
@@ -24,9 +25,11 @@ const maxListed = 50;
 
 /**
  * The files of a repository that the engine reads. As in transformers, a single file wins over an index, which may be left from
- * an earlier save; the index names the shards.
+ * an earlier save; the index names the shards. Of GGUF files it is one, which `file` means or the only one, and nothing else.
  */
-export function neededFiles(names: ReadonlySet<string>, subject: Subject): string[] {
+export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?: string): string[] {
+  const bare = !names.has(single) && !names.has(index) && candidates(names, undefined).length > 0;
+  if (file !== undefined || bare) return [chosenGguf(names, subject, file)];
   const { id, revision } = subject;
   const lacks = (what: string): HubError => {
     const files = [...names].sort().slice(0, maxListed);
@@ -44,8 +47,6 @@ export function neededFiles(names: ReadonlySet<string>, subject: Subject): strin
 /** Explains what a repository without a usable model contains, and what to do. */
 function instead(names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
-  if (has(/\.gguf$/i))
-    return ". GGUF is not read yet: take the model that these were made from; `load` quantises it with `weights`";
   if (names.has("adapter_config.json"))
     return ". It is an adapter (LoRA): merge it into its base model, and load the folder of that";
   if (has(/^(pytorch_model|consolidated).*\.(bin|pth)$/))

@@ -8,6 +8,8 @@ import { ModelCache } from "./disk_cache.ts";
 import { fetchFile, type Transfer } from "./download.ts";
 import { DownloadProgress } from "./download_progress.ts";
 import { answerError, diskError, type Subject } from "./failures.ts";
+import { candidates, chosenGguf, isGguf } from "./gguf.ts";
+import { isPattern } from "./glob.ts";
 import type { Session } from "./http.ts";
 import { type HubId, isCommit } from "./ids.ts";
 import type { HubOptions } from "./options.ts";
@@ -17,21 +19,25 @@ import { machine, type System } from "./system.ts";
 
 const atOnce = 4;
 
+/** Most names of a snapshot that are looked at for a GGUF file. */
+const maxNames = 10_000;
+
 const unwritten: ReadonlySet<string> = new Set([
   ...["EROFS", "EACCES", "EPERM"],
   // A folder in the place of the note, or a file in the place of one of its folders.
   ...["EISDIR", "ENOTEMPTY", "EEXIST", "ENOTDIR"],
 ]);
 
-/** The folder of a Hub model with every file that the engine reads; downloads files that are not cached. */
+/**
+ * The folder of a Hub model with every file that the engine reads, or its GGUF file; downloads files that are not cached.
+ */
 export async function hubFolder(hub: HubId, options: HubOptions, system: System = machine): Promise<string> {
   const settings = await readSettings(options);
   // Ends what is left of a load when one of its files fails.
   const stop = new Stop(options.signal);
   const session: Session = { endpoint: settings.endpoint, token: settings.token, signal: stop.signal, system };
-  const load = new HubLoad(hub, settings, session, new DownloadProgress(options.onProgress), () =>
-    stop.end(abortError(undefined)),
-  );
+  const end = (): void => stop.end(abortError(undefined));
+  const load = new HubLoad(hub, options.file, settings, session, new DownloadProgress(options.onProgress), end);
   try {
     return await load.run();
   } catch (error) {
@@ -47,10 +53,14 @@ export async function hubFolder(hub: HubId, options: HubOptions, system: System 
 interface Found {
   state: "whole" | "usable" | "partly";
   missing: string[];
+  /** The GGUF file that is meant, where one is. */
+  gguf?: string;
 }
 
 class HubLoad {
   readonly #hub: HubId;
+  /** The GGUF file that was asked for, or a pattern of it. */
+  readonly #file: string | undefined;
   readonly #settings: Settings;
   readonly #session: Session;
   readonly #cache: ModelCache;
@@ -58,8 +68,16 @@ class HubLoad {
   readonly #progress: DownloadProgress;
   readonly #stop: () => void;
 
-  constructor(hub: HubId, settings: Settings, session: Session, progress: DownloadProgress, stop: () => void) {
+  constructor(
+    hub: HubId,
+    file: string | undefined,
+    settings: Settings,
+    session: Session,
+    progress: DownloadProgress,
+    stop: () => void,
+  ) {
     this.#hub = hub;
+    this.#file = file;
     this.#settings = settings;
     this.#session = session;
     this.#progress = progress;
@@ -77,17 +95,24 @@ class HubLoad {
     const { revision } = this.#hub;
     const known = await this.#cache.commitOf(revision);
     const found: Found = known ? await this.#look(known) : { state: "partly", missing: [] };
-    if (known && found.state === "whole" && isCommit(revision)) return this.#cache.snapshot(known);
+    if (known && found.state === "whole" && isCommit(revision)) return this.#place(known, found.gguf);
     if (this.#settings.offline) {
-      if (known && found.state !== "partly") return this.#cache.snapshot(known);
+      if (known && found.state !== "partly") return this.#place(known, found.gguf);
       throw this.#offline(found.missing);
     }
     const usable = known !== undefined && found.state !== "partly" ? known : undefined;
     const repository = await this.#ask(usable);
-    if (!repository) return this.#cache.snapshot(usable ?? revision);
-    await this.#download(repository);
-    await this.#note(repository);
-    return this.#cache.snapshot(repository.commit);
+    if (!repository) return this.#place(usable ?? revision, found.gguf);
+    const names = neededFiles(new Set(repository.files.keys()), this.#subject, this.#file);
+    await this.#download(repository, names);
+    const gguf = names.find(isGguf);
+    await this.#note(repository, gguf === undefined);
+    return this.#place(repository.commit, gguf);
+  }
+
+  /** The path that the engine loads: the folder of a commit, or a file of it. */
+  #place(commit: string, gguf: string | undefined): string {
+    return join(this.#cache.snapshot(commit), ...(gguf?.split("/") ?? []));
   }
 
   /** Asks the hub; where it cannot be reached, a cache that has the model will do, as in huggingface_hub. */
@@ -101,7 +126,24 @@ class HubLoad {
     }
   }
 
+  /** A GGUF file in the cache: the one that is asked for, or without a pattern the only one of a commit without other weights. */
+  async #lookForGguf(commit: string): Promise<Found | undefined> {
+    const cache = this.#cache;
+    const file = this.#file;
+    if (file === undefined && ((await cache.has(commit, single)) || (await cache.has(commit, index)))) return undefined;
+    const found = candidates(await cache.names(commit, maxNames), file);
+    const [gguf, another] = found;
+    if (gguf !== undefined && another === undefined) {
+      // Another file of the repository may match a pattern too.
+      return { state: file === gguf && !isPattern(file) ? "whole" : "usable", missing: [], gguf };
+    }
+    if (gguf !== undefined && this.#settings.offline) chosenGguf(new Set(found), this.#subject, file);
+    return file === undefined ? undefined : { state: "partly", missing: [file] };
+  }
+
   async #look(commit: string): Promise<Found> {
+    const gguf = await this.#lookForGguf(commit);
+    if (gguf) return gguf;
     const cache = this.#cache;
     const missing: string[] = [];
     for (const name of required) if (!(await cache.has(commit, name))) missing.push(name);
@@ -130,7 +172,7 @@ class HubLoad {
     return new HubError("hub-offline", message, { id, revision, cacheDir, missing });
   }
 
-  async #download({ commit, files }: Repository): Promise<void> {
+  async #download({ commit, files }: Repository, names: readonly string[]): Promise<void> {
     const transfer: Transfer = {
       session: this.#session,
       subject: this.#subject,
@@ -146,7 +188,6 @@ class HubLoad {
           : await completeFile(this.#session, this.#subject, commit, name);
       return checkFile(whole, this.#subject, commit);
     };
-    const names = neededFiles(new Set(files.keys()), this.#subject);
     const wanted = await inParallel(names, complete, this.#stop);
     const listed = wanted.find(({ name }) => name === index);
     if (listed) wanted.push(...(await inParallel(await this.#shards(transfer, listed, files), complete, this.#stop)));
@@ -184,9 +225,9 @@ class HubLoad {
   }
 
   /** Writes down what the revision means, and which files it does not have. */
-  async #note({ commit, files }: Repository): Promise<void> {
+  async #note({ commit, files }: Repository, folder: boolean): Promise<void> {
     try {
-      for (const name of [...optional, single, index])
+      for (const name of folder ? [...optional, single, index] : [])
         if (!files.has(name) && !(await this.#cache.lacks(commit, name))) await this.#cache.setLacking(commit, name);
       await this.#cache.setCommit(this.#hub.revision, commit);
     } catch (error) {

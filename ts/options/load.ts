@@ -73,6 +73,7 @@ const token: Rule<string | false> = (value, place) => {
 
 const hubRules = {
   revision: text,
+  file: text,
   token,
   offline: flag,
   cacheDir: text,
