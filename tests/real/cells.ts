@@ -1,18 +1,31 @@
 // Which weights are tried: the type of the file, and the format that they are held in.
 import { load, type Model } from "../../ts/index.ts";
-import { folder } from "./goldens.ts";
+import { source } from "./goldens.ts";
 import { type FileType, fileTypes } from "./safetensors.ts";
 
 export const formats = ["f32", "f16", "q8_0", "q4_k"] as const;
 export type Format = (typeof formats)[number];
 
 export interface Cell {
-  file: FileType;
-  weights: Format;
+  /** One of the converted files, or the GGUF file that they come from, whose values are those of the f32 file. */
+  file: FileType | "gguf";
+  /** `stored` is to say nothing: the blocks of the GGUF file as they lie. */
+  weights: Format | "stored";
 }
 
-/** All twelve. */
-export const allCells: readonly Cell[] = fileTypes.flatMap((file) => formats.map((weights) => ({ file, weights })));
+/** A cell of the twelve that the converted files have. */
+export type DenseCell = Cell & { file: FileType; weights: Format };
+
+/** All twelve of the converted files. */
+export const allCells: readonly DenseCell[] = fileTypes.flatMap((file) =>
+  formats.map((weights) => ({ file, weights })),
+);
+
+/** The file itself, and once converted as the others are, which is exact. */
+export const ggufCells: readonly Cell[] = [
+  { file: "gguf", weights: "stored" },
+  { file: "gguf", weights: "f32" },
+];
 
 /** The quick tests, which CI runs, or all of them. */
 export const quick: boolean = process.env.PREFIXKV_REAL_QUICK === "1";
@@ -25,14 +38,18 @@ const quickCells: Record<Part, readonly Cell[]> = {
     { file: "f16", weights: "f16" },
     { file: "f32", weights: "q8_0" },
     { file: "bf16", weights: "q4_k" },
+    { file: "gguf", weights: "stored" },
   ],
-  texts: [
+  texts: [{ file: "f32", weights: "f32" }, { file: "f32", weights: "q8_0" }, ...ggufCells],
+  chats: [
     { file: "f32", weights: "f32" },
-    { file: "f32", weights: "q8_0" },
+    { file: "gguf", weights: "stored" },
   ],
-  chats: [{ file: "f32", weights: "f32" }],
   methods: [{ file: "f32", weights: "f32" }],
-  behaviour: [{ file: "f16", weights: "f16" }],
+  behaviour: [
+    { file: "f16", weights: "f16" },
+    { file: "gguf", weights: "stored" },
+  ],
   kvpress: [{ file: "f32", weights: "f32" }],
 };
 
@@ -41,7 +58,8 @@ export function cellsOf(part: Part): readonly Cell[] {
   // Other formats move the scores, so that nothing exact is left to compare.
   if (quick || part === "kvpress") return quickCells[part];
   // The type of the file changes numbers, not behaviour.
-  return part === "behaviour" ? allCells.filter(({ file }) => file === "f16") : allCells;
+  const cells = [...allCells, ...ggufCells];
+  return part === "behaviour" ? cells.filter(({ file, weights }) => file === "f16" || weights === "stored") : cells;
 }
 
 export function named({ file, weights }: Cell): string {
@@ -54,7 +72,7 @@ export async function withModel<Result>(
   use: (model: Model) => Promise<Result>,
   batch = 1,
 ): Promise<Result> {
-  const model = await load(folder(file), { weights, batch });
+  const model = await load(source(file), { ...(weights !== "stored" && { weights }), batch });
   try {
     return await use(model);
   } finally {

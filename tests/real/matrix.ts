@@ -4,13 +4,13 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { heading, keep, type Origin, origin } from "../../bench/machine.ts";
 import { LLAMA_CPP_Q8_0 } from "./bounds.ts";
-import { allCells, type Cell, formats, withModel } from "./cells.ts";
+import { allCells, type DenseCell, formats, withModel } from "./cells.ts";
 import { distance, ppl } from "./compare.ts";
 import { perplexity } from "./goldens.ts";
 import { type FileType, fileTypes } from "./safetensors.ts";
 import { requestsTogether, scoreText } from "./windows.ts";
 
-interface Row extends Cell {
+interface Row extends DenseCell {
   ppl: number;
   /** Mean absolute difference of a log-probability to torch's in 32 bits, with the weights of the same file ... */
   off: number;
@@ -30,7 +30,7 @@ interface Report {
   rows: Row[];
 }
 
-async function measure(cell: Cell): Promise<Row> {
+async function measure(cell: DenseCell): Promise<Row> {
   return withModel(
     cell,
     async (model) => {
