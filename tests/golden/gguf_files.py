@@ -197,13 +197,9 @@ def finish(writer):
     writer.close()
 
 
-FACTOR = {"keys": 1.0}
-
-
 def attend(module, query, key, value, mask, scaling, **_):
-    """Eager attention that reads keys and values from a cache in f16. YaRN's factor of keys is none of theirs, but one of the scores."""
-    key, value = (key / FACTOR["keys"]).half().float() * FACTOR["keys"], value.half().float()
-    key, value = (part.repeat_interleave(module.num_key_value_groups, 1) for part in (key, value))
+    """Eager attention that reads keys and values from a cache in f16."""
+    key, value = (part.half().float().repeat_interleave(module.num_key_value_groups, 1) for part in (key, value))
     scores = query @ key.transpose(2, 3) * scaling + mask[:, :, :, : key.shape[-2]]
     weights = scores.softmax(-1)
     return (weights @ value).transpose(1, 2).contiguous(), weights
@@ -246,7 +242,7 @@ class Model:
         self.hidden, self.heads, self.kv, self.width, self.inner = hidden, heads, kv, width, inner
         self.layers, self.table, self.head = layers, table, head
         self.biases, self.norms, self.divisors = more.get("biases", False), more.get("norms", False), more.get("divisors", False)
-        self.pre, self.rope = more.get("pre"), more.get("rope", {})
+        self.pre = more.get("pre")
 
     def write(self):
         path = FOLDER / f"{self.name}.gguf"
@@ -262,11 +258,6 @@ class Model:
         writer.add_layer_norm_rms_eps(1e-5)
         writer.add_rope_freq_base(10000.0)
         writer.add_rope_dimension_count(self.width)
-        if self.rope:
-            writer.add_rope_scaling_type(gguf.RopeScalingType(self.rope["rope_type"]))
-            writer.add_rope_scaling_factor(self.rope["factor"])
-        if "original_max_position_embeddings" in self.rope:
-            writer.add_rope_scaling_orig_ctx_len(self.rope["original_max_position_embeddings"])
         if self.width * self.heads != self.hidden:
             writer.add_key_length(self.width)
             writer.add_value_length(self.width)
@@ -325,8 +316,7 @@ class Model:
         config = AutoConfig.for_model(
             self.architecture, vocab_size=self.vocab, hidden_size=self.hidden, intermediate_size=self.inner,
             num_hidden_layers=len(self.layers), num_attention_heads=self.heads, num_key_value_heads=self.kv, head_dim=self.width,
-            max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=self.head is None,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0} | self.rope,
+            max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=self.head is None,
         )
         model = self.build(config).eval()
         model.set_attn_implementation("eager")
@@ -339,7 +329,6 @@ class Model:
         run = lambda: model(input_ids=torch.tensor([ids])).logits[0, -6:].detach().numpy()
         arrays[f"{self.name}.exact"] = run()
         model.set_attn_implementation("halves")
-        FACTOR["keys"] = model.model.rotary_emb.attention_scaling
         with Rounded([dict(model.named_parameters())[name] for name in self.plain]):
             arrays[f"{self.name}.rounded"] = run()
         far = np.abs(arrays[f"{self.name}.exact"] - arrays[f"{self.name}.rounded"]).max()
@@ -369,11 +358,10 @@ MODELS = [
     lambda: Model(
         "qwen3-norms", "qwen3", Qwen3ForCausalLM, 7, 64, 4, 2, 32, 64,
         [[T.Q8_0, T.Q8_0, T.Q5_1, T.Q4_0, T.IQ4_NL, T.IQ4_NL, T.Q5_0]], T.F16, None, pre="qwen2", norms=True,
-        rope={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
     ),
     lambda: Model(
         "llama-pieces", "llama", LlamaForCausalLM, 9, 32, 2, 2, 16, 32,
-        [[T.F16, T.F32, T.F16, T.F16, T.F16, T.F16, T.F16]], T.F16, T.BF16, rope={"rope_type": "linear", "factor": 2.0},
+        [[T.F16, T.F32, T.F16, T.F16, T.F16, T.F16, T.F16]], T.F16, T.BF16,
     ),
 ]
 
