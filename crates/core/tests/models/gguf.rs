@@ -127,7 +127,7 @@ fn logits_are_those_of_transformers() {
 fn blocks_take_what_they_take_in_the_file() {
     for case in models() {
         let path = path_of(&case);
-        let inspected = Model::inspect(&path).expect("inspects");
+        let inspected = Model::inspect(&path, None).expect("inspects");
         let model = load(&path, WeightFormat::Stored, true);
         let info = model.info();
         assert_eq!((info.weights, info.source.as_str()), ("stored", path.to_str().expect("a path")));
@@ -206,7 +206,7 @@ fn a_folder_with_one_file_is_that_model() {
     let (dir, path) = changed(|_| ());
     let model = load(dir.path(), WeightFormat::Stored, true);
     assert_eq!(model.info().source, path.display().to_string());
-    assert_eq!(Model::inspect(dir.path()).expect("inspects").fingerprint, model.info().fingerprint);
+    assert_eq!(Model::inspect(dir.path(), None).expect("inspects").fingerprint, model.info().fingerprint);
 }
 
 #[test]

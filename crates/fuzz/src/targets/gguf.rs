@@ -156,7 +156,7 @@ fn run(data: &[u8]) -> String {
     let file = Arc::new(file);
     let mut kind = format!("ok {}", file.tensors().count().max(1).ilog2());
     kind.push_str(&outcome(&Tokenizer::from_gguf(file.metadata()), CODES));
-    kind.push_str(&outcome(&Model::inspect(&path), CODES));
+    kind.push_str(&outcome(&Model::inspect(&path, None), CODES));
     let checkpoint = Checkpoint::of_gguf(file.clone(), false);
     kind.push_str(&outcome(&checkpoint, CODES));
     let Ok(checkpoint) = checkpoint else { return kind };
