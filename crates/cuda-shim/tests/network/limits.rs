@@ -110,7 +110,7 @@ fn a_load_that_finds_the_gpu_full_leaves_nothing() {
 fn images_that_find_the_gpu_full_can_be_tried_again() {
     let shim = shim();
     let model = crate::load("tests/golden/fixtures/llava-gqa64", cuda(&shim), WeightFormat::F32);
-    let side = model.info().image.and_then(|image| image.size).expect("takes images");
+    let side = model.info().image.as_ref().and_then(|image| image.size).expect("takes images");
     let bytes = std::fs::read(root().join("data/scenes/scene-001.png")).expect("a scene");
     let pixels = [model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture")];
     // The tower's too: they came with the load.
