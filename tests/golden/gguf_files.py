@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as T
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models as parts, normalizers, pre_tokenizers
-from transformers import AttentionInterface, AutoConfig, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import AttentionInterface, AutoConfig, Gemma3ForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWEN2_SPLIT
 
@@ -236,6 +236,8 @@ class Rounded:
 class Model:
     """A model and how it is written: `layers` has the types of q, k, v, o, gate, up, down of each."""
 
+    theta = 10000.0
+
     def __init__(self, name, architecture, build, seed, hidden, heads, kv, width, inner, layers, table, head, **more):
         self.name, self.architecture, self.build = name, architecture, build
         self.random = np.random.default_rng(seed)
@@ -256,7 +258,7 @@ class Model:
         writer.add_head_count(self.heads)
         writer.add_head_count_kv(self.kv)
         writer.add_layer_norm_rms_eps(1e-5)
-        writer.add_rope_freq_base(10000.0)
+        writer.add_rope_freq_base(self.theta)
         writer.add_rope_dimension_count(self.width)
         if self.width * self.heads != self.hidden:
             writer.add_key_length(self.width)
@@ -311,16 +313,21 @@ class Model:
         self.numbers[theirs] = numbers
         self.writer.add_tensor(ours, numbers if order is None else numbers[order])
 
-    def golden(self, arrays):
-        path = self.write()
-        config = AutoConfig.for_model(
+    def config(self):
+        return AutoConfig.for_model(
             self.architecture, vocab_size=self.vocab, hidden_size=self.hidden, intermediate_size=self.inner,
             num_hidden_layers=len(self.layers), num_attention_heads=self.heads, num_key_value_heads=self.kv, head_dim=self.width,
-            max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=self.head is None,
+            max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=self.theta, tie_word_embeddings=self.head is None,
         )
+
+    def state(self):
+        return {name: torch.from_numpy(numbers) for name, numbers in self.numbers.items()}
+
+    def golden(self, arrays):
+        path, config = self.write(), self.config()
         model = self.build(config).eval()
         model.set_attn_implementation("eager")
-        report = model.load_state_dict({name: torch.from_numpy(n) for name, n in self.numbers.items()}, strict=False)
+        report = model.load_state_dict(self.state(), strict=False)
         assert not report.unexpected_keys and set(report.missing_keys) <= {"lm_head.weight"}, report
         model.tie_weights()
         if self.by is not None:
@@ -336,6 +343,33 @@ class Model:
         hashes = {name: hashlib.sha256(n.astype("<f4").tobytes()).hexdigest()[:16] for name, n in self.numbers.items()}
         shapes = {name: list(n.shape) for name, n in self.numbers.items()}
         return {"file": relative(path), "tokens": ids, "hashes": hashes, "shapes": shapes, "config": config_of(config)}
+
+
+class Gemma(Model):
+    """Norms behind attention and MLP too, whose weights have in the file the one that transformers adds, and windows on every second layer."""
+
+    theta = 1e6
+    window, every = 12, 2
+
+    def write_layer(self, layer, kinds):
+        if layer == 0:
+            self.writer.add_sliding_window(self.window)
+            self.writer.add_sliding_window_pattern(self.every)
+        super().write_layer(layer, kinds)
+        ours, theirs = f"blk.{layer}.", f"model.layers.{layer}."
+        self.numbers[f"{theirs}pre_feedforward_layernorm.weight"] = self.numbers.pop(f"{theirs}post_attention_layernorm.weight")
+        self.row(f"{ours}post_attention_norm.weight", f"{theirs}post_attention_layernorm.weight", self.hidden)
+        self.row(f"{ours}post_ffw_norm.weight", f"{theirs}post_feedforward_layernorm.weight", self.hidden)
+
+    def config(self):
+        return AutoConfig.for_model(
+            "gemma3_text", vocab_size=self.vocab, hidden_size=self.hidden, intermediate_size=self.inner, num_hidden_layers=len(self.layers),
+            num_attention_heads=self.heads, num_key_value_heads=self.kv, head_dim=self.width, query_pre_attn_scalar=self.width,
+            max_position_embeddings=256, rms_norm_eps=1e-5, sliding_window=self.window, sliding_window_pattern=self.every,
+        )
+
+    def state(self):
+        return {name: numbers - 1 if "norm" in name else numbers for name, numbers in super().state().items()}
 
 
 def config_of(config):
@@ -362,6 +396,10 @@ MODELS = [
     lambda: Model(
         "llama-pieces", "llama", LlamaForCausalLM, 9, 32, 2, 2, 16, 32,
         [[T.F16, T.F32, T.F16, T.F16, T.F16, T.F16, T.F16]], T.F16, T.BF16,
+    ),
+    lambda: Gemma(
+        "gemma3-norms", "gemma3", Gemma3ForCausalLM, 11, 64, 4, 2, 32, 64,
+        [[T.Q5_0, T.Q5_0, T.Q8_0, T.Q4_0, T.Q5_0, T.Q5_0, T.Q8_0]] * 2, T.Q8_0, None, norms=True,
     ),
 ]
 

@@ -53,6 +53,11 @@ impl ConfigFile {
         &self.path
     }
 
+    /// Whether it comes of the metadata of a GGUF file, and the weights of the same file.
+    pub(super) fn is_gguf(&self) -> bool {
+        self.source == self.path
+    }
+
     /// Numbers by which the frequencies of rotary embedding are divided, one for each.
     pub(super) fn divisors(&self) -> Option<&Arc<[f32]>> {
         self.divisors.as_ref()

@@ -68,7 +68,8 @@ impl Keys<'_> {
 pub(super) fn config(file: &Gguf) -> Result<ConfigFile> {
     let architecture = Architecture::of(file)?;
     let keys = Keys { metadata: file.metadata(), architecture: architecture.name };
-    if let Some(name) = UNKNOWN.iter().find(|name| file.metadata().get(&keys.name(name)).is_some()) {
+    let unknown = |name: &&&str| !architecture.knows.contains(name) && file.metadata().get(&keys.name(name)).is_some();
+    if let Some(name) = UNKNOWN.iter().find(unknown) {
         return Err(keys.unsupported(name, "that is not implemented"));
     }
     if keys.size("expert_count")?.is_some_and(|experts| experts > 0) {
@@ -90,6 +91,7 @@ pub(super) fn config(file: &Gguf) -> Result<ConfigFile> {
     let model_type = match (architecture.model_type, window) {
         // llama.cpp converts both as `llama`.
         ("llama", Some(_)) => "mistral",
+        (other, Some(_)) if architecture.windows => other,
         (_, Some(_)) => {
             return Err(
                 keys.unsupported("attention.sliding_window", "but not which layers have it; take a file without")
@@ -109,10 +111,10 @@ pub(super) fn config(file: &Gguf) -> Result<ConfigFile> {
         "head_dim": width,
         "max_position_embeddings": keys.need("context_length")?,
         "rms_norm_eps": epsilon,
-        "rope_theta": keys.number("rope.freq_base")?,
         "rope_scaling": scaling(&keys)?,
         "sliding_window": window,
         "attn_logit_softcapping": keys.number("attn_logit_softcapping")?,
+        "final_logit_softcapping": keys.number("final_logit_softcapping")?,
         "tie_word_embeddings": !has("output.weight"),
         "attention_bias": has("blk.0.attn_q.bias"),
         "mlp_bias": has("blk.0.ffn_up.bias"),
@@ -120,6 +122,15 @@ pub(super) fn config(file: &Gguf) -> Result<ConfigFile> {
     }) else {
         return Err(Error::Internal("a configuration that is no object".into()));
     };
+    // Where nothing is said, it is as the class has it.
+    let said = [
+        ("rope_theta", keys.number("rope.freq_base")?.map(|base| json!(base))),
+        ("rope_local_base_freq", keys.number("rope.freq_base_swa")?.map(|base| json!(base))),
+        ("sliding_window_pattern", keys.size("attention.sliding_window_pattern")?.map(|every| json!(every))),
+    ];
+    root.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    let scalar = if architecture.scaled_by_hidden == Some(keys.need("block_count")?) { hidden / heads } else { width };
+    root.insert("query_pre_attn_scalar".into(), json!(scalar));
     if let Some(part) = keys.size("rope.dimension_count")?.filter(|part| *part != width) {
         root.insert("partial_rotary_factor".into(), json!(part as f64 / width as f64));
     }

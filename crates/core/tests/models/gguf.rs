@@ -24,7 +24,7 @@ fn golden() -> Value {
 
 fn models() -> Vec<Value> {
     let models = golden()["models"].as_array().expect("a list").clone();
-    assert_eq!(models.len(), 4);
+    assert_eq!(models.len(), 5);
     models
 }
 
@@ -69,6 +69,15 @@ fn worst(got: &[Vec<f32>], want: &Tensor) -> f32 {
     worst
 }
 
+/// The root mean square of the differences.
+fn distance(got: &[Vec<f32>], want: &Tensor) -> f32 {
+    let want: Vec<Vec<f32>> = want.to_vec2().expect("rows");
+    assert_eq!(got.len(), want.len());
+    let pairs = got.iter().flatten().zip(want.iter().flatten());
+    let (count, sum) = pairs.fold((0, 0.0), |(count, sum), (got, want)| (count + 1, sum + (got - want).powi(2)));
+    (sum / count as f32).sqrt()
+}
+
 #[test]
 fn every_number_is_that_of_the_gguf_package() {
     let mut kinds = BTreeMap::new();
@@ -109,10 +118,14 @@ fn logits_are_those_of_transformers() {
         }
         let mapped = load(&path, WeightFormat::Stored, true);
         let got = logits(&mapped, &tokens);
+        let (exact, rounded) = (&arrays[&format!("{name}.exact")], &arrays[&format!("{name}.rounded")]);
+        let exact: Vec<Vec<f32>> = exact.to_vec2().expect("rows");
         for got in &got {
-            // An activation at the edge of two codes may fall to either.
-            let worst = worst(got, &arrays[&format!("{name}.rounded")]);
-            assert!(worst <= 0.03, "{name} as it is stored is off by {worst}");
+            // An activation at the edge of two codes falls to either, by the order of the sums before it, and what follows is then rounded
+            // otherwise: the reference's own logits move by up to 0.1 when its norms move by 1e-7 (llama-mixed). They stay nearer to each other
+            // than rounding takes them from the exact ones; noise of its own would be farther by the root of two.
+            let (off, noise) = (distance(got, rounded), distance(&exact, rounded));
+            assert!(off < noise, "{name} as it is stored is off by {off}, rounding by {noise}");
         }
         // Read rather than mapped: the same bits.
         assert_eq!(logits(&load(&path, WeightFormat::Stored, false), &tokens), got);

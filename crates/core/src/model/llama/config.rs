@@ -90,6 +90,8 @@ pub(crate) struct LlamaConfig {
     pub norm_offset: f32,
     /// Whether embeddings are multiplied by `sqrt(hidden_size)`.
     pub scaled_embeddings: bool,
+    /// Whether that factor has the type of the table.
+    pub rounded_scale: bool,
     pub gate: Gate,
     /// A logit `x` becomes `cap * tanh(x / cap)`.
     pub logit_cap: Option<f32>,
@@ -230,8 +232,10 @@ impl LlamaConfig {
             fused: decoder.fused,
             head_norms: decoder.head_norms,
             branch_norms: decoder.branch_norms,
-            norm_offset: decoder.norm_offset,
+            // In GGUF files it is added already.
+            norm_offset: if file.is_gguf() { 0.0 } else { decoder.norm_offset },
             scaled_embeddings: decoder.scaled,
+            rounded_scale: !file.is_gguf(),
             gate,
             logit_cap,
             ropes,

@@ -180,11 +180,12 @@ impl<B: Backend> Llama<B> {
         };
         let ropes = config.ropes.iter().map(|rope| config.frequencies(rope)).collect();
         let backend = loader.backend.clone();
-        let embedding_scale = if config.scaled_embeddings {
+        let root = (hidden as f64).sqrt() as f32;
+        let embedding_scale = match (config.scaled_embeddings, config.rounded_scale) {
+            (false, _) => None,
+            (true, false) => Some(root),
             // transformers rounds the factor to the type of the table that it multiplies.
-            Some(loader.checkpoint.rounded(&embeddings_name, (hidden as f64).sqrt() as f32)?)
-        } else {
-            None
+            (true, true) => Some(loader.checkpoint.rounded(&embeddings_name, root)?),
         };
         let rotates_values = loader.rotates_values;
         let norm = norm("norm")?;

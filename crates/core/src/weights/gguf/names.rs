@@ -13,8 +13,14 @@ pub(crate) struct Architecture {
     /// Whether rows of queries and keys lie so that neighbouring channels turn together; Hugging Face turns channel `c` of a head of width
     /// `d` together with `c + d / 2`.
     neighbours: bool,
-    /// Parts of a layer beside [`LAYER`].
+    /// Parts of a layer beside [`LAYER`], or with other names than there.
     more: &'static [(&'static str, &'static str)],
+    /// Keys that are refused elsewhere.
+    pub(crate) knows: &'static [&'static str],
+    /// Whether its class knows which layers have a window.
+    pub(crate) windows: bool,
+    /// As many layers as a model has whose scores are scaled by `hidden / heads`, and not by the width of a head; the file does not say it.
+    pub(crate) scaled_by_hidden: Option<usize>,
 }
 
 /// Whose rows the rows of a tensor are, where their order differs from Hugging Face's.
@@ -51,11 +57,39 @@ const LAYER: &[(&str, &str)] = &[
 
 const HEAD_NORMS: &[(&str, &str)] = &[("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm")];
 
+const GEMMA3: &[(&str, &str)] = &[
+    HEAD_NORMS[0],
+    HEAD_NORMS[1],
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+/// Llama and whatever llama.cpp converts as one: Mistral, SmolLM2.
+const LLAMA: Architecture = Architecture {
+    name: "llama",
+    model_type: "llama",
+    neighbours: true,
+    more: &[],
+    knows: &[],
+    windows: false,
+    scaled_by_hidden: None,
+};
+
 const ALL: &[Architecture] = &[
-    // Llama and whatever llama.cpp converts as one: Mistral, SmolLM2.
-    Architecture { name: "llama", model_type: "llama", neighbours: true, more: &[] },
-    Architecture { name: "qwen2", model_type: "qwen2", neighbours: false, more: &[] },
-    Architecture { name: "qwen3", model_type: "qwen3", neighbours: false, more: HEAD_NORMS },
+    LLAMA,
+    Architecture { name: "qwen2", model_type: "qwen2", neighbours: false, ..LLAMA },
+    Architecture { name: "qwen3", model_type: "qwen3", neighbours: false, more: HEAD_NORMS, ..LLAMA },
+    Architecture {
+        name: "gemma3",
+        model_type: "gemma3_text",
+        neighbours: false,
+        more: GEMMA3,
+        knows: &["final_logit_softcapping"],
+        windows: true,
+        // The one of 27 billion parameters.
+        scaled_by_hidden: Some(62),
+    },
 ];
 
 impl Architecture {
@@ -98,7 +132,7 @@ impl Architecture {
         if !matches!(kind, "weight" | "bias") || number.to_string() != layer {
             return None;
         }
-        let (_, theirs) = LAYER.iter().chain(self.more).find(|(ours, _)| *ours == part)?;
+        let (_, theirs) = self.more.iter().chain(LAYER).find(|(ours, _)| *ours == part)?;
         let turned = match part {
             "attn_q" if self.neighbours => Turned::Queries,
             "attn_k" if self.neighbours => Turned::Keys,
@@ -114,7 +148,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_hugging_face() {
-        let [llama, qwen2, qwen3] = ALL else { panic!("three") };
+        let [llama, qwen2, qwen3, gemma3] = ALL else { panic!("four") };
         let named = |architecture: &Architecture, name: &str| architecture.hugging_face(name);
         let plain = |name: &str| Some((name.to_owned(), Turned::No));
         assert_eq!(named(llama, "token_embd.weight"), plain("model.embed_tokens.weight"));
@@ -127,7 +161,18 @@ mod tests {
             Some(("model.layers.0.self_attn.k_proj.bias".into(), Turned::Keys))
         );
         assert_eq!(named(qwen3, "blk.3.attn_q_norm.weight"), plain("model.layers.3.self_attn.q_norm.weight"));
+        for (ours, theirs) in [
+            ("attn_q_norm", "self_attn.q_norm"),
+            ("attn_norm", "input_layernorm"),
+            ("post_attention_norm", "post_attention_layernorm"),
+            ("ffn_norm", "pre_feedforward_layernorm"),
+            ("post_ffw_norm", "post_feedforward_layernorm"),
+        ] {
+            let want = plain(&format!("model.layers.5.{theirs}.weight"));
+            assert_eq!(named(gemma3, &format!("blk.5.{ours}.weight")), want);
+        }
         for (architecture, name) in [
+            (llama, "blk.3.post_ffw_norm.weight"),
             (qwen2, "blk.3.attn_q_norm.weight"),
             (llama, "blk.03.attn_q.weight"),
             (llama, "blk.3.attn_q.scale"),
