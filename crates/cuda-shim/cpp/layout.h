@@ -67,7 +67,7 @@ static const ShimField SHIM_FIELDS[] = {
     FIELD(NormalizeArgs, unused),
     SIZE(MapArgs), FIELD(MapArgs, x), FIELD(MapArgs, y), FIELD(MapArgs, out), FIELD(MapArgs, rows), FIELD(MapArgs, x_stride),
     FIELD(MapArgs, y_stride), FIELD(MapArgs, out_stride), FIELD(MapArgs, n), FIELD(MapArgs, width), FIELD(MapArgs, function),
-    FIELD(MapArgs, vectors),
+    FIELD(MapArgs, vectors), FIELD(MapArgs, factor), FIELD(MapArgs, unused),
 };
 
 // Field `index`, or 1 behind the last.
