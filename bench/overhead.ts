@@ -1,8 +1,10 @@
 // The cost of choosing entries while a prompt is read, method by method: `npm run bench:overhead`, bench/results/<machine>-overhead.json and .md.
-// Every round reads the prompt with each method once, in an order that turns around, and compares within the round. Option: --quick.
+// Every round reads the prompt with each method once, in an order that turns around, and compares within the round. Options: --quick, and
+// --only NAMES for these methods and the full cache; the others stay as they were found.
+import { readFile } from "node:fs/promises";
 import { type CacheOption, type HeadsCalibration, load } from "../ts/index.ts";
 import { order } from "./cache.ts";
-import { heading, keep as keepReport, origin } from "./machine.ts";
+import { heading, keep as keepReport, origin, resultsFolder } from "./machine.ts";
 import { mixedPrompt } from "./prompts.ts";
 import { plain, randomModel } from "./random_model.ts";
 import { paired, type Summary, summarise, table } from "./stats.ts";
@@ -56,18 +58,27 @@ const methods: [name: string, kind: Kind, cache?: CacheOption][] = [
   ["random", "none"],
 ];
 const full = "full";
+const asked = process.argv.indexOf("--only");
+const only = asked < 0 ? undefined : (process.argv[asked + 1] ?? "").split(",");
+const unknown = only?.find((name) => !methods.some(([known]) => known === name));
+if (unknown !== undefined) throw new Error(`--only: there is no \`${unknown}\``);
+const wanted = (name: string): boolean => only?.includes(name) ?? true;
 const all: [name: string, cache: CacheOption][] = [
   [full, { method: full }],
-  ...methods.map(([name, , cache]): [string, CacheOption] => [name, cache ?? ({ method: name, keep } as CacheOption)]),
+  ...methods
+    .filter(([name]) => wanted(name))
+    .map(([name, , cache]): [string, CacheOption] => [name, cache ?? ({ method: name, keep } as CacheOption)]),
 ];
 
 interface Series {
   context: number;
+  /** Of the code that was measured. */
+  commit: string;
   /** Milliseconds of the prompt, round by round; a method that refuses the prompt is missing. */
   prefill: Record<string, number[]>;
 }
 
-async function measure(): Promise<Series[]> {
+async function measure(commit: string): Promise<Series[]> {
   // Room for the longest prompt and its repetition.
   const shape = { ...plain, maxPositions: 3 * Math.max(...contexts) };
   await using model = await load(await randomModel("plain-twice", shape, { dtype: "f32" }), {
@@ -87,38 +98,58 @@ async function measure(): Promise<Series[]> {
         prefill[name] = [...(prefill[name] ?? []), timings.prefill];
       }
     }
-    found.push({ context, prefill });
+    found.push({ context, commit, prefill });
   }
   process.stderr.write("\n");
   return found;
 }
 
-const series = await measure();
+/** Those of the last report, without the methods that are measured again. */
+async function kept(): Promise<Series[]> {
+  if (only === undefined) return [];
+  const from = await origin();
+  const file = new URL(`${from.machine.slug}-overhead.json`, resultsFolder(quick));
+  const last = JSON.parse(await readFile(file, "utf8")) as { origin: { commit: string }; series: Series[] };
+  return last.series.map((one) => ({
+    ...one,
+    commit: one.commit ?? last.origin.commit,
+    prefill: Object.fromEntries(Object.entries(one.prefill).filter(([name]) => name === full || !wanted(name))),
+  }));
+}
+
 const from = await origin();
-const ratios = ({ prefill }: Series, name: string): Summary =>
-  summarise(paired(prefill[name] ?? [], prefill[full] ?? []));
+const series = [...(await kept()), ...(await measure(`${from.commit}${from.changed ? " with changes" : ""}`))];
+/** The run of a method at a length: rounds are compared with the full cache's of the same run. */
+const runOf = (context: number, name: string): Series | undefined =>
+  series.find((one) => one.context === context && one.prefill[name] !== undefined);
+const ratios = (context: number, name: string): Summary => {
+  const prefill = runOf(context, name)?.prefill ?? {};
+  return summarise(paired(prefill[name] ?? [], prefill[full] ?? []));
+};
 const shown = ({ median, low, high }: Summary): string =>
   `${median.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
 const missed = (name: string, kind: Kind): string =>
-  series
-    .filter((one) => ratios(one, name).median > kinds[kind])
-    .map(({ context }) => `missed at ${context}`)
+  contexts
+    .filter((context) => ratios(context, name).median > kinds[kind])
+    .map((context) => `missed at ${context}`)
     .join(", ");
 const page = `${heading("Overhead of methods on a prompt", from)}
 
 The time of a prompt with a method at keep ${keep} over its time with the full cache in the same round: medians of ${rounds} rounds and quartiles, so what gathering
 attention, ranking, splitting and compacting cost. A random model of ${plain.layers} layers, ${plain.heads} heads of ${plain.headDim}, f32, two threads, text without an image (methods that look at the
-text behind an image look at the last queries or at all of the text there). Goals: ${Object.entries(kinds)
+text behind an image look at the last queries or at all of the text there). The JSON beside this page says the commit at which each method was measured. Goals: ${Object.entries(
+  kinds,
+)
   .filter(([, most]) => Number.isFinite(most))
   .map(([kind, most]) => `${kind} ${most}`)
   .join(", ")}.
 
 ${table([
-  ["method", "attention", ...series.map(({ context }) => `${context} tokens`), "goal"],
+  ["method", "attention", ...contexts.map((context) => `${context} tokens`), "goal"],
   ...methods.map(([name, kind]) => [
     name,
     kind,
-    ...series.map((one) => shown(ratios(one, name))),
+    ...contexts.map((context) => shown(ratios(context, name))),
     kind === "twice" ? "none" : missed(name, kind) || "met",
   ]),
 ])}
