@@ -191,6 +191,8 @@ fn a_kernel_that_does_nothing_is_found() {
         formats.iter().map(|format| format!("{kernel} {format}")).collect()
     };
     let lanes = ["f32", "f16", "floats", "levels", "codes", "mixed"];
+    let transformed = ["codes of transformed keys", "codes of transformed values"];
+    let all = [&lanes[..], &transformed].concat();
     let both = ["f32", "f16", "bf16"].map(|format| ["swiglu", "geglu"].map(|gate| format!("{gate} {format}"))).concat();
     for (kernel, beginnings, want) in [
         ("gather_", vec!["gather"], of("gather", &["f32", "f16"])),
@@ -207,9 +209,9 @@ fn a_kernel_that_does_nothing_is_found() {
         ("copy_f16_bf16", vec!["convert", "take_rows"], one("convert f16 to bf16")),
         ("copy_bf16_f32", vec!["convert", "take_rows"], vec!["take_rows bf16".into(), "convert bf16 to f32".into()]),
         ("decode_merge_f16", vec!["decode f32"], one("decode f32 to f16")),
-        ("decode_sums", vec!["decode sums"], of("decode sums", &lanes)),
-        ("prefill_columns", vec!["prefill"], of("prefill sums", &lanes)),
-        ("hadamard_rows", vec!["prefill"], of("prefill", &["levels", "mixed"])),
+        ("decode_sums", vec!["decode sums"], of("decode sums", &all)),
+        ("prefill_columns", vec!["prefill"], of("prefill sums", &all)),
+        ("hadamard_rows", vec!["prefill"], of("prefill", &[&["levels", "mixed"][..], &transformed].concat())),
     ] {
         let outcomes = broken(Defect::Skipped(kernel), &beginnings);
         assert_eq!(failed(&outcomes), want, "without {kernel}");
