@@ -1337,6 +1337,7 @@ export interface ImageTokens {
 
 /** A piece of a picture and its positions. */
 export interface PieceTokens {
+  /** Which one it is, with its rows and columns of cells. */
   piece: Piece;
   /** Positions that it takes. */
   tokens: number;

@@ -34,6 +34,7 @@ pub struct ImageTokens {
 /// A piece of a picture and its positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PieceTokens {
+    /// Which one it is, with its rows and columns of cells.
     pub piece: Piece,
     /// Positions that it takes.
     pub tokens: usize,
