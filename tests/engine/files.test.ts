@@ -68,7 +68,7 @@ const fill = (dir: string, tensor: string, bits: number): Promise<void> =>
     for (let at = from; at < to; at += 2) data.writeUInt16LE(bits, at);
   });
 
-async function withModel<T>(dir: string, options: LoadOptions, use: (model: Model) => Promise<T>): Promise<T> {
+async function withModel<T>(dir: string | URL, options: LoadOptions, use: (model: Model) => Promise<T>): Promise<T> {
   const model = await load(dir, options);
   try {
     return await use(model);
@@ -245,16 +245,16 @@ test("a left-over index hides no weights, and a GGUF file is read as one", async
   await copyFile(join(fixtures, "gguf", "llama-mixed.gguf"), gguf);
   for (const source of [only, gguf, pathToFileURL(gguf)]) {
     for (const map of [true, false]) {
-      await using model = await load(source, { map });
-      assert.deepEqual([model.info.source, model.info.weights], [gguf, "stored"]);
-      const { tokens } = await model.generate({ prompt: "hello", maxTokens: 3, ignoreEos: true });
-      assert.equal(tokens.length, 3);
+      await withModel(source, { map }, async (model) => {
+        assert.deepEqual([model.info.source, model.info.weights], [gguf, "stored"]);
+        const { tokens } = await model.generate({ prompt: "hello", maxTokens: 3, ignoreEos: true });
+        assert.equal(tokens.length, 3);
+      });
     }
   }
   const { architecture, weightBytes } = await inspect(gguf);
   assert.equal(architecture, "LlamaForCausalLM");
-  await using converted = await load(gguf, { weights: "f16" });
-  assert.ok(converted.info.weightBytes > weightBytes);
+  await withModel(gguf, { weights: "f16" }, async ({ info }) => assert.ok(info.weightBytes > weightBytes));
 });
 
 test("a number that is none, or that a format cannot hold, is an error at load", async () => {

@@ -66,9 +66,13 @@ test("every cache scores an answer as without it", async () => {
 
 test("weights in blocks answer", async () => {
   for (const weights of ["q8_0", "q4_k"] as const) {
-    await using model = await load(undefined, { weights, rotateValues: true });
-    const { text } = await model.generate({ messages: prompt, maxTokens: 20, cache: akvqVl() });
-    assert.match(text, /objects|There is an? /);
+    const model = await load(undefined, { weights, rotateValues: true });
+    try {
+      const { text } = await model.generate({ messages: prompt, maxTokens: 20, cache: akvqVl() });
+      assert.match(text, /objects|There is an? /);
+    } finally {
+      await model.dispose();
+    }
   }
 });
 
