@@ -546,6 +546,22 @@ def scene(llama, processor, model, sample):
     return prompt, answer
 
 
+def pictured():
+    """The embedded model in plain torch, and one of its scenes: its place in the goldens of eviction, prompt and answer."""
+    processor, model = tiny_llava.load()
+    text = model.model.language_model
+    llama = Llama(text.config, text.embed_tokens, text, model.lm_head)
+    sample = json.loads((SCENES / "samples.json").read_text())[2]
+    return llama, {"of": "tiny-llava", "name": sample["image"].removesuffix(".png")}, *scene(llama, processor, model, sample)
+
+
+def worded():
+    """The text model with planted heads, likewise; of the prompt its tokens."""
+    model = LlamaForCausalLM.from_pretrained(planted.FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
+    llama = Llama(model.config, model.model.embed_tokens, model.model, model.lm_head)
+    return llama, {"of": "planted", "name": "prompt-0"}, planted.prompt(0)[0], planted.answer(0)
+
+
 def results(name, prompt, answer, cases):
     found = []
     for case in cases:

@@ -6,15 +6,12 @@ import math
 
 import torch
 from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
 
 import planted
-import tiny_llava
-from common import DATA, SCENES, TINY_LLAVA, write_json
-from eviction import Cache, Kept, Llama, Prompt, budget, scene, uniform_counts
+from common import DATA, TINY_LLAVA, write_json
+from eviction import Cache, Kept, Prompt, budget, pictured, uniform_counts, worded
 from rkv import bits
 
-SCENE = 2
 INSTRUCTION = "\n\nRepeat the previous context exactly."
 SINKS, RECENT = 4, 1
 # Relative distance below which the rounding of 32-bit floats may decide which of two entries stays.
@@ -71,19 +68,12 @@ def results(about, prompt, answer, folder, shown):
 
 
 def main():
-    processor, model = tiny_llava.load()
-    text = model.model.language_model
-    llama = Llama(text.config, text.embed_tokens, text, model.lm_head)
-    sample = json.loads((SCENES / "samples.json").read_text())[SCENE]
-    prompt, answer = scene(llama, processor, model, sample)
-    about = {"of": "tiny-llava", "name": sample["image"].removesuffix(".png")}
+    _, about, prompt, answer = pictured()
     picture = results(about, prompt, answer, TINY_LLAVA, [0, 4, 9])
 
-    model = LlamaForCausalLM.from_pretrained(planted.FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
-    llama = Llama(model.config, model.model.embed_tokens, model.model, model.lm_head)
-    ids, answer = planted.prompt(0)[0], planted.answer(0)
+    llama, about, ids, answer = worded()
     prompt = Prompt(llama, ids, llama.embedding[torch.tensor(ids)])
-    words = results({"of": "planted", "name": "prompt-0"}, prompt, answer, planted.FOLDER, [0, 3, 5])
+    words = results(about, prompt, answer, planted.FOLDER, [0, 3, 5])
     write_json(DATA / "kvzip.json", {"scenes": [picture, words]})
 
 

@@ -7,14 +7,10 @@ import math
 
 import torch
 from torch.nn.functional import silu
-from transformers import LlamaForCausalLM
 
-import planted
-import tiny_llava
-from common import DATA, SCENES, bits, write_json
-from eviction import LOOSE, UNDECIDED, Llama, attention, rms_norm, scene
+from common import DATA, bits, write_json
+from eviction import LOOSE, UNDECIDED, attention, pictured, rms_norm, worded
 
-SCENE = 2
 DEFAULTS = {"share": 0.9, "schedule": "cosine", "interval": 1, "recent": 0.2, "distance": 1.2, "sinks": 4, "least": 64}
 DEFAULTS |= {"block": 16, "blockShare": 0.9, "blockLast": 0.1}
 VARIANTS = {"small": {}, "medium": {"share": 0.8, "interval": 2}, "large": {"interval": 3}}
@@ -136,24 +132,16 @@ def results(about, llama, hidden, answer, cases):
 
 
 def main():
-    processor, model = tiny_llava.load()
-    text = model.model.language_model
-    llama = Llama(text.config, text.embed_tokens, text, model.lm_head)
-    sample = json.loads((SCENES / "samples.json").read_text())[SCENE]
-    prompt, answer = scene(llama, processor, model, sample)
+    llama, about, prompt, answer = pictured()
     cases = [
         {},
         {"variant": "medium", "least": 16, "block": 8},
         {"schedule": "constant", "share": 0.7, "recent": 0.1, "least": 0, "sinks": 2, "distance": 3.0, "blockLast": 0.6},
     ]
-    about = {"of": "tiny-llava", "name": sample["image"].removesuffix(".png")}
     picture = results(about, llama, prompt.hidden, answer, cases)
 
-    model = LlamaForCausalLM.from_pretrained(planted.FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
-    llama = Llama(model.config, model.model.embed_tokens, model.model, model.lm_head)
-    ids, answer = planted.prompt(0)[0], planted.answer(0)
+    llama, about, ids, answer = worded()
     cases = [{}, {"variant": "large", "share": 0.5, "recent": 0.02, "block": 8}]
-    about = {"of": "planted", "name": "prompt-0"}
     text = results(about, llama, llama.embedding[torch.tensor(ids)], answer, cases)
     write_json(DATA / "pyramid_infer.json", {"scenes": [picture, text]})
 

@@ -7,14 +7,10 @@ import math
 
 import torch
 from torch.nn.functional import max_pool1d, normalize
-from transformers import LlamaForCausalLM
 
-import planted
-import tiny_llava
-from common import DATA, SCENES, bits, write_json
-from eviction import Llama, Prompt, attention, scene
+from common import DATA, bits, write_json
+from eviction import Prompt, attention, pictured, worded
 
-SCENE = 2
 DEFAULTS = {"every": 32, "window": 8, "attention": 0.1, "alike": 0.5, "spared": 1, "poolSize": 7, "sinks": 1}
 # Below these, the order in which 32-bit floats were added may decide: of two scores, relative, and of a cosine.
 UNDECIDED, NEAR = 2e-6, 1e-6
@@ -129,23 +125,16 @@ def results(about, prompt, answer, cases, shown):
 
 
 def main():
-    processor, model = tiny_llava.load()
-    text = model.model.language_model
-    llama = Llama(text.config, text.embed_tokens, text, model.lm_head)
-    sample = json.loads((SCENES / "samples.json").read_text())[SCENE]
-    prompt, answer = scene(llama, processor, model, sample)
-    about = {"of": "tiny-llava", "name": sample["image"].removesuffix(".png")}
+    _, about, prompt, answer = pictured()
     cases = [
         {"keep": 0.4, "every": 16, "alike": 0.55},
         {"keep": {"tokens": 60}, "every": 20, "spared": 3, "alike": 0.7, "attention": 0.4, "poolSize": 3},
     ]
     picture = results(about, prompt, answer, cases, [0, 9])
 
-    model = LlamaForCausalLM.from_pretrained(planted.FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
-    llama = Llama(model.config, model.model.embed_tokens, model.model, model.lm_head)
-    ids, answer = planted.prompt(0)[0], planted.answer(0)
+    llama, about, ids, answer = worded()
     prompt = Prompt(llama, ids, llama.embedding[torch.tensor(ids)])
-    words = results({"of": "planted", "name": "prompt-0"}, prompt, answer, [{"keep": 0.3, "every": 12, "sinks": 3}], [0, 3, 5])
+    words = results(about, prompt, answer, [{"keep": 0.3, "every": 12, "sinks": 3}], [0, 3, 5])
     write_json(DATA / "rkv.json", {"scenes": [picture, words]})
 
 

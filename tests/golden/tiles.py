@@ -21,7 +21,7 @@ import eviction
 import rankings
 import tiles_models
 from common import DATA, IMAGES, greedy, relative, write_arrays, write_json
-from generate import LEAST_DISTINCT, LEAST_GAP, TALL, TOKENS, WIDE
+from generate import TALL, TOKENS, WIDE, flaw
 from templates import IMAGE, text, turn
 
 ROWS, PIXELS, FEATURES = 24, 512, 6
@@ -82,18 +82,6 @@ def features(model, inputs):
     return taken["vision"].flatten(0, 1).numpy(), taken["projected"].flatten(0, 1).numpy()
 
 
-def flaw(fixture, runs):
-    for name, ids, steps in runs:
-        gap = min(step["best"][1] - step["second"][1] for step in steps)
-        if gap < LEAST_GAP:
-            return f"{name}: gap {gap:.4f}"
-        if len(set(ids)) < LEAST_DISTINCT:
-            return f"{name}: {len(set(ids))} tokens"
-        if set(tiles_models.special_ids(fixture)) & set(ids):
-            return f"{name}: special token"
-    return "two cases agree" if len({tuple(ids) for _, ids, _ in runs}) < len(runs) else None
-
-
 def search(fixture):
     prompts = Prompts(fixture)
     prepared = [(name, prompts.inputs(images, messages)[1]) for name, images, messages in CASES]
@@ -101,7 +89,7 @@ def search(fixture):
         model, runs = tiles_models.build(fixture, seed), []
         for name, inputs in prepared:
             runs.append((name, *greedy(model, inputs, TOKENS)[1:]))
-            if flaw(fixture, runs):
+            if flaw(fixture, runs, tiles_models.special_ids):
                 break
         else:
             return seed
@@ -152,7 +140,7 @@ def make(fixture):
                 "steps": steps,
             }
         )
-    assert flaw(fixture, runs) is None, (fixture.name, flaw(fixture, runs))
+    assert flaw(fixture, runs, tiles_models.special_ids) is None, (fixture.name, flaw(fixture, runs, tiles_models.special_ids))
     write_arrays(DATA / f"{fixture.name}.safetensors", arrays)
     write_json(DATA / f"{fixture.name}.json", {"model": relative(fixture.folder), "cases": cases})
     return model, prompts

@@ -7,15 +7,11 @@ import math
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM
 
-import planted
 import stores
-import tiny_llava
-from common import DATA, SCENES, bits, write_json
-from eviction import LOOSE, Llama, attention, scene
+from common import DATA, bits, write_json
+from eviction import LOOSE, attention, pictured, worded
 
-SCENE = 2
 DEFAULTS = {"mass": 0.975, "probes": 64, "window": 0}
 BLOCK = 100
 """generated tokens that are stored at once"""
@@ -136,21 +132,15 @@ def results(about, llama, turns, answer, cases):
 
 
 def main():
-    processor, model = tiny_llava.load()
-    text = model.model.language_model
-    llama = Llama(text.config, text.embed_tokens, text, model.lm_head)
-    sample = json.loads((SCENES / "samples.json").read_text())[SCENE]
-    prompt, answer = scene(llama, processor, model, sample)
+    llama, about, prompt, answer = pictured()
     plain = {"window": 10000}
     cases = [plain, plain | {"probes": 16}, plain | {"mass": 0.5, "probes": 200}, {}]
-    about = {"of": "tiny-llava", "name": sample["image"].removesuffix(".png"), "again": 0, "said": 0}
+    about |= {"again": 0, "said": 0}
     picture = results(about, llama, [(prompt.hidden, [])], answer, cases)
 
-    model = LlamaForCausalLM.from_pretrained(planted.FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
-    llama = Llama(model.config, model.model.embed_tokens, model.model, model.lm_head)
-    ids, answer = planted.prompt(0)[0], planted.answer(0)
+    llama, about, ids, answer = worded()
     hidden = llama.embedding[torch.tensor(ids)]
-    about = {"of": "planted", "name": "prompt-0", "again": 0, "said": 0}
+    about |= {"again": 0, "said": 0}
     text = results(about, llama, [(hidden, [])], answer, [plain, {"mass": 0.9, "window": 40}])
     # The first tokens of the prompt once more, behind it and some of the answer.
     again, said = 300, 7

@@ -5,6 +5,7 @@
 mod clip;
 mod config;
 mod counter;
+mod encoder;
 mod features;
 mod fit;
 mod gemma3;
@@ -24,6 +25,7 @@ mod placing;
 mod prompt;
 mod qwen_vl;
 mod rows;
+mod seeing;
 mod siglip;
 mod source;
 

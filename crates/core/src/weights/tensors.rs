@@ -79,7 +79,7 @@ impl<'a> Tensors<'a> {
         Ok(if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, 0)? })
     }
 
-    /// Each as a GGUF file has it. Errors as [`Checkpoint::tensor_for`] and [`Checkpoint::stored`].
+    /// Each as a GGUF file has it; nothing is folded into these, a load that asks for both is refused. Errors as [`Checkpoint::tensor_for`] and [`Checkpoint::stored`].
     pub fn each_stored(&self) -> impl Iterator<Item = Result<Part>> {
         self.parts.iter().map(|(name, shape)| match self.checkpoint.stored(name, shape)? {
             Some(blocks) => Ok(Part::Blocks(blocks)),

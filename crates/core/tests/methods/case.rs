@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use prefixkv_core::device::Cpu;
 use prefixkv_core::media::Prepared;
-use prefixkv_core::method::MethodSpec;
+use prefixkv_core::method::{Method, MethodSpec};
 use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
 use prefixkv_core::sequence::Sequence;
 use serde::de::DeserializeOwned;
@@ -91,6 +91,12 @@ pub(crate) struct Case {
     pub(crate) features: Vec<Features<Cpu>>,
     pub(crate) pixels: Vec<Prepared>,
     pub(crate) answer: Vec<u32>,
+}
+
+/// An empty sequence with a cache as requests have it, which must be sound.
+pub(crate) fn sequence(model: &Model, cache: &Value) -> Sequence {
+    let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
+    model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
 }
 
 pub(crate) fn load(folder: &str) -> Model {

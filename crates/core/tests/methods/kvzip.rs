@@ -1,6 +1,6 @@
 //! KVzip: prompts that are read twice, against an independent reference in PyTorch (tests/golden/kvzip.py).
 
-use crate::case::{Case, Reference};
+use crate::case::{self, Case, Reference};
 use prefixkv_core::cache::Kept;
 use prefixkv_core::error::Error;
 use prefixkv_core::method::Method;
@@ -40,8 +40,7 @@ struct Expected {
 fn sequence(model: &Model, options: &Value) -> Sequence {
     let mut cache = options.clone();
     cache["method"] = json!("kvzip");
-    let method = Method::parse(&cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
-    model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
+    case::sequence(model, &cache)
 }
 
 fn positions(kept: &[Vec<Kept>]) -> Vec<Vec<Vec<u32>>> {

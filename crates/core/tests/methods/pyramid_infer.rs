@@ -1,9 +1,7 @@
 //! PyramidInfer: layers that see less and less of a prompt, against an independent reference in PyTorch (tests/golden/pyramid_infer.py),
 //! and blocks of generated entries that shrink.
 
-use crate::case::{Case, Reference};
-use prefixkv_core::method::Method;
-use prefixkv_core::model::Model;
+use crate::case::{Case, Reference, sequence};
 use prefixkv_core::sample::log_softmax_at;
 use prefixkv_core::sequence::Sequence;
 use proptest::prelude::*;
@@ -38,11 +36,6 @@ fn cache(options: &Value) -> Value {
     let mut cache = options.clone();
     cache["method"] = json!("pyramidInfer");
     cache
-}
-
-fn sequence(model: &Model, cache: &Value) -> Sequence {
-    let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
-    model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
 }
 
 /// The positions that each layer holds.

@@ -1,7 +1,6 @@
 //! R-KV: lanes that shrink every few tokens, against an independent reference in PyTorch (tests/golden/rkv.py).
 
-use crate::case::{Case, Reference};
-use prefixkv_core::method::Method;
+use crate::case::{self, Case, Reference};
 use prefixkv_core::model::Model;
 use prefixkv_core::sample::log_softmax_at;
 use prefixkv_core::sequence::Sequence;
@@ -36,8 +35,7 @@ struct Expected {
 fn sequence(model: &Model, options: &Value) -> Sequence {
     let mut cache = options.clone();
     cache["method"] = json!("rkv");
-    let method = Method::parse(&cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
-    model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
+    case::sequence(model, &cache)
 }
 
 /// The positions of every head of some layers.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::calibrated::calibration;
-use crate::case::{Case, load, root, sized};
+use crate::case::{Case, load, root, sequence, sized};
 use candle_core::{Device, Tensor};
 use prefixkv_core::Error;
 use prefixkv_core::cache::Kept;
@@ -20,10 +20,6 @@ const TOLERANCE: f32 = 1e-4;
 
 fn shared(sources: &Value) -> Value {
     json!({ "method": "kvsharer", "sources": sources })
-}
-
-fn sequence(model: &Model, cache: &Value) -> Sequence {
-    try_sequence(model, cache).unwrap_or_else(|error| panic!("{cache}: {error}"))
 }
 
 fn try_sequence(model: &Model, cache: &Value) -> Result<Sequence, Error> {

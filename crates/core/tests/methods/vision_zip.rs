@@ -11,7 +11,7 @@ use prefixkv_core::{Error, backend::Activations, media::Prepared};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::case::{Case, Reference, from_base64, load, root};
+use crate::case::{Case, Reference, from_base64, load, root, sequence};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -63,11 +63,6 @@ fn zip(options: &Value) -> Value {
     let mut cache = options.clone();
     cache["method"] = json!("visionZip");
     cache
-}
-
-fn sequence(model: &Model, cache: &Value) -> Sequence {
-    let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
-    model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
 }
 
 fn pixels(model: &Model, images: &[String]) -> Vec<Prepared> {

@@ -1,8 +1,7 @@
 //! ZipVL: prompts of which some positions attend, against an independent reference in PyTorch (tests/golden/zipvl.py).
 
-use crate::case::{Case, Reference};
-use prefixkv_core::method::{Method, Moment};
-use prefixkv_core::model::Model;
+use crate::case::{Case, Reference, sequence};
+use prefixkv_core::method::Moment;
 use prefixkv_core::sample::log_softmax_at;
 use prefixkv_core::sequence::Sequence;
 use prefixkv_kernels::codec::Dtype;
@@ -33,11 +32,6 @@ struct Expected {
     first: Vec<String>,
     /// Of every so many tokens of the answer.
     logprobs: Vec<f32>,
-}
-
-fn sequence(model: &Model, cache: &Value) -> Sequence {
-    let method = Method::parse(cache).unwrap_or_else(|error| panic!("{cache}: {error}"));
-    model.new_sequence_with(method, true).unwrap_or_else(|error| panic!("{cache}: {error}"))
 }
 
 /// The positions of a prompt that its layers have stored in 4 bits.

@@ -1,6 +1,5 @@
 //! Requests that are decoded together, over the embedded model: each must get what it gets alone.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use prefixkv_core::backend::cpu::FEW;
@@ -12,11 +11,9 @@ use prefixkv_core::weights::WeightFormat;
 use prefixkv_core::wire::Event;
 use serde_json::{Value, json};
 
-const LONG: Duration = Duration::from_secs(120);
+use crate::folder::root;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+const LONG: Duration = Duration::from_secs(120);
 
 fn engine(options: Value) -> Engine {
     let mut request = options;

@@ -1,16 +1,12 @@
 //! Gemma 3 under the names and in the sections of a model with a vision tower.
 
-use std::path::Path;
-
 use candle_core::{Device, Tensor};
-use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::model::Model;
 use serde_json::{Map, Value, json};
 
 use crate::layers::golden::root;
 
-fn load(folder: &Path) -> Model {
-    Model::load(&LoadOptions::new(folder), &mut |_| Ok(())).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
-}
+use crate::folder::load;
 
 fn logits(model: &Model) -> Vec<f32> {
     let tokens: Vec<u32> = (0..60).map(|i| 5 + i * 37 % 400).collect();

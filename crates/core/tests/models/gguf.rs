@@ -13,9 +13,7 @@ use prefixkv_core::weights::gguf::Gguf;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use crate::folder::root;
 
 fn golden() -> Value {
     let path = root().join("tests/golden/data/gguf.json");

@@ -5,6 +5,7 @@ mod batch;
 #[path = "../calibrated/mod.rs"]
 mod calibrated;
 mod families;
+mod folder;
 mod gemma3;
 mod gguf;
 mod images_beside;

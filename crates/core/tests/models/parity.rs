@@ -3,13 +3,15 @@
 //! The goldens are made by scripts in `tests/golden` that share no code with this project.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{Device as TensorDevice, IndexOp, Tensor};
 use prefixkv_core::media::{Prepared, upright_size};
-use prefixkv_core::model::{ImagePlan, LoadOptions, Model};
+use prefixkv_core::model::{ImagePlan, Model};
 use prefixkv_core::sample::argmax;
 use serde::Deserialize;
+
+use crate::folder::{self, root};
 
 /// The largest difference allowed for features, projections and logits in f32.
 const TOLERANCE: f32 = 1e-3;
@@ -52,13 +54,8 @@ struct Step {
     second: (u32, f32),
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 fn load(model: &str) -> Model {
-    let options = LoadOptions::new(root().join(model));
-    Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{model}: {e}"))
+    folder::load(&root().join(model))
 }
 
 fn worst(got: &Tensor, want: &Tensor) -> f32 {

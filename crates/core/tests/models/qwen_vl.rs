@@ -2,7 +2,6 @@
 //! its first layers, phases, logits, answers; in pieces, in batches, over two turns, and with methods that shorten or repeat prompts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use prefixkv_core::cache::Span;
@@ -13,6 +12,8 @@ use prefixkv_core::sample::argmax;
 use prefixkv_core::sequence::{Placing, Sequence};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::folder::{load, root};
 
 const TOLERANCE: f32 = 1e-3;
 const FAMILIES: [&str; 3] = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"];
@@ -77,14 +78,6 @@ struct Kept {
 struct Twice {
     cache: Value,
     kept: Vec<Vec<Vec<u32>>>,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn load(folder: &Path) -> Model {
-    Model::load(&LoadOptions::new(folder), &mut |_| Ok(())).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
 }
 
 /// A model with its golden.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::Tensor;
 use half::f16;
@@ -12,6 +12,8 @@ use prefixkv_core::sample::argmax;
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::folder::root;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -28,10 +30,6 @@ struct Plan {
     scale: Option<f32>,
     first_bits: Vec<u16>,
     sum_of_bits: u64,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// The weights of a tensor: splitmix64 over a counter, seeded by the FNV-1a hash of the name.

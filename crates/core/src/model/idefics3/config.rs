@@ -5,11 +5,12 @@ use serde::Deserialize;
 use crate::backend::Activation;
 use crate::error::Result;
 use crate::model::config::ConfigFile;
+use crate::model::encoder::EncoderConfig;
 use crate::model::llama::LlamaConfig;
-use crate::model::siglip::SiglipConfig;
+use crate::model::siglip;
 
 /// Hugging Face's Idefics3VisionConfig and SmolVLMVisionConfig. Files of the hub leave out much of it.
-const VISION: SiglipConfig = SiglipConfig {
+const VISION: EncoderConfig = EncoderConfig {
     hidden_size: 1152,
     intermediate_size: 3072,
     num_hidden_layers: 12,
@@ -38,7 +39,7 @@ impl Default for Fields {
 
 pub(super) struct Idefics3Config {
     pub text: LlamaConfig,
-    pub vision: SiglipConfig,
+    pub vision: EncoderConfig,
     pub image_token: u32,
     /// Cells are squares of so many patches along a side.
     pub scale: usize,
@@ -47,7 +48,7 @@ pub(super) struct Idefics3Config {
 impl Idefics3Config {
     pub(super) fn parse(file: &ConfigFile) -> Result<Self> {
         let fields: Fields = file.parse(None, file.section(None)?)?;
-        let vision = SiglipConfig::parse(file, "vision_config", &VISION)?;
+        let vision = siglip::parse(file, "vision_config", &VISION)?;
         let mut text = LlamaConfig::parse(file, Some("text_config"))?;
         if !file.has("text_config") {
             text.rms_norm_eps = NORM_EPS;

@@ -4,8 +4,9 @@ use serde::Deserialize;
 
 use crate::backend::Activation;
 use crate::error::Result;
-use crate::model::clip::ClipConfig;
+use crate::model::clip;
 use crate::model::config::{ConfigFile, one_spelling};
+use crate::model::encoder::EncoderConfig;
 use crate::model::llama::LlamaConfig;
 
 /// Which rows of the tower's output are used.
@@ -51,7 +52,7 @@ impl Default for Fields {
 
 pub(super) struct LlavaConfig {
     pub text: LlamaConfig,
-    pub vision: ClipConfig,
+    pub vision: EncoderConfig,
     pub image_token: u32,
     pub projector_act: Activation,
     pub projector_bias: bool,
@@ -68,7 +69,7 @@ impl LlavaConfig {
         let fields: Fields = file.parse(None, root)?;
         let mut text = LlamaConfig::parse(file, Some("text_config"))?;
         text.tie_word_embeddings |= fields.tie_word_embeddings;
-        let vision = ClipConfig::parse(file, "vision_config")?;
+        let vision = clip::parse(file, "vision_config")?;
         let layers = match fields.vision_feature_layer {
             Layers::One(layer) => vec![layer],
             Layers::Many(layers) => layers,

@@ -14,29 +14,30 @@ mod windows;
 use config::{ALL, QwenVlConfig};
 use tower::{Made, Tower};
 
-use prefixkv_kernels::attention::AttentionParams;
-
-use super::images::Images;
 use super::info::ImageInfo;
-use super::inputs::Inputs;
-use super::llama::Llama;
-use super::network::{Describe, Family, Loaded, Network, NetworkShape, Seen};
+use super::llama::LlamaConfig;
+use super::network::{Family, Loaded, Seen};
+use super::seeing::{Pictured, Seeing, Vision};
 use crate::backend::Backend;
-use crate::cache::{LayerCache, Span};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::media::Prepared;
-use crate::method::directions::Projection;
-use crate::nn::{Loader, Matrix};
-use crate::sequence::{Pass, Placing};
+use crate::nn::Matrix;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
         architectures: &const { [ALL[0].architecture, ALL[1].architecture, ALL[2].architecture] },
         implied: |kind| ALL.iter().find(|variant| variant.model_type == kind).map(|variant| variant.architecture),
         inspect: |file| Ok(Box::new(QwenVlConfig::parse(file)?)),
-        load: |file, loader, loaded| Ok(Box::new(QwenVl::load(QwenVlConfig::parse(file)?, loader, loaded)?)),
+        load: |file, loader, loaded| {
+            let config = QwenVlConfig::parse(file)?;
+            // Before the long work, so that a folder without it is refused at once.
+            let prefix = loader.checkpoint.find_prefix(VISION, "patch_embed.proj.weight")?;
+            let vision =
+                |config: &QwenVlConfig, loaded: Loaded<'_>| Tower::load(config.tower.clone(), loader, prefix, loaded);
+            Ok(Box::new(Seeing::load(config, TEXT, HEAD, loader, loaded, vision)?))
+        },
         vision: VISION,
     }
 }
@@ -45,105 +46,17 @@ const TEXT: &[&str] = &["model.language_model.", "model."];
 const HEAD: &[&str] = &["lm_head"];
 const VISION: &[&str] = &["model.visual.", "visual."];
 
-impl Describe for QwenVlConfig {
-    fn shape(&self) -> NetworkShape {
-        self.text.shape()
+impl Pictured for QwenVlConfig {
+    fn text(&self) -> &LlamaConfig {
+        &self.text
     }
 
-    fn layers(&self) -> Vec<LayerCache> {
-        self.text.layers()
-    }
-
-    fn attention(&self) -> Vec<AttentionParams> {
-        self.text.attention()
-    }
-
-    fn image(&self) -> Option<ImageInfo> {
-        Some(ImageInfo { tokens: None, size: None, patch: self.tower.patch, picture: None })
-    }
-
-    fn images(&self) -> Option<&dyn Images> {
-        Some(self)
-    }
-
-    fn place(&self, spans: &[Span]) -> Placing {
-        self.text.place(spans)
+    fn image(&self) -> ImageInfo {
+        ImageInfo { tokens: None, size: None, patch: self.tower.patch, picture: None }
     }
 }
 
-struct QwenVl<B: Backend> {
-    config: QwenVlConfig,
-    text: Llama<B>,
-    tower: Tower<B>,
-    vision_bytes: u64,
-}
-
-impl<B: Backend> QwenVl<B> {
-    fn load(config: QwenVlConfig, loader: &Loader<'_, B>, loaded: Loaded<'_>) -> Result<Self> {
-        // Before the long work, so that a folder without it is refused at once.
-        let prefix = loader.checkpoint.find_prefix(VISION, "patch_embed.proj.weight")?;
-        let text = Llama::load(config.text.clone(), loader, TEXT, HEAD, loaded)?;
-        let text_bytes = loader.tally().bytes;
-        let tower = Tower::load(config.tower.clone(), loader, prefix, loaded)?;
-        Ok(QwenVl { config, text, tower, vision_bytes: loader.tally().bytes - text_bytes })
-    }
-}
-
-impl<B: Backend> Describe for QwenVl<B> {
-    fn shape(&self) -> NetworkShape {
-        self.text.shape()
-    }
-
-    fn layers(&self) -> Vec<LayerCache> {
-        self.text.layers()
-    }
-
-    fn attention(&self) -> Vec<AttentionParams> {
-        self.text.attention()
-    }
-
-    fn image(&self) -> Option<ImageInfo> {
-        self.config.image()
-    }
-
-    fn images(&self) -> Option<&dyn Images> {
-        Some(&self.config)
-    }
-
-    fn place(&self, spans: &[Span]) -> Placing {
-        self.config.place(spans)
-    }
-
-    fn rotates_values(&self) -> bool {
-        self.text.rotates_values()
-    }
-}
-
-impl<B: Backend> Network<B> for QwenVl<B> {
-    fn embed(&self, tokens: &[u32]) -> Result<Matrix<B>> {
-        self.text.embed(tokens)
-    }
-
-    fn forward(&self, x: Inputs<B>, pass: &mut Pass<'_, '_, B::Memory>, check: Check<'_>) -> Result<Matrix<B>> {
-        self.text.forward(x, pass, check)
-    }
-
-    fn logits(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
-        self.text.logits(hidden)
-    }
-
-    fn projection(&self, layer: usize) -> Result<Option<Projection>> {
-        self.text.projection(layer)
-    }
-
-    fn normed(&self, hidden: &Matrix<B>) -> Result<Matrix<B>> {
-        self.text.normed(hidden)
-    }
-
-    fn vision_bytes(&self) -> u64 {
-        self.vision_bytes
-    }
-
+impl<B: Backend> Vision<B> for Tower<B> {
     fn image_features(&self, image: &Prepared, noting: bool, check: Check<'_>) -> Result<Seen<B>> {
         if noting {
             return Err(refuse(
@@ -153,7 +66,7 @@ impl<B: Backend> Network<B> for QwenVl<B> {
         let [pixels] = &image.tiles[..] else {
             return Err(Error::Internal(format!("an image of {} tiles, expected one", image.tiles.len())));
         };
-        let Made { rows, behind } = self.tower.forward(pixels, check)?;
+        let Made { rows, behind } = self.forward(pixels, check)?;
         Ok(Seen { features: rows, behind, notes: None })
     }
 

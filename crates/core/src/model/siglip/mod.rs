@@ -2,11 +2,11 @@
 
 mod config;
 
-pub(super) use config::SiglipConfig;
+pub(super) use config::parse;
 
+use super::encoder::{EncoderConfig, Layer};
 use super::network::Loaded;
 use super::patches;
-use crate::backend::Heads;
 use crate::backend::{Activations, Backend};
 use crate::check::Check;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::media::Pixels;
 use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 
 pub(super) struct Siglip<B: Backend> {
-    config: SiglipConfig,
+    config: EncoderConfig,
     backend: B,
     /// Cells are squares of so many patches along a side.
     merge: usize,
@@ -27,50 +27,25 @@ pub(super) struct Siglip<B: Backend> {
     norm: LayerNorm<B>,
 }
 
-struct Layer<B: Backend> {
-    attention_norm: LayerNorm<B>,
-    fused: Linear<B>,
-    output: Linear<B>,
-    mlp_norm: LayerNorm<B>,
-    up: Linear<B>,
-    down: Linear<B>,
-}
-
 impl<B: Backend> Siglip<B> {
     /// Loads the tower under `prefix` (`...vision_model.`) for cells of `merge` x `merge` patches, which must fill a tile.
     pub(super) fn load(
-        config: SiglipConfig,
+        config: EncoderConfig,
         merge: usize,
         loader: &Loader<'_, B>,
         prefix: &str,
         loaded: Loaded<'_>,
     ) -> Result<Self> {
         let (hidden, patch) = (config.hidden_size, config.patch_size);
-        loader.backend.require_heads(heads(&config))?;
-        let norm = |name: &str| LayerNorm::load(loader, &format!("{prefix}{name}"), hidden, config.layer_norm_eps);
-        let layers = (0..config.num_hidden_layers)
-            .map(|index| {
-                let at = |name: &str| format!("{prefix}encoder.layers.{index}.{name}");
-                let (q, k, v) = (at("self_attn.q_proj"), at("self_attn.k_proj"), at("self_attn.v_proj"));
-                let layer = Layer {
-                    attention_norm: norm(&format!("encoder.layers.{index}.layer_norm1"))?,
-                    fused: loader.linear(&[(&q, hidden), (&k, hidden), (&v, hidden)], hidden, true)?,
-                    output: loader.linear(&[(&at("self_attn.out_proj"), hidden)], hidden, true)?,
-                    mlp_norm: norm(&format!("encoder.layers.{index}.layer_norm2"))?,
-                    up: loader.linear(&[(&at("mlp.fc1"), config.intermediate_size)], hidden, true)?,
-                    down: loader.linear(&[(&at("mlp.fc2"), hidden)], config.intermediate_size, true)?,
-                };
-                loaded(loader.tally().bytes)?;
-                Ok(layer)
-            })
-            .collect::<Result<_>>()?;
+        loader.backend.require_heads(config.heads())?;
+        let layers = Layer::load(&config, config.num_hidden_layers, loader, prefix, loaded)?;
         let (convolution, table) =
             (format!("{prefix}embeddings.patch_embedding"), format!("{prefix}embeddings.position_embedding.weight"));
         Ok(Siglip {
             patches: loader.convolution(&convolution, &[hidden, 3, patch, patch])?,
             positions: loader.ordered(&table, &patches::order(config.side(), config.side(), merge), hidden)?,
             layers,
-            norm: norm("post_layernorm")?,
+            norm: LayerNorm::load(loader, &format!("{prefix}post_layernorm"), hidden, config.layer_norm_eps)?,
             backend: loader.backend.clone(),
             merge,
             config,
@@ -88,20 +63,11 @@ impl<B: Backend> Siglip<B> {
         }
         let rows = self.backend.matrix(patches::rows(tile, patch, self.merge), side * side, 3 * patch * patch)?;
         let mut x = self.patches.forward(&self.backend.input(&rows))?.plus(&self.positions)?;
-        let heads = heads(&self.config);
         for layer in &self.layers {
             check()?;
-            let fused = layer.fused.forward(&layer.attention_norm.forward(&x)?)?;
-            x = x.plus(&layer.output.forward(&self.backend.bidirectional(&fused, heads)?)?)?;
-            let up = layer.up.forward(&layer.mlp_norm.forward(&x)?)?;
-            let inner = self.backend.activate(&up, self.config.hidden_act)?;
-            x = x.plus(&layer.down.forward(&inner)?)?;
+            let fused = layer.fused(&x)?;
+            x = layer.forward(x, fused, &self.config, &self.backend)?;
         }
         self.norm.rows(&x)
     }
-}
-
-fn heads(config: &SiglipConfig) -> Heads {
-    let heads = config.num_attention_heads;
-    Heads { query: heads, kv: heads, dim: config.hidden_size / heads }
 }

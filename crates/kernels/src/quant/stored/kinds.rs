@@ -73,8 +73,17 @@ pub(super) trait Kind {
 
     /// The codes of a block of a group.
     fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B;
+    /// Where the scale of a group lies, and behind it the minimum if there is one.
+    const SCALE: usize = 0;
+    /// Whether the minimum is stored as a number to add.
+    const ADDED: bool = false;
     /// The scale of a group and its minimum, 0 where there are none.
-    fn scale(group: &Self::Block) -> (f16, f16);
+    #[inline(always)]
+    fn scale(group: &Self::Block) -> (f16, f16) {
+        let group = group.bytes();
+        let minimum = if Self::Layout::MINIMA { half(group, Self::SCALE + 2) } else { f16::ZERO };
+        (half(group, Self::SCALE), if Self::ADDED { -minimum } else { minimum })
+    }
     /// Where sixteen bytes begin that have the small scales and minima of all parts, which multiply those of the group.
     const SMALL: Option<usize> = None;
     /// The small scales, each an i8, and the small minima of a part of `N` groups; `bytes[i]` has byte i from [`Kind::SMALL`] on of each.
@@ -122,10 +131,6 @@ impl Kind for Q4_0 {
     fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 2))
     }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), f16::ZERO)
-    }
 }
 
 /// Scale, least number; codes as [`Q4_0`].
@@ -136,14 +141,11 @@ impl Kind for Q4_1 {
     const BLOCKS: usize = 1;
     type Layout = Minima;
     const BIAS: i32 = 0;
+    const ADDED: bool = true;
 
     #[inline(always)]
     fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 4))
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), -half(group, 2))
     }
 }
 
@@ -160,10 +162,6 @@ impl Kind for Q5_0 {
     fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 6)).or(B::bits(at(group, 2), 16))
     }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), f16::ZERO)
-    }
 }
 
 /// Scale, least number; codes as [`Q5_0`].
@@ -174,14 +172,11 @@ impl Kind for Q5_1 {
     const BLOCKS: usize = 1;
     type Layout = Minima;
     const BIAS: i32 = 0;
+    const ADDED: bool = true;
 
     #[inline(always)]
     fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 8)).or(B::bits(at(group, 4), 16))
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), -half(group, 2))
     }
 }
 
@@ -197,10 +192,6 @@ impl Kind for Q8_0 {
     #[inline(always)]
     fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::load(at(group, 2)).xor(BIAS as u8)
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), f16::ZERO)
     }
 }
 
@@ -229,10 +220,6 @@ impl Kind for Iq4Nl {
     fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
         B::nibbles(at(group, 2)).look_up(&LEVELS)
     }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), f16::ZERO)
-    }
 }
 
 /// Scale; two high bits of eight small scales; their low four bits; 4-bit codes of levels, block after block as [`Iq4Nl`].
@@ -248,10 +235,6 @@ impl Kind for Iq4Xs {
     #[inline(always)]
     fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         B::nibbles(at(group, 8 + 16 * block)).look_up(&LEVELS)
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), f16::ZERO)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -276,15 +259,12 @@ impl Kind for Q2K {
     const BLOCKS: usize = 8;
     type Layout = HalvesWithMinima;
     const BIAS: i32 = 0;
+    const SCALE: usize = 80;
     const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
     fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         pairs(group, 16, block, 3)
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 80), half(group, 82))
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -300,6 +280,7 @@ impl Kind for Q3K {
     const BLOCKS: usize = 8;
     type Layout = Halves;
     const BIAS: i32 = 4;
+    const SCALE: usize = 108;
     const SMALL: Option<usize> = Some(94);
 
     #[inline(always)]
@@ -307,10 +288,6 @@ impl Kind for Q3K {
         // The third bit belongs to bit 2, which is bit 4 less two.
         let third = B::load(at(group, 0)).field(block, 1).raise().field(2, 4);
         pairs::<B>(group, 32, block, 3).or(third)
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 108), f16::ZERO)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -349,10 +326,6 @@ impl Kind for Q4K {
         B::load(at(group, 16 + 32 * (block / 2))).field(4 * (block % 2), 15)
     }
     #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), half(group, 2))
-    }
-    #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
         sixes(bytes, part)
     }
@@ -374,10 +347,6 @@ impl Kind for Q5K {
         low.or(B::load(at(group, 16)).field(block, 1).raise())
     }
     #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 0), half(group, 2))
-    }
-    #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
         sixes(bytes, part)
     }
@@ -391,16 +360,13 @@ impl Kind for Q6K {
     const BLOCKS: usize = 8;
     type Layout = Halves;
     const BIAS: i32 = 32;
+    const SCALE: usize = 208;
     const SMALL: Option<usize> = Some(192);
 
     #[inline(always)]
     fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
         let low = B::load(at(group, 64 * (block / 4) + 32 * (block % 2))).field(block % 4 / 2 * 4, 15);
         low.or(pairs::<B>(group, 128, block, 3).raise())
-    }
-    #[inline(always)]
-    fn scale(group: &Self::Block) -> (f16, f16) {
-        (half(group, 208), f16::ZERO)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
