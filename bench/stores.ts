@@ -3,7 +3,7 @@
 // paper's ablation. Options: --quick, and --only NAMES for the rows whose names begin with one of these; the others stay as they were found.
 import { readFile } from "node:fs/promises";
 import { folder } from "../tests/real/goldens.ts";
-import { bootstrap, type Interval } from "../ts/eval/bootstrap.ts";
+import { bootstrap } from "../ts/eval/bootstrap.ts";
 import { rougeL } from "../ts/eval/rouge.ts";
 import {
   akvqVl,
@@ -28,10 +28,10 @@ import {
 } from "../ts/index.ts";
 import { blockTokens, ofTokens } from "./blocks.ts";
 import { order } from "./cache.ts";
-import { interval } from "./grids/statements.ts";
 import { heading, keep, origin, resultsFolder } from "./machine.ts";
-import { summarise, table } from "./stats.ts";
+import { summarise } from "./stats.ts";
 import { calibrated } from "./stores_calibrated.ts";
+import { type StoreRow, storesTable } from "./stores_page.ts";
 import { beginnings, passage } from "./stores_text.ts";
 
 const quick = process.argv.includes("--quick");
@@ -127,55 +127,53 @@ const whole = found[0]?.score.memory.full ?? 1;
 const plain = found[0]?.score.logprobs ?? [];
 const from = await origin();
 const commit = `${from.commit}${from.changed ? " with changes" : ""}`;
-const measured = found.map(({ name, score: { ppl, kl = [], logprobs, memory } }) => {
-  const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
-  const tokens = logprobs.length;
-  const losses = logprobs.map((logprob) => -logprob);
-  const more = losses.map((loss, token) => loss + (plain[token] ?? Number.NaN));
-  const rouge = bootstrap(rouges.get(name) ?? [], mean);
-  const speed = summarise(speeds.get(name) ?? []);
-  return {
-    name,
-    ppl,
-    kl: mean(kl),
-    rouge: rouge.value,
-    intervals: { ppl: ofTokens(losses, Math.exp), overFull: ofTokens(more, Math.exp), kl: ofTokens(kl), rouge },
-    speed,
-    tokens,
-    payload,
-    scales,
-    metadata,
-    resident,
-    peak,
-    effectiveBits,
-    commit,
-  };
-});
-/** Rows of earlier runs that are kept may be without intervals. */
-type Row = Omit<(typeof measured)[number], "intervals"> & Partial<Pick<(typeof measured)[number], "intervals">>;
+const measured: (StoreRow & { tokens: number; metadata: number; commit: string })[] = found.map(
+  ({ name, score: { ppl, kl = [], logprobs, memory } }) => {
+    const { payload, scales, metadata, resident, peak, effectiveBits } = memory;
+    const tokens = logprobs.length;
+    const losses = logprobs.map((logprob) => -logprob);
+    const more = losses.map((loss, token) => loss + (plain[token] ?? Number.NaN));
+    const rouge = bootstrap(rouges.get(name) ?? [], mean);
+    const speed = summarise(speeds.get(name) ?? []);
+    return {
+      name,
+      ppl,
+      kl: mean(kl),
+      rouge: rouge.value,
+      intervals: { ppl: ofTokens(losses, Math.exp), overFull: ofTokens(more, Math.exp), kl: ofTokens(kl), rouge },
+      speed,
+      tokens,
+      payload,
+      scales,
+      metadata,
+      resident,
+      peak,
+      full: whole,
+      effectiveBits,
+      commit,
+    };
+  },
+);
 const rows = only === undefined ? measured : joined(await before());
 
 /** The rows of the last run, with those of this one in their places or behind. */
-function joined(known: Row[]): Row[] {
+function joined(known: StoreRow[]): StoreRow[] {
   const fresh = new Map(measured.map((row) => [row.name, row]));
   const kept = known.filter(({ name }) => fresh.has(name) || !wanted(name));
   const names = new Set(kept.map(({ name }) => name));
   return [...kept.map((row) => fresh.get(row.name) ?? row), ...measured.filter(({ name }) => !names.has(name))];
 }
 
-async function before(): Promise<Row[]> {
+async function before(): Promise<StoreRow[]> {
   const file = new URL(`${from.machine.slug}-stores.json`, resultsFolder(quick));
-  const last = JSON.parse(await readFile(file, "utf8")) as { origin: { commit: string }; rows: Row[] };
+  const last = JSON.parse(await readFile(file, "utf8")) as { origin: { commit: string }; rows: StoreRow[] };
   return last.rows.map((row) => ({ ...row, commit: row.commit ?? last.origin.commit }));
 }
-
-const shown = (value: number, found: Interval | undefined, places: number): string =>
-  found ? interval(found, (end) => end.toFixed(places)) : value.toFixed(places);
 
 const usage = found[0]?.score.usage;
 const page = `${heading("Stores on real weights", from)}
 
-SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${rows[0]?.tokens} that follow, one by one. *divergence*: of the next
+SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${measured[0]?.tokens} that follow, one by one. *divergence*: of the next
 token's distribution from the full cache's, in nats, the mean over these tokens. *times full*: the perplexity over the full cache's. Behind these three are 95 % intervals from 2,000 resamples of the tokens in blocks of ${blockTokens} neighbours, the same
 for all rows: they say how much the choice of tokens of this text matters, nothing about other texts. *bits*: of a number at the end, scales and the whole
 window of ${window} entries included; *stored*: keys, values and scales; *resident*: all that the pool counts, positions and bookkeeping
@@ -184,21 +182,7 @@ over ${starts.length} beginnings of the text of growing length, with the interva
 of this small model reads, so little can be gained here ([how fast entries are read](../../docs/design/codecs.md#reading)). Calibrations are made from eight texts of 300 tokens
 that the model makes up itself. The JSON beside this page says the commit at which each row was measured.
 
-${table([
-  ["cache", "perplexity", "times full", "divergence", "ROUGE-L", "bits", "stored", "resident", "peak", "speed"],
-  ...rows.map(({ name, ppl, kl, rouge, intervals, speed, effectiveBits, payload, scales, resident, peak }) => [
-    name,
-    shown(ppl, intervals?.ppl, 3),
-    shown(ppl / (rows[0]?.ppl ?? Number.NaN), intervals?.overFull, 3),
-    shown(kl, intervals?.kl, 4),
-    shown(rouge, intervals?.rouge, 2),
-    effectiveBits.toFixed(2),
-    ((payload + scales) / whole).toFixed(3),
-    (resident / whole).toFixed(3),
-    (peak / whole).toFixed(3),
-    speed.median.toFixed(2),
-  ]),
-])}
+${storesTable(rows)}
 `;
 const report = { origin: from, rows };
 await keep("stores", quick, report, page);

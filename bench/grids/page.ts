@@ -1,8 +1,9 @@
-// docs/results.md, made of bench/results/eval-*.json and nothing else.
+// docs/results.md, made of bench/results/eval-*.json and, for stores on a trained model, of what bench/stores.ts has written.
 import { resampling } from "../../ts/eval/bootstrap.ts";
 import type { MethodRecord } from "../../ts/eval/records.ts";
 import { methods as known } from "../../ts/generated/method_table.ts";
 import { percent, table } from "../stats.ts";
+import { type StoreRow, storesTable } from "../stores_page.ts";
 import { about as patches } from "./pictures.ts";
 import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
 import { type Evaluated, isOfStores } from "./summary.ts";
@@ -26,7 +27,11 @@ const about: Record<string, { title: string; text: string }> = {
 
 const titleOfData = ({ run }: Evaluated): string => about[run.data.name]?.title ?? run.data.name;
 
-export function markdown(all: readonly Evaluated[]): string {
+/** The file of bench/stores.ts whose rows the page has: a machine that has measured all of them. */
+export const trainedFile = "2c-amd-epyc-avx2-stores";
+
+/** The page of grids, and of the stores that `bench/stores.ts` has measured on a trained model. */
+export function markdown(all: readonly Evaluated[], trained: readonly StoreRow[] = []): string {
   const reports = all.filter((report) => !isOfStores(report));
   const ofStores = all.filter(isOfStores);
   const [first] = all;
@@ -35,7 +40,7 @@ export function markdown(all: readonly Evaluated[]): string {
   const bytes = memory(reports);
   return `# Results of the evaluations
 
-Written by \`npm run results\` from \`bench/results/eval-*.json\`; edit those instead.
+Written by \`npm run results\` from \`bench/results/eval-*.json\` and \`${trainedFile}.json\` beside them; edit those instead.
 
 This page says what works, what does not, and what cannot be concluded from a tiny model.
 ${old(all)}
@@ -59,7 +64,7 @@ ${ofStores.length === 0 ? "" : storesText(ofStores)}${unmeasured(all)}
 In brackets ${percent(resampling.coverage)} intervals: percentile bootstrap over the samples, ${resampling.resamples} resamples, the same draws in every cell. *Over full* is the
 ratio of the perplexities, whose interval is of the same draws of both.
 
-${[...reports.flatMap((report) => [grids(report, titleOfData(report)), ...equalBytes(report, titleOfData(report))]), ...ofStores.map((report) => stores(report, titleOfData(report)))].join("\n\n")}
+${[...reports.flatMap((report) => [grids(report, titleOfData(report)), ...equalBytes(report, titleOfData(report))]), ...ofStores.map((report) => stores(report, titleOfData(report))), ...onTrained(trained)].join("\n\n")}
 
 ## Which patches stay
 
@@ -113,9 +118,22 @@ function storesText(reports: readonly Evaluated[]): string {
 How entries are stored, and which layers have any, was measured on ${own}, with the caches of [bench/grids/stores.json](../bench/grids/stores.json): a row for
 each. *bits* are those of a number of a key or value at the end, scales and what stays whole included; *resident* and *peak* are bytes with all bookkeeping over
 those of a full cache in 32 bits. Most keep the last 16 entries whole, so that something of these short prompts is stored in few bits. Methods that choose
-entries are at keep ${sizes}. Calibrations are of the other half of the samples. The same stores on a trained model are in
-[bench/results](../bench/results/2c-amd-epyc-avx2-stores.md), and how fast they are read in [codecs.md](design/codecs.md#reading).
+entries are at keep ${sizes}. Calibrations are of the other half of the samples. How fast stores are read is in
+[codecs.md](design/codecs.md#reading).
 `;
+}
+
+function onTrained(rows: readonly StoreRow[]): string[] {
+  if (rows.length === 0) return [];
+  return [
+    `## A trained model: how entries are stored
+
+SmolLM2-135M reads a page of text and the tokens that follow, one by one, and goes on with five beginnings of it: \`npm run bench:stores\`, whose
+[own page](../bench/results/${trainedFile}.md) says what the columns are. Intervals are of blocks of neighbouring tokens of this one text, for *ROUGE-L* of the five
+beginnings. *speed*: tokens a second over the full cache's.
+
+${storesTable(rows)}`,
+  ];
 }
 
 /** How the methods were called, each once. */

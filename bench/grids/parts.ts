@@ -73,7 +73,8 @@ async function part(
   return { results: await readResults(out), commit: state.commit };
 }
 
-const idOf = (method: EvalMethod): string => (typeof method === "string" ? method : method.id);
+/** The name of a method in the figures. */
+export const idOf = (method: EvalMethod): string => (typeof method === "string" ? method : method.id);
 
 /** Changes with how lines are measured, and with the options of the methods in a cache. */
 async function hashFor(method: EvalMethod): Promise<string> {

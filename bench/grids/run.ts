@@ -8,8 +8,10 @@ import { readMethods } from "../../ts/eval/method_file.ts";
 import type { EvalMethod } from "../../ts/eval/methods.ts";
 import { dataOf, type EvalData } from "../../ts/eval/samples.ts";
 import { origin, resultsFolder } from "../machine.ts";
-import { markdown } from "./page.ts";
-import { measure } from "./parts.ts";
+import type { StoreRow } from "../stores_page.ts";
+import { added } from "./add.ts";
+import { markdown, trainedFile } from "./page.ts";
+import { idOf, measure } from "./parts.ts";
 import { draw } from "./pictures.ts";
 import { type Evaluated, sumUp } from "./summary.ts";
 
@@ -64,11 +66,31 @@ export async function committed(part = false): Promise<Evaluated[]> {
   return texts.filter((text) => text !== "").map((text) => JSON.parse(text) as Evaluated);
 }
 
+/** The committed stores on a trained model. */
+export async function trained(): Promise<StoreRow[]> {
+  const file = new URL(`${trainedFile}.json`, resultsFolder(false));
+  return (JSON.parse(await readFile(file, "utf8")) as { rows: StoreRow[] }).rows;
+}
+
+async function readGrid({ name }: Grid, part: boolean): Promise<Evaluated> {
+  const text = await readFile(fileOf(name, part), "utf8").catch(() => undefined);
+  if (text === undefined) throw new Error(`there are no figures of ${name} to add to; measure the whole grid`);
+  return JSON.parse(text) as Evaluated;
+}
+
+/** The methods that a grid has no figures of, with `random`, which those with a size are compared with. */
+function lacking({ run }: Evaluated, methods: readonly EvalMethod[]): EvalMethod[] {
+  const names = new Set(run.methods.map(({ id }) => id));
+  const found = methods.filter((method) => !names.has(idOf(method)));
+  if (found.length === 0) throw new Error("every method of the grid has figures; --fresh measures some again");
+  return methods.filter((method) => found.includes(method) || idOf(method) === "random");
+}
+
 /** Writes the page of the results that are there, or fails when it is stale. */
 async function page(check: boolean): Promise<void> {
   const reports = await committed();
   if (check && reports.length < grids.length) throw new Error("not every grid was measured; run `npm run results`");
-  const want = markdown(reports);
+  const want = markdown(reports, await trained());
   if (!check) await writeFile(docs, want);
   else if ((await readFile(docs, "utf8").catch(() => "")).replaceAll("\r\n", "\n") !== want)
     throw new Error("docs/results.md is stale; run `npm run results -- --docs`");
@@ -80,6 +102,7 @@ async function main(): Promise<void> {
       only: { type: "string" },
       limit: { type: "string" },
       fresh: { type: "string" },
+      add: { type: "boolean" },
       docs: { type: "boolean" },
       check: { type: "boolean" },
       pictures: { type: "boolean" },
@@ -101,15 +124,19 @@ async function main(): Promise<void> {
     const data = dataOf(all.name, all.samples.slice(0, limit));
     const folder = new URL(`${part ? `part-${limit}/` : ""}${grid.name}/`, kept);
     const methods = await methodsOf(grid);
+    const known = options.add ? await readGrid(grid, part) : undefined;
     const { results, commits } = await measure({
       name: grid.name,
-      methods,
+      methods: known ? lacking(known, methods) : methods,
       keeps: grid.keeps,
       data,
       folder,
       forgotten,
     });
-    const evaluated = { grid: grid.name, commits, ...sumUp(results, data.samples, await origin()) };
+    const samples = data.samples;
+    const evaluated = known
+      ? added(known, { results, commits, samples, origin: await origin() }, methods.map(idOf))
+      : { grid: grid.name, commits, ...sumUp(results, samples, await origin()) };
     await mkdir(new URL("./", fileOf(grid.name, part)), { recursive: true });
     await writeFile(fileOf(grid.name, part), `${JSON.stringify(evaluated, null, 2)}\n`);
   }

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
+import { added } from "../../bench/grids/add.ts";
 import { markdown } from "../../bench/grids/page.ts";
 import { together } from "../../bench/grids/parts.ts";
-import { committed, grids, methodsOf } from "../../bench/grids/run.ts";
+import { committed, grids, methodsOf, trained } from "../../bench/grids/run.ts";
 import { canTell, memory, signed, works, worksNot } from "../../bench/grids/statements.ts";
 import { blindOf, type Evaluated, sumUp } from "../../bench/grids/summary.ts";
 import { between, equalBytes } from "../../bench/grids/tables.ts";
@@ -92,10 +93,7 @@ const at = (keep: number): QualityRecord[] => [
   ...cell("random", keep, { above: 1, right: 3 }),
 ];
 
-function evaluated(
-  full: Given = { above: 0, right: 4 },
-  change: (line: Measured) => Measured = (line) => line,
-): Evaluated {
+function results(full: Given = { above: 0, right: 4 }, change: (line: Measured) => Measured = (line) => line): Results {
   const quality = [...cell("full", 1, full), ...at(0.5), ...at(0.1)].map((line) =>
     "refused" in line ? line : change(line),
   );
@@ -112,8 +110,10 @@ function evaluated(
     engineMs: 2,
     wallMs: 3,
   }));
-  return sumUp({ run, quality, timings }, samples, origin);
+  return { run, quality, timings };
 }
+
+const evaluated = (...given: Parameters<typeof results>): Evaluated => sumUp(results(...given), samples, origin);
 
 test("a grid is summed up with what is paired by sample, its times apart", () => {
   const report = evaluated();
@@ -266,7 +266,7 @@ test("stores have a table of their own, and no part in the statements about size
 test("the committed page is made of the committed figures, which are those of whole grids", async () => {
   const reports = await committed();
   const page = await readFile(new URL("../../docs/results.md", import.meta.url), "utf8");
-  assert.equal(page.replaceAll("\r\n", "\n"), markdown(reports));
+  assert.equal(page.replaceAll("\r\n", "\n"), markdown(reports, await trained()));
   for (const { grid: name, run, cells } of reports) {
     const grid = grids.find((each) => each.name === (name ?? run.data.name));
     assert.ok(grid, name);
@@ -332,4 +332,33 @@ test("a grid in parts is one run, and parts that disagree about the full cache a
     () => together("scenes", [part("h2o"), part("snapkv", 0.5)]),
     /other lines beside snapkv than beside h2o/,
   );
+});
+
+test("methods that are added to a grid leave it as if all had been measured together", () => {
+  const whole = results(undefined, (line) => ({ ...line, right: 2 * (line.correct ?? 0), objects: 2 }));
+  const only = (ids: readonly string[]): Results => {
+    // A method after the other, as grids are measured.
+    const lines = <Line extends { method: string }>(all: readonly Line[]): Line[] =>
+      ids.flatMap((id) => all.filter(({ method }) => method === id));
+    return {
+      run: { ...run, methods: run.methods.filter(({ id }) => ids.includes(id)) },
+      quality: lines(whole.quality),
+      timings: lines(whole.timings),
+    };
+  };
+  const before: Evaluated = {
+    grid: "scenes",
+    commits: ["a"],
+    ...sumUp(only(["full", "h2o", "snapkv", "random"]), samples, origin),
+  };
+  const ids = run.methods.map(({ id }) => id);
+  const fresh = { results: only(["full", "knorm", "random"]), commits: ["b"], samples, origin };
+  assert.deepEqual(added(before, fresh, ids), {
+    grid: "scenes",
+    commits: ["a", "b"],
+    ...sumUp(only(ids), samples, origin),
+  });
+  const other = results({ above: 0.5, right: 4 }).quality.slice(0, answers.length);
+  const changed = { ...fresh.results, quality: [...other, ...fresh.results.quality.slice(answers.length)] };
+  assert.throws(() => added(before, { ...fresh, results: changed }, ids), /full cache is no longer the committed one/);
 });
