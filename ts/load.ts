@@ -75,6 +75,7 @@ async function open(
     images,
     device,
     weights,
+    map,
     threads,
     batch,
     prefillChunk,
@@ -82,7 +83,7 @@ async function open(
     rotateValues,
     ...hub
   } = options;
-  const engineOptions = { device, weights, threads, batch, prefillChunk, cacheLimit, rotateValues };
+  const engineOptions = { device, weights, map, threads, batch, prefillChunk, cacheLimit, rotateValues };
   if (signal?.aborted) throw abortError(signal);
   const folder = await modelFolder(source, given({ ...hub, signal, onProgress }));
   if (signal?.aborted) throw abortError(signal);

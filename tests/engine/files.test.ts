@@ -252,6 +252,16 @@ test("a left-over index hides no weights, and a GGUF file is read as one", async
       });
     }
   }
+  for (const map of [true, false]) {
+    const cut = join(only, `cut-${map}.gguf`);
+    await copyFile(gguf, cut);
+    await withModel(cut, { map }, async (model) => {
+      await truncate(cut, 100);
+      const answer = Promise.resolve(model.generate({ prompt: "hello", maxTokens: 3, ignoreEos: true }));
+      if (map) await assert.rejects(answer, ModelError);
+      else assert.equal((await answer).tokens.length, 3);
+    });
+  }
   const { architecture, weightBytes } = await inspect(gguf);
   assert.equal(architecture, "LlamaForCausalLM");
   await withModel(gguf, { weights: "f16" }, async ({ info }) => assert.ok(info.weightBytes > weightBytes));

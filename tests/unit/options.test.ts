@@ -114,6 +114,7 @@ const calls: Record<string, Call> = {
     options: [
       "device",
       "weights",
+      "map",
       "threads",
       "batch",
       "prefillChunk",
