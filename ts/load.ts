@@ -1,6 +1,6 @@
 import { abortError, DeviceError } from "./errors.ts";
 import type { About, LoadRequest, ModelInfo, Progress } from "./generated/wire.ts";
-import { modelFolder } from "./hub/source.ts";
+import { modelFiles } from "./hub/source.ts";
 import { Model } from "./model.ts";
 import type { Native } from "./native/contract.ts";
 import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
@@ -85,10 +85,10 @@ async function open(
   } = options;
   const engineOptions = { device, weights, map, threads, batch, prefillChunk, cacheLimit, rotateValues };
   if (signal?.aborted) throw abortError(signal);
-  const folder = await modelFolder(source, given({ ...hub, signal, onProgress }));
+  const files = await modelFiles(source, given({ ...hub, signal, onProgress }));
   if (signal?.aborted) throw abortError(signal);
   const request = {
-    source: folder,
+    ...files,
     ...given(engineOptions),
     ...(inWorker() && { closeWithThread: true }),
   } as LoadRequest;
@@ -140,8 +140,8 @@ async function inspectPath(
 ): Promise<ModelInfo> {
   const { signal } = options;
   if (signal?.aborted) throw abortError(signal);
-  const folder = await modelFolder(source, given(options));
-  const ticket = wire(() => native.inspect(JSON.stringify({ source: folder, picture })));
+  const files = await modelFiles(source, given(options));
+  const ticket = wire(() => native.inspect(JSON.stringify({ ...files, picture })));
   return (await lastEvent(ticket, "inspected", { signal })).info;
 }
 

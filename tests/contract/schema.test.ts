@@ -28,6 +28,8 @@ before(async () => {
     prefillChunk: 512,
     cacheLimit: "1GiB",
     rotateValues: false,
+    map: true,
+    vision: false,
   };
   valid("LoadRequest", load);
   engine = native.open(JSON.stringify(load));

@@ -42,6 +42,9 @@ async function prepare(): Promise<void> {
   for (const name of ["src", "out", "work"]) mkdirSync(join(folder, name), { recursive: true });
   copyFileSync(join(root, "data", "scenes", "scene-000.png"), join(work, "scene.png"));
   copyFileSync(join(root, "tests", "golden", "fixtures", "gguf", "llama-mixed.gguf"), join(work, "model.gguf"));
+  const pair = join(root, "tests", "golden", "fixtures", "gguf-pairs", "llava-gqa64");
+  copyFileSync(join(pair, "model.gguf"), join(work, "llava.gguf"));
+  copyFileSync(join(pair, "mmproj.gguf"), join(work, "mmproj.gguf"));
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(configuration));
   for (const { stem, code } of snippets) writeFileSync(join(folder, "src", `${stem}.ts`), `${code}\nexport {};\n`);
   const tsc = join(root, "node_modules", "typescript", "bin", "tsc");

@@ -119,6 +119,14 @@ def check_gguf():
     assert all((ROOT / tokenizer["file"]).exists() and len(tokenizer["cases"]) >= 30 for tokenizer in golden["tokenizers"])
 
 
+def check_gguf_pairs():
+    found = sorted(path.relative_to(FIXTURES / "gguf-pairs").as_posix() for path in (FIXTURES / "gguf-pairs").rglob("*.gguf"))
+    pairs = ["llava-bare", "llava-gqa64", "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "smolvlm-tiles"]
+    files = [f"{name}/{file}.gguf" for name in pairs for file in ("mmproj", "model")]
+    assert found == sorted(files + ["llava-gqa64/blocks/mmproj-Q4_0.gguf", "qwen2-vl/blocks/mmproj-Q8_0.gguf"]), found
+    assert all((FIXTURES / name / "config.json").exists() for name in pairs)
+
+
 def check_wide():
     golden, arrays = read("wide")
     assert arrays["logits"].shape == (24, 1024) and len(golden["tokens"]) == 8 and len(golden["tensors"]) == 21
@@ -380,6 +388,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

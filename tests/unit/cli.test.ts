@@ -94,6 +94,17 @@ test("describe --json prints one object and nothing else", async () => {
   assert.deepEqual(fake.loads, [{ source: "/m", weights: "q8_0", rotateValues: true }]);
 });
 
+test("a vision tower is a path, or none", async () => {
+  for (const [flag, vision] of [
+    ["/m/mmproj.gguf", "/m/mmproj.gguf"],
+    ["none", false],
+  ] as const) {
+    const { code, fake } = await cli(["describe", picture, "--json", "--vision", flag, "--model", "/m/a.gguf"]);
+    assert.equal(code, 0);
+    assert.deepEqual(fake.loads, [{ source: "/m/a.gguf", vision }]);
+  }
+});
+
 test("score prints a table or one object", async () => {
   const args = ["score", "--image", picture, "--prompt", "What?", "--answer", "A star."];
   const text = await cli(args);

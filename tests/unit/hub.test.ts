@@ -15,14 +15,16 @@ const { server, freshCache } = testHub("hub");
 /** Options with a new cache, so that no test sees another's. */
 const fresh = () => ({ endpoint: server.endpoint, cacheDir: freshCache(), token: false as const });
 const model = (cacheDir: string): string => join(cacheDir, "models--org--tiny");
-const source = async (options: object, name = "org/tiny"): Promise<string> => {
+const files = async (options: object, name = "org/tiny"): Promise<{ source: string; vision?: string | false }> => {
   const fake = new FakeNative();
   const opened = await openModel(fake, name, options);
   await opened.dispose();
-  const [request] = fake.loads;
-  assert.deepEqual(Object.keys(request ?? {}), ["source"], "options of the hub do not reach the engine");
-  return request?.source ?? "";
+  const [request = { source: "" }] = fake.loads;
+  const { source, vision, ...others } = request;
+  assert.deepEqual(others, {}, "options of the hub do not reach the engine");
+  return vision === undefined ? { source } : { source, vision };
 };
+const source = async (options: object, name?: string): Promise<string> => (await files(options, name)).source;
 const code = (expected: string, pattern?: RegExp) => (error: unknown) => {
   assert.ok(error instanceof HubError && error instanceof ModelError, String(error));
   assert.equal(error.code, expected, error.message);
@@ -179,7 +181,10 @@ test("of GGUF files the one that is meant comes, and nothing else", async () => 
     const options = { ...fresh(), file };
     const path = await gguf(names, options);
     assert.equal(path, join(model(options.cacheDir), "snapshots", commit, ...want.split("/")));
-    assert.deepEqual(server.fetched, [`/org/tiny/resolve/${commit}/${want}`]);
+    // With the vision tower, unless that is what was asked for.
+    const tower = "mmproj-a-f16.gguf";
+    const wanted = [...new Set([want, tower])].map((name) => `/org/tiny/resolve/${commit}/${name}`);
+    assert.deepEqual(server.fetched.toSorted(), wanted.toSorted());
     assert.deepEqual(
       (await readdir(model(options.cacheDir))).sort(),
       ["blobs", "refs", "snapshots"],
@@ -194,6 +199,62 @@ test("of GGUF files the one that is meant comes, and nothing else", async () => 
     assert.equal(server.seen.length, /[*?]/.test(file) || file !== want ? 1 : 0);
     assert.deepEqual(server.fetched, []);
   }
+});
+
+test("a vision tower comes with its language model, and only one", async () => {
+  const all = ["BF16", "F16", "F32", "Q8_0"].map((kind) => `mmproj-a-${kind}.gguf`);
+  for (const [towers, vision, want] of [
+    [all, undefined, "mmproj-a-F16.gguf"],
+    [all.filter((name) => !/-F16/.test(name)), undefined, "mmproj-a-BF16.gguf"],
+    [["mmproj-a-F32.gguf", "mmproj-a-Q8_0.gguf"], undefined, "mmproj-a-F32.gguf"],
+    [["mmproj-a-Q8_0.gguf", "mmproj-a-Q4_0.gguf"], undefined, "mmproj-a-Q8_0.gguf"],
+    [["a-mmproj.gguf"], undefined, "a-mmproj.gguf"],
+    [[], undefined, false],
+    [all, false, false],
+    [all, "*Q8_0*", "mmproj-a-Q8_0.gguf"],
+    [all, "mmproj-a-BF16.gguf", "mmproj-a-BF16.gguf"],
+    // Those of another folder belong to another model.
+    [["x/mmproj-b-f16.gguf", "mmproj-a-q8_0.gguf"], undefined, "mmproj-a-q8_0.gguf"],
+  ] as [string[], string | false | undefined, string | false][]) {
+    const options = { ...fresh(), file: "a.gguf", ...(vision !== undefined && { vision }) };
+    const place = (name: string) => join(model(options.cacheDir), "snapshots", commit, name);
+    const expected = { source: place("a.gguf"), vision: want === false ? false : place(want) };
+    server.seen = [];
+    server.files = new Map(["a.gguf", ...towers].map((name, at) => [name, new Uint8Array(10).fill(at)]));
+    assert.deepEqual(await files(options), expected);
+    assert.equal(server.fetched.length, want === false ? 1 : 2);
+    server.seen = [];
+    assert.deepEqual(await files({ ...options, offline: true }), expected);
+    assert.deepEqual(server.seen, []);
+    assert.deepEqual(await files({ ...options, revision: commit }), expected);
+    // Nobody is asked again where no other tower could be meant.
+    const sure = want === false || want === vision || /-F16/.test(want);
+    assert.equal(server.seen.length, sure ? 0 : 1, `${towers} ${vision}`);
+  }
+});
+
+test("vision towers that are not one are listed", async () => {
+  for (const [towers, vision, pattern] of [
+    [
+      ["mmproj-a-f16.gguf", "mmproj-b-f16.gguf"],
+      undefined,
+      /several vision towers: mmproj-a-f16\.gguf, mmproj-b-f16\.gguf; name one with `vision`/,
+    ],
+    [["mmproj-a.gguf", "mmproj-b.gguf"], undefined, /several vision towers: .*leave them out with `vision: false`/],
+    [["mmproj-a-f16.gguf", "mmproj-b-f16.gguf"], "*f16*", /several files `\*f16\*`/],
+    [["mmproj-a-f16.gguf"], "*q8*", /no GGUF file `\*q8\*` for `vision`, but: mmproj-a-f16\.gguf/],
+    [[], "*q8*", /no GGUF file `\*q8\*` for `vision`$/],
+  ] as [string[], string | undefined, RegExp][]) {
+    server.files = new Map(["a.gguf", ...towers].map((name) => [name, new Uint8Array(10)]));
+    server.seen = [];
+    await assert.rejects(files({ ...fresh(), ...(vision && { vision }) }), code("hub-files", pattern));
+    assert.deepEqual(server.fetched, []);
+  }
+  server.files = new Map(["a.gguf"].map((name) => [name, new Uint8Array(10)]));
+  const options = fresh();
+  await files(options);
+  const missing = files({ ...options, offline: true, vision: "*f16*" });
+  await assert.rejects(missing, code("hub-offline", /misses \*f16\* of it/));
 });
 
 test("the only GGUF file of a repository needs no name", async () => {

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
 import { beforeEach, test } from "node:test";
-import { hubFolder } from "../../ts/hub/snapshot.ts";
+import { hubModel } from "../../ts/hub/snapshot.ts";
 import { machine, type System } from "../../ts/hub/system.ts";
 import { HubError } from "../../ts/index.ts";
 import { testHub } from "../kit/hub.ts";
@@ -29,11 +29,11 @@ const quick: System = {
   },
 };
 const get = (system: Partial<System> = {}, options: object = {}): Promise<string> =>
-  hubFolder(
+  hubModel(
     { id: "org/tiny", revision: "main", ...options },
     { endpoint: server.endpoint, cacheDir, token: false, ...options },
     { ...quick, ...system },
-  );
+  ).then((files) => files.source);
 const blobs = async (): Promise<string[]> => readdir(join(cacheDir, "models--org--tiny", "blobs"));
 const content = (name: string): Uint8Array => server.files.get(name) ?? new Uint8Array();
 const etag = (name: string): string => etagOf(name, content(name));

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { beforeEach, test } from "node:test";
 import { Gain } from "../../ts/hub/download.ts";
 import { parseHubId } from "../../ts/hub/ids.ts";
-import { hubFolder } from "../../ts/hub/snapshot.ts";
+import { hubModel } from "../../ts/hub/snapshot.ts";
 import { machine, type System } from "../../ts/hub/system.ts";
 import { HubError, OptionError } from "../../ts/index.ts";
 import { testHub } from "../kit/hub.ts";
@@ -26,11 +26,11 @@ beforeEach(() => {
 
 const quick: System = { ...machine, pause: (_, signal) => machine.pause(2, signal) };
 const get = (options: object = {}): Promise<string> =>
-  hubFolder(
+  hubModel(
     { id: "org/tiny", revision: "main" },
     { endpoint: server.endpoint, cacheDir, token: false, ...options },
     quick,
-  );
+  ).then((files) => files.source);
 const content = (name: string): Uint8Array => server.files.get(name) ?? new Uint8Array();
 const blob = (name: string): string => join(cacheDir, "models--org--tiny", "blobs", etagOf(name, content(name)));
 const stored = () => server.seen.filter(({ path }) => path === `/store/${shard}`);
@@ -296,13 +296,12 @@ test("a download does not follow a link in its place, and takes over no file of 
     }
     return quick.pause(milliseconds, signal);
   };
-  await assertWhole(
-    await hubFolder(
-      { id: "org/tiny", revision: "main" },
-      { endpoint: server.endpoint, cacheDir, token: false },
-      { ...quick, pause },
-    ),
+  const { source } = await hubModel(
+    { id: "org/tiny", revision: "main" },
+    { endpoint: server.endpoint, cacheDir, token: false },
+    { ...quick, pause },
   );
+  await assertWhole(source);
   assert.ok((await readFile(victim)).equals(Buffer.from(content(shard)).subarray(0, 50)));
 });
 

@@ -59,8 +59,19 @@ export const hubFlags: readonly Flag[] = [
     value: "NAME",
     text: "the GGUF file of a Hub model: its name, or a pattern (*Q4_K_M*)",
   },
+  {
+    name: "vision",
+    type: "string",
+    value: "NAME",
+    text: "the vision tower of a GGUF file (mmproj): a path, of a Hub model its name or a pattern, or none",
+  },
   { name: "offline", type: "boolean", text: "take Hub models from the cache only" },
 ];
+
+/** Options of a load as flags say them: no tower is `none` there. */
+export function withVision<T extends Record<string, unknown>>(options: T): T {
+  return options.vision === "none" ? { ...options, vision: false } : options;
+}
 
 /** How a command reaches the engine. */
 export const bindingFlag: Flag = {

@@ -1,7 +1,7 @@
 import { loadWith } from "../load.ts";
 import type { Model } from "../model.ts";
 import type { LoadOptions } from "../options/load.ts";
-import { type Context, loadFlags } from "./command.ts";
+import { type Context, loadFlags, withVision } from "./command.ts";
 import { ProgressBar } from "./progress_bar.ts";
 import type { Values } from "./values.ts";
 
@@ -13,7 +13,7 @@ export async function withModel<T>(
   more: LoadOptions = {},
 ): Promise<T> {
   const bar = new ProgressBar(context);
-  const { model: source, ...options } = values.options(loadFlags.map((flag) => flag.name));
+  const { model: source, ...options } = withVision(values.options(loadFlags.map((flag) => flag.name)));
   const model = await loadWith(context.door, source as string | undefined, {
     ...(options as LoadOptions),
     ...more,

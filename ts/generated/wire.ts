@@ -2,9 +2,19 @@
 
 /** A folder with a model. */
 export interface SourceFields {
-  /** An absolute path of a folder with config.json. */
+  /** An absolute path of a folder with config.json, of a GGUF file, or of a folder with one. */
   source: string;
+  /**
+   * The vision tower of a GGUF file, which llama.cpp keeps in a file of its own (mmproj): its absolute path, or false
+   * for none.
+   *
+   * Default: the only one of the file's folder, where that holds no other language model.
+   */
+  vision?: TowerFile;
 }
+
+/** The path of a file, or false for none. */
+export type TowerFile = string | false;
 
 /** How a model is loaded. */
 export interface EngineOptions {

@@ -1,7 +1,7 @@
 import { answerError, type Subject } from "./failures.ts";
-import { isGguf } from "./gguf.ts";
 import { ask, type Session } from "./http.ts";
 import { isCommit, isSafeName, maxName } from "./ids.ts";
+import { isGguf } from "./names.ts";
 import { retrying } from "./retry.ts";
 
 /** A file of a repository; its etag is the hash of its content and names it in the cache. */

@@ -1,22 +1,19 @@
 import { HubError } from "../errors.ts";
 import type { Subject } from "./failures.ts";
 import { matches } from "./glob.ts";
+import { baseName, isGguf, isTower } from "./names.ts";
 
 const maxListed = 50;
 
-/** A file of a language model in GGUF's format, by its name; vision towers (`mmproj`) are none. */
+/** A file of a language model in GGUF's format, by its name; vision towers are none. */
 function isModel(name: string): boolean {
-  return isGguf(name) && !/mmproj/i.test(name.split("/").at(-1) ?? "");
-}
-
-export function isGguf(name: string): boolean {
-  return /\.gguf$/i.test(name);
+  return isGguf(name) && !isTower(name);
 }
 
 /** Those of the names that a pattern means, by the whole name or what follows its last slash. */
 function matching(names: Iterable<string>, pattern: string): string[] {
   const found = [...names].filter(
-    (name) => isGguf(name) && (matches(pattern, name) || matches(pattern, name.split("/").at(-1) ?? "")),
+    (name) => isGguf(name) && (matches(pattern, name) || matches(pattern, baseName(name))),
   );
   // `*` alone, or `*f16*`, is not meant to find a vision tower beside the model.
   const models = found.filter(isModel);

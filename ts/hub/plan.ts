@@ -1,6 +1,7 @@
 import { HubError } from "../errors.ts";
 import { answerError, type Subject } from "./failures.ts";
 import { candidates, chosenGguf } from "./gguf.ts";
+import { type Asked, chosenTower } from "./towers.ts";
 
 /** Without these nothing can be loaded. */
 export const required: readonly string[] = ["config.json", "tokenizer.json"];
@@ -25,11 +26,16 @@ const maxListed = 50;
 
 /**
  * The files of a repository that the engine reads. As in transformers, a single file wins over an index, which may be left from
- * an earlier save; the index names the shards. Of GGUF files it is one, which `file` means or the only one, and nothing else.
+ * an earlier save; the index names the shards. Of GGUF files it is one, which `file` means or the only one, with the vision tower that goes
+ * with it, and nothing else.
  */
-export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?: string): string[] {
+export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?: string, vision?: Asked): string[] {
   const bare = !names.has(single) && !names.has(index) && candidates(names, undefined).length > 0;
-  if (file !== undefined || bare) return [chosenGguf(names, subject, file)];
+  if (file !== undefined || bare) {
+    const text = chosenGguf(names, subject, file);
+    const tower = chosenTower(names, subject, text, vision);
+    return tower === undefined ? [text] : [text, tower];
+  }
   const { id, revision } = subject;
   const lacks = (what: string): HubError => {
     const files = [...names].sort().slice(0, maxListed);

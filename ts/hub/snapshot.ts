@@ -8,16 +8,17 @@ import { ModelCache } from "./disk_cache.ts";
 import { fetchFile, type Transfer } from "./download.ts";
 import { DownloadProgress } from "./download_progress.ts";
 import { answerError, diskError, type Subject } from "./failures.ts";
-import { candidates, chosenGguf, isGguf } from "./gguf.ts";
+import { candidates, chosenGguf } from "./gguf.ts";
 import { isPattern } from "./glob.ts";
 import type { Session } from "./http.ts";
 import { type HubId, isCommit } from "./ids.ts";
+import { isGguf, isTower } from "./names.ts";
 import type { HubOptions } from "./options.ts";
+import { inParallel } from "./parallel.ts";
 import { index, maxIndexBytes, neededFiles, optional, required, shardNames, single } from "./plan.ts";
 import { readSettings, type Settings } from "./settings.ts";
 import { machine, type System } from "./system.ts";
-
-const atOnce = 4;
+import { type Asked, chosenTower, isBest, noTower } from "./towers.ts";
 
 /** Most names of a snapshot that are looked at for a GGUF file. */
 const maxNames = 10_000;
@@ -28,16 +29,28 @@ const unwritten: ReadonlySet<string> = new Set([
   ...["EISDIR", "ENOTEMPTY", "EEXIST", "ENOTDIR"],
 ]);
 
+/** Where a model is: its folder or its GGUF file, and the vision tower of such a file, false for none. */
+export interface ModelFiles {
+  source: string;
+  vision?: string | false;
+}
+
 /**
- * The folder of a Hub model with every file that the engine reads, or its GGUF file; downloads files that are not cached.
+ * The folder of a Hub model with every file that the engine reads, or its GGUF file and its vision tower; downloads files that are not
+ * cached.
  */
-export async function hubFolder(hub: HubId, options: HubOptions, system: System = machine): Promise<string> {
+export async function hubModel(
+  hub: HubId,
+  options: HubOptions & { vision?: string | false },
+  system: System = machine,
+): Promise<ModelFiles> {
   const settings = await readSettings(options);
   // Ends what is left of a load when one of its files fails.
   const stop = new Stop(options.signal);
   const session: Session = { endpoint: settings.endpoint, token: settings.token, signal: stop.signal, system };
   const end = (): void => stop.end(abortError(undefined));
-  const load = new HubLoad(hub, options.file, settings, session, new DownloadProgress(options.onProgress), end);
+  const asked = { file: options.file, vision: options.vision };
+  const load = new HubLoad(hub, asked, settings, session, new DownloadProgress(options.onProgress), end);
   try {
     return await load.run();
   } catch (error) {
@@ -55,12 +68,19 @@ interface Found {
   missing: string[];
   /** The GGUF file that is meant, where one is. */
   gguf?: string;
+  /** Its vision tower. */
+  tower?: string | undefined;
+}
+
+/** The GGUF file that was asked for, or a pattern of it, and its vision tower. */
+interface AskedFiles {
+  file: string | undefined;
+  vision: Asked;
 }
 
 class HubLoad {
   readonly #hub: HubId;
-  /** The GGUF file that was asked for, or a pattern of it. */
-  readonly #file: string | undefined;
+  readonly #asked: AskedFiles;
   readonly #settings: Settings;
   readonly #session: Session;
   readonly #cache: ModelCache;
@@ -70,14 +90,14 @@ class HubLoad {
 
   constructor(
     hub: HubId,
-    file: string | undefined,
+    asked: AskedFiles,
     settings: Settings,
     session: Session,
     progress: DownloadProgress,
     stop: () => void,
   ) {
     this.#hub = hub;
-    this.#file = file;
+    this.#asked = asked;
     this.#settings = settings;
     this.#session = session;
     this.#progress = progress;
@@ -91,28 +111,31 @@ class HubLoad {
     return this.#progress.remaining;
   }
 
-  async run(): Promise<string> {
+  async run(): Promise<ModelFiles> {
     const { revision } = this.#hub;
     const known = await this.#cache.commitOf(revision);
     const found: Found = known ? await this.#look(known) : { state: "partly", missing: [] };
-    if (known && found.state === "whole" && isCommit(revision)) return this.#place(known, found.gguf);
+    if (known && found.state === "whole" && isCommit(revision)) return this.#place(known, found);
     if (this.#settings.offline) {
-      if (known && found.state !== "partly") return this.#place(known, found.gguf);
+      if (known && found.state !== "partly") return this.#place(known, found);
       throw this.#offline(found.missing);
     }
     const usable = known !== undefined && found.state !== "partly" ? known : undefined;
     const repository = await this.#ask(usable);
-    if (!repository) return this.#place(usable ?? revision, found.gguf);
-    const names = neededFiles(new Set(repository.files.keys()), this.#subject, this.#file);
+    if (!repository) return this.#place(usable ?? revision, found);
+    const { file, vision } = this.#asked;
+    const names = neededFiles(new Set(repository.files.keys()), this.#subject, file, vision);
     await this.#download(repository, names);
-    const gguf = names.find(isGguf);
+    const [gguf, tower] = names.filter(isGguf);
     await this.#note(repository, gguf === undefined);
-    return this.#place(repository.commit, gguf);
+    return this.#place(repository.commit, { ...(gguf !== undefined && { gguf }), tower });
   }
 
-  /** The path that the engine loads: the folder of a commit, or a file of it. */
-  #place(commit: string, gguf: string | undefined): string {
-    return join(this.#cache.snapshot(commit), ...(gguf?.split("/") ?? []));
+  /** The paths that the engine loads: the folder of a commit, or files of it. */
+  #place(commit: string, { gguf, tower }: Pick<Found, "gguf" | "tower">): ModelFiles {
+    const path = (name: string | undefined) => join(this.#cache.snapshot(commit), ...(name?.split("/") ?? []));
+    if (gguf === undefined) return { source: path(undefined) };
+    return { source: path(gguf), vision: tower === undefined ? false : path(tower) };
   }
 
   /** Asks the hub; where it cannot be reached, a cache that has the model will do, as in huggingface_hub. */
@@ -129,16 +152,29 @@ class HubLoad {
   /** A GGUF file in the cache: the one that is asked for, or without a pattern the only one of a commit without other weights. */
   async #lookForGguf(commit: string): Promise<Found | undefined> {
     const cache = this.#cache;
-    const file = this.#file;
+    const { file } = this.#asked;
     if (file === undefined && ((await cache.has(commit, single)) || (await cache.has(commit, index)))) return undefined;
-    const found = candidates(await cache.names(commit, maxNames), file);
+    const names = await cache.names(commit, maxNames);
+    const found = candidates(names, file);
     const [gguf, another] = found;
     if (gguf !== undefined && another === undefined) {
       // Another file of the repository may match a pattern too.
-      return { state: file === gguf && !isPattern(file) ? "whole" : "usable", missing: [], gguf };
+      const sure = file === gguf && !isPattern(file);
+      return this.#withTower(commit, names, gguf, sure);
     }
     if (gguf !== undefined && this.#settings.offline) chosenGguf(new Set(found), this.#subject, file);
     return file === undefined ? undefined : { state: "partly", missing: [file] };
+  }
+
+  /** A GGUF file that is there and its vision tower; `sure` if the file is the one that is meant whatever else the repository has. */
+  async #withTower(commit: string, names: string[], gguf: string, sure: boolean): Promise<Found> {
+    const { vision } = this.#asked;
+    const choose = () => chosenTower(names, this.#subject, gguf, vision);
+    const tower = this.#settings.offline && vision === undefined ? choose() : tryTo(choose);
+    if (typeof vision === "string" && tower === undefined) return { state: "partly", missing: [vision] };
+    const best = tower === undefined ? await this.#cache.lacks(commit, noTower) : tower === vision || isBest(tower);
+    const whole = sure && (vision === false || isTower(gguf) || best);
+    return { state: whole ? "whole" : "usable", missing: [], gguf, tower };
   }
 
   async #look(commit: string): Promise<Found> {
@@ -227,7 +263,8 @@ class HubLoad {
   /** Writes down what the revision means, and which files it does not have. */
   async #note({ commit, files }: Repository, folder: boolean): Promise<void> {
     try {
-      for (const name of folder ? [...optional, single, index] : [])
+      const towerless = ![...files.keys()].some(isTower);
+      for (const name of folder ? [...optional, single, index] : towerless ? [noTower] : [])
         if (!files.has(name) && !(await this.#cache.lacks(commit, name))) await this.#cache.setLacking(commit, name);
       await this.#cache.setCommit(this.#hub.revision, commit);
     } catch (error) {
@@ -235,26 +272,6 @@ class HubLoad {
       if (!unwritten.has(String((error as NodeJS.ErrnoException).code))) throw error;
     }
   }
-}
-
-/** Does the same for all, a few at a time; after a failure it stops the others and waits for them to end. */
-async function inParallel<T, R>(items: readonly T[], each: (item: T) => Promise<R>, stop: () => void): Promise<R[]> {
-  const results: R[] = [];
-  const failures: unknown[] = [];
-  let next = 0;
-  const work = async (): Promise<void> => {
-    for (let at = next++; at < items.length && failures.length === 0; at = next++) {
-      try {
-        results[at] = await each(items[at] as T);
-      } catch (error) {
-        failures.push(error);
-        stop();
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: atOnce }, work));
-  if (failures.length > 0) throw failures[0];
-  return results;
 }
 
 function tryTo<T>(call: () => T): T | undefined {

@@ -3,15 +3,18 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { OptionError } from "../errors.ts";
 import { embeddedModel } from "../package_files.ts";
-import { isGguf } from "./gguf.ts";
 import { parseHubId } from "./ids.ts";
+import { isGguf } from "./names.ts";
 import type { HubOptions } from "./options.ts";
-import { hubFolder } from "./snapshot.ts";
+import { hubModel, type ModelFiles } from "./snapshot.ts";
 
-/** The absolute path of a model's folder or GGUF file; a Hub model is downloaded into the cache first. */
-export async function modelFolder(source: string | URL | undefined, options: HubOptions): Promise<string> {
+/** The absolute paths of a model's folder, or GGUF file and vision tower; a Hub model is downloaded into the cache first. */
+export async function modelFiles(
+  source: string | URL | undefined,
+  options: HubOptions & { vision?: string | false },
+): Promise<ModelFiles> {
   const hub = typeof source === "string" && (await isHubId(source)) ? parseHubId(source, options.revision) : undefined;
-  if (hub) return hubFolder(hub, options);
+  if (hub) return hubModel(hub, options);
   if (options.revision !== undefined)
     throw new OptionError("option", "`revision` is for Hub models (`org/name`); a folder has none", {
       option: "revision",
@@ -20,9 +23,14 @@ export async function modelFolder(source: string | URL | undefined, options: Hub
     throw new OptionError("option", "`file` is for Hub models (`org/name`); elsewhere give the path of the file", {
       option: "file",
     });
-  if (source === undefined) return embeddedModel();
-  if (source instanceof URL || source.startsWith("file:")) return fileURLToPath(source);
-  return resolve(source);
+  const found = source === undefined ? await embeddedModel() : localPath(source);
+  const { vision } = options;
+  if (vision === undefined) return { source: found };
+  return { source: found, vision: vision === false ? false : localPath(vision) };
+}
+
+function localPath(place: string | URL): string {
+  return place instanceof URL || place.startsWith("file:") ? fileURLToPath(place) : resolve(place);
 }
 
 /** A folder that is there goes first, so that what worked without the hub goes on working. */

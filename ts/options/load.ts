@@ -31,6 +31,12 @@ export interface LoadOptions extends HubOptions, Omit<EngineOptions, "device"> {
    * Deno; `auto`, the default, takes what measures best on this runtime.
    */
   binding?: Binding;
+  /**
+   * Of a GGUF file, the file of its vision tower (llama.cpp's mmproj), or of a Hub model its name or a pattern that only one matches; false
+   * loads the language model alone. Without it, the tower of a folder that holds one language model and one tower; of a Hub model the one
+   * in F16, else in BF16, F32 or Q8_0.
+   */
+  vision?: string | URL | false;
   /** Which images its requests may name by address or path; see ImagePolicy. */
   images?: ImagePolicy;
   /** Stops the load; see AbortError. */
@@ -43,6 +49,8 @@ export interface LoadOptions extends HubOptions, Omit<EngineOptions, "device"> {
 export interface InspectOptions extends HubOptions {
   /** The size, in pixels, of a picture whose positions `image.picture` of the result is to count. */
   picture?: { width: number; height: number };
+  /** The vision tower of a GGUF file; see LoadOptions. */
+  vision?: string | URL | false;
   /** How the native code is reached; see LoadOptions. */
   binding?: Binding;
 }
@@ -71,6 +79,19 @@ const token: Rule<string | false> = (value, place) => {
   return text(value, place);
 };
 
+/** A path or a name, or false for none. */
+const vision: Rule<string | false> = (value, place) => {
+  if (value === false) return false;
+  const found = address(value, place);
+  if (found === "") throw place.invalid("is empty; false leaves the vision tower out");
+  if (typeof found === "string" && !/^file:/i.test(found)) return found;
+  try {
+    return fileURLToPath(found);
+  } catch {
+    throw place.invalid("must be a path, a file: URL, the name of a file of a Hub model, or false");
+  }
+};
+
 const hubRules = {
   revision: text,
   file: text,
@@ -87,6 +108,7 @@ const binding: Rule<Binding> = oneOf("auto", "napi", "ffi");
 const loadRules = {
   ...hubRules,
   ...engineRules,
+  vision,
   images: readPolicy,
   binding,
 } satisfies Rules<LoadOptions>;
@@ -97,7 +119,7 @@ const picture: Rule<{ width: number; height: number }> = (value, place) => {
   if (width === undefined || height === undefined) throw place.refuse("{ width, height } in pixels", value);
   return { width, height };
 };
-const inspectRules = { ...hubRules, picture, binding } satisfies Rules<InspectOptions>;
+const inspectRules = { ...hubRules, vision, picture, binding } satisfies Rules<InspectOptions>;
 const aboutRules = { device: oneOf("cpu", "cuda") } satisfies Rules<AboutOptions>;
 const checkRules = {
   ceilings: flag,
@@ -110,12 +132,12 @@ const [loadFields, inspectFields] = [fields(loadRules), fields(inspectRules)];
 const [aboutFields, checkFields] = [fields(aboutRules), fields(checkRules)];
 
 /** The options of `load` in copies. */
-export type OwnLoadOptions = Omit<LoadOptions, "images"> & { images?: ReadPolicy };
+export type OwnLoadOptions = Omit<LoadOptions, "images" | "vision"> & { images?: ReadPolicy; vision?: string | false };
 export function readLoad(options: unknown): OwnLoadOptions {
   return loadFields(options, new Place("load"));
 }
 
-export function readInspect(options: unknown): InspectOptions {
+export function readInspect(options: unknown): Omit<InspectOptions, "vision"> & { vision?: string | false } {
   return inspectFields(options, new Place("inspect"));
 }
 

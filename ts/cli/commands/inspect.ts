@@ -1,10 +1,10 @@
 import { formatBytes, formatCount, formatTable } from "../../format.ts";
 import type { ModelInfo } from "../../generated/wire.ts";
-import type { HubOptions } from "../../hub/options.ts";
 import { inspectModel } from "../../load.ts";
 import type { Binding } from "../../native/pick.ts";
+import type { InspectOptions } from "../../options/load.ts";
 import { UsageError } from "../args.ts";
-import { bindingFlag, type Command, hubFlags } from "../command.ts";
+import { bindingFlag, type Command, hubFlags, withVision } from "../command.ts";
 import { ProgressBar } from "../progress_bar.ts";
 
 /** Describes a model and how much of it fits in memory. */
@@ -26,7 +26,7 @@ export const inspect: Command = {
   async run(values, context) {
     const { native } = await context.door(values.text("binding") as Binding | undefined);
     const bar = new ProgressBar(context);
-    const options: HubOptions = values.options(hubFlags.map((flag) => flag.name));
+    const options: InspectOptions = withVision(values.options(hubFlags.map((flag) => flag.name)));
     const picture = pictureSize(values.text("picture"));
     const info = await inspectModel(native, values.positionals[0], {
       ...options,

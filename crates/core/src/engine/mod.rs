@@ -179,13 +179,13 @@ impl Engine {
         ticket
     }
 
-    /// Reads a model folder's configuration, named by `{ "source": DIR }`, on a thread of its own; ends with `inspected`.
+    /// Reads a model's configuration, named by `{ "source": PATH }`, on a thread of its own; ends with `inspected`.
     pub fn inspect(json: &str) -> Result<Ticket> {
-        let (source, picture) = wire::parse_inspect(json)?;
+        let wire::InspectRequest { source, vision, picture } = wire::parse_inspect(json)?;
         let (events, ticket) = stream();
         spawn("prefixkv-inspect", move || {
             panics::quiet_thread();
-            let inspected = panics::catch(|| Model::inspect(&source, picture));
+            let inspected = panics::catch(|| Model::inspect(&source, &vision, picture));
             match inspected.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
                 Ok(info) => events.finish(Event::Inspected { info: Box::new(info) }),
                 Err(error) => events.fail(&error),

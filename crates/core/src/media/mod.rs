@@ -21,3 +21,4 @@ pub use decode::{MAX_BYTES, MAX_PIXELS, MAX_SIDE, decode, decoding_bytes, uprigh
 pub use kernel::Filter;
 pub use prepared::{Area, Pixels, Prepared};
 pub use resize::{Canvas, resize, resize_part};
+pub use settings::SettingsOf;

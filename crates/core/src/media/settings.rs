@@ -14,6 +14,40 @@ pub(crate) const MAX_SIDE: u64 = 4096;
 /// The endings of a class that is bound to one way of computing.
 const ENDINGS: [&str; 2] = ["Fast", "Pil"];
 
+/// Where the settings of a model's image processor are.
+#[derive(Clone, Debug)]
+pub enum SettingsOf {
+    /// In files of a folder, or in none.
+    Folder(PathBuf),
+    /// A file of another kind comes to them.
+    Said { path: PathBuf, settings: Map<String, Value> },
+}
+
+impl SettingsOf {
+    /// The settings; `None` where nothing says any.
+    pub(crate) fn read(&self) -> Result<Option<Settings>> {
+        match self {
+            SettingsOf::Folder(dir) => Settings::read(dir),
+            SettingsOf::Said { path, settings } => Ok(Some(Settings { path: path.clone(), object: settings.clone() })),
+        }
+    }
+
+    /// Reads a whole file of the folder; `None` if it is not there.
+    pub(crate) fn file(&self, name: &str) -> Result<Option<Settings>> {
+        match self {
+            SettingsOf::Folder(dir) => Settings::of(dir.join(name)),
+            SettingsOf::Said { .. } => Ok(None),
+        }
+    }
+
+    /// The folder, or the file.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            SettingsOf::Folder(path) | SettingsOf::Said { path, .. } => path,
+        }
+    }
+}
+
 /// The settings of one file. A setting that is null counts as left out, as in transformers.
 pub(crate) struct Settings {
     path: PathBuf,

@@ -1,12 +1,12 @@
 //! How many positions a picture takes, from its size alone.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Model;
 use super::images::{self, ImageProcessor};
-use super::{Model, image_processor};
+use super::source::Source;
 use crate::backend::Backend;
 use crate::cache::Piece;
 use crate::error::{Error, Result};
@@ -49,13 +49,13 @@ pub struct ImageCounter {
 }
 
 impl ImageCounter {
-    /// Of a model folder; None of a text-only model.
+    /// Of a model that was found; None of a text-only model.
     ///
     /// # Errors
-    /// Those of [`image_processor`] and of [`Tokenizer::from_folder`].
-    pub fn from_folder(dir: &Path) -> Result<Option<Self>> {
-        let Some((placeholder, processor)) = image_processor(dir)? else { return Ok(None) };
-        Ok(Some(ImageCounter { processor, tokenizer: Arc::new(Tokenizer::from_folder(dir)?), placeholder }))
+    /// Those of its image processor and of its tokenizer.
+    pub(super) fn of(source: &Source) -> Result<Option<Self>> {
+        let Some((placeholder, processor)) = images::processor_of(source)? else { return Ok(None) };
+        Ok(Some(ImageCounter { processor, tokenizer: Arc::new(source.tokenizer()?), placeholder }))
     }
 
     /// Of a picture of `width` x `height` pixels.

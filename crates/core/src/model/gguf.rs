@@ -1,5 +1,9 @@
 //! The configuration of a GGUF file, written as Hugging Face has it.
 
+mod pair;
+mod projectors;
+mod tower;
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -8,6 +12,7 @@ use super::config::ConfigFile;
 use crate::error::{Error, Result};
 use crate::text;
 use crate::weights::gguf::{Architecture, Gguf, Metadata, ROPE, Tensor};
+pub(super) use pair::{Pair, pair};
 
 /// Keys of an architecture that change what its layers compute in ways that are not known here.
 const UNKNOWN: &[&str] = &[
@@ -66,6 +71,11 @@ impl Keys<'_> {
 /// [`Error::UnsupportedModel`] for an architecture, or something that it asks for, which is not known; [`Error::ModelFile`] for metadata
 /// that are missing or cannot be.
 pub(super) fn config(file: &Gguf) -> Result<ConfigFile> {
+    Ok(ConfigFile::of_gguf(file.path(), language(file)?, divisors(file)?))
+}
+
+/// The configuration of a language model, alone or under a tower.
+fn language(file: &Gguf) -> Result<Map<String, Value>> {
     let architecture = Architecture::of(file)?;
     let keys = Keys { metadata: file.metadata(), architecture: architecture.name };
     let unknown = |name: &&&str| !architecture.knows.contains(name) && file.metadata().get(&keys.name(name)).is_some();
@@ -134,7 +144,7 @@ pub(super) fn config(file: &Gguf) -> Result<ConfigFile> {
     if let Some(part) = keys.size("rope.dimension_count")?.filter(|part| *part != width) {
         root.insert("partial_rotary_factor".into(), json!(part as f64 / width as f64));
     }
-    Ok(ConfigFile::of_gguf(file.path(), root, divisors(file)?))
+    Ok(root)
 }
 
 /// `rope_scaling` as Hugging Face has it.

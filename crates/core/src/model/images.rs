@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
-use super::config::ConfigFile;
+use super::options::Vision;
+use super::source::Source;
 use super::{Model, Prompt, family, prompt, with_known};
 use crate::backend::Backend;
 use crate::cache::Piece;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
-use crate::media::{Area, Prepared, decode};
+use crate::media::{Area, Prepared, SettingsOf, decode};
 use crate::text::{Encoded, Rendered, SpecialTokens, Written};
 
 /// Says the width and height of an image, in pixels; asked by families whose plans depend on them.
@@ -27,12 +28,12 @@ pub trait Images {
     /// The key of config.json that names it, for errors.
     fn placeholder_key(&self) -> &'static str;
 
-    /// The image processor of the model folder `dir`.
+    /// The image processor with these settings.
     ///
     /// # Errors
     /// [`Error::ModelFile`] for settings that cannot be read, or that do not make what the vision tower takes;
     /// [`Error::UnsupportedModel`] for a processor of another class.
-    fn processor(&self, dir: &Path) -> Result<Arc<dyn ImageProcessor>>;
+    fn processor(&self, settings: &SettingsOf) -> Result<Arc<dyn ImageProcessor>>;
 }
 
 /// An image processor: what a picture becomes in a prompt, and what the vision tower takes of it.
@@ -119,17 +120,19 @@ pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<
     Ok(Cow::Owned(chat.with_images(&images)))
 }
 
-/// The placeholder and the image processor of a model folder, whose weights are not read; None of a text-only model.
+/// The placeholder and the image processor of a model, whose weights are not read; None of a text-only model.
 ///
 /// # Errors
 /// Those of [`Model::inspect`] about config.json, and of [`Images::processor`].
 pub fn image_processor(dir: &Path) -> Result<Option<(u32, Arc<dyn ImageProcessor>)>> {
-    let read = || {
-        let config = ConfigFile::read(dir)?;
-        let described = (family::<Cpu>(&config)?.inspect)(&config)?;
-        described.images().map(|images| Ok((images.placeholder(), images.processor(dir)?))).transpose()
-    };
+    let read = || processor_of(&Source::open(dir, &Vision::Beside)?);
     read().map_err(with_known)
+}
+
+/// As [`image_processor`], of a model that was found.
+pub(super) fn processor_of(source: &Source) -> Result<Option<(u32, Arc<dyn ImageProcessor>)>> {
+    let described = (family::<Cpu>(&source.config)?.inspect)(&source.config)?;
+    described.images().map(|images| Ok((images.placeholder(), images.processor(&source.settings())?))).transpose()
 }
 
 impl<B: Backend> Model<B> {

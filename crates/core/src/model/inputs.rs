@@ -43,10 +43,13 @@ impl<B: Backend> Model<B> {
     /// The positions of the prompt that go on.
     pub(super) fn inputs(&self, prompt: &Prompt, features: &[Features<B>]) -> Result<Inputs<B>> {
         self.require_file()?;
-        let x = self.network.embed(&prompt.tokens)?;
         if features.is_empty() {
-            return Ok(Inputs::text(x));
+            return Ok(Inputs::text(self.network.embed(&prompt.tokens)?));
         }
+        // Rows of images come from elsewhere, and the token that stands for them may be none of the table's.
+        let vocab = self.network.shape().vocab_size as u32;
+        let tokens: Vec<u32> = prompt.tokens.iter().map(|token| if *token < vocab { *token } else { 0 }).collect();
+        let x = self.network.embed(&tokens)?;
         let levels = features.iter().map(|image| image.behind().len()).max().unwrap_or(0);
         let behind = (0..levels).map(|level| {
             let zeros = |_, len| self.zeros(len, x.columns());

@@ -45,7 +45,7 @@ pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf, image_proc
 pub use info::{ImageInfo, ModelInfo};
 pub use inputs::Inputs;
 pub use network::{Family, Network, Seen};
-pub use options::{LoadOptions, Progress};
+pub use options::{LoadOptions, Progress, Vision};
 pub use prompt::Prompt;
 
 use crate::backend::{Activations, Backend};
@@ -121,8 +121,8 @@ pub struct Model<B: Backend = Cpu> {
     pool: Pool<B::Memory>,
     layout: Arc<Layout>,
     backend: B,
-    /// The file that is mapped.
-    mapped: Option<Arc<Origin>>,
+    /// The files that are mapped.
+    mapped: Vec<Arc<Origin>>,
     /// Where keys and values lie, of each aspect that was asked for.
     directions: Mutex<Vec<(Aspect, Arc<Directions>)>>,
 }
@@ -146,13 +146,14 @@ impl Model {
         Model::load_on(Cpu, options, progress)
     }
 
-    /// The contents of a folder, from its configuration and weight headers; no weights are read. With the positions of a picture of some
-    /// width and height, if it is asked.
-    pub fn inspect(dir: &Path, picture: Option<(usize, usize)>) -> Result<ModelInfo> {
+    /// The contents of a folder or of GGUF files, from configuration and weight headers; no weights are read. With the positions of a picture
+    /// of some width and height, if it is asked.
+    pub fn inspect(dir: &Path, vision: &Vision, picture: Option<(usize, usize)>) -> Result<ModelInfo> {
         let inspect = || {
-            let mut info = Model::describe(dir)?;
+            let source = Source::open(dir, vision)?;
+            let mut info = Model::describe(&source)?;
             if let (Some(image), Some((width, height))) = (&mut info.image, picture) {
-                let counter = ImageCounter::from_folder(dir)?;
+                let counter = ImageCounter::of(&source)?;
                 image.picture = counter.map(|counter| counter.count(width, height)).transpose()?;
             }
             Ok(info)
@@ -160,8 +161,7 @@ impl Model {
         inspect().map_err(with_known)
     }
 
-    fn describe(dir: &Path) -> Result<ModelInfo> {
-        let source = Source::open(dir)?;
+    fn describe(source: &Source) -> Result<ModelInfo> {
         let config = &source.config;
         let family = family::<Cpu>(config)?;
         source.require_readable()?;
@@ -189,7 +189,7 @@ impl<B: Backend> Model<B> {
         progress: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Model<B>> {
         let dir = &options.source;
-        let source = Source::open(dir)?;
+        let source = Source::open(dir, &options.vision)?;
         let weights = source.weights(options.weights);
         fit::require_foldable(options.rotate_values, weights)?;
         let backend = backend.with_weights(weights)?;
@@ -199,7 +199,7 @@ impl<B: Backend> Model<B> {
         let tokenizer = Arc::new(source.tokenizer()?);
         let described = (family.inspect)(config)?;
         let template = source.template(&tokenizer, described.images())?;
-        let image_processor = described.images().map(|images| images.processor(dir)).transpose()?;
+        let image_processor = described.images().map(|images| images.processor(&source.settings())).transpose()?;
         let checkpoint = source.checkpoint(options.map)?;
         let total = checkpoint.bytes(weights);
         fit::require(total, weights, &backend)?;
@@ -219,7 +219,7 @@ impl<B: Backend> Model<B> {
         let info = ModelInfo::new(config, network.as_ref(), Some(&checkpoint), weights, tally, vision, backend.name())?;
         checkpoint.require_unchanged()?;
         let is_mapped = options.map && weights == WeightFormat::Stored;
-        let mapped = source.gguf().filter(|_| is_mapped).map(|file| file.origin().clone());
+        let mapped = source.files().filter(|_| is_mapped).map(|file| file.origin().clone()).collect();
         let directions = Mutex::default();
         Ok(Model {
             info,
@@ -486,7 +486,7 @@ impl<B: Backend> Model<B> {
 
     /// Errors when the file whose blocks are in use was written to: a cut one would end the process, another one give other numbers.
     pub(super) fn require_file(&self) -> Result<()> {
-        self.mapped.as_ref().map_or(Ok(()), |file| file.require_same())
+        self.mapped.iter().try_for_each(|file| file.require_same())
     }
 }
 

@@ -4,11 +4,24 @@ use std::path::PathBuf;
 
 use crate::weights::WeightFormat;
 
+/// The vision tower of a language model in a GGUF file, which llama.cpp keeps in a file of its own (mmproj).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Vision {
+    /// The only one of the language model's folder, where that holds no other language model.
+    #[default]
+    Beside,
+    /// None: the model answers without images.
+    None,
+    File(PathBuf),
+}
+
 /// The model to load, and how.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// A folder in the Hugging Face layout, a GGUF file, or a folder with one.
     pub source: PathBuf,
+    /// The vision tower of a GGUF file.
+    pub vision: Vision,
     pub weights: WeightFormat,
     /// Most bytes that the caches of all sequences may take together.
     pub cache_limit: Option<u64>,
@@ -23,6 +36,7 @@ impl LoadOptions {
     pub fn new(source: impl Into<PathBuf>) -> Self {
         LoadOptions {
             source: source.into(),
+            vision: Vision::Beside,
             weights: WeightFormat::Stored,
             cache_limit: None,
             rotate_values: false,

@@ -8,13 +8,14 @@ use crate::text::{ChatTemplate, Probed, Tokenizer};
 /// What LLaVA's processor takes where nothing names another token.
 const USUAL: &str = "<image>";
 
-/// The chat template of a folder. Files whose contradictions leave no message able to hold an image are refused by name.
+/// The chat template of a model, which `read` finds for the token that stands for an image. Files whose contradictions leave no message able to hold an image are refused by name.
 pub(super) fn template(
     config: &ConfigFile,
     tokenizer: &Tokenizer,
     images: Option<&dyn Images>,
+    read: impl Fn(Option<&str>) -> Result<ChatTemplate>,
 ) -> Result<ChatTemplate> {
-    let Some(images) = images else { return ChatTemplate::from_folder(config.dir(), tokenizer, None) };
+    let Some(images) = images else { return read(None) };
     let (id, key) = (images.placeholder(), images.placeholder_key());
     let named = tokenizer.image().unwrap_or(USUAL);
     let other = tokenizer.token_id(named).filter(|other| *other != id);
@@ -31,7 +32,7 @@ pub(super) fn template(
         let file = tokenizer.path().display();
         return Err(config.bad(format!("`{key}` is {id}, but no token of {file} has that id{hint}")));
     };
-    let template = ChatTemplate::from_folder(config.dir(), tokenizer, Some(&token))?;
+    let template = read(Some(&token))?;
     let differs = |other: u32| {
         let file = tokenizer.path().display();
         config.bad(format!(
@@ -61,6 +62,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::media::SettingsOf;
     use crate::model::images::ImageProcessor;
 
     const IMAGE: u32 = 478;
@@ -76,7 +78,7 @@ mod tests {
             "image_token_index"
         }
 
-        fn processor(&self, _: &Path) -> Result<Arc<dyn ImageProcessor>> {
+        fn processor(&self, _: &SettingsOf) -> Result<Arc<dyn ImageProcessor>> {
             Err(Error::Internal("nobody asks for it".into()))
         }
     }
@@ -96,7 +98,9 @@ mod tests {
             }
         }
         let images = Token(id);
-        template(&ConfigFile::read(dir.path())?, &Tokenizer::from_folder(dir.path())?, Some(&images))
+        let tokenizer = Tokenizer::from_folder(dir.path())?;
+        let read = |placeholder: Option<&str>| ChatTemplate::from_folder(dir.path(), &tokenizer, placeholder);
+        template(&ConfigFile::read(dir.path())?, &tokenizer, Some(&images), read)
     }
 
     fn refused(id: u32, files: &[(&str, Option<Value>)], found: &[&str]) {

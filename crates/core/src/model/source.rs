@@ -1,12 +1,16 @@
-//! Where a model comes from: a folder in Hugging Face's layout, or a GGUF file. Both come to the same parts.
+//! Where a model comes from: a folder in Hugging Face's layout, or GGUF files. All come to the same parts.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::config::ConfigFile;
+use super::gguf::Pair;
 use super::images::Images;
+use super::options::Vision;
 use super::{gguf, placeholder};
 use crate::error::Result;
+use crate::fields::refuse;
+use crate::media::SettingsOf;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::gguf::{self as file, Gguf};
 use crate::weights::{Checkpoint, WeightFormat, quantised};
@@ -14,19 +18,57 @@ use crate::weights::{Checkpoint, WeightFormat, quantised};
 /// A model that was found, with what it says of itself.
 pub(super) struct Source {
     pub(super) config: ConfigFile,
-    gguf: Option<Arc<Gguf>>,
+    gguf: Option<Files>,
+}
+
+/// The GGUF files of a model.
+struct Files {
+    text: Arc<Gguf>,
+    /// The vision tower, with what the two come to.
+    tower: Option<(Arc<Gguf>, Pair)>,
 }
 
 impl Source {
-    /// Reads the configuration of a folder, or the header of a GGUF file: `path` itself or the only one of a folder.
-    pub(super) fn open(path: &Path) -> Result<Source> {
-        match file::in_folder(path)? {
-            None => Ok(Source { config: ConfigFile::read(path)?, gguf: None }),
-            Some(path) => {
-                let gguf = Arc::new(Gguf::open(&path)?);
-                Ok(Source { config: gguf::config(&gguf)?, gguf: Some(gguf) })
+    /// Reads the configuration of a folder, or the headers of GGUF files: `path` itself or the only one of a folder, and the vision tower
+    /// that `vision` means.
+    pub(super) fn open(path: &Path, vision: &Vision) -> Result<Source> {
+        let Some(path) = file::in_folder(path)? else {
+            if let Vision::File(tower) = vision {
+                return Err(refuse(format!(
+                    "`vision` is the tower of a language model in a GGUF file, and {} is a folder in Hugging Face's layout, which says itself \
+                     how it sees: load it without `vision` (found {})",
+                    path.display(),
+                    tower.display()
+                )));
             }
+            return Ok(Source { config: ConfigFile::read(path)?, gguf: None });
+        };
+        let text = Arc::new(Gguf::open(&path)?);
+        let tower = match vision {
+            Vision::Beside => file::tower_beside(&path)?,
+            Vision::None => None,
+            Vision::File(tower) => Some(tower.clone()),
+        };
+        let Some(tower) = tower else {
+            return Ok(Source { config: gguf::config(&text)?, gguf: Some(Files { text, tower: None }) });
+        };
+        // The error of a tower in place of a model says more than the one of two towers.
+        file::Architecture::of(&text)?;
+        let tower = Arc::new(Gguf::open(&tower)?);
+        let (config, pair) = gguf::pair(&text, &tower)?;
+        Ok(Source { config, gguf: Some(Files { text, tower: Some((tower, pair)) }) })
+    }
+
+    /// Where the settings of its image processor are.
+    pub(super) fn settings(&self) -> SettingsOf {
+        match self.pair() {
+            Some(pair) => pair.settings.clone(),
+            None => SettingsOf::Folder(self.config.dir().to_owned()),
         }
+    }
+
+    fn pair(&self) -> Option<&Pair> {
+        Some(&self.gguf.as_ref()?.tower.as_ref()?.1)
     }
 
     /// The format in which the weights are to be held when `asked` is asked for.
@@ -37,32 +79,37 @@ impl Source {
         }
     }
 
-    /// The GGUF file, where the model is one.
-    pub(super) fn gguf(&self) -> Option<&Arc<Gguf>> {
-        self.gguf.as_ref()
+    /// The GGUF files of the model.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Arc<Gguf>> {
+        let files = self.gguf.iter();
+        files.flat_map(|files| std::iter::once(&files.text).chain(files.tower.iter().map(|(tower, _)| tower)))
     }
 
     /// The weights; `mapped` as in [`Checkpoint::of_gguf`].
     pub(super) fn checkpoint(&self, mapped: bool) -> Result<Checkpoint> {
         match &self.gguf {
             None => Checkpoint::open(self.config.dir()),
-            Some(gguf) => Checkpoint::of_gguf(gguf.clone(), mapped),
+            Some(Files { text, tower: None }) => Checkpoint::of_gguf(text.clone(), mapped),
+            Some(Files { text, tower: Some((tower, Pair { prefix, made, .. })) }) => {
+                Checkpoint::of_pair(text.clone(), prefix, tower.clone(), made, mapped)
+            }
         }
     }
 
     pub(super) fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.gguf {
             None => Tokenizer::from_folder(self.config.dir()),
-            Some(gguf) => Tokenizer::from_gguf(gguf.metadata()),
+            Some(files) => Tokenizer::from_gguf(files.text.metadata(), self.pair().map(|pair| pair.image)),
         }
     }
 
     /// The chat template of a model that sees `images`.
     pub(super) fn template(&self, tokenizer: &Tokenizer, images: Option<&dyn Images>) -> Result<ChatTemplate> {
-        match &self.gguf {
-            None => placeholder::template(&self.config, tokenizer, images),
-            Some(gguf) => ChatTemplate::from_gguf(gguf.metadata(), tokenizer),
-        }
+        let read = |placeholder: Option<&str>| match &self.gguf {
+            None => ChatTemplate::from_folder(self.config.dir(), tokenizer, placeholder),
+            Some(files) => ChatTemplate::from_gguf(files.text.metadata(), tokenizer, placeholder),
+        };
+        placeholder::template(&self.config, tokenizer, images, read)
     }
 
     /// Refuses a folder whose configuration names weights that are not read: those of a file of another name, and quantised ones. Dense weights under such a configuration are refused too, since

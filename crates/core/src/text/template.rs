@@ -134,13 +134,13 @@ impl ChatTemplate {
         Self::found(source::find(dir, placeholder.is_some())?, tokenizer, placeholder)
     }
 
-    /// The template that a GGUF file holds; the fallback where it has none.
+    /// The template that a GGUF file holds; the fallback where it has none. `placeholder` is as in [`ChatTemplate::from_folder`].
     ///
     /// # Errors
     /// [`Error::ModelFile`] for a template that does not compile.
-    pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    pub fn from_gguf(metadata: &Metadata, tokenizer: &Tokenizer, placeholder: Option<&str>) -> Result<ChatTemplate> {
         let source = super::tokenizer::gguf::chat_template(metadata)?;
-        Self::found(source.map(|source| (metadata.path().to_owned(), source)), tokenizer, None)
+        Self::found(source.map(|source| (metadata.path().to_owned(), source)), tokenizer, placeholder)
     }
 
     fn found(

@@ -89,13 +89,14 @@ impl Tokenizer {
         guarded(&path, || Self::build(path.clone(), text, declared))?
     }
 
-    /// The tokenizer of a GGUF file.
+    /// The tokenizer of a GGUF file. `image` is the text of the token that stands for an image, which is added where the file has none; None of
+    /// a text-only model.
     ///
     /// # Errors
     /// [`Error::UnsupportedModel`] for a kind or a pre-tokenizer that is not known; [`Error::ModelFile`] for metadata that cannot be used.
-    pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer> {
+    pub fn from_gguf(metadata: &Metadata, image: Option<&str>) -> Result<Tokenizer> {
         let path = metadata.path().to_owned();
-        let (text, declared) = gguf::written(metadata)?;
+        let (text, declared) = gguf::written(metadata, image)?;
         guarded(&path, || Self::build(path.clone(), text, declared))?
     }
 

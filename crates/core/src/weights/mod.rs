@@ -88,7 +88,20 @@ impl Checkpoint {
     /// [`Error::UnsupportedModel`] for an architecture that is not known, and for tensors that it does not have; [`Error::ModelFile`] where
     /// metadata and tensors contradict each other.
     pub fn of_gguf(file: Arc<gguf::Gguf>, mapped: bool) -> Result<Self> {
-        Ok(Checkpoint { source: Box::new(gguf::Named::new(file, mapped)?) })
+        Ok(Checkpoint { source: Box::new(gguf::Named::text(file, "model.", mapped)?) })
+    }
+
+    /// As [`Checkpoint::of_gguf`], of a language model, which Hugging Face has under `prefix`, and of a tower, of whose tensors `made` are made.
+    pub(crate) fn of_pair(
+        text: Arc<gguf::Gguf>,
+        prefix: &str,
+        tower: Arc<gguf::Gguf>,
+        made: &[gguf::Made],
+        mapped: bool,
+    ) -> Result<Self> {
+        let text = gguf::Named::text(text, prefix, mapped)?;
+        let tower = gguf::Named::tower(tower, made, mapped)?;
+        Ok(Checkpoint { source: Box::new(gguf::Pair { text, tower }) })
     }
 
     /// Whether a tensor of this name exists.

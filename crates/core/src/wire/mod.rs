@@ -17,13 +17,13 @@ pub use about::About;
 pub use check::{CheckedMemory, DeviceCheck, KernelCheck};
 pub use event::Event;
 pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
-pub(crate) use request::parse_inspect;
 pub use request::{
     Batching, ChannelsRequest, CheckRequest, CodebooksRequest, DOORS, DirectionsRequest, DistanceVariant,
     DistancesRequest, Door, GenerateRequest, HeadsRequest, HeadsSource, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON,
     MAX_KEEPS, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, SensitivityRequest,
     SimilarityRequest, Source, SourceText, TextRequest,
 };
+pub(crate) use request::{InspectRequest, parse_inspect};
 pub use session_id::SessionId;
 pub use trace::{
     Trace, TraceEviction, TraceImage, TraceLanePlan, TraceLayer, TraceMerge, TraceMoment, TracePlan, TraceStep,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use half::f16;
-use prefixkv_core::model::{LoadOptions, Model, WeightFormat};
+use prefixkv_core::model::{LoadOptions, Model, Vision, WeightFormat};
 use prefixkv_core::text::{ChatTemplate, Content, Message, Tokenizer};
 use prefixkv_core::weights::Checkpoint;
 use prefixkv_core::weights::gguf::Gguf;
@@ -138,7 +138,7 @@ fn logits_are_those_of_transformers() {
 fn blocks_take_what_they_take_in_the_file() {
     for case in models() {
         let path = path_of(&case);
-        let inspected = Model::inspect(&path, None).expect("inspects");
+        let inspected = Model::inspect(&path, &Vision::Beside, None).expect("inspects");
         let model = load(&path, WeightFormat::Stored, true);
         let info = model.info();
         assert_eq!((info.weights, info.source.as_str()), ("stored", path.to_str().expect("a path")));
@@ -166,7 +166,7 @@ fn tokens_are_those_of_the_tokenizers_that_the_names_mean() {
     assert_eq!(cases.len(), 6);
     for case in cases {
         let file = Gguf::open(&path_of(case)).expect("opens");
-        let tokenizer = Tokenizer::from_gguf(file.metadata()).expect("known");
+        let tokenizer = Tokenizer::from_gguf(file.metadata(), None).expect("known");
         for case in case["cases"].as_array().expect("cases") {
             let text = case["text"].as_str().expect("a text");
             let want = tokens_of(case);
@@ -195,7 +195,7 @@ fn chats_end_where_the_file_says() {
     let text = model.template().text(&[message], true).expect("renders");
     assert_eq!(text, "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
     let file = Gguf::open(&path).expect("opens");
-    assert!(!ChatTemplate::from_gguf(file.metadata(), model.tokenizer()).expect("compiles").is_fallback());
+    assert!(!ChatTemplate::from_gguf(file.metadata(), model.tokenizer(), None).expect("compiles").is_fallback());
 }
 
 /// A copy of a fixture with some bytes changed.
@@ -217,7 +217,10 @@ fn a_folder_with_one_file_is_that_model() {
     let (dir, path) = changed(|_| ());
     let model = load(dir.path(), WeightFormat::Stored, true);
     assert_eq!(model.info().source, path.display().to_string());
-    assert_eq!(Model::inspect(dir.path(), None).expect("inspects").fingerprint, model.info().fingerprint);
+    assert_eq!(
+        Model::inspect(dir.path(), &Vision::Beside, None).expect("inspects").fingerprint,
+        model.info().fingerprint
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod families;
 mod folder;
 mod gemma3;
 mod gguf;
+mod gguf_pairs;
 mod images_beside;
 mod layers;
 mod numbers;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::model::{LoadOptions, Model, Vision};
 use prefixkv_core::{Error, Result};
 
 fn fixtures() -> PathBuf {
@@ -102,7 +102,7 @@ fn a_load_in_the_middle_of_it_is_an_error() {
 #[test]
 fn the_bytes_of_a_model_include_its_tower() {
     let (dir, _) = folder();
-    let (model, inspected) = (load(dir.path()).unwrap(), Model::inspect(dir.path(), None).unwrap());
+    let (model, inspected) = (load(dir.path()).unwrap(), Model::inspect(dir.path(), &Vision::Beside, None).unwrap());
     let info = model.info();
     // All of the file but for the tower's last layer and the norm behind it, which nothing reads: 2 linear layers of 32 x 64, 4 of
     // 32 x 32, and 13 vectors.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prefixkv_core::model::{LoadOptions, Model, architectures};
+use prefixkv_core::model::{LoadOptions, Model, Vision, architectures};
 
 use crate::folder::{files, object, scratch, write};
 use crate::target::{Kind, Target, outcome};
@@ -98,7 +98,7 @@ fn run(data: &[u8]) -> String {
     let dir = scratch(&WEIGHTS);
     write(dir.path(), &files, &NAMES);
     let codes = ["model-file", "model-not-found", "unsupported-model", "out-of-memory"];
-    let info = Model::inspect(dir.path(), None);
+    let info = Model::inspect(dir.path(), &Vision::Beside, None);
     let mut kind = outcome(&info, &codes);
     if let Ok(info) = &info {
         let info = serde_json::to_value(info).expect("facts are written");

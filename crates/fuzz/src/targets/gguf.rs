@@ -1,9 +1,9 @@
-//! GGUF files: headers, tensors, configurations and tokenizers.
+//! GGUF files: headers, tensors, configurations and tokenizers, and vision towers beside a language model.
 
 use std::fs;
 use std::sync::Arc;
 
-use prefixkv_core::model::Model;
+use prefixkv_core::model::{Model, Vision};
 use prefixkv_core::text::Tokenizer;
 use prefixkv_core::weights::Checkpoint;
 use prefixkv_core::weights::gguf::Gguf;
@@ -12,7 +12,7 @@ use crate::target::{Kind, Target, outcome};
 
 pub const TARGET: Target = Target {
     name: "gguf",
-    reads: "GGUF files (header, metadata, tensors, the configuration and the tokenizer that they come to)",
+    reads: "GGUF files (header, metadata, tensors, the configuration and the tokenizer that they come to; as a model and as its tower)",
     kind: Kind::Bytes,
     memory: 64 << 20,
     short: 3000,
@@ -36,6 +36,22 @@ pub const TARGET: Target = Target {
             "tokenizer.chat_template",
             "rope_freqs.weight",
             "blk.0.attn_q.weight",
+            "clip",
+            "clip.projector_type",
+            "mlp",
+            "idefics3",
+            "qwen2vl_merger",
+            "qwen2.5vl_merger",
+            "qwen3vl_merger",
+            "clip.vision.block_count",
+            "clip.vision.feature_layer",
+            "clip.vision.n_wa_pattern",
+            "clip.vision.is_deepstack_layers",
+            "clip.use_gelu",
+            "v.patch_embd.weight.1",
+            "v.blk.0.attn_qkv.weight",
+            "v.deepstack.0.norm.weight",
+            "mm.model.fc.weight",
         ]
     },
     seeds,
@@ -126,24 +142,72 @@ fn model(architecture: &str, tokenizer: &str) -> Vec<u8> {
     file.keys.extend(1e-5f32.to_le_bytes());
     file.said("tokenizer.ggml.model", tokenizer);
     file.said("tokenizer.ggml.pre", "qwen2");
-    file.texts("tokenizer.ggml.tokens", &["<unk>", "</s>", "a", "b", "ab", "\u{2581}"]);
-    file.list("tokenizer.ggml.token_type", 5, 6);
-    file.keys.extend([2, 3, 1, 1, 1, 1i32].map(i32::to_le_bytes).concat());
-    file.list("tokenizer.ggml.scores", 6, 6);
-    file.keys.extend([0.0, 0.0, -1.0, -2.0, -3.0, -4.0f32].map(f32::to_le_bytes).concat());
+    file.texts("tokenizer.ggml.tokens", &["<unk>", "</s>", "a", "b", "ab", "\u{2581}", "<image>", "<|image_pad|>"]);
+    file.list("tokenizer.ggml.token_type", 5, 8);
+    file.keys.extend([2, 3, 1, 1, 1, 1, 3, 3i32].map(i32::to_le_bytes).concat());
+    file.list("tokenizer.ggml.scores", 6, 8);
+    file.keys.extend([0.0, 0.0, -1.0, -2.0, -3.0, -4.0, 0.0, 0.0f32].map(f32::to_le_bytes).concat());
     file.texts("tokenizer.ggml.merges", &["a b"]);
     file.size("tokenizer.ggml.eos_token_id", 1);
     file.size("tokenizer.ggml.unknown_token_id", 0);
     file.said("tokenizer.chat_template", "{{ messages[0].content }}");
-    file.tensor("token_embd.weight", &[8, 6], 0, 192);
+    file.tensor("token_embd.weight", &[8, 8], 0, 256);
     file.tensor("rope_freqs.weight", &[2], 0, 8);
     file.tensor("blk.0.attn_q.weight", &[8, 8], 1, 128);
     file.tensor("blk.0.ffn_down.weight", &[32, 2], 8, 68);
     file.bytes()
 }
 
+/// A tower for a language model that is 8 wide.
+fn tower(projector: &str, tensors: &[(&str, &[u64])]) -> Vec<u8> {
+    let mut file = Writer::default();
+    file.said("general.architecture", "clip");
+    file.said("clip.projector_type", projector);
+    for (name, value) in [
+        ("block_count", 1),
+        ("embedding_length", 8),
+        ("attention.head_count", 2),
+        ("image_size", 16),
+        ("patch_size", 4),
+        ("n_wa_pattern", 2),
+    ] {
+        file.size(&format!("clip.vision.{name}"), value);
+    }
+    file.key("clip.vision.attention.layer_norm_epsilon", 6);
+    file.keys.extend(1e-5f32.to_le_bytes());
+    file.key("clip.use_gelu", 7);
+    file.keys.push(1);
+    file.list("clip.vision.image_mean", 6, 3);
+    file.keys.extend([0.5, 0.5, 0.5f32].map(f32::to_le_bytes).concat());
+    file.list("clip.vision.feature_layer", 5, 1);
+    file.keys.extend(1i32.to_le_bytes());
+    file.list("clip.vision.is_deepstack_layers", 7, 1);
+    file.keys.push(1);
+    let common: [(&str, &[u64]); 3] = [
+        ("v.blk.0.ffn_up.weight", &[8, 16]),
+        ("v.blk.0.ffn_down.weight", &[16, 8]),
+        ("v.patch_embd.weight", &[4, 4, 3, 8]),
+    ];
+    for (name, sizes) in common.iter().chain(tensors) {
+        file.tensor(name, sizes, 1, 2 * sizes.iter().product::<u64>() as usize);
+    }
+    file.bytes()
+}
+
 fn seeds() -> Vec<Vec<u8>> {
-    vec![model("llama", "llama"), model("llama", "gpt2"), model("qwen2", "gpt2")]
+    vec![
+        model("llama", "llama"),
+        model("llama", "gpt2"),
+        model("qwen2", "gpt2"),
+        model("qwen3vl", "gpt2"),
+        tower("mlp", &[("mm.2.weight", &[8, 8]), ("v.blk.0.attn_q.weight", &[8, 8])]),
+        tower("idefics3", &[("mm.model.fc.weight", &[32, 8])]),
+        tower("qwen2vl_merger", &[("mm.2.weight", &[32, 8]), ("v.patch_embd.weight.1", &[4, 4, 3, 8])]),
+        tower(
+            "qwen3vl_merger",
+            &[("mm.2.weight", &[32, 8]), ("v.position_embd.weight", &[8, 16]), ("v.deepstack.0.fc1.weight", &[8, 8])],
+        ),
+    ]
 }
 
 fn run(data: &[u8]) -> String {
@@ -155,8 +219,14 @@ fn run(data: &[u8]) -> String {
     let Ok(file) = opened else { return outcome(&opened, CODES) };
     let file = Arc::new(file);
     let mut kind = format!("ok {}", file.tensors().count().max(1).ilog2());
-    kind.push_str(&outcome(&Tokenizer::from_gguf(file.metadata()), CODES));
-    kind.push_str(&outcome(&Model::inspect(&path, None), CODES));
+    kind.push_str(&outcome(&Tokenizer::from_gguf(file.metadata(), None), CODES));
+    kind.push_str(&outcome(&Model::inspect(&path, &Vision::Beside, None), CODES));
+    for architecture in ["llama", "qwen2vl", "qwen3vl"] {
+        let text = dir.path().join("text.gguf");
+        fs::write(&text, model(architecture, "gpt2")).expect("a temporary file");
+        let inspected = Model::inspect(&text, &Vision::File(path.clone()), Some((30, 20)));
+        kind.push_str(&outcome(&inspected, &[CODES, &["image"]].concat()));
+    }
     let checkpoint = Checkpoint::of_gguf(file.clone(), false);
     kind.push_str(&outcome(&checkpoint, CODES));
     let Ok(checkpoint) = checkpoint else { return kind };
@@ -164,7 +234,7 @@ fn run(data: &[u8]) -> String {
     for name in
         ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.down_proj.weight"]
     {
-        for shape in [[6, 8], [8, 8], [2, 32]] {
+        for shape in [[8, 8], [2, 32]] {
             kind.push_str(&outcome(&checkpoint.f32(name, &shape), CODES));
         }
     }

@@ -13,7 +13,7 @@ use super::kernel::Filter;
 use super::normalise::Tables;
 use super::prepared::{Area, Pixels};
 use super::resize::{Canvas, resize_part};
-use super::settings::Settings;
+use super::settings::SettingsOf;
 use crate::{Error, Result};
 
 /// The image processing that a model's `preprocessor_config.json` asks for.
@@ -40,7 +40,12 @@ impl ClipProcessor {
     /// [`Error::ModelFile`] for a file that cannot be read or a setting of the wrong type or range (sizes are 1 to
     /// 4096), or settings that leave the output size open. [`Error::UnsupportedModel`] for another kind of processor.
     pub fn from_folder(dir: &Path, fallback_size: usize) -> Result<Self> {
-        let (path, config) = match Settings::read(dir)? {
+        Self::read(&SettingsOf::Folder(dir.to_owned()), fallback_size)
+    }
+
+    /// As [`ClipProcessor::from_folder`], of settings wherever they are.
+    pub(crate) fn read(settings: &SettingsOf, fallback_size: usize) -> Result<Self> {
+        let (path, config) = match settings.read()? {
             Some(settings) => (Some(settings.path().to_owned()), Config::of(&settings)?),
             None => (None, Config::clip(fallback_size)),
         };

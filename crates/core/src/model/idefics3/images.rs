@@ -13,7 +13,7 @@ use crate::cache::{Piece, PieceKind};
 use crate::error::{Error, Result};
 use crate::media::normalise::{Normalise, Tables};
 use crate::media::settings::{Settings, side};
-use crate::media::{Area, Canvas, Filter, Prepared, resize};
+use crate::media::{Area, Canvas, Filter, Prepared, SettingsOf, resize};
 use crate::model::images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf};
 
 const KNOWN: [&str; 2] = ["Idefics3ImageProcessor", "SmolVLMImageProcessor"];
@@ -49,12 +49,12 @@ impl Images for Idefics3Config {
         "image_token_id"
     }
 
-    fn processor(&self, dir: &Path) -> Result<Arc<dyn ImageProcessor>> {
+    fn processor(&self, at: &SettingsOf) -> Result<Arc<dyn ImageProcessor>> {
         let cells = self.cells();
-        let settings = Settings::read(dir)?;
+        let settings = at.read()?;
         let tiles = Tiles::read(settings.as_ref(), cells)?;
         let refuse = |reason: String| {
-            let path = tiles.path.clone().unwrap_or_else(|| dir.join("preprocessor_config.json"));
+            let path = tiles.path.clone().unwrap_or_else(|| at.path().join("preprocessor_config.json"));
             Err(Error::ModelFile { path, reason })
         };
         let (tile, patch, side) = (tiles.tiling.tile, self.vision.patch_size, self.vision.side());
@@ -65,7 +65,7 @@ impl Images for Idefics3Config {
         if let Some(most) = tiles.tiling.most_tiles().filter(|most| *most > MOST_TILES) {
             return refuse(format!("cuts a picture into up to {most} tiles, over the limit of {MOST_TILES}"));
         }
-        if let Some(settings) = Settings::of(dir.join("processor_config.json"))?
+        if let Some(settings) = at.file("processor_config.json")?
             && let Some(length) = settings.get("image_seq_len")
             && length.as_u64() != Some((cells * cells) as u64)
         {

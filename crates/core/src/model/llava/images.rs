@@ -8,7 +8,7 @@ use image::RgbImage;
 use super::config::LlavaConfig;
 use crate::cache::Piece;
 use crate::error::{Error, Result};
-use crate::media::{Area, ClipProcessor, Prepared};
+use crate::media::{Area, ClipProcessor, Prepared, SettingsOf};
 use crate::model::images::{ImagePlan, ImageProcessor, Images, SizeOf};
 
 /// CLIP's processor, and what its squares become.
@@ -27,13 +27,13 @@ impl Images for LlavaConfig {
         "image_token_index"
     }
 
-    fn processor(&self, dir: &Path) -> Result<Arc<dyn ImageProcessor>> {
+    fn processor(&self, settings: &SettingsOf) -> Result<Arc<dyn ImageProcessor>> {
         let side = self.vision.image_size;
-        let clip = ClipProcessor::from_folder(dir, side)?;
+        let clip = ClipProcessor::read(settings, side)?;
         let (height, width) = clip.output_size();
         if (height, width) != (side, side) {
             let reason = format!("makes images of {width} x {height}, but the vision tower takes {side} x {side}");
-            return Err(Error::ModelFile { path: clip.path().unwrap_or(dir).to_owned(), reason });
+            return Err(Error::ModelFile { path: clip.path().unwrap_or(settings.path()).to_owned(), reason });
         }
         let cells = side / self.vision.patch_size;
         Ok(Arc::new(Square { clip, plan: ImagePlan::whole(Piece::base(cells, cells), self.image_tokens()) }))

@@ -11,7 +11,7 @@ use crate::cache::Piece;
 use crate::error::{Error, Result};
 use crate::media::normalise::{Normalise, Tables};
 use crate::media::settings::Settings;
-use crate::media::{Area, Canvas, Filter, Prepared, resize};
+use crate::media::{Area, Canvas, Filter, Prepared, SettingsOf, resize};
 use crate::model::images::{ImagePlan, ImageProcessor, Images, SizeOf};
 
 /// How many times as long as the other a side may be.
@@ -65,8 +65,8 @@ struct Cells {
 }
 
 impl Cells {
-    fn read(dir: &Path, tower: &TowerConfig) -> Result<Self> {
-        let settings = Settings::read(dir)?;
+    fn read(at: &SettingsOf, tower: &TowerConfig) -> Result<Self> {
+        let settings = at.read()?;
         let path = settings.as_ref().map(|settings| settings.path().to_owned());
         let normalise = Normalise::by(MEAN, STD);
         let Some(settings) = settings else {
@@ -128,8 +128,8 @@ impl Images for QwenVlConfig {
         "image_token_id"
     }
 
-    fn processor(&self, dir: &Path) -> Result<Arc<dyn ImageProcessor>> {
-        Ok(Arc::new(Cells::read(dir, &self.tower)?))
+    fn processor(&self, settings: &SettingsOf) -> Result<Arc<dyn ImageProcessor>> {
+        Ok(Arc::new(Cells::read(settings, &self.tower)?))
     }
 }
 

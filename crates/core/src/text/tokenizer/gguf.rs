@@ -100,6 +100,8 @@ struct Tokens<'a> {
     metadata: &'a Metadata,
     texts: &'a [String],
     kinds: &'a [i64],
+    /// The token that stands for an image, of a model that sees.
+    image: Option<&'a str>,
 }
 
 /// The key of a value of the tokenizer.
@@ -141,6 +143,8 @@ struct Bpe<'a> {
 struct Vocabulary<'a> {
     texts: &'a [String],
     kinds: &'a [i64],
+    /// A token behind all others.
+    more: Option<&'a str>,
 }
 
 impl Serialize for Vocabulary<'_> {
@@ -151,6 +155,9 @@ impl Serialize for Vocabulary<'_> {
             if *kind != UNUSED && seen.insert(text.as_str()) {
                 map.serialize_entry(text, &id)?;
             }
+        }
+        if let Some(text) = self.more {
+            map.serialize_entry(text, &self.texts.len())?;
         }
         map.end()
     }
@@ -165,7 +172,16 @@ impl<'a> Tokens<'a> {
             let reason = format!("{} kinds of {} tokens", kinds.len(), texts.len());
             return Err(metadata.bad(&key("token_type"), reason));
         }
-        Ok(Tokens { metadata, texts, kinds })
+        Ok(Tokens { metadata, texts, kinds, image: None })
+    }
+
+    /// The token that stands for an image, where the file does not have it.
+    fn more(&self) -> Option<&'a str> {
+        self.image.filter(|image| !self.texts.iter().any(|text| text == image))
+    }
+
+    fn vocabulary(&self) -> Vocabulary<'a> {
+        Vocabulary { texts: self.texts, kinds: self.kinds, more: self.more() }
     }
 
     /// The token that the file names as its `name`: its id and its text.
@@ -181,15 +197,18 @@ impl<'a> Tokens<'a> {
     /// Tokens that are matched before anything else.
     fn added(&self) -> Vec<Value> {
         let all = self.texts.iter().zip(self.kinds).enumerate();
-        let added =
-            all.filter(|(_, (text, kind))| matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED) && !text.is_empty());
-        let token = |(id, (text, kind)): (usize, (&String, &i64))| {
+        let is_image = |text: &str| Some(text) == self.image;
+        let added = all.filter(|(_, (text, kind))| {
+            !text.is_empty() && (matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED) || is_image(text))
+        });
+        let token = |id: usize, text: &str, special: bool| {
             json!({
-                "id": id, "content": text, "special": *kind != USER_DEFINED,
+                "id": id, "content": text, "special": special,
                 "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
             })
         };
-        added.map(token).collect()
+        let added = added.map(|(id, (text, kind))| token(id, text, *kind != USER_DEFINED || is_image(text)));
+        added.chain(self.more().map(|text| token(self.texts.len(), text, true))).collect()
     }
 
     /// The tokens around every text, as a post-processor.
@@ -212,13 +231,13 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// The text of a tokenizer.json, and the tokens that have names.
+/// The text of a tokenizer.json, and the tokens that have names; `image` is the token that stands for an image, of a model that sees.
 ///
 /// # Errors
 /// [`Error::UnsupportedModel`] for a kind of tokenizer or a pre-tokenizer that is not known; [`Error::ModelFile`] for metadata that are
 /// missing or contradict each other.
-pub(super) fn written(metadata: &Metadata) -> Result<(String, Declared)> {
-    let tokens = Tokens::of(metadata)?;
+pub(super) fn written(metadata: &Metadata, image: Option<&str>) -> Result<(String, Declared)> {
+    let tokens = Tokens { image, ..Tokens::of(metadata)? };
     let kind = metadata.text(&key("model"))?.ok_or_else(|| metadata.missing(&key("model")))?;
     let (steps, model) = match kind {
         "gpt2" => byte_level(&tokens)?,
@@ -243,6 +262,7 @@ pub(super) fn written(metadata: &Metadata) -> Result<(String, Declared)> {
             named.push((name.to_owned(), text.to_owned()));
         }
     }
+    named.extend(image.map(|image| ("image_token".to_owned(), image.to_owned())));
     Ok((text, Declared { named, tokens: Vec::new(), ids: Vec::new() }))
 }
 
@@ -308,7 +328,7 @@ fn byte_level<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
         fuse_unk: false,
         byte_fallback: false,
         ignore_merges: splitter.whole_words,
-        vocab: Vocabulary { texts: tokens.texts, kinds: tokens.kinds },
+        vocab: tokens.vocabulary(),
         merges: pairs,
     };
     Ok((steps, model))
@@ -354,7 +374,7 @@ fn sentence_piece<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
         fuse_unk: true,
         byte_fallback: tokens.kinds.contains(&BYTE),
         ignore_merges: false,
-        vocab: Vocabulary { texts: tokens.texts, kinds: tokens.kinds },
+        vocab: tokens.vocabulary(),
         merges: merges(tokens, scores)?,
     };
     Ok((steps, model))

@@ -36,13 +36,46 @@ pub(crate) fn in_folder(path: &Path) -> Result<Option<PathBuf>> {
         [] => Ok(None),
         [only] => Ok(Some(path.join(only))),
         several => {
-            let more = several.len().saturating_sub(MAX_LISTED);
-            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let listed = several[..several.len().min(MAX_LISTED)].join(", ");
-            let reason = format!("has {} GGUF files: give the path of one of {listed}{rest}", several.len());
+            let reason = format!("has {} GGUF files: give the path of one of {}", several.len(), listed(several));
             Err(Error::ModelNotFound { path: path.to_owned(), reason })
         }
     }
+}
+
+/// The vision tower that goes with the language model `text`: the only one of its folder, where that holds no other language model.
+///
+/// # Errors
+/// [`Error::ModelNotFound`] where there are several.
+pub(crate) fn tower_beside(text: &Path) -> Result<Option<PathBuf>> {
+    let (Some(dir), Some(own)) = (text.parent(), text.file_name().and_then(|name| name.to_str())) else {
+        return Ok(None);
+    };
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let mut found = foreign::names(dir);
+    found.retain(|name| is_gguf(Path::new(name)));
+    let (towers, texts): (Vec<String>, Vec<String>) = found.into_iter().partition(|name| is_projector(name));
+    if is_projector(own) || texts != [own] {
+        return Ok(None);
+    }
+    match towers.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(dir.join(only))),
+        several => {
+            let reason = format!(
+                "has {} vision towers beside {own}: name one of {} with `vision`, or leave them out with `vision: false`",
+                several.len(),
+                listed(several)
+            );
+            Err(Error::ModelNotFound { path: dir.to_owned(), reason })
+        }
+    }
+}
+
+/// The names of a message, not all of too many.
+fn listed(names: &[String]) -> String {
+    let more = names.len().saturating_sub(MAX_LISTED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", names[..names.len().min(MAX_LISTED)].join(", "))
 }
 
 fn is_projector(name: &str) -> bool {

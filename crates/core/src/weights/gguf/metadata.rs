@@ -156,6 +156,14 @@ impl Metadata {
         }
     }
 
+    pub fn flags(&self, key: &str) -> Result<Option<&[bool]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Flags(value)) => Ok(Some(value)),
+            Some(other) => Err(self.expected(key, other, "a list of flags")),
+        }
+    }
+
     pub fn numbers(&self, key: &str) -> Result<Option<&[f64]>> {
         match self.get(key) {
             None => Ok(None),

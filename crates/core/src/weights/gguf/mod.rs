@@ -8,6 +8,7 @@ mod find;
 mod kind;
 mod metadata;
 mod names;
+mod pair;
 mod source;
 
 use std::collections::HashMap;
@@ -23,10 +24,12 @@ use super::file::Stamp;
 use crate::error::{Error, Result};
 use crate::folder::{self, unusable};
 use cursor::Cursor;
-pub(crate) use find::in_folder;
+pub(crate) use find::{in_folder, tower_beside};
 pub use kind::Kind;
 pub use metadata::{Metadata, Value};
-pub(crate) use names::{Architecture, ROPE};
+pub(crate) use names::{Architecture, ROPE, TOWER, named};
+pub(in crate::weights) use pair::Pair;
+pub(crate) use pair::{Join, Made};
 pub(in crate::weights) use source::Named;
 
 /// Most tensors, and most bytes of a name; ggml's own names have 63.

@@ -80,6 +80,9 @@ const ALL: &[Architecture] = &[
     LLAMA,
     Architecture { name: "qwen2", model_type: "qwen2", neighbours: false, ..LLAMA },
     Architecture { name: "qwen3", model_type: "qwen3", neighbours: false, more: HEAD_NORMS, ..LLAMA },
+    // The language models of Qwen2-VL and Qwen2.5-VL, and of Qwen3-VL. Where there are no pictures they are those of Qwen2 and Qwen3.
+    Architecture { name: "qwen2vl", model_type: "qwen2", neighbours: false, ..LLAMA },
+    Architecture { name: "qwen3vl", model_type: "qwen3", neighbours: false, more: HEAD_NORMS, ..LLAMA },
     Architecture {
         name: "gemma3",
         model_type: "gemma3_text",
@@ -92,23 +95,30 @@ const ALL: &[Architecture] = &[
     },
 ];
 
+/// `general.architecture` of a vision tower.
+pub(crate) const TOWER: &str = "clip";
+
+/// `general.architecture` of a file.
+pub(crate) fn named(file: &Gguf) -> Result<&str> {
+    const KEY: &str = "general.architecture";
+    let metadata = file.metadata();
+    metadata.text(KEY)?.ok_or_else(|| metadata.missing(KEY))
+}
+
 impl Architecture {
     /// The architecture of a file.
     ///
     /// # Errors
     /// [`Error::UnsupportedModel`] when it is not known, and for a vision tower without its language model.
     pub(crate) fn of(file: &Gguf) -> Result<&'static Architecture> {
-        const KEY: &str = "general.architecture";
-        let metadata = file.metadata();
-        let name = metadata.text(KEY)?.ok_or_else(|| metadata.missing(KEY))?;
+        let name = named(file)?;
         if let Some(found) = ALL.iter().find(|architecture| architecture.name == name) {
             return Ok(found);
         }
         let path = file.path().display();
         let reason = match name {
-            "clip" => format!(
-                "{path} holds a vision tower (mmproj), which is not read yet: load the file of the language model, which then answers \
-                 without images, or the model's folder with safetensors"
+            TOWER => format!(
+                "{path} holds a vision tower (mmproj) and no language model: load the file of the language model, with this one as its `vision`"
             ),
             _ => {
                 // A name of anybody's, in a message.
@@ -148,7 +158,8 @@ mod tests {
 
     #[test]
     fn names_are_those_of_hugging_face() {
-        let [llama, qwen2, qwen3, gemma3] = ALL else { panic!("four") };
+        let of = |name: &str| ALL.iter().find(|architecture| architecture.name == name).expect("is known");
+        let [llama, qwen2, qwen3, gemma3] = ["llama", "qwen2", "qwen3", "gemma3"].map(of);
         let named = |architecture: &Architecture, name: &str| architecture.hugging_face(name);
         let plain = |name: &str| Some((name.to_owned(), Turned::No));
         assert_eq!(named(llama, "token_embd.weight"), plain("model.embed_tokens.weight"));

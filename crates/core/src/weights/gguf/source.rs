@@ -10,7 +10,7 @@ use prefixkv_kernels::quant::stored::{BlockType, Bytes, Stored};
 use rayon::prelude::*;
 
 use super::names::Turned;
-use super::{Architecture, Gguf, Kind, Tensor};
+use super::{Architecture, Gguf, Join, Kind, Made, Tensor};
 use crate::error::{Error, Result};
 use crate::folder::unusable;
 use crate::weights::numbers::Element;
@@ -27,14 +27,40 @@ pub(in crate::weights) struct Named {
 }
 
 struct Entry {
-    tensor: Tensor,
-    /// The row of the file for each row that Hugging Face has, where these differ.
+    /// Those of the file, at least one.
+    parts: Vec<Tensor>,
+    /// The shape that Hugging Face has.
+    shape: Vec<usize>,
+    join: Join,
+    /// The row of the file for each row that Hugging Face has, where these differ; only of one part.
     order: Option<Arc<[u32]>>,
 }
 
+impl Entry {
+    fn one(tensor: Tensor, order: Option<Arc<[u32]>>) -> Entry {
+        Entry { shape: tensor.shape.clone(), parts: vec![tensor], join: Join::Rows, order }
+    }
+
+    /// The tensor of the file, where it is one and has the same shape.
+    fn alone(&self) -> Option<&Tensor> {
+        match &self.parts[..] {
+            [tensor] if tensor.shape == self.shape => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// Numbers of a part that lie together.
+    fn together(&self) -> usize {
+        match self.join {
+            Join::Rows => usize::MAX,
+            Join::Frames => self.shape[self.shape.len() - 2..].iter().product(),
+        }
+    }
+}
+
 impl Named {
-    /// Errors as [`crate::weights::Checkpoint::of_gguf`].
-    pub(in crate::weights) fn new(file: Arc<Gguf>, mapped: bool) -> Result<Named> {
+    /// The tensors of a language model, which Hugging Face has under `prefix`. Errors as [`crate::weights::Checkpoint::of_gguf`].
+    pub(in crate::weights) fn text(file: Arc<Gguf>, prefix: &str, mapped: bool) -> Result<Named> {
         let architecture = Architecture::of(&file)?;
         let metadata = file.metadata();
         let key = |name: &str| format!("{}.attention.{name}", architecture.name);
@@ -57,7 +83,28 @@ impl Named {
                 Turned::Queries => Some(order(&mut orders, &file, name, tensor.shape[0], query)?),
                 Turned::Keys => Some(order(&mut orders, &file, name, tensor.shape[0], kv)?),
             };
-            tensors.insert(theirs, Entry { tensor: tensor.clone(), order });
+            let theirs = match theirs.strip_prefix("model.") {
+                Some(rest) => format!("{prefix}{rest}"),
+                None => theirs,
+            };
+            tensors.insert(theirs, Entry::one(tensor.clone(), order));
+        }
+        Ok(Named { file, tensors, mapped, map: OnceLock::new() })
+    }
+
+    /// The tensors that are `made` of those of a vision tower.
+    pub(in crate::weights) fn tower(file: Arc<Gguf>, made: &[Made], mapped: bool) -> Result<Named> {
+        let mut tensors = HashMap::new();
+        for Made { name, parts, join } in made {
+            let found: Vec<Tensor> = parts.iter().filter_map(|part| file.tensor(part)).cloned().collect();
+            let shape = joined_shape(&found, *join).filter(|_| found.len() == parts.len());
+            let Some(shape) = shape else {
+                let shapes: Vec<_> = found.iter().map(|part| &part.shape).collect();
+                let reason =
+                    format!("the tensors `{}` have shapes {shapes:?}, which do not go together", parts.join("`, `"));
+                return Err(unusable(file.path(), reason));
+            };
+            tensors.insert(name.clone(), Entry { parts: found, shape, join: *join, order: None });
         }
         Ok(Named { file, tensors, mapped, map: OnceLock::new() })
     }
@@ -68,14 +115,17 @@ impl Named {
 
     /// The numbers of a tensor of plain type, its rows in order.
     fn plain<T: Element>(&self, name: &str, entry: &Entry, of: fn(Vec<T>) -> Numbers) -> Result<(Numbers, f32)> {
-        let bytes = self.file.read(&entry.tensor)?;
-        // Files are little-endian, and so is every machine that this runs on.
-        let mut numbers: Vec<T> = bytemuck::pod_collect_to_vec(&bytes);
+        let mut parts = Vec::with_capacity(entry.parts.len());
+        for part in &entry.parts {
+            // Files are little-endian, and so is every machine that this runs on.
+            parts.push(bytemuck::pod_collect_to_vec(&self.file.read(part)?));
+        }
+        let mut numbers: Vec<T> = woven(parts, entry.together());
         if let Some(order) = &entry.order {
             numbers = in_order(&numbers, order);
         }
         let most = T::most(&numbers);
-        require_finite(self.file.path(), name, &entry.tensor.shape, (numbers, most), of)
+        require_finite(self.file.path(), name, &entry.shape, (numbers, most), of)
     }
 }
 
@@ -95,20 +145,69 @@ impl Named {
         Ok((map, tensor.start as usize))
     }
 
-    /// The numbers of a tensor in blocks, its rows in order.
-    fn dequantised(&self, name: &str, entry: &Entry, kind: BlockType) -> Result<(Numbers, f32)> {
-        let Entry { tensor, order } = entry;
+    /// The numbers of a tensor in f32, its rows in order, whatever types its parts have.
+    fn widened(&self, name: &str, entry: &Entry) -> Result<(Numbers, f32)> {
+        let parts = entry.parts.iter().map(|part| self.part(name, part, entry.order.as_deref()));
+        let numbers = woven(parts.collect::<Result<_>>()?, entry.together());
+        let most = f32::most(&numbers);
+        require_finite(self.file.path(), name, &entry.shape, (numbers, most), Numbers::F32)
+    }
+
+    /// The numbers of a tensor of the file in f32; those of blocks have their rows in order.
+    fn part(&self, name: &str, tensor: &Tensor, order: Option<&[u32]>) -> Result<Vec<f32>> {
         let bytes = self.file.read(tensor)?;
+        match tensor.kind.name {
+            "F32" => return Ok(bytemuck::pod_collect_to_vec(&bytes)),
+            "F16" => return Ok(bytemuck::pod_collect_to_vec::<_, f16>(&bytes).into_iter().map(f16::to_f32).collect()),
+            "BF16" => {
+                return Ok(bytemuck::pod_collect_to_vec::<_, bf16>(&bytes).into_iter().map(bf16::to_f32).collect());
+            }
+            _ => {}
+        }
+        let Some(kind) = BlockType::from_ggml(tensor.kind.id) else {
+            return Err(unread(&self.file, name, tensor.kind));
+        };
         require_scales(&self.file, name, tensor, &bytes)?;
         let width = tensor.shape[tensor.shape.len() - 1];
         let row_bytes = width / kind.weights() * kind.bytes();
         let mut numbers = vec![0.0; tensor.elements()];
         numbers.par_chunks_exact_mut(width).enumerate().for_each(|(row, to)| {
-            let row = order.as_ref().map_or(row, |order| order[row] as usize);
+            let row = order.map_or(row, |order| order[row] as usize);
             kind.dequantise(&bytes[row * row_bytes..][..row_bytes], to);
         });
-        let most = f32::most(&numbers);
-        require_finite(self.file.path(), name, &tensor.shape, (numbers, most), Numbers::F32)
+        Ok(numbers)
+    }
+}
+
+/// The shape of parts one below the other, or of the frames of a kernel; None where they do not go together.
+fn joined_shape(parts: &[Tensor], join: Join) -> Option<Vec<usize>> {
+    let first = parts.first()?;
+    let mut shape = first.shape.clone();
+    match join {
+        Join::Rows => {
+            shape[0] = parts.iter().map(|part| part.shape[0]).sum();
+            parts.iter().all(|part| part.shape[1..] == first.shape[1..]).then_some(shape)
+        }
+        Join::Frames => {
+            let alike = shape.len() == 4 && parts.iter().all(|part| part.shape == first.shape);
+            shape.insert(shape.len().min(2), parts.len());
+            alike.then_some(shape)
+        }
+    }
+}
+
+/// The numbers of several tensors in turn, so many of each.
+fn woven<T: Copy>(mut parts: Vec<Vec<T>>, together: usize) -> Vec<T> {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ if together == usize::MAX => parts.concat(),
+        _ => {
+            let count = parts[0].len() / together;
+            (0..count)
+                .flat_map(|at| parts.iter().flat_map(move |part| &part[at * together..][..together]))
+                .copied()
+                .collect()
+        }
     }
 }
 
@@ -166,11 +265,11 @@ impl Source for Named {
     }
 
     fn tensors(&self) -> Vec<(&str, &[usize])> {
-        self.tensors.iter().map(|(name, entry)| (name.as_str(), &entry.tensor.shape[..])).collect()
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), &entry.shape[..])).collect()
     }
 
     fn bytes(&self) -> u64 {
-        self.tensors.values().map(|entry| entry.tensor.bytes as u64).sum()
+        self.tensors.values().flat_map(|entry| &entry.parts).map(|part| part.bytes as u64).sum()
     }
 
     fn path(&self, _: &str) -> &Path {
@@ -179,38 +278,60 @@ impl Source for Named {
 
     fn numbers(&self, name: &str, shape: &[usize]) -> Result<(Numbers, f32)> {
         let entry = self.entry(name)?;
-        require_shape(self.file.path(), name, &entry.tensor.shape, shape, "its metadata")?;
-        match entry.tensor.kind.name {
+        require_shape(self.file.path(), name, &entry.shape, shape, "its metadata")?;
+        let kind = entry.parts[0].kind;
+        match kind.name {
+            _ if entry.parts.iter().any(|part| part.kind != kind) => self.widened(name, entry),
             "F32" => self.plain::<f32>(name, entry, Numbers::F32),
             "F16" => self.plain::<f16>(name, entry, Numbers::F16),
             "BF16" => self.plain::<bf16>(name, entry, Numbers::Bf16),
-            _ => match BlockType::from_ggml(entry.tensor.kind.id) {
-                Some(kind) => self.dequantised(name, entry, kind),
-                None => Err(unread(&self.file, name, entry.tensor.kind)),
-            },
+            _ => self.widened(name, entry),
         }
     }
 
     fn stored(&self, name: &str, shape: &[usize]) -> Result<Option<Stored>> {
-        let Entry { tensor, order } = self.entry(name)?;
-        let (Some(kind), &[rows, columns]) = (BlockType::from_ggml(tensor.kind.id), shape) else { return Ok(None) };
-        require_shape(self.file.path(), name, &tensor.shape, shape, "its metadata")?;
-        let (bytes, start) = self.bytes_of(tensor)?;
-        require_scales(&self.file, name, tensor, &(*bytes).as_ref()[start..start + tensor.bytes])?;
-        Stored::new(kind, rows, columns, bytes, start, order.clone())
+        let entry = self.entry(name)?;
+        let kind = entry.parts[0].kind;
+        let (Some(block), &[rows, columns]) = (BlockType::from_ggml(kind.id), shape) else { return Ok(None) };
+        require_shape(self.file.path(), name, &entry.shape, shape, "its metadata")?;
+        if entry.parts.iter().any(|part| part.kind != kind) {
+            return Ok(None);
+        }
+        let (bytes, start) = match entry.alone() {
+            Some(tensor) => {
+                let (bytes, start) = self.bytes_of(tensor)?;
+                require_scales(&self.file, name, tensor, &(*bytes).as_ref()[start..start + tensor.bytes])?;
+                (bytes, start)
+            }
+            // Parts that lie apart in the file are brought together in memory.
+            None => {
+                let mut together = Vec::with_capacity(entry.parts.iter().map(|part| part.bytes).sum());
+                for part in &entry.parts {
+                    let bytes = self.file.read(part)?;
+                    require_scales(&self.file, name, part, &bytes)?;
+                    together.extend(bytes);
+                }
+                (Arc::new(together) as Bytes, 0)
+            }
+        };
+        Stored::new(block, rows, columns, bytes, start, entry.order.clone())
             .map(Some)
             .map_err(|reason| unusable(self.file.path(), format!("tensor `{name}`: {reason}")))
     }
 
     fn format(&self, name: &str) -> String {
-        self.tensors.get(name).map_or_else(String::new, |entry| entry.tensor.kind.name.to_owned())
+        let kinds = self.tensors.get(name).into_iter().flat_map(|entry| &entry.parts).map(|part| part.kind.name);
+        let mut kinds: Vec<&str> = kinds.collect();
+        kinds.dedup();
+        kinds.join("+")
     }
 
     fn sample(&self, name: &str, count: usize) -> Result<Vec<u8>> {
-        let tensor = &self.entry(name)?.tensor;
-        let mut bytes = Vec::with_capacity(2 * count);
-        for start in [0, tensor.bytes / 2] {
-            bytes.extend(self.file.sample(tensor, start, count.min(tensor.bytes - start))?);
+        let mut bytes = Vec::new();
+        for tensor in &self.entry(name)?.parts {
+            for start in [0, tensor.bytes / 2] {
+                bytes.extend(self.file.sample(tensor, start, count.min(tensor.bytes - start))?);
+            }
         }
         Ok(bytes)
     }

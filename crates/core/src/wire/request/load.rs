@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use prefixkv_kernels::cuda::check::Cases;
 
 use super::parse;
-use super::parts::{AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields};
+use super::parts::{AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields, TowerFile};
 use crate::device::Device;
 use crate::error::Result;
 use crate::fields::{Fields, Parts, refuse};
-use crate::model::{LoadOptions, WeightFormat};
+use crate::model::{LoadOptions, Vision, WeightFormat};
 
 /// Requests that a door takes beside those of an engine.
 #[derive(Debug)]
@@ -77,7 +77,8 @@ impl LoadRequest {
         let EngineOptions { device, weights, map, threads, batch, prefill_chunk, cache_limit, rotate_values } = options;
         Ok(LoadRequest {
             options: LoadOptions {
-                source: absolute(source)?,
+                vision: tower(source.vision)?,
+                source: absolute("source", source.source)?,
                 weights: weights.unwrap_or(WeightFormat::Stored),
                 cache_limit: cache_limit.map(|limit| limit.0),
                 rotate_values,
@@ -94,18 +95,35 @@ impl LoadRequest {
     }
 }
 
-/// Reads the JSON of an inspection.
-pub(crate) fn parse_inspect(json: &str) -> Result<(PathBuf, Option<(usize, usize)>)> {
-    let (source, asked): Inspect = Fields::parts(parse(json)?, "inspect", &[])?;
-    let picture = asked.picture.map(|picture| (picture.width.0, picture.height.0));
-    Ok((absolute(source)?, picture))
+/// A model to inspect.
+#[derive(Debug)]
+pub(crate) struct InspectRequest {
+    pub(crate) source: PathBuf,
+    pub(crate) vision: Vision,
+    /// The size of a picture whose positions are to be counted.
+    pub(crate) picture: Option<(usize, usize)>,
 }
 
-fn absolute(SourceFields { source }: SourceFields) -> Result<PathBuf> {
-    match source.is_absolute() {
-        true => Ok(source),
-        false => Err(refuse(format!("`source` must be an absolute path, found `{}`", source.display()))),
+/// Reads the JSON of an inspection.
+pub(crate) fn parse_inspect(json: &str) -> Result<InspectRequest> {
+    let (source, asked): Inspect = Fields::parts(parse(json)?, "inspect", &[])?;
+    let picture = asked.picture.map(|picture| (picture.width.0, picture.height.0));
+    Ok(InspectRequest { vision: tower(source.vision)?, source: absolute("source", source.source)?, picture })
+}
+
+fn absolute(name: &str, path: PathBuf) -> Result<PathBuf> {
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(refuse(format!("`{name}` must be an absolute path, found `{}`", path.display()))),
     }
+}
+
+fn tower(asked: Option<TowerFile>) -> Result<Vision> {
+    Ok(match asked {
+        None => Vision::Beside,
+        Some(TowerFile(None)) => Vision::None,
+        Some(TowerFile(Some(path))) => Vision::File(absolute("vision", path)?),
+    })
 }
 
 /// A device to check.

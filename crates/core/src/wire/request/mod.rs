@@ -33,8 +33,8 @@ use parts::{
     ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
 
-pub(crate) use load::parse_inspect;
 pub use load::{Batching, CheckRequest, DOORS, Door, LoadRequest};
+pub(crate) use load::{InspectRequest, parse_inspect};
 
 /// Longest request, in bytes of JSON: the largest calibration of a model of 7 billion parameters, with room for a prompt. Images do not
 /// count; they cross as bytes.

@@ -298,8 +298,34 @@ pub(crate) struct AskedPicture {
 /// A folder with a model.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SourceFields {
-    /// An absolute path of a folder with config.json.
+    /// An absolute path of a folder with config.json, of a GGUF file, or of a folder with one.
     pub(crate) source: PathBuf,
+    /// The vision tower of a GGUF file, which llama.cpp keeps in a file of its own (mmproj): its absolute path, or false for none.
+    ///
+    /// Default: the only one of the file's folder, where that holds no other language model.
+    pub(crate) vision: Option<TowerFile>,
+}
+
+/// The path of a file, or false for none.
+///
+/// ```json
+/// { "anyOf": [{ "type": "string" }, { "const": false }] }
+/// ```
+///
+/// ```typescript
+/// string | false
+/// ```
+#[derive(Debug)]
+pub(crate) struct TowerFile(pub(crate) Option<PathBuf>);
+
+impl<'de> Deserialize<'de> for TowerFile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<TowerFile, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Bool(false) => Ok(TowerFile(None)),
+            Value::String(path) => Ok(TowerFile(Some(path.into()))),
+            other => Err(serde::de::Error::custom(format!("must be the path of a file or false, found {other}"))),
+        }
+    }
 }
 
 /// How a model is loaded.

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::*;
+use crate::model::Vision;
 
 fn refused(request: Value, images: usize) -> (String, Option<String>) {
     match Request::parse(&request.to_string(), images) {
@@ -196,7 +197,18 @@ fn a_load_request_is_read() {
     assert_eq!(limited.options.cache_limit, Some(3 << 29));
     assert!(!limited.options.rotate_values);
     assert!(LoadRequest::parse(r#"{"source":"/m","rotateValues":true}"#).unwrap().options.rotate_values);
+    for (said, read) in [
+        ("", Vision::Beside),
+        (r#","vision":false"#, Vision::None),
+        (r#","vision":"/v.gguf""#, Vision::File("/v.gguf".into())),
+    ] {
+        let json = format!(r#"{{"source":"/m"{said}}}"#);
+        assert_eq!(LoadRequest::parse(&json).unwrap().options.vision, read);
+        assert_eq!(parse_inspect(&json).unwrap().vision, read);
+    }
     let refused = |json: &str| LoadRequest::parse(json).unwrap_err().to_string();
+    assert!(refused(r#"{"source":"/m","vision":true}"#).contains("the path of a file or false, found true"));
+    assert!(refused(r#"{"source":"/m","vision":"v.gguf"}"#).contains("`vision` must be an absolute path"));
     assert!(refused(r#"{"source":"m"}"#).contains("absolute"));
     assert!(refused("{}").contains("needs `source`"));
     assert!(refused(r#"{"source":"/m","weights":"q9"}"#).contains("`weights` of load"));
