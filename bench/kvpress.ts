@@ -1,13 +1,13 @@
 // NVIDIA's kvpress with torch on the CPU and the same methods here, press by press and round by round, on SmolLM2-135M-Instruct
 // (docs/design/real.md): bench/results/<machine>-kvpress.json and .md. `npm run bench:kvpress`; docs/kvpress.md. Options: --quick, and --rounds N.
-import { readFile } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { fileURLToPath } from "node:url";
 import { folder } from "../tests/real/goldens.ts";
-import { adakv, type CacheOption, full, keydiff, knorm, load, pyramidkv, snapkv, streaming } from "../ts/index.ts";
+import { adakv, type CacheOption, full, keydiff, knorm, pyramidkv, snapkv, streaming } from "../ts/index.ts";
 import { order } from "./cache.ts";
 import { heading, keep as keepReport, type Origin, origin } from "./machine.ts";
 import { Child, type Ran } from "./peers/child.ts";
+import { promptOfText } from "./prompts.ts";
 import { digits, paired, type Summary, spread, summarise, table } from "./stats.ts";
 
 const quick = process.argv.includes("--quick");
@@ -75,23 +75,6 @@ function add(samples: Samples, ran: Ran): void {
   samples.prefill.push(ran.prefill);
   samples.decode.push(ran.decode / steps);
   samples.resident = ran.resident ?? Number.NaN;
-}
-
-/** The first tokens of the text of the tests with real weights; a text whose own tokens these are. */
-async function promptText(): Promise<string> {
-  const text = await readFile(new URL("../tests/real/text.txt", import.meta.url), "utf8");
-  const model = await load(folder("f32"), { weights: "f32" });
-  try {
-    const tokens = await model.tokenize(text, { addSpecialTokens: false });
-    for (let start = 0; start + context <= tokens.length; start += 1) {
-      const prompt = await model.detokenize(tokens.slice(start, start + context));
-      if ((await model.tokenize(prompt)).length === context) return prompt;
-    }
-  } finally {
-    // Node 22 reads this file in the tests and has no `await using`.
-    await model.dispose();
-  }
-  throw new Error(`no ${context} tokens of the text stand for themselves`);
 }
 
 const samples = (): Samples => ({ prefill: [], decode: [], resident: Number.NaN });
@@ -179,7 +162,7 @@ async function faster(them: Child, prompt: string): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  const prompt = await promptText();
+  const { prompt } = await promptOfText(folder("f32"), context);
   const local = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
   const us = new Child("ours", process.execPath, [local("peers/ours.ts"), folder("f32"), "f32", threads]);
   const python = process.env.PREFIXKV_PYTHON ?? "python3";

@@ -1,4 +1,4 @@
-// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:overhead`, `bench:pruning`, `bench:prefixkv-search`, `bench:prefixkv-report`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
+// `npm run bench`, `bench:peers`, `bench:cache`, `bench:batch`, `bench:pieces`, `bench:doors`, `bench:held`, `bench:fit`, `bench:sharing`, `bench:stores`, `bench:versions`, `bench:kvpress`, `bench:llama`, `bench:large`, `bench:overhead`, `bench:pruning`, `bench:prefixkv-search`, `bench:prefixkv-report`, `scenes`, each with `-- [--quick] [--no-build]`, and `methods` and `results` with
 // options of their own: see bench/README.md.
 import { join } from "node:path";
 import { buildNative } from "./build.mjs";
@@ -20,6 +20,8 @@ const suites = {
   fit: () => bun("fit.ts"),
   versions: () => bun("versions.ts"),
   kvpress: () => bun("kvpress.ts"),
+  llama: () => bun("llama.ts"),
+  large: () => bun("large.ts"),
   overhead: () => bun("overhead.ts"),
   pruning: () => bun("pruning.ts"),
   "prefixkv-search": () => withQuestions("prefixkv_search.ts"),

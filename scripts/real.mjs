@@ -44,7 +44,9 @@ if (unknown !== undefined)
 
 install();
 const smollm = only.some((name) => name !== "gemma") || flag("--matrix");
-const missing = (smollm ? fetchModel() : undefined) ?? (only.includes("gemma") ? fetchGemma() : undefined);
+const quick = flag("--quick") || flag("--ci");
+const gemmas = only.includes("gemma") || (only.includes("everything") && !quick);
+const missing = (smollm ? fetchModel() : undefined) ?? (gemmas ? fetchGemma() : undefined);
 if (missing && flag("--ci")) {
   process.stdout.write(`real: ${missing}; not run\n`);
   process.exit(0);
@@ -120,7 +122,6 @@ function convert() {
 }
 
 async function test() {
-  const quick = flag("--quick") || flag("--ci");
   const bun = runners.find(({ name }) => name === "bun");
   const files = only.map((name) => `./${tests}/${name}.real.ts`);
   const started = Date.now();

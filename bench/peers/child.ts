@@ -10,6 +10,11 @@ export interface Run {
   steps: number;
   /** Which attention transformers decodes with; ours has one. */
   attention?: string;
+  /** The prompt's tokens, which llama.cpp takes. */
+  ids?: number[];
+  /** Nothing is generated then: these tokens behind the prompt get log-probabilities, and ours takes them as the text. */
+  answer?: number[];
+  text?: string;
   /** Our method, and the press of kvpress. */
   cache?: CacheOption;
   press?: string;
@@ -24,10 +29,16 @@ export interface Ran {
   decode: number;
   /** Bytes of the cache at the end. */
   resident?: number;
+  /** Bytes that the process holds more than before it loaded, mapped files included. */
+  more?: number;
+  /** Of the tokens of an answer. */
+  logprobs?: number[];
 }
 
 export interface Ready {
   ready: string;
+  /** Milliseconds that loading took. */
+  load?: number;
   versions: Record<string, string>;
 }
 

@@ -20,7 +20,7 @@ from common import ROOT, greedy, write_json
 FOLDER = ROOT / ".cache" / "real" / "gemma"
 FILE = "gemma-3-270m-q4_k_m.gguf"
 TEXT = (HERE / "text.txt").read_text(encoding="utf-8")
-STEPS = 32
+STEPS = 64
 # A number is so many characters of text.txt, which are more tokens than a local layer sees.
 PROMPTS = [
     "The capital of France is",
@@ -28,6 +28,10 @@ PROMPTS = [
     "def fibonacci(n):\n",
     "1, 2, 4, 8, 16,",
     "Ünïcödé 🦭, 日本語 und  zwei   Leerzeichen\n\n\tTab",
+    "Der Leuchtturm stand auf einer Insel",
+    "<start_of_turn>user\nList the planets of the solar system.<end_of_turn>\n<start_of_turn>model\n",
+    "SELECT name, price FROM",
+    "Dear Sir or Madam,\n",
     3200,
 ]
 

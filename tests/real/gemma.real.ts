@@ -14,7 +14,7 @@ const whole = readFileSync(here("text.txt"), "utf8");
 const { runs } = JSON.parse(readFileSync(here("golden/gemma.json"), "utf8")) as {
   runs: (Omit<Run, "prompt"> & { prompt: string | number })[];
 };
-const steps = 32;
+const steps = 64;
 
 for (const weights of ["stored", "f32"] as const) {
   test(`gguf file, ${weights} weights: greedy text and single tokens of Gemma 3`, async () => {

@@ -128,6 +128,8 @@ class Cursor {
 export class Gguf {
   readonly metadata: Map<string, GgufValue> = new Map();
   readonly tensors: GgufTensor[] = [];
+  /** Bytes from the start of the file to the end of the metadata. */
+  readonly metadataEnd: number;
   readonly #file: number;
 
   constructor(path: string) {
@@ -143,6 +145,7 @@ export class Gguf {
       const key = cursor.text();
       this.metadata.set(key, cursor.value(cursor.u32()));
     }
+    this.metadataEnd = cursor.at;
     for (let i = 0; i < tensors; i++) {
       const name = cursor.text();
       const shape = Array.from({ length: cursor.u32() }, () => cursor.u64()).reverse();

@@ -105,6 +105,9 @@ PROMPTS = [
     rendered([turn("user", "Write three short sentences about rivers.")]),
     rendered([turn("system", "You answer in one word."), turn("user", "Which animal says “miau”?")]),
     rendered([turn("user", TEXT[:2600] + "\n\nWho wrote about the seal?")]),
+    "Der Leuchtturm stand auf einer Insel",
+    rendered([turn("user", "List the planets of the solar system.")]),
+    "SELECT name, price FROM",
 ]
 
 
@@ -112,7 +115,7 @@ def texts():
     model, found = load("f32"), []
     for prompt in PROMPTS:
         tokens = ids(prompt)
-        logits, made, steps = greedy(model, {"input_ids": torch.tensor([tokens])}, 48, eos=[2])
+        logits, made, steps = greedy(model, {"input_ids": torch.tensor([tokens])}, 64, eos=[2])
         last = torch.from_numpy(logits[-1]).double().log_softmax(-1)
         order = last.argsort(descending=True).tolist()
         # The likeliest, and some from all over the vocabulary, which a text of one token can ask for.

@@ -6,7 +6,7 @@ import { cellsOf, named, quick, withModel } from "./cells.ts";
 import { agreeing, distance } from "./compare.ts";
 import { runs } from "./goldens.ts";
 
-const longest = 48;
+const longest = 64;
 
 for (const cell of cellsOf("texts")) {
   test(`${named(cell)}: greedy text`, async () => {

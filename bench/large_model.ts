@@ -1,0 +1,195 @@
+// A GGUF file of the shape of Llama 2 7B with random blocks in Q4_K, for what memory large files take: nothing that it says has a meaning.
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { Gguf, type GgufValue } from "../tests/real/gguf.ts";
+import { encode } from "../tests/real/safetensors.ts";
+
+const shape = { layers: 32, hidden: 4096, inner: 11008, heads: 32, context: 4096 };
+const alignment = 32;
+/** Numbers and bytes of a block of Q4_K. */
+const [numbers, bytes] = [256, 144];
+const kinds = { f32: 0, q4_k: 12 };
+
+interface Tensor {
+  name: string;
+  /** The row's length first, as GGUF has it. */
+  shape: number[];
+  kind: keyof typeof kinds;
+}
+
+/** Writes the file unless it is there; the vocabulary is taken from the GGUF file `vocabulary`. */
+export function largeModel(path: string, vocabulary: string): void {
+  if (existsSync(path)) return;
+  const source = new Gguf(vocabulary);
+  const words = source.metadata;
+  source.close();
+  const size = (words.get("tokenizer.ggml.tokens") as GgufValue[]).length;
+  const tensors = tensorsOf(size);
+  const out = new Bytes();
+  out.u32(0x46554747).u32(3).u64(tensors.length);
+  const entries = metadata(words);
+  out.u64(entries.length);
+  for (const [key, kind, value] of entries) out.text(key).value(kind, value);
+  let at = 0;
+  for (const tensor of tensors) {
+    out.text(tensor.name).u32(tensor.shape.length);
+    for (const length of tensor.shape) out.u64(length);
+    out.u32(kinds[tensor.kind]).u64(at);
+    at += padded(sizeOf(tensor));
+  }
+  mkdirSync(dirname(path), { recursive: true });
+  const partial = `${path}.partial`;
+  const file = openSync(partial, "w");
+  try {
+    const head = out.all();
+    writeAll(file, head, padded(head.length));
+    const blocks = randomBlocks(2 ** 16);
+    for (const tensor of tensors) writeTensor(file, tensor, blocks);
+  } finally {
+    closeSync(file);
+  }
+  renameSync(partial, path);
+}
+
+const padded = (length: number): number => Math.ceil(length / alignment) * alignment;
+const count = ({ shape }: Tensor): number => shape.reduce((product, length) => product * length, 1);
+const sizeOf = (tensor: Tensor): number =>
+  tensor.kind === "f32" ? 4 * count(tensor) : (count(tensor) / numbers) * bytes;
+
+function tensorsOf(words: number): Tensor[] {
+  const { hidden, inner, layers } = shape;
+  const matrix = (name: string, from: number, to: number): Tensor => ({ name, shape: [from, to], kind: "q4_k" });
+  const norm = (name: string): Tensor => ({ name, shape: [hidden], kind: "f32" });
+  const layer = (index: number): Tensor[] => {
+    const named = (name: string): string => `blk.${index}.${name}.weight`;
+    return [
+      norm(named("attn_norm")),
+      ...["attn_q", "attn_k", "attn_v", "attn_output"].map((name) => matrix(named(name), hidden, hidden)),
+      norm(named("ffn_norm")),
+      matrix(named("ffn_gate"), hidden, inner),
+      matrix(named("ffn_up"), hidden, inner),
+      matrix(named("ffn_down"), inner, hidden),
+    ];
+  };
+  return [
+    matrix("token_embd.weight", hidden, words),
+    ...Array.from({ length: layers }, (_, index) => layer(index)).flat(),
+    norm("output_norm.weight"),
+    matrix("output.weight", hidden, words),
+  ];
+}
+
+type Entry = [key: string, kind: "u32" | "f32" | "text" | "texts" | "i32s" | "bool", value: GgufValue];
+
+function metadata(words: ReadonlyMap<string, GgufValue>): Entry[] {
+  const { hidden, inner, layers, heads, context } = shape;
+  const own: Entry[] = [
+    ["general.architecture", "text", "llama"],
+    ["general.name", "text", "random 7B"],
+    ["llama.block_count", "u32", layers],
+    ["llama.context_length", "u32", context],
+    ["llama.embedding_length", "u32", hidden],
+    ["llama.feed_forward_length", "u32", inner],
+    ["llama.attention.head_count", "u32", heads],
+    ["llama.attention.head_count_kv", "u32", heads],
+    ["llama.attention.layer_norm_rms_epsilon", "f32", 1e-5],
+    ["llama.rope.freq_base", "f32", 10000],
+    ["llama.rope.dimension_count", "u32", hidden / heads],
+  ];
+  const kindOf = (value: GgufValue): Entry[1] => {
+    if (typeof value === "string") return "text";
+    if (typeof value === "boolean") return "bool";
+    if (Array.isArray(value)) return typeof value[0] === "string" ? "texts" : "i32s";
+    return "u32";
+  };
+  const taken = [...words].filter(([key]) => key.startsWith("tokenizer."));
+  return [...own, ...taken.map(([key, value]): Entry => [key, kindOf(value), value])];
+}
+
+/** Blocks whose numbers are even around zero, with a standard deviation near 0.02. */
+function randomBlocks(many: number): Uint8Array {
+  const step = 1.36e-4;
+  // All sixteen scales and minima are 32 of 63, so a number is 32 * step * (q - 7.5).
+  const head = [...encode(Float32Array.of(step, 7.5 * step), "f16"), ...new Array(8).fill(160), 0, 0, 0, 0];
+  const out = new Uint8Array(many * bytes);
+  // A quarter of a megabyte at a time is what `getRandomValues` gives at most; any cheap noise will do instead.
+  let state = 1;
+  for (let block = 0; block < many; block += 1) {
+    out.set(head, block * bytes);
+    for (let at = head.length; at < bytes; at += 1) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      out[block * bytes + at] = state >>> 24;
+    }
+  }
+  return out;
+}
+
+function writeTensor(file: number, tensor: Tensor, blocks: Uint8Array): void {
+  if (tensor.kind === "f32") {
+    writeAll(file, encode(new Float32Array(count(tensor)).fill(1), "f32"), padded(sizeOf(tensor)));
+    return;
+  }
+  let left = sizeOf(tensor);
+  // Tensors begin at different blocks, so that no two are alike.
+  let from = ([...tensor.name].reduce((sum, letter) => 31 * sum + letter.charCodeAt(0), 7) % 4096) * bytes;
+  while (left > 0) {
+    const part = blocks.subarray(from, Math.min(blocks.length, from + left));
+    writeAll(file, part, part.length);
+    left -= part.length;
+    from = 0;
+  }
+  writeAll(file, new Uint8Array(0), padded(sizeOf(tensor)) - sizeOf(tensor));
+}
+
+/** Writes `data`, and zeros up to `length`. */
+function writeAll(file: number, data: Uint8Array, length: number): void {
+  for (let done = 0; done < data.length; ) done += writeSync(file, data, done);
+  if (length > data.length) writeSync(file, new Uint8Array(length - data.length));
+}
+
+/** Little-endian values one behind the other. */
+class Bytes {
+  readonly #parts: Uint8Array[] = [];
+
+  #put(length: number, write: (view: DataView) => void): this {
+    const view = new DataView(new ArrayBuffer(length));
+    write(view);
+    this.#parts.push(new Uint8Array(view.buffer));
+    return this;
+  }
+
+  u32(value: number): this {
+    return this.#put(4, (view) => view.setUint32(0, value, true));
+  }
+
+  u64(value: number): this {
+    return this.#put(8, (view) => view.setBigUint64(0, BigInt(value), true));
+  }
+
+  text(value: string): this {
+    const text = new TextEncoder().encode(value);
+    this.u64(text.length);
+    this.#parts.push(text);
+    return this;
+  }
+
+  value(kind: Entry[1], value: GgufValue): this {
+    if (kind === "u32") return this.u32(4).u32(value as number);
+    if (kind === "f32") return this.u32(6).#put(4, (view) => view.setFloat32(0, value as number, true));
+    if (kind === "bool") return this.u32(7).#put(1, (view) => view.setUint8(0, value === true ? 1 : 0));
+    if (kind === "text") return this.u32(8).text(value as string);
+    const items = value as GgufValue[];
+    this.u32(9)
+      .u32(kind === "texts" ? 8 : 5)
+      .u64(items.length);
+    for (const item of items) {
+      if (kind === "texts") this.text(item as string);
+      else this.#put(4, (view) => view.setInt32(0, item as number, true));
+    }
+    return this;
+  }
+
+  all(): Uint8Array {
+    return Buffer.concat(this.#parts);
+  }
+}
