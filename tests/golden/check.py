@@ -5,6 +5,7 @@ import json
 
 from safetensors.numpy import load_file
 
+import anyres_models
 import models
 import planted
 import tiles_models
@@ -77,6 +78,26 @@ def check_tiles():
         assert picture["tiles"] == picture["grid"][0] * picture["grid"][1] + 1
         assert arrays[f"{picture['key']}.at"].shape == arrays[f"{picture['key']}.values"].shape == (160,)
     for scene in read("eviction/smolvlm-tiles")[0]["scenes"]:
+        for case in scene["cases"]:
+            check_evicted(case, len(scene["prompt"]), len(scene["answer"]), 3, 2)
+
+
+def check_anyres():
+    for fixture in anyres_models.ALL:
+        golden, arrays = read(fixture.name)
+        for case in golden["cases"]:
+            assert len(case["tokens"]) == 32
+            assert arrays[f"{case['name']}.logits"].shape == (len(case["logit_rows"]), fixture.vocabulary())
+            for kind, rows in (("vision", case["image_feature_rows"]), ("projected", case["projected_rows"])):
+                assert len(rows) == len(case["images"])
+                assert all(len(arrays[f"{case['name']}.{kind}.{number}"]) == len(own) for number, own in enumerate(rows))
+    golden, arrays = read("anyres")
+    assert {picture["beside"] for picture in golden["pictures"]} == {False, True}
+    for picture in golden["pictures"]:
+        assert arrays[f"{picture['key']}.at"].shape == arrays[f"{picture['key']}.values"].shape == (64,)
+    shapes = [size for case in read("anyres_sizes")[0]["cases"] for size in case["sizes"]]
+    assert len(shapes) > 400 and {len(size) for size in shapes} == {9} and any(size[6] == 0 or size[7] == 0 for size in shapes)
+    for scene in read("eviction/llava-next")[0]["scenes"]:
         for case in scene["cases"]:
             check_evicted(case, len(scene["prompt"]), len(scene["answer"]), 3, 2)
 
@@ -381,13 +402,13 @@ def check_qwen_vl():
 
 
 def check_sizes():
-    for folder, most in ((DATA, 15 << 19), (FIXTURES, 13 << 19)):
+    for folder, most in ((DATA, 16 << 19), (FIXTURES, 19 << 19)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_anyres, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -127,17 +127,17 @@ ALL = [
 ]
 
 
-def tokenizer():
-    """As Qwen's: byte-level BPE behind a normaliser, no token before the text."""
+def tokenizer(names=NAMES):
+    """As Qwen's: byte-level BPE behind a normaliser, no token before the text. The last ones are `names`."""
     made = Tokenizer(bpe.BPE())
     made.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
     made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     made.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=FIRST, initial_alphabet=alphabet, show_progress=False))
-    made.add_special_tokens(specials(*NAMES))
-    assert made.token_to_id("<|image_pad|>") == PAD
+    made.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=VOCAB - len(names), initial_alphabet=alphabet, show_progress=False))
+    made.add_special_tokens(specials(*names))
+    assert made.token_to_id(names[0]) == VOCAB - len(names) and made.get_vocab_size() == VOCAB
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 

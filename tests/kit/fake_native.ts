@@ -94,6 +94,7 @@ export const trace: Trace = {
   ],
   images: [
     {
+      index: 0,
       source: 0,
       width: 168,
       height: 168,

@@ -1367,7 +1367,7 @@ export interface Piece {
 }
 
 /** Which part of an image a piece is. */
-export type PieceKind = BasePieceKind | TilePieceKind | FramePieceKind;
+export type PieceKind = BasePieceKind | TilePieceKind | TilesPieceKind | EndPieceKind | FramePieceKind;
 
 /** All of the image. */
 export interface BasePieceKind {
@@ -1383,6 +1383,25 @@ export interface TilePieceKind {
   row: number;
   /** From the left, from 0. */
   column: number;
+}
+
+/**
+ * All tiles of the image laid side by side and cut to its shape. Behind each row of cells stands one position that
+ * shows nothing.
+ */
+export interface TilesPieceKind {
+  /** Which kind it is. */
+  type: "tiles";
+  /** Tiles from top to bottom. */
+  down: number;
+  /** Tiles from left to right. */
+  across: number;
+}
+
+/** No part: the position behind all others, which shows nothing. */
+export interface EndPieceKind {
+  /** Which kind it is. */
+  type: "end";
 }
 
 /** A moment of a film. */
@@ -1998,6 +2017,8 @@ export interface Trace extends GenerationResult {
  * and once as a whole has two: the tiles together, and the whole.
  */
 export interface TraceImage {
+  /** Which of the prompt's image placeholders it is, from 0. */
+  index: number;
   /** Its number among the images of the request. */
   source: number;
   /** Width of the upright picture, in pixels. */

@@ -198,7 +198,11 @@ fn no_processor_takes_more_than_is_reckoned() {
     for (name, content) in [("config.json", config), ("preprocessor_config.json", settings)] {
         std::fs::write(folder.path().join(name), content.to_string()).expect("written");
     }
-    for folder in [folder.path(), &fixtures.join("llava-gqa64")] {
+    // As the hub has LLaVA-NeXT.
+    let next = tempfile::tempdir().expect("a folder");
+    std::fs::write(next.path().join("config.json"), json!({ "model_type": "llava_next" }).to_string())
+        .expect("written");
+    for folder in [folder.path(), next.path(), &fixtures.join("llava-gqa64")] {
         let (_, processor) = image_processor(folder).expect("sound").expect("takes images");
         for (width, height) in [(2000, 1500), (64, 48), (1, 3000), (3000, 40), (1, 1)] {
             let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));

@@ -114,13 +114,10 @@ function margins(picture: TraceImage): string {
 
 function suffix({ runs }: Scene, image: number): string {
   const images = runs[0]?.trace.images ?? [];
+  const { index = 0, tiles = 1 } = images[image] ?? {};
   if (images.length < 2) return "";
-  const before = images.slice(0, image + 1);
-  // The last grid of a picture is the one of the whole.
-  const number = before.filter(({ tiles }, at) => tiles === 1 || at === image).length;
-  const { tiles = 1 } = images[image] ?? {};
-  const whole = images[image - 1]?.tiles ?? 1;
-  return ` of picture ${number}${tiles > 1 ? ` in ${tiles} tiles` : whole > 1 ? " as a whole" : ""}`;
+  const cut = images.some((other) => other.index === index && other.tiles > 1);
+  return ` of picture ${index + 1}${tiles > 1 ? ` in ${tiles} tiles` : cut ? " as a whole" : ""}`;
 }
 
 function veil({ runs }: Scene, { run, layer, image }: Place, picture: TraceImage): Omit<Part, "frame"> {

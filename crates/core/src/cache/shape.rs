@@ -64,6 +64,25 @@ impl Piece {
     pub fn base(rows: usize, columns: usize) -> Self {
         Piece { kind: PieceKind::Base, rows, columns }
     }
+
+    /// A position that shows nothing: the image ends with it.
+    pub fn end() -> Self {
+        Piece { kind: PieceKind::End, rows: 0, columns: 0 }
+    }
+
+    /// How many cells it has.
+    pub fn cells(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// The place of a cell, counted row by row, among the `len` positions of the piece.
+    pub fn place(&self, cell: usize, len: usize) -> usize {
+        match self.kind {
+            PieceKind::Tiles { .. } => cell + cell / self.columns,
+            // Positions beyond the cells come before them.
+            _ => len.saturating_sub(self.cells()) + cell,
+        }
+    }
 }
 
 /// Which part of an image a piece is.
@@ -79,6 +98,15 @@ pub enum PieceKind {
         /// From the left, from 0.
         column: usize,
     },
+    /// All tiles of the image laid side by side and cut to its shape. Behind each row of cells stands one position that shows nothing.
+    Tiles {
+        /// Tiles from top to bottom.
+        down: usize,
+        /// Tiles from left to right.
+        across: usize,
+    },
+    /// No part: the position behind all others, which shows nothing.
+    End,
     /// A moment of a film.
     Frame {
         /// From 0.

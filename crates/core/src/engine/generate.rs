@@ -64,7 +64,15 @@ impl<B: Backend> PreparedPrompt<B> {
             prompt::admit(&sequence, &prompt)?;
         }
         let pictures = sequence.pictures();
-        let features = prompt::features(model, images, &request.source.order, pictures, events, &mut timings)?;
+        let features = prompt::features(
+            model,
+            images,
+            &request.source.order,
+            request.source.order.len(),
+            pictures,
+            events,
+            &mut timings,
+        )?;
         Ok(PreparedPrompt {
             prompt,
             features,

@@ -18,7 +18,7 @@ pub(super) struct Picture {
 
 /// The pictures in the order of their placeholders; none of a text-only model.
 pub(super) fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<Picture>> {
-    let Some(processor) = model.image_processor() else { return Ok(Vec::new()) };
+    let Some(processor) = model.image_processor_of(order.len()) else { return Ok(Vec::new()) };
     let picture = |&source: &usize| {
         let (width, height) = upright_size(&images[source], source)?;
         Ok(Picture { source, width, height, areas: processor.areas(width, height) })
@@ -26,7 +26,7 @@ pub(super) fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: 
     order.iter().map(picture).collect()
 }
 
-/// The grids of all pictures: one for each piece, but tiles of a picture together make one.
+/// The grids of all pictures: one for each piece that has cells, but tiles of a picture together make one.
 pub(super) fn grids(pictures: &[Picture], spans: &[Span]) -> Vec<TraceImage> {
     let mut grids = Vec::new();
     for (number, picture) in pictures.iter().enumerate() {
@@ -34,10 +34,11 @@ pub(super) fn grids(pictures: &[Picture], spans: &[Span]) -> Vec<TraceImage> {
             Modality::Image { index, piece } if index == number => Some((piece, span.start, span.len)),
             _ => None,
         });
-        let pieces: Vec<((Piece, usize, usize), Area)> = own.zip(picture.areas.iter().copied()).collect();
+        let pieces: Vec<((Piece, usize, usize), Area)> =
+            own.zip(picture.areas.iter().copied()).filter(|((piece, ..), _)| piece.cells() > 0).collect();
         let alike =
             |a: &((Piece, usize, usize), Area), b: &((Piece, usize, usize), Area)| tile(a).and(tile(b)).is_some();
-        grids.extend(pieces.chunk_by(alike).map(|pieces| grid(picture, pieces)));
+        grids.extend(pieces.chunk_by(alike).map(|pieces| grid(number, picture, pieces)));
     }
     grids
 }
@@ -51,7 +52,7 @@ fn tile(((piece, ..), _): &((Piece, usize, usize), Area)) -> Option<(usize, usiz
 }
 
 /// The cells of pieces of one size that lie side by side.
-fn grid(picture: &Picture, pieces: &[((Piece, usize, usize), Area)]) -> TraceImage {
+fn grid(index: usize, picture: &Picture, pieces: &[((Piece, usize, usize), Area)]) -> TraceImage {
     let places: Vec<(usize, usize)> = pieces.iter().map(|piece| tile(piece).unwrap_or((0, 0))).collect();
     let ((first, ..), mut area) = pieces[0];
     let down = places.iter().map(|(row, _)| row + 1).max().unwrap_or(1);
@@ -59,11 +60,9 @@ fn grid(picture: &Picture, pieces: &[((Piece, usize, usize), Area)]) -> TraceIma
     let (rows, columns) = (down * first.rows, across * first.columns);
     let mut cells = vec![0; rows * columns];
     for (((piece, start, len), shown), (row, column)) in pieces.iter().zip(places) {
-        // Positions beyond the cells come before them.
-        let start = start + len.saturating_sub(piece.rows * piece.columns);
-        for cell in 0..piece.rows * piece.columns {
+        for cell in 0..piece.cells() {
             let at = (row * first.rows + cell / piece.columns, column * first.columns + cell % piece.columns);
-            cells[at.0 * columns + at.1] = start + cell;
+            cells[at.0 * columns + at.1] = start + piece.place(cell, *len);
         }
         let (right, bottom) =
             ((area.x + area.width).max(shown.x + shown.width), (area.y + area.height).max(shown.y + shown.height));
@@ -71,7 +70,11 @@ fn grid(picture: &Picture, pieces: &[((Piece, usize, usize), Area)]) -> TraceIma
         (area.width, area.height) = (right - area.x, bottom - area.y);
     }
     let Picture { source, width, height, .. } = *picture;
-    TraceImage { source, width, height, rows, columns, cells, area, tiles: pieces.len() }
+    let tiles = match first.kind {
+        PieceKind::Tiles { down, across } => down * across,
+        _ => pieces.len(),
+    };
+    TraceImage { index, source, width, height, tiles, rows, columns, cells, area }
 }
 
 #[cfg(test)]
@@ -98,6 +101,19 @@ mod tests {
         assert_eq!(found[0].cells, [2, 3, 6, 7, 10, 11, 14, 15]);
         assert_eq!((found[0].area, found[1].area), (whole, whole));
         assert_eq!((found[1].rows, found[1].columns, found[1].tiles, &found[1].cells[..]), (1, 2, 1, &[18, 19][..]));
+    }
+
+    #[test]
+    fn line_ends_and_the_end_are_no_cells() {
+        let span = |piece, start, len| Span { modality: Modality::Image { index: 0, piece }, start, len };
+        let tiles = Piece { kind: PieceKind::Tiles { down: 1, across: 2 }, rows: 2, columns: 3 };
+        let area = Area { x: 0.0, y: 0.0, width: 9.0, height: 6.0 };
+        let picture = Picture { source: 0, width: 9, height: 6, areas: vec![area; 3] };
+        let spans = [span(Piece::base(1, 1), 5, 1), span(tiles, 6, 8), span(Piece::end(), 14, 1)];
+        let found = grids(&[picture], &spans);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].tiles, &found[0].cells[..]), (1, &[5][..]));
+        assert_eq!((found[1].tiles, &found[1].cells[..]), (2, &[6, 7, 8, 10, 11, 12][..]));
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(super) fn profile<B: Backend>(
     let tokens = prompt::tokens(model, &request.source, &plans)?;
     let prompt = prompt::expand(model, &tokens, &plans, request.source.order.len())?;
     prompt::room(0, &prompt, None, model.max_positions())?;
-    let features = prompt::features(model, images, &request.source.order, None, events, &mut timings)?;
+    let features =
+        prompt::features(model, images, &request.source.order, request.source.order.len(), None, events, &mut timings)?;
     let mut sequence = model.new_sequence_with(Some(request.method.clone()), false)?;
     sequence.profile(request.keeps.clone());
     let start = Instant::now();

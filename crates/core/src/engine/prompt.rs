@@ -31,7 +31,7 @@ pub(super) fn plans<B: Backend, I: AsRef<[u8]>>(
         other => other,
     };
     let plan = |&index: &usize| {
-        let planned = model.plan(&mut || upright_size(images[index].as_ref(), index));
+        let planned = model.plan_of(order.len(), &mut || upright_size(images[index].as_ref(), index));
         planned.map_err(|error| numbered(error, index)).transpose()
     };
     order.iter().filter_map(plan).collect()
@@ -120,16 +120,17 @@ pub(super) fn admit<M: Memory>(sequence: &Sequence<M>, prompt: &Prompt) -> Resul
 }
 
 /// The features of the images, in the order of their placeholders, for a method that may choose `pictures`; each image is decoded and
-/// seen once.
+/// seen once. `all` is how many pictures the conversation has.
 pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
     model: &Model<B>,
     images: &[I],
     order: &[usize],
+    all: usize,
     pictures: Option<&dyn Pictures>,
     events: &Events,
     timings: &mut Timings,
 ) -> Result<Vec<Features<B>>> {
-    let Some(processor) = model.image_processor().filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
+    let Some(processor) = model.image_processor_of(all).filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
     let (start, mut seeing) = (Instant::now(), Duration::ZERO);
     let mut features = Vec::with_capacity(images.len());
     pictures::process(processor, images, events, |prepared| {

@@ -74,7 +74,7 @@ impl<M: Memory> Scoring<M> {
             prompt::room(0, &prompt, Some(answer.len()), model.max_positions())?;
         }
         let order = &request.source.order;
-        let features = prompt::features(model, images, order, sequence.pictures(), events, &mut timings)?;
+        let features = prompt::features(model, images, order, order.len(), sequence.pictures(), events, &mut timings)?;
         let start = Instant::now();
         let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;
         timings.prefill = milliseconds(start.elapsed());
@@ -83,7 +83,9 @@ impl<M: Memory> Scoring<M> {
             true => {
                 let features = match sequence.pictures() {
                     None => features,
-                    Some(_) => prompt::features(model, images, order, None, events, &mut Timings::default())?,
+                    Some(_) => {
+                        prompt::features(model, images, order, order.len(), None, events, &mut Timings::default())?
+                    }
                 };
                 let mut sequence = model.new_sequence_with(None, false)?;
                 let logits = model.prefill(&prompt, &features, &mut sequence, &|| events.check())?;

@@ -50,8 +50,8 @@ struct State<B: Backend> {
     tokens: Vec<u32>,
     /// The last token of the answer, if it is not in the cache yet.
     pending: Option<u32>,
-    /// Images in `text`.
-    images: usize,
+    /// The form of each image in `text`, in the order of their placeholders.
+    plans: Vec<ImagePlan>,
 }
 
 impl<B: Backend> Default for Sessions<B> {
@@ -115,9 +115,9 @@ impl<B: Backend> Sessions<B> {
         // Built beside the old one, so that neither an error nor a panic leaves half a turn.
         let mut next = session.with(request, images);
         match next.prepare(model, request, events, alone) {
-            Ok((turn, text)) => {
+            Ok((turn, text, plans)) => {
                 let tokens = turn.context.clone();
-                Ok((turn, Open { name, next, text, tokens }))
+                Ok((turn, Open { name, next, text, tokens, plans }))
             }
             Err(error) => {
                 session.state = next.state;
@@ -128,7 +128,7 @@ impl<B: Backend> Sessions<B> {
 
     /// Ends a turn with its answer, which later turns follow.
     pub(super) fn end(&mut self, turn: Open<B>, answered: &Answered, sequence: Sequence<B::Memory>) -> Result<()> {
-        let Open { name, mut next, text, mut tokens } = turn;
+        let Open { name, mut next, text, mut tokens, plans } = turn;
         let session = self.open.get_mut(&name).ok_or_else(unknown)?;
         let answer = json!({ "role": "assistant", "content": answered.text });
         let answer = serde_json::from_value(answer).map_err(|error| Error::Internal(error.to_string()))?;
@@ -140,7 +140,7 @@ impl<B: Backend> Sessions<B> {
             text: text + &answered.raw,
             tokens,
             pending: answered.tokens.last().copied().filter(|_| answered.pending),
-            images: next.order.len(),
+            plans,
         });
         *session = next;
         Ok(())
@@ -156,6 +156,8 @@ pub(super) struct Open<B: Backend> {
     text: String,
     /// Its tokens, placeholders not expanded.
     tokens: Vec<u32>,
+    /// The form of its images.
+    plans: Vec<ImagePlan>,
 }
 
 fn unknown() -> Error {
@@ -165,7 +167,7 @@ fn unknown() -> Error {
 impl<B: Backend> State<B> {
     fn fork(&self) -> Result<State<B>> {
         let (text, tokens) = (self.text.clone(), self.tokens.clone());
-        Ok(State { sequence: self.sequence.fork()?, text, tokens, pending: self.pending, images: self.images })
+        Ok(State { sequence: self.sequence.fork()?, text, tokens, pending: self.pending, plans: self.plans.clone() })
     }
 }
 
@@ -205,26 +207,28 @@ impl<B: Backend> Session<B> {
         Session { method, messages, images, order, state: self.state.take(), live }
     }
 
-    /// Takes the cache out; an error puts it back. With the turn comes the text that it reads.
+    /// Takes the cache out; an error puts it back. With the turn come the text that it reads and the form of all images.
     fn prepare(
         &mut self,
         model: &Model<B>,
         request: &GenerateRequest,
         events: &Events,
         alone: bool,
-    ) -> Result<(PreparedPrompt<B>, String)> {
+    ) -> Result<(PreparedPrompt<B>, String, Vec<ImagePlan>)> {
         let mut timings = queued(events);
         let chat = prompt::render(model, &self.messages, true)?;
         let plans = prompt::plans(model, &self.images, &self.order)?;
         let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, &plans, request.source.special)?;
         let text = chat.text;
-        // The cache is used when the new text goes on from it, in text and in tokens.
+        // The cache is used when the new text goes on from it, in text, in tokens and in the form of images, which may be another once
+        // there are several.
         let goes_on = |state: &State<B>| {
             let seen = text.starts_with(&state.text) && whole.starts_with(&state.tokens);
             let pieces = pictures.partition_point(|place| *place < state.tokens.len());
-            let images = plans.iter().take(state.images);
+            let images = state.plans.iter().map(|plan| plan.pieces().count());
             seen && whole.len() > state.tokens.len()
-                && pieces == images.map(|plan| plan.pieces().count()).sum::<usize>()
+                && plans.starts_with(&state.plans)
+                && pieces == images.sum::<usize>()
         };
         let state = match self.state.take().filter(goes_on) {
             Some(state) => state,
@@ -233,7 +237,7 @@ impl<B: Backend> Session<B> {
                 text: String::new(),
                 tokens: Vec::new(),
                 pending: None,
-                images: 0,
+                plans: Vec::new(),
             },
         };
         let past = state.tokens.len();
@@ -245,7 +249,7 @@ impl<B: Backend> Session<B> {
             model,
             &state,
             &rest,
-            plans.get(state.images..).unwrap_or(&[]),
+            plans.get(state.plans.len()..).unwrap_or(&[]),
             request,
             events,
             &mut timings,
@@ -265,7 +269,7 @@ impl<B: Backend> Session<B> {
                     ignore_eos: request.ignore_eos,
                     timings,
                 };
-                Ok((turn, text))
+                Ok((turn, text, plans))
             }
             Err(error) => {
                 // Nothing has touched the cache yet.
@@ -288,7 +292,7 @@ impl<B: Backend> Session<B> {
         timings: &mut Timings,
         alone: bool,
     ) -> Result<(Prompt, Vec<Features<B>>, usize)> {
-        let order = &self.order[state.images..];
+        let order = &self.order[state.plans.len()..];
         let mut prompt = prompt::expand(model, rest, plans, order.len())?;
         if let Some(pending) = state.pending {
             prompt.continue_from(pending);
@@ -299,7 +303,8 @@ impl<B: Backend> Session<B> {
         }
         let used: Vec<Arc<[u8]>> = order.iter().map(|index| self.images[*index].clone()).collect();
         let each: Vec<usize> = (0..used.len()).collect();
-        let features = prompt::features(model, &used, &each, state.sequence.pictures(), events, timings)?;
+        let all = self.order.len();
+        let features = prompt::features(model, &used, &each, all, state.sequence.pictures(), events, timings)?;
         Ok((prompt, features, room))
     }
 }

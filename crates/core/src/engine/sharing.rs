@@ -122,7 +122,7 @@ impl<B: Backend> Read<B> {
         let prompt = prompt::expand(model, tokens, plans, source.order.len())?;
         prompt::room(0, &prompt, None, model.max_positions())?;
         let before = (timings.images, timings.vision);
-        let features = prompt::features(model, images, &source.order, None, events, timings)?;
+        let features = prompt::features(model, images, &source.order, source.order.len(), None, events, timings)?;
         if !images.is_empty() {
             (timings.images, timings.vision) = (timings.images + before.0, timings.vision + before.1);
         }

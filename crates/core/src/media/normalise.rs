@@ -21,6 +21,11 @@ impl Normalise {
         Normalise { rescale: Some(1.0 / 255.0), normalize: true, mean, std }
     }
 
+    /// By the mean and the deviation of OpenAI's CLIP.
+    pub(crate) fn clip() -> Self {
+        Self::by([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+    }
+
     /// As the file says; what it leaves out is as here.
     pub(crate) fn or(self, settings: &Settings) -> Result<Self> {
         let rescale = settings.positive("rescale_factor", 1.0 / 255.0)?;

@@ -16,7 +16,7 @@ pub struct Pixels {
 /// A picture as the vision tower takes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
-    /// A tile for each piece of the picture, in the order of its plan.
+    /// The rectangles that the tower takes one by one: mostly one for each piece of the picture, in the order of its plan.
     pub tiles: Vec<Pixels>,
     /// Columns of the upright picture, in pixels.
     pub width: usize,

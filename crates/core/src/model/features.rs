@@ -89,7 +89,7 @@ impl<B: Backend> Model<B> {
                     *rows = self.backend.matrix(gathered, chosen.rows.len(), width)?;
                 }
             }
-            let rows = self.network.project(&features)?;
+            let rows = self.network.assemble(self.network.project(&features)?, image)?;
             for rows in std::iter::once(&rows).chain(&behind) {
                 numbers::require_finite("features of an image", &rows.to_vec()?, self.info.weights)?;
             }

@@ -53,6 +53,11 @@ pub trait ImageProcessor: Debug + Send + Sync {
     /// Most bytes that [`ImageProcessor::prepare`] takes for a picture of `width` x `height` pixels: what it gives, and what it needs besides.
     fn bytes(&self, width: usize, height: usize) -> u64;
 
+    /// The processor of a picture that is not the only one of its conversation, where the family sees such a picture in another way.
+    fn among_others(&self) -> Option<&dyn ImageProcessor> {
+        None
+    }
+
     /// Decodes and prepares one image file; `index` is its place in the request, for errors.
     ///
     /// # Errors
@@ -136,14 +141,26 @@ pub(super) fn processor_of(source: &Source) -> Result<Option<(u32, Arc<dyn Image
 }
 
 impl<B: Backend> Model<B> {
-    /// None for a text-only model.
+    /// The processor of a picture which is the only one of its conversation; None for a text-only model.
     pub fn image_processor(&self) -> Option<&dyn ImageProcessor> {
         self.image_processor.as_deref()
     }
 
-    /// The form that an image takes in a prompt; None for a text-only model. `size` is asked for its width and height where these matter.
+    /// The processor of the pictures of a conversation which has so many; None for a text-only model.
+    pub fn image_processor_of(&self, pictures: usize) -> Option<&dyn ImageProcessor> {
+        let alone = self.image_processor()?;
+        Some(if pictures > 1 { alone.among_others().unwrap_or(alone) } else { alone })
+    }
+
+    /// The form that an image takes in a prompt in which it is alone; None for a text-only model. `size` is asked for its width and height
+    /// where these matter.
     pub fn plan(&self, size: SizeOf<'_>) -> Result<Option<ImagePlan>> {
-        self.image_processor().map(|processor| processor.plan(size)).transpose()
+        self.plan_of(1, size)
+    }
+
+    /// As [`Model::plan`], of one of the pictures of a conversation which has so many.
+    pub fn plan_of(&self, pictures: usize, size: SizeOf<'_>) -> Result<Option<ImagePlan>> {
+        self.image_processor_of(pictures).map(|processor| processor.plan(size)).transpose()
     }
 
     /// The tokens of a rendered conversation, with a placeholder for each piece of its images, which become `plans`.

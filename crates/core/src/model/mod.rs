@@ -2,6 +2,7 @@
 //!
 //! Adding one: a folder with a [`Family`] and a line in [`families`].
 
+mod anyres;
 mod clip;
 mod config;
 mod counter;
@@ -16,6 +17,8 @@ mod info;
 mod inputs;
 mod llama;
 mod llava;
+mod llava_next;
+mod llava_onevision;
 mod network;
 mod numbers;
 mod options;
@@ -66,8 +69,16 @@ use source::Source;
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
 /// Every family that loads.
-fn families<B: Backend>() -> [Family<B>; 5] {
-    [llava::family(), idefics3::family(), qwen_vl::family(), gemma3::family(), llama::family()]
+fn families<B: Backend>() -> [Family<B>; 7] {
+    [
+        llava::family(),
+        llava_next::family(),
+        llava_onevision::family(),
+        idefics3::family(),
+        qwen_vl::family(),
+        gemma3::family(),
+        llama::family(),
+    ]
 }
 
 /// The `architectures` entries that load.

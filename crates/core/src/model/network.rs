@@ -55,7 +55,8 @@ pub trait Describe {
 
 /// An image as the vision tower has seen it.
 pub struct Seen<B: Backend> {
-    /// The features that the projector takes, those of all pieces, `[image tokens, width]` in f32.
+    /// The features that the projector takes, those of all pieces, `[image tokens, width]` in f32; or those of all tiles, in families that
+    /// [`assemble`](Network::assemble) them afterwards.
     pub features: Matrix<B>,
     /// Added by the language model to the rows of the image behind each of its first layers, `[image tokens, hidden]`; mostly nothing.
     pub behind: Vec<Matrix<B>>,
@@ -90,6 +91,11 @@ pub trait Network<B: Backend>: Describe + Send + Sync {
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
         let _ = features;
         Err(text_only())
+    }
+    /// The rows of an image, `[image tokens, hidden]`, from its projected features: mostly the same.
+    fn assemble(&self, projected: Matrix<B>, image: &Prepared) -> Result<Matrix<B>> {
+        let _ = image;
+        Ok(projected)
     }
 }
 

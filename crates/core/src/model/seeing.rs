@@ -56,6 +56,11 @@ pub(super) trait Vision<B: Backend>: Send + Sync {
     fn image_features(&self, image: &Prepared, noting: bool, check: Check<'_>) -> Result<Seen<B>>;
     /// As [`Network::project`].
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>>;
+    /// As [`Network::assemble`].
+    fn assemble(&self, projected: Matrix<B>, image: &Prepared) -> Result<Matrix<B>> {
+        let _ = image;
+        Ok(projected)
+    }
 }
 
 /// A language model and its tower.
@@ -145,5 +150,9 @@ impl<B: Backend, C: Pictured + Send + Sync, V: Vision<B>> Network<B> for Seeing<
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
         self.vision.project(features)
+    }
+
+    fn assemble(&self, projected: Matrix<B>, image: &Prepared) -> Result<Matrix<B>> {
+        self.vision.assemble(projected, image)
     }
 }

@@ -51,6 +51,8 @@ pub struct Trace {
 /// has two: the tiles together, and the whole.
 #[derive(Clone, Debug, Serialize)]
 pub struct TraceImage {
+    /// Which of the prompt's image placeholders it is, from 0.
+    pub index: usize,
     /// Its number among the images of the request.
     pub source: usize,
     /// Width of the upright picture, in pixels.

@@ -180,10 +180,15 @@ fn read(model: &Model, scene: &Scene) -> (Prompt, Vec<Features<Cpu>>) {
     let pixels = model.image_processor().expect("takes images").process(&bytes, 0).expect("a picture");
     let plan = model.plan(&mut || Ok((pixels.width, pixels.height))).expect("a plan").expect("takes images");
     let features = model.encode_images(&[pixels], &|| Ok(())).expect("encodes");
-    // The golden repeats the placeholder once per image token.
+    // The golden repeats the placeholder once per image token; a piece has one, and pieces may stand side by side.
     let placeholder = model.placeholder().expect("takes images");
     let mut tokens = scene.prompt.clone();
     tokens.dedup_by(|a, b| a == b && *a == placeholder);
+    let runs = tokens.iter().filter(|token| **token == placeholder).count();
+    let beside = plan.pieces().count() - runs;
+    assert!(beside == 0 || runs == 1, "pieces are all apart, or all side by side");
+    let first = tokens.iter().position(|token| *token == placeholder).expect("a placeholder");
+    tokens.splice(first..first, std::iter::repeat_n(placeholder, beside));
     let places: Vec<usize> = (0..tokens.len()).filter(|at| tokens[*at] == placeholder).collect();
     let prompt = model.expand_at(&tokens, &places, &[plan], 1).expect("one image");
     assert_eq!(prompt.tokens, scene.prompt);
@@ -198,6 +203,11 @@ fn methods_on_the_embedded_model_keep_what_the_reference_keeps() {
 #[test]
 fn methods_on_a_picture_in_tiles_keep_what_the_reference_keeps() {
     check("smolvlm-tiles.json");
+}
+
+#[test]
+fn methods_on_a_grid_with_line_ends_keep_what_the_reference_keeps() {
+    check("llava-next.json");
 }
 
 #[test]

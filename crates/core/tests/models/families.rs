@@ -24,6 +24,10 @@ struct Family {
 const FAMILIES: &[Family] = &[
     Family { fixture: "llava-gqa64", refuses: &[] },
     Family { fixture: "smolvlm-tiles", refuses: &[("visionZip", "no class token")] },
+    Family { fixture: "llava-next", refuses: &[("visionZip", "in several tiles")] },
+    Family { fixture: "llava-next-siglip", refuses: &[("visionZip", "in several tiles")] },
+    Family { fixture: "llava-onevision", refuses: &[("visionZip", "in several tiles")] },
+    Family { fixture: "llava-interleave", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "idefics3-plain", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "qwen2-vl", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "qwen2.5-vl", refuses: &[("visionZip", "no class token")] },
@@ -61,9 +65,12 @@ impl Read {
         let folder = fixtures().join(fixture);
         let model = Model::load(&LoadOptions::new(&folder), &mut |_| Ok(())).expect("loads");
         let files = PICTURES.map(|name| std::fs::read(fixtures().join("images").join(name)).expect("readable"));
-        let processor = model.image_processor().expect("takes images");
+        let processor = model.image_processor_of(PICTURES.len()).expect("takes images");
         let prepared: Vec<Prepared> = files.iter().map(|file| processor.process(file, 0).expect("an image")).collect();
-        let plan = |file: &Vec<u8>| model.plan(&mut || upright_size(file, 0)).expect("a plan").expect("takes images");
+        let plan = |file: &Vec<u8>| {
+            let plan = model.plan_of(PICTURES.len(), &mut || upright_size(file, 0));
+            plan.expect("a plan").expect("takes images")
+        };
         let plans: Vec<_> = files.iter().map(plan).collect();
         let placeholder = model.placeholder().and_then(|id| model.tokenizer().token(id)).expect("takes images");
         let text = format!("User:{placeholder} and {placeholder}: which of the two is larger, and why? Assistant:");

@@ -38,6 +38,9 @@ struct Case {
     /// Those of each image, where images differ in size.
     #[serde(default)]
     image_feature_rows: Vec<Vec<u32>>,
+    /// Those of the projections, where a picture's tiles become other rows.
+    #[serde(default)]
+    projected_rows: Vec<Vec<u32>>,
     /// Rows and columns of the tiles of each image; 0 where it is one tile.
     #[serde(default)]
     grids: Vec<(usize, usize)>,
@@ -72,7 +75,7 @@ fn close(what: &str, got: &Tensor, want: &Tensor) {
 
 /// The images of a case through our own image processor, checked against the reference's pixel values.
 fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<Prepared> {
-    let Some(processor) = model.image_processor() else {
+    let Some(processor) = model.image_processor_of(case.images.len()) else {
         assert!(case.images.is_empty());
         return Vec::new();
     };
@@ -106,15 +109,15 @@ fn pixels(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) -> Vec<P
     images
 }
 
-/// The form that a picture takes in a prompt.
-fn plan(model: &Model, path: &str) -> Option<ImagePlan> {
+/// The form that a picture takes in a prompt with so many.
+fn plan(model: &Model, path: &str, pictures: usize) -> Option<ImagePlan> {
     let bytes = std::fs::read(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
-    model.plan(&mut || upright_size(&bytes, 0)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    model.plan_of(pictures, &mut || upright_size(&bytes, 0)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     let named = |suffix: &str| arrays.get(&format!("{}.{suffix}", case.name));
-    let plans: Vec<ImagePlan> = case.images.iter().filter_map(|path| plan(model, path)).collect();
+    let plans: Vec<ImagePlan> = case.images.iter().filter_map(|path| plan(model, path, case.images.len())).collect();
     let encoded = model.encode_raw(&case.text, &plans).expect("encodes");
     let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, case.images.len());
     let prompt = prompt.unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -124,8 +127,8 @@ fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     }
 
     let pixels = pixels(model, case, arrays);
-    let rows = |index: usize| {
-        let rows = case.image_feature_rows.get(index).unwrap_or(&case.feature_rows);
+    let rows = |of_images: &[Vec<u32>], index: usize| {
+        let rows = of_images.get(index).or(case.image_feature_rows.get(index)).unwrap_or(&case.feature_rows);
         Tensor::new(rows.as_slice(), &TensorDevice::Cpu).expect("rows")
     };
     let of_image = |kind: &str, index: usize| {
@@ -135,7 +138,7 @@ fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     let mut compared = 0;
     for (index, pixels) in pixels.iter().enumerate() {
         if let Some(want) = of_image("vision", index) {
-            let got = model.image_features(pixels).and_then(|f| Ok(f.0.index_select(&rows(index), 0)?));
+            let got = model.image_features(pixels).and_then(|f| Ok(f.0.index_select(&rows(&[], index), 0)?));
             close(&format!("{} vision of image {index}", case.name), &got.expect("features"), &want);
             compared += 1;
         }
@@ -143,7 +146,7 @@ fn check_case(model: &Model, case: &Case, arrays: &HashMap<String, Tensor>) {
     let features = model.encode_images(&pixels, &|| Ok(())).expect("encodes images");
     for (index, features) in features.iter().enumerate() {
         if let Some(want) = of_image("projected", index) {
-            let got = features.rows().0.index_select(&rows(index), 0).expect("rows");
+            let got = features.rows().0.index_select(&rows(&case.projected_rows, index), 0).expect("rows");
             close(&format!("{} projection of image {index}", case.name), &got, &want);
             compared += 1;
         }
@@ -233,4 +236,8 @@ parity! {
     local_layers_with_a_rope_of_their_own: "gemma3-local.json",
     pictures_in_tiles_with_marks: "smolvlm-tiles.json",
     pictures_in_tiles_whose_marks_are_text: "idefics3-plain.json",
+    pictures_in_tiles_that_become_one_grid: "llava-next.json",
+    several_feature_layers_of_siglip_in_a_grid: "llava-next-siglip.json",
+    grids_of_few_tiles_and_pictures_beside_others: "llava-onevision.json",
+    siglip_and_qwen2_in_a_llava: "llava-interleave.json",
 }

@@ -1,4 +1,4 @@
-//! preprocessor_config.json and processor_config.json, as LLaVA reads them and as SmolVLM does.
+//! preprocessor_config.json and processor_config.json, as LLaVA reads them, as SmolVLM does and as LLaVA-OneVision.
 
 use std::path::Path;
 
@@ -45,6 +45,9 @@ pub const TARGET: Target = Target {
             "image_seq_len",
             "SmolVLMImageProcessor",
             "Idefics3ImageProcessorPil",
+            "image_grid_pinpoints",
+            "LlavaOnevisionImageProcessor",
+            "SiglipImageProcessor",
         ]
     },
     seeds,
@@ -62,6 +65,7 @@ fn seeds() -> Vec<Vec<u8>> {
         files("models/tiny-llava", &NAMES),
         files("tests/golden/fixtures/llava-bare", &NAMES),
         files("tests/golden/fixtures/smolvlm-tiles", &NAMES),
+        files("tests/golden/fixtures/llava-onevision", &NAMES),
         nested,
         padded,
     ];
@@ -72,7 +76,7 @@ fn run(data: &[u8]) -> String {
     let Some(files) = object(data) else { return "no files".into() };
     let dir = scratch(&[]);
     write(dir.path(), &files, &NAMES);
-    let tiles = tiles(dir.path());
+    let tiles = format!("{}, {}", tiles(dir.path()), grid(dir.path()));
     let processor = ClipProcessor::from_folder(dir.path(), 16);
     let Ok(found) = &processor else {
         return format!("{tiles}, {}", outcome(&processor, &["model-file", "unsupported-model"]));
@@ -127,4 +131,31 @@ fn tiles(dir: &Path) -> String {
         }
     }
     "tiles".into()
+}
+
+/// The same files beside the configuration of a LLaVA-OneVision with tiles of 40 pixels.
+fn grid(dir: &Path) -> String {
+    let vision = json!({ "model_type": "siglip_vision_model", "image_size": 40, "patch_size": 8 });
+    let sizes = (1..4).flat_map(|down| (1..4).map(move |across| json!([40 * down, 40 * across])));
+    let config = json!({ "model_type": "llava_onevision", "vision_aspect_ratio": "anyres_max_2",
+        "image_grid_pinpoints": sizes.collect::<Vec<_>>(), "vision_config": vision });
+    std::fs::write(dir.join("config.json"), config.to_string()).expect("written");
+    let found = image_processor(dir);
+    let Ok(Some((_, alone))) = &found else {
+        return outcome(&found.map(|_| ()), &["model-file", "unsupported-model"]);
+    };
+    for processor in [&**alone, alone.among_others().expect("squares")] {
+        for picture in PICTURES {
+            let file = read(&format!("tests/golden/fixtures/images/{picture}"));
+            let (width, height) = upright_size(&file, 0).expect("a sound image");
+            let plan = processor.plan(&mut || Ok((width, height))).expect("9 tiles at most");
+            assert_eq!(processor.areas(width, height).len(), plan.pieces().count());
+            let prepared = processor.process(&file, 0).expect("a sound image");
+            let sound = |tile: &prefixkv_core::media::Pixels| {
+                tile.data.len() == 3 * 40 * 40 && tile.data.iter().all(|value| value.is_finite())
+            };
+            assert!((1..=10).contains(&prepared.tiles.len()) && prepared.tiles.iter().all(sound));
+        }
+    }
+    "grid".into()
 }

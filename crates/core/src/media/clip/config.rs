@@ -1,4 +1,4 @@
-//! What CLIP's and LLaVA-1.5's processors read of their settings, with CLIP's defaults for what is left out.
+//! The settings of the processors of CLIP, SigLIP and LLaVA-1.5, with the defaults of their classes for what is left out.
 
 use serde_json::Value;
 
@@ -7,13 +7,12 @@ use crate::media::kernel::Filter;
 use crate::media::normalise::Normalise;
 use crate::media::settings::{Settings, side};
 
-/// OpenAI CLIP's mean and standard deviation of RGB samples scaled to 0..1.
-const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// The size that transformers assumes when the file gives none.
 const CLIP_SIZE: usize = 224;
 
-const KNOWN: [&str; 3] = ["CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor"];
+/// The class whose pictures are brought to both sides and not cropped.
+const SIGLIP: &str = "SiglipImageProcessor";
+const KNOWN: [&str; 4] = ["CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor", SIGLIP];
 
 /// The size to which an image is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,21 +40,23 @@ impl Config {
             pad_to_square: false,
             resize: Some((Size::ShortestEdge(size), Filter::Bicubic)),
             crop: Some((size, size)),
-            normalise: Normalise::by(CLIP_MEAN, CLIP_STD),
+            normalise: Normalise::clip(),
         }
     }
 
     /// As the file says.
     pub(super) fn of(settings: &Settings) -> Result<Self> {
         let class = settings.class(&KNOWN)?.unwrap_or(KNOWN[0]);
-        let resize = (size(settings)?, settings.filter(Filter::Bicubic)?);
+        let siglip = class == SIGLIP;
+        let normalise = if siglip { Normalise::by([0.5; 3], [0.5; 3]) } else { Normalise::clip() };
+        let resize = (size(settings, siglip)?, settings.filter(Filter::Bicubic)?);
         let crop = crop_size(settings)?;
         settings.flag("do_convert_rgb", true)?;
         let config = Config {
             pad_to_square: pad_to_square(settings, class)?,
             resize: settings.flag("do_resize", true)?.then_some(resize),
-            crop: settings.flag("do_center_crop", true)?.then_some(crop),
-            normalise: Config::clip(CLIP_SIZE).normalise.or(settings)?,
+            crop: settings.flag("do_center_crop", !siglip)?.then_some(crop),
+            normalise: normalise.or(settings)?,
         };
         if config.output_size().is_none() {
             return Err(settings.fail(
@@ -95,8 +96,14 @@ fn pad_to_square(settings: &Settings, class: &str) -> Result<bool> {
     }
 }
 
-fn size(settings: &Settings) -> Result<Size> {
-    let Some(value) = settings.get("size") else { return Ok(Size::ShortestEdge(CLIP_SIZE)) };
+/// `exact` says whether both sides are given where the file says nothing.
+fn size(settings: &Settings, exact: bool) -> Result<Size> {
+    let Some(value) = settings.get("size") else {
+        return Ok(match exact {
+            true => Size::Exact { height: CLIP_SIZE, width: CLIP_SIZE },
+            false => Size::ShortestEdge(CLIP_SIZE),
+        });
+    };
     let square = settings.flag("default_to_square", false)?;
     let size = match value {
         Value::Object(size) if size.len() == 1 => size.get("shortest_edge").and_then(side).map(Size::ShortestEdge),

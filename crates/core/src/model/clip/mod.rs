@@ -5,12 +5,12 @@ mod notes;
 
 pub(super) use config::parse;
 
-use super::encoder::{EncoderConfig, Layer};
+use super::encoder::{EncoderConfig, Layer, States};
 use super::network::Loaded;
 use super::patches;
 use crate::backend::{Activations, Backend};
 use crate::check::Check;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fields::refuse;
 use crate::media::Pixels;
 use crate::method::pictures::Notes;
@@ -76,8 +76,7 @@ impl<B: Backend> Clip<B> {
         let rows = self.backend.matrix(patches::rows(pixels, patch, 1), side * side, 3 * patch * patch)?;
         let x = B::Matrix::cat(&[self.class.clone(), self.patches.forward(&self.backend.input(&rows))?])?;
         let mut x = self.norm.rows(&x.plus(&self.positions)?)?;
-        // Only what is asked for, so that the sums of a layer can lie where its input was.
-        let mut states: Vec<Option<Matrix<B>>> = depths.iter().map(|depth| (*depth == 0).then(|| x.clone())).collect();
+        let mut states = States::<B>::of(depths, &x);
         for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             let fused = layer.fused(&x)?;
@@ -85,13 +84,8 @@ impl<B: Backend> Clip<B> {
                 notes = Some(notes::of(&fused.to_vec()?, self.config.heads()));
             }
             x = layer.forward(x, fused, &self.config, &self.backend)?;
-            for (state, depth) in states.iter_mut().zip(depths) {
-                if *depth == index + 1 {
-                    *state = Some(x.clone());
-                }
-            }
+            states.see(index + 1, &x);
         }
-        let missing = || Error::Internal(format!("the tower has {} layers, asked for {depths:?}", self.layers.len()));
-        Ok((states.into_iter().map(|state| state.ok_or_else(missing)).collect::<Result<_>>()?, notes))
+        Ok((states.found()?, notes))
     }
 }

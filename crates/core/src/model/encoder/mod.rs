@@ -7,7 +7,7 @@ pub(super) use config::EncoderConfig;
 
 use super::network::Loaded;
 use crate::backend::{Activations, Backend};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 
 pub(super) struct Layer<B: Backend> {
@@ -65,5 +65,34 @@ impl<B: Backend> Layer<B> {
         let x = x.plus(&self.output.forward(&mixed)?)?;
         let up = self.up.forward(&self.mlp_norm.forward(&x)?)?;
         x.plus(&self.down.forward(&backend.activate(&up, config.hidden_act)?)?)
+    }
+}
+
+/// Hidden states that are asked for, picked up on the way through the layers: only these, so that the sums of a layer can lie where its
+/// input was.
+pub(super) struct States<'d, B: Backend> {
+    /// After how many layers; 0: after the embeddings.
+    depths: &'d [usize],
+    found: Vec<Option<Matrix<B>>>,
+}
+
+impl<'d, B: Backend> States<'d, B> {
+    pub(super) fn of(depths: &'d [usize], embeddings: &Matrix<B>) -> Self {
+        let mut states = States { depths, found: vec![None; depths.len()] };
+        states.see(0, embeddings);
+        states
+    }
+
+    /// `x` are the states after `depth` layers.
+    pub(super) fn see(&mut self, depth: usize, x: &Matrix<B>) {
+        for (state, _) in self.found.iter_mut().zip(self.depths).filter(|(_, asked)| **asked == depth) {
+            *state = Some(x.clone());
+        }
+    }
+
+    /// Those of all depths, in their order.
+    pub(super) fn found(self) -> Result<Vec<Matrix<B>>> {
+        let missing = || Error::Internal(format!("the tower has too few layers for states after {:?}", self.depths));
+        self.found.into_iter().map(|state| state.ok_or_else(missing)).collect()
     }
 }

@@ -1,10 +1,10 @@
-//! config.json of a LLaVA, with the defaults of Hugging Face's LlavaConfig for what is omitted.
+//! config.json of a LLaVA, with the defaults of its Hugging Face class for what is omitted.
 
 use serde::Deserialize;
 
+use super::tower::TowerKind;
 use crate::backend::Activation;
 use crate::error::Result;
-use crate::model::clip;
 use crate::model::config::{ConfigFile, one_spelling};
 use crate::model::encoder::EncoderConfig;
 use crate::model::llama::LlamaConfig;
@@ -12,11 +12,22 @@ use crate::model::llama::LlamaConfig;
 /// Which rows of the tower's output are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum SelectStrategy {
+pub(in crate::model) enum SelectStrategy {
     /// Patches only.
     Default,
     /// The class token too.
     Full,
+}
+
+/// The defaults in which the classes differ.
+pub(in crate::model) struct Class {
+    pub image_token: u32,
+    pub strategy: SelectStrategy,
+    /// The layer of the tower whose states are taken, as Hugging Face counts.
+    pub layer: i64,
+    pub tower: TowerKind,
+    /// The `model_type` of the language model.
+    pub text: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -26,32 +37,20 @@ enum Layers {
     Many(Vec<i64>),
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fields {
-    image_token_index: u32,
-    projector_hidden_act: Activation,
-    vision_feature_select_strategy: SelectStrategy,
-    vision_feature_layer: Layers,
-    multimodal_projector_bias: bool,
+    image_token_index: Option<u32>,
+    projector_hidden_act: Option<Activation>,
+    vision_feature_select_strategy: Option<SelectStrategy>,
+    vision_feature_layer: Option<Layers>,
+    multimodal_projector_bias: Option<bool>,
     tie_word_embeddings: bool,
 }
 
-impl Default for Fields {
-    fn default() -> Self {
-        Fields {
-            image_token_index: 32_000,
-            projector_hidden_act: Activation::Gelu,
-            vision_feature_select_strategy: SelectStrategy::Default,
-            vision_feature_layer: Layers::One(-2),
-            multimodal_projector_bias: true,
-            tie_word_embeddings: false,
-        }
-    }
-}
-
-pub(super) struct LlavaConfig {
+pub(in crate::model) struct LlavaConfig {
     pub text: LlamaConfig,
+    pub tower: TowerKind,
     pub vision: EncoderConfig,
     pub image_token: u32,
     pub projector_act: Activation,
@@ -62,17 +61,25 @@ pub(super) struct LlavaConfig {
 }
 
 impl LlavaConfig {
-    pub(super) fn parse(file: &ConfigFile) -> Result<Self> {
+    pub(in crate::model) fn parse(file: &ConfigFile, class: &Class) -> Result<Self> {
         let mut root = file.section(None)?;
         // transformers lets the new spelling win.
         one_spelling(&mut root, "image_token_index", "image_token_id", "image_token_index");
         let fields: Fields = file.parse(None, root)?;
-        let mut text = LlamaConfig::parse(file, Some("text_config"))?;
+        let mut text = LlamaConfig::parse_as(file, Some("text_config"), class.text)?;
         text.tie_word_embeddings |= fields.tie_word_embeddings;
-        let vision = clip::parse(file, "vision_config")?;
+        let (tower, vision) = TowerKind::parse(file, "vision_config", class.tower)?;
+        let strategy = fields.vision_feature_select_strategy.unwrap_or(class.strategy);
+        if tower == TowerKind::Siglip && strategy == SelectStrategy::Default {
+            return Err(file.bad(
+                "`vision_feature_select_strategy` is \"default\", which leaves out a class token, but the vision tower, a SigLIP, has none: it \
+                 must be \"full\"",
+            ));
+        }
         let layers = match fields.vision_feature_layer {
-            Layers::One(layer) => vec![layer],
-            Layers::Many(layers) => layers,
+            None => vec![class.layer],
+            Some(Layers::One(layer)) => vec![layer],
+            Some(Layers::Many(layers)) => layers,
         };
         let count = vision.num_hidden_layers as i64;
         let feature_depths: Vec<usize> = layers
@@ -91,21 +98,24 @@ impl LlavaConfig {
         }
         Ok(LlavaConfig {
             text,
+            tower,
             vision,
-            image_token: fields.image_token_index,
-            projector_act: fields.projector_hidden_act,
-            projector_bias: fields.multimodal_projector_bias,
-            strategy: fields.vision_feature_select_strategy,
+            image_token: fields.image_token_index.unwrap_or(class.image_token),
+            projector_act: fields.projector_hidden_act.unwrap_or(Activation::Gelu),
+            projector_bias: fields.multimodal_projector_bias.unwrap_or(true),
+            strategy,
             feature_depths,
         })
     }
 
-    /// Positions that one image takes.
+    /// Whether the class token of the tower is one of the features.
+    pub(in crate::model) fn has_class_token(&self) -> bool {
+        self.tower == TowerKind::Clip && self.strategy == SelectStrategy::Full
+    }
+
+    /// Positions that one square takes.
     pub(super) fn image_tokens(&self) -> usize {
-        match self.strategy {
-            SelectStrategy::Default => self.vision.patches(),
-            SelectStrategy::Full => self.vision.patches() + 1,
-        }
+        self.vision.patches() + usize::from(self.has_class_token())
     }
 }
 
@@ -115,12 +125,13 @@ mod tests {
 
     use super::*;
     use crate::model::config::golden;
+    use crate::model::llava::CLASS;
 
     #[test]
     fn resolved_as_transformers_does() {
         let mut checked = 0;
         for (name, file, want) in golden::configs("llava") {
-            let config = LlavaConfig::parse(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let config = LlavaConfig::parse(&file, &CLASS).unwrap_or_else(|e| panic!("{name}: {e}"));
             golden::check_llama(&name, &config.text, &want);
             let vision = &want["vision"];
             let got = [
@@ -172,7 +183,7 @@ mod tests {
             (json!({ "image_token_id": 31999, "image_token_index": 31998 }), 31999),
             (json!({ "image_token_id": null }), 32000),
         ] {
-            assert_eq!(LlavaConfig::parse(&golden::file(config)).unwrap().image_token, expected);
+            assert_eq!(LlavaConfig::parse(&golden::file(config), &CLASS).unwrap().image_token, expected);
         }
     }
 
@@ -186,7 +197,7 @@ mod tests {
             (json!({ "patch_size": 14.5 }), "`vision_config.patch_size`: invalid type"),
         ] {
             let file = golden::file(json!({ "vision_config": vision }));
-            let error = LlavaConfig::parse(&file).err().unwrap();
+            let error = LlavaConfig::parse(&file, &CLASS).err().unwrap();
             assert!(error.code() == "model-file" && error.to_string().contains(name), "{error}");
         }
     }

@@ -1,11 +1,13 @@
-//! LLaVA-1.5: a CLIP tower, a two-layer projector and a Llama. Liu et al. 2023, arXiv 2310.03744.
+//! LLaVA-1.5: a CLIP tower, a two-layer projector and a Llama. Liu et al. 2023, arXiv 2310.03744. LLaVA-Interleave: the same with SigLIP and a
+//! Qwen2. Li et al. 2024, arXiv 2407.07895.
 
 mod config;
 mod images;
+mod tower;
 
-use config::{LlavaConfig, SelectStrategy};
+pub(super) use config::{Class, LlavaConfig, SelectStrategy};
+pub(super) use tower::TowerKind;
 
-use super::clip::Clip;
 use super::info::ImageInfo;
 use super::llama::LlamaConfig;
 use super::network::{Family, Loaded, Seen};
@@ -13,19 +15,19 @@ use super::seeing::{self, Pictured, Seeing};
 use crate::backend::{Activation, Activations, Backend};
 use crate::check::Check;
 use crate::error::{Error, Result};
-use crate::media::Prepared;
+use crate::media::{Pixels, Prepared};
+use crate::method::pictures::Notes;
 use crate::nn::{Linear, Loader, Matrix};
+use tower::Tower;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
         architectures: &[ARCHITECTURE],
         implied: |kind| (kind == "llava").then_some(ARCHITECTURE),
-        inspect: |file| Ok(Box::new(LlavaConfig::parse(file)?)),
+        inspect: |file| Ok(Box::new(LlavaConfig::parse(file, &CLASS)?)),
         load: |file, loader, loaded| {
-            let config = LlavaConfig::parse(file)?;
-            // Before the long work, so that a folder without them is refused at once.
-            loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
-            loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
+            let config = LlavaConfig::parse(file, &CLASS)?;
+            require_vision(&config, loader)?;
             let vision = |config: &LlavaConfig, loaded: Loaded<'_>| Vision::load(config, loader, loaded);
             Ok(Box::new(Seeing::load(config, TEXT, HEAD, loader, loaded, vision)?))
         },
@@ -34,8 +36,11 @@ pub(super) fn family<B: Backend>() -> Family<B> {
 }
 
 const ARCHITECTURE: &str = "LlavaForConditionalGeneration";
-const TEXT: &[&str] = &["language_model.model.", "model.language_model."];
-const HEAD: &[&str] = &["language_model.lm_head", "lm_head"];
+/// Hugging Face's LlavaConfig.
+const CLASS: Class =
+    Class { image_token: 32_000, strategy: SelectStrategy::Default, layer: -2, tower: TowerKind::Clip, text: "llama" };
+pub(super) const TEXT: &[&str] = &["language_model.model.", "model.language_model."];
+pub(super) const HEAD: &[&str] = &["language_model.lm_head", "lm_head"];
 const VISION: &[&str] =
     &["vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower."];
 const PROJECTOR: &[&str] = &["multi_modal_projector.", "model.multi_modal_projector."];
@@ -50,23 +55,29 @@ impl Pictured for LlavaConfig {
     }
 }
 
+/// Refuses a checkpoint without tower or projector, before the long work.
+pub(super) fn require_vision<B: Backend>(config: &LlavaConfig, loader: &Loader<'_, B>) -> Result<()> {
+    loader.checkpoint.find_prefix(VISION, config.tower.first())?;
+    loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight").map(|_| ())
+}
+
 /// The tower and the projector.
-struct Vision<B: Backend> {
+pub(super) struct Vision<B: Backend> {
     backend: B,
-    tower: Clip<B>,
-    /// The layers of the tower whose states are taken, and which of their rows.
+    tower: Tower<B>,
+    /// The layers of the tower whose states are taken, and whether the class token leads their rows.
     depths: Vec<usize>,
-    strategy: SelectStrategy,
+    class_token: bool,
     first: Linear<B>,
     activation: Activation,
     second: Linear<B>,
 }
 
 impl<B: Backend> Vision<B> {
-    fn load(config: &LlavaConfig, loader: &Loader<'_, B>, loaded: Loaded<'_>) -> Result<Self> {
-        let prefix = loader.checkpoint.find_prefix(VISION, "embeddings.class_embedding")?;
+    pub(super) fn load(config: &LlavaConfig, loader: &Loader<'_, B>, loaded: Loaded<'_>) -> Result<Self> {
+        let prefix = loader.checkpoint.find_prefix(VISION, config.tower.first())?;
         let depth = config.feature_depths.iter().copied().max().unwrap_or(0);
-        let tower = Clip::load(config.vision.clone(), depth, loader, prefix, loaded)?;
+        let tower = Tower::load(config.tower, config.vision.clone(), depth, loader, prefix, loaded)?;
         let prefix = loader.checkpoint.find_prefix(PROJECTOR, "linear_1.weight")?;
         let (hidden, features) = (config.text.hidden_size, config.vision.hidden_size * config.feature_depths.len());
         let layer = |name: &str, columns: usize| {
@@ -76,11 +87,28 @@ impl<B: Backend> Vision<B> {
             backend: loader.backend.clone(),
             tower,
             depths: config.feature_depths.clone(),
-            strategy: config.strategy,
+            class_token: config.has_class_token(),
             first: layer("linear_1", features)?,
             activation: config.projector_act,
             second: layer("linear_2", hidden)?,
         })
+    }
+
+    /// The features of one square, `[positions, width]`, and when `noting` the notes of the layer that they come from.
+    pub(super) fn square(&self, pixels: &Pixels, noting: bool, check: Check<'_>) -> Result<(Matrix<B>, Option<Notes>)> {
+        let (states, mut notes) = self.tower.forward(pixels, &self.depths, noting, check)?;
+        if let Some(notes) = notes.as_mut().filter(|_| self.class_token) {
+            notes.lead = 1;
+        }
+        let leading = self.tower.leading();
+        let selected = states
+            .iter()
+            .map(|state| match self.class_token {
+                true => Ok(state.clone()),
+                false => state.narrow(leading, state.rows() - leading),
+            })
+            .collect::<Result<Vec<Matrix<B>>>>()?;
+        Ok((B::Matrix::cat_columns(&selected)?, notes))
     }
 }
 
@@ -89,18 +117,8 @@ impl<B: Backend> seeing::Vision<B> for Vision<B> {
         let [pixels] = &image.tiles[..] else {
             return Err(Error::Internal(format!("an image of {} tiles, expected one", image.tiles.len())));
         };
-        let (states, mut notes) = self.tower.forward(pixels, &self.depths, noting, check)?;
-        if let Some(notes) = notes.as_mut().filter(|_| self.strategy == SelectStrategy::Full) {
-            notes.lead = 1;
-        }
-        let selected = states
-            .iter()
-            .map(|state| match self.strategy {
-                SelectStrategy::Default => state.narrow(1, state.rows() - 1),
-                SelectStrategy::Full => Ok(state.clone()),
-            })
-            .collect::<Result<Vec<Matrix<B>>>>()?;
-        Ok(Seen { features: B::Matrix::cat_columns(&selected)?, behind: Vec::new(), notes })
+        let (features, notes) = self.square(pixels, noting, check)?;
+        Ok(Seen { features, behind: Vec::new(), notes })
     }
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {

@@ -2,9 +2,9 @@
 
 mod config;
 
-pub(super) use config::parse;
+pub(super) use config::{CLASS, parse};
 
-use super::encoder::{EncoderConfig, Layer};
+use super::encoder::{EncoderConfig, Layer, States};
 use super::network::Loaded;
 use super::patches;
 use crate::backend::{Activations, Backend};
@@ -23,8 +23,8 @@ pub(super) struct Siglip<B: Backend> {
     /// Of the patches in the order in which they are read, `[side * side, hidden]`.
     positions: Matrix<B>,
     layers: Vec<Layer<B>>,
-    /// Behind the last layer.
-    norm: LayerNorm<B>,
+    /// Behind the last layer, where that is loaded.
+    norm: Option<LayerNorm<B>>,
 }
 
 impl<B: Backend> Siglip<B> {
@@ -36,16 +36,32 @@ impl<B: Backend> Siglip<B> {
         prefix: &str,
         loaded: Loaded<'_>,
     ) -> Result<Self> {
+        let depth = config.num_hidden_layers;
+        let (hidden, eps) = (config.hidden_size, config.layer_norm_eps);
+        let mut tower = Self::load_layers(config, depth, merge, loader, prefix, loaded)?;
+        tower.norm = Some(LayerNorm::load(loader, &format!("{prefix}post_layernorm"), hidden, eps)?);
+        Ok(tower)
+    }
+
+    /// As [`Siglip::load`] for [`Siglip::states`]: the first `depth` layers, without the last norm.
+    pub(super) fn load_layers(
+        config: EncoderConfig,
+        depth: usize,
+        merge: usize,
+        loader: &Loader<'_, B>,
+        prefix: &str,
+        loaded: Loaded<'_>,
+    ) -> Result<Self> {
         let (hidden, patch) = (config.hidden_size, config.patch_size);
         loader.backend.require_heads(config.heads())?;
-        let layers = Layer::load(&config, config.num_hidden_layers, loader, prefix, loaded)?;
+        let layers = Layer::load(&config, depth, loader, prefix, loaded)?;
         let (convolution, table) =
             (format!("{prefix}embeddings.patch_embedding"), format!("{prefix}embeddings.position_embedding.weight"));
         Ok(Siglip {
             patches: loader.convolution(&convolution, &[hidden, 3, patch, patch])?,
             positions: loader.ordered(&table, &patches::order(config.side(), config.side(), merge), hidden)?,
             layers,
-            norm: LayerNorm::load(loader, &format!("{prefix}post_layernorm"), hidden, config.layer_norm_eps)?,
+            norm: None,
             backend: loader.backend.clone(),
             merge,
             config,
@@ -54,6 +70,15 @@ impl<B: Backend> Siglip<B> {
 
     /// The hidden states of a tile behind the last norm, `[side * side, hidden]`, the patches of a cell one behind the other.
     pub(super) fn forward(&self, tile: &Pixels, check: Check<'_>) -> Result<Matrix<B>> {
+        let norm = self.norm.as_ref().ok_or_else(|| Error::Internal("a tower without its last norm".into()))?;
+        let mut states = self.states(tile, &[self.layers.len()], check)?;
+        let last = states.pop().ok_or_else(|| Error::Internal("a tower without states".into()))?;
+        norm.rows(&last)
+    }
+
+    /// The hidden states of a tile after each of `depths` layers (0: after the embeddings), before the last norm; else as
+    /// [`Siglip::forward`].
+    pub(super) fn states(&self, tile: &Pixels, depths: &[usize], check: Check<'_>) -> Result<Vec<Matrix<B>>> {
         let (patch, side) = (self.config.patch_size, self.config.side());
         if (tile.height / patch, tile.width / patch) != (side, side) {
             let (width, height) = (tile.width, tile.height);
@@ -63,11 +88,13 @@ impl<B: Backend> Siglip<B> {
         }
         let rows = self.backend.matrix(patches::rows(tile, patch, self.merge), side * side, 3 * patch * patch)?;
         let mut x = self.patches.forward(&self.backend.input(&rows))?.plus(&self.positions)?;
-        for layer in &self.layers {
+        let mut states = States::<B>::of(depths, &x);
+        for (index, layer) in self.layers.iter().enumerate() {
             check()?;
             let fused = layer.fused(&x)?;
             x = layer.forward(x, fused, &self.config, &self.backend)?;
+            states.see(index + 1, &x);
         }
-        self.norm.rows(&x)
+        states.found()
     }
 }
