@@ -54,7 +54,7 @@ static const ShimField SHIM_FIELDS[] = {
     FIELD(DecodeArgs, group), FIELD(DecodeArgs, chunk), FIELD(DecodeArgs, scale), FIELD(DecodeArgs, softcap),
     FIELD(DecodeArgs, unused),
     SIZE(PrefillLane), FIELD(PrefillLane, dead), FIELD(PrefillLane, positions), FIELD(PrefillLane, starts),
-    FIELD(PrefillLane, sums), FIELD(PrefillLane, first_run),
+    FIELD(PrefillLane, ends), FIELD(PrefillLane, sums), FIELD(PrefillLane, first_run),
     FIELD(PrefillLane, runs), FIELD(PrefillLane, first_head), FIELD(PrefillLane, len),
     SIZE(PrefillArgs), FIELD(PrefillArgs, queries), FIELD(PrefillArgs, lanes), FIELD(PrefillArgs, runs),
     FIELD(PrefillArgs, head_lanes), FIELD(PrefillArgs, out), FIELD(PrefillArgs, lse), FIELD(PrefillArgs, rows),

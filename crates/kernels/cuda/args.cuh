@@ -222,6 +222,8 @@ struct PrefillLane {
   const uint32_t* positions;
   // The first entry that a block of queries may see.
   const uint32_t* starts;
+  // How many of the last n entries each query sees. Null: those up to its own.
+  const uint32_t* ends;
   float* sums;
   uint32_t first_run;
   uint32_t runs;
@@ -314,7 +316,7 @@ static_assert(sizeof(AppendItem) == 56, "AppendItem");
 static_assert(sizeof(AppendArgs) == 64, "AppendArgs");
 static_assert(sizeof(DecodeItem) == 88, "DecodeItem");
 static_assert(sizeof(DecodeArgs) == 88, "DecodeArgs");
-static_assert(sizeof(PrefillLane) == 48, "PrefillLane");
+static_assert(sizeof(PrefillLane) == 56, "PrefillLane");
 static_assert(sizeof(PrefillArgs) == 120, "PrefillArgs");
 static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
 static_assert(sizeof(MapArgs) == 80, "MapArgs");

@@ -3,7 +3,8 @@
 // prefill_attend_d{64,128,256}: a block is one query head and Q query rows (64; 32 for d256), heads of dim up to d, a
 //   multiple of 8. Reads queries (rows of query_heads * dim f32, `stride` apart), runs of keys and values
 //   [heads, capacity, dim] in any codecs, aligned as codec.cuh reads them, dead [len] bytes or null per lane. With `causal`, query i
-//   sees the first len - n + i + 1 entries of its lane, else all; where the lane has positions [len], only those of
+//   sees the first len - n + i + 1 entries of its lane, or len - n + ends[i] where the lane has ends [n], which never fall;
+//   else all; where the lane has positions [len], only those of
 //   the last `window` positions up to its own, of which a block's first is at entry starts[block] or behind. Scores are capped.
 //   Writes out [n, query_heads, dim] f32, zeros for a query that
 //   sees no entry that counts, and, unless lse is null, lse [query_heads, n]: log2 of the sum of 2^(score * scale * log2(e)),
@@ -128,7 +129,8 @@ struct Tiles {
 
 // How many entries of its lane query `row` sees.
 __device__ __forceinline__ unsigned visible(const PrefillArgs& args, const PrefillLane& lane, unsigned row) {
-  return args.causal != 0 ? lane.len - args.n + row + 1 : lane.len;
+  if (args.causal == 0) return lane.len;
+  return lane.len - args.n + (lane.ends == nullptr ? row + 1 : lane.ends[row]);
 }
 
 // The first position that query `row` sees.

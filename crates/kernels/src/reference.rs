@@ -80,7 +80,10 @@ pub fn attention_and_sums(
     let sees = |lane: &LaneView<'_>, i: usize| match params.mask {
         Mask::Causal => {
             let own = lane.len() - n + i;
-            Sees { end: own + 1, since: lane.positions.map_or(0, |positions| params.since(positions[own])) }
+            Sees {
+                end: lane.len() - n + lane.end_of(i),
+                since: lane.positions.map_or(0, |positions| params.since(positions[own])),
+            }
         }
         Mask::None => Sees { end: lane.len(), since: 0 },
     };

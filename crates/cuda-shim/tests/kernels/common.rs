@@ -139,6 +139,7 @@ pub(crate) struct Owned {
     runs: Vec<OwnedRun>,
     pub(crate) dead: Option<Vec<bool>>,
     positions: Vec<u32>,
+    ends: Option<Vec<u32>>,
 }
 
 impl Owned {
@@ -169,12 +170,18 @@ impl Owned {
             (0..len).map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1).collect()
         };
         let positions = positions(seed, len as usize, len as usize / 2);
-        Owned { heads, dim, runs, dead: (dead > 0).then(|| marks(dead)), positions }
+        Owned { heads, dim, runs, dead: (dead > 0).then(|| marks(dead)), positions, ends: None }
     }
 
     /// With the last `own` entries in the order of their positions.
     pub(crate) fn with_own(self, own: usize) -> Self {
         Owned { positions: positions(own as u64, self.len(), own), ..self }
+    }
+
+    /// With the last `own` entries in runs of `block`, every second of which sees itself whole; of 1: none does.
+    pub(crate) fn with_blocks(self, own: usize, block: usize) -> Self {
+        let end = |row: usize| if row / block % 2 == 1 { own.min((row / block + 1) * block) } else { row + 1 } as u32;
+        Owned { ends: (block > 1).then(|| (0..own).map(end).collect()), ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -184,7 +191,12 @@ impl Owned {
     /// As the twins read it.
     pub(crate) fn view(&self) -> LaneView<'_> {
         let runs = self.runs.iter().map(OwnedRun::run).collect();
-        LaneView { dead: self.dead.as_deref(), positions: Some(&self.positions), ..LaneView::new(self.heads, runs) }
+        LaneView {
+            dead: self.dead.as_deref(),
+            positions: Some(&self.positions),
+            ends: self.ends.as_deref(),
+            ..LaneView::new(self.heads, runs)
+        }
     }
 
     pub(crate) fn upload(&self, shim: &Shim) -> Uploaded<'_> {
@@ -213,6 +225,7 @@ impl Uploaded<'_> {
             runs: runs.collect(),
             dead: self.lane.dead.as_deref(),
             positions: Some(&self.lane.positions),
+            ends: self.lane.ends.as_deref(),
         }
     }
 }

@@ -22,6 +22,8 @@ struct Case {
     dead: u64,
     spare: usize,
     mask: Mask,
+    /// Queries of a block, all of which see each other; 1: none do.
+    block: usize,
     /// Positions that a query sees.
     sliding: Option<u32>,
     softcap: Option<f32>,
@@ -38,10 +40,16 @@ fn cases() -> impl Strategy<Value = Case> {
         (prop::sample::select(vec![1usize, 2, 3, 4, 8]), sizes(), prop_oneof![Just(0), sizes()]),
         prop::collection::vec(1usize..3, 1..3),
         (prop::sample::select(vec![0u64, 0, 2, 7]), 0usize..3, any::<bool>(), 0usize..150, 0usize..3),
-        (sliding(), softcap()),
+        (sliding(), softcap(), prop::sample::select(vec![1usize, 1, 5, 33, 64, 100])),
     )
         .prop_map(
-            |((seed, dim), (group, n, past), heads, (dead, spare, causal, window, wider), (sliding, softcap))| Case {
+            |(
+                (seed, dim),
+                (group, n, past),
+                heads,
+                (dead, spare, causal, window, wider),
+                (sliding, softcap, block),
+            )| Case {
                 seed,
                 dim,
                 group,
@@ -52,6 +60,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 dead,
                 spare,
                 mask: if causal { Mask::Causal } else { Mask::None },
+                block: if causal { block } else { 1 },
                 sliding: sliding.filter(|_| causal),
                 softcap,
                 window,
@@ -61,7 +70,8 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 fn check(case: &Case, storage: Storage) {
-    let Case { seed, dim, group, n, past, ref heads, dead, spare, mask, sliding, softcap, window, wider } = *case;
+    let Case { seed, dim, group, n, past, ref heads, dead, spare, mask, block, sliding, softcap, window, wider } =
+        *case;
     let scale = 1.3 / (dim as f32).sqrt();
     // Ragged lanes: each keeps another number of past entries, in several runs.
     let owned: Vec<Owned> = heads
@@ -69,7 +79,9 @@ fn check(case: &Case, storage: Storage) {
         .enumerate()
         .map(|(i, &heads)| {
             let seed = seed + 100 * i as u64;
-            Owned::new(storage, seed, (heads, dim), &cut(n + past / (i + 1), seed), spare, dead).with_own(n)
+            Owned::new(storage, seed, (heads, dim), &cut(n + past / (i + 1), seed), spare, dead)
+                .with_own(n)
+                .with_blocks(n, block)
         })
         .collect();
     let views: Vec<_> = owned.iter().map(Owned::view).collect();
@@ -150,6 +162,7 @@ fn longer_lanes_than_a_few_tiles() {
             dead: 7,
             spare: 1,
             mask: Mask::Causal,
+            block: 60,
             sliding,
             softcap: None,
             window: 20,
@@ -208,6 +221,21 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
             other => panic!("{other:?}"),
         }
     };
+    let seeing = |mask: Mask, ends: &[u32]| {
+        let mut out = Buffer::<f32>::new(&shim, 2 * 32).expect("room");
+        let rows = cuda::Rows { data: data.all(), offset: 0, stride: 32 };
+        let lane = cuda::Lane { ends: Some(ends), ..uploaded.lane() };
+        let params = AttentionParams { mask, ..AttentionParams::new(4, 2, 8) };
+        match cuda::prefill(&shim, &params, rows, 2, &[lane], None, out.all_mut()) {
+            Err(Error::Argument(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(seeing(Mask::Causal, &[2]).contains("the ends of 1 queries for 2"));
+    assert!(seeing(Mask::None, &[2, 2]).contains("under None"));
+    for ends in [[1, 1], [0, 2], [2, 3]] {
+        assert!(seeing(Mask::Causal, &ends).contains("less than its own entry"));
+    }
     let params = AttentionParams { window: Some(3), ..AttentionParams::new(4, 2, 8) };
     assert!(unplaced(params, None).contains("0 positions of 4 entries under a window"));
     assert!(unplaced(params, Some(&[1, 2, 3])).contains("3 positions of 4 entries under a window"));

@@ -33,10 +33,17 @@ pub fn prefill_among(
     let (keys, values) = copies(lane, entries, params.dim);
     let dead: Option<Vec<bool>> = lane.dead.map(|dead| entries.iter().map(|entry| dead[*entry]).collect());
     let positions: Option<Vec<u32>> = lane.positions.map(|all| entries.iter().map(|entry| all[*entry]).collect());
+    // Of those that a query sees, the ones that take part.
+    let end = |row: &usize| rows.partition_point(|other| *other < lane.end_of(*row)) as u32;
+    let ends: Option<Vec<u32>> = lane.ends.map(|_| rows.iter().map(end).collect());
     let run = Run::plain(&keys, &values, entries.len(), entries.len());
     let run = Run { codec: KvCodec { dual: lane.dual(), ..run.codec }, ..run };
-    let some =
-        LaneView { dead: dead.as_deref(), positions: positions.as_deref(), ..LaneView::new(lane.heads, vec![run]) };
+    let some = LaneView {
+        dead: dead.as_deref(),
+        positions: positions.as_deref(),
+        ends: ends.as_deref(),
+        ..LaneView::new(lane.heads, vec![run])
+    };
     let asked = Asked { queries, n: rows.len(), rows: Some(&rows), own: None, last: rows.len() };
     attend(stopped, params, asked, &[some], None, Some(Output { out, width }));
 }

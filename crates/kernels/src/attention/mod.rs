@@ -35,12 +35,16 @@ pub struct LaneView<'a> {
     pub dead: Option<&'a [bool]>,
     /// The position of every entry of the view, in any order; the same for all heads. Read where a window is, and needed there.
     pub positions: Option<&'a [u32]>,
+    /// For each query of [`prefill`], whose own entries are the last ones of the view, how many of these it may see: those up to its own and,
+    /// where positions see each other, the ones behind it of the same block. Never falls from query to query. None: up to its own.
+    /// Only with [`Mask::Causal`].
+    pub ends: Option<&'a [u32]>,
 }
 
 impl<'a> LaneView<'a> {
     /// A lane of rotated keys whose entries all count.
     pub fn new(heads: usize, runs: Vec<Run<'a, &'a [u8]>>) -> Self {
-        LaneView { heads, runs, turns: None, dead: None, positions: None }
+        LaneView { heads, runs, turns: None, dead: None, positions: None, ends: None }
     }
 
     /// Entries per head.
@@ -62,6 +66,11 @@ impl<'a> LaneView<'a> {
     /// The positions of the entries, when `params` have a window.
     fn windowed(&self, params: &AttentionParams) -> Option<&'a [u32]> {
         params.window.map(|_| self.positions.expect("a window needs the positions of the entries"))
+    }
+
+    /// How many of the last `last` entries, which are the queries' own, the query of the entry `own` of these sees.
+    pub(crate) fn end_of(&self, own: usize) -> usize {
+        self.ends.map_or(own + 1, |ends| ends[own] as usize)
     }
 
     /// The transforms that the keys and values were stored through. Attention takes its dual of the queries and of the results, once

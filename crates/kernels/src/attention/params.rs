@@ -3,7 +3,7 @@
 /// Which entries a query may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// The last `n` entries of the lane are the queries' own; query `i` sees all up to its own.
+    /// The last `n` entries of the lane are the queries' own; query `i` sees all up to its own, or as far as the lane's `ends` say.
     Causal,
     /// Every query sees every entry (image towers).
     None,
@@ -48,6 +48,20 @@ impl AttentionParams {
     /// How many entries a query sees that has so many before its own, where none is missing in between.
     pub fn sees(&self, before: usize) -> usize {
         self.window.map_or(before + 1, |window| (window as usize).min(before + 1))
+    }
+
+    /// Why the queries of the last `n` entries of a lane cannot see as far as `ends` say.
+    pub(crate) fn check_ends(&self, ends: Option<&[u32]>, n: usize) -> Result<(), String> {
+        let Some(ends) = ends else { return Ok(()) };
+        if self.mask != Mask::Causal || ends.len() != n {
+            return Err(format!("the ends of {} queries for {n}, under {:?}", ends.len(), self.mask));
+        }
+        let own = ends.iter().enumerate().all(|(own, end)| (own + 1..=n).contains(&(*end as usize)));
+        if own && ends.is_sorted() {
+            Ok(())
+        } else {
+            Err("a query that sees less than its own entry or one before it".into())
+        }
     }
 
     /// Why these parameters cannot be.

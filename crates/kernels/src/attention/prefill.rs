@@ -109,6 +109,7 @@ pub(super) fn attend(
     let Asked { n, last, .. } = asked;
     for (view, len) in lanes.iter().zip(&lens) {
         assert!(params.mask == Mask::None || *len >= last, "a causal lane of {len} entries for {last} queries");
+        params.check_ends(view.ends, last).unwrap_or_else(|reason| panic!("{reason}"));
         view.check(params.dim);
     }
     let dead: Vec<Vec<usize>> = lanes.iter().zip(&lens).map(|(view, len)| view.dead_of(0, *len).collect()).collect();
@@ -185,9 +186,9 @@ impl Call<'_> {
     /// The entries that a query may see: up to which, and from which position on.
     fn sees(&self, head: &Head<'_>, query: usize) -> (usize, u32) {
         let Asked { own, last, .. } = self.asked;
-        let own = head.len - last.min(head.len) + own.map_or(query, |own| own[query]);
-        let end = if self.params.mask == Mask::Causal { own + 1 } else { head.len };
-        (end, head.positions.map_or(0, |positions| self.params.since(positions[own])))
+        let (first, own) = (head.len - last.min(head.len), own.map_or(query, |own| own[query]));
+        let end = if self.params.mask == Mask::Causal { first + head.lane.end_of(own) } else { head.len };
+        (end, head.positions.map_or(0, |positions| self.params.since(positions[first + own])))
     }
 
     /// Attends the queries of one block and head, and adds their weighted probabilities to the columns.

@@ -32,6 +32,7 @@ struct Owned {
     turns: Option<(Angles, Vec<u32>)>,
     dead: Option<Vec<bool>>,
     positions: Vec<u32>,
+    ends: Option<Vec<u32>>,
 }
 
 /// How the lanes of a test are made.
@@ -215,7 +216,7 @@ impl Owned {
                 .map(|e| ((e * 7919 + seed) % 101).is_multiple_of(of) || of == 2 && e / 300 % 2 == 1)
                 .collect()
         });
-        Owned { heads, runs, turns, dead, positions: positions(seed, len, len / 2) }
+        Owned { heads, runs, turns, dead, positions: positions(seed, len, len / 2), ends: None }
     }
 
     fn view(&self) -> LaneView<'_> {
@@ -223,6 +224,7 @@ impl Owned {
             turns: self.turns.as_ref().map(|(angles, of)| Turns { angles, of }),
             dead: self.dead.as_deref(),
             positions: Some(&self.positions),
+            ends: self.ends.as_deref(),
             ..LaneView::new(self.heads, self.runs.iter().map(OwnedRun::run).collect())
         }
     }
@@ -235,6 +237,18 @@ fn positions(seed: u64, len: usize, own: usize) -> Vec<u32> {
         all.swap(i, (i * 7919 + seed as usize) % (len - own));
     }
     all
+}
+
+/// How far each of `n` queries sees: some are in blocks that see each other, shorter and longer than the kernel's own.
+fn ends(seed: u64, n: usize) -> Vec<u32> {
+    let (mut ends, mut random) = (Vec::with_capacity(n), noise(seed, n + 1).into_iter());
+    while ends.len() < n {
+        let x = random.next().unwrap_or(0.0);
+        let len = if x > 0.0 { 1 + (x * [9.0, 90.0, 200.0][ends.len() % 3]) as usize } else { 1 };
+        let end = (ends.len() + len).min(n);
+        ends.resize(end, end as u32);
+    }
+    ends
 }
 
 fn params(query_heads: usize, kv_heads: usize, dim: usize, scale: f32) -> AttentionParams {
@@ -291,16 +305,17 @@ proptest! {
     fn prefill_equals_the_reference(
         seed in 1u64..1_000_000, dim in dims(), group in 1usize..4, n in 1usize..150, past in 0usize..90,
         heads in prop::collection::vec(1usize..3, 1..3), traits in traits(), causal: bool, cut in 0usize..200,
-        window in 0usize..200, sliding in sliding(), softcap in softcap(),
+        window in 0usize..200, sliding in sliding(), softcap in softcap(), blocks: bool,
     ) {
         // Ragged lanes: each keeps another number of past entries, in several runs.
+        let ends = (causal && blocks).then(|| ends(seed + 3, n));
         let lanes: Vec<Owned> = heads
             .iter()
             .enumerate()
             .map(|(i, &heads)| {
                 let seed = seed + 100 * i as u64;
                 let lane = Owned::new(seed, heads, dim, &lens(n + past / (i + 1), cut), traits);
-                Owned { positions: positions(seed, n + past / (i + 1), n), ..lane }
+                Owned { positions: positions(seed, n + past / (i + 1), n), ends: ends.clone(), ..lane }
             })
             .collect();
         let views: Vec<LaneView<'_>> = lanes.iter().map(Owned::view).collect();

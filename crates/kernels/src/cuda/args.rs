@@ -123,7 +123,7 @@ shared! {
     }
 
     PrefillLane {
-        dead: Address, positions: Address, starts: Address, sums: Address,
+        dead: Address, positions: Address, starts: Address, ends: Address, sums: Address,
         first_run: u32, runs: u32, first_head: u32, len: u32,
     }
 

@@ -95,12 +95,15 @@ pub struct Lane<'a> {
     pub dead: Option<&'a [bool]>,
     /// The position of every entry, in any order; the same for all heads. On the host: sent where a window needs it.
     pub positions: Option<&'a [u32]>,
+    /// How many of the last entries, which are the queries' own, each query of [`prefill`](super::prefill) sees, as
+    /// [`LaneView::ends`](crate::attention::LaneView::ends). On the host: sent with a launch. None: those up to its own.
+    pub ends: Option<&'a [u32]>,
 }
 
 impl<'a> Lane<'a> {
     /// A lane whose entries all count.
     pub fn new(heads: usize, runs: Vec<Run<'a, Slice<'a, u8>>>) -> Self {
-        Lane { heads, runs, dead: None, positions: None }
+        Lane { heads, runs, dead: None, positions: None, ends: None }
     }
 
     /// The positions of the entries, when `params` have a window.

@@ -70,6 +70,7 @@ pub fn prefill(
     for (index, lane) in lanes.iter().enumerate() {
         let len = lane.len();
         require(mask == Mask::None || len >= n, || format!("a causal lane of {len} entries for {n} queries"))?;
+        params.check_ends(lane.ends, n).map_err(super::Error::Argument)?;
         let sums = match &gather {
             Some(Gather { sums, .. }) => {
                 require(sums[index].len() == lane.heads * len, || {
@@ -86,6 +87,7 @@ pub fn prefill(
             dead: 0,
             positions: 0,
             starts: 0,
+            ends: 0,
             sums,
             first_run,
             runs: count(lane.runs.len(), "runs")?,
@@ -124,6 +126,8 @@ pub fn prefill(
             .sum::<usize>();
     let dead: Vec<Vec<u8>> = lanes.iter().map(Lane::marks).collect();
     let room = room + dead.iter().map(|dead| Upload::room::<u8>(dead.len())).sum::<usize>();
+    let ends = || lanes.iter().map(|lane| lane.ends);
+    let room = room + ends().flatten().map(|ends| Upload::room::<u32>(ends.len())).sum::<usize>();
     let mut upload = Upload::new(gpu, room)?;
     for (lane, dead) in all.iter_mut().zip(&dead).filter(|(_, dead)| !dead.is_empty()) {
         lane.dead = upload.add(dead);
@@ -132,6 +136,9 @@ pub fn prefill(
         if let Some((positions, starts)) = window {
             (lane.positions, lane.starts) = (upload.add(positions), upload.add(starts));
         }
+    }
+    for (lane, ends) in all.iter_mut().zip(ends()) {
+        lane.ends = ends.map_or(0, |ends| upload.add(ends));
     }
     let args = args::PrefillArgs {
         queries: from,

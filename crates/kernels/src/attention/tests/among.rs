@@ -10,11 +10,11 @@ proptest! {
     fn attention_among_some_entries_equals_the_reference_without_the_others(
         seed in 1u64..1_000_000, dim in dims(), group in 1usize..4, n in 1usize..150, past in 0usize..700,
         heads in 1usize..3, before in 0usize..3, traits in traits(), cut in 0usize..200, share in 0.0f32..1.2,
-        sliding in sliding(), softcap in softcap(),
+        sliding in sliding(), softcap in softcap(), blocks: bool,
     ) {
         let len = n + past;
         let lane = Owned::new(seed, heads, dim, &lens(len, cut), traits);
-        let lane = Owned { positions: positions(seed, len, n), ..lane };
+        let lane = Owned { positions: positions(seed, len, n), ends: blocks.then(|| ends(seed + 3, n)), ..lane };
         let view = lane.view();
         let query_heads = group * heads;
         let params = AttentionParams { window: sliding, softcap, ..AttentionParams::new(query_heads, heads, dim) };
@@ -55,14 +55,19 @@ proptest! {
     fn sums_of_some_queries_equal_the_reference(
         seed in 1u64..1_000_000, dim in dims(), group in 1usize..4, n in 1usize..300, past in 0usize..90,
         heads in prop::collection::vec(1usize..3, 1..3), traits in traits(), cut in 0usize..200, share in 0.0f32..1.2,
-        sliding in sliding(), softcap in softcap(),
+        sliding in sliding(), softcap in softcap(), blocks: bool,
     ) {
+        let ends = blocks.then(|| ends(seed + 3, n));
         let lanes: Vec<Owned> = heads
             .iter()
             .enumerate()
             .map(|(i, &heads)| {
                 let (seed, len) = (seed + 100 * i as u64, n + past / (i + 1));
-                Owned { positions: positions(seed, len, n), ..Owned::new(seed, heads, dim, &lens(len, cut), traits) }
+                Owned {
+                    positions: positions(seed, len, n),
+                    ends: ends.clone(),
+                    ..Owned::new(seed, heads, dim, &lens(len, cut), traits)
+                }
             })
             .collect();
         let views: Vec<LaneView<'_>> = lanes.iter().map(Owned::view).collect();

@@ -70,6 +70,7 @@ struct Lane {
     runs: Vec<OwnedRun>,
     dead: Option<Vec<bool>>,
     positions: Vec<u32>,
+    ends: Option<Vec<u32>>,
 }
 
 impl Lane {
@@ -101,7 +102,7 @@ impl Lane {
         if seed.is_multiple_of(2) && len > own {
             (0..(len - own) / 4).for_each(|i| positions.swap(i, (i * 7919 + seed as usize) % (len - own)));
         }
-        Lane { heads, dim, runs: runs.collect(), dead, positions }
+        Lane { heads, dim, runs: runs.collect(), dead, positions, ends: None }
     }
 
     fn len(&self) -> usize {
@@ -111,7 +112,8 @@ impl Lane {
     fn view(&self) -> LaneView<'_> {
         let positions = Some(&self.positions[..]);
         let runs = self.runs.iter().map(OwnedRun::run).collect();
-        LaneView { dead: self.dead.as_deref(), positions, ..LaneView::new(self.heads, runs) }
+        let ends = self.ends.as_deref();
+        LaneView { dead: self.dead.as_deref(), positions, ends, ..LaneView::new(self.heads, runs) }
     }
 
     fn upload(&self, gpu: &Gpu) -> Result<Uploaded<'_>> {
@@ -136,8 +138,8 @@ impl Uploaded<'_> {
             .iter()
             .zip(&self.runs)
             .map(|(run, bytes)| Run::of_slice(run.codec(), bytes.all(), heads, dim, run.len(), run.capacity()));
-        let dead = self.lane.dead.as_deref();
-        cuda::Lane { heads, runs: runs.collect(), dead, positions: Some(&self.lane.positions) }
+        let (dead, ends) = (self.lane.dead.as_deref(), self.lane.ends.as_deref());
+        cuda::Lane { heads, runs: runs.collect(), dead, positions: Some(&self.lane.positions), ends }
     }
 }
 
@@ -239,6 +241,8 @@ struct Prefill {
     lanes: Vec<usize>,
     dead: bool,
     causal: bool,
+    /// Positions of a block, all of which see each other; 1: none do.
+    block: usize,
     window: Option<u32>,
     softcap: Option<f32>,
     seed: u64,
@@ -255,13 +259,15 @@ fn prefill_cases() -> Vec<Prefill> {
     let mut random = Random::new(9);
     let one = |dim, group, n, past, lanes| {
         let (window, softcap) = (None, None);
-        Prefill { dim, group, n, past, lanes, dead: false, causal: true, window, softcap, seed: 1 }
+        Prefill { dim, group, n, past, lanes, dead: false, causal: true, block: 1, window, softcap, seed: 1 }
     };
     let mut all = vec![
         one(128, 1, 130, 0, vec![4]),
         Prefill { causal: false, seed: 2, ..one(64, 1, 257, 0, vec![2]) },
         Prefill { dead: true, seed: 3, ..one(128, 4, 40, 500, vec![1, 1]) },
         Prefill { window: Some(100), softcap: Some(2.0), seed: 4, ..one(256, 2, 300, 200, vec![1]) },
+        Prefill { block: 256, window: Some(100), seed: 4, ..one(256, 2, 300, 200, vec![1]) },
+        Prefill { block: 70, dead: true, seed: 3, ..one(128, 4, 200, 100, vec![1, 1]) },
     ];
     all.extend(DIMS.into_iter().zip(5..).map(|(dim, seed)| {
         let sizes = [1, 2, 17, 31, 33, 63, 64, 65, 127, 129];
@@ -270,19 +276,26 @@ fn prefill_cases() -> Vec<Prefill> {
         let lanes = (0..1 + seed as usize % 2).map(|_| 1 + random.below(2)).collect();
         let (group, n) = (random.pick(&[1, 2, 3, 4, 8]), random.pick(&sizes));
         let (window, softcap) = (random.pick(&WINDOWS).filter(|_| causal), random.pick(&SOFTCAPS));
-        Prefill { dim, group, n, past, lanes, dead, causal, window, softcap, seed }
+        let block = if causal { random.pick(&[1, 1, 5, 64]) } else { 1 };
+        Prefill { dim, group, n, past, lanes, dead, causal, block, window, softcap, seed }
     }));
     all
 }
 
 /// The error of the results or, with `sums`, of the column sums.
 fn prefills(gpu: &Gpu, case: &Prefill, storage: Storage, sums: bool) -> Result<f64> {
-    let Prefill { dim, group, n, past, ref lanes, dead, causal, window, softcap, seed } = *case;
+    let Prefill { dim, group, n, past, ref lanes, dead, causal, block, window, softcap, seed } = *case;
+    // Every second run of so many queries sees itself whole.
+    let end = |row: usize| if row / block % 2 == 1 { n.min((row / block + 1) * block) } else { row + 1 } as u32;
+    let ends: Option<Vec<u32>> = (block > 1).then(|| (0..n).map(end).collect());
     let scale = 1.3 / (dim as f32).sqrt();
     let lanes: Vec<Lane> = lanes
         .iter()
         .enumerate()
-        .map(|(i, &heads)| Lane::new(storage, seed + 100 * i as u64, (heads, dim), n + past / (i + 1), dead, n))
+        .map(|(i, &heads)| {
+            let lane = Lane::new(storage, seed + 100 * i as u64, (heads, dim), n + past / (i + 1), dead, n);
+            Lane { ends: ends.clone(), ..lane }
+        })
         .collect();
     let kv_heads = lanes.iter().map(|lane| lane.heads).sum::<usize>();
     let query_heads = group * kv_heads;
