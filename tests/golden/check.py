@@ -401,6 +401,19 @@ def check_qwen_vl():
                 assert all(len(arrays[f"{case['name']}.{index}.deepstack.{level}"]) == cells for level in range(levels))
 
 
+def check_gemma3():
+    golden, arrays = read("gemma3-vision")
+    assert len(golden["cases"]) == 5 and [case["cache"]["method"] for case in golden["ending"]["ranked"]] == [
+        "h2o", "observedAttention", "snapkv", "kvzip",
+    ]  # fmt: skip
+    for case in golden["cases"]:
+        soft = max(case["input_ids"]) if case["images"] else 0
+        assert len(case["tokens"]) == len(case["steps"]) == 32 and case["input_ids"].count(soft) == 16 * len(case["images"])
+        if case["images"]:
+            assert len(arrays[f"{case['name']}.vision"]) == len(arrays[f"{case['name']}.projected"]) == len(case["images"])
+    assert max(picture["squares"] for picture in golden["scan"]["pictures"]) > 2
+
+
 def check_sizes():
     for folder, most in ((DATA, 16 << 19), (FIXTURES, 19 << 19)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -409,6 +422,6 @@ def check_sizes():
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_anyres, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_qwen_vl, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_anyres, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_qwen_vl, check_gemma3, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

@@ -52,16 +52,17 @@ impl LayerKind {
     }
 
     /// The pairs of a query head's query and an entry that attention multiplies: of some of `n` rows, ascending, which are the last entries of
-    /// every lane.
+    /// every lane, and of which each sees so many as `ends` say.
     pub(super) fn pairs<M: Memory>(
         &self,
         rows: impl Iterator<Item = usize> + Clone,
-        n: usize,
+        (n, ends): (usize, Option<&[u32]>),
         lanes: &[Lane<M>],
     ) -> u64 {
         let params = self.params();
+        let ahead = |row: usize| ends.map_or(0, |ends| ends[row] as usize - row - 1);
         let of = |lane: &Lane<M>| {
-            let seen: usize = rows.clone().map(|row| params.sees(lane.places() - n + row)).sum();
+            let seen: usize = rows.clone().map(|row| params.sees(lane.places() - n + row) + ahead(row)).sum();
             (seen * lane.heads().len() * params.group()) as u64
         };
         lanes.iter().map(of).sum()

@@ -24,7 +24,7 @@ pub use pool::{Account, Charge, Format, Pool};
 pub use recode::{Recode, Together};
 pub use report::MemoryReport;
 pub use segment::Dead;
-pub use shape::{Kept, KeptSpan, LayerCache, Modality, Piece, PieceKind, Shape, Span};
+pub use shape::{Kept, KeptSpan, LayerCache, Modality, Piece, PieceKind, Shape, Span, block_at};
 pub use twin::{Common, Forked};
 
 /// Bytes that the parts of a cache take beside keys, values, positions and scores.

@@ -1,5 +1,7 @@
 //! Sizes of a cache, and what its positions hold.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::pool::Format;
@@ -125,6 +127,19 @@ pub struct Span {
     pub len: usize,
 }
 
+/// The block of `position` in a model that has the positions of an image see each other: its image, with those that stand next to it; of
+/// anything else that position alone. Images before position `past` were seen before.
+pub fn block_at(spans: &[Span], past: usize, position: usize) -> Range<usize> {
+    let shows = |span: &&Span| matches!(span.modality, Modality::Image { .. });
+    let behind = spans.partition_point(|span| span.start + span.len <= position);
+    let first = spans[..behind].iter().rev().take_while(|span| shows(span) && span.start >= past).last();
+    let last = spans[behind..].iter().take_while(shows).last();
+    match (spans.get(behind), last) {
+        (Some(own), Some(last)) if position >= past => first.unwrap_or(own).start..last.start + last.len,
+        _ => position..position + 1,
+    }
+}
+
 /// A run of positions of one modality, and how much of it a cache has left.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct KeptSpan {
@@ -155,4 +170,30 @@ pub struct Kept {
     pub heads: [usize; 2],
     /// Positions in the sequence, rising.
     pub positions: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_blocks_and_those_side_by_side_are_one() {
+        let image = |index| Modality::Image { index, piece: Piece::base(1, 2) };
+        let mut start = 0;
+        let spans =
+            [(Modality::Text, 2), (image(0), 3), (Modality::Text, 1), (image(1), 2), (image(2), 2), (image(3), 2)].map(
+                |(modality, len)| {
+                    start += len;
+                    Span { modality, start: start - len, len }
+                },
+            );
+        let all = |past| (0..12).map(|at| block_at(&spans, past, at)).collect::<Vec<_>>();
+        let together = [0..1, 1..2, 2..5, 2..5, 2..5, 5..6, 6..12, 6..12, 6..12, 6..12, 6..12, 6..12];
+        assert_eq!(all(0), together);
+        // Images of an earlier prompt are no part of a block.
+        let later = all(8);
+        assert!(later[..8].iter().enumerate().all(|(at, block)| *block == (at..at + 1)));
+        assert_eq!(later[8..], [8..12, 8..12, 8..12, 8..12]);
+        assert_eq!((block_at(&spans, 0, 12), block_at(&[], 0, 3)), (12..13, 3..4));
+    }
 }

@@ -183,6 +183,8 @@ struct Held<'a> {
     queries: &'a [f32],
     /// Of the entries, ascending; the last ones are the queries' own.
     positions: Vec<u32>,
+    /// Of the same, the position behind the last that a query there sees.
+    sights: Vec<usize>,
     /// `[KV heads, entries, dim]`.
     keys: Vec<f32>,
 }
@@ -197,7 +199,9 @@ impl<'a> Held<'a> {
         let lane = sequence.whole_lane(layer)?;
         let entries = lane.sorted();
         let keys = heads_apart(&lane.keys(&entries)?, params.kv_heads, params.dim);
-        Ok(Held { params, queries, positions: entries.iter().map(|entry| entry.position).collect(), keys })
+        let positions: Vec<u32> = entries.iter().map(|entry| entry.position).collect();
+        let sights = sequence.sights(positions.iter().map(|position| *position as usize));
+        Ok(Held { params, queries, positions, sights, keys })
     }
 
     /// The mean of each query head over the positions that count.
@@ -214,8 +218,11 @@ impl<'a> Held<'a> {
                 // In a window the entries of earlier positions are gone.
                 let first = self.positions.partition_point(|position| *position < since);
                 let own = self.positions.partition_point(|position| *position as usize <= at);
-                let mut weights = vec![0.0; own - first];
-                attend(&self.params, &self.queries[query..query + dim], &keys[first * dim..own * dim], &mut weights);
+                let end = self.sights[own - 1];
+                let end = self.positions.partition_point(|position| (*position as usize) < end);
+                let mut weights = vec![0.0; end - first];
+                attend(&self.params, &self.queries[query..query + dim], &keys[first * dim..end * dim], &mut weights);
+                weights.truncate(own - first);
                 seen.measured(measure, &weights, at + 1 - weights.len()..at + 1)
             };
             counted.iter().map(|at| one(*at)).sum::<f64>() / counted.len() as f64

@@ -84,6 +84,8 @@ struct Held<'a> {
     queries: &'a [f32],
     /// Of the entries, ascending; the last ones are the queries' own.
     positions: Vec<u32>,
+    /// Of the same, the position behind the last that a query there sees.
+    sights: Vec<usize>,
     /// `[KV heads, entries, dim]`.
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -112,12 +114,14 @@ impl<'a> Held<'a> {
     ) -> Result<Held<'a>> {
         let lane = sequence.whole_lane(layer)?;
         let entries = lane.sorted();
-        let positions = entries.iter().map(|entry| entry.position).collect();
+        let positions: Vec<u32> = entries.iter().map(|entry| entry.position).collect();
+        let sights = sequence.sights(positions.iter().map(|position| *position as usize));
         let by_head = |rows: Vec<f32>| heads_apart(&rows, params.kv_heads, params.dim);
         Ok(Held {
             params,
             queries,
             positions,
+            sights,
             keys: by_head(lane.keys(&entries)?),
             values: by_head(lane.values(&entries)?),
         })
@@ -185,7 +189,8 @@ impl<'a> Held<'a> {
             let own = n - queries + query;
             let since = params.since(self.positions[own]);
             let first = self.positions.partition_point(|position| *position < since);
-            let seen = part.start + first * dim..part.start + (own + 1) * dim;
+            let end = self.positions.partition_point(|position| (*position as usize) < self.sights[own]);
+            let seen = part.start + first * dim..part.start + end * dim;
             for query_head in head * group..(head + 1) * group {
                 let at = ((asked - queries + query) * params.query_heads + query_head) * dim;
                 let row = &self.queries[at..at + dim];

@@ -92,7 +92,8 @@ fn attention(score: &dyn Score) -> Attention {
     let text = |start, len| Span { modality: Modality::Text, start, len };
     let image = Span { modality: Modality::Image { index: 0, piece: Piece::base(24, 24) }, start: 24, len: 576 };
     let spans = [text(0, 24), image, text(600, Decision::PROMPT - 600)];
-    let prompt = PromptView { past: 0, n: Decision::PROMPT, spans: &spans, allowance: Decision::PROMPT / 2 };
+    let prompt =
+        PromptView { past: 0, n: Decision::PROMPT, spans: &spans, allowance: Decision::PROMPT / 2, blocks: false };
     if score.repeats() {
         return Attention::All;
     }

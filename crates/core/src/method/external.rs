@@ -301,7 +301,8 @@ impl Planner for ExternalPlanner {
 
     fn queries(&self, _: usize, view: &View<'_>) -> Option<Vec<f32>> {
         let allowance = view.positions();
-        self.external.sums.as_ref()?.queries(&PromptView { past: view.past, n: view.n, spans: view.spans, allowance })
+        let View { past, n, spans, blocks, .. } = *view;
+        self.external.sums.as_ref()?.queries(&PromptView { past, n, spans, allowance, blocks })
     }
 
     fn plan(&mut self, _: Moment, _: &View<'_>, _: &mut Plan) -> Result<()> {

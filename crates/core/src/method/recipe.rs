@@ -14,7 +14,7 @@ use super::together::Together;
 use super::trace::Record;
 use super::view::{LastQueries, ReadLane, View};
 use super::{Eviction, Lanes, Positions};
-use crate::cache::{Entry, Span};
+use crate::cache::Entry;
 use crate::error::{Error, Result};
 
 /// The parts of a method.
@@ -173,12 +173,12 @@ impl RecipePlanner {
         }
     }
 
-    fn seen<'a>(&self, prompt: &Prompt, layer: usize, spans: &'a [Span]) -> PromptView<'a> {
+    fn seen<'a>(&self, prompt: &Prompt, layer: usize, view: &View<'a>) -> PromptView<'a> {
         let allowance = match &prompt.ahead {
             Some(quotas) => quotas[layer].kept,
             None => prompt.total / self.cost.layers.max(1),
         };
-        PromptView { past: prompt.past, n: prompt.n, spans, allowance }
+        PromptView { past: prompt.past, n: prompt.n, spans: view.spans, allowance, blocks: view.blocks }
     }
 
     /// Whether the prompt's entries are to be ranked.
@@ -192,7 +192,7 @@ impl RecipePlanner {
             return Ok(());
         }
         let recipe = &self.recipe;
-        let seen = self.seen(prompt, layer, view.spans);
+        let seen = self.seen(prompt, layer, view);
         let kept = prompt.ahead.as_ref().map_or(seen.allowance, |quotas| quotas[layer].kept);
         let (mut sorted, mut scored, mut carried_on) = (Vec::new(), Vec::new(), Vec::new());
         let none = LastQueries::default();
@@ -452,7 +452,7 @@ impl Planner for RecipePlanner {
 
     fn queries(&self, layer: usize, view: &View<'_>) -> Option<Vec<f32>> {
         let prompt = self.prompt.as_ref().filter(|prompt| self.ranks(prompt))?;
-        self.recipe.score.queries(&self.seen(prompt, layer, view.spans))
+        self.recipe.score.queries(&self.seen(prompt, layer, view))
     }
 
     fn plan(&mut self, moment: Moment, view: &View<'_>, plan: &mut Plan) -> Result<()> {

@@ -92,7 +92,8 @@ impl Together<'_> {
     /// The best entries of a lane, so many in all, and all that are safe.
     fn best_of(&self, lane: &dyn ReadLane, layer: usize, count: usize, view: &View<'_>) -> Result<Vec<Entry>> {
         let (sorted, carried) = (lane.sorted(), lane.scores());
-        let prompt = &PromptView { past: view.past, n: view.n, spans: view.spans, allowance: count };
+        let View { past, n, spans, blocks, .. } = *view;
+        let prompt = &PromptView { past, n, spans, allowance: count, blocks };
         let (layer, sorted, carried, queries) = (view.cache.number(layer), &sorted, &carried, &LastQueries::default());
         let scores = match self.window {
             Some(_) => {

@@ -133,6 +133,8 @@ pub struct View<'a> {
     pub queries: &'a [LastQueries],
     /// At [`Moment::Images`](super::Moment::Images), the images of the prompt; None where it has none.
     pub shown: Option<&'a Shown>,
+    /// Whether the positions of an image see each other while a prompt is read.
+    pub blocks: bool,
 }
 
 /// The last queries of a prompt in a layer.

@@ -22,11 +22,17 @@ pub type SizeOf<'a> = &'a mut dyn FnMut() -> Result<(usize, usize)>;
 
 /// How a family sees images.
 pub trait Images {
-    /// The token that stands for an image in a prompt.
+    /// The token that stands for an image in a prompt: for each of its positions.
     fn placeholder(&self) -> u32;
 
     /// The key of config.json that names it, for errors.
     fn placeholder_key(&self) -> &'static str;
+
+    /// The tokens by whose text plans mark images, with the names that files of a tokenizer give them. The first is what templates and raw
+    /// prompts have in the place of an image. Without any that is the placeholder.
+    fn marks(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 
     /// The image processor with these settings.
     ///
@@ -170,10 +176,8 @@ impl<B: Backend> Model<B> {
 
     /// The tokens of a raw prompt, where every placeholder is an image.
     pub fn encode_raw(&self, text: &str, plans: &[ImagePlan]) -> Result<Encoded> {
-        let placeholder = self.placeholder();
-        let written = placeholder.and_then(|id| self.tokenizer.token(id)).filter(|_| are_written(plans));
-        match written {
-            None => self.tokenizer.encode_raw(text, placeholder),
+        match self.image_mark().filter(|_| are_written(plans)) {
+            None => self.tokenizer.encode_raw(text, self.placeholder()),
             Some(written) => {
                 let pictures = text.match_indices(&*written).map(|(at, found)| at..at + found.len()).collect();
                 let chat = Rendered { text: text.to_owned(), pictures, said: Vec::new() };
@@ -201,7 +205,16 @@ impl<B: Backend> Model<B> {
         Ok(prompt)
     }
 
-    /// The token that stands for an image; None for a text-only model.
+    /// The text that has the place of an image in a raw prompt; None for a text-only model.
+    pub fn image_mark(&self) -> Option<String> {
+        let images = self.network.images()?;
+        match images.marks() {
+            [(mark, _), ..] => Some((*mark).to_owned()),
+            [] => self.tokenizer.token(images.placeholder()),
+        }
+    }
+
+    /// The token that stands for an image, for each of its positions; None for a text-only model.
     pub fn placeholder(&self) -> Option<u32> {
         self.network.images().map(Images::placeholder)
     }

@@ -223,7 +223,9 @@ impl<B: Backend> Model<B> {
         fit::require_rotated(options.rotate_values, network.rotates_values())?;
         progress(Progress { stage: "weights", done: total, total })?;
         let pool = Pool::on(backend.memory(), options.cache_limit.unwrap_or(u64::MAX));
-        let layout = Arc::new(Layout::new(network.layers()).with_folded(network.rotates_values()));
+        let layout = Arc::new(
+            Layout::new(network.layers()).with_folded(network.rotates_values()).with_blocks(network.has_blocks()),
+        );
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();
@@ -333,7 +335,8 @@ impl<B: Backend> Model<B> {
     /// Begins to read a prompt in pieces of at most `most` positions, so that other work can go on between them:
     /// [`Model::prefill_piece`]. The method decides once, about the whole prompt; until then all of it is held. On the CPU the logits and the
     /// entries are those of [`Model::prefill`] to the bit when `most` is 192 or more; sums of attention over queries of several pieces,
-    /// and everything on a GPU, are so but for the order in which f32 numbers are added.
+    /// and everything on a GPU, are so but for the order in which f32 numbers are added. Where the positions of an image see each other, a
+    /// piece has whole images, and `most` positions only if they fit; then too numbers are added in another order.
     pub fn begin_prefill(
         &self,
         prompt: &Prompt,
@@ -360,7 +363,7 @@ impl<B: Backend> Model<B> {
         in_pool(|| {
             check()?;
             let left = prefill.x.len() - prefill.done;
-            let piece = rows::next(left, prefill.most);
+            let piece = sequence.whole_piece(rows::next(left, prefill.most));
             sequence.begin_piece(piece)?;
             let x = prefill.x.narrow(prefill.done, piece)?;
             let hidden = self.network.forward(x, &mut Pass::Prompt(sequence), check)?;

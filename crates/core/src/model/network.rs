@@ -46,6 +46,10 @@ pub trait Describe {
     fn rotates_values(&self) -> bool {
         false
     }
+    /// Whether the positions of an image see each other while a prompt is read.
+    fn has_blocks(&self) -> bool {
+        false
+    }
     /// Where rotary embedding turns the positions of a prompt.
     fn place(&self, spans: &[Span]) -> Placing {
         let _ = spans;

@@ -32,6 +32,9 @@ pub(super) fn template(
         let file = tokenizer.path().display();
         return Err(config.bad(format!("`{key}` is {id}, but no token of {file} has that id{hint}")));
     };
+    if let [(mark, _), ..] = images.marks() {
+        return marked(config, tokenizer, images.marks(), read(Some(mark))?);
+    }
     let template = read(Some(&token))?;
     let differs = |other: u32| {
         let file = tokenizer.path().display();
@@ -50,6 +53,31 @@ pub(super) fn template(
                 config.path().display()
             ),
         }),
+    }
+}
+
+/// The chat template of a family that has tokens of its own, `marks`, around the positions of an image; templates write the first.
+fn marked(
+    config: &ConfigFile,
+    tokenizer: &Tokenizer,
+    marks: &[(&str, &str)],
+    template: ChatTemplate,
+) -> Result<ChatTemplate> {
+    let bad = |reason: String| Err(Error::ModelFile { path: tokenizer.path().to_owned(), reason });
+    for (text, name) in marks {
+        if tokenizer.token_id(text).is_none() {
+            return bad(format!("it has no token `{text}`, with which this family marks images"));
+        }
+        if let Some(other) = tokenizer.named_token(name).filter(|other| other != text) {
+            return bad(format!("its files name `{other}` as `{name}`, which is `{text}` in this family"));
+        }
+    }
+    match template.probe_image() {
+        Probed::Missing(text) => Err(Error::ModelFile {
+            path: template.path().unwrap_or(config.dir()).to_path_buf(),
+            reason: format!("its chat template writes no `{}` for a message with an image: {text:?}", marks[0].0),
+        }),
+        _ => Ok(template),
     }
 }
 

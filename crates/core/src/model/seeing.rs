@@ -22,6 +22,10 @@ pub(super) trait Pictured: Images {
     fn text(&self) -> &LlamaConfig;
     /// The pictures that the tower takes.
     fn image(&self) -> ImageInfo;
+    /// As [`Describe::has_blocks`].
+    fn has_blocks(&self) -> bool {
+        false
+    }
 }
 
 impl<C: Pictured> Describe for C {
@@ -43,6 +47,10 @@ impl<C: Pictured> Describe for C {
 
     fn images(&self) -> Option<&dyn Images> {
         Some(self)
+    }
+
+    fn has_blocks(&self) -> bool {
+        Pictured::has_blocks(self)
     }
 
     fn place(&self, spans: &[Span]) -> Placing {
@@ -108,6 +116,10 @@ impl<B: Backend, C: Pictured, V> Describe for Seeing<B, C, V> {
 
     fn images(&self) -> Option<&dyn Images> {
         Some(&self.config)
+    }
+
+    fn has_blocks(&self) -> bool {
+        Pictured::has_blocks(&self.config)
     }
 
     fn rotates_values(&self) -> bool {

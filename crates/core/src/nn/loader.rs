@@ -148,6 +148,12 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.hold(&[(name.to_owned(), shape.to_vec())], rows, columns, None)
     }
 
+    /// A linear layer without a bias whose tensor has the columns of the layer as its rows, `[columns, rows]`.
+    pub fn transposed(&self, name: &str, rows: usize, columns: usize) -> Result<Linear<B>> {
+        let parts = [(name.to_owned(), vec![columns, rows])];
+        self.keep(&self.tensors(&parts, Role::Rows(columns)).transposed(), rows, columns, None)
+    }
+
     /// A convolution whose stride is its kernel, with a bias, as a product with the elements below the kernel. `shape` is the kernel's, outputs
     /// first.
     pub fn convolution(&self, name: &str, shape: &[usize]) -> Result<Linear<B>> {

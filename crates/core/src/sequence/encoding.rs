@@ -44,7 +44,9 @@ impl<M: Memory> Sequence<M> {
             return;
         }
         let held = Held { layers: &self.layers, owners: self.layout.all() };
-        let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::None, queries: &[], shown: None };
+        let blocks = self.layout.has_blocks();
+        let view =
+            View { cache: &held, past, n, spans: &self.spans, sums: Sums::None, queries: &[], shown: None, blocks };
         for (lane, of) in self.layers[layer].iter().enumerate() {
             let heads = &sums[of.heads()];
             let mean = |place: u32| heads.iter().map(|sums| sums[place as usize]).sum::<f32>() / heads.len() as f32;
@@ -70,7 +72,9 @@ impl<M: Memory> Sequence<M> {
     fn encode(&mut self, moment: Moment, layer: usize, past: usize, n: usize) -> Result<()> {
         let Some(method) = self.method.as_mut().filter(|method| method.encodes()) else { return Ok(()) };
         let held = Held { layers: &self.layers, owners: self.layout.all() };
-        let view = View { cache: &held, past, n, spans: &self.spans, sums: Sums::None, queries: &[], shown: None };
+        let blocks = self.layout.has_blocks();
+        let view =
+            View { cache: &held, past, n, spans: &self.spans, sums: Sums::None, queries: &[], shown: None, blocks };
         let plan = method.encode(moment, layer, &view, self.layout.all())?;
         compaction::carry_out(plan, &mut self.layers, self.layout.all())
     }

@@ -22,6 +22,8 @@ pub struct Layout {
     of_model: usize,
     /// Whether values come through the Hadamard transform that is in the weights of the model.
     folded: bool,
+    /// Whether the positions of an image see each other while a prompt is read.
+    blocks: bool,
 }
 
 impl Layout {
@@ -47,7 +49,7 @@ impl Layout {
         let widest = farthest(&mut owners.iter().map(|layer| reach[*layer]));
         let managed = owners.iter().copied().filter(|layer| reach[*layer] == widest).collect();
         let (all, of_model) = ((0..layers.len()).collect(), owners.len());
-        Layout { layers, all, owners, managed, last_reader, reach, of_model, folded: false }
+        Layout { layers, all, owners, managed, last_reader, reach, of_model, folded: false, blocks: false }
     }
 
     /// The same layers, whose values come through the Hadamard transform that is in the weights of the model or not.
@@ -60,12 +62,23 @@ impl Layout {
         self.folded
     }
 
+    /// The same layers, in which the positions of an image see each other while a prompt is read, or only those before them.
+    pub fn with_blocks(self, blocks: bool) -> Self {
+        Layout { blocks, ..self }
+    }
+
+    /// Whether the positions of an image see each other.
+    pub fn has_blocks(&self) -> bool {
+        self.blocks
+    }
+
     /// These layers of a model with what a method asks for on top.
     ///
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) for layers that cannot share: [`Sharing::layers`].
     pub fn shared(&self, sharing: &Sharing) -> Result<Layout> {
-        Ok(Layout { of_model: self.of_model, folded: self.folded, ..Layout::new(sharing.layers(&self.layers)?) })
+        let Layout { of_model, folded, blocks, .. } = *self;
+        Ok(Layout { of_model, folded, blocks, ..Layout::new(sharing.layers(&self.layers)?) })
     }
 
     /// Whether `layer` may read the lanes of `source`: both have lanes of one kind.

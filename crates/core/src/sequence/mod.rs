@@ -1,6 +1,7 @@
 //! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
 //! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]) and of how its store
-//! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]);
+//! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]); how far rows see
+//! ([`sight`]);
 //! prompts that are read twice ([`repeat`]), or of which some positions attend ([`among`]); and the room that a prompt needs ([`room`]).
 
 mod ahead;
@@ -17,6 +18,7 @@ mod repeat;
 mod report;
 mod room;
 mod rows;
+mod sight;
 mod view;
 
 use std::ops::Range;
@@ -324,6 +326,7 @@ impl<M: Memory> Sequence<M> {
                     sums: Sums::None,
                     queries: &[],
                     shown: None,
+                    blocks: self.layout.has_blocks(),
                 })
             }
             None => Ok(None),
@@ -340,7 +343,8 @@ impl<M: Memory> Sequence<M> {
     }
 
     fn view<'a>(&self, cache: &'a Held<'a, M>, spans: &'a [Span], n: usize) -> View<'a> {
-        View { cache, past: self.next_position as usize, n, spans, sums: Sums::None, queries: &[], shown: None }
+        let (past, blocks) = (self.next_position as usize, self.layout.has_blocks());
+        View { cache, past, n, spans, sums: Sums::None, queries: &[], shown: None, blocks }
     }
 
     /// Asks the method what is to be done at a moment, and does it.
@@ -356,7 +360,8 @@ impl<M: Memory> Sequence<M> {
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let queries = std::mem::take(&mut method.queries);
         let shown = self.way.shown();
-        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &queries, shown };
+        let blocks = self.layout.has_blocks();
+        let view = View { cache: &held, past, n, spans: &self.spans, sums, queries: &queries, shown, blocks };
         let asked = method.ask(moment, &view, self.layout.managed(), &self.account);
         method.queries = queries;
         if !asked? {

@@ -23,8 +23,8 @@ impl<M: Memory> Sequence<M> {
         let held = Held { layers: &self.layers, owners: self.layout.managed() };
         let (sums, queries) = (std::mem::take(&mut method.sums), std::mem::take(&mut method.queries));
         let Asked { moment, past, n } = asked;
-        let view =
-            View { cache: &held, past, n, spans: &self.spans, sums: Sums::All(&sums), queries: &queries, shown: None };
+        let (spans, sums, blocks) = (&self.spans, Sums::All(&sums), self.layout.has_blocks());
+        let view = View { cache: &held, past, n, spans, sums, queries: &queries, shown: None, blocks };
         let plan = method.answer(moment, &view, self.layout.managed(), reply)?;
         compaction::carry_out(plan, &mut self.layers, self.layout.managed())?;
         method.forget();
@@ -43,6 +43,7 @@ impl<M: Memory> Sequence<M> {
             sums: Sums::All(&method.sums),
             queries: &method.queries,
             shown: None,
+            blocks: self.layout.has_blocks(),
         }
     }
 

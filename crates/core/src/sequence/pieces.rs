@@ -76,6 +76,7 @@ impl<M: Memory> Sequence<M> {
 
     /// Starts the next `piece` positions of a prompt that comes in pieces.
     pub fn begin_piece(&mut self, piece: usize) -> Result<()> {
+        self.require_whole(piece)?;
         match &mut self.work {
             Work::Prompt(reach) if reach.piece == 0 && piece > 0 && reach.done + piece <= reach.n => {
                 reach.piece = piece;

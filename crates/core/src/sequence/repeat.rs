@@ -103,11 +103,16 @@ impl<M: Memory> Sequence<M> {
         let Some(repeated) = repeated else {
             return Err(Error::Internal(format!("no queries of a repetition in layer {layer}")));
         };
+        let tail = end as usize..end as usize + self.tail();
+        let sights: Vec<usize> = match self.layout.has_blocks() {
+            true => tail.map(|position| self.sight(position)).collect(),
+            false => tail.map(|position| position + 1).collect(),
+        };
         let mut received = Vec::new();
         for lane in &mut self.layers[layer] {
             let sorted = lane.sorted();
             let stay = sorted.partition_point(|entry| entry.position < end);
-            let most = repeated.received(lane, &sorted, stay)?;
+            let most = repeated.received(lane, &sorted, stay, &sights)?;
             let places: Vec<u32> = sorted[..stay].iter().map(|entry| entry.place).collect();
             lane.retain(&places)?;
             let (sorted, places) = (lane.sorted(), lane.places());
@@ -122,9 +127,9 @@ impl<M: Memory> Sequence<M> {
 }
 
 impl Repeated {
-    /// For each KV head of a lane, the most attention that a query of any of its query heads gives the first `stay` of its entries. Takes as many
-    /// numbers as there are entries for each thread, and the products of attention once more.
-    fn received(&self, lane: &dyn ReadLane, sorted: &[Entry], stay: usize) -> Result<Vec<Vec<f32>>> {
+    /// For each KV head of a lane, the most attention that a query of any of its query heads gives the first `stay` of its entries. Queries see what
+    /// lies before the positions `sights`. Takes as many numbers as there are entries for each thread, and the products of attention once more.
+    fn received(&self, lane: &dyn ReadLane, sorted: &[Entry], stay: usize, sights: &[usize]) -> Result<Vec<Vec<f32>>> {
         /// Queries that a thread takes together.
         const BLOCK: usize = 32;
         let AttentionParams { dim, query_heads, .. } = self.params;
@@ -137,10 +142,11 @@ impl Repeated {
             let mut most = vec![0.0f32; stay];
             let mut row = vec![0.0; sorted.len()];
             let keys = &keys[(head - own.start) * sorted.len() * dim..];
-            for query in block..(block + BLOCK).min(rows) {
+            for (query, sight) in sights.iter().enumerate().take((block + BLOCK).min(rows)).skip(block) {
                 let at = first + query;
                 let since = self.params.since(sorted[at].position);
-                let seen = sorted.partition_point(|entry| entry.position < since)..at + 1;
+                let seen = sorted.partition_point(|entry| entry.position < since)
+                    ..sorted.partition_point(|entry| (entry.position as usize) < *sight);
                 for query_head in head * group..(head + 1) * group {
                     let start = (query * query_heads + query_head) * dim;
                     let asked = &self.queries[start..start + dim];

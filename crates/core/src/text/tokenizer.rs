@@ -243,6 +243,11 @@ impl Tokenizer {
         self.named.iter().find(|(found, _)| found == name).map(|(_, token)| token.as_str())
     }
 
+    /// The text of the token that the files call `name`.
+    pub fn named_token(&self, name: &str) -> Option<&str> {
+        self.name(name)
+    }
+
     /// The text of the token that begins a sequence.
     pub fn bos(&self) -> Option<&str> {
         self.name("bos_token")

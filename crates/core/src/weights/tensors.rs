@@ -7,7 +7,7 @@ use prefixkv_kernels::quant::stored::Stored;
 
 use super::numbers::Element as _;
 use super::{Checkpoint, Role, WeightFormat};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A transform that is folded into one of some tensors.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,8 @@ pub struct Tensors<'a> {
     format: WeightFormat,
     /// A transform that is folded into one of the parts, and the columns of its rows.
     folding: Option<(Folding, usize)>,
+    /// Whether each has the columns of the matrix as its rows.
+    transposed: bool,
 }
 
 /// A tensor as a GGUF file has it.
@@ -47,13 +49,18 @@ impl<'a> Tensors<'a> {
         role: Role,
         format: WeightFormat,
     ) -> Self {
-        Tensors { checkpoint, parts, role, format, folding: None }
+        Tensors { checkpoint, parts, role, format, folding: None, transposed: false }
     }
 
     /// The same with a transform folded into one part, whose rows have so many columns, before it is rounded to any format. Whatever
     /// reads a part asks `transformed` first.
     pub fn folded(self, folding: Folding, columns: usize) -> Self {
         Tensors { folding: Some((folding, columns)), ..self }
+    }
+
+    /// The same of tensors whose rows are the columns of the matrix; nothing is folded into these.
+    pub fn transposed(self) -> Self {
+        Tensors { transposed: true, ..self }
     }
 
     /// The format in which the matrix is to be held.
@@ -64,7 +71,7 @@ impl<'a> Tensors<'a> {
     /// All of them on the CPU, in the format of the file. Errors as [`Checkpoint::tensor_for`].
     pub fn joined(&self) -> Result<Tensor> {
         let read = |part: usize| match self.transformed(part)? {
-            Some(data) => Ok(Tensor::from_vec(data, &self.parts[part].1[..], &Device::Cpu)?),
+            Some(data) => Ok(Tensor::from_vec(data, self.shape(part), &Device::Cpu)?),
             None => {
                 let (name, shape) = &self.parts[part];
                 self.checkpoint.tensor_for(name, shape, self.role, self.format)
@@ -81,10 +88,23 @@ impl<'a> Tensors<'a> {
 
     /// Each as a GGUF file has it; nothing is folded into these, a load that asks for both is refused. Errors as [`Checkpoint::tensor_for`] and [`Checkpoint::stored`].
     pub fn each_stored(&self) -> impl Iterator<Item = Result<Part>> {
-        self.parts.iter().map(|(name, shape)| match self.checkpoint.stored(name, shape)? {
-            Some(blocks) => Ok(Part::Blocks(blocks)),
-            None => self.checkpoint.tensor_for(name, shape, self.role, self.format).map(Part::Plain),
+        self.parts.iter().enumerate().map(|(part, (name, shape))| {
+            if self.transposed
+                && let Some(data) = self.transformed(part)?
+            {
+                return Ok(Part::Plain(Tensor::from_vec(data, self.shape(part), &Device::Cpu)?));
+            }
+            match self.checkpoint.stored(name, shape)? {
+                Some(blocks) => Ok(Part::Blocks(blocks)),
+                None => self.checkpoint.tensor_for(name, shape, self.role, self.format).map(Part::Plain),
+            }
         })
+    }
+
+    /// The shape of a part as the matrix has it.
+    fn shape(&self, part: usize) -> Vec<usize> {
+        let shape = &self.parts[part].1;
+        if self.transposed { shape.iter().rev().copied().collect() } else { shape.clone() }
     }
 
     /// The elements of each in f32. Errors as [`Checkpoint::f32`].
@@ -103,8 +123,18 @@ impl<'a> Tensors<'a> {
         })
     }
 
-    /// A part with what is folded into it; None for one as the file has it.
+    /// A part with what is folded into it, or transposed; None for one as the file has it.
     fn transformed(&self, part: usize) -> Result<Option<Vec<f32>>> {
+        if self.transposed {
+            let (name, shape) = &self.parts[part];
+            let [rows, columns] = shape[..] else {
+                return Err(Error::Internal(format!("`{name}` of shape {shape:?} is to be transposed")));
+            };
+            let data = self.checkpoint.f32(name, shape)?;
+            self.checkpoint.require_fit(name, f32::magnitude(f32::most(&data)), self.role, self.format)?;
+            let turned = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
+            return Ok(Some(turned.map(|at| data[at]).collect()));
+        }
         let Some((Folding { first, fold, .. }, columns)) = self.folding.filter(|(of, _)| of.part == part) else {
             return Ok(None);
         };

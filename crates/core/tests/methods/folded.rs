@@ -83,6 +83,7 @@ fn the_logits_are_the_same() {
     let names = [
         "gemma2-caps",
         "gemma3-local",
+        "gemma3-vision",
         "idefics3-plain",
         "llama-deep",
         "llama-linear-tied",

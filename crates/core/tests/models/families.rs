@@ -32,6 +32,7 @@ const FAMILIES: &[Family] = &[
     Family { fixture: "qwen2-vl", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "qwen2.5-vl", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "qwen3-vl", refuses: &[("visionZip", "no class token"), ("lorc", "normalises its keys")] },
+    Family { fixture: "gemma3-vision", refuses: &[("visionZip", "no class token"), ("lorc", "normalises its keys")] },
 ];
 
 const PICTURES: [&str; 2] = ["photo-300x200.png", "photo-97x211.png"];
@@ -55,7 +56,7 @@ struct Outcome {
     /// The logits behind the prompt, each token, and a second turn.
     rows: Vec<Vec<f32>>,
     sequence: Sequence,
-    /// Bytes of entries and of their scales, and entries, after the prompt.
+    /// Bytes of entries and of their scales, and entries of the layers that methods size, after the prompt.
     stored: u64,
     kept: f64,
 }
@@ -72,7 +73,7 @@ impl Read {
             plan.expect("a plan").expect("takes images")
         };
         let plans: Vec<_> = files.iter().map(plan).collect();
-        let placeholder = model.placeholder().and_then(|id| model.tokenizer().token(id)).expect("takes images");
+        let placeholder = model.image_mark().expect("takes images");
         let text = format!("User:{placeholder} and {placeholder}: which of the two is larger, and why? Assistant:");
         let encoded = model.encode_raw(&text, &plans).expect("encodes");
         let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, 2).expect("two images");
@@ -89,7 +90,8 @@ impl Read {
         };
         let mut rows = vec![self.model.prefill(&self.prompt, &features, &mut sequence, &|| Ok(()))?];
         let memory = sequence.memory();
-        let (stored, kept) = (memory.payload + memory.scales, memory.kept_per_layer.iter().sum());
+        let of = |layer: &usize| memory.kept_per_layer[*layer];
+        let (stored, kept) = (memory.payload + memory.scales, self.model.sized_layers().iter().map(of).sum());
         for step in 0..STEPS {
             rows.push(self.model.decode(20 + 7 * step, &mut sequence)?);
         }
@@ -142,7 +144,9 @@ impl Read {
         if spec.role == Role::Shares {
             cache["sources"] = json!({ "1": 0 });
         }
-        if let Some(calibration) = calibration(spec, info.layers, info.kv_heads, info.head_dim) {
+        // Scores of heads are of the layers that methods size.
+        let layers = if spec.role == Role::Chooses { self.model.sized_layers().len() } else { info.layers };
+        if let Some(calibration) = calibration(spec, layers, info.kv_heads, info.head_dim) {
             cache["calibration"] = calibration;
         }
         cache

@@ -209,8 +209,10 @@ macro_rules! parity {
                 let path = entry.expect("readable").path();
                 path.join("config.json").exists().then(|| path.file_name()?.to_str().map(|name| format!("{name}.json")))?
             });
-            // Their goldens are of eviction, of layers that share, and of pictures of any size, which tests of their own compare.
-            let own = |name: &str| name.ends_with("-vl.json") || ["llama-planted.json", "llama-deep.json"].contains(&name);
+            // Their goldens are of eviction, of layers that share, of pictures of any size and of those that are seen whole, which tests of their own
+            // compare.
+            let others = ["gemma3-vision.json", "llama-planted.json", "llama-deep.json"];
+            let own = |name: &str| name.ends_with("-vl.json") || others.contains(&name);
             for name in models.filter(|name| !own(name)) {
                 assert!([$($file),*].contains(&name.as_str()), "{name} has no test");
             }

@@ -4,6 +4,7 @@
 mod batch;
 mod faults;
 mod fork;
+mod gemma3;
 #[path = "../../../core/tests/models/layers/golden.rs"]
 mod golden;
 mod launches;

@@ -48,6 +48,10 @@ pub const TARGET: Target = Target {
             "image_grid_pinpoints",
             "LlavaOnevisionImageProcessor",
             "SiglipImageProcessor",
+            "image_seq_length",
+            "do_pan_and_scan",
+            "pan_and_scan_min_crop_size",
+            "Gemma3ImageProcessor",
         ]
     },
     seeds,
@@ -61,11 +65,15 @@ fn seeds() -> Vec<Vec<u8>> {
         "do_center_crop": false, "image_mean": 0.5, "image_std": [0.1, 0.2, 0.3], "resample": 2 } } });
     let padded = json!({ "preprocessor_config.json": { "size": 24, "crop_size": [12, 40], "do_pad": true,
         "image_processor_type": "LlavaImageProcessor", "rescale_factor": 0.01, "do_normalize": false } });
+    let scanned = json!({ "preprocessor_config.json": { "size": 32, "do_pan_and_scan": true, "pan_and_scan_min_crop_size": 8,
+        "pan_and_scan_max_num_crops": 7, "image_processor_type": "Gemma3ImageProcessorFast" } });
     let all = [
         files("models/tiny-llava", &NAMES),
         files("tests/golden/fixtures/llava-bare", &NAMES),
         files("tests/golden/fixtures/smolvlm-tiles", &NAMES),
         files("tests/golden/fixtures/llava-onevision", &NAMES),
+        files("tests/golden/fixtures/gemma3-vision", &NAMES),
+        scanned,
         nested,
         padded,
     ];
@@ -76,7 +84,12 @@ fn run(data: &[u8]) -> String {
     let Some(files) = object(data) else { return "no files".into() };
     let dir = scratch(&[]);
     write(dir.path(), &files, &NAMES);
-    let tiles = format!("{}, {}", tiles(dir.path()), grid(dir.path()));
+    let vision = json!({ "image_size": 32, "patch_size": 8 });
+    let families = [
+        json!({ "model_type": "smolvlm", "scale_factor": 2, "vision_config": vision }),
+        json!({ "model_type": "gemma3", "mm_tokens_per_image": 4, "vision_config": vision }),
+    ];
+    let tiles = format!("{}, {}", families.map(|config| tiles(dir.path(), &config)).join(", "), grid(dir.path()));
     let processor = ClipProcessor::from_folder(dir.path(), 16);
     let Ok(found) = &processor else {
         return format!("{tiles}, {}", outcome(&processor, &["model-file", "unsupported-model"]));
@@ -99,10 +112,8 @@ const PICTURES: [&str; 4] = ["one-pixel.png", "rgb.png", "tall-1x500.png", "wide
 /// Most bytes of a picture that is prepared.
 const LARGE: u64 = 64 << 20;
 
-/// The same files beside the configuration of a model that cuts pictures into tiles of 32 pixels.
-fn tiles(dir: &Path) -> String {
-    let vision = json!({ "image_size": 32, "patch_size": 8 });
-    let config = json!({ "model_type": "smolvlm", "scale_factor": 2, "vision_config": vision });
+/// The same files beside the configuration of a model that takes squares of 32 pixels.
+fn tiles(dir: &Path, config: &serde_json::Value) -> String {
     std::fs::write(dir.join("config.json"), config.to_string()).expect("written");
     let found = image_processor(dir);
     let Ok(Some((_, processor))) = &found else {

@@ -186,9 +186,10 @@ fn beside<'t>(lanes: &[Lane], kind: &LayerKind, turn: &'t RopeAngles) -> Result<
     lanes.iter().zip(kind.positions(lanes)).map(one).collect()
 }
 
-fn views<'a>(lanes: &'a [Lane], beside: &'a [Beside<'a>]) -> Vec<LaneView<'a>> {
+fn views<'a>(lanes: &'a [Lane], beside: &'a [Beside<'a>], ends: Option<&'a [u32]>) -> Vec<LaneView<'a>> {
     let one = |(lane, Beside { turns, positions }): (&'a Lane, &'a Beside<'a>)| LaneView {
         positions: positions.as_deref(),
+        ends,
         ..lane.view(turns.as_ref().map(|(angles, of)| Turns { angles, of }))
     };
     lanes.iter().zip(beside).map(one).collect()
@@ -208,7 +209,8 @@ fn prompt(
     store(&rows, n, kind, turn, sequence)?;
     let lanes = sequence.lanes(layer);
     let beside = beside(lanes, kind, turn)?;
-    let views = views(lanes, &beside);
+    let ends = sequence.ends(n);
+    let views = views(lanes, &beside, ends.as_deref());
     let mut rotated = vec![0.0; out.len()];
     rotate(rows.queries, n, kind, turn, sequence, &mut rotated)?;
     let wanted = sequence.wanted_queries().min(n);
@@ -230,12 +232,12 @@ fn prompt(
         let part = sequence.among(layer, &sums)?;
         among(&stopped, (queries, n), kind, turn, sequence, &part, &mut out)?;
         // They are scored, and nothing is mixed.
-        metrics::PAIRS_RUN.add(kind.pairs(rows.into_iter(), n, sequence.lanes(layer)) / 2);
+        metrics::PAIRS_RUN.add(kind.pairs(rows.into_iter(), (n, ends.as_deref()), sequence.lanes(layer)) / 2);
     } else {
         let gather = weights.as_deref().map(|weights| Gather { weights, sums: &mut sums });
         kernel::prefill_unless(&stopped, &kind.params(), queries, n, &views, gather, &mut out);
         drop(views);
-        metrics::PAIRS_RUN.add(kind.pairs(0..n, n, sequence.lanes(layer)));
+        metrics::PAIRS_RUN.add(kind.pairs(0..n, (n, ends.as_deref()), sequence.lanes(layer)));
     }
     check()?;
     if wanted > 0 {
@@ -258,13 +260,19 @@ fn among(
     let (heads, lanes) = (kind.heads, sequence.lanes(kind.layer));
     let (group, width) = (heads.query / heads.kv, heads.width());
     let beside = beside(lanes, kind, turn)?;
-    for ((lane, view), part) in lanes.iter().zip(views(lanes, &beside)).zip(part) {
+    let ends = sequence.ends(n);
+    for ((lane, view), part) in lanes.iter().zip(views(lanes, &beside, ends.as_deref())).zip(part) {
         let (own, first) = (lane.heads().len(), lane.heads().start * group * heads.dim);
         let params = AttentionParams { query_heads: own * group, kv_heads: own, ..kind.params() };
         let _copies = sequence.charge_copies(part.len(), own)?;
         kernel::prefill_among(stopped, &params, (queries.behind(first), n), &view, part, (&mut out[first..], width));
-        let asked = part.len() - part.partition_point(|place| place + n < lane.places());
-        let scored = (part.len() - asked..part.len()).map(|before| params.sees(before)).sum::<usize>();
+        let first = lane.places() - n;
+        let asked = part.partition_point(|place| *place < first);
+        let ahead = |own: usize| {
+            let end = ends.as_deref().map_or(0, |ends| ends[part[own] - first] as usize);
+            part[own + 1..].partition_point(|place| *place < first + end)
+        };
+        let scored = (asked..part.len()).map(|own| params.sees(own) + ahead(own)).sum::<usize>();
         metrics::PAIRS_RUN.add((scored * own * group) as u64);
     }
     Ok(())
@@ -306,7 +314,7 @@ fn step(fused: &[f32], kind: &LayerKind, turns: &[RopeAngles], members: &mut [Ba
         }
         let lanes = member.sequence.lanes(layer);
         let gathers = member.sequence.gathers_step(layer);
-        for ((lane, view), sums) in lanes.iter().zip(views(lanes, beside)).zip(sums) {
+        for ((lane, view), sums) in lanes.iter().zip(views(lanes, beside, None)).zip(sums) {
             let width = lane.heads().len() * group * heads.dim;
             let (query, queries_left) = queries.split_at(width);
             let (to, out_left) = out.split_at_mut(width);

@@ -53,10 +53,10 @@ pub(super) fn prompt(
 
     let weights = sequence.query_weights(layer);
     let lanes = sequence.lanes(layer);
-    let positions = kind.positions(lanes);
+    let (positions, ends) = (kind.positions(lanes), sequence.ends(n));
     let mut views = lanes.iter().map(Lane::runs).collect::<Result<Vec<_>>>()?;
     for (view, positions) in views.iter_mut().zip(&positions) {
-        view.positions = positions.as_deref();
+        (view.positions, view.ends) = (positions.as_deref(), ends.as_deref());
     }
     let sizes: Vec<usize> = lanes.iter().map(|lane| lane.heads().len() * lane.places()).collect();
     let mut sums = Buffer::<f32>::new(gpu, if weights.is_some() { sizes.iter().sum() } else { 0 })?;
@@ -67,7 +67,7 @@ pub(super) fn prompt(
     let gather = weights.as_deref().map(|weights| Gather { weights, sums: cut(sums.all_mut(), &sizes) });
     cuda::prefill(gpu, &kind.params(), queries, n, &views, gather, out.all_mut())?;
     drop(views);
-    metrics::PAIRS_RUN.add(kind.pairs(0..n, n, lanes));
+    metrics::PAIRS_RUN.add(kind.pairs(0..n, (n, ends.as_deref()), lanes));
     let sums = match weights {
         Some(_) => {
             let (all, places) = (sums.read()?, lanes.iter().flat_map(|lane| vec![lane.places(); lane.heads().len()]));

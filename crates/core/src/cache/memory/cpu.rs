@@ -221,6 +221,7 @@ impl Lane {
             turns,
             dead: (!self.dead.is_empty()).then_some(&self.dead[..]),
             positions: None,
+            ends: None,
         }
     }
 }

@@ -22,6 +22,7 @@ S_lh[j] = (sum over i >= j of A[l, h, i, j]) / (N - j)
 
 All heads have the same size `keep * N`. Once, after the prompt; while generating nothing is evicted, so the cache grows by every token (with `keep` as a cap, the oldest goes).
 
+- `N - j` is the number of queries that see the entry: where the positions of an image see each other (Gemma 3), that from the first position of the image on.
 - With grouped queries, a KV head's score is the mean over its query heads.
 - The last entries have been seen by themselves only, so that their mean is high: most of them stay without `recent`.
 - In a chat the entries of earlier turns are ranked by the new turn's queries alone.

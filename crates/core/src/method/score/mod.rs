@@ -54,7 +54,7 @@ pub use window::Window;
 use super::budget::Claim;
 use super::normal::Ahead;
 use super::view::{LastQueries, ReadLane};
-use crate::cache::{Entry, Modality, Span};
+use crate::cache::{Entry, Modality, Span, block_at};
 
 /// A prompt, or the next part of a conversation, on its way through the model.
 #[derive(Debug)]
@@ -67,9 +67,19 @@ pub struct PromptView<'a> {
     pub spans: &'a [Span],
     /// Entries that the layer may keep; where that is not known yet, the mean over the layers.
     pub allowance: usize,
+    /// Whether the positions of an image see each other while a prompt is read.
+    pub blocks: bool,
 }
 
 impl PromptView<'_> {
+    /// The first position of the prompt whose query sees `position`, and the one behind the last that the query at `position` sees.
+    pub fn block(&self, position: usize) -> Range<usize> {
+        match self.blocks {
+            true => block_at(self.spans, self.past, position),
+            false => position..position + 1,
+        }
+    }
+
     /// The positions of the prompt behind its last image; none where it has no image or ends with one.
     pub fn behind_images(&self) -> Range<usize> {
         let image = self.spans.iter().rev().find(|span| matches!(span.modality, Modality::Image { .. }));
@@ -130,7 +140,7 @@ pub trait Score: Send + Sync + Debug {
 
     /// Whether it asks attention for sums at all.
     fn gathers(&self) -> bool {
-        self.queries(&PromptView { past: 0, n: 1, spans: &[], allowance: 1 }).is_some()
+        self.queries(&PromptView { past: 0, n: 1, spans: &[], allowance: 1, blocks: false }).is_some()
     }
 
     /// How many of the last queries of a prompt it wants to see.

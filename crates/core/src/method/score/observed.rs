@@ -28,7 +28,7 @@ impl Score for Observed {
         let PromptView { past, n, .. } = *input.prompt;
         let mut scores = input.mean_sums();
         for (score, entry) in scores.iter_mut().zip(input.sorted) {
-            let first = (entry.position as usize).max(past);
+            let first = input.prompt.block(entry.position as usize).start.max(past);
             *score /= (past + n - first).max(1) as f32;
         }
         Ok(scores)

@@ -79,7 +79,7 @@ mod tests {
                 Span { modality, start: start - len, len: *len }
             })
             .collect();
-        let prompt = PromptView { past, n: start - past, spans: &spans, allowance: 0 };
+        let prompt = PromptView { past, n: start - past, spans: &spans, allowance: 0, blocks: false };
         let score = Question { queries, pool: Pooling::None, size: 1, sinks: 0 };
         let weights = score.queries(&prompt).unwrap();
         weights.iter().map(|weight| if *weight == 1.0 { '1' } else { '0' }).collect()

@@ -48,7 +48,7 @@ impl<'a> Asked<'a> {
         let next = input.prompt.past + input.prompt.n;
         let seen = |position: usize| {
             let before = |position: u32| input.sorted.partition_point(|entry| entry.position < position);
-            (before(params.since(position as u32)), before(position as u32 + 1))
+            (before(params.since(position as u32)), before(input.prompt.block(position).end as u32))
         };
         let seen = (next - count..next).map(seen).collect();
         let (own, group) = (input.lane.heads(), params.group());
@@ -141,12 +141,14 @@ mod tests {
 
     use super::super::{PromptView, Score, Window};
     use super::*;
+    use crate::backend::Backend;
+    use crate::device::Cpu;
     use crate::method::budget::Uniform;
     use crate::method::guard::{Protected, Recent};
     use crate::method::keep::Keep;
     use crate::method::score::Pooling;
     use crate::method::{Chooser, Eviction, Lanes, Method, Positions, Recipe};
-    use crate::model::{LoadOptions, Model};
+    use crate::model::{Features, LoadOptions, Model};
 
     const ASKED: usize = 7;
 
@@ -194,7 +196,8 @@ mod tests {
         }
     }
 
-    /// Grouped heads, windows, normalised heads, layers without rotation, biases, scales and caps; whole prompts and pieces; one lane for all heads and one each.
+    /// Grouped heads, windows, normalised heads, layers without rotation, biases, scales and caps, and positions that see each other; whole prompts and
+    /// pieces; one lane for all heads and one each.
     #[test]
     fn rows_add_up_to_the_sums_that_attention_gathers() {
         for fixture in [
@@ -206,6 +209,7 @@ mod tests {
             "qwen2-mixed",
             "gemma2-caps",
             "gemma3-local",
+            "gemma3-vision",
         ] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures").join(fixture);
             let model = Model::load(&LoadOptions::new(dir), &mut |_| Ok(())).expect("loads");
@@ -222,13 +226,21 @@ mod tests {
                 let chooser = Chooser::Recipe { keep: Keep::Share(0.5), recipe: Arc::new(recipe) };
                 let method = Method::new("both", chooser);
                 let mut sequence = model.new_sequence_with(Some(Arc::new(method)), false).expect("a sequence");
-                let tokens: Vec<u32> = (0..40).map(|i| 20 + i * 7 % 61).collect();
-                let prompt = model.expand(&tokens, 0).expect("text");
+                let mut tokens: Vec<u32> = (0..40).map(|i| 20 + i * 7 % 61).collect();
+                let mut features = Vec::new();
+                if let Some(placeholder) = model.placeholder() {
+                    // The queries are of the second image, but for two.
+                    (tokens[5], tokens[37]) = (placeholder, placeholder);
+                    let width = model.info().hidden_size;
+                    let rows = (0..16 * width).map(|i| (i * 7 % 31) as f32 / 15.0 - 1.0).collect();
+                    features = vec![Features::whole(Cpu.matrix(rows, 16, width).expect("rows")); 2];
+                }
+                let prompt = model.expand(&tokens, features.len()).expect("a prompt");
                 if pieces {
-                    let mut prefill = model.begin_prefill(&prompt, &[], &mut sequence, 16).expect("begins");
+                    let mut prefill = model.begin_prefill(&prompt, &features, &mut sequence, 16).expect("begins");
                     while model.prefill_piece(&mut prefill, &mut sequence, &|| Ok(())).expect("reads").is_none() {}
                 } else {
-                    model.prefill(&prompt, &[], &mut sequence, &|| Ok(())).expect("reads");
+                    model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
                 }
                 let (entries, apart) = *seen.lock().unwrap();
                 assert!(entries >= 40, "{fixture}: {entries} entries were compared");

@@ -10,6 +10,7 @@ use config::Idefics3Config;
 use super::info::ImageInfo;
 use super::llama::LlamaConfig;
 use super::network::{Family, Loaded, Seen};
+use super::patches;
 use super::seeing::{Pictured, Seeing, Vision};
 use super::siglip::Siglip;
 use crate::backend::{Activations, Backend};
@@ -70,9 +71,12 @@ struct Tiles<B: Backend> {
 impl<B: Backend> Tiles<B> {
     fn load(config: &Idefics3Config, loader: &Loader<'_, B>, loaded: Loaded<'_>) -> Result<Self> {
         let joined = config.scale.pow(2) * config.vision.hidden_size;
+        let side = config.vision.side();
+        // The patches of a cell one behind the other.
+        let order = patches::order(side, side, config.scale);
         Ok(Tiles {
             backend: loader.backend.clone(),
-            tower: Siglip::load(config.vision.clone(), config.scale, loader, VISION, loaded)?,
+            tower: Siglip::load(config.vision.clone(), order, loader, VISION, loaded)?,
             projection: loader.linear(&[(PROJECTION, config.text.hidden_size)], joined, false)?,
             cells: config.cells().pow(2),
             joined,

@@ -12,6 +12,7 @@ use crate::model::clip::{self, Clip};
 use crate::model::config::ConfigFile;
 use crate::model::encoder::EncoderConfig;
 use crate::model::network::Loaded;
+use crate::model::patches;
 use crate::model::siglip::{self, Siglip};
 use crate::nn::{Loader, Matrix};
 
@@ -86,7 +87,10 @@ impl<B: Backend> Tower<B> {
     ) -> Result<Self> {
         Ok(match kind {
             TowerKind::Clip => Tower::Clip(Clip::load(config, depth, loader, prefix, loaded)?),
-            TowerKind::Siglip => Tower::Siglip(Siglip::load_layers(config, depth, 1, loader, prefix, loaded)?),
+            TowerKind::Siglip => {
+                let order = patches::order(config.side(), config.side(), 1);
+                Tower::Siglip(Siglip::load_layers(config, depth, order, loader, prefix, loaded)?)
+            }
         })
     }
 

@@ -16,8 +16,8 @@ use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 pub(super) struct Siglip<B: Backend> {
     config: EncoderConfig,
     backend: B,
-    /// Cells are squares of so many patches along a side.
-    merge: usize,
+    /// The numbers, row by row, of the patches in the order in which they are read.
+    order: Vec<usize>,
     /// The patch convolution as a product: stride equals kernel, so each patch is one row.
     patches: Linear<B>,
     /// Of the patches in the order in which they are read, `[side * side, hidden]`.
@@ -28,17 +28,17 @@ pub(super) struct Siglip<B: Backend> {
 }
 
 impl<B: Backend> Siglip<B> {
-    /// Loads the tower under `prefix` (`...vision_model.`) for cells of `merge` x `merge` patches, which must fill a tile.
+    /// Loads the tower under `prefix` (`...vision_model.`), which reads the patches of a tile in `order`.
     pub(super) fn load(
         config: EncoderConfig,
-        merge: usize,
+        order: Vec<usize>,
         loader: &Loader<'_, B>,
         prefix: &str,
         loaded: Loaded<'_>,
     ) -> Result<Self> {
         let depth = config.num_hidden_layers;
         let (hidden, eps) = (config.hidden_size, config.layer_norm_eps);
-        let mut tower = Self::load_layers(config, depth, merge, loader, prefix, loaded)?;
+        let mut tower = Self::load_layers(config, depth, order, loader, prefix, loaded)?;
         tower.norm = Some(LayerNorm::load(loader, &format!("{prefix}post_layernorm"), hidden, eps)?);
         Ok(tower)
     }
@@ -47,7 +47,7 @@ impl<B: Backend> Siglip<B> {
     pub(super) fn load_layers(
         config: EncoderConfig,
         depth: usize,
-        merge: usize,
+        order: Vec<usize>,
         loader: &Loader<'_, B>,
         prefix: &str,
         loaded: Loaded<'_>,
@@ -59,16 +59,16 @@ impl<B: Backend> Siglip<B> {
             (format!("{prefix}embeddings.patch_embedding"), format!("{prefix}embeddings.position_embedding.weight"));
         Ok(Siglip {
             patches: loader.convolution(&convolution, &[hidden, 3, patch, patch])?,
-            positions: loader.ordered(&table, &patches::order(config.side(), config.side(), merge), hidden)?,
+            positions: loader.ordered(&table, &order, hidden)?,
             layers,
             norm: None,
             backend: loader.backend.clone(),
-            merge,
+            order,
             config,
         })
     }
 
-    /// The hidden states of a tile behind the last norm, `[side * side, hidden]`, the patches of a cell one behind the other.
+    /// The hidden states of a tile behind the last norm, `[side * side, hidden]`, in the order of its patches.
     pub(super) fn forward(&self, tile: &Pixels, check: Check<'_>) -> Result<Matrix<B>> {
         let norm = self.norm.as_ref().ok_or_else(|| Error::Internal("a tower without its last norm".into()))?;
         let mut states = self.states(tile, &[self.layers.len()], check)?;
@@ -86,7 +86,7 @@ impl<B: Backend> Siglip<B> {
                 "a tile of {width} x {height} for a tower of {side} x {side} patches"
             )));
         }
-        let rows = self.backend.matrix(patches::rows(tile, patch, self.merge), side * side, 3 * patch * patch)?;
+        let rows = self.backend.matrix(patches::numbered(tile, patch, &self.order), side * side, 3 * patch * patch)?;
         let mut x = self.patches.forward(&self.backend.input(&rows))?.plus(&self.positions)?;
         let mut states = States::<B>::of(depths, &x);
         for (index, layer) in self.layers.iter().enumerate() {
