@@ -1,6 +1,6 @@
 import { abortError, DeviceError } from "./errors.ts";
 import type { About, LoadRequest, ModelInfo, Progress } from "./generated/wire.ts";
-import { modelFiles } from "./hub/source.ts";
+import { adapterFolders, modelFiles } from "./hub/source.ts";
 import { Model } from "./model.ts";
 import type { Native } from "./native/contract.ts";
 import { findGpu, gpuName, type PickDoor, warnOfCpu } from "./native/device.ts";
@@ -21,7 +21,7 @@ import {
 /**
  * Loads a model: a folder in the Hugging Face layout, a Hugging Face Hub model (`org/name` or `org/name@revision`), or
  * without a source the small model that comes with the package. An existing folder named `org/name` wins over the Hub; a source that
- * starts with `.`, `/` or `~` is never a Hub model.
+ * starts with `.`, `/` or `~` is never a Hub model. `adapter` merges LoRA adapters into its weights.
  *
  * @example
  * ```ts
@@ -73,6 +73,7 @@ async function open(
     signal,
     onProgress,
     images,
+    adapter,
     device,
     weights,
     map,
@@ -85,10 +86,13 @@ async function open(
   } = options;
   const engineOptions = { device, weights, map, threads, batch, prefillChunk, cacheLimit, rotateValues };
   if (signal?.aborted) throw abortError(signal);
-  const files = await modelFiles(source, given({ ...hub, signal, onProgress }));
+  const finding = given({ ...hub, signal, onProgress });
+  const files = await modelFiles(source, finding);
+  const adapters = adapter === undefined ? undefined : await adapterFolders(adapter, finding);
   if (signal?.aborted) throw abortError(signal);
   const request = {
     ...files,
+    ...given({ adapters }),
     ...given(engineOptions),
     ...(inWorker() && { closeWithThread: true }),
   } as LoadRequest;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { inTurn } from "../kit/turns.ts";
@@ -45,6 +45,9 @@ async function prepare(): Promise<void> {
   const pair = join(root, "tests", "golden", "fixtures", "gguf-pairs", "llava-gqa64");
   copyFileSync(join(pair, "model.gguf"), join(work, "llava.gguf"));
   copyFileSync(join(pair, "mmproj.gguf"), join(work, "mmproj.gguf"));
+  const fixtures = join(root, "tests", "golden", "fixtures");
+  cpSync(join(fixtures, "llama3-rope"), join(work, "base"), { recursive: true });
+  cpSync(join(fixtures, "adapters", "llama"), join(work, "adapter"), { recursive: true });
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(configuration));
   for (const { stem, code } of snippets) writeFileSync(join(folder, "src", `${stem}.ts`), `${code}\nexport {};\n`);
   const tsc = join(root, "node_modules", "typescript", "bin", "tsc");

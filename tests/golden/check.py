@@ -5,6 +5,7 @@ import json
 
 from safetensors.numpy import load_file
 
+import adapters
 import anyres_models
 import models
 import planted
@@ -414,14 +415,29 @@ def check_gemma3():
     assert max(picture["squares"] for picture in golden["scan"]["pictures"]) > 2
 
 
+def check_adapters():
+    for golden in adapters.GOLDENS:
+        written, arrays = read(golden.name)
+        fixture = adapters.fixture_of(golden.fixture)
+        assert [ROOT / folder for folder in written["adapters"]] == [adapter.folder for adapter in golden.adapters]
+        assert [case["name"] for case in written["cases"]] == list(golden.cases)
+        for case in written["cases"]:
+            rows = arrays[f"{case['name']}.logits"]
+            assert rows.shape == (len(case["logit_rows"]), models.vocabulary(fixture))
+            assert rows[-1].argmax() == case["tokens"][0] and len(case["tokens"]) == len(case["steps"]) == 32
+            # an adapter that changes nothing would prove nothing
+            plain = {one["name"]: one["tokens"] for one in read(golden.fixture)[0]["cases"]}
+            assert plain[case["name"]] != case["tokens"]
+
+
 def check_sizes():
-    for folder, most in ((DATA, 16 << 19), (FIXTURES, 19 << 19)):
+    for folder, most in ((DATA, 17 << 19), (FIXTURES, 20 << 19)):
         total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{folder.relative_to(GOLDEN)}: {total} bytes")
         assert total < most
 
 
 if __name__ == "__main__":
-    for check in (check_tiny_llava, check_fixtures, check_tiles, check_anyres, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_qwen_vl, check_gemma3, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
+    for check in (check_tiny_llava, check_fixtures, check_tiles, check_anyres, check_scenes, check_images, check_text, check_wide, check_codebooks, check_stores, check_kvtuner, check_skvq, check_directions, check_lorc, check_gguf, check_gguf_pairs, check_adapters, check_qwen_vl, check_gemma3, check_eviction, check_pyramid_infer, check_zipvl, check_vision_zip, check_rkv, check_heads, check_kvzip, check_kvpress, check_sizes):
         check()
     print("all goldens read back well")

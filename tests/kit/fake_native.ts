@@ -22,6 +22,7 @@ import type { Native, NativeEngine, NativeTicket } from "../../ts/native/contrac
 export const info: ModelInfo = {
   architecture: "LlavaForConditionalGeneration",
   source: "/models/fake",
+  adapters: [],
   fingerprint: "f00d",
   parameters: 5_520_000,
   weights: "f32",

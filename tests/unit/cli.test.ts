@@ -75,6 +75,10 @@ test("describe --json prints one object and nothing else", async () => {
     "--rotate-values",
     "--model",
     "/m",
+    "--adapter",
+    "/one",
+    "--adapter",
+    "/two",
   ]);
   assert.deepEqual([code, err], [0, ""]);
   assert.equal(out.trimEnd().split("\n").length, 1);
@@ -91,7 +95,7 @@ test("describe --json prints one object and nothing else", async () => {
     "memory",
   ]);
   assert.equal(printed.memory.full, 2_000_000);
-  assert.deepEqual(fake.loads, [{ source: "/m", weights: "q8_0", rotateValues: true }]);
+  assert.deepEqual(fake.loads, [{ source: "/m", adapters: ["/one", "/two"], weights: "q8_0", rotateValues: true }]);
 });
 
 test("a vision tower is a path, or none", async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, readlink, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { test } from "node:test";
 import { run } from "../../ts/cli/run.ts";
 import { matches } from "../../ts/hub/glob.ts";
@@ -52,6 +52,34 @@ test("a Hub model is downloaded, loads, describes, and loads again offline", { t
   server.seen = [];
   assert.equal((await inspect("org/tiny", { ...options, offline: true })).layers, 10);
   assert.deepEqual(server.seen, []);
+});
+
+test("an adapter is two files of another repository, which load again offline", async () => {
+  const options = fresh();
+  server.files = new Map([
+    ["adapter_config.json", Buffer.from("{}")],
+    ["adapter_model.safetensors", Buffer.from("weights")],
+    ["tokenizer.json", Buffer.from("{}")],
+    ["README.md", Buffer.from("CARD")],
+  ]);
+  const adapters = async (adapter: string | string[], more: object = {}): Promise<unknown> => {
+    const fake = new FakeNative();
+    await (await openModel(fake, "/m", { ...options, ...more, adapter })).dispose();
+    return (fake.loads[0] as { adapters?: unknown } | undefined)?.adapters;
+  };
+  const folder = join(options.cacheDir, "models--org--tiny", "snapshots", commit);
+  assert.deepEqual(await adapters("org/tiny"), [folder]);
+  assert.deepEqual((await readdir(folder)).sort(), ["adapter_config.json", "adapter_model.safetensors"]);
+  server.seen = [];
+  assert.deepEqual(await adapters(`org/tiny@${commit}`), [folder]);
+  assert.deepEqual(await adapters(["./one", "org/tiny"], { offline: true }), [resolve("one"), folder]);
+  assert.deepEqual(server.seen, []);
+  await assert.rejects(adapters("org/tiny", { ...fresh(), offline: true }), code("hub-offline"));
+
+  server.files = new Map([["adapter_model.bin", Buffer.from("x")]]);
+  const lost = code("hub-files", /org\/tiny has no adapter_config\.json.*it has adapter_model\.bin\. Pickled/);
+  await assert.rejects(adapters("org/tiny", fresh()), lost);
+  server.files = smallFiles();
 });
 
 test("the cache is laid out like huggingface_hub's", async () => {
@@ -152,7 +180,11 @@ test("the single file goes before an index, which may be left from an earlier sa
 
 test("a repository of another format says what it is and what to do", async () => {
   for (const [files, found, cure] of [
-    [["adapter_config.json", "adapter_model.safetensors"], /has no config\.json/, /adapter \(LoRA\): merge it/],
+    [
+      ["adapter_config.json", "adapter_model.safetensors"],
+      /has no config\.json/,
+      /adapter \(LoRA\): load the model .* as `adapter`/,
+    ],
     [["config.json", "tokenizer.json", "pytorch_model.bin"], /neither/, /Pickled weights are not read/],
   ] as [string[], RegExp, RegExp][]) {
     server.files = new Map(files.map((name) => [name, new Uint8Array(10)]));

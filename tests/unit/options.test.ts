@@ -113,6 +113,7 @@ const calls: Record<string, Call> = {
     base: {},
     options: [
       "device",
+      "adapter",
       "weights",
       "map",
       "vision",
@@ -169,7 +170,7 @@ function checkRefusal(error: unknown, what: string): asserts error is PrefixKvEr
 /** The calls' own names and forms for what they are given. */
 const internal: Record<string, string> = { samples: "prompt", method: "cache" };
 /** Options that never reach the engine. */
-const local = /^(signal|onProgress|file|revision|token|offline|cacheDir|endpoint|images|samples)$/;
+const local = /^(signal|onProgress|file|revision|token|offline|cacheDir|endpoint|images|samples|adapter)$/;
 
 for (const [name, call] of Object.entries(calls)) {
   test(`${name}: no value of any option is dropped or changed on the way`, async () => {

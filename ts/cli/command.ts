@@ -89,6 +89,12 @@ export const loadFlags: readonly Flag[] = [
     value: "MODEL",
     text: "folder, GGUF file, or org/name on the hub (default: the embedded model)",
   },
+  {
+    name: "adapter",
+    type: "strings",
+    value: "ADAPTER",
+    text: "a LoRA adapter to merge in: folder, or org/name on the hub; may be given more than once",
+  },
   ...hubFlags,
   { name: "device", type: "string", value: "NAME", text: "cpu, cuda, cuda:N or auto" },
   ...engineFlags,

@@ -16,6 +16,17 @@ export interface SourceFields {
 /** The path of a file, or false for none. */
 export type TowerFile = string | false;
 
+/** The adapters that are merged into a model. */
+export interface AdapterFields {
+  /**
+   * Absolute paths of folders with LoRA adapters in the format of PEFT, which are merged into the weights one after the
+   * other.
+   *
+   * Default: none.
+   */
+  adapters?: string[];
+}
+
 /** How a model is loaded. */
 export interface EngineOptions {
   /**
@@ -118,7 +129,7 @@ export interface OwnerFields {
 }
 
 /** Loads a model: `progress` events, then `loaded`. */
-export interface LoadRequest extends SourceFields, EngineOptions, OwnerFields {}
+export interface LoadRequest extends SourceFields, AdapterFields, EngineOptions, OwnerFields {}
 
 /** A picture to count the positions of. */
 export interface AskedPicture {
@@ -1263,10 +1274,12 @@ export interface ProgressEvent extends Progress {
  * ```
  */
 export interface ModelInfo {
-  /** `architectures[0]` of the configuration. */
+  /** `architectures[0]` of the configuration, or the class that it is loaded as where that is a name of its own. */
   architecture: string;
   /** The folder, or the GGUF file. */
   source: string;
+  /** The folders of the adapters that are merged into its weights, in their order. */
+  adapters: string[];
   /**
    * The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights.
    */

@@ -20,6 +20,9 @@ export const optional: readonly string[] = [
 export const single = "model.safetensors";
 export const index = "model.safetensors.index.json";
 
+/** The files of a LoRA adapter. */
+export const adapterFiles: readonly string[] = ["adapter_config.json", "adapter_model.safetensors"];
+
 export const maxIndexBytes: number = 64 * 1024 * 1024;
 const maxShards = 2_000;
 const maxListed = 50;
@@ -36,13 +39,7 @@ export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?:
     const tower = chosenTower(names, subject, text, vision);
     return tower === undefined ? [text] : [text, tower];
   }
-  const { id, revision } = subject;
-  const lacks = (what: string): HubError => {
-    const files = [...names].sort().slice(0, maxListed);
-    const more = names.size > files.length ? ` and ${names.size - files.length} more` : "";
-    const message = `${id} ${what}; it has ${files.length > 0 ? files.join(", ") : "no files"}${more}${instead(names)}`;
-    return new HubError("hub-files", message, { id, revision, files });
-  };
+  const lacks = (what: string): HubError => lacking(names, subject, what, instead(names));
   const weights = names.has(single) ? single : index;
   if (!names.has("config.json")) throw lacks("has no config.json");
   if (!names.has(weights)) throw lacks(`has neither ${single} nor ${index}`);
@@ -50,11 +47,28 @@ export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?:
   return [...required, ...optional.filter((name) => names.has(name)), weights];
 }
 
+/** The files of an adapter, all of which must be there. */
+export function neededOfAdapter(names: ReadonlySet<string>, subject: Subject): readonly string[] {
+  const missing = adapterFiles.find((name) => !names.has(name));
+  if (missing === undefined) return adapterFiles;
+  const pickled = names.has("adapter_model.bin")
+    ? ". Pickled weights are not read: save the adapter with safetensors"
+    : "";
+  throw lacking(names, subject, `has no ${missing}, so it is no LoRA adapter that is read`, pickled);
+}
+
+function lacking(names: ReadonlySet<string>, { id, revision }: Subject, what: string, cure: string): HubError {
+  const files = [...names].sort().slice(0, maxListed);
+  const more = names.size > files.length ? ` and ${names.size - files.length} more` : "";
+  const message = `${id} ${what}; it has ${files.length > 0 ? files.join(", ") : "no files"}${more}${cure}`;
+  return new HubError("hub-files", message, { id, revision, files });
+}
+
 /** Explains what a repository without a usable model contains, and what to do. */
 function instead(names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
   if (names.has("adapter_config.json"))
-    return ". It is an adapter (LoRA): merge it into its base model, and load the folder of that";
+    return ". It is an adapter (LoRA): load the model that it was made for, with this one as `adapter`";
   if (has(/^(pytorch_model|consolidated).*\.(bin|pth)$/))
     return ". Pickled weights are not read: convert it to safetensors";
   return "";

@@ -15,7 +15,8 @@ import { type HubId, isCommit } from "./ids.ts";
 import { isGguf, isTower } from "./names.ts";
 import type { HubOptions } from "./options.ts";
 import { inParallel } from "./parallel.ts";
-import { index, maxIndexBytes, neededFiles, optional, required, shardNames, single } from "./plan.ts";
+import * as plan from "./plan.ts";
+import { index, maxIndexBytes, optional, required, shardNames, single } from "./plan.ts";
 import { readSettings, type Settings } from "./settings.ts";
 import { machine, type System } from "./system.ts";
 import { type Asked, chosenTower, isBest, noTower } from "./towers.ts";
@@ -36,20 +37,21 @@ export interface ModelFiles {
 }
 
 /**
- * The folder of a Hub model with every file that the engine reads, or its GGUF file and its vision tower; downloads files that are not
- * cached.
+ * The folder of a Hub model with every file that the engine reads, or its GGUF file and its vision tower; with `adapter` the folder of a
+ * LoRA adapter. Downloads files that are not cached.
  */
 export async function hubModel(
   hub: HubId,
   options: HubOptions & { vision?: string | false },
   system: System = machine,
+  adapter: boolean = false,
 ): Promise<ModelFiles> {
   const settings = await readSettings(options);
   // Ends what is left of a load when one of its files fails.
   const stop = new Stop(options.signal);
   const session: Session = { endpoint: settings.endpoint, token: settings.token, signal: stop.signal, system };
   const end = (): void => stop.end(abortError(undefined));
-  const asked = { file: options.file, vision: options.vision };
+  const asked = { file: options.file, vision: options.vision, adapter };
   const load = new HubLoad(hub, asked, settings, session, new DownloadProgress(options.onProgress), end);
   try {
     return await load.run();
@@ -76,6 +78,8 @@ interface Found {
 interface AskedFiles {
   file: string | undefined;
   vision: Asked;
+  /** An adapter instead. */
+  adapter: boolean;
 }
 
 class HubLoad {
@@ -123,8 +127,11 @@ class HubLoad {
     const usable = known !== undefined && found.state !== "partly" ? known : undefined;
     const repository = await this.#ask(usable);
     if (!repository) return this.#place(usable ?? revision, found);
-    const { file, vision } = this.#asked;
-    const names = neededFiles(new Set(repository.files.keys()), this.#subject, file, vision);
+    const { file, vision, adapter } = this.#asked;
+    const held = new Set(repository.files.keys());
+    const names = adapter
+      ? plan.neededOfAdapter(held, this.#subject)
+      : plan.neededFiles(held, this.#subject, file, vision);
     await this.#download(repository, names);
     const [gguf, tower] = names.filter(isGguf);
     await this.#note(repository, gguf === undefined);
@@ -178,10 +185,14 @@ class HubLoad {
   }
 
   async #look(commit: string): Promise<Found> {
-    const gguf = await this.#lookForGguf(commit);
-    if (gguf) return gguf;
     const cache = this.#cache;
     const missing: string[] = [];
+    if (this.#asked.adapter) {
+      for (const name of plan.adapterFiles) if (!(await cache.has(commit, name))) missing.push(name);
+      return { state: missing.length === 0 ? "whole" : "partly", missing };
+    }
+    const gguf = await this.#lookForGguf(commit);
+    if (gguf) return gguf;
     for (const name of required) if (!(await cache.has(commit, name))) missing.push(name);
     const sharded = !(await cache.has(commit, single)) && (await cache.has(commit, index));
     if (sharded) {

@@ -33,6 +33,22 @@ function localPath(place: string | URL): string {
   return place instanceof URL || place.startsWith("file:") ? fileURLToPath(place) : resolve(place);
 }
 
+/** The absolute paths of the folders of adapters; those of the hub are downloaded, each by the revision in its own name. */
+export async function adapterFolders(
+  adapter: string | URL | readonly (string | URL)[],
+  { revision: _, file: __, ...options }: HubOptions,
+): Promise<string[]> {
+  const folders: string[] = [];
+  for (const source of typeof adapter === "string" || adapter instanceof URL ? [adapter] : adapter)
+    folders.push(await adapterFolder(source, options));
+  return folders;
+}
+
+async function adapterFolder(source: string | URL, options: HubOptions): Promise<string> {
+  const hub = typeof source === "string" && (await isHubId(source)) ? parseHubId(source, undefined) : undefined;
+  return hub ? (await hubModel(hub, options, undefined, true)).source : localPath(source);
+}
+
 /** A folder that is there goes first, so that what worked without the hub goes on working. */
 async function isHubId(source: string): Promise<boolean> {
   if (isGguf(source)) return false;

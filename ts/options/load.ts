@@ -5,7 +5,7 @@ import type { HubOptions } from "../hub/options.ts";
 import { type ImagePolicy, type ReadPolicy, readPolicy } from "../images/policy.ts";
 import type { Binding } from "../native/pick.ts";
 import { Place } from "./place.ts";
-import { address, callback, fields, flag, oneOf, type Rule, type Rules, signal, text, whole } from "./rules.ts";
+import { address, callback, fields, flag, list, oneOf, type Rule, type Rules, signal, text, whole } from "./rules.ts";
 
 /**
  * How to load a model.
@@ -26,6 +26,11 @@ export interface LoadOptions extends HubOptions, Omit<EngineOptions, "device"> {
    * as is `cuda:0`). `auto` uses the first GPU that works, else the CPU, and warns once why.
    */
   device?: Device;
+  /**
+   * A LoRA adapter in the format of PEFT, which is merged into the weights: a folder, a `file:` URL or a Hub name (`org/name`,
+   * `org/name@revision`). Several are merged one after the other.
+   */
+  adapter?: string | URL | readonly (string | URL)[];
   /**
    * How the native code is reached: `napi` is Node-API, on every runtime; `ffi` is the C ABI through the foreign functions of Bun or
    * Deno; `auto`, the default, takes what measures best on this runtime.
@@ -105,10 +110,22 @@ const hubRules = {
 
 const binding: Rule<Binding> = oneOf("auto", "napi", "ffi");
 
+const adapterName: Rule<string | URL> = (value, place) => {
+  const found = address(value, place);
+  if (found === "") throw place.invalid("is empty; leave it out to load the model as it is");
+  if (typeof found !== "string" && found.protocol !== "file:")
+    throw place.invalid("must be a path, a file: URL or a Hub name (org/name)");
+  return found;
+};
+const adapterNames = list(adapterName);
+const adapter: Rule<string | URL | readonly (string | URL)[]> = (value, place) =>
+  place.read(() => Array.isArray(value)) ? adapterNames(value, place) : adapterName(value, place);
+
 const loadRules = {
   ...hubRules,
   ...engineRules,
   vision,
+  adapter,
   images: readPolicy,
   binding,
 } satisfies Rules<LoadOptions>;

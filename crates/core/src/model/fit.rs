@@ -33,12 +33,13 @@ pub(super) fn require_rotated(asked: bool, rotates: bool) -> Result<()> {
     Ok(())
 }
 
-/// Errors when the transform of values was asked for and the weights are to stay as a file has them.
-pub(super) fn require_foldable(asked: bool, format: WeightFormat) -> Result<()> {
+/// Errors when an option that changes weights was asked for and the weights are to stay as a file has them.
+pub(super) fn require_changeable(option: &str, asked: bool, format: WeightFormat) -> Result<()> {
     if asked && format == WeightFormat::Stored {
-        let reason = "`rotateValues` changes weights, and those of a GGUF file stay as they are: give `weights`, for instance \"q8_0\", or load \
-                      the model without it";
-        return Err(refuse(reason));
+        return Err(refuse(format!(
+            "{option} changes weights, and those of a GGUF file stay as they are: give `weights`, for instance \"q8_0\", or load the model \
+             without it"
+        )));
     }
     Ok(())
 }
@@ -52,10 +53,12 @@ mod tests {
     fn a_transform_that_nobody_folds_is_refused() {
         assert!(require_rotated(false, false).is_ok() && require_rotated(true, true).is_ok());
         assert_eq!(require_rotated(true, false).expect_err("not folded").code(), "option");
-        assert!(
-            require_foldable(true, WeightFormat::Q8_0).is_ok() && require_foldable(false, WeightFormat::Stored).is_ok()
-        );
-        assert_eq!(require_foldable(true, WeightFormat::Stored).expect_err("not foldable").code(), "option");
+        for option in ["`rotateValues`", "`adapter`"] {
+            assert!(require_changeable(option, true, WeightFormat::Q8_0).is_ok());
+            assert!(require_changeable(option, false, WeightFormat::Stored).is_ok());
+            let error = require_changeable(option, true, WeightFormat::Stored).expect_err("stays");
+            assert!(error.code() == "option" && error.to_string().contains(option), "{error}");
+        }
     }
 
     #[test]

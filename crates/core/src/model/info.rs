@@ -47,10 +47,12 @@ impl ImageInfo {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelInfo {
-    /// `architectures[0]` of the configuration.
+    /// `architectures[0]` of the configuration, or the class that it is loaded as where that is a name of its own.
     pub architecture: String,
     /// The folder, or the GGUF file.
     pub source: String,
+    /// The folders of the adapters that are merged into its weights, in their order.
+    pub adapters: Vec<String>,
     /// The same for the same sizes and weights, wherever they lie: calibrations are bound to it. Empty without weights.
     pub fingerprint: String,
     /// Numbers in all weights.
@@ -105,6 +107,7 @@ impl ModelInfo {
         Ok(ModelInfo {
             architecture: config.architecture()?.to_owned(),
             source: config.dir().display().to_string(),
+            adapters: Vec::new(),
             fingerprint: checkpoint.map(Checkpoint::fingerprint).transpose()?.unwrap_or_default(),
             parameters,
             weights: weights.name(),

@@ -202,7 +202,8 @@ impl<B: Backend> Model<B> {
         let dir = &options.source;
         let source = Source::open(dir, &options.vision)?;
         let weights = source.weights(options.weights);
-        fit::require_foldable(options.rotate_values, weights)?;
+        fit::require_changeable("`rotateValues`", options.rotate_values, weights)?;
+        fit::require_changeable("`adapter`", !options.adapters.is_empty(), weights)?;
         let backend = backend.with_weights(weights)?;
         let config = &source.config;
         let family = family(config)?;
@@ -211,7 +212,10 @@ impl<B: Backend> Model<B> {
         let described = (family.inspect)(config)?;
         let template = source.template(&tokenizer, described.images())?;
         let image_processor = described.images().map(|images| images.processor(&source.settings())).transpose()?;
-        let checkpoint = source.checkpoint(options.map)?;
+        let mut checkpoint = source.checkpoint(options.map)?;
+        for adapter in &options.adapters {
+            checkpoint = checkpoint.adapted(adapter, &described.layouts())?;
+        }
         let total = checkpoint.bytes(weights);
         fit::require(total, weights, &backend)?;
         progress(Progress { stage: "weights", done: 0, total })?;
@@ -229,7 +233,9 @@ impl<B: Backend> Model<B> {
         let eos_tokens = config.eos_tokens(tokenizer.eos_id())?;
         let tally = loader.tally();
         let vision = network.vision_bytes();
-        let info = ModelInfo::new(config, network.as_ref(), Some(&checkpoint), weights, tally, vision, backend.name())?;
+        let mut info =
+            ModelInfo::new(config, network.as_ref(), Some(&checkpoint), weights, tally, vision, backend.name())?;
+        info.adapters = options.adapters.iter().map(|dir| dir.display().to_string()).collect();
         checkpoint.require_unchanged()?;
         let is_mapped = options.map && weights == WeightFormat::Stored;
         let mapped = source.files().filter(|_| is_mapped).map(|file| file.origin().clone()).collect();

@@ -15,6 +15,7 @@ use crate::method::directions::Projection;
 use crate::method::pictures::Notes;
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{Pass, Placing};
+use crate::weights::Layouts;
 
 /// Called with the bytes loaded so far; an error stops the load.
 pub(super) type Loaded<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
@@ -49,6 +50,10 @@ pub trait Describe {
     /// Whether the positions of an image see each other while a prompt is read.
     fn has_blocks(&self) -> bool {
         false
+    }
+    /// The names that files of different versions have for the same tensors.
+    fn layouts(&self) -> Layouts {
+        Layouts::USUAL
     }
     /// Where rotary embedding turns the positions of a prompt.
     fn place(&self, spans: &[Span]) -> Placing {

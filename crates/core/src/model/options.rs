@@ -23,6 +23,8 @@ pub struct LoadOptions {
     /// The vision tower of a GGUF file.
     pub vision: Vision,
     pub weights: WeightFormat,
+    /// Folders of LoRA adapters, merged into the weights one after the other.
+    pub adapters: Vec<PathBuf>,
     /// Most bytes that the caches of all sequences may take together.
     pub cache_limit: Option<u64>,
     /// Whether the Hadamard transform of values is folded into the weights.
@@ -38,6 +40,7 @@ impl LoadOptions {
             source: source.into(),
             vision: Vision::Beside,
             weights: WeightFormat::Stored,
+            adapters: Vec::new(),
             cache_limit: None,
             rotate_values: false,
             map: true,

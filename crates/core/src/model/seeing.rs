@@ -15,6 +15,7 @@ use crate::media::Prepared;
 use crate::method::directions::Projection;
 use crate::nn::{Loader, Matrix};
 use crate::sequence::{Pass, Placing};
+use crate::weights::Layouts;
 
 /// The configuration of a family with pictures.
 pub(super) trait Pictured: Images {
@@ -25,6 +26,10 @@ pub(super) trait Pictured: Images {
     /// As [`Describe::has_blocks`].
     fn has_blocks(&self) -> bool {
         false
+    }
+    /// As [`Describe::layouts`].
+    fn layouts(&self) -> Layouts {
+        Layouts::USUAL
     }
 }
 
@@ -51,6 +56,10 @@ impl<C: Pictured> Describe for C {
 
     fn has_blocks(&self) -> bool {
         Pictured::has_blocks(self)
+    }
+
+    fn layouts(&self) -> Layouts {
+        Pictured::layouts(self)
     }
 
     fn place(&self, spans: &[Span]) -> Placing {

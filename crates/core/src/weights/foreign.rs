@@ -21,7 +21,7 @@ pub(crate) fn instead_of_a_model(path: &Path) -> Option<Error> {
     let adapter = names.iter().any(|name| name == "adapter_config.json");
     adapter.then(|| Error::UnsupportedModel {
         reason: format!(
-            "{} holds an adapter (LoRA), not a model: merge it into its base model and save that",
+            "{} holds an adapter (LoRA), not a model: load the model that it was made for, with this folder as `adapter`",
             path.display()
         ),
         known: vec![],

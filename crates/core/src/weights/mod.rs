@@ -1,6 +1,7 @@
-//! Weights by name, wherever they lie: safetensors files, single or sharded, and GGUF files. Read tensor by tensor, their shapes and
-//! every number checked.
+//! Weights by name, wherever they lie: safetensors files, single or sharded, and GGUF files, with adapters merged into them. Read tensor by
+//! tensor, their shapes and every number checked.
 
+mod adapter;
 mod file;
 mod foreign;
 mod format;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::folder::unusable;
+pub use adapter::{Layouts, MAX_ADAPTERS};
 pub(crate) use foreign::instead_of_a_model;
 pub use format::WeightFormat;
 use numbers::Element;
@@ -102,6 +104,16 @@ impl Checkpoint {
         let text = gguf::Named::text(text, prefix, mapped)?;
         let tower = gguf::Named::tower(tower, made, mapped)?;
         Ok(Checkpoint { source: Box::new(gguf::Pair { text, tower }) })
+    }
+
+    /// The same with the LoRA adapter of the folder `dir` merged into every tensor that it changes, in f32, whenever one is read; `layouts` are
+    /// those of the model's family.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] for a folder that is no adapter; [`Error::UnsupportedModel`] for one of another kind; [`Error::ModelFile`] when
+    /// not all of its tensors find theirs.
+    pub fn adapted(self, dir: &Path, layouts: &Layouts) -> Result<Self> {
+        Ok(Checkpoint { source: Box::new(adapter::Merged::new(self.source, dir, layouts)?) })
     }
 
     /// Whether a tensor of this name exists.

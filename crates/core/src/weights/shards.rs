@@ -48,6 +48,22 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The tensors of one file; None when there is no such file.
+    pub(super) fn file(path: &Path) -> Result<Option<Self>> {
+        let dir = path.parent().unwrap_or(path).to_owned();
+        let mut folder = Folder { dir, files: Vec::new(), tensors: HashMap::new() };
+        Ok(folder.add(path)?.then_some(folder))
+    }
+
+    /// The names of all tensors, whatever their types.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &entry.shape[..])
+    }
+
     fn read_shards(&mut self, path: &Path, index: &Map<String, Value>) -> Result<()> {
         let bad = |reason: String| unusable(path, reason);
         let Some(Value::Object(map)) = index.get("weight_map") else {
@@ -134,7 +150,11 @@ impl Source for Folder {
     }
 
     fn path(&self, name: &str) -> &Path {
-        self.tensors.get(name).map_or(&self.dir, |entry| &self.files[entry.file].path)
+        match (self.tensors.get(name), self.files.as_slice()) {
+            (Some(entry), files) => &files[entry.file].path,
+            (None, [only]) => &only.path,
+            (None, _) => &self.dir,
+        }
     }
 
     fn packing(&self) -> Option<&'static str> {

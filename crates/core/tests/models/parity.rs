@@ -7,11 +7,11 @@ use std::path::Path;
 
 use candle_core::{Device as TensorDevice, IndexOp, Tensor};
 use prefixkv_core::media::{Prepared, upright_size};
-use prefixkv_core::model::{ImagePlan, Model};
+use prefixkv_core::model::{ImagePlan, LoadOptions, Model};
 use prefixkv_core::sample::argmax;
 use serde::Deserialize;
 
-use crate::folder::{self, root};
+use crate::folder::root;
 
 /// The largest difference allowed for features, projections and logits in f32.
 const TOLERANCE: f32 = 1e-3;
@@ -22,6 +22,9 @@ const NEAR_TIE: f32 = 1e-4;
 struct Golden {
     /// A folder, relative to the repository.
     model: String,
+    /// Folders of adapters, likewise.
+    #[serde(default)]
+    adapters: Vec<String>,
     cases: Vec<Case>,
 }
 
@@ -57,8 +60,10 @@ struct Step {
     second: (u32, f32),
 }
 
-fn load(model: &str) -> Model {
-    folder::load(&root().join(model))
+fn load(golden: &Golden) -> Model {
+    let adapters = golden.adapters.iter().map(|folder| root().join(folder)).collect();
+    let options = LoadOptions { adapters, ..LoadOptions::new(root().join(&golden.model)) };
+    Model::load(&options, &mut |_| Ok(())).unwrap_or_else(|e| panic!("{}: {e}", golden.model))
 }
 
 fn worst(got: &Tensor, want: &Tensor) -> f32 {
@@ -187,7 +192,7 @@ fn check_file(path: &Path) {
     let golden: Golden = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let arrays =
         candle_core::safetensors::load(path.with_extension("safetensors"), &TensorDevice::Cpu).expect("arrays load");
-    let model = load(&golden.model);
+    let model = load(&golden);
     assert!(!golden.cases.is_empty());
     for case in &golden.cases {
         check_case(&model, case, &arrays);
@@ -242,4 +247,9 @@ parity! {
     several_feature_layers_of_siglip_in_a_grid: "llava-next-siglip.json",
     grids_of_few_tiles_and_pictures_beside_others: "llava-onevision.json",
     siglip_and_qwen2_in_a_llava: "llava-interleave.json",
+    an_adapter_of_text: "adapted-llama.json",
+    an_adapter_of_embeddings_that_are_the_head: "adapted-tied.json",
+    an_adapter_of_fused_weights: "adapted-fused.json",
+    an_adapter_of_text_and_tower: "adapted-llava.json",
+    two_adapters_with_old_and_new_names: "adapted-twice.json",
 }

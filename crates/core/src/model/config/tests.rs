@@ -67,7 +67,7 @@ fn folders_that_hold_another_format_say_so() {
         assert!(parts.iter().all(|part| message.contains(part)) && !message.contains("pickle"), "{message}");
     };
     let adapter = folder(&[("adapter_config.json", json!({}))]);
-    says(adapter.path(), "unsupported-model", &["adapter", "merge"]);
+    says(adapter.path(), "unsupported-model", &["adapter", "as `adapter`"]);
     says(folder(&[]).path(), "model-not-found", &["config.json"]);
     let file = folder(&[("config.json", json!({}))]);
     says(&file.path().join("config.json"), "model-not-found", &["is not a folder"]);

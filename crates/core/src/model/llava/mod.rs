@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::media::{Pixels, Prepared};
 use crate::method::pictures::Notes;
 use crate::nn::{Linear, Loader, Matrix};
+use crate::weights::Layouts;
 use tower::Tower;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
@@ -48,6 +49,10 @@ const PROJECTOR: &[&str] = &["multi_modal_projector.", "model.multi_modal_projec
 impl Pictured for LlavaConfig {
     fn text(&self) -> &LlamaConfig {
         &self.text
+    }
+
+    fn layouts(&self) -> Layouts {
+        Layouts { text: TEXT, head: HEAD, others: &[VISION, PROJECTOR] }
     }
 
     fn image(&self) -> ImageInfo {

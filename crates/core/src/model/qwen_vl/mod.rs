@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::fields::refuse;
 use crate::media::Prepared;
 use crate::nn::Matrix;
+use crate::weights::Layouts;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
@@ -49,6 +50,10 @@ const VISION: &[&str] = &["model.visual.", "visual."];
 impl Pictured for QwenVlConfig {
     fn text(&self) -> &LlamaConfig {
         &self.text
+    }
+
+    fn layouts(&self) -> Layouts {
+        Layouts { text: TEXT, head: HEAD, others: &[VISION] }
     }
 
     fn image(&self) -> ImageInfo {

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use prefixkv_kernels::cuda::check::Cases;
 
 use super::parse;
-use super::parts::{AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields, TowerFile};
+use super::parts::{
+    AdapterFields, AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields, TowerFile,
+};
 use crate::device::Device;
 use crate::error::Result;
 use crate::fields::{Fields, Parts, refuse};
 use crate::model::{LoadOptions, Vision, WeightFormat};
+use crate::weights::MAX_ADAPTERS;
 
 /// Requests that a door takes beside those of an engine.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ macro_rules! doors {
 
 doors! {
     /// Loads a model: `progress` events, then `loaded`.
-    "load" as Load (SourceFields, EngineOptions, OwnerFields);
+    "load" as Load (SourceFields, AdapterFields, EngineOptions, OwnerFields);
     /// Reads a model folder's configuration without loading weights; ends with `inspected`.
     "inspect" as Inspect (SourceFields, AskedPicture);
     /// Compares the kernels of a GPU with those of the CPU: `progress` events, then `checked`.
@@ -73,12 +76,13 @@ pub struct LoadRequest {
 impl LoadRequest {
     /// Reads the JSON of a load.
     pub fn parse(json: &str) -> Result<LoadRequest> {
-        let (source, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
+        let (source, AdapterFields { adapters }, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
         let EngineOptions { device, weights, map, threads, batch, prefill_chunk, cache_limit, rotate_values } = options;
         Ok(LoadRequest {
             options: LoadOptions {
                 vision: tower(source.vision)?,
                 source: absolute("source", source.source)?,
+                adapters: adapters_of(adapters)?,
                 weights: weights.unwrap_or(WeightFormat::Stored),
                 cache_limit: cache_limit.map(|limit| limit.0),
                 rotate_values,
@@ -124,6 +128,13 @@ fn tower(asked: Option<TowerFile>) -> Result<Vision> {
         Some(TowerFile(None)) => Vision::None,
         Some(TowerFile(Some(path))) => Vision::File(absolute("vision", path)?),
     })
+}
+
+fn adapters_of(folders: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    if folders.len() > MAX_ADAPTERS {
+        return Err(refuse(format!("`adapters` has {} folders, expected {MAX_ADAPTERS} at most", folders.len())));
+    }
+    folders.into_iter().map(|folder| absolute("adapters", folder)).collect()
 }
 
 /// A device to check.

@@ -328,6 +328,16 @@ impl<'de> Deserialize<'de> for TowerFile {
     }
 }
 
+/// The adapters that are merged into a model.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AdapterFields {
+    /// Absolute paths of folders with LoRA adapters in the format of PEFT, which are merged into the weights one after the other.
+    ///
+    /// Default: none.
+    #[serde(default)]
+    pub(crate) adapters: Vec<PathBuf>,
+}
+
 /// How a model is loaded.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

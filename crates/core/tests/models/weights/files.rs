@@ -9,6 +9,7 @@ use safetensors::tensor::TensorView;
 /// The formats of checkpoints.
 pub(crate) const FORMATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
+#[derive(Clone)]
 pub(crate) struct Named {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
