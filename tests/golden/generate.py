@@ -7,7 +7,7 @@ import sys
 
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import CLIPImageProcessorPil, LlavaProcessor
 from transformers import PreTrainedTokenizerFast
 
 import models
@@ -60,7 +60,8 @@ class Prompts:
             self.processor.image_processor = CLIPImageProcessorPil.from_pretrained(fixture.folder)
 
     def cases(self):
-        return TEXT_CASES if self.processor is None else LLAVA_CASES
+        cases = TEXT_CASES if self.processor is None else LLAVA_CASES
+        return [case for case in cases if not self.fixture.cases or case[0] in self.fixture.cases]
 
     def render(self, messages):
         """A processor of transformers 5 does not look for a template in tokenizer_config.json; the tokenizer does."""
@@ -84,7 +85,7 @@ class Prompts:
 
 
 def load(fixture):
-    kind = models.DECODERS[fixture.text["model_type"]] if fixture.vision is None else LlavaForConditionalGeneration
+    kind = models.DECODERS[fixture.text["model_type"]] if fixture.vision is None else fixture.seeing[0]
     model, report = kind.from_pretrained(
         fixture.folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )

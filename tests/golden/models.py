@@ -26,6 +26,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     SmolLM3ForCausalLM,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 from common import FIXTURES
@@ -65,6 +67,14 @@ class Fixture:
     nested_processor: bool = False
     """one processor_config.json that holds the image processor too, as transformers 5 saves"""
     gain: float = 1.4
+    cases: tuple[str, ...] = ()
+    """those of `generate.py` that it has; empty: all"""
+    vip: bool = False
+    """ViP-LLaVA: a norm before the projector"""
+
+    @property
+    def seeing(self):
+        return (VipLlavaForConditionalGeneration, VipLlavaConfig) if self.vip else (LlavaForConditionalGeneration, LlavaConfig)
 
     @property
     def folder(self):
@@ -128,6 +138,50 @@ ALL = [
         names=FLAT,
         minimal=("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
         + ("image_token_index", "model_type", "text_config", "vision_config", "projection_dim", "vocab_size"),
+    ),
+    Fixture(
+        "vip-llava",
+        0,
+        SENTENCEPIECE,
+        torch.float16,
+        llama(hidden_size=24, num_attention_heads=3, num_key_value_heads=3, intermediate_size=48, num_hidden_layers=2),
+        clip(hidden_size=16, intermediate_size=32, num_hidden_layers=4),
+        {"vision_feature_layer": [-2, -3, 1], "projector_layernorm_eps": 1e-3},
+        names=HUB,
+        cases=("image", "two-images"),
+        template=("json", LLAVA),
+        vip=True,
+    ),
+    Fixture(
+        "llava-mistral",
+        4,
+        METASPACE,
+        torch.bfloat16,
+        llama(model_type="mistral", hidden_size=32, num_key_value_heads=2, intermediate_size=48, num_hidden_layers=2, sliding_window=None),
+        clip(hidden_size=16, intermediate_size=32),
+        names=HUB,
+        cases=("image", "two-images"),
+        template=("jinja", VICUNA),
+    ),
+    Fixture(
+        "llava-phi3",
+        1,
+        SENTENCEPIECE,
+        torch.float16,
+        llama(
+            model_type="phi3",
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            sliding_window=20,
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+        ),
+        clip(hidden_size=16, intermediate_size=32),
+        names=HUB,
+        cases=("image", "two-images"),
+        template=("json", LLAVA),
     ),
     Fixture(
         "llama3-rope",
@@ -314,9 +368,8 @@ def build(fixture, seed=None):
         model = DECODERS[text["model_type"]](AutoConfig.for_model(**text))
     else:
         token = {"image_token_index": IMAGE[fixture.tokenizer]}
-        model = LlavaForConditionalGeneration(
-            LlavaConfig(vision_config=fixture.vision, text_config=text, **token, **fixture.llava)
-        )
+        kind, config = fixture.seeing
+        model = kind(config(vision_config=fixture.vision, text_config=text, **token, **fixture.llava))
     draw = torch.Generator().manual_seed(fixture.seed if seed is None else seed)
     for name, weight in model.named_parameters():
         made = values(name, weight.shape, draw, fixture.gain)

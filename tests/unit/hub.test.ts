@@ -82,6 +82,19 @@ test("an adapter is two files of another repository, which load again offline", 
   server.files = smallFiles();
 });
 
+test("a LLaVA in another layout says what to load instead", async () => {
+  const weights: [string, Buffer][] = [["model.safetensors", Buffer.from("x")]];
+  const common: [string, Buffer][] = [
+    ["config.json", Buffer.from("{}")],
+    ["tokenizer.json", Buffer.from("{}")],
+  ];
+  server.files = new Map([...common, ...weights, ["projector/config.json", Buffer.from("{}")]]);
+  await assert.rejects(source(fresh()), code("hub-files", /layout of XTuner.*ends in -transformers or -hf/));
+  server.files = new Map([...common, ["mm_projector.bin", Buffer.from("x")], ["pytorch_model.bin", Buffer.from("x")]]);
+  await assert.rejects(source(fresh()), code("hub-files", /load its conversion, for instance "llava-hf\//));
+  server.files = smallFiles();
+});
+
 test("the cache is laid out like huggingface_hub's", async () => {
   const options = fresh();
   assert.equal(await source(options), join(model(options.cacheDir), "snapshots", commit));

@@ -40,6 +40,8 @@ export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?:
     return tower === undefined ? [text] : [text, tower];
   }
   const lacks = (what: string): HubError => lacking(names, subject, what, instead(names));
+  if (names.has("projector/config.json"))
+    throw lacks("is a LLaVA in the layout of XTuner, with its projector in a folder of its own");
   const weights = names.has(single) ? single : index;
   if (!names.has("config.json")) throw lacks("has no config.json");
   if (!names.has(weights)) throw lacks(`has neither ${single} nor ${index}`);
@@ -67,8 +69,12 @@ function lacking(names: ReadonlySet<string>, { id, revision }: Subject, what: st
 /** Explains what a repository without a usable model contains, and what to do. */
 function instead(names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
+  if (names.has("projector/config.json"))
+    return ". That is not read: load the repository whose name ends in -transformers or -hf";
   if (names.has("adapter_config.json"))
     return ". It is an adapter (LoRA): load the model that it was made for, with this one as `adapter`";
+  if (names.has("mm_projector.bin"))
+    return '. It is a LLaVA in the layout of its own code, which is not read: load its conversion, for instance "llava-hf/llava-1.5-7b-hf"';
   if (has(/^(pytorch_model|consolidated).*\.(bin|pth)$/))
     return ". Pickled weights are not read: convert it to safetensors";
   return "";

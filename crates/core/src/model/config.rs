@@ -63,11 +63,23 @@ impl ConfigFile {
         self.divisors.as_ref()
     }
 
-    /// `architectures[0]`, or the one that `model_type` implies.
+    /// `architectures[0]`; or the one that `model_type` implies, where that is a name of a derivative's own or there is none. transformers goes
+    /// by `model_type` too.
     pub fn architecture(&self) -> Result<&str> {
         let named = self.root.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
-        let implied = || super::implied(self.root.get("model_type")?.as_str()?);
-        named.or_else(implied).ok_or_else(|| self.bad("has neither `architectures` nor a known `model_type`"))
+        let implied = self.model_type().and_then(super::implied);
+        // Classifiers and the like have the type of the model that they were made of, but are none that answers.
+        let answers = |name: &str| name.ends_with("ForCausalLM") || name.ends_with("ForConditionalGeneration");
+        match named {
+            Some(name) if answers(name) && !super::architectures().contains(&name) => Ok(implied.unwrap_or(name)),
+            Some(name) => Ok(name),
+            None => implied.ok_or_else(|| self.bad("has neither `architectures` nor a known `model_type`")),
+        }
+    }
+
+    /// `model_type`.
+    pub(super) fn model_type(&self) -> Option<&str> {
+        self.root.get("model_type")?.as_str()
     }
 
     /// The file of weights that is to be read in place of the usual ones.

@@ -176,8 +176,8 @@ impl Model {
         let config = &source.config;
         let family = family::<Cpu>(config)?;
         source.require_readable()?;
-        let checkpoint = source.checkpoint(false)?;
         let shape = (family.inspect)(config)?;
+        let checkpoint = source.checkpoint(false)?;
         let vision = family.vision.iter().map(|prefix| checkpoint.parameters_under(prefix)).sum();
         let (weights, tally) = (source.weights(WeightFormat::Stored), Default::default());
         ModelInfo::new(config, shape.as_ref(), Some(&checkpoint), weights, tally, weights.bytes(vision), Cpu.name())
@@ -208,8 +208,8 @@ impl<B: Backend> Model<B> {
         let config = &source.config;
         let family = family(config)?;
         source.require_readable()?;
-        let tokenizer = Arc::new(source.tokenizer()?);
         let described = (family.inspect)(config)?;
+        let tokenizer = Arc::new(source.tokenizer()?);
         let template = source.template(&tokenizer, described.images())?;
         let image_processor = described.images().map(|images| images.processor(&source.settings())).transpose()?;
         let mut checkpoint = source.checkpoint(options.map)?;

@@ -122,6 +122,13 @@ impl Source {
                  rename the file and remove the key"
             )));
         }
+        if config.dir().join("projector/config.json").exists() {
+            return Err(config.unsupported(format!(
+                "{} holds a LLaVA in the layout of XTuner, with its projector and perhaps its vision tower in folders of their own, which are not \
+                 read: load the repository whose name ends in -transformers or -hf, or convert it with XTuner's convert_xtuner_weights_to_hf.py",
+                config.dir().display()
+            )));
+        }
         let Some((key, format)) = config.quantisation() else { return Ok(()) };
         let path = config.dir().join("config.json");
         let reason = match Checkpoint::open(config.dir())?.packing() {

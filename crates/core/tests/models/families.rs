@@ -23,6 +23,7 @@ struct Family {
 
 const FAMILIES: &[Family] = &[
     Family { fixture: "llava-gqa64", refuses: &[] },
+    Family { fixture: "vip-llava", refuses: &[] },
     Family { fixture: "smolvlm-tiles", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "llava-next", refuses: &[("visionZip", "in several tiles")] },
     Family { fixture: "llava-next-siglip", refuses: &[("visionZip", "in several tiles")] },

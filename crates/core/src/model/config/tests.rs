@@ -92,3 +92,24 @@ fn one_spelling_is_left_of_two() {
         }
     }
 }
+
+#[test]
+fn a_name_of_its_own_goes_by_the_type() {
+    for (names, kind, expected) in [
+        (json!(["VlsiForConditionalGeneration"]), "qwen2_vl", "Qwen2VLForConditionalGeneration"),
+        (json!(["MyLlamaForCausalLM"]), "llama", "LlamaForCausalLM"),
+        (json!(["BakLlavaForConditionalGeneration"]), "llava", "LlavaForConditionalGeneration"),
+        // A class that is known says more than the type.
+        (json!(["Qwen3ForCausalLM"]), "llama", "Qwen3ForCausalLM"),
+        // These have no output layer of a language model.
+        (json!(["LlamaForSequenceClassification"]), "llama", "LlamaForSequenceClassification"),
+        (json!(["LlamaModel"]), "llama", "LlamaModel"),
+        (json!(["OtherForCausalLM"]), "other", "OtherForCausalLM"),
+        (json!(null), "vipllava", "VipLlavaForConditionalGeneration"),
+        (json!([]), "mistral", "MistralForCausalLM"),
+    ] {
+        let file = golden::file(json!({ "architectures": names, "model_type": kind }));
+        assert_eq!(file.architecture().unwrap(), expected, "{names}");
+    }
+    assert!(golden::file(json!({ "architectures": null, "model_type": "other" })).architecture().is_err());
+}

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::original;
 use super::tower::TowerKind;
 use crate::backend::Activation;
 use crate::error::Result;
@@ -45,6 +46,7 @@ struct Fields {
     vision_feature_select_strategy: Option<SelectStrategy>,
     vision_feature_layer: Option<Layers>,
     multimodal_projector_bias: Option<bool>,
+    projector_layernorm_eps: Option<f64>,
     tie_word_embeddings: bool,
 }
 
@@ -55,6 +57,8 @@ pub(in crate::model) struct LlavaConfig {
     pub image_token: u32,
     pub projector_act: Activation,
     pub projector_bias: bool,
+    /// The epsilon of the norm before the projector, where there is one.
+    pub projector_norm: Option<f64>,
     pub strategy: SelectStrategy,
     /// After how many layers of the tower features are taken; several are joined side by side.
     pub feature_depths: Vec<usize>,
@@ -62,14 +66,21 @@ pub(in crate::model) struct LlavaConfig {
 
 impl LlavaConfig {
     pub(in crate::model) fn parse(file: &ConfigFile, class: &Class) -> Result<Self> {
+        original::require_converted(file)?;
+        // Cai et al. 2023, arXiv 2312.00784: features of several layers, and a norm before the projector.
+        let vip = file.architecture().is_ok_and(|name| name == super::VIP);
         let mut root = file.section(None)?;
         // transformers lets the new spelling win.
         one_spelling(&mut root, "image_token_index", "image_token_id", "image_token_index");
+        if vip {
+            one_spelling(&mut root, "vision_feature_layer", "vision_feature_layers", "vision_feature_layer");
+        }
         let fields: Fields = file.parse(None, root)?;
         let mut text = LlamaConfig::parse_as(file, Some("text_config"), class.text)?;
         text.tie_word_embeddings |= fields.tie_word_embeddings;
         let (tower, vision) = TowerKind::parse(file, "vision_config", class.tower)?;
-        let strategy = fields.vision_feature_select_strategy.unwrap_or(class.strategy);
+        // The class of ViP has no such key.
+        let strategy = fields.vision_feature_select_strategy.filter(|_| !vip).unwrap_or(class.strategy);
         if tower == TowerKind::Siglip && strategy == SelectStrategy::Default {
             return Err(file.bad(
                 "`vision_feature_select_strategy` is \"default\", which leaves out a class token, but the vision tower, a SigLIP, has none: it \
@@ -77,6 +88,7 @@ impl LlavaConfig {
             ));
         }
         let layers = match fields.vision_feature_layer {
+            None if vip => vec![-2, -5, -8, -11, 6],
             None => vec![class.layer],
             Some(Layers::One(layer)) => vec![layer],
             Some(Layers::Many(layers)) => layers,
@@ -96,13 +108,16 @@ impl LlavaConfig {
         if feature_depths.is_empty() || feature_depths.len() > 64 {
             return Err(file.bad("`vision_feature_layer` must name 1 to 64 layers"));
         }
+        let eps = fields.projector_layernorm_eps.unwrap_or(1e-5);
+        file.require_epsilon(None, "projector_layernorm_eps", eps)?;
         Ok(LlavaConfig {
             text,
             tower,
             vision,
             image_token: fields.image_token_index.unwrap_or(class.image_token),
             projector_act: fields.projector_hidden_act.unwrap_or(Activation::Gelu),
-            projector_bias: fields.multimodal_projector_bias.unwrap_or(true),
+            projector_bias: vip || fields.multimodal_projector_bias.unwrap_or(true),
+            projector_norm: vip.then_some(eps),
             strategy,
             feature_depths,
         })
@@ -185,6 +200,29 @@ mod tests {
         ] {
             assert_eq!(LlavaConfig::parse(&golden::file(config), &CLASS).unwrap().image_token, expected);
         }
+    }
+
+    #[test]
+    fn vip_has_a_norm_and_several_layers() {
+        let depths = |config: Value| LlavaConfig::parse(&golden::file(config), &CLASS).unwrap().feature_depths;
+        assert_eq!(depths(json!({ "model_type": "vipllava" })), [23, 20, 17, 14, 6]);
+        assert_eq!(depths(json!({ "model_type": "vipllava", "vision_feature_layers": [-1, 3] })), [24, 3]);
+        assert_eq!(depths(json!({ "model_type": "vipllava", "vision_feature_layer": -3 })), [22]);
+        assert_eq!(depths(json!({ "model_type": "llava", "vision_feature_layers": [-1, 3] })), [23]);
+        let full = json!({
+            "model_type": "vipllava", "vision_feature_select_strategy": "full", "multimodal_projector_bias": false,
+            "projector_layernorm_eps": 1e-3,
+        });
+        let config = LlavaConfig::parse(&golden::file(full), &CLASS).unwrap();
+        assert_eq!((config.projector_norm, config.projector_bias, config.image_tokens()), (Some(1e-3), true, 576));
+        assert_eq!(
+            LlavaConfig::parse(&golden::file(json!({ "model_type": "llava" })), &CLASS).unwrap().projector_norm,
+            None
+        );
+        let file = golden::file(json!({ "model_type": "vipllava", "projector_layernorm_eps": 0 }));
+        assert!(
+            LlavaConfig::parse(&file, &CLASS).err().unwrap().to_string().contains("`projector_layernorm_eps` is 0")
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! LLaVA-1.5: a CLIP tower, a two-layer projector and a Llama. Liu et al. 2023, arXiv 2310.03744. LLaVA-Interleave: the same with SigLIP and a
+//! LLaVA-1.5 and ViP-LLaVA: a CLIP tower, a two-layer projector and a Llama. Liu et al. 2023, arXiv 2310.03744; Cai et al. 2023, arXiv 2312.00784. LLaVA-Interleave: the same with SigLIP and a
 //! Qwen2. Li et al. 2024, arXiv 2407.07895.
 
 mod config;
 mod images;
+mod original;
 mod tower;
 
 pub(super) use config::{Class, LlavaConfig, SelectStrategy};
@@ -17,14 +18,19 @@ use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::{Pixels, Prepared};
 use crate::method::pictures::Notes;
-use crate::nn::{Linear, Loader, Matrix};
+use crate::nn::{LayerNorm, Linear, Loader, Matrix};
 use crate::weights::Layouts;
 use tower::Tower;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
-        architectures: &[ARCHITECTURE],
-        implied: |kind| (kind == "llava").then_some(ARCHITECTURE),
+        architectures: &[ARCHITECTURE, VIP],
+        implied: |kind| match kind {
+            "vipllava" => Some(VIP),
+            "llava" => Some(ARCHITECTURE),
+            // To be refused by what it is.
+            other => original::is(other).then_some(ARCHITECTURE),
+        },
         inspect: |file| Ok(Box::new(LlavaConfig::parse(file, &CLASS)?)),
         load: |file, loader, loaded| {
             let config = LlavaConfig::parse(file, &CLASS)?;
@@ -37,6 +43,7 @@ pub(super) fn family<B: Backend>() -> Family<B> {
 }
 
 const ARCHITECTURE: &str = "LlavaForConditionalGeneration";
+const VIP: &str = "VipLlavaForConditionalGeneration";
 /// Hugging Face's LlavaConfig.
 const CLASS: Class =
     Class { image_token: 32_000, strategy: SelectStrategy::Default, layer: -2, tower: TowerKind::Clip, text: "llama" };
@@ -73,6 +80,7 @@ pub(super) struct Vision<B: Backend> {
     /// The layers of the tower whose states are taken, and whether the class token leads their rows.
     depths: Vec<usize>,
     class_token: bool,
+    norm: Option<LayerNorm<B>>,
     first: Linear<B>,
     activation: Activation,
     second: Linear<B>,
@@ -88,7 +96,9 @@ impl<B: Backend> Vision<B> {
         let layer = |name: &str, columns: usize| {
             loader.linear(&[(&format!("{prefix}{name}"), hidden)], columns, config.projector_bias)
         };
+        let norm = |eps| LayerNorm::load(loader, &format!("{prefix}projector_layernorm"), features, eps);
         Ok(Vision {
+            norm: config.projector_norm.map(norm).transpose()?,
             backend: loader.backend.clone(),
             tower,
             depths: config.feature_depths.clone(),
@@ -127,7 +137,11 @@ impl<B: Backend> seeing::Vision<B> for Vision<B> {
     }
 
     fn project(&self, features: &Matrix<B>) -> Result<Matrix<B>> {
-        let inner = self.first.forward(&self.backend.input(features))?;
+        let input = match &self.norm {
+            Some(norm) => norm.forward(features)?,
+            None => self.backend.input(features),
+        };
+        let inner = self.first.forward(&input)?;
         self.second.forward(&self.backend.activate(&inner, self.activation)?)
     }
 }
