@@ -75,3 +75,4 @@ export { Model } from "./model.ts";
 export type { LoadOptions } from "./options/load.ts";
 export type { ChatOptions, GenerateOptions, ScoreOptions, TurnOptions } from "./options/requests.ts";
 export { samplePicture } from "./sample.ts";
+export { type VideoInput, type VideoOptions, video } from "./video.ts";

@@ -1,13 +1,14 @@
 import { OptionError, PromptError } from "./errors.ts";
-import type { PromptFields, WireMessage, WirePart } from "./generated/wire.ts";
+import type { PromptFields, WireMessage, WirePart, WireVideo } from "./generated/wire.ts";
 import { bareImage, type ImageInput, type ImageSource, isImage } from "./media.ts";
 import { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { items, own, text } from "./options/rules.ts";
 import { show } from "./options/show.ts";
+import { isVideo, maxFrames, type VideoInput } from "./video.ts";
 
 /**
- * The content of a message: text, one image, or both in order.
+ * The content of a message: text, an image, a video, or several of them in order.
  *
  * @example
  * ```ts
@@ -17,7 +18,7 @@ import { show } from "./options/show.ts";
  * console.log(content.length);
  * ```
  */
-export type MessageContent = string | ImageInput | readonly (string | ImageInput)[];
+export type MessageContent = string | ImageInput | VideoInput | readonly (string | ImageInput | VideoInput)[];
 
 /**
  * One message of a conversation. The model's chat template decides which roles exist; LLaVA-1.5 knows `user` and
@@ -58,16 +59,44 @@ export interface PromptInput extends Pick<PromptFields, "specialTokens" | "promp
   /** A conversation, for the model's chat template. */
   messages?: readonly Message[];
   /**
-   * The images of a raw prompt in order; with `messages`, images to insert before the last user message. A plain string or URL
+   * The images and videos of a raw prompt in order; with `messages`, those to insert before the last user message. A plain string or URL
    * among them may come from outside: it names no file unless `images.files` of load allows it, which `image(path)` does not need.
    */
-  images?: readonly (ImageInput | ImageSource)[];
+  images?: readonly (ImageInput | ImageSource | VideoInput)[];
 }
 
-/** The prompt of a request as it crosses a door, and its images by number. */
+/** The prompt of a request as it crosses a door, and its images by number, frames of videos among them. */
 export interface WirePrompt {
   fields: PromptFields;
   images: ImageInput[];
+}
+
+type Picture = ImageInput | VideoInput;
+
+/** The images and videos of a prompt, as they are numbered. */
+class Shown {
+  readonly images: ImageInput[] = [];
+  readonly videos: WireVideo[] = [];
+  #frames = 0;
+
+  /** The part of a message that shows it. */
+  add(picture: Picture): WirePart {
+    if (!isVideo(picture)) return { type: "image", index: this.images.push(picture) - 1 };
+    const { frames, fps, times } = picture;
+    const timing = { ...(fps !== undefined && { fps }), ...(times !== undefined && { times: [...times] }) };
+    const index = this.videos.push({ first: this.images.length, frames: frames.length, ...timing }) - 1;
+    this.images.push(...frames);
+    this.#frames += frames.length;
+    return { type: "video", index };
+  }
+
+  /** The prompt with them; more than a request may have are refused before any is read. */
+  with(fields: PromptFields, place: Place): WirePrompt {
+    const pictures = this.images.length - this.#frames + this.videos.length;
+    if (pictures > maxImages) throw tooMany(place, `${maxImages} images`, pictures);
+    if (this.#frames > maxFrames) throw tooMany(place, `${maxFrames} frames of videos`, this.#frames);
+    return { fields: { ...fields, ...(this.videos.length > 0 && { videos: this.videos }) }, images: this.images };
+  }
 }
 
 /**
@@ -80,40 +109,40 @@ export function wirePrompt(
 ): WirePrompt {
   const extra = input.images === undefined ? [] : readImages(input.images, place.field("images"));
   const prompt = input.prompt === undefined ? {} : { prompt: text(input.prompt, place.field("prompt")) };
-  if (input.messages === undefined) return { fields: prompt, images: limited(extra, place) };
+  const shown = new Shown();
+  if (input.messages === undefined) {
+    for (const picture of extra) shown.add(picture);
+    return shown.with(prompt, place);
+  }
   const messages = readMessages(input.messages, place.field("messages"));
   const target = extra.length > 0 ? messages.findLastIndex(({ role }) => role === "user") : -1;
   if (extra.length > 0 && target < 0) throw invalid("`images` need a message of role `user` to go to");
-  const images: ImageInput[] = [];
   const wired = messages.map(({ content, ...message }, index): WireMessage => {
-    return { ...message, content: wireContent(index === target ? [...extra, ...list(content)] : content, images) };
+    return { ...message, content: wireContent(index === target ? [...extra, ...list(content)] : content, shown) };
   });
-  return { fields: { messages: wired, ...prompt }, images: limited(images, place) };
+  return shown.with({ messages: wired, ...prompt }, place);
 }
 
-function readImages(value: unknown, place: Place): ImageInput[] {
+function readImages(value: unknown, place: Place): Picture[] {
   if (!place.read(() => Array.isArray(value))) {
     throw place.refuse("an array of images", value, "write images: [image(source)]");
   }
-  return items(value as unknown[], place, (source) => (isImage(source) ? source : bareImage(source)));
+  return items(value as unknown[], place, (source) => (isPicture(source) ? source : bareImage(source)));
 }
 
-/** Most images of a request: more are refused before any is read. */
+function isPicture(value: unknown): value is Picture {
+  return isImage(value) || isVideo(value);
+}
+
+/** Most images and videos of a request. */
 const maxImages = 64;
 
-function limited(images: ImageInput[], place: Place): ImageInput[] {
-  if (images.length <= maxImages) return images;
-  throw new OptionError(
-    "option",
-    `invalid option: ${place.call} takes at most ${maxImages} images, found ${images.length}`,
-    {
-      option: "images",
-      suggestion: null,
-    },
-  );
+function tooMany(place: Place, most: string, found: number): OptionError {
+  const message = `invalid option: ${place.call} takes at most ${most}, found ${found}`;
+  return new OptionError("option", message, { option: "images", suggestion: null });
 }
 
-type Content = string | ImageInput | readonly (string | ImageInput)[];
+type Content = string | Picture | readonly (string | Picture)[];
 type OwnMessage = { role: string; content: Content };
 
 function readMessages(value: unknown, place: Place): OwnMessage[] {
@@ -140,25 +169,27 @@ function readMessage(value: unknown, index: number, place: Place): OwnMessage {
 /** A copy of a message's content. */
 export function readContent(content: unknown, index: number, place: Place): Content {
   if (typeof content === "string") return text(content, place);
-  if (isImage(content)) return content;
+  if (isPicture(content)) return content;
   const isList = place.read(() => Array.isArray(content));
   const parts = isList ? (content as unknown[]) : [content];
   place.spend(parts.length);
   return Array.from(parts, (part, at) => {
     if (typeof part === "string") return text(part, isList ? place.item(at) : place);
-    if (isImage(part)) return part;
-    throw invalid(`message ${index} contains ${describe(part)}; its content is made of strings and image(source)`);
+    if (isPicture(part)) return part;
+    throw invalid(
+      `message ${index} contains ${describe(part)}; its content is made of strings, image(source) and video(frames)`,
+    );
   });
 }
 
-function list(content: Content): readonly (string | ImageInput)[] {
-  return typeof content === "string" || isImage(content) ? [content] : content;
+function list(content: Content): readonly (string | Picture)[] {
+  return typeof content === "string" || isPicture(content) ? [content] : content;
 }
 
-function wireContent(content: Content, images: ImageInput[]): string | WirePart[] {
+function wireContent(content: Content, shown: Shown): string | WirePart[] {
   if (typeof content === "string") return content;
   return list(content).map((part): WirePart => {
-    return typeof part === "string" ? { type: "text", text: part } : { type: "image", index: images.push(part) - 1 };
+    return typeof part === "string" ? { type: "text", text: part } : shown.add(part);
   });
 }
 

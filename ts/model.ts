@@ -40,8 +40,9 @@ import {
   readScore,
   type ScoreOptions,
 } from "./options/requests.ts";
-import { fields, flag, text as textRule, tokenIds, whole } from "./options/rules.ts";
+import { fields, flag, list, number, text as textRule, tokenIds, whole } from "./options/rules.ts";
 import { Requests } from "./requests.ts";
+import type { VideoOptions } from "./video.ts";
 
 const undisposed = new FinalizationRegistry<string>((source) => {
   process.emitWarning(
@@ -54,6 +55,7 @@ const undisposed = new FinalizationRegistry<string>((source) => {
 
 const readTokenize = fields({ addSpecialTokens: flag });
 const readDetokenize = fields({ skipSpecialTokens: flag });
+const readFilm = fields({ frames: whole, fps: number, times: list(number) });
 
 /**
  * A loaded model. Its requests start in the order in which they are made, off the event loop, and run one after the other, or
@@ -175,13 +177,19 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * The positions that a picture of so many pixels takes in a prompt, without the picture: see ImageTokens. A PromptError from a text-only
-   * model; a MediaError for a size that the model takes no pictures of.
+   * The positions that a picture of so many pixels takes in a prompt, without the picture: see ImageTokens. With `frames`, those of a video of so
+   * many frames of that size. A PromptError from a text-only model, and for a video from one that takes none; a MediaError for a size that the
+   * model takes no pictures of.
    */
-  async imageTokens(width: number, height: number): Promise<ImageTokens> {
+  async imageTokens(
+    width: number,
+    height: number,
+    video: VideoOptions & { frames?: number } = {},
+  ): Promise<ImageTokens> {
     const place = new Place("imageTokens");
     const size = { width: whole(width, place.field("width")), height: whole(height, place.field("height")) };
-    const { type: _, ...found } = await lastEvent(this.#requests.submit({ op: "image-tokens", ...size }), "pieces");
+    const asked = { ...size, ...readFilm(video, place) };
+    const { type: _, ...found } = await lastEvent(this.#requests.submit({ op: "image-tokens", ...asked }), "pieces");
     return found;
   }
 

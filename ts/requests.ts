@@ -3,7 +3,7 @@ import type { PlannedMethod } from "./custom_plan.ts";
 import { disposedError, MediaError } from "./errors.ts";
 import type { EngineRequest, WireEvent, WireMethod } from "./generated/wire.ts";
 import type { ReadPolicy } from "./images/policy.ts";
-import { type ImageInput, readImage } from "./media.ts";
+import { type ImageInput, maxImageBytes, readImage } from "./media.ts";
 import type { WirePrompt } from "./messages.ts";
 import type { NativeEngine, NativeTicket } from "./native/contract.ts";
 import { wire } from "./native/errors.ts";
@@ -11,6 +11,10 @@ import { lastEvent } from "./native/ticket.ts";
 import type { Asked } from "./options/requests.ts";
 import { answering } from "./planning.ts";
 import { Stop, until } from "./stop.ts";
+import { maxVideoBytes, tooLong } from "./video.ts";
+
+/** Images that are read at the same time: as many as a request may have beside the frames of videos. */
+const atOnce = 64;
 
 /** A turn of a chat, as only the chat says it. */
 export interface Turn {
@@ -100,14 +104,21 @@ export class Requests {
   }
 
   async #read(images: readonly ImageInput[], stop: AbortSignal): Promise<Uint8Array[]> {
-    return Promise.all(
-      images.map((image, index) =>
-        readImage(image, this.#images, stop).catch((error: unknown) => {
-          if (!(error instanceof MediaError)) throw error;
-          throw new MediaError(error.code, error.message, { ...error.details, index });
-        }),
-      ),
-    );
+    const read = (image: ImageInput, index: number): Promise<Uint8Array> =>
+      readImage(image, this.#images, stop).catch((error: unknown) => {
+        if (!(error instanceof MediaError)) throw error;
+        throw new MediaError(error.code, error.message, { ...error.details, index });
+      });
+    // A video may have more frames than files may be open at once.
+    const found: Uint8Array[] = [];
+    for (let first = 0; first < images.length; first += atOnce) {
+      const some = images.slice(first, first + atOnce);
+      found.push(...(await Promise.all(some.map((image, index) => read(image, first + index)))));
+      const bytes = found.reduce((sum, image) => sum + image.length, 0);
+      // As many images by themselves are let through; what is more has frames among it.
+      if (images.length > atOnce && bytes > atOnce * maxImageBytes + maxVideoBytes) throw tooLong(bytes);
+    }
+    return found;
   }
 
   /** The cache option as it crosses the door to this model. */

@@ -48,6 +48,10 @@ async function prepare(): Promise<void> {
   const fixtures = join(root, "tests", "golden", "fixtures");
   cpSync(join(fixtures, "llama3-rope"), join(work, "base"), { recursive: true });
   cpSync(join(fixtures, "adapters", "llama"), join(work, "adapter"), { recursive: true });
+  cpSync(join(fixtures, "qwen2-vl"), join(work, "qwen2-vl"), { recursive: true });
+  for (const [number, name] of ["first", "second", "third"].entries()) {
+    copyFileSync(join(fixtures, "images", `film-${number}.png`), join(work, `${name}.png`));
+  }
   writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(configuration));
   for (const { stem, code } of snippets) writeFileSync(join(folder, "src", `${stem}.ts`), `${code}\nexport {};\n`);
   const tsc = join(root, "node_modules", "typescript", "bin", "tsc");

@@ -41,6 +41,8 @@ PLAIN = """\
         {%- for part in message.content %}
             {%- if part.type == 'image' or 'image_url' in part %}
                 {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- elif part.type == 'video' or 'video' in part %}
+                {{- '<|vision_start|><|video_pad|><|vision_end|>' }}
             {%- elif 'text' in part %}
                 {{- part.text }}
             {%- endif %}

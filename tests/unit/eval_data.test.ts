@@ -79,6 +79,23 @@ test("JSON Lines of one's own", async () => {
   );
 });
 
+test("a sample of JSON Lines may be about a video", async () => {
+  const file = join(folder, "films.jsonl");
+  const sample = { frames: ["a.png", "b.png"], times: [0, 0.5], question: "q", answer: "a" };
+  await writeFile(file, `${JSON.stringify(sample)}\n`);
+  await Promise.all(["a.png", "b.png"].map((name) => writeFile(join(folder, name), name)));
+  const { samples } = await openData(file);
+  const frames = ["a.png", "b.png"].map((name) => join(folder, name));
+  assert.deepEqual([samples[0]?.image, samples[0]?.video], [frames[0], { frames, times: [0, 0.5] }]);
+  const hash = await hashOf(samples);
+  assert.equal(hash, await hashOf((await openData(file)).samples));
+  await writeFile(file, `${JSON.stringify({ ...sample, times: [0, 1] })}\n`);
+  assert.notEqual(hash, await hashOf((await openData(file)).samples));
+  await writeFile(file, `${JSON.stringify(sample)}\n`);
+  await writeFile(join(folder, "b.png"), "another");
+  assert.notEqual(hash, await hashOf((await openData(file)).samples));
+});
+
 test("easy-VQA is read from its data folder and from the folder of its package", async () => {
   const data = join(fixtures, "easy-vqa");
   const { name, samples } = await openData(data);
@@ -118,6 +135,10 @@ const malformed: [name: string, content: string, pattern: RegExp, line?: number]
   ["a.jsonl", '{"image":"a","question":"q","answer":"b","anwsers":[]}\n', /unknown field `anwsers`/, 1],
   ["a.jsonl", '{"image":"a","question":"q","answer":"b","answers":"b"}\n', /no array of texts/, 1],
   ["a.jsonl", '{"image":"a","question":"q","answer":"b","raw":true}\n', /needs one <image>/, 1],
+  ["a.jsonl", '{"frames":[],"question":"q","answer":"b"}\n', /`frames` that are no array of files/, 1],
+  ["a.jsonl", '{"frames":["/etc/a"],"question":"q","answer":"b"}\n', /lies outside of/, 1],
+  ["a.jsonl", '{"frames":["a"],"image":"a","question":"q","answer":"b"}\n', /about one of them/, 1],
+  ["a.jsonl", '{"frames":["a"],"times":["0"],"question":"q","answer":"b"}\n', /no array of seconds/, 1],
   ["a.jsonl", '{"image":"/etc/a","question":"q","answer":"b"}\n', /lies outside of/, 1],
   ["a.jsonl", '{"id":"x","image":"a","question":"q","answer":"b"}\n'.repeat(2), /`x` is there twice/],
   ["a.jsonl", "\n\n", /has no samples/],

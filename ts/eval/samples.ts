@@ -2,9 +2,10 @@ import { createHash } from "node:crypto";
 import { realpath } from "node:fs/promises";
 import { sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { image } from "../media.ts";
+import { type ImageInput, image } from "../media.ts";
 import type { PromptInput } from "../messages.ts";
 import { readRegularFile } from "../regular_file.ts";
+import { type VideoInput, type VideoOptions, video } from "../video.ts";
 import { badData, reasonOf } from "./errors.ts";
 
 /**
@@ -30,7 +31,7 @@ export interface SceneObject {
 }
 
 /**
- * One question about one picture.
+ * One question about one picture, or about one video.
  *
  * @example
  * ```ts
@@ -44,11 +45,13 @@ export interface SceneObject {
 export interface EvalSample {
   /** Names the sample in the results; different from the others. */
   id: string;
-  /** The picture's file. */
+  /** The picture's file; of a sample with a `video` a picture that stands for it, which the model does not see. */
   image: string | URL;
-  /** A folder that the picture must lie inside, links followed; readers of data that others wrote set it. */
+  /** The question is about a video: the files of its frames, and when they are shown, as `video` takes it. */
+  video?: VideoOptions & { frames: readonly (string | URL)[] };
+  /** A folder that the picture or the frames must lie inside, links followed; readers of data that others wrote set it. */
   within?: string;
-  /** The question, for the model's chat template; with `raw` the whole prompt, the picture's place being `<image>`. */
+  /** The question, for the model's chat template; with `raw` the whole prompt, the picture's place being the model's placeholder (`<image>`). */
   question: string;
   /** The question is the whole prompt. */
   raw?: boolean;
@@ -107,8 +110,18 @@ export function dataOf(name: string, samples: readonly EvalSample[]): EvalData {
 
 /** The prompt of a sample. */
 export function promptOf(sample: EvalSample): PromptInput {
-  if (sample.raw) return { prompt: sample.question, images: [image(sample.image)] };
-  return { messages: [{ role: "user", content: [image(sample.image), sample.question] }] };
+  const shown = shownOf(sample);
+  if (sample.raw) return { prompt: sample.question, images: [shown] };
+  return { messages: [{ role: "user", content: [shown, sample.question] }] };
+}
+
+function shownOf({ image: picture, video: film }: EvalSample): ImageInput | VideoInput {
+  if (film === undefined) return image(picture);
+  const { frames, ...timing } = film;
+  return video(
+    frames.map((frame) => image(frame)),
+    timing,
+  );
 }
 
 /** A hash over the texts of samples and the bytes of their pictures, but not over where these lie. */
@@ -116,16 +129,23 @@ export async function hashOf(samples: readonly EvalSample[]): Promise<string> {
   const hash = createHash("sha256");
   const pictures = new Map<string, string>();
   for (const sample of samples) {
-    const place = `${sample.image}\0${sample.within}`;
-    let picture = pictures.get(place);
-    if (picture === undefined) {
-      picture = createHash("sha256")
-        .update(await pictureOf(sample))
-        .digest("hex");
-      pictures.set(place, picture);
-    }
-    const { id, question, raw, answer, answers, objects } = sample;
-    hash.update(`${JSON.stringify([id, picture, question, raw ?? false, answer, answers ?? null, objects ?? null])}\n`);
+    const digest = async (source: string | URL): Promise<string> => {
+      const place = `${source}\0${sample.within}`;
+      let picture = pictures.get(place);
+      if (picture === undefined) {
+        picture = createHash("sha256")
+          .update(await pictureOf(sample, source))
+          .digest("hex");
+        pictures.set(place, picture);
+      }
+      return picture;
+    };
+    const { id, question, raw, answer, answers, objects, image: still, video: film } = sample;
+    const { frames = [], fps = null, times = null } = film ?? {};
+    const digests: string[] = [];
+    for (const frame of frames) digests.push(await digest(frame));
+    const shown = film === undefined ? await digest(still) : [digests, fps, times];
+    hash.update(`${JSON.stringify([id, shown, question, raw ?? false, answer, answers ?? null, objects ?? null])}\n`);
   }
   return hash.digest("hex");
 }
@@ -133,7 +153,7 @@ export async function hashOf(samples: readonly EvalSample[]): Promise<string> {
 /** Most bytes of a picture. */
 const maxPictureBytes = 64 * 1024 * 1024;
 
-async function pictureOf({ id, image: source, within }: EvalSample): Promise<Uint8Array> {
+async function pictureOf({ id, within }: EvalSample, source: string | URL): Promise<Uint8Array> {
   const given = String(source);
   const file = given.startsWith("file:") ? fileURLToPath(given) : given;
   const bad = (reason: string): Error => badData(id, undefined, `its picture ${given} cannot be read: ${reason}`);

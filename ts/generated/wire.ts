@@ -143,6 +143,20 @@ export interface PictureFields {
   width: number;
   /** Rows of the upright picture, in pixels. */
   height: number;
+  /**
+   * The picture is each of so many frames of a video.
+   *
+   * Default: it is an image.
+   */
+  frames?: number;
+  /**
+   * Frames per second of the video.
+   *
+   * Default: 24, unless `times` says when each is shown.
+   */
+  fps?: number;
+  /** When each frame of the video is shown, in seconds. */
+  times?: readonly number[];
 }
 
 /** Reads a model folder's configuration without loading weights; ends with `inspected`. */
@@ -180,7 +194,8 @@ export interface CheckRequest extends CheckFields {}
 /** The text to read: `messages`, put through the chat template, or a raw `prompt`. */
 export interface PromptFields {
   /**
-   * A conversation, for the model's chat template. Every image that comes with the request is in one of its messages.
+   * A conversation, for the model's chat template. Every image that comes with the request is in one of its messages,
+   * by itself or as a frame of a video.
    */
   messages?: readonly WireMessage[];
   /**
@@ -192,23 +207,35 @@ export interface PromptFields {
    * Default: `"parse"`.
    */
   specialTokens?: SpecialTokens;
-  /** A raw prompt instead, with one image placeholder (`<image>`) per image. */
+  /**
+   * A raw prompt instead, with one image placeholder (`<image>`) per image, and the model's video placeholder per
+   * video.
+   */
   prompt?: string;
+  /**
+   * The videos of the prompt, in the order of their frames.
+   *
+   * Images that are frames of a video are no images of the prompt by themselves. A raw prompt has the video placeholder
+   * of the model for each.
+   *
+   * Default: none.
+   */
+  videos?: readonly WireVideo[];
 }
 
 /** One turn of a conversation. */
 export interface WireMessage {
   /** `user`, `assistant`, `system`, or what else the template knows. */
   role: string;
-  /** Its text and images. */
+  /** Its text, images and videos. */
   content: WireContent;
 }
 
 /** Content of a message. */
 export type WireContent = string | readonly WirePart[];
 
-/** A piece of a message. Templates see an image without its index: `{"type": "image"}`. */
-export type WirePart = TextPart | ImagePart;
+/** A piece of a message. Templates see an image without its index: `{"type": "image"}`; a video likewise. */
+export type WirePart = TextPart | ImagePart | VideoPart;
 
 /** A piece of text. */
 export interface TextPart {
@@ -226,6 +253,14 @@ export interface ImagePart {
   index: number;
 }
 
+/** A video of the request. */
+export interface VideoPart {
+  /** Which kind it is. */
+  type: "video";
+  /** Which of its `videos`, from 0. */
+  index: number;
+}
+
 /**
  * Treatment of a special token's text within a message.
  *
@@ -233,6 +268,22 @@ export interface ImagePart {
  * - `"text"`: It stays text.
  */
 export type SpecialTokens = "parse" | "text";
+
+/** A video whose frames are among the images that come with the request. All of them are seen: none is left out. */
+export interface WireVideo {
+  /** The first of its frames, from 0 among the images of the prompt; the others follow it. */
+  first: number;
+  /** How many frames it has. */
+  frames: number;
+  /**
+   * Frames per second.
+   *
+   * Default: 24, unless `times` says when each is shown.
+   */
+  fps?: number;
+  /** When each frame is shown, in seconds: growing, one for each. */
+  times?: readonly number[];
+}
 
 /** The method of the cache. */
 export interface CacheFields {
@@ -668,7 +719,7 @@ export interface TokenizeRequest extends TokenizeFields {
   op: "tokenize";
 }
 
-/** Asks how many positions a picture takes; ends with `pieces`. */
+/** Asks how many positions a picture or a video takes; ends with `pieces`. */
 export interface ImageTokensRequest extends PictureFields {
   /** Which kind it is. */
   op: "image-tokens";
@@ -1338,7 +1389,7 @@ export interface ImageInfo {
 }
 
 /**
- * The positions that a picture of some size takes in a prompt.
+ * The positions that a picture of some size, or a video of such frames, takes in a prompt.
  *
  * @example
  * ```ts
@@ -1417,7 +1468,7 @@ export interface EndPieceKind {
   type: "end";
 }
 
-/** A moment of a film. */
+/** A moment of a video: one frame, or those that the vision tower sees as one. */
 export interface FramePieceKind {
   /** Which kind it is. */
   type: "frame";
@@ -1565,7 +1616,7 @@ export interface Usage {
   promptTokens: number;
   /** Positions of the prompt that the cache of a chat held already; 0 without one. */
   cachedTokens: number;
-  /** Positions of the images that came with this request. */
+  /** Positions of the images and videos that came with this request. */
   imageTokens: number;
   /** Tokens that were generated or scored, without the final end token. */
   completionTokens: number;
@@ -2027,12 +2078,16 @@ export interface Trace extends GenerationResult {
 
 /**
  * A picture of a traced prompt as a grid of cells, each of which has a position. A picture that the model sees in tiles
- * and once as a whole has two: the tiles together, and the whole.
+ * and once as a whole has two: the tiles together, and the whole. A video has one for each of its pieces, a frame or
+ * those that are seen as one.
  */
 export interface TraceImage {
   /** Which of the prompt's image placeholders it is, from 0. */
   index: number;
-  /** Its number among the images of the request. */
+  /**
+   * Its number among the images of the request, where the frames of a video count one by one; of a video the first
+   * frame of the piece.
+   */
   source: number;
   /** Width of the upright picture, in pixels. */
   width: number;

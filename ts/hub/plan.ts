@@ -12,6 +12,7 @@ export const optional: readonly string[] = [
   "special_tokens_map.json",
   "generation_config.json",
   "preprocessor_config.json",
+  "video_preprocessor_config.json",
   "processor_config.json",
   "chat_template.json",
   "chat_template.jinja",

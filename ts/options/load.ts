@@ -5,7 +5,20 @@ import type { HubOptions } from "../hub/options.ts";
 import { type ImagePolicy, type ReadPolicy, readPolicy } from "../images/policy.ts";
 import type { Binding } from "../native/pick.ts";
 import { Place } from "./place.ts";
-import { address, callback, fields, flag, list, oneOf, type Rule, type Rules, signal, text, whole } from "./rules.ts";
+import {
+  address,
+  callback,
+  fields,
+  flag,
+  list,
+  number,
+  oneOf,
+  type Rule,
+  type Rules,
+  signal,
+  text,
+  whole,
+} from "./rules.ts";
 
 /**
  * How to load a model.
@@ -52,8 +65,11 @@ export interface LoadOptions extends HubOptions, Omit<EngineOptions, "device"> {
 
 /** Options of `inspect`. */
 export interface InspectOptions extends HubOptions {
-  /** The size, in pixels, of a picture whose positions `image.picture` of the result is to count. */
-  picture?: { width: number; height: number };
+  /**
+   * The size, in pixels, of a picture whose positions `image.picture` of the result is to count; with `frames`, of each frame of a
+   * video, whose times may be said as `video` takes them.
+   */
+  picture?: { width: number; height: number; frames?: number; fps?: number; times?: readonly number[] };
   /** The vision tower of a GGUF file; see LoadOptions. */
   vision?: string | URL | false;
   /** How the native code is reached; see LoadOptions. */
@@ -130,11 +146,11 @@ const loadRules = {
   binding,
 } satisfies Rules<LoadOptions>;
 
-const sides = fields({ width: whole, height: whole });
-const picture: Rule<{ width: number; height: number }> = (value, place) => {
-  const { width, height } = sides(value, place);
+const sides = fields({ width: whole, height: whole, frames: whole, fps: number, times: list(number) });
+const picture: Rule<NonNullable<InspectOptions["picture"]>> = (value, place) => {
+  const { width, height, ...video } = sides(value, place);
   if (width === undefined || height === undefined) throw place.refuse("{ width, height } in pixels", value);
-  return { width, height };
+  return { width, height, ...video };
 };
 const inspectRules = { ...hubRules, vision, picture, binding } satisfies Rules<InspectOptions>;
 const aboutRules = { device: oneOf("cpu", "cuda") } satisfies Rules<AboutOptions>;

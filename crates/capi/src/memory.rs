@@ -5,7 +5,7 @@ use std::ptr;
 use std::slice;
 
 use prefixkv_core::Error;
-use prefixkv_core::wire::{MAX_IMAGES, MAX_JSON};
+use prefixkv_core::wire::{MAX_JSON, MAX_PICTURES};
 
 use crate::call::Failure;
 use crate::status;
@@ -93,8 +93,8 @@ pub(crate) unsafe fn images(
     if count == 0 {
         return Ok(Vec::new());
     }
-    if count > MAX_IMAGES {
-        let reason = format!("at most {MAX_IMAGES} images per request, found {count}");
+    if count > MAX_PICTURES {
+        let reason = format!("at most {MAX_PICTURES} images and frames per request, found {count}");
         return Err(Failure::Refused(Error::Option { reason, suggestion: None }));
     }
     if images.is_null() || lengths.is_null() || !images.is_aligned() || !lengths.is_aligned() {

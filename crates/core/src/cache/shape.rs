@@ -109,10 +109,13 @@ pub enum PieceKind {
     },
     /// No part: the position behind all others, which shows nothing.
     End,
-    /// A moment of a film.
+    /// A moment of a video: one frame, or those that the vision tower sees as one.
     Frame {
         /// From 0.
         frame: usize,
+        /// By how much its phase in time is behind the phase of the first one, where the frames of a video follow each other without text.
+        #[serde(skip)]
+        phase: u32,
     },
 }
 

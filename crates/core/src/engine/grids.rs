@@ -5,11 +5,13 @@ use crate::cache::{Modality, Piece, PieceKind, Span};
 use crate::error::Result;
 use crate::media::{Area, upright_size};
 use crate::model::Model;
-use crate::wire::TraceImage;
+use crate::wire::{Medium, TraceImage};
 
-/// A picture in the order of placeholders.
+/// A picture or a video in the order of placeholders.
 pub(super) struct Picture {
     source: usize,
+    /// Frames of a piece of a video; 0 of a picture.
+    together: usize,
     width: usize,
     height: usize,
     /// The part that each of its pieces shows.
@@ -17,11 +19,20 @@ pub(super) struct Picture {
 }
 
 /// The pictures in the order of their placeholders; none of a text-only model.
-pub(super) fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[usize]) -> Result<Vec<Picture>> {
+pub(super) fn pictures<B: Backend>(model: &Model<B>, images: &[Vec<u8>], order: &[Medium]) -> Result<Vec<Picture>> {
     let Some(processor) = model.image_processor_of(order.len()) else { return Ok(Vec::new()) };
-    let picture = |&source: &usize| {
+    let picture = |medium: &Medium| {
+        let source = medium.images().start;
         let (width, height) = upright_size(&images[source], source)?;
-        Ok(Picture { source, width, height, areas: processor.areas(width, height) })
+        let (together, areas) = match medium {
+            Medium::Image(_) => (0, processor.areas(width, height)),
+            Medium::Video(video) => {
+                let together = model.video_processor()?.together().max(1);
+                let whole = Area { x: 0.0, y: 0.0, width: width as f64, height: height as f64 };
+                (together, vec![whole; video.frames.len().div_ceil(together)])
+            }
+        };
+        Ok(Picture { source, together, width, height, areas })
     };
     order.iter().map(picture).collect()
 }
@@ -69,10 +80,11 @@ fn grid(index: usize, picture: &Picture, pieces: &[((Piece, usize, usize), Area)
         (area.x, area.y) = (area.x.min(shown.x), area.y.min(shown.y));
         (area.width, area.height) = (right - area.x, bottom - area.y);
     }
-    let Picture { source, width, height, .. } = *picture;
-    let tiles = match first.kind {
-        PieceKind::Tiles { down, across } => down * across,
-        _ => pieces.len(),
+    let Picture { source, together, width, height, .. } = *picture;
+    let (source, tiles) = match first.kind {
+        PieceKind::Tiles { down, across } => (source, down * across),
+        PieceKind::Frame { frame, .. } => (source + frame * together, 1),
+        _ => (source, pieces.len()),
     };
     TraceImage { index, source, width, height, tiles, rows, columns, cells, area }
 }
@@ -95,7 +107,7 @@ mod tests {
         let quarter = |x: f64, y: f64| Area { x, y, width: 50.0, height: 20.0 };
         let whole = Area { x: 0.0, y: 0.0, width: 100.0, height: 40.0 };
         let areas = vec![quarter(0.0, 0.0), quarter(50.0, 0.0), quarter(0.0, 20.0), quarter(50.0, 20.0), whole];
-        let found = grids(&[Picture { source: 3, width: 100, height: 40, areas }], &spans);
+        let found = grids(&[Picture { source: 3, together: 0, width: 100, height: 40, areas }], &spans);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].rows, found[0].columns, found[0].tiles), (2, 4, 4));
         assert_eq!(found[0].cells, [2, 3, 6, 7, 10, 11, 14, 15]);
@@ -108,7 +120,7 @@ mod tests {
         let span = |piece, start, len| Span { modality: Modality::Image { index: 0, piece }, start, len };
         let tiles = Piece { kind: PieceKind::Tiles { down: 1, across: 2 }, rows: 2, columns: 3 };
         let area = Area { x: 0.0, y: 0.0, width: 9.0, height: 6.0 };
-        let picture = Picture { source: 0, width: 9, height: 6, areas: vec![area; 3] };
+        let picture = Picture { source: 0, together: 0, width: 9, height: 6, areas: vec![area; 3] };
         let spans = [span(Piece::base(1, 1), 5, 1), span(tiles, 6, 8), span(Piece::end(), 14, 1)];
         let found = grids(&[picture], &spans);
         assert_eq!(found.len(), 2);
@@ -117,10 +129,25 @@ mod tests {
     }
 
     #[test]
+    fn every_group_of_frames_is_a_grid_of_its_first_frame() {
+        let piece = |frame| Piece { kind: PieceKind::Frame { frame, phase: 0 }, rows: 1, columns: 2 };
+        let span = |frame: usize| Span {
+            modality: Modality::Image { index: 0, piece: piece(frame) },
+            start: 2 * frame,
+            len: 2,
+        };
+        let areas = vec![Area { x: 0.0, y: 0.0, width: 8.0, height: 4.0 }; 3];
+        let video = Picture { source: 5, together: 2, width: 8, height: 4, areas };
+        let found = grids(&[video], &[span(0), span(1), span(2)]);
+        let sources: Vec<_> = found.iter().map(|grid| (grid.source, grid.cells.clone())).collect();
+        assert_eq!(sources, [(5, vec![0, 1]), (7, vec![2, 3]), (9, vec![4, 5])]);
+    }
+
+    #[test]
     fn a_class_token_is_no_cell() {
         let modality = Modality::Image { index: 0, piece: Piece::base(2, 2) };
         let area = Area { x: 0.0, y: 0.0, width: 9.0, height: 9.0 };
-        let picture = Picture { source: 0, width: 9, height: 9, areas: vec![area] };
+        let picture = Picture { source: 0, together: 0, width: 9, height: 9, areas: vec![area] };
         let found = grids(&[picture], &[Span { modality, start: 10, len: 5 }]);
         assert_eq!(found[0].cells, [11, 12, 13, 14]);
     }

@@ -185,7 +185,7 @@ impl Engine {
         let (events, ticket) = stream();
         spawn("prefixkv-inspect", move || {
             panics::quiet_thread();
-            let inspected = panics::catch(|| Model::inspect(&source, &vision, picture));
+            let inspected = panics::catch(|| Model::inspect(&source, &vision, picture.as_ref()));
             match inspected.unwrap_or_else(|panic| Err(Error::Internal(panic))) {
                 Ok(info) => events.finish(Event::Inspected { info: Box::new(info) }),
                 Err(error) => events.fail(&error),

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::ticket::Events;
 use crate::error::Result;
-use crate::media::{Prepared, decoding_bytes, upright_size};
-use crate::model::ImageProcessor;
+use crate::media::{Clip, Prepared, decode, decoding_bytes, upright_size};
+use crate::model::{ImageProcessor, VideoProcessor};
 
 /// Bytes that decoders may take at a time, over all models of the process. A picture that alone takes more is decoded alone.
 pub(super) const BUDGET: u64 = 1 << 30;
@@ -44,23 +44,26 @@ impl Drop for Share {
     }
 }
 
-/// Decodes and prepares images, as many at a time as the budget holds, and gives them to `see`, run by run.
+/// Decodes and prepares those of `images` that are `wanted`, as many at a time as the budget holds, and gives them to `see`, run by run.
 pub(super) fn process<I: AsRef<[u8]> + Sync>(
     processor: &dyn ImageProcessor,
     images: &[I],
+    wanted: &[usize],
     events: &Events,
     mut see: impl FnMut(&[Prepared]) -> Result<()>,
 ) -> Result<()> {
-    let size = |(index, bytes): (usize, &I)| -> Result<u64> {
-        let (width, height) = upright_size(bytes.as_ref(), index)?;
-        Ok(decoding_bytes(bytes.as_ref(), index)? + processor.bytes(width, height))
+    let size = |&index: &usize| -> Result<u64> {
+        let bytes = images[index].as_ref();
+        let (width, height) = upright_size(bytes, index)?;
+        Ok(decoding_bytes(bytes, index)? + processor.bytes(width, height))
     };
-    let sizes: Vec<u64> = images.iter().enumerate().map(size).collect::<Result<_>>()?;
+    let sizes: Vec<u64> = wanted.iter().map(size).collect::<Result<_>>()?;
     for wave in waves(&sizes, BUDGET) {
         let prepared = {
             let _share = Share::take(sizes[wave.clone()].iter().sum(), events)?;
-            let prepare = |index: usize| {
+            let prepare = |place: usize| {
                 events.check()?;
+                let index = wanted[place];
                 processor.process(images[index].as_ref(), index)
             };
             wave.into_par_iter().map(prepare).collect::<Vec<Result<Prepared>>>()
@@ -68,6 +71,24 @@ pub(super) fn process<I: AsRef<[u8]> + Sync>(
         see(&prepared.into_iter().collect::<Result<Vec<Prepared>>>()?)?;
     }
     Ok(())
+}
+
+/// Decodes and prepares a group of the frames of a video, one after the other.
+pub(super) fn frames<I: AsRef<[u8]>>(
+    processor: &dyn VideoProcessor,
+    images: &[I],
+    group: Range<usize>,
+    clip: &Clip<'_>,
+    events: &Events,
+) -> Result<Prepared> {
+    let frame = |index: usize| {
+        events.check()?;
+        let bytes = images[index].as_ref();
+        let _share = Share::take(decoding_bytes(bytes, index)? + processor.bytes(clip), events)?;
+        Ok(processor.prepare(&decode(bytes, index)?, clip))
+    };
+    let tiles = group.map(frame).collect::<Result<_>>()?;
+    Ok(Prepared { tiles, width: clip.width, height: clip.height })
 }
 
 /// Cuts a list into runs whose sums fit `budget`; what is larger stands alone.

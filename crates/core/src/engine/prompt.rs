@@ -1,5 +1,6 @@
 //! From a request's text and images to what the model reads.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::clock::milliseconds;
@@ -8,33 +9,61 @@ use super::ticket::Events;
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
-use crate::media::upright_size;
+use crate::fields::refuse;
+use crate::media::{Clip, Prepared, require_light, upright_size};
 use crate::method::pictures::Pictures;
 use crate::model::{Features, ImagePlan, Model, Prompt};
 use crate::sequence::Sequence;
 use crate::text::{Encoded, Message, Rendered, SpecialTokens};
-use crate::wire::{Source, SourceText, Timings, Usage};
+use crate::wire::{Medium, Source, SourceText, Timings, Usage, Video};
 
 /// Most tokens of an answer when the request does not say.
 const DEFAULT_TOKENS: usize = 512;
 
-/// The pieces that the images of a request become, in the order of their placeholders. Only families that need it have their sizes read, from their
-/// headers; none of a text-only model.
+/// The pieces that the images and videos of a request become, in the order of their placeholders. Only families that need it have the sizes of
+/// images read, from their headers; none of a text-only model.
 pub(super) fn plans<B: Backend, I: AsRef<[u8]>>(
     model: &Model<B>,
     images: &[I],
-    order: &[usize],
+    order: &[Medium],
 ) -> Result<Vec<ImagePlan>> {
     // A family knows no numbers of images.
     let numbered = |error: Error, index: usize| match error {
         Error::Image { reason, .. } => Error::Image { index, reason },
         other => other,
     };
-    let plan = |&index: &usize| {
-        let planned = model.plan_of(order.len(), &mut || upright_size(images[index].as_ref(), index));
-        planned.map_err(|error| numbered(error, index)).transpose()
+    let plan = |medium: &Medium| {
+        let planned = match medium {
+            Medium::Image(index) => model.plan_of(order.len(), &mut || upright_size(images[*index].as_ref(), *index)),
+            Medium::Video(video) => plan_video(model, images, video).map(Some),
+        };
+        planned.map_err(|error| numbered(error, medium.images().start)).transpose()
     };
     order.iter().filter_map(plan).collect()
+}
+
+fn plan_video<B: Backend, I: AsRef<[u8]>>(model: &Model<B>, images: &[I], video: &Video) -> Result<ImagePlan> {
+    let processor = model.video_processor()?;
+    let bytes: u64 = images[video.frames.clone()].iter().map(|frame| frame.as_ref().len() as u64).sum();
+    require_light(bytes)?;
+    let clip = clip(images, video)?;
+    for (frame, index) in video.frames.clone().enumerate() {
+        let (width, height) = upright_size(images[index].as_ref(), index)?;
+        if (width, height) != (clip.width, clip.height) {
+            return Err(refuse(format!(
+                "frame {frame} of a video has {width} x {height} pixels, and its first one {} x {}; all must have one size",
+                clip.width, clip.height
+            )));
+        }
+    }
+    processor.plan(&clip)
+}
+
+/// A video as its first frame and its times say.
+fn clip<'v, I: AsRef<[u8]>>(images: &[I], video: &'v Video) -> Result<Clip<'v>> {
+    let first = video.frames.start;
+    let (width, height) = upright_size(images[first].as_ref(), first)?;
+    Ok(Clip { width, height, timing: &video.timing })
 }
 
 /// The tokens of a source, with a placeholder for each piece of its images.
@@ -119,29 +148,61 @@ pub(super) fn admit<M: Memory>(sequence: &Sequence<M>, prompt: &Prompt) -> Resul
     }
 }
 
-/// The features of the images, in the order of their placeholders, for a method that may choose `pictures`; each image is decoded and
+/// The features of the images and videos, in the order of their placeholders, for a method that may choose `pictures`; each is decoded and
 /// seen once. `all` is how many pictures the conversation has.
 pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
     model: &Model<B>,
     images: &[I],
-    order: &[usize],
+    order: &[Medium],
     all: usize,
     pictures: Option<&dyn Pictures>,
     events: &Events,
     timings: &mut Timings,
 ) -> Result<Vec<Features<B>>> {
-    let Some(processor) = model.image_processor_of(all).filter(|_| !images.is_empty()) else { return Ok(Vec::new()) };
+    let Some(processor) = model.image_processor_of(all).filter(|_| !order.is_empty()) else { return Ok(Vec::new()) };
     let (start, mut seeing) = (Instant::now(), Duration::ZERO);
-    let mut features = Vec::with_capacity(images.len());
-    pictures::process(processor, images, events, |prepared| {
+    let mut see = |prepared: &[Prepared]| {
         let start = Instant::now();
-        features.extend(model.encode_images_for(prepared, pictures, &|| events.check())?);
+        let seen = model.encode_images_for(prepared, pictures, &|| events.check());
         seeing += start.elapsed();
+        seen
+    };
+    let mut stills: Vec<usize> = order
+        .iter()
+        .filter_map(|medium| match medium {
+            Medium::Image(index) => Some(*index),
+            Medium::Video(_) => None,
+        })
+        .collect();
+    stills.sort_unstable();
+    stills.dedup();
+    let mut seen = Vec::with_capacity(stills.len());
+    pictures::process(processor, images, &stills, events, |prepared| {
+        seen.extend(see(prepared)?);
         Ok(())
     })?;
+    let mut known: HashMap<usize, Features<B>> = stills.into_iter().zip(seen).collect();
+    for medium in order {
+        let Medium::Video(video) = medium else { continue };
+        if known.contains_key(&video.frames.start) {
+            continue;
+        }
+        let (processor, clip) = (model.video_processor()?, clip(images, video)?);
+        let mut groups = Vec::new();
+        for first in video.frames.clone().step_by(processor.together().max(1)) {
+            let group = first..video.frames.end.min(first + processor.together().max(1));
+            let prepared = pictures::frames(processor, images, group, &clip, events)?;
+            groups.extend(see(std::slice::from_ref(&prepared))?);
+        }
+        known.insert(video.frames.start, Features::joined(groups)?);
+    }
     timings.images = milliseconds(start.elapsed().saturating_sub(seeing));
     timings.vision = milliseconds(seeing);
-    Ok(order.iter().map(|&index| features[index].clone()).collect())
+    let of = |medium: &Medium| {
+        let missing = || Error::Internal("an image that nobody has seen".into());
+        known.get(&medium.images().start).cloned().ok_or_else(missing)
+    };
+    order.iter().map(of).collect()
 }
 
 /// The usage of a request that continues `cached` positions and has got `completion` tokens so far.

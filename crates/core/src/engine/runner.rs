@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ticket::Events;
 use crate::error::{Error, Result};
-use crate::model::{ImageTokens, ModelInfo};
+use crate::model::{Asked, ImageTokens, ModelInfo};
 use crate::wire::{Event, ModelRequest};
 
 /// The work of an engine's thread: a model, or a fake one in the tests. It is made, used and dropped on that thread.
@@ -71,9 +71,9 @@ pub trait Codec: Send + Sync {
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>>;
     /// `tokens` as text, without special tokens when `skip_special`.
     fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String>;
-    /// The positions of a picture of `width` x `height` pixels.
-    fn image_tokens(&self, width: usize, height: usize) -> Result<ImageTokens> {
-        let _ = (width, height);
+    /// The positions of a picture or of a video.
+    fn image_tokens(&self, asked: &Asked) -> Result<ImageTokens> {
+        let _ = asked;
         Err(Error::Prompt { reason: "this model reads no images".into() })
     }
 }

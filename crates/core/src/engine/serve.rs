@@ -17,7 +17,7 @@ use super::{channels, codebooks, directions, heads, sensitivity, sharing};
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
-use crate::model::{ImageCounter, ImageTokens, LoadOptions, Model, ModelInfo, Place};
+use crate::model::{Asked, ImageCounter, ImageTokens, LoadOptions, Model, ModelInfo, Place};
 use crate::sequence::Sequence;
 use crate::text::Tokenizer;
 use crate::wire::{Batching, Event, Finish, ModelRequest, Progress};
@@ -391,9 +391,9 @@ impl Codec for TextAndImages {
         self.tokenizer.decode(tokens, skip_special)
     }
 
-    fn image_tokens(&self, width: usize, height: usize) -> Result<ImageTokens> {
+    fn image_tokens(&self, asked: &Asked) -> Result<ImageTokens> {
         match &self.images {
-            Some(counter) => counter.count(width, height),
+            Some(counter) => counter.count_asked(asked),
             None => Err(Error::Prompt { reason: "this model reads no images".into() }),
         }
     }

@@ -4,7 +4,7 @@
 //! kept; where the template writes earlier turns differently (or a turn was broken off while its prompt was read), the whole
 //! conversation is read anew, so nothing is ever lost but time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::model::{Features, ImagePlan, Model, Prompt};
 use crate::sequence::Sequence;
 use crate::text::{Content, Encoded, Message, Part};
-use crate::wire::{Event, GenerateRequest, SessionId, SourceText, Timings};
+use crate::wire::{Event, GenerateRequest, Medium, SessionId, SourceText, Timings};
 
 /// Most sessions of one model.
 const MAX_SESSIONS: usize = 1024;
@@ -34,8 +34,8 @@ struct Session<B: Backend> {
     method: Option<Arc<Method>>,
     messages: Vec<Message>,
     images: Vec<Arc<[u8]>>,
-    /// The images in the order of their placeholders.
-    order: Vec<usize>,
+    /// The images and videos in the order of their placeholders.
+    order: Vec<Medium>,
     state: Option<State<B>>,
     /// Shared with the copy that a turn works on.
     live: Arc<metrics::One>,
@@ -50,7 +50,7 @@ struct State<B: Backend> {
     tokens: Vec<u32>,
     /// The last token of the answer, if it is not in the cache yet.
     pending: Option<u32>,
-    /// The form of each image in `text`, in the order of their placeholders.
+    /// The form of each image and video in `text`, in the order of their placeholders.
     plans: Vec<ImagePlan>,
 }
 
@@ -183,24 +183,36 @@ impl<B: Backend> Session<B> {
         })
     }
 
+    /// How many videos the messages show.
+    fn videos(&self) -> usize {
+        let video = |medium: &Medium| match medium {
+            Medium::Image(_) => None,
+            Medium::Video(video) => Some(video.frames.start),
+        };
+        self.order.iter().filter_map(video).collect::<HashSet<_>>().len()
+    }
+
     /// The session with the messages and images of a turn. Takes the cache along.
     fn with(&mut self, request: &GenerateRequest, images: &[Vec<u8>]) -> Session<B> {
-        let first = self.images.len();
+        let (first, first_video) = (self.images.len(), self.videos());
         let mut messages = self.messages.clone();
         if let SourceText::Messages(new) = &request.source.text {
             for message in new {
                 let mut message = message.clone();
                 if let Content::Parts(parts) = &mut message.content {
                     for part in parts {
-                        if let Part::Image { index } = part {
-                            *index += first;
+                        match part {
+                            Part::Text { .. } => {}
+                            Part::Image { index } => *index += first,
+                            Part::Video { index } => *index += first_video,
                         }
                     }
                 }
                 messages.push(message);
             }
         }
-        let order = self.order.iter().copied().chain(request.source.order.iter().map(|index| first + index)).collect();
+        let new = request.source.order.iter().map(|medium| medium.beginning_at(first + medium.images().start));
+        let order = self.order.iter().cloned().chain(new).collect();
         let images =
             self.images.iter().cloned().chain(images.iter().map(|image| Arc::from(image.as_slice()))).collect();
         let (method, live) = (self.method.clone(), self.live.clone());
@@ -216,8 +228,8 @@ impl<B: Backend> Session<B> {
         alone: bool,
     ) -> Result<(PreparedPrompt<B>, String, Vec<ImagePlan>)> {
         let mut timings = queued(events);
-        let chat = prompt::render(model, &self.messages, true)?;
         let plans = prompt::plans(model, &self.images, &self.order)?;
+        let chat = prompt::render(model, &self.messages, true)?;
         let Encoded { tokens: whole, pictures } = prompt::encode(model, &chat, &plans, request.source.special)?;
         let text = chat.text;
         // The cache is used when the new text goes on from it, in text, in tokens and in the form of images, which may be another once
@@ -301,8 +313,12 @@ impl<B: Backend> Session<B> {
         if !alone {
             prompt::admit(&state.sequence, &prompt)?;
         }
-        let used: Vec<Arc<[u8]>> = order.iter().map(|index| self.images[*index].clone()).collect();
-        let each: Vec<usize> = (0..used.len()).collect();
+        let mut used: Vec<Arc<[u8]>> = Vec::new();
+        let mut each = Vec::with_capacity(order.len());
+        for medium in order {
+            each.push(medium.beginning_at(used.len()));
+            used.extend_from_slice(&self.images[medium.images()]);
+        }
         let all = self.order.len();
         let features = prompt::features(model, &used, &each, all, state.sequence.pictures(), events, timings)?;
         Ok((prompt, features, room))

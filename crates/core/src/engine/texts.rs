@@ -60,6 +60,6 @@ fn answer(codec: &dyn Codec, request: &TextRequest) -> Result<Event> {
         TextRequest::Detokenize { tokens, skip_special } => {
             Ok(Event::Text { text: codec.decode(tokens, *skip_special)? })
         }
-        TextRequest::ImageTokens { width, height } => Ok(Event::Pieces(codec.image_tokens(*width, *height)?)),
+        TextRequest::ImageTokens(asked) => Ok(Event::Pieces(codec.image_tokens(asked)?)),
     }
 }

@@ -14,6 +14,7 @@ mod prepared;
 mod resemblance;
 mod resize;
 pub(crate) mod settings;
+mod video;
 mod whole;
 
 pub use clip::ClipProcessor;
@@ -22,3 +23,4 @@ pub use kernel::Filter;
 pub use prepared::{Area, Pixels, Prepared};
 pub use resize::{Canvas, resize, resize_part};
 pub use settings::SettingsOf;
+pub use video::{Clip, MAX_SECONDS, MAX_VIDEO_BYTES, MOST_FRAMES, Timing, require_light};

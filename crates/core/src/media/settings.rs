@@ -32,6 +32,14 @@ impl SettingsOf {
         }
     }
 
+    /// The settings of the video processor, which are the image processor's where nothing says others; `None` where nothing says any.
+    pub(crate) fn read_video(&self) -> Result<Option<Settings>> {
+        match self {
+            SettingsOf::Folder(dir) => Settings::read_video(dir),
+            SettingsOf::Said { .. } => self.read(),
+        }
+    }
+
     /// Reads a whole file of the folder; `None` if it is not there.
     pub(crate) fn file(&self, name: &str) -> Result<Option<Settings>> {
         match self {
@@ -59,16 +67,34 @@ impl Settings {
     ///
     /// Like transformers: `image_processor` in `processor_config.json`, else `preprocessor_config.json`.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("processor_config.json");
-        if let Some(mut file) = read_object(&path, CONFIGURATION)?
-            && let Some(nested) = file.remove("image_processor").filter(|value| !value.is_null())
-        {
-            let Value::Object(object) = nested else {
-                return Err(Error::ModelFile { path, reason: "`image_processor` must be an object".into() });
-            };
-            return Ok(Some(Settings { path, object }));
+        match Settings::nested(dir, "image_processor")? {
+            Some(settings) => Ok(Some(settings)),
+            None => Settings::of(dir.join("preprocessor_config.json")),
         }
-        Settings::of(dir.join("preprocessor_config.json"))
+    }
+
+    fn nested(dir: &Path, key: &str) -> Result<Option<Self>> {
+        let path = dir.join("processor_config.json");
+        let Some(mut file) = read_object(&path, CONFIGURATION)? else { return Ok(None) };
+        match file.remove(key).filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(Settings { path, object })),
+            Some(_) => Err(Error::ModelFile { path, reason: format!("`{key}` must be an object") }),
+        }
+    }
+
+    /// Reads the video processor's file of the model folder `dir`; `None` if there is none.
+    ///
+    /// Like transformers: `video_processor` in `processor_config.json`, else `video_preprocessor_config.json`, else the image
+    /// processor's `preprocessor_config.json`.
+    pub(crate) fn read_video(dir: &Path) -> Result<Option<Self>> {
+        match Settings::nested(dir, "video_processor")? {
+            Some(settings) => Ok(Some(settings)),
+            None => match Settings::of(dir.join("video_preprocessor_config.json"))? {
+                Some(settings) => Ok(Some(settings)),
+                None => Settings::of(dir.join("preprocessor_config.json")),
+            },
+        }
     }
 
     /// Reads what a whole file says; `None` if it is not there.
@@ -111,6 +137,20 @@ impl Settings {
                 known: known.to_vec(),
             }),
         }
+    }
+
+    /// Refuses a file that names another class of video processors than `known`.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedModel`].
+    pub(crate) fn video_class(&self, known: &'static str) -> Result<()> {
+        let Some(value) = self.get("video_processor_type") else { return Ok(()) };
+        let named = value.as_str().ok_or_else(|| self.wrong("video_processor_type", "a string"))?;
+        if named == known {
+            return Ok(());
+        }
+        let reason = format!("{}: video processor `{named}`", self.path.display());
+        Err(Error::UnsupportedModel { reason, known: vec![known] })
     }
 
     pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool> {

@@ -27,6 +27,22 @@ impl<B: Backend> Features<B> {
         Features { rows, behind: Vec::new(), chosen: None }
     }
 
+    /// Those of a video from those of its groups of frames, one behind the other.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where there is nothing, or where not all positions go on.
+    pub fn joined(parts: Vec<Self>) -> Result<Self> {
+        let levels = parts.first().map(|part| part.behind.len());
+        let Some(levels) = levels.filter(|_| parts.iter().all(|part| part.chosen.is_none())) else {
+            return Err(Error::Internal("a video whose frames do not all go on".into()));
+        };
+        let cat =
+            |of: &dyn Fn(&Self) -> Option<Matrix<B>>| B::Matrix::cat(&parts.iter().filter_map(of).collect::<Vec<_>>());
+        let rows = cat(&|part| Some(part.rows.clone()))?;
+        let behind = (0..levels).map(|level| cat(&|part| part.behind.get(level).cloned())).collect::<Result<_>>()?;
+        Ok(Features { rows, behind, chosen: None })
+    }
+
     /// `[positions that go on, hidden]`.
     pub fn rows(&self) -> &Matrix<B> {
         &self.rows

@@ -9,9 +9,10 @@ use image::RgbImage;
 
 use super::options::Vision;
 use super::source::Source;
+use super::videos::{VideoMark, VideoProcessor};
 use super::{Model, Prompt, family, prompt, with_known};
 use crate::backend::Backend;
-use crate::cache::Piece;
+use crate::cache::{Piece, PieceKind};
 use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::media::{Area, Prepared, SettingsOf, decode};
@@ -40,6 +41,11 @@ pub trait Images {
     /// [`Error::ModelFile`] for settings that cannot be read, or that do not make what the vision tower takes;
     /// [`Error::UnsupportedModel`] for a processor of another class.
     fn processor(&self, settings: &SettingsOf) -> Result<Arc<dyn ImageProcessor>>;
+
+    /// How videos are written, of a family that takes them.
+    fn video_mark(&self) -> Option<VideoMark> {
+        None
+    }
 }
 
 /// An image processor: what a picture becomes in a prompt, and what the vision tower takes of it.
@@ -58,6 +64,11 @@ pub trait ImageProcessor: Debug + Send + Sync {
 
     /// Most bytes that [`ImageProcessor::prepare`] takes for a picture of `width` x `height` pixels: what it gives, and what it needs besides.
     fn bytes(&self, width: usize, height: usize) -> u64;
+
+    /// How videos are seen; None of a model that takes none.
+    fn videos(&self) -> Option<&dyn VideoProcessor> {
+        None
+    }
 
     /// The processor of a picture that is not the only one of its conversation, where the family sees such a picture in another way.
     fn among_others(&self) -> Option<&dyn ImageProcessor> {
@@ -103,6 +114,11 @@ impl ImagePlan {
         })
     }
 
+    /// Whether it is the plan of a video.
+    pub fn is_video(&self) -> bool {
+        self.pieces().any(|(piece, _)| matches!(piece.kind, PieceKind::Frame { .. }))
+    }
+
     fn is_one_piece(&self) -> bool {
         matches!(self.0[..], [PlanPart::Piece { .. }])
     }
@@ -113,9 +129,9 @@ fn are_written(plans: &[ImagePlan]) -> bool {
     !plans.iter().all(ImagePlan::is_one_piece)
 }
 
-/// The conversation with the marks of its images in the text and one placeholder per piece. Nothing is copied where every image is one
-/// piece.
-pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<'a, Rendered>> {
+/// The conversation with the marks of its images in the text and one placeholder per piece; `frame` stands for a piece of a video where the
+/// placeholder of the video itself does not. Nothing is copied where every image is one piece.
+pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan], frame: Option<&str>) -> Result<Cow<'a, Rendered>> {
     if !are_written(plans) {
         return Ok(Cow::Borrowed(chat));
     }
@@ -125,6 +141,9 @@ pub(super) fn expand<'a>(chat: &'a Rendered, plans: &[ImagePlan]) -> Result<Cow<
     }
     let written = |part: &PlanPart| match part {
         PlanPart::Text(text) => Written::Text(text.clone()),
+        PlanPart::Piece { piece: Piece { kind: PieceKind::Frame { .. }, .. }, .. } => {
+            frame.map_or(Written::Placeholder, |frame| Written::Other(frame.to_owned()))
+        }
         PlanPart::Piece { .. } => Written::Placeholder,
     };
     let images: Vec<Vec<Written>> = plans.iter().map(|plan| plan.0.iter().map(written).collect()).collect();
@@ -171,15 +190,35 @@ impl<B: Backend> Model<B> {
 
     /// The tokens of a rendered conversation, with a placeholder for each piece of its images, which become `plans`.
     pub fn encode(&self, chat: &Rendered, plans: &[ImagePlan], special: SpecialTokens) -> Result<Encoded> {
-        self.tokenizer.encode_chat(&*expand(chat, plans)?, self.placeholder(), special)
+        let frame = match self.network.images().and_then(Images::video_mark) {
+            Some(VideoMark::Text { .. }) => self.placeholder().and_then(|id| self.tokenizer.token(id)),
+            _ => None,
+        };
+        self.tokenizer.encode_shown(&*expand(chat, plans, frame.as_deref())?, &self.placeholders(), special)
     }
 
-    /// The tokens of a raw prompt, where every placeholder is an image.
+    /// The tokens of a raw prompt, where every placeholder is an image or a video.
     pub fn encode_raw(&self, text: &str, plans: &[ImagePlan]) -> Result<Encoded> {
-        match self.image_mark().filter(|_| are_written(plans)) {
+        let has_videos = plans.iter().any(ImagePlan::is_video);
+        match self.image_mark().filter(|_| has_videos || are_written(plans)) {
             None => self.tokenizer.encode_raw(text, self.placeholder()),
             Some(written) => {
-                let pictures = text.match_indices(&*written).map(|(at, found)| at..at + found.len()).collect();
+                let places = |word: &str| -> Vec<_> {
+                    text.match_indices(word).map(|(at, found)| at..at + found.len()).collect()
+                };
+                let mut pictures = places(&written);
+                if let Some(video) = self.template.video_placeholder().filter(|_| has_videos) {
+                    pictures.extend(places(video));
+                    pictures.sort_by_key(|place| place.start);
+                    let kinds = pictures.iter().map(|place| text[place.clone()] == *video);
+                    if !kinds.eq(plans.iter().map(ImagePlan::is_video)) {
+                        return Err(Error::Prompt {
+                            reason: format!(
+                                "it must have `{written}` for each image and `{video}` for each video, in the order in which these came"
+                            ),
+                        });
+                    }
+                }
                 let chat = Rendered { text: text.to_owned(), pictures, said: Vec::new() };
                 self.encode(&chat, plans, SpecialTokens::Parse)
             }
@@ -203,6 +242,16 @@ impl<B: Backend> Model<B> {
         let mut prompt = prompt::expand(tokens, places, plans, images, self.network.shape().vocab_size)?;
         prompt.placing = self.network.place(&prompt.spans);
         Ok(prompt)
+    }
+
+    /// The tokens that stand for images and for videos.
+    fn placeholders(&self) -> Vec<u32> {
+        let Some(images) = self.network.images() else { return Vec::new() };
+        let video = match images.video_mark() {
+            Some(VideoMark::Token(id)) => Some(id),
+            _ => None,
+        };
+        std::iter::once(images.placeholder()).chain(video).collect()
     }
 
     /// The text that has the place of an image in a raw prompt; None for a text-only model.

@@ -31,6 +31,7 @@ mod rows;
 mod seeing;
 mod siglip;
 mod source;
+mod videos;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +43,7 @@ pub use crate::device::{Device, DeviceMemory, DevicePool, GpuMemory, Place};
 pub use crate::device::{StandIn, stand_in};
 pub use crate::weights::WeightFormat;
 pub use config::ConfigFile;
-pub use counter::{ImageCounter, ImageTokens, PieceTokens};
+pub use counter::{Asked, ImageCounter, ImageTokens, PieceTokens};
 pub use features::Features;
 pub use images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf, image_processor};
 pub use info::{ImageInfo, ModelInfo};
@@ -50,6 +51,7 @@ pub use inputs::Inputs;
 pub use network::{Family, Network, Seen};
 pub use options::{LoadOptions, Progress, Vision};
 pub use prompt::Prompt;
+pub use videos::{VideoMark, VideoProcessor, video_architectures};
 
 use crate::backend::{Activations, Backend};
 use crate::cache::{Pool, Shape};
@@ -158,14 +160,14 @@ impl Model {
     }
 
     /// The contents of a folder or of GGUF files, from configuration and weight headers; no weights are read. With the positions of a picture
-    /// of some width and height, if it is asked.
-    pub fn inspect(dir: &Path, vision: &Vision, picture: Option<(usize, usize)>) -> Result<ModelInfo> {
+    /// or of a video, if one is asked for.
+    pub fn inspect(dir: &Path, vision: &Vision, picture: Option<&Asked>) -> Result<ModelInfo> {
         let inspect = || {
             let source = Source::open(dir, vision)?;
             let mut info = Model::describe(&source)?;
-            if let (Some(image), Some((width, height))) = (&mut info.image, picture) {
+            if let (Some(image), Some(asked)) = (&mut info.image, picture) {
                 let counter = ImageCounter::of(&source)?;
-                image.picture = counter.map(|counter| counter.count(width, height)).transpose()?;
+                image.picture = counter.map(|counter| counter.count_asked(asked)).transpose()?;
             }
             Ok(info)
         };

@@ -7,6 +7,7 @@ use super::config::ConfigFile;
 use super::gguf::Pair;
 use super::images::Images;
 use super::options::Vision;
+use super::videos::VideoMark;
 use super::{gguf, placeholder};
 use crate::error::Result;
 use crate::fields::refuse;
@@ -109,7 +110,16 @@ impl Source {
             None => ChatTemplate::from_folder(self.config.dir(), tokenizer, placeholder),
             Some(files) => ChatTemplate::from_gguf(files.text.metadata(), tokenizer, placeholder),
         };
-        placeholder::template(&self.config, tokenizer, images, read)
+        let template = placeholder::template(&self.config, tokenizer, images, read)?;
+        match images.and_then(Images::video_mark) {
+            None => Ok(template),
+            Some(VideoMark::Text { word, template: source }) => template.with_videos(word.to_owned(), Some(source)),
+            // A tokenizer without the token is one of a model that takes no videos.
+            Some(VideoMark::Token(id)) => match tokenizer.token(id) {
+                Some(word) => template.with_videos(word, None),
+                None => Ok(template),
+            },
+        }
     }
 
     /// Refuses a folder whose configuration names weights that are not read: those of a file of another name, and quantised ones. Dense weights under such a configuration are refused too, since

@@ -11,6 +11,8 @@ pub enum Written {
     Text(String),
     /// The placeholder of the image, once more.
     Placeholder,
+    /// Another placeholder, by its text.
+    Other(String),
 }
 
 impl Rendered {
@@ -34,9 +36,12 @@ impl Rendered {
             for part in written {
                 match part {
                     Written::Text(text) => out.text.push_str(text),
-                    Written::Placeholder => {
+                    Written::Placeholder | Written::Other(_) => {
                         let start = out.text.len();
-                        out.text.push_str(&self.text[picture.clone()]);
+                        out.text.push_str(match part {
+                            Written::Other(placeholder) => placeholder,
+                            _ => &self.text[picture.clone()],
+                        });
                         out.pictures.push(start..out.text.len());
                     }
                 }
@@ -67,6 +72,10 @@ mod tests {
             |ranges: &[Range<usize>]| ranges.iter().map(|at| got.text[at.clone()].to_owned()).collect::<Vec<_>>();
         assert_eq!(shown(&got.pictures), ["<image>"; 3]);
         assert_eq!(shown(&got.said), [" and ", "said"]);
+        let other = vec![vec![Written::Other("<film>".into())], vec![Written::Placeholder]];
+        let got = chat.with_images(&other);
+        assert_eq!(got.text, "User:<film> and <image>? said");
+        assert_eq!(got.pictures, [5..11, 16..23]);
         let one = vec![vec![Written::Placeholder]; 2];
         assert_eq!(chat.with_images(&one), chat);
     }

@@ -8,6 +8,7 @@ mod thread;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -31,7 +32,7 @@ const PLACEHOLDER: &str = "<image>";
 pub struct Message {
     /// `user`, `assistant`, `system`, or what else the template knows.
     pub role: String,
-    /// Its text and images.
+    /// Its text, images and videos.
     pub content: Content,
 }
 
@@ -40,14 +41,14 @@ pub struct Message {
 #[serde(
     untagged,
     rename = "WireContent",
-    expecting = "`content` must be a string or a list of { type: text, text } and { type: image, index }"
+    expecting = "`content` must be a string or a list of { type: text, text }, { type: image, index } and { type: video, index }"
 )]
 pub enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
-/// A piece of a message. Templates see an image without its index: `{"type": "image"}`.
+/// A piece of a message. Templates see an image without its index: `{"type": "image"}`; a video likewise.
 #[derive(Deserialize, Clone, Debug)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields, rename = "WirePart")]
 pub enum Part {
@@ -61,13 +62,18 @@ pub enum Part {
         /// Which of those that come with the request, from 0.
         index: usize,
     },
+    /// A video of the request.
+    Video {
+        /// Which of its `videos`, from 0.
+        index: usize,
+    },
 }
 
 /// A prompt, and what its parts are. All ranges are bytes of the text, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rendered {
     pub text: String,
-    /// The placeholders that stand for the images of the messages, in their order. Nothing else in the text does.
+    /// The placeholders that stand for the images and videos of the messages, in their order. Nothing else in the text does.
     pub pictures: Vec<Range<usize>>,
     /// The text of the messages, as opposed to text that the template adds.
     pub said: Vec<Range<usize>>,
@@ -110,16 +116,44 @@ pub enum Probed {
 /// # Limits
 /// A template has at most 64 KiB. A rendering ends with [`Error::Prompt`] past 4 MiB of text, 64 MiB of memory, 10 million steps or
 /// 2 seconds, or when it nests too deep; the probes of a load have a quarter of the steps and of the time.
+#[derive(Clone)]
 pub struct ChatTemplate {
-    template: Template,
+    template: Arc<Template>,
     /// Where it was read; None for the fallback.
     path: Option<PathBuf>,
     special: Vec<(String, String)>,
     placeholder: String,
     shape: Shape,
+    /// How conversations with videos are written; None where there are none.
+    videos: Option<Box<Videos>>,
+}
+
+/// See [`ChatTemplate::with_videos`].
+#[derive(Clone)]
+struct Videos {
+    placeholder: String,
+    /// Writes conversations with videos, where they have a template of their own.
+    template: Option<(Arc<Template>, Shape)>,
 }
 
 impl ChatTemplate {
+    /// The same template for a model that takes videos too: what it writes for one is `placeholder`. Where `source` is there, it writes
+    /// the conversations that have videos.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] for a source that does not compile.
+    pub(crate) fn with_videos(mut self, placeholder: String, source: Option<&str>) -> Result<ChatTemplate> {
+        let own = |source| Self::compile(source, self.special.clone(), Some(&self.placeholder));
+        let template = source.map(own).transpose()?.map(|own| (own.template, own.shape));
+        self.videos = Some(Box::new(Videos { placeholder, template }));
+        Ok(self)
+    }
+
+    /// The text that stands for a video; None of a model that takes none.
+    pub fn video_placeholder(&self) -> Option<&str> {
+        self.videos.as_ref().map(|videos| videos.placeholder.as_str())
+    }
+
     /// The template of a model folder; the fallback where there is none. `placeholder` is the text of the token that stands for an
     /// image, None for a text-only model.
     ///
@@ -184,11 +218,12 @@ impl ChatTemplate {
         let template = compiled
             .map_err(|reason| Error::Prompt { reason: format!("the chat template has a syntax error: {reason}") })?;
         let mut template = ChatTemplate {
-            template,
+            template: Arc::new(template),
             path: None,
             special,
             placeholder: placeholder.unwrap_or(PLACEHOLDER).to_owned(),
             shape: Shape::Either,
+            videos: None,
         };
         template.shape = shape::probe(&template);
         Ok(template)
@@ -269,11 +304,17 @@ impl Message {
         self.role.len() + content
     }
 
-    fn pictures(&self) -> usize {
-        match &self.content {
-            Content::Text(_) => 0,
-            Content::Parts(parts) => parts.iter().filter(|part| matches!(part, Part::Image { .. })).count(),
-        }
+    /// Its images and videos, in their order: whether each is a video.
+    fn shown(&self) -> impl Iterator<Item = bool> + '_ {
+        let parts = match &self.content {
+            Content::Text(_) => &[][..],
+            Content::Parts(parts) => parts,
+        };
+        parts.iter().filter_map(|part| match part {
+            Part::Text { .. } => None,
+            Part::Image { .. } => Some(false),
+            Part::Video { .. } => Some(true),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ mod growth;
 mod marked;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -186,13 +187,30 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_chat(&self, chat: &Rendered, placeholder: Option<u32>, special: SpecialTokens) -> Result<Encoded> {
+        self.encode_shown(chat, placeholder.as_slice(), special)
+    }
+
+    /// As [`Tokenizer::encode_chat`] with several placeholders: each picture becomes the one that its text spells, else the first.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_shown(&self, chat: &Rendered, placeholders: &[u32], special: SpecialTokens) -> Result<Encoded> {
         self.check_length(&chat.text)?;
-        let encoded = guarded(&self.path, || self.matcher.encode(&self.inner, chat, placeholder, special))?;
-        let tokens = self.without_second_bos(&chat.text, encoded.map_err(cannot_encode)?);
+        let encoded = guarded(&self.path, || self.matcher.encode(&self.inner, chat, placeholders, special))?;
+        let mut tokens = self.without_second_bos(&chat.text, encoded.map_err(cannot_encode)?);
+        let spelled: Vec<(u32, Option<String>)> = placeholders.iter().map(|id| (*id, self.token(*id))).collect();
+        let of = |picture: &Range<usize>| {
+            let text = &chat.text[picture.clone()];
+            let own = spelled.iter().find(|(_, token)| token.as_deref() == Some(text));
+            own.or(spelled.first()).map(|(id, _)| *id)
+        };
+        let mut shown = chat.pictures.iter();
         let mut pictures = Vec::with_capacity(chat.pictures.len());
-        let mut tokens = tokens;
         for (at, token) in tokens.iter_mut().enumerate() {
-            if let (marked::PICTURE, Some(placeholder)) = (*token, placeholder) {
+            if *token != marked::PICTURE {
+                continue;
+            }
+            if let Some(placeholder) = shown.next().and_then(of) {
                 *token = placeholder;
                 pictures.push(at);
             }

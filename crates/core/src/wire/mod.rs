@@ -8,6 +8,7 @@ mod about;
 mod check;
 mod distinct;
 mod event;
+mod media;
 mod report;
 mod request;
 mod session_id;
@@ -16,12 +17,13 @@ mod trace;
 pub use about::About;
 pub use check::{CheckedMemory, DeviceCheck, KernelCheck};
 pub use event::Event;
+pub use media::{Medium, Video};
 pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
 pub use request::{
     Batching, ChannelsRequest, CheckRequest, CodebooksRequest, DOORS, DirectionsRequest, DistanceVariant,
-    DistancesRequest, Door, GenerateRequest, HeadsRequest, HeadsSource, LoadRequest, MAX_BATCH, MAX_IMAGES, MAX_JSON,
-    MAX_KEEPS, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest, SensitivityRequest,
-    SimilarityRequest, Source, SourceText, TextRequest,
+    DistancesRequest, Door, GenerateRequest, HeadsRequest, HeadsSource, LoadRequest, MAX_BATCH, MAX_FRAMES, MAX_IMAGES,
+    MAX_JSON, MAX_KEEPS, MAX_PICTURES, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest,
+    SensitivityRequest, SimilarityRequest, Source, SourceText, TextRequest,
 };
 pub(crate) use request::{InspectRequest, parse_inspect};
 pub use session_id::SessionId;

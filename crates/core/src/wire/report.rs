@@ -53,7 +53,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Positions of the prompt that the cache of a chat held already; 0 without one.
     pub cached_tokens: usize,
-    /// Positions of the images that came with this request.
+    /// Positions of the images and videos that came with this request.
     pub image_tokens: usize,
     /// Tokens that were generated or scored, without the final end token.
     pub completion_tokens: usize,

@@ -48,12 +48,12 @@ pub struct Trace {
 }
 
 /// A picture of a traced prompt as a grid of cells, each of which has a position. A picture that the model sees in tiles and once as a whole
-/// has two: the tiles together, and the whole.
+/// has two: the tiles together, and the whole. A video has one for each of its pieces, a frame or those that are seen as one.
 #[derive(Clone, Debug, Serialize)]
 pub struct TraceImage {
     /// Which of the prompt's image placeholders it is, from 0.
     pub index: usize,
-    /// Its number among the images of the request.
+    /// Its number among the images of the request, where the frames of a video count one by one; of a video the first frame of the piece.
     pub source: usize,
     /// Width of the upright picture, in pixels.
     pub width: usize,

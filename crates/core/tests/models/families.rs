@@ -7,7 +7,7 @@ use prefixkv_core::Error;
 use prefixkv_core::backend::Activations;
 use prefixkv_core::cache::Modality;
 use prefixkv_core::device::Cpu;
-use prefixkv_core::media::{Prepared, upright_size};
+use prefixkv_core::media::{Clip, Prepared, Timing, decode, upright_size};
 use prefixkv_core::method::{METHODS, Method, MethodSpec, Role};
 use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
 use prefixkv_core::sequence::Sequence;
@@ -80,6 +80,39 @@ impl Read {
         let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, 2).expect("two images");
         let features = model.encode_images(&prepared, &|| Ok(())).expect("encodes");
         Read { model, prepared, features, prompt }
+    }
+
+    /// A prompt about a picture and a video of five frames; None of a family that takes no videos.
+    fn with_video(fixture: &str) -> Option<Read> {
+        let Read { model, mut prepared, mut features, .. } = Read::of(fixture);
+        model.video_processor().ok()?;
+        prepared.truncate(1);
+        features.truncate(1);
+        let file = |name: &str| std::fs::read(fixtures().join("images").join(name)).expect("readable");
+        let frames: Vec<_> =
+            (0..5).map(|frame| decode(&file(&format!("film-{frame}.png")), 0).expect("a frame")).collect();
+        let timing = Timing::new(frames.len(), Some(1.0), None).expect("it grows");
+        let (width, height) = (frames[0].width() as usize, frames[0].height() as usize);
+        let clip = Clip { width, height, timing: &timing };
+        let processor = model.video_processor().expect("takes videos");
+        let picture = model.plan(&mut || upright_size(&file(PICTURES[0]), 0)).expect("a plan").expect("takes images");
+        let plans = [picture, processor.plan(&clip).expect("a plan")];
+        let groups: Vec<Prepared> = frames
+            .chunks(processor.together())
+            .map(|group| {
+                let tiles = group.iter().map(|frame| processor.prepare(frame, &clip)).collect();
+                Prepared { tiles, width, height }
+            })
+            .collect();
+        let seen = model.encode_images(&groups, &|| Ok(())).expect("encodes");
+        features.push(Features::joined(seen).expect("some frames"));
+        let image = model.placeholder().and_then(|id| model.tokenizer().token(id)).expect("takes images");
+        let video = model.template().video_placeholder().expect("takes videos");
+        let text =
+            format!("User:{image} and {video}: what falls in the video, and does it stand in the picture? Assistant:");
+        let encoded = model.encode_raw(&text, &plans).expect("encodes");
+        let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, 2).expect("a picture and a video");
+        Some(Read { model, prepared, features, prompt })
     }
 
     fn run(&self, cache: &Value) -> prefixkv_core::Result<Outcome> {
@@ -160,8 +193,11 @@ fn by_hand(spec: &MethodSpec) -> bool {
 
 #[test]
 fn every_method_works_on_pictures_of_every_family_or_says_why_not() {
-    for Family { fixture, refuses } in FAMILIES {
-        let read = Read::of(fixture);
+    let (pictures, mut videos) = (FAMILIES.iter().map(|family| (family, Some(Read::of(family.fixture)))), 0);
+    let both = pictures.chain(FAMILIES.iter().map(|family| (family, Read::with_video(family.fixture))));
+    for (Family { fixture, refuses }, read) in both {
+        let Some(read) = read else { continue };
+        videos += usize::from(read.prepared.len() == 1);
         let plain = read.run(&json!({ "method": "full" })).expect("the plain cache");
         let mut refused = BTreeSet::new();
         let mut wrong = Vec::new();
@@ -180,6 +216,7 @@ fn every_method_works_on_pictures_of_every_family_or_says_why_not() {
         let named: BTreeSet<&str> = refuses.iter().map(|(name, _)| *name).collect();
         assert_eq!(refused, named, "{fixture}: methods that were to refuse");
     }
+    assert!(videos >= 4, "{videos} families with videos");
 }
 
 /// Every piece of a picture is a span of its own, and the text between pieces is text.

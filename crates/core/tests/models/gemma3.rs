@@ -9,7 +9,7 @@ use prefixkv_core::cache::{Kept, Modality};
 use prefixkv_core::device::Cpu;
 use prefixkv_core::media::Prepared;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{Features, Model, Prompt, Vision, image_processor};
+use prefixkv_core::model::{Asked, Features, Model, Prompt, Vision, image_processor};
 use prefixkv_core::sample::argmax;
 use prefixkv_core::sequence::Sequence;
 use serde::Deserialize;
@@ -354,7 +354,8 @@ fn long_pictures_are_shown_again_in_crops() {
         cut += squares - 1;
         let mut sequence = model.new_sequence().expect("no cap");
         model.prefill(&read.prompt, &read.features, &mut sequence, &|| Ok(())).expect("runs");
-        let size = Some((read.prepared[0].width, read.prepared[0].height));
+        let asked = Asked { width: read.prepared[0].width, height: read.prepared[0].height, timing: None };
+        let size = Some(&asked);
         let info = Model::inspect(folder.path(), &Vision::Beside, size).expect("inspects");
         let counted = info.image.and_then(|image| image.picture).expect("asked");
         assert_eq!((counted.tokens, counted.pieces.len()), (16 * squares, *squares), "{image}");
@@ -407,7 +408,8 @@ fn folders_load_under_both_layouts_and_not_without_their_parts() {
     let again = self::read(&model, &case.images, &case.text);
     let got = model.prefill(&again.prompt, &again.features, &mut model.new_sequence().expect("no cap"), &|| Ok(()));
     assert_eq!(got.expect("runs"), want);
-    let info = Model::inspect(saved.path(), &Vision::Beside, Some((300, 200))).expect("inspects");
+    let info = Model::inspect(saved.path(), &Vision::Beside, Some(&Asked { width: 300, height: 200, timing: None }))
+        .expect("inspects");
     let image = info.image.expect("takes images");
     let picture = image.picture.expect("asked");
     assert_eq!((image.tokens, image.size, image.patch, picture.tokens), (Some(16), Some(32), 4, 16));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use prefixkv_core::Error;
 use prefixkv_core::device::Cpu;
 use prefixkv_core::media::{Prepared, upright_size};
-use prefixkv_core::model::{Features, ImagePlan, LoadOptions, Model, Prompt, Vision, WeightFormat};
+use prefixkv_core::model::{Asked, Features, ImagePlan, LoadOptions, Model, Prompt, Vision, WeightFormat};
 use prefixkv_core::sample::argmax;
 use prefixkv_core::text::{Content, Message, Part};
 use serde_json::Value;
@@ -208,7 +208,8 @@ fn without_its_tower_a_language_model_answers_alone() {
 #[test]
 fn pictures_are_counted_without_weights() {
     for name in PAIRS {
-        let size = Some((300, 200));
+        let asked = Asked { width: 300, height: 200, timing: None };
+        let size = Some(&asked);
         let ours = Model::inspect(&pair(name), &Vision::Beside, size).expect("inspects").image.expect("sees");
         let twin = root().join("tests/golden/fixtures").join(name);
         let theirs = Model::inspect(&twin, &Vision::Beside, size).expect("inspects").image.expect("sees");
@@ -287,7 +288,8 @@ fn a_tower_is_found_where_it_is_the_only_one() {
 fn settings_beside_a_tower_go_before_its_own() {
     let dir = copies(&[("qwen2-vl", "model.gguf", "model.gguf"), ("qwen2-vl", "mmproj.gguf", "mmproj.gguf")]);
     let count = || {
-        let info = Model::inspect(dir.path(), &Vision::Beside, Some((300, 200))).expect("inspects");
+        let info = Model::inspect(dir.path(), &Vision::Beside, Some(&Asked { width: 300, height: 200, timing: None }))
+            .expect("inspects");
         info.image.and_then(|image| image.picture).expect("counted").tokens
     };
     let most = count();

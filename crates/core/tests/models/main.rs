@@ -16,6 +16,7 @@ mod parity;
 mod pieces;
 mod positions;
 mod qwen_vl;
+mod videos;
 mod weights;
 mod weights_in_place;
 mod wide;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use prefixkv_core::model::{Model, Vision};
+use prefixkv_core::model::{Asked, Model, Vision};
 use prefixkv_core::text::Tokenizer;
 use prefixkv_core::weights::Checkpoint;
 use prefixkv_core::weights::gguf::Gguf;
@@ -224,7 +224,8 @@ fn run(data: &[u8]) -> String {
     for architecture in ["llama", "qwen2vl", "qwen3vl"] {
         let text = dir.path().join("text.gguf");
         fs::write(&text, model(architecture, "gpt2")).expect("a temporary file");
-        let inspected = Model::inspect(&text, &Vision::File(path.clone()), Some((30, 20)));
+        let inspected =
+            Model::inspect(&text, &Vision::File(path.clone()), Some(&Asked { width: 30, height: 20, timing: None }));
         kind.push_str(&outcome(&inspected, &[CODES, &["image"]].concat()));
     }
     let checkpoint = Checkpoint::of_gguf(file.clone(), false);

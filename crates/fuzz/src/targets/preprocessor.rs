@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use prefixkv_core::media::{ClipProcessor, upright_size};
+use prefixkv_core::media::{Clip, ClipProcessor, Timing, decode, upright_size};
 use prefixkv_core::model::image_processor;
 use serde_json::json;
 
@@ -139,6 +139,18 @@ fn tiles(dir: &Path, config: &serde_json::Value) -> String {
             // The tower takes tiles of its own size and those that have no more whole patches.
             assert!(prepared.tiles.iter().all(|tile| tile.width / 8 == 4 && tile.height / 8 == 4));
             assert!(prepared.tiles.iter().all(|tile| tile.width > 32 || sound(tile)));
+        }
+    }
+    if let Some(videos) = processor.videos() {
+        let timing = Timing::new(2, None, None).expect("two frames");
+        let frame = decode(&read("tests/golden/fixtures/images/rgb.png"), 0).expect("a sound image");
+        let (width, height) = (frame.width() as usize, frame.height() as usize);
+        let clip = Clip { width, height, timing: &timing };
+        let plan = videos.plan(&clip).expect("frames of any size");
+        assert_eq!(plan.pieces().count(), 2);
+        if videos.bytes(&clip) < LARGE {
+            let tile = videos.prepare(&frame, &clip);
+            assert!(tile.width / 8 == 4 && tile.height / 8 == 4 && tile.data.iter().all(|value| value.is_finite()));
         }
     }
     "tiles".into()

@@ -43,6 +43,8 @@ pub(super) struct Idefics3Config {
     pub image_token: u32,
     /// Cells are squares of so many patches along a side.
     pub scale: usize,
+    /// Whether its class takes videos.
+    pub has_videos: bool,
 }
 
 impl Idefics3Config {
@@ -62,7 +64,8 @@ impl Idefics3Config {
                 vision.image_size, vision.patch_size
             )));
         }
-        Ok(Idefics3Config { text, vision, image_token: fields.image_token_id, scale })
+        let has_videos = file.architecture().is_ok_and(|architecture| super::VIDEOS.contains(&architecture));
+        Ok(Idefics3Config { text, vision, image_token: fields.image_token_id, scale, has_videos })
     }
 
     /// Positions along a side of a tile.

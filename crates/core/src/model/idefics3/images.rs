@@ -9,12 +9,14 @@ use serde_json::Value;
 
 use super::config::Idefics3Config;
 use super::tiling::{Cut, Target, Tiling};
+use super::videos::{Films, MARK};
 use crate::cache::{Piece, PieceKind};
 use crate::error::{Error, Result};
 use crate::media::normalise::{Normalise, Tables};
 use crate::media::settings::{Settings, side};
 use crate::media::{Area, Canvas, Filter, Prepared, SettingsOf, resize};
 use crate::model::images::{ImagePlan, ImageProcessor, Images, PlanPart, SizeOf};
+use crate::model::videos::{VideoMark, VideoProcessor};
 
 const KNOWN: [&str; 2] = ["Idefics3ImageProcessor", "SmolVLMImageProcessor"];
 /// The sizes that the classes assume when the file says nothing.
@@ -26,8 +28,8 @@ const MOST_EDGE: u64 = 1 << 16;
 const MOST_TILES: usize = 4096;
 
 /// Stands on both sides of every tile.
-const FRAME: &str = "<fake_token_around_image>";
-const WHOLE: &str = "<global-img>";
+pub(super) const FRAME: &str = "<fake_token_around_image>";
+pub(super) const WHOLE: &str = "<global-img>";
 
 /// The processor, and how many positions its tiles have.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ struct Tiles {
     tables: Tables,
     /// Positions along a side of a tile.
     cells: usize,
+    /// None of a model that was made before there were videos.
+    videos: Option<Films>,
 }
 
 impl Images for Idefics3Config {
@@ -52,7 +56,7 @@ impl Images for Idefics3Config {
     fn processor(&self, at: &SettingsOf) -> Result<Arc<dyn ImageProcessor>> {
         let cells = self.cells();
         let settings = at.read()?;
-        let tiles = Tiles::read(settings.as_ref(), cells)?;
+        let mut tiles = Tiles::read(settings.as_ref(), cells)?;
         let refuse = |reason: String| {
             let path = tiles.path.clone().unwrap_or_else(|| at.path().join("preprocessor_config.json"));
             Err(Error::ModelFile { path, reason })
@@ -72,7 +76,14 @@ impl Images for Idefics3Config {
             let expected = format!("{}: what config.json makes of a tile", cells * cells);
             return Err(settings.wrong("image_seq_len", &expected));
         }
+        if self.has_videos && settings.is_some() {
+            tiles.videos = Some(Films::read(at, cells, (side, patch))?);
+        }
         Ok(Arc::new(tiles))
+    }
+
+    fn video_mark(&self) -> Option<VideoMark> {
+        self.has_videos.then_some(MARK)
     }
 }
 
@@ -82,7 +93,14 @@ impl Tiles {
         let half = Normalise::by([0.5; 3], [0.5; 3]);
         let Some(settings) = settings else {
             let tiling = Tiling { target: Some(Target::LongestEdge(EDGE)), tile: TILE, split: true };
-            return Ok(Tiles { path: None, tiling, filter: Filter::Lanczos, tables: half.tables(), cells });
+            return Ok(Tiles {
+                path: None,
+                tiling,
+                filter: Filter::Lanczos,
+                tables: half.tables(),
+                cells,
+                videos: None,
+            });
         };
         settings.class(&KNOWN)?;
         settings.flag("do_convert_rgb", true)?;
@@ -95,7 +113,7 @@ impl Tiles {
         };
         let filter = settings.filter(Filter::Lanczos)?;
         let tables = half.or(settings)?.tables();
-        Ok(Tiles { path: Some(settings.path().to_owned()), tiling, filter, tables, cells })
+        Ok(Tiles { path: Some(settings.path().to_owned()), tiling, filter, tables, cells, videos: None })
     }
 
     fn piece(&self, kind: PieceKind) -> PlanPart {
@@ -108,7 +126,7 @@ impl Tiles {
     }
 }
 
-fn target(settings: &Settings) -> Result<Target> {
+pub(super) fn target(settings: &Settings) -> Result<Target> {
     let expected = "{\"longest_edge\"} of 1 to 65536, or {\"height\", \"width\"} of 1 to 4096";
     let Some(value) = settings.get("size") else { return Ok(Target::LongestEdge(EDGE)) };
     let longest = value.get("longest_edge").filter(|edge| !edge.is_null());
@@ -124,7 +142,7 @@ fn target(settings: &Settings) -> Result<Target> {
     target.ok_or_else(|| settings.wrong("size", expected))
 }
 
-fn tile(settings: &Settings) -> Result<usize> {
+pub(super) fn tile(settings: &Settings) -> Result<usize> {
     let Some(value) = settings.get("max_image_size") else { return Ok(TILE) };
     let edge = value.get("longest_edge").and_then(|edge: &Value| side(edge));
     edge.ok_or_else(|| settings.wrong("max_image_size", "{\"longest_edge\"} of 1 to 4096"))
@@ -160,6 +178,10 @@ impl ImageProcessor for Tiles {
         parts.push(PlanPart::Text(format!("{before}{FRAME}{WHOLE}")));
         parts.extend([self.piece(PieceKind::Base), PlanPart::Text(FRAME.into())]);
         Ok(ImagePlan(parts))
+    }
+
+    fn videos(&self) -> Option<&dyn VideoProcessor> {
+        self.videos.as_ref().map(|videos| videos as &dyn VideoProcessor)
     }
 
     fn prepare(&self, image: &RgbImage) -> Prepared {

@@ -4,6 +4,7 @@
 mod config;
 mod images;
 mod tiling;
+mod videos;
 
 use config::Idefics3Config;
 
@@ -43,6 +44,8 @@ pub(super) fn family<B: Backend>() -> Family<B> {
 
 const IDEFICS3: &str = "Idefics3ForConditionalGeneration";
 const SMOLVLM: &str = "SmolVLMForConditionalGeneration";
+/// The architectures that take videos.
+pub(super) const VIDEOS: &[&str] = &[SMOLVLM];
 const TEXT: &str = "model.text_model.";
 const VISION: &str = "model.vision_model.";
 const PROJECTION: &str = "model.connector.modality_projection.proj";

@@ -7,6 +7,7 @@ use super::qwen2::QWEN2;
 use super::qwen2_5::QWEN2_5;
 use super::qwen3::QWEN3;
 use super::tower::Plan;
+use super::videos::Videos;
 use super::windows::Windows;
 use crate::backend::Activation;
 use crate::error::Result;
@@ -26,6 +27,7 @@ pub(super) struct Variant {
     pub sizes: fn(&Fields) -> Sizes,
     pub extras: fn(&ConfigFile, &Fields) -> Result<Extras>,
     pub plan: Plan,
+    pub videos: Videos,
 }
 
 pub(super) const ALL: [&Variant; 3] = [&QWEN2, &QWEN2_5, &QWEN3];
@@ -50,6 +52,7 @@ pub(super) struct Fields {
     pub fullatt_block_indexes: Vec<usize>,
     pub num_position_embeddings: usize,
     pub deepstack_visual_indexes: Vec<usize>,
+    tokens_per_second: f32,
     rope_parameters: RopeFields,
 }
 
@@ -98,6 +101,9 @@ pub(super) struct TowerConfig {
     pub table: Option<usize>,
     pub deepstack: Vec<usize>,
     pub plan: Plan,
+    pub videos: Videos,
+    /// Phases in time that a second of a video takes, where they go by seconds.
+    pub per_second: f32,
 }
 
 const VISION: &str = "vision_config";
@@ -107,7 +113,7 @@ impl TowerConfig {
         let mut section = file.section(Some(VISION))?;
         one_spelling(&mut section, "num_heads", "num_heads", "num_attention_heads");
         one_spelling(&mut section, "depth", "depth", "num_hidden_layers");
-        let common = serde_json::json!({ "in_channels": 3, "spatial_merge_size": 2, "temporal_patch_size": 2 });
+        let common = serde_json::json!({ "in_channels": 3, "spatial_merge_size": 2, "temporal_patch_size": 2, "tokens_per_second": 4 });
         for defaults in [(variant.defaults)(), common] {
             for (key, value) in defaults.as_object().into_iter().flatten() {
                 match section.get(key) {
@@ -146,6 +152,10 @@ impl TowerConfig {
         if !(theta > 1.0 && (theta as f32).is_finite()) {
             return Err(file.bad(format!("`{VISION}.rope_parameters.rope_theta` is {theta}, expected more than 1")));
         }
+        let per_second = fields.tokens_per_second;
+        if !(0.0..=1e3).contains(&per_second) {
+            return Err(file.bad(format!("`{VISION}.tokens_per_second` is {per_second}, expected 0 to 1000")));
+        }
         let Extras { windows, table, deepstack } = (variant.extras)(file, &fields)?;
         Ok(TowerConfig {
             width,
@@ -162,6 +172,8 @@ impl TowerConfig {
             table,
             deepstack,
             plan: variant.plan,
+            videos: variant.videos,
+            per_second: fields.tokens_per_second,
         })
     }
 
@@ -175,12 +187,13 @@ impl TowerConfig {
 #[serde(default)]
 struct Root {
     image_token_id: u32,
+    video_token_id: u32,
     tie_word_embeddings: bool,
 }
 
 impl Default for Root {
     fn default() -> Self {
-        Root { image_token_id: 151_655, tie_word_embeddings: false }
+        Root { image_token_id: 151_655, video_token_id: 151_656, tie_word_embeddings: false }
     }
 }
 
@@ -189,6 +202,7 @@ pub(super) struct QwenVlConfig {
     pub text: LlamaConfig,
     pub tower: TowerConfig,
     pub image_token: u32,
+    pub video_token: u32,
 }
 
 impl QwenVlConfig {
@@ -214,7 +228,7 @@ impl QwenVlConfig {
             let (made, layers) = (tower.deepstack.len(), text.num_hidden_layers);
             return Err(file.bad(format!("`{VISION}` makes rows for {made} layers of a language model of {layers}")));
         }
-        Ok(QwenVlConfig { text, tower, image_token: root.image_token_id })
+        Ok(QwenVlConfig { text, tower, image_token: root.image_token_id, video_token: root.video_token_id })
     }
 }
 
@@ -245,7 +259,7 @@ mod tests {
         for case in cases {
             let (name, want) = (&case["name"], &case["resolved"]);
             let file = golden::file(case["config"].clone());
-            let QwenVlConfig { text, tower, image_token } =
+            let QwenVlConfig { text, tower, image_token, .. } =
                 QwenVlConfig::parse(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
             let rope = text.ropes[0];
             let windows = text.kinds.iter().filter(|kind| kind.window.is_some()).map(|kind| kind.layer);

@@ -9,6 +9,7 @@ mod qwen2_5;
 mod qwen3;
 mod table;
 mod tower;
+mod videos;
 mod windows;
 
 use config::{ALL, QwenVlConfig};
@@ -20,7 +21,7 @@ use super::network::{Family, Loaded, Seen};
 use super::seeing::{Pictured, Seeing, Vision};
 use crate::backend::Backend;
 use crate::check::Check;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fields::refuse;
 use crate::media::Prepared;
 use crate::nn::Matrix;
@@ -28,7 +29,7 @@ use crate::weights::Layouts;
 
 pub(super) fn family<B: Backend>() -> Family<B> {
     Family {
-        architectures: &const { [ALL[0].architecture, ALL[1].architecture, ALL[2].architecture] },
+        architectures: VIDEOS,
         implied: |kind| ALL.iter().find(|variant| variant.model_type == kind).map(|variant| variant.architecture),
         inspect: |file| Ok(Box::new(QwenVlConfig::parse(file)?)),
         load: |file, loader, loaded| {
@@ -43,6 +44,8 @@ pub(super) fn family<B: Backend>() -> Family<B> {
     }
 }
 
+/// The architectures that take videos.
+pub(super) const VIDEOS: &[&str] = &[ALL[0].architecture, ALL[1].architecture, ALL[2].architecture];
 const TEXT: &[&str] = &["model.language_model.", "model."];
 const HEAD: &[&str] = &["lm_head"];
 const VISION: &[&str] = &["model.visual.", "visual."];
@@ -68,10 +71,7 @@ impl<B: Backend> Vision<B> for Tower<B> {
                 "the vision tower of this model has no class token, so no attention says which positions of an image matter; use another method",
             ));
         }
-        let [pixels] = &image.tiles[..] else {
-            return Err(Error::Internal(format!("an image of {} tiles, expected one", image.tiles.len())));
-        };
-        let Made { rows, behind } = self.forward(pixels, check)?;
+        let Made { rows, behind } = self.forward(&image.tiles, check)?;
         Ok(Seen { features: rows, behind, notes: None })
     }
 

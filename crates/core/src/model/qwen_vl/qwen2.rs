@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::config::{Extras, Sizes, Variant};
 use super::tower::{MlpNames, NormKind, Plan};
+use super::videos::{Marks, Videos};
 
 pub(super) const QWEN2: Variant = Variant {
     architecture: "Qwen2VLForConditionalGeneration",
@@ -30,4 +31,5 @@ pub(super) const QWEN2: Variant = Variant {
         merger: ["ln_q", "mlp.0", "mlp.2"],
         patch_bias: false,
     },
+    videos: Videos { together: false, marks: Marks::Steps },
 };

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::config::{Extras, Fields, Sizes, Variant};
 use super::tower::{MlpNames, NormKind, Plan};
+use super::videos::{Marks, Videos};
 use super::windows::Windows;
 use crate::error::Result;
 use crate::model::config::ConfigFile;
@@ -32,6 +33,7 @@ pub(super) const QWEN2_5: Variant = Variant {
         merger: ["ln_q", "mlp.0", "mlp.2"],
         patch_bias: false,
     },
+    videos: Videos { together: false, marks: Marks::Seconds },
 };
 
 fn windows(file: &ConfigFile, fields: &Fields) -> Result<Windows> {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::config::{Extras, Fields, Sizes, Variant};
 use super::tower::{MlpNames, NormKind, Plan};
+use super::videos::{Marks, Videos};
 use crate::error::Result;
 use crate::model::config::ConfigFile;
 
@@ -31,6 +32,7 @@ pub(super) const QWEN3: Variant = Variant {
         merger: ["norm", "linear_fc1", "linear_fc2"],
         patch_bias: true,
     },
+    videos: Videos { together: true, marks: Marks::Written },
 };
 
 fn extras(file: &ConfigFile, fields: &Fields) -> Result<Extras> {

@@ -115,9 +115,13 @@ impl<B: Backend> Tower<B> {
         })
     }
 
-    /// A picture whose sides are whole cells.
-    pub(super) fn forward(&self, pixels: &Pixels, check: Check<'_>) -> Result<Made<B>> {
+    /// A picture, or a group of frames of a video, whose sides are whole cells. The last frame stands for those that are missing.
+    pub(super) fn forward(&self, frames: &[Pixels], check: Check<'_>) -> Result<Made<B>> {
         let TowerConfig { merge, windows, .. } = &self.config;
+        let alike = |of: &&Pixels| frames.iter().all(|frame| (frame.width, frame.height) == (of.width, of.height));
+        let Some(pixels) = frames.first().filter(|_| frames.len() <= self.config.frames).filter(alike) else {
+            return Err(Error::Internal(format!("{} tiles that are no group of frames", frames.len())));
+        };
         let cell = self.config.cell();
         let (rows, columns) = (pixels.height / cell, pixels.width / cell);
         if rows * columns == 0 || (rows * cell, columns * cell) != (pixels.height, pixels.width) {
@@ -127,7 +131,7 @@ impl<B: Backend> Tower<B> {
         let side = windows.as_ref().map_or(usize::MAX, |windows| windows.side);
         let (cells, sizes) = order(rows, columns, side.min(rows.max(columns)));
         let places: Vec<(usize, usize)> = cells.iter().flat_map(|cell| patches_of(*cell, columns, *merge)).collect();
-        let mut x = self.embed(pixels, &places, check)?;
+        let mut x = self.embed(frames, &places, check)?;
         let phases: Vec<Phase> = places.iter().map(|(row, column)| [0, *row as u32, *column as u32]).collect();
         let rotary = self.backend.rotary_at(&self.frequencies, &phases)?;
         let within: Vec<usize> = sizes.iter().map(|cells| cells * merge * merge).collect();
@@ -152,12 +156,12 @@ impl<B: Backend> Tower<B> {
     }
 
     /// The patches at `places`, `[patches, width]`, some at a time, since a patch has more samples than numbers.
-    fn embed(&self, pixels: &Pixels, places: &[(usize, usize)], check: Check<'_>) -> Result<Matrix<B>> {
+    fn embed(&self, frames: &[Pixels], places: &[(usize, usize)], check: Check<'_>) -> Result<Matrix<B>> {
         let (side, width) = (self.config.patch, self.config.width);
-        let grid = (pixels.height / side, pixels.width / side);
+        let grid = (frames[0].height / side, frames[0].width / side);
         in_parts::<B>(places.len(), check, |start, n| {
             let places = &places[start..start + n];
-            let samples = places.iter().flat_map(|place| self.samples(pixels, *place)).collect();
+            let samples = places.iter().flat_map(|place| self.samples(frames, *place)).collect();
             let samples = self.backend.matrix(samples, n, 3 * self.config.frames * side * side)?;
             let x = self.patches.forward(&self.backend.input(&samples))?;
             let (Some(table), Some(of)) = (&self.table, self.config.table) else { return Ok(x) };
@@ -169,13 +173,16 @@ impl<B: Backend> Tower<B> {
         })
     }
 
-    /// The samples of a patch: channel by channel, in each the frames, which are equal.
-    fn samples<'p>(&self, pixels: &'p Pixels, (row, column): (usize, usize)) -> impl Iterator<Item = f32> + 'p {
-        let (side, frames) = (self.config.patch, self.config.frames);
+    /// The samples of a patch: channel by channel, in each the frames.
+    fn samples<'p>(&self, frames: &'p [Pixels], (row, column): (usize, usize)) -> impl Iterator<Item = f32> + 'p {
+        let (side, number) = (self.config.patch, self.config.frames);
         let lines = (0..3).flat_map(move |channel| {
-            (0..frames).flat_map(move |_| (0..side).map(move |y| channel * pixels.height + row * side + y))
+            (0..number).flat_map(move |frame| {
+                let pixels = &frames[frame.min(frames.len() - 1)];
+                (0..side).map(move |y| (pixels, channel * pixels.height + row * side + y))
+            })
         });
-        lines.flat_map(move |line| {
+        lines.flat_map(move |(pixels, line)| {
             let start = line * pixels.width + column * side;
             pixels.data[start..start + side].iter().copied()
         })

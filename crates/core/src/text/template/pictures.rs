@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::super::jinja::{Mark, Origin, Share};
+use super::shape::Shape;
 use super::{ChatTemplate, Content, Message, Part, Rendered};
 use crate::{Error, Result};
 
@@ -17,8 +18,45 @@ pub(super) fn render(
     add_generation_prompt: bool,
     share: Share,
 ) -> Result<Rendered> {
+    let kinds: Vec<bool> = messages.iter().flat_map(Message::shown).collect();
+    if !kinds.contains(&true) {
+        return seen(template, messages, add_generation_prompt, share, ("image", kinds.len()));
+    }
+    let none = || Error::Prompt { reason: "this model reads no videos".into() };
+    let videos = template.videos.as_deref().ok_or_else(none)?;
+    let mut images = template.clone();
+    if let Some((own, shape)) = &videos.template {
+        (images.template, images.shape) = (own.clone(), *shape);
+    }
+    if images.shape == Shape::Strings {
+        return seen(&images, messages, add_generation_prompt, share, ("picture", kinds.len()));
+    }
+    // One placeholder is followed at a time.
+    let films = ChatTemplate { placeholder: videos.placeholder.clone(), ..images.clone() };
+    let number = kinds.iter().filter(|video| **video).count();
+    let films = seen(&films, messages, add_generation_prompt, share, ("video", number))?;
+    let mut all = seen(&images, messages, add_generation_prompt, share, ("image", kinds.len() - number))?;
+    let marked = |ranges: Vec<Range<usize>>, video: bool| ranges.into_iter().map(move |range| (range, video));
+    let mut pictures: Vec<_> =
+        marked(std::mem::take(&mut all.pictures), false).chain(marked(films.pictures, true)).collect();
+    pictures.sort_by_key(|(range, _)| range.start);
+    if all.text != films.text || !pictures.iter().map(|(_, video)| *video).eq(kinds) {
+        let reason = "the chat template writes the images and videos of the messages in another order".into();
+        return Err(Error::Prompt { reason });
+    }
+    all.pictures = pictures.into_iter().map(|(range, _)| range).collect();
+    Ok(all)
+}
+
+/// The conversation with the places of the `wanted` pictures of a kind.
+fn seen(
+    template: &ChatTemplate,
+    messages: &[Message],
+    add_generation_prompt: bool,
+    share: Share,
+    (kind, wanted): (&str, usize),
+) -> Result<Rendered> {
     let (text, marks) = run(template, messages, add_generation_prompt, share)?;
-    let wanted = messages.iter().map(Message::pictures).sum();
     let ours = marked(&marks)?;
     let pictures = match ours.is_empty() && wanted > 0 {
         false => in_order(ours, wanted)?,
@@ -37,7 +75,7 @@ pub(super) fn render(
             if written.len() != wanted {
                 let (found, placeholder) = (written.len(), &template.placeholder);
                 let reason = format!(
-                    "the chat template writes {found} image placeholders (`{placeholder}`) for the {wanted} images of the messages"
+                    "the chat template writes {found} {kind} placeholders (`{placeholder}`) for the {wanted} {kind}s of the messages"
                 );
                 return Err(Error::Prompt { reason });
             }
@@ -58,8 +96,8 @@ pub(super) fn run(
         let mut first = 0;
         let mut values = Vec::with_capacity(messages.len());
         for message in messages {
-            values.push(template.shape.message(message, &template.placeholder, first)?);
-            first += message.pictures();
+            values.push(template.shape.message(message, template, first)?);
+            first += message.shown().count();
         }
         Ok(values)
     };

@@ -12,7 +12,7 @@ fn message() -> Message {
 pub(super) fn image(template: &ChatTemplate) -> Probed {
     let message = [message()];
     // Whether it fails for the image or for the message as such, only its text tells.
-    let values = || Ok(vec![template.shape.message(&message[0], &template.placeholder, 0)?]);
+    let values = || Ok(vec![template.shape.message(&message[0], template, 0)?]);
     let Ok((text, _)) = template.run(values, true, Share::Probe) else { return Probed::Failed };
     match pictures::render(template, &message, true, Share::Probe) {
         Ok(_) if template.shape == Shape::Strings => Probed::Inserted,

@@ -16,8 +16,7 @@ pub(super) const PROBE: &str = "prefixkvprobe";
 pub(super) fn probe(template: &ChatTemplate) -> Shape {
     let takes = |content: Content| {
         let message = Message { role: "user".to_owned(), content };
-        let rendered =
-            template.run(|| Ok(vec![Shape::Either.message(&message, &template.placeholder, 0)?]), true, Share::Probe);
+        let rendered = template.run(|| Ok(vec![Shape::Either.message(&message, template, 0)?]), true, Share::Probe);
         // A template for strings may print a list as it is, hence the look for the list's key.
         let keys = ["'type'", "&#39;type"];
         rendered.is_ok_and(|(text, _)| {
@@ -34,12 +33,12 @@ pub(super) fn probe(template: &ChatTemplate) -> Shape {
 }
 
 impl Shape {
-    /// The message as the template sees it, whose first image has the number `first`.
-    pub(super) fn message(self, message: &Message, placeholder: &str, first: usize) -> Result<Value, Fail> {
+    /// The message as the template sees it, whose first image or video has the number `first`.
+    pub(super) fn message(self, message: &Message, template: &ChatTemplate, first: usize) -> Result<Value, Fail> {
         let content = match (self, &message.content) {
             (Shape::Lists, Content::Text(text)) => Value::list(vec![part(text)?])?,
             (_, Content::Text(text)) => said(text),
-            (Shape::Strings, Content::Parts(parts)) => joined(parts, placeholder, first)?,
+            (Shape::Strings, Content::Parts(parts)) => joined(parts, template, first)?,
             (_, Content::Parts(parts)) => Value::list(parts.iter().map(seen).collect::<Result<_, _>>()?)?,
         };
         Value::dict([(Value::text("role"), role(&message.role)), (Value::text("content"), content)])
@@ -64,14 +63,19 @@ fn seen(of: &Part) -> Result<Value, Fail> {
     match of {
         Part::Text { text } => part(text),
         Part::Image { .. } => Value::dict([(Value::text("type"), Value::text("image"))]),
+        Part::Video { .. } => Value::dict([(Value::text("type"), Value::text("video"))]),
     }
 }
 
 /// Images first, as LLaVA was trained.
-fn joined(parts: &[Part], placeholder: &str, first: usize) -> Result<Value, Fail> {
+fn joined(parts: &[Part], template: &ChatTemplate, first: usize) -> Result<Value, Fail> {
     let mut out = Builder::default();
-    let images = parts.iter().filter(|part| matches!(part, Part::Image { .. }));
-    for (number, _) in images.enumerate() {
+    let placeholder = |part: &Part| match part {
+        Part::Text { .. } => None,
+        Part::Image { .. } => Some(template.placeholder.as_str()),
+        Part::Video { .. } => Some(template.video_placeholder().unwrap_or_default()),
+    };
+    for (number, placeholder) in parts.iter().filter_map(placeholder).enumerate() {
         out.text(&Text::of(placeholder, Origin::Picture((first + number) as u32)))?;
         out.str("\n")?;
     }

@@ -417,3 +417,46 @@ fn named_tokens_are_variables() {
     let rendered = template.render(&conversation, true).unwrap();
     assert_eq!((rendered.text.as_str(), rendered.pictures), ("<pad>||<image>What?", vec![7..14]));
 }
+
+/// Videos have a placeholder of their own, which a text does not become either.
+#[test]
+fn videos_stand_beside_images_and_text() {
+    let source = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% else %}<{{ p.type }}>{% endif %}{% endfor %}\
+        {% endfor %} a <video>";
+    let source = source.replace("<{{ p.type }}>", "{{ '<image>' if p.type == 'image' else '<video>' }}");
+    let video = json!({ "type": "video", "index": 0 });
+    let conversation =
+        json!([{ "role": "user", "content": [text("<video>"), video, image(0), text("<image>"), video] }]);
+    let template = ChatTemplate::from_source(&source, "<s>", "</s>").unwrap();
+    let refused = template.render(&messages(conversation.clone()), false).unwrap_err();
+    assert!(refused.to_string().contains("no videos"), "{refused}");
+    let template = template.with_videos("<video>".into(), None).unwrap();
+    let Rendered { text: found, pictures, .. } = template.render(&messages(conversation.clone()), false).unwrap();
+    assert_eq!(found, "<video><video><image><image><video> a <video>");
+    assert_eq!(pictures, [7..14, 14..21, 28..35]);
+    // Without videos nothing has changed.
+    let still = json!([{ "role": "user", "content": [image(0)] }]);
+    assert_eq!(template.render(&messages(still), false).unwrap().pictures, [0..7]);
+    // A template of its own, and one that knows no videos.
+    let own = template.clone().with_videos(
+        "<film>".into(),
+        Some(
+            "{% for m in messages %}{% for p in m.content %}\
+        {% if p.type == 'video' %}<film>{% elif p.type == 'image' %}<image>{% endif %}{% endfor %}{% endfor %}",
+        ),
+    );
+    let Rendered { text: found, pictures, .. } = own.unwrap().render(&messages(conversation.clone()), false).unwrap();
+    assert_eq!((found.as_str(), pictures), ("<film><image><film>", vec![0..6, 6..13, 13..19]));
+    let blind = ChatTemplate::from_source(PARTS, "<s>", "</s>").unwrap().with_videos("<video>".into(), None).unwrap();
+    let refused = blind
+        .render(&messages(json!([{ "role": "user", "content": [json!({ "type": "video", "index": 0 })] }])), false);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("writes 0 video placeholders (`<video>`) for the 1 videos"), "{refused}");
+    // A template that takes strings gets them put into these.
+    let strings = "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}";
+    let strings =
+        ChatTemplate::from_source(strings, "<s>", "</s>").unwrap().with_videos("<video>".into(), None).unwrap();
+    let Rendered { text: found, pictures, .. } = strings.render(&messages(conversation), false).unwrap();
+    assert_eq!(found, "user: <video>\n<image>\n<video>\n<video><image>");
+    assert_eq!(pictures, [6..13, 14..21, 22..29]);
+}

@@ -41,7 +41,7 @@ impl Set {
 struct Parts<'a> {
     pictures: &'a [Range<usize>],
     said: &'a [Range<usize>],
-    placeholder: Option<u32>,
+    placeholders: &'a [u32],
     special: SpecialTokens,
 }
 
@@ -49,7 +49,7 @@ impl Parts<'_> {
     /// Whether the text of an added token, at these bytes of the conversation, is that token.
     fn is_token(&self, id: u32, token: &AddedToken, at: &Range<usize>) -> bool {
         let as_text = self.special == SpecialTokens::Text && token.special && touches(self.said, at);
-        Some(id) != self.placeholder && !as_text
+        !self.placeholders.contains(&id) && !as_text
     }
 }
 
@@ -85,13 +85,13 @@ impl Matcher {
         &self,
         tokenizer: &tokenizers::Tokenizer,
         chat: &Rendered,
-        placeholder: Option<u32>,
+        placeholders: &[u32],
         special: SpecialTokens,
     ) -> tokenizers::Result<Vec<u32>> {
-        let parts = Parts { pictures: &chat.pictures, said: &chat.said, placeholder, special };
-        let image = placeholder.and_then(|id| {
+        let parts = Parts { pictures: &chat.pictures, said: &chat.said, placeholders, special };
+        let image = placeholders.first().and_then(|id| {
             let all = self.raw.tokens.iter().chain(&self.normalized.tokens);
-            all.into_iter().find(|(found, _)| *found == id).map(|(_, token)| token)
+            all.into_iter().find(|(found, _)| found == id).map(|(_, token)| token)
         });
         let mut text = PreTokenizedString::from(chat.text.as_str());
         text.split(|_, piece| split_raw(piece, &self.raw, &parts, image))?;

@@ -6,12 +6,13 @@ use prefixkv_kernels::cuda::check::Cases;
 
 use super::parse;
 use super::parts::{
-    AdapterFields, AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, SourceFields, TowerFile,
+    AdapterFields, AskedPicture, CheckCases, CheckFields, EngineOptions, OwnerFields, PictureFields, SourceFields,
+    TowerFile,
 };
 use crate::device::Device;
 use crate::error::Result;
 use crate::fields::{Fields, Parts, refuse};
-use crate::model::{LoadOptions, Vision, WeightFormat};
+use crate::model::{Asked, LoadOptions, Vision, WeightFormat};
 use crate::weights::MAX_ADAPTERS;
 
 /// Requests that a door takes beside those of an engine.
@@ -104,14 +105,14 @@ impl LoadRequest {
 pub(crate) struct InspectRequest {
     pub(crate) source: PathBuf,
     pub(crate) vision: Vision,
-    /// The size of a picture whose positions are to be counted.
-    pub(crate) picture: Option<(usize, usize)>,
+    /// A picture or a video whose positions are to be counted.
+    pub(crate) picture: Option<Asked>,
 }
 
 /// Reads the JSON of an inspection.
 pub(crate) fn parse_inspect(json: &str) -> Result<InspectRequest> {
     let (source, asked): Inspect = Fields::parts(parse(json)?, "inspect", &[])?;
-    let picture = asked.picture.map(|picture| (picture.width.0, picture.height.0));
+    let picture = asked.picture.map(PictureFields::asked).transpose()?;
     Ok(InspectRequest { vision: tower(source.vision)?, source: absolute("source", source.source)?, picture })
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::distinct::Distinct;
+use super::media::Medium;
 use super::session_id::SessionId;
 use crate::error::{Error, Result};
 use crate::fields::{Fields, Parts, Unread, describe, nearest, refuse};
@@ -23,15 +24,16 @@ use crate::method::external::PlanReply;
 use crate::method::heads::HeadMeasure;
 use crate::method::latent::{DirectionsHeads, DirectionsInit, DirectionsSpan};
 use crate::method::store::Quantiser;
+use crate::model::Asked;
 use crate::sample::SamplerOptions;
 use crate::text::{Message, SpecialTokens, StopStrings};
-use messages::check_messages;
-pub use parts::DistanceVariant;
+use messages::{Shown, check_messages, require_few};
 use parts::{
     AnswerFields, AnsweredSample, CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields,
     DistancesFields, HeadsFields, PictureFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields,
     ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
 };
+pub use parts::{DistanceVariant, MAX_FRAMES};
 
 pub use load::{Batching, CheckRequest, DOORS, Door, LoadRequest};
 pub(crate) use load::{InspectRequest, parse_inspect};
@@ -39,8 +41,10 @@ pub(crate) use load::{InspectRequest, parse_inspect};
 /// Longest request, in bytes of JSON: the largest calibration of a model of 7 billion parameters, with room for a prompt. Images do not
 /// count; they cross as bytes.
 pub const MAX_JSON: usize = 32 << 20;
-/// Most images of one request.
+/// Most images and videos of one request.
 pub const MAX_IMAGES: usize = 64;
+/// Most pictures that come with one request: images, and frames of videos.
+pub const MAX_PICTURES: usize = MAX_IMAGES + MAX_FRAMES;
 /// Most requests that a model may decode together.
 pub const MAX_BATCH: usize = 256;
 /// Most tokens that a request may ask for.
@@ -92,7 +96,7 @@ pub enum ModelRequest {
 pub enum TextRequest {
     Tokenize { text: String, special: bool },
     Detokenize { tokens: Vec<u32>, skip_special: bool },
-    ImageTokens { width: usize, height: usize },
+    ImageTokens(Asked),
 }
 
 /// The input of the model.
@@ -101,8 +105,8 @@ pub struct Source {
     pub text: SourceText,
     /// The treatment of special tokens that messages spell.
     pub special: SpecialTokens,
-    /// The images in the order of their placeholders, as indices into the request's images.
-    pub order: Vec<usize>,
+    /// The images and videos in the order of their placeholders.
+    pub order: Vec<Medium>,
 }
 
 /// The text of a prompt.
@@ -329,10 +333,8 @@ ops! {
     "tokenize" (TokenizeFields) => |(TokenizeFields { text, add_special_tokens },), _| {
         Ok(Request::Text(TextRequest::Tokenize { text, special: add_special_tokens.unwrap_or(true) }))
     };
-    /// Asks how many positions a picture takes; ends with `pieces`.
-    "image-tokens" (PictureFields) => |(PictureFields { width, height },), _| {
-        Ok(Request::Text(TextRequest::ImageTokens { width: width.0, height: height.0 }))
-    };
+    /// Asks how many positions a picture or a video takes; ends with `pieces`.
+    "image-tokens" (PictureFields) => |(picture,), _| Ok(Request::Text(TextRequest::ImageTokens(picture.asked()?)));
     /// Asks for the text of tokens; ends with `text`.
     "detokenize" (DetokenizeFields) => |(DetokenizeFields { tokens, skip_special_tokens },), _| {
         Ok(Request::Text(TextRequest::Detokenize { tokens, skip_special: skip_special_tokens }))
@@ -358,8 +360,8 @@ fn read<P: Parts>(
 impl Request {
     /// Reads a request that comes with `images` images.
     pub fn parse(json: &str, images: usize) -> Result<Request> {
-        if images > MAX_IMAGES {
-            return Err(refuse(format!("at most {MAX_IMAGES} images per request, found {images}")));
+        if images > MAX_PICTURES {
+            return Err(refuse(format!("at most {MAX_PICTURES} images and frames per request, found {images}")));
         }
         let value = parse(json)?;
         let names: Vec<&str> = OPS.iter().map(|op| op.name).collect();
@@ -537,6 +539,7 @@ fn each<T>(
         return Err(refuse(format!("`prompts` of {op} is empty")));
     }
     let (mut sources, mut next) = (Vec::with_capacity(prompts.len()), 0);
+    let (mut media, mut frames) = (0, 0);
     for (number, prompt) in prompts.into_iter().enumerate() {
         let place = format!("prompts[{number}]");
         let (prompt, SampleFields { images: own }, more) = read(prompt, &place)?;
@@ -546,8 +549,13 @@ fn each<T>(
                 images - next
             )));
         }
-        sources.push((source(prompt, Ask { op, images: own })?, next..next + own, more));
+        media += prompt.videos.len();
+        frames += prompt.videos.iter().map(|video| video.frames.0).sum::<usize>();
+        let source = source(prompt, Ask { op, images: own })?;
         next += own;
+        // All but the frames are images.
+        require_few((next + media).saturating_sub(frames), frames)?;
+        sources.push((source, next - own..next, more));
     }
     if next < images {
         return Err(refuse(format!("the prompts of {op} have {next} images, and {images} came with the request")));
@@ -565,7 +573,9 @@ fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {
     }
 }
 
-fn source(PromptFields { messages, special_tokens, prompt }: PromptFields, Ask { op, images }: Ask) -> Result<Source> {
+fn source(fields: PromptFields, Ask { op, images }: Ask) -> Result<Source> {
+    let PromptFields { messages, special_tokens, prompt, videos } = fields;
+    let shown = Shown::new(images, videos)?;
     if special_tokens.is_some() && prompt.is_some() {
         return Err(refuse("`specialTokens` is about `messages`; a raw `prompt` is written with its special tokens"));
     }
@@ -574,9 +584,9 @@ fn source(PromptFields { messages, special_tokens, prompt }: PromptFields, Ask {
         (Some(_), Some(_)) => Err(refuse(format!("{op} takes `messages` or `prompt`, found both"))),
         (None, None) => Err(refuse(format!("{op} needs `messages` or `prompt`"))),
         (None, Some(text)) if text.is_empty() => Err(refuse("`prompt` is empty")),
-        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), special, order: (0..images).collect() }),
+        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), special, order: shown.media() }),
         (Some(messages), None) => {
-            let order = check_messages(&messages.0, images)?;
+            let order = check_messages(&messages.0, &shown)?;
             let messages =
                 serde_json::from_value(messages.0).map_err(|error| refuse(format!("`messages` of {op}: {error}")))?;
             Ok(Source { text: SourceText::Messages(messages), special, order })

@@ -7,15 +7,21 @@ use serde_json::Value;
 
 use super::{MAX_BATCH, MAX_QUERIES, MAX_TOKENS};
 use crate::device::Device;
-use crate::fields::{Unread, Whole};
+use crate::error::Result;
+use crate::fields::{Unread, Whole, refuse};
+use crate::media::Timing;
 use crate::method::external::LaneReply;
 use crate::method::heads::HeadMeasure;
 use crate::method::latent::{DirectionsHeads, DirectionsInit, DirectionsSpan};
+use crate::model::Asked;
 use crate::text::{Message, SpecialTokens};
 use crate::units::ByteSize;
 use crate::weights::WeightFormat;
 use crate::wire::SessionId;
 
+/// Most frames of the videos of one request.
+pub const MAX_FRAMES: usize = 768;
+const _: () = assert!(MAX_FRAMES == crate::media::MOST_FRAMES);
 /// Most pixels along a side of a picture.
 const MAX_PICTURE: usize = 32_768;
 const _: () = assert!(MAX_PICTURE == crate::media::MAX_SIDE as usize);
@@ -26,7 +32,7 @@ const MAX_THREADS: usize = 1024;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PromptFields {
-    /// A conversation, for the model's chat template. Every image that comes with the request is in one of its messages.
+    /// A conversation, for the model's chat template. Every image that comes with the request is in one of its messages, by itself or as a frame of a video.
     pub(crate) messages: Option<Unread<Vec<Message>>>,
     /// How special tokens such as `</s>` spelled in the texts of `messages` are treated.
     ///
@@ -36,8 +42,31 @@ pub(crate) struct PromptFields {
     ///
     /// Default: `"parse"`.
     pub(crate) special_tokens: Option<SpecialTokens>,
-    /// A raw prompt instead, with one image placeholder (`<image>`) per image.
+    /// A raw prompt instead, with one image placeholder (`<image>`) per image, and the model's video placeholder per video.
     pub(crate) prompt: Option<String>,
+    /// The videos of the prompt, in the order of their frames.
+    ///
+    /// Images that are frames of a video are no images of the prompt by themselves. A raw prompt has the video placeholder of the model for each.
+    ///
+    /// Default: none.
+    #[serde(default)]
+    pub(crate) videos: Vec<VideoFields>,
+}
+
+/// A video whose frames are among the images that come with the request. All of them are seen: none is left out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename = "WireVideo")]
+pub(crate) struct VideoFields {
+    /// The first of its frames, from 0 among the images of the prompt; the others follow it.
+    pub(crate) first: usize,
+    /// How many frames it has.
+    pub(crate) frames: Whole<1, MAX_FRAMES>,
+    /// Frames per second.
+    ///
+    /// Default: 24, unless `times` says when each is shown.
+    pub(crate) fps: Option<f64>,
+    /// When each frame is shown, in seconds: growing, one for each.
+    pub(crate) times: Option<Vec<f64>>,
 }
 
 /// The method of the cache.
@@ -286,6 +315,31 @@ pub(crate) struct PictureFields {
     pub(crate) width: Whole<1, MAX_PICTURE>,
     /// Rows of the upright picture, in pixels.
     pub(crate) height: Whole<1, MAX_PICTURE>,
+    /// The picture is each of so many frames of a video.
+    ///
+    /// Default: it is an image.
+    pub(crate) frames: Option<Whole<1, MAX_FRAMES>>,
+    /// Frames per second of the video.
+    ///
+    /// Default: 24, unless `times` says when each is shown.
+    pub(crate) fps: Option<f64>,
+    /// When each frame of the video is shown, in seconds.
+    pub(crate) times: Option<Vec<f64>>,
+}
+
+impl PictureFields {
+    /// Its width, its height, and the timing of a video.
+    pub(crate) fn asked(self) -> Result<Asked> {
+        let PictureFields { width, height, frames, fps, times } = self;
+        let timing = match frames {
+            Some(frames) => Some(Timing::new(frames.0, fps, times)?),
+            None if fps.is_some() || times.is_some() => {
+                return Err(refuse("`fps` and `times` are of a video: say also how many `frames` it has"));
+            }
+            None => None,
+        };
+        Ok(Asked { width: width.0, height: height.0, timing })
+    }
 }
 
 /// A picture to count the positions of.

@@ -34,7 +34,7 @@ fn a_full_generate_request_is_read() {
     });
     let Ok(Request::Model(read)) = Request::parse(&request.to_string(), 2) else { panic!() };
     let ModelRequest::Generate(read) = *read else { panic!() };
-    assert_eq!(read.source.order, [1, 0, 1]);
+    assert_eq!(read.source.order, [1, 0, 1].map(Medium::Image));
     assert_eq!(read.max_tokens, Some(7));
     assert!(read.ignore_eos);
 }
@@ -44,7 +44,7 @@ fn a_raw_prompt_takes_all_images_in_order() {
     let request = json!({ "op": "score", "prompt": "<image><image>", "answer": "a" }).to_string();
     let Ok(Request::Model(read)) = Request::parse(&request, 2) else { panic!() };
     let ModelRequest::Score(read) = *read else { panic!() };
-    assert_eq!(read.source.order, [0, 1]);
+    assert_eq!(read.source.order, [0, 1].map(Medium::Image));
 }
 
 #[test]
@@ -124,7 +124,8 @@ fn prompts_of_one_request_have_images_of_their_own() {
     let Ok(Request::Model(read)) = Request::parse(&request.to_string(), 3) else { panic!("{request}") };
     let ModelRequest::Distances(DistancesRequest { sources, variant }) = *read else { panic!("{request}") };
     assert_eq!(variant, DistanceVariant::Official);
-    let found: Vec<_> = sources.iter().map(|(source, images)| (source.order.clone(), images.clone())).collect();
+    let of = |source: &Source| source.order.iter().map(|medium| medium.images().start).collect::<Vec<_>>();
+    let found: Vec<_> = sources.iter().map(|(source, images)| (of(source), images.clone())).collect();
     assert_eq!(found, [(vec![0], 0..1), (vec![], 1..1), (vec![0, 1], 1..3)]);
     refused_with(request.clone(), 2, "`images` of prompts[2] is 2, and 1 of the request's 2 images are left for it");
     refused_with(request, 4, "the prompts of distances have 3 images, and 4 came with the request");
@@ -220,4 +221,67 @@ fn a_load_request_is_read() {
     assert!(refused(r#"{"source":"/m","batch":1.5}"#).contains("`batch` of load"));
     assert!(refused(r#"{"source":"/m","weigths":"f32"}"#).contains("did you mean `weights`"));
     assert!(LoadRequest::parse(r#"{"source":"/m","device":"gpu"}"#).is_err());
+}
+
+#[test]
+fn videos_are_frames_among_the_images() {
+    let turn = |parts: Value| json!([{ "role": "user", "content": parts }]);
+    let film = |first: usize, frames: usize| json!({ "first": first, "frames": frames, "fps": 2 });
+    let video = |index: usize| json!({ "type": "video", "index": index });
+    let ask = |parts: Value, videos: Value| json!({ "op": "generate", "messages": turn(parts), "videos": videos });
+    let order = |request: Value, images: usize| {
+        let Ok(Request::Model(read)) = Request::parse(&request.to_string(), images) else { panic!("{request}") };
+        let ModelRequest::Generate(read) = *read else { panic!("{request}") };
+        read.source.order.iter().map(Medium::images).collect::<Vec<_>>()
+    };
+    let both = json!([video(0), image(0), video(1)]);
+    assert_eq!(order(ask(both, json!([film(1, 3), film(4, 1)])), 5), [1..4, 0..1, 4..5]);
+    let raw = json!({ "op": "generate", "prompt": "a", "videos": [film(1, 2)] });
+    assert_eq!(order(raw, 4), [0..1, 1..3, 3..4]);
+    let many = ask(json!([video(0)]), json!([film(0, 700)]));
+    assert_eq!(order(many, 700).first(), Some(&(0..700)));
+
+    let refused =
+        |parts: Value, videos: Value, images: usize, part: &str| refused_with(ask(parts, videos), images, part);
+    let one = json!([video(0)]);
+    refused(one.clone(), json!([film(0, 3)]), 2, "videos[0] has 3 frames from image 0 on, but 2 images came");
+    refused(one.clone(), json!([film(9, 1)]), 2, "videos[0] has 1 frames from image 9 on");
+    refused(json!([video(0), video(1)]), json!([film(0, 2), film(1, 1)]), 2, "videos[1] begins at image 1");
+    refused(one.clone(), json!([film(0, 0)]), 0, "`videos` of generate");
+    refused(one.clone(), json!([film(0, 769)]), 769, "`videos` of generate");
+    refused(one.clone(), json!([{ "first": 0, "frames": 2, "times": [1, 1] }]), 2, "must grow");
+    refused(one.clone(), json!([{ "first": 0, "frames": 2, "fps": 0 }]), 2, "above 0");
+    refused(one.clone(), json!([{ "first": 0, "frames": 2, "rate": 1 }]), 2, "rate");
+    refused(json!([image(1), video(0)]), json!([film(0, 2)]), 2, "is 1, which is a frame of video 0");
+    refused(json!([video(1), video(0)]), json!([film(0, 2)]), 2, "is 1, but 1 videos came");
+    refused(json!(["a"]), json!([]), 0, "messages[0].content[0]");
+    refused(json!([image(0)]), json!([film(1, 1)]), 2, "video 0 is in no message; 1 came");
+    refused(json!([{ "type": "video", "text": "a" }]), json!([]), 0, "is a video, so it has `index`");
+    let few: Vec<Value> = (0..65).map(image).collect();
+    refused(json!(few), json!([]), 65, "at most 64 images per request, found 65");
+    let films: Vec<Value> = (0..8).map(|number| film(100 * number, 100)).collect();
+    let shown: Vec<Value> = (0..8).map(video).collect();
+    refused(json!(shown), json!(films), 800, "768 frames together, found 800");
+    refused_with(json!({ "op": "generate", "prompt": "a" }), 900, "at most 832 images and frames");
+    let several = json!({ "op": "distances", "prompts": [
+        { "prompt": "a", "images": 400, "videos": [film(0, 400)] }, { "prompt": "a", "images": 400, "videos": [film(0, 400)] },
+    ] });
+    refused_with(several, 800, "768 frames together, found 800");
+}
+
+#[test]
+fn the_positions_of_a_video_can_be_asked_for() {
+    let ask = |fields: Value| {
+        let mut request = json!({ "op": "image-tokens", "width": 40, "height": 30 });
+        fields.as_object().unwrap().iter().for_each(|(name, value)| request[name] = value.clone());
+        request
+    };
+    let Ok(Request::Text(TextRequest::ImageTokens(asked))) =
+        Request::parse(&ask(json!({ "frames": 3, "fps": 2 })).to_string(), 0)
+    else {
+        panic!()
+    };
+    assert_eq!(asked.timing.unwrap().times(), [0.0, 0.5, 1.0]);
+    refused_with(ask(json!({ "fps": 2 })), 0, "how many `frames`");
+    refused_with(ask(json!({ "frames": 2, "times": [0] })), 0, "1 numbers for 2 frames");
 }
