@@ -144,9 +144,7 @@ CONFIGS = {
 
 
 def frequencies(text):
-    """The first, the middle and the last frequency of rotary embedding; None for a kind that depends on the prompt."""
-    if "dynamic" in text.rope_parameters["rope_type"]:
-        return None
+    """The first, the middle and the last frequency of rotary embedding, within the positions that the model was made for."""
     every = LlamaRotaryEmbedding(text).inv_freq.tolist()
     return [every[0], every[len(every) // 2], every[-1]]
 

@@ -129,7 +129,7 @@ ALL = [
 ]
 
 
-def tokenizer(names=NAMES):
+def tokenizer(names=NAMES, **named):
     """As Qwen's: byte-level BPE behind a normaliser, no token before the text. The last ones are `names`."""
     made = Tokenizer(bpe.BPE())
     made.normalizer = normalizers.NFC()
@@ -140,7 +140,7 @@ def tokenizer(names=NAMES):
     made.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=VOCAB - len(names), initial_alphabet=alphabet, show_progress=False))
     made.add_special_tokens(specials(*names))
     assert made.token_to_id(names[0]) == VOCAB - len(names) and made.get_vocab_size() == VOCAB
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>", **named)
 
 
 def build(family, seed=None):

@@ -191,6 +191,30 @@ test("the single file goes before an index, which may be left from an earlier sa
   assert.ok(server.fetched.length > 0 && server.fetched.every((path) => path.endsWith("/model.safetensors")));
 });
 
+test("a vocabulary and its merges come where there is no tokenizer.json", async () => {
+  const bytes = new Uint8Array(10);
+  server.files = smallFiles();
+  server.files.delete("tokenizer.json");
+  for (const name of ["vocab.json", "merges.txt"]) server.files.set(name, bytes);
+  const options = fresh();
+  const snapshot = await source(options);
+  assert.deepEqual(
+    (await readdir(snapshot)).filter((name) => !name.startsWith("model")),
+    ["config.json", "merges.txt", "vocab.json"],
+  );
+  server.seen = [];
+  assert.equal(await source({ ...options, offline: true }), snapshot);
+  assert.equal(await source({ ...options, revision: commit }), snapshot);
+  assert.deepEqual(server.seen, []);
+  // Beside a tokenizer.json they are not read.
+  server.files.set("tokenizer.json", bytes);
+  const both = await source(fresh());
+  assert.ok(!(await readdir(both)).some((name) => name === "vocab.json" || name === "merges.txt"));
+  server.files.delete("tokenizer.json");
+  server.files.delete("merges.txt");
+  await assert.rejects(source(fresh()), code("hub-files", /has no tokenizer\.json/));
+});
+
 test("a repository of another format says what it is and what to do", async () => {
   for (const [files, found, cure] of [
     [

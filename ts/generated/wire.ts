@@ -24,7 +24,7 @@ export interface AdapterFields {
    *
    * Default: none.
    */
-  adapters?: string[];
+  adapters?: readonly string[];
 }
 
 /** How a model is loaded. */

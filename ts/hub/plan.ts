@@ -4,7 +4,12 @@ import { candidates, chosenGguf } from "./gguf.ts";
 import { type Asked, chosenTower } from "./towers.ts";
 
 /** Without these nothing can be loaded. */
-export const required: readonly string[] = ["config.json", "tokenizer.json"];
+export const required: readonly string[] = ["config.json"];
+
+export const tokenizer = "tokenizer.json";
+
+/** In place of it, of tokenizers that the engine makes of these. */
+export const vocabulary: readonly string[] = ["vocab.json", "merges.txt"];
 
 /** These are read if they are there. */
 export const optional: readonly string[] = [
@@ -46,8 +51,9 @@ export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?:
   const weights = names.has(single) ? single : index;
   if (!names.has("config.json")) throw lacks("has no config.json");
   if (!names.has(weights)) throw lacks(`has neither ${single} nor ${index}`);
-  if (!names.has("tokenizer.json")) throw lacks("has no tokenizer.json");
-  return [...required, ...optional.filter((name) => names.has(name)), weights];
+  const slow = !names.has(tokenizer) && vocabulary.every((name) => names.has(name));
+  if (!names.has(tokenizer) && !slow) throw lacks(`has no ${tokenizer}`);
+  return [...required, ...(slow ? vocabulary : [tokenizer]), ...optional.filter((name) => names.has(name)), weights];
 }
 
 /** The files of an adapter, all of which must be there. */

@@ -16,7 +16,7 @@ import { isGguf, isTower } from "./names.ts";
 import type { HubOptions } from "./options.ts";
 import { inParallel } from "./parallel.ts";
 import * as plan from "./plan.ts";
-import { index, maxIndexBytes, optional, required, shardNames, single } from "./plan.ts";
+import { index, maxIndexBytes, optional, required, shardNames, single, tokenizer, vocabulary } from "./plan.ts";
 import { readSettings, type Settings } from "./settings.ts";
 import { machine, type System } from "./system.ts";
 import { type Asked, chosenTower, isBest, noTower } from "./towers.ts";
@@ -194,6 +194,9 @@ class HubLoad {
     const gguf = await this.#lookForGguf(commit);
     if (gguf) return gguf;
     for (const name of required) if (!(await cache.has(commit, name))) missing.push(name);
+    const slow = !(await cache.has(commit, tokenizer));
+    const words = await Promise.all(vocabulary.map((name) => cache.has(commit, name)));
+    if (slow && words.includes(false)) missing.push(tokenizer);
     const sharded = !(await cache.has(commit, single)) && (await cache.has(commit, index));
     if (sharded) {
       const path = join(cache.snapshot(commit), index);
@@ -204,8 +207,8 @@ class HubLoad {
       for (const name of shards) if (!(await cache.has(commit, name))) missing.push(name);
     } else if (!(await cache.has(commit, single))) missing.push(single);
     if (missing.length > 0) return { state: "partly", missing };
-    // A single file that has come since would go before the index.
-    const unsure = [...optional, ...(sharded ? [single] : [])];
+    // A single file that has come since would go before the index, and a tokenizer.json before a vocabulary.
+    const unsure = [...optional, ...(sharded ? [single] : []), ...(slow ? [tokenizer] : [])];
     for (const name of unsure)
       if (!(await cache.has(commit, name)) && !(await cache.lacks(commit, name))) return { state: "usable", missing };
     return { state: "whole", missing };
@@ -275,7 +278,7 @@ class HubLoad {
   async #note({ commit, files }: Repository, folder: boolean): Promise<void> {
     try {
       const towerless = ![...files.keys()].some(isTower);
-      for (const name of folder ? [...optional, single, index] : towerless ? [noTower] : [])
+      for (const name of folder ? [...optional, single, index, tokenizer] : towerless ? [noTower] : [])
         if (!files.has(name) && !(await this.#cache.lacks(commit, name))) await this.#cache.setLacking(commit, name);
       await this.#cache.setCommit(this.#hub.revision, commit);
     } catch (error) {

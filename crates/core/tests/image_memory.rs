@@ -202,7 +202,15 @@ fn no_processor_takes_more_than_is_reckoned() {
     let next = tempfile::tempdir().expect("a folder");
     std::fs::write(next.path().join("config.json"), json!({ "model_type": "llava_next" }).to_string())
         .expect("written");
-    for folder in [folder.path(), next.path(), &fixtures.join("llava-gqa64")] {
+    // And InternVL3: 12 tiles of 448 pixels and a thumbnail.
+    let internvl = tempfile::tempdir().expect("a folder");
+    let settings = json!({ "size": { "height": 448, "width": 448 } });
+    for (name, content) in
+        [("config.json", json!({ "model_type": "internvl" })), ("preprocessor_config.json", settings)]
+    {
+        std::fs::write(internvl.path().join(name), content.to_string()).expect("written");
+    }
+    for folder in [folder.path(), next.path(), internvl.path(), &fixtures.join("llava-gqa64")] {
         let (_, processor) = image_processor(folder).expect("sound").expect("takes images");
         for (width, height) in [(2000, 1500), (64, 48), (1, 3000), (3000, 40), (1, 1)] {
             let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));

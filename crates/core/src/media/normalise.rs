@@ -26,6 +26,11 @@ impl Normalise {
         Self::by([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
     }
 
+    /// By ImageNet's mean and standard deviation.
+    pub(crate) fn imagenet() -> Self {
+        Self::by([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    }
+
     /// As the file says; what it leaves out is as here.
     pub(crate) fn or(self, settings: &Settings) -> Result<Self> {
         let rescale = settings.positive("rescale_factor", 1.0 / 255.0)?;

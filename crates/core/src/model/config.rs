@@ -90,7 +90,7 @@ impl ConfigFile {
     /// The section that asks for quantised weights, and the format it names. As transformers, which looks at the language model's
     /// configuration too.
     pub(crate) fn quantisation(&self) -> Option<(&'static str, String)> {
-        let text = self.root.get("text_config").and_then(Value::as_object);
+        let text = self.root.get("text_config").or(self.root.get("llm_config")).and_then(Value::as_object);
         quantised::asked(&self.root).or_else(|| quantised::asked(text?))
     }
 

@@ -15,6 +15,7 @@ mod idefics3;
 mod images;
 mod info;
 mod inputs;
+mod internvl;
 mod llama;
 mod llava;
 mod llava_next;
@@ -71,13 +72,14 @@ use source::Source;
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
 /// Every family that loads.
-fn families<B: Backend>() -> [Family<B>; 7] {
+fn families<B: Backend>() -> [Family<B>; 8] {
     [
         llava::family(),
         llava_next::family(),
         llava_onevision::family(),
         idefics3::family(),
         qwen_vl::family(),
+        internvl::family(),
         gemma3::family(),
         llama::family(),
     ]

@@ -78,9 +78,9 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.backend.matrix(data, rows, columns)
     }
 
-    /// As [`Loader::matrix`] of a tensor of `[order.len(), columns]`, its rows in the given order.
-    pub fn ordered(&self, name: &str, order: &[usize], columns: usize) -> Result<B::Matrix> {
-        let data = self.checkpoint.f32(name, &[order.len(), columns])?;
+    /// As [`Loader::matrix`] of a tensor of `[order.len(), columns]` elements in the given `shape`, its rows in the given order.
+    pub fn ordered(&self, name: &str, shape: &[usize], order: &[usize], columns: usize) -> Result<B::Matrix> {
+        let data = self.checkpoint.f32(name, shape)?;
         self.count(size_of_val(&data[..]));
         let rows = order.iter().flat_map(|row| &data[row * columns..(row + 1) * columns]).copied().collect();
         self.backend.matrix(rows, order.len(), columns)
@@ -152,6 +152,18 @@ impl<'a, B: Backend> Loader<'a, B> {
     pub fn transposed(&self, name: &str, rows: usize, columns: usize) -> Result<Linear<B>> {
         let parts = [(name.to_owned(), vec![columns, rows])];
         self.keep(&self.tensors(&parts, Role::Rows(columns)).transposed(), rows, columns, None)
+    }
+
+    /// A linear layer with a bias, its results multiplied by the `rows` elements of the tensor `factors`. These go into weights and bias, in
+    /// f32, before they are rounded to any format.
+    pub fn scaled(&self, name: &str, factors: &str, rows: usize, columns: usize) -> Result<Linear<B>> {
+        let factors = self.checkpoint.f32(factors, &[rows])?;
+        let mut bias = self.checkpoint.f32(&format!("{name}.bias"), &[rows])?;
+        bias.iter_mut().zip(&factors).for_each(|(x, factor)| *x *= factor);
+        self.count(size_of_val(&bias[..]));
+        let parts = [(format!("{name}.weight"), vec![rows, columns])];
+        let tensors = self.tensors(&parts, Role::Rows(columns)).scaled(&factors, columns);
+        self.keep(&tensors, rows, columns, Some(self.backend.vector(bias)?))
     }
 
     /// A convolution whose stride is its kernel, with a bias, as a product with the elements below the kernel. `shape` is the kernel's, outputs

@@ -6,7 +6,7 @@ mod norm;
 
 pub use linear::Linear;
 pub use loader::{Loader, Tally};
-pub use norm::{HeadNorms, LayerNorm, RmsNorm};
+pub use norm::{HeadNorms, LayerNorm, Norm, NormKind, RmsNorm};
 
 use crate::backend::Backend;
 use crate::device::Cpu;

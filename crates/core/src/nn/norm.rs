@@ -87,3 +87,43 @@ impl<B: Backend> LayerNorm<B> {
         self.backend.layer_norm_rows(x, &self.weight, &self.bias, self.eps)
     }
 }
+
+/// How rows are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// [`LayerNorm`].
+    Layer,
+    /// [`RmsNorm`].
+    RootMeanSquare,
+}
+
+/// A norm of either kind.
+pub enum Norm<B: Backend> {
+    Layer(LayerNorm<B>),
+    RootMeanSquare(RmsNorm<B>),
+}
+
+impl<B: Backend> Norm<B> {
+    /// Reads `{name}.weight`, and `{name}.bias` where there is one, of `width` elements.
+    pub fn load(kind: NormKind, loader: &Loader<'_, B>, name: &str, width: usize, eps: f64) -> Result<Self> {
+        Ok(match kind {
+            NormKind::Layer => Norm::Layer(LayerNorm::load(loader, name, width, eps)?),
+            NormKind::RootMeanSquare => Norm::RootMeanSquare(RmsNorm::load(loader, name, width, 0.0, eps)?),
+        })
+    }
+
+    pub fn forward(&self, x: &B::Matrix) -> Result<B::Input> {
+        match self {
+            Norm::Layer(norm) => norm.forward(x),
+            Norm::RootMeanSquare(norm) => norm.forward(x),
+        }
+    }
+
+    /// [`Norm::forward`] for more than a product.
+    pub fn rows(&self, x: &B::Matrix) -> Result<B::Matrix> {
+        match self {
+            Norm::Layer(norm) => norm.rows(x),
+            Norm::RootMeanSquare(norm) => norm.rows(x),
+        }
+    }
+}

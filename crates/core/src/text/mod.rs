@@ -13,7 +13,7 @@ mod tokenizer;
 #[cfg(test)]
 mod fixtures;
 
-pub(crate) use tokenizer::gguf::ends;
+pub(crate) use tokenizer::{declared_id, gguf::ends};
 
 pub use {
     detokenize::Detokenizer,

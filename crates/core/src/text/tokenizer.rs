@@ -4,6 +4,7 @@ mod declared;
 pub(crate) mod gguf;
 mod growth;
 mod marked;
+mod slow;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use super::template::Rendered;
 use crate::weights::gguf::Metadata;
 use crate::{Error, Result};
 use declared::Declared;
+pub(crate) use declared::declared_id;
 use growth::Growth;
 use marked::Matcher;
 
@@ -77,7 +79,8 @@ pub(super) enum Decoding {
 
 impl Tokenizer {
     /// Reads tokenizer.json, and as transformers merges them tokenizer_config.json, special_tokens_map.json and added_tokens.json: tokens
-    /// that only these declare are added, with the next free ids.
+    /// that only these declare are added, with the next free ids. Of a Qwen2 tokenizer without a tokenizer.json, vocab.json and merges.txt
+    /// take its place.
     ///
     /// Truncation and padding that tokenizer.json may ask for are switched off.
     ///
@@ -85,7 +88,10 @@ impl Tokenizer {
     /// [`Error::ModelNotFound`] without a tokenizer.json, [`Error::ModelFile`] for a file that cannot be used.
     pub fn from_folder(dir: &Path) -> Result<Tokenizer> {
         let path = dir.join("tokenizer.json");
-        let Some(text) = read_text(&path)? else { return Err(missing(dir)) };
+        let (path, text) = match read_text(&path)? {
+            Some(text) => (path, text),
+            None => slow::written(dir)?.ok_or_else(|| missing(dir))?,
+        };
         let declared = Declared::read(dir, &text)?;
         guarded(&path, || Self::build(path.clone(), text, declared))?
     }

@@ -31,6 +31,8 @@ pub struct Tensors<'a> {
     folding: Option<(Folding, usize)>,
     /// Whether each has the columns of the matrix as its rows.
     transposed: bool,
+    /// Numbers by which the rows of the only part are multiplied, and the columns of these.
+    factors: Option<(&'a [f32], usize)>,
 }
 
 /// A tensor as a GGUF file has it.
@@ -49,7 +51,7 @@ impl<'a> Tensors<'a> {
         role: Role,
         format: WeightFormat,
     ) -> Self {
-        Tensors { checkpoint, parts, role, format, folding: None, transposed: false }
+        Tensors { checkpoint, parts, role, format, folding: None, transposed: false, factors: None }
     }
 
     /// The same with a transform folded into one part, whose rows have so many columns, before it is rounded to any format. Whatever
@@ -61,6 +63,11 @@ impl<'a> Tensors<'a> {
     /// The same of tensors whose rows are the columns of the matrix; nothing is folded into these.
     pub fn transposed(self) -> Self {
         Tensors { transposed: true, ..self }
+    }
+
+    /// The same with each row of the only part, of so many columns, multiplied by a number, before it is rounded to any format.
+    pub fn scaled(self, factors: &'a [f32], columns: usize) -> Self {
+        Tensors { factors: Some((factors, columns)), ..self }
     }
 
     /// The format in which the matrix is to be held.
@@ -89,6 +96,9 @@ impl<'a> Tensors<'a> {
     /// Each as a GGUF file has it; nothing is folded into these, a load that asks for both is refused. Errors as [`Checkpoint::tensor_for`] and [`Checkpoint::stored`].
     pub fn each_stored(&self) -> impl Iterator<Item = Result<Part>> {
         self.parts.iter().enumerate().map(|(part, (name, shape))| {
+            if self.factors.is_some() {
+                return Err(Error::Internal(format!("`{name}` cannot be scaled where it lies")));
+            }
             if self.transposed
                 && let Some(data) = self.transformed(part)?
             {
@@ -135,12 +145,19 @@ impl<'a> Tensors<'a> {
             let turned = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
             return Ok(Some(turned.map(|at| data[at]).collect()));
         }
-        let Some((Folding { first, fold, .. }, columns)) = self.folding.filter(|(of, _)| of.part == part) else {
+        let folding = self.folding.filter(|(of, _)| of.part == part);
+        if folding.is_none() && self.factors.is_none() {
             return Ok(None);
-        };
+        }
         let (name, shape) = &self.parts[part];
         let mut data = self.checkpoint.f32(name, shape)?;
-        fold.apply(&mut data[first * columns..], columns);
+        if let Some((Folding { first, fold, .. }, columns)) = folding {
+            fold.apply(&mut data[first * columns..], columns);
+        }
+        if let Some((factors, columns)) = self.factors {
+            let rows = data.chunks_exact_mut(columns).zip(factors);
+            rows.for_each(|(row, factor)| row.iter_mut().for_each(|x| *x *= factor));
+        }
         self.checkpoint.require_fit(name, f32::magnitude(f32::most(&data)), self.role, self.format)?;
         Ok(Some(data))
     }

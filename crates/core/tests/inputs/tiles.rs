@@ -34,11 +34,22 @@ fn numbers<T: candle_core::WithDType>(arrays: &HashMap<String, Tensor>, name: &s
 
 #[test]
 fn every_tile_equals_pillow() {
+    assert!(compare("tiles") > 8000);
+}
+
+#[test]
+fn every_tile_and_thumbnail_of_internvl_equals_pillow() {
+    assert!(compare("internvl_tiles") > 5000);
+}
+
+/// The samples that were compared.
+fn compare(name: &str) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let data = root.join("tests/golden/data");
-    let text = std::fs::read_to_string(data.join("tiles.json")).expect("readable");
+    let text = std::fs::read_to_string(data.join(format!("{name}.json"))).expect("readable");
     let golden: Golden = serde_json::from_str(&text).expect("golden");
-    let arrays = candle_core::safetensors::load(data.join("tiles.safetensors"), &Device::Cpu).expect("arrays");
+    let arrays =
+        candle_core::safetensors::load(data.join(format!("{name}.safetensors")), &Device::Cpu).expect("arrays");
     let mut compared = 0;
     for picture in &golden.pictures {
         let folder = tempfile::tempdir().expect("temporary folder");
@@ -67,12 +78,16 @@ fn every_tile_equals_pillow() {
             compared += 1;
         }
     }
-    assert!(compared > 8000, "{compared} samples");
+    compared
 }
 
-/// The processor of the fixture with other settings beside its config.json.
+/// The processor of SmolVLM's fixture with other settings beside its config.json.
 fn with(name: &str, settings: &Value) -> Result<Arc<dyn ImageProcessor>> {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures/smolvlm-tiles");
+    beside("smolvlm-tiles", name, settings)
+}
+
+fn beside(fixture: &str, name: &str, settings: &Value) -> Result<Arc<dyn ImageProcessor>> {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fixtures").join(fixture);
     let folder = tempfile::tempdir().expect("temporary folder");
     std::fs::copy(fixture.join("config.json"), folder.path().join("config.json")).expect("copied");
     std::fs::write(folder.path().join(name), settings.to_string()).expect("written");
@@ -124,4 +139,32 @@ fn pictures_that_would_be_cut_too_often_are_refused() {
     assert!(processor.plan(&mut || Ok((1024, 1024))).is_ok());
     let error = processor.plan(&mut || Ok((4096, 4096))).expect_err("refused");
     assert!(error.code() == "image" && error.to_string().contains("16385 tiles"), "{error}");
+}
+
+#[test]
+fn settings_of_internvl_that_make_no_sense_are_named() {
+    let size = json!({ "height": 24, "width": 24 });
+    for (settings, part) in [
+        (json!({}), "makes tiles of 384 pixels a side, but the vision tower takes 24"),
+        (json!({ "size": { "height": 24, "width": 32 } }), "`size`"),
+        (json!({ "size": { "shortest_edge": 24 } }), "`size`"),
+        (json!({ "size": 0 }), "`size`"),
+        (json!({ "size": size, "max_patches": 5000 }), "`max_patches`"),
+        (json!({ "size": size, "min_patches": -1 }), "`min_patches`"),
+        (json!({ "size": size, "max_patches": 1, "do_resize": false }), "`do_resize`"),
+        (json!({ "size": size, "crop_to_patches": 1 }), "`crop_to_patches`"),
+        (json!({ "size": size, "image_std": [0, 1, 1] }), "`image_std`"),
+    ] {
+        let error = beside("internvl3", "preprocessor_config.json", &settings).expect_err("refused");
+        let message = error.to_string();
+        assert!(error.code() == "model-file" && message.contains(part), "{settings}: {message}");
+        assert!(message.contains("preprocessor_config.json"), "{message}");
+    }
+    let other = json!({ "image_processor_type": "CLIPImageProcessor", "size": size });
+    let error = beside("internvl3", "preprocessor_config.json", &other).expect_err("refused");
+    assert!(error.code() == "unsupported-model" && error.to_string().contains("CLIPImageProcessor"), "{error}");
+    let long = json!({ "image_seq_length": 256, "image_processor": { "size": size } });
+    let error = beside("internvl3", "processor_config.json", &long).expect_err("refused");
+    assert!(error.to_string().contains("`image_seq_length` is 256 but must be 9"), "{error}");
+    assert!(beside("internvl3", "preprocessor_config.json", &json!({ "size": 24 })).is_ok());
 }

@@ -85,6 +85,8 @@ fn the_logits_are_the_same() {
         "gemma3-local",
         "gemma3-vision",
         "idefics3-plain",
+        "internvl3",
+        "internvl3.5",
         "llama-deep",
         "llama-linear-tied",
         "llama3-rope",

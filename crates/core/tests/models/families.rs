@@ -34,6 +34,15 @@ const FAMILIES: &[Family] = &[
     Family { fixture: "qwen2.5-vl", refuses: &[("visionZip", "no class token")] },
     Family { fixture: "qwen3-vl", refuses: &[("visionZip", "no class token"), ("lorc", "normalises its keys")] },
     Family { fixture: "gemma3-vision", refuses: &[("visionZip", "no class token"), ("lorc", "normalises its keys")] },
+    Family { fixture: "internvl3", refuses: &[("visionZip", "class token for each tile")] },
+    Family {
+        fixture: "internvl3.5",
+        refuses: &[("visionZip", "class token for each tile"), ("lorc", "normalises its keys")],
+    },
+    Family {
+        fixture: "internvl-original",
+        refuses: &[("visionZip", "class token for each tile"), ("lorc", "normalises its keys")],
+    },
 ];
 
 const PICTURES: [&str; 2] = ["photo-300x200.png", "photo-97x211.png"];

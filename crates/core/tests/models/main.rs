@@ -10,6 +10,7 @@ mod gemma3;
 mod gguf;
 mod gguf_pairs;
 mod images_beside;
+mod internvl;
 mod layers;
 mod numbers;
 mod parity;

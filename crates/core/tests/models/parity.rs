@@ -255,4 +255,7 @@ parity! {
     an_adapter_of_fused_weights: "adapted-fused.json",
     an_adapter_of_text_and_tower: "adapted-llava.json",
     two_adapters_with_old_and_new_names: "adapted-twice.json",
+    tiles_with_a_thumbnail: "internvl3.json",
+    a_tower_with_norms_of_whole_queries: "internvl3.5.json",
+    the_same_under_its_first_names: "internvl-original.json",
 }

@@ -7,6 +7,7 @@ mod fork;
 mod gemma3;
 #[path = "../../../core/tests/models/layers/golden.rs"]
 mod golden;
+mod internvl;
 mod launches;
 mod layers;
 mod limits;

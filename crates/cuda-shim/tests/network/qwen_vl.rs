@@ -7,7 +7,7 @@ use prefixkv_core::model::WeightFormat;
 use super::{cuda, load, root, shim, worst};
 
 /// The rows of a picture, those for the first layers, the logits of a prompt with it, and those behind a token.
-fn seen<B: Backend>(folder: &str, backend: B) -> Vec<Vec<f32>> {
+pub(super) fn seen<B: Backend>(folder: &str, text: &str, backend: B) -> Vec<Vec<f32>> {
     let model = load(folder, backend, WeightFormat::F32);
     let bytes = std::fs::read(root().join("tests/golden/fixtures/images/photo-97x211.png")).expect("a picture");
     let image = model.image_processor().expect("takes images").process(&bytes, 0).expect("decodes");
@@ -15,7 +15,6 @@ fn seen<B: Backend>(folder: &str, backend: B) -> Vec<Vec<f32>> {
     let features = model.encode_images(&[image], &|| Ok(())).expect("sees");
     let rows = std::iter::once(features[0].rows()).chain(features[0].behind());
     let mut found: Vec<Vec<f32>> = rows.map(|rows| rows.to_vec().expect("f32")).collect();
-    let text = "<|vision_start|><|image_pad|><|vision_end|>What is in the picture?";
     let encoded = model.encode_raw(text, std::slice::from_ref(&plan)).expect("encodes");
     let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &[plan], 1).expect("one image");
     let mut sequence = model.new_sequence().expect("no cap");
@@ -29,7 +28,8 @@ fn towers_and_decoders_of_qwen_vl_are_those_of_the_cpu() {
     for (name, lists) in [("qwen2-vl", 3), ("qwen2.5-vl", 3), ("qwen3-vl", 5)] {
         let folder = format!("tests/golden/fixtures/{name}");
         let shim = shim();
-        let (cpu, gpu) = (seen(&folder, Cpu), seen(&folder, cuda(&shim)));
+        let text = "<|vision_start|><|image_pad|><|vision_end|>What is in the picture?";
+        let (cpu, gpu) = (seen(&folder, text, Cpu), seen(&folder, text, cuda(&shim)));
         assert_eq!((cpu.len(), gpu.len()), (lists, lists), "{name}");
         for (at, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
             let worst = worst(cpu, gpu);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use prefixkv_core::media::{Clip, ClipProcessor, Timing, decode, upright_size};
 use prefixkv_core::model::image_processor;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::folder::{files, object, read, scratch, write};
 use crate::target::{Kind, Target, outcome};
@@ -52,6 +52,10 @@ pub const TARGET: Target = Target {
             "do_pan_and_scan",
             "pan_and_scan_min_crop_size",
             "Gemma3ImageProcessor",
+            "min_patches",
+            "max_patches",
+            "crop_to_patches",
+            "GotOcr2ImageProcessor",
         ]
     },
     seeds,
@@ -74,6 +78,8 @@ fn seeds() -> Vec<Vec<u8>> {
         files("tests/golden/fixtures/llava-onevision", &NAMES),
         files("tests/golden/fixtures/gemma3-vision", &NAMES),
         scanned,
+        files("tests/golden/fixtures/internvl3", &NAMES),
+        files("tests/golden/fixtures/internvl3.5", &NAMES),
         nested,
         padded,
     ];
@@ -85,11 +91,14 @@ fn run(data: &[u8]) -> String {
     let dir = scratch(&[]);
     write(dir.path(), &files, &NAMES);
     let vision = json!({ "image_size": 32, "patch_size": 8 });
+    let internvl = json!({ "image_size": 24, "patch_size": 4 });
     let families = [
-        json!({ "model_type": "smolvlm", "scale_factor": 2, "vision_config": vision }),
-        json!({ "model_type": "gemma3", "mm_tokens_per_image": 4, "vision_config": vision }),
+        (json!({ "model_type": "smolvlm", "scale_factor": 2, "vision_config": vision }), (32, 8)),
+        (json!({ "model_type": "gemma3", "mm_tokens_per_image": 4, "vision_config": vision }), (32, 8)),
+        (json!({ "model_type": "internvl", "vision_config": internvl }), (24, 4)),
     ];
-    let tiles = format!("{}, {}", families.map(|config| tiles(dir.path(), &config)).join(", "), grid(dir.path()));
+    let tiles = families.map(|(config, sizes)| tiles(dir.path(), &config, sizes)).join(", ");
+    let tiles = format!("{tiles}, {}", grid(dir.path()));
     let processor = ClipProcessor::from_folder(dir.path(), 16);
     let Ok(found) = &processor else {
         return format!("{tiles}, {}", outcome(&processor, &["model-file", "unsupported-model"]));
@@ -112,8 +121,8 @@ const PICTURES: [&str; 4] = ["one-pixel.png", "rgb.png", "tall-1x500.png", "wide
 /// Most bytes of a picture that is prepared.
 const LARGE: u64 = 64 << 20;
 
-/// The same files beside the configuration of a model that takes squares of 32 pixels.
-fn tiles(dir: &Path, config: &serde_json::Value) -> String {
+/// The same files beside the configuration of a model that cuts pictures into tiles of `side` pixels, in patches of `patch`.
+fn tiles(dir: &Path, config: &Value, (side, patch): (usize, usize)) -> String {
     std::fs::write(dir.join("config.json"), config.to_string()).expect("written");
     let found = image_processor(dir);
     let Ok(Some((_, processor))) = &found else {
@@ -134,11 +143,12 @@ fn tiles(dir: &Path, config: &serde_json::Value) -> String {
             let prepared = processor.process(&file, 0).expect("a sound image");
             assert_eq!(prepared.tiles.len(), plan.pieces().count());
             let sound = |tile: &prefixkv_core::media::Pixels| {
-                tile.data.len() == 3 * 32 * 32 && tile.data.iter().all(|value| value.is_finite())
+                tile.data.len() == 3 * side * side && tile.data.iter().all(|value| value.is_finite())
             };
             // The tower takes tiles of its own size and those that have no more whole patches.
-            assert!(prepared.tiles.iter().all(|tile| tile.width / 8 == 4 && tile.height / 8 == 4));
-            assert!(prepared.tiles.iter().all(|tile| tile.width > 32 || sound(tile)));
+            let whole = side / patch;
+            assert!(prepared.tiles.iter().all(|tile| tile.width / patch == whole && tile.height / patch == whole));
+            assert!(prepared.tiles.iter().all(|tile| tile.width > side || sound(tile)));
         }
     }
     if let Some(videos) = processor.videos() {

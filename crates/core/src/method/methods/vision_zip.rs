@@ -46,7 +46,7 @@ Deviations from the paper and the published code:
 - A key without length is similar to none, which puts such a patch to the first contextual one; the code divides by 0.
 - Fine-tuning of the projector, the paper's second variant, is a matter of the model's weights.
 
-A tower without a class token, or one whose embeddings are taken as they are, has no such attention, and images are refused with an `OptionError`. Layers of the language model may share entries (`kvsharer`), since all of them see the same positions. Such prompts are not read in pieces. `score({ kl: true })` has the images seen a second time for the full cache. The `imageTokens` of an answer are those of the whole images.
+A tower without a class token, one with a class token for each tile, or one whose embeddings are taken as they are, has no such attention, and images are refused with an `OptionError`. Layers of the language model may share entries (`kvsharer`), since all of them see the same positions. Such prompts are not read in pieces. `score({ kl: true })` has the images seen a second time for the full cache. The `imageTokens` of an answer are those of the whole images.
 "#,
     budget: BudgetKind::Outcome,
     role: Role::Chooses,

@@ -122,6 +122,11 @@ impl Rope {
         };
         let scaling = match fields.rope_type.as_deref() {
             None | Some("default" | "mrope") => return Ok(Rope { theta, scaling: Scaling::None, sections }),
+            // It changes frequencies behind the positions that the model was made for, which no sequence here goes beyond.
+            Some("dynamic") => {
+                need("factor", fields.factor)?;
+                Scaling::None
+            }
             Some("linear") => Scaling::Linear { factor: need("factor", fields.factor)? },
             Some("llama3") => Scaling::Llama3 {
                 factor: need("factor", fields.factor)?,
@@ -153,7 +158,7 @@ impl Rope {
             }
             Some(other) => {
                 return Err(file.unsupported(format!(
-                    "rotary embedding of type `{other}`; known are default, linear, llama3, yarn"
+                    "rotary embedding of type `{other}`; known are default, linear, dynamic, llama3, yarn"
                 )));
             }
         };

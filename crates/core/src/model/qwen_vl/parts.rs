@@ -6,45 +6,10 @@ use super::super::rows;
 use crate::backend::{Activation, Activations, Backend};
 use crate::check::Check;
 use crate::error::Result;
-use crate::nn::{Input, LayerNorm, Linear, Loader, Matrix, RmsNorm};
+use crate::nn::{Linear, Loader, Matrix, Norm, NormKind};
 
-/// Hugging Face's classes take no other.
-const EPSILON: f64 = 1e-6;
-
-/// How rows are normalised.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum NormKind {
-    Layer,
-    RootMeanSquare,
-}
-
-pub(super) enum Norm<B: Backend> {
-    Layer(LayerNorm<B>),
-    RootMeanSquare(RmsNorm<B>),
-}
-
-impl<B: Backend> Norm<B> {
-    pub(super) fn load(kind: NormKind, loader: &Loader<'_, B>, name: &str, width: usize) -> Result<Self> {
-        Ok(match kind {
-            NormKind::Layer => Norm::Layer(LayerNorm::load(loader, name, width, EPSILON)?),
-            NormKind::RootMeanSquare => Norm::RootMeanSquare(RmsNorm::load(loader, name, width, 0.0, EPSILON)?),
-        })
-    }
-
-    pub(super) fn forward(&self, x: &Matrix<B>) -> Result<Input<B>> {
-        match self {
-            Norm::Layer(norm) => norm.forward(x),
-            Norm::RootMeanSquare(norm) => norm.forward(x),
-        }
-    }
-
-    fn rows(&self, x: &Matrix<B>) -> Result<Matrix<B>> {
-        match self {
-            Norm::Layer(norm) => norm.rows(x),
-            Norm::RootMeanSquare(norm) => norm.rows(x),
-        }
-    }
-}
+/// Of norms; Hugging Face's classes take no other.
+pub(super) const EPSILON: f64 = 1e-6;
 
 /// The names of the layers of an MLP.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +97,10 @@ impl<B: Backend> Merger<B> {
     ) -> Result<Self> {
         let whole = width * patches;
         Ok(Merger {
-            norm: Norm::load(kind, loader, &format!("{prefix}{norm}"), if joined { whole } else { width })?,
+            norm: {
+                let width = if joined { whole } else { width };
+                Norm::load(kind, loader, &format!("{prefix}{norm}"), width, EPSILON)?
+            },
             first: loader.linear(&[(&format!("{prefix}{first}"), whole)], whole, true)?,
             second: loader.linear(&[(&format!("{prefix}{second}"), out)], whole, true)?,
             backend: loader.backend.clone(),

@@ -4,8 +4,9 @@
 use serde_json::json;
 
 use super::config::{Extras, Sizes, Variant};
-use super::tower::{MlpNames, NormKind, Plan};
+use super::tower::{MlpNames, Plan};
 use super::videos::{Marks, Videos};
+use crate::nn::NormKind;
 
 pub(super) const QWEN2: Variant = Variant {
     architecture: "Qwen2VLForConditionalGeneration",

@@ -4,11 +4,12 @@
 use serde_json::json;
 
 use super::config::{Extras, Fields, Sizes, Variant};
-use super::tower::{MlpNames, NormKind, Plan};
+use super::tower::{MlpNames, Plan};
 use super::videos::{Marks, Videos};
 use super::windows::Windows;
 use crate::error::Result;
 use crate::model::config::ConfigFile;
+use crate::nn::NormKind;
 
 pub(super) const QWEN2_5: Variant = Variant {
     architecture: "Qwen2_5_VLForConditionalGeneration",

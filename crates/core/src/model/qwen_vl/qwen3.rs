@@ -4,10 +4,11 @@
 use serde_json::json;
 
 use super::config::{Extras, Fields, Sizes, Variant};
-use super::tower::{MlpNames, NormKind, Plan};
+use super::tower::{MlpNames, Plan};
 use super::videos::{Marks, Videos};
 use crate::error::Result;
 use crate::model::config::ConfigFile;
+use crate::nn::NormKind;
 
 pub(super) const QWEN3: Variant = Variant {
     architecture: "Qwen3VLForConditionalGeneration",

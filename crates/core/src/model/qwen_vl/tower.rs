@@ -4,15 +4,15 @@ use prefixkv_kernels::rotary::{Frequencies, Phase, Sections};
 
 use super::super::network::Loaded;
 use super::config::TowerConfig;
-use super::parts::{Merger, MergerShape, Mlp, Norm, in_parts};
-pub(super) use super::parts::{MlpNames, NormKind};
+pub(super) use super::parts::MlpNames;
+use super::parts::{EPSILON, Merger, MergerShape, Mlp, in_parts};
 use super::table;
 use super::windows::order;
 use crate::backend::{Activation, Activations, Backend, Heads};
 use crate::check::Check;
 use crate::error::{Error, Result};
 use crate::media::Pixels;
-use crate::nn::{Linear, Loader, Matrix};
+use crate::nn::{Linear, Loader, Matrix, Norm, NormKind};
 
 /// How a tower is put together, and what its tensors are called.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl<B: Backend> Tower<B> {
         }
         let heads = heads(&config);
         loader.backend.require_heads(heads)?;
-        let norm = |name: &str| Norm::load(plan.norms, loader, name, width);
+        let norm = |name: &str| Norm::load(plan.norms, loader, name, width, EPSILON);
         let block = |index: usize| {
             let at = |name: &str| format!("{prefix}blocks.{index}.{name}");
             let block = Block {

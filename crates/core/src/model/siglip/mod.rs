@@ -59,7 +59,7 @@ impl<B: Backend> Siglip<B> {
             (format!("{prefix}embeddings.patch_embedding"), format!("{prefix}embeddings.position_embedding.weight"));
         Ok(Siglip {
             patches: loader.convolution(&convolution, &[hidden, 3, patch, patch])?,
-            positions: loader.ordered(&table, &order, hidden)?,
+            positions: loader.ordered(&table, &[order.len(), hidden], &order, hidden)?,
             layers,
             norm: None,
             backend: loader.backend.clone(),

@@ -10,10 +10,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::super::files::{read_json, unusable};
+use super::super::files::{read_json, read_text, unusable};
 use crate::Result;
 
-const CONFIG: &str = "tokenizer_config.json";
+pub(super) const CONFIG: &str = "tokenizer_config.json";
 const ADDED: &str = "added_tokens.json";
 /// Names that transformers knows without being told, in its order.
 const STANDARD: [&str; 7] =
@@ -217,7 +217,26 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-fn object(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>> {
+/// The id that the files of a folder give an added token, found without reading the vocabulary where the smaller files say it.
+///
+/// # Errors
+/// [`Error::ModelFile`](crate::Error::ModelFile) for a file that cannot be read.
+pub(crate) fn declared_id(dir: &Path, token: &str) -> Result<Option<u32>> {
+    let number = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+    let config = object(dir, CONFIG)?.unwrap_or_default();
+    let declared = config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten();
+    let mut found = declared.filter(|(_, value)| value.get("content").and_then(Value::as_str) == Some(token));
+    if let Some(id) = found.find_map(|(id, _)| id.parse().ok()) {
+        return Ok(Some(id));
+    }
+    if let Some(id) = object(dir, ADDED)?.unwrap_or_default().get(token).and_then(number) {
+        return Ok(Some(id));
+    }
+    let Some(text) = read_text(&dir.join("tokenizer.json"))? else { return Ok(None) };
+    Ok(added(&text).into_iter().find(|(_, added)| added.content == token).map(|(id, _)| id))
+}
+
+pub(super) fn object(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>> {
     let path = dir.join(name);
     match read_json(&path)? {
         None => Ok(None),

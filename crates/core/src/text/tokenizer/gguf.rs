@@ -63,16 +63,14 @@ const GPT2: Splitter = Splitter {
     adds_bos: false,
 };
 
+/// The pattern of Qwen2's tokenizer.json.
+pub(super) const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 const SPLITTERS: &[Splitter] = &[
     GPT2,
     Splitter { names: &["smollm", "starcoder"], digits: true, ..GPT2 },
-    // The pattern of Qwen2's tokenizer.json.
-    Splitter {
-        names: &["qwen2"],
-        pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        composes: true,
-        ..GPT2
-    },
+    Splitter { names: &["qwen2"], pattern: QWEN2, composes: true, ..GPT2 },
     // The pattern of Llama 3's tokenizer.json.
     Splitter {
         names: &["llama-bpe", "llama3", "llama-v3"],
