@@ -55,7 +55,7 @@ function programs(cwd: string): void {
   writeFileSync(join(cwd, "bare.ts"), bare);
   writeFileSync(
     join(cwd, "old.mjs"),
-    `for (const name of ["prefixkv", "prefixkv/eval", "prefixkv/report"])
+    `for (const name of ["prefixkv", "prefixkv/eval", "prefixkv/openai", "prefixkv/report"])
   console.log(await import(name).then(() => \`\${name} loads\`, ({ message }) => message));
 `,
   );
@@ -95,13 +95,14 @@ const projects = ["node16", "nodenext", "bundler"].flatMap((moduleResolution) =>
 
 const bare = `import { image, load, type Model, prefixkv, samplePicture } from "prefixkv";
 import { evaluate } from "prefixkv/eval";
+import { openai } from "prefixkv/openai";
 import { describeReport } from "prefixkv/report";
 const model: Model = await load();
 const messages = [{ role: "user", content: [image(await samplePicture()), "Describe."] }];
 const { text, memory } = await model.generate({ messages, cache: prefixkv({ keep: 0.5 }) });
 export const bytes: number = memory.resident + text.length;
 for await (const part of model.generate({ messages })) part.text satisfies string;
-export { describeReport, evaluate };
+export { describeReport, evaluate, openai };
 await model.dispose();
 `;
 

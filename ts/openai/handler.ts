@@ -1,0 +1,218 @@
+import { randomUUID } from "node:crypto";
+import { DisposedError } from "../errors.ts";
+import type { Model } from "../model.ts";
+import { Answer, reasonOf } from "./answer.ts";
+import { readBody } from "./body.ts";
+import { readAsked } from "./fields.ts";
+import { closing, gone, Job, work } from "./job.ts";
+import { Keys } from "./keys.ts";
+import { Metrics } from "./metrics.ts";
+import { type OpenaiOptions, readSettings, type Settings } from "./options.ts";
+import { Refusal, refusalOf } from "./refusal.ts";
+import { streamed } from "./stream.ts";
+import { Turns } from "./turns.ts";
+
+/**
+ * A handler of web requests: its `fetch` is what `Bun.serve` and `Deno.serve` take, and `nodeListener` brings it to `node:http`.
+ *
+ * @example
+ * ```ts
+ * import { load } from "prefixkv";
+ * import { openai, type OpenaiServer } from "prefixkv/openai";
+ *
+ * await using model = await load();
+ * const server: OpenaiServer = openai(model);
+ * console.log(await (await server.fetch(new Request("http://localhost/v1/models"))).json());
+ * await server.close();
+ * ```
+ */
+export interface OpenaiServer {
+  /** Answers a request. It never rejects; what goes wrong is a status. */
+  readonly fetch: (request: Request) => Promise<Response>;
+  /**
+   * Refuses new completions and resolves when those that run have ended; after `drainTime` it ends them. The model stays, for its owner to
+   * dispose.
+   */
+  close(): Promise<void>;
+}
+
+type Route = { readonly [method: string]: (request: Request, path: string) => Response | Promise<Response> };
+
+/**
+ * Serves a model over the chat completions of OpenAI's HTTP interface: plain and streamed answers about text and pictures, models,
+ * health and metrics. Throws an OptionError. The fields that it takes and refuses: docs/openai.md.
+ *
+ * @example
+ * ```ts
+ * import { load } from "prefixkv";
+ * import { openai } from "prefixkv/openai";
+ *
+ * await using model = await load();
+ * const server = openai(model, { id: "tiny" });
+ * const body = JSON.stringify({ model: "tiny", messages: [{ role: "user", content: "Hello" }], max_tokens: 8 });
+ * const headers = { "content-type": "application/json" };
+ * const response = await server.fetch(new Request("http://localhost/v1/chat/completions", { method: "POST", headers, body }));
+ * console.log(response.status, await response.json());
+ * await server.close();
+ * ```
+ */
+export function openai(model: Model, options: OpenaiOptions = {}): OpenaiServer {
+  const handler = new Handler(model, readSettings(options));
+  return { fetch: (request) => handler.fetch(request), close: () => handler.close() };
+}
+
+class Handler {
+  readonly #model: Model;
+  readonly #settings: Settings;
+  readonly #keys: Keys;
+  readonly #turns: Turns;
+  readonly #metrics: Metrics;
+  readonly #jobs = new Set<Job>();
+  readonly #created = Math.floor(Date.now() / 1000);
+  readonly #routes: ReadonlyMap<string, Route>;
+  #draining = false;
+  #unloaded = false;
+  #closed: Promise<void> | undefined;
+
+  constructor(model: Model, settings: Settings) {
+    this.#model = model;
+    this.#settings = settings;
+    this.#keys = new Keys(settings.keys);
+    this.#turns = new Turns(settings.concurrency, settings.queue);
+    this.#metrics = new Metrics(this.#turns);
+    this.#routes = new Map<string, Route>([
+      ["/health", { GET: () => Response.json({ status: "ok" }) }],
+      ["/ready", { GET: () => this.#ready() }],
+      ["/metrics", { GET: () => this.#counted() }],
+      ["/v1/models", { GET: () => Response.json({ object: "list", data: [this.#about()] }) }],
+      ["/v1/chat/completions", { POST: (request) => this.#complete(request) }],
+    ]);
+  }
+
+  async fetch(request: Request): Promise<Response> {
+    const given = request.headers.get("x-request-id") ?? "";
+    const id = /^[A-Za-z0-9._-]{1,128}$/.test(given) ? given : randomUUID();
+    let response: Response;
+    try {
+      response = await this.#route(request);
+    } catch (error) {
+      const refusal = refusalOf(error);
+      response = Response.json(refusal.body, { status: refusal.status, headers: refusal.headers });
+    }
+    response.headers.set("x-request-id", id);
+    return response;
+  }
+
+  close(): Promise<void> {
+    this.#draining = true;
+    this.#closed ??= this.#drain();
+    return this.#closed;
+  }
+
+  async #drain(): Promise<void> {
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, this.#settings.drainTime);
+    const all = (): Promise<unknown> => Promise.all([...this.#jobs].map(({ done }) => done));
+    await Promise.race([all(), late]);
+    clearTimeout(timer);
+    for (const job of this.#jobs) job.stop(closing());
+    await all();
+  }
+
+  /** The path that is checked is the one that is answered: both are this one text. */
+  async #route(request: Request): Promise<Response> {
+    const path = new URL(request.url).pathname;
+    if (path !== "/health") this.#keys.check(request.headers);
+    const route = path.startsWith("/v1/models/")
+      ? { GET: () => this.#one(path.slice("/v1/models/".length)) }
+      : this.#routes.get(path);
+    if (route === undefined) {
+      const paths = [...this.#routes.keys()].join(", ");
+      throw new Refusal(404, "not_found", `there is nothing at this path; there are ${paths}`);
+    }
+    const answer = Object.hasOwn(route, request.method) ? (route as Route)[request.method] : undefined;
+    if (answer !== undefined) return answer(request, path);
+    const allow = Object.keys(route).join(", ");
+    throw new Refusal(405, "method_not_allowed", `this path takes ${allow}`, { headers: { allow } });
+  }
+
+  #ready(): Response {
+    if (this.#draining) throw closing();
+    if (this.#unloaded) throw new DisposedError("disposed", "the model is disposed");
+    return Response.json({ status: "ready" });
+  }
+
+  #counted(): Response {
+    const headers = { "content-type": "text/plain; version=0.0.4; charset=utf-8" };
+    return new Response(this.#metrics.text(this.#settings.id), { headers });
+  }
+
+  #about(): Record<string, unknown> {
+    const { maxPositions, image } = this.#model.info;
+    return {
+      id: this.#settings.id,
+      object: "model",
+      created: this.#created,
+      owned_by: "prefixkv",
+      max_model_len: maxPositions,
+      modalities: image === null ? ["text"] : ["text", "image"],
+    };
+  }
+
+  #one(name: string): Response {
+    let id: string | undefined;
+    try {
+      id = decodeURIComponent(name);
+    } catch {
+      // A broken escape names no model.
+    }
+    if (id === this.#settings.id) return Response.json(this.#about());
+    throw new Refusal(404, "model_not_found", "there is no model of that name here", { param: "model" });
+  }
+
+  async #complete(request: Request): Promise<Response> {
+    if (this.#draining) throw closing();
+    const job = new Job();
+    const leave = (): void => {
+      // Some runtimes also tell of it after an answer that has ended well.
+      if (job.stop(gone())) this.#metrics.disconnects += 1;
+    };
+    this.#jobs.add(job);
+    void job.done.then(() => {
+      this.#jobs.delete(job);
+      request.signal.removeEventListener("abort", leave);
+    });
+    if (request.signal.aborted) leave();
+    else request.signal.addEventListener("abort", leave, { once: true });
+    try {
+      return await this.#answer(request, job);
+    } catch (error) {
+      job.finish();
+      const refusal = job.refusal(error);
+      if (refusal.code === "model_unloaded") this.#unloaded = true;
+      if (refusal.code === "queue_full") this.#metrics.rejected += 1;
+      throw refusal;
+    }
+  }
+
+  async #answer(request: Request, job: Job): Promise<Response> {
+    const { bodyBytes, bodyTime } = this.#settings;
+    const { kvBytesPerToken, maxPositions } = this.#model.info;
+    const asked = readAsked(await readBody(request, bodyBytes, bodyTime), this.#settings, maxPositions);
+    const answer = new Answer(asked, kvBytesPerToken);
+    const metrics = this.#metrics;
+    const steps = work(job, { model: this.#model, turns: this.#turns, metrics }, asked, answer);
+    let response: Response;
+    if (asked.stream) {
+      response = await streamed({ job, asked, answer, steps, settings: this.#settings, metrics });
+    } else {
+      for await (const step of steps) if ("result" in step) metrics.choice(step.result, reasonOf(step.result));
+      response = Response.json(answer.whole());
+      metrics.answered(job.age);
+      job.finish();
+    }
+    const ignored = asked.ignored.map((name) => (/^[\w.-]{1,64}$/.test(name) ? name : "(an odd name)"));
+    if (ignored.length > 0) response.headers.set("x-prefixkv-ignored", ignored.slice(0, 32).join(", "));
+    return response;
+  }
+}
