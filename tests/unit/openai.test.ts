@@ -355,6 +355,19 @@ test("the queue is bounded", async () => {
   for (const response of await Promise.all(running)) assert.equal(response.status, 503);
 });
 
+test("requests whose bodies are being read count, and close ends them too", async () => {
+  const { server } = await start({ concurrency: 1, queue: 1, drainTime: 20 });
+  const silent = (): Request => {
+    const headers = { "content-type": "application/json" };
+    const init = { method: "POST", headers, body: new ReadableStream(), duplex: "half" };
+    return new Request("http://localhost/v1/chat/completions", init as RequestInit);
+  };
+  const reading = [server.fetch(silent()), server.fetch(silent())];
+  assert.deepEqual(await refusal(post(server, hello)), [429, "queue_full", null]);
+  await server.close();
+  for (const response of reading) assert.deepEqual(await refusal(response), [503, "server_shutting_down", null]);
+});
+
 test("a waiting stream is opened, lives on comments, and ends with an event where it fails", async () => {
   const { server, fake } = await start({ openTime: 5, heartbeat: 10, drainTime: 60 }, native({ stallAfter: 0 }));
   const response = await post(server, { ...hello, stream: true });

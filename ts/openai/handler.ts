@@ -10,7 +10,7 @@ import { Metrics } from "./metrics.ts";
 import { type OpenaiOptions, readSettings, type Settings } from "./options.ts";
 import { Refusal, refusalOf } from "./refusal.ts";
 import { streamed } from "./stream.ts";
-import { Turns } from "./turns.ts";
+import { full, Turns } from "./turns.ts";
 
 /**
  * A handler of web requests: its `fetch` is what `Bun.serve` and `Deno.serve` take, and `nodeListener` brings it to `node:http`.
@@ -78,7 +78,7 @@ class Handler {
     this.#model = model;
     this.#settings = settings;
     this.#keys = new Keys(settings.keys);
-    this.#turns = new Turns(settings.concurrency, settings.queue);
+    this.#turns = new Turns(settings.concurrency);
     this.#metrics = new Metrics(this.#turns);
     this.#routes = new Map<string, Route>([
       ["/health", { GET: () => Response.json({ status: "ok" }) }],
@@ -172,6 +172,11 @@ class Handler {
 
   async #complete(request: Request): Promise<Response> {
     if (this.#draining) throw closing();
+    // Counted before a body is read: those that are being read take memory too.
+    if (this.#jobs.size >= this.#settings.concurrency + this.#settings.queue) {
+      this.#metrics.rejected += 1;
+      throw full(this.#jobs.size);
+    }
     const job = new Job();
     const leave = (): void => {
       // Some runtimes also tell of it after an answer that has ended well.
@@ -190,7 +195,6 @@ class Handler {
       job.finish();
       const refusal = job.refusal(error);
       if (refusal.code === "model_unloaded") this.#unloaded = true;
-      if (refusal.code === "queue_full") this.#metrics.rejected += 1;
       throw refusal;
     }
   }
@@ -198,7 +202,8 @@ class Handler {
   async #answer(request: Request, job: Job): Promise<Response> {
     const { bodyBytes, bodyTime } = this.#settings;
     const { kvBytesPerToken, maxPositions } = this.#model.info;
-    const asked = readAsked(await readBody(request, bodyBytes, bodyTime), this.#settings, maxPositions);
+    const body = await readBody(request, { bytes: bodyBytes, time: bodyTime, signal: job.signal });
+    const asked = readAsked(body, this.#settings, maxPositions);
     const answer = new Answer(asked, kvBytesPerToken);
     const metrics = this.#metrics;
     const steps = work(job, { model: this.#model, turns: this.#turns, metrics }, asked, answer);

@@ -1,16 +1,20 @@
 import { abortError } from "../errors.ts";
 import { Refusal } from "./refusal.ts";
 
-/** So many requests run at once, so many wait in the order in which they came, and the others are refused. */
+/** The refusal of a request where so many are there already. */
+export function full(there: number): Refusal {
+  const message = `${there} requests run or wait, which is all that this server holds; try again`;
+  return new Refusal(429, "queue_full", message, { type: "rate_limit_exceeded", headers: { "retry-after": "1" } });
+}
+
+/** So many requests run at once, and the others wait in the order in which they came. The handler bounds how many there are. */
 export class Turns {
   readonly #most: number;
-  readonly #room: number;
   readonly #waiting = new Set<() => void>();
   #running = 0;
 
-  constructor(most: number, room: number) {
+  constructor(most: number) {
     this.#most = most;
-    this.#room = room;
   }
 
   get running(): number {
@@ -21,15 +25,10 @@ export class Turns {
     return this.#waiting.size;
   }
 
-  /** Resolves when it is the caller's turn, who calls what it gives when done. Throws a Refusal at once when too many wait. */
+  /** Resolves when it is the caller's turn, who calls what it gives when done. */
   take(signal: AbortSignal): Promise<() => void> {
     if (signal.aborted) return Promise.reject(abortError(signal));
     if (this.#running < this.#most) return Promise.resolve(this.#start());
-    if (this.#waiting.size >= this.#room) {
-      const message = `${this.#running} requests run and ${this.#waiting.size} wait, which is all that this server holds; try again`;
-      const facts = { type: "rate_limit_exceeded", headers: { "retry-after": "1" } };
-      return Promise.reject(new Refusal(429, "queue_full", message, facts));
-    }
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#waiting.delete(start);
