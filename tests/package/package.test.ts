@@ -283,7 +283,7 @@ test("older Nodes are told which runtimes work, and nothing else", slow, async (
         line,
         /^prefixkv needs Node 22 or newer, Bun 1\.4 or newer, or Deno 2\.9 or newer; this is Node (1\d|20)\./,
       );
-    assert.equal(out.trim().split("\n").length, 3);
+    assert.equal(out.trim().split("\n").length, 4);
   }
 });
 
