@@ -1,5 +1,6 @@
 // llama.cpp and this library on the same GGUF files, one right after the other, round by round: `npm run bench:llama`. The files are those
 // of the tests with real weights, and SmolLM2's numbers once more in F16 and Q8_0. Writes bench/results/<machine>-llama.{json,md}.
+// Options: --quick, and --only TEXT for the files whose names have it.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -159,7 +160,10 @@ async function main(): Promise<void> {
   const missing = files.find(([, file]) => !existsSync(file));
   if (missing) throw new Error(`${missing[0]} is not there: \`npm run real -- --fetch\` fetches it`);
   const measured: FileReport[] = [];
-  for (const [name, file] of quick ? files.slice(0, 1) : files) measured.push(await measure(name, file));
+  const asked = process.argv.indexOf("--only");
+  const only = asked < 0 ? "" : (process.argv[asked + 1] ?? "");
+  const wanted = files.filter(([name]) => name.includes(only));
+  for (const [name, file] of quick ? wanted.slice(0, 1) : wanted) measured.push(await measure(name, file));
   const versions = measured[0]?.versions ?? {};
   const report: LlamaReport = { origin: await origin(versions), rounds, starts, steps, measured };
   await keep("llama", quick, report, markdown(report));
