@@ -8,9 +8,13 @@ const adapter = fixture("adapters/llama");
 const base = fixture("llama3-rope");
 
 async function answer(options: Parameters<typeof load>[1]) {
-  await using model = await load(base, options);
-  const { tokens } = await model.generate({ prompt: "Hello! Who are you?", maxTokens: 12, ignoreEos: true });
-  return { tokens, info: model.info };
+  const model = await load(base, options);
+  try {
+    const { tokens } = await model.generate({ prompt: "Hello! Who are you?", maxTokens: 12, ignoreEos: true });
+    return { tokens, info: model.info };
+  } finally {
+    await model.dispose();
+  }
 }
 
 test("an adapter by path, as a URL and in a list gives the same other answer", { timeout: 60_000 }, async () => {

@@ -29,6 +29,14 @@ test("every written file is small, and only pick.ts and required.ts ask for the 
   }
 });
 
+test("no test says `await using`, which Node 22 does not know", async () => {
+  const tests = (await readdir(join(root, "tests"), { recursive: true })).filter((name) =>
+    /\.(test|case)\.ts$/.test(name),
+  );
+  assert.ok(tests.length > 100, `${tests.length} tests`);
+  for (const name of tests) assert.doesNotMatch(await read(join("tests", name)), /^ *await using \w+ =/m, name);
+});
+
 test("importing the library does not load the addon", async () => {
   // The one import of the binding is inside a function.
   const importers = [];
