@@ -119,7 +119,7 @@ ${table([["file", "start: ours", "theirs", "load: ours", "theirs", "prompt: ours
 
 ## The same numbers
 
-Perplexity of \`tests/real/text.txt\` behind its first words, the same tokens read by both. *apart*: how far the log-probabilities of the two are from each other on average; both round activations to 8 bits.
+Perplexity of the beginning of \`tests/real/text.txt\` behind its first words, the same tokens read by both. *apart*: how far the log-probabilities of the two are from each other on average; both round activations to 8 bits.
 
 ${table([["file", "tokens", "ours", "theirs", "more", "apart"], ...quality])}
 `;
