@@ -29,7 +29,7 @@ import anyres_models
 import eviction
 import rankings
 from common import DATA, IMAGES, greedy, relative, write_arrays, write_json
-from generate import TALL, TOKENS, WIDE, flaw
+from generate import TALL, TOKENS, WIDE, flaw, good_seed, loaded, pixel_samples, written
 from templates import IMAGE, text, turn
 from tiles import FEATURES, OPTIONS, PIXELS, SMALL, SQUARE, spread
 
@@ -105,14 +105,7 @@ class Prompts:
 
 
 def load(fixture):
-    model, report = fixture.model.from_pretrained(
-        fixture.folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
-    assert not any(report.values()), report
-    built = dict(anyres_models.build(fixture).named_parameters())
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, built[name]), name
-    return model.eval()
+    return loaded(fixture.model, fixture.folder, anyres_models.build(fixture))
 
 
 def features(model, inputs):
@@ -126,17 +119,7 @@ def features(model, inputs):
 
 
 def search(fixture):
-    prompts = Prompts(fixture)
-    prepared = [(name, prompts.inputs(images, messages)[1]) for name, images, messages in CASES]
-    for seed in range(2000):
-        model, runs = anyres_models.build(fixture, seed), []
-        for name, inputs in prepared:
-            runs.append((name, *greedy(model, inputs, TOKENS)[1:]))
-            if flaw(fixture, runs, anyres_models.special_ids):
-                break
-        else:
-            return seed
-    raise SystemExit(f"{fixture.name}: no good seed")
+    return good_seed(fixture, Prompts(fixture), CASES, anyres_models)
 
 
 def make(fixture):
@@ -165,24 +148,9 @@ def make(fixture):
                 pixels.append(np.asarray(picture[:count] if "image_sizes" in inputs else picture, np.float32).reshape(-1))
             assert first == len(vision)
             assert sum(map(len, projected)) == inputs["input_ids"][0].tolist().count(fixture.image_token())
-            flat = np.concatenate(pixels)
-            chosen = np.sort(np.random.default_rng(0).choice(flat.size, PIXELS, replace=False)).astype(np.uint32)
-            arrays |= {f"{name}.pixel_indices": chosen, f"{name}.pixel_values": flat[chosen]}
-        cases.append(
-            {
-                "name": name,
-                "images": [relative(IMAGES / image) for image in images],
-                "messages": messages,
-                "text": prompt,
-                "input_ids": inputs["input_ids"][0].tolist(),
-                "image_feature_rows": vision_rows,
-                "projected_rows": projected_rows,
-                "logit_rows": rows,
-                "tokens": ids,
-                "answer": prompts.tokenizer.decode(ids, skip_special_tokens=True),
-                "steps": steps,
-            }
-        )
+            arrays |= pixel_samples(name, np.concatenate(pixels), PIXELS)
+        own = dict(image_feature_rows=vision_rows, projected_rows=projected_rows)
+        cases.append(written(name, images, messages, prompt, inputs, rows, (ids, steps), prompts.tokenizer, **own))
     found = flaw(fixture, runs, anyres_models.special_ids)
     assert found is None, (fixture.name, found)
     write_arrays(DATA / f"{fixture.name}.safetensors", arrays)

@@ -5,6 +5,7 @@ leave the others out."""
 
 import sys
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, LlavaProcessor
@@ -84,17 +85,21 @@ class Prompts:
         return prompt, self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt", return_token_type_ids=False)
 
 
+def loaded(kind, folder, built):
+    """A checkpoint, which has all of the weights of `built` and no others."""
+    model, report = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    assert not any(report.values()), report
+    want = dict(built.named_parameters())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, want[name]), name
+    return model.eval()
+
+
 def load(fixture):
     kind = models.DECODERS[fixture.text["model_type"]] if fixture.vision is None else fixture.seeing[0]
-    model, report = kind.from_pretrained(
-        fixture.folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
-    assert not any(report.values()), report
-    built = dict(models.build(fixture).named_parameters())
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, built[name]), name
+    model = loaded(kind, fixture.folder, models.build(fixture))
     models.round_scale(fixture.dtype, model)
-    return model.eval()
+    return model
 
 
 def flaw(fixture, runs, special_ids=models.special_ids):
@@ -112,28 +117,61 @@ def flaw(fixture, runs, special_ids=models.special_ids):
     return None
 
 
-def search(fixture):
-    prompts = Prompts(fixture)
-    prepared = [(name, prompts.inputs(images, messages)[1]) for name, images, messages in prompts.cases()]
+def runs(model, prepared):
+    for name, inputs in prepared:
+        yield name, *greedy(model, inputs, TOKENS)[1:]
+
+
+def good_seed(fixture, prompts, cases, of=models, runs=runs):
+    """The first seed of a fixture of the module `of` whose greedy runs make a good golden."""
+    prepared = [(name, prompts.inputs(images, messages)[1]) for name, images, messages in cases]
     for seed in range(2000):
-        model, runs = models.build(fixture, seed), []
-        for name, inputs in prepared:
-            runs.append((name, *greedy(model, inputs, TOKENS)[1:]))
-            found = flaw(fixture, runs)
-            if found:
+        made = []
+        for run in runs(of.build(fixture, seed), prepared):
+            made.append(run)
+            if flaw(fixture, made, of.special_ids):
                 break
         else:
             return seed
     raise SystemExit(f"{fixture.name}: no good seed")
 
 
+def search(fixture):
+    prompts = Prompts(fixture)
+    return good_seed(fixture, prompts, prompts.cases())
+
+
+def pixel_samples(name, values, most):
+    """Some `pixel_values` at `pixel_indices` (flat, C order)."""
+    flat = np.asarray(values, np.float32).reshape(-1)
+    chosen = np.sort(np.random.default_rng(0).choice(flat.size, min(most, flat.size), replace=False)).astype(np.uint32)
+    return {f"{name}.pixel_indices": chosen, f"{name}.pixel_values": flat[chosen]}
+
+
+def written(name, images, messages, prompt, inputs, rows, run, tokenizer, **own):
+    """A case of a golden: its prompt, what is `own` to its kind, and its greedy run."""
+    ids, steps = run
+    return {
+        "name": name,
+        "images": [relative(IMAGES / image) for image in images],
+        "messages": messages,
+        "text": prompt,
+        "input_ids": inputs["input_ids"][0].tolist(),
+        **own,
+        "logit_rows": rows,
+        "tokens": ids,
+        "answer": tokenizer.decode(ids, skip_special_tokens=True),
+        "steps": steps,
+    }
+
+
 def make(fixture):
     model, prompts = load(fixture), Prompts(fixture)
-    arrays, cases, runs = {}, [], []
+    arrays, cases, made = {}, [], []
     for name, images, messages in prompts.cases():
         prompt, inputs = prompts.inputs(images, messages)
         logits, ids, steps = greedy(model, inputs, TOKENS)
-        runs.append((name, ids, steps))
+        made.append((name, ids, steps))
         if images:
             vision, projected = vision_features(model, inputs["pixel_values"])
             arrays |= image_arrays(name, inputs["pixel_values"], prompts.processor.image_processor)
@@ -141,21 +179,9 @@ def make(fixture):
         count = len(logits)
         rows = sorted({*range(0, count, -(-count // ROWS)), count - 1}) if name in ("image", "long") else [count - 1]
         arrays[f"{name}.logits"] = logits[rows]
-        cases.append(
-            {
-                "name": name,
-                "images": [relative(IMAGES / image) for image in images],
-                "messages": messages,
-                "text": prompt,
-                "input_ids": inputs["input_ids"][0].tolist(),
-                "feature_rows": list(range(vision.shape[1])) if images else [],
-                "logit_rows": rows,
-                "tokens": ids,
-                "answer": prompts.tokenizer.decode(ids, skip_special_tokens=True),
-                "steps": steps,
-            }
-        )
-    assert flaw(fixture, runs) is None, (fixture.name, flaw(fixture, runs))
+        feature_rows = list(range(vision.shape[1])) if images else []
+        cases.append(written(name, images, messages, prompt, inputs, rows, (ids, steps), prompts.tokenizer, feature_rows=feature_rows))
+    assert flaw(fixture, made) is None, (fixture.name, flaw(fixture, made))
     write_arrays(DATA / f"{fixture.name}.safetensors", arrays)
     write_json(DATA / f"{fixture.name}.json", {"model": relative(fixture.folder), "cases": cases})
 

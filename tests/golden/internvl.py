@@ -12,7 +12,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 import internvl_models
 from common import DATA, IMAGES, greedy, relative, vision_features, write_arrays, write_json
-from generate import TALL, TOKENS, WIDE, flaw
+from generate import TALL, TOKENS, WIDE, flaw, good_seed, loaded, pixel_samples, written
 from qwen_vl import best_two, streaming
 from templates import IMAGE, text, turn
 from tiles import FEATURES, PIXELS, ROWS, SMALL, SQUARE, spread
@@ -72,14 +72,7 @@ class Prompts:
 
 
 def load(family):
-    model, report = InternVLForConditionalGeneration.from_pretrained(
-        family.folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
-    assert not any(report.values()), report
-    built = dict(internvl_models.build(family).named_parameters())
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, built[name]), name
-    return model.eval()
+    return loaded(InternVLForConditionalGeneration, family.folder, internvl_models.build(family))
 
 
 def freed(model, given, kept):
@@ -110,17 +103,7 @@ def runs(model, prepared):
 
 
 def search(family):
-    prompts = Prompts(family)
-    prepared = [(name, prompts.inputs(images, messages)[1]) for name, images, messages in CASES]
-    for seed in range(2000):
-        made = []
-        for run in runs(internvl_models.build(family, seed), prepared):
-            made.append(run)
-            if flaw(family, made, internvl_models.special_ids):
-                break
-        else:
-            return seed
-    raise SystemExit(f"{family.name}: no good seed")
+    return good_seed(family, Prompts(family), CASES, internvl_models, runs)
 
 
 def make(family):
@@ -142,24 +125,9 @@ def make(family):
                 arrays |= {f"{name}.vision.{number}": vision[at], f"{name}.projected.{number}": projected[at]}
                 first += count
             assert first == len(vision) == inputs["input_ids"][0].tolist().count(model.config.image_token_id)
-            flat = np.asarray(inputs["pixel_values"], np.float32).reshape(-1)
-            chosen = np.sort(np.random.default_rng(0).choice(flat.size, min(PIXELS, flat.size), replace=False)).astype(np.uint32)
-            arrays |= {f"{name}.pixel_indices": chosen, f"{name}.pixel_values": flat[chosen]}
-        cases.append(
-            {
-                "name": name,
-                "images": [relative(IMAGES / image) for image in images],
-                "messages": messages,
-                "text": prompt,
-                "input_ids": inputs["input_ids"][0].tolist(),
-                "grids": grids,
-                "image_feature_rows": taken,
-                "logit_rows": rows,
-                "tokens": ids,
-                "answer": prompts.tokenizer.decode(ids, skip_special_tokens=True),
-                "steps": steps,
-            }
-        )
+            arrays |= pixel_samples(name, inputs["pixel_values"], PIXELS)
+        own = dict(grids=grids, image_feature_rows=taken)
+        cases.append(written(name, images, messages, prompt, inputs, rows, (ids, steps), prompts.tokenizer, **own))
     after = evicted(model, prompts.inputs(CASES[0][1], CASES[0][2])[1])
     made = [(case["name"], case["tokens"], case["steps"]) for case in cases] + [("evicted", after["tokens"], after["steps"])]
     assert flaw(family, made, internvl_models.special_ids) is None, (family.name, flaw(family, made, internvl_models.special_ids))

@@ -21,7 +21,7 @@ import eviction
 import rankings
 import tiles_models
 from common import DATA, IMAGES, greedy, relative, write_arrays, write_json
-from generate import TALL, TOKENS, WIDE, flaw
+from generate import TALL, TOKENS, WIDE, flaw, good_seed, loaded, pixel_samples, written
 from templates import IMAGE, text, turn
 
 ROWS, PIXELS, FEATURES = 24, 512, 6
@@ -61,14 +61,7 @@ class Prompts:
 
 
 def load(fixture):
-    model, report = fixture.model.from_pretrained(
-        fixture.folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
-    assert not any(report.values()), report
-    built = dict(tiles_models.build(fixture).named_parameters())
-    for name, weight in model.named_parameters():
-        assert torch.equal(weight, built[name]), name
-    return model.eval()
+    return loaded(fixture.model, fixture.folder, tiles_models.build(fixture))
 
 
 def features(model, inputs):
@@ -83,17 +76,7 @@ def features(model, inputs):
 
 
 def search(fixture):
-    prompts = Prompts(fixture)
-    prepared = [(name, prompts.inputs(images, messages)[1]) for name, images, messages in CASES]
-    for seed in range(2000):
-        model, runs = tiles_models.build(fixture, seed), []
-        for name, inputs in prepared:
-            runs.append((name, *greedy(model, inputs, TOKENS)[1:]))
-            if flaw(fixture, runs, tiles_models.special_ids):
-                break
-        else:
-            return seed
-    raise SystemExit(f"{fixture.name}: no good seed")
+    return good_seed(fixture, Prompts(fixture), CASES, tiles_models)
 
 
 def spread(count, most):
@@ -122,24 +105,9 @@ def make(fixture):
                 arrays |= {f"{name}.vision.{number}": vision[at], f"{name}.projected.{number}": projected[at]}
                 first += count
             assert first == len(vision) == inputs["input_ids"][0].tolist().count(model.config.image_token_id)
-            flat = np.asarray(inputs["pixel_values"], np.float32).reshape(-1)
-            chosen = np.sort(np.random.default_rng(0).choice(flat.size, PIXELS, replace=False)).astype(np.uint32)
-            arrays |= {f"{name}.pixel_indices": chosen, f"{name}.pixel_values": flat[chosen]}
-        cases.append(
-            {
-                "name": name,
-                "images": [relative(IMAGES / image) for image in images],
-                "messages": messages,
-                "text": prompt,
-                "input_ids": inputs["input_ids"][0].tolist(),
-                "grids": grids,
-                "image_feature_rows": taken,
-                "logit_rows": rows,
-                "tokens": ids,
-                "answer": prompts.tokenizer.decode(ids, skip_special_tokens=True),
-                "steps": steps,
-            }
-        )
+            arrays |= pixel_samples(name, inputs["pixel_values"], PIXELS)
+        own = dict(grids=grids, image_feature_rows=taken)
+        cases.append(written(name, images, messages, prompt, inputs, rows, (ids, steps), prompts.tokenizer, **own))
     assert flaw(fixture, runs, tiles_models.special_ids) is None, (fixture.name, flaw(fixture, runs, tiles_models.special_ids))
     write_arrays(DATA / f"{fixture.name}.safetensors", arrays)
     write_json(DATA / f"{fixture.name}.json", {"model": relative(fixture.folder), "cases": cases})

@@ -8,22 +8,20 @@ use prefixkv_core::backend::Activations;
 use prefixkv_core::cache::{Kept, Modality};
 use prefixkv_core::device::Cpu;
 use prefixkv_core::media::Prepared;
-use prefixkv_core::method::Method;
-use prefixkv_core::model::{Asked, Features, Model, Prompt, Vision, image_processor};
+use prefixkv_core::model::{Asked, Features, Model, Vision, image_processor};
 use prefixkv_core::sample::argmax;
 use prefixkv_core::sequence::Sequence;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::folder::{load, root};
+use crate::golden::{self, Read, read};
 
-const TOLERANCE: f32 = 1e-3;
 /// The layers without a window.
 const GLOBAL: [usize; 2] = [2, 5];
 
 #[derive(Deserialize)]
 struct Golden {
-    model: String,
     cases: Vec<Case>,
     evicted: Evicted,
     ending: Ending,
@@ -88,97 +86,25 @@ struct Scanned {
     input_ids: Vec<u32>,
 }
 
-/// The model with its golden.
-struct Reference {
-    model: Model,
-    golden: Golden,
-    arrays: HashMap<String, Tensor>,
+type Reference = golden::Reference<Golden>;
+
+fn reference() -> Reference {
+    Reference::of("gemma3-vision")
 }
 
-impl Reference {
-    fn new() -> Reference {
-        let path = root().join("tests/golden/data/gemma3-vision.json");
-        let golden: Golden =
-            serde_json::from_str(&std::fs::read_to_string(&path).expect("readable")).expect("as it is declared");
-        let arrays =
-            candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).expect("arrays load");
-        Reference { model: load(&root().join(&golden.model)), golden, arrays }
-    }
+fn case_of<'a>(reference: &'a Reference, name: &str) -> &'a Case {
+    reference.golden.cases.iter().find(|case| case.name == name).expect("the golden has it")
+}
 
-    fn case(&self, name: &str) -> &Case {
-        self.golden.cases.iter().find(|case| case.name == name).expect("the golden has it")
-    }
-
-    fn read(&self, images: &[String], text: &str) -> Read {
-        read(&self.model, images, text)
-    }
-
-    fn array(&self, name: &str) -> Vec<f32> {
-        let array = self.arrays.get(name).unwrap_or_else(|| panic!("no {name}"));
-        array.flatten_all().and_then(|all| all.to_vec1()).expect("f32")
-    }
-
-    fn close(&self, what: &str, got: &[f32], want: &str) {
-        let want = self.array(want);
-        assert_eq!(got.len(), want.len(), "{what}");
-        // Not `max`, which passes over NaN.
-        let differences = got.iter().zip(&want).map(|(a, b)| (a - b).abs());
-        let worst = differences.fold(0.0f32, |worst, d| if d <= worst { worst } else { d });
-        eprintln!("{what}: largest difference {worst:e}");
-        assert!(worst <= TOLERANCE, "{what}: largest difference {worst} is over {TOLERANCE}");
-    }
-
-    fn sequence(&self, cache: &Value) -> Sequence {
-        let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
-        self.model.new_sequence_with(method, true).unwrap_or_else(|e| panic!("{cache}: {e}"))
-    }
-
-    fn prefill(&self, read: &Read, sequence: &mut Sequence) -> Vec<f32> {
-        self.model.prefill(&read.prompt, &read.features, sequence, &|| Ok(())).expect("runs")
-    }
-
-    /// As [`Reference::prefill`], in pieces of about `most`; with the number of pieces.
-    fn in_pieces(&self, read: &Read, sequence: &mut Sequence, most: usize) -> (Vec<f32>, usize) {
-        let mut begun = self.model.begin_prefill(&read.prompt, &read.features, sequence, most).expect("begins");
-        for pieces in 1.. {
-            if let Some(row) = self.model.prefill_piece(&mut begun, sequence, &|| Ok(())).expect("reads") {
-                return (row, pieces);
-            }
+/// The last row of a prompt in pieces of about `most`, and the number of pieces.
+fn in_pieces(model: &Model, read: &Read, sequence: &mut Sequence, most: usize) -> (Vec<f32>, usize) {
+    let mut begun = model.begin_prefill(&read.prompt, &read.features, sequence, most).expect("begins");
+    for pieces in 1.. {
+        if let Some(row) = model.prefill_piece(&mut begun, sequence, &|| Ok(())).expect("reads") {
+            return (row, pieces);
         }
-        unreachable!("it ends")
     }
-
-    /// Greedy tokens behind `row`.
-    fn answer(&self, mut row: Vec<f32>, sequence: &mut Sequence, tokens: usize) -> Vec<u32> {
-        let mut answer = vec![argmax(&row) as u32];
-        while answer.len() < tokens {
-            row = self.model.decode(answer[answer.len() - 1], sequence).expect("decodes");
-            answer.push(argmax(&row) as u32);
-        }
-        answer
-    }
-}
-
-/// A prompt with its images.
-struct Read {
-    prompt: Prompt,
-    prepared: Vec<Prepared>,
-    features: Vec<Features<Cpu>>,
-}
-
-fn read(model: &Model, images: &[String], text: &str) -> Read {
-    let processor = model.image_processor().expect("takes images");
-    let files: Vec<Vec<u8>> = images.iter().map(|path| std::fs::read(root().join(path)).expect("an image")).collect();
-    let prepared: Vec<Prepared> =
-        files.iter().enumerate().map(|(index, bytes)| processor.process(bytes, index).expect("decodes")).collect();
-    let plans: Vec<_> = prepared
-        .iter()
-        .map(|image| model.plan(&mut || Ok((image.width, image.height))).expect("fits").expect("takes images"))
-        .collect();
-    let encoded = model.encode_raw(text, &plans).expect("encodes");
-    let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, images.len()).expect("expands");
-    let features = model.encode_images(&prepared, &|| Ok(())).expect("sees");
-    Read { prompt, prepared, features }
+    unreachable!("it ends")
 }
 
 fn near(a: &[f32], b: &[f32]) -> bool {
@@ -209,12 +135,12 @@ fn check_case(reference: &Reference, case: &Case) {
     reference.close(&format!("{name}: logits"), &rows.expect("f32"), &format!("{name}.logits"));
 
     let mut sequence = model.new_sequence().expect("no cap");
-    let row = reference.prefill(&read, &mut sequence);
+    let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
     assert_eq!(case.tokens.len(), 32);
     assert_eq!(reference.answer(row.clone(), &mut sequence, 32), case.tokens, "{name}: answer");
     for most in [1, 5, 7, 20, 64] {
         let mut sequence = model.new_sequence().expect("no cap");
-        let (last, pieces) = reference.in_pieces(&read, &mut sequence, most);
+        let (last, pieces) = in_pieces(&reference.model, &read, &mut sequence, most);
         assert!(pieces > 1 || read.prompt.tokens.len() <= most, "{name}: in {pieces} pieces of {most}");
         assert!(near(&last, &row), "{name}: in pieces of {most}");
         assert_eq!(reference.answer(last, &mut sequence, 32), case.tokens, "{name}: answer in pieces of {most}");
@@ -223,7 +149,7 @@ fn check_case(reference: &Reference, case: &Case) {
 
 #[test]
 fn everything_is_as_transformers_computes_it() {
-    let reference = Reference::new();
+    let reference = reference();
     for case in &reference.golden.cases {
         check_case(&reference, case);
     }
@@ -231,12 +157,12 @@ fn everything_is_as_transformers_computes_it() {
 
 #[test]
 fn what_stays_after_an_eviction_keeps_its_positions() {
-    let reference = Reference::new();
+    let reference = reference();
     let Evicted { case, cache, kept, tokens } = &reference.golden.evicted;
-    let case = reference.case(case);
+    let case = case_of(&reference, case);
     let read = reference.read(&case.images, &case.text);
     let mut sequence = reference.sequence(cache);
-    let row = reference.prefill(&read, &mut sequence);
+    let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
     assert!(GLOBAL.iter().all(|layer| sequence.kept()[*layer][0].positions == *kept));
     assert_eq!(&reference.answer(row, &mut sequence, tokens.len()), tokens);
 }
@@ -244,7 +170,7 @@ fn what_stays_after_an_eviction_keeps_its_positions() {
 /// Sums of attention count what queries see, the ones of a picture what is behind them too; whole, and in pieces.
 #[test]
 fn scores_are_of_what_queries_see() {
-    let reference = Reference::new();
+    let reference = reference();
     let Ending { images, text, input_ids, ranked } = &reference.golden.ending;
     let read = reference.read(images, text);
     assert_eq!(&read.prompt.tokens, input_ids);
@@ -260,13 +186,13 @@ fn scores_are_of_what_queries_see() {
             assert_eq!(&got, kept, "{cache}, {how}");
         };
         let mut sequence = reference.sequence(cache);
-        let row = reference.prefill(&read, &mut sequence);
+        let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
         check(&sequence, &row, "whole");
         if cache["method"] == "kvzip" {
             continue;
         }
         let mut sequence = reference.sequence(cache);
-        let (row, pieces) = reference.in_pieces(&read, &mut sequence, 6);
+        let (row, pieces) = in_pieces(&reference.model, &read, &mut sequence, 6);
         assert!(pieces > 3, "{pieces} pieces");
         check(&sequence, &row, "in pieces");
     }
@@ -275,11 +201,11 @@ fn scores_are_of_what_queries_see() {
 /// The second turn of a chat, with a picture of its own, on the cache of the first.
 #[test]
 fn a_later_turn_goes_on_where_the_first_has_ended() {
-    let reference = Reference::new();
+    let reference = reference();
     let Later { images, text, answer, more, then, input_ids, tokens } = &reference.golden.later;
     let first = reference.read(images, text);
     let mut sequence = reference.model.new_sequence().expect("no cap");
-    let row = reference.prefill(&first, &mut sequence);
+    let row = reference.prefill(&first.prompt, &first.features, &mut sequence);
     assert_eq!(&reference.answer(row, &mut sequence, answer.len()), answer);
     let mut second = reference.read(more, then);
     // A text of its own begins with a token that a later turn has not.
@@ -291,22 +217,22 @@ fn a_later_turn_goes_on_where_the_first_has_ended() {
     let all = [&first.prompt.tokens, &answer[..answer.len() - 1], &second.prompt.tokens].concat();
     assert_eq!(&all, input_ids, "tokens");
     let mut forked = sequence.fork().expect("between two turns");
-    let row = reference.prefill(&second, &mut sequence);
+    let row = reference.prefill(&second.prompt, &second.features, &mut sequence);
     reference.close("the second turn", &row, "later.logits");
     assert_eq!(&reference.answer(row, &mut sequence, tokens.len()), tokens);
-    let (row, _) = reference.in_pieces(&second, &mut forked, 9);
+    let (row, _) = in_pieces(&reference.model, &second, &mut forked, 9);
     reference.close("the second turn in pieces", &row, "later.logits");
 }
 
 #[test]
 fn answers_of_a_batch_are_those_of_singles() {
-    let reference = Reference::new();
-    let cases: Vec<&Case> = ["image", "no-image", "two-images"].map(|name| reference.case(name)).into();
+    let reference = reference();
+    let cases: Vec<&Case> = ["image", "no-image", "two-images"].map(|name| case_of(&reference, name)).into();
     let (mut sequences, mut tokens) = (Vec::new(), Vec::new());
     for case in &cases {
         let mut sequence = reference.model.new_sequence().expect("no cap");
         let read = reference.read(&case.images, &case.text);
-        tokens.push(argmax(&reference.prefill(&read, &mut sequence)) as u32);
+        tokens.push(argmax(&reference.prefill(&read.prompt, &read.features, &mut sequence)) as u32);
         sequences.push(sequence);
     }
     for step in 0..32 {
@@ -337,7 +263,7 @@ fn with_processor(changes: &Map<String, Value>) -> tempfile::TempDir {
 
 #[test]
 fn long_pictures_are_shown_again_in_crops() {
-    let reference = Reference::new();
+    let reference = reference();
     let Scan { settings, text, pictures } = &reference.golden.scan;
     let folder = with_processor(settings);
     let model = load(folder.path());
@@ -386,10 +312,10 @@ fn settings_that_do_not_fit_are_named() {
 /// Names as transformers saves them, and those without a tower or a mark.
 #[test]
 fn folders_load_under_both_layouts_and_not_without_their_parts() {
-    let reference = Reference::new();
-    let case = reference.case("image");
+    let reference = reference();
+    let case = case_of(&reference, "image");
     let read = reference.read(&case.images, &case.text);
-    let want = reference.prefill(&read, &mut reference.model.new_sequence().expect("no cap"));
+    let want = reference.prefill(&read.prompt, &read.features, &mut reference.model.new_sequence().expect("no cap"));
     let change = |rename: &dyn Fn(&str) -> Option<String>| {
         let folder = with_processor(&Map::new());
         let path = folder.path().join("model.safetensors");
@@ -405,7 +331,7 @@ fn folders_load_under_both_layouts_and_not_without_their_parts() {
         Some(if name.starts_with("vision") || name.starts_with("multi") { format!("model.{name}") } else { name })
     });
     let model = load(saved.path());
-    let again = self::read(&model, &case.images, &case.text);
+    let again = golden::read(&model, &case.images, &case.text);
     let got = model.prefill(&again.prompt, &again.features, &mut model.new_sequence().expect("no cap"), &|| Ok(()));
     assert_eq!(got.expect("runs"), want);
     let info = Model::inspect(saved.path(), &Vision::Beside, Some(&Asked { width: 300, height: 200, timing: None }))

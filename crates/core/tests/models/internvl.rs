@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use prefixkv_core::device::Cpu;
-use prefixkv_core::media::upright_size;
 use prefixkv_core::method::Method;
-use prefixkv_core::model::{Asked, Features, ImagePlan, LoadOptions, Model, Prompt, Vision};
+use prefixkv_core::model::{Asked, LoadOptions, Model, Vision};
 use prefixkv_core::sample::argmax;
 use serde_json::{Value, json};
 
 use crate::folder::{load, root};
+use crate::golden::{Read, read};
 
 const FAMILIES: [&str; 2] = ["internvl3", "internvl3.5"];
 
@@ -20,18 +19,6 @@ fn fixture(name: &str) -> Model {
 fn golden(name: &str) -> Value {
     let path = root().join("tests/golden/data").join(format!("{name}.json"));
     serde_json::from_str(&std::fs::read_to_string(path).expect("readable")).expect("JSON")
-}
-
-/// A prompt and the features of its pictures.
-fn read(model: &Model, images: &[String], text: &str) -> (Prompt, Vec<Features<Cpu>>) {
-    let files: Vec<Vec<u8>> = images.iter().map(|path| std::fs::read(root().join(path)).expect("readable")).collect();
-    let processor = model.image_processor().expect("takes images");
-    let prepared: Vec<_> = files.iter().map(|file| processor.process(file, 0).expect("an image")).collect();
-    let plan = |file: &Vec<u8>| model.plan(&mut || upright_size(file, 0)).expect("a plan").expect("takes images");
-    let plans: Vec<ImagePlan> = files.iter().map(plan).collect();
-    let encoded = model.encode_raw(text, &plans).expect("encodes");
-    let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, images.len()).expect("as many images");
-    (prompt, model.encode_images(&prepared, &|| Ok(())).expect("sees"))
 }
 
 fn texts(value: &Value) -> Vec<String> {
@@ -49,7 +36,8 @@ fn what_stays_after_an_eviction_answers_as_transformers_does() {
         let (model, golden) = (fixture(family), golden(family));
         let (evicted, cases) = (&golden["evicted"], golden["cases"].as_array().expect("cases"));
         let case = cases.iter().find(|case| case["name"] == evicted["case"]).expect("its case");
-        let (prompt, features) = read(&model, &texts(&case["images"]), case["text"].as_str().expect("a text"));
+        let Read { prompt, features, .. } =
+            read(&model, &texts(&case["images"]), case["text"].as_str().expect("a text"));
         let cache = json!({ "method": "streaming", "keep": evicted["keep"], "decode": "none" });
         let method = Method::parse(&cache).expect("a method");
         let mut sequence = model.new_sequence_with(method, false).expect("no cap");
@@ -73,7 +61,7 @@ fn both_layouts_are_the_same_model() {
     let image = ["tests/golden/fixtures/images/photo-97x211.png".to_owned()];
     let text = "<|im_start|>user\n<IMG_CONTEXT>\nna\u{ef}ve caf\u{e9} 12 3?<|im_end|>\n<|im_start|>assistant\n";
     let [own, original] = [own, original].map(|model| {
-        let (prompt, features) = read(&model, &image, text);
+        let Read { prompt, features, .. } = read(&model, &image, text);
         let mut sequence = model.new_sequence().expect("no cap");
         let row = model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
         (prompt, row)
@@ -125,7 +113,7 @@ fn a_layer_before_the_last_may_be_named() {
     let rows = |name: &str, key: &str, layer: i64| {
         let folder = changed(name, &[("config.json", json!({ key: layer }))]);
         let model = load(folder.path());
-        let (_, features) = read(&model, &image, "<IMG_CONTEXT>");
+        let Read { features, .. } = read(&model, &image, "<IMG_CONTEXT>");
         features[0].rows().to_vec().expect("rows")
     };
     let own = |layer| rows("internvl3.5", "vision_feature_layer", layer);

@@ -9,6 +9,7 @@ mod folder;
 mod gemma3;
 mod gguf;
 mod gguf_pairs;
+mod golden;
 mod images_beside;
 mod internvl;
 mod layers;

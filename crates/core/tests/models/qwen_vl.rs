@@ -6,21 +6,19 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor};
 use prefixkv_core::cache::Span;
 use prefixkv_core::media::Prepared;
-use prefixkv_core::method::Method;
-use prefixkv_core::model::{Features, LoadOptions, Model, Prompt};
+use prefixkv_core::model::{LoadOptions, Model};
 use prefixkv_core::sample::argmax;
 use prefixkv_core::sequence::{Placing, Sequence};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::folder::{load, root};
+use crate::golden::{self, TOLERANCE, read};
 
-const TOLERANCE: f32 = 1e-3;
 const FAMILIES: [&str; 3] = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"];
 
 #[derive(Deserialize)]
 struct Golden {
-    model: String,
     cases: Vec<Case>,
     evicted: Evicted,
     later: Later,
@@ -80,86 +78,10 @@ struct Twice {
     kept: Vec<Vec<Vec<u32>>>,
 }
 
-/// A model with its golden.
-struct Reference {
-    model: Model,
-    golden: Golden,
-    arrays: HashMap<String, Tensor>,
-}
+type Reference = golden::Reference<Golden>;
 
-impl Reference {
-    fn of(family: &str) -> Reference {
-        let path = root().join("tests/golden/data").join(family);
-        let path = |ending: &str| path.with_file_name(format!("{family}.{ending}"));
-        let text = std::fs::read_to_string(path("json")).expect("readable");
-        let golden: Golden = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{family}: {e}"));
-        let arrays = candle_core::safetensors::load(path("safetensors"), &Device::Cpu).expect("arrays load");
-        Reference { model: load(&root().join(&golden.model)), golden, arrays }
-    }
-
-    fn case(&self, name: &str) -> &Case {
-        self.golden.cases.iter().find(|case| case.name == name).expect("the golden has it")
-    }
-
-    fn read(&self, images: &[String], text: &str) -> Read {
-        read(&self.model, images, text)
-    }
-
-    fn array(&self, name: &str) -> Vec<f32> {
-        let array = self.arrays.get(name).unwrap_or_else(|| panic!("no {name}"));
-        array.flatten_all().and_then(|all| all.to_vec1()).expect("f32")
-    }
-
-    fn close(&self, what: &str, got: &[f32], want: &str) {
-        let want = self.array(want);
-        assert_eq!(got.len(), want.len(), "{what}");
-        // Not `max`, which passes over NaN.
-        let differences = got.iter().zip(&want).map(|(a, b)| (a - b).abs());
-        let worst = differences.fold(0.0f32, |worst, d| if d <= worst { worst } else { d });
-        eprintln!("{what}: largest difference {worst:e}");
-        assert!(worst <= TOLERANCE, "{what}: largest difference {worst} is over {TOLERANCE}");
-    }
-
-    fn sequence(&self, cache: &Value) -> Sequence {
-        let method = Method::parse(cache).unwrap_or_else(|e| panic!("{cache}: {e}"));
-        self.model.new_sequence_with(method, true).unwrap_or_else(|e| panic!("{cache}: {e}"))
-    }
-
-    fn prefill(&self, read: &Read, sequence: &mut Sequence) -> Vec<f32> {
-        self.model.prefill(&read.prompt, &read.features, sequence, &|| Ok(())).expect("runs")
-    }
-
-    /// Greedy tokens behind `row`.
-    fn answer(&self, mut row: Vec<f32>, sequence: &mut Sequence, tokens: usize) -> Vec<u32> {
-        let mut answer = vec![argmax(&row) as u32];
-        while answer.len() < tokens {
-            row = self.model.decode(answer[answer.len() - 1], sequence).expect("decodes");
-            answer.push(argmax(&row) as u32);
-        }
-        answer
-    }
-}
-
-/// A prompt with its images.
-struct Read {
-    prompt: Prompt,
-    prepared: Vec<Prepared>,
-    features: Vec<Features<prefixkv_core::device::Cpu>>,
-}
-
-fn read(model: &Model, images: &[String], text: &str) -> Read {
-    let processor = model.image_processor().expect("takes images");
-    let files: Vec<Vec<u8>> = images.iter().map(|path| std::fs::read(root().join(path)).expect("an image")).collect();
-    let prepared: Vec<Prepared> =
-        files.iter().enumerate().map(|(index, bytes)| processor.process(bytes, index).expect("decodes")).collect();
-    let plans: Vec<_> = prepared
-        .iter()
-        .map(|image| model.plan(&mut || Ok((image.width, image.height))).expect("fits").expect("takes images"))
-        .collect();
-    let encoded = model.encode_raw(text, &plans).expect("encodes");
-    let prompt = model.expand_at(&encoded.tokens, &encoded.pictures, &plans, images.len()).expect("expands");
-    let features = model.encode_images(&prepared, &|| Ok(())).expect("sees");
-    Read { prompt, prepared, features }
+fn case_of<'a>(reference: &'a Reference, name: &str) -> &'a Case {
+    reference.golden.cases.iter().find(|case| case.name == name).expect("the golden has it")
 }
 
 /// Where transformers keeps a number of a patch: patches by cells of two times two, in each channel, frame, row and column.
@@ -225,7 +147,7 @@ fn check_case(reference: &Reference, case: &Case) {
     reference.close(&format!("{name}: logits"), &rows.expect("f32"), &format!("{name}.logits"));
 
     let mut sequence = model.new_sequence().expect("no cap");
-    let row = reference.prefill(&read, &mut sequence);
+    let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
     assert!(case.tokens.len() == 32 && case.steps.len() == 32 && case.steps[0].best.0 == case.tokens[0]);
     assert_eq!(reference.answer(row.clone(), &mut sequence, 32), case.tokens, "{name}: answer");
 
@@ -258,10 +180,10 @@ fn what_stays_after_an_eviction_keeps_its_phases() {
     for family in FAMILIES {
         let reference = Reference::of(family);
         let Evicted { case, cache, kept, tokens } = &reference.golden.evicted;
-        let case = reference.case(case);
+        let case = case_of(&reference, case);
         let read = reference.read(&case.images, &case.text);
         let mut sequence = reference.sequence(cache);
-        let row = reference.prefill(&read, &mut sequence);
+        let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
         assert!(sequence.kept().iter().all(|lanes| lanes.iter().all(|lane| lane.positions == *kept)), "{family}");
         assert_eq!(&reference.answer(row, &mut sequence, tokens.len()), tokens, "{family}");
     }
@@ -275,7 +197,7 @@ fn a_later_turn_goes_on_where_the_first_has_ended() {
         let Later { images, text, answer, more, then, input_ids, phases, tokens } = &reference.golden.later;
         let first = reference.read(images, text);
         let mut sequence = reference.model.new_sequence().expect("no cap");
-        let row = reference.prefill(&first, &mut sequence);
+        let row = reference.prefill(&first.prompt, &first.features, &mut sequence);
         assert_eq!(&reference.answer(row, &mut sequence, answer.len()), answer, "{family}");
         let start = sequence.next_phase();
         let mut second = reference.read(more, then);
@@ -285,7 +207,7 @@ fn a_later_turn_goes_on_where_the_first_has_ended() {
         let Placing::Placed { phases: own, .. } = &second.prompt.placing else { panic!("{family}: an image") };
         let own: Vec<[u32; 3]> = own.iter().map(|phase| phase.map(|axis| axis + start)).collect();
         assert_eq!(own, phases[phases.len() - own.len()..], "{family}: phases");
-        let row = reference.prefill(&second, &mut sequence);
+        let row = reference.prefill(&second.prompt, &second.features, &mut sequence);
         reference.close(&format!("{family}: the second turn"), &row, "later.logits");
         assert_eq!(&reference.answer(row, &mut sequence, tokens.len()), tokens, "{family}");
     }
@@ -295,13 +217,13 @@ fn a_later_turn_goes_on_where_the_first_has_ended() {
 fn answers_of_a_batch_are_those_of_singles() {
     for family in FAMILIES {
         let reference = Reference::of(family);
-        let cases: Vec<&Case> = ["image", "no-image", "two-images"].map(|name| reference.case(name)).into();
+        let cases: Vec<&Case> = ["image", "no-image", "two-images"].map(|name| case_of(&reference, name)).into();
         let mut sequences = Vec::new();
         let mut tokens: Vec<u32> = Vec::new();
         for case in &cases {
             let mut sequence = reference.model.new_sequence().expect("no cap");
             let read = reference.read(&case.images, &case.text);
-            tokens.push(argmax(&reference.prefill(&read, &mut sequence)) as u32);
+            tokens.push(argmax(&reference.prefill(&read.prompt, &read.features, &mut sequence)) as u32);
             sequences.push(sequence);
         }
         for step in 0..32 {
@@ -320,11 +242,11 @@ fn answers_of_a_batch_are_those_of_singles() {
 fn rows_for_the_first_layers_follow_the_positions_that_go_on() {
     for family in FAMILIES {
         let reference = Reference::of(family);
-        let case = reference.case("two-images");
+        let case = case_of(&reference, "two-images");
         let Kept { cache, kept } = &reference.golden.narrowed;
         let read = reference.read(&case.images, &case.text);
         let mut sequence = reference.sequence(cache);
-        let row = reference.prefill(&read, &mut sequence);
+        let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
         let layers = sequence.kept();
         assert_eq!(layers[0][0].positions.len(), case.input_ids.len(), "{family}");
         assert!(layers[1..].iter().flatten().all(|lane| lane.positions == *kept), "{family}");
@@ -337,11 +259,11 @@ fn rows_for_the_first_layers_follow_the_positions_that_go_on() {
 fn a_prompt_that_is_read_twice_shows_its_images_twice() {
     for family in FAMILIES {
         let reference = Reference::of(family);
-        let case = reference.case("two-images");
+        let case = case_of(&reference, "two-images");
         let read = reference.read(&case.images, &case.text);
         for Twice { cache, kept } in &reference.golden.twice {
             let mut sequence = reference.sequence(cache);
-            reference.prefill(&read, &mut sequence);
+            reference.prefill(&read.prompt, &read.features, &mut sequence);
             let got: Vec<Vec<Vec<u32>>> =
                 sequence.kept().iter().map(|lanes| lanes.iter().map(|lane| lane.positions.clone()).collect()).collect();
             assert_eq!(&got, kept, "{family} {cache}");
@@ -358,14 +280,14 @@ fn positions_by_rank_are_refused_for_images_alone() {
     for positions in ["cache", "official"] {
         let method = if positions == "cache" { "streaming" } else { "prefixkv" };
         let cache = json!({ "method": method, "keep": 0.5, "positions": positions });
-        let case = reference.case("image");
+        let case = case_of(&reference, "image");
         let read = reference.read(&case.images, &case.text);
         let mut sequence = reference.sequence(&cache);
         let refused = reference.model.prefill(&read.prompt, &read.features, &mut sequence, &|| Ok(()));
         let error = refused.expect_err("an image");
         assert!(error.code() == "option" && error.to_string().contains("three axes"), "{error}");
-        let text = reference.read(&[], &reference.case("no-image").text);
-        reference.prefill(&text, &mut reference.sequence(&cache));
+        let text = reference.read(&[], &case_of(&reference, "no-image").text);
+        reference.prefill(&text.prompt, &text.features, &mut reference.sequence(&cache));
     }
 }
 
@@ -413,7 +335,7 @@ fn nested(mut config: Map<String, Value>) -> Value {
 fn old_and_new_files_are_the_same_model() {
     for family in ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"] {
         let reference = Reference::of(family);
-        let case = reference.case("image");
+        let case = case_of(&reference, "image");
         let as_saved = |key: &str| match key {
             key if key.starts_with("visual.") => format!("model.{key}"),
             key => match key.strip_prefix("model.") {
@@ -501,7 +423,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
 #[test]
 fn an_image_is_one_piece_with_its_grid() {
     let reference = Reference::of("qwen3-vl");
-    let case = reference.case("two-images");
+    let case = case_of(&reference, "two-images");
     let spans = reference.read(&case.images, &case.text).prompt.spans;
     let grids = spans.iter().filter_map(|Span { modality, len, .. }| match modality {
         prefixkv_core::cache::Modality::Image { piece, .. } => Some([piece.rows * 2, piece.columns * 2, *len * 4]),

@@ -1,27 +1,21 @@
 //! Videos against Hugging Face transformers (`tests/golden/videos.py` and `tile_videos.py`): pixels, rows for the language model and for its first layers, tokens,
 //! phases, logits and answers; beside a picture, over two turns, and behind an eviction.
 
-use std::collections::HashMap;
-
-use candle_core::{Device, Tensor};
 use prefixkv_core::cache::{Modality, PieceKind};
 use prefixkv_core::device::Cpu;
 use prefixkv_core::media::{Clip, Prepared, Timing, decode, upright_size};
-use prefixkv_core::method::Method;
 use prefixkv_core::model::{Features, Model, Prompt, video_architectures};
-use prefixkv_core::sample::argmax;
-use prefixkv_core::sequence::{Placing, Sequence};
+use prefixkv_core::sequence::Placing;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::folder::{load, root};
+use crate::golden;
 
-const TOLERANCE: f32 = 1e-3;
 const FAMILIES: [&str; 4] = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "smolvlm-tiles"];
 
 #[derive(Deserialize)]
 struct Golden {
-    model: String,
     cases: Vec<Case>,
     evicted: Evicted,
     later: Later,
@@ -70,46 +64,10 @@ struct Later {
     tokens: Vec<u32>,
 }
 
-struct Reference {
-    model: Model,
-    golden: Golden,
-    arrays: HashMap<String, Tensor>,
-}
+type Reference = golden::Reference<Golden>;
 
-impl Reference {
-    fn of(family: &str) -> Reference {
-        let path = |ending: &str| root().join(format!("tests/golden/data/{family}-videos.{ending}"));
-        let text = std::fs::read_to_string(path("json")).expect("readable");
-        let golden: Golden = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{family}: {e}"));
-        let arrays = candle_core::safetensors::load(path("safetensors"), &Device::Cpu).expect("arrays load");
-        Reference { model: load(&root().join(&golden.model)), golden, arrays }
-    }
-
-    fn array(&self, name: &str) -> Vec<f32> {
-        let array = self.arrays.get(name).unwrap_or_else(|| panic!("no {name}"));
-        array.flatten_all().and_then(|all| all.to_vec1()).expect("f32")
-    }
-
-    fn close(&self, got: &[f32], want: &str) {
-        let want_values = self.array(want);
-        assert_eq!(got.len(), want_values.len(), "{want}");
-        let differences = got.iter().zip(&want_values).map(|(a, b)| (a - b).abs());
-        let worst = differences.fold(0.0f32, |worst, d| if d <= worst { worst } else { d });
-        assert!(worst <= TOLERANCE, "{want}: largest difference {worst} is over {TOLERANCE}");
-    }
-
-    fn prefill(&self, read: &Read, sequence: &mut Sequence) -> Vec<f32> {
-        self.model.prefill(&read.prompt, &read.features, sequence, &|| Ok(())).expect("runs")
-    }
-
-    fn answer(&self, mut row: Vec<f32>, sequence: &mut Sequence, tokens: usize) -> Vec<u32> {
-        let mut answer = vec![argmax(&row) as u32];
-        while answer.len() < tokens {
-            row = self.model.decode(answer[answer.len() - 1], sequence).expect("decodes");
-            answer.push(argmax(&row) as u32);
-        }
-        answer
-    }
+fn reference(family: &str) -> Reference {
+    Reference::of(&format!("{family}-videos"))
 }
 
 /// A prompt with its images and videos.
@@ -210,16 +168,16 @@ fn check_case(reference: &Reference, case: &Case) {
     let got: Vec<f32> = indices.iter().map(value).collect();
     assert_eq!(got, reference.array(&format!("{name}.pixel_values")), "{name}: pixels to the bit");
     let video = read.features.last().expect("the video");
-    reference.close(&video.rows().to_vec().expect("f32"), &format!("{name}.features"));
+    reference.close(name, &video.rows().to_vec().expect("f32"), &format!("{name}.features"));
     let levels = (0..).take_while(|level| reference.arrays.contains_key(&format!("{name}.deepstack.{level}"))).count();
     assert_eq!(video.behind().len(), levels, "{name}");
     for (level, rows) in video.behind().iter().enumerate() {
-        reference.close(&rows.to_vec().expect("f32"), &format!("{name}.deepstack.{level}"));
+        reference.close(name, &rows.to_vec().expect("f32"), &format!("{name}.deepstack.{level}"));
     }
 
     let mut sequence = reference.model.new_sequence().expect("no cap");
-    let row = reference.prefill(&read, &mut sequence);
-    reference.close(&row, &format!("{name}.logits"));
+    let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
+    reference.close(name, &row, &format!("{name}.logits"));
     assert_eq!(case.tokens.len(), 32);
     assert_eq!(reference.answer(row, &mut sequence, 32), case.tokens, "{name}: answer");
 }
@@ -227,7 +185,7 @@ fn check_case(reference: &Reference, case: &Case) {
 #[test]
 fn videos_are_as_transformers_computes_them() {
     for family in FAMILIES {
-        let reference = Reference::of(family);
+        let reference = reference(family);
         for case in &reference.golden.cases {
             check_case(&reference, case);
         }
@@ -237,12 +195,11 @@ fn videos_are_as_transformers_computes_them() {
 #[test]
 fn what_stays_of_a_video_keeps_its_phases() {
     for family in FAMILIES {
-        let reference = Reference::of(family);
+        let reference = reference(family);
         let Evicted { media, text, cache, kept, tokens } = &reference.golden.evicted;
         let read = read(&reference.model, media, text);
-        let method = Method::parse(cache).expect("a method");
-        let mut sequence = reference.model.new_sequence_with(method, true).expect("a method");
-        let row = reference.prefill(&read, &mut sequence);
+        let mut sequence = reference.sequence(cache);
+        let row = reference.prefill(&read.prompt, &read.features, &mut sequence);
         assert!(sequence.kept().iter().flatten().all(|lane| lane.positions == *kept), "{family}");
         assert_eq!(&reference.answer(row, &mut sequence, tokens.len()), tokens, "{family}");
     }
@@ -252,11 +209,11 @@ fn what_stays_of_a_video_keeps_its_phases() {
 #[test]
 fn a_later_turn_goes_on_behind_a_video() {
     for family in FAMILIES {
-        let reference = Reference::of(family);
+        let reference = reference(family);
         let Later { media, text, answer, more, then, input_ids, phases, tokens } = &reference.golden.later;
         let first = read(&reference.model, media, text);
         let mut sequence = reference.model.new_sequence().expect("no cap");
-        let row = reference.prefill(&first, &mut sequence);
+        let row = reference.prefill(&first.prompt, &first.features, &mut sequence);
         assert_eq!(&reference.answer(row, &mut sequence, answer.len()), answer, "{family}");
         let start = sequence.next_phase();
         let mut second = read(&reference.model, more, then);
@@ -271,8 +228,8 @@ fn a_later_turn_goes_on_behind_a_video() {
             (Placing::InOrder, None) => {}
             (placing, _) => panic!("{family}: {placing:?}"),
         }
-        let row = reference.prefill(&second, &mut sequence);
-        reference.close(&row, "later.logits");
+        let row = reference.prefill(&second.prompt, &second.features, &mut sequence);
+        reference.close(family, &row, "later.logits");
         assert_eq!(&reference.answer(row, &mut sequence, tokens.len()), tokens, "{family}");
     }
 }
