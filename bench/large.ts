@@ -97,7 +97,8 @@ ${table([
   ]),
 ])}
 `;
-  await keep("large", quick, { origin: from, size, measured } as never, page);
+  const report = { origin: from, size, measured };
+  await keep("large", quick, report, page);
 }
 
 const [, , flag, map, cache = "full"] = process.argv;

@@ -1,11 +1,11 @@
 // A GGUF file of the shape of Llama 2 7B with random blocks in Q4_K, for what memory large files take: nothing that it says has a meaning.
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, renameSync } from "node:fs";
 import { dirname } from "node:path";
 import { Gguf, type GgufValue } from "../tests/real/gguf.ts";
 import { encode } from "../tests/real/safetensors.ts";
+import { GgufBytes, padded, type ValueKind, writeAll } from "./peers/gguf_bytes.ts";
 
 const shape = { layers: 32, hidden: 4096, inner: 11008, heads: 32, context: 4096 };
-const alignment = 32;
 /** Numbers and bytes of a block of Q4_K. */
 const [numbers, bytes] = [256, 144];
 const kinds = { f32: 0, q4_k: 12 };
@@ -25,16 +25,14 @@ export function largeModel(path: string, vocabulary: string): void {
   source.close();
   const size = (words.get("tokenizer.ggml.tokens") as GgufValue[]).length;
   const tensors = tensorsOf(size);
-  const out = new Bytes();
+  const out = new GgufBytes();
   out.u32(0x46554747).u32(3).u64(tensors.length);
   const entries = metadata(words);
   out.u64(entries.length);
   for (const [key, kind, value] of entries) out.text(key).value(kind, value);
   let at = 0;
   for (const tensor of tensors) {
-    out.text(tensor.name).u32(tensor.shape.length);
-    for (const length of tensor.shape) out.u64(length);
-    out.u32(kinds[tensor.kind]).u64(at);
+    out.tensor(tensor.name, tensor.shape, kinds[tensor.kind], at);
     at += padded(sizeOf(tensor));
   }
   mkdirSync(dirname(path), { recursive: true });
@@ -51,7 +49,6 @@ export function largeModel(path: string, vocabulary: string): void {
   renameSync(partial, path);
 }
 
-const padded = (length: number): number => Math.ceil(length / alignment) * alignment;
 const count = ({ shape }: Tensor): number => shape.reduce((product, length) => product * length, 1);
 const sizeOf = (tensor: Tensor): number =>
   tensor.kind === "f32" ? 4 * count(tensor) : (count(tensor) / numbers) * bytes;
@@ -79,7 +76,7 @@ function tensorsOf(words: number): Tensor[] {
   ];
 }
 
-type Entry = [key: string, kind: "u32" | "f32" | "text" | "texts" | "i32s" | "bool", value: GgufValue];
+type Entry = [key: string, kind: ValueKind, value: GgufValue];
 
 function metadata(words: ReadonlyMap<string, GgufValue>): Entry[] {
   const { hidden, inner, layers, heads, context } = shape;
@@ -112,7 +109,7 @@ function randomBlocks(many: number): Uint8Array {
   // All sixteen scales and minima are 32 of 63, so a number is 32 * step * (q - 7.5).
   const head = [...encode(Float32Array.of(step, 7.5 * step), "f16"), ...new Array(8).fill(160), 0, 0, 0, 0];
   const out = new Uint8Array(many * bytes);
-  // A quarter of a megabyte at a time is what `getRandomValues` gives at most; any cheap noise will do instead.
+  // Any cheap noise will do.
   let state = 1;
   for (let block = 0; block < many; block += 1) {
     out.set(head, block * bytes);
@@ -139,57 +136,4 @@ function writeTensor(file: number, tensor: Tensor, blocks: Uint8Array): void {
     from = 0;
   }
   writeAll(file, new Uint8Array(0), padded(sizeOf(tensor)) - sizeOf(tensor));
-}
-
-/** Writes `data`, and zeros up to `length`. */
-function writeAll(file: number, data: Uint8Array, length: number): void {
-  for (let done = 0; done < data.length; ) done += writeSync(file, data, done);
-  if (length > data.length) writeSync(file, new Uint8Array(length - data.length));
-}
-
-/** Little-endian values one behind the other. */
-class Bytes {
-  readonly #parts: Uint8Array[] = [];
-
-  #put(length: number, write: (view: DataView) => void): this {
-    const view = new DataView(new ArrayBuffer(length));
-    write(view);
-    this.#parts.push(new Uint8Array(view.buffer));
-    return this;
-  }
-
-  u32(value: number): this {
-    return this.#put(4, (view) => view.setUint32(0, value, true));
-  }
-
-  u64(value: number): this {
-    return this.#put(8, (view) => view.setBigUint64(0, BigInt(value), true));
-  }
-
-  text(value: string): this {
-    const text = new TextEncoder().encode(value);
-    this.u64(text.length);
-    this.#parts.push(text);
-    return this;
-  }
-
-  value(kind: Entry[1], value: GgufValue): this {
-    if (kind === "u32") return this.u32(4).u32(value as number);
-    if (kind === "f32") return this.u32(6).#put(4, (view) => view.setFloat32(0, value as number, true));
-    if (kind === "bool") return this.u32(7).#put(1, (view) => view.setUint8(0, value === true ? 1 : 0));
-    if (kind === "text") return this.u32(8).text(value as string);
-    const items = value as GgufValue[];
-    this.u32(9)
-      .u32(kind === "texts" ? 8 : 5)
-      .u64(items.length);
-    for (const item of items) {
-      if (kind === "texts") this.text(item as string);
-      else this.#put(4, (view) => view.setInt32(0, item as number, true));
-    }
-    return this;
-  }
-
-  all(): Uint8Array {
-    return Buffer.concat(this.#parts);
-  }
 }

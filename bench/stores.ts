@@ -31,7 +31,7 @@ import { order } from "./cache.ts";
 import { heading, keep, origin, resultsFolder } from "./machine.ts";
 import { summarise } from "./stats.ts";
 import { calibrated } from "./stores_calibrated.ts";
-import { type StoreRow, storesTable } from "./stores_page.ts";
+import { type StoreRow, type StoresReport, storesTable } from "./stores_page.ts";
 import { beginnings, passage } from "./stores_text.ts";
 
 const quick = process.argv.includes("--quick");
@@ -154,7 +154,8 @@ const measured: (StoreRow & { tokens: number; metadata: number; commit: string }
     };
   },
 );
-const rows = only === undefined ? measured : joined(await before());
+const last = only === undefined ? undefined : await before();
+const rows = last === undefined ? measured : joined(last.rows);
 
 /** The rows of the last run, with those of this one in their places or behind. */
 function joined(known: StoreRow[]): StoreRow[] {
@@ -164,13 +165,14 @@ function joined(known: StoreRow[]): StoreRow[] {
   return [...kept.map((row) => fresh.get(row.name) ?? row), ...measured.filter(({ name }) => !names.has(name))];
 }
 
-async function before(): Promise<StoreRow[]> {
+async function before(): Promise<StoresReport> {
   const file = new URL(`${from.machine.slug}-stores.json`, resultsFolder(quick));
-  const last = JSON.parse(await readFile(file, "utf8")) as { origin: { commit: string }; rows: StoreRow[] };
-  return last.rows.map((row) => ({ ...row, commit: row.commit ?? last.origin.commit }));
+  const last = JSON.parse(await readFile(file, "utf8")) as StoresReport & { origin: { commit: string } };
+  return { ...last, rows: last.rows.map((row) => ({ ...row, commit: row.commit ?? last.origin.commit })) };
 }
 
 const usage = found[0]?.score.usage;
+const note = last?.note;
 const page = `${heading("Stores on real weights", from)}
 
 SmolLM2-135M-Instruct in f32 reads ${usage?.promptTokens} tokens of \`tests/real/text.txt\` and is then asked for the ${measured[0]?.tokens} that follow, one by one. *divergence*: of the next
@@ -181,8 +183,8 @@ included; *peak*: at any time, the prompt's included. All over the bytes of a fu
 over ${starts.length} beginnings of the text of growing length, with the interval of resampling these few. *speed*: tokens a second over the full cache's in runs beside them, medians of these ${starts.length}; weights are most of what a token
 of this small model reads, so little can be gained here ([how fast entries are read](../../docs/design/codecs.md#reading)). Calibrations are made from eight texts of 300 tokens
 that the model makes up itself. The JSON beside this page says the commit at which each row was measured.
-
+${note === undefined ? "" : `\n${note}\n`}
 ${storesTable(rows)}
 `;
-const report = { origin: from, rows };
+const report = { origin: from, ...(note !== undefined && { note }), rows };
 await keep("stores", quick, report, page);

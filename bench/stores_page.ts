@@ -21,6 +21,13 @@ export interface StoreRow {
   commit?: string;
 }
 
+/** The file of rows. */
+export interface StoresReport {
+  rows: StoreRow[];
+  /** Written by hand where something is to be said of the figures; gone when all are measured anew. */
+  note?: string;
+}
+
 const shown = (found: Interval, places: number): string => interval(found, (end) => end.toFixed(places));
 
 export function storesTable(rows: readonly StoreRow[]): string {

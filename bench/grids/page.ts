@@ -3,7 +3,7 @@ import { resampling } from "../../ts/eval/bootstrap.ts";
 import type { MethodRecord } from "../../ts/eval/records.ts";
 import { methods as known } from "../../ts/generated/method_table.ts";
 import { percent, table } from "../stats.ts";
-import { type StoreRow, storesTable } from "../stores_page.ts";
+import { type StoresReport, storesTable } from "../stores_page.ts";
 import { about as patches } from "./pictures.ts";
 import { canTell, interval, memory, titleOf, works, worksNot } from "./statements.ts";
 import { type Evaluated, isOfStores } from "./summary.ts";
@@ -31,7 +31,7 @@ const titleOfData = ({ run }: Evaluated): string => about[run.data.name]?.title 
 export const trainedFile = "2c-amd-epyc-avx2-stores";
 
 /** The page of grids, and of the stores that `bench/stores.ts` has measured on a trained model. */
-export function markdown(all: readonly Evaluated[], trained: readonly StoreRow[] = []): string {
+export function markdown(all: readonly Evaluated[], trained: StoresReport = { rows: [] }): string {
   const reports = all.filter((report) => !isOfStores(report));
   const ofStores = all.filter(isOfStores);
   const [first] = all;
@@ -123,7 +123,7 @@ entries are at keep ${sizes}. Calibrations are of the other half of the samples.
 `;
 }
 
-function onTrained(rows: readonly StoreRow[]): string[] {
+function onTrained({ rows, note }: StoresReport): string[] {
   if (rows.length === 0) return [];
   return [
     `## A trained model: how entries are stored
@@ -131,7 +131,7 @@ function onTrained(rows: readonly StoreRow[]): string[] {
 SmolLM2-135M reads a page of text and the tokens that follow, one by one, and goes on with five beginnings of it: \`npm run bench:stores\`, whose
 [own page](../bench/results/${trainedFile}.md) says what the columns are. Intervals are of blocks of neighbouring tokens of this one text, for *ROUGE-L* of the five
 beginnings. *speed*: tokens a second over the full cache's.
-
+${note === undefined ? "" : `\n${note}\n`}
 ${storesTable(rows)}`,
   ];
 }

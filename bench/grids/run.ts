@@ -8,7 +8,7 @@ import { readMethods } from "../../ts/eval/method_file.ts";
 import type { EvalMethod } from "../../ts/eval/methods.ts";
 import { dataOf, type EvalData } from "../../ts/eval/samples.ts";
 import { origin, resultsFolder } from "../machine.ts";
-import type { StoreRow } from "../stores_page.ts";
+import type { StoresReport } from "../stores_page.ts";
 import { added } from "./add.ts";
 import { markdown, trainedFile } from "./page.ts";
 import { idOf, measure } from "./parts.ts";
@@ -67,9 +67,9 @@ export async function committed(part = false): Promise<Evaluated[]> {
 }
 
 /** The committed stores on a trained model. */
-export async function trained(): Promise<StoreRow[]> {
+export async function trained(): Promise<StoresReport> {
   const file = new URL(`${trainedFile}.json`, resultsFolder(false));
-  return (JSON.parse(await readFile(file, "utf8")) as { rows: StoreRow[] }).rows;
+  return JSON.parse(await readFile(file, "utf8")) as StoresReport;
 }
 
 async function readGrid({ name }: Grid, part: boolean): Promise<Evaluated> {

@@ -1,41 +1,33 @@
 // A GGUF file of another width with the same numbers, for programs that read nothing else: metadata as they are, matrices as F16 or Q8_0.
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { Gguf, type GgufTensor } from "../../tests/real/gguf.ts";
 import { encode } from "../../tests/real/safetensors.ts";
+import { GgufBytes, padded, writeAll } from "./gguf_bytes.ts";
 
 export type Width = "F16" | "Q8_0";
 
 /** The numbers of the types in the format. */
 const kinds: Record<Width | "F32", number> = { F32: 0, F16: 1, Q8_0: 8 };
-const alignment = 32;
 
 /** Writes `from`, whose blocks are of the types that {@link Gguf} reads, to `to`. */
 export function writeGguf(from: string, to: string, width: Width): void {
   const source = new Gguf(from);
   const kindOf = ({ shape }: GgufTensor): Width | "F32" => (shape.length > 1 ? width : "F32");
   const parts = source.tensors.map((tensor) => ({ tensor, data: bytesOf(source.values(tensor), kindOf(tensor)) }));
-  const infos: Uint8Array[] = [];
+  const out = new GgufBytes().raw(headOf(from, source.metadataEnd));
   let at = 0;
   for (const { tensor, data } of parts) {
-    infos.push(info(tensor, kinds[kindOf(tensor)], at));
+    out.tensor(tensor.name, tensor.shape.toReversed(), kinds[kindOf(tensor)], at);
     at += padded(data.length);
   }
-  const head = Buffer.concat([headOf(from, source.metadataEnd), ...infos]);
   const file = openSync(to, "w");
   try {
-    const write = (data: Uint8Array): void => {
-      writeSync(file, data);
-      writeSync(file, new Uint8Array(padded(data.length) - data.length));
-    };
-    write(head);
-    for (const { data } of parts) write(data);
+    for (const data of [out.all(), ...parts.map(({ data }) => data)]) writeAll(file, data, padded(data.length));
   } finally {
     closeSync(file);
     source.close();
   }
 }
-
-const padded = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
 
 /** From the start to the end of the metadata. */
 function headOf(path: string, end: number): Uint8Array {
@@ -47,28 +39,6 @@ function headOf(path: string, end: number): Uint8Array {
     closeSync(file);
   }
   return bytes;
-}
-
-function info({ name, shape }: GgufTensor, kind: number, offset: number): Uint8Array {
-  const text = new TextEncoder().encode(name);
-  const view = new DataView(new ArrayBuffer(8 + text.length + 4 + 8 * shape.length + 4 + 8));
-  let at = 0;
-  const u64 = (value: number): void => {
-    view.setBigUint64(at, BigInt(value), true);
-    at += 8;
-  };
-  const u32 = (value: number): void => {
-    view.setUint32(at, value, true);
-    at += 4;
-  };
-  u64(text.length);
-  new Uint8Array(view.buffer).set(text, at);
-  at += text.length;
-  u32(shape.length);
-  for (const length of shape.toReversed()) u64(length);
-  u32(kind);
-  u64(offset);
-  return new Uint8Array(view.buffer);
 }
 
 function bytesOf(values: Float32Array, kind: Width | "F32"): Uint8Array {
