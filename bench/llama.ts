@@ -1,15 +1,16 @@
 // llama.cpp and this library on the same GGUF files, one right after the other, round by round: `npm run bench:llama`. The files are those
 // of the tests with real weights, and SmolLM2's numbers once more in F16 and Q8_0. Writes bench/results/<machine>-llama.{json,md}.
-// Options: --quick, and --only TEXT for the files whose names have it.
+// Options: --quick, --only TEXT for the files whose names have it, and --perplexity, which measures that alone anew and leaves the speeds
+// as they are in the file of results.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { source } from "../tests/real/goldens.ts";
-import { load } from "../ts/index.ts";
 import { order } from "./cache.ts";
 import { type FileReport, type LlamaReport, markdown, type Samples } from "./llama_page.ts";
-import { keep, origin } from "./machine.ts";
+import { perplexities } from "./llama_perplexity.ts";
+import { keep, origin, resultsFolder } from "./machine.ts";
 import { Child, type Ran } from "./peers/child.ts";
 import { type Width, writeGguf } from "./peers/gguf_of.ts";
 import { promptOfText } from "./prompts.ts";
@@ -18,6 +19,7 @@ const quick = process.argv.includes("--quick");
 const rounds = quick ? 2 : 5;
 const starts = quick ? 2 : 5;
 const steps = quick ? 8 : 32;
+const characters = quick ? 800 : undefined;
 const contexts = quick ? [128] : [512, 2048];
 const version = "3.22.1";
 
@@ -43,8 +45,8 @@ function converted(width: Width): string {
   return file;
 }
 
-const us = (file: string, threads: string): Child =>
-  new Child(`ours, ${threads}`, process.execPath, [local("bench/peers/ours.ts"), file, "stored", threads]);
+const us = (file: string, threads: string, weights = "stored"): Child =>
+  new Child(`ours, ${threads}`, process.execPath, [local("bench/peers/ours.ts"), file, weights, threads]);
 const them = (file: string, threads: string, attention: string): Child =>
   new Child(`llama.cpp, ${threads}, ${attention}`, "node", [
     local("bench/peers/llama_cpp.mjs"),
@@ -109,47 +111,13 @@ async function measure(name: string, file: string): Promise<FileReport> {
         }
       }
     }
-    say("perplexity");
-    const quality = await perplexities(
-      file,
-      sides.find(({ name }) => name === "ours, 2"),
-      sides.at(-2),
-    );
-    process.stderr.write("\n");
-    return { name, bytes: statSync(file).size, system, versions, samples: found, quality };
   } finally {
     for (const side of sides) await side[Symbol.asyncDispose]();
   }
-}
-
-/**
- * Of the beginning of the committed text, the same tokens for both: llama.cpp's binding makes a map over the vocabulary for each, which takes
- * minutes for a few thousand.
- */
-async function perplexities(
-  file: string,
-  us: Child | undefined,
-  them: Child | undefined,
-): Promise<FileReport["quality"]> {
-  if (!us || !them) throw new Error("both sides are needed");
-  const text = (await readFile(local("tests/real/text.txt"), "utf8")).slice(0, quick ? 800 : 2400);
-  const at = text.indexOf(" ", 80);
-  const model = await load(file);
-  const ids = await model.tokenize(text.slice(0, at));
-  await model.dispose();
-  const mine = await us.run({ prompt: text.slice(0, at), text: text.slice(at), steps: 0 });
-  const others = await them.run({ prompt: "", ids, answer: mine.tokens, steps: 0 });
-  const of = ({ logprobs = [] }: Ran): number =>
-    Math.exp(-logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length);
-  const off = (mine.logprobs ?? []).map((logprob, token) =>
-    Math.abs(logprob - (others.logprobs?.[token] ?? Number.NaN)),
-  );
-  return {
-    tokens: mine.tokens.length,
-    ours: of(mine),
-    theirs: of(others),
-    off: off.reduce((sum, each) => sum + each, 0) / off.length,
-  };
+  say("perplexity");
+  const quality = await perplexities(file, us, them, characters);
+  process.stderr.write("\n");
+  return { name, bytes: statSync(file).size, system, versions, samples: found, quality };
 }
 
 async function main(): Promise<void> {
@@ -162,16 +130,31 @@ async function main(): Promise<void> {
   ];
   const missing = files.find(([, file]) => !existsSync(file));
   if (missing) throw new Error(`${missing[0]} is not there: \`npm run real -- --fetch\` fetches it`);
-  const measured: FileReport[] = [];
   const asked = process.argv.indexOf("--only");
   const only = asked < 0 ? "" : (process.argv[asked + 1] ?? "");
   const wanted = files.filter(([name]) => name.includes(only));
+  if (process.argv.includes("--perplexity")) return anew(wanted);
+  const measured: FileReport[] = [];
   for (const [name, file] of quick ? wanted.slice(0, 1) : wanted) {
     measured.push(await measure(name, file));
     // After each, so that a run that is ended leaves what it has.
     const report: LlamaReport = { origin: await origin(measured[0]?.versions), rounds, starts, steps, measured };
     await keep("llama", quick, report, markdown(report));
   }
+}
+
+/** The perplexities of the kept results again, and nothing else. */
+async function anew(wanted: [string, string][]): Promise<void> {
+  const { machine } = await origin();
+  const kept = new URL(`${machine.slug}-llama.json`, resultsFolder(quick));
+  const report: LlamaReport = JSON.parse(await readFile(kept, "utf8"));
+  for (const [name, file] of wanted) {
+    const measured = report.measured.find((each) => each.name === name);
+    if (!measured) throw new Error(`${name} is not among the results: measure it without --perplexity first`);
+    process.stderr.write(`${name}\n`);
+    measured.quality = await perplexities(file, us, them, characters);
+  }
+  await keep("llama", quick, report, markdown(report));
 }
 
 if (import.meta.main) {

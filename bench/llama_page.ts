@@ -24,8 +24,18 @@ export interface FileReport {
   system: string;
   versions: Record<string, string>;
   samples: Samples;
-  /** Perplexities, and the mean distance of the log-probabilities of the two. */
-  quality: { tokens: number; ours: number; theirs: number; off: number };
+  quality: Quality;
+}
+
+/** Perplexities, `exact` with the file's weights and the cache in 32 bits, and mean distances of log-probabilities. */
+export interface Quality {
+  tokens: number;
+  ours: number;
+  theirs: number;
+  exact: number;
+  /** Standard error of the logarithm of ours over theirs. */
+  error: number;
+  off: { between: number; ours: number; theirs: number };
 }
 
 export interface LlamaReport {
@@ -90,13 +100,16 @@ function fresh({ name, bytes, samples }: FileReport): string[] {
 }
 
 export function markdown({ origin, rounds, starts, steps, measured }: LlamaReport): string {
-  const quality = measured.map(({ name, quality: { tokens, ours, theirs, off } }) => [
+  const quality = measured.map(({ name, quality: { tokens, ours, theirs, exact, error, off } }) => [
     name,
     String(tokens),
+    exact.toFixed(3),
     ours.toFixed(3),
     theirs.toFixed(3),
-    `${(100 * (ours / theirs - 1)).toFixed(2)} %`,
-    off.toFixed(4),
+    `${(100 * (ours / theirs - 1)).toFixed(2)} % ± ${(100 * error).toFixed(2)}`,
+    off.between.toFixed(4),
+    off.ours.toFixed(4),
+    off.theirs.toFixed(4),
   ]);
   return `${heading("Beside llama.cpp", origin)}
 
@@ -119,8 +132,9 @@ ${table([["file", "start: ours", "theirs", "load: ours", "theirs", "prompt: ours
 
 ## The same numbers
 
-Perplexity of the beginning of \`tests/real/text.txt\` behind its first words, the same tokens read by both. *apart*: how far the log-probabilities of the two are from each other on average; both round activations to 8 bits.
+Perplexity of \`tests/real/text.txt\` behind its first words, the same tokens read by all. *In 32 bits*: this library with the file's weights unpacked to 32 bits and a cache of 32 bits; nothing is rounded
+there, while both sides round activations to 8 bits where weights are in blocks. *Apart*: the mean distance of log-probabilities. The error is one standard error, of the differences of single tokens.
 
-${table([["file", "tokens", "ours", "theirs", "more", "apart"], ...quality])}
+${table([["file", "tokens", "in 32 bits", "ours", "theirs", "ours over theirs", "apart", "ours from 32 bits", "theirs from 32 bits"], ...quality])}
 `;
 }
