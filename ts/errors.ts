@@ -101,11 +101,10 @@ export class OptionError extends PrefixKvError {}
  * ```ts
  * import { BudgetError, load, streaming } from "prefixkv";
  *
- * const model = await load();
+ * await using model = await load();
  * const prompt = "USER: Which shapes are there? ASSISTANT:";
  * const error = await model.generate({ prompt, cache: streaming({ keep: { tokens: 2 } }) }).catch((error: unknown) => error);
  * if (error instanceof BudgetError) console.log((await model.generate({ prompt, cache: streaming({ keep: error.least }) })).text);
- * await model.dispose();
  * ```
  */
 export class BudgetError extends OptionError {
@@ -127,18 +126,16 @@ export class BudgetError extends OptionError {
  * ```ts
  * import { CalibrationError, load, prefixkv } from "prefixkv";
  *
- * const model = await load();
+ * await using model = await load();
  * const cache = prefixkv({ keep: 0.5, calibration: "llava-1.5-7b" });
  * const error = await model.generate({ prompt: "USER: Hello ASSISTANT:", cache }).catch((error: unknown) => error);
  * console.log(error instanceof CalibrationError); // true: the embedded model has other sizes
- * await model.dispose();
  * ```
  */
 export class CalibrationError extends OptionError {}
 
 /**
- * The `plan` of a custom method has thrown, which is then `cause`, or has answered with what cannot be carried out; the message says
- * what was wrong. The model and its chats go on.
+ * The `plan` of a custom method has thrown, which is then `cause`, or has answered with what cannot be carried out. The model goes on.
  *
  * @example
  * ```ts
@@ -159,10 +156,9 @@ export class PlanError extends OptionError {}
  * ```ts
  * import { load, PromptError } from "prefixkv";
  *
- * const model = await load();
+ * await using model = await load();
  * const error = await model.generate({ prompt: "<image>\nWhat is it?" }).catch((error: unknown) => error);
  * console.log(error instanceof PromptError);
- * await model.dispose();
  * ```
  */
 export class PromptError extends PrefixKvError {}
@@ -174,10 +170,9 @@ export class PromptError extends PrefixKvError {}
  * ```ts
  * import { ContextOverflowError, load } from "prefixkv";
  *
- * const model = await load();
+ * await using model = await load();
  * const error = await model.generate({ prompt: "Hello", maxTokens: 100_000 }).catch((error: unknown) => error);
  * if (error instanceof ContextOverflowError) console.log(error.needed > error.available, error.imageTokens);
- * await model.dispose();
  * ```
  */
 export class ContextOverflowError extends PrefixKvError {
@@ -198,8 +193,7 @@ export class ContextOverflowError extends PrefixKvError {
 }
 
 /**
- * The cache limit or the machine's memory would be exceeded (raised before allocating), or a GPU ran out of memory, which ends the request
- * and leaves the model usable. `details` has `needed` and `available` in bytes.
+ * The cache limit or the memory would be exceeded (raised before allocating), or a GPU is full. `details` has `needed` and `available` in bytes.
  *
  * @example
  * ```ts
@@ -212,17 +206,34 @@ export class ContextOverflowError extends PrefixKvError {
 export class OutOfMemoryError extends PrefixKvError {}
 
 /**
+ * A snapshot of a prefix cannot be written or read.
+ *
+ * @example
+ * ```ts
+ * import { SnapshotError } from "prefixkv";
+ *
+ * console.log(new SnapshotError("snapshot", "it is cut", { problem: "truncated" }).problem);
+ * ```
+ */
+export class SnapshotError extends OptionError {
+  /** `missing`, `io`, `no-snapshot`, `version`, `truncated`, `corrupt`, `too-large` or `other-model`. */
+  get problem(): string {
+    return String(this.details.problem);
+  }
+}
+
+/**
  * The requested device does not exist in this build or on this machine, or a GPU failed during the work.
  *
  * @example
  * ```ts
  * import { DeviceError, load } from "prefixkv";
  *
- * const model = await load(undefined, { device: "cuda" }).catch((error: unknown) => {
+ * await using model = await load(undefined, { device: "cuda" }).catch((error: unknown) => {
  *   if (error instanceof DeviceError) return load();
  *   throw error;
  * });
- * await model.dispose();
+ * console.log(model.info.device);
  * ```
  */
 export class DeviceError extends PrefixKvError {}
@@ -235,10 +246,9 @@ export class DeviceError extends PrefixKvError {}
  * ```ts
  * import { AbortError, load } from "prefixkv";
  *
- * const model = await load();
+ * await using model = await load();
  * const error = await model.generate({ prompt: "Hello", signal: AbortSignal.abort() }).catch((error: unknown) => error);
  * if (error instanceof AbortError) console.log(error.name, error.partial);
- * await model.dispose();
  * ```
  */
 export class AbortError extends PrefixKvError {
@@ -281,12 +291,9 @@ export class DisposedError extends PrefixKvError {}
 export class NativeError extends PrefixKvError {}
 
 /** The error of a signal that has fired. */
-export function abortError(signal: AbortSignal | undefined, partial = ""): AbortError {
-  const error = new AbortError("aborted", "the request was aborted", { partial }, { cause: signal?.reason });
-  return error;
-}
+export const abortError = (signal: AbortSignal | undefined, partial = ""): AbortError =>
+  new AbortError("aborted", "the request was aborted", { partial }, { cause: signal?.reason });
 
 /** The error of a use after disposal. */
-export function disposedError(message = "the model is disposed; load it again"): DisposedError {
-  return new DisposedError("disposed", message);
-}
+export const disposedError = (message = "the model is disposed; load it again"): DisposedError =>
+  new DisposedError("disposed", message);

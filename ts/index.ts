@@ -38,6 +38,7 @@ export {
   PlanError,
   PrefixKvError,
   PromptError,
+  SnapshotError,
   UnsupportedModelError,
 } from "./errors.ts";
 export { FitError } from "./fit/error.ts";
@@ -73,6 +74,14 @@ export { type ImageInput, type ImageSource, image } from "./media.ts";
 export type { Message, MessageContent, PromptInput } from "./messages.ts";
 export { Model } from "./model.ts";
 export type { LoadOptions } from "./options/load.ts";
-export type { ChatOptions, GenerateOptions, ScoreOptions, TurnOptions } from "./options/requests.ts";
+export type {
+  ChatOptions,
+  GenerateOptions,
+  PrefillOptions,
+  QuestionOptions,
+  ScoreOptions,
+  TurnOptions,
+} from "./options/requests.ts";
+export { Prefix } from "./prefix.ts";
 export { samplePicture } from "./sample.ts";
 export { type VideoInput, type VideoOptions, video } from "./video.ts";

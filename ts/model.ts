@@ -36,11 +36,23 @@ import { Place } from "./options/place.ts";
 import {
   type ChatOptions,
   type GenerateOptions,
+  type PrefillOptions,
   readGenerate,
+  readPrefill,
   readScore,
   type ScoreOptions,
 } from "./options/requests.ts";
-import { fields, flag, list, number, text as textRule, tokenIds, whole } from "./options/rules.ts";
+import {
+  fields,
+  flag,
+  list,
+  number,
+  signal as signalRule,
+  text as textRule,
+  tokenIds,
+  whole,
+} from "./options/rules.ts";
+import { Prefix } from "./prefix.ts";
 import { Requests } from "./requests.ts";
 import type { VideoOptions } from "./video.ts";
 
@@ -55,6 +67,7 @@ const undisposed = new FinalizationRegistry<string>((source) => {
 
 const readTokenize = fields({ addSpecialTokens: flag });
 const readDetokenize = fields({ skipSpecialTokens: flag });
+const readRestore = fields({ signal: signalRule });
 const readFilm = fields({ frames: whole, fps: number, times: list(number) });
 
 /**
@@ -89,6 +102,20 @@ export class Model implements AsyncDisposable {
       const asked = readGenerate(options, "generate");
       return { ticket: this.#requests.ask("generate", asked), signal: asked.signal };
     });
+  }
+
+  /**
+   * Reads a prompt once, so that questions about it do not read it again: see Prefix. Where the method chooses by the question, all of the prompt is
+   * kept and each question frees entries of a copy; where it does not, it acts now. An OptionError from a method that can do neither.
+   */
+  async prefill(options: PrefillOptions): Promise<Prefix> {
+    return Prefix.read(this.#requests, readPrefill(options));
+  }
+
+  /** Goes on from a prefix that the same model has saved: see Prefix. A SnapshotError says what is wrong with the file. */
+  async restore(path: string | URL, options: { signal?: AbortSignal } = {}): Promise<Prefix> {
+    const { signal } = readRestore(options, new Place("restore"));
+    return Prefix.restore(this.#requests, path, signal);
   }
 
   /** Starts a conversation that keeps its cache from turn to turn: see Chat. */

@@ -44,7 +44,7 @@ export class Requests {
 
   /** Reads the images and the calibration of a request, then submits it. Its signal, or the end of the model, stops that at once. */
   async ask(
-    op: "generate" | "score" | "profile" | "trace" | "similarity" | "sensitivity",
+    op: "generate" | "prefill" | "score" | "profile" | "trace" | "similarity" | "sensitivity",
     { prompt: { fields, images }, cache, signal, rest }: Asked,
     turn?: Turn,
   ): Promise<NativeTicket> {

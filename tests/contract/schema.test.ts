@@ -1,7 +1,9 @@
 // Requests and answers of the engine are as docs/schema/wire.schema.json says, to the last field.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import type { EngineRequest, WireError, WireEvent } from "../../ts/generated/wire.ts";
 import type { Native, NativeEngine } from "../../ts/native/contract.ts";
@@ -91,6 +93,15 @@ test("every answer is what the schema says", async () => {
   const session = opened.type === "session" ? opened.session : "";
   await ask({ op: "turn", session, messages: [{ role: "user", content: "Hello" }], maxTokens: 2 }, "done");
   await ask({ op: "close-session", session }, "session");
+  const prefilled = await ask({ op: "prefill", messages, cache: { method: "knorm", keep: 0.5 } }, "prefilled", [scene]);
+  const prefix = prefilled.type === "prefilled" ? prefilled.prefix : "";
+  await ask({ op: "ask", prefix, question: "What is it?", maxTokens: 2 }, "done");
+  const path = join(await mkdtemp(join(tmpdir(), "schema-")), "a.prefix");
+  await ask({ op: "save-prefix", prefix, path }, "saved");
+  await ask({ op: "close-prefix", prefix }, "forgotten");
+  await ask({ op: "restore-prefix", path }, "prefilled");
+  await rm(dirname(path), { recursive: true });
+  await ask({ op: "restore-prefix", path }, "error");
   const needs = { sums: "window", keys: true, values: true, queries: 2 };
   const own = engine.submit(
     JSON.stringify({ op: "generate", prompt, maxTokens: 2, cache: { method: "custom", needs } }),

@@ -14,6 +14,7 @@ import {
   PlanError,
   type PrefixKvError,
   PromptError,
+  SnapshotError,
   UnsupportedModelError,
 } from "../errors.ts";
 
@@ -31,6 +32,7 @@ export type ErrorCode =
   | "budget"
   | "calibration"
   | "plan"
+  | "snapshot"
   | "device"
   | "aborted"
   | "disposed"
@@ -50,6 +52,7 @@ export const errorClasses: Readonly<Record<ErrorCode, typeof PrefixKvError>> = {
   budget: BudgetError,
   calibration: CalibrationError,
   plan: PlanError,
+  snapshot: SnapshotError,
   device: DeviceError,
   aborted: AbortError,
   disposed: DisposedError,

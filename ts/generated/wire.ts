@@ -661,6 +661,60 @@ export interface CloseSessionRequest extends SessionFields {
   op: "close-session";
 }
 
+/**
+ * Reads a prompt about which questions are to be asked, one after the other or together, without reading it again:
+ * `prompt`, then `prefilled`, which has the name of the prefix.
+ */
+export interface PrefillRequest extends PromptFields, CacheFields {
+  /** Which kind it is. */
+  op: "prefill";
+}
+
+/** A prefix that is open. */
+export interface PrefixFields {
+  /** The name that `prefill` or `restore-prefix` has answered with. */
+  prefix: SessionId;
+}
+
+/** A question about a prefix. */
+export interface QuestionFields {
+  /**
+   * The text that follows the prefix: behind its last message if that is the user's, else as a message of the user, or
+   * behind its raw `prompt`.
+   */
+  question: string;
+}
+
+/** Asks a question about a prefix, which stays as it is; `prompt` and `token` events, then `done`. */
+export interface AskRequest extends PrefixFields, QuestionFields, StoppingOptions, SamplingOptions {
+  /** Which kind it is. */
+  op: "ask";
+}
+
+/** The file of a snapshot. */
+export interface SnapshotFields {
+  /** Its absolute path. */
+  path: string;
+}
+
+/** Writes a prefix to a file, in the place of what is there; ends with `saved`. */
+export interface SavePrefixRequest extends PrefixFields, SnapshotFields {
+  /** Which kind it is. */
+  op: "save-prefix";
+}
+
+/** Opens a prefix that the same model has saved; ends with `prefilled`. */
+export interface RestorePrefixRequest extends SnapshotFields {
+  /** Which kind it is. */
+  op: "restore-prefix";
+}
+
+/** Ends a prefix and frees its cache; ends with `forgotten`. Questions that run go on. */
+export interface ClosePrefixRequest extends PrefixFields {
+  /** Which kind it is. */
+  op: "close-prefix";
+}
+
 /** The plan of a method outside the engine. */
 export interface PlanFields {
   /** The `id` of the `view` that it answers. */
@@ -760,6 +814,11 @@ export type EngineRequest =
   | TurnRequest
   | ForkSessionRequest
   | CloseSessionRequest
+  | PrefillRequest
+  | AskRequest
+  | SavePrefixRequest
+  | RestorePrefixRequest
+  | ClosePrefixRequest
   | PlanRequest
   | MemoryRequest
   | TokenizeRequest
@@ -1278,6 +1337,9 @@ export type WireEvent =
   | ChannelsEvent
   | HeadsEvent
   | TracedEvent
+  | PrefilledEvent
+  | SavedEvent
+  | ForgottenEvent
   | SessionEvent
   | MemoryEvent
   | TokensEvent
@@ -2239,6 +2301,34 @@ export interface TraceEviction {
 export interface TracedEvent extends Trace {
   /** Which kind it is. */
   type: "traced";
+}
+
+/** A prompt has been read, or a snapshot, and questions can be asked about it. */
+export interface PrefilledEvent {
+  /** Which kind it is. */
+  type: "prefilled";
+  /** The name of the prefix. Whoever knows it may ask about it, save and close it. */
+  prefix: SessionId;
+  usage: Usage;
+  timings: Timings;
+  memory: Memory;
+  /** Whether its method chooses by the question: it keeps all of the prefix until one comes, and acts for each anew. */
+  waits: boolean;
+}
+
+/** A prefix has been saved. */
+export interface SavedEvent {
+  /** Which kind it is. */
+  type: "saved";
+  /** Bytes of the file. */
+  bytes: number;
+}
+
+/** A prefix has been closed. */
+export interface ForgottenEvent {
+  /** Which kind it is. */
+  type: "forgotten";
+  prefix: SessionId;
 }
 
 /** A session has been opened or closed. */

@@ -4,7 +4,7 @@ import type { SamplingOptions, ScoreFields, StoppingOptions } from "../generated
 import { type PromptInput, type WirePrompt, wirePrompt } from "../messages.ts";
 
 import { Place } from "./place.ts";
-import { anything, fields, oneOf, type Rules, signal } from "./rules.ts";
+import { anything, fields, oneOf, type Rules, signal, text } from "./rules.ts";
 
 /**
  * Options of `generate`. Without a temperature the most likely token is taken each time. The sampling options apply in the order
@@ -63,6 +63,44 @@ export interface ScoreOptions extends PromptInput, ScoreFields {
 export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache">;
 
 /**
+ * Options of `prefill`: a prompt that questions will follow, and the method that shrinks what is kept of it.
+ *
+ * @example
+ * ```ts
+ * import { image, load, type PrefillOptions } from "prefixkv";
+ *
+ * await using model = await load();
+ * const options: PrefillOptions = { messages: [{ role: "user", content: [image("scene.png")] }] };
+ * await using prefix = await model.prefill(options);
+ * console.log(prefix.usage.promptTokens);
+ * ```
+ */
+export interface PrefillOptions extends PromptInput {
+  /** The method that shrinks the cache; without one, every entry is kept. */
+  cache?: CacheOption;
+  /** Stops the work; see AbortError. */
+  signal?: AbortSignal;
+}
+
+/**
+ * A question about a prefix, and how it is answered.
+ *
+ * @example
+ * ```ts
+ * import { load, type QuestionOptions } from "prefixkv";
+ *
+ * await using model = await load();
+ * await using prefix = await model.prefill({ prompt: "USER: There is a red circle." });
+ * const options: QuestionOptions = { prompt: " What color is it? ASSISTANT:", maxTokens: 8 };
+ * console.log((await prefix.generate(options)).text);
+ * ```
+ */
+export interface QuestionOptions extends Omit<TurnOptions, "specialTokens"> {
+  /** The text that follows the prefix. */
+  prompt: string;
+}
+
+/**
  * Options of a chat: the method that shrinks its cache, and the defaults for its turns.
  *
  * @example
@@ -108,6 +146,11 @@ const readScoreRules = { ...promptRules, ...scoreRules, cache: readCache, signal
 const { signal: _, ...chatTurnRules } = turnRules;
 const chatRules = { ...chatTurnRules, cache: readCache } satisfies Rules<ChatOptions>;
 
+const readPrefillFields = fields({ ...promptRules, cache: readCache, signal } satisfies Rules<PrefillOptions>);
+const { specialTokens: __, ...questionTurnRules } = turnRules;
+const questionRules = { prompt: text, ...questionTurnRules } satisfies Rules<QuestionOptions>;
+const readQuestionFields = fields(questionRules);
+
 const [readGenerateFields, readScoreFields] = [fields(generateRules), fields(readScoreRules)];
 const [readPromptFields, readTurnFields, readChatFields] = [fields(promptRules), fields(turnRules), fields(chatRules)];
 
@@ -121,6 +164,20 @@ export function readGenerate(options: unknown, call: "generate" | "trace"): Aske
 export function readScore(options: unknown): Asked {
   const place = new Place("score");
   return asked(readScoreFields(options, place), place);
+}
+
+/** The options of `prefill`. */
+export function readPrefill(options: unknown): Asked {
+  const place = new Place("prefill");
+  return asked(readPrefillFields(options, place), place);
+}
+
+/** The options of a question about a prefix. */
+export function readQuestion(options: unknown): QuestionOptions {
+  const place = new Place("generate");
+  const { prompt, ...read } = readQuestionFields(options, place);
+  if (prompt === undefined) throw place.field("prompt").invalid("is missing");
+  return { prompt, ...read };
 }
 
 /** A prompt on its own, such as a sample of a calibration. */

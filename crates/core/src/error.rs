@@ -68,6 +68,11 @@ pub enum Error {
     #[error("cannot carry out the plan of the custom method: {reason}")]
     Plan { reason: String },
 
+    /// A snapshot that cannot be written or read; `problem` says why: `missing`, `io`, `no-snapshot`, `version`, `truncated`, `corrupt`, `too-large`
+    /// or `other-model`.
+    #[error("cannot use the snapshot {}: {reason}", path.display())]
+    Snapshot { path: PathBuf, problem: &'static str, reason: String },
+
     /// The asked device does not exist in this build or on this machine, or a call of it failed.
     #[error("device `{device}` cannot be used: {reason}")]
     Device { device: String, reason: String },
@@ -110,6 +115,7 @@ impl Error {
             }
             Error::OutOfMemory { needed, available, .. } => json!({ "needed": needed, "available": available }),
             Error::Budget { asked, least, .. } => json!({ "asked": asked, "least": least }),
+            Error::Snapshot { path, problem, .. } => json!({ "path": path, "problem": problem }),
             Error::Device { device, .. } => json!({ "device": device }),
             Error::Prompt { .. }
             | Error::Calibration { .. }

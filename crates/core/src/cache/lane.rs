@@ -325,6 +325,21 @@ impl<M: Memory> Lane<M> {
         self.options().rotation == Rotation::Stored
     }
 
+    /// Whether the last segment may be enlarged.
+    pub(super) fn has_tail(&self) -> bool {
+        self.tail
+    }
+
+    pub(super) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The counts that go with segments that were put in by themselves.
+    pub(super) fn set_counts(&mut self, len: u32, tail: bool, limit: u32) {
+        (self.len, self.tail, self.limit) = (len, tail, limit);
+        self.note_dead();
+    }
+
     fn segment(&self, capacity: usize) -> Result<Segment<M>> {
         self.segment_in(self.options().codec, None, capacity)
     }

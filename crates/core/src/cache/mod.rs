@@ -16,6 +16,7 @@ mod report;
 mod rows;
 mod segment;
 mod shape;
+mod stored;
 mod twin;
 
 pub use lane::{Entry, Lane, LaneOptions, Part, Rotation, TAIL_BLOCK};
@@ -25,6 +26,7 @@ pub use recode::{Recode, Together};
 pub use report::MemoryReport;
 pub use segment::Dead;
 pub use shape::{Kept, KeptSpan, LayerCache, Modality, Piece, PieceKind, Shape, Span, block_at};
+pub use stored::{Get, Put};
 pub use twin::{Common, Forked};
 
 /// Bytes that the parts of a cache take beside keys, values, positions and scores.

@@ -337,6 +337,14 @@ impl<M: Memory> Segment<M> {
         Ok(at)
     }
 
+    /// Puts in all bytes of the entries at once, and says which are deleted; they were counted before.
+    pub(super) fn fill(&mut self, bytes: &[u8], dead: Dead) -> Result<()> {
+        let form = self.sizes();
+        let data = self.own()?;
+        data.dead = dead;
+        data.entries.set_bytes(form, bytes)
+    }
+
     /// Writes entries of the KV heads `heads` that were counted, from slot `at` on; keys are rotated if `rotate`.
     pub(super) fn write(&mut self, new: M::New<'_>, rotate: bool, heads: Range<usize>, at: usize) -> Result<()> {
         let (form, n) = (self.sizes(), self.len() - at);

@@ -211,6 +211,12 @@ impl<B: Backend> Generation<B> {
         Ok(end)
     }
 
+    /// The cache of a prompt that is not gone on from, and how long it took.
+    pub(super) fn into_prefix(self, events: &Events) -> (Sequence<B::Memory>, Timings) {
+        let total = milliseconds(events.submitted().elapsed());
+        (self.sequence, Timings { total, ..self.timings })
+    }
+
     /// Its outcome, and its cache.
     pub(super) fn end(self, finish: Finish, events: &Events) -> Result<(Answered, Sequence<B::Memory>)> {
         let Generation { sequence, mut answer, first, cached, prompt, mut timings, .. } = self;

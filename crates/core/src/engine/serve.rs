@@ -7,6 +7,7 @@ use prefixkv_kernels::os::heap;
 
 use super::clock::milliseconds;
 use super::generate::{Generation, PreparedPrompt, Read, Reading};
+use super::prefix::{Opening, Prefixes};
 use super::profile::profile;
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::{Next, Scoring};
@@ -28,6 +29,7 @@ const SLACK: usize = 8 << 20;
 struct ModelRunner<B: Backend> {
     model: Model<B>,
     sessions: Sessions<B>,
+    prefixes: Prefixes<B>,
     batching: Batching,
     /// Generations that go from step to step, in the order of their starts.
     running: Vec<Running<B>>,
@@ -43,9 +45,17 @@ enum Work<B: Backend> {
     /// With the turn of a session that it is.
     Generation(Box<Generation<B>>, Option<Box<Open<B>>>),
     /// The same while its prompt is read, piece by piece.
-    Reading(Box<Reading<B>>, Option<Box<Open<B>>>),
+    Reading(Box<Reading<B>>, Aim<B>),
     Scoring(Box<Scoring<B::Memory>>),
     Tracing(Box<Tracing<B>>),
+}
+
+/// The aim of reading a prompt.
+enum Aim<B: Backend> {
+    /// An answer, as a turn of a session where it is one.
+    Answer(Option<Box<Open<B>>>),
+    /// Questions to come.
+    Prefix(Box<Opening>),
 }
 
 impl<B: Backend> Work<B> {
@@ -60,7 +70,7 @@ impl<B: Backend> Work<B> {
 
     fn turn(&self) -> Option<&Open<B>> {
         match self {
-            Work::Generation(_, turn) | Work::Reading(_, turn) => turn.as_deref(),
+            Work::Generation(_, turn) | Work::Reading(_, Aim::Answer(turn)) => turn.as_deref(),
             _ => None,
         }
     }
@@ -91,7 +101,8 @@ fn load_on<B: Backend>(
     let model = Model::load_on(backend, options, &mut report)?;
     // Memory that reading a tokenizer and converting weights took beside the model.
     heap::give_back();
-    Ok(Box::new(ModelRunner { model, sessions: Sessions::default(), batching, running: Vec::new() }))
+    let (sessions, prefixes) = (Sessions::default(), Prefixes::default());
+    Ok(Box::new(ModelRunner { model, sessions, prefixes, batching, running: Vec::new() }))
 }
 
 impl<B: Backend> Runner for ModelRunner<B> {
@@ -125,8 +136,8 @@ impl<B: Backend> Runner for ModelRunner<B> {
     fn read(&mut self, number: u64, events: &Events) -> Result<Started> {
         let place = self.running.iter().position(|running| running.number == number);
         match place.map(|place| (place, self.running.remove(place).work)) {
-            Some((place, Work::Reading(reading, turn))) => {
-                let started = self.read_piece(place, number, reading, turn, events);
+            Some((place, Work::Reading(reading, aim))) => {
+                let started = self.read_piece(place, number, reading, aim, events);
                 if !matches!(started, Ok(Started::Reading)) {
                     heap::give_back_beyond(SLACK);
                 }
@@ -173,17 +184,24 @@ impl<B: Backend> ModelRunner<B> {
                         (PreparedPrompt::prepare(model, request, request.method.clone(), images, events, alone)?, None)
                     }
                 };
-                let turn = turn.map(Box::new);
-                let chunk = self.batching.prefill_chunk.filter(|most| !alone && *most < ready.prompt.tokens.len());
-                if let Some(most) = chunk
-                    // Piece by piece nothing is freed before the end: where there is no room for that, others wait.
-                    && ready.sequence.admit_cut(&ready.prompt.spans).is_ok()
-                {
-                    let reading = Box::new(ready.begin(model, most)?);
-                    return self.read_piece(self.running.len(), number, reading, turn, events);
-                }
-                let generation = Box::new(ready.start(model, events)?);
-                return Ok(self.run(number, Work::Generation(generation, turn)));
+                return self.read_prompt(number, ready, Aim::Answer(turn.map(Box::new)), events);
+            }
+            ModelRequest::Ask(request) => {
+                let ready = self.prefixes.ask(model, request, events, alone)?;
+                return self.read_prompt(number, ready, Aim::Answer(None), events);
+            }
+            ModelRequest::Prefill(request) => {
+                let (ready, opening) = self.prefixes.begin(model, request, images, events, alone)?;
+                return self.read_prompt(number, ready, Aim::Prefix(Box::new(opening)), events);
+            }
+            ModelRequest::SavePrefix { prefix, path } => {
+                let bytes = self.prefixes.save(model, *prefix, path)?;
+                events.finish(Event::Saved { bytes });
+            }
+            ModelRequest::RestorePrefix(path) => self.prefixes.restore(model, path, events)?,
+            ModelRequest::ClosePrefix(prefix) => {
+                self.prefixes.close(*prefix)?;
+                events.finish(Event::Forgotten { prefix: *prefix });
             }
             ModelRequest::Score(request) => {
                 let scoring = Box::new(Scoring::start(model, request, images, events)?);
@@ -220,21 +238,58 @@ impl<B: Backend> ModelRunner<B> {
         Started::Running
     }
 
+    /// Reads a prompt, or its first piece where others run.
+    fn read_prompt(&mut self, number: u64, ready: PreparedPrompt<B>, aim: Aim<B>, events: &Events) -> Result<Started> {
+        let (model, place) = (&self.model, self.running.len());
+        let chunk = self.batching.prefill_chunk.filter(|most| place > 0 && *most < ready.prompt.tokens.len());
+        if let Some(most) = chunk
+            // Piece by piece nothing is freed before the end: where there is no room for that, others wait.
+            && ready.sequence.admit_cut(&ready.prompt.spans).is_ok()
+        {
+            let reading = Box::new(ready.begin(model, most)?);
+            return self.read_piece(place, number, reading, aim, events);
+        }
+        let generation = Box::new(ready.start(model, events)?);
+        self.through(place, number, generation, aim, events)
+    }
+
     /// Reads a piece of a prompt, which stands at `place` among those that run.
     fn read_piece(
         &mut self,
         place: usize,
         number: u64,
         reading: Box<Reading<B>>,
-        turn: Option<Box<Open<B>>>,
+        aim: Aim<B>,
         events: &Events,
     ) -> Result<Started> {
-        let (work, started) = match reading.go_on(&self.model, events)? {
-            Read::On(reading) => (Work::Reading(reading, turn), Started::Reading),
-            Read::Through(generation) => (Work::Generation(generation, turn), Started::Running),
-        };
-        self.running.insert(place, Running { number, work });
-        Ok(started)
+        match reading.go_on(&self.model, events)? {
+            Read::On(reading) => {
+                self.running.insert(place, Running { number, work: Work::Reading(reading, aim) });
+                Ok(Started::Reading)
+            }
+            Read::Through(generation) => self.through(place, number, generation, aim, events),
+        }
+    }
+
+    /// A prompt has been read.
+    fn through(
+        &mut self,
+        place: usize,
+        number: u64,
+        generation: Box<Generation<B>>,
+        aim: Aim<B>,
+        events: &Events,
+    ) -> Result<Started> {
+        match aim {
+            Aim::Answer(turn) => {
+                self.running.insert(place, Running { number, work: Work::Generation(generation, turn) });
+                Ok(Started::Running)
+            }
+            Aim::Prefix(opening) => {
+                self.prefixes.end(*opening, *generation, events)?;
+                Ok(Started::Finished)
+            }
+        }
     }
 
     /// Whether a turn runs of the session that a request is about.

@@ -100,6 +100,13 @@ facts! {
     Error::Plan { .. } => "plan" as "PlanError" {}
         "The `plan` of a custom method has thrown, or answered with what cannot be carried out: numbers out of range or out of order, more than `keep` allows.";
         "Correct the method; the message says what was wrong, and `error.cause` is what it has thrown. The model and its chats go on.";
+    Error::Snapshot { .. } => "snapshot" as "SnapshotError" {
+        "path": "the file",
+        "problem": "`missing`, `io`, `no-snapshot`, `version`, `truncated`, `corrupt`, `too-large` or `other-model`",
+    }
+        "A snapshot of a prefix cannot be written, or cannot be read: it is not there, cut, changed, of a newer version, or of another model than the one \
+         that is to read it.";
+        "Save it again from the model, weights and options that are to read it.";
     Error::Device { .. } => "device" as "DeviceError" {
         "device": "the asked device",
         "attempts": "the files that were tried for the build for CUDA, with the reasons; from TypeScript only",
@@ -152,6 +159,7 @@ mod tests {
             Error::Budget { asked: Keep::Tokens(1), least: Keep::Tokens(2), reason: text() },
             Error::Calibration { reason: text() },
             Error::Plan { reason: text() },
+            Error::Snapshot { path: "a".into(), problem: "corrupt", reason: text() },
             Error::Device { device: text(), reason: text() },
             Error::Aborted,
             Error::Disposed,

@@ -402,6 +402,19 @@ impl Method {
         self.store.as_deref()
     }
 
+    /// Refuses to have what it leaves behind a prompt saved, of which a store may know more than there is in the entries.
+    pub fn require_saved(&self) -> Result<()> {
+        match self.store.as_deref() {
+            Some(store) if !store.leaves_all() => Err(refuse(format!(
+                "{} of {} keeps what it has found in a prompt beside the entries, and no snapshot holds that; save a prefix with int8, int4, int2, \
+                 kivi, kvtuner, turboquant, fp8, bf16 or without a store",
+                store.name(),
+                self.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The store for entries that stay on a model of this shape; None: they are in full precision. Refuses heads that cannot be stored
     /// so.
     pub fn encoder(&self, shape: &Shape) -> Result<Option<Box<dyn Encoder>>> {

@@ -101,6 +101,12 @@ pub trait Planner: Send + Debug {
     /// needs none.
     fn queries(&self, layer: usize, view: &View<'_>) -> Option<Vec<f32>>;
 
+    /// Whether it chooses by the queries of some positions of a prompt, those at its end or those of its text, rather than by those of all alike or by
+    /// none.
+    fn asks_question(&self) -> bool {
+        false
+    }
+
     /// How the images of a prompt become fewer positions, before its first layer; None where all of them go on. With it comes
     /// [`Moment::Images`].
     fn pictures(&self) -> Option<&dyn Pictures> {

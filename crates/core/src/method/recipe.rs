@@ -439,6 +439,10 @@ impl Planner for RecipePlanner {
         }
     }
 
+    fn asks_question(&self) -> bool {
+        self.recipe.score.asks_question()
+    }
+
     fn begin(&mut self, view: &View<'_>) -> Result<Option<usize>> {
         let prompt = self.prompt(view)?;
         let growth = prompt.growth();

@@ -47,6 +47,10 @@ impl Planner for Staged {
         self.first.queries(layer, view)
     }
 
+    fn asks_question(&self) -> bool {
+        self.first.asks_question()
+    }
+
     fn pictures(&self) -> Option<&dyn Pictures> {
         self.first.pictures()
     }

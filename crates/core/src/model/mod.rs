@@ -55,7 +55,7 @@ pub use prompt::Prompt;
 pub use videos::{VideoMark, VideoProcessor, video_architectures};
 
 use crate::backend::{Activations, Backend};
-use crate::cache::{Pool, Shape};
+use crate::cache::{Format, Pool, Shape};
 pub use crate::check::Check;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -289,6 +289,11 @@ impl<B: Backend> Model<B> {
     /// The pool that all sequences of this model draw on.
     pub fn pool(&self) -> &Pool<B::Memory> {
         &self.pool
+    }
+
+    /// The number format of its cache.
+    pub fn cache_format(&self) -> Format {
+        self.network.shape().cache.format
     }
 
     /// Runs the prompt and returns the logits of its last position, `[vocab]`, all of them finite.

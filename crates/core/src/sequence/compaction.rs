@@ -128,6 +128,15 @@ impl Working {
         own.or_else(|| self.encoder.as_ref()?.queries(view.past, view.n))
     }
 
+    /// See [`Sequence::asks_question`](super::Sequence::asks_question).
+    pub(super) fn asks_question(&self) -> bool {
+        // More positions than the store looks at.
+        const LONG: usize = 4096;
+        let encoder = self.encoder.as_deref();
+        let looks = |encoder: &dyn Encoder| encoder.last_queries() > 0 || encoder.queries(0, LONG).is_some();
+        self.planner.asks_question() || encoder.is_some_and(looks)
+    }
+
     /// How many of a prompt's last queries the store wants to see.
     pub(super) fn last_queries(&self) -> usize {
         self.encoder.as_ref().map_or(0, |encoder| encoder.last_queries())

@@ -1,7 +1,7 @@
 //! One sequence at work: its layers' lanes and who reads them ([`layout`], [`readers`]), its position counter and what each position
 //! is, where rotary embedding turns it ([`phases`]); the carrying out of what its method decides ([`compaction`]) and of how its store
 //! keeps what stays ([`encoding`]); what goes through the layers together ([`batch`]); prompts that come in pieces ([`pieces`]); rows that go no further ([`rows`]); how far rows see
-//! ([`sight`]);
+//! ([`sight`]); sequences as bytes ([`snapshot`]);
 //! prompts that are read twice ([`repeat`]), or of which some positions attend ([`among`]); and the room that a prompt needs ([`room`]).
 
 mod ahead;
@@ -19,6 +19,7 @@ mod report;
 mod room;
 mod rows;
 mod sight;
+mod snapshot;
 mod view;
 
 use std::ops::Range;
@@ -70,6 +71,8 @@ pub struct Sequence<M: Memory = Cpu> {
     track: Option<Track>,
     work: Work,
     method: Option<Working>,
+    /// The method, while a prompt is read that it is not to see.
+    resting: Option<Working>,
     /// The moment at which a method outside is asked, until its answer comes.
     asked: Option<Asked>,
     /// Sums that the pieces of a prompt have gathered so far.
@@ -237,6 +240,7 @@ impl<M: Memory> Sequence<M> {
             track: None,
             work: Work::None,
             method: None,
+            resting: None,
             asked: None,
             pieces: Pieces::default(),
             way: Way::default(),
@@ -268,6 +272,7 @@ impl<M: Memory> Sequence<M> {
             track: self.track.as_ref().map(|track| track.fork(&account)).transpose()?,
             work: Work::None,
             method: self.method.as_ref().map(Working::fork),
+            resting: None,
             asked: None,
             pieces: Pieces::default(),
             way: Way::default(),
@@ -501,6 +506,7 @@ impl<M: Memory> Sequence<M> {
             self.leave_behind()?;
             self.encode_all(Moment::Prompt, past, n)?;
         }
+        self.method = self.resting.take().or(self.method.take());
         self.work = Work::None;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use prefixkv_kernels::rotary::Phase;
 
 use super::{Sequence, Work};
-use crate::cache::{Account, Charge, Lane, Memory};
+use crate::cache::{Account, Charge, Get, Lane, Memory, Put};
 use crate::error::{Error, Result};
 use crate::fields::refuse;
 
@@ -99,6 +99,38 @@ impl Track {
         let mut fork = Track { stretches: self.stretches.clone(), len: self.len, charge: None };
         fork.count(account)?;
         Ok(fork)
+    }
+
+    /// Writes the phases so far.
+    pub(super) fn save(&self, to: &mut dyn Put) -> Result<()> {
+        to.put_u32(self.stretches.len() as u32)?;
+        for Stretch { start, first, step } in &self.stretches {
+            to.put_u32(*start)?;
+            first.iter().chain(step).try_for_each(|number| to.put_u32(*number))?;
+        }
+        Ok(())
+    }
+
+    /// The phases of `len` positions.
+    pub(super) fn restore<M: Memory>(from: &mut dyn Get, len: u32, account: &Account<M>) -> Result<Track> {
+        let count = from.get_count(7 * 4, "stretches of phases")?;
+        let mut stretches: Vec<Stretch> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let start = from.get_u32()?;
+            let mut numbers = [0; 6];
+            for number in &mut numbers {
+                *number = from.get_u32()?;
+            }
+            let [a, b, c, d, e, f] = numbers;
+            let least = stretches.last().map_or(0, |last| last.start + 1);
+            if start < least || start >= len || (stretches.is_empty() && start > 0) {
+                return Err(from.corrupt(format!("phases from position {start} on, of {len}")));
+            }
+            stretches.push(Stretch { start, first: [a, b, c], step: [d, e, f] });
+        }
+        let mut track = Track { stretches, len, charge: None };
+        track.count(account)?;
+        Ok(track)
     }
 
     /// The phase of a position that was there.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokenizers::DecoderWrapper;
 
 use super::bound::bytes_per_token;
@@ -45,6 +46,8 @@ pub struct Tokenizer {
     matcher: Matcher,
     /// See [`bytes_per_token`]; found when a long text comes.
     bytes_per_token: OnceLock<Option<usize>>,
+    /// See [`Tokenizer::digest`].
+    digest: OnceLock<String>,
 }
 
 /// Treatment of a special token's text within a message.
@@ -78,6 +81,16 @@ pub(super) enum Decoding {
 }
 
 impl Tokenizer {
+    /// A hash of all that it does, the same wherever its files lie.
+    pub(crate) fn digest(&self) -> Result<String> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest.clone());
+        }
+        let written = self.inner.to_string(false).map_err(|error| Error::Internal(error.to_string()))?;
+        let digits: String = Sha256::digest(written).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.digest.get_or_init(|| format!("sha256:{digits}")).clone())
+    }
+
     /// Reads tokenizer.json, and as transformers merges them tokenizer_config.json, special_tokens_map.json and added_tokens.json: tokens
     /// that only these declare are added, with the next free ids. Of a Qwen2 tokenizer without a tokenizer.json, vocab.json and merges.txt
     /// take its place.
@@ -142,6 +155,7 @@ impl Tokenizer {
             vocab_size,
             decoding,
             bytes_per_token: OnceLock::new(),
+            digest: OnceLock::new(),
             growth,
             matcher,
         })

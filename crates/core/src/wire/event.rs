@@ -6,6 +6,7 @@ use super::check::DeviceCheck;
 use super::report::{GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
 use super::session_id::SessionId;
 use super::trace::Trace;
+use crate::cache::MemoryReport;
 use crate::device::DeviceMemory;
 use crate::error::{Error, WireError};
 use crate::method::channels::ChannelsLayer;
@@ -117,6 +118,23 @@ pub enum Event {
     },
     /// A traced generation has ended.
     Traced(Box<Trace>),
+    /// A prompt has been read, or a snapshot, and questions can be asked about it.
+    Prefilled {
+        /// The name of the prefix. Whoever knows it may ask about it, save and close it.
+        prefix: SessionId,
+        usage: Usage,
+        timings: Timings,
+        memory: Box<MemoryReport>,
+        /// Whether its method chooses by the question: it keeps all of the prefix until one comes, and acts for each anew.
+        waits: bool,
+    },
+    /// A prefix has been saved.
+    Saved {
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// A prefix has been closed.
+    Forgotten { prefix: SessionId },
     /// A session has been opened or closed.
     Session { session: SessionId },
     /// Memory as the model's device counts it.

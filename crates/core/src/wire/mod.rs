@@ -20,10 +20,10 @@ pub use event::Event;
 pub use media::{Medium, Video};
 pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
 pub use request::{
-    Batching, ChannelsRequest, CheckRequest, CodebooksRequest, DOORS, DirectionsRequest, DistanceVariant,
+    AskRequest, Batching, ChannelsRequest, CheckRequest, CodebooksRequest, DOORS, DirectionsRequest, DistanceVariant,
     DistancesRequest, Door, GenerateRequest, HeadsRequest, HeadsSource, LoadRequest, MAX_BATCH, MAX_FRAMES, MAX_IMAGES,
-    MAX_JSON, MAX_KEEPS, MAX_PICTURES, MAX_TOKENS, ModelRequest, OPS, Op, ProfileRequest, Request, ScoreRequest,
-    SensitivityRequest, SimilarityRequest, Source, SourceText, TextRequest,
+    MAX_JSON, MAX_KEEPS, MAX_PICTURES, MAX_TOKENS, ModelRequest, OPS, Op, PrefillRequest, ProfileRequest, Request,
+    ScoreRequest, SensitivityRequest, SimilarityRequest, Source, SourceText, TextRequest,
 };
 pub(crate) use request::{InspectRequest, parse_inspect};
 pub use session_id::SessionId;

@@ -24,6 +24,11 @@ impl SessionId {
             .map_err(|error| Error::Internal(format!("the system gives no random numbers: {error}")))?;
         Ok(SessionId(u128::from_ne_bytes(bytes)))
     }
+
+    /// Its digits.
+    pub(crate) fn digits(self) -> String {
+        format!("{:032x}", self.0)
+    }
 }
 
 impl fmt::Debug for SessionId {
@@ -34,7 +39,7 @@ impl fmt::Debug for SessionId {
 
 impl Serialize for SessionId {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:032x}", self.0))
+        serializer.serialize_str(&self.digits())
     }
 }
 

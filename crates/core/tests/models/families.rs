@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 use crate::calibrated::calibration;
 
 /// A family: its fixture, and the methods that cannot do with what it has, each with a part of the reason.
-struct Family {
-    fixture: &'static str,
+pub(crate) struct Family {
+    pub(crate) fixture: &'static str,
     refuses: &'static [(&'static str, &'static str)],
 }
 
-const FAMILIES: &[Family] = &[
+pub(crate) const FAMILIES: &[Family] = &[
     Family { fixture: "llava-gqa64", refuses: &[] },
     Family { fixture: "vip-llava", refuses: &[] },
     Family { fixture: "smolvlm-tiles", refuses: &[("visionZip", "no class token")] },
@@ -54,11 +54,11 @@ fn fixtures() -> PathBuf {
 }
 
 /// A model and a prompt about two pictures.
-struct Read {
-    model: Model,
-    prepared: Vec<Prepared>,
-    features: Vec<Features<Cpu>>,
-    prompt: Prompt,
+pub(crate) struct Read {
+    pub(crate) model: Model,
+    pub(crate) prepared: Vec<Prepared>,
+    pub(crate) features: Vec<Features<Cpu>>,
+    pub(crate) prompt: Prompt,
 }
 
 /// How a method has gone.
@@ -72,7 +72,7 @@ struct Outcome {
 }
 
 impl Read {
-    fn of(fixture: &str) -> Read {
+    pub(crate) fn of(fixture: &str) -> Read {
         let folder = fixtures().join(fixture);
         let model = Model::load(&LoadOptions::new(&folder), &mut |_| Ok(())).expect("loads");
         let files = PICTURES.map(|name| std::fs::read(fixtures().join("images").join(name)).expect("readable"));
@@ -92,7 +92,7 @@ impl Read {
     }
 
     /// A prompt about a picture and a video of five frames; None of a family that takes no videos.
-    fn with_video(fixture: &str) -> Option<Read> {
+    pub(crate) fn with_video(fixture: &str) -> Option<Read> {
         let Read { model, mut prepared, mut features, .. } = Read::of(fixture);
         model.video_processor().ok()?;
         prepared.truncate(1);
@@ -172,7 +172,7 @@ impl Read {
     }
 
     /// A method at a size, with the calibration that it needs.
-    fn cache(&self, spec: &MethodSpec, keep: Option<f64>) -> Value {
+    pub(crate) fn cache(&self, spec: &MethodSpec, keep: Option<f64>) -> Value {
         let (info, mut cache) = (self.model.info(), json!({ "method": spec.name }));
         if let Some(keep) = keep.filter(|_| spec.takes_keep()) {
             cache["keep"] = json!(keep);
@@ -196,7 +196,7 @@ impl Read {
     }
 }
 
-fn by_hand(spec: &MethodSpec) -> bool {
+pub(crate) fn by_hand(spec: &MethodSpec) -> bool {
     spec.name == "custom"
 }
 

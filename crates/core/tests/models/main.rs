@@ -18,6 +18,7 @@ mod parity;
 mod pieces;
 mod positions;
 mod qwen_vl;
+mod snapshots;
 mod videos;
 mod weights;
 mod weights_in_place;

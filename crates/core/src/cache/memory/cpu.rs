@@ -13,7 +13,7 @@ use super::{Entries, Form, Memory, Side};
 use crate::cache::lane::Lane;
 use crate::cache::segment::Segment;
 use crate::device::Cpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The keys and values of new positions on the CPU, a row each; `angles` rotates the keys.
 #[derive(Clone, Copy)]
@@ -173,6 +173,19 @@ impl Entries for OnCpu {
     fn fill(&mut self, form: Form<'_>, coordinates: &[f32]) -> Result<()> {
         let ((rows, width), to) = (form.cut(Side::Keys), self.parts_mut(form));
         encode_in(form.codec.key, None, coordinates, rows, width, to.keys, to.key_scales, form.capacity, 0);
+        Ok(())
+    }
+
+    fn bytes(&self, _: Form<'_>) -> Result<Vec<u8>> {
+        Ok(f32::bytes(&self.0).to_vec())
+    }
+
+    fn set_bytes(&mut self, form: Form<'_>, bytes: &[u8]) -> Result<()> {
+        let to = f32::bytes_mut(&mut self.0);
+        if to.len() != bytes.len() {
+            return Err(Error::Internal(format!("{} bytes for {} of {:?}", bytes.len(), to.len(), form.codec)));
+        }
+        to.copy_from_slice(bytes);
         Ok(())
     }
 

@@ -215,6 +215,22 @@ impl Entries for OnGpu {
         Err(Error::Internal(format!("coordinates on a GPU, which reads none: {:?}", form.codec)))
     }
 
+    fn bytes(&self, form: Form<'_>) -> Result<Vec<u8>> {
+        if !self.is_settled() {
+            return Err(Error::Internal("entries that wait to be moved are to be saved".into()));
+        }
+        let mut bytes = self.data.read()?;
+        bytes.resize(form.bytes(), 0);
+        Ok(bytes)
+    }
+
+    fn set_bytes(&mut self, form: Form<'_>, bytes: &[u8]) -> Result<()> {
+        match self.data.len() == bytes.len() {
+            true => Ok(self.data.write(0, bytes)?),
+            false => Err(Error::Internal(format!("{} bytes for {:?}", bytes.len(), form.codec))),
+        }
+    }
+
     fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>> {
         self.require_written()?;
         let (gpu, Form { codec, heads, dim, capacity, .. }) = (self.data.gpu(), form);

@@ -80,6 +80,12 @@ pub trait Entries: Debug + Send + Sync + Sized {
     /// Writes the coordinates that keys and values have together, `[rows, capacity, width]`, of all entries of a segment that is in a basis of such.
     fn fill(&mut self, form: Form<'_>, coordinates: &[f32]) -> Result<()>;
 
+    /// All bytes as their codec lays them out, [`Form::bytes`] of them. Errors while something waits to be done to the entries.
+    fn bytes(&self, form: Form<'_>) -> Result<Vec<u8>>;
+
+    /// Puts in what [`Entries::bytes`] has given.
+    fn set_bytes(&mut self, form: Form<'_>, bytes: &[u8]) -> Result<()>;
+
     /// The L2 norm of every key as attention reads it, `[heads, len]`.
     fn key_norms(&self, form: Form<'_>, len: usize) -> Result<Vec<f32>>;
 

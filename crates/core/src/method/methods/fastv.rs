@@ -127,6 +127,10 @@ impl Planner for FastVPlanner {
         Ok(Some(view.n * view.cache.layers() - (images - kept) * later))
     }
 
+    fn asks_question(&self) -> bool {
+        true
+    }
+
     fn queries(&self, layer: usize, view: &View<'_>) -> Option<Vec<f32>> {
         (layer + 1 == self.method.layer).then(|| {
             let mut weights = vec![0.0; view.n];

@@ -270,6 +270,10 @@ impl Planner for PyramidInferPlanner {
         Ok(Some(contexts + self.method.window(view.n) * layers))
     }
 
+    fn asks_question(&self) -> bool {
+        true
+    }
+
     fn queries(&self, layer: usize, view: &View<'_>) -> Option<Vec<f32>> {
         let (method, layers) = (&self.method, view.cache.layers());
         let context = method.contexts(view.n, layers)[layer];

@@ -54,7 +54,7 @@ pub use window::Window;
 use super::budget::Claim;
 use super::normal::Ahead;
 use super::view::{LastQueries, ReadLane};
-use crate::cache::{Entry, Modality, Span, block_at};
+use crate::cache::{Entry, Modality, Piece, Span, block_at};
 
 /// A prompt, or the next part of a conversation, on its way through the model.
 #[derive(Debug)]
@@ -157,6 +157,18 @@ pub trait Score: Send + Sync + Debug {
     /// the repetition gives it.
     fn repeats(&self) -> bool {
         false
+    }
+
+    /// Whether it looks from some positions of a prompt, those at its end or those of its text, and not from all alike or from none: seen on a prompt
+    /// of text around an image.
+    fn asks_question(&self) -> bool {
+        const N: usize = 4096;
+        let image = Modality::Image { index: 0, piece: Piece::base(32, 64) };
+        let span = |modality, start, len| Span { modality, start, len };
+        let spans = [span(Modality::Text, 0, 1024), span(image, 1024, 2048), span(Modality::Text, 3072, N - 3072)];
+        let prompt = PromptView { past: 0, n: N, spans: &spans, allowance: N, blocks: false };
+        let single = self.ahead().is_none() && self.last_queries() > 0;
+        single || self.queries(&prompt).is_some_and(|weights| weights.contains(&0.0))
     }
 
     /// Whether scores are shares of an attention mass, so that their sums mean something.

@@ -55,6 +55,10 @@ impl Store for Layered {
         Some((self.quantiser, self.window))
     }
 
+    fn leaves_all(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let codec = |pair: &Pair| self.quantiser.codec(self.name, *pair, shape);
         Ok(Box::new(PerLayer {

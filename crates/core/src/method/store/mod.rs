@@ -68,6 +68,12 @@ pub trait Store: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Whether entries and their scales are all that it leaves, so that others can go on from them. One whose encoder knows more of a prompt, or
+    /// whose entries need more to be read, says no.
+    fn leaves_all(&self) -> bool {
+        false
+    }
+
     /// The store at work on a sequence of a model of this shape. Refuses heads that cannot be stored so.
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>>;
 }

@@ -190,6 +190,10 @@ impl Store for Uniform {
         matches!(self.scheme, Scheme::Even { rope: Rope::Before, .. })
     }
 
+    fn leaves_all(&self) -> bool {
+        true
+    }
+
     fn encoder(&self, shape: &Shape) -> Result<Box<dyn Encoder>> {
         let codec = self.codec(shape.head_dim)?;
         let price = Price { codec, window: self.window, block: BLOCK, beside: 0 };

@@ -116,7 +116,7 @@ pub(crate) fn parse_inspect(json: &str) -> Result<InspectRequest> {
     Ok(InspectRequest { vision: tower(source.vision)?, source: absolute("source", source.source)?, picture })
 }
 
-fn absolute(name: &str, path: PathBuf) -> Result<PathBuf> {
+pub(super) fn absolute(name: &str, path: PathBuf) -> Result<PathBuf> {
     match path.is_absolute() {
         true => Ok(path),
         false => Err(refuse(format!("`{name}` must be an absolute path, found `{}`", path.display()))),

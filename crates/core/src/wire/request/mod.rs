@@ -8,6 +8,7 @@ mod messages;
 mod parts;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -30,11 +31,13 @@ use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::{Shown, check_messages, require_few};
 use parts::{
     AnswerFields, AnsweredSample, CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields,
-    DistancesFields, HeadsFields, PictureFields, PlanFields, ProfileFields, PromptFields, Sample, SampleFields,
-    ScoreFields, SensitivityFields, SessionFields, Stage, Stages, StoppingOptions, TokenizeFields,
+    DistancesFields, HeadsFields, PictureFields, PlanFields, PrefixFields, ProfileFields, PromptFields, QuestionFields,
+    Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, SnapshotFields, Stages, StoppingOptions,
+    TokenizeFields,
 };
 pub use parts::{DistanceVariant, MAX_FRAMES};
 
+use load::absolute;
 pub use load::{Batching, CheckRequest, DOORS, Door, LoadRequest};
 pub(crate) use load::{InspectRequest, parse_inspect};
 
@@ -87,6 +90,16 @@ pub enum ModelRequest {
     /// Starts a conversation that goes on from where another is, and shares what that has in its cache.
     ForkSession(SessionId),
     CloseSession(SessionId),
+    /// Reads a prompt that questions are to be asked about.
+    Prefill(PrefillRequest),
+    /// Asks about a prefix.
+    Ask(AskRequest),
+    SavePrefix {
+        prefix: SessionId,
+        path: PathBuf,
+    },
+    RestorePrefix(PathBuf),
+    ClosePrefix(SessionId),
     /// Asks what the device of the model counts.
     Memory,
 }
@@ -130,6 +143,27 @@ pub struct GenerateRequest {
     pub sampler: SamplerOptions,
     pub stop: StopStrings,
     /// Goes on after an end-of-sequence token, as benchmarks need.
+    pub ignore_eos: bool,
+}
+
+/// A prompt that questions are asked about.
+#[derive(Debug)]
+pub struct PrefillRequest {
+    pub source: Source,
+    pub method: Option<Arc<Method>>,
+    /// The method as it was asked for.
+    pub cache: Option<Value>,
+}
+
+/// A question about a prefix.
+#[derive(Debug)]
+pub struct AskRequest {
+    pub prefix: SessionId,
+    /// The text behind the prefix.
+    pub text: String,
+    pub max_tokens: Option<usize>,
+    pub sampler: SamplerOptions,
+    pub stop: StopStrings,
     pub ignore_eos: bool,
 }
 
@@ -325,6 +359,30 @@ ops! {
     "fork-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::ForkSession(fields.session)));
     /// Ends a conversation and frees its cache; ends with `session`.
     "close-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::CloseSession(fields.session)));
+    /// Reads a prompt about which questions are to be asked, one after the other or together, without reading it again: `prompt`, then
+    /// `prefilled`, which has the name of the prefix.
+    "prefill" (PromptFields, CacheFields) with images => |(prompt, cache), ask| {
+        let source = source(prompt, ask)?;
+        let asked = cache.cache.as_ref().map(Stages::value);
+        Ok(model(ModelRequest::Prefill(PrefillRequest { source, method: method(cache)?, cache: asked })))
+    };
+    /// Asks a question about a prefix, which stays as it is; `prompt` and `token` events, then `done`.
+    "ask" (PrefixFields, QuestionFields, StoppingOptions, SamplerOptions) =>
+        |(PrefixFields { prefix }, QuestionFields { question }, stopping, sampler), _| {
+            sampler.validate()?;
+            let StoppingOptions { max_tokens, stop, ignore_eos } = stopping;
+            let (max_tokens, stop) = (max_tokens.map(|tokens| tokens.0), StopStrings::new(stop)?);
+            Ok(model(ModelRequest::Ask(AskRequest { prefix, text: question, max_tokens, sampler, stop, ignore_eos })))
+        };
+    /// Writes a prefix to a file, in the place of what is there; ends with `saved`.
+    "save-prefix" (PrefixFields, SnapshotFields) => |(PrefixFields { prefix }, SnapshotFields { path }), _| {
+        Ok(model(ModelRequest::SavePrefix { prefix, path: absolute("path", path)? }))
+    };
+    /// Opens a prefix that the same model has saved; ends with `prefilled`.
+    "restore-prefix" (SnapshotFields) =>
+        |(SnapshotFields { path },), _| Ok(model(ModelRequest::RestorePrefix(absolute("path", path)?)));
+    /// Ends a prefix and frees its cache; ends with `forgotten`. Questions that run go on.
+    "close-prefix" (PrefixFields) => |(fields,), _| Ok(model(ModelRequest::ClosePrefix(fields.prefix)));
     /// Answers a `view` with a plan; ends with `planned`. A fault of the plan is the error of the request that waits for it.
     "plan" (PlanFields) => |(PlanFields { view, lanes },), _| Ok(Request::Plan { view, plan: PlanReply { lanes } });
     /// Asks what the device of the model counts of its memory; ends with `memory`.
@@ -564,13 +622,7 @@ fn each<T>(
 }
 
 fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {
-    match cache {
-        Some(Stages::One(Stage(stage))) => Method::parse(&stage),
-        Some(Stages::Several(stages)) => {
-            Method::parse(&Value::Array(stages.into_iter().map(|Stage(stage)| stage).collect()))
-        }
-        None => Ok(None),
-    }
+    cache.map_or(Ok(None), |cache| Method::parse(&cache.value()))
 }
 
 fn source(fields: PromptFields, Ask { op, images }: Ask) -> Result<Source> {

@@ -84,6 +84,16 @@ pub(crate) enum Stages {
     One(Stage),
 }
 
+impl Stages {
+    /// As JSON has it.
+    pub(crate) fn value(&self) -> Value {
+        match self {
+            Stages::One(Stage(stage)) => stage.clone(),
+            Stages::Several(stages) => Value::Array(stages.iter().map(|Stage(stage)| stage.clone()).collect()),
+        }
+    }
+}
+
 /// A method of the cache with its options, calibrations included as objects.
 ///
 /// ```json
@@ -271,6 +281,27 @@ pub enum DistanceVariant {
 pub(crate) struct SessionFields {
     /// The name that `open-session` or `fork-session` has answered with.
     pub(crate) session: SessionId,
+}
+
+/// A prefix that is open.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PrefixFields {
+    /// The name that `prefill` or `restore-prefix` has answered with.
+    pub(crate) prefix: SessionId,
+}
+
+/// A question about a prefix.
+#[derive(Debug, Deserialize)]
+pub(crate) struct QuestionFields {
+    /// The text that follows the prefix: behind its last message if that is the user's, else as a message of the user, or behind its raw `prompt`.
+    pub(crate) question: String,
+}
+
+/// The file of a snapshot.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SnapshotFields {
+    /// Its absolute path.
+    pub(crate) path: PathBuf,
 }
 
 /// The plan of a method outside the engine.

@@ -95,7 +95,9 @@ fn sessions_belong_to_turns_forks_and_closings_only() {
     assert!(read(turn(json!({ "maxTokens": 3 }))).is_ok());
     assert!(read(json!({ "op": "close-session", "session": session })).is_ok());
     assert!(read(json!({ "op": "fork-session", "session": session })).is_ok());
-    for op in ["generate", "trace", "score", "profile", "open-session", "tokenize", "detokenize"] {
+    assert!(read(json!({ "op": "ask", "prefix": session, "question": "" })).is_ok());
+    refused_with(json!({ "op": "save-prefix", "prefix": session, "path": "a" }), 0, "must be an absolute path");
+    for op in ["generate", "prefill", "trace", "score", "profile", "open-session", "tokenize", "detokenize"] {
         let request = turn(json!({ "op": op }));
         refused_with(request.clone(), 0, "unknown field `");
         let mut only = request;
