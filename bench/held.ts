@@ -1,6 +1,8 @@
-// Memory of held caches, as the operating system sees it: bench/results/<machine>-held.json and .md. Options: --quick. Linux only.
+// Memory of held caches, as the operating system sees it: bench/results/<machine>-held.json and .md. Options: --quick, and --gguf for
+// models from GGUF files instead: held_gguf.ts. Linux only.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { heldGguf } from "./held_gguf.ts";
 import type { HeldRun } from "./held_run.ts";
 import { heading, keep, origin } from "./machine.ts";
 import { table } from "./stats.ts";
@@ -10,6 +12,10 @@ const { runtime } = (await import(new URL("../scripts/shell.mjs", import.meta.ur
 };
 const script = fileURLToPath(new URL("./held_run.ts", import.meta.url));
 const quick = process.argv.includes("--quick");
+if (process.argv.includes("--gguf")) {
+  await heldGguf(runtime("bun"), quick);
+  process.exit();
+}
 const [chats, tokens] = quick ? [3, 500] : [10, 2000];
 const share = 0.2;
 const methods = ["full", "prefixkv", "h2o", "snapkv", "streaming"];

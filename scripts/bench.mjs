@@ -31,7 +31,7 @@ const suites = {
   results,
 };
 const grids = join("grids", "run.ts");
-const withOptions = ["kvpress", "llama", "methods", "prefixkv-search", "results", "stores", "versions"];
+const withOptions = ["held", "kvpress", "llama", "methods", "prefixkv-search", "results", "stores", "versions"];
 
 const args = process.argv.slice(2);
 const quick = args.includes("--quick");

@@ -45,7 +45,7 @@ if (unknown !== undefined)
 install();
 const smollm = only.some((name) => name !== "gemma") || flag("--matrix");
 const quick = flag("--quick") || flag("--ci");
-const gemmas = only.includes("gemma") || (only.includes("everything") && !quick);
+const gemmas = only.includes("gemma") || (["everything", "memory"].some((name) => only.includes(name)) && !quick);
 const missing = (smollm ? fetchModel() : undefined) ?? (gemmas ? fetchGemma() : undefined);
 if (missing && flag("--ci")) {
   process.stdout.write(`real: ${missing}; not run\n`);

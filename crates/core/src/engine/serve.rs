@@ -23,11 +23,14 @@ use crate::sequence::Sequence;
 use crate::text::Tokenizer;
 use crate::wire::{Batching, Event, Finish, ModelRequest, Progress};
 
-/// Free bytes that the allocator may keep between requests.
-const SLACK: usize = 8 << 20;
+/// Free bytes that the allocator may keep between requests: a part of the weights, between these two.
+const SLACK: [usize; 2] = [2 << 20, 8 << 20];
+const SLACK_OF_WEIGHTS: u64 = 32;
 
 struct ModelRunner<B: Backend> {
     model: Model<B>,
+    /// Free bytes that the allocator may keep between requests.
+    slack: usize,
     sessions: Sessions<B>,
     prefixes: Prefixes<B>,
     batching: Batching,
@@ -101,8 +104,10 @@ fn load_on<B: Backend>(
     let model = Model::load_on(backend, options, &mut report)?;
     // Memory that reading a tokenizer and converting weights took beside the model.
     heap::give_back();
+    let slack = usize::try_from(model.info().weight_bytes / SLACK_OF_WEIGHTS).unwrap_or(usize::MAX);
+    let slack = slack.clamp(SLACK[0], SLACK[1]);
     let (sessions, prefixes) = (Sessions::default(), Prefixes::default());
-    Ok(Box::new(ModelRunner { model, sessions, prefixes, batching, running: Vec::new() }))
+    Ok(Box::new(ModelRunner { model, slack, sessions, prefixes, batching, running: Vec::new() }))
 }
 
 impl<B: Backend> Runner for ModelRunner<B> {
@@ -129,7 +134,7 @@ impl<B: Backend> Runner for ModelRunner<B> {
             other => other,
         };
         // Memory that reading took beside the cache, also for a request that was refused.
-        heap::give_back_beyond(SLACK);
+        heap::give_back_beyond(self.slack);
         started
     }
 
@@ -139,7 +144,7 @@ impl<B: Backend> Runner for ModelRunner<B> {
             Some((place, Work::Reading(reading, aim))) => {
                 let started = self.read_piece(place, number, reading, aim, events);
                 if !matches!(started, Ok(Started::Reading)) {
-                    heap::give_back_beyond(SLACK);
+                    heap::give_back_beyond(self.slack);
                 }
                 started
             }
@@ -337,7 +342,7 @@ impl<B: Backend> ModelRunner<B> {
         }
         // The answer is out; what is wrong with a device is said to the next request.
         let _ = self.model.give_back();
-        heap::give_back_beyond(SLACK);
+        heap::give_back_beyond(self.slack);
         Ok(Stepped::Finished)
     }
 

@@ -2,14 +2,15 @@
 
 use serde_json::Value;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{ModelWrapper, Tokenizer};
+
+use super::tokenizer::{Pipeline, longest};
 
 /// By how much canonical composition can shorten UTF-8 at most is 3 (Hangul syllables); decomposition shortens less.
 const CANONICAL: usize = 4;
 
 /// The most bytes of text that one token can stand for; None where a token may stand for any number of them: where characters are
 /// dropped, where white space goes with a token, or where a run of unknown characters is one token.
-pub(super) fn bytes_per_token(tokenizer: &Tokenizer) -> Option<usize> {
+pub(super) fn bytes_per_token(tokenizer: &Pipeline) -> Option<usize> {
     let normalizer = serde_json::to_value(tokenizer.get_normalizer()).ok()?;
     let pre_tokenizer = serde_json::to_value(tokenizer.get_pre_tokenizer()).ok()?;
     let shorter = shortens(&normalizer)?;
@@ -22,16 +23,15 @@ pub(super) fn bytes_per_token(tokenizer: &Tokenizer) -> Option<usize> {
     }
     let has = |token: String| tokenizer.token_to_id(&token).is_some();
     let byte_level = has_step(&normalizer, "ByteLevel") || has_step(&pre_tokenizer, "ByteLevel");
-    let every_byte = match tokenizer.get_model() {
-        ModelWrapper::BPE(_) if byte_level => ByteLevel::alphabet().into_iter().all(|byte| has(byte.to_string())),
-        ModelWrapper::BPE(model) => model.byte_fallback && (0..=255).all(|byte| has(format!("<0x{byte:02X}>"))),
-        _ => false,
+    let every_byte = match tokenizer.get_model().merges() {
+        Some(_) if byte_level => ByteLevel::alphabet().into_iter().all(|byte| has(byte.to_string())),
+        Some(has_bytes) => has_bytes && (0..=255).all(|byte| has(format!("<0x{byte:02X}>"))),
+        None => false,
     };
     if !every_byte {
         return None;
     }
-    let longest = tokenizer.get_vocab(true).keys().map(String::len).max()?;
-    Some(longest.max(1) * shorter)
+    Some(longest(tokenizer).max(1) * shorter)
 }
 
 fn steps<'a>(step: &'a Value, list: &str) -> &'a [Value] {

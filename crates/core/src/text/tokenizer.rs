@@ -1,10 +1,13 @@
 //! Text to token ids and back.
 
+mod bpe;
 mod declared;
 pub(crate) mod gguf;
 mod growth;
 mod marked;
 mod slow;
+mod vocabulary;
+mod words;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -25,13 +28,14 @@ use declared::Declared;
 pub(crate) use declared::declared_id;
 use growth::Growth;
 use marked::Matcher;
+pub(super) use words::Pipeline;
 
 /// Longest text that is encoded, in bytes.
 const MAX_TEXT: usize = 4 << 20;
 
 /// The tokenizer of a model folder, with the names of its special tokens.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Pipeline,
     /// tokenizer.json, or a GGUF file.
     path: PathBuf,
     special: HashSet<u32>,
@@ -106,7 +110,10 @@ impl Tokenizer {
             None => slow::written(dir)?.ok_or_else(|| missing(dir))?,
         };
         let declared = Declared::read(dir, &text)?;
-        guarded(&path, || Self::build(path.clone(), text, declared))?
+        guarded(&path, || {
+            let inner = Pipeline::from_bytes(text).map_err(|error| unusable(&path, error))?;
+            Self::build(path.clone(), inner, declared)
+        })?
     }
 
     /// The tokenizer of a GGUF file. `image` is the text of the token that stands for an image, which is added where the file has none; None of
@@ -116,13 +123,14 @@ impl Tokenizer {
     /// [`Error::UnsupportedModel`] for a kind or a pre-tokenizer that is not known; [`Error::ModelFile`] for metadata that cannot be used.
     pub fn from_gguf(metadata: &Metadata, image: Option<&str>) -> Result<Tokenizer> {
         let path = metadata.path().to_owned();
-        let (text, declared) = gguf::written(metadata, image)?;
-        guarded(&path, || Self::build(path.clone(), text, declared))?
+        guarded(&path, || {
+            let (inner, declared) = gguf::read(metadata, image)?;
+            Self::build(path.clone(), inner, declared)
+        })?
     }
 
-    fn build(path: PathBuf, text: String, declared: Declared) -> Result<Tokenizer> {
+    fn build(path: PathBuf, mut inner: Pipeline, declared: Declared) -> Result<Tokenizer> {
         let bad = |error: tokenizers::Error| unusable(&path, error);
-        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(bad)?;
         inner.with_truncation(None).map_err(bad)?;
         inner.with_padding(None);
         let growth = Growth::of(&inner).map_err(|reason| unusable(&path, reason))?;
@@ -352,7 +360,13 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn decoding(tokenizer: &tokenizers::Tokenizer) -> Decoding {
+/// Bytes of the longest token, added ones included.
+pub(super) fn longest(tokenizer: &Pipeline) -> usize {
+    let added = tokenizer.get_added_vocabulary().get_vocab();
+    added.keys().map(String::len).fold(tokenizer.get_model().longest(), usize::max)
+}
+
+fn decoding(tokenizer: &Pipeline) -> Decoding {
     let steps = match tokenizer.get_decoder() {
         Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),
         Some(single) => std::slice::from_ref(single),

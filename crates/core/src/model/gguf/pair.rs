@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::media::SettingsOf;
 use crate::media::settings::Settings;
 use crate::model::config::ConfigFile;
-use crate::weights::gguf::{Architecture, Gguf, Made, TOWER, named};
+use crate::weights::gguf::{Architecture, Gguf, Made, TOWER, Texts, named};
 
 /// The parts of a model that two files come to, beside its configuration.
 pub(in crate::model) struct Pair {
@@ -109,10 +109,10 @@ fn projector(tower: &Gguf) -> Result<&'static Projector> {
 /// The id of the token that stands for an image.
 fn image_token(text: &Gguf, projector: &Projector) -> Result<usize> {
     let (token, made) = projector.image;
-    let tokens = text.metadata().texts("tokenizer.ggml.tokens")?.unwrap_or_default();
-    match tokens.iter().position(|other| other == token) {
+    let tokens = text.metadata().texts("tokenizer.ggml.tokens")?;
+    match tokens.and_then(|tokens| tokens.iter().position(|other| other == token)) {
         Some(id) => Ok(id),
-        None if made => Ok(tokens.len()),
+        None if made => Ok(tokens.map_or(0, Texts::len)),
         None => {
             let reason = format!(
                 "{} has no token `{token}`, which stands for an image in a {}: it is the language model of another family; take the mmproj of the \

@@ -1,17 +1,19 @@
-//! The tokenizer of a GGUF file, written as the tokenizer.json that Hugging Face has for it.
+//! The tokenizer of a GGUF file, with the steps of the tokenizer.json that Hugging Face has for it.
 //!
 //! Two kinds: `gpt2`, byte-level BPE with its merges, whose pre-tokenizer is known by name alone; and `llama`, SentencePiece's BPE, whose
 //! merges follow from the scores of the tokens.
 
-use std::collections::{HashMap, HashSet};
-
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tokenizers::{AddedToken, TokenizerBuilder};
 
+use super::super::files::unusable;
+use super::bpe::Bpe;
 use super::declared::Declared;
+use super::vocabulary::Vocabulary;
+use super::words::{Pipeline, Words};
 use crate::error::{Error, Result};
-use crate::weights::gguf::Metadata;
+use crate::weights::gguf::{Metadata, Texts};
 
 /// `tokenizer.ggml.token_type` of the token for what no other token is, of tokens that are matched whole and never said, of others that are
 /// matched whole, of those that nothing uses, and of bytes.
@@ -96,7 +98,7 @@ const SPLITTERS: &[Splitter] = &[
 /// The tokens of a file, with their kinds.
 struct Tokens<'a> {
     metadata: &'a Metadata,
-    texts: &'a [String],
+    texts: &'a Texts,
     kinds: &'a [i64],
     /// The token that stands for an image, of a model that sees.
     image: Option<&'a str>,
@@ -107,18 +109,7 @@ fn key(name: &str) -> String {
     format!("tokenizer.ggml.{name}")
 }
 
-/// A tokenizer.json. It is written from borrowed texts, because lists of some hundred thousand values would take more than they hold.
-#[derive(Serialize)]
-struct File<'a> {
-    version: &'static str,
-    added_tokens: Vec<Value>,
-    #[serde(flatten)]
-    steps: Steps,
-    model: Bpe<'a>,
-}
-
-/// The parts of a tokenizer beside its model.
-#[derive(Serialize)]
+/// The parts of a tokenizer beside its model, as a tokenizer.json has them.
 struct Steps {
     normalizer: Value,
     pre_tokenizer: Value,
@@ -126,39 +117,9 @@ struct Steps {
     decoder: Value,
 }
 
-#[derive(Serialize)]
-struct Bpe<'a> {
-    r#type: &'static str,
-    unk_token: Option<&'a str>,
-    fuse_unk: bool,
-    byte_fallback: bool,
-    ignore_merges: bool,
-    vocab: Vocabulary<'a>,
-    merges: Vec<(&'a str, &'a str)>,
-}
-
-/// Ids by text, without tokens that nothing uses; of two tokens with one text the first counts.
-struct Vocabulary<'a> {
-    texts: &'a [String],
-    kinds: &'a [i64],
-    /// A token behind all others.
-    more: Option<&'a str>,
-}
-
-impl Serialize for Vocabulary<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let mut seen = HashSet::new();
-        for (id, (text, kind)) in self.texts.iter().zip(self.kinds).enumerate() {
-            if *kind != UNUSED && seen.insert(text.as_str()) {
-                map.serialize_entry(text, &id)?;
-            }
-        }
-        if let Some(text) = self.more {
-            map.serialize_entry(text, &self.texts.len())?;
-        }
-        map.end()
-    }
+/// A part of a tokenizer; None where it is null.
+fn step<T: DeserializeOwned>(metadata: &Metadata, step: Value) -> Result<Option<T>> {
+    serde_json::from_value(step).map_err(|error| unusable(metadata.path(), error))
 }
 
 impl<'a> Tokens<'a> {
@@ -175,11 +136,13 @@ impl<'a> Tokens<'a> {
 
     /// The token that stands for an image, where the file does not have it.
     fn more(&self) -> Option<&'a str> {
-        self.image.filter(|image| !self.texts.iter().any(|text| text == image))
+        self.image.filter(|image| !self.texts.iter().any(|text| text == *image))
     }
 
-    fn vocabulary(&self) -> Vocabulary<'a> {
-        Vocabulary { texts: self.texts, kinds: self.kinds, more: self.more() }
+    /// Tokens by their ids, but those that nothing uses.
+    fn vocabulary(&self) -> Result<Vocabulary> {
+        let used = self.texts.iter().zip(self.kinds).map(|(text, kind)| Some(text).filter(|_| *kind != UNUSED));
+        Vocabulary::new(used.chain(self.more().map(Some))).map_err(|reason| unusable(self.metadata.path(), reason))
     }
 
     /// The token that the file names as its `name`: its id and its text.
@@ -193,20 +156,15 @@ impl<'a> Tokens<'a> {
     }
 
     /// Tokens that are matched before anything else.
-    fn added(&self) -> Vec<Value> {
-        let all = self.texts.iter().zip(self.kinds).enumerate();
+    fn added(&self) -> impl Iterator<Item = AddedToken> {
         let is_image = |text: &str| Some(text) == self.image;
-        let added = all.filter(|(_, (text, kind))| {
+        let all = self.texts.iter().zip(self.kinds);
+        let added = all.filter(move |(text, kind)| {
             !text.is_empty() && (matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED) || is_image(text))
         });
-        let token = |id: usize, text: &str, special: bool| {
-            json!({
-                "id": id, "content": text, "special": special,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            })
-        };
-        let added = added.map(|(id, (text, kind))| token(id, text, *kind != USER_DEFINED || is_image(text)));
-        added.chain(self.more().map(|text| token(self.texts.len(), text, true))).collect()
+        let added = added.map(move |(text, kind)| (text, *kind != USER_DEFINED || is_image(text)));
+        let more = self.more().map(|text| (text, true));
+        added.chain(more).map(|(text, special)| AddedToken::from(text, special).normalized(false))
     }
 
     /// The tokens around every text, as a post-processor.
@@ -229,12 +187,12 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// The text of a tokenizer.json, and the tokens that have names; `image` is the token that stands for an image, of a model that sees.
+/// The tokenizer of a file, and the tokens that have names; `image` is the token that stands for an image, of a model that sees.
 ///
 /// # Errors
 /// [`Error::UnsupportedModel`] for a kind of tokenizer or a pre-tokenizer that is not known; [`Error::ModelFile`] for metadata that are
 /// missing or contradict each other.
-pub(super) fn written(metadata: &Metadata, image: Option<&str>) -> Result<(String, Declared)> {
+pub(super) fn read(metadata: &Metadata, image: Option<&str>) -> Result<(Pipeline, Declared)> {
     let tokens = Tokens { image, ..Tokens::of(metadata)? };
     let kind = metadata.text(&key("model"))?.ok_or_else(|| metadata.missing(&key("model")))?;
     let (steps, model) = match kind {
@@ -246,8 +204,15 @@ pub(super) fn written(metadata: &Metadata, image: Option<&str>) -> Result<(Strin
             return Err(unknown(metadata, format!("a tokenizer of the kind {other:?}; known are {known}")));
         }
     };
-    let file = File { version: "1.0", added_tokens: tokens.added(), steps, model };
-    let text = serde_json::to_string(&file).map_err(|error| Error::Internal(error.to_string()))?;
+    let bad = |error: tokenizers::Error| unusable(metadata.path(), error);
+    let builder = TokenizerBuilder::new()
+        .with_model(Words::Ours(model))
+        .with_normalizer(step(metadata, steps.normalizer)?)
+        .with_pre_tokenizer(step(metadata, steps.pre_tokenizer)?)
+        .with_post_processor(step(metadata, steps.post_processor)?)
+        .with_decoder(step(metadata, steps.decoder)?);
+    let mut pipeline: Pipeline = builder.build().map_err(bad)?;
+    pipeline.add_tokens(tokens.added()).map_err(bad)?;
     let mut named = Vec::new();
     for (name, in_file) in [
         ("bos_token", "bos"),
@@ -261,7 +226,7 @@ pub(super) fn written(metadata: &Metadata, image: Option<&str>) -> Result<(Strin
         }
     }
     named.extend(image.map(|image| ("image_token".to_owned(), image.to_owned())));
-    Ok((text, Declared { named, tokens: Vec::new(), ids: Vec::new() }))
+    Ok((pipeline, Declared { named, tokens: Vec::new(), ids: Vec::new() }))
 }
 
 /// The tokens that end an answer: those that the file names, and those of its control tokens that are known to end turns.
@@ -275,7 +240,7 @@ pub(crate) fn ends(metadata: &Metadata) -> Result<Vec<u32>> {
         ends.extend(tokens.named(name)?.map(|(id, _)| id));
     }
     let all = tokens.texts.iter().zip(tokens.kinds).enumerate();
-    let known = all.filter(|(_, (text, kind))| **kind == CONTROL && ENDS.contains(&text.as_str()));
+    let known = all.filter(|(_, (text, kind))| **kind == CONTROL && ENDS.contains(text));
     ends.extend(known.map(|(id, _)| id as u32));
     ends.sort_unstable();
     ends.dedup();
@@ -286,7 +251,7 @@ fn unknown(metadata: &Metadata, reason: String) -> Error {
     Error::UnsupportedModel { reason: format!("{} asks for {reason}", metadata.path().display()), known: vec![] }
 }
 
-fn byte_level<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
+fn byte_level(tokens: &Tokens<'_>) -> Result<(Steps, Bpe)> {
     let metadata = tokens.metadata;
     let name = metadata.text(&key("pre"))?.ok_or_else(|| metadata.missing(&key("pre")))?;
     let Some(splitter) = SPLITTERS.iter().find(|splitter| splitter.names.contains(&name)) else {
@@ -299,11 +264,10 @@ fn byte_level<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
         return Err(unknown(metadata, reason));
     };
     let merges = metadata.texts(&key("merges"))?.ok_or_else(|| metadata.missing(&key("merges")))?;
-    let pair = |merge: &'a String| {
-        let pair = merge.split_once(' ');
-        pair.ok_or_else(|| metadata.bad(&key("merges"), format!("{merge:?}, where two tokens are expected")))
-    };
-    let pairs: Vec<(&str, &str)> = merges.iter().map(pair).collect::<Result<_>>()?;
+    if let Some(merge) = merges.iter().find(|merge| !merge.contains(' ')) {
+        return Err(metadata.bad(&key("merges"), format!("{merge:?}, where two tokens are expected")));
+    }
+    let pairs = merges.iter().map(|merge| merge.split_once(' ').unwrap_or_default());
     let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
     let mut steps = Vec::new();
     if splitter.digits {
@@ -320,19 +284,11 @@ fn byte_level<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
         post_processor: tokens.around(flag("add_bos_token", splitter.adds_bos)?, flag("add_eos_token", false)?)?,
         decoder: bytes(true),
     };
-    let model = Bpe {
-        r#type: "BPE",
-        unk_token: None,
-        fuse_unk: false,
-        byte_fallback: false,
-        ignore_merges: splitter.whole_words,
-        vocab: tokens.vocabulary(),
-        merges: pairs,
-    };
-    Ok((steps, model))
+    let model = Bpe::new(tokens.vocabulary()?, pairs, None, false, splitter.whole_words);
+    Ok((steps, model.map_err(|reason| unusable(metadata.path(), reason))?))
 }
 
-fn sentence_piece<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
+fn sentence_piece(tokens: &Tokens<'_>) -> Result<(Steps, Bpe)> {
     let metadata = tokens.metadata;
     let scores = metadata.numbers(&key("scores"))?.ok_or_else(|| metadata.missing(&key("scores")))?;
     if scores.len() != tokens.texts.len() {
@@ -366,52 +322,56 @@ fn sentence_piece<'a>(tokens: &Tokens<'a>) -> Result<(Steps, Bpe<'a>)> {
         post_processor: tokens.around(flag("add_bos_token", true)?, flag("add_eos_token", false)?)?,
         decoder: json!({ "type": "Sequence", "decoders": decoders }),
     };
-    let model = Bpe {
-        r#type: "BPE",
-        unk_token: tokens.named("unknown")?.map(|(_, text)| text),
-        fuse_unk: true,
-        byte_fallback: tokens.kinds.contains(&BYTE),
-        ignore_merges: false,
-        vocab: tokens.vocabulary(),
-        merges: merges(tokens, scores)?,
-    };
-    Ok((steps, model))
+    let unknown = tokens.named("unknown")?.map(|(_, text)| text);
+    let has_bytes = tokens.kinds.contains(&BYTE);
+    let merges = merges(tokens, scores)?;
+    let pairs = merges.iter().map(|merge| merge.pair(tokens));
+    let model = Bpe::new(tokens.vocabulary()?, pairs, unknown, has_bytes, false);
+    Ok((steps, model.map_err(|reason| unusable(metadata.path(), reason))?))
+}
+
+/// A token that comes of two others, cut after so many of its bytes.
+struct Cut {
+    score: f64,
+    id: u32,
+    cut: u16,
+    /// Characters before the cut, and behind it.
+    sides: (u16, u16),
+}
+
+impl Cut {
+    fn pair<'a>(&self, tokens: &Tokens<'a>) -> (&'a str, &'a str) {
+        let text = tokens.texts.get(self.id as usize).unwrap_or_default();
+        text.split_at_checked(usize::from(self.cut)).unwrap_or_default()
+    }
 }
 
 /// The pairs of tokens that make another token, the one with the better score first. Where a token comes of several pairs, that with the
 /// longer left part goes first, as in transformers' conversion.
-fn merges<'a>(tokens: &Tokens<'a>, scores: &[f64]) -> Result<Vec<(&'a str, &'a str)>> {
+fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Vec<Cut>> {
     let bad = |reason: String| Err(tokens.metadata.bad(&key("tokens"), reason));
-    let plain = |id: usize| !matches!(tokens.kinds[id], UNKNOWN | CONTROL | USER_DEFINED | UNUSED | BYTE);
-    let ids: HashMap<&str, usize> = tokens
-        .texts
-        .iter()
-        .enumerate()
-        .rev()
-        .filter(|(id, _)| plain(*id))
-        .map(|(id, text)| (text.as_str(), id))
-        .collect();
-    let mut pairs = Vec::new();
-    for (id, text) in tokens.texts.iter().enumerate() {
-        if ids.get(text.as_str()) != Some(&id) {
-            continue;
-        }
+    let is_plain = |kind: i64| !matches!(kind, UNKNOWN | CONTROL | USER_DEFINED | UNUSED | BYTE);
+    let plain = tokens.texts.iter().zip(tokens.kinds).map(|(text, kind)| Some(text).filter(|_| is_plain(*kind)));
+    let plain = Vocabulary::new(plain).map_err(|reason| unusable(tokens.metadata.path(), reason))?;
+    let mut cuts = Vec::new();
+    for (text, id) in plain.all() {
         if text.len() > MAX_PIECE {
             return bad(format!("a token of {} bytes; SentencePiece's have at most {MAX_PIECE}", text.len()));
         }
-        let length = text.chars().count();
+        let length = text.chars().count() as u16;
         for (before, (at, _)) in text.char_indices().enumerate().skip(1) {
             let (left, right) = text.split_at(at);
-            if ids.contains_key(left) && ids.contains_key(right) {
-                pairs.push((scores[id], before, length - before, left, right));
+            if plain.id(left).is_some() && plain.id(right).is_some() {
+                let sides = (before as u16, length - before as u16);
+                cuts.push(Cut { score: scores[id as usize], id, cut: at as u16, sides });
             }
         }
-        if pairs.len() > MAX_MERGES {
+        if cuts.len() > MAX_MERGES {
             return bad(format!("tokens that come of more than {MAX_MERGES} pairs of others"));
         }
     }
-    pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
-    Ok(pairs.into_iter().map(|(.., left, right)| (left, right)).collect())
+    cuts.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.sides.cmp(&a.sides)));
+    Ok(cuts)
 }
 
 /// The chat template of a file.

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::{Pipeline, longest};
+
 /// Most times as long as it was that a normalizer may make a text.
 const MOST: f64 = 256.0;
 /// Most bytes of normalized text; the bookkeeping of each takes some thirty.
@@ -18,7 +20,7 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Growth, String> {
+    pub(super) fn of(tokenizer: &Pipeline) -> Result<Growth, String> {
         let json = |part: Option<Result<Value, serde_json::Error>>| part.transpose().map(Option::unwrap_or_default);
         let normalizer =
             json(tokenizer.get_normalizer().map(serde_json::to_value)).map_err(|error| error.to_string())?;
@@ -31,8 +33,7 @@ impl Growth {
                 ));
             }
         }
-        let longest = tokenizer.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
-        Ok(Growth { normalizer, decoder, longest })
+        Ok(Growth { normalizer, decoder, longest: longest(tokenizer) })
     }
 
     /// Longest text that may be encoded, at most `most` bytes.

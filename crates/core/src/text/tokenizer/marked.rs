@@ -12,7 +12,7 @@ use tokenizers::{
 };
 
 use super::super::template::Rendered;
-use super::SpecialTokens;
+use super::{Pipeline, SpecialTokens};
 
 /// Stands for an image until its place is known; no vocabulary is as large.
 pub(super) const PICTURE: u32 = u32::MAX;
@@ -61,7 +61,7 @@ fn touches(ranges: &[Range<usize>], at: &Range<usize>) -> bool {
 type Piece = (NormalizedString, Option<Vec<Token>>);
 
 impl Matcher {
-    pub(super) fn new(tokenizer: &tokenizers::Tokenizer) -> Result<Matcher, String> {
+    pub(super) fn new(tokenizer: &Pipeline) -> Result<Matcher, String> {
         let added = tokenizer.get_added_vocabulary();
         let (mut raw, mut normalized) = (Vec::new(), Vec::new());
         for (id, token) in added.get_added_tokens_decoder() {
@@ -83,7 +83,7 @@ impl Matcher {
     /// The ids of a conversation with the tokens that the tokenizer puts around every text, and [`PICTURE`] for each image.
     pub(super) fn encode(
         &self,
-        tokenizer: &tokenizers::Tokenizer,
+        tokenizer: &Pipeline,
         chat: &Rendered,
         placeholders: &[u32],
         special: SpecialTokens,

@@ -25,7 +25,42 @@ pub enum Value {
     Integers(Vec<i64>),
     Floats(Vec<f64>),
     Flags(Vec<bool>),
-    Texts(Vec<String>),
+    Texts(Texts),
+}
+
+/// Texts in one piece of memory: a vocabulary has hundreds of thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    text: String,
+    /// Where each ends, which begins where the one before ends.
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub fn get(&self, at: usize) -> Option<&str> {
+        let end = *self.ends.get(at)? as usize;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        self.text.get(start..end)
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
+        (0..self.len()).map(|at| self.get(at).unwrap_or_default())
+    }
+
+    /// Adds one, of which a header has no more than it has bytes.
+    fn push(&mut self, text: &str) -> Result<(), String> {
+        self.text.push_str(text);
+        self.ends.push(u32::try_from(self.text.len()).map_err(|_| "its texts have more than 4 GiB")?);
+        Ok(())
+    }
 }
 
 impl Value {
@@ -140,7 +175,7 @@ impl Metadata {
         }
     }
 
-    pub fn texts(&self, key: &str) -> Result<Option<&[String]>> {
+    pub fn texts(&self, key: &str) -> Result<Option<&Texts>> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Texts(value)) => Ok(Some(value)),
@@ -204,7 +239,11 @@ fn list(cursor: &mut Cursor, key: &str, left: &mut u64) -> Result<Value, String>
         7 => Value::Flags(all(count, || flag(cursor, key))?),
         8 => {
             let what = format!("an item of `{key}`");
-            Value::Texts(all(count, || cursor.text(MAX_ITEM, &what))?)
+            let mut texts = Texts::default();
+            for _ in 0..count {
+                texts.push(&cursor.text(MAX_ITEM, &what)?)?;
+            }
+            Value::Texts(texts)
         }
         9 => return Err(format!("`{key}` is a list of lists, which GGUF does not have")),
         other => Value::Integers(all(count, || {

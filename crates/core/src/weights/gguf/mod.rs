@@ -26,7 +26,7 @@ use crate::folder::{self, unusable};
 use cursor::Cursor;
 pub(crate) use find::{in_folder, tower_beside};
 pub use kind::Kind;
-pub use metadata::{Metadata, Value};
+pub use metadata::{Metadata, Texts, Value};
 pub(crate) use names::{Architecture, ROPE, TOWER, named};
 pub(in crate::weights) use pair::Pair;
 pub(crate) use pair::{Join, Made};

@@ -113,10 +113,13 @@ fn keys_and_tensors_are_read() {
         assert_eq!(metadata.get("a.u64"), Some(&Value::Integer(u64::MAX.into())));
         assert_eq!(metadata.number("a.f32").expect("a number"), Some(f64::from(1e-5f32)));
         assert_eq!(metadata.flag("a.flag").expect("a flag"), Some(true));
-        assert_eq!(metadata.texts("a.texts").expect("texts"), Some(&["x".to_owned(), "\u{e9}".to_owned()][..]));
+        let texts = |key: &str| metadata.texts(key).expect("texts").map(|texts| texts.iter().collect::<Vec<_>>());
+        assert_eq!(texts("a.texts"), Some(vec!["x", "\u{e9}"]));
+        let two = metadata.texts("a.texts").expect("texts").expect("is there");
+        assert_eq!((two.get(1), two.get(2), two.len(), two.is_empty()), (Some("\u{e9}"), None, 2, false));
         assert_eq!(metadata.integers("a.integers").expect("integers"), Some(&[1, -1][..]));
         assert_eq!(metadata.numbers("a.numbers").expect("numbers"), Some(&[0.5][..]));
-        assert_eq!(metadata.texts("a.none").expect("texts"), Some(&[][..]));
+        assert_eq!(texts("a.none"), Some(vec![]));
         assert_eq!(metadata.size("absent").expect("nothing"), None);
         for wrong in [metadata.size("a.i16"), metadata.size("a.f32"), metadata.of_all_layers("a.integers")] {
             assert!(wrong.is_err(), "{wrong:?}");
