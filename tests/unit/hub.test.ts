@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, readlink, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
 import { run } from "../../ts/cli/run.ts";
@@ -338,13 +338,49 @@ test("the only GGUF file of a repository needs no name", async () => {
   assert.equal(await source(both), join(model(both.cacheDir), "snapshots", commit));
 });
 
+test("all files of a model in several come, and no other", async () => {
+  const parts = (kind: string, count: number) =>
+    Array.from({ length: count }, (_, at) => `${kind}/a-${kind}-0000${at + 1}-of-0000${count}.gguf`);
+  const [large, small] = [parts("Q8_0", 3), parts("Q4_K_M", 2)];
+  const names = ["README.md", ...large, ...small, "a-Q2_K.gguf", "mmproj-a-f16.gguf"];
+  for (const [file, vision, want] of [
+    ["*Q8_0*", undefined, [...large, "mmproj-a-f16.gguf"]],
+    ["*Q4_K_M*", false, small],
+    [small[0], undefined, [...small, "mmproj-a-f16.gguf"]],
+    // Any of its files means the set, and the engine is given the first.
+    ["a-Q8_0-00002-of-00003.gguf", false, large],
+    ["*Q2_K*", false, ["a-Q2_K.gguf"]],
+  ] as [string, false | undefined, string[]][]) {
+    server.seen = [];
+    const options = { ...fresh(), file, ...(vision !== undefined && { vision }) };
+    const path = await gguf(names, options);
+    assert.equal(path, join(model(options.cacheDir), "snapshots", commit, ...(want[0] as string).split("/")));
+    assert.deepEqual(server.fetched.toSorted(), want.map((name) => `/org/tiny/resolve/${commit}/${name}`).toSorted());
+    server.seen = [];
+    assert.equal(await source({ ...options, offline: true }), path);
+    assert.deepEqual(server.seen, []);
+    assert.equal(await source(options), path);
+    assert.deepEqual(server.fetched, []);
+  }
+  // One set needs no name; a part that is not in the cache is said, and comes alone.
+  const options = fresh();
+  const path = await gguf(small, options);
+  const gone = small[1] as string;
+  await rm(join(path, "..", gone.split("/")[1] as string));
+  await assert.rejects(source({ ...options, offline: true }), code("hub-offline", new RegExp(`misses ${gone} of it`)));
+  server.seen = [];
+  assert.equal(await source(options), path);
+  assert.ok(await stat(join(path, "..", gone.split("/")[1] as string)));
+});
+
 test("GGUF files that are not one are listed", async () => {
-  const parts = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"];
+  const parts = ["a-00001-of-00003.gguf", "a-00003-of-00003.gguf"];
   for (const [names, file, pattern] of [
     [["a.gguf", "b.gguf"], undefined, /org\/tiny has several GGUF files: a\.gguf, b\.gguf; name one with `file`/],
     [["a.gguf", "b.gguf", "c.gguf"], "[ab]*", /has no GGUF file `\[ab\]\*`, but: a\.gguf, b\.gguf, c\.gguf/],
     [["a-Q4_0.gguf", "a-Q4_1.gguf"], "*Q4*", /several GGUF files `\*Q4\*`: a-Q4_0\.gguf, a-Q4_1\.gguf/],
-    [parts, undefined, /a model in several files: a-00001-of-00002\.gguf.*--merge/],
+    [parts, undefined, /a model in 3 files without: a-00002-of-00003\.gguf; load another file/],
+    [[...parts, "b.gguf"], undefined, /several GGUF files: a-00001-of-00003\.gguf, b\.gguf; name one/],
     [["config.json"], "*Q4*", /org\/tiny has no GGUF file$/],
   ] as [string[], string | undefined, RegExp][]) {
     server.seen = [];

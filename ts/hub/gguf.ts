@@ -1,7 +1,7 @@
 import { HubError } from "../errors.ts";
 import type { Subject } from "./failures.ts";
 import { matches } from "./glob.ts";
-import { baseName, isGguf, isTower } from "./names.ts";
+import { baseName, isGguf, isTower, partsOf } from "./names.ts";
 
 const maxListed = 50;
 
@@ -20,31 +20,30 @@ function matching(names: Iterable<string>, pattern: string): string[] {
   return (models.length > 0 ? models : found).sort();
 }
 
-/** The GGUF files that may be meant: those that match `pattern`, or without one all of language models. */
+/** The GGUF files that may be meant: those that match `pattern`, or without one all of language models; of a model in several the first. */
 export function candidates(names: Iterable<string>, pattern: string | undefined): string[] {
-  return pattern === undefined ? [...names].filter(isModel).sort() : matching(names, pattern);
+  const found = pattern === undefined ? [...names].filter(isModel) : matching(names, pattern);
+  return [...new Set(found.map((name) => partsOf(name)[0] as string))].sort();
 }
 
-/** The one GGUF file of a repository that is meant. */
+/** The one GGUF file of a repository that is meant, or the first of those of a model in several, which are all there. */
 export function chosenGguf(names: ReadonlySet<string>, subject: Subject, pattern: string | undefined): string {
   const { id, revision } = subject;
   const found = candidates(names, pattern);
   const [only, another] = found;
-  if (only !== undefined && another === undefined) return only;
   const refuse = (what: string, files: string[], cure: string): HubError => {
     const more = files.length > maxListed ? ` and ${files.length - maxListed} more` : "";
     const listed = files.slice(0, maxListed);
     const message = `${id} has ${what}${listed.length > 0 ? `: ${listed.join(", ")}${more}` : ""}${cure}`;
     return new HubError("hub-files", message, { id, revision, files: listed });
   };
+  if (only !== undefined && another === undefined) {
+    const missing = partsOf(only).filter((name) => !names.has(name));
+    if (missing.length === 0) return only;
+    throw refuse(`a model in ${partsOf(only).length} files without`, missing, "; load another file of it with `file`");
+  }
   const all = [...names].filter(isGguf).sort();
   if (only === undefined) throw refuse(all.length > 0 ? `no GGUF file \`${pattern}\`, but` : "no GGUF file", all, "");
-  if (found.every((name) => /-\d{5}-of-\d{5}\.gguf$/i.test(name)))
-    throw refuse(
-      "a model in several files",
-      found,
-      "; these are not read: take one that is whole, or join them with llama-gguf-split --merge",
-    );
   const which = pattern === undefined ? "several GGUF files" : `several GGUF files \`${pattern}\``;
   throw refuse(which, found, '; name one with `file`, for instance `file: "*Q4_K_M*"`');
 }

@@ -1,6 +1,7 @@
 import { HubError } from "../errors.ts";
 import { answerError, type Subject } from "./failures.ts";
 import { candidates, chosenGguf } from "./gguf.ts";
+import { partsOf } from "./names.ts";
 import { type Asked, chosenTower } from "./towers.ts";
 
 /** Without these nothing can be loaded. */
@@ -35,15 +36,15 @@ const maxListed = 50;
 
 /**
  * The files of a repository that the engine reads. As in transformers, a single file wins over an index, which may be left from
- * an earlier save; the index names the shards. Of GGUF files it is one, which `file` means or the only one, with the vision tower that goes
- * with it, and nothing else.
+ * an earlier save; the index names the shards. Of GGUF files it is one, which `file` means or the only one, or all of one model that is split,
+ * with the vision tower that goes with it, and nothing else.
  */
 export function neededFiles(names: ReadonlySet<string>, subject: Subject, file?: string, vision?: Asked): string[] {
   const bare = !names.has(single) && !names.has(index) && candidates(names, undefined).length > 0;
   if (file !== undefined || bare) {
     const text = chosenGguf(names, subject, file);
     const tower = chosenTower(names, subject, text, vision);
-    return tower === undefined ? [text] : [text, tower];
+    return [...partsOf(text), ...(tower === undefined ? [] : [tower])];
   }
   const lacks = (what: string): HubError => lacking(names, subject, what, instead(names));
   if (names.has("projector/config.json"))

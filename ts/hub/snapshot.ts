@@ -12,7 +12,7 @@ import { candidates, chosenGguf } from "./gguf.ts";
 import { isPattern } from "./glob.ts";
 import type { Session } from "./http.ts";
 import { type HubId, isCommit } from "./ids.ts";
-import { isGguf, isTower } from "./names.ts";
+import { isTower, modelAndTower, partsOf } from "./names.ts";
 import type { HubOptions } from "./options.ts";
 import { inParallel } from "./parallel.ts";
 import * as plan from "./plan.ts";
@@ -68,7 +68,7 @@ export async function hubModel(
 interface Found {
   state: "whole" | "usable" | "partly";
   missing: string[];
-  /** The GGUF file that is meant, where one is. */
+  /** The GGUF file that is meant, where one is; of several of one model the first. */
   gguf?: string;
   /** Its vision tower. */
   tower?: string | undefined;
@@ -133,7 +133,7 @@ class HubLoad {
       ? plan.neededOfAdapter(held, this.#subject)
       : plan.neededFiles(held, this.#subject, file, vision);
     await this.#download(repository, names);
-    const [gguf, tower] = names.filter(isGguf);
+    const [gguf, tower] = modelAndTower(names);
     await this.#note(repository, gguf === undefined);
     return this.#place(repository.commit, { ...(gguf !== undefined && { gguf }), tower });
   }
@@ -165,6 +165,8 @@ class HubLoad {
     const found = candidates(names, file);
     const [gguf, another] = found;
     if (gguf !== undefined && another === undefined) {
+      const missing = partsOf(gguf).filter((name) => !names.includes(name));
+      if (missing.length > 0) return { state: "partly", missing };
       // Another file of the repository may match a pattern too.
       const sure = file === gguf && !isPattern(file);
       return this.#withTower(commit, names, gguf, sure);

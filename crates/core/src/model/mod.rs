@@ -242,7 +242,7 @@ impl<B: Backend> Model<B> {
         info.adapters = options.adapters.iter().map(|dir| dir.display().to_string()).collect();
         checkpoint.require_unchanged()?;
         let is_mapped = options.map && weights == WeightFormat::Stored;
-        let mapped = source.files().filter(|_| is_mapped).map(|file| file.origin().clone()).collect();
+        let mapped = source.files().filter(|_| is_mapped).flat_map(|file| file.origins()).cloned().collect();
         let directions = Mutex::default();
         Ok(Model {
             info,

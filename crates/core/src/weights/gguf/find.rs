@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::foreign;
+use super::split::firsts;
 use crate::error::{Error, Result};
 
 /// Files that a folder in Hugging Face's layout has one of.
@@ -16,7 +17,7 @@ pub(crate) fn is_gguf(name: &Path) -> bool {
 }
 
 /// The file that `path` means: itself, or the only GGUF of a folder that holds no other weights; None for a folder in Hugging Face's
-/// layout. Vision towers (`mmproj`) are not counted.
+/// layout. Vision towers (`mmproj`) are not counted, and of a model in several files it is the first.
 ///
 /// # Errors
 /// [`Error::ModelNotFound`] for a folder with several.
@@ -32,6 +33,7 @@ pub(crate) fn in_folder(path: &Path) -> Result<Option<PathBuf>> {
     if found.iter().any(|name| !is_projector(name)) {
         found.retain(|name| !is_projector(name));
     }
+    let found = firsts(found);
     match found.as_slice() {
         [] => Ok(None),
         [only] => Ok(Some(path.join(only))),
@@ -54,7 +56,7 @@ pub(crate) fn tower_beside(text: &Path) -> Result<Option<PathBuf>> {
     let mut found = foreign::names(dir);
     found.retain(|name| is_gguf(Path::new(name)));
     let (towers, texts): (Vec<String>, Vec<String>) = found.into_iter().partition(|name| is_projector(name));
-    if is_projector(own) || texts != [own] {
+    if is_projector(own) || firsts(texts) != firsts(vec![own.to_owned()]) {
         return Ok(None);
     }
     match towers.as_slice() {

@@ -10,6 +10,7 @@ mod metadata;
 mod names;
 mod pair;
 mod source;
+mod split;
 
 use std::collections::HashMap;
 use std::io;
@@ -59,10 +60,11 @@ impl Origin {
     }
 }
 
-/// A GGUF file. Its header was read; tensors are read when they are asked for.
+/// A GGUF file, or the files of a split model. Their headers were read; tensors are read when they are asked for.
 #[derive(Debug)]
 pub struct Gguf {
-    origin: Arc<Origin>,
+    /// The files, the first one with the metadata of the model.
+    parts: Vec<Arc<Origin>>,
     metadata: Metadata,
     tensors: HashMap<String, Tensor>,
 }
@@ -76,6 +78,8 @@ pub struct Tensor {
     /// Bytes from the beginning of the file, and their number.
     pub start: u64,
     pub bytes: usize,
+    /// Which of a model's files has it, from 0 on.
+    pub part: usize,
 }
 
 impl Tensor {
@@ -85,13 +89,16 @@ impl Tensor {
 }
 
 impl Gguf {
-    /// Reads the header of a file.
+    /// Reads the header of a file, and where it is the first of a split model, those of the others.
     ///
     /// # Errors
-    /// [`Error::ModelNotFound`] when it is not there; [`Error::ModelFile`] when it is no GGUF, is damaged or cut, or goes past a limit;
-    /// [`Error::UnsupportedModel`] for a version, a byte order or a type of tensor that is not read, and for one of several files of a
-    /// split model.
+    /// [`Error::ModelNotFound`] when one is not there; [`Error::ModelFile`] when one is no GGUF, is damaged or cut, goes past a limit, or is not
+    /// the part that its name says; [`Error::UnsupportedModel`] for a version, a byte order or a type of tensor that is not read.
     pub fn open(path: &Path) -> Result<Gguf> {
+        split::whole(Self::open_one(path)?)
+    }
+
+    fn open_one(path: &Path) -> Result<Gguf> {
         let Some(file) = folder::open(path)? else {
             return Err(Error::ModelNotFound { path: path.to_owned(), reason: "is not there".into() });
         };
@@ -121,14 +128,8 @@ impl Gguf {
         }
         let keys = cursor.u64().map_err(damaged)?;
         let metadata = Metadata::read(path, &mut cursor, keys).map_err(damaged)?;
-        if let Some(parts) = metadata.size("split.count")?.filter(|parts| *parts > 1) {
-            return Err(unsupported(format!(
-                "{} is one of {parts} files of a model, and split models are not read: join them with llama-gguf-split --merge",
-                path.display()
-            )));
-        }
         let origin = Arc::new(Origin { path: path.to_owned(), file, stamp });
-        let mut gguf = Gguf { origin, metadata, tensors: HashMap::new() };
+        let mut gguf = Gguf { parts: vec![origin], metadata, tensors: HashMap::new() };
         gguf.read_tensors(&mut cursor, count)?;
         Ok(gguf)
     }
@@ -149,7 +150,7 @@ impl Gguf {
             return Err(self.metadata.bad("general.alignment", reason));
         }
         let start = cursor.at().next_multiple_of(alignment);
-        let len = self.origin.stamp.len;
+        let len = self.parts[0].stamp.len;
         for (name, tensor) in &mut self.tensors {
             if !tensor.start.is_multiple_of(alignment) {
                 let at = tensor.start;
@@ -194,7 +195,7 @@ impl Gguf {
             // More than any file holds: block types have at least two bits a weight.
             elements = match elements
                 .checked_mul(size)
-                .filter(|elements| (1..=self.origin.stamp.len.saturating_mul(4)).contains(elements))
+                .filter(|elements| (1..=self.parts[0].stamp.len.saturating_mul(4)).contains(elements))
             {
                 Some(elements) => elements,
                 None => {
@@ -219,16 +220,22 @@ impl Gguf {
             let (kind, weights) = (kind.name, kind.weights);
             return Err(damaged(format!("tensor `{name}` is {kind} with rows of {row}, no multiple of {weights}")));
         }
-        Ok(Tensor { shape, kind, start, bytes: elements as usize / kind.weights * kind.bytes })
+        Ok(Tensor { shape, kind, start, bytes: elements as usize / kind.weights * kind.bytes, part: 0 })
     }
 
+    /// The file, of several the first.
     pub fn path(&self) -> &Path {
-        &self.origin.path
+        &self.parts[0].path
     }
 
-    /// The file itself, which outlives this and knows whether it is still the same.
-    pub(crate) fn origin(&self) -> &Arc<Origin> {
-        &self.origin
+    /// The file that has a tensor.
+    fn path_of(&self, tensor: &Tensor) -> &Path {
+        &self.parts[tensor.part].path
+    }
+
+    /// The files themselves, which outlive this and know whether they are still the same.
+    pub(crate) fn origins(&self) -> &[Arc<Origin>] {
+        &self.parts
     }
 
     pub fn metadata(&self) -> &Metadata {
@@ -252,39 +259,38 @@ impl Gguf {
     pub fn read(&self, tensor: &Tensor) -> Result<Vec<u8>> {
         let mut bytes = vec![0; tensor.bytes];
         let chunks = bytes.par_chunks_mut(TOGETHER).enumerate();
-        let read = chunks
-            .map(|(index, chunk)| self.origin.file.read_exact_at(chunk, tensor.start + (index * TOGETHER) as u64));
-        read.collect::<io::Result<()>>().map_err(|error| self.shrunk(&error))?;
+        let Origin { file, path, .. } = &*self.parts[tensor.part];
+        let read = chunks.map(|(index, chunk)| file.read_exact_at(chunk, tensor.start + (index * TOGETHER) as u64));
+        read.collect::<io::Result<()>>().map_err(|error| shrunk(path, &error))?;
         Ok(bytes)
     }
 
     /// `count` bytes of a tensor from byte `offset` of it on.
     fn sample(&self, tensor: &Tensor, offset: usize, count: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; count];
-        self.origin
-            .file
-            .read_exact_at(&mut bytes, tensor.start + offset as u64)
-            .map_err(|error| self.shrunk(&error))?;
+        let Origin { file, path, .. } = &*self.parts[tensor.part];
+        file.read_exact_at(&mut bytes, tensor.start + offset as u64).map_err(|error| shrunk(path, &error))?;
         Ok(bytes)
     }
 
-    fn shrunk(&self, error: &io::Error) -> Error {
-        unusable(self.path(), format!("cannot be read to its end ({error}): it was cut or changed while it was read"))
-    }
-
-    /// The whole file as memory.
-    fn map(&self) -> Result<Map> {
-        self.require_unchanged()?;
-        let map = Map::open(&self.origin.file);
+    /// A whole file as memory.
+    fn map(&self, part: usize) -> Result<Map> {
+        let Origin { path, file, stamp } = &*self.parts[part];
+        stamp.require(file, path)?;
+        let map = Map::open(file);
         map.map_err(|error| {
-            unusable(self.path(), format!("cannot be mapped into memory ({error}): load it with `map: false`"))
+            unusable(path, format!("cannot be mapped into memory ({error}): load it with `map: false`"))
         })
     }
 
-    /// Errors when the file was written to since it was opened.
+    /// Errors when a file was written to since it was opened.
     pub(crate) fn require_unchanged(&self) -> Result<()> {
-        self.origin.stamp.require(&self.origin.file, self.path())
+        self.parts.iter().try_for_each(|part| part.stamp.require(&part.file, &part.path))
     }
+}
+
+fn shrunk(path: &Path, error: &io::Error) -> Error {
+    unusable(path, format!("cannot be read to its end ({error}): it was cut or changed while it was read"))
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub(in crate::weights) struct Named {
     tensors: HashMap<String, Entry>,
     /// Whether blocks are used where the file has them.
     mapped: bool,
-    /// The file in memory, once somebody asked for that.
-    map: OnceLock<Arc<Map>>,
+    /// The files in memory, once somebody asked for that.
+    maps: Vec<OnceLock<Arc<Map>>>,
 }
 
 struct Entry {
@@ -89,7 +89,7 @@ impl Named {
             };
             tensors.insert(theirs, Entry::one(tensor.clone(), order));
         }
-        Ok(Named { file, tensors, mapped, map: OnceLock::new() })
+        Ok(Named::of(file, tensors, mapped))
     }
 
     /// The tensors that are `made` of those of a vision tower.
@@ -106,7 +106,12 @@ impl Named {
             };
             tensors.insert(name.clone(), Entry { parts: found, shape, join: *join, order: None });
         }
-        Ok(Named { file, tensors, mapped, map: OnceLock::new() })
+        Ok(Named::of(file, tensors, mapped))
+    }
+
+    fn of(file: Arc<Gguf>, tensors: HashMap<String, Entry>, mapped: bool) -> Named {
+        let maps = file.origins().iter().map(|_| OnceLock::new()).collect();
+        Named { file, tensors, mapped, maps }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {
@@ -125,7 +130,7 @@ impl Named {
             numbers = in_order(&numbers, order);
         }
         let most = T::most(&numbers);
-        require_finite(self.file.path(), name, &entry.shape, (numbers, most), of)
+        require_finite(self.path(name), name, &entry.shape, (numbers, most), of)
     }
 }
 
@@ -135,11 +140,12 @@ impl Named {
         if !self.mapped {
             return Ok((Arc::new(self.file.read(tensor)?), 0));
         }
-        let map = match self.map.get() {
+        let known = &self.maps[tensor.part];
+        let map = match known.get() {
             Some(map) => map.clone(),
             None => {
-                let map = Arc::new(self.file.map()?);
-                self.map.get_or_init(|| map).clone()
+                let map = Arc::new(self.file.map(tensor.part)?);
+                known.get_or_init(|| map).clone()
             }
         };
         Ok((map, tensor.start as usize))
@@ -150,7 +156,7 @@ impl Named {
         let parts = entry.parts.iter().map(|part| self.part(name, part, entry.order.as_deref()));
         let numbers = woven(parts.collect::<Result<_>>()?, entry.together());
         let most = f32::most(&numbers);
-        require_finite(self.file.path(), name, &entry.shape, (numbers, most), Numbers::F32)
+        require_finite(self.path(name), name, &entry.shape, (numbers, most), Numbers::F32)
     }
 
     /// The numbers of a tensor of the file in f32; those of blocks have their rows in order.
@@ -228,7 +234,7 @@ fn require_scales(file: &Gguf, name: &str, tensor: &Tensor, bytes: &[u8]) -> Res
         "tensor `{name}` has a scale that is NaN or infinite, of the block at [{row}, {column}] of the file: the file is damaged or its \
          conversion failed; download it again, or take another one"
     );
-    Err(unusable(file.path(), reason))
+    Err(unusable(file.path_of(tensor), reason))
 }
 
 /// The rows of a tensor in another order.
@@ -272,13 +278,14 @@ impl Source for Named {
         self.tensors.values().flat_map(|entry| &entry.parts).map(|part| part.bytes as u64).sum()
     }
 
-    fn path(&self, _: &str) -> &Path {
-        self.file.path()
+    fn path(&self, name: &str) -> &Path {
+        let part = self.tensors.get(name).map_or(0, |entry| entry.parts[0].part);
+        &self.file.origins()[part].path
     }
 
     fn numbers(&self, name: &str, shape: &[usize]) -> Result<(Numbers, f32)> {
         let entry = self.entry(name)?;
-        require_shape(self.file.path(), name, &entry.shape, shape, "its metadata")?;
+        require_shape(self.path(name), name, &entry.shape, shape, "its metadata")?;
         let kind = entry.parts[0].kind;
         match kind.name {
             _ if entry.parts.iter().any(|part| part.kind != kind) => self.widened(name, entry),
@@ -293,7 +300,7 @@ impl Source for Named {
         let entry = self.entry(name)?;
         let kind = entry.parts[0].kind;
         let (Some(block), &[rows, columns]) = (BlockType::from_ggml(kind.id), shape) else { return Ok(None) };
-        require_shape(self.file.path(), name, &entry.shape, shape, "its metadata")?;
+        require_shape(self.path(name), name, &entry.shape, shape, "its metadata")?;
         if entry.parts.iter().any(|part| part.kind != kind) {
             return Ok(None);
         }
@@ -316,7 +323,7 @@ impl Source for Named {
         };
         Stored::new(block, rows, columns, bytes, start, entry.order.clone())
             .map(Some)
-            .map_err(|reason| unusable(self.file.path(), format!("tensor `{name}`: {reason}")))
+            .map_err(|reason| unusable(self.path(name), format!("tensor `{name}`: {reason}")))
     }
 
     fn format(&self, name: &str) -> String {

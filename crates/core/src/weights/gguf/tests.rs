@@ -1,5 +1,7 @@
 //! Headers: what is read, and what is refused and how.
 
+mod split;
+
 use std::path::PathBuf;
 
 use super::*;
@@ -167,11 +169,6 @@ fn what_a_header_cannot_say_is_named() {
         &with(&|w| w.key("general.architecture", of_kind(8, &text("x")))),
         "model-file",
         &["`general.architecture` twice"],
-    );
-    refused(
-        &with(&|w| w.key("split.count", of_kind(2, &3u16.to_le_bytes()))),
-        "unsupported-model",
-        &["one of 3 files", "--merge"],
     );
     refused(&key(of_kind(13, &[0; 8])), "model-file", &["`a.b` has a value of the kind 13"]);
     refused(&key(of_kind(7, &[2])), "model-file", &["neither true nor false"]);
