@@ -21,6 +21,8 @@ export interface SpawnOptions {
   gc?: boolean;
   /** Called with all of standard output so far, and may signal the process. */
   onOut?: (out: string, kill: (signal: NodeJS.Signals) => void) => void;
+  /** Its standard input, line by line; without it there is none. */
+  input?: AsyncIterable<string>;
 }
 
 /** The arguments with which this runtime runs a script, with `gc()` for it if asked. */
@@ -40,15 +42,18 @@ export function runScript(script: string, args: readonly string[] = [], options:
   const child = spawn(process.execPath, scriptArguments(script, args, options.gc), {
     cwd: options.cwd ?? root,
     env: { ...process.env, NO_COLOR: "1", RUST_BACKTRACE: "0", ...options.env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [options.input ? "pipe" : "ignore", "pipe", "pipe"],
   });
+  const { stdin, stdout, stderr } = child;
+  if (options.input && stdin) void feed(options.input, stdin);
   let out = "";
   let err = "";
-  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+  stdout?.setEncoding("utf8").on("data", (chunk: string) => {
     out += chunk;
-    options.onOut?.(out, (signal) => child.kill(signal));
+    // Deno reports the signal of `child.kill` as the end of a child that has ended well all the same.
+    options.onOut?.(out, (signal) => process.kill(child.pid ?? 0, signal));
   });
-  child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
+  stderr?.setEncoding("utf8").on("data", (chunk: string) => {
     err += chunk;
   });
   return new Promise((resolve, reject) => {
@@ -57,4 +62,9 @@ export function runScript(script: string, args: readonly string[] = [], options:
       resolve({ code: code ?? 128 + constants.signals[signal ?? "SIGKILL"], out, err }),
     );
   });
+}
+
+async function feed(input: AsyncIterable<string>, stdin: NodeJS.WritableStream): Promise<void> {
+  for await (const text of input) stdin.write(text);
+  stdin.end();
 }

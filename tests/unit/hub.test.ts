@@ -505,7 +505,8 @@ test("the command line takes names of the hub, and its token from the environmen
   let err = "";
   const cli = async (...args: string[]) => {
     const out: string[] = [];
-    const context = { interactive: true, color: false, signal: new AbortController().signal };
+    const typed = { ask: async () => undefined, onInterrupt: () => {} };
+    const context = { ...typed, interactive: true, color: false, signal: new AbortController().signal };
     const door = async () => ({ native: fake, file: "native/fake.node" });
     const write = (text: string): void => {
       err += text;

@@ -61,7 +61,7 @@ function checkComplete(command: Command, values: ReadonlyMap<string, unknown>, p
   const { positional } = command;
   if (positional && !positional.startsWith("[") && positionals.length === 0)
     throw new UsageError(`${command.name} needs ${positional.replace("...", "")}`);
-  const most = positional === undefined ? 0 : positional.endsWith("...") ? Number.POSITIVE_INFINITY : 1;
+  const most = positional === undefined ? 0 : /\.\.\.\]?$/.test(positional) ? Number.POSITIVE_INFINITY : 1;
   if (positionals.length > most) throw new UsageError(`${command.name} does not take \`${positionals[most]}\``);
   const missing = command.flags.find((flag) => flag.required && !values.has(flag.name));
   if (missing) throw new UsageError(`${command.name} needs --${missing.name} ${missing.value ?? ""}`.trimEnd());

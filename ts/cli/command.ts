@@ -11,6 +11,10 @@ export interface Streams {
   /** Escape codes for colour are welcome on standard error. */
   color: boolean;
   signal: AbortSignal;
+  /** The next line of standard input, after a prompt where a person types; undefined at its end and once the signal has fired. */
+  ask(prompt: string): Promise<string | undefined>;
+  /** Has Ctrl-C call a listener instead of ending the command, until it is taken away with undefined. */
+  onInterrupt(listener: (() => void) | undefined): void;
   /** Opens the door with the given name, or the best one; for a GPU, the door to the CUDA addon. */
   door: PickDoor;
 }

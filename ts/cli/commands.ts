@@ -1,5 +1,6 @@
 import type { Command } from "./command.ts";
 import { calibrate } from "./commands/calibrate.ts";
+import { chat } from "./commands/chat.ts";
 import { compare } from "./commands/compare.ts";
 import { describe } from "./commands/describe.ts";
 import { doctor } from "./commands/doctor.ts";
@@ -10,10 +11,13 @@ import { methods } from "./commands/methods.ts";
 import { report } from "./commands/report.ts";
 import { reproduce } from "./commands/reproduce.ts";
 import { score } from "./commands/score.ts";
+import { serve } from "./commands/serve.ts";
 
 /** Every command, in the order of the help. */
 export const commands: readonly Command[] = [
   describe,
+  chat,
+  serve,
   score,
   calibrate,
   fit,

@@ -4,14 +4,25 @@ import { writeFailure } from "../files/write.ts";
 import { printable } from "../format.ts";
 import { pickDoor } from "../native/pick.ts";
 import { noOutput, run } from "./run.ts";
+import { Terminal } from "./terminal.ts";
 
 const controller = new AbortController();
 
-process.on("SIGINT", () => {
+/** The hearer of Ctrl-C that a command has given, if any. */
+let onInterrupt: (() => void) | undefined;
+
+function interrupted(): void {
+  if (onInterrupt !== undefined) {
+    onInterrupt();
+    return;
+  }
   // The second Ctrl-C does not wait.
   if (controller.signal.aborted) process.exit(130);
   controller.abort();
-});
+}
+
+process.on("SIGINT", interrupted);
+const terminal = new Terminal(interrupted);
 
 /** The fate of standard output: its reader (`| head`) has closed it, or writing to it has failed. */
 let output: "whole" | "left" | "failed" = "whole";
@@ -47,8 +58,13 @@ const code = await run(process.argv.slice(2), {
   interactive: process.stderr.isTTY === true,
   color: process.stderr.isTTY === true && !process.env.NO_COLOR,
   signal: controller.signal,
+  ask: (prompt) => terminal.ask(prompt, controller.signal),
+  onInterrupt: (listener) => {
+    onInterrupt = listener;
+  },
   door: pickDoor,
 });
+terminal.close();
 
 // A failed output has set one already.
 process.exitCode ||= code;

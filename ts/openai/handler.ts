@@ -4,7 +4,8 @@ import type { Model } from "../model.ts";
 import { Answer, reasonOf } from "./answer.ts";
 import { readBody } from "./body.ts";
 import { readAsked } from "./fields.ts";
-import { closing, gone, Job, work } from "./job.ts";
+import { Guard } from "./guard.ts";
+import { closing, gone, Job, late, work } from "./job.ts";
 import { Keys } from "./keys.ts";
 import { Metrics } from "./metrics.ts";
 import { type OpenaiOptions, readSettings, type Settings } from "./options.ts";
@@ -65,6 +66,7 @@ class Handler {
   readonly #model: Model;
   readonly #settings: Settings;
   readonly #keys: Keys;
+  readonly #guard: Guard;
   readonly #turns: Turns;
   readonly #metrics: Metrics;
   readonly #jobs = new Set<Job>();
@@ -78,6 +80,7 @@ class Handler {
     this.#model = model;
     this.#settings = settings;
     this.#keys = new Keys(settings.keys);
+    this.#guard = new Guard(settings.hosts, settings.origins);
     this.#turns = new Turns(settings.concurrency);
     this.#metrics = new Metrics(this.#turns);
     this.#routes = new Map<string, Route>([
@@ -100,6 +103,7 @@ class Handler {
       response = Response.json(refusal.body, { status: refusal.status, headers: refusal.headers });
     }
     response.headers.set("x-request-id", id);
+    this.#guard.open(request, response);
     return response;
   }
 
@@ -121,6 +125,9 @@ class Handler {
 
   /** The path that is checked is the one that is answered: both are this one text. */
   async #route(request: Request): Promise<Response> {
+    this.#guard.check(request.headers);
+    const preflight = this.#guard.preflight(request);
+    if (preflight !== undefined) return preflight;
     const path = new URL(request.url).pathname;
     if (path !== "/health") this.#keys.check(request.headers);
     const route = path.startsWith("/v1/models/")
@@ -183,7 +190,9 @@ class Handler {
       if (job.stop(gone())) this.#metrics.disconnects += 1;
     };
     this.#jobs.add(job);
+    const deadline = setTimeout(() => job.stop(late()), this.#settings.answerTime);
     void job.done.then(() => {
+      clearTimeout(deadline);
       this.#jobs.delete(job);
       request.signal.removeEventListener("abort", leave);
     });

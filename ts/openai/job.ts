@@ -52,6 +52,10 @@ export class Job {
 
 export const gone = (): Refusal => new Refusal(499, "client_closed_request", "the client has gone");
 export const stalled = (): Refusal => new Refusal(408, "stalled", "the stream was not read");
+export const late = (): Refusal =>
+  new Refusal(504, "answer_timeout", "the answer took longer than this server allows", {
+    ...{ type: "server_error", headers: { "x-should-retry": "false" } },
+  });
 export const closing = (): Refusal => unavailable("server_shutting_down", "the server shuts down");
 
 /** The steps of an answer: waits for the job's turn, then has one choice after the other generated. */

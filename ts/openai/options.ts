@@ -24,6 +24,13 @@ export interface OpenaiOptions {
   anyModel?: boolean;
   /** API keys; a request needs one of them on every route but `/health`. Default: none, so that nobody needs a key. */
   keys?: readonly string[];
+  /**
+   * Names that the header `host` of a request may have, with a port or without; others are refused with 403. Give those of this machine where it
+   * answers without a key: a web page can make its own name lead here (DNS rebinding). Default: every name.
+   */
+  hosts?: readonly string[];
+  /** Origins such as `https://example.com` whose web pages may ask (CORS). Default: none. */
+  origins?: readonly string[];
   /** The method of requests that name none. Default: every entry is kept. */
   cache?: CacheOption;
   /** Names of the methods that a request may ask for in `prefixkv`. Default: every method that loads no file. */
@@ -46,6 +53,8 @@ export interface OpenaiOptions {
   bodyBytes?: number;
   /** Time in which a body must have come. Default: 30,000. */
   bodyTime?: number;
+  /** Time that a request may take altogether, its waiting included. Default: 600,000, after which OpenAI's clients have gone. */
+  answerTime?: number;
   /** Time after which a stream that waits is opened, so that later errors come as events. Default: 2,000. */
   openTime?: number;
   /** Time between the comments of a stream that waits. Default: 5,000. */
@@ -57,8 +66,9 @@ export interface OpenaiOptions {
 }
 
 /** The options with their defaults. */
-export interface Settings extends Required<Omit<OpenaiOptions, "cache" | "methods" | "maxTokens">> {
+export interface Settings extends Required<Omit<OpenaiOptions, "cache" | "hosts" | "methods" | "maxTokens">> {
   cache: CacheOption | undefined;
+  hosts: readonly string[] | undefined;
   methods: readonly string[] | undefined;
   maxTokens: number | undefined;
 }
@@ -82,10 +92,18 @@ const filled: Rule<string> = (value, place) => {
   return found;
 };
 
+const origin: Rule<string> = (value, place) => {
+  const found = filled(value, place);
+  if (URL.canParse(found) && new URL(found).origin === found) return found;
+  throw place.invalid(`is ${JSON.stringify(found)}; write the origin alone, such as https://example.com, and never *`);
+};
+
 const rules: { readonly [K in keyof OpenaiOptions]-?: Rule<unknown> } = {
   id: filled,
   anyModel: flag,
   keys: list(filled),
+  hosts: list(filled),
+  origins: list(origin),
   cache: readCache,
   methods: list(filled),
   strict: flag,
@@ -101,6 +119,7 @@ const rules: { readonly [K in keyof OpenaiOptions]-?: Rule<unknown> } = {
   },
   bodyBytes: atLeast(1),
   bodyTime: time,
+  answerTime: time,
   openTime: time,
   heartbeat: time,
   stallTime: time,
@@ -123,6 +142,8 @@ const defaults: Settings = {
   id: "prefixkv",
   anyModel: false,
   keys: [],
+  hosts: undefined,
+  origins: [],
   cache: undefined,
   methods: undefined,
   strict: false,
@@ -134,6 +155,7 @@ const defaults: Settings = {
   temperature: 0,
   bodyBytes: 20 * 2 ** 20,
   bodyTime: 30_000,
+  answerTime: 600_000,
   openTime: 2_000,
   heartbeat: 5_000,
   stallTime: 60_000,
