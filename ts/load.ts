@@ -81,10 +81,11 @@ async function open(
     batch,
     prefillChunk,
     cacheLimit,
+    prefixCache,
     rotateValues,
     ...hub
   } = options;
-  const engineOptions = { device, weights, map, threads, batch, prefillChunk, cacheLimit, rotateValues };
+  const engineOptions = { device, weights, map, threads, batch, prefillChunk, cacheLimit, prefixCache, rotateValues };
   if (signal?.aborted) throw abortError(signal);
   const finding = given({ ...hub, signal, onProgress });
   const files = await modelFiles(source, finding);

@@ -29,6 +29,7 @@ before(async () => {
     batch: 1,
     prefillChunk: 512,
     cacheLimit: "1GiB",
+    prefixCache: "1MiB",
     rotateValues: false,
     map: true,
     vision: false,

@@ -121,6 +121,7 @@ const calls: Record<string, Call> = {
       "batch",
       "prefillChunk",
       "cacheLimit",
+      "prefixCache",
       "rotateValues",
       "images",
       "revision",

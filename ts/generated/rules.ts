@@ -31,5 +31,6 @@ export const engineRules: RulesFor<EngineOptions> = {
   batch: whole,
   prefillChunk: whole,
   cacheLimit: size,
+  prefixCache: size,
   rotateValues: flag,
 };

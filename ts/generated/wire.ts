@@ -92,6 +92,18 @@ export interface EngineOptions {
    */
   cacheLimit?: ByteSize;
   /**
+   * Most bytes of prompts' beginnings that are kept for later requests, e.g. `512MiB`.
+   *
+   * A prompt with pictures is then read in two parts, up to its last picture and from there on. The first part is kept
+   * for requests that begin with the same text and the same bytes of pictures and have the same `cache`;
+   * `usage.cachedTokens` says how many positions were not read again. It counts within `cacheLimit` and is the first to
+   * go when a request needs room. How soon an answer comes then tells whether somebody has asked about the same
+   * pictures before: leave it out where that is nobody's business.
+   *
+   * Default: none are kept.
+   */
+  prefixCache?: ByteSize;
+  /**
    * Folds the Hadamard transform of values into the weights.
    *
    * Stores that keep values through such a transform (`akvqVl`; `int8`, `int4` and `int2` with `rotate`) then do

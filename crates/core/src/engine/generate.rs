@@ -41,6 +41,10 @@ pub(super) struct PreparedPrompt<B: Backend> {
     pub(super) stop: StopStrings,
     pub(super) ignore_eos: bool,
     pub(super) timings: Timings,
+    /// Positions before the prompt that were read for the same request.
+    pub(super) read: usize,
+    /// Whether its reader is not to hear that it has been read, since more of the request's prompt comes.
+    pub(super) silent: bool,
 }
 
 impl<B: Backend> PreparedPrompt<B> {
@@ -86,6 +90,8 @@ impl<B: Backend> PreparedPrompt<B> {
             stop: request.stop.clone(),
             ignore_eos: request.ignore_eos,
             timings,
+            read: 0,
+            silent: false,
         })
     }
 
@@ -93,7 +99,7 @@ impl<B: Backend> PreparedPrompt<B> {
     pub(super) fn start(mut self, model: &Model<B>, events: &Events) -> Result<Generation<B>> {
         let start = Instant::now();
         let logits = model.prefill(&self.prompt, &self.features, &mut self.sequence, &|| events.check())?;
-        self.timings.prefill = milliseconds(start.elapsed());
+        self.timings.prefill += milliseconds(start.elapsed());
         let cached = self.sequence.next_position() as usize - self.prompt.tokens.len();
         self.generation(logits, cached, model, events)
     }
@@ -104,15 +110,18 @@ impl<B: Backend> PreparedPrompt<B> {
         let cached = self.sequence.next_position() as usize;
         let prefill = model.begin_prefill(&self.prompt, &self.features, &mut self.sequence, most)?;
         self.features = Vec::new();
-        self.timings.prefill = milliseconds(start.elapsed());
+        self.timings.prefill += milliseconds(start.elapsed());
         Ok(Reading { ready: self, prefill, cached })
     }
 
     /// Goes on from a prompt that has been read, after `cached` positions.
     fn generation(self, logits: Vec<f32>, cached: usize, model: &Model<B>, events: &Events) -> Result<Generation<B>> {
-        let PreparedPrompt { prompt, sequence, context, mut history, room, trim, timings, .. } = self;
+        let PreparedPrompt { prompt, sequence, context, mut history, room, trim, timings, read, silent, .. } = self;
         let sampler = Sampler::new(&self.sampler)?;
-        events.send(Event::Prompt { usage: prompt::usage(cached, &prompt, 0) })?;
+        let cached = cached - read;
+        if !silent {
+            events.send(Event::Prompt { usage: prompt::usage_behind(read, cached, &prompt, 0) })?;
+        }
         history.extend(&prompt.tokens);
         Ok(Generation {
             sequence,
@@ -125,6 +134,7 @@ impl<B: Backend> PreparedPrompt<B> {
             ignore_eos: self.ignore_eos,
             first: None,
             cached,
+            read,
             prompt,
             timings,
         })
@@ -182,6 +192,7 @@ pub(super) struct Generation<B: Backend> {
     /// When the first token was there.
     first: Option<Instant>,
     cached: usize,
+    read: usize,
     prompt: Prompt,
     timings: Timings,
 }
@@ -219,7 +230,7 @@ impl<B: Backend> Generation<B> {
 
     /// Its outcome, and its cache.
     pub(super) fn end(self, finish: Finish, events: &Events) -> Result<(Answered, Sequence<B::Memory>)> {
-        let Generation { sequence, mut answer, first, cached, prompt, mut timings, .. } = self;
+        let Generation { sequence, mut answer, first, cached, read, prompt, mut timings, .. } = self;
         let pending = finish != Finish::Eos;
         let finish = answer.close(finish)?;
         if let Some(first) = first {
@@ -228,7 +239,7 @@ impl<B: Backend> Generation<B> {
         }
         timings.total = milliseconds(events.submitted().elapsed());
         let Answer { text, raw, tokens, .. } = answer;
-        Ok((Answered { text, raw, tokens, finish, pending, cached, prompt, timings }, sequence))
+        Ok((Answered { text, raw, tokens, finish, pending, cached, read, prompt, timings }, sequence))
     }
 }
 
@@ -270,6 +281,7 @@ pub(super) struct Answered {
     /// Whether the last token is not in the cache, because nothing was generated from it.
     pub(super) pending: bool,
     pub(super) cached: usize,
+    read: usize,
     pub(super) prompt: Prompt,
     pub(super) timings: Timings,
 }
@@ -280,7 +292,7 @@ impl Answered {
             text: self.text.clone(),
             tokens: self.tokens.clone(),
             finish: self.finish,
-            usage: prompt::usage(self.cached, &self.prompt, self.tokens.len()),
+            usage: prompt::usage_behind(self.read, self.cached, &self.prompt, self.tokens.len()),
             timings: self.timings,
             memory: sequence.memory(),
         }

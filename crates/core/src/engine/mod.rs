@@ -21,6 +21,7 @@ mod positions;
 mod prefix;
 mod profile;
 mod prompt;
+mod reuse;
 mod runner;
 mod scheduler;
 mod score;

@@ -21,3 +21,18 @@ pub(super) fn room<M: Memory>(
     let available = sequence.positions_within(&prompt.spans, most)?;
     prompt::room(sequence.next_position() as usize, prompt, asked, available)
 }
+
+/// As [`room`] of a prompt in two parts, of which none has been read.
+pub(super) fn room_behind<M: Memory>(
+    sequence: &Sequence<M>,
+    first: &Prompt,
+    rest: &Prompt,
+    asked: Option<usize>,
+    most: usize,
+) -> Result<usize> {
+    if sequence.rotates_to_ranks() {
+        prompt::room(first.tokens.len(), rest, Some(1), most)?;
+    }
+    let available = sequence.positions_within(&first.spans, most)?;
+    prompt::room(first.tokens.len(), rest, asked, available)
+}

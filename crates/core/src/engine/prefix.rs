@@ -200,6 +200,8 @@ impl<B: Backend> Prefixes<B> {
             stop: StopStrings::new(Vec::new())?,
             ignore_eos: true,
             timings,
+            read: 0,
+            silent: false,
         };
         Ok((ready, Opening(text)))
     }
@@ -262,6 +264,8 @@ impl<B: Backend> Prefixes<B> {
             stop: request.stop.clone(),
             ignore_eos: request.ignore_eos,
             timings,
+            read: 0,
+            silent: false,
         })
     }
 

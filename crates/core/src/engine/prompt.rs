@@ -207,8 +207,13 @@ pub(super) fn features<B: Backend, I: AsRef<[u8]> + Sync>(
 
 /// The usage of a request that continues `cached` positions and has got `completion` tokens so far.
 pub(super) fn usage(cached: usize, prompt: &Prompt, completion: usize) -> Usage {
+    usage_behind(0, cached, prompt, completion)
+}
+
+/// As [`usage`], where `read` more positions were read before `prompt`.
+pub(super) fn usage_behind(read: usize, cached: usize, prompt: &Prompt, completion: usize) -> Usage {
     Usage {
-        prompt_tokens: cached + prompt.tokens.len(),
+        prompt_tokens: cached + read + prompt.tokens.len(),
         cached_tokens: cached,
         image_tokens: prompt.image_tokens,
         completion_tokens: completion,

@@ -9,12 +9,13 @@ use super::clock::milliseconds;
 use super::generate::{Generation, PreparedPrompt, Read, Reading};
 use super::prefix::{Opening, Prefixes};
 use super::profile::profile;
+use super::reuse::{Halves, Key, Rest, Reuse};
 use super::runner::{Codec, OnProgress, Runner, Started, Stepped};
 use super::score::{Next, Scoring};
 use super::session::{self, Open, Sessions};
 use super::ticket::Events;
 use super::trace::Tracing;
-use super::{channels, codebooks, directions, heads, sensitivity, sharing};
+use super::{channels, codebooks, directions, heads, prompt, sensitivity, sharing};
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ struct ModelRunner<B: Backend> {
     slack: usize,
     sessions: Sessions<B>,
     prefixes: Prefixes<B>,
+    reuse: Reuse<B>,
     batching: Batching,
     /// Generations that go from step to step, in the order of their starts.
     running: Vec<Running<B>>,
@@ -49,6 +51,8 @@ enum Work<B: Backend> {
     Generation(Box<Generation<B>>, Option<Box<Open<B>>>),
     /// The same while its prompt is read, piece by piece.
     Reading(Box<Reading<B>>, Aim<B>),
+    /// The same before its prompt, or the next part of it, is begun.
+    Ready(Box<PreparedPrompt<B>>, Aim<B>),
     Scoring(Box<Scoring<B::Memory>>),
     Tracing(Box<Tracing<B>>),
 }
@@ -59,6 +63,8 @@ enum Aim<B: Backend> {
     Answer(Option<Box<Open<B>>>),
     /// Questions to come.
     Prefix(Box<Opening>),
+    /// The part of the prompt behind it, and requests to come that begin with it.
+    Shared(Box<(Key, Rest)>),
 }
 
 impl<B: Backend> Work<B> {
@@ -66,6 +72,7 @@ impl<B: Backend> Work<B> {
         match self {
             Work::Generation(generation, _) => &generation.sequence,
             Work::Reading(reading, _) => reading.sequence(),
+            Work::Ready(ready, _) => &ready.sequence,
             Work::Scoring(scoring) => &scoring.sequence,
             Work::Tracing(tracing) => &tracing.generation.sequence,
         }
@@ -73,7 +80,9 @@ impl<B: Backend> Work<B> {
 
     fn turn(&self) -> Option<&Open<B>> {
         match self {
-            Work::Generation(_, turn) | Work::Reading(_, Aim::Answer(turn)) => turn.as_deref(),
+            Work::Generation(_, turn) | Work::Reading(_, Aim::Answer(turn)) | Work::Ready(_, Aim::Answer(turn)) => {
+                turn.as_deref()
+            }
             _ => None,
         }
     }
@@ -107,7 +116,8 @@ fn load_on<B: Backend>(
     let slack = usize::try_from(model.info().weight_bytes / SLACK_OF_WEIGHTS).unwrap_or(usize::MAX);
     let slack = slack.clamp(SLACK[0], SLACK[1]);
     let (sessions, prefixes) = (Sessions::default(), Prefixes::default());
-    Ok(Box::new(ModelRunner { model, slack, sessions, prefixes, batching, running: Vec::new() }))
+    let reuse = Reuse::new(batching.prefix_cache);
+    Ok(Box::new(ModelRunner { model, slack, sessions, prefixes, reuse, batching, running: Vec::new() }))
 }
 
 impl<B: Backend> Runner for ModelRunner<B> {
@@ -127,7 +137,12 @@ impl<B: Backend> Runner for ModelRunner<B> {
         if self.has_turn_of(request) {
             return Ok(Started::Waits);
         }
-        let started = match self.begin(number, request, images, events) {
+        let mut started = self.begin(number, request, images, events);
+        // Beginnings that are kept for later go first.
+        while matches!(started, Err(Error::OutOfMemory { .. })) && !events.has_sent() && self.reuse.drop_oldest() {
+            started = self.begin(number, request, images, events);
+        }
+        let started = match started {
             Err(Error::OutOfMemory { needed, .. }) if !events.has_sent() && self.will_have(needed) => {
                 Ok(Started::Waits)
             }
@@ -148,6 +163,7 @@ impl<B: Backend> Runner for ModelRunner<B> {
                 }
                 started
             }
+            Some((_, Work::Ready(ready, aim))) => self.read_prompt(number, *ready, aim, events),
             _ => Err(Error::Internal(format!("request {number} has no prompt to read"))),
         }
     }
@@ -180,6 +196,17 @@ impl<B: Backend> ModelRunner<B> {
         let model = &self.model;
         match request {
             ModelRequest::Generate(request) => {
+                let halves = match request.session {
+                    None => self.reuse.halves(model, request, images, events, alone)?,
+                    Some(_) => None,
+                };
+                match halves {
+                    Some(Halves::Known(ready)) => return self.read_prompt(number, *ready, Aim::Answer(None), events),
+                    Some(Halves::New(ready, shared)) => {
+                        return self.read_prompt(number, *ready, Aim::Shared(shared), events);
+                    }
+                    None => {}
+                }
                 let (ready, turn) = match request.session {
                     Some(session) => {
                         let (ready, turn) = self.sessions.begin(model, session, request, images, events, alone)?;
@@ -245,6 +272,9 @@ impl<B: Backend> ModelRunner<B> {
 
     /// Reads a prompt, or its first piece where others run.
     fn read_prompt(&mut self, number: u64, ready: PreparedPrompt<B>, aim: Aim<B>, events: &Events) -> Result<Started> {
+        while matches!(prompt::admit(&ready.sequence, &ready.prompt), Err(Error::OutOfMemory { .. }))
+            && self.reuse.drop_oldest()
+        {}
         let (model, place) = (&self.model, self.running.len());
         let chunk = self.batching.prefill_chunk.filter(|most| place > 0 && *most < ready.prompt.tokens.len());
         if let Some(most) = chunk
@@ -290,6 +320,16 @@ impl<B: Backend> ModelRunner<B> {
                 self.running.insert(place, Running { number, work: Work::Generation(generation, turn) });
                 Ok(Started::Running)
             }
+            Aim::Shared(shared) => {
+                let (key, rest) = *shared;
+                let (sequence, timings) = generation.into_prefix(events);
+                self.reuse.put(key, &sequence)?;
+                let read = sequence.next_position() as usize;
+                let ready = Box::new(rest.behind(sequence, timings, read));
+                // The others take a step before the second part.
+                self.running.insert(place, Running { number, work: Work::Ready(ready, Aim::Answer(None)) });
+                Ok(Started::Reading)
+            }
             Aim::Prefix(opening) => {
                 self.prefixes.end(*opening, *generation, events)?;
                 Ok(Started::Finished)
@@ -321,7 +361,9 @@ impl<B: Backend> ModelRunner<B> {
         let advanced = match &mut self.running[place].work {
             Work::Generation(generation, _) => generation.advance(&self.model, events),
             Work::Tracing(tracing) => tracing.advance(&self.model, events),
-            Work::Reading(..) => Err(Error::Internal(format!("the prompt of request {number} is not read yet"))),
+            Work::Reading(..) | Work::Ready(..) => {
+                Err(Error::Internal(format!("the prompt of request {number} is not read yet")))
+            }
             Work::Scoring(scoring) => match scoring.advance(events) {
                 Ok(done) => Ok(done.then_some(Finish::Length)),
                 Err(error) => Err(error),
@@ -338,7 +380,7 @@ impl<B: Backend> ModelRunner<B> {
         match self.running.remove(place).work {
             Work::Generation(generation, turn) => self.answer(*generation, turn, finish, events)?,
             Work::Tracing(tracing) => tracing.finish(finish, events)?,
-            Work::Scoring(_) | Work::Reading(..) => {}
+            Work::Scoring(_) | Work::Reading(..) | Work::Ready(..) => {}
         }
         // The answer is out; what is wrong with a device is said to the next request.
         let _ = self.model.give_back();
@@ -381,7 +423,7 @@ impl<B: Backend> ModelRunner<B> {
                         beside.into_iter().for_each(|next| full.push(*number, token, next));
                     }
                 }
-                Work::Reading(..) | Work::Tracing(_) => {}
+                Work::Reading(..) | Work::Ready(..) | Work::Tracing(_) => {}
             }
         }
         let mut failed = own.decode(&self.model);

@@ -280,6 +280,8 @@ impl<B: Backend> Session<B> {
                     stop: request.stop.clone(),
                     ignore_eos: request.ignore_eos,
                     timings,
+                    read: 0,
+                    silent: false,
                 };
                 Ok((turn, text, plans))
             }

@@ -277,6 +277,11 @@ impl Method {
         Ok(whole.map(Arc::new))
     }
 
+    /// A method as it was asked for, as a text that is the same for the same options.
+    pub fn written(asked: Option<&Value>) -> String {
+        asked.map_or_else(String::new, Value::to_string)
+    }
+
     fn new(name: &str, chooser: Chooser) -> Method {
         Method { name: name.into(), chooser, stages: Vec::new(), store: None, sharing: None }
     }

@@ -13,7 +13,7 @@ const FLAGS: &[(&str, &[&str])] = &[
 ];
 /// Options without a flag of this kind: a command makes one request at a time and no file changes under it that it has mapped, `device` has
 /// the default of the library, and no answer is scored without one.
-const NO_FLAG: &[&str] = &["batch", "prefillChunk", "device", "answer", "map"];
+const NO_FLAG: &[&str] = &["batch", "prefillChunk", "prefixCache", "device", "answer", "map"];
 /// Groups of options that TypeScript reads from what a caller passes.
 const RULES: &[(&str, &str)] = &[
     ("stoppingRules", "StoppingOptions"),

@@ -57,6 +57,8 @@ pub struct Batching {
     pub batch: usize,
     /// Most positions of a prompt that are read between two steps of others; None reads each prompt whole.
     pub prefill_chunk: Option<usize>,
+    /// Most bytes of prompts' beginnings that are kept for later requests.
+    pub prefix_cache: u64,
 }
 
 /// [`Batching::prefill_chunk`] where a load does not say.
@@ -78,7 +80,17 @@ impl LoadRequest {
     /// Reads the JSON of a load.
     pub fn parse(json: &str) -> Result<LoadRequest> {
         let (source, AdapterFields { adapters }, options, owner): Load = Fields::parts(parse(json)?, "load", &[])?;
-        let EngineOptions { device, weights, map, threads, batch, prefill_chunk, cache_limit, rotate_values } = options;
+        let EngineOptions {
+            device,
+            weights,
+            map,
+            threads,
+            batch,
+            prefill_chunk,
+            cache_limit,
+            prefix_cache,
+            rotate_values,
+        } = options;
         Ok(LoadRequest {
             options: LoadOptions {
                 vision: tower(source.vision)?,
@@ -93,6 +105,7 @@ impl LoadRequest {
             batching: Batching {
                 batch: batch.map_or(1, |batch| batch.0),
                 prefill_chunk: Some(prefill_chunk.map_or(PREFILL_CHUNK, |chunk| chunk.0)).filter(|chunk| *chunk > 0),
+                prefix_cache: prefix_cache.map_or(0, |bytes| bytes.0),
             },
             threads: threads.map(|threads| threads.0),
             close_with_thread: owner.close_with_thread,

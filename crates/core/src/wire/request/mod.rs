@@ -137,6 +137,8 @@ pub struct GenerateRequest {
     pub source: Source,
     /// The method that makes the cache small; None is the plain cache.
     pub method: Option<Arc<Method>>,
+    /// The method as it was asked for.
+    pub cache: Option<Value>,
     /// The conversation that the messages continue; its method is the one that it was opened with.
     pub session: Option<SessionId>,
     pub max_tokens: Option<usize>,
@@ -301,7 +303,7 @@ ops! {
     "generate" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
         |(prompt, cache, stopping, sampler), ask| {
             let source = source(prompt, ask)?;
-            generate(source, method(cache)?, stopping, sampler).map(ModelRequest::Generate).map(model)
+            generate(source, asked(cache)?, stopping, sampler).map(ModelRequest::Generate).map(model)
         };
     /// Says how likely the model finds an answer; ends with `scored`.
     "score" (PromptFields, CacheFields, ScoreFields) with images =>
@@ -346,7 +348,7 @@ ops! {
     "trace" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
         |(prompt, cache, stopping, sampler), ask| {
             let source = source(prompt, ask)?;
-            generate(source, method(cache)?, stopping, sampler).map(ModelRequest::Trace).map(model)
+            generate(source, asked(cache)?, stopping, sampler).map(ModelRequest::Trace).map(model)
         };
     /// Starts a conversation that keeps its cache from turn to turn; ends with `session`, which has the name of the conversation. Whoever
     /// knows the name may read, continue and close it.
@@ -363,8 +365,8 @@ ops! {
     /// `prefilled`, which has the name of the prefix.
     "prefill" (PromptFields, CacheFields) with images => |(prompt, cache), ask| {
         let source = source(prompt, ask)?;
-        let asked = cache.cache.as_ref().map(Stages::value);
-        Ok(model(ModelRequest::Prefill(PrefillRequest { source, method: method(cache)?, cache: asked })))
+        let (method, cache) = asked(cache)?;
+        Ok(model(ModelRequest::Prefill(PrefillRequest { source, method, cache })))
     };
     /// Asks a question about a prefix, which stays as it is; `prompt` and `token` events, then `done`.
     "ask" (PrefixFields, QuestionFields, StoppingOptions, SamplerOptions) =>
@@ -458,7 +460,7 @@ fn parse(json: &str) -> Result<Value> {
 
 fn generate(
     source: Source,
-    method: Option<Arc<Method>>,
+    (method, cache): (Option<Arc<Method>>, Option<Value>),
     StoppingOptions { max_tokens, stop, ignore_eos }: StoppingOptions,
     sampler: SamplerOptions,
 ) -> Result<GenerateRequest> {
@@ -467,6 +469,7 @@ fn generate(
     Ok(GenerateRequest {
         source,
         method,
+        cache,
         session: None,
         max_tokens,
         sampler,
@@ -484,7 +487,7 @@ fn turn(
     if matches!(source.text, SourceText::Raw(_)) {
         return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
     }
-    let request = generate(source, None, stopping, sampler)?;
+    let request = generate(source, (None, None), stopping, sampler)?;
     Ok(model(ModelRequest::Generate(GenerateRequest { session: Some(session), ..request })))
 }
 
@@ -621,8 +624,14 @@ fn each<T>(
     Ok(sources)
 }
 
+/// The method of a request, and how it was asked for.
+fn asked(CacheFields { cache }: CacheFields) -> Result<(Option<Arc<Method>>, Option<Value>)> {
+    let Some(cache) = cache.map(Stages::value) else { return Ok((None, None)) };
+    Ok((Method::parse(&cache)?, Some(cache)))
+}
+
 fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {
-    cache.map_or(Ok(None), |cache| Method::parse(&cache.value()))
+    Ok(asked(CacheFields { cache })?.0)
 }
 
 fn source(fields: PromptFields, Ask { op, images }: Ask) -> Result<Source> {

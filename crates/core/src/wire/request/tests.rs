@@ -188,7 +188,10 @@ fn size_and_syntax_are_checked_first() {
 fn a_load_request_is_read() {
     let read = LoadRequest::parse(r#"{"source":"/m","weights":"q8_0","device":"cuda:1","threads":2}"#).unwrap();
     assert_eq!(read.options.source, PathBuf::from("/m"));
-    assert_eq!((read.threads, read.batching), (Some(2), Batching { batch: 1, prefill_chunk: Some(512) }));
+    assert_eq!(
+        (read.threads, read.batching),
+        (Some(2), Batching { batch: 1, prefill_chunk: Some(512), prefix_cache: 0 })
+    );
     assert_eq!(LoadRequest::parse(r#"{"source":"/m","batch":256}"#).unwrap().batching.batch, 256);
     for (chunk, read) in [(100, Some(100)), (0, None)] {
         let load = LoadRequest::parse(&format!(r#"{{"source":"/m","prefillChunk":{chunk}}}"#)).unwrap();
