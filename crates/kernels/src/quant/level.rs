@@ -27,13 +27,13 @@ pub(super) struct Line(pub(super) [u8; ROWS * STEP]);
 /// Offset of signed 8-bit codes, which are stored as unsigned bytes.
 pub(super) const BIAS: i32 = 128;
 
-/// 32 bytes of one row of weights.
-pub(super) trait Bytes: Copy {
-    fn load(from: &[u8; BLOCK]) -> Self;
+/// 32 bytes of each of some rows of weights.
+pub(super) trait Bytes<const ROWS: usize = 1>: Copy {
+    fn load(from: [&[u8; BLOCK]; ROWS]) -> Self;
     /// The low four bits of sixteen bytes, then the high ones.
-    fn nibbles(from: &[u8; BLOCK / 2]) -> Self;
+    fn nibbles(from: [&[u8; BLOCK / 2]; ROWS]) -> Self;
     /// `value` for each bit that is set, 0 for the others, the lowest bit first.
-    fn bits(from: &[u8; BLOCK / 8], value: u8) -> Self;
+    fn bits(from: [&[u8; BLOCK / 8]; ROWS], value: u8) -> Self;
     /// `(byte >> shift) & mask` of each, where the mask has no more than `8 - shift` bits.
     fn field(self, shift: usize, mask: u8) -> Self;
     /// Each times 16, which must stay below 256.
@@ -44,12 +44,51 @@ pub(super) trait Bytes: Copy {
     fn look_up(self, table: &[u8; 16]) -> Self;
 }
 
+/// Rows beside each other, where no register holds more than one.
+impl<const N: usize, B: Bytes> Bytes<N> for [B; N] {
+    #[inline(always)]
+    fn load(from: [&[u8; BLOCK]; N]) -> Self {
+        std::array::from_fn(|row| B::load([from[row]]))
+    }
+    #[inline(always)]
+    fn nibbles(from: [&[u8; BLOCK / 2]; N]) -> Self {
+        std::array::from_fn(|row| B::nibbles([from[row]]))
+    }
+    #[inline(always)]
+    fn bits(from: [&[u8; BLOCK / 8]; N], value: u8) -> Self {
+        std::array::from_fn(|row| B::bits([from[row]], value))
+    }
+    #[inline(always)]
+    fn field(self, shift: usize, mask: u8) -> Self {
+        std::array::from_fn(|row| self[row].field(shift, mask))
+    }
+    #[inline(always)]
+    fn raise(self) -> Self {
+        std::array::from_fn(|row| self[row].raise())
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        std::array::from_fn(|row| self[row].or(other[row]))
+    }
+    #[inline(always)]
+    fn xor(self, with: u8) -> Self {
+        std::array::from_fn(|row| self[row].xor(with))
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16]) -> Self {
+        std::array::from_fn(|row| self[row].look_up(table))
+    }
+}
+
 pub(super) trait Operations: Copy {
     /// Vector registers, which bound how much is at work at once.
     const REGISTERS: usize;
     /// Tiles of sixteen rows that the registers have room for.
     const TILES: usize = if Self::REGISTERS >= 32 { MOST_TILES } else { 1 };
     type Bytes: Bytes;
+    /// Of two rows, and of four.
+    type Twos: Bytes<2>;
+    type Fours: Bytes<4>;
     /// A line, or half of the bits of one.
     type Codes: Copy;
     /// Sixteen i32, one a row.
@@ -76,12 +115,18 @@ pub(super) trait Operations: Copy {
 
     /// The products of a block of sixteen rows with the same 32 activations, summed over the first sixteen columns and over the last.
     /// `WIDE` codes are as those of [`Operations::dot_biased`], and want [`Operations::start_biased`] added; others are below 128.
-    fn across<const WIDE: bool>(rows: &[Self::Bytes; ROWS], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2];
+    /// Pair `4 i + j` has the rows `8 i + j` and `8 i + j + 4`.
+    fn across_twos<const WIDE: bool>(rows: &[Self::Twos; ROWS / 2], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2];
+    /// The sums of both for rows in fours, whose codes are below 64 where they are not `WIDE`: group `j` has the rows `j`, `4 + j`,
+    /// `8 + j` and `12 + j`.
+    fn across_fours<const WIDE: bool>(rows: &[Self::Fours; ROWS / 4], x: &[i32; BLOCK / STEP]) -> Self::Ints;
     fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints;
 
     fn floats(ints: Self::Ints) -> Self::Floats;
     fn splat(value: f32) -> Self::Floats;
     fn from_f16(from: &[f16; ROWS]) -> Self::Floats;
+    /// Of integers that have an f16 in their low halves and another one in their high halves.
+    fn from_f16_pairs(from: [u32; ROWS]) -> [Self::Floats; 2];
     fn from_u8(from: &[u8; ROWS]) -> Self::Floats;
     /// Of bytes that hold i8.
     fn from_i8(from: &[u8; ROWS]) -> Self::Floats;
@@ -196,15 +241,15 @@ pub(super) struct Portable;
 
 impl Bytes for [u8; BLOCK] {
     #[inline(always)]
-    fn load(from: &[u8; BLOCK]) -> Self {
+    fn load([from]: [&[u8; BLOCK]; 1]) -> Self {
         *from
     }
     #[inline(always)]
-    fn nibbles(from: &[u8; BLOCK / 2]) -> Self {
+    fn nibbles([from]: [&[u8; BLOCK / 2]; 1]) -> Self {
         std::array::from_fn(|i| from[i % (BLOCK / 2)] >> (i / (BLOCK / 2) * 4) & 15)
     }
     #[inline(always)]
-    fn bits(from: &[u8; BLOCK / 8], value: u8) -> Self {
+    fn bits([from]: [&[u8; BLOCK / 8]; 1], value: u8) -> Self {
         std::array::from_fn(|i| (from[i / 8] >> (i % 8) & 1) * value)
     }
     #[inline(always)]
@@ -234,6 +279,37 @@ fn zip(a: [f32; ROWS], b: [f32; ROWS], f: impl Fn(f32, f32) -> f32) -> [f32; ROW
     std::array::from_fn(|row| f(a[row], b[row]))
 }
 
+/// Row by row, from the order of [`Operations::across_twos`].
+#[inline(always)]
+pub(super) fn of_twos<B: Copy>(twos: &[[B; 2]; ROWS / 2]) -> [B; ROWS] {
+    std::array::from_fn(|row| twos[row / 8 * 4 + row % 4][row % 8 / 4])
+}
+
+/// Row by row, from the order of [`Operations::across_fours`].
+#[inline(always)]
+fn of_fours<B: Copy>(fours: &[[B; 4]; ROWS / 4]) -> [B; ROWS] {
+    std::array::from_fn(|row| fours[row % 4][row / 4])
+}
+
+/// The low halves and the high ones.
+#[inline(always)]
+fn halves_of_pairs(pairs: [u32; ROWS]) -> [[f16; ROWS]; 2] {
+    [pairs.map(|pair| f16::from_bits(pair as u16)), pairs.map(|pair| f16::from_bits((pair >> 16) as u16))]
+}
+
+#[inline(always)]
+fn across<const WIDE: bool>(rows: &[[u8; BLOCK]; ROWS], x: &[i32; BLOCK / STEP]) -> [[i32; ROWS]; 2] {
+    let bias = if WIDE { BIAS } else { 0 };
+    let mut sums = [[0; ROWS]; 2];
+    for (row, codes) in rows.iter().enumerate() {
+        for (column, code) in codes.iter().enumerate() {
+            let x = x[column / STEP].to_ne_bytes()[column % STEP] as i8;
+            sums[column / (BLOCK / 2)][row] += (i32::from(*code) - bias) * i32::from(x);
+        }
+    }
+    sums
+}
+
 #[inline(always)]
 fn dot(mut sums: [i32; ROWS], codes: [u8; ROWS * STEP], bias: i32, x: i32) -> [i32; ROWS] {
     let x = x.to_ne_bytes().map(|x| i32::from(x as i8));
@@ -248,6 +324,8 @@ fn dot(mut sums: [i32; ROWS], codes: [u8; ROWS * STEP], bias: i32, x: i32) -> [i
 impl Operations for Portable {
     const REGISTERS: usize = 16;
     type Bytes = [u8; BLOCK];
+    type Twos = [[u8; BLOCK]; 2];
+    type Fours = [[u8; BLOCK]; 4];
     type Codes = [u8; ROWS * STEP];
     type Ints = [i32; ROWS];
     type Floats = [f32; ROWS];
@@ -291,16 +369,13 @@ impl Operations for Portable {
         dot(sums, codes, 0, x)
     }
     #[inline(always)]
-    fn across<const WIDE: bool>(rows: &[Self::Bytes; ROWS], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2] {
-        let bias = if WIDE { BIAS } else { 0 };
-        let mut sums = [[0; ROWS]; 2];
-        for (row, codes) in rows.iter().enumerate() {
-            for (column, code) in codes.iter().enumerate() {
-                let x = x[column / STEP].to_ne_bytes()[column % STEP] as i8;
-                sums[column / (BLOCK / 2)][row] += (i32::from(*code) - bias) * i32::from(x);
-            }
-        }
-        sums
+    fn across_twos<const WIDE: bool>(rows: &[Self::Twos; ROWS / 2], x: &[i32; BLOCK / STEP]) -> [Self::Ints; 2] {
+        across::<WIDE>(&of_twos(rows), x)
+    }
+    #[inline(always)]
+    fn across_fours<const WIDE: bool>(rows: &[Self::Fours; ROWS / 4], x: &[i32; BLOCK / STEP]) -> Self::Ints {
+        let [first, last] = across::<WIDE>(&of_fours(rows), x);
+        Self::add_ints(first, last)
     }
     #[inline(always)]
     fn add_ints(a: Self::Ints, b: Self::Ints) -> Self::Ints {
@@ -317,6 +392,10 @@ impl Operations for Portable {
     #[inline(always)]
     fn from_f16(from: &[f16; ROWS]) -> Self::Floats {
         from.map(f16::to_f32)
+    }
+    #[inline(always)]
+    fn from_f16_pairs(from: [u32; ROWS]) -> [Self::Floats; 2] {
+        halves_of_pairs(from).map(|of| Self::from_f16(&of))
     }
     #[inline(always)]
     fn from_u8(from: &[u8; ROWS]) -> Self::Floats {

@@ -71,8 +71,11 @@ pub(super) trait Kind {
     /// Taken from each code.
     const BIAS: i32;
 
-    /// The codes of a block of a group.
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B;
+    /// Whether the codes of a block lie in sixteen bytes.
+    const NIBBLES: bool = false;
+
+    /// The codes of a block of a group of each of some rows.
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B;
     /// Where the scale of a group lies, and behind it the minimum if there is one.
     const SCALE: usize = 0;
     /// Whether the minimum is stored as a number to add.
@@ -83,6 +86,15 @@ pub(super) trait Kind {
         let group = group.bytes();
         let minimum = if Self::Layout::MINIMA { half(group, Self::SCALE + 2) } else { f16::ZERO };
         (half(group, Self::SCALE), if Self::ADDED { -minimum } else { minimum })
+    }
+    /// The scale of a group, as stored, in the low half, and the minimum in the high one where there are some.
+    #[inline(always)]
+    fn steps(group: &Self::Block) -> u32 {
+        let group = group.bytes();
+        match Self::SCALE + 4 <= group.len() {
+            true => u32::from_le_bytes(*at(group, Self::SCALE)),
+            false => u32::from_le_bytes(*at(group, Self::SCALE - 2)) >> 16,
+        }
     }
     /// Where sixteen bytes begin that have the small scales and minima of all parts, which multiply those of the group.
     const SMALL: Option<usize> = None;
@@ -98,7 +110,7 @@ pub(super) fn dequantise<K: Kind>(group: &K::Block, out: &mut [f32]) {
     let (scale, minimum) = (scale.to_f32(), minimum.to_f32());
     let bytes = K::SMALL.map_or([[0]; SMALL], |from| at::<SMALL>(group.bytes(), from).map(|byte| [byte]));
     for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let codes: [u8; BLOCK] = K::codes(group, block);
+        let codes: [u8; BLOCK] = K::codes([group], block);
         for (i, (out, code)) in out.iter_mut().zip(codes).enumerate() {
             let ([small], [small_minimum]) = K::small(&bytes, (block * BLOCK + i) * K::Layout::PARTS / BLOCK);
             let scaled = scale * f32::from(small as i8) * (i32::from(code) - K::BIAS) as f32;
@@ -111,6 +123,12 @@ pub(super) fn dequantise<K: Kind>(group: &K::Block, out: &mut [f32]) {
 #[inline(always)]
 fn at<const N: usize>(group: &[u8], from: usize) -> &[u8; N] {
     group[from..].first_chunk().expect("a whole group")
+}
+
+/// As [`at`], of each of some groups.
+#[inline(always)]
+fn each<'a, const N: usize, const BYTES: usize>(groups: &[&'a impl Block; N], from: usize) -> [&'a [u8; BYTES]; N] {
+    std::array::from_fn(|row| at(groups[row].bytes(), from))
 }
 
 #[inline(always)]
@@ -126,10 +144,11 @@ impl Kind for Q4_0 {
     const BLOCKS: usize = 1;
     type Layout = Plain;
     const BIAS: i32 = 8;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
-        B::nibbles(at(group, 2))
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], _: usize) -> B {
+        B::nibbles(each(&groups, 2))
     }
 }
 
@@ -142,10 +161,11 @@ impl Kind for Q4_1 {
     type Layout = Minima;
     const BIAS: i32 = 0;
     const ADDED: bool = true;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
-        B::nibbles(at(group, 4))
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], _: usize) -> B {
+        B::nibbles(each(&groups, 4))
     }
 }
 
@@ -157,10 +177,11 @@ impl Kind for Q5_0 {
     const BLOCKS: usize = 1;
     type Layout = Plain;
     const BIAS: i32 = 16;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
-        B::nibbles(at(group, 6)).or(B::bits(at(group, 2), 16))
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], _: usize) -> B {
+        B::nibbles(each(&groups, 6)).or(B::bits(each(&groups, 2), 16))
     }
 }
 
@@ -173,10 +194,11 @@ impl Kind for Q5_1 {
     type Layout = Minima;
     const BIAS: i32 = 0;
     const ADDED: bool = true;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
-        B::nibbles(at(group, 8)).or(B::bits(at(group, 4), 16))
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], _: usize) -> B {
+        B::nibbles(each(&groups, 8)).or(B::bits(each(&groups, 4), 16))
     }
 }
 
@@ -190,8 +212,8 @@ impl Kind for Q8_0 {
     const BIAS: i32 = BIAS;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
-        B::load(at(group, 2)).xor(BIAS as u8)
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], _: usize) -> B {
+        B::load(each(&groups, 2)).xor(BIAS as u8)
     }
 }
 
@@ -215,10 +237,11 @@ impl Kind for Iq4Nl {
     const BLOCKS: usize = 1;
     type Layout = Wide;
     const BIAS: i32 = BIAS;
+    const NIBBLES: bool = true;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, _: usize) -> B {
-        B::nibbles(at(group, 2)).look_up(&LEVELS)
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], _: usize) -> B {
+        B::nibbles(each(&groups, 2)).look_up(&LEVELS)
     }
 }
 
@@ -231,10 +254,11 @@ impl Kind for Iq4Xs {
     type Layout = Wide;
     const BIAS: i32 = BIAS;
     const SMALL: Option<usize> = Some(0);
+    const NIBBLES: bool = true;
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
-        B::nibbles(at(group, 8 + 16 * block)).look_up(&LEVELS)
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B {
+        B::nibbles(each(&groups, 8 + 16 * block)).look_up(&LEVELS)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -247,8 +271,8 @@ impl Kind for Iq4Xs {
 
 /// Two bits of each code, which lie as in q2_k: of each half of the columns 32 bytes, whose pairs of bits are those of four blocks.
 #[inline(always)]
-fn pairs<B: Bytes>(group: &[u8], from: usize, block: usize, mask: u8) -> B {
-    B::load(at(group, from + 32 * (block / 4))).field(2 * (block % 4), mask)
+fn pairs<const N: usize, K: Block, B: Bytes<N>>(groups: &[&K; N], from: usize, block: usize, mask: u8) -> B {
+    B::load(each(groups, from + 32 * (block / 4))).field(2 * (block % 4), mask)
 }
 
 /// Of sixteen parts the small scale and the small minimum in a byte; 2-bit codes; scale and minimum.
@@ -263,8 +287,8 @@ impl Kind for Q2K {
     const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
-        pairs(group, 16, block, 3)
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B {
+        pairs(&groups, 16, block, 3)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -284,10 +308,10 @@ impl Kind for Q3K {
     const SMALL: Option<usize> = Some(94);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B {
         // The third bit belongs to bit 2, which is bit 4 less two.
-        let third = B::load(at(group, 0)).field(block, 1).raise().field(2, 4);
-        pairs::<B>(group, 32, block, 3).or(third)
+        let third = B::load(each(&groups, 0)).field(block, 1).raise().field(2, 4);
+        pairs::<N, _, B>(&groups, 32, block, 3).or(third)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -322,8 +346,8 @@ impl Kind for Q4K {
     const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
-        B::load(at(group, 16 + 32 * (block / 2))).field(4 * (block % 2), 15)
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B {
+        B::load(each(&groups, 16 + 32 * (block / 2))).field(4 * (block % 2), 15)
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -342,9 +366,9 @@ impl Kind for Q5K {
     const SMALL: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
-        let low = B::load(at(group, 48 + 32 * (block / 2))).field(4 * (block % 2), 15);
-        low.or(B::load(at(group, 16)).field(block, 1).raise())
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B {
+        let low = B::load(each(&groups, 48 + 32 * (block / 2))).field(4 * (block % 2), 15);
+        low.or(B::load(each(&groups, 16)).field(block, 1).raise())
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {
@@ -364,9 +388,9 @@ impl Kind for Q6K {
     const SMALL: Option<usize> = Some(192);
 
     #[inline(always)]
-    fn codes<B: Bytes>(group: &Self::Block, block: usize) -> B {
-        let low = B::load(at(group, 64 * (block / 4) + 32 * (block % 2))).field(block % 4 / 2 * 4, 15);
-        low.or(pairs::<B>(group, 128, block, 3).raise())
+    fn codes<const N: usize, B: Bytes<N>>(groups: [&Self::Block; N], block: usize) -> B {
+        let low = B::load(each(&groups, 64 * (block / 4) + 32 * (block % 2))).field(block % 4 / 2 * 4, 15);
+        low.or(pairs::<N, _, B>(&groups, 128, block, 3).raise())
     }
     #[inline(always)]
     fn small<const N: usize>(bytes: &[[u8; N]; SMALL], part: usize) -> ([u8; N], [u8; N]) {

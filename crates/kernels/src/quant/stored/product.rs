@@ -3,8 +3,6 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use half::f16;
-
 use super::super::BLOCK;
 use super::super::activations::Activations;
 use super::super::level::{Level, Line, Operations, ROWS, STEP, Work};
@@ -15,6 +13,9 @@ use crate::shared::Disjoint;
 
 /// Blocks of a row that are unpacked at a time.
 const BLOCKS: usize = COLUMNS / BLOCK;
+
+/// Bytes that are asked for before they are needed: memory answers after about as long as a core takes for so many.
+const AHEAD: usize = 8 << 10;
 
 /// Lines of a block of sixteen rows.
 const LINES: usize = BLOCK / STEP;
@@ -56,37 +57,62 @@ impl<L: Layout> Scales<L> {
     /// Unpacks those of some groups of sixteen rows, to the blocks from `first` on.
     #[inline(always)]
     fn unpack<S: Operations, K: Kind<Layout = L>>(&mut self, rows: &Rows<'_, K>, first: usize) {
-        // All first, so that none is read as a vector right after it was written piece by piece.
-        let mut steps = [[[f16::ZERO; ROWS]; 2]; BLOCKS];
-        for (group, steps) in steps.iter_mut().enumerate().take(rows.groups) {
-            for (row, of) in rows.at(group).into_iter().enumerate() {
-                let (scale, minimum) = K::scale(of);
-                steps[0][row] = scale;
-                steps[1][row] = minimum;
-            }
+        for group in 0..rows.groups {
+            let rows = rows.at(group);
+            self.group::<S, K>(&rows, steps::<S, K>(&rows), first + group * K::BLOCKS);
         }
-        for (group, steps) in steps.iter().enumerate().take(rows.groups) {
-            let first = (first + group * K::BLOCKS) * L::PARTS;
-            let (scale, minimum) = (S::from_f16(&steps[0]), S::from_f16(&steps[1]));
-            let Some(from) = K::SMALL else {
-                S::store(scale, &mut self.scales[first]);
-                if L::MINIMA {
-                    S::store(minimum, &mut self.minima[first]);
-                }
-                continue;
-            };
-            let bytes = S::transpose(&small(&rows.at(group), from));
-            let parts = first..first + K::BLOCKS * L::PARTS;
-            for (part, to) in self.scales[parts.clone()].iter_mut().enumerate() {
-                S::store(S::mul(scale, S::from_i8(&K::small(&bytes, part).0)), to);
-            }
+    }
+
+    /// Those of a group of sixteen rows, to the blocks from `first` on.
+    #[inline(always)]
+    fn group<S: Operations, K: Kind<Layout = L>>(
+        &mut self,
+        rows: &[&K::Block; ROWS],
+        [scale, minimum]: [S::Floats; 2],
+        first: usize,
+    ) {
+        let parts = first * L::PARTS..(first + K::BLOCKS) * L::PARTS;
+        let Some(from) = K::SMALL else {
+            S::store(scale, &mut self.scales[parts.start]);
             if L::MINIMA {
-                for (part, to) in self.minima[parts].iter_mut().enumerate() {
-                    S::store(S::mul(minimum, S::from_i8(&K::small(&bytes, part).1)), to);
-                }
+                S::store(minimum, &mut self.minima[parts.start]);
+            }
+            return;
+        };
+        let bytes = S::transpose(&small(rows, from));
+        for (part, to) in self.scales[parts.clone()].iter_mut().enumerate() {
+            S::store(S::mul(scale, S::from_i8(&K::small(&bytes, part).0)), to);
+        }
+        if L::MINIMA {
+            for (part, to) in self.minima[parts].iter_mut().enumerate() {
+                S::store(S::mul(minimum, S::from_i8(&K::small(&bytes, part).1)), to);
             }
         }
     }
+}
+
+/// The scales of a group of sixteen rows, and what is subtracted where there are minima.
+#[inline(always)]
+fn steps<S: Operations, K: Kind>(of: &[&K::Block; ROWS]) -> [S::Floats; 2] {
+    let [scale, minimum] = S::from_f16_pairs([
+        K::steps(of[0]),
+        K::steps(of[1]),
+        K::steps(of[2]),
+        K::steps(of[3]),
+        K::steps(of[4]),
+        K::steps(of[5]),
+        K::steps(of[6]),
+        K::steps(of[7]),
+        K::steps(of[8]),
+        K::steps(of[9]),
+        K::steps(of[10]),
+        K::steps(of[11]),
+        K::steps(of[12]),
+        K::steps(of[13]),
+        K::steps(of[14]),
+        K::steps(of[15]),
+    ]);
+    [scale, if K::ADDED { S::mul(minimum, S::splat(-1.0)) } else { minimum }]
 }
 
 impl<L: Layout> Format for Buffer<L> {
@@ -155,6 +181,12 @@ impl Tiles<'_> {
         Rows::new(rows)
     }
 
+    /// Where the rows begin that come some way behind a tile; perhaps behind all of them.
+    fn ahead(&self, tile: usize) -> *const u8 {
+        let bytes = ROWS * self.row;
+        self.data.as_ptr().wrapping_add(tile * bytes + bytes.max(AHEAD))
+    }
+
     /// Writes the sums of some tiles with one row of activations.
     fn write(&self, tile: usize, row: usize, sums: &[[f32; ROWS]], out: &Out<'_>) {
         let from = tile * ROWS;
@@ -208,30 +240,23 @@ impl<'a, K: Kind> Rows<'a, K> {
 
 /// Some tiles with one row of activations: codes are multiplied as they are unpacked.
 fn alone<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_>, range: Range<usize>) {
-    let mut scales = Scales::new(BLOCKS);
-    let groups =
-        |tile: usize, from: usize| tiles.groups::<K>(tile, from / K::BLOCKS..x.blocks.min(from + BLOCKS) / K::BLOCKS);
-    let mut rows = groups(range.start, 0);
+    let mut scales = Scales::new(K::BLOCKS);
     for tile in range {
         let mut sums = [0.0; ROWS];
-        for from in (0..x.blocks).step_by(BLOCKS) {
-            let (tile, next) = if from + BLOCKS < x.blocks { (tile, from + BLOCKS) } else { (tile + 1, 0) };
-            let next = groups(tile, next);
-            level.run(Alone::<K> { rows: &rows, next: &next, scales: &mut scales, x, from, sums: &mut sums });
-            rows = next;
-        }
+        let rows = tiles.groups::<K>(tile, 0..x.blocks / K::BLOCKS);
+        level.run(Alone::<K> { rows, ahead: tiles.ahead(tile), scales: &mut scales, x, sums: &mut sums });
         tiles.write(tile, 0, &[sums], out);
     }
 }
 
-/// Some groups of sixteen rows with a row of activations, from the block `from` on.
+/// Sixteen rows with a row of activations.
 struct Alone<'a, K: Kind> {
-    rows: &'a Rows<'a, K>,
-    /// The groups that come next. Each row is a stream of its own, too many for the processor to foresee.
-    next: &'a Rows<'a, K>,
+    rows: Rows<'a, K>,
+    /// Bytes that are read soon. Each row is a stream of its own, too many for the processor to foresee.
+    ahead: *const u8,
+    /// Of a group.
     scales: &'a mut Scales<K::Layout>,
     x: &'a Activations,
-    from: usize,
     sums: &'a mut [f32; ROWS],
 }
 
@@ -239,27 +264,33 @@ impl<K: Kind> Work for Alone<'_, K> {
     #[inline(always)]
     fn run<S: Operations>(self) {
         // No closures: they would be compiled without the instructions of the level where they are not inlined.
-        self.scales.unpack::<S, K>(self.rows, 0);
-        let mut held = S::load(self.sums);
+        let mut held = S::splat(0.0);
+        let slice = ROWS * size_of::<K::Block>() / K::BLOCKS;
         for group in 0..self.rows.groups {
             let rows = self.rows.at(group);
+            let whole = steps::<S, K>(&rows);
+            if K::SMALL.is_some() {
+                self.scales.group::<S, K>(&rows, whole, 0);
+            }
             for block in 0..K::BLOCKS {
-                let codes = codes::<S, K>(&rows, block);
-                let block = group * K::BLOCKS + block;
-                S::prefetch(self.next.starts[block % ROWS].cast(), self.next.groups * size_of::<K::Block>());
-                let (x, step) = (&self.x.codes[self.from + block], &self.x.scales[self.from + block]);
-                let (scales, minima) = self.scales.of(block);
-                let mut ints = across::<S, K::Layout>(&codes, x);
-                if K::Layout::PARTS == 1 {
-                    ints[0] = S::add_ints(ints[0], ints[1]);
-                }
+                let at = group * K::BLOCKS + block;
+                S::prefetch(self.ahead.wrapping_add(at * slice), slice);
+                let (x, step) = (&self.x.codes[at], &self.x.scales[at]);
+                let ints = block_across::<S, K>(&rows, block, x);
                 for part in 0..K::Layout::PARTS {
+                    let (scale, minimum) = match K::SMALL {
+                        None => (whole[0], whole[1]),
+                        Some(_) => {
+                            let (scales, minima) = self.scales.of(block);
+                            (S::load(&scales[part]), S::load(&minima[part]))
+                        }
+                    };
                     let start = start::<S, K::Layout>(K::BIAS, step.sum::<Buffer<K::Layout>>(part));
-                    let scale = S::mul(S::load(&scales[part]), S::splat(step.step));
+                    let scale = S::mul(scale, S::splat(step.step));
                     held = S::add(held, S::mul(S::floats(S::add_ints(ints[part], start)), scale));
                     if K::Layout::MINIMA {
                         let total = S::splat(step.total::<Buffer<K::Layout>>(part));
-                        held = S::sub(held, S::mul(S::load(&minima[part]), total));
+                        held = S::sub(held, S::mul(minimum, total));
                     }
                 }
             }
@@ -268,26 +299,58 @@ impl<K: Kind> Work for Alone<'_, K> {
     }
 }
 
+/// The sums of a block of sixteen rows, of each part that has a scale.
+#[inline(always)]
+fn block_across<S: Operations, K: Kind>(of: &[&K::Block; ROWS], block: usize, x: &[i32; LINES]) -> [S::Ints; 2] {
+    // No loops, whose vectors would go through memory.
+    if K::NIBBLES {
+        let four = |row: usize| [of[row], of[4 + row], of[8 + row], of[12 + row]];
+        let fours: [S::Fours; 4] =
+            [K::codes(four(0), block), K::codes(four(1), block), K::codes(four(2), block), K::codes(four(3), block)];
+        let sums = match K::Layout::WIDE {
+            true => S::across_fours::<true>(&fours, x),
+            false => S::across_fours::<false>(&fours, x),
+        };
+        return [sums, sums];
+    }
+    let two = |row: usize| [of[row], of[4 + row]];
+    let twos: [S::Twos; 8] = [
+        K::codes(two(0), block),
+        K::codes(two(1), block),
+        K::codes(two(2), block),
+        K::codes(two(3), block),
+        K::codes(two(8), block),
+        K::codes(two(9), block),
+        K::codes(two(10), block),
+        K::codes(two(11), block),
+    ];
+    let [first, last] = match K::Layout::WIDE {
+        true => S::across_twos::<true>(&twos, x),
+        false => S::across_twos::<false>(&twos, x),
+    };
+    if K::Layout::PARTS == 1 { [S::add_ints(first, last), last] } else { [first, last] }
+}
+
 /// The codes of a block of sixteen rows. No loop, whose vectors would go through memory.
 #[inline(always)]
 fn codes<S: Operations, K: Kind>(of: &[&K::Block; ROWS], block: usize) -> [S::Bytes; ROWS] {
     [
-        K::codes(of[0], block),
-        K::codes(of[1], block),
-        K::codes(of[2], block),
-        K::codes(of[3], block),
-        K::codes(of[4], block),
-        K::codes(of[5], block),
-        K::codes(of[6], block),
-        K::codes(of[7], block),
-        K::codes(of[8], block),
-        K::codes(of[9], block),
-        K::codes(of[10], block),
-        K::codes(of[11], block),
-        K::codes(of[12], block),
-        K::codes(of[13], block),
-        K::codes(of[14], block),
-        K::codes(of[15], block),
+        K::codes([of[0]], block),
+        K::codes([of[1]], block),
+        K::codes([of[2]], block),
+        K::codes([of[3]], block),
+        K::codes([of[4]], block),
+        K::codes([of[5]], block),
+        K::codes([of[6]], block),
+        K::codes([of[7]], block),
+        K::codes([of[8]], block),
+        K::codes([of[9]], block),
+        K::codes([of[10]], block),
+        K::codes([of[11]], block),
+        K::codes([of[12]], block),
+        K::codes([of[13]], block),
+        K::codes([of[14]], block),
+        K::codes([of[15]], block),
     ]
 }
 
@@ -299,11 +362,6 @@ fn small<B: Block>(of: &[&B; ROWS], from: usize) -> [[u8; SMALL]; ROWS] {
         *bytes = *of.bytes()[from..].first_chunk().expect("a whole group");
     }
     bytes
-}
-
-#[inline(always)]
-fn across<S: Operations, L: Layout>(codes: &[S::Bytes; ROWS], x: &[i32; LINES]) -> [S::Ints; 2] {
-    if L::WIDE { S::across::<true>(codes, x) } else { S::across::<false>(codes, x) }
 }
 
 /// Where a part's dot products start from, given the sum of its activations.
