@@ -1,7 +1,7 @@
 // llama.cpp and this library on the same GGUF files, one right after the other, round by round: `npm run bench:llama`. The files are those
 // of the tests with real weights, and SmolLM2's numbers once more in F16 and Q8_0. Writes bench/results/<machine>-llama.{json,md}.
-// Options: --quick, --only TEXT for the files whose names have it, and --perplexity, which measures that alone anew and leaves the speeds
-// as they are in the file of results.
+// Options: --quick, --only TEXT for the files whose names have it, and --perplexity or --speed, which measures that alone anew. Everything
+// else stays as it is in the file of results.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -68,7 +68,7 @@ async function fresh(
   return { wall: performance.now() - begun, load: loading, first: ran.prefill, more: ran.more ?? Number.NaN };
 }
 
-async function measure(name: string, file: string): Promise<FileReport> {
+async function measure(name: string, file: string, kept?: FileReport): Promise<FileReport> {
   const say = (text: string): void => void process.stderr.write(`\r\x1b[K${name}: ${text}`);
   const found: Samples = { fresh: {}, warm: {} };
   const short = await promptOfText(file, 64);
@@ -115,7 +115,7 @@ async function measure(name: string, file: string): Promise<FileReport> {
     for (const side of sides) await side[Symbol.asyncDispose]();
   }
   say("perplexity");
-  const quality = await perplexities(file, us, them, characters);
+  const quality = kept?.quality ?? (await perplexities(file, us, them, characters));
   process.stderr.write("\n");
   return { name, bytes: statSync(file).size, system, versions, samples: found, quality };
 }
@@ -133,28 +133,29 @@ async function main(): Promise<void> {
   const asked = process.argv.indexOf("--only");
   const only = asked < 0 ? "" : (process.argv[asked + 1] ?? "");
   const wanted = files.filter(([name]) => name.includes(only));
-  if (process.argv.includes("--perplexity")) return anew(wanted);
-  const measured: FileReport[] = [];
+  const [one] = ["--perplexity", "--speed"].filter((part) => process.argv.includes(part));
+  const report = one || only ? await kept() : undefined;
+  let measured = report?.measured ?? [];
   for (const [name, file] of quick ? wanted.slice(0, 1) : wanted) {
-    measured.push(await measure(name, file));
+    const before = measured.find((each) => each.name === name);
+    if (one && !before) throw new Error(`${name} is not among the results: measure it without ${one} first`);
+    const now: FileReport =
+      one === "--perplexity" && before
+        ? { ...before, quality: await perplexities(file, us, them, characters) }
+        : { ...(await measure(name, file, one ? before : undefined)), commit: (await origin()).commit };
+    measured = before ? measured.map((each) => (each === before ? now : each)) : [...measured, now];
     // After each, so that a run that is ended leaves what it has.
-    const report: LlamaReport = { origin: await origin(measured[0]?.versions), rounds, starts, steps, measured };
-    await keep("llama", quick, report, markdown(report));
+    const at = one === "--perplexity" && report ? report.origin : await origin(now.versions);
+    const all: LlamaReport = { origin: at, rounds, starts, steps, measured };
+    await keep("llama", quick, all, markdown(all));
   }
 }
 
-/** The perplexities of the kept results again, and nothing else. */
-async function anew(wanted: [string, string][]): Promise<void> {
+/** The results so far. */
+async function kept(): Promise<LlamaReport | undefined> {
   const { machine } = await origin();
-  const kept = new URL(`${machine.slug}-llama.json`, resultsFolder(quick));
-  const report: LlamaReport = JSON.parse(await readFile(kept, "utf8"));
-  for (const [name, file] of wanted) {
-    const measured = report.measured.find((each) => each.name === name);
-    if (!measured) throw new Error(`${name} is not among the results: measure it without --perplexity first`);
-    process.stderr.write(`${name}\n`);
-    measured.quality = await perplexities(file, us, them, characters);
-  }
-  await keep("llama", quick, report, markdown(report));
+  const file = new URL(`${machine.slug}-llama.json`, resultsFolder(quick));
+  return existsSync(file) ? (JSON.parse(await readFile(file, "utf8")) as LlamaReport) : undefined;
 }
 
 if (import.meta.main) {

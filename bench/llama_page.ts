@@ -20,6 +20,8 @@ export interface Samples {
 export interface FileReport {
   name: string;
   bytes: number;
+  /** Of which its speeds are. */
+  commit?: string;
   /** The instructions that llama.cpp says it uses. */
   system: string;
   versions: Record<string, string>;
@@ -99,7 +101,14 @@ function fresh({ name, bytes, samples }: FileReport): string[] {
   ];
 }
 
-export function markdown({ origin, rounds, starts, steps, measured }: LlamaReport): string {
+/** Files whose speeds are of another commit than the page say so. */
+const dated = (measured: readonly FileReport[], commit: string): FileReport[] =>
+  measured.map((file) =>
+    file.commit === undefined || file.commit === commit ? file : { ...file, name: `${file.name} (${file.commit})` },
+  );
+
+export function markdown({ origin, rounds, starts, steps, ...report }: LlamaReport): string {
+  const measured = dated(report.measured, origin.commit);
   const quality = measured.map(({ name, quality: { tokens, ours, theirs, exact, error, off } }) => [
     name,
     String(tokens),

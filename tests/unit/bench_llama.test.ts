@@ -48,3 +48,13 @@ test("each side has the threads and the attention that are the fastest for a row
   assert.match(page, /\| 10\.050 \| 10\.100 \| 10\.000 \| 1\.00 % ± 0\.20 \| 0\.0500 \| 0\.0300 \| 0\.0400 \|/);
   assert.match(page, /avx2 fma\)/);
 });
+
+test("a file whose speeds are of another commit says so", () => {
+  const measured = [
+    { ...report, commit: origin.commit },
+    { ...report, commit: "0123456789" },
+  ];
+  const page = markdown({ origin, rounds: 3, starts: 1, steps: 32, measured });
+  assert.match(page, /\| a model, Q4_1 \| prompt of 512/);
+  assert.match(page, /\| a model, Q4_1 \(0123456789\) \| prompt of 512/);
+});
