@@ -1,5 +1,5 @@
 import { abortError, NativeError, PrefixKvError } from "./errors.ts";
-import type { GenerationResult, WireEvent } from "./generated/wire.ts";
+import type { GenerationResult, TokenLogprobs, WireEvent } from "./generated/wire.ts";
 import type { NativeTicket } from "./native/contract.ts";
 import { errorFromThrown, errorFromWire } from "./native/errors.ts";
 import { nextEvents } from "./native/ticket.ts";
@@ -23,6 +23,8 @@ export interface Part {
   text: string;
   /** The id of the token; null for text that was held back until the end. */
   token: number | null;
+  /** The token's probability; with `logprobs`. */
+  logprobs?: TokenLogprobs;
 }
 
 /** The parts a generation is built from. */
@@ -211,7 +213,8 @@ export class Generation implements AsyncIterable<Part>, Promise<GenerationResult
       else if (event.type === "error") this.#fail(abortError(this.#signal, this.#text));
     } else if (event.type === "token") {
       this.#text += event.text;
-      this.#parts.push({ text: event.text, token: event.id });
+      const { text, id: token, logprobs } = event;
+      this.#parts.push({ text, token, ...(logprobs && { logprobs }) });
     } else if (event.type === "done") {
       const { type: _, ...result } = event;
       const held = result.text.slice(this.#text.length);

@@ -63,6 +63,8 @@ export type {
   Score,
   SharingCalibration,
   Timings,
+  TokenLogprob,
+  TokenLogprobs,
   Trace,
   Usage,
 } from "./generated/wire.ts";

@@ -1,6 +1,7 @@
 import { OptionError, PromptError } from "./errors.ts";
-import type { PromptFields, WireMessage, WirePart, WireVideo } from "./generated/wire.ts";
+import type { PromptFields, WireMessage, WirePart, WireToolCall, WireVideo } from "./generated/wire.ts";
 import { bareImage, type ImageInput, type ImageSource, isImage } from "./media.ts";
+import { json } from "./options/json.ts";
 import { Place } from "./options/place.ts";
 import { plain } from "./options/plain.ts";
 import { items, own, text } from "./options/rules.ts";
@@ -41,6 +42,8 @@ export interface Message {
   role: "user" | "assistant" | "system" | (string & {});
   /** The content. */
   content: MessageContent;
+  /** Calls of tools that an assistant has made, for templates that know them. */
+  toolCalls?: readonly WireToolCall[];
 }
 
 /**
@@ -159,7 +162,10 @@ function readMessage(value: unknown, index: number, place: Place): OwnMessage {
   for (const [name, field] of own(value, place)) {
     if (name === "content") continue;
     // The engine knows the fields that there are; `__proto__` is a name like others.
-    Object.defineProperty(message, name, { value: plain(field, place.field(name)), enumerable: true });
+    Object.defineProperty(message, name, {
+      value: (name === "toolCalls" ? json : plain)(field, place.field(name)),
+      enumerable: true,
+    });
   }
   if (typeof message.role !== "string") throw noRole;
   const content = place.field("content").read(() => (value as { content?: unknown }).content);

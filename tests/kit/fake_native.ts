@@ -270,7 +270,7 @@ export class FakeNative implements Native {
     const ticket = new FakeTicket();
     this.tickets.push(ticket);
     if (this.requestError) ticket.fail(this.requestError);
-    else if (request.op === "generate" || request.op === "turn") this.#answer(ticket);
+    else if (request.op === "generate" || request.op === "turn") this.#answer(ticket, request.logprobs);
     else if (request.op === "score") {
       const kept: Kept[][] = [[{ heads: [0, 6], positions: [0, 2] }], [{ heads: [0, 6], positions: [0, 1] }]];
       const spans: KeptSpan[] = [
@@ -335,7 +335,7 @@ export class FakeNative implements Native {
     ticket.end({ type: "profiled", retained: keeps.map((keep) => [keep + change, keep - change]), usage, timings });
   }
 
-  #answer(ticket: FakeTicket): void {
+  #answer(ticket: FakeTicket, most?: number): void {
     const sent: string[] = [];
     const done = (finish: "eos" | "aborted"): WireEvent => ({
       type: "done",
@@ -358,7 +358,10 @@ export class FakeNative implements Native {
         ticket.end(done("eos"));
         return;
       }
-      ticket.push({ type: "token", id: sent.length, text: piece });
+      const bytes = [...Buffer.from(piece)];
+      const top = Array.from({ length: most ?? 0 }, (_, at) => ({ id: at, logprob: -0.5 - at, bytes }));
+      const logprobs = most === undefined ? {} : { logprobs: { logprob: -0.5, bytes, top } };
+      ticket.push({ type: "token", id: sent.length, text: piece, ...logprobs });
       sent.push(piece);
       setTimeout(step, 1);
     };

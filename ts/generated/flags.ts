@@ -34,6 +34,18 @@ export const generationFlags = [
     value: "X",
     text: "above 1, tokens that have occurred become less likely (default: 1)",
   },
+  {
+    name: "frequency-penalty",
+    type: "number",
+    value: "X",
+    text: "above 0, tokens become less likely with each time that the answer has had them (default: 0)",
+  },
+  {
+    name: "presence-penalty",
+    type: "number",
+    value: "X",
+    text: "above 0, tokens that the answer has had become less likely (default: 0)",
+  },
   { name: "seed", type: "integer", value: "N", text: "the same seed and request give the same text (default: random)" },
 ] as const;
 

@@ -1,6 +1,6 @@
 // Written by `cargo xtask gen` from the specifications of the engine; edit those instead.
 import { flag, list, number, oneOf, type Rule, type RulesFor, size, text, whole } from "../options/rules.ts";
-import type { Device, EngineOptions, SamplingOptions, ScoreFields, StoppingOptions } from "./wire.ts";
+import type { Device, EngineOptions, LogprobOptions, SamplingOptions, ScoreFields, StoppingOptions } from "./wire.ts";
 
 export const stoppingRules: RulesFor<StoppingOptions> = {
   maxTokens: whole,
@@ -14,7 +14,13 @@ export const samplingRules: RulesFor<SamplingOptions> = {
   topP: number,
   minP: number,
   repetitionPenalty: number,
+  frequencyPenalty: number,
+  presencePenalty: number,
   seed: whole,
+};
+
+export const logprobRules: RulesFor<LogprobOptions> = {
+  logprobs: whole,
 };
 
 export const scoreRules: RulesFor<ScoreFields> = {

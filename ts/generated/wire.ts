@@ -220,6 +220,15 @@ export interface PromptFields {
    */
   specialTokens?: SpecialTokens;
   /**
+   * Tools that the model may call, as OpenAI writes them; `generate` takes them, with `messages`.
+   *
+   * The chat template must know tools, and write calls as Hermes and Qwen do: `<tool_call>` around a JSON object with
+   * `name` and `arguments`. So does the answer, which is text: reading it is the caller's part.
+   *
+   * Default: none.
+   */
+  tools?: readonly WireTool[];
+  /**
    * A raw prompt instead, with one image placeholder (`<image>`) per image, and the model's video placeholder per
    * video.
    */
@@ -241,6 +250,8 @@ export interface WireMessage {
   role: string;
   /** Its text, images and videos. */
   content: WireContent;
+  /** The calls of tools that an assistant has made; templates that know none leave them out. */
+  toolCalls?: readonly WireToolCall[];
 }
 
 /** Content of a message. */
@@ -273,6 +284,14 @@ export interface VideoPart {
   index: number;
 }
 
+/** A call of a tool. */
+export interface WireToolCall {
+  /** The tool's name. */
+  name: string;
+  /** Its arguments. */
+  arguments: Record<string, unknown>;
+}
+
 /**
  * Treatment of a special token's text within a message.
  *
@@ -280,6 +299,9 @@ export interface VideoPart {
  * - `"text"`: It stays text.
  */
 export type SpecialTokens = "parse" | "text";
+
+/** A tool as OpenAI writes it. */
+export type WireTool = { readonly type: "function"; readonly function: object };
 
 /** A video whose frames are among the images that come with the request. All of them are seen: none is left out. */
 export interface WireVideo {
@@ -336,8 +358,8 @@ export interface StoppingOptions {
 }
 
 /**
- * How to choose tokens. The options act in the order of transformers: `repetitionPenalty`, `temperature`, `topK`,
- * `topP`, `minP`, then a draw with `seed`.
+ * How to choose tokens. The options act in the order of transformers: `repetitionPenalty`, then `frequencyPenalty` and
+ * `presencePenalty`, which it lacks, `temperature`, `topK`, `topP`, `minP`, and a draw with `seed`.
  */
 export interface SamplingOptions {
   /**
@@ -381,6 +403,24 @@ export interface SamplingOptions {
    */
   repetitionPenalty?: number;
   /**
+   * Above 0, tokens become less likely with each time that the answer has had them.
+   *
+   * So much is taken from a token's logit for each time, and added below 0. The prompt does not count. From -2 to 2, as
+   * OpenAI has it.
+   *
+   * Default: 0.
+   */
+  frequencyPenalty?: number;
+  /**
+   * Above 0, tokens that the answer has had become less likely.
+   *
+   * So much is taken from their logits, however often they came. The prompt does not count. From -2 to 2, as OpenAI has
+   * it.
+   *
+   * Default: 0.
+   */
+  presencePenalty?: number;
+  /**
    * The same seed and request give the same text.
    *
    * Default: random.
@@ -388,8 +428,20 @@ export interface SamplingOptions {
   seed?: number;
 }
 
+/** The report about the tokens of an answer. */
+export interface LogprobOptions {
+  /**
+   * Also reports the log-probability of each token, and so many of the likeliest tokens in its place.
+   *
+   * They are the model's own, before any sampling option acts. From 0 to 20.
+   *
+   * Default: none.
+   */
+  logprobs?: number;
+}
+
 /** Continues a prompt; `prompt` and `token` events, then `done`. */
-export interface GenerateRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions {
+export interface GenerateRequest extends PromptFields, CacheFields, StoppingOptions, SamplingOptions, LogprobOptions {
   /** Which kind it is. */
   op: "generate";
 }
@@ -653,7 +705,7 @@ export interface SessionFields {
 export type SessionId = string;
 
 /** A turn of a conversation, in `messages`; its cache is the session's. `prompt` and `token` events, then `done`. */
-export interface TurnRequest extends SessionFields, PromptFields, StoppingOptions, SamplingOptions {
+export interface TurnRequest extends SessionFields, PromptFields, StoppingOptions, SamplingOptions, LogprobOptions {
   /** Which kind it is. */
   op: "turn";
 }
@@ -1703,6 +1755,48 @@ export interface PromptEvent {
   usage: Usage;
 }
 
+/**
+ * The probability of a generated token, and the likeliest tokens in its place.
+ *
+ * @example
+ * ```ts
+ * import { load, type TokenLogprobs } from "prefixkv";
+ *
+ * await using model = await load();
+ * const { logprobs } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2, logprobs: 3 });
+ * const [first]: TokenLogprobs[] = logprobs ?? [];
+ * console.log(first?.logprob, first?.top.map(({ id }) => id));
+ * ```
+ */
+export interface TokenLogprobs {
+  /** The natural logarithm of the token's probability, as the model gives it before any sampling option acts. */
+  logprob: number;
+  /** The bytes that the token adds to a text, which may be a part of a character. */
+  bytes: number[];
+  /** As many of the likeliest tokens as were asked for, the likeliest first. */
+  top: TokenLogprob[];
+}
+
+/**
+ * A token that could have come.
+ *
+ * @example
+ * ```ts
+ * import type { TokenLogprob } from "prefixkv";
+ *
+ * const textOf = ({ bytes }: TokenLogprob): string => new TextDecoder().decode(Uint8Array.from(bytes));
+ * console.log(textOf({ id: 7, logprob: -0.5, bytes: [104, 105] }));
+ * ```
+ */
+export interface TokenLogprob {
+  /** The token. */
+  id: number;
+  /** The natural logarithm of its probability. */
+  logprob: number;
+  /** The bytes that it would add. */
+  bytes: number[];
+}
+
 /** One generated token. */
 export interface TokenEvent {
   /** Which kind it is. */
@@ -1714,6 +1808,8 @@ export interface TokenEvent {
    * are a prefix of the text of `done`.
    */
   text: string;
+  /** Its probability; with `logprobs`. */
+  logprobs?: TokenLogprobs;
 }
 
 /** A sequence as a method outside the engine is shown it, between two passes through the layers. */
@@ -1844,6 +1940,8 @@ export interface GenerationResult {
   timings: Timings;
   /** Bytes of the key-value cache at the end. */
   memory: Memory;
+  /** The probability of each token; with `logprobs`. */
+  logprobs?: TokenLogprobs[];
 }
 
 /**

@@ -1,14 +1,16 @@
 import { type CacheOption, readCache } from "../cache.ts";
-import { samplingRules, scoreRules, stoppingRules } from "../generated/rules.ts";
-import type { SamplingOptions, ScoreFields, StoppingOptions } from "../generated/wire.ts";
+import { logprobRules, samplingRules, scoreRules, stoppingRules } from "../generated/rules.ts";
+import type { LogprobOptions, SamplingOptions, ScoreFields, StoppingOptions, WireTool } from "../generated/wire.ts";
 import { type PromptInput, type WirePrompt, wirePrompt } from "../messages.ts";
 
+import { json } from "./json.ts";
 import { Place } from "./place.ts";
-import { anything, fields, oneOf, type Rules, signal, text } from "./rules.ts";
+import { anything, fields, oneOf, type Rule, type Rules, signal, text } from "./rules.ts";
 
 /**
  * Options of `generate`. Without a temperature the most likely token is taken each time. The sampling options apply in the order
- * of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw with `seed`.
+ * of transformers: `repetitionPenalty`, then `frequencyPenalty` and `presencePenalty`, which it lacks, `temperature`, `topK`, `topP`,
+ * `minP`, and a draw with `seed`.
  *
  * @example
  * ```ts
@@ -20,7 +22,12 @@ import { anything, fields, oneOf, type Rules, signal, text } from "./rules.ts";
  * await model.dispose();
  * ```
  */
-export interface GenerateOptions extends PromptInput, StoppingOptions, SamplingOptions {
+export interface GenerateOptions extends PromptInput, StoppingOptions, SamplingOptions, LogprobOptions {
+  /**
+   * Tools that the model may call, as OpenAI writes them, with `messages`. The chat template must know tools and write calls as Hermes and
+   * Qwen do; the answer has them as text, `<tool_call>` around a JSON object with `name` and `arguments`. Not for `trace`.
+   */
+  tools?: readonly WireTool[];
   /** The method that shrinks the cache; without one, every entry is kept. */
   cache?: CacheOption;
   /** Stops the work; see AbortError. */
@@ -60,7 +67,7 @@ export interface ScoreOptions extends PromptInput, ScoreFields {
  * console.log((await chat.send("Which shapes are there?", options)).text);
  * ```
  */
-export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache">;
+export type TurnOptions = Omit<GenerateOptions, "messages" | "prompt" | "images" | "cache" | "tools">;
 
 /**
  * Options of `prefill`: a prompt that questions will follow, and the method that shrinks what is kept of it.
@@ -95,7 +102,7 @@ export interface PrefillOptions extends PromptInput {
  * console.log((await prefix.generate(options)).text);
  * ```
  */
-export interface QuestionOptions extends Omit<TurnOptions, "specialTokens"> {
+export interface QuestionOptions extends Omit<TurnOptions, "specialTokens" | "logprobs"> {
   /** The text that follows the prefix. */
   prompt: string;
 }
@@ -137,9 +144,20 @@ const promptRules = {
   images: anything,
 } satisfies Rules<PromptInput>;
 
-const turnRules = { specialTokens, ...stoppingRules, ...samplingRules, signal } satisfies Rules<TurnOptions>;
+const turnRules = {
+  specialTokens,
+  ...stoppingRules,
+  ...samplingRules,
+  ...logprobRules,
+  signal,
+} satisfies Rules<TurnOptions>;
 
-const generateRules = { ...promptRules, ...turnRules, cache: readCache } satisfies Rules<GenerateOptions>;
+const tools: Rule<WireTool[]> = (value, place) => {
+  if (!place.read(() => Array.isArray(value))) throw place.refuse("an array of tools", value);
+  return json(value, place) as WireTool[];
+};
+
+const generateRules = { ...promptRules, ...turnRules, tools, cache: readCache } satisfies Rules<GenerateOptions>;
 
 const readScoreRules = { ...promptRules, ...scoreRules, cache: readCache, signal } satisfies Rules<ScoreOptions>;
 
@@ -147,7 +165,7 @@ const { signal: _, ...chatTurnRules } = turnRules;
 const chatRules = { ...chatTurnRules, cache: readCache } satisfies Rules<ChatOptions>;
 
 const readPrefillFields = fields({ ...promptRules, cache: readCache, signal } satisfies Rules<PrefillOptions>);
-const { specialTokens: __, ...questionTurnRules } = turnRules;
+const { specialTokens: __, logprobs: ___, ...questionTurnRules } = turnRules;
 const questionRules = { prompt: text, ...questionTurnRules } satisfies Rules<QuestionOptions>;
 const readQuestionFields = fields(questionRules);
 

@@ -46,11 +46,11 @@ impl Runner for Fake {
         match what.as_str() {
             "panic" => panic!("as asked"),
             "endless" => loop {
-                events.send(Event::Token { id: 7, text: "x".into() })?;
+                events.send(Event::Token { id: 7, text: "x".into(), logprobs: None })?;
             },
             _ => {
                 for id in 0..request.max_tokens.unwrap_or(1) as u32 {
-                    events.send(Event::Token { id, text: what.clone() })?;
+                    events.send(Event::Token { id, text: what.clone(), logprobs: None })?;
                 }
                 let sizes: Vec<String> = images.iter().map(|image| image.len().to_string()).collect();
                 events.finish(Event::Text { text: sizes.join(" ") });

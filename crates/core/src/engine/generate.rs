@@ -13,10 +13,12 @@ use crate::cache::Memory;
 use crate::error::{Error, Result};
 use crate::method::Method;
 use crate::model::{Features, Model, Prefill, Prompt};
-use crate::sample::{Sampler, SamplerOptions};
+use crate::sample::{Likelihoods, Sampler, SamplerOptions};
 use crate::sequence::Sequence;
 use crate::text::StopStrings;
-use crate::wire::{Event, Finish, GenerateRequest, GenerationResult, SessionId, SourceText, Timings};
+use crate::wire::{
+    Event, Finish, GenerateRequest, GenerationResult, SessionId, SourceText, Timings, TokenLogprob, TokenLogprobs,
+};
 
 /// The timings of a request that has just left the queue.
 pub(super) fn queued(events: &Events) -> Timings {
@@ -40,6 +42,8 @@ pub(super) struct PreparedPrompt<B: Backend> {
     pub(super) sampler: SamplerOptions,
     pub(super) stop: StopStrings,
     pub(super) ignore_eos: bool,
+    /// As [`GenerateRequest`] has it.
+    pub(super) logprobs: Option<usize>,
     pub(super) timings: Timings,
     /// Positions before the prompt that were read for the same request.
     pub(super) read: usize,
@@ -89,6 +93,7 @@ impl<B: Backend> PreparedPrompt<B> {
             sampler: request.sampler.clone(),
             stop: request.stop.clone(),
             ignore_eos: request.ignore_eos,
+            logprobs: request.logprobs,
             timings,
             read: 0,
             silent: false,
@@ -132,6 +137,8 @@ impl<B: Backend> PreparedPrompt<B> {
             history,
             room,
             ignore_eos: self.ignore_eos,
+            most: self.logprobs,
+            logprobs: Vec::new(),
             first: None,
             cached,
             read,
@@ -189,6 +196,9 @@ pub(super) struct Generation<B: Backend> {
     history: Vec<u32>,
     room: usize,
     ignore_eos: bool,
+    /// How many likeliest tokens are reported, if any report is asked for.
+    most: Option<usize>,
+    logprobs: Vec<TokenLogprobs>,
     /// When the first token was there.
     first: Option<Instant>,
     cached: usize,
@@ -207,6 +217,7 @@ impl<B: Backend> Generation<B> {
             Err(Error::Aborted) if self.first.is_some() => return Ok(Some(Finish::Aborted)),
             Err(error) => return Err(error),
         }
+        let likelihoods = self.most.map(|_| Likelihoods::of(&self.logits));
         let id = self.sampler.sample(&mut self.logits, &self.history)?;
         self.first.get_or_insert_with(Instant::now);
         if !self.ignore_eos && model.eos_tokens().contains(&id) {
@@ -214,7 +225,9 @@ impl<B: Backend> Generation<B> {
         }
         self.history.push(id);
         let (text, end) = self.answer.push(id, self.room)?;
-        match events.send(Event::Token { id, text }) {
+        let logprobs = likelihoods.map(|likelihoods| report(&likelihoods, id, self.most.unwrap_or(0), model));
+        self.logprobs.extend(logprobs.clone());
+        match events.send(Event::Token { id, text, logprobs }) {
             Err(Error::Aborted) => return Ok(Some(Finish::Aborted)),
             other => other?,
         }
@@ -230,7 +243,8 @@ impl<B: Backend> Generation<B> {
 
     /// Its outcome, and its cache.
     pub(super) fn end(self, finish: Finish, events: &Events) -> Result<(Answered, Sequence<B::Memory>)> {
-        let Generation { sequence, mut answer, first, cached, read, prompt, mut timings, .. } = self;
+        let Generation { sequence, mut answer, first, cached, read, prompt, mut timings, most, logprobs, .. } = self;
+        let logprobs = most.map(|_| logprobs);
         let pending = finish != Finish::Eos;
         let finish = answer.close(finish)?;
         if let Some(first) = first {
@@ -239,7 +253,18 @@ impl<B: Backend> Generation<B> {
         }
         timings.total = milliseconds(events.submitted().elapsed());
         let Answer { text, raw, tokens, .. } = answer;
-        Ok((Answered { text, raw, tokens, finish, pending, cached, read, prompt, timings }, sequence))
+        Ok((Answered { text, raw, tokens, finish, pending, cached, read, prompt, timings, logprobs }, sequence))
+    }
+}
+
+/// The probability of a token, and of the likeliest in its place.
+fn report<B: Backend>(likelihoods: &Likelihoods, id: u32, most: usize, model: &Model<B>) -> TokenLogprobs {
+    let bytes = |id: u32| model.tokenizer().token_bytes(id);
+    let one = |id: u32| TokenLogprob { id, logprob: likelihoods.logprob(id), bytes: bytes(id) };
+    TokenLogprobs {
+        logprob: likelihoods.logprob(id),
+        bytes: bytes(id),
+        top: likelihoods.likeliest(most).into_iter().map(one).collect(),
     }
 }
 
@@ -284,6 +309,7 @@ pub(super) struct Answered {
     read: usize,
     pub(super) prompt: Prompt,
     pub(super) timings: Timings,
+    logprobs: Option<Vec<TokenLogprobs>>,
 }
 
 impl Answered {
@@ -295,6 +321,7 @@ impl Answered {
             usage: prompt::usage_behind(self.read, self.cached, &self.prompt, self.tokens.len()),
             timings: self.timings,
             memory: sequence.memory(),
+            logprobs: self.logprobs.clone(),
         }
     }
 }

@@ -86,7 +86,11 @@ impl Said {
                 Some(Part::Text { text }) => text.push_str(question),
                 _ => parts.push(Part::Text { text: question.to_owned() }),
             },
-            None => messages.push(Message { role: "user".into(), content: Content::Text(question.to_owned()) }),
+            None => messages.push(Message {
+                role: "user".into(),
+                content: Content::Text(question.to_owned()),
+                tool_calls: Vec::new(),
+            }),
         }
         Said::Messages(messages)
     }
@@ -199,6 +203,7 @@ impl<B: Backend> Prefixes<B> {
             sampler: SamplerOptions::default(),
             stop: StopStrings::new(Vec::new())?,
             ignore_eos: true,
+            logprobs: None,
             timings,
             read: 0,
             silent: false,
@@ -263,6 +268,7 @@ impl<B: Backend> Prefixes<B> {
             sampler: request.sampler.clone(),
             stop: request.stop.clone(),
             ignore_eos: request.ignore_eos,
+            logprobs: None,
             timings,
             read: 0,
             silent: false,

@@ -69,7 +69,14 @@ fn clip<'v, I: AsRef<[u8]>>(images: &[I], video: &'v Video) -> Result<Clip<'v>> 
 /// The tokens of a source, with a placeholder for each piece of its images.
 pub(super) fn tokens<B: Backend>(model: &Model<B>, source: &Source, plans: &[ImagePlan]) -> Result<Encoded> {
     match &source.text {
-        SourceText::Messages(messages) => encode(model, &render(model, messages, true)?, plans, source.special),
+        SourceText::Messages(messages) => {
+            let called = messages.iter().any(|message| !message.tool_calls.is_empty());
+            let chat = match source.tools.as_slice() {
+                [] if !called => render(model, messages, true)?,
+                tools => model.template().with_tools(tools)?.render(messages, true)?,
+            };
+            encode(model, &chat, plans, source.special)
+        }
         SourceText::Raw(text) => encode_raw(model, text, plans),
     }
 }

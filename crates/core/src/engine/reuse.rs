@@ -43,6 +43,7 @@ pub(super) struct Rest {
     sampler: SamplerOptions,
     stop: StopStrings,
     ignore_eos: bool,
+    logprobs: Option<usize>,
 }
 
 /// A prompt in two parts.
@@ -61,7 +62,7 @@ impl Rest {
         timings: Timings,
         read: usize,
     ) -> PreparedPrompt<B> {
-        let Rest { prompt, context, history, room, trim, sampler, stop, ignore_eos } = self;
+        let Rest { prompt, context, history, room, trim, sampler, stop, ignore_eos, logprobs } = self;
         let features = Vec::new();
         PreparedPrompt {
             prompt,
@@ -74,6 +75,7 @@ impl Rest {
             sampler,
             stop,
             ignore_eos,
+            logprobs,
             timings,
             read,
             silent: false,
@@ -157,6 +159,7 @@ impl<B: Backend> Reuse<B> {
             sampler: request.sampler.clone(),
             stop: request.stop.clone(),
             ignore_eos: request.ignore_eos,
+            logprobs: request.logprobs,
         };
         let mut hash = Sha256::new();
         let mut add = |bytes: &[u8]| {
@@ -192,6 +195,7 @@ impl<B: Backend> Reuse<B> {
             sampler: SamplerOptions::default(),
             stop: StopStrings::new(Vec::new())?,
             ignore_eos: true,
+            logprobs: None,
             timings,
             read: 0,
             silent: true,

@@ -279,6 +279,7 @@ impl<B: Backend> Session<B> {
                     sampler: request.sampler.clone(),
                     stop: request.stop.clone(),
                     ignore_eos: request.ignore_eos,
+                    logprobs: request.logprobs,
                     timings,
                     read: 0,
                     silent: false,

@@ -69,7 +69,7 @@ impl Runner for Fake {
         self.counters.runs.fetch_add(1, Ordering::SeqCst);
         let ModelRequest::Generate(request) = request else { return Err(Error::Internal("only generate".into())) };
         let SourceText::Raw(what) = &request.source.text else { return Err(Error::Internal("only prompts".into())) };
-        let token = || Event::Token { id: 7, text: "x".into() };
+        let token = || Event::Token { id: 7, text: "x".into(), logprobs: None };
         match what.as_str() {
             "panic" => panic!("as asked"),
             "refuse" => return Err(Error::Prompt { reason: "as asked".into() }),

@@ -391,7 +391,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     fn token(id: u32) -> Event {
-        Event::Token { id, text: String::new() }
+        Event::Token { id, text: String::new(), logprobs: None }
     }
 
     fn progress(stage: &'static str, done: u64, total: u64) -> Event {

@@ -54,6 +54,7 @@ parts!(A);
 parts!(A, B);
 parts!(A, B, C);
 parts!(A, B, C, D);
+parts!(A, B, C, D, E);
 
 /// The names of the fields of a struct, as serde's derive gives them.
 fn names<T: DeserializeOwned>() -> &'static [&'static str] {

@@ -36,7 +36,7 @@ pub fn divergence(reference: &[f32], other: &[f32]) -> f64 {
 }
 
 /// The logarithm of the sum of the exponentials.
-fn log_sum(logits: &[f32]) -> f64 {
+pub(super) fn log_sum(logits: &[f32]) -> f64 {
     let max = logits.get(argmax(logits)).copied().map_or(0.0, f64::from);
     max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln()
 }

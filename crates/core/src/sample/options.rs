@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// How to choose tokens. The options act in the order of transformers: `repetitionPenalty`, `temperature`, `topK`, `topP`, `minP`, then a draw
-/// with `seed`.
+/// How to choose tokens. The options act in the order of transformers: `repetitionPenalty`, then `frequencyPenalty` and `presencePenalty`, which it
+/// lacks, `temperature`, `topK`, `topP`, `minP`, and a draw with `seed`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default, rename = "SamplingOptions")]
 pub struct SamplerOptions {
@@ -41,6 +41,18 @@ pub struct SamplerOptions {
     ///
     /// Default: 1.
     pub repetition_penalty: f32,
+    /// Above 0, tokens become less likely with each time that the answer has had them.
+    ///
+    /// So much is taken from a token's logit for each time, and added below 0. The prompt does not count. From -2 to 2, as OpenAI has it.
+    ///
+    /// Default: 0.
+    pub frequency_penalty: f32,
+    /// Above 0, tokens that the answer has had become less likely.
+    ///
+    /// So much is taken from their logits, however often they came. The prompt does not count. From -2 to 2, as OpenAI has it.
+    ///
+    /// Default: 0.
+    pub presence_penalty: f32,
     /// The same seed and request give the same text.
     ///
     /// Default: random.
@@ -49,7 +61,16 @@ pub struct SamplerOptions {
 
 impl Default for SamplerOptions {
     fn default() -> Self {
-        SamplerOptions { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: None }
+        SamplerOptions {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: None,
+        }
     }
 }
 
@@ -60,7 +81,9 @@ impl SamplerOptions {
         check("temperature", self.temperature, 0.0..=100.0)?;
         check("topP", self.top_p, 0.0..=1.0)?;
         check("minP", self.min_p, 0.0..=1.0)?;
-        check("repetitionPenalty", self.repetition_penalty, 0.01..=100.0)
+        check("repetitionPenalty", self.repetition_penalty, 0.01..=100.0)?;
+        check("frequencyPenalty", self.frequency_penalty, -2.0..=2.0)?;
+        check("presencePenalty", self.presence_penalty, -2.0..=2.0)
     }
 }
 
@@ -97,6 +120,8 @@ mod tests {
             (SamplerOptions { temperature: f32::INFINITY, ..base() }, "`temperature` is inf"),
             (SamplerOptions { top_p: 1.5, ..base() }, "`topP` is 1.5; it must be from 0 to 1"),
             (SamplerOptions { min_p: f32::NAN, ..base() }, "`minP` is NaN"),
+            (SamplerOptions { frequency_penalty: 2.5, ..base() }, "`frequencyPenalty` is 2.5; it must be from -2 to 2"),
+            (SamplerOptions { presence_penalty: -3.0, ..base() }, "`presencePenalty` is -3; it must be from -2 to 2"),
             (
                 SamplerOptions { repetition_penalty: 0.0, ..base() },
                 "`repetitionPenalty` is 0; it must be from 0.01 to 100",

@@ -1,5 +1,6 @@
 //! Drawing a token.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use rand_chacha::ChaCha8Rng;
@@ -9,8 +10,8 @@ use super::candidates::Candidates;
 use super::{SamplerOptions, argmax};
 use crate::{Error, Result};
 
-/// Chooses the tokens of one sequence, in the order of steps that transformers has: repetition penalty, temperature,
-/// top-k, top-p, min-p, then a draw.
+/// Chooses the tokens of one sequence, in the order of steps that transformers has: repetition penalty (and behind it the
+/// penalties of OpenAI), temperature, top-k, top-p, min-p, then a draw.
 #[derive(Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -18,6 +19,8 @@ pub struct Sampler {
     random: ChaCha8Rng,
     candidates: Candidates,
     penalised: Penalised,
+    /// How often each token was chosen, where that matters.
+    chosen: HashMap<u32, u32>,
 }
 
 impl Sampler {
@@ -34,6 +37,7 @@ impl Sampler {
             random: ChaCha8Rng::seed_from_u64(seed),
             candidates: Candidates::default(),
             penalised: Penalised::default(),
+            chosen: HashMap::new(),
         })
     }
 
@@ -43,8 +47,28 @@ impl Sampler {
     /// # Errors
     /// [`Error::Numbers`] when the logits are empty, have NaN or infinity, or are minus infinity throughout.
     pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
+        let token = self.choose(logits, history)?;
+        if self.counts() {
+            *self.chosen.entry(token).or_default() += 1;
+        }
+        Ok(token)
+    }
+
+    fn counts(&self) -> bool {
+        self.options.frequency_penalty != 0.0 || self.options.presence_penalty != 0.0
+    }
+
+    fn choose(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
         if self.options.repetition_penalty != 1.0 {
             self.penalised.apply(self.options.repetition_penalty, logits, history);
+        }
+        if self.counts() {
+            let SamplerOptions { frequency_penalty, presence_penalty, .. } = self.options;
+            for (&token, &count) in &self.chosen {
+                if let Some(logit) = logits.get_mut(token as usize) {
+                    *logit -= count as f32 * frequency_penalty + presence_penalty;
+                }
+            }
         }
         let best = argmax(logits);
         let max = logits.get(best).copied().unwrap_or(f32::NEG_INFINITY);

@@ -6,7 +6,9 @@ mod window;
 use std::ops::Deref;
 
 use byte_level::ByteStream;
+pub(super) use byte_level::piece_bytes;
 use window::Window;
+pub(super) use window::fallback_byte;
 
 use super::tokenizer::{Decoding, Tokenizer};
 use crate::Result;

@@ -8,6 +8,7 @@ mod files;
 mod jinja;
 mod stop;
 mod template;
+mod token_bytes;
 mod tokenizer;
 
 #[cfg(test)]
@@ -19,6 +20,6 @@ pub use {
     detokenize::Detokenizer,
     expansion::Written,
     stop::{StopStrings, Stopped},
-    template::{ChatTemplate, Content, Message, Part, Probed, Rendered},
+    template::{ChatTemplate, Content, Message, Part, Probed, Rendered, ToolCall},
     tokenizer::{Encoded, SpecialTokens, Tokenizer},
 };

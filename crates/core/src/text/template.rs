@@ -5,10 +5,11 @@ mod probe;
 mod shape;
 mod source;
 mod thread;
+mod tools;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 
@@ -34,6 +35,19 @@ pub struct Message {
     pub role: String,
     /// Its text, images and videos.
     pub content: Content,
+    /// The calls of tools that an assistant has made; templates that know none leave them out.
+    #[serde(default, rename = "toolCalls")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+/// A call of a tool.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, rename = "WireToolCall")]
+pub struct ToolCall {
+    /// The tool's name.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Content of a message.
@@ -97,7 +111,7 @@ pub enum Probed {
 /// Everything that jinja2 has in transformers' environment, with few exceptions (`docs/design/templates.md`): `trim_blocks` and
 /// `lstrip_blocks`, `break` and `continue`, `raise_exception`, `strftime_now` (in UTC), `tojson` without HTML escaping,
 /// `generation` blocks. The variables are `messages`, `add_generation_prompt`, every named special token of the tokenizer, and
-/// `tools` and `documents`, which are none.
+/// `tools`, which are none without [`ChatTemplate::with_tools`], and `documents`, which are none.
 ///
 /// # Content
 /// A template may expect the content of a message to be a string, a list of parts, or either. Which it is, is found
@@ -126,6 +140,10 @@ pub struct ChatTemplate {
     shape: Shape,
     /// How conversations with videos are written; None where there are none.
     videos: Option<Box<Videos>>,
+    /// As OpenAI writes them.
+    tools: Arc<Vec<serde_json::Value>>,
+    /// Why there can be none, once somebody has asked.
+    no_tools: Arc<OnceLock<Option<String>>>,
 }
 
 /// See [`ChatTemplate::with_videos`].
@@ -224,6 +242,8 @@ impl ChatTemplate {
             placeholder: placeholder.unwrap_or(PLACEHOLDER).to_owned(),
             shape: Shape::Either,
             videos: None,
+            tools: Arc::default(),
+            no_tools: Arc::default(),
         };
         template.shape = shape::probe(&template);
         Ok(template)
@@ -235,7 +255,8 @@ impl ChatTemplate {
     /// [`Error::Prompt`] when the template fails, refuses the messages or does not write one placeholder for each image, or when a
     /// limit is passed; [`Error::OutOfMemory`] when the machine has no memory for the thread that renders.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered> {
-        let bytes: usize = messages.iter().map(Message::text_len).sum();
+        let shown: usize = self.tools.iter().map(|tool| tool.to_string().len()).sum();
+        let bytes: usize = shown + messages.iter().map(Message::text_len).sum::<usize>();
         if bytes > MAX_TEXT {
             let reason = format!("the messages have {bytes} bytes of text; at most {MAX_TEXT} are allowed");
             return Err(Error::Prompt { reason });
@@ -266,6 +287,13 @@ impl ChatTemplate {
         self.path.as_deref()
     }
 
+    fn tools(&self) -> Result<Value, Fail> {
+        match self.tools.as_slice() {
+            [] => Ok(Value::None),
+            tools => Value::list(tools.iter().map(tools::value).collect::<Result<_, _>>()?),
+        }
+    }
+
     /// Renders messages made by `values`, on a thread of its own.
     fn run(
         &self,
@@ -277,7 +305,7 @@ impl ChatTemplate {
             let mut variables = vec![
                 ("messages".to_owned(), Value::list(values()?)?),
                 ("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt)),
-                ("tools".to_owned(), Value::None),
+                ("tools".to_owned(), self.tools()?),
                 ("documents".to_owned(), Value::None),
             ];
             for (name, token) in &self.special {
@@ -301,7 +329,11 @@ impl Message {
                 parts.iter().map(|part| if let Part::Text { text } = part { text.len() } else { 0 }).sum()
             }
         };
-        self.role.len() + content
+        let calls = self
+            .tool_calls
+            .iter()
+            .map(|call| call.name.len() + serde_json::Value::Object(call.arguments.clone()).to_string().len());
+        self.role.len() + content + calls.sum::<usize>()
     }
 
     /// Its images and videos, in their order: whether each is a video.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::check::DeviceCheck;
-use super::report::{GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
+use super::report::{GenerationResult, LayerDistance, Progress, Score, Timings, TokenLogprobs, Usage};
 use super::session_id::SessionId;
 use super::trace::Trace;
 use crate::cache::MemoryReport;
@@ -36,6 +36,9 @@ pub enum Event {
         /// The text that is certain with it: empty while characters or a possible stop string are held back. All texts joined are a
         /// prefix of the text of `done`.
         text: String,
+        /// Its probability; with `logprobs`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        logprobs: Option<TokenLogprobs>,
     },
     /// A method outside the engine is asked for its plan: the request goes on when `{ "op": "plan", "view": ID, "lanes": [...] }` comes.
     View {

@@ -18,7 +18,9 @@ pub use about::About;
 pub use check::{CheckedMemory, DeviceCheck, KernelCheck};
 pub use event::Event;
 pub use media::{Medium, Video};
-pub use report::{Finish, GenerationResult, LayerDistance, Progress, Score, Timings, Usage};
+pub use report::{
+    Finish, GenerationResult, LayerDistance, Progress, Score, Timings, TokenLogprob, TokenLogprobs, Usage,
+};
 pub use request::{
     AskRequest, Batching, ChannelsRequest, CheckRequest, CodebooksRequest, DOORS, DirectionsRequest, DistanceVariant,
     DistancesRequest, Door, GenerateRequest, HeadsRequest, HeadsSource, LoadRequest, MAX_BATCH, MAX_FRAMES, MAX_IMAGES,

@@ -122,6 +122,47 @@ pub struct GenerationResult {
     pub timings: Timings,
     /// Bytes of the key-value cache at the end.
     pub memory: MemoryReport,
+    /// The probability of each token; with `logprobs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Vec<TokenLogprobs>>,
+}
+
+/// The probability of a generated token, and the likeliest tokens in its place.
+///
+/// ```ts
+/// import { load, type TokenLogprobs } from "prefixkv";
+///
+/// await using model = await load();
+/// const { logprobs } = await model.generate({ prompt: "USER: Hello ASSISTANT:", maxTokens: 2, logprobs: 3 });
+/// const [first]: TokenLogprobs[] = logprobs ?? [];
+/// console.log(first?.logprob, first?.top.map(({ id }) => id));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenLogprobs {
+    /// The natural logarithm of the token's probability, as the model gives it before any sampling option acts.
+    pub logprob: f32,
+    /// The bytes that the token adds to a text, which may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// As many of the likeliest tokens as were asked for, the likeliest first.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// A token that could have come.
+///
+/// ```ts
+/// import type { TokenLogprob } from "prefixkv";
+///
+/// const textOf = ({ bytes }: TokenLogprob): string => new TextDecoder().decode(Uint8Array.from(bytes));
+/// console.log(textOf({ id: 7, logprob: -0.5, bytes: [104, 105] }));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+    /// The bytes that it would add.
+    pub bytes: Vec<u8>,
 }
 
 /// How likely the model finds an answer.

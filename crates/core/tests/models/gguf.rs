@@ -191,7 +191,7 @@ fn chats_end_where_the_file_says() {
     assert!(model.eos_tokens().contains(&id("<|im_end|>")), "a turn's end that the file does not name");
     assert!(model.eos_tokens().contains(&model.tokenizer().eos_id().expect("an end")));
     assert!(model.tokenizer().token_id("[PAD]").is_none(), "nothing uses it");
-    let message = Message { role: "user".into(), content: Content::Text("hello".into()) };
+    let message = Message { role: "user".into(), content: Content::Text("hello".into()), tool_calls: Vec::new() };
     let text = model.template().text(&[message], true).expect("renders");
     assert_eq!(text, "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
     let file = Gguf::open(&path).expect("opens");

@@ -180,7 +180,9 @@ fn a_message_with_an_image_is_written() {
     ] {
         let model = found(name, WeightFormat::Stored);
         let parts = vec![Part::Image { index: 0 }, Part::Text { text: "What is it?".into() }];
-        let chat = model.template().render(&[Message { role: "user".into(), content: Content::Parts(parts) }], true);
+        let chat = model
+            .template()
+            .render(&[Message { role: "user".into(), content: Content::Parts(parts), tool_calls: Vec::new() }], true);
         let chat = chat.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(chat.text.starts_with(start), "{name}: {:?}", chat.text);
         assert_eq!(chat.pictures.len(), 1, "{name}");

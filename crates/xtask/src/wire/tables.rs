@@ -18,6 +18,7 @@ const NO_FLAG: &[&str] = &["batch", "prefillChunk", "prefixCache", "device", "an
 const RULES: &[(&str, &str)] = &[
     ("stoppingRules", "StoppingOptions"),
     ("samplingRules", "SamplingOptions"),
+    ("logprobRules", "LogprobOptions"),
     ("scoreRules", "ScoreFields"),
     ("engineRules", "EngineOptions"),
 ];

@@ -118,7 +118,9 @@ impl Runner for Fake {
             let went = match (what.as_str(), *left) {
                 ("panics", 0) => panic!("as asked"),
                 ("errs", 0) => Err(Error::OutOfMemory { needed: 1, available: 0, advice: "as asked".into() }),
-                (_, left) => events.send(Event::Token { id: left as u32, text: what.clone() }).map(|()| left),
+                (_, left) => {
+                    events.send(Event::Token { id: left as u32, text: what.clone(), logprobs: None }).map(|()| left)
+                }
             };
             if matches!(went, Ok(left) if left > 0) {
                 return Ok(Stepped::Running);

@@ -7,7 +7,7 @@ const LOGITS: [f32; 10] = [1.5, -0.5, 3.25, 0.0, 2.0, -2.0, 3.0, 2.0, 0.75, -1.2
 const HISTORY: [u32; 6] = [2, 2, 1, 6, 9, 500];
 
 fn options(temperature: f32, top_k: usize, top_p: f32, min_p: f32, repetition_penalty: f32) -> SamplerOptions {
-    SamplerOptions { temperature, top_k, top_p, min_p, repetition_penalty, seed: Some(1) }
+    SamplerOptions { temperature, top_k, top_p, min_p, repetition_penalty, seed: Some(1), ..Default::default() }
 }
 
 fn distribution(options: &SamplerOptions, logits: &[f32]) -> Vec<f64> {
@@ -49,6 +49,50 @@ fn greedy_is_argmax_after_the_penalty() {
         assert_eq!(sampler.sample(&mut LOGITS.to_vec(), &HISTORY).unwrap(), 4);
         assert_eq!(sampler.sample(&mut LOGITS.to_vec(), &[2]).unwrap(), 6);
     }
+}
+
+/// OpenAI's rule: a logit loses the frequency penalty for each time that the answer has the token, and the presence penalty once. The
+/// repetition penalty comes first, and counts the prompt too.
+#[test]
+fn penalties_as_openai_defines_them() {
+    let (frequency_penalty, presence_penalty) = (0.3f32, 0.7f32);
+    let options = SamplerOptions {
+        frequency_penalty,
+        presence_penalty,
+        ..SamplerOptions { seed: Some(5), ..options(1.0, 0, 1.0, 0.0, 1.3) }
+    };
+    let mut sampler = Sampler::new(&options).unwrap();
+    let mut counts = [0u32; 10];
+    for _ in 0..40 {
+        let mut logits = LOGITS.to_vec();
+        let token = sampler.sample(&mut logits, &HISTORY).unwrap();
+        let mut weights = LOGITS.map(f64::from);
+        for (index, weight) in weights.iter_mut().enumerate() {
+            if HISTORY.contains(&(index as u32)) {
+                *weight = if *weight < 0.0 { *weight * 1.3 } else { *weight / 1.3 };
+            }
+            let count = counts[index];
+            *weight -= f64::from(count) * f64::from(frequency_penalty)
+                + if count > 0 { f64::from(presence_penalty) } else { 0.0 };
+            *weight = weight.exp();
+        }
+        let sum: f64 = weights.iter().sum();
+        for (found, weight) in sampler.candidates.probabilities(10).iter().zip(weights) {
+            assert!((found - weight / sum).abs() < 1e-6, "{counts:?}: {found} {}", weight / sum);
+        }
+        counts[token as usize] += 1;
+    }
+    assert!(counts.iter().filter(|count| **count > 1).count() > 2, "{counts:?}");
+
+    // Greedy too; the prompt does not count, and negative penalties invite what was said.
+    let greedy = |frequency_penalty, presence_penalty| {
+        let mut sampler =
+            Sampler::new(&SamplerOptions { frequency_penalty, presence_penalty, ..Default::default() }).unwrap();
+        [(); 5].map(|()| sampler.sample(&mut LOGITS.to_vec(), &HISTORY).unwrap())
+    };
+    assert_eq!(greedy(0.5, 0.0), [2, 6, 2, 6, 2]);
+    assert_eq!(greedy(0.0, 0.5), [2, 6, 2, 2, 2]);
+    assert_eq!(greedy(-1.0, -1.0), [2; 5]);
 }
 
 #[test]

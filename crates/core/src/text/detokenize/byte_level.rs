@@ -75,7 +75,7 @@ impl ByteStream {
 }
 
 /// The bytes of a vocabulary entry; an entry with a character that stands for no byte (an added token) is its own text.
-fn piece_bytes(piece: &str) -> Vec<u8> {
+pub(in crate::text) fn piece_bytes(piece: &str) -> Vec<u8> {
     piece.chars().map(char_byte).collect::<Option<Vec<u8>>>().unwrap_or_else(|| piece.as_bytes().to_vec())
 }
 

@@ -86,9 +86,17 @@ impl Window {
 
 /// `<0xHH>`: the decoder turns a whole run of these into text, or into U+FFFD if any of it is not UTF-8.
 fn in_byte_run(tokenizer: &Tokenizer, piece: &str) -> bool {
-    tokenizer.decoding() == Decoding::ByteFallback
-        && piece.len() == 6
-        && piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).is_some()
+    tokenizer.decoding() == Decoding::ByteFallback && piece.len() == 6 && in_angles(piece).is_some()
+}
+
+fn in_angles(piece: &str) -> Option<&str> {
+    piece.strip_prefix("<0x")?.strip_suffix('>')
+}
+
+/// The byte that `<0xHH>` is.
+pub(in crate::text) fn fallback_byte(piece: &str) -> Option<u8> {
+    let digits = in_angles(piece).filter(|_| piece.len() == 6)?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 fn shows_text(tokenizer: &Tokenizer, reversed: &[u32]) -> bool {

@@ -111,7 +111,7 @@ fn without_pictures(message: &Message) -> Message {
         }
         text => text.clone(),
     };
-    Message { role: message.role.clone(), content }
+    Message { role: message.role.clone(), content, tool_calls: message.tool_calls.clone() }
 }
 
 /// The placeholders that were put into the messages, with the numbers of their images. One that a template has cut into pieces that

@@ -6,7 +6,7 @@ use super::{ChatTemplate, Content, Message, Part, Probed, pictures};
 
 fn message() -> Message {
     let parts = vec![Part::Image { index: 0 }, Part::Text { text: PROBE.to_owned() }];
-    Message { role: "user".to_owned(), content: Content::Parts(parts) }
+    Message { role: "user".to_owned(), content: Content::Parts(parts), tool_calls: Vec::new() }
 }
 
 pub(super) fn image(template: &ChatTemplate) -> Probed {

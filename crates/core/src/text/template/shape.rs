@@ -1,7 +1,7 @@
 //! The form of message content that a template understands.
 
 use super::super::jinja::{Builder, Fail, Origin, Share, Text, Value};
-use super::{ChatTemplate, Content, Message, Part};
+use super::{ChatTemplate, Content, Message, Part, tools};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -15,7 +15,7 @@ pub(super) const PROBE: &str = "prefixkvprobe";
 /// See [`ChatTemplate`]: renders one user message with string content and one with list content.
 pub(super) fn probe(template: &ChatTemplate) -> Shape {
     let takes = |content: Content| {
-        let message = Message { role: "user".to_owned(), content };
+        let message = Message { role: "user".to_owned(), content, tool_calls: Vec::new() };
         let rendered = template.run(|| Ok(vec![Shape::Either.message(&message, template, 0)?]), true, Share::Probe);
         // A template for strings may print a list as it is, hence the look for the list's key.
         let keys = ["'type'", "&#39;type"];
@@ -41,7 +41,11 @@ impl Shape {
             (Shape::Strings, Content::Parts(parts)) => joined(parts, template, first)?,
             (_, Content::Parts(parts)) => Value::list(parts.iter().map(seen).collect::<Result<_, _>>()?)?,
         };
-        Value::dict([(Value::text("role"), role(&message.role)), (Value::text("content"), content)])
+        let mut fields = vec![(Value::text("role"), role(&message.role)), (Value::text("content"), content)];
+        if !message.tool_calls.is_empty() {
+            fields.push((Value::text("tool_calls"), tools::calls(&message.tool_calls)?));
+        }
+        Value::dict(fields)
     }
 }
 

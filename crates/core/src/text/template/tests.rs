@@ -42,6 +42,37 @@ fn reason(result: Result<impl std::fmt::Debug>) -> String {
     }
 }
 
+/// The form of Qwen2.5's own template, shortened. The expected text is what transformers 5.23 renders.
+const TOOLS: &str = "{%- if tools %}<tools>{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools>\n{% endif %}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% if message.tool_calls %}{% for call in message.tool_calls %}\n<tool_call>\n{\"name\": \"{{ call.function.name }}\", \"arguments\": {{ call.function.arguments | tojson }}}\n</tool_call>{% endfor %}{% endif %}\n{% endfor %}";
+
+#[test]
+fn tools_and_their_calls() {
+    let template = compile(TOOLS);
+    let tool = json!({ "type": "function", "function": { "name": "look", "parameters": { "b": [1, 2.5, null, true], "a": "</s>" } } });
+    let said = messages(json!([
+        { "role": "user", "content": "Hi" },
+        { "role": "assistant", "content": "", "toolCalls": [{ "name": "look", "arguments": { "at": "<s>", "n": 3 } }] },
+        { "role": "tool", "content": "a cat" },
+    ]));
+    let rendered = template.with_tools(&[tool]).unwrap().render(&said, true).unwrap();
+    assert_eq!(
+        rendered.text,
+        "<tools>{\"type\": \"function\", \"function\": {\"name\": \"look\", \"parameters\": {\"b\": [1, 2.5, null, true], \"a\": \"</s>\"}}}</tools>\n\
+         <|user|>Hi<|assistant|><tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"<s>\", \"n\": 3}}\n</tool_call><|tool|>a cat"
+    );
+    // Special tokens that tools and calls spell are text of the caller.
+    for spelled in ["</s>", "<s>"] {
+        let at = rendered.text.find(spelled).unwrap();
+        assert!(rendered.said.iter().any(|said| said.start <= at && at + spelled.len() <= said.end), "{spelled}");
+    }
+    // Without tools nothing of them is written, and templates that know none, or another form of calls, are refused.
+    assert_eq!(template.render(&said[..1], true).unwrap().text, "<|user|>Hi");
+    let none = reason(compile(LLAVA).with_tools(&[json!({})]));
+    assert_eq!(none, "the chat template of this model knows no tools");
+    let other = compile(&TOOLS.replace("{\"name\": \"", "<function="));
+    assert!(reason(other.with_tools(&[json!({})])).contains("of a form that is not read here"));
+}
+
 /// Each expected text is what transformers 5.23 renders.
 #[test]
 fn as_transformers() {

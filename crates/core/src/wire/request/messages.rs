@@ -9,6 +9,7 @@ use super::parts::{MAX_FRAMES, VideoFields};
 use crate::error::{Error, Result};
 use crate::fields::{Fields, describe, nearest, refuse};
 use crate::media::Timing;
+use crate::text::ToolCall;
 use crate::wire::media::{Medium, Video};
 
 /// The images and videos that a prompt may show.
@@ -87,10 +88,11 @@ pub(super) fn check_messages(messages: &Value, shown: &Shown) -> Result<Vec<Medi
     let mut order = Vec::new();
     for (number, message) in list.iter().enumerate() {
         let place = format!("messages[{number}]");
-        let mut fields = Fields::new(message.clone(), place.as_str(), &["role", "content"])?;
+        let mut fields = Fields::new(message.clone(), place.as_str(), &["role", "content", "toolCalls"])?;
         if fields.need::<String>("role")?.is_empty() {
             return Err(refuse(format!("`role` of {place} is empty")));
         }
+        fields.take::<Vec<ToolCall>>("toolCalls")?;
         match fields.need::<Value>("content")? {
             Value::String(_) => {}
             Value::Array(parts) => {

@@ -31,9 +31,9 @@ use crate::text::{Message, SpecialTokens, StopStrings};
 use messages::{Shown, check_messages, require_few};
 use parts::{
     AnswerFields, AnsweredSample, CacheFields, ChannelsFields, CodebooksFields, DetokenizeFields, DirectionsFields,
-    DistancesFields, HeadsFields, PictureFields, PlanFields, PrefixFields, ProfileFields, PromptFields, QuestionFields,
-    Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, SnapshotFields, Stages, StoppingOptions,
-    TokenizeFields,
+    DistancesFields, HeadsFields, LogprobOptions, PictureFields, PlanFields, PrefixFields, ProfileFields, PromptFields,
+    QuestionFields, Sample, SampleFields, ScoreFields, SensitivityFields, SessionFields, SnapshotFields, Stages,
+    StoppingOptions, TokenizeFields, Tool,
 };
 pub use parts::{DistanceVariant, MAX_FRAMES};
 
@@ -54,6 +54,10 @@ pub const MAX_BATCH: usize = 256;
 pub const MAX_TOKENS: usize = 1_000_000;
 /// Most sizes that one profile may ask for.
 pub const MAX_KEEPS: usize = 1024;
+/// Most tools of one request.
+const MAX_TOOLS: usize = 128;
+/// Most likeliest tokens that are reported in the place of one.
+const MAX_LOGPROBS: usize = 20;
 /// Most last positions whose queries one request may keep.
 const MAX_QUERIES: usize = 512;
 /// Most pairs of bits that one request may try: all that there are.
@@ -120,6 +124,8 @@ pub struct Source {
     pub special: SpecialTokens,
     /// The images and videos in the order of their placeholders.
     pub order: Vec<Medium>,
+    /// The tools that the messages go with.
+    pub tools: Vec<Value>,
 }
 
 /// The text of a prompt.
@@ -146,6 +152,8 @@ pub struct GenerateRequest {
     pub stop: StopStrings,
     /// Goes on after an end-of-sequence token, as benchmarks need.
     pub ignore_eos: bool,
+    /// How many of the likeliest tokens are reported beside each token and its probability; None reports neither.
+    pub logprobs: Option<usize>,
 }
 
 /// A prompt that questions are asked about.
@@ -300,10 +308,12 @@ macro_rules! ops {
 
 ops! {
     /// Continues a prompt; `prompt` and `token` events, then `done`.
-    "generate" (PromptFields, CacheFields, StoppingOptions, SamplerOptions) with images =>
-        |(prompt, cache, stopping, sampler), ask| {
+    "generate" (PromptFields, CacheFields, StoppingOptions, SamplerOptions, LogprobOptions) with images =>
+        |(prompt, cache, stopping, sampler, LogprobOptions { logprobs }), ask| {
             let source = source(prompt, ask)?;
-            generate(source, asked(cache)?, stopping, sampler).map(ModelRequest::Generate).map(model)
+            let logprobs = logprobs.map(|most| most.0);
+            let request = generate(source, asked(cache)?, stopping, sampler)?;
+            Ok(model(ModelRequest::Generate(GenerateRequest { logprobs, ..request })))
         };
     /// Says how likely the model finds an answer; ends with `scored`.
     "score" (PromptFields, CacheFields, ScoreFields) with images =>
@@ -354,8 +364,10 @@ ops! {
     /// knows the name may read, continue and close it.
     "open-session" (CacheFields) => |(cache,), _| Ok(model(ModelRequest::OpenSession(method(cache)?)));
     /// A turn of a conversation, in `messages`; its cache is the session's. `prompt` and `token` events, then `done`.
-    "turn" (SessionFields, PromptFields, StoppingOptions, SamplerOptions) with images =>
-        |(session, prompt, stopping, sampler), ask| turn(session, source(prompt, ask)?, stopping, sampler);
+    "turn" (SessionFields, PromptFields, StoppingOptions, SamplerOptions, LogprobOptions) with images =>
+        |(session, prompt, stopping, sampler, logprobs), ask| {
+            turn(session, source(prompt, ask)?, stopping, sampler, logprobs)
+        };
     /// Starts a conversation that goes on from where another is, and shares its cache until one of the two changes it; ends with `session`,
     /// which has the name of the new one.
     "fork-session" (SessionFields) => |(fields,), _| Ok(model(ModelRequest::ForkSession(fields.session)));
@@ -475,6 +487,7 @@ fn generate(
         sampler,
         stop: StopStrings::new(stop)?,
         ignore_eos,
+        logprobs: None,
     })
 }
 
@@ -483,12 +496,17 @@ fn turn(
     source: Source,
     stopping: StoppingOptions,
     sampler: SamplerOptions,
+    LogprobOptions { logprobs }: LogprobOptions,
 ) -> Result<Request> {
     if matches!(source.text, SourceText::Raw(_)) {
         return Err(refuse("a turn of a session has `messages`, not a raw `prompt`"));
     }
     let request = generate(source, (None, None), stopping, sampler)?;
-    Ok(model(ModelRequest::Generate(GenerateRequest { session: Some(session), ..request })))
+    Ok(model(ModelRequest::Generate(GenerateRequest {
+        session: Some(session),
+        logprobs: logprobs.map(|most| most.0),
+        ..request
+    })))
 }
 
 fn score(
@@ -635,7 +653,9 @@ fn method(CacheFields { cache }: CacheFields) -> Result<Option<Arc<Method>>> {
 }
 
 fn source(fields: PromptFields, Ask { op, images }: Ask) -> Result<Source> {
-    let PromptFields { messages, special_tokens, prompt, videos } = fields;
+    let PromptFields { messages, special_tokens, prompt, videos, tools } = fields;
+    let tools = tools.into_iter().map(|Tool(tool)| tool).collect::<Vec<_>>();
+    require_tools(&tools, op, messages.is_some())?;
     let shown = Shown::new(images, videos)?;
     if special_tokens.is_some() && prompt.is_some() {
         return Err(refuse("`specialTokens` is about `messages`; a raw `prompt` is written with its special tokens"));
@@ -645,14 +665,34 @@ fn source(fields: PromptFields, Ask { op, images }: Ask) -> Result<Source> {
         (Some(_), Some(_)) => Err(refuse(format!("{op} takes `messages` or `prompt`, found both"))),
         (None, None) => Err(refuse(format!("{op} needs `messages` or `prompt`"))),
         (None, Some(text)) if text.is_empty() => Err(refuse("`prompt` is empty")),
-        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), special, order: shown.media() }),
+        (None, Some(text)) => Ok(Source { text: SourceText::Raw(text), special, order: shown.media(), tools }),
         (Some(messages), None) => {
             let order = check_messages(&messages.0, &shown)?;
-            let messages =
+            let messages: Vec<Message> =
                 serde_json::from_value(messages.0).map_err(|error| refuse(format!("`messages` of {op}: {error}")))?;
-            Ok(Source { text: SourceText::Messages(messages), special, order })
+            if op != "generate" && messages.iter().any(|message| !message.tool_calls.is_empty()) {
+                return Err(refuse(format!("messages with `toolCalls` are for generate, not for {op}")));
+            }
+            Ok(Source { text: SourceText::Messages(messages), special, order, tools })
         }
     }
+}
+
+/// Refuses tools that are none, or are where none can be.
+fn require_tools(tools: &[Value], op: &str, messages: bool) -> Result<()> {
+    if !tools.is_empty() && (op != "generate" || !messages) {
+        return Err(refuse(format!("`tools` go with the `messages` of generate, not with {op}")));
+    }
+    if tools.len() > MAX_TOOLS {
+        return Err(refuse(format!("a request may have {MAX_TOOLS} tools, found {}", tools.len())));
+    }
+    for (number, tool) in tools.iter().enumerate() {
+        if tool["type"] != "function" || tool["function"]["name"].as_str().is_none_or(str::is_empty) {
+            let form = "{ type: \"function\", function: { name, description, parameters } }";
+            return Err(refuse(format!("`tools[{number}]` must be {form}, found {}", describe(tool))));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

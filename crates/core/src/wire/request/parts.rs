@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{MAX_BATCH, MAX_QUERIES, MAX_TOKENS};
+use super::{MAX_BATCH, MAX_LOGPROBS, MAX_QUERIES, MAX_TOKENS};
 use crate::device::Device;
 use crate::error::Result;
 use crate::fields::{Unread, Whole, refuse};
@@ -42,6 +42,14 @@ pub(crate) struct PromptFields {
     ///
     /// Default: `"parse"`.
     pub(crate) special_tokens: Option<SpecialTokens>,
+    /// Tools that the model may call, as OpenAI writes them; `generate` takes them, with `messages`.
+    ///
+    /// The chat template must know tools, and write calls as Hermes and Qwen do: `<tool_call>` around a JSON object with `name` and
+    /// `arguments`. So does the answer, which is text: reading it is the caller's part.
+    ///
+    /// Default: none.
+    #[serde(default)]
+    pub(crate) tools: Vec<Tool>,
     /// A raw prompt instead, with one image placeholder (`<image>`) per image, and the model's video placeholder per video.
     pub(crate) prompt: Option<String>,
     /// The videos of the prompt, in the order of their frames.
@@ -52,6 +60,19 @@ pub(crate) struct PromptFields {
     #[serde(default)]
     pub(crate) videos: Vec<VideoFields>,
 }
+
+/// A tool as OpenAI writes it.
+///
+/// ```json
+/// { "type": "object", "properties": { "type": { "const": "function" }, "function": { "type": "object" } }, "required": ["type", "function"] }
+/// ```
+///
+/// ```typescript
+/// { readonly type: "function"; readonly function: object }
+/// ```
+#[derive(Debug, Deserialize)]
+#[serde(transparent, rename = "WireTool")]
+pub(crate) struct Tool(pub(crate) Value);
 
 /// A video whose frames are among the images that come with the request. All of them are seen: none is left out.
 #[derive(Debug, Deserialize)]
@@ -129,6 +150,17 @@ pub(crate) struct StoppingOptions {
     /// Default: false.
     #[serde(default)]
     pub(crate) ignore_eos: bool,
+}
+
+/// The report about the tokens of an answer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LogprobOptions {
+    /// Also reports the log-probability of each token, and so many of the likeliest tokens in its place.
+    ///
+    /// They are the model's own, before any sampling option acts. From 0 to 20.
+    ///
+    /// Default: none.
+    pub(crate) logprobs: Option<Whole<0, MAX_LOGPROBS>>,
 }
 
 /// The answer to score.
