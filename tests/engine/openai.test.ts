@@ -125,12 +125,83 @@ for (const [name, open] of doors) {
       await assert.rejects(client.chat.completions.create(other), { status: 400, code: "invalid_value" });
     }));
 
+  test(`${name}: probabilities are those of \`score\`, plain and streamed, and their bytes are the text`, () =>
+    within({}, async (client) => {
+      const messages = await asking("Describe the image in detail.");
+      const request = { model: "prefixkv", messages, max_tokens: 8, logprobs: true, top_logprobs: 3 };
+      const plain = await client.chat.completions.create(request);
+      const [choice] = plain.choices;
+      const tokens = choice?.logprobs?.content ?? [];
+      assert.equal(tokens.length, plain.usage?.completion_tokens);
+      const text = Buffer.concat(tokens.map(({ bytes }) => Buffer.from(bytes ?? []))).toString();
+      assert.equal(text.trimStart(), choice?.message.content);
+      const { image } = await import("../../ts/index.ts");
+      const score = await (await loaded).score({
+        messages: [{ role: "user", content: [image(await picture()), "Describe the image in detail."] }],
+        answer: choice?.message.content ?? "",
+      });
+      for (const [index, { logprob, top_logprobs }] of tokens.entries()) {
+        assert.ok(
+          Math.abs(logprob - (score.logprobs[index] ?? 0)) < 1e-3,
+          `${index}: ${logprob} ${score.logprobs[index]}`,
+        );
+        // At temperature 0 the likeliest token comes.
+        assert.equal(top_logprobs[0]?.logprob, logprob);
+        assert.deepEqual(
+          top_logprobs.map((top) => top.logprob),
+          top_logprobs.map((top) => top.logprob).sort((a, b) => b - a),
+        );
+        assert.equal(top_logprobs.length, 3);
+      }
+      const stream = client.chat.completions.stream(request);
+      const streamed = await stream.finalChatCompletion();
+      assert.deepEqual(streamed.choices[0]?.logprobs?.content, tokens);
+    }));
+
+  test(`${name}: a response has the text of a chat completion, plain and streamed`, () =>
+    within({ cache: { method: "streaming", keep: 0.6 } }, async (client) => {
+      const chat = await client.chat.completions.create({
+        ...{ model: "prefixkv", messages: await asking("Describe the image in detail."), max_tokens: 150 },
+      });
+      const content = [
+        { type: "input_image" as const, image_url: await picture(), detail: "auto" as const },
+        { type: "input_text" as const, text: "Describe the image in detail." },
+      ];
+      const request = { model: "prefixkv", input: [{ role: "user" as const, content }], max_output_tokens: 150 };
+      const plain = await client.responses.create(request);
+      assert.deepEqual([plain.output_text, plain.status], [chat.choices[0]?.message.content, "completed"]);
+      assert.equal(plain.usage?.input_tokens, chat.usage?.prompt_tokens);
+      const facts = (plain as unknown as { prefixkv: { kept: number; image_tokens: number } }).prefixkv;
+      assert.ok(Math.abs(facts.kept - 0.6) < 0.03 && facts.image_tokens > 0);
+      const stream = client.responses.stream(request);
+      const kinds: string[] = [];
+      for await (const { type } of stream) if (kinds.at(-1) !== type) kinds.push(type);
+      assert.deepEqual(kinds, [
+        ...["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"],
+        ...["response.output_text.delta", "response.output_text.done", "response.content_part.done"],
+        ...["response.output_item.done", "response.completed"],
+      ]);
+      assert.equal((await stream.finalResponse()).output_text, plain.output_text);
+      const short = await client.responses.create({ ...request, max_output_tokens: 2 });
+      assert.deepEqual([short.status, short.incomplete_details], ["incomplete", { reason: "max_output_tokens" }]);
+      await assert.rejects(client.responses.create({ ...request, previous_response_id: "resp_1" }), {
+        ...{ status: 400, code: "unsupported_parameter", param: "previous_response_id" },
+      });
+    }));
+
   test(`${name}: errors are the client's own`, () =>
     within({ bodyBytes: 200_000 }, async (client, address) => {
       const messages = await asking("Hello");
       const ask = (more: object) => client.chat.completions.create({ model: "prefixkv", messages, ...more });
       await assert.rejects(ask({ model: "gpt" }), { status: 404, code: "model_not_found", param: "model" });
-      await assert.rejects(ask({ logprobs: true }), { status: 400, code: "unsupported_parameter", param: "logprobs" });
+      await assert.rejects(ask({ logit_bias: { 5: 1 } }), {
+        status: 400,
+        code: "unsupported_parameter",
+        param: "logit_bias",
+      });
+      // This model's template knows no tools.
+      const tools = [{ type: "function", function: { name: "look" } }];
+      await assert.rejects(ask({ tools }), { status: 400, code: "invalid_prompt", message: /knows no tools/ });
       const broken = { type: "image_url", image_url: { url: "data:image/png;base64,iVBORw0KGgo=" } };
       for (const stream of [false, true]) {
         const content = [broken];

@@ -108,7 +108,7 @@ test("fields without effect are named, and refused where that is asked for", asy
   assert.equal(response.status, 200);
   assert.equal(
     response.headers.get("x-prefixkv-ignored"),
-    "user, store, logprobs, frequency_penalty, logit_bias, tools, tool_choice, modalities, response_format, something, (an odd name)",
+    "user, store, logit_bias, modalities, response_format, something, (an odd name)",
   );
   const strict = (await start({ strict: true })).server;
   assert.equal((await post(strict, { ...hello, user: "u" })).status, 200);
@@ -118,8 +118,7 @@ test("fields without effect are named, and refused where that is asked for", asy
 test("fields that would change the answer are refused", async () => {
   const { server, fake } = await start();
   for (const [param, value] of Object.entries({
-    ...{ frequency_penalty: 0.1, presence_penalty: -1, logit_bias: { 5: 1 }, logprobs: true, top_logprobs: 2 },
-    ...{ tools: [{ type: "function" }], tool_choice: "required", functions: [{}], function_call: { name: "f" } },
+    ...{ logit_bias: { 5: 1 }, tool_choice: "required", functions: [{}], function_call: { name: "f" } },
     ...{ response_format: { type: "json_object" }, modalities: ["text", "audio"], audio: {}, web_search_options: {} },
     ...{ moderation: {}, chat_template: "{{ x }}", chat_template_kwargs: { a: 1 }, guided_json: {} },
   })) {
@@ -142,6 +141,13 @@ test("hostile numbers, texts and messages are refused before any work", async ()
     ...['"seed":-1', '"seed":1.5', '"seed":9007199254740993', '"top_k":-2', '"top_k":0.5', '"min_p":2', '"min_p":{}'],
     ...['"stop":["","a"]', '"stop":[1]', '"stop":["a","b","c","d","e"]', `"stop":"${"s".repeat(257)}"`],
     ...['"stream":"yes"', '"stream_options":{"include_usage":true}', '"stream":true,"stream_options":[]'],
+    ...['"frequency_penalty":2.5', '"presence_penalty":-2.5', '"logprobs":1', '"logprobs":true,"top_logprobs":21'],
+    ...['"top_logprobs":2', '"tools":{}', '"tools":[{"type":"web_search"}]', '"tools":[{"type":"function"}]'],
+    ...[
+      '"tools":[{"type":"function","function":{"name":"a b"}}]',
+      `"tools":[${'{"type":"function","function":{"name":"f"}},'.repeat(128)}{"type":"function","function":{"name":"f"}}]`,
+    ],
+    `"tools":[{"type":"function","function":{"name":"f","parameters":{"x":"${"x".repeat(70_000)}"}}}]`,
     ...['"prefixkv":"prefixkv"', '"prefixkv":[]', '"prefixkv":{"method":"/etc/passwd"}', '"prefixkv":{}'],
     '"prefixkv":{"method":"prefixkv","keep":0.5,"calibration":"/etc/passwd"}',
   ]) {
@@ -152,6 +158,9 @@ test("hostile numbers, texts and messages are refused before any work", async ()
     ...[undefined, [], {}, "Hi", [null], ["Hi"], [{ role: "user" }], [{ role: "user", content: null }]],
     ...[[{ role: "root", content: "Hi" }], [{ role: "user", content: [] }], [{ role: "user", content: [1] }]],
     [{ role: "user", content: [{ type: "text", text: 5 }] }],
+    [{ role: "assistant", tool_calls: [{}] }],
+    [{ role: "assistant", tool_calls: [{ id: "1", type: "function", function: { name: "f", arguments: "{" } }] }],
+    [{ role: "assistant", tool_calls: [{ id: "1", type: "function", function: { name: "f", arguments: "[]" } }] }],
     [{ role: "user", content: [{ type: "image_url", image_url: 5 }] }],
   ]) {
     const [status, code] = await refusal(post(server, { ...hello, messages }));
@@ -279,6 +288,25 @@ test("every route but /health needs a key, however its path is written", async (
   assert.equal(fake.requests.length, 0);
   for (const headers of [{ authorization: "Bearer one" }, { authorization: "bearer two" }, { "x-api-key": "two" }])
     assert.equal((await post(server, hello, { headers: headers as Record<string, string> })).status, 200);
+});
+
+test("gateways learn what the server is", async () => {
+  const { server } = await start({ id: "org/tiny", concurrency: 3, keys: ["k"] });
+  assert.equal((await get(server, "/server_info")).status, 401);
+  const ask = async (path: string) =>
+    (await get(server, path, { "x-api-key": "k" })).json() as Promise<Record<string, unknown>>;
+  const { version } = await ask("/version");
+  assert.match(String(version), /^\d+\.\d+\.\d+/);
+  const about = {
+    model_id: "org/tiny",
+    served_model_name: "org/tiny",
+    version,
+    context_length: 2048,
+    max_running_requests: 3,
+  };
+  assert.deepEqual(await ask("/server_info"), about);
+  assert.deepEqual(await ask("/get_server_info"), about);
+  assert.deepEqual(await ask("/model_info"), { is_generation: true, has_image_understanding: true });
 });
 
 test("unknown paths, methods and models; ids of requests", async () => {

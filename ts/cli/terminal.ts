@@ -21,10 +21,12 @@ export class Terminal {
         reader.setPrompt(prompt);
         reader.prompt();
       }
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        signal.addEventListener("abort", () => resolve(), { once: true });
-      });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      const stop = (): void => resolve();
+      signal.addEventListener("abort", stop, { once: true });
+      await promise;
+      signal.removeEventListener("abort", stop);
     }
     return signal.aborted ? undefined : this.#lines.shift();
   }

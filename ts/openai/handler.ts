@@ -1,15 +1,23 @@
 import { randomUUID } from "node:crypto";
 import { DisposedError } from "../errors.ts";
+import { type MethodFacts, methods } from "../generated/method_table.ts";
 import type { Model } from "../model.ts";
-import { Answer, reasonOf } from "./answer.ts";
 import { readBody } from "./body.ts";
-import { readAsked } from "./fields.ts";
+import { ChatAnswer } from "./chat/answer.ts";
+import { readChat } from "./chat/fields.ts";
+import { Facts } from "./facts.ts";
+import type { Asked, Form } from "./form.ts";
+import { gatewayRoutes } from "./gateway.ts";
 import { Guard } from "./guard.ts";
 import { closing, gone, Job, late, work } from "./job.ts";
 import { Keys } from "./keys.ts";
 import { Metrics } from "./metrics.ts";
 import { type OpenaiOptions, readSettings, type Settings } from "./options.ts";
+import { pageResponse } from "./page/html.ts";
+import { keptOf } from "./page/kept.ts";
 import { Refusal, refusalOf } from "./refusal.ts";
+import { ResponseAnswer } from "./responses/answer.ts";
+import { readResponse } from "./responses/fields.ts";
 import { streamed } from "./stream.ts";
 import { full, Turns } from "./turns.ts";
 
@@ -36,6 +44,30 @@ export interface OpenaiServer {
    */
   close(): Promise<void>;
 }
+
+/** The reading of a route's bodies, and the writing of its answers. */
+type Dialect = (
+  body: Record<string, unknown>,
+  settings: Settings,
+  positions: number,
+) => { asked: Asked; begin: (facts: Facts) => Form };
+
+const chat: Dialect = (body, settings, positions) => {
+  const asked = readChat(body, settings, positions);
+  return { asked, begin: (facts) => new ChatAnswer(asked, facts) };
+};
+
+const responses: Dialect = (body, settings, positions) => {
+  const asked = readResponse(body, settings, positions);
+  return { asked, begin: (facts) => new ResponseAnswer(asked, facts) };
+};
+
+/** The methods that the page offers: those that have a size, of those that a request may ask for. */
+const offered = (settings: Settings): MethodFacts[] =>
+  methods.filter(
+    ({ name, role, budget }) =>
+      (settings.methods?.includes(name) ?? true) && role === "chooses" && budget !== "outcome",
+  );
 
 type Route = { readonly [method: string]: (request: Request, path: string) => Response | Promise<Response> };
 
@@ -71,7 +103,7 @@ class Handler {
   readonly #metrics: Metrics;
   readonly #jobs = new Set<Job>();
   readonly #created = Math.floor(Date.now() / 1000);
-  readonly #routes: ReadonlyMap<string, Route>;
+  readonly #routes: Map<string, Route>;
   #draining = false;
   #unloaded = false;
   #closed: Promise<void> | undefined;
@@ -88,8 +120,16 @@ class Handler {
       ["/ready", { GET: () => this.#ready() }],
       ["/metrics", { GET: () => this.#counted() }],
       ["/v1/models", { GET: () => Response.json({ object: "list", data: [this.#about()] }) }],
-      ["/v1/chat/completions", { POST: (request) => this.#complete(request) }],
+      [
+        "/v1/chat/completions",
+        { POST: (request) => this.#complete(request, (job) => this.#answer(request, job, chat)) },
+      ],
+      ["/v1/responses", { POST: (request) => this.#complete(request, (job) => this.#answer(request, job, responses)) }],
     ]);
+    for (const [path, GET] of gatewayRoutes(model.info, settings)) this.#routes.set(path, { GET });
+    if (!settings.page) return;
+    this.#routes.set("/", { GET: () => pageResponse(offered(settings)) });
+    this.#routes.set("/v1/kept", { POST: (request) => this.#complete(request, (job) => this.#kept(request, job)) });
   }
 
   async fetch(request: Request): Promise<Response> {
@@ -129,7 +169,7 @@ class Handler {
     const preflight = this.#guard.preflight(request);
     if (preflight !== undefined) return preflight;
     const path = new URL(request.url).pathname;
-    if (path !== "/health") this.#keys.check(request.headers);
+    if (path !== "/health" && !(path === "/" && this.#settings.page)) this.#keys.check(request.headers);
     const route = path.startsWith("/v1/models/")
       ? { GET: () => this.#one(path.slice("/v1/models/".length)) }
       : this.#routes.get(path);
@@ -177,7 +217,7 @@ class Handler {
     throw new Refusal(404, "model_not_found", "there is no model of that name here", { param: "model" });
   }
 
-  async #complete(request: Request): Promise<Response> {
+  async #complete(request: Request, answer: (job: Job) => Promise<Response>): Promise<Response> {
     if (this.#draining) throw closing();
     // Counted before a body is read: those that are being read take memory too.
     if (this.#jobs.size >= this.#settings.concurrency + this.#settings.queue) {
@@ -199,7 +239,7 @@ class Handler {
     if (request.signal.aborted) leave();
     else request.signal.addEventListener("abort", leave, { once: true });
     try {
-      return await this.#answer(request, job);
+      return await answer(job);
     } catch (error) {
       job.finish();
       const refusal = job.refusal(error);
@@ -208,20 +248,41 @@ class Handler {
     }
   }
 
-  async #answer(request: Request, job: Job): Promise<Response> {
-    const { bodyBytes, bodyTime } = this.#settings;
+  #body(request: Request, { signal }: Job): Promise<Record<string, unknown>> {
+    return readBody(request, { bytes: this.#settings.bodyBytes, time: this.#settings.bodyTime, signal });
+  }
+
+  /** Generates anew, and says which parts of the pictures each layer has kept. */
+  async #kept(request: Request, job: Job): Promise<Response> {
+    const body = await this.#body(request, job);
+    const { asked } = chat(body, this.#settings, this.#model.info.maxPositions);
+    const leave = await this.#turns.take(job.signal);
+    try {
+      const trace = await this.#model.trace({ ...asked.generate, signal: job.signal });
+      return Response.json(keptOf(trace));
+    } finally {
+      leave();
+      job.finish();
+    }
+  }
+
+  async #answer(request: Request, job: Job, dialect: Dialect): Promise<Response> {
     const { kvBytesPerToken, maxPositions } = this.#model.info;
-    const body = await readBody(request, { bytes: bodyBytes, time: bodyTime, signal: job.signal });
-    const asked = readAsked(body, this.#settings, maxPositions);
-    const answer = new Answer(asked, kvBytesPerToken);
+    const body = await this.#body(request, job);
+    const { asked, begin } = dialect(body, this.#settings, maxPositions);
+    const facts = new Facts(asked, kvBytesPerToken);
+    const form = begin(facts);
     const metrics = this.#metrics;
-    const steps = work(job, { model: this.#model, turns: this.#turns, metrics }, asked, answer);
+    const steps = work(job, { model: this.#model, turns: this.#turns, metrics }, asked, facts);
     let response: Response;
     if (asked.stream) {
-      response = await streamed({ job, asked, answer, steps, settings: this.#settings, metrics });
+      response = await streamed({ job, form, steps, settings: this.#settings, metrics });
     } else {
-      for await (const step of steps) if ("result" in step) metrics.choice(step.result, reasonOf(step.result));
-      response = Response.json(answer.whole());
+      for await (const step of steps) {
+        form.step(step);
+        if ("result" in step) metrics.choice(step.result);
+      }
+      response = Response.json(form.whole());
       metrics.answered(job.age);
       job.finish();
     }

@@ -1,6 +1,6 @@
 import type { Model } from "../model.ts";
-import type { Answer, Step } from "./answer.ts";
-import type { Asked } from "./fields.ts";
+import type { Facts } from "./facts.ts";
+import type { Asked, Step } from "./form.ts";
 import type { Metrics } from "./metrics.ts";
 import { Refusal, refusalOf, unavailable } from "./refusal.ts";
 import type { Turns } from "./turns.ts";
@@ -63,25 +63,25 @@ export async function* work(
   job: Job,
   { model, turns, metrics }: { model: Model; turns: Turns; metrics: Metrics },
   asked: Asked,
-  answer: Answer,
+  facts: Facts,
 ): AsyncGenerator<Step, void, undefined> {
   const leave = await turns.take(job.signal);
   try {
-    answer.queued = job.age;
+    facts.queued = job.age;
     metrics.queued(job.age);
     const { seed } = asked.generate;
     for (let index = 0; index < asked.n; index++) {
       const own = seed === undefined ? {} : { seed: seed + index };
       const generation = model.generate({ ...asked.generate, ...own, signal: job.signal });
-      for await (const { text } of generation) {
-        if (answer.firstToken === undefined) {
-          answer.firstToken = job.age;
+      for await (const { text, logprobs } of generation) {
+        if (facts.firstToken === undefined) {
+          facts.firstToken = job.age;
           metrics.firstToken(job.age);
         }
-        yield { index, text };
+        yield { index, text, ...(logprobs && { logprobs }) };
       }
       const result = await generation;
-      answer.add(result);
+      facts.results.push(result);
       yield { index, result };
     }
   } finally {

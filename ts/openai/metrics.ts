@@ -67,7 +67,8 @@ export class Metrics {
   }
 
   /** A choice has ended. */
-  choice(result: GenerationResult, reason: string): void {
+  choice(result: GenerationResult): void {
+    const reason = result.finish === "length" ? "length" : "stop";
     this.#finished.set(reason, (this.#finished.get(reason) ?? 0) + 1);
     this.#resident += result.memory.resident;
     this.#full += result.memory.full;

@@ -22,6 +22,11 @@ export interface OpenaiOptions {
   id?: string;
   /** Answer whatever model a request names. Default: false. */
   anyModel?: boolean;
+  /**
+   * Also serve a page at `/`, without a key: drop a picture, ask, watch the stream, see the memory and the kept patches. It asks as any client does,
+   * and `POST /v1/kept` for the patches. Default: false.
+   */
+  page?: boolean;
   /** API keys; a request needs one of them on every route but `/health`. Default: none, so that nobody needs a key. */
   keys?: readonly string[];
   /**
@@ -45,6 +50,11 @@ export interface OpenaiOptions {
   choices?: number;
   /** The most pictures of a request. Default: 8. */
   images?: number;
+  /**
+   * Hosts whose https pictures may be fetched for a request: names, or `*.example.com` for all below one. Names must lead to the public internet,
+   * and so must every redirect. Default: none; pictures come as data URLs.
+   */
+  imageHosts?: readonly string[];
   /** The most tokens of a choice. Default: what the model has positions for. */
   maxTokens?: number;
   /** The temperature of requests that give none. Default: 0, the likeliest token. */
@@ -94,13 +104,20 @@ const filled: Rule<string> = (value, place) => {
 
 const origin: Rule<string> = (value, place) => {
   const found = filled(value, place);
-  if (URL.canParse(found) && new URL(found).origin === found) return found;
+  if (!found.includes("*") && URL.canParse(found) && new URL(found).origin === found) return found;
   throw place.invalid(`is ${JSON.stringify(found)}; write the origin alone, such as https://example.com, and never *`);
+};
+
+const host: Rule<string> = (value, place) => {
+  const found = filled(value, place);
+  if (/^(?:\*\.)?[a-z\d-]+(?:\.[a-z\d-]+)+$/i.test(found)) return found;
+  throw place.invalid(`is ${JSON.stringify(found)}; write a host such as images.example.com or *.example.com`);
 };
 
 const rules: { readonly [K in keyof OpenaiOptions]-?: Rule<unknown> } = {
   id: filled,
   anyModel: flag,
+  page: flag,
   keys: list(filled),
   hosts: list(filled),
   origins: list(origin),
@@ -111,6 +128,7 @@ const rules: { readonly [K in keyof OpenaiOptions]-?: Rule<unknown> } = {
   queue: atLeast(0),
   choices: atLeast(1),
   images: atLeast(0),
+  imageHosts: list(host),
   maxTokens: atLeast(1),
   temperature: (value, place) => {
     const found = number(value, place);
@@ -141,6 +159,7 @@ export function readSettings(options: OpenaiOptions): Settings {
 const defaults: Settings = {
   id: "prefixkv",
   anyModel: false,
+  page: false,
   keys: [],
   hosts: undefined,
   origins: [],
@@ -151,6 +170,7 @@ const defaults: Settings = {
   queue: 64,
   choices: 8,
   images: 8,
+  imageHosts: [],
   maxTokens: undefined,
   temperature: 0,
   bodyBytes: 20 * 2 ** 20,

@@ -1,5 +1,4 @@
-import { type Answer, reasonOf, type Step } from "./answer.ts";
-import type { Asked } from "./fields.ts";
+import type { Form, Step } from "./form.ts";
 import { gone, type Job, stalled } from "./job.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Settings } from "./options.ts";
@@ -14,8 +13,7 @@ const headers = {
 /** How an answer is streamed. */
 export interface Streaming {
   job: Job;
-  asked: Asked;
-  answer: Answer;
+  form: Form;
   steps: AsyncGenerator<Step, void, undefined>;
   settings: Settings;
   metrics: Metrics;
@@ -52,7 +50,6 @@ class Events {
   readonly #encoder = new TextEncoder();
   #next: Promise<IteratorResult<Step, void>> | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>> | undefined;
-  #begun = -1;
   #stall: ReturnType<typeof setTimeout> | undefined;
   #ended = false;
 
@@ -103,31 +100,20 @@ class Events {
 
   /** The events of the next step, or a comment where it does not come. */
   async #read(): Promise<string> {
-    const { steps, settings, asked, answer } = this.#all;
+    const { steps, settings, form } = this.#all;
     this.#next ??= steps.next();
     const beat = after(settings.heartbeat);
     const found = await Promise.race([this.#next, beat.passed]).finally(beat.clear);
     if (found === "late") return ": waiting\n\n";
     this.#next = undefined;
     if (found.done) {
-      const usage = asked.includeUsage ? event(answer.usage()) : "";
-      this.#send(`${usage}data: [DONE]\n\n`);
+      this.#send(form.end());
       this.#all.metrics.answered(this.#all.job.age);
       this.#end();
       return "";
     }
-    return this.#events(found.value);
-  }
-
-  #events(step: Step): string {
-    const { answer, metrics } = this.#all;
-    const begin = step.index > this.#begun ? event(answer.role(step.index)) : "";
-    this.#begun = step.index;
-    if ("result" in step) {
-      metrics.choice(step.result, reasonOf(step.result));
-      return begin + event(answer.end(step.index, step.result));
-    }
-    return step.text === "" ? begin : begin + event(answer.text(step.index, step.text));
+    if ("result" in found.value) this.#all.metrics.choice(found.value.result);
+    return form.step(found.value);
   }
 
   #send(text: string): void {
@@ -137,7 +123,7 @@ class Events {
   #fail(refusal: Refusal): void {
     if (this.#ended) return;
     try {
-      this.#send(`event: error\n${event(refusal.body)}`);
+      this.#send(this.#all.form.fail(refusal));
     } catch {
       // The reader has cancelled it.
     }
@@ -158,5 +144,3 @@ class Events {
     }
   }
 }
-
-const event = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;

@@ -22,6 +22,7 @@ const placeFlags: readonly Flag[] = [
   { name: "insecure", type: "boolean", text: "answer other machines without a key" },
   { name: "allow-host", type: "strings", value: "NAME", text: "a further name that the header `host` may have" },
   { name: "cors", type: "strings", value: "ORIGIN", text: "an origin whose web pages may ask" },
+  { name: "no-page", type: "boolean", text: "serve no page at /" },
   { name: "drain", type: "number", value: "SECONDS", text: "time for running answers at the end (default: 30)" },
 ];
 
@@ -44,6 +45,7 @@ const limitFlags: readonly Flag[] = [
   },
   { name: "choices", type: "integer", value: "N", text: "the most answers to one request (default: 8)" },
   { name: "images", type: "integer", value: "N", text: "the most pictures of a request (default: 8)" },
+  { name: "image-host", type: "strings", value: "HOST", text: "a host whose https pictures may be fetched" },
   { name: "body", type: "bytes", value: "SIZE", text: "the most bytes of a request (default: 20MiB)" },
   { name: "answer-time", type: "number", value: "SECONDS", text: "the most time of an answer (default: 600)" },
 ];
@@ -69,12 +71,13 @@ export const serve: Command = {
       async (model) => {
         const id = values.text("id") ?? nameOf(model, values.text("model"));
         const options: OpenaiOptions = {
-          ...{ id, keys, concurrency: batch },
+          ...{ id, keys, concurrency: batch, page: !values.has("no-page") },
           ...values.options(["any-model", "strict", "temperature", "queue", "max-tokens", "choices", "images"]),
           ...hostsOf(place.host, values),
           ...(cache !== undefined && { cache }),
           ...methodsOf(values),
           ...some("origins", values.has("cors") ? values.texts("cors") : undefined),
+          ...some("imageHosts", values.has("image-host") ? values.texts("image-host") : undefined),
           ...some("bodyBytes", values.number("body")),
           ...some("answerTime", milliseconds(values.number("answer-time"))),
           ...some("drainTime", milliseconds(values.number("drain"))),
@@ -122,7 +125,9 @@ function methodsOf(values: Values): Pick<OpenaiOptions, "methods"> {
 function say({ address }: Listening, id: string, values: Values, { out, err }: Context): void {
   if (values.has("json")) err(`listening on ${address}\n`);
   else out(`listening on ${address}\n`);
-  err(`model ${JSON.stringify(id)}; OpenAI's clients take ${address}/v1 as their base URL; Ctrl-C ends it\n`);
+  err(
+    `model ${JSON.stringify(id)}; OpenAI's clients take ${address}/v1 as their base URL, browsers ${address}; Ctrl-C ends it\n`,
+  );
 }
 
 /** Resolves at Ctrl-C or SIGTERM; from then on a SIGTERM does not wait. */
