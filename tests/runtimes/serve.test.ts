@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { chmod, writeFile } from "node:fs/promises";
 import { request } from "node:http";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import OpenAI from "openai";
@@ -119,6 +120,28 @@ test("serve needs a key where other machines can ask, from a file or the environ
   assert.equal(code, 0, err);
   assert.match(err, /others on this machine can read/);
   assert.doesNotMatch(out + err, /key-(one|two|three)/);
+});
+
+test("a header of a megabyte is refused, and the server answers on", unix, async () => {
+  const { address, end, ended } = await served([]);
+  const port = Number(new URL(address).port);
+  const answer = await new Promise<string>((resolve) => {
+    let text = "";
+    const socket = connect(port, "127.0.0.1", () => {
+      socket.write(`GET /health HTTP/1.1\r\nhost: localhost\r\nx: ${"x".repeat(1 << 20)}\r\n\r\n`);
+    });
+    socket.on("data", (data) => {
+      text += data;
+      socket.end();
+    });
+    // Closed without a word, in the middle of the header, is as good.
+    socket.on("error", () => {});
+    socket.on("close", () => resolve(text));
+  });
+  assert.match(answer, /^$|^HTTP\/1\.1 4\d\d /);
+  assert.deepEqual(await statusOf(address, {}), [200, ""]);
+  end("SIGINT");
+  assert.equal((await ended).code, 0);
 });
 
 test("a port that is taken is an error with a reason", unix, async () => {

@@ -290,6 +290,17 @@ test("every route but /health needs a key, however its path is written", async (
     assert.equal((await post(server, hello, { headers: headers as Record<string, string> })).status, 200);
 });
 
+test("entries that methods have freed, and tokens that were not read again, are counted", async () => {
+  const half = { ...memory, full: 100 * 15_360, keptPerLayer: [50, 25] };
+  const { server } = await start({}, native({ memory: half }));
+  for (let round = 0; round < 2; round++) assert.equal((await post(server, hello)).status, 200);
+  const metrics = await (await get(server, "/metrics")).text();
+  assert.match(metrics, /prefixkv_finished_cache_entries_total\{[^}]*kind="kept"\} 150\n/);
+  assert.match(metrics, /prefixkv_finished_cache_entries_total\{[^}]*kind="freed"\} 250\n/);
+  assert.match(metrics, /vllm:prefix_cache_queries_total\{[^}]*\} 320\n/);
+  assert.match(metrics, /vllm:prefix_cache_hits_total\{[^}]*\} 0\n/);
+});
+
 test("gateways learn what the server is", async () => {
   const { server } = await start({ id: "org/tiny", concurrency: 3, keys: ["k"] });
   assert.equal((await get(server, "/server_info")).status, 401);

@@ -114,7 +114,7 @@ class Handler {
     this.#keys = new Keys(settings.keys);
     this.#guard = new Guard(settings.hosts, settings.origins);
     this.#turns = new Turns(settings.concurrency);
-    this.#metrics = new Metrics(this.#turns);
+    this.#metrics = new Metrics(this.#turns, model.info.kvBytesPerToken);
     this.#routes = new Map<string, Route>([
       ["/health", { GET: () => Response.json({ status: "ok" }) }],
       ["/ready", { GET: () => this.#ready() }],

@@ -46,14 +46,20 @@ export class Metrics {
   ]);
   #promptTokens = 0;
   #generatedTokens = 0;
+  #cachedTokens = 0;
+  #keptEntries = 0;
+  #freedEntries = 0;
+  readonly #kvBytes: number;
   #resident = 0;
   #full = 0;
   rejected = 0;
   disconnects = 0;
   stalled = 0;
 
-  constructor(turns: Turns) {
+  /** `kvBytes` is what one position takes in the full cache. */
+  constructor(turns: Turns, kvBytes: number) {
     this.#turns = turns;
+    this.#kvBytes = kvBytes;
   }
 
   /** A request's turn has come after so many milliseconds. */
@@ -70,6 +76,10 @@ export class Metrics {
   choice(result: GenerationResult): void {
     const reason = result.finish === "length" ? "length" : "stop";
     this.#finished.set(reason, (this.#finished.get(reason) ?? 0) + 1);
+    const kept = result.memory.keptPerLayer.reduce((sum, entries) => sum + entries, 0);
+    this.#keptEntries += kept;
+    this.#freedEntries += Math.max(0, (result.memory.full / this.#kvBytes) * result.memory.keptPerLayer.length - kept);
+    this.#cachedTokens += result.usage.cachedTokens;
     this.#resident += result.memory.resident;
     this.#full += result.memory.full;
     this.#promptTokens += result.usage.promptTokens;
@@ -93,6 +103,8 @@ export class Metrics {
     one("gauge", "vllm:num_requests_running", [["", this.#turns.running]]);
     one("gauge", "vllm:num_requests_waiting", [["", this.#turns.waiting]]);
     one("counter", "vllm:prompt_tokens_total", [["", this.#promptTokens]]);
+    one("counter", "vllm:prefix_cache_queries_total", [["", this.#promptTokens]]);
+    one("counter", "vllm:prefix_cache_hits_total", [["", this.#cachedTokens]]);
     one("counter", "vllm:generation_tokens_total", [["", this.#generatedTokens]]);
     const finished = [...this.#finished].map(([reason, count]): [string, number] => [
       `,finished_reason="${reason}"`,
@@ -106,6 +118,10 @@ export class Metrics {
     one("counter", "prefixkv_finished_cache_bytes_total", [
       [',kind="resident"', this.#resident],
       [',kind="full"', this.#full],
+    ]);
+    one("counter", "prefixkv_finished_cache_entries_total", [
+      [',kind="kept"', this.#keptEntries],
+      [',kind="freed"', this.#freedEntries],
     ]);
     one("counter", "prefixkv_disconnects_total", [["", this.disconnects]]);
     one("counter", "prefixkv_stalled_streams_total", [["", this.stalled]]);

@@ -36,6 +36,12 @@ const answerFlags: readonly Flag[] = [
 
 const limitFlags: readonly Flag[] = [
   { name: "batch", type: "integer", value: "N", text: `requests decoded together (default: ${together})` },
+  {
+    name: "prefix-cache",
+    type: "bytes",
+    value: "SIZE",
+    text: "keep this much of prompts' beginnings with pictures for later requests (default: none)",
+  },
   { name: "queue", type: "integer", value: "N", text: "requests that wait before others are refused (default: 64)" },
   {
     name: "max-tokens",
@@ -89,7 +95,7 @@ export const serve: Command = {
         await listening.close();
         return { model: model.info.source, id, address: listening.address };
       },
-      { batch },
+      { batch, ...some("prefixCache", values.number("prefix-cache")) },
     );
   },
 };
