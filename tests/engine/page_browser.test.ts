@@ -95,6 +95,13 @@ test("a picture is asked about by keyboard, two methods answer, and the kept pat
     }
     const saved = await articles.nth(1).locator("dd").allInnerTexts();
     assert.match(saved[3] ?? "", /^(4\d|5\d) %$/);
+    await page.getByLabel("Beside it").selectOption("streaming");
+    await page.getByRole("button", { name: "Ask" }).click();
+    await page.getByRole("status").filter({ hasText: "Answered." }).waitFor();
+    assert.deepEqual(await page.getByRole("heading", { level: 2 }).allInnerTexts(), [
+      "StreamingLLM, keep 50 %",
+      "PrefixKV, keep 50 %",
+    ]);
     // By keyboard, as anybody can.
     const button = articles.nth(1).getByRole("button", { name: "Show the kept patches" });
     await button.focus();

@@ -93,7 +93,7 @@ test("the tools reach the template, and calls come back as the client wants them
   assert.equal(final.choices[0]?.finish_reason, "tool_calls");
   assert.deepEqual(
     final.choices[0]?.message.tool_calls?.map((call) => call.type === "function" && call.function.arguments),
-    functions?.map((call) => call && call.arguments),
+    functions?.map((call) => (call ? call.arguments : undefined)),
   );
   const ids = final.choices[0]?.message.tool_calls?.map(({ id }) => id) ?? [];
   assert.equal(new Set(ids).size, 2);

@@ -55,11 +55,11 @@ function html(methods: readonly MethodFacts[]): string {
 <p id="keys" class="sub">Ctrl+Enter asks, Escape stops.</p>
 <div class="row">
 <div><label for="method">Method</label><select id="method"><option value="">full cache</option>${options}</select></div>
+<div><label for="beside">Beside it</label><select id="beside"><option value="-">nothing</option><option value="" selected>full cache</option>${options}</select></div>
 <div><label for="keep">Keep <output id="share" for="keep">50 %</output></label><input id="keep" type="range" min="5" max="100" step="5" value="50"></div>
 <div><label for="tokens">Most tokens</label><input id="tokens" type="number" min="1" value="200"></div>
 <div><label for="key">Key</label><input id="key" type="password" autocomplete="off" placeholder="none"></div>
 </div>
-<p><input id="beside" type="checkbox" checked><label for="beside">Full cache beside it</label></p>
 <p><button id="ask" type="submit">Ask</button> <button id="stop" type="button" disabled>Stop</button></p>
 </form>
 <p id="status" role="status"></p>

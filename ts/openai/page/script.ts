@@ -128,13 +128,12 @@ function start(){
     var question=$("question").value.trim();
     if(!question||control)return;
     control=new AbortController();$("ask").disabled=true;$("stop").disabled=false;$("answers").textContent="";say("Asking.");
-    var method=$("method").value,keep=Number($("keep").value)/100,tokens=Math.max(1,Number($("tokens").value)||200);
+    var methods=[$("beside"),$("method")].filter(function(choice,at){return at===1||(choice.value!=="-"&&choice.value!==$("method").value)});
+    var keep=Number($("keep").value)/100,tokens=Math.max(1,Number($("tokens").value)||200);
     (model?Promise.resolve():meet()).then(function(){
-      var asked=[];
-      if(!method||$("beside").checked)asked.push(["Full cache",""]);
-      if(method)asked.push([$("method").selectedOptions[0].textContent+", keep "+Math.round(keep*100)+" %",method]);
-      return Promise.all(asked.map(function(one){
-        return answer(one[0],bodyOf(model,picture,question,one[1],keep,tokens),control.signal)}));
+      return Promise.all(methods.map(function(choice){
+        var name=choice.selectedOptions[0].textContent,title=choice.value?name+", keep "+Math.round(keep*100)+" %":"Full cache";
+        return answer(title,bodyOf(model,picture,question,choice.value,keep,tokens),control.signal)}));
     }).then(function(){say("Answered.")},function(error){say(error.message,true)}).then(function(){
       control=null;$("ask").disabled=false;$("stop").disabled=true});
   }

@@ -15,7 +15,6 @@ label{display:block;font-weight:600;margin-top:12px}
 textarea,select,input[type=number],input[type=password]{width:100%;font:inherit;color:var(--ink);background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:6px 8px}
 input[type=range]{width:100%;accent-color:var(--accent)}
 .row{display:grid;grid-template-columns:repeat(auto-fit,minmax(180px,1fr));gap:0 16px}
-#beside+label{display:inline;font-weight:400;margin-left:6px}
 button{font:inherit;color:var(--ink);background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:6px 16px;cursor:pointer}
 button:disabled{opacity:.5;cursor:default}
 #ask{background:var(--accent);border-color:var(--accent);color:var(--page);font-weight:600}
