@@ -83,6 +83,7 @@ const cases: Record<string, () => Promise<unknown>> = {
   budget: () => model.generate({ prompt, cache: streaming({ keep: { tokens: 2 } }) }),
   calibration: () => model.generate({ prompt, cache: prefixkv({ keep: 0.5, calibration: "llava-1.5-7b" }) }),
   plan: () => model.generate({ prompt, cache: custom({ plan: () => [[3, 1]] }) }),
+  snapshot: () => model.restore(join(folder, "nothing.prefix")),
   // More than a machine has.
   device: () => load(undefined, { device: "cuda:999" }),
   aborted: () => model.generate({ prompt, signal: AbortSignal.abort() }),
