@@ -133,7 +133,7 @@ def check_text():
 
 def check_gguf():
     golden, arrays = read("gguf")
-    assert len(golden["models"]) == 5 and len(golden["tokenizers"]) == 6
+    assert len(golden["models"]) == 10 and len(golden["tokenizers"]) == 8
     for model in golden["models"]:
         assert (ROOT / model["file"]).exists() and model["hashes"].keys() == model["shapes"].keys()
         name = model["file"].split("/")[-1].removesuffix(".gguf")

@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as T
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models as parts, normalizers, pre_tokenizers
-from transformers import AttentionInterface, AutoConfig, Gemma3ForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    LlamaForCausalLM,
+    Phi3ForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWEN2_SPLIT
 
@@ -148,12 +157,20 @@ def splitters():
         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
         r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
+    end = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    o200k = (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + end +
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + end +
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     return {
         "gpt-2": (bytes_of(True), None, False, False),
         "smollm": (pre_tokenizers.Sequence([pre_tokenizers.Digits(True), bytes_of(True)]), None, False, False),
         "qwen2": (split(QWEN2_SPLIT), normalizers.NFC(), False, False),
         "llama-bpe": (split(LLAMA3_SPLIT), None, True, True),
         "tekken": (split(tekken), None, True, True),
+        "dbrx": (split(LLAMA3_SPLIT), None, False, False),
+        "gpt-4o": (split(o200k), None, False, False),
     }
 
 
@@ -197,11 +214,13 @@ def finish(writer):
     writer.close()
 
 
-def attend(module, query, key, value, mask, scaling, **_):
+def attend(module, query, key, value, mask, scaling, softcap=None, **_):
     """Eager attention that reads keys and values from a cache in f16."""
     key, value = (part.half().float().repeat_interleave(module.num_key_value_groups, 1) for part in (key, value))
-    scores = query @ key.transpose(2, 3) * scaling + mask[:, :, :, : key.shape[-2]]
-    weights = scores.softmax(-1)
+    scores = query @ key.transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    weights = (scores + mask[:, :, :, : key.shape[-2]]).softmax(-1)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
@@ -237,6 +256,8 @@ class Model:
     """A model and how it is written: `layers` has the types of q, k, v, o, gate, up, down of each."""
 
     theta = 10000.0
+    # The part of a head that is turned, and tensors in a file; 0: all in one.
+    part, tensors_in_a_file = 1.0, 0
 
     def __init__(self, name, architecture, build, seed, hidden, heads, kv, width, inner, layers, table, head, **more):
         self.name, self.architecture, self.build = name, architecture, build
@@ -248,7 +269,7 @@ class Model:
 
     def write(self):
         path = FOLDER / f"{self.name}.gguf"
-        writer = gguf.GGUFWriter(path, self.architecture)
+        writer = gguf.GGUFWriter(path, self.architecture, split_max_tensors=self.tensors_in_a_file)
         texts = (byte_level(writer, self.pre) if self.pre else sentence_piece(writer))[0]
         self.vocab = len(texts)
         writer.add_block_count(len(self.layers))
@@ -259,7 +280,8 @@ class Model:
         writer.add_head_count_kv(self.kv)
         writer.add_layer_norm_rms_eps(1e-5)
         writer.add_rope_freq_base(self.theta)
-        writer.add_rope_dimension_count(self.width)
+        writer.add_rope_dimension_count(int(self.width * self.part))
+        self.scale(writer)
         if self.width * self.heads != self.hidden:
             writer.add_key_length(self.width)
             writer.add_value_length(self.width)
@@ -275,7 +297,11 @@ class Model:
             self.by = np.linspace(1, 8, self.width // 2, dtype="f4")
             writer.add_tensor("rope_freqs.weight", self.by)
         finish(writer)
-        return path
+        files = sorted(FOLDER.glob(f"{self.name}-*-of-*.gguf"))
+        return files[0] if self.tensors_in_a_file else path
+
+    def scale(self, writer):
+        """Writes how the rotary embedding is scaled."""
 
     def write_layer(self, layer, kinds):
         ours, theirs = f"blk.{layer}.", f"model.layers.{layer}."
@@ -313,11 +339,14 @@ class Model:
         self.numbers[theirs] = numbers
         self.writer.add_tensor(ours, numbers if order is None else numbers[order])
 
+    def rotary(self):
+        return {"rope_theta": self.theta}
+
     def config(self):
         return AutoConfig.for_model(
             self.architecture, vocab_size=self.vocab, hidden_size=self.hidden, intermediate_size=self.inner,
             num_hidden_layers=len(self.layers), num_attention_heads=self.heads, num_key_value_heads=self.kv, head_dim=self.width,
-            max_position_embeddings=256, rms_norm_eps=1e-5, rope_theta=self.theta, tie_word_embeddings=self.head is None,
+            max_position_embeddings=256, rms_norm_eps=1e-5, **self.rotary(), tie_word_embeddings=self.head is None,
         )
 
     def state(self):
@@ -334,12 +363,13 @@ class Model:
             model.model.rotary_emb.inv_freq /= torch.from_numpy(self.by)
         ids = self.random.integers(0, self.vocab - 4, 40).tolist()
         run = lambda: model(input_ids=torch.tensor([ids])).logits[0, -6:].detach().numpy()
-        arrays[f"{self.name}.exact"] = run()
+        name = path.stem
+        arrays[f"{name}.exact"] = run()
         model.set_attn_implementation("halves")
         with Rounded([dict(model.named_parameters())[name] for name in self.plain]):
-            arrays[f"{self.name}.rounded"] = run()
-        far = np.abs(arrays[f"{self.name}.exact"] - arrays[f"{self.name}.rounded"]).max()
-        print(f"{path.name}: {path.stat().st_size} bytes, logits up to {np.abs(arrays[self.name + '.exact']).max():.2f}, rounded {far:.4f}")
+            arrays[f"{name}.rounded"] = run()
+        far = np.abs(arrays[f"{name}.exact"] - arrays[f"{name}.rounded"]).max()
+        print(f"{path.name}: {path.stat().st_size} bytes, logits up to {np.abs(arrays[name + '.exact']).max():.2f}, rounded {far:.4f}")
         hashes = {name: hashlib.sha256(n.astype("<f4").tobytes()).hexdigest()[:16] for name, n in self.numbers.items()}
         shapes = {name: list(n.shape) for name, n in self.numbers.items()}
         return {"file": relative(path), "tokens": ids, "hashes": hashes, "shapes": shapes, "config": config_of(config)}
@@ -372,6 +402,80 @@ class Gemma(Model):
         return {name: numbers - 1 if "norm" in name else numbers for name, numbers in super().state().items()}
 
 
+class Gemma2(Gemma):
+    """Caps of scores and logits, no norms of heads, and three files."""
+
+    theta = 10000.0
+    tensors_in_a_file = 9
+
+    def write_layer(self, layer, kinds):
+        if layer == 0:
+            self.writer.add_attn_logit_softcapping(3.0)
+            self.writer.add_final_logit_softcapping(5.0)
+        super().write_layer(layer, kinds)
+
+    def config(self):
+        return AutoConfig.for_model(
+            "gemma2", vocab_size=self.vocab, hidden_size=self.hidden, intermediate_size=self.inner, num_hidden_layers=len(self.layers),
+            num_attention_heads=self.heads, num_key_value_heads=self.kv, head_dim=self.width, query_pre_attn_scalar=self.width,
+            max_position_embeddings=256, rms_norm_eps=1e-5, sliding_window=self.window, attn_logit_softcapping=3.0, final_logit_softcapping=5.0,
+        )
+
+
+class Phi(Model):
+    """Queries, keys and values in one tensor, gate and up in another; LongRoPE on three quarters of each head; a window on all layers."""
+
+    part = 0.75
+    original, window = 64, 24
+
+    def scale(self, writer):
+        pairs = int(self.width * self.part) // 2
+        self.short = np.linspace(1, 3, pairs, dtype="f4")
+        self.long = np.linspace(2, 40, pairs, dtype="f4")
+        writer.add_sliding_window(self.window)
+        writer.add_rope_scaling_orig_ctx_len(self.original)
+        writer.add_rope_scaling_attn_factors((1 + np.log(256 / self.original) / np.log(self.original)) ** 0.5)
+        writer.add_tensor("rope_factors_long.weight", self.long)
+        writer.add_tensor("rope_factors_short.weight", self.short)
+
+    def write_layer(self, layer, kinds):
+        ours, theirs = f"blk.{layer}.", f"model.layers.{layer}."
+        q, kv, gain = self.heads * self.width, self.kv * self.width, 1.4
+        for part, name, kind, rows, columns in (
+            ("attn_qkv", "self_attn.qkv_proj", kinds[0], q + 2 * kv, self.hidden),
+            ("attn_output", "self_attn.o_proj", kinds[1], self.hidden, q),
+            ("ffn_up", "mlp.gate_up_proj", kinds[2], 2 * self.inner, self.hidden),
+            ("ffn_down", "mlp.down_proj", kinds[3], self.hidden, self.inner),
+        ):
+            self.tensor(f"{ours}{part}.weight", f"{theirs}{name}.weight", kind, rows, columns, gain / columns**0.5)
+        self.row(f"{ours}attn_norm.weight", f"{theirs}input_layernorm.weight", self.hidden)
+        self.row(f"{ours}ffn_norm.weight", f"{theirs}post_attention_layernorm.weight", self.hidden)
+
+    def config(self):
+        rope = {"rope_type": "longrope", "rope_theta": self.theta, "short_factor": self.short.tolist(), "long_factor": self.long.tolist()}
+        return AutoConfig.for_model(
+            "phi3", vocab_size=self.vocab, hidden_size=self.hidden, intermediate_size=self.inner, num_hidden_layers=len(self.layers),
+            num_attention_heads=self.heads, num_key_value_heads=self.kv, max_position_embeddings=256, rms_norm_eps=1e-5,
+            original_max_position_embeddings=self.original, partial_rotary_factor=self.part, rope_parameters=rope, sliding_window=self.window,
+            tie_word_embeddings=self.head is None, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+        )
+
+
+class Scaled(Model):
+    """A rotary embedding that the metadata scale: `rope` is what transformers calls it, `wrote` what is written."""
+
+    def __init__(self, *args, rope, wrote, **more):
+        super().__init__(*args, **more)
+        self.rope, self.wrote = rope, wrote
+
+    def scale(self, writer):
+        for name, value in self.wrote.items():
+            getattr(writer, f"add_rope_scaling_{name}")(value)
+
+    def rotary(self):
+        return {"rope_parameters": self.rope | super().rotary()}
+
+
 def config_of(config):
     return {key: value for key, value in config.to_dict().items() if isinstance(value, (int, float, bool)) and not key.startswith("_")}
 
@@ -400,6 +504,34 @@ MODELS = [
     lambda: Gemma(
         "gemma3-norms", "gemma3", Gemma3ForCausalLM, 11, 64, 4, 2, 32, 64,
         [[T.Q5_0, T.Q5_0, T.Q8_0, T.Q4_0, T.Q5_0, T.Q5_0, T.Q8_0]] * 2, T.Q8_0, None, norms=True,
+    ),
+    lambda: Gemma2(
+        "gemma2-caps", "gemma2", Gemma2ForCausalLM, 13, 32, 4, 2, 32, 32,
+        [[T.Q8_0, T.Q5_0, T.Q8_0, T.Q4_0, T.Q5_0, T.Q5_0, T.Q8_0]] * 2, T.Q8_0, None,
+    ),
+    lambda: Phi(
+        "phi3-long", "phi3", Phi3ForCausalLM, 39, 32, 2, 1, 16, 32,
+        [[T.Q8_0, T.Q4_0, T.Q5_0, T.Q8_0], [T.F16, T.Q8_0, T.Q8_0, T.Q4_1]], T.Q8_0, T.Q8_0,
+    ),
+    lambda: Scaled(
+        "llama-linear", "llama", LlamaForCausalLM, 17, 32, 2, 1, 16, 32, [[T.Q8_0] * 7], T.Q8_0, None,
+        rope={"rope_type": "linear", "factor": 4.0}, wrote={"type": gguf.RopeScalingType.LINEAR, "factor": 4.0},
+    ),
+    lambda: Scaled(
+        "llama-yarn", "llama", LlamaForCausalLM, 19, 32, 2, 1, 16, 32, [[T.Q8_0] * 7], T.Q8_0, None,
+        rope={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        wrote={"type": gguf.RopeScalingType.YARN, "factor": 4.0, "orig_ctx_len": 64},
+    ),
+    lambda: Scaled(
+        "qwen2-yarn", "qwen2", Qwen2ForCausalLM, 21, 32, 2, 1, 16, 32, [[T.Q8_0] * 7], T.Q8_0, None, biases=True,
+        rope={
+            "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32, "beta_fast": 16.0, "beta_slow": 2.0,
+            "attention_factor": 1.5 * (0.1 * float(np.log(8.0)) + 1),
+        },
+        wrote={
+            "type": gguf.RopeScalingType.YARN, "factor": 8.0, "orig_ctx_len": 32, "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0,
+            "yarn_ext_factor": 1.0, "attn_factors": 1.2, "yarn_attn_factor": 1.25,
+        },
     ),
 ]
 

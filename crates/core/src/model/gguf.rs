@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::config::ConfigFile;
 use crate::error::{Error, Result};
 use crate::text;
-use crate::weights::gguf::{Architecture, Gguf, Metadata, ROPE, Tensor};
+use crate::weights::gguf::{Architecture, Gguf, Metadata, ROPE, SHORT_ROPE, Tensor};
 pub(super) use pair::{Pair, pair};
 
 /// Keys of an architecture that change what its layers compute in ways that are not known here.
@@ -24,9 +24,7 @@ const UNKNOWN: &[&str] = &[
     "final_logit_softcapping",
     "logit_scale",
     "residual_scale",
-    "rope.scaling.attn_factor",
-    "rope.scaling.yarn_attn_factor",
-    "rope.scaling.yarn_ext_factor",
+    "rope.scaling.alpha",
     "rope.scaling.yarn_log_multiplier",
 ];
 
@@ -121,7 +119,7 @@ fn language(file: &Gguf) -> Result<Map<String, Value>> {
         "head_dim": width,
         "max_position_embeddings": keys.need("context_length")?,
         "rms_norm_eps": epsilon,
-        "rope_scaling": scaling(&keys)?,
+        "rope_scaling": scaling(file, &keys)?,
         "sliding_window": window,
         "attn_logit_softcapping": keys.number("attn_logit_softcapping")?,
         "final_logit_softcapping": keys.number("final_logit_softcapping")?,
@@ -136,6 +134,10 @@ fn language(file: &Gguf) -> Result<Map<String, Value>> {
     let said = [
         ("rope_theta", keys.number("rope.freq_base")?.map(|base| json!(base))),
         ("rope_local_base_freq", keys.number("rope.freq_base_swa")?.map(|base| json!(base))),
+        (
+            "original_max_position_embeddings",
+            keys.size("rope.scaling.original_context_length")?.map(|length| json!(length)),
+        ),
         ("sliding_window_pattern", keys.size("attention.sliding_window_pattern")?.map(|every| json!(every))),
     ];
     root.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
@@ -148,36 +150,59 @@ fn language(file: &Gguf) -> Result<Map<String, Value>> {
 }
 
 /// `rope_scaling` as Hugging Face has it.
-fn scaling(keys: &Keys<'_>) -> Result<Value> {
+fn scaling(file: &Gguf, keys: &Keys<'_>) -> Result<Value> {
+    let attention = keys.number("rope.scaling.attn_factor")?;
+    if let Some(short) = numbers(file, SHORT_ROPE)? {
+        return Ok(json!({ "rope_type": "longrope", "short_factor": short, "attention_factor": attention }));
+    }
     // Old files have the factor alone.
     let factor = match keys.number("rope.scaling.factor")? {
         Some(factor) => Some(factor),
         None => keys.number("rope.scale_linear")?,
     };
     let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
-    Ok(match (kind, factor) {
-        ("none", _) | (_, None) => Value::Null,
-        // llama.cpp's word for no factor at all.
-        (_, Some(0.0)) => Value::Null,
-        (kind, Some(factor)) => {
-            let mut section =
-                Map::from_iter([("rope_type".to_owned(), json!(kind)), ("factor".to_owned(), json!(factor))]);
-            for (theirs, ours) in [
-                ("original_max_position_embeddings", "rope.scaling.original_context_length"),
-                ("beta_fast", "rope.scaling.yarn_beta_fast"),
-                ("beta_slow", "rope.scaling.yarn_beta_slow"),
-            ] {
-                section.extend(keys.number(ours)?.map(|number| (theirs.to_owned(), json!(number))));
-            }
-            Value::Object(section)
+    // 0 is llama.cpp's word for no factor at all.
+    let factor = factor.filter(|factor| kind != "none" && *factor != 0.0);
+    let is_yarn = kind == "yarn" && factor.is_some();
+    // Numbers by which queries and keys are multiplied beside what YaRN says itself.
+    let mut more = 1.0;
+    for name in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"] {
+        match keys.number(name)?.filter(|by| *by != 1.0) {
+            Some(by) if is_yarn => more *= by,
+            Some(_) => return Err(keys.unsupported(name, "that is implemented for YaRN alone")),
+            None => {}
         }
-    })
+    }
+    // How much YaRN keeps of frequencies that turn often: all, which a negative number leaves to the program.
+    let name = "rope.scaling.yarn_ext_factor";
+    if keys.number(name)?.is_some_and(|kept| kept >= 0.0 && kept != if is_yarn { 1.0 } else { 0.0 }) {
+        return Err(keys.unsupported(name, "only 1 is implemented, with YaRN"));
+    }
+    let Some(factor) = factor else { return Ok(Value::Null) };
+    let mut section = Map::from_iter([("rope_type".to_owned(), json!(kind)), ("factor".to_owned(), json!(factor))]);
+    for (theirs, ours) in [
+        ("original_max_position_embeddings", "rope.scaling.original_context_length"),
+        ("beta_fast", "rope.scaling.yarn_beta_fast"),
+        ("beta_slow", "rope.scaling.yarn_beta_slow"),
+    ] {
+        section.extend(keys.number(ours)?.map(|number| (theirs.to_owned(), json!(number))));
+    }
+    if more != 1.0 {
+        let own = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+        section.insert("attention_factor".into(), json!(own * more));
+    }
+    Ok(Value::Object(section))
 }
 
 /// The numbers by which a file has the frequencies of rotary embedding divided: Llama 3's scaling, worked out.
 fn divisors(file: &Gguf) -> Result<Option<Arc<[f32]>>> {
-    let Some(tensor) = file.tensor(ROPE) else { return Ok(None) };
-    let bad = |reason: String| crate::folder::unusable(file.path(), format!("tensor `{ROPE}` {reason}"));
+    Ok(numbers(file, ROPE)?.map(Into::into))
+}
+
+/// A row of positive numbers, by which frequencies are divided.
+fn numbers(file: &Gguf, name: &str) -> Result<Option<Vec<f32>>> {
+    let Some(tensor) = file.tensor(name) else { return Ok(None) };
+    let bad = |reason: String| crate::folder::unusable(file.path(), format!("tensor `{name}` {reason}"));
     let Tensor { shape, kind, .. } = tensor;
     if kind.name != "F32" || shape.len() != 1 || shape[0] > 4096 {
         return Err(bad(format!("is {} of shape {shape:?}, expected a row of F32", kind.name)));
@@ -185,6 +210,6 @@ fn divisors(file: &Gguf) -> Result<Option<Arc<[f32]>>> {
     let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&file.read(tensor)?);
     match numbers.iter().find(|number| !(number.is_normal() && **number > 0.0)) {
         Some(number) => Err(bad(format!("holds {number}, expected positive numbers"))),
-        None => Ok(Some(numbers.into())),
+        None => Ok(Some(numbers)),
     }
 }

@@ -116,6 +116,22 @@ impl<'a, B: Backend> Loader<'a, B> {
         self.keep(&folding.map_or(tensors, |folding| tensors.folded(folding, columns)), rows, columns, bias)
     }
 
+    /// A linear layer without a bias whose rows are those of the tensor `name` in the given order, multiplied by `factors`; what is folded into it is so in that order.
+    pub fn in_order(
+        &self,
+        name: &str,
+        order: &[u32],
+        factors: Option<&[f32]>,
+        columns: usize,
+        folding: Option<Folding>,
+    ) -> Result<Linear<B>> {
+        let parts = [(format!("{name}.weight"), vec![order.len(), columns])];
+        let tensors = self.tensors(&parts, Role::Rows(columns)).in_order(order, columns);
+        let tensors = factors.map_or(tensors, |factors| tensors.scaled(factors, columns));
+        let tensors = folding.map_or(tensors, |folding| tensors.folded(folding, columns));
+        self.keep(&tensors, order.len(), columns, None)
+    }
+
     fn bias(&self, names: &[(&str, usize)], rows: usize) -> Result<B::Vector> {
         self.folded_bias(names, rows, None)
     }

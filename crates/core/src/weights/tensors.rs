@@ -33,6 +33,8 @@ pub struct Tensors<'a> {
     transposed: bool,
     /// Numbers by which the rows of the only part are multiplied, and the columns of these.
     factors: Option<(&'a [f32], usize)>,
+    /// For each row of the only part which row of the tensor it is, and the columns of these.
+    order: Option<(&'a [u32], usize)>,
 }
 
 /// A tensor as a GGUF file has it.
@@ -51,7 +53,7 @@ impl<'a> Tensors<'a> {
         role: Role,
         format: WeightFormat,
     ) -> Self {
-        Tensors { checkpoint, parts, role, format, folding: None, transposed: false, factors: None }
+        Tensors { checkpoint, parts, role, format, folding: None, transposed: false, factors: None, order: None }
     }
 
     /// The same with a transform folded into one part, whose rows have so many columns, before it is rounded to any format. Whatever
@@ -68,6 +70,11 @@ impl<'a> Tensors<'a> {
     /// The same with each row of the only part, of so many columns, multiplied by a number, before it is rounded to any format.
     pub fn scaled(self, factors: &'a [f32], columns: usize) -> Self {
         Tensors { factors: Some((factors, columns)), ..self }
+    }
+
+    /// The same with the rows of the only part, of so many columns, in another order.
+    pub fn in_order(self, order: &'a [u32], columns: usize) -> Self {
+        Tensors { order: Some((order, columns)), ..self }
     }
 
     /// The format in which the matrix is to be held.
@@ -96,17 +103,30 @@ impl<'a> Tensors<'a> {
     /// Each as a GGUF file has it; nothing is folded into these, a load that asks for both is refused. Errors as [`Checkpoint::tensor_for`] and [`Checkpoint::stored`].
     pub fn each_stored(&self) -> impl Iterator<Item = Result<Part>> {
         self.parts.iter().enumerate().map(|(part, (name, shape))| {
-            if self.factors.is_some() {
-                return Err(Error::Internal(format!("`{name}` cannot be scaled where it lies")));
-            }
             if self.transposed
                 && let Some(data) = self.transformed(part)?
             {
                 return Ok(Part::Plain(Tensor::from_vec(data, self.shape(part), &Device::Cpu)?));
             }
-            match self.checkpoint.stored(name, shape)? {
-                Some(blocks) => Ok(Part::Blocks(blocks)),
-                None => self.checkpoint.tensor_for(name, shape, self.role, self.format).map(Part::Plain),
+            if let Some(blocks) = self.checkpoint.stored(name, shape)? {
+                let ordered =
+                    self.order.map(|(order, _)| blocks.in_order(order)).transpose().map_err(Error::Internal)?;
+                let blocks = ordered.unwrap_or(blocks);
+                let scaled =
+                    self.factors.map(|(factors, _)| blocks.scaled(factors)).transpose().map_err(Error::Internal)?;
+                return Ok(Part::Blocks(scaled.unwrap_or(blocks)));
+            }
+            let tensor = self.checkpoint.tensor_for(name, shape, self.role, self.format)?;
+            if self.order.is_none() && self.factors.is_none() {
+                return Ok(Part::Plain(tensor));
+            }
+            // As wide as the file has it.
+            match self.transformed(part)? {
+                Some(data) => {
+                    let held = if tensor.dtype() == DType::F32 { DType::F32 } else { DType::F16 };
+                    Ok(Part::Plain(Tensor::from_vec(data, self.shape(part), &Device::Cpu)?.to_dtype(held)?))
+                }
+                None => Ok(Part::Plain(tensor)),
             }
         })
     }
@@ -146,11 +166,14 @@ impl<'a> Tensors<'a> {
             return Ok(Some(turned.map(|at| data[at]).collect()));
         }
         let folding = self.folding.filter(|(of, _)| of.part == part);
-        if folding.is_none() && self.factors.is_none() {
+        if folding.is_none() && self.factors.is_none() && self.order.is_none() {
             return Ok(None);
         }
         let (name, shape) = &self.parts[part];
         let mut data = self.checkpoint.f32(name, shape)?;
+        if let Some((order, columns)) = self.order {
+            data = order.iter().flat_map(|row| &data[*row as usize * columns..][..columns]).copied().collect();
+        }
         if let Some((Folding { first, fold, .. }, columns)) = folding {
             fold.apply(&mut data[first * columns..], columns);
         }

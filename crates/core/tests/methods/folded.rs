@@ -96,6 +96,7 @@ fn the_logits_are_the_same() {
         "ministral-types",
         "mistral-window",
         "phi3-fused",
+        "phi3-long",
         "qwen2-mixed",
         "qwen2-vl",
         "qwen2.5-vl",

@@ -242,6 +242,7 @@ parity! {
     normalised_heads: "qwen3-norms.json",
     layers_without_positions: "smollm3-nope.json",
     weights_in_one_tensor: "phi3-fused.json",
+    factors_of_frequencies_and_a_part_of_each_head: "phi3-long.json",
     capped_scores_and_logits: "gemma2-caps.json",
     local_layers_with_a_rope_of_their_own: "gemma3-local.json",
     pictures_in_tiles_with_marks: "smolvlm-tiles.json",

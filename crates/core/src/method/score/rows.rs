@@ -207,6 +207,7 @@ mod tests {
             "qwen3-norms",
             "smollm3-nope",
             "qwen2-mixed",
+            "phi3-long",
             "gemma2-caps",
             "gemma3-local",
             "gemma3-vision",

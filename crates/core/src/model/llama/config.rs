@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::decoder::Decoder;
 use super::kinds;
-use super::rope::Rope;
+use super::rope::{Rope, Scaling};
 use crate::backend::{Activation, Heads, LayerKind};
 use crate::cache::{self, Format, LayerCache};
 use crate::error::Result;
@@ -185,6 +185,21 @@ impl LlamaConfig {
         }
         for rope in &ropes {
             let name = path(key, "rope_parameters");
+            let turned = rope.turned(head_dim);
+            if turned < head_dim && !decoder.partial {
+                return Err(file.unsupported(format!("rotary embedding of a part ({}) of each head", rope.part)));
+            }
+            if turned == 0 || !turned.is_multiple_of(2) {
+                let part = rope.part;
+                return Err(file
+                    .bad(format!("`{name}` turns a part of {part} of {head_dim} channels, expected an even number")));
+            }
+            if let Scaling::LongRope { short, .. } = &rope.scaling
+                && short.len() != turned / 2
+            {
+                let (found, half) = (short.len(), turned / 2);
+                return Err(file.bad(format!("`short_factor` of `{name}` has {found} numbers, expected {half}")));
+            }
             if let Some(bad) = rope.inverse_frequencies(head_dim).iter().find(|frequency| !frequency.is_finite()) {
                 return Err(
                     file.bad(format!("`{name}` makes a rotary frequency of {bad}: its numbers do not go together"))
@@ -202,6 +217,12 @@ impl LlamaConfig {
             let half = head_dim / 2;
             return Err(file.bad(format!("its rotary frequencies have {found} divisors, expected {half}")));
         }
+        // Behind these a sequence would need other divisors, those that it began with included.
+        let original = |rope: &Rope| match rope.scaling {
+            Scaling::LongRope { original, .. } => original as usize,
+            _ => usize::MAX,
+        };
+        let positions = ropes.iter().map(original).fold(fields.max_position_embeddings, usize::min);
         let heads_of = Heads { query: heads, kv: kv_heads, dim: head_dim };
         let mut kinds = kinds::kinds(file, key, decoder, &section, fields.num_hidden_layers, heads_of, &ropes)?;
         let cap = |name: &str, cap: Option<f32>| match cap {
@@ -223,7 +244,7 @@ impl LlamaConfig {
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            max_position_embeddings: fields.max_position_embeddings,
+            max_position_embeddings: positions,
             rms_norm_eps: fields.rms_norm_eps,
             tie_word_embeddings: fields.tie_word_embeddings,
             attention_bias,
@@ -250,6 +271,26 @@ impl LlamaConfig {
         let Some(divisors) = &self.divisors else { return rope.frequencies(self.head_dim) };
         let plain = rope.inverse_frequencies(self.head_dim);
         Frequencies::new(plain.iter().zip(divisors.iter()).map(|(plain, by)| plain / by).collect(), rope.sections)
+    }
+
+    /// The row of queries, keys and values that each row is as it is held; None where they are held as the file has them.
+    pub(super) fn row_order(&self) -> Option<Arc<[u32]>> {
+        let order = self.ropes[0].order(self.head_dim)?;
+        let (turned, heads) = (self.num_attention_heads + self.num_key_value_heads, self.head_dim);
+        let rows = (0..turned).flat_map(|head| order.iter().map(move |channel| head * heads + channel));
+        let values = turned * heads..(turned + self.num_key_value_heads) * heads;
+        Some(rows.chain(values).map(|row| row as u32).collect())
+    }
+
+    /// Factors of the rows of queries, keys and values as they are held, where a part of the channels is turned and has one.
+    pub(super) fn row_factors(&self) -> Option<Arc<[f32]>> {
+        let rope = &self.ropes[0];
+        let (order, factor) = (rope.order(self.head_dim)?, rope.attention_of_turned() as f32);
+        let turned = rope.turned(self.head_dim);
+        let of_head = || order.iter().map(|channel| if *channel < turned { factor } else { 1.0 });
+        let heads = self.num_attention_heads + self.num_key_value_heads;
+        let values = std::iter::repeat_n(1.0, self.num_key_value_heads * self.head_dim);
+        (factor != 1.0).then(|| (0..heads).flat_map(|_| of_head()).chain(values).collect())
     }
 
     pub(crate) fn heads(&self) -> Heads {
@@ -368,5 +409,9 @@ mod tests {
         }
         let part = json!({ "rope_scaling": { "type": "linear", "factor": 2, "partial_rotary_factor": 0.5 } });
         assert_eq!(parse(part).unwrap_err().code(), "unsupported-model");
+        for part in [0.0, -0.5, 1.5] {
+            let error = parse(json!({ "model_type": "phi3", "partial_rotary_factor": part })).unwrap_err().to_string();
+            assert!(error.contains(&format!("`partial_rotary_factor` is {part}")), "{error}");
+        }
     }
 }

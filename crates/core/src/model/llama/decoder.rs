@@ -21,8 +21,10 @@ pub(super) struct Decoder {
     pub(super) still_layers: bool,
     /// Whether the weights of queries, keys and values are one tensor, and those of gate and up another.
     pub(super) fused: bool,
-    /// Whether a rotary embedding that is called `yarn` is another, which is not built.
+    /// Whether a rotary embedding that is called `yarn` is `longrope`.
     pub(super) other_yarn: bool,
+    /// Whether a part of the channels of a head may be turned alone; only where weights are `fused`.
+    pub(super) partial: bool,
     /// Whether there are norms behind attention and behind the MLP too, before their results are added.
     pub(super) branch_norms: bool,
     /// The number that the weights of norms lack.
@@ -67,6 +69,7 @@ const LLAMA: Decoder = Decoder {
     still_layers: false,
     fused: false,
     other_yarn: false,
+    partial: false,
     branch_norms: false,
     norm_offset: 0.0,
     scaled: false,
@@ -182,7 +185,7 @@ const ALL: &[Decoder] = &[
         defaults: || {
             json!({
                 "vocab_size": 32_064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096,
-                "rms_norm_eps": 1e-5,
+                "rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096,
             })
         },
         windows: Windows::All,
@@ -190,6 +193,7 @@ const ALL: &[Decoder] = &[
         mlp_bias: false,
         fused: true,
         other_yarn: true,
+        partial: true,
         ..LLAMA
     },
     GEMMA2,

@@ -47,7 +47,7 @@ pub(super) fn ropes(
 ) -> Result<Vec<Rope>> {
     let with_off = |mut ropes: Vec<Rope>| {
         if decoder.still_layers {
-            ropes.push(Rope { scaling: Scaling::Off, ..ropes[0] });
+            ropes.push(Rope { scaling: Scaling::Off, ..ropes[0].clone() });
         }
         ropes
     };
@@ -56,10 +56,8 @@ pub(super) fn ropes(
     }
     let nested = section.get("rope_parameters").and_then(Value::as_object);
     let Some(nested) = nested.filter(|nested| nested.contains_key(FULL) || nested.contains_key(SLIDING)) else {
+        let section = if decoder.other_yarn { &without_yarn(section.clone()) } else { section };
         let rope = Rope::parse(file, key, section, "rope_theta", positions)?;
-        if decoder.other_yarn && matches!(rope.scaling, Scaling::Yarn { .. }) {
-            return Err(file.unsupported("rotary embedding of type `yarn`, which here is `longrope`"));
-        }
         return Ok(with_off(vec![rope]));
     };
     let one = |name: &str| {
@@ -69,6 +67,19 @@ pub(super) fn ropes(
         Rope::parse(file, key, &section, "rope_theta", positions)
     };
     Ok(with_off(vec![one(FULL)?, one(SLIDING)?]))
+}
+
+/// A section that says `longrope` where it says `yarn`: early files of Phi-3 call it so.
+fn without_yarn(mut section: Map<String, Value>) -> Map<String, Value> {
+    for name in ["rope_scaling", "rope_parameters"] {
+        let Some(Value::Object(rope)) = section.get_mut(name) else { continue };
+        for kind in ["rope_type", "type"] {
+            if rope.get(kind).is_some_and(|kind| kind == "yarn") {
+                rope.insert(kind.into(), "longrope".into());
+            }
+        }
+    }
+    section
 }
 
 /// One rotary embedding for layers without a window, which a scaling outside is about, and one for those with, whose base is `theta`
@@ -325,12 +336,47 @@ mod tests {
         }
     }
 
-    /// Early configurations of Phi-3 call it so.
+    /// Early configurations of Phi-3 call LongRoPE so.
     #[test]
     fn yarn_of_phi_is_another() {
         for name in ["yarn", "su", "longrope"] {
-            let config = json!({ "model_type": "phi3", "rope_scaling": { "type": name, "factor": 4.0 } });
-            assert_eq!(windows(config).unwrap_err().code(), "unsupported-model", "{name}");
+            let of = |scaling: serde_json::Value| {
+                let mut config = json!({
+                    "model_type": "phi3", "hidden_size": 64, "num_attention_heads": 4, "partial_rotary_factor": 0.75,
+                    "max_position_embeddings": 16384, "rope_scaling": { "type": name },
+                });
+                config["rope_scaling"].as_object_mut().unwrap().extend(scaling.as_object().unwrap().clone());
+                LlamaConfig::parse(&golden::file(config), None)
+            };
+            // Published files say the length that it was made for beside it, and 4096 is what the class assumes.
+            let config = of(json!({ "short_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 4.0] })).unwrap();
+            assert_eq!(config.max_position_embeddings, 4096, "{name}");
+            let of_pair = |pair: usize, by: f32| 1.0 / (by * 1e4f32.powf((2 * pair) as f32 / 12.0));
+            let pairs = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0].into_iter().enumerate();
+            let want: Vec<f32> = pairs.map(|(pair, by)| of_pair(pair, by)).chain([0.0, 0.0]).collect();
+            assert_eq!(config.ropes[0].inverse_frequencies(16), want);
+            let factor = (1.0 + 4f64.ln() / 4096f64.ln()).sqrt();
+            let factors = config.row_factors().unwrap();
+            assert_eq!(
+                (config.ropes[0].attention(), config.kinds[0].scale),
+                (1.0, 0.25),
+                "turned channels alone are multiplied"
+            );
+            let (by, still) = (factor as f32, 1.0);
+            assert_eq!(factors[..16], [by, by, by, by, by, by, still, still, by, by, by, by, by, by, still, still]);
+            assert_eq!((factors[127], factors[128], factors.len()), (still, still, 192));
+            let order = config.row_order().unwrap();
+            assert_eq!(order[..16], [0, 1, 2, 3, 4, 5, 12, 13, 6, 7, 8, 9, 10, 11, 14, 15]);
+            assert_eq!(order[16..18], [16, 17]);
+            assert_eq!((order[128], order.len()), (128, 192), "values are as they are");
+            for (bad, named) in [
+                (json!({ "factor": 4.0 }), "`rope_scaling.short_factor` is missing"),
+                (json!({ "short_factor": vec![1.0; 8] }), "has 8 numbers, expected 6"),
+                (json!({ "short_factor": [1.0, 1.0, 0.0, 1.0, 1.0, 1.0] }), "`rope_scaling.short_factor` is 0"),
+            ] {
+                let error = of(bad).unwrap_err();
+                assert!(error.code() == "model-file" && error.to_string().contains(named), "{error}");
+            }
         }
         assert_eq!(windows(json!({ "model_type": "phi3", "num_hidden_layers": 1 })).unwrap(), [None]);
         let config = json!({ "model_type": "phi3", "num_hidden_layers": 1, "sliding_window": 2047 });

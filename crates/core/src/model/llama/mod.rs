@@ -124,6 +124,7 @@ impl<B: Backend> Llama<B> {
         loader.backend.require_heads(heads_of)?;
         let (q, kv) = (heads_of.query * heads_of.dim, heads_of.kv * heads_of.dim);
         let rotated = loader.rotates_values.then_some(heads_of.dim);
+        let (order, factors) = (config.row_order(), config.row_factors());
         let head_norms = |index: usize, kind: &LayerKind| -> Result<Option<HeadNorms<B>>> {
             let at = |name: &str| format!("{prefix}layers.{index}.self_attn.{name}_norm");
             let keys = kind.stores().then(|| at("k"));
@@ -160,7 +161,12 @@ impl<B: Backend> Llama<B> {
             layers.push(Layer {
                 kind: *kind,
                 attention_norm: norm("input_layernorm")?,
-                fused: folded(&projections, hidden, config.attention_bias, values)?,
+                fused: match &order {
+                    Some(order) => {
+                        loader.in_order(&at("self_attn.qkv_proj"), order, factors.as_deref(), hidden, values)?
+                    }
+                    None => folded(&projections, hidden, config.attention_bias, values)?,
+                },
                 head_norms: head_norms(index, kind)?,
                 output: folded(&[("self_attn.o_proj", hidden)], q, config.output_bias, outputs)?,
                 mlp_norm: norm(before_mlp)?,

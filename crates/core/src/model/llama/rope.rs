@@ -1,5 +1,7 @@
 //! The frequencies of rotary embedding and their scalings, as Hugging Face computes them.
 
+use std::sync::Arc;
+
 use prefixkv_kernels::rotary::{Frequencies, Sections};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -24,20 +26,23 @@ struct Fields {
     mscale: Option<f64>,
     mscale_all_dim: Option<f64>,
     truncate: Option<bool>,
+    short_factor: Option<Vec<f64>>,
     mrope_section: Option<[usize; 3]>,
     mrope_interleaved: bool,
 }
 
 /// Base and scaling of the frequencies.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rope {
     pub theta: f64,
     pub scaling: Scaling,
+    /// The part of each head's channels that is turned, its first ones.
+    pub part: f64,
     /// Which axis each frequency turns along; None: all positions are numbers.
     pub sections: Option<Sections>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scaling {
     None,
     /// Nothing is rotated: every frequency is 0.
@@ -62,6 +67,13 @@ pub(crate) enum Scaling {
         original: f64,
         /// Whether the ends of the ramp are whole frequencies.
         truncate: bool,
+        attention: f64,
+    },
+    /// LongRoPE, Ding et al. 2024, arXiv 2402.13753, of sequences of up to `original` positions: each frequency divided by a number of its
+    /// own; queries and keys multiplied by `attention`. Longer sequences would have other divisors.
+    LongRope {
+        short: Arc<[f32]>,
+        original: f64,
         attention: f64,
     },
 }
@@ -121,7 +133,7 @@ impl Rope {
             need("original_max_position_embeddings", Some(found))
         };
         let scaling = match fields.rope_type.as_deref() {
-            None | Some("default" | "mrope") => return Ok(Rope { theta, scaling: Scaling::None, sections }),
+            None | Some("default" | "mrope") => Scaling::None,
             // It changes frequencies behind the positions that the model was made for, which no sequence here goes beyond.
             Some("dynamic") => {
                 need("factor", fields.factor)?;
@@ -156,16 +168,50 @@ impl Rope {
                     attention: need("attention_factor", fields.attention_factor.or(Some(inferred)))?,
                 }
             }
+            Some("longrope" | "su") => {
+                let original = original()?;
+                let Some(short) = fields.short_factor else {
+                    let name = path(Some(&at), "short_factor");
+                    return Err(file.bad(format!("`{name}` is missing, expected a list of positive numbers")));
+                };
+                let factor = need("factor", fields.factor.or(Some(positions as f64 / original)))?;
+                let inferred = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+                let short = short.into_iter().map(|by| need("short_factor", Some(by)).map(|by| by as f32));
+                Scaling::LongRope {
+                    short: short.collect::<Result<_>>()?,
+                    original,
+                    attention: need("attention_factor", fields.attention_factor.or(Some(inferred)))?,
+                }
+            }
             Some(other) => {
                 return Err(file.unsupported(format!(
-                    "rotary embedding of type `{other}`; known are default, linear, dynamic, llama3, yarn"
+                    "rotary embedding of type `{other}`; known are default, linear, dynamic, llama3, yarn, longrope"
                 )));
             }
         };
-        match fields.partial_rotary_factor.or(beside("partial_rotary_factor")?) {
-            None | Some(1.0) => Ok(Rope { theta, scaling, sections }),
-            Some(part) => Err(file.unsupported(format!("rotary embedding of a part ({part}) of each head"))),
+        let part = fields.partial_rotary_factor.or(beside("partial_rotary_factor")?).unwrap_or(1.0);
+        if !(part > 0.0 && part <= 1.0) {
+            return Err(file.bad(format!("`partial_rotary_factor` is {part}, expected more than 0 and at most 1")));
         }
+        Ok(Rope { theta, scaling, part, sections })
+    }
+
+    /// Channels of a head that are turned.
+    pub(crate) fn turned(&self, head_dim: usize) -> usize {
+        (head_dim as f64 * self.part) as usize
+    }
+
+    /// The channel of a head that each one of it is as it is held: channel `c` is turned together with `c + head_dim / 2`, and those that are
+    /// not turned lie behind those that are in both halves. None where all are turned.
+    pub(crate) fn order(&self, head_dim: usize) -> Option<Vec<usize>> {
+        let (half, pairs) = (head_dim / 2, self.turned(head_dim) / 2);
+        let of_half = |second: usize| {
+            (0..half).map(move |at| match at.checked_sub(pairs) {
+                None => second * pairs + at,
+                Some(still) => 2 * pairs + second * (half - pairs) + still,
+            })
+        };
+        (pairs < half).then(|| of_half(0).chain(of_half(1)).collect())
     }
 
     /// The frequencies of a head, dealt out to their axes.
@@ -173,23 +219,34 @@ impl Rope {
         Frequencies::new(self.inverse_frequencies(head_dim), self.sections)
     }
 
-    /// The factor of queries and keys, which are turned too.
+    /// The factor of queries and keys, which is the same for all of their channels.
     pub(crate) fn attention(&self) -> f64 {
-        match self.scaling {
-            Scaling::Yarn { attention, .. } => attention,
+        if self.part < 1.0 { 1.0 } else { self.attention_of_turned() }
+    }
+
+    /// The factor of the channels of queries and keys that are turned; of a part of them it is for the weights.
+    pub(crate) fn attention_of_turned(&self) -> f64 {
+        match &self.scaling {
+            Scaling::Yarn { attention, .. } | Scaling::LongRope { attention, .. } => *attention,
             _ => 1.0,
         }
     }
 
-    /// `head_dim / 2` frequencies, computed in f32 as the reference does.
+    /// `head_dim / 2` frequencies, computed in f32 as the reference does; 0 for channels that are not turned.
     pub(crate) fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
-        (0..head_dim / 2)
+        let half = head_dim / 2;
+        let head_dim = self.turned(head_dim);
+        (0..half)
             .map(|i| {
+                if i >= head_dim / 2 {
+                    return 0.0;
+                }
                 let power = (self.theta as f32).powf((2 * i) as f32 / head_dim as f32);
                 let plain = 1.0 / power;
                 match self.scaling {
                     Scaling::None => plain,
                     Scaling::Off => 0.0,
+                    Scaling::LongRope { ref short, .. } => 1.0 / (short.get(i).copied().unwrap_or(1.0) * power),
                     Scaling::Linear { factor } => plain / factor as f32,
                     Scaling::Llama3 { factor, low, high, original } => {
                         let wavelength = 2.0 * std::f64::consts::PI / f64::from(plain);

@@ -261,7 +261,7 @@ mod tests {
             let file = golden::file(case["config"].clone());
             let QwenVlConfig { text, tower, image_token, .. } =
                 QwenVlConfig::parse(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
-            let rope = text.ropes[0];
+            let rope = &text.ropes[0];
             let windows = text.kinds.iter().filter(|kind| kind.window.is_some()).map(|kind| kind.layer);
             let got = json!({
                 "hidden_size": text.hidden_size,

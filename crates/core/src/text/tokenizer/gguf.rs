@@ -69,16 +69,30 @@ const GPT2: Splitter = Splitter {
 pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// The pattern of Llama 3's tokenizer.json.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 const SPLITTERS: &[Splitter] = &[
     GPT2,
     Splitter { names: &["smollm", "starcoder"], digits: true, ..GPT2 },
     Splitter { names: &["qwen2"], pattern: QWEN2, composes: true, ..GPT2 },
-    // The pattern of Llama 3's tokenizer.json.
     Splitter {
         names: &["llama-bpe", "llama3", "llama-v3"],
-        pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        pattern: LLAMA3,
         whole_words: true,
         adds_bos: true,
+        ..GPT2
+    },
+    // Of Phi-4.
+    Splitter { names: &["dbrx"], pattern: LLAMA3, ..GPT2 },
+    // The pattern of tiktoken's o200k_base, which Phi-4-mini has.
+    Splitter {
+        names: &["gpt-4o"],
+        pattern: concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
+            r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
         ..GPT2
     },
     // The pattern of Mistral's tekken.

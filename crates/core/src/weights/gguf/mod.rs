@@ -28,7 +28,7 @@ use cursor::Cursor;
 pub(crate) use find::{in_folder, tower_beside};
 pub use kind::Kind;
 pub use metadata::{Metadata, Texts, Value};
-pub(crate) use names::{Architecture, ROPE, TOWER, named};
+pub(crate) use names::{Architecture, ROPE, SHORT_ROPE, TOWER, named};
 pub(in crate::weights) use pair::Pair;
 pub(crate) use pair::{Join, Made};
 pub(in crate::weights) use source::Named;
@@ -226,6 +226,11 @@ impl Gguf {
     /// The file, of several the first.
     pub fn path(&self) -> &Path {
         &self.parts[0].path
+    }
+
+    /// All files of the model.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.parts.iter().map(|part| &*part.path)
     }
 
     /// The file that has a tensor.

@@ -15,6 +15,8 @@ pub(crate) struct Architecture {
     neighbours: bool,
     /// Parts of a layer beside [`LAYER`], or with other names than there.
     more: &'static [(&'static str, &'static str)],
+    /// Tensors beside [`OUTER`] that are no part of a layer.
+    outer: &'static [(&'static str, &'static str)],
     /// Keys that are refused elsewhere.
     pub(crate) knows: &'static [&'static str],
     /// Whether its class knows which layers have a window.
@@ -42,6 +44,10 @@ const OUTER: &[(&str, &str)] = &[
 /// The numbers by which frequencies of rotary embedding are divided.
 pub(crate) const ROPE: &str = "rope_freqs.weight";
 
+/// The same of LongRoPE, for sequences of up to the length that the model was first made for, and for longer ones.
+pub(crate) const SHORT_ROPE: &str = "rope_factors_short.weight";
+pub(crate) const LONG_ROPE: &str = "rope_factors_long.weight";
+
 /// The parts of a layer, between `blk.N.` and `.weight` or `.bias`.
 const LAYER: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
@@ -57,13 +63,16 @@ const LAYER: &[(&str, &str)] = &[
 
 const HEAD_NORMS: &[(&str, &str)] = &[("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm")];
 
-const GEMMA3: &[(&str, &str)] = &[
-    HEAD_NORMS[0],
-    HEAD_NORMS[1],
+const GEMMA2: &[(&str, &str)] = &[
     ("post_attention_norm", "post_attention_layernorm"),
     ("ffn_norm", "pre_feedforward_layernorm"),
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
+
+const GEMMA3: &[(&str, &str)] = &[HEAD_NORMS[0], HEAD_NORMS[1], GEMMA2[0], GEMMA2[1], GEMMA2[2]];
+
+/// Queries, keys and values are one tensor, and so are gate and up.
+const PHI3: &[(&str, &str)] = &[("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")];
 
 /// Llama and whatever llama.cpp converts as one: Mistral, SmolLM2.
 const LLAMA: Architecture = Architecture {
@@ -71,6 +80,7 @@ const LLAMA: Architecture = Architecture {
     model_type: "llama",
     neighbours: true,
     more: &[],
+    outer: &[],
     knows: &[],
     windows: false,
     scaled_by_hidden: None,
@@ -84,6 +94,26 @@ const ALL: &[Architecture] = &[
     Architecture { name: "qwen2vl", model_type: "qwen2", neighbours: false, ..LLAMA },
     Architecture { name: "qwen3vl", model_type: "qwen3", neighbours: false, more: HEAD_NORMS, ..LLAMA },
     Architecture {
+        name: "phi3",
+        model_type: "phi3",
+        neighbours: false,
+        more: PHI3,
+        outer: &[(SHORT_ROPE, SHORT_ROPE), (LONG_ROPE, LONG_ROPE)],
+        windows: true,
+        ..LLAMA
+    },
+    Architecture {
+        name: "gemma2",
+        model_type: "gemma2",
+        neighbours: false,
+        more: GEMMA2,
+        knows: &["final_logit_softcapping"],
+        windows: true,
+        // The one of 27 billion parameters.
+        scaled_by_hidden: Some(46),
+        ..LLAMA
+    },
+    Architecture {
         name: "gemma3",
         model_type: "gemma3_text",
         neighbours: false,
@@ -92,6 +122,7 @@ const ALL: &[Architecture] = &[
         windows: true,
         // The one of 27 billion parameters.
         scaled_by_hidden: Some(62),
+        ..LLAMA
     },
 ];
 
@@ -133,7 +164,7 @@ impl Architecture {
     /// The name that Hugging Face has for a tensor, and whose rows it has in another order; None for a tensor that this architecture does
     /// not have.
     pub(super) fn hugging_face(&self, name: &str) -> Option<(String, Turned)> {
-        if let Some((_, theirs)) = OUTER.iter().find(|(ours, _)| *ours == name) {
+        if let Some((_, theirs)) = OUTER.iter().chain(self.outer).find(|(ours, _)| *ours == name) {
             return Some(((*theirs).to_owned(), Turned::No));
         }
         let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
@@ -159,7 +190,8 @@ mod tests {
     #[test]
     fn names_are_those_of_hugging_face() {
         let of = |name: &str| ALL.iter().find(|architecture| architecture.name == name).expect("is known");
-        let [llama, qwen2, qwen3, gemma3] = ["llama", "qwen2", "qwen3", "gemma3"].map(of);
+        let [llama, qwen2, qwen3, gemma2, gemma3, phi3] =
+            ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"].map(of);
         let named = |architecture: &Architecture, name: &str| architecture.hugging_face(name);
         let plain = |name: &str| Some((name.to_owned(), Turned::No));
         assert_eq!(named(llama, "token_embd.weight"), plain("model.embed_tokens.weight"));
@@ -173,7 +205,6 @@ mod tests {
         );
         assert_eq!(named(qwen3, "blk.3.attn_q_norm.weight"), plain("model.layers.3.self_attn.q_norm.weight"));
         for (ours, theirs) in [
-            ("attn_q_norm", "self_attn.q_norm"),
             ("attn_norm", "input_layernorm"),
             ("post_attention_norm", "post_attention_layernorm"),
             ("ffn_norm", "pre_feedforward_layernorm"),
@@ -181,9 +212,17 @@ mod tests {
         ] {
             let want = plain(&format!("model.layers.5.{theirs}.weight"));
             assert_eq!(named(gemma3, &format!("blk.5.{ours}.weight")), want);
+            assert_eq!(named(gemma2, &format!("blk.5.{ours}.weight")), want);
         }
+        assert_eq!(named(gemma3, "blk.5.attn_q_norm.weight"), plain("model.layers.5.self_attn.q_norm.weight"));
+        assert_eq!(named(phi3, "blk.5.attn_qkv.weight"), plain("model.layers.5.self_attn.qkv_proj.weight"));
+        assert_eq!(named(phi3, "blk.5.ffn_up.weight"), plain("model.layers.5.mlp.gate_up_proj.weight"));
+        assert_eq!(named(phi3, LONG_ROPE), plain(LONG_ROPE));
         for (architecture, name) in [
             (llama, "blk.3.post_ffw_norm.weight"),
+            (llama, LONG_ROPE),
+            (llama, "blk.3.attn_qkv.weight"),
+            (gemma2, "blk.3.attn_q_norm.weight"),
             (qwen2, "blk.3.attn_q_norm.weight"),
             (llama, "blk.03.attn_q.weight"),
             (llama, "blk.3.attn_q.scale"),

@@ -267,7 +267,7 @@ fn files_of_other_models_are_refused() {
         writer.keys[0].1 = of_kind(8, &text(architecture));
         named(&writer).to_string()
     };
-    assert!(of("clip").contains("mmproj") && of("gemma2").contains("\"gemma2\"; of GGUF files llama, qwen2"));
+    assert!(of("clip").contains("mmproj") && of("gemma4").contains("\"gemma4\"; of GGUF files llama, qwen2"));
     let mut writer = Writer::new();
     writer.tensor("blk.0.ffn_gate_exps.weight", &[1, 8], 0, &[0; 32]);
     let error = named(&writer);

@@ -143,6 +143,7 @@ fn a_shared_layer_computes_no_keys_and_values() {
 fn windows(model: &str) -> Vec<Option<usize>> {
     match model {
         "mistral-window" => vec![Some(12); 3],
+        "phi3-long" => vec![None; 2],
         "gemma2-caps" => vec![Some(10), None, Some(10), None],
         "gemma3-local" => [vec![Some(8); 5], vec![None, Some(8)]].concat(),
         _ => vec![None, None, Some(10), Some(10)],
@@ -167,7 +168,7 @@ fn run(model: &Model, cache: &Value, tokens: &[u32]) -> (Vec<Vec<f32>>, Sequence
 #[test]
 fn layers_with_a_window_hold_no_more_than_it() {
     let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
-    for name in ["mistral-window", "qwen2-mixed", "gemma2-caps", "gemma3-local"] {
+    for name in ["mistral-window", "qwen2-mixed", "phi3-long", "gemma2-caps", "gemma3-local"] {
         let model = load(&root().join("tests/golden/fixtures").join(name));
         let (plain, sequence) = run(&model, &json!({ "method": "full" }), &tokens);
         for (kept, window) in sequence.kept().iter().zip(windows(name)) {
@@ -199,7 +200,7 @@ fn sized(spec: &MethodSpec, keep: Value, model: &Model) -> Value {
 #[test]
 fn methods_size_the_layers_without_a_window_and_leave_the_others() {
     let tokens: Vec<u32> = (0..110u32).map(|i| (i * 7919 + i * i * 31) % 430 + 5).collect();
-    for name in ["mistral-window", "qwen2-mixed", "gemma2-caps", "gemma3-local"] {
+    for name in ["mistral-window", "qwen2-mixed", "phi3-long", "gemma2-caps", "gemma3-local"] {
         let model = load(&root().join("tests/golden/fixtures").join(name));
         let (plain, _) = run(&model, &json!({ "method": "full" }), &tokens);
         for spec in METHODS.iter().filter(|spec| spec.takes_keep()) {

@@ -153,6 +153,8 @@ pub struct Stored {
     bytes: Bytes,
     start: usize,
     order: Option<Arc<[u32]>>,
+    /// By which rows are multiplied.
+    factors: Option<Arc<[f32]>>,
 }
 
 impl std::fmt::Debug for Stored {
@@ -194,7 +196,30 @@ impl Stored {
                 return Err(format!("an order with row {row} of {rows}"));
             }
         }
-        Ok(Stored { kind, rows, columns, bytes, start, order })
+        Ok(Stored { kind, rows, columns, bytes, start, order, factors: None })
+    }
+
+    /// The same with each row that one of its rows which `order` says.
+    ///
+    /// # Errors
+    /// If `order` names no `rows` rows.
+    pub fn in_order(&self, order: &[u32]) -> Result<Stored, String> {
+        if let Some(row) = order.iter().find(|row| **row as usize >= self.rows) {
+            return Err(format!("an order with row {row} of {}", self.rows));
+        }
+        let order = order.iter().map(|row| self.place(*row as usize) as u32).collect();
+        Stored::new(self.kind, self.rows, self.columns, self.bytes.clone(), self.start, Some(order))
+    }
+
+    /// The same with each row multiplied by a number.
+    ///
+    /// # Errors
+    /// If there are not as many numbers as rows.
+    pub fn scaled(&self, factors: &[f32]) -> Result<Stored, String> {
+        match factors.len() == self.rows {
+            true => Ok(Stored { factors: Some(factors.into()), ..self.clone() }),
+            false => Err(format!("{} factors for {} rows", factors.len(), self.rows)),
+        }
     }
 
     pub fn rows(&self) -> usize {
@@ -232,6 +257,9 @@ impl Stored {
     pub fn dequantise(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.columns, "row {row} of {}, {} numbers", self.rows, out.len());
         self.kind.dequantise(&self.data()[self.place(row) * self.row_bytes()..][..self.row_bytes()], out);
+        if let Some(factors) = &self.factors {
+            out.iter_mut().for_each(|number| *number *= factors[row]);
+        }
     }
 
     /// `out[i, at + r] = x[i] . weight[r]` for the first `rows` rows, which are all that is read; `out` is `[n, stride]`. The rest of it
@@ -250,7 +278,12 @@ impl Stored {
         if x.rows() == 0 || rows == 0 {
             return;
         }
-        let out = product::Out { all: Disjoint::new(out), stride, at };
-        typed!(self.kind, K => product::product::<K>(level, self, rows, x, &out));
+        let all = product::Out { all: Disjoint::new(&mut *out), stride, at };
+        typed!(self.kind, K => product::product::<K>(level, self, rows, x, &all));
+        if let Some(factors) = &self.factors {
+            for row in out.chunks_exact_mut(stride) {
+                row[at..at + rows].iter_mut().zip(factors.iter()).for_each(|(sum, factor)| *sum *= factor);
+            }
+        }
     }
 }

@@ -308,6 +308,40 @@ fn empty_products_are_empty() {
 }
 
 #[test]
+fn rows_in_another_order_and_times_numbers_are_those_rows() {
+    for (kind, ordered) in BlockType::ALL.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+        let (rows, columns) = (37, 2 * kind.weights().max(128));
+        let plain = stored(kind, rows, columns, 3, ordered);
+        let order: Vec<u32> = (0..rows as u32).map(|row| (row * 5 + 2) % rows as u32).collect();
+        let factors: Vec<f32> = (0..rows).map(|row| 0.5 + row as f32 / 16.0).collect();
+        let changed = plain.in_order(&order).and_then(|rows| rows.scaled(&factors)).expect("fits");
+        let (mut want, mut got) = (vec![0.0; columns], vec![0.0; columns]);
+        for (row, factor) in factors.iter().enumerate() {
+            plain.dequantise(order[row] as usize, &mut want);
+            changed.dequantise(row, &mut got);
+            want.iter_mut().for_each(|number| *number *= factor);
+            assert_eq!(bits(&got), bits(&want), "row {row} of {}", kind.name());
+        }
+        for n in [1, 5] {
+            let x = noise(11, n * columns);
+            let all = product(&plain, Level::best(), rows, &x);
+            // Also of the first rows alone.
+            for some in [rows, 9] {
+                let want: Vec<f32> = (0..n * some)
+                    .map(|at| all[at / some * rows + order[at % some] as usize] * factors[at % some])
+                    .collect();
+                let got = product(&changed, Level::best(), some, &x);
+                assert_eq!(bits(&got), bits(&want), "{some} rows of {}, {n} of x", kind.name());
+            }
+        }
+    }
+    let plain = stored(BlockType::Q8_0, 4, 32, 1, false);
+    assert!(plain.in_order(&[0, 1, 2, 4]).unwrap_err().contains("row 4 of 4"));
+    assert!(plain.in_order(&[0, 1]).unwrap_err().contains("an order of 2 rows for 4"));
+    assert!(plain.scaled(&[1.0; 3]).unwrap_err().contains("3 factors for 4 rows"));
+}
+
+#[test]
 fn weights_that_do_not_fit_are_refused() {
     let new = |rows, columns, held, start, order: Option<&[u32]>| {
         Stored::new(BlockType::Q4K, rows, columns, Arc::new(vec![0; held]), start, order.map(Arc::from)).map(|_| ())
