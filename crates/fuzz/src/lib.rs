@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     targets::config::TARGET,
     targets::safetensors::TARGET,
     targets::gguf::TARGET,
+    targets::adapter::TARGET,
     targets::engine::TARGET,
     targets::abi::TARGET,
 ];

@@ -28,7 +28,7 @@ macro_rules! short_runs {
     };
 }
 
-short_runs! { image preprocessor request load method keep calibration template tokenizer text config safetensors gguf engine abi }
+short_runs! { image preprocessor request load method keep calibration template tokenizer text config safetensors gguf adapter engine abi }
 
 #[test]
 fn every_target_is_run() {

@@ -1,6 +1,7 @@
 //! One file per target.
 
 pub mod abi;
+pub mod adapter;
 pub mod calibration;
 pub mod config;
 pub mod defects;
