@@ -110,6 +110,7 @@ fn load_on<B: Backend>(
     let mut report = |step: crate::model::Progress| {
         progress(Event::Progress(Progress { stage: step.stage, done: step.done, total: step.total }))
     };
+    heap::keep_freed();
     let model = Model::load_on(backend, options, &mut report)?;
     // Memory that reading a tokenizer and converting weights took beside the model.
     heap::give_back();
