@@ -32,11 +32,11 @@ pub fn features() -> Vec<&'static str> {
 
 /// Defines a public function that runs `$body` at the best level of this machine.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* pub fn $name:ident $(<$t:ident : $bound:ident>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$t:ident : $bound:ident>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
         #[inline]
         #[allow(clippy::too_many_arguments)]
-        pub fn $name $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,f16c")]
@@ -56,12 +56,16 @@ macro_rules! dispatch {
 // Behind the macro that they use.
 mod coded;
 mod codes;
+mod entries;
 mod floats;
 mod products;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use coded::{Coded, Scratch};
 pub use codes::{decode_channels, decode_entries, decode_levels, encode_codes, encode_levels, sum_of_squares};
+pub use entries::{scores, weighted_sums};
 pub(crate) use floats::float8;
 pub use floats::{decode_floats, encode_floats};
 pub use products::products;
@@ -423,18 +427,6 @@ fn quick_gelu_body<S: Level>(slice: &mut [f32]) {
     in_place!(S, slice, x => S::div(x, S::add(one, exp::<S>(S::mul(S::splat(-1.702), x)))));
 }
 
-dispatch! {
-    /// `scores[q * step + i] = scale * queries[q] . keys[i]`; `queries` and `keys` have rows of `dim` elements.
-    pub fn scores<T: Element>(
-        queries: &[f32], dim: usize, keys: &[T], scale: f32, scores: &mut [f32], step: usize,
-    ) = scores_body
-}
-dispatch! {
-    /// `sums[q] += weights[q * step + i] * values[i]` over i; `values` and `sums` have rows of `dim` elements.
-    pub fn weighted_sums<T: Element>(
-        weights: &[f32], step: usize, values: &[T], dim: usize, sums: &mut [f32],
-    ) = weighted_sums_body
-}
 dispatch! {
     /// Replaces each score by `exp(score - max)` and returns their sum.
     pub fn exp_sum(scores: &mut [f32], max: f32) -> f32 = exp_sum_body
