@@ -450,10 +450,14 @@ impl<B: Backend> Model<B> {
             // Before the sequences are whole again: without their logits they cannot go on.
             let logits = self.network.logits(&hidden)?.to_vec()?;
             members.iter_mut().for_each(|member| member.attempt(Sequence::finish_step));
-            let rows = logits.chunks_exact(logits.len() / tokens.len());
+            // Those of one sequence stay where they are.
+            let rows = match tokens.len() {
+                1 => vec![logits],
+                n => logits.chunks_exact(logits.len() / n).map(<[f32]>::to_vec).collect(),
+            };
             let each = members.into_iter().zip(rows).map(|(member, logits)| match member.failed {
                 Some(error) => Err(error),
-                None => numbers::require_finite("logits", logits, self.info.weights).map(|()| logits.to_vec()),
+                None => numbers::require_finite("logits", &logits, self.info.weights).map(|()| logits),
             });
             Ok(each.collect())
         })

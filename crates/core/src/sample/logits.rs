@@ -2,14 +2,21 @@
 
 /// The index of the greatest logit; the lowest index wins ties, NaN never wins. 0 when there is nothing to choose.
 pub fn argmax(logits: &[f32]) -> usize {
-    let mut best = 0;
-    let mut greatest = f32::NEG_INFINITY;
-    for (index, &logit) in logits.iter().enumerate() {
-        if logit > greatest {
-            (best, greatest) = (index, logit);
+    /// Logits that are compared side by side, which a processor does in vectors.
+    const LANES: usize = 16;
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (most, logit) in most.iter_mut().zip(chunk) {
+            *most = if *logit > *most { *logit } else { *most };
         }
     }
-    best
+    let greatest =
+        most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &logit| if logit > most { logit } else { most });
+    match greatest {
+        f32::NEG_INFINITY => 0,
+        _ => logits.iter().position(|&logit| logit == greatest).unwrap_or(0),
+    }
 }
 
 /// The natural logarithm of the probability of one token, summed in f64. Minus infinity when `index` is past the end,
@@ -51,6 +58,17 @@ mod tests {
         assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN]), 1);
         assert_eq!(argmax(&[f32::NEG_INFINITY; 2]), 0);
         assert_eq!(argmax(&[]), 0);
+        // In every lane, behind them and across them.
+        for n in 1..50 {
+            for best in 0..n {
+                let mut logits = vec![f32::NAN, -3.0, f32::NEG_INFINITY].repeat(17);
+                logits.truncate(n);
+                logits[best..].fill(1.5);
+                assert_eq!(argmax(&logits), best, "{n} logits");
+            }
+        }
+        assert_eq!(argmax(&[-0.0, 0.0]), 0);
+        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 0);
     }
 
     #[test]
