@@ -1,4 +1,4 @@
-//! One row of activations with blocks as they lie in a file: `cargo bench -p prefixkv-kernels --bench stored -- [shape] [type] [level]`.
+//! A few rows of activations with blocks as they lie in a file: `cargo bench -p prefixkv-kernels --bench stored -- [shape] [type] [level]`.
 //!
 //! On one thread, beside reading the same bytes, in turn, round by round. There are so many layers that weights come from memory, as they
 //! do in a model. The bench of this name in `prefixkv-core` compares with candle.
@@ -29,6 +29,31 @@ fn time(run: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// Reads bytes, where the machine can 128 at a time.
+fn read(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm256_extract_epi64, _mm256_loadu_si256, _mm256_setzero_si256, _mm256_xor_si256};
+        #[target_feature(enable = "avx2")]
+        fn wide(bytes: &[u8]) -> u64 {
+            let mut sums = [_mm256_setzero_si256(); 4];
+            for some in bytes.as_chunks::<128>().0 {
+                for (sum, from) in sums.iter_mut().zip(some.as_chunks::<32>().0) {
+                    // SAFETY: 32 bytes are there.
+                    *sum = _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(from.as_ptr().cast()) });
+                }
+            }
+            let both = [_mm256_xor_si256(sums[0], sums[1]), _mm256_xor_si256(sums[2], sums[3])];
+            _mm256_extract_epi64::<0>(_mm256_xor_si256(both[0], both[1])) as u64
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the machine has it.
+            return unsafe { wide(bytes) };
+        }
+    }
+    bytes.as_chunks::<8>().0.iter().fold(0, |a, b| a ^ u64::from_le_bytes(*b))
+}
+
 fn compare(level: Level, kind: BlockType, name: &str, rows: usize, columns: usize) {
     let bytes = rows * columns / kind.weights() * kind.bytes();
     let layers = BYTES.div_ceil(bytes);
@@ -36,17 +61,24 @@ fn compare(level: Level, kind: BlockType, name: &str, rows: usize, columns: usiz
     let all: Arc<Vec<u8>> = Arc::new((0..layers * bytes).map(|i| (i * 7919 % 101) as u8).collect());
     let layer = |i: usize| Stored::new(kind, rows, columns, all.clone(), i * bytes, None).expect("fits");
     let weights: Vec<Stored> = (0..layers).map(layer).collect();
-    let x: Vec<f32> = (0..columns).map(|i| (i * 31 % 61) as f32 / 30.0 - 1.0).collect();
+    for n in [1, 2, 4, 8, 16] {
+        several(level, &weights, &all, n, name);
+    }
+}
+
+fn several(level: Level, weights: &[Stored], all: &[u8], n: usize, name: &str) {
+    let (kind, rows, columns) = (weights[0].kind(), weights[0].rows(), weights[0].columns());
+    let (layers, bytes) = (weights.len(), all.len() / weights.len());
+    let x: Vec<f32> = (0..n * columns).map(|i| (i * 31 % 61) as f32 / 30.0 - 1.0).collect();
     let x = Activations::quantise(&x, columns);
-    let mut out = vec![0.0; rows];
+    let mut out = vec![0.0; n * rows];
     let (mut ours, mut ratios) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let read = time(|| {
-            let sum = all.as_chunks::<8>().0.iter().fold(0, |a: u64, b| a ^ u64::from_le_bytes(*b));
-            black_box(sum);
+            black_box(read(all));
         });
         let product = time(|| {
-            for weight in &weights {
+            for weight in weights {
                 weight.product_at(level, rows, &x, &mut out, rows, 0);
             }
         });
@@ -55,12 +87,12 @@ fn compare(level: Level, kind: BlockType, name: &str, rows: usize, columns: usiz
     }
     let best = ours.iter().copied().fold(f64::INFINITY, f64::min);
     eprintln!(
-        "{:7} {name:10} {:8.1} us, best {:8.1} ({:5.1} GB/s, {:5.1} billion weights a second); {:.2} of the rate of reading",
+        "{:7} {name:10} {n:2} rows: {:8.1} us, best {:8.1} ({:5.1} GB/s, {:5.1} billion products a second); {:.2} of the rate of reading",
         kind.name(),
         1e6 * median(ours),
         1e6 * best,
         bytes as f64 / best / 1e9,
-        (rows * columns) as f64 / best / 1e9,
+        (n * rows * columns) as f64 / best / 1e9,
         median(ratios),
     );
 }

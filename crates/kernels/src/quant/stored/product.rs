@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::super::BLOCK;
-use super::super::activations::Activations;
+use super::super::activations::{Activations, Scale};
 use super::super::level::{Level, Line, Operations, ROWS, STEP, Work};
 use super::super::product::{COLUMNS, Format, Steps, each_range, rows};
 use super::Stored;
@@ -16,6 +16,10 @@ const BLOCKS: usize = COLUMNS / BLOCK;
 
 /// Bytes that are asked for before they are needed: memory answers after about as long as a core takes for so many.
 const AHEAD: usize = 8 << 10;
+
+/// Rows of activations up to which codes are multiplied as they are unpacked, which takes half the time there; more share what was
+/// unpacked to lines.
+const FEW: usize = 8;
 
 /// Lines of a block of sixteen rows.
 const LINES: usize = BLOCK / STEP;
@@ -91,6 +95,36 @@ impl<L: Layout> Scales<L> {
     }
 }
 
+impl<L: Layout> Scales<L> {
+    /// `held` and the products of a block of sixteen rows with a row of activations, whose integer sums are given. `whole` is of the group.
+    #[inline(always)]
+    fn add<S: Operations, K: Kind<Layout = L>>(
+        &self,
+        mut held: S::Floats,
+        ints: [S::Ints; 2],
+        x: &Scale,
+        whole: [S::Floats; 2],
+        block: usize,
+    ) -> S::Floats {
+        for part in 0..L::PARTS {
+            let [scale, minimum] = match K::SMALL {
+                None => whole,
+                Some(_) => {
+                    let (scales, minima) = self.of(block);
+                    [S::load(&scales[part]), S::load(&minima[part])]
+                }
+            };
+            let start = start::<S, L>(K::BIAS, x.sum::<Buffer<L>>(part));
+            let scale = S::mul(scale, S::splat(x.step));
+            held = S::add(held, S::mul(S::floats(S::add_ints(ints[part], start)), scale));
+            if L::MINIMA {
+                held = S::sub(held, S::mul(minimum, S::splat(x.total::<Buffer<L>>(part))));
+            }
+        }
+        held
+    }
+}
+
 /// The scales of a group of sixteen rows, and what is subtracted where there are minima.
 #[inline(always)]
 fn steps<S: Operations, K: Kind>(of: &[&K::Block; ROWS]) -> [S::Floats; 2] {
@@ -157,7 +191,8 @@ impl<L: Layout> Format for Buffer<L> {
 pub(super) fn product<K: Kind>(level: Level, weights: &Stored, rows: usize, x: &Activations, out: &Out<'_>) {
     let tiles = Tiles { weights, data: weights.data(), row: weights.row_bytes(), rows };
     each_range(rows, x.blocks, x.rows(), |range| match x.rows() {
-        1 => alone::<K>(level, &tiles, x, out, range),
+        1 => few::<true, K>(level, &tiles, x, out, range),
+        2..=FEW => few::<false, K>(level, &tiles, x, out, range),
         _ => together::<K>(level, &tiles, x, out, range),
     });
 }
@@ -238,34 +273,39 @@ impl<'a, K: Kind> Rows<'a, K> {
     }
 }
 
-/// Some tiles with one row of activations: codes are multiplied as they are unpacked.
-fn alone<K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_>, range: Range<usize>) {
+/// Some tiles with a few rows of activations, or `ONE`: codes are multiplied as they are unpacked.
+fn few<const ONE: bool, K: Kind>(level: Level, tiles: &Tiles<'_>, x: &Activations, out: &Out<'_>, range: Range<usize>) {
     let mut scales = Scales::new(K::BLOCKS);
     for tile in range {
-        let mut sums = [0.0; ROWS];
+        let mut sums = [[0.0; ROWS]; FEW];
         let rows = tiles.groups::<K>(tile, 0..x.blocks / K::BLOCKS);
-        level.run(Alone::<K> { rows, ahead: tiles.ahead(tile), scales: &mut scales, x, sums: &mut sums });
-        tiles.write(tile, 0, &[sums], out);
+        let sums = &mut sums[..x.rows()];
+        level.run(Few::<ONE, K> { rows, ahead: tiles.ahead(tile), scales: &mut scales, x, sums });
+        for (row, sums) in sums.iter().enumerate() {
+            tiles.write(tile, row, std::slice::from_ref(sums), out);
+        }
     }
 }
 
-/// Sixteen rows with a row of activations.
-struct Alone<'a, K: Kind> {
+/// Sixteen rows with a few rows of activations.
+struct Few<'a, const ONE: bool, K: Kind> {
     rows: Rows<'a, K>,
     /// Bytes that are read soon. Each row is a stream of its own, too many for the processor to foresee.
     ahead: *const u8,
     /// Of a group.
     scales: &'a mut Scales<K::Layout>,
     x: &'a Activations,
-    sums: &'a mut [f32; ROWS],
+    /// One for each row of activations, all 0.
+    sums: &'a mut [[f32; ROWS]],
 }
 
-impl<K: Kind> Work for Alone<'_, K> {
+impl<const ONE: bool, K: Kind> Work for Few<'_, ONE, K> {
     #[inline(always)]
     fn run<S: Operations>(self) {
         // No closures: they would be compiled without the instructions of the level where they are not inlined.
-        let mut held = S::splat(0.0);
+        let n = if ONE { 1 } else { self.sums.len() };
         let slice = ROWS * size_of::<K::Block>() / K::BLOCKS;
+        let mut held = S::splat(0.0);
         for group in 0..self.rows.groups {
             let rows = self.rows.at(group);
             let whole = steps::<S, K>(&rows);
@@ -275,60 +315,76 @@ impl<K: Kind> Work for Alone<'_, K> {
             for block in 0..K::BLOCKS {
                 let at = group * K::BLOCKS + block;
                 S::prefetch(self.ahead.wrapping_add(at * slice), slice);
-                let (x, step) = (&self.x.codes[at], &self.x.scales[at]);
-                let ints = block_across::<S, K>(&rows, block, x);
-                for part in 0..K::Layout::PARTS {
-                    let (scale, minimum) = match K::SMALL {
-                        None => (whole[0], whole[1]),
-                        Some(_) => {
-                            let (scales, minima) = self.scales.of(block);
-                            (S::load(&scales[part]), S::load(&minima[part]))
-                        }
-                    };
-                    let start = start::<S, K::Layout>(K::BIAS, step.sum::<Buffer<K::Layout>>(part));
-                    let scale = S::mul(scale, S::splat(step.step));
-                    held = S::add(held, S::mul(S::floats(S::add_ints(ints[part], start)), scale));
-                    if K::Layout::MINIMA {
-                        let total = S::splat(step.total::<Buffer<K::Layout>>(part));
-                        held = S::sub(held, S::mul(minimum, total));
+                let codes = Unpacked::<S>::new::<K>(&rows, block);
+                for (row, sums) in self.sums.iter_mut().enumerate().take(n) {
+                    if !ONE {
+                        held = S::load(sums);
+                    }
+                    let at = row * self.x.blocks + at;
+                    let ints = codes.across::<K>(&self.x.codes[at]);
+                    held = self.scales.add::<S, K>(held, ints, &self.x.scales[at], whole, block);
+                    if !ONE {
+                        S::store(held, sums);
                     }
                 }
             }
         }
-        S::store(held, self.sums);
+        if ONE {
+            S::store(held, &mut self.sums[0]);
+        }
     }
 }
 
-/// The sums of a block of sixteen rows, of each part that has a scale.
-#[inline(always)]
-fn block_across<S: Operations, K: Kind>(of: &[&K::Block; ROWS], block: usize, x: &[i32; LINES]) -> [S::Ints; 2] {
-    // No loops, whose vectors would go through memory.
-    if K::NIBBLES {
-        let four = |row: usize| [of[row], of[4 + row], of[8 + row], of[12 + row]];
-        let fours: [S::Fours; 4] =
-            [K::codes(four(0), block), K::codes(four(1), block), K::codes(four(2), block), K::codes(four(3), block)];
-        let sums = match K::Layout::WIDE {
-            true => S::across_fours::<true>(&fours, x),
-            false => S::across_fours::<false>(&fours, x),
-        };
-        return [sums, sums];
+/// The codes of a block of sixteen rows, in registers.
+enum Unpacked<S: Operations> {
+    Fours([S::Fours; ROWS / 4]),
+    Twos([S::Twos; ROWS / 2]),
+}
+
+impl<S: Operations> Unpacked<S> {
+    #[inline(always)]
+    fn new<K: Kind>(of: &[&K::Block; ROWS], block: usize) -> Self {
+        // No loops, whose vectors would go through memory.
+        if K::NIBBLES {
+            return Unpacked::Fours([
+                K::codes([of[0], of[4], of[8], of[12]], block),
+                K::codes([of[1], of[5], of[9], of[13]], block),
+                K::codes([of[2], of[6], of[10], of[14]], block),
+                K::codes([of[3], of[7], of[11], of[15]], block),
+            ]);
+        }
+        Unpacked::Twos([
+            K::codes([of[0], of[4]], block),
+            K::codes([of[1], of[5]], block),
+            K::codes([of[2], of[6]], block),
+            K::codes([of[3], of[7]], block),
+            K::codes([of[8], of[12]], block),
+            K::codes([of[9], of[13]], block),
+            K::codes([of[10], of[14]], block),
+            K::codes([of[11], of[15]], block),
+        ])
     }
-    let two = |row: usize| [of[row], of[4 + row]];
-    let twos: [S::Twos; 8] = [
-        K::codes(two(0), block),
-        K::codes(two(1), block),
-        K::codes(two(2), block),
-        K::codes(two(3), block),
-        K::codes(two(8), block),
-        K::codes(two(9), block),
-        K::codes(two(10), block),
-        K::codes(two(11), block),
-    ];
-    let [first, last] = match K::Layout::WIDE {
-        true => S::across_twos::<true>(&twos, x),
-        false => S::across_twos::<false>(&twos, x),
-    };
-    if K::Layout::PARTS == 1 { [S::add_ints(first, last), last] } else { [first, last] }
+
+    /// The sums of products with a row of activations, of each part that has a scale.
+    #[inline(always)]
+    fn across<K: Kind>(&self, x: &[i32; LINES]) -> [S::Ints; 2] {
+        match self {
+            Unpacked::Fours(fours) => {
+                let sums = match K::Layout::WIDE {
+                    true => S::across_fours::<true>(fours, x),
+                    false => S::across_fours::<false>(fours, x),
+                };
+                [sums, sums]
+            }
+            Unpacked::Twos(twos) => {
+                let [first, last] = match K::Layout::WIDE {
+                    true => S::across_twos::<true>(twos, x),
+                    false => S::across_twos::<false>(twos, x),
+                };
+                if K::Layout::PARTS == 1 { [S::add_ints(first, last), last] } else { [first, last] }
+            }
+        }
+    }
 }
 
 /// The codes of a block of sixteen rows. No loop, whose vectors would go through memory.
