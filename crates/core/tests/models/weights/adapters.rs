@@ -12,6 +12,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::files::{FORMATS, Named, exact, write};
+use crate::golden::{Read, read};
 
 const HIDDEN: usize = 768;
 const INNER: usize = 1280;
@@ -465,4 +466,60 @@ fn folders_that_are_no_adapters_are_told() {
     std::fs::remove_file(adapter.path().join("non_lora_trainables.bin")).expect("removed");
     let error = load(adapter.path(), &[], WeightFormat::F32).map(|_| ()).expect_err("no model");
     assert!(error.code() == "unsupported-model" && error.to_string().contains("as `adapter`"), "{error}");
+}
+
+/// A pair for the rows `from..to` of a layer of an InternVL.
+fn pair_of(seed: usize, module: &str, (from, to): (usize, usize), columns: usize) -> [Named; 2] {
+    let at = |part: &str| format!("base_model.model.{module}.{part}.weight");
+    let second = small(seed + 50, to * RANK).split_off(from * RANK);
+    [
+        Named::new(at("lora_A"), &[RANK, columns], small(seed, RANK * columns)),
+        Named::new(at("lora_B"), &[to - from, RANK], second),
+    ]
+}
+
+/// Trained on OpenGVLab's names, where queries, keys and values are one layer, or on those of transformers.
+#[test]
+fn an_internvl_in_either_layout_takes_adapters_made_on_its_names() {
+    let folder = |name: &str| root().join("tests/golden/fixtures").join(name);
+    let (own, original) = (folder("internvl3.5"), folder("internvl-original"));
+    let text = || pair_of(1, "language_model.model.layers.1.self_attn.q_proj", (0, 64), 40);
+    let tower = |module: &str, rows| pair_of(2, module, rows, 48);
+    let connector = |module: &str| pair_of(3, module, (0, 40), 192);
+    let at = |part: &str| format!("vision_tower.encoder.layer.1.attention.{part}_proj");
+    let on_own = [
+        text(),
+        tower(&at("q"), (0, 48)),
+        tower(&at("k"), (48, 96)),
+        tower(&at("v"), (96, 144)),
+        connector("multi_modal_projector.linear_1"),
+    ];
+    let on_original = [text(), tower("vision_model.encoder.layers.1.attn.qkv", (0, 144)), connector("mlp1.1")];
+    let [on_own, on_original] =
+        [on_own.as_flattened(), on_original.as_flattened()].map(|pairs| adapter_of(&config(), pairs, |_| Dtype::F32));
+    let answer = |model: &Model| {
+        let image = ["tests/golden/fixtures/images/photo-97x211.png".to_owned()];
+        let Read { prompt, features, .. } = read(model, &image, "<IMG_CONTEXT>\nwhat");
+        let mut sequence = model.new_sequence().expect("no cap");
+        let row = model.prefill(&prompt, &features, &mut sequence, &|| Ok(())).expect("reads");
+        (features[0].rows().to_vec().expect("rows"), row)
+    };
+    let with = |base: &Path, adapters: &[&Path]| answer(&load(base, adapters, WeightFormat::F32).expect("loads"));
+    let plain = with(&own, &[]);
+    let ours = with(&own, &[on_own.path()]);
+    assert_eq!(ours, with(&original, &[on_original.path()]));
+    assert!(ours.0 != plain.0 && ours.1 != plain.1);
+    // The language model has the same names in both.
+    let alone = adapter_of(&config(), &text(), |_| Dtype::F32);
+    let ours = with(&own, &[alone.path()]);
+    assert_eq!(ours, with(&original, &[alone.path()]));
+    assert!(ours.0 == plain.0 && ours.1 != plain.1);
+    // The connector has other names too.
+    for (base, adapter, name) in
+        [(&original, &on_own, "`multi_modal_projector.linear_1"), (&own, &on_original, "`mlp1.1")]
+    {
+        let error = error_of(base, adapter.path());
+        assert_eq!(error.code(), "model-file", "{error}");
+        assert!(error.to_string().contains("the model does not have") && error.to_string().contains(name), "{error}");
+    }
 }
