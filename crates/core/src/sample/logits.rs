@@ -61,7 +61,7 @@ mod tests {
         // In every lane, behind them and across them.
         for n in 1..50 {
             for best in 0..n {
-                let mut logits = vec![f32::NAN, -3.0, f32::NEG_INFINITY].repeat(17);
+                let mut logits = [f32::NAN, -3.0, f32::NEG_INFINITY].repeat(17);
                 logits.truncate(n);
                 logits[best..].fill(1.5);
                 assert_eq!(argmax(&logits), best, "{n} logits");
