@@ -99,7 +99,7 @@ export async function heldGguf(bun: string, quick: boolean): Promise<void> {
   );
   const page = `${heading("A model from a GGUF file", from)}
 
-What a process holds, on Bun, in MiB of resident memory: the pages of the mapped file, heap and code beside what the process held after it had loaded, used and ended the embedded model, and their
+MiB of resident memory that a process on Bun holds: the pages of the mapped file, heap and code beside what the process held after it had loaded, used and ended the embedded model, and their
 sum; *over*: how much that is over the file and the cache, in parts of the file. The last two columns count from a process that has only loaded the library, so pages of its code and of the runtime's that
 the first use brings into memory are in them; every model that follows shares these. The goal is at most 10 % over.
 
