@@ -189,7 +189,7 @@ test("the packages hold what they should, and no more", slow, async () => {
   const packed = (JSON.parse(report) as { packages: { packedBytes: number }[] }).packages.map(
     (made) => made.packedBytes,
   );
-  assert.ok((packed[0] ?? Number.POSITIVE_INFINITY) < 12e6, report);
+  assert.ok((packed[0] ?? Number.POSITIVE_INFINITY) < 12.5e6, report);
   assert.ok(near(packed[0], /^\| `prefixkv` \| ([\d.]+) MB/m), report);
 
   const [published, platform] = manifests.map((text) => JSON.parse(text) as Record<string, unknown>);
