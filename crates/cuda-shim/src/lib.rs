@@ -78,11 +78,23 @@ impl Failing {
     }
 }
 
-/// Calls of the host that cost a device time.
+/// Calls of the host that cost a device time. Those of nothing, which a device is not asked, are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
+    /// Kernels of ours.
+    pub launches: usize,
+    /// Matrix products, which the device's library launches.
+    pub products: usize,
     pub allocations: usize,
+    pub frees: usize,
+    /// Copies to the device.
     pub writes: usize,
+    /// Copies from the device; each waits for all before it.
+    pub reads: usize,
+    /// Copies within the device.
+    pub copies: usize,
+    /// Waits for the device: those of reads, and others.
+    pub waits: usize,
 }
 
 struct Allocation {
@@ -127,7 +139,7 @@ impl Shim {
         lock(&self.machine.launched).clone()
     }
 
-    /// Allocations and writes since this was last asked.
+    /// Requests to the device since this was last asked.
     pub fn traffic(&self) -> Traffic {
         std::mem::take(&mut lock(&self.machine.traffic))
     }
@@ -172,6 +184,10 @@ impl Machine {
 
     fn free(&self) -> u64 {
         self.total.load(Ordering::Relaxed).saturating_sub(self.used() as u64)
+    }
+
+    fn count(&self, one: impl FnOnce(&mut Traffic)) {
+        one(&mut lock(&self.traffic));
     }
 
     fn launch(&self) -> Result<()> {
@@ -219,15 +235,16 @@ impl Backend for Handle {
     }
 
     fn trim(&self) -> Result<()> {
-        Ok(())
+        self.synchronize()
     }
 
     fn synchronize(&self) -> Result<()> {
+        self.0.count(|traffic| traffic.waits += 1);
         Ok(())
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
-        lock(&self.0.traffic).allocations += 1;
+        self.0.count(|traffic| traffic.allocations += 1);
         let (needed, free) = (bytes as u64, self.0.free());
         if lock(&self.0.failing_allocations).next() || needed > free {
             return Err(Error::OutOfMemory { needed, free });
@@ -240,6 +257,7 @@ impl Backend for Handle {
     }
 
     unsafe fn free(&self, address: u64, bytes: usize) {
+        self.0.count(|traffic| traffic.frees += 1);
         let allocation = lock(&self.0.allocations).remove(&address);
         if !std::thread::panicking() {
             let allocation = allocation.expect("only what was allocated is freed");
@@ -249,7 +267,7 @@ impl Backend for Handle {
     }
 
     unsafe fn write(&self, to: u64, from: &[u8]) -> Result<()> {
-        lock(&self.0.traffic).writes += 1;
+        self.0.count(|traffic| traffic.writes += usize::from(!from.is_empty()));
         self.require(to, from.len())?;
         // SAFETY: within an allocation by the check.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
@@ -257,6 +275,10 @@ impl Backend for Handle {
     }
 
     unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        self.0.count(|traffic| {
+            traffic.reads += usize::from(!to.is_empty());
+            traffic.waits += 1;
+        });
         self.require(from, to.len())?;
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
@@ -264,6 +286,7 @@ impl Backend for Handle {
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.0.count(|traffic| traffic.copies += usize::from(bytes > 0));
         self.require(from, bytes)?;
         self.require(to, bytes)?;
         // SAFETY: as above, twice; apart by the caller's promise.
@@ -274,6 +297,7 @@ impl Backend for Handle {
     unsafe fn launch(&self, kernel: &str, geometry: Geometry, args: &[u8]) -> Result<()> {
         let name = CString::new(kernel).map_err(|error| Error::Driver(error.to_string()))?;
         lock(&self.0.launched).push(kernel.to_owned());
+        self.0.count(|traffic| traffic.launches += 1);
         self.0.launch()?;
         let grid = [geometry.grid[0], geometry.grid[1], 1];
         let mut error = [0 as c_char; 512];
@@ -300,6 +324,7 @@ impl Backend for Handle {
     }
 
     unsafe fn product(&self, args: &Multiply) -> Result<()> {
+        self.0.count(|traffic| traffic.products += 1);
         self.0.launch()?;
         let Multiply { x, weight, y, n, rows, columns, number } = *args;
         let bytes = if number == Number::F32 { 4 } else { 2 };

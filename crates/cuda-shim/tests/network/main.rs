@@ -2,6 +2,7 @@
 //! matrix library replaced.
 
 mod batch;
+mod budget;
 mod faults;
 mod fork;
 mod gemma3;
