@@ -69,12 +69,24 @@ struct Machine {
 struct Failing {
     calls: Range<usize>,
     seen: usize,
+    /// The bytes of the allocation that has just failed.
+    failed: Option<usize>,
 }
 
 impl Failing {
     fn next(&mut self) -> bool {
         self.seen += 1;
         self.calls.contains(&(self.seen - 1))
+    }
+
+    /// As [`Failing::next`]; asking for as much again at once is the same call.
+    fn next_of(&mut self, bytes: usize) -> bool {
+        if self.failed.take() == Some(bytes) {
+            return true;
+        }
+        let fails = self.next();
+        self.failed = fails.then_some(bytes);
+        fails
     }
 }
 
@@ -101,6 +113,8 @@ struct Allocation {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
+    /// Of `len`, those that are in use; nobody writes to the others.
+    used: usize,
 }
 
 impl Allocation {
@@ -108,11 +122,16 @@ impl Allocation {
         let mut bytes = vec![POISON; len + 2 * MARGIN + 256];
         let margin = bytes.as_mut_ptr() as usize + MARGIN;
         let start = MARGIN + margin.next_multiple_of(256) - margin;
-        Allocation { bytes, start, len }
+        Allocation { bytes, start, len, used: len }
+    }
+
+    fn renew(&mut self, bytes: usize) {
+        self.used = bytes;
+        self.bytes.fill(POISON);
     }
 
     fn intact(&self) -> bool {
-        let end = self.start + self.len;
+        let end = self.start + self.used;
         self.bytes[..self.start].iter().chain(&self.bytes[end..]).all(|byte| *byte == POISON)
     }
 }
@@ -144,8 +163,9 @@ impl Shim {
         std::mem::take(&mut lock(&self.machine.traffic))
     }
 
-    /// Bytes that are allocated.
+    /// Bytes that are allocated, without working memory that is kept: it is given back first.
     pub fn allocated(&self) -> usize {
+        self.gpu.release();
         self.machine.used()
     }
 
@@ -154,14 +174,15 @@ impl Shim {
         self.machine.total.store(bytes, Ordering::Relaxed);
     }
 
-    /// Of the allocations from now on, these find no room.
+    /// Of the allocations from now on, these find no room, and none when it is asked for again at once. Nothing is kept from before.
     pub fn fail_allocations(&self, calls: Range<usize>) {
-        *lock(&self.machine.failing_allocations) = Failing { calls, seen: 0 };
+        self.gpu.release();
+        *lock(&self.machine.failing_allocations) = Failing { calls, seen: 0, failed: None };
     }
 
     /// Of the launches and products from now on, these fail.
     pub fn fail_launches(&self, calls: Range<usize>) {
-        *lock(&self.machine.failing_launches) = Failing { calls, seen: 0 };
+        *lock(&self.machine.failing_launches) = Failing { calls, seen: 0, failed: None };
     }
 }
 
@@ -246,7 +267,7 @@ impl Backend for Handle {
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.0.count(|traffic| traffic.allocations += 1);
         let (needed, free) = (bytes as u64, self.0.free());
-        if lock(&self.0.failing_allocations).next() || needed > free {
+        if lock(&self.0.failing_allocations).next_of(bytes) || needed > free {
             return Err(Error::OutOfMemory { needed, free });
         }
         let allocation = Allocation::new(bytes);
@@ -254,6 +275,14 @@ impl Backend for Handle {
         lock(&self.0.allocations).insert(address, allocation);
         self.0.most.fetch_max(self.0.used() as u64, Ordering::Relaxed);
         Ok(address)
+    }
+
+    fn renew(&self, address: u64, room: usize, bytes: usize) {
+        let mut allocations = lock(&self.0.allocations);
+        let allocation = allocations.get_mut(&address).expect("only what was allocated is used again");
+        assert_eq!(allocation.len, room, "used again with another size");
+        assert!(allocation.intact(), "a kernel wrote outside {} bytes of working memory", allocation.used);
+        allocation.renew(bytes);
     }
 
     unsafe fn free(&self, address: u64, bytes: usize) {
@@ -326,7 +355,7 @@ impl Backend for Handle {
     unsafe fn product(&self, args: &Multiply) -> Result<()> {
         self.0.count(|traffic| traffic.products += 1);
         self.0.launch()?;
-        let Multiply { x, weight, y, n, rows, columns, number } = *args;
+        let Multiply { x, weight, y, n, rows, columns, number, onto } = *args;
         let bytes = if number == Number::F32 { 4 } else { 2 };
         self.require(x, n * columns * bytes)?;
         self.require(weight, rows * columns * bytes)?;
@@ -351,7 +380,7 @@ impl Backend for Handle {
         let y = unsafe { std::slice::from_raw_parts_mut(y as *mut f32, n * rows) };
         for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(rows)) {
             for (weight, y) in weight.chunks_exact(columns).zip(y) {
-                *y = dot(x, weight);
+                *y = if onto { dot(x, weight) + *y } else { dot(x, weight) };
             }
         }
         Ok(())

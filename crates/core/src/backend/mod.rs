@@ -151,6 +151,17 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         rows: usize,
     ) -> Result<Self::Matrix>;
 
+    /// The sum of `onto` and [`Backend::linear`], in place if nothing else shares the memory of `onto`.
+    fn linear_onto(
+        &self,
+        x: &Self::Input,
+        weights: &Self::Weights,
+        bias: Option<&Self::Vector>,
+        onto: Self::Matrix,
+    ) -> Result<Self::Matrix> {
+        onto.plus(&self.linear(x, weights, bias, weights.rows())?)
+    }
+
     /// Root-mean-square normalisation of rows.
     fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Vector, eps: f32) -> Result<Self::Input>;
 

@@ -19,6 +19,11 @@ impl<B: Backend> Linear<B> {
         self.first(x, self.weights.rows())
     }
 
+    /// `onto` and the result of [`Linear::forward`], added up in the memory of `onto` if nothing else shares it.
+    pub fn onto(&self, x: &B::Input, onto: B::Matrix) -> Result<B::Matrix> {
+        self.backend.linear_onto(x, &self.weights, self.bias.as_ref(), onto)
+    }
+
     /// The numbers of some rows of the weights, `[rows, columns]`.
     pub fn read(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         self.weights.read(rows)

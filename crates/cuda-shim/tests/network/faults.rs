@@ -29,6 +29,14 @@ impl Fault {
         shim.fail_launches(0..0);
     }
 
+    /// In a pass there are more than these: later layers use the working memory of earlier ones again, and launch all their kernels.
+    fn least(self) -> usize {
+        match self {
+            Fault::Allocation => 10,
+            Fault::Launch => 20,
+        }
+    }
+
     fn code(self) -> &'static str {
         match self {
             Fault::Allocation => "out-of-memory",
@@ -74,7 +82,7 @@ fn a_prompt_that_fails_leaves_the_model_and_other_sequences_alone() {
             assert_eq!((shim.allocated(), reader.model.pool().used()), (weights, 0), "{cache}, {fault:?} {call}");
             call += 1;
         }
-        assert!(call > 20, "{cache}: a pass has more than {call} of {fault:?}");
+        assert!(call > fault.least(), "{cache}: a pass has more than {call} of {fault:?}");
     }
 }
 
@@ -136,7 +144,7 @@ fn a_step_that_fails_leaves_sequences_that_go_on_or_refuse() {
             call += 1;
         }
         // Room for the entries of one sequence concerns it alone, working memory concerns all.
-        assert!(whole > 20 && single > 2, "{fault:?}: {whole} whole steps, {single} sequences");
+        assert!(whole >= fault.least() && single > 2, "{fault:?}: {whole} whole steps, {single} sequences");
     }
 }
 

@@ -100,7 +100,7 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
 
     let tasks = count(owners.len(), "tasks")?;
     let parts = owners.len() * group;
-    let mut workspace = Buffer::<f32>::new(gpu, parts * (2 + dim) + if weights > 0 { parts + weights } else { 0 })?;
+    let mut workspace = Buffer::<f32>::working(gpu, parts * (2 + dim) + if weights > 0 { parts + weights } else { 0 })?;
     let (stats, rest) = workspace.all_mut().split_at(parts * 2);
     let (partials, rest) = rest.split_at(parts * dim);
     let (factors, weights) = rest.split_at(if weights > 0 { parts } else { 0 });
@@ -173,7 +173,7 @@ fn turn<O>(gpu: &Gpu, item: &DecodeItem<'_, O>, dim: usize) -> Result<Option<Buf
     if through.is_none() {
         return Ok(None);
     }
-    let mut turned = Buffer::new(gpu, item.queries.len())?;
+    let mut turned = Buffer::working(gpu, item.queries.len())?;
     let n = item.queries.len() / dim;
     transform(gpu, through, Rows { data: item.queries, offset: 0, stride: dim }, n, 1, dim, turned.all_mut())?;
     Ok(Some(turned))

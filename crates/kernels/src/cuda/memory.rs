@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::kept::Block;
 use super::{Gpu, Number, Result};
 
 /// Types whose bytes are their value, without padding.
@@ -63,6 +64,8 @@ pub struct Buffer<T> {
     gpu: Gpu,
     address: u64,
     len: usize,
+    /// Bytes of the block, if it is working memory.
+    room: Option<usize>,
     element: PhantomData<T>,
 }
 
@@ -71,11 +74,29 @@ impl<T: Plain> Buffer<T> {
     pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
         // Nothing is not asked for: that would be a call of the driver for each layer of a step.
         let address = if len == 0 { 0 } else { gpu.allocate(len * size_of::<T>())? };
-        Ok(Buffer { gpu: gpu.clone(), address, len, element: PhantomData })
+        Ok(Buffer { gpu: gpu.clone(), address, len, room: None, element: PhantomData })
+    }
+
+    /// Of unspecified contents, for the launches of one pass: kept for others when it is dropped.
+    pub fn working(gpu: &Gpu, len: usize) -> Result<Self> {
+        if len == 0 {
+            return Buffer::new(gpu, 0);
+        }
+        let Block { address, room } = gpu.take(len * size_of::<T>())?;
+        Ok(Buffer { gpu: gpu.clone(), address, len, room: Some(room), element: PhantomData })
     }
 
     pub fn from_slice(gpu: &Gpu, from: &[T]) -> Result<Self> {
-        let mut buffer = Buffer::new(gpu, from.len())?;
+        Buffer::new(gpu, from.len())?.filled(from)
+    }
+
+    /// As [`Buffer::from_slice`] in [`Buffer::working`] memory.
+    pub fn working_from(gpu: &Gpu, from: &[T]) -> Result<Self> {
+        Buffer::working(gpu, from.len())?.filled(from)
+    }
+
+    fn filled(self, from: &[T]) -> Result<Self> {
+        let mut buffer = self;
         buffer.write(0, from)?;
         Ok(buffer)
     }
@@ -136,7 +157,9 @@ impl<T: Plain> Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if let Some(room) = self.room {
+            self.gpu.put(Block { address: self.address, room });
+        } else if self.len > 0 {
             // SAFETY: allocated in `new` with this size; the slices of it are gone.
             unsafe { self.gpu.free(self.address, self.len * size_of::<T>()) }
         }
@@ -167,7 +190,7 @@ impl Upload {
 
     /// For parts of `room` bytes together.
     pub(super) fn new(gpu: &Gpu, room: usize) -> Result<Self> {
-        Ok(Upload { parts: Vec::with_capacity(room), to: Buffer::new(gpu, room)? })
+        Ok(Upload { parts: Vec::with_capacity(room), to: Buffer::working(gpu, room)? })
     }
 
     /// Adds a part, and says where on the device it will be once it is sent.

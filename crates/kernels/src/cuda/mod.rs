@@ -18,6 +18,7 @@ pub mod device;
 #[cfg(any(test, feature = "cuda"))]
 mod errors;
 mod gather;
+mod kept;
 mod lane;
 mod memory;
 mod network;
@@ -37,11 +38,13 @@ pub use network::{
     take_rows,
 };
 pub use prefill::{Gather, prefill};
-pub use product::{Multiply, Number, product};
+pub use product::{Multiply, Number, product, product_onto};
 pub use rotary::{Angles, AppendItem, New, Rows, append, rotate};
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kept::{Block, Kept};
 
 use crate::attention::AttentionParams;
 
@@ -114,6 +117,12 @@ pub trait Backend: Send + Sync {
     /// `address` was allocated here with `bytes` and is not used any more.
     unsafe fn free(&self, address: u64, bytes: usize);
 
+    /// An allocation of `room` bytes is used anew, for `bytes` of them, and its contents are unspecified. A device has nothing to do; one that
+    /// looks for mistakes may.
+    fn renew(&self, address: u64, room: usize, bytes: usize) {
+        let _ = (address, room, bytes);
+    }
+
     /// Copies to the device; `from` is taken over before the call returns.
     ///
     /// # Safety
@@ -172,11 +181,82 @@ pub struct PoolUse {
 
 /// A device, shared by everything that lives on it.
 #[derive(Clone)]
-pub struct Gpu(Arc<dyn Backend>);
+pub struct Gpu(Arc<Shared<dyn Backend>>);
+
+/// What handles of one device have in common.
+struct Shared<B: Backend + ?Sized> {
+    kept: Mutex<Kept>,
+    backend: B,
+}
+
+impl<B: Backend + ?Sized> Drop for Shared<B> {
+    fn drop(&mut self) {
+        for Block { address, room } in self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).take_all() {
+            // SAFETY: allocated here with this size, and in no buffer.
+            unsafe { self.backend.free(address, room) }
+        }
+    }
+}
 
 impl Gpu {
     pub fn new(backend: impl Backend + 'static) -> Self {
-        Gpu(Arc::new(backend))
+        Gpu(Arc::new(Shared { kept: Mutex::default(), backend }))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees the working memory that is kept for the next launches; says whether there was any.
+    pub fn release(&self) -> bool {
+        let blocks = self.kept().take_all();
+        for Block { address, room } in &blocks {
+            // SAFETY: allocated here with this size, and in no buffer.
+            unsafe { self.0.backend.free(*address, *room) }
+        }
+        !blocks.is_empty()
+    }
+
+    /// As [`Backend::trim`], with the working memory that is kept here.
+    pub fn trim(&self) -> Result<()> {
+        self.release();
+        self.0.backend.trim()
+    }
+
+    /// As [`Backend::memory`]; the working memory that is kept is free.
+    pub fn memory(&self) -> Result<Memory> {
+        let kept = self.kept().bytes();
+        let Memory { free, total, pool } = self.0.backend.memory()?;
+        Ok(Memory { free: free + kept, total, pool: PoolUse { used: pool.used.saturating_sub(kept), ..pool } })
+    }
+
+    /// As [`Backend::allocate`]; where there is no room, once more without the working memory that is kept.
+    pub fn allocate(&self, bytes: usize) -> Result<u64> {
+        match self.0.backend.allocate(bytes) {
+            Err(Error::OutOfMemory { .. }) if self.release() => self.0.backend.allocate(bytes),
+            allocated => allocated,
+        }
+    }
+
+    /// Working memory for at least `bytes` bytes: kept memory, or new one.
+    fn take(&self, bytes: usize) -> Result<Block> {
+        let room = kept::room(bytes);
+        let found = self.kept().take(room);
+        let block = match found {
+            Some(block) => block,
+            None => Block { address: self.allocate(room)?, room },
+        };
+        self.0.backend.renew(block.address, block.room, bytes);
+        Ok(block)
+    }
+
+    /// Takes back what [`Gpu::take`] gave, for launches to come: all of them are behind those that use it now.
+    fn put(&self, block: Block) {
+        let gone = self.kept().put(block);
+        for Block { address, room } in gone {
+            // SAFETY: allocated here with this size, and in no buffer.
+            unsafe { self.0.backend.free(address, room) }
+        }
     }
 
     /// Runs a kernel on its argument.
@@ -185,7 +265,7 @@ impl Gpu {
     /// As [`Backend::launch`]; `A` is the struct that the kernel takes.
     pub unsafe fn launch<A: Plain>(&self, kernel: &str, geometry: Geometry, args: &A) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.0.launch(kernel, geometry, memory::bytes(std::slice::from_ref(args))) }
+        unsafe { self.0.backend.launch(kernel, geometry, memory::bytes(std::slice::from_ref(args))) }
     }
 
     /// Whether two handles are of one device.
@@ -198,7 +278,7 @@ impl std::ops::Deref for Gpu {
     type Target = dyn Backend;
 
     fn deref(&self) -> &(dyn Backend + 'static) {
-        &*self.0
+        &self.0.backend
     }
 }
 

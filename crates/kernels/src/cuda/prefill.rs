@@ -45,7 +45,7 @@ pub fn prefill(
         "lanes of a layer that are stored through several transforms".into()
     })?;
     let through = dual.keys();
-    let mut turned = Buffer::<f32>::new(gpu, if through.is_none() { 0 } else { n * query_heads * dim })?;
+    let mut turned = Buffer::<f32>::working(gpu, if through.is_none() { 0 } else { n * query_heads * dim })?;
     if !through.is_none() {
         transform(gpu, through, queries, n, query_heads, dim, turned.all_mut())?;
     }
@@ -110,7 +110,7 @@ pub fn prefill(
     let rows: Vec<u32> = listed.iter().map(|(row, _)| *row).collect();
     let weights: Vec<f32> = listed.iter().map(|(_, weight)| *weight).collect();
     let lse = match gather {
-        Some(_) => Some(Buffer::<f32>::new(gpu, n * query_heads)?),
+        Some(_) => Some(Buffer::<f32>::working(gpu, n * query_heads)?),
         None => None,
     };
     let room = Upload::room::<args::PrefillLane>(all.len())

@@ -42,7 +42,7 @@ impl Angles {
     pub fn new(gpu: &Gpu, angles: &rotary::Angles) -> Result<Self> {
         let (cosines, sines) = (&angles.cos, &angles.sin);
         require(cosines.len() == sines.len(), || format!("{} cosines and {} sines", cosines.len(), sines.len()))?;
-        let both = Buffer::from_slice(gpu, &[cosines.as_slice(), sines.as_slice()].concat())?;
+        let both = Buffer::working_from(gpu, &[cosines.as_slice(), sines.as_slice()].concat())?;
         Ok(Angles { both, positions: angles.positions() })
     }
 

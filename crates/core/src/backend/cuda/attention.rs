@@ -23,7 +23,7 @@ fn parts(fused: &Matrix, heads: Heads) -> [Rows<'_, f32>; 3] {
 
 fn rotated(gpu: &Gpu, fused: &Matrix, heads: Heads, angles: &Angles) -> Result<Buffer<f32>> {
     let [queries, _, _] = parts(fused, heads);
-    let mut out = Buffer::new(gpu, fused.rows() * heads.width())?;
+    let mut out = Buffer::working(gpu, fused.rows() * heads.width())?;
     cuda::rotate(gpu, queries, heads.query, heads.dim, angles, out.all_mut())?;
     Ok(out)
 }
@@ -49,7 +49,7 @@ pub(super) fn prompt(
     }
     let rotated = rotated(gpu, fused, heads, angles)?;
     let queries = Rows { data: rotated.all(), offset: 0, stride: heads.width() };
-    let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
+    let mut out = Buffer::<f32>::working(gpu, n * heads.width())?;
 
     let weights = sequence.query_weights(layer);
     let lanes = sequence.lanes(layer);
@@ -59,7 +59,7 @@ pub(super) fn prompt(
         (view.positions, view.ends) = (positions.as_deref(), ends.as_deref());
     }
     let sizes: Vec<usize> = lanes.iter().map(|lane| lane.heads().len() * lane.places()).collect();
-    let mut sums = Buffer::<f32>::new(gpu, if weights.is_some() { sizes.iter().sum() } else { 0 })?;
+    let mut sums = Buffer::<f32>::working(gpu, if weights.is_some() { sizes.iter().sum() } else { 0 })?;
     let _workspace = match &weights {
         Some(_) => Some(sequence.charge_sums(layer)?),
         None => None,
@@ -118,7 +118,7 @@ fn step_of<O: Element>(
         store(gpu, fused, kind, angles, members)?;
     }
     let rotated = rotated(gpu, fused, heads, angles)?;
-    let mut out = Buffer::<O>::new(gpu, members.len() * width)?;
+    let mut out = Buffer::<O>::working(gpu, members.len() * width)?;
     let working: Vec<(usize, &BatchItem<'_, Cuda>)> =
         members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
     // Places whose probabilities are asked for, per lane of all sequences.
@@ -204,7 +204,7 @@ pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result
     let (gpu, n) = (&cuda.gpu, fused.rows());
     let [queries, keys, values] = parts(fused, heads);
     let size = n * heads.kv * heads.dim;
-    let (mut to_keys, mut to_values) = (Buffer::<f32>::new(gpu, size)?, Buffer::<f32>::new(gpu, size)?);
+    let (mut to_keys, mut to_values) = (Buffer::<f32>::working(gpu, size)?, Buffer::<f32>::working(gpu, size)?);
     let item = AppendItem {
         first_head: 0,
         heads: heads.kv,
@@ -220,7 +220,7 @@ pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result
     cuda::append(gpu, new, &mut [item], heads.dim)?;
     let run = Run::of_plain(to_keys.all(), to_values.all(), n, n);
     let lane = cuda::Lane::new(heads.kv, vec![run]);
-    let mut out = Buffer::<f32>::new(gpu, n * heads.width())?;
+    let mut out = Buffer::<f32>::working(gpu, n * heads.width())?;
     cuda::prefill(gpu, &heads.every(), queries, n, &[lane], None, out.all_mut())?;
     Ok(out)
 }
@@ -237,7 +237,7 @@ pub(super) fn segmented(
     if segments.iter().sum::<usize>() != n {
         return Err(Error::Internal(format!("segments of {segments:?} rows for {n}")));
     }
-    let (mut to_keys, mut to_values) = (Buffer::<f32>::new(gpu, n * kv)?, Buffer::<f32>::new(gpu, n * kv)?);
+    let (mut to_keys, mut to_values) = (Buffer::<f32>::working(gpu, n * kv)?, Buffer::<f32>::working(gpu, n * kv)?);
     let sizes: Vec<usize> = segments.iter().map(|len| len * kv).collect();
     let each = cut(to_keys.all_mut(), &sizes).into_iter().zip(cut(to_values.all_mut(), &sizes));
     let mut first_row = 0;
@@ -262,7 +262,7 @@ pub(super) fn segmented(
     drop(items);
     let rotated = rotated(gpu, fused, heads, angles)?;
     let (width, mut first) = (heads.width(), 0);
-    let mut out = Buffer::<f32>::new(gpu, n * width)?;
+    let mut out = Buffer::<f32>::working(gpu, n * width)?;
     let rows: Vec<usize> = segments.iter().map(|len| len * width).collect();
     for (&len, to) in segments.iter().zip(cut(out.all_mut(), &rows)) {
         let held = first * kv..(first + len) * kv;
@@ -275,7 +275,7 @@ pub(super) fn segmented(
 }
 
 fn zeros(gpu: &Gpu, len: usize) -> Result<Buffer<f32>> {
-    Ok(Buffer::from_slice(gpu, &vec![0.0; len])?)
+    Ok(Buffer::working_from(gpu, &vec![0.0; len])?)
 }
 
 /// Parts of so many elements, one behind the other.

@@ -48,7 +48,7 @@ impl Matrix {
     }
 
     /// The elements, in memory that nothing else shares.
-    fn own(self) -> Result<Array<f32>> {
+    pub(super) fn own(self) -> Result<Array<f32>> {
         match Arc::try_unwrap(self.0) {
             Ok(x) => Ok(x),
             Err(x) => Matrix(x.clone()).copy(0, x.rows),
@@ -58,9 +58,15 @@ impl Matrix {
     fn copy(&self, start: usize, len: usize) -> Result<Array<f32>> {
         let Array { data, columns, .. } = &*self.0;
         let range = start * columns..(start + len) * columns;
-        let mut to = Buffer::new(data.gpu(), range.len())?;
+        let mut to = Buffer::working(data.gpu(), range.len())?;
         to.copy(0, data.slice(range))?;
         Ok(Array { data: to, rows: len, columns: *columns })
+    }
+}
+
+impl From<Array<f32>> for Matrix {
+    fn from(array: Array<f32>) -> Self {
+        Matrix(Arc::new(array))
     }
 }
 
@@ -128,7 +134,7 @@ impl Activations for Matrix {
             parts => parts.first().ok_or_else(nothing)?,
         };
         let (rows, columns) = (parts.iter().map(Matrix::rows).sum(), first.columns());
-        let mut out = Buffer::<f32>::new(first.0.data.gpu(), rows * columns)?;
+        let mut out = Buffer::<f32>::working(first.0.data.gpu(), rows * columns)?;
         let mut at = 0;
         for part in parts {
             out.copy(at, part.all())?;
@@ -144,7 +150,7 @@ impl Activations for Matrix {
         };
         let (rows, columns) = (first.rows(), parts.iter().map(Matrix::columns).sum());
         let gpu = first.0.data.gpu();
-        let mut out = Buffer::<f32>::new(gpu, rows * columns)?;
+        let mut out = Buffer::<f32>::working(gpu, rows * columns)?;
         let mut column = 0;
         for part in parts {
             cuda::place_columns(gpu, part.all(), part.columns(), out.all_mut(), columns, column)?;
@@ -164,13 +170,13 @@ macro_rules! filled {
         let (rows, columns): (usize, usize) = $shape;
         match $cuda.factors {
             Number::F16 => {
-                let mut data = Buffer::<f16>::new(&$cuda.gpu, rows * columns)?;
+                let mut data = Buffer::<f16>::working(&$cuda.gpu, rows * columns)?;
                 let $out = data.all_mut();
                 $write?;
                 Ok(Input::F16(Array { data, rows, columns }))
             }
             Number::F32 | Number::Bf16 => {
-                let mut data = Buffer::<f32>::new(&$cuda.gpu, rows * columns)?;
+                let mut data = Buffer::<f32>::working(&$cuda.gpu, rows * columns)?;
                 let $out = data.all_mut();
                 $write?;
                 Ok(Input::F32(Matrix::new(data, rows, columns)))

@@ -7,7 +7,7 @@ mod write;
 
 use half::f16;
 use prefixkv_kernels::activation::Gate;
-use prefixkv_kernels::cuda::{self, Angles, Buffer, Function, Memory, Number, PoolUse};
+use prefixkv_kernels::cuda::{self, Angles, Buffer, Function, Gpu, Memory, Number, PoolUse, Slice, SliceMut};
 use prefixkv_kernels::rotary::{Frequencies, Phase};
 
 use matrix::filled;
@@ -21,6 +21,9 @@ use crate::device::{Cuda, DeviceMemory, DevicePool, GpuMemory};
 use crate::error::{Error, Result};
 use crate::sequence::{Pass, Phases};
 use crate::weights::{Tensors, WeightFormat};
+
+/// Bytes that may stay with the process unused.
+const SLACK: u64 = 64 << 20;
 
 impl Backend for Cuda {
     type Memory = Cuda;
@@ -53,8 +56,10 @@ impl Backend for Cuda {
         Ok(Some(self.gpu.memory()?.free))
     }
 
+    /// Less than [`SLACK`] stays for the next prompt: giving it back waits for the device, and for the steps of others with it.
     fn trim(&self) -> Result<()> {
-        Ok(self.gpu.trim()?)
+        let Memory { pool: PoolUse { reserved, used, .. }, .. } = self.gpu.memory()?;
+        if reserved.saturating_sub(used) > SLACK { Ok(self.gpu.trim()?) } else { Ok(()) }
     }
 
     fn with_weights(self, format: WeightFormat) -> Result<Cuda> {
@@ -89,7 +94,7 @@ impl Backend for Cuda {
     }
 
     fn matrix(&self, data: Vec<f32>, rows: usize, columns: usize) -> Result<Matrix> {
-        Ok(Matrix::new(Buffer::from_slice(&self.gpu, &data)?, rows, columns))
+        Ok(Matrix::new(Buffer::working_from(&self.gpu, &data)?, rows, columns))
     }
 
     fn vector(&self, data: Vec<f32>) -> Result<Buffer<f32>> {
@@ -116,7 +121,7 @@ impl Backend for Cuda {
         let (rows, width) = table.shape();
         let last = u32::try_from(rows.saturating_sub(1)).unwrap_or(u32::MAX);
         let numbers: Vec<u32> = numbers.iter().map(|number| (*number).min(last)).collect();
-        let mut out = Buffer::<f32>::new(&self.gpu, numbers.len() * width)?;
+        let mut out = Buffer::<f32>::working(&self.gpu, numbers.len() * width)?;
         match table {
             Weights::F32(table) => cuda::take_rows(&self.gpu, table.all(), width, &numbers, out.all_mut())?,
             Weights::F16(table) => cuda::take_rows(&self.gpu, table.all(), width, &numbers, out.all_mut())?,
@@ -129,30 +134,23 @@ impl Backend for Cuda {
     }
 
     fn linear(&self, x: &Input, weights: &Weights, bias: Option<&Buffer<f32>>, rows: usize) -> Result<Matrix> {
-        let (n, (_, columns), gpu) = (x.rows(), weights.shape(), &self.gpu);
-        let mut y = Buffer::<f32>::new(gpu, n * rows)?;
-        match (x, weights) {
-            (Input::F32(x), Weights::F32(weight)) => {
-                cuda::product(gpu, x.all(), weight.first(rows), columns, y.all_mut())?;
-            }
-            (Input::F16(x), Weights::F16(weight)) => {
-                cuda::product(gpu, x.all(), weight.first(rows), columns, y.all_mut())?;
-            }
-            (Input::F32(x), Weights::F16(weight)) => {
-                let mut narrow = Buffer::<f16>::new(gpu, x.all().len())?;
-                cuda::convert(gpu, x.all(), narrow.all_mut())?;
-                cuda::product(gpu, narrow.all(), weight.first(rows), columns, y.all_mut())?;
-            }
-            (Input::F16(x), Weights::F32(weight)) => {
-                let mut wide = Buffer::<f32>::new(gpu, x.all().len())?;
-                cuda::convert(gpu, x.all(), wide.all_mut())?;
-                cuda::product(gpu, wide.all(), weight.first(rows), columns, y.all_mut())?;
-            }
-        }
+        let (n, gpu) = (x.rows(), &self.gpu);
+        let mut y = Buffer::<f32>::working(gpu, n * rows)?;
+        multiply(gpu, x, weights, rows, y.all_mut(), false)?;
         if let Some(bias) = bias {
             cuda::add_bias(gpu, y.all_mut(), bias.slice(0..rows))?;
         }
         Ok(Matrix::new(y, n, rows))
+    }
+
+    fn linear_onto(&self, x: &Input, weights: &Weights, bias: Option<&Buffer<f32>>, onto: Matrix) -> Result<Matrix> {
+        // The bias would be added in another order.
+        if bias.is_some() {
+            return onto.plus(&self.linear(x, weights, bias, weights.rows())?);
+        }
+        let mut sum = onto.own()?;
+        multiply(&self.gpu, x, weights, weights.rows(), sum.data.all_mut(), true)?;
+        Ok(Matrix::from(sum))
     }
 
     fn rms_norm(&self, x: &Matrix, weight: &Buffer<f32>, eps: f32) -> Result<Input> {
@@ -160,7 +158,7 @@ impl Backend for Cuda {
     }
 
     fn rms_norm_rows(&self, x: &Matrix, weight: &Buffer<f32>, eps: f32) -> Result<Matrix> {
-        let mut out = Buffer::<f32>::new(&self.gpu, x.rows() * x.columns())?;
+        let mut out = Buffer::<f32>::working(&self.gpu, x.rows() * x.columns())?;
         cuda::rms_norm(&self.gpu, x.all(), weight.all(), eps, out.all_mut())?;
         Ok(Matrix::new(out, x.rows(), x.columns()))
     }
@@ -172,7 +170,7 @@ impl Backend for Cuda {
     }
 
     fn layer_norm_rows(&self, x: &Matrix, weight: &Buffer<f32>, bias: &Buffer<f32>, eps: f32) -> Result<Matrix> {
-        let mut out = Buffer::<f32>::new(&self.gpu, x.rows() * x.columns())?;
+        let mut out = Buffer::<f32>::working(&self.gpu, x.rows() * x.columns())?;
         cuda::layer_norm(&self.gpu, x.all(), weight.all(), bias.all(), eps, out.all_mut())?;
         Ok(Matrix::new(out, x.rows(), x.columns()))
     }
@@ -195,7 +193,7 @@ impl Backend for Cuda {
 
     fn head_norms(&self, fused: &Matrix, parts: &[(usize, &Buffer<f32>)], eps: f32) -> Result<Matrix> {
         let parts: Vec<_> = parts.iter().map(|(heads, weight)| (*heads, weight.all())).collect();
-        let mut out = Buffer::new(&self.gpu, fused.rows() * fused.columns())?;
+        let mut out = Buffer::working(&self.gpu, fused.rows() * fused.columns())?;
         cuda::head_norms(&self.gpu, fused.all(), fused.columns(), &parts, eps, out.all_mut())?;
         Ok(Matrix::new(out, fused.rows(), fused.columns()))
     }
@@ -248,6 +246,35 @@ impl Backend for Cuda {
     ) -> Result<Input> {
         let out = attention::segmented(self, fused, heads, &rotary[0], segments)?;
         Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
+    }
+}
+
+/// The product with the first `rows` rows of the weights, or `y` and it added up.
+fn multiply(gpu: &Gpu, x: &Input, weights: &Weights, rows: usize, y: SliceMut<'_, f32>, onto: bool) -> Result<()> {
+    fn of<T: cuda::Element>(
+        gpu: &Gpu,
+        x: Slice<'_, T>,
+        weights: &Array<T>,
+        rows: usize,
+        y: SliceMut<'_, f32>,
+        onto: bool,
+    ) -> Result<()> {
+        let product = if onto { cuda::product_onto } else { cuda::product };
+        Ok(product(gpu, x, weights.first(rows), weights.columns, y)?)
+    }
+    match (x, weights) {
+        (Input::F32(x), Weights::F32(weights)) => of(gpu, x.all(), weights, rows, y, onto),
+        (Input::F16(x), Weights::F16(weights)) => of(gpu, x.all(), weights, rows, y, onto),
+        (Input::F32(x), Weights::F16(weights)) => {
+            let mut narrow = Buffer::<f16>::working(gpu, x.all().len())?;
+            cuda::convert(gpu, x.all(), narrow.all_mut())?;
+            of(gpu, narrow.all(), weights, rows, y, onto)
+        }
+        (Input::F16(x), Weights::F32(weights)) => {
+            let mut wide = Buffer::<f32>::working(gpu, x.all().len())?;
+            cuda::convert(gpu, x.all(), wide.all_mut())?;
+            of(gpu, wide.all(), weights, rows, y, onto)
+        }
     }
 }
 

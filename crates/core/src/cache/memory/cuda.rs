@@ -235,7 +235,7 @@ impl Entries for OnGpu {
         self.require_written()?;
         let (gpu, Form { codec, heads, dim, capacity, .. }) = (self.data.gpu(), form);
         let measured = self.moves.iter().map(|(from, _)| *from as usize + 1).max().unwrap_or(0).max(len);
-        let mut out = Buffer::<f32>::new(gpu, heads * measured)?;
+        let mut out = Buffer::<f32>::working(gpu, heads * measured)?;
         let Parts { keys, key_scales: scales, .. } = self.run(form, len).parts;
         let item = NormItem { codec: codec.key, keys, scales, capacity, len: measured, heads, out: out.all_mut() };
         cuda::key_norms(gpu, &mut [item], dim)?;

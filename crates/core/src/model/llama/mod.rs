@@ -206,14 +206,15 @@ impl<B: Backend> Llama<B> {
         self.backend.rotary(&self.ropes, pass, n)
     }
 
-    fn mlp(&self, layer: &Layer<B>, x: &Matrix<B>, check: Check<'_>) -> Result<Matrix<B>> {
+    /// `x` and the result of the layer's MLP, added up.
+    fn mlp(&self, layer: &Layer<B>, x: Matrix<B>, check: Check<'_>) -> Result<Matrix<B>> {
         let rows = x.rows();
-        let one = |x: &Matrix<B>| -> Result<Matrix<B>> {
-            let both = layer.gate_up.forward(&layer.mlp_norm.forward(x)?)?;
-            let y = layer.down.forward(&self.backend.glu(&both, self.config.gate)?)?;
+        let one = |x: Matrix<B>| -> Result<Matrix<B>> {
+            let both = layer.gate_up.forward(&layer.mlp_norm.forward(&x)?)?;
+            let inner = self.backend.glu(&both, self.config.gate)?;
             match &layer.branch_norms {
-                Some([_, norm]) => norm.rows(&y),
-                None => Ok(y),
+                Some([_, norm]) => x.plus(&norm.rows(&layer.down.forward(&inner)?)?),
+                None => layer.down.onto(&inner, x),
             }
         };
         if rows <= B::MLP_ROWS {
@@ -223,7 +224,7 @@ impl<B: Backend> Llama<B> {
         while start < rows {
             check()?;
             let part = super::rows::next(rows - start, B::MLP_ROWS);
-            parts.push(one(&x.narrow(start, part)?)?);
+            parts.push(one(x.narrow(start, part)?)?);
             start += part;
         }
         B::Matrix::cat(&parts)
@@ -299,18 +300,16 @@ impl<B: Backend> Network<B> for Llama<B> {
             };
             let mixed = self.backend.causal(&fused, &kind, &rotary, pass, check)?;
             check()?;
-            let mixed = layer.output.forward(&mixed)?;
             x = match &layer.branch_norms {
-                Some([norm, _]) => x.plus(&norm.rows(&mixed)?)?,
-                None => x.plus(&mixed)?,
+                Some([norm, _]) => x.plus(&norm.rows(&layer.output.forward(&mixed)?)?)?,
+                None => layer.output.onto(&mixed, x)?,
             };
             if let Some(rows) = pass.take_chosen() {
                 x = x.select(&rows)?;
                 behind = behind.map(|of| of.select(&rows)).collect::<Result<Vec<_>>>()?.into_iter();
                 rotary = self.rotary(pass, rows.len())?;
             }
-            let mlp = self.mlp(layer, &x, check)?;
-            x = x.plus(&mlp)?;
+            x = self.mlp(layer, x, check)?;
             if let Some(of_images) = behind.next() {
                 x = x.plus(&of_images)?;
             }

@@ -46,6 +46,7 @@ fn formats<T: Format>(check: &mut Check<'_>, tolerance: f64) {
     ]
     .map(case);
     check.kernel(format!("product {}", T::NAME), tolerance, &cases, products::<T>);
+    check.kernel(format!("product {} added", T::NAME), tolerance, &cases, added::<T>);
 }
 
 fn products<T: Format>(gpu: &Gpu, case: &Case) -> Result<f64> {
@@ -57,17 +58,37 @@ fn products<T: Format>(gpu: &Gpu, case: &Case) -> Result<f64> {
         cuda::product(gpu, x.all(), weight.all(), columns, y.all_mut())?;
         y.read()
     })?;
-    let (x, weight) = (widened(&x), widened(&weight));
+    Ok(off_by(&got, &x, &weight, columns, &vec![0.0; n * rows]))
+}
+
+fn added<T: Format>(gpu: &Gpu, case: &Case) -> Result<f64> {
+    let Case { n, rows, columns } = *case;
+    let (x, weight) = (narrowed::<T>(&noise(1, n * columns)), narrowed::<T>(&noise(2, rows * columns)));
+    let before = noise(3, n * rows);
+    let got = twice(|| {
+        let (x, weight) = (Buffer::from_slice(gpu, &x)?, Buffer::from_slice(gpu, &weight)?);
+        let mut y = Buffer::from_slice(gpu, &before)?;
+        cuda::product_onto(gpu, x.all(), weight.all(), columns, y.all_mut())?;
+        y.read()
+    })?;
+    Ok(off_by(&got, &x, &weight, columns, &before))
+}
+
+/// By how much results differ from those in f64, which are added to `before`.
+fn off_by<T: Format>(got: &[f32], x: &[T], weight: &[T], columns: usize, before: &[f32]) -> f64 {
+    let (x, weight) = (widened(x), widened(weight));
     // The sum, and what it would be if nothing cancelled out.
     let want: Vec<(f64, f64)> = x
         .chunks_exact(columns)
         .flat_map(|x| weight.chunks_exact(columns).map(move |weight| (x, weight)))
-        .map(|(x, weight)| {
-            x.iter().zip(weight).fold((0.0, 0.0), |(sum, size), (x, w)| {
+        .zip(before)
+        .map(|((x, weight), before)| {
+            let before = f64::from(*before);
+            x.iter().zip(weight).fold((before, before.abs()), |(sum, size), (x, w)| {
                 let product = f64::from(*x) * f64::from(*w);
                 (sum + product, size + product.abs())
             })
         })
         .collect();
-    Ok(furthest(&got, &want, |got, (sum, size)| (f64::from(got) - sum).abs() / size.max(f64::MIN_POSITIVE)))
+    furthest(got, &want, |got, (sum, size)| (f64::from(got) - sum).abs() / size.max(f64::MIN_POSITIVE))
 }

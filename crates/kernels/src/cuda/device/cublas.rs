@@ -223,7 +223,7 @@ impl Cublas {
         &self.functions.name
     }
 
-    /// `y = x W^T` by rows. cuBLAS counts by columns, where these are `y^T = W x^T`: `W^T` and `x^T` lie there, so the first factor is
+    /// `y = x W^T` by rows, or added to `y`. cuBLAS counts by columns, where these are `y^T = W x^T`: `W^T` and `x^T` lie there, so the first factor is
     /// transposed.
     ///
     /// # Safety
@@ -236,7 +236,7 @@ impl Cublas {
             Number::F16 => cudaDataType_t::CUDA_R_16F,
             Number::Bf16 => cudaDataType_t::CUDA_R_16BF,
         };
-        let (one, zero) = (1.0f32, 0.0f32);
+        let (one, beta) = (1.0f32, if args.onto { 1.0f32 } else { 0.0 });
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the addresses hold matrices of these sizes by the caller's promise; the factors are read during the call, because
         // pointers of a new handle are those of the host.
@@ -255,7 +255,7 @@ impl Cublas {
                 x as *const c_void,
                 number,
                 columns,
-                (&raw const zero).cast(),
+                (&raw const beta).cast(),
                 y as *mut c_void,
                 cudaDataType_t::CUDA_R_32F,
                 rows,
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn sizes_that_cublas_cannot_count_are_refused() {
         let number = Number::F16;
-        let args = |n, rows, columns| Multiply { x: 0, weight: 0, y: 0, n, rows, columns, number };
+        let args = |n, rows, columns| Multiply { x: 0, weight: 0, y: 0, n, rows, columns, number, onto: false };
         let most = i32::MAX as usize;
         assert_eq!(sizes(&args(1, 2, most)), Ok([1, 2, i32::MAX]));
         for args in [args(most + 1, 1, 1), args(1, most + 1, 1), args(1, 1, usize::MAX)] {
