@@ -183,7 +183,7 @@ pub struct PoolUse {
 #[derive(Clone)]
 pub struct Gpu(Arc<Shared<dyn Backend>>);
 
-/// What handles of one device have in common.
+/// Behind the handles of one device.
 struct Shared<B: Backend + ?Sized> {
     kept: Mutex<Kept>,
     backend: B,
