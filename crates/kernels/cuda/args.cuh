@@ -49,8 +49,8 @@ struct GatherArgs {
 
 struct MoveItem {
   void* rows;
-  // [count, 2]: from, to.
-  const uint32_t* moves;
+  // Bytes from MoveArgs.table to [count, 2] numbers: from, to.
+  uint64_t moves;
   uint32_t count;
   uint32_t capacity;
   uint32_t heads;
@@ -60,6 +60,7 @@ struct MoveItem {
 
 struct MoveArgs {
   const MoveItem* items;
+  const uint8_t* table;
 };
 
 struct NormItem {
@@ -161,22 +162,36 @@ struct AppendArgs {
   // Null: keys are stored as they are.
   const float* cosines;
   const float* sines;
+  // Null: there are none to rotate.
+  const void* queries;
+  float* rotated;
   uint64_t key_stride;
   uint64_t value_stride;
+  uint64_t query_stride;
   uint32_t dim;
-  uint32_t unused;
+  // Items; the blocks behind them rotate.
+  uint32_t count;
+  // Of queries.
+  uint32_t rows;
+  uint32_t query_heads;
 };
 
+// Marks of a DecodeItem.
+constexpr uint32_t MARK_DEAD = 1;
+constexpr uint32_t MARK_POSITIONS = 2;
+constexpr uint32_t MARK_SUMS = 4;
+
+// Places are counted in elements from those of the launch.
 struct DecodeItem {
-  // Null: all entries count.
-  const uint8_t* dead;
-  // Null: no entry from `first` on is before `since`.
-  const uint32_t* positions;
-  const float* queries;
-  void* out;
-  // Null: nobody asked.
-  float* sums;
-  // Where the item's part of DecodeArgs.weights starts; used when sums is not null.
+  // Where MARK_DEAD is not set, all entries count.
+  uint64_t dead;
+  // Where MARK_POSITIONS is not set, no entry from `first` on is before `since`.
+  uint64_t positions;
+  uint64_t queries;
+  uint64_t out;
+  // Where MARK_SUMS is not set, nobody asked.
+  uint64_t sums;
+  // Where the item's part of DecodeArgs.weights starts; used with sums.
   uint64_t weights;
   uint32_t first_run;
   uint32_t runs;
@@ -191,19 +206,25 @@ struct DecodeItem {
   uint32_t chunks;
   // The transform of the lane's values, which the results are brought back from; 0 for none.
   uint32_t transform;
-  uint32_t unused;
+  uint32_t marks;
 };
 
 struct DecodeArgs {
   const DecodeItem* items;
   const Run* runs;
-  // The item of each task.
-  const uint32_t* owners;
+  const uint32_t* positions;
+  const uint8_t* dead;
+  // Addresses; 0 where the items have whole ones, in elements.
+  uint64_t queries;
+  uint64_t out;
+  uint64_t sums;
   float* stats;
   float* partials;
   float* factors;
   float* weights;
   const float* tables;
+  // Items.
+  uint32_t count;
   uint32_t dim;
   uint32_t group;
   // Entries per task.
@@ -212,6 +233,8 @@ struct DecodeArgs {
   float scale;
   // Of the scores, times log2(e); 0: none.
   float softcap;
+  // Not 0: sums are set, those of entries that are not seen to 0. 0: they are added to.
+  uint32_t sets_sums;
   uint32_t unused;
 };
 
@@ -299,12 +322,18 @@ struct MapArgs {
   uint32_t unused;
 };
 
+struct TakeArgs {
+  // Without rows.
+  MapArgs map;
+  uint32_t rows[64];
+};
+
 static_assert(sizeof(Codec) == 16, "Codec");
 static_assert(sizeof(Run) == 80, "Run");
 static_assert(sizeof(GatherItem) == 48, "GatherItem");
 static_assert(sizeof(GatherArgs) == 8, "GatherArgs");
 static_assert(sizeof(MoveItem) == 32, "MoveItem");
-static_assert(sizeof(MoveArgs) == 8, "MoveArgs");
+static_assert(sizeof(MoveArgs) == 16, "MoveArgs");
 static_assert(sizeof(NormItem) == 56, "NormItem");
 static_assert(sizeof(NormArgs) == 24, "NormArgs");
 static_assert(sizeof(Source) == 40, "Source");
@@ -313,10 +342,11 @@ static_assert(sizeof(EncodeArgs) == 24, "EncodeArgs");
 static_assert(sizeof(HadamardArgs) == 48, "HadamardArgs");
 static_assert(sizeof(RotateArgs) == 56, "RotateArgs");
 static_assert(sizeof(AppendItem) == 56, "AppendItem");
-static_assert(sizeof(AppendArgs) == 64, "AppendArgs");
+static_assert(sizeof(AppendArgs) == 96, "AppendArgs");
 static_assert(sizeof(DecodeItem) == 88, "DecodeItem");
-static_assert(sizeof(DecodeArgs) == 88, "DecodeArgs");
+static_assert(sizeof(DecodeArgs) == 128, "DecodeArgs");
 static_assert(sizeof(PrefillLane) == 56, "PrefillLane");
 static_assert(sizeof(PrefillArgs) == 120, "PrefillArgs");
 static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
 static_assert(sizeof(MapArgs) == 80, "MapArgs");
+static_assert(sizeof(TakeArgs) == 336, "TakeArgs");

@@ -11,14 +11,14 @@
 //   item. Weights are 2^(score - maximum), scores times scale * log2(e) and under the soft cap; a task without an entry that
 //   counts has the maximum -infinity and the sum 0. `lanes` lanes of a warp read one row, eight numbers each; which code reads a
 //   run is chosen once per run, the same for the whole block.
-//   Launch: grid (tasks, ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
+//   Launch: grid (most tasks of an item, items * ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
 //
 // decode_merge_{f32,f16,bf16}: out [heads * group, dim] in the format from the partial results of all tasks of a head, zeros when
 //   no entry counts, through the inverse of the transform of the values where the item has one; for items with sums also factors
 //   [tasks, group], what a task's weights count for, divided by the query heads of the lane.
 //   Launch: grid (most heads * group of an item, items), 128 threads, dim * 4 bytes of shared memory.
 //
-// decode_sums: sums[e] += the probability of entry e, averaged over the query heads of the lane. No atomics: an entry is added
+// decode_sums: sums[e] += the probability of entry e, averaged over the query heads of the lane, or = where the launch says so. No atomics: an entry is added
 //   up by one thread in a fixed order. Launch: grid (ceil(most entries of an item / 128), items), 128 threads.
 //
 // Floor: heads * len * bytes of a key and a value per item (every key and value once, whatever the group up to 8) over the memory
@@ -60,17 +60,29 @@ __device__ __forceinline__ void for_rows(unsigned kind, const Part& part, unsign
   with_kind(kind, [&](auto chosen) { for_rows_of<decltype(chosen)::value, LANES>(part, start, low, high, use); });
 }
 
+// The element with this number from an address on.
+template <typename T>
+__device__ __forceinline__ T* at_element(uint64_t base, uint64_t element) {
+  return reinterpret_cast<T*>(base + element * sizeof(T));
+}
+
 template <unsigned LANES, unsigned GROUP>
 __device__ __forceinline__ void attend(const DecodeArgs& args) {
   const unsigned dim = args.dim, chunk = args.chunk, group = args.group;
   float* weights = shared_memory<float>();  // [GROUP, chunk]
   float* sums = weights + GROUP * chunk;    // [GROUP, dim]
 
-  const DecodeItem item = args.items[args.owners[blockIdx.x]];
-  const unsigned head = (blockIdx.x - item.first_task) / item.chunks;
-  const unsigned from = item.first + (blockIdx.x - item.first_task) % item.chunks * chunk;
+  const DecodeItem item = args.items[blockIdx.y % args.count];
+  const unsigned head = blockIdx.x / item.chunks;
+  // A block whose item has fewer tasks than another.
+  if (head >= item.heads) return;
+  const unsigned task = item.first_task + blockIdx.x;
+  const unsigned from = item.first + blockIdx.x % item.chunks * chunk;
   const unsigned to = min(from + chunk, item.len);
-  const unsigned first_query = blockIdx.y * GROUP;
+  const unsigned first_query = blockIdx.y / args.count * GROUP;
+  const uint8_t* dead = (item.marks & MARK_DEAD) != 0 ? args.dead + item.dead : nullptr;
+  const uint32_t* positions = (item.marks & MARK_POSITIONS) != 0 ? args.positions + item.positions : nullptr;
+  const float* queries_of = at_element<const float>(args.queries, item.queries);
   const unsigned queries = min(GROUP, group - first_query);
   const unsigned lane = threadIdx.x % LANES, at = lane * EIGHT;
   const unsigned last_run = item.first_run + item.runs;
@@ -78,7 +90,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
   float query[GROUP][EIGHT];
 #pragma unroll
   for (unsigned g = 0; g < GROUP; ++g) {
-    const float* row = item.queries + uint64_t(head * group + first_query + g) * dim + at;
+    const float* row = queries_of + uint64_t(head * group + first_query + g) * dim + at;
 #pragma unroll
     for (unsigned i = 0; i < EIGHT; ++i) query[g][i] = g < queries && at < dim ? row[i] * args.scale : 0.0f;
   }
@@ -89,8 +101,8 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     if (low >= high) continue;
     for_rows<LANES>(kind_of(run.key), Part::keys(run, args.tables, head, dim), start, low, high,
                     [&](unsigned entry, const float(&key)[EIGHT]) {
-      const bool counts = entry < high && (item.dead == nullptr || item.dead[entry] == 0) &&
-                          (item.positions == nullptr || item.positions[entry] >= item.since);
+      const bool counts = entry < high && (dead == nullptr || dead[entry] == 0) &&
+                          (positions == nullptr || positions[entry] >= item.since);
 #pragma unroll
       for (unsigned g = 0; g < GROUP; ++g) {
         float score = 0.0f;
@@ -111,7 +123,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     for (unsigned i = threadIdx.x % WARP; i < to - from; i += WARP) max = fmaxf(max, row[i]);
     max = team_max<WARP>(max);
     float total = 0.0f;
-    float* saved = item.sums == nullptr
+    float* saved = (item.marks & MARK_SUMS) == 0
                        ? nullptr
                        : args.weights + item.weights + uint64_t(head * group + first_query + g) * item.len + from;
     for (unsigned i = threadIdx.x % WARP; i < to - from; i += WARP) {
@@ -122,7 +134,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     }
     total = team_sum<WARP>(total);
     if (threadIdx.x % WARP == 0) {
-      float* stats = args.stats + (uint64_t(blockIdx.x) * group + first_query + g) * 2;
+      float* stats = args.stats + (uint64_t(task) * group + first_query + g) * 2;
       stats[0] = max;
       stats[1] = total;
     }
@@ -165,7 +177,7 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     }
     __syncthreads();
   }
-  float* partials = args.partials + (uint64_t(blockIdx.x) * group + first_query) * dim;
+  float* partials = args.partials + (uint64_t(task) * group + first_query) * dim;
   for (unsigned i = threadIdx.x; i < queries * dim; i += THREADS) partials[i] = sums[i];
 }
 
@@ -189,7 +201,7 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
   }
   total = team_sum<WARP>(total);
   const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
-  if (item.sums != nullptr) {
+  if ((item.marks & MARK_SUMS) != 0) {
     const float share = inverse / float(item.heads * group);
     for (unsigned part = threadIdx.x; part < item.chunks; part += THREADS) {
       const uint64_t index = first + uint64_t(part) * group;
@@ -197,7 +209,7 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
     }
   }
   float* row = shared_memory<float>();
-  O* out = static_cast<O*>(item.out) + uint64_t(blockIdx.x) * dim;
+  O* out = at_element<O>(args.out, item.out) + uint64_t(blockIdx.x) * dim;
   for (unsigned i = threadIdx.x; i < dim; i += THREADS) {
     float sum = 0.0f;
     for (unsigned part = 0; part < item.chunks; ++part) {
@@ -221,7 +233,12 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
 __device__ __forceinline__ void sums(const DecodeArgs& args) {
   const DecodeItem item = args.items[blockIdx.y];
   const unsigned entry = blockIdx.x * THREADS + threadIdx.x;
-  if (item.sums == nullptr || entry < item.first || entry >= item.len) return;
+  if ((item.marks & MARK_SUMS) == 0 || entry >= item.len) return;
+  float* all = at_element<float>(args.sums, item.sums);
+  if (entry < item.first) {
+    if (args.sets_sums != 0) all[entry] = 0.0f;
+    return;
+  }
   float sum = 0.0f;
   for (unsigned head = 0; head < item.heads; ++head) {
     const uint64_t task = item.first_task + head * item.chunks + (entry - item.first) / args.chunk;
@@ -230,7 +247,7 @@ __device__ __forceinline__ void sums(const DecodeArgs& args) {
       sum += args.factors[task * args.group + query] * weights[entry];
     }
   }
-  item.sums[entry] += sum;
+  all[entry] = args.sets_sums != 0 ? sum : all[entry] + sum;
 }
 
 }  // namespace decode

@@ -42,6 +42,7 @@ template <typename Word>
 __device__ __forceinline__ void move(const MoveArgs& args) {
   const MoveItem item = args.items[blockIdx.y];
   Word* rows = static_cast<Word*>(item.rows);
+  const uint32_t* moves = reinterpret_cast<const uint32_t*>(args.table + item.moves);
   const unsigned units = item.units;
   const unsigned words = item.heads * item.count * units;
   for (unsigned word = blockIdx.x * THREADS + threadIdx.x; word < words; word += gridDim.x * THREADS) {
@@ -50,8 +51,8 @@ __device__ __forceinline__ void move(const MoveArgs& args) {
     const unsigned head = row / item.count;
     const unsigned index = row - head * item.count;
     const uint64_t first = uint64_t(head) * item.capacity;
-    const uint64_t from = (first + item.moves[2 * index]) * units + unit;
-    const uint64_t to = (first + item.moves[2 * index + 1]) * units + unit;
+    const uint64_t from = (first + moves[2 * index]) * units + unit;
+    const uint64_t to = (first + moves[2 * index + 1]) * units + unit;
     rows[to] = rows[from];
   }
 }

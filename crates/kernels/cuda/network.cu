@@ -11,11 +11,12 @@
 //
 // copy_{from}_{to}: row rows[i] of x (row i where rows is null) to row i of out, n rows of `width`, x_stride and out_stride
 //   elements apart; rounds to nearest even. Conversions, rows of tables and columns of wider rows are all this.
+// take_{from}: the same to f32 with up to 64 rows, whose numbers are part of the argument.
 // activate_{f32,f16,bf16}: out = f(x), f by its number: 0 gelu (error function), 1 gelu (tanh), 2 quick gelu, 3 silu, 4 relu.
 // glu_{f32,f16,bf16}: out = f(x) * y, y_stride apart, f as above.
 // add: out += the one row y, for every row.
 // scale: out *= factor. cap: out = factor * tanh(out / factor).
-//   These six: x, y f32 where nothing else is said. Floor: every element read and written once over the memory bandwidth.
+//   These seven: x, y f32 where nothing else is said. Floor: every element read and written once over the memory bandwidth.
 //   Launch: grid x, 256 threads, four elements of a row per thread; blocks stride over all of them.
 //
 // With `vectors`, all rows start at addresses aligned to four elements, and four are one access; else, and at the end of a row,
@@ -177,14 +178,24 @@ __device__ __forceinline__ void every_four(const MapArgs& args, One one) {
 }
 
 template <typename I, typename O>
-__device__ __forceinline__ void copy(const MapArgs& args) {
+__device__ __forceinline__ void copy_rows(const MapArgs& args, const uint32_t* rows) {
   const bool vectors = args.vectors != 0;
   every_four(args, [&](unsigned row, unsigned at) {
-    const unsigned from = args.rows == nullptr ? row : args.rows[row];
+    const unsigned from = rows == nullptr ? row : rows[row];
     float four[4];
     load(static_cast<const I*>(args.x) + from * args.x_stride, at, args.width, vectors, four);
     store(static_cast<O*>(args.out) + row * args.out_stride, at, args.width, vectors, four);
   });
+}
+
+template <typename I, typename O>
+__device__ __forceinline__ void copy(const MapArgs& args) {
+  copy_rows<I, O>(args, args.rows);
+}
+
+template <typename I>
+__device__ __forceinline__ void take(const TakeArgs& args) {
+  copy_rows<I, float>(args.map, args.rows);
 }
 
 // x * sigmoid(slope * x). The exponential of a large negative x is infinite, and the quotient 0.
@@ -272,6 +283,7 @@ __device__ __forceinline__ void cap(const MapArgs& args) {
   NETWORK_NORM(FORMAT, T, 256)                                                         \
   KERNEL(activate_##FORMAT, MapArgs, network::THREADS, network::activate<T>)           \
   KERNEL(glu_##FORMAT, MapArgs, network::THREADS, network::glu<T>)                     \
+  KERNEL(take_##FORMAT, TakeArgs, network::THREADS, network::take<T>)                  \
   KERNEL(copy_##FORMAT##_f32, MapArgs, network::THREADS, network::copy<T, float>)      \
   KERNEL(copy_##FORMAT##_f16, MapArgs, network::THREADS, network::copy<T, __half>)     \
   KERNEL(copy_##FORMAT##_bf16, MapArgs, network::THREADS, network::copy<T, __nv_bfloat16>)

@@ -10,8 +10,9 @@
 // append_{f32,f16,bf16}: rows of new keys and values (all KV heads of the layer per row) in the network's format to the entries
 //   at .. at + n of [heads, capacity, dim], plain f32 or f16. Item: the KV heads first_head .. first_head + heads of the rows
 //   first_row .. first_row + n; key row r is rotated by angle r, or stored as it is when there are no angles, and keys and values
-//   each go through their transform where there is one. Items may belong to different lanes and sequences. Floor as above. Launch: grid
-//   (x, items), 256 threads, a thread per pair, or a block per row with a transform; dim * 4 bytes of shared memory if there is one.
+//   each go through their transform where there is one. Items may belong to different lanes and sequences. With queries, the same launch
+//   does as rotate with them. Floor as above. Launch: grid (x, items, and one more with queries), 256 threads, a thread per pair, or a
+//   block per row with a transform; dim * 4 bytes of shared memory if there is one.
 #include "codec.cuh"
 
 namespace rotary {
@@ -28,22 +29,28 @@ __device__ __forceinline__ Pair turned(float low, float high, float cosine, floa
               __fadd_rn(__fmul_rn(high, cosine), __fmul_rn(low, sine))};
 }
 
+// `n` rows of `heads` vectors, `stride` elements apart.
 template <typename A>
-__device__ __forceinline__ void rotate(const RotateArgs& args) {
-  const A* rows = static_cast<const A*>(args.rows);
-  const unsigned half = args.dim / 2;
-  const unsigned pairs = args.n * args.heads * half;
+__device__ __forceinline__ void rotate_rows(const A* rows, uint64_t stride, unsigned n, unsigned heads, unsigned dim,
+                                            const float* cosines, const float* sines, float* out) {
+  const unsigned half = dim / 2;
+  const unsigned pairs = n * heads * half;
   for (unsigned pair = blockIdx.x * THREADS + threadIdx.x; pair < pairs; pair += gridDim.x * THREADS) {
     const unsigned i = pair % half;
-    const unsigned head = pair / half % args.heads;
-    const unsigned row = pair / half / args.heads;
-    const A* from = rows + row * args.stride + head * args.dim + i;
+    const unsigned head = pair / half % heads;
+    const unsigned row = pair / half / heads;
+    const A* from = rows + row * stride + head * dim + i;
     const unsigned angle = row * half + i;
-    const Pair got = turned(widen(from[0]), widen(from[half]), args.cosines[angle], args.sines[angle]);
-    float* to = args.out + (uint64_t(row) * args.heads + head) * args.dim + i;
+    const Pair got = turned(widen(from[0]), widen(from[half]), cosines[angle], sines[angle]);
+    float* to = out + (uint64_t(row) * heads + head) * dim + i;
     to[0] = got.low;
     to[half] = got.high;
   }
+}
+
+template <typename A>
+__device__ __forceinline__ void rotate(const RotateArgs& args) {
+  rotate_rows(static_cast<const A*>(args.rows), args.stride, args.n, args.heads, args.dim, args.cosines, args.sines, args.out);
 }
 
 // A row of new keys or values of one head.
@@ -85,6 +92,11 @@ __device__ __forceinline__ void transformed(const New<A>& row, unsigned transfor
 
 template <typename A>
 __device__ __forceinline__ void append(const AppendArgs& args) {
+  if (blockIdx.y == args.count) {
+    rotate_rows(static_cast<const A*>(args.queries), args.query_stride, args.rows, args.query_heads, args.dim, args.cosines,
+                args.sines, args.rotated);
+    return;
+  }
   const AppendItem item = args.items[blockIdx.y];
   const unsigned dim = args.dim, half = dim / 2;
   const unsigned rows = item.n * item.heads;

@@ -191,8 +191,15 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// The columns behind them stay as they are.
     fn head_norms(&self, fused: &Self::Matrix, parts: &[(usize, &Self::Vector)], eps: f32) -> Result<Self::Matrix>;
 
-    /// For the `rows` rows of `pass`, by each of a model's rotary embeddings.
-    fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_, Self::Memory>, rows: usize) -> Result<Self::Rotary>;
+    /// For the `rows` rows of `pass`, by each of a model's rotary embeddings, and the plan for `kinds`, its layers, where a back end makes one.
+    /// A step that is planned has its new entries counted in all layers; a sequence that finds no room for one has failed.
+    fn rotary(
+        &self,
+        variants: &[Frequencies],
+        kinds: &[LayerKind],
+        pass: &mut Pass<'_, '_, Self::Memory>,
+        rows: usize,
+    ) -> Result<Self::Rotary>;
 
     /// Stores the new keys and values in the lanes that the sequences have of a layer, and attends to all that is kept and that a query
     /// sees.

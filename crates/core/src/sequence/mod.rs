@@ -573,6 +573,11 @@ impl<M: Memory> Sequence<M> {
         &mut self.layers[layer]
     }
 
+    /// The lanes of all layers, to change them.
+    pub(crate) fn all_lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane<M>> {
+        self.layers.iter_mut().flatten()
+    }
+
     /// Elements of a head.
     pub fn head_dim(&self) -> usize {
         self.shape.head_dim

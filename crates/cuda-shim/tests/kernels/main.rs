@@ -7,4 +7,5 @@ mod network;
 mod prefill;
 mod rotary;
 mod shim;
+mod step;
 mod traffic;

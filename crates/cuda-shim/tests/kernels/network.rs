@@ -93,6 +93,11 @@ fn width() -> impl Strategy<Value = usize> {
     prop::sample::select(WIDTHS.to_vec())
 }
 
+/// So many rows of a table.
+fn few(rows: std::ops::Range<usize>) -> impl Strategy<Value = Vec<prop::sample::Index>> {
+    prop::collection::vec(any::<prop::sample::Index>(), rows)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -201,7 +206,7 @@ proptest! {
 
     #[test]
     fn rows_and_columns_arrive(
-        width in width(), rows in prop::collection::vec(any::<prop::sample::Index>(), 0..12), there in 1usize..9,
+        width in width(), rows in prop_oneof![few(0..12), few(60..70)], there in 1usize..9,
         seed in 1u64..10_000, shifts in (0usize..5, 0usize..5), columns in (0usize..9, 0usize..9), format in 0..3,
     ) {
         let rows: Vec<u32> = rows.iter().map(|row| row.index(there) as u32).collect();

@@ -117,6 +117,10 @@ fn a_launch_sends_what_it_needs_in_one_write() {
 
     let to = out.all_mut().split_at(3 * dim).0;
     cuda::take_rows(&shim, segment.all(), dim, &[7, 0, 7], to).expect("it runs");
+    assert_eq!(asked(&shim), [0, 0], "so few are part of the argument");
+    let (mut many, rows) = (up(65 * dim), vec![7; 65]);
+    shim.traffic();
+    cuda::take_rows(&shim, segment.all(), dim, &rows, many.all_mut()).expect("it runs");
     assert_eq!(asked(&shim), ONE);
 }
 

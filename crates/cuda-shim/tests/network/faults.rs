@@ -30,9 +30,10 @@ impl Fault {
     }
 
     /// In a pass there are more than these: later layers use the working memory of earlier ones again, and launch all their kernels.
+    /// A step that finds no room for its entries fails single sequences, which are counted apart.
     fn least(self) -> usize {
         match self {
-            Fault::Allocation => 10,
+            Fault::Allocation => 8,
             Fault::Launch => 20,
         }
     }

@@ -28,6 +28,21 @@ impl From<codec::Codec> for Codec {
     }
 }
 
+/// Row numbers that are part of an argument.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct Rows(pub [u32; Rows::MOST]);
+
+impl Rows {
+    pub const MOST: usize = 64;
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Rows([0; Rows::MOST])
+    }
+}
+
 /// A struct with its size and the offsets of its fields.
 pub struct Layout {
     pub name: &'static str,
@@ -57,6 +72,11 @@ macro_rules! shared {
     };
 }
 
+/// Marks of a [`DecodeItem`]: it has marks of the dead, positions, and sums.
+pub const DEAD: u32 = 1;
+pub const POSITIONS: u32 = 2;
+pub const SUMS: u32 = 4;
+
 shared! {
     Codec { dtype: u32, axis: u32, group: u32, table: u32 }
 
@@ -74,7 +94,7 @@ shared! {
 
     MoveItem { rows: Address, moves: Address, count: u32, capacity: u32, heads: u32, units: u32 }
 
-    MoveArgs { items: Address }
+    MoveArgs { items: Address, table: Address }
 
     NormItem {
         keys: Address, scales: Address, out: Address, capacity: u32, len: u32, heads: u32, unused: u32, codec: Codec,
@@ -107,19 +127,20 @@ shared! {
     }
 
     AppendArgs {
-        items: Address, keys: Address, values: Address, cosines: Address, sines: Address,
-        key_stride: u64, value_stride: u64, dim: u32, unused: u32,
+        items: Address, keys: Address, values: Address, cosines: Address, sines: Address, queries: Address, rotated: Address,
+        key_stride: u64, value_stride: u64, query_stride: u64, dim: u32, count: u32, rows: u32, query_heads: u32,
     }
 
     DecodeItem {
-        dead: Address, positions: Address, queries: Address, out: Address, sums: Address, weights: u64,
+        dead: u64, positions: u64, queries: u64, out: u64, sums: u64, weights: u64,
         first_run: u32, runs: u32, heads: u32, len: u32, first: u32, since: u32, first_task: u32, chunks: u32,
-        transform: u32, unused: u32,
+        transform: u32, marks: u32,
     }
 
     DecodeArgs {
-        items: Address, runs: Address, owners: Address, stats: Address, partials: Address, factors: Address,
-        weights: Address, tables: Address, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, unused: u32,
+        items: Address, runs: Address, positions: Address, dead: Address, queries: Address, out: Address, sums: Address,
+        stats: Address, partials: Address, factors: Address, weights: Address, tables: Address,
+        count: u32, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, sets_sums: u32, unused: u32,
     }
 
     PrefillLane {
@@ -142,4 +163,6 @@ shared! {
         x: Address, y: Address, out: Address, rows: Address, x_stride: u64, y_stride: u64, out_stride: u64,
         n: u32, width: u32, function: u32, vectors: u32, factor: f32, unused: u32,
     }
+
+    TakeArgs { map: MapArgs, rows: Rows }
 }

@@ -122,6 +122,20 @@ pub fn transform(
     launch(gpu, transform, TURNED_FIRST, (from, rows.stride), (out.address(), heads * dim), [n, heads, dim])
 }
 
+/// Transforms `rows` queries, which lie at `address`, in place.
+///
+/// # Safety
+/// As [`undo`].
+pub(super) unsafe fn transform_in_place(
+    gpu: &Gpu,
+    transform: Transform,
+    address: u64,
+    rows: usize,
+    dim: usize,
+) -> Result<()> {
+    launch(gpu, transform, TURNED_FIRST, (address, dim), (address, dim), [rows, 1, dim])
+}
+
 /// Brings `rows` results of attention back, which lie at `address`.
 ///
 /// # Safety

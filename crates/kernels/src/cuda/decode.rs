@@ -3,7 +3,7 @@
 use super::args;
 use super::codec::transform;
 use super::lane::number_of;
-use super::memory::Upload;
+use super::memory::Table;
 use super::rotary::Rows;
 use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
 use crate::attention::AttentionParams;
@@ -34,106 +34,202 @@ pub struct DecodeItem<'a, O = f32> {
 /// between devices, and with what else is in a batch.
 pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [DecodeItem<'_, O>]) -> Result<()> {
     require_params(params)?;
-    let (group, dim) = (params.group(), params.dim);
+    let dim = params.dim;
     if items.is_empty() {
         return Ok(());
     }
+    for item in items.iter() {
+        let want = item.lane.heads * params.group() * dim;
+        require(item.queries.len() == want && item.out.len() == want, || {
+            format!(
+                "{} queries and {} results for {} heads of {} queries of {dim}",
+                item.queries.len(),
+                item.out.len(),
+                item.lane.heads,
+                params.group()
+            )
+        })?;
+        let len = item.lane.len();
+        require(item.sums.as_ref().is_none_or(|sums| sums.len() == len), || format!("{len} entries, as many sums"))?;
+    }
+    // The duals of the lanes' transforms, of their queries.
+    let turned = items.iter().map(|item| turn(gpu, item, dim)).collect::<Result<Vec<_>>>()?;
+    let elements = |address: u64, size: usize| address / size as u64;
+    let parts: Vec<Part<'_>> = items
+        .iter()
+        .zip(&turned)
+        .map(|(item, turned)| Part {
+            lane: &item.lane,
+            queries: elements(turned.as_ref().map_or(item.queries.address(), |turned| turned.all().address()), 4),
+            out: elements(item.out.address(), size_of::<O>()),
+            sums: item.sums.as_ref().map(|sums| elements(sums.address(), 4)),
+        })
+        .collect();
+    let mut described = describe(gpu, params, &parts)?;
+    drop(parts);
+    let mut table = Table::default();
+    described.place(&mut table);
+    let sent = table.send(gpu)?;
+    // SAFETY: shapes were checked; addresses are those of slices, which are aligned to their elements, and what is written is borrowed
+    // uniquely.
+    unsafe { launch::<O>(gpu, &described, sent.all().address(), &Bases::default()) }
+}
+
+/// A lane with the places of its queries and results, in elements from those of the launch.
+pub(super) struct Part<'a> {
+    pub(super) lane: &'a Lane<'a>,
+    pub(super) queries: u64,
+    pub(super) out: u64,
+    pub(super) sums: Option<u64>,
+}
+
+/// Lanes that were checked and cut.
+pub(super) struct Described {
+    items: Vec<args::DecodeItem>,
+    runs: Vec<args::Run>,
+    positions: Vec<u32>,
+    dead: Vec<u8>,
+    /// Where in the table they begin, and the tables of codes.
+    at: Places,
+    tasks: usize,
+    /// Of an item, at most.
+    most_tasks: usize,
+    most_heads: usize,
+    /// Of the items whose sums are asked for, all weights, and the most entries.
+    weights: usize,
+    most_len: usize,
+    chunk: usize,
+    params: AttentionParams,
+}
+
+#[derive(Default)]
+struct Places {
+    items: u64,
+    runs: u64,
+    positions: u64,
+    dead: u64,
+    tables: u64,
+}
+
+pub(super) fn describe(gpu: &Gpu, params: &AttentionParams, parts: &[Part<'_>]) -> Result<Described> {
+    require_params(params)?;
+    let (group, dim) = (params.group(), params.dim);
     let wanted = gpu.processors() as usize * 4;
-    let within = items.iter().map(|item| Within::new(params, &item.lane)).collect::<Result<Vec<_>>>()?;
-    let seen = |item: &DecodeItem<'_, O>, within: &Within| item.lane.len() - within.first;
+    let within = parts.iter().map(|part| Within::new(params, part.lane)).collect::<Result<Vec<_>>>()?;
+    let seen = |part: &Part<'_>, within: &Within| part.lane.len() - within.first;
     let tasks = |chunk: usize| {
-        let each = items.iter().zip(&within).map(|(item, within)| item.lane.heads * seen(item, within).div_ceil(chunk));
+        let each = parts.iter().zip(&within).map(|(part, within)| part.lane.heads * seen(part, within).div_ceil(chunk));
         each.sum::<usize>()
     };
     let chunk = CHUNKS.into_iter().find(|chunk| tasks(*chunk) >= wanted).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
-
-    // The duals of the lanes' transforms, of their queries.
-    let turned = items.iter().map(|item| turn(gpu, item, dim)).collect::<Result<Vec<_>>>()?;
-    let (mut all, mut runs, mut owners) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut weights, mut most_heads, mut most_len) = (0, 0, 0);
-    let (mut positions, mut dead): (Vec<u32>, Vec<u8>) = (Vec::new(), Vec::new());
-    for (index, ((item, within), turned)) in items.iter().zip(&within).zip(&turned).enumerate() {
-        let (heads, len) = (item.lane.heads, item.lane.len());
+    let mut all = Described {
+        items: Vec::with_capacity(parts.len()),
+        runs: Vec::new(),
+        positions: Vec::new(),
+        dead: Vec::new(),
+        at: Places::default(),
+        tasks: 0,
+        most_tasks: 0,
+        most_heads: 0,
+        weights: 0,
+        most_len: 0,
+        chunk,
+        params: *params,
+    };
+    for (part, within) in parts.iter().zip(&within) {
+        let (lane, heads, len) = (part.lane, part.lane.heads, part.lane.len());
         require(len > 0 && heads > 0, || "attention to an empty lane".into())?;
-        let want = heads * group * dim;
-        require(item.queries.len() == want && item.out.len() == want, || {
-            format!(
-                "{} queries and {} results for {heads} heads of {group} queries of {dim}",
-                item.queries.len(),
-                item.out.len()
-            )
-        })?;
-        require(item.sums.as_ref().is_none_or(|sums| sums.len() == len), || format!("{len} entries, as many sums"))?;
-        let first_run = count(runs.len(), "runs")?;
-        item.lane.describe(dim, &mut runs)?;
-        let chunks = seen(item, within).div_ceil(chunk);
-        // Until the tables are sent: where among all positions and marks its own are, and 1.
-        let own = positions.len() as u64 + 1;
-        positions.extend(within.masked);
-        let own_dead = dead.len() as u64 + 1;
-        dead.extend(item.lane.marks());
-        all.push(args::DecodeItem {
-            dead: if item.lane.dead.is_some() { own_dead } else { 0 },
-            positions: if within.masked.is_empty() { 0 } else { own },
-            queries: turned.as_ref().map_or(item.queries.address(), |turned| turned.all().address()),
-            out: item.out.address(),
-            sums: item.sums.as_ref().map_or(0, SliceMut::address),
-            weights: weights as u64,
+        let first_run = count(all.runs.len(), "runs")?;
+        lane.describe(dim, &mut all.runs)?;
+        let chunks = seen(part, within).div_ceil(chunk);
+        all.items.push(args::DecodeItem {
+            dead: all.dead.len() as u64,
+            positions: all.positions.len() as u64,
+            queries: part.queries,
+            out: part.out,
+            sums: part.sums.unwrap_or(0),
+            weights: all.weights as u64,
             first_run,
-            runs: count(item.lane.runs.len(), "runs")?,
+            runs: count(lane.runs.len(), "runs")?,
             heads: count(heads, "heads")?,
             len: count(len, "entries")?,
             first: count(within.first, "entries")?,
             since: within.since,
-            first_task: count(owners.len(), "tasks")?,
+            first_task: count(all.tasks, "tasks")?,
             chunks: count(chunks, "tasks")?,
-            transform: number_of(item.lane.dual().values()),
-            unused: 0,
+            transform: number_of(lane.dual().values()),
+            marks: u32::from(lane.dead.is_some()) * args::DEAD
+                + u32::from(!within.masked.is_empty()) * args::POSITIONS
+                + u32::from(part.sums.is_some()) * args::SUMS,
         });
-        owners.extend(std::iter::repeat_n(index as u32, heads * chunks));
-        if item.sums.is_some() {
-            weights += heads * group * len;
-            most_len = most_len.max(len);
+        all.positions.extend(within.masked);
+        all.dead.extend(lane.marks());
+        all.tasks += heads * chunks;
+        all.most_tasks = all.most_tasks.max(heads * chunks);
+        if part.sums.is_some() {
+            all.weights += heads * group * len;
+            all.most_len = all.most_len.max(len);
         }
-        most_heads = most_heads.max(heads);
+        all.most_heads = all.most_heads.max(heads);
     }
+    Ok(all)
+}
 
-    let tasks = count(owners.len(), "tasks")?;
-    let parts = owners.len() * group;
-    let mut workspace = Buffer::<f32>::working(gpu, parts * (2 + dim) + if weights > 0 { parts + weights } else { 0 })?;
+impl Described {
+    pub(super) fn place(&mut self, table: &mut Table) {
+        self.at = Places {
+            items: table.add(&self.items),
+            runs: table.add(&self.runs),
+            positions: table.add(&self.positions),
+            dead: table.add(&self.dead),
+            tables: table.add(TABLES.as_flattened()),
+        };
+    }
+}
+
+/// Where queries, results and sums of a launch begin.
+#[derive(Default)]
+pub(super) struct Bases {
+    pub(super) queries: u64,
+    pub(super) out: u64,
+    pub(super) sums: u64,
+    /// Whether probabilities take the place of what is there, 0 those of entries that are not seen.
+    pub(super) sets_sums: bool,
+}
+
+/// # Safety
+/// The table of `described` was sent to `base`; queries, results and sums of its lanes, from `bases` on, are memory of the device, aligned to
+/// their elements, and what is written there nothing else uses.
+pub(super) unsafe fn launch<O: Element>(gpu: &Gpu, described: &Described, base: u64, bases: &Bases) -> Result<()> {
+    let Described { at, tasks, most_tasks, most_heads, weights, most_len, chunk, params, items, .. } = described;
+    let (group, dim) = (params.group(), params.dim);
+    count(*tasks, "tasks")?;
+    let parts = tasks * group;
+    let sums = *weights > 0;
+    let mut workspace = Buffer::<f32>::working(gpu, parts * (2 + dim) + if sums { parts + weights } else { 0 })?;
     let (stats, rest) = workspace.all_mut().split_at(parts * 2);
     let (partials, rest) = rest.split_at(parts * dim);
-    let (factors, weights) = rest.split_at(if weights > 0 { parts } else { 0 });
-    let room = Upload::room::<args::DecodeItem>(all.len())
-        + Upload::room::<args::Run>(runs.len())
-        + Upload::room::<f32>(TABLES.as_flattened().len())
-        + Upload::room::<u32>(owners.len())
-        + Upload::room::<u32>(positions.len())
-        + Upload::room::<u8>(dead.len());
-    let mut upload = Upload::new(gpu, room)?;
-    let (positions, dead) = (upload.add(&positions), upload.add(&dead));
-    for item in &mut all {
-        if item.positions != 0 {
-            item.positions = positions + (item.positions - 1) * size_of::<u32>() as u64;
-        }
-        if item.dead != 0 {
-            item.dead = dead + (item.dead - 1);
-        }
-    }
+    let (factors, weights) = rest.split_at(if sums { parts } else { 0 });
     let args = args::DecodeArgs {
-        items: upload.add(&all),
-        runs: upload.add(&runs),
-        owners: upload.add(&owners),
+        items: base + at.items,
+        runs: base + at.runs,
+        positions: base + at.positions,
+        dead: base + at.dead,
+        queries: bases.queries,
+        out: bases.out,
+        sums: bases.sums,
         stats: stats.address(),
         partials: partials.address(),
         factors: factors.address(),
         weights: weights.address(),
-        tables: upload.add(TABLES.as_flattened()),
+        tables: base + at.tables,
+        count: count(items.len(), "lanes")?,
         dim: dim as u32,
         group: count(group, "query heads")?,
-        chunk: chunk as u32,
+        chunk: *chunk as u32,
         scale: params.scale * std::f32::consts::LOG2_E,
         softcap: params.softcap.map_or(0.0, |cap| cap * std::f32::consts::LOG2_E),
+        sets_sums: bases.sets_sums.into(),
         unused: 0,
     };
 
@@ -146,11 +242,10 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
     };
     let kernel = format!("decode_attend_l{lanes}_g{at_once}");
     let shared = (at_once * (chunk + dim) * size_of::<f32>()) as u32;
-    let grid = [tasks, height(group.div_ceil(at_once), "passes")?];
+    let grid = [count(*most_tasks, "tasks")?, height(items.len() * group.div_ceil(at_once), "lanes and passes")?];
     let rows = height(items.len(), "lanes")?;
-    let _sent = upload.send()?;
-    // SAFETY: shapes and alignment were checked above, the workspace is as large as the contract says, and what is written is
-    // borrowed uniquely.
+    // SAFETY: shapes and alignment of the lanes were checked, the workspace is as large as the contract says; the rest is the caller's
+    // promise.
     unsafe {
         gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
         let grid = [count(most_heads * group, "query heads")?, rows];
@@ -159,8 +254,8 @@ pub fn decode<O: Element>(gpu: &Gpu, params: &AttentionParams, items: &mut [Deco
             Geometry { grid, threads: THREADS, shared: (dim * 4) as u32 },
             &args,
         )?;
-        if most_len > 0 {
-            let grid = [count(most_len, "entries")?.div_ceil(THREADS), rows];
+        if *most_len > 0 {
+            let grid = [count(*most_len, "entries")?.div_ceil(THREADS), rows];
             gpu.launch("decode_sums", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
         }
     }

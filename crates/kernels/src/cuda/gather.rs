@@ -2,7 +2,7 @@
 
 use super::args;
 use super::lane::require_part;
-use super::memory::Upload;
+use super::memory::{Table, Upload};
 use super::{Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
 use crate::codec::{Codec, TABLES};
 
@@ -101,41 +101,77 @@ pub struct MoveItem<'a> {
     pub moves: &'a [(u32, u32)],
 }
 
-/// Copies rows within the part of every item, in one launch.
-pub fn move_entries(gpu: &Gpu, items: &mut [MoveItem<'_>]) -> Result<()> {
+/// Moves that were checked.
+pub(super) struct DescribedMoves {
+    items: Vec<args::MoveItem>,
+    /// Those of each item.
+    moves: Vec<Vec<u32>>,
+    /// Bytes of a word.
+    unit: usize,
+    /// Words of an item, at most.
+    most: u32,
+}
+
+/// None where nothing is to be moved.
+pub(super) fn describe_moves(items: &[&MoveItem<'_>]) -> Result<Option<DescribedMoves>> {
     let mut unit = 16;
-    for item in items.iter() {
-        let MoveItem { capacity, heads, row, .. } = *item;
+    for item in items {
+        let MoveItem { capacity, heads, row, .. } = **item;
         require_rows(item.rows.len(), heads, capacity, row)?;
         require_apart(item.moves, capacity)?;
         unit = narrowed(unit, row, |bytes| item.rows.aligned(bytes))?;
     }
     let items: Vec<_> = items.iter().filter(|item| !item.moves.is_empty() && item.heads > 0 && item.row > 0).collect();
     if items.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let moves: usize = items.iter().map(|item| Upload::room::<u32>(2 * item.moves.len())).sum();
-    let mut upload = Upload::new(gpu, moves + Upload::room::<args::MoveItem>(items.len()))?;
-    let mut most = 0;
-    let mut all = Vec::with_capacity(items.len());
+    let (mut described, mut most, mut moves) = (Vec::with_capacity(items.len()), 0, Vec::with_capacity(items.len()));
     for item in items {
-        let moves: Vec<u32> = item.moves.iter().flat_map(|(from, to)| [*from, *to]).collect();
         most = most.max(count(item.heads * item.moves.len() * item.row / unit, "words")?);
-        all.push(args::MoveItem {
+        moves.push(item.moves.iter().flat_map(|(from, to)| [*from, *to]).collect());
+        described.push(args::MoveItem {
             rows: item.rows.address(),
-            moves: upload.add(&moves),
+            moves: 0,
             count: count(item.moves.len(), "entries")?,
             capacity: count(item.capacity, "entries")?,
             heads: count(item.heads, "heads")?,
             units: count(item.row / unit, "words")?,
         });
     }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "parts of segments")?];
-    let args = args::MoveArgs { items: upload.add(&all) };
-    let _sent = upload.send()?;
-    // SAFETY: lengths, entries and alignment were checked above, and that no word that is written is another's source; the
-    // parts are borrowed uniquely.
-    unsafe { gpu.launch(&format!("move_{unit}"), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    Ok(Some(DescribedMoves { items: described, moves, unit, most }))
+}
+
+impl DescribedMoves {
+    /// Puts the descriptors into a table; says where they begin.
+    pub(super) fn place(&mut self, table: &mut Table) -> u64 {
+        for (item, moves) in self.items.iter_mut().zip(&self.moves) {
+            item.moves = table.add(moves);
+        }
+        table.add(&self.items)
+    }
+
+    /// With the table at `base`, and the items in it at `items`.
+    ///
+    /// # Safety
+    /// The table was sent there, and the rows are memory that nothing else writes.
+    pub(super) unsafe fn launch(&self, gpu: &Gpu, base: u64, items: u64) -> Result<()> {
+        let grid = [blocks(gpu, self.most, THREADS), height(self.items.len(), "parts of segments")?];
+        let args = args::MoveArgs { items: base + items, table: base };
+        // SAFETY: lengths, entries and alignment were checked, and that no word that is written is another's source; the rest is the
+        // caller's promise.
+        unsafe { gpu.launch(&format!("move_{}", self.unit), Geometry { grid, threads: THREADS, shared: 0 }, &args) }
+    }
+}
+
+/// Copies rows within the part of every item, in one launch.
+pub fn move_entries(gpu: &Gpu, items: &mut [MoveItem<'_>]) -> Result<()> {
+    let items: Vec<&MoveItem<'_>> = items.iter().collect();
+    let Some(mut moves) = describe_moves(&items)? else { return Ok(()) };
+    let mut table = Table::default();
+    let at = moves.place(&mut table);
+    let sent = table.send(gpu)?;
+    // SAFETY: the table was sent, and the parts are borrowed uniquely.
+    unsafe { moves.launch(gpu, sent.all().address(), at) }
 }
 
 /// Refuses moves whose result would depend on their order, or that leave the segment.

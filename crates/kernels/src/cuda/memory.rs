@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
@@ -59,22 +60,54 @@ impl Element for bf16 {
     const NUMBER: Number = Number::Bf16;
 }
 
-/// An allocation of `len` elements, freed with the value after what was launched before.
-pub struct Buffer<T> {
+/// The memory of a buffer, freed with the last handle after what was launched before.
+#[derive(Debug)]
+struct Memory {
     gpu: Gpu,
     address: u64,
-    len: usize,
+    bytes: usize,
     /// Bytes of the block, if it is working memory.
     room: Option<usize>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some(room) = self.room {
+            self.gpu.put(Block { address: self.address, room });
+        } else if self.bytes > 0 {
+            // SAFETY: allocated in `Buffer::new` with this size; the slices of it are gone.
+            unsafe { self.gpu.free(self.address, self.bytes) }
+        }
+    }
+}
+
+/// Keeps the memory of a buffer although the buffer goes.
+#[derive(Clone, Debug)]
+pub struct Held(Arc<Memory>);
+
+impl Held {
+    /// Whether these bytes are some of it.
+    pub(super) fn covers(&self, address: u64, bytes: usize) -> bool {
+        let memory = &self.0;
+        address.checked_sub(memory.address).is_some_and(|at| at + bytes as u64 <= memory.bytes as u64)
+    }
+}
+
+/// An allocation of `len` elements.
+pub struct Buffer<T> {
+    memory: Arc<Memory>,
+    len: usize,
     element: PhantomData<T>,
 }
 
 impl<T: Plain> Buffer<T> {
     /// Of unspecified contents.
     pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
+        let bytes = len * size_of::<T>();
         // Nothing is not asked for: that would be a call of the driver for each layer of a step.
-        let address = if len == 0 { 0 } else { gpu.allocate(len * size_of::<T>())? };
-        Ok(Buffer { gpu: gpu.clone(), address, len, room: None, element: PhantomData })
+        let address = if len == 0 { 0 } else { gpu.allocate(bytes)? };
+        let memory = Memory { gpu: gpu.clone(), address, bytes, room: None };
+        Ok(Buffer { memory: Arc::new(memory), len, element: PhantomData })
     }
 
     /// Of unspecified contents, for the launches of one pass: kept for others when it is dropped.
@@ -82,8 +115,19 @@ impl<T: Plain> Buffer<T> {
         if len == 0 {
             return Buffer::new(gpu, 0);
         }
-        let Block { address, room } = gpu.take(len * size_of::<T>())?;
-        Ok(Buffer { gpu: gpu.clone(), address, len, room: Some(room), element: PhantomData })
+        let bytes = len * size_of::<T>();
+        let Block { address, room } = gpu.take(bytes)?;
+        let memory = Memory { gpu: gpu.clone(), address, bytes, room: Some(room) };
+        Ok(Buffer { memory: Arc::new(memory), len, element: PhantomData })
+    }
+
+    /// A handle of the memory.
+    pub fn held(&self) -> Held {
+        Held(self.memory.clone())
+    }
+
+    fn address(&self) -> u64 {
+        self.memory.address
     }
 
     pub fn from_slice(gpu: &Gpu, from: &[T]) -> Result<Self> {
@@ -105,7 +149,7 @@ impl<T: Plain> Buffer<T> {
     pub fn write(&mut self, at: usize, from: &[T]) -> Result<()> {
         let to = self.slice(at..at + from.len()).address;
         // SAFETY: in bounds, which `slice` checks.
-        unsafe { self.gpu.write(to, bytes(from)) }
+        unsafe { self.gpu().write(to, bytes(from)) }
     }
 
     pub fn read(&self) -> Result<Vec<T>> {
@@ -119,18 +163,18 @@ impl<T: Plain> Buffer<T> {
     pub fn read_at(&self, at: usize, to: &mut [T]) -> Result<()> {
         let from = self.slice(at..at + to.len()).address;
         // SAFETY: in bounds, which `slice` checks; any bytes are values.
-        unsafe { self.gpu.read(from, bytes_mut(to)) }
+        unsafe { self.gpu().read(from, bytes_mut(to)) }
     }
 
     /// Copies elements of another allocation to the elements from `at` on.
     pub fn copy(&mut self, at: usize, from: Slice<'_, T>) -> Result<()> {
         let to = self.slice(at..at + from.len()).address;
         // SAFETY: in bounds, which `slice` checks; `self` is borrowed uniquely, so `from` is elsewhere.
-        unsafe { self.gpu.copy(from.address, to, from.len() * size_of::<T>()) }
+        unsafe { self.gpu().copy(from.address, to, from.len() * size_of::<T>()) }
     }
 
     pub fn gpu(&self) -> &Gpu {
-        &self.gpu
+        &self.memory.gpu
     }
 
     pub fn len(&self) -> usize {
@@ -143,7 +187,7 @@ impl<T: Plain> Buffer<T> {
 
     pub fn slice(&self, range: Range<usize>) -> Slice<'_, T> {
         assert!(range.start <= range.end && range.end <= self.len, "elements {range:?} of {}", self.len);
-        Slice { address: self.address + (range.start * size_of::<T>()) as u64, len: range.len(), memory: PhantomData }
+        Slice { address: self.address() + (range.start * size_of::<T>()) as u64, len: range.len(), memory: PhantomData }
     }
 
     pub fn all(&self) -> Slice<'_, T> {
@@ -151,24 +195,13 @@ impl<T: Plain> Buffer<T> {
     }
 
     pub fn all_mut(&mut self) -> SliceMut<'_, T> {
-        SliceMut { address: self.address, len: self.len, memory: PhantomData }
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        if let Some(room) = self.room {
-            self.gpu.put(Block { address: self.address, room });
-        } else if self.len > 0 {
-            // SAFETY: allocated in `new` with this size; the slices of it are gone.
-            unsafe { self.gpu.free(self.address, self.len * size_of::<T>()) }
-        }
+        SliceMut { address: self.address(), len: self.len, memory: PhantomData }
     }
 }
 
 impl<T> std::fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({} elements at {:#x})", self.len, self.address)
+        write!(f, "Buffer({} elements at {:#x})", self.len, self.memory.address)
     }
 }
 
@@ -200,13 +233,39 @@ impl Upload {
         self.parts.extend_from_slice(bytes(part));
         self.parts.resize(at + Self::room::<T>(part.len()), 0);
         assert!(self.parts.len() <= self.to.len(), "{} bytes of {}", self.parts.len(), self.to.len());
-        self.to.address + at as u64
+        self.to.address() + at as u64
     }
 
     /// Sends the parts. They stay until the buffer is dropped.
     pub(super) fn send(mut self) -> Result<Buffer<u8>> {
         self.to.write(0, &self.parts)?;
         Ok(self.to)
+    }
+}
+
+/// Bytes that are staged at once, so that a copy of any length is asynchronous.
+const STAGED: usize = 512 << 10;
+
+/// Data of several launches, collected before its place is known: parts are named by where they begin.
+#[derive(Default)]
+pub(super) struct Table(Vec<u8>);
+
+impl Table {
+    /// Adds a part, and says where it begins.
+    pub(super) fn add<T: Plain>(&mut self, part: &[T]) -> u64 {
+        const { assert!(align_of::<T>() <= Upload::ALIGN) };
+        let at = self.0.len();
+        self.0.extend_from_slice(bytes(part));
+        self.0.resize(at + Upload::room::<T>(part.len()), 0);
+        at as u64
+    }
+
+    pub(super) fn send(self, gpu: &Gpu) -> Result<Buffer<u8>> {
+        let mut to = Buffer::working(gpu, self.0.len())?;
+        for (index, part) in self.0.chunks(STAGED).enumerate() {
+            to.write(index * STAGED, part)?;
+        }
+        Ok(to)
     }
 }
 

@@ -27,19 +27,21 @@ mod product;
 #[cfg(any(test, feature = "cuda"))]
 mod ring;
 mod rotary;
+mod step;
 
 pub use codec::{EncodeItem, Source, encode, transform};
 pub use decode::{DecodeItem, decode};
 pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries};
 pub use lane::{Lane, parts_mut};
-pub use memory::{Buffer, Element, Plain, Slice, SliceMut};
+pub use memory::{Buffer, Element, Held, Plain, Slice, SliceMut};
 pub use network::{
     Function, activate, add, add_bias, cap, convert, glu, head_norms, layer_norm, place_columns, rms_norm, scale,
     take_rows,
 };
 pub use prefill::{Gather, prefill};
 pub use product::{Multiply, Number, product, product_onto};
-pub use rotary::{Angles, AppendItem, New, Rows, append, rotate};
+pub use rotary::{Angles, AppendItem, New, Queries, Rows, append, append_and_rotate, rotate};
+pub use step::{Planner, Step, StepLane};
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,9 +2,9 @@
 //!
 //! Results in f16 and bf16 are those in f32, rounded to nearest even.
 
-use super::args::{MapArgs, NormalizeArgs};
+use super::args::{MapArgs, NormalizeArgs, Rows as Numbers, TakeArgs};
 use super::memory::Upload;
-use super::{Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, require};
+use super::{Element, Geometry, Gpu, Plain, Result, Slice, SliceMut, blocks, count, require};
 use crate::activation::Gate;
 
 const THREADS: u32 = 256;
@@ -186,7 +186,16 @@ pub fn head_norms(
 /// # Safety
 /// As [`super::Backend::launch`].
 unsafe fn map(gpu: &Gpu, kernel: &str, args: &MapArgs) -> Result<()> {
-    let fours = count(args.n as usize * args.width.div_ceil(4) as usize, "groups of four elements")?;
+    // SAFETY: the caller's promise.
+    unsafe { map_with(gpu, kernel, args, args) }
+}
+
+/// As [`map`], with an argument that `map` is part of.
+///
+/// # Safety
+/// As [`super::Backend::launch`].
+unsafe fn map_with<A: Plain>(gpu: &Gpu, kernel: &str, map: &MapArgs, args: &A) -> Result<()> {
+    let fours = count(map.n as usize * map.width.div_ceil(4) as usize, "groups of four elements")?;
     if fours == 0 {
         return Ok(());
     }
@@ -329,11 +338,9 @@ pub fn take_rows<T: Element>(
     if rows.is_empty() {
         return Ok(());
     }
-    let mut upload = Upload::new(gpu, Upload::room::<u32>(rows.len()))?;
-    let args = MapArgs {
+    let mut by = MapArgs {
         x: table.address(),
         out: out.address(),
-        rows: upload.add(rows),
         x_stride: width as u64,
         out_stride: width as u64,
         n: count(rows.len(), "rows")?,
@@ -341,9 +348,17 @@ pub fn take_rows<T: Element>(
         vectors: (in_fours(there.max(rows.len()), &[width]) && aligned(table) && aligned_mut(&out)).into(),
         ..MapArgs::default()
     };
+    if rows.len() <= Numbers::MOST {
+        let mut args = TakeArgs { map: by, ..TakeArgs::default() };
+        args.rows.0[..rows.len()].copy_from_slice(rows);
+        // SAFETY: lengths, rows and alignment were checked above; the target is borrowed uniquely.
+        return unsafe { map_with(gpu, &format!("take_{}", T::NAME), &by, &args) };
+    }
+    let mut upload = Upload::new(gpu, Upload::room::<u32>(rows.len()))?;
+    by.rows = upload.add(rows);
     let _sent = upload.send()?;
-    // SAFETY: lengths, rows and alignment were checked above; the target is borrowed uniquely.
-    unsafe { map(gpu, &format!("copy_{}_f32", T::NAME), &args) }
+    // SAFETY: as above.
+    unsafe { map(gpu, &format!("copy_{}_f32", T::NAME), &by) }
 }
 
 /// Copies `x`, `[n, width]`, to the columns `column .. column + width` of `out`, `[n, out_width]`.

@@ -2,7 +2,7 @@
 
 use super::args;
 use super::lane::{dtype_of, number_of};
-use super::memory::Upload;
+use super::memory::{Held, Table};
 use super::{Buffer, Element, Geometry, Gpu, Result, Slice, SliceMut, blocks, count, height, require};
 use crate::codec::KvCodec;
 use crate::rotary;
@@ -32,18 +32,20 @@ impl<T> Rows<'_, T> {
 /// Cosines and sines of a run of positions, on the device.
 #[derive(Debug)]
 pub struct Angles {
-    /// The cosines, then as many sines.
-    both: Buffer<f32>,
+    _memory: Held,
+    cosines: u64,
+    sines: u64,
+    /// Of each.
+    len: usize,
     positions: usize,
 }
 
 impl Angles {
     /// Copies the angles, in one write.
     pub fn new(gpu: &Gpu, angles: &rotary::Angles) -> Result<Self> {
-        let (cosines, sines) = (&angles.cos, &angles.sin);
-        require(cosines.len() == sines.len(), || format!("{} cosines and {} sines", cosines.len(), sines.len()))?;
-        let both = Buffer::working_from(gpu, &[cosines.as_slice(), sines.as_slice()].concat())?;
-        Ok(Angles { both, positions: angles.positions() })
+        let mut table = Table::default();
+        let placed = place(&mut table, angles)?;
+        Ok(placed.at(&table.send(gpu)?))
     }
 
     pub fn positions(&self) -> usize {
@@ -52,11 +54,34 @@ impl Angles {
 
     /// Where cosines and sines are, after checking that there is a row of `dim / 2` of each for `rows` rows.
     fn check(&self, rows: usize, dim: usize) -> Result<(u64, u64)> {
-        let half = self.both.len() / 2;
-        require(dim.is_multiple_of(2) && half == rows * dim / 2, || {
-            format!("{half} angles for {rows} rows of heads of {dim} elements")
+        require(dim.is_multiple_of(2) && self.len == rows * dim / 2, || {
+            format!("{} angles for {rows} rows of heads of {dim} elements", self.len)
         })?;
-        Ok((self.both.slice(0..half).address(), self.both.slice(half..2 * half).address()))
+        Ok((self.cosines, self.sines))
+    }
+}
+
+/// Angles in a table.
+pub(super) struct PlacedAngles {
+    cosines: u64,
+    sines: u64,
+    len: usize,
+    positions: usize,
+}
+
+pub(super) fn place(table: &mut Table, angles: &rotary::Angles) -> Result<PlacedAngles> {
+    let (cosines, sines) = (&angles.cos, &angles.sin);
+    require(cosines.len() == sines.len(), || format!("{} cosines and {} sines", cosines.len(), sines.len()))?;
+    let (len, positions) = (cosines.len(), angles.positions());
+    Ok(PlacedAngles { cosines: table.add(cosines), sines: table.add(sines), len, positions })
+}
+
+impl PlacedAngles {
+    /// With the table that was sent.
+    pub(super) fn at(self, sent: &Buffer<u8>) -> Angles {
+        let PlacedAngles { cosines, sines, len, positions } = self;
+        let base = sent.all().address();
+        Angles { _memory: sent.held(), cosines: base + cosines, sines: base + sines, len, positions }
     }
 }
 
@@ -125,21 +150,75 @@ pub struct AppendItem<'a> {
     pub at: usize,
 }
 
+/// Queries that are rotated in the launch that appends.
+pub struct Queries<'a, A> {
+    /// As many rows as there are new ones.
+    pub rows: Rows<'a, A>,
+    pub heads: usize,
+    /// `[rows, heads, dim]`.
+    pub out: SliceMut<'a, f32>,
+}
+
 /// Writes new positions into segments of lanes, in one launch.
 pub fn append<A: Element>(gpu: &Gpu, new: New<'_, A>, items: &mut [AppendItem<'_>], dim: usize) -> Result<()> {
+    write(gpu, new, None, items, dim)
+}
+
+/// As [`append`], and rotates the queries of the same rows, in the same launch. The rows have angles.
+pub fn append_and_rotate<A: Element>(
+    gpu: &Gpu,
+    new: New<'_, A>,
+    queries: Queries<'_, A>,
+    items: &mut [AppendItem<'_>],
+    dim: usize,
+) -> Result<()> {
+    write(gpu, new, Some(queries), items, dim)
+}
+
+fn write<A: Element>(
+    gpu: &Gpu,
+    new: New<'_, A>,
+    queries: Option<Queries<'_, A>>,
+    items: &mut [AppendItem<'_>],
+    dim: usize,
+) -> Result<()> {
+    let items: Vec<&AppendItem<'_>> = items.iter().collect();
+    let mut described = describe(&items, (new.heads, new.rows), dim)?;
+    let mut table = Table::default();
+    described.place(&mut table);
+    let sent = table.send(gpu)?;
+    // SAFETY: the table was sent, and the targets are borrowed uniquely.
+    unsafe { launch(gpu, &described, sent.all().address(), new, queries, dim) }
+}
+
+/// Segments that were checked, for rows of so many heads.
+pub(super) struct DescribedAppend {
+    items: Vec<args::AppendItem>,
+    /// Where in the table the items begin.
+    at: u64,
+    /// Pairs of an item, at most.
+    most: u32,
+    transforms: bool,
+}
+
+impl DescribedAppend {
+    pub(super) fn place(&mut self, table: &mut Table) {
+        self.at = table.add(&self.items);
+    }
+}
+
+pub(super) fn describe(
+    items: &[&AppendItem<'_>],
+    (all_heads, rows): (usize, usize),
+    dim: usize,
+) -> Result<DescribedAppend> {
     require(dim > 0 && dim.is_multiple_of(2), || format!("heads of {dim} elements cannot be halved"))?;
-    let keys = new.keys.check(new.rows, new.heads * dim)?;
-    let values = new.values.check(new.rows, new.heads * dim)?;
-    let (cosines, sines) = match new.angles {
-        Some(angles) => angles.check(new.rows, dim)?,
-        None => (0, 0),
-    };
     let (mut most, mut transforms) = (0, false);
-    let mut all = Vec::new();
-    for item in items.iter() {
-        let AppendItem { first_head, heads, first_row, n, codec, capacity, at, .. } = *item;
-        require(first_head + heads <= new.heads && first_row + n <= new.rows, || {
-            format!("heads {first_head}+{heads} of {} and rows {first_row}+{n} of {}", new.heads, new.rows)
+    let mut all = Vec::with_capacity(items.len());
+    for item in items {
+        let AppendItem { first_head, heads, first_row, n, codec, capacity, at, .. } = **item;
+        require(first_head + heads <= all_heads && first_row + n <= rows, || {
+            format!("heads {first_head}+{heads} of {all_heads} and rows {first_row}+{n} of {rows}")
         })?;
         let (key, value) = (codec.key.row(dim), codec.value.row(dim));
         let fits = item.keys.len() == heads * capacity * key && item.values.len() == heads * capacity * value;
@@ -169,25 +248,62 @@ pub fn append<A: Element>(gpu: &Gpu, new: New<'_, A>, items: &mut [AppendItem<'_
             value_transform: number_of(codec.dual.values()),
         });
     }
-    if most == 0 {
-        return Ok(());
-    }
-    let grid = [blocks(gpu, most, THREADS), height(all.len(), "segments")?];
-    let mut upload = Upload::new(gpu, Upload::room::<args::AppendItem>(all.len()))?;
-    let args = args::AppendArgs {
-        items: upload.add(&all),
+    Ok(DescribedAppend { items: all, at: 0, most, transforms })
+}
+
+/// Writes new rows, and rotates queries.
+///
+/// # Safety
+/// `described` was described for as many rows and heads of `dim`, its table was sent to `base`, and its targets are memory that nothing
+/// else uses.
+pub(super) unsafe fn launch<A: Element>(
+    gpu: &Gpu,
+    described: &DescribedAppend,
+    base: u64,
+    new: New<'_, A>,
+    queries: Option<Queries<'_, A>>,
+    dim: usize,
+) -> Result<()> {
+    let keys = new.keys.check(new.rows, new.heads * dim)?;
+    let values = new.values.check(new.rows, new.heads * dim)?;
+    let (cosines, sines) = match new.angles {
+        Some(angles) => angles.check(new.rows, dim)?,
+        None => (0, 0),
+    };
+    let mut args = args::AppendArgs {
+        items: base + described.at,
         keys,
         values,
         cosines,
         sines,
         key_stride: new.keys.stride as u64,
         value_stride: new.values.stride as u64,
+        queries: 0,
+        rotated: 0,
+        query_stride: 0,
         dim: count(dim, "elements")?,
-        unused: 0,
+        count: count(described.items.len(), "segments")?,
+        rows: count(new.rows, "rows")?,
+        query_heads: 0,
     };
-    let _sent = upload.send()?;
+    let mut most = described.most;
+    if let Some(queries) = &queries {
+        require(new.angles.is_some(), || "queries to rotate without angles".into())?;
+        require(queries.out.len() == new.rows * queries.heads * dim, || {
+            format!("{} elements for {} rows of {} heads of {dim}", queries.out.len(), new.rows, queries.heads)
+        })?;
+        args.queries = queries.rows.check(new.rows, queries.heads * dim)?;
+        (args.rotated, args.query_stride) = (queries.out.address(), queries.rows.stride as u64);
+        args.query_heads = count(queries.heads, "heads")?;
+        most = most.max(count(queries.out.len() / 2, "pairs")?);
+    }
+    if most == 0 {
+        return Ok(());
+    }
+    let turns = usize::from(args.query_heads > 0);
+    let grid = [blocks(gpu, most, THREADS), height(described.items.len() + turns, "segments")?];
     let kernel = format!("append_{}", A::NAME);
-    let shared = if transforms { (dim * size_of::<f32>()) as u32 } else { 0 };
-    // SAFETY: rows, angles and targets were checked above; the targets are borrowed uniquely.
+    let shared = if described.transforms { (dim * size_of::<f32>()) as u32 } else { 0 };
+    // SAFETY: rows and angles were checked above, the targets when they were described; the rest is the caller's promise.
     unsafe { gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args) }
 }

@@ -200,7 +200,13 @@ impl Backend for Cpu {
         Matrix::new(out, rows, columns)
     }
 
-    fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_>, rows: usize) -> Result<Rotary> {
+    fn rotary(
+        &self,
+        variants: &[Frequencies],
+        _: &[LayerKind],
+        pass: &mut Pass<'_, '_>,
+        rows: usize,
+    ) -> Result<Rotary> {
         Ok(Rotary::new(variants, pass, rows))
     }
 

@@ -3,13 +3,14 @@
 use half::f16;
 use prefixkv_kernels::codec::{KvCodec, Run};
 use prefixkv_kernels::cuda::{
-    self, Angles, AppendItem, Buffer, DecodeItem, Element, Gather, Gpu, New, Number, Rows, SliceMut,
+    self, Angles, AppendItem, Buffer, Element, Gather, Gpu, New, Number, Queries, Rows, SliceMut,
 };
 
 use super::matrix::{Array, Input, Matrix};
+use super::plan::Rotary;
 use super::write::write;
 use crate::backend::{Activations, Heads, LayerKind};
-use crate::cache::{Entry, Lane};
+use crate::cache::Lane;
 use crate::device::Cuda;
 use crate::error::{Error, Result};
 use crate::metrics;
@@ -28,6 +29,12 @@ fn rotated(gpu: &Gpu, fused: &Matrix, heads: Heads, angles: &Angles) -> Result<B
     Ok(out)
 }
 
+/// The queries of a fused projection, to be rotated into `out`.
+fn turned<'a>(fused: &'a Matrix, heads: Heads, out: SliceMut<'a, f32>) -> Queries<'a, f32> {
+    let [rows, _, _] = parts(fused, heads);
+    Queries { rows, heads: heads.query, out }
+}
+
 fn new<'a>(fused: &'a Matrix, heads: Heads, angles: &'a Angles) -> New<'a, f32> {
     let [_, keys, values] = parts(fused, heads);
     New { keys, values, rows: fused.rows(), heads: heads.kv, angles: Some(angles) }
@@ -42,12 +49,15 @@ pub(super) fn prompt(
 ) -> Result<Input> {
     let gpu = &cuda.gpu;
     let (layer, heads, n) = (kind.layer, kind.heads, fused.rows());
-    if kind.stores() {
+    let rotated = if kind.stores() {
         let entries = sequence.reserve(layer)?;
-        write(gpu, &mut [(&mut *sequence, 0)], layer, new(fused, heads, angles), heads.dim)?;
+        let mut rotated = Buffer::working(gpu, n * heads.width())?;
+        write(gpu, sequence, layer, new(fused, heads, angles), turned(fused, heads, rotated.all_mut()), heads.dim)?;
         sequence.written(layer, &entries)?;
-    }
-    let rotated = rotated(gpu, fused, heads, angles)?;
+        rotated
+    } else {
+        rotated(gpu, fused, heads, angles)?
+    };
     let queries = Rows { data: rotated.all(), offset: 0, stride: heads.width() };
     let mut out = Buffer::<f32>::working(gpu, n * heads.width())?;
 
@@ -88,18 +98,18 @@ pub(super) fn step(
     cuda: &Cuda,
     fused: &Matrix,
     kind: &LayerKind,
-    angles: &Angles,
+    rotary: &Rotary,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Input> {
     let gpu = &cuda.gpu;
     let (rows, columns) = (members.len(), kind.heads.width());
     Ok(match cuda.factors {
         Number::F16 => {
-            let data = step_of::<f16>(gpu, fused, kind, angles, members)?;
+            let data = step_of::<f16>(gpu, fused, kind, rotary, members)?;
             Input::F16(Array { data, rows, columns })
         }
         Number::F32 | Number::Bf16 => {
-            let data = step_of::<f32>(gpu, fused, kind, angles, members)?;
+            let data = step_of::<f32>(gpu, fused, kind, rotary, members)?;
             Input::F32(Matrix::new(data, rows, columns))
         }
     })
@@ -109,95 +119,23 @@ fn step_of<O: Element>(
     gpu: &Gpu,
     fused: &Matrix,
     kind: &LayerKind,
-    angles: &Angles,
+    rotary: &Rotary,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Buffer<O>> {
-    let (layer, heads) = (kind.layer, kind.heads);
-    let (group, width) = (heads.query / heads.kv, heads.width());
-    if kind.stores() {
-        store(gpu, fused, kind, angles, members)?;
-    }
-    let rotated = rotated(gpu, fused, heads, angles)?;
-    let mut out = Buffer::<O>::working(gpu, members.len() * width)?;
-    let working: Vec<(usize, &BatchItem<'_, Cuda>)> =
-        members.iter().enumerate().filter(|(_, member)| member.failed.is_none()).collect();
-    // Places whose probabilities are asked for, per lane of all sequences.
-    let asked: Vec<usize> = working
-        .iter()
-        .filter(|(_, member)| member.sequence.gathers_step(layer))
-        .flat_map(|(_, member)| member.sequence.lanes(layer).iter().map(Lane::places))
-        .collect();
-    let mut sums = zeros(gpu, asked.iter().sum())?;
-    let mut sums_left = cut(sums.all_mut(), &asked).into_iter();
-    let mut rows: Vec<Option<SliceMut<'_, O>>> =
-        cut(out.all_mut(), &vec![width; members.len()]).into_iter().map(Some).collect();
-    let positions: Vec<Vec<Option<Vec<u32>>>> =
-        working.iter().map(|(_, member)| kind.positions(member.sequence.lanes(layer))).collect();
-    let mut items: Vec<DecodeItem<'_, O>> = Vec::new();
-    for ((row, member), positions) in working.iter().zip(&positions) {
-        let Some(mut to) = rows[*row].take() else { continue };
-        let gathers = member.sequence.gathers_step(layer);
-        let mut from = row * width;
-        for (lane, positions) in member.sequence.lanes(layer).iter().zip(positions) {
-            let width = lane.heads().len() * group * heads.dim;
-            let (this, left) = to.split_at(width);
-            to = left;
-            let sums = if gathers { sums_left.next() } else { None };
-            let queries = rotated.slice(from..from + width);
-            let lane = cuda::Lane { positions: positions.as_deref(), ..lane.runs()? };
-            items.push(DecodeItem { lane, queries, out: this, sums });
-            from += width;
-        }
-    }
-    cuda::decode(gpu, &kind.params(), &mut items)?;
-    drop(items);
-    let mut gathered =
-        if asked.is_empty() { Vec::new() } else { per_part(&sums.read()?, asked.into_iter()) }.into_iter();
-    for member in members.iter_mut() {
-        let gathers = member.sequence.gathers_step(layer);
-        let lanes = member.sequence.lanes(layer).len();
-        member.attempt(|sequence| {
-            let sums: Vec<Vec<f32>> = if gathers { gathered.by_ref().take(lanes).collect() } else { Vec::new() };
-            sequence.stepped(layer, &sums);
-            Ok(())
-        });
-    }
+    let (heads, plan, angles) = (kind.heads, rotary.plan()?, rotary.angles(kind.rope)?);
+    let (number, stores) = plan.number(kind)?;
+    let mut queries = if stores {
+        let mut queries = Buffer::working(gpu, members.len() * heads.width())?;
+        plan.step.append(number, new(fused, heads, angles), turned(fused, heads, queries.all_mut()))?;
+        plan.written(number, members);
+        queries
+    } else {
+        rotated(gpu, fused, heads, angles)?
+    };
+    let mut out = Buffer::<O>::working(gpu, members.len() * heads.width())?;
+    plan.step.decode(number, &mut queries, out.all_mut())?;
+    plan.stepped(number, members)?;
     Ok(out)
-}
-
-/// The new entries of a layer, of all sequences.
-fn store(
-    gpu: &Gpu,
-    fused: &Matrix,
-    kind: &LayerKind,
-    angles: &Angles,
-    members: &mut [BatchItem<'_, Cuda>],
-) -> Result<()> {
-    let (layer, heads) = (kind.layer, kind.heads);
-    let mut reserved: Vec<Vec<Entry>> = Vec::with_capacity(members.len());
-    // One that has failed before may have entries of another pass, for which there are no rows here.
-    let failed: Vec<bool> = members.iter().map(|member| member.failed.is_some()).collect();
-    for member in members.iter_mut() {
-        let mut entries = Vec::new();
-        member.attempt(|sequence| {
-            entries = sequence.reserve(layer)?;
-            Ok(())
-        });
-        reserved.push(entries);
-    }
-    // A sequence that failed half-way has entries that were counted; writing them keeps its lanes sound.
-    let mut sequences: Vec<(&mut Sequence<Cuda>, usize)> = members
-        .iter_mut()
-        .enumerate()
-        .filter(|(row, _)| !failed[*row])
-        .map(|(row, member)| (&mut *member.sequence, row))
-        .collect();
-    write(gpu, &mut sequences, layer, new(fused, heads, angles), heads.dim)?;
-    drop(sequences);
-    for (member, entries) in members.iter_mut().zip(&reserved) {
-        member.attempt(|sequence| sequence.written(layer, entries));
-    }
-    Ok(())
 }
 
 pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result<Buffer<f32>> {
@@ -258,10 +196,11 @@ pub(super) fn segmented(
         });
         first_row += len;
     }
-    cuda::append(gpu, new(fused, heads, angles), &mut items, heads.dim)?;
-    drop(items);
-    let rotated = rotated(gpu, fused, heads, angles)?;
     let (width, mut first) = (heads.width(), 0);
+    let mut rotated = Buffer::working(gpu, n * width)?;
+    let queries = turned(fused, heads, rotated.all_mut());
+    cuda::append_and_rotate(gpu, new(fused, heads, angles), queries, &mut items, heads.dim)?;
+    drop(items);
     let mut out = Buffer::<f32>::working(gpu, n * width)?;
     let rows: Vec<usize> = segments.iter().map(|len| len * width).collect();
     for (&len, to) in segments.iter().zip(cut(out.all_mut(), &rows)) {
@@ -272,10 +211,6 @@ pub(super) fn segmented(
         first += len;
     }
     Ok(out)
-}
-
-fn zeros(gpu: &Gpu, len: usize) -> Result<Buffer<f32>> {
-    Ok(Buffer::working_from(gpu, &vec![0.0; len])?)
 }
 
 /// Parts of so many elements, one behind the other.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod matrix;
+mod plan;
 mod weights;
 mod write;
 
@@ -12,6 +13,7 @@ use prefixkv_kernels::rotary::{Frequencies, Phase};
 
 use matrix::filled;
 pub use matrix::{Array, Input, Matrix};
+pub use plan::Rotary;
 pub use weights::Weights;
 
 use super::{Activations, Backend, Held};
@@ -32,7 +34,7 @@ impl Backend for Cuda {
     type Weights = Weights;
     type Table = Weights;
     type Vector = Buffer<f32>;
-    type Rotary = Vec<Angles>;
+    type Rotary = Rotary;
 
     /// A GPU wants products of many rows and copies each part; for a 7B model this many take 350 MB.
     const MLP_ROWS: usize = 4096;
@@ -198,7 +200,13 @@ impl Backend for Cuda {
         Ok(Matrix::new(out, fused.rows(), fused.columns()))
     }
 
-    fn rotary(&self, variants: &[Frequencies], pass: &Pass<'_, '_, Cuda>, rows: usize) -> Result<Vec<Angles>> {
+    fn rotary(
+        &self,
+        variants: &[Frequencies],
+        kinds: &[LayerKind],
+        pass: &mut Pass<'_, '_, Cuda>,
+        rows: usize,
+    ) -> Result<Rotary> {
         let n = pass.rows_each(rows);
         let mut stored = Vec::new();
         for sequence in pass.sequences() {
@@ -209,21 +217,27 @@ impl Backend for Cuda {
                 }
             }
         }
-        variants.iter().map(|one| Ok(Angles::new(&self.gpu, &one.angles(stored.iter().copied()))?)).collect()
+        let angles: Vec<_> = variants.iter().map(|one| one.angles(stored.iter().copied())).collect();
+        match pass {
+            Pass::Step(_) => Rotary::of_step(self, &angles, kinds, pass),
+            Pass::Prompt(_) => {
+                let sent = angles.iter().map(|angles| Angles::new(&self.gpu, angles));
+                Ok(Rotary::of_rows(sent.collect::<cuda::Result<_>>()?))
+            }
+        }
     }
 
     fn causal(
         &self,
         fused: &Matrix,
         kind: &LayerKind,
-        rotary: &Vec<Angles>,
+        rotary: &Rotary,
         pass: &mut Pass<'_, '_, Cuda>,
         _: Check<'_>,
     ) -> Result<Input> {
-        let angles = &rotary[kind.rope];
         match pass {
-            Pass::Prompt(sequence) => attention::prompt(self, fused, kind, angles, sequence),
-            Pass::Step(members) => attention::step(self, fused, kind, angles, members),
+            Pass::Prompt(sequence) => attention::prompt(self, fused, kind, rotary.angles(kind.rope)?, sequence),
+            Pass::Step(members) => attention::step(self, fused, kind, rotary, members),
         }
     }
 
@@ -232,19 +246,20 @@ impl Backend for Cuda {
         Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
     }
 
-    fn rotary_at(&self, frequencies: &Frequencies, phases: &[Phase]) -> Result<Vec<Angles>> {
-        Ok(vec![Angles::new(&self.gpu, &frequencies.angles(phases.iter().copied()))?])
+    fn rotary_at(&self, frequencies: &Frequencies, phases: &[Phase]) -> Result<Rotary> {
+        let angles = Angles::new(&self.gpu, &frequencies.angles(phases.iter().copied()))?;
+        Ok(Rotary::of_rows(vec![angles]))
     }
 
     fn segmented(
         &self,
         fused: &Matrix,
         heads: Heads,
-        rotary: &Vec<Angles>,
+        rotary: &Rotary,
         segments: &[usize],
         _: Check<'_>,
     ) -> Result<Input> {
-        let out = attention::segmented(self, fused, heads, &rotary[0], segments)?;
+        let out = attention::segmented(self, fused, heads, rotary.angles(0)?, segments)?;
         Ok(Input::F32(Matrix::new(out, fused.rows(), heads.width())))
     }
 }

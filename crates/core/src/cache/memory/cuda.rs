@@ -1,14 +1,14 @@
 //! Entries in the memory of a GPU. Positions, scores and all decisions stay on the host; only keys and values are there.
 //!
 //! A deleted entry's place is taken by the last one, as on the CPU, but the copy waits: what the lanes of a layer are to move
-//! and to write goes to the device in one launch each, just before attention reads them (`crate::backend::cuda`). Entries for which
+//! and to write goes to the device in one launch each, before attention reads them (`crate::backend::cuda`). Entries for which
 //! something waits are never shared.
 
 use std::ops::Range;
 
 use prefixkv_kernels::codec::{Codec, Parts, Run};
 use prefixkv_kernels::cuda::{
-    self, AppendItem, Buffer, EncodeItem, GatherItem, MoveItem, NormItem, Slice, SliceMut, Source,
+    self, AppendItem, Buffer, EncodeItem, GatherItem, Held, MoveItem, NormItem, Slice, SliceMut, Source,
 };
 use prefixkv_kernels::element::Element;
 
@@ -99,22 +99,24 @@ impl OnGpu {
     }
 
     /// The moves that wait.
-    fn moves(&mut self, form: Form<'_>) -> Vec<MoveItem<'_>> {
+    fn moves(&mut self, form: Form<'_>) -> Vec<(MoveItem<'_>, Held)> {
         if self.moves.is_empty() {
             return Vec::new();
         }
+        let held = self.data.held();
         let OnGpu { data, moves, .. } = self;
         let Form { codec, heads, dim, capacity, .. } = form;
         let parts = cuda::parts_mut(codec, data.all_mut(), heads, dim, capacity);
-        rows(form, parts).map(|(rows, row)| MoveItem { rows, capacity, heads, row, moves }).collect()
+        rows(form, parts).map(|(rows, row)| (MoveItem { rows, capacity, heads, row, moves }, held.clone())).collect()
     }
 
     /// Entries that wait to be written, from row `row` on.
-    fn unwritten(&mut self, form: Form<'_>, first_head: usize, row: usize) -> Option<AppendItem<'_>> {
+    fn unwritten(&mut self, form: Form<'_>, first_head: usize, row: usize) -> Option<(AppendItem<'_>, Held)> {
         let (at, n) = self.unwritten?;
+        let held = self.data.held();
         let Parts { keys, values, .. } = self.parts_mut(form);
         let Form { codec, heads, capacity, .. } = form;
-        Some(AppendItem { first_head, heads, first_row: row, n, codec, keys, values, capacity, at })
+        Some((AppendItem { first_head, heads, first_row: row, n, codec, keys, values, capacity, at }, held))
     }
 }
 
@@ -266,8 +268,13 @@ impl Lane<Cuda> {
         Ok(cuda::Lane { dead, ..cuda::Lane::new(self.heads().len(), runs) })
     }
 
-    /// The moves that wait.
-    pub(crate) fn moves(&mut self) -> impl Iterator<Item = MoveItem<'_>> {
+    /// The memory of the runs.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        self.segments.iter().map(|segment| segment.entries().data.held()).collect()
+    }
+
+    /// The moves that wait, with their memory.
+    pub(crate) fn moves(&mut self) -> impl Iterator<Item = (MoveItem<'_>, Held)> {
         self.segments.iter_mut().flat_map(|segment| {
             let form = segment.sizes();
             segment.entries_mut().map_or_else(Vec::new, |entries| entries.moves(form))
@@ -278,8 +285,8 @@ impl Lane<Cuda> {
         self.segments.iter_mut().filter_map(Segment::entries_mut).for_each(|entries| entries.moves.clear());
     }
 
-    /// Entries that wait to be written, from row `row` on.
-    pub(crate) fn unwritten(&mut self, row: usize) -> impl Iterator<Item = AppendItem<'_>> {
+    /// Entries that wait to be written, from row `row` on, with their memory.
+    pub(crate) fn unwritten(&mut self, row: usize) -> impl Iterator<Item = (AppendItem<'_>, Held)> {
         let first = self.heads().start;
         self.segments.iter_mut().filter_map(move |segment| {
             let form = segment.sizes();

@@ -203,7 +203,8 @@ impl<B: Backend> Llama<B> {
         if let Pass::Prompt(sequence) = pass {
             sequence.look_ahead(&self.ropes, n)?;
         }
-        self.backend.rotary(&self.ropes, pass, n)
+        let kinds: Vec<LayerKind> = self.layers.iter().map(|layer| layer.kind).collect();
+        self.backend.rotary(&self.ropes, &kinds, pass, n)
     }
 
     /// `x` and the result of the layer's MLP, added up.

@@ -200,7 +200,7 @@ impl Runner {
 
     /// Some of `n` rows through all layers.
     fn through(&self, pass: &mut Pass<'_, '_>, n: usize, rows: Range<usize>, seed: u64, outputs: &mut [Vec<f32>]) {
-        let rotary = Cpu.rotary(&self.ropes, pass, rows.len()).expect("angles");
+        let rotary = Cpu.rotary(&self.ropes, &[], pass, rows.len()).expect("angles");
         for ((layer, kind), out) in self.kinds.iter().enumerate().zip(outputs) {
             let whole = Cpu.matrix(noise(seed + layer as u64, n * kind.fused()), n, kind.fused()).expect("rows");
             let fused = whole.narrow(rows.start, rows.len()).expect("rows");
