@@ -54,7 +54,7 @@ static const ShimField SHIM_FIELDS[] = {
     dead), FIELD(DecodeArgs, queries), FIELD(DecodeArgs, out), FIELD(DecodeArgs, sums), FIELD(DecodeArgs, stats),
     FIELD(DecodeArgs, partials), FIELD(DecodeArgs, factors), FIELD(DecodeArgs, weights), FIELD(DecodeArgs, tables),
     FIELD(DecodeArgs, count), FIELD(DecodeArgs, dim), FIELD(DecodeArgs, group), FIELD(DecodeArgs, chunk), FIELD(DecodeArgs,
-    scale), FIELD(DecodeArgs, softcap), FIELD(DecodeArgs, sets_sums), FIELD(DecodeArgs, unused),
+    scale), FIELD(DecodeArgs, softcap), FIELD(DecodeArgs, sets_sums), FIELD(DecodeArgs, format),
     SIZE(PrefillLane), FIELD(PrefillLane, dead), FIELD(PrefillLane, positions), FIELD(PrefillLane, starts),
     FIELD(PrefillLane, ends), FIELD(PrefillLane, sums), FIELD(PrefillLane, first_run),
     FIELD(PrefillLane, runs), FIELD(PrefillLane, first_head), FIELD(PrefillLane, len),

@@ -99,3 +99,4 @@ inline T* aligned(T* address) {
 #define KERNEL(NAME, ARGS, THREADS, ...)                       \
   extern "C" void NAME(const ARGS args) { __VA_ARGS__(args); } \
   static const shim::Kernel shim_##NAME(#NAME, THREADS, sizeof(ARGS), [](const void* args) { NAME(*static_cast<const ARGS*>(args)); });
+#define KERNEL_OF(BLOCKS, ...) KERNEL(__VA_ARGS__)

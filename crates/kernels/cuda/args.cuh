@@ -180,6 +180,7 @@ struct AppendArgs {
 constexpr uint32_t MARK_DEAD = 1;
 constexpr uint32_t MARK_POSITIONS = 2;
 constexpr uint32_t MARK_SUMS = 4;
+constexpr uint32_t MARK_WHOLE = 8;
 
 // Places are counted in elements from those of the launch.
 struct DecodeItem {
@@ -235,7 +236,8 @@ struct DecodeArgs {
   float softcap;
   // Not 0: sums are set, those of entries that are not seen to 0. 0: they are added to.
   uint32_t sets_sums;
-  uint32_t unused;
+  // Of the results: 0 f32, 1 f16, 2 bf16.
+  uint32_t format;
 };
 
 struct PrefillLane {

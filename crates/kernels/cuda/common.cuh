@@ -12,6 +12,9 @@
 
 #define KERNEL(NAME, ARGS, THREADS, ...) \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGS args) { __VA_ARGS__(args); }
+// With registers for so many blocks per multiprocessor.
+#define KERNEL_OF(BLOCKS, NAME, ARGS, THREADS, ...) \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ ARGS args) { __VA_ARGS__(args); }
 
 // The shim checks the address.
 template <typename T>

@@ -9,7 +9,8 @@
 //   not count. Writes, per task and query of the group: the maximum and the sum of its weights to stats [tasks, group, 2], the
 //   weighted values to partials [tasks, group, dim], and for items with sums the weights to weights [heads * group, len] of the
 //   item. Weights are 2^(score - maximum), scores times scale * log2(e) and under the soft cap; a task without an entry that
-//   counts has the maximum -infinity and the sum 0. `lanes` lanes of a warp read one row, eight numbers each; which code reads a
+//   counts has the maximum -infinity and the sum 0. An item whose heads are one task each, and whose values went through no transform,
+//   is marked as whole: its results, and its factors, are written at once, and merge passes over it. `lanes` lanes of a warp read one row, eight numbers each; which code reads a
 //   run is chosen once per run, the same for the whole block.
 //   Launch: grid (most tasks of an item, items * ceil(group / g)), 128 threads, (g * chunk + g * dim) * 4 bytes of shared memory.
 //
@@ -64,6 +65,15 @@ __device__ __forceinline__ void for_rows(unsigned kind, const Part& part, unsign
 template <typename T>
 __device__ __forceinline__ T* at_element(uint64_t base, uint64_t element) {
   return reinterpret_cast<T*>(base + element * sizeof(T));
+}
+
+// A result in the format of the launch.
+__device__ __forceinline__ void store_result(const DecodeArgs& args, uint64_t element, float x) {
+  switch (args.format) {
+    case 0: *at_element<float>(args.out, element) = x; break;
+    case 1: *at_element<__half>(args.out, element) = narrow<__half>(x); break;
+    default: *at_element<__nv_bfloat16>(args.out, element) = narrow<__nv_bfloat16>(x);
+  }
 }
 
 template <unsigned LANES, unsigned GROUP>
@@ -177,8 +187,23 @@ __device__ __forceinline__ void attend(const DecodeArgs& args) {
     }
     __syncthreads();
   }
-  float* partials = args.partials + (uint64_t(task) * group + first_query) * dim;
-  for (unsigned i = threadIdx.x; i < queries * dim; i += THREADS) partials[i] = sums[i];
+  if ((item.marks & MARK_WHOLE) == 0) {
+    float* partials = args.partials + (uint64_t(task) * group + first_query) * dim;
+    for (unsigned i = threadIdx.x; i < queries * dim; i += THREADS) partials[i] = sums[i];
+    return;
+  }
+  // As merge does with the only part. The block itself wrote the totals, before the last barrier.
+  const float* stats = args.stats + (uint64_t(task) * group + first_query) * 2;
+  const uint64_t to_row = item.out + uint64_t(head * group + first_query) * dim;
+  for (unsigned i = threadIdx.x; i < queries * dim; i += THREADS) {
+    const float total = stats[i / dim * 2 + 1];
+    store_result(args, to_row + i, sums[i] * (total > 0.0f ? 1.0f / total : 0.0f));
+  }
+  if ((item.marks & MARK_SUMS) != 0 && threadIdx.x < queries) {
+    const float total = stats[threadIdx.x * 2 + 1];
+    const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+    args.factors[uint64_t(task) * group + first_query + threadIdx.x] = inverse / float(item.heads * group);
+  }
 }
 
 template <typename O>
@@ -186,7 +211,7 @@ __device__ __forceinline__ void merge(const DecodeArgs& args) {
   const DecodeItem item = args.items[blockIdx.y];
   const unsigned dim = args.dim, group = args.group;
   const unsigned head = blockIdx.x / group, query = blockIdx.x % group;
-  if (head >= item.heads) return;
+  if (head >= item.heads || (item.marks & MARK_WHOLE) != 0) return;
   const uint64_t first = uint64_t(item.first_task + head * item.chunks) * group + query;  // then every group-th
   // Every warp finds the same maximum and total.
   float max = -INFINITY;
@@ -252,10 +277,19 @@ __device__ __forceinline__ void sums(const DecodeArgs& args) {
 
 }  // namespace decode
 
-#define ATTEND(LANES)                                                                               \
-  KERNEL(decode_attend_l##LANES##_g1, DecodeArgs, decode::THREADS, decode::attend<LANES, 1>)         \
-  KERNEL(decode_attend_l##LANES##_g4, DecodeArgs, decode::THREADS, decode::attend<LANES, 4>)         \
-  KERNEL(decode_attend_l##LANES##_g8, DecodeArgs, decode::THREADS, decode::attend<LANES, 8>)
+// The most blocks per multiprocessor whose registers spill nothing: scripts/kernels.mjs.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define ALONE 4
+#define EIGHTS 2
+#else
+#define ALONE 5
+#define EIGHTS 3
+#endif
+
+#define ATTEND(LANES)                                                                                       \
+  KERNEL_OF(ALONE, decode_attend_l##LANES##_g1, DecodeArgs, decode::THREADS, decode::attend<LANES, 1>)       \
+  KERNEL_OF(3, decode_attend_l##LANES##_g4, DecodeArgs, decode::THREADS, decode::attend<LANES, 4>)           \
+  KERNEL_OF(EIGHTS, decode_attend_l##LANES##_g8, DecodeArgs, decode::THREADS, decode::attend<LANES, 8>)
 
 // For dim up to 64, 128 and 256.
 ATTEND(8)

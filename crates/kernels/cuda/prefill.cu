@@ -329,7 +329,7 @@ __device__ __forceinline__ void columns(const PrefillArgs& args) {
 
 #define PREFILL(D)                                                                         \
   KERNEL(prefill_attend_d##D, PrefillArgs, prefill::THREADS, prefill::attend<D>)            \
-  KERNEL(prefill_columns_d##D, PrefillArgs, prefill::THREADS, prefill::columns<D>)
+  KERNEL_OF(2, prefill_columns_d##D, PrefillArgs, prefill::THREADS, prefill::columns<D>)
 
 PREFILL(64)
 PREFILL(128)

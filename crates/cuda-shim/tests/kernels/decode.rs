@@ -216,7 +216,7 @@ fn every_variant_runs_for_its_width() {
         let uploaded = lane.upload(&shim);
         let item = cuda::DecodeItem { lane: uploaded.lane(), queries: queries.all(), out: out.all_mut(), sums: None };
         cuda::decode(&shim, &AttentionParams::new(group, 1, dim), &mut [item]).expect("it runs");
-        shim.launched().into_iter().rev().nth(1).expect("two launches")
+        shim.launched().into_iter().rev().find(|kernel| kernel.starts_with("decode_attend")).expect("it attends")
     };
     assert_eq!(run(64, 1), "decode_attend_l8_g1");
     assert_eq!(run(80, 3), "decode_attend_l16_g4");
@@ -269,7 +269,9 @@ fn a_lane_of_two_four_and_sixteen_bits_attends_as_in_f64() {
             let mut out = Buffer::<f32>::new(shim, queries.len()).expect("room");
             let item = cuda::DecodeItem { lane: uploaded.lane(), queries: up.all(), out: out.all_mut(), sums: None };
             cuda::decode(shim, &params, &mut [item]).expect("it runs");
-            assert_eq!(shim.launched().len(), 2, "{:?}", shim.launched());
+            // Up to 64 entries are one task, whose results need no merge.
+            let launches = if window == Some(33) { 1 } else { 2 };
+            assert_eq!(shim.launched().len(), launches, "{:?}", shim.launched());
             out.read().expect("contents")
         });
         assert_close(&got, &reference::decode(&params, &queries, &lane.view()).0, 2e-5);

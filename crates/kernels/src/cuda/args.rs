@@ -72,10 +72,11 @@ macro_rules! shared {
     };
 }
 
-/// Marks of a [`DecodeItem`]: it has marks of the dead, positions, and sums.
+/// Marks of a [`DecodeItem`]: it has marks of the dead, positions, and sums; one task per head gives its results.
 pub const DEAD: u32 = 1;
 pub const POSITIONS: u32 = 2;
 pub const SUMS: u32 = 4;
+pub const WHOLE: u32 = 8;
 
 shared! {
     Codec { dtype: u32, axis: u32, group: u32, table: u32 }
@@ -140,7 +141,7 @@ shared! {
     DecodeArgs {
         items: Address, runs: Address, positions: Address, dead: Address, queries: Address, out: Address, sums: Address,
         stats: Address, partials: Address, factors: Address, weights: Address, tables: Address,
-        count: u32, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, sets_sums: u32, unused: u32,
+        count: u32, dim: u32, group: u32, chunk: u32, scale: f32, softcap: f32, sets_sums: u32, format: u32,
     }
 
     PrefillLane {

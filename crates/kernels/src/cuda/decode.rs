@@ -5,7 +5,9 @@ use super::codec::transform;
 use super::lane::number_of;
 use super::memory::Table;
 use super::rotary::Rows;
-use super::{Buffer, Element, Geometry, Gpu, Lane, Result, Slice, SliceMut, count, height, require, require_params};
+use super::{
+    Buffer, Element, Geometry, Gpu, Lane, Number, Result, Slice, SliceMut, count, height, require, require_params,
+};
 use crate::attention::AttentionParams;
 use crate::codec::TABLES;
 
@@ -98,6 +100,8 @@ pub(super) struct Described {
     /// Of the items whose sums are asked for, all weights, and the most entries.
     weights: usize,
     most_len: usize,
+    /// Whether the results of some are merged from several tasks.
+    merges: bool,
     chunk: usize,
     params: AttentionParams,
 }
@@ -133,6 +137,7 @@ pub(super) fn describe(gpu: &Gpu, params: &AttentionParams, parts: &[Part<'_>]) 
         most_heads: 0,
         weights: 0,
         most_len: 0,
+        merges: false,
         chunk,
         params: *params,
     };
@@ -142,6 +147,7 @@ pub(super) fn describe(gpu: &Gpu, params: &AttentionParams, parts: &[Part<'_>]) 
         let first_run = count(all.runs.len(), "runs")?;
         lane.describe(dim, &mut all.runs)?;
         let chunks = seen(part, within).div_ceil(chunk);
+        let whole = chunks == 1 && lane.dual().values().is_none();
         all.items.push(args::DecodeItem {
             dead: all.dead.len() as u64,
             positions: all.positions.len() as u64,
@@ -160,8 +166,10 @@ pub(super) fn describe(gpu: &Gpu, params: &AttentionParams, parts: &[Part<'_>]) 
             transform: number_of(lane.dual().values()),
             marks: u32::from(lane.dead.is_some()) * args::DEAD
                 + u32::from(!within.masked.is_empty()) * args::POSITIONS
-                + u32::from(part.sums.is_some()) * args::SUMS,
+                + u32::from(part.sums.is_some()) * args::SUMS
+                + u32::from(whole) * args::WHOLE,
         });
+        all.merges |= !whole;
         all.positions.extend(within.masked);
         all.dead.extend(lane.marks());
         all.tasks += heads * chunks;
@@ -201,7 +209,8 @@ pub(super) struct Bases {
 /// The table of `described` was sent to `base`; queries, results and sums of its lanes, from `bases` on, are memory of the device, aligned to
 /// their elements, and what is written there nothing else uses.
 pub(super) unsafe fn launch<O: Element>(gpu: &Gpu, described: &Described, base: u64, bases: &Bases) -> Result<()> {
-    let Described { at, tasks, most_tasks, most_heads, weights, most_len, chunk, params, items, .. } = described;
+    let Described { at, tasks, most_tasks, most_heads, weights, most_len, merges, chunk, params, items, .. } =
+        described;
     let (group, dim) = (params.group(), params.dim);
     count(*tasks, "tasks")?;
     let parts = tasks * group;
@@ -230,7 +239,11 @@ pub(super) unsafe fn launch<O: Element>(gpu: &Gpu, described: &Described, base: 
         scale: params.scale * std::f32::consts::LOG2_E,
         softcap: params.softcap.map_or(0.0, |cap| cap * std::f32::consts::LOG2_E),
         sets_sums: bases.sets_sums.into(),
-        unused: 0,
+        format: match O::NUMBER {
+            Number::F32 => 0,
+            Number::F16 => 1,
+            Number::Bf16 => 2,
+        },
     };
 
     let at_once = [1, 4, 8].into_iter().find(|at_once| *at_once >= group).unwrap_or(8);
@@ -248,12 +261,11 @@ pub(super) unsafe fn launch<O: Element>(gpu: &Gpu, described: &Described, base: 
     // promise.
     unsafe {
         gpu.launch(&kernel, Geometry { grid, threads: THREADS, shared }, &args)?;
-        let grid = [count(most_heads * group, "query heads")?, rows];
-        gpu.launch(
-            &format!("decode_merge_{}", O::NAME),
-            Geometry { grid, threads: THREADS, shared: (dim * 4) as u32 },
-            &args,
-        )?;
+        if *merges {
+            let grid = [count(most_heads * group, "query heads")?, rows];
+            let geometry = Geometry { grid, threads: THREADS, shared: (dim * 4) as u32 };
+            gpu.launch(&format!("decode_merge_{}", O::NAME), geometry, &args)?;
+        }
         if *most_len > 0 {
             let grid = [count(*most_len, "entries")?.div_ceil(THREADS), rows];
             gpu.launch("decode_sums", Geometry { grid, threads: THREADS, shared: 0 }, &args)?;
