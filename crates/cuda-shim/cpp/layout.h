@@ -71,6 +71,8 @@ static const ShimField SHIM_FIELDS[] = {
     FIELD(MapArgs, y_stride), FIELD(MapArgs, out_stride), FIELD(MapArgs, n), FIELD(MapArgs, width), FIELD(MapArgs, function),
     FIELD(MapArgs, vectors), FIELD(MapArgs, factor), FIELD(MapArgs, unused),
     SIZE(TakeArgs), FIELD(TakeArgs, map), FIELD(TakeArgs, rows),
+    SIZE(ChooseArgs), FIELD(ChooseArgs, x), FIELD(ChooseArgs, out), FIELD(ChooseArgs, x_stride), FIELD(ChooseArgs, n),
+    FIELD(ChooseArgs, width),
 };
 
 // Field `index`, or 1 behind the last.

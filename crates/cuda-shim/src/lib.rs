@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefixkv_kernels::cuda::{Backend, Error, Geometry, Gpu, Memory, Multiply, Number, PoolUse, Result};
@@ -62,6 +62,7 @@ struct Machine {
     most: AtomicU64,
     failing_allocations: Mutex<Failing>,
     failing_launches: Mutex<Failing>,
+    hollow: AtomicBool,
 }
 
 /// Calls that fail: which, and how many there were.
@@ -103,6 +104,8 @@ pub struct Traffic {
     pub writes: usize,
     /// Copies from the device; each waits for all before it.
     pub reads: usize,
+    /// Their bytes.
+    pub read_bytes: usize,
     /// Copies within the device.
     pub copies: usize,
     /// Waits for the device: those of reads, and others.
@@ -149,6 +152,7 @@ impl Shim {
             most: AtomicU64::new(0),
             failing_allocations: Mutex::default(),
             failing_launches: Mutex::default(),
+            hollow: AtomicBool::new(false),
         });
         Shim { gpu: Gpu::new(Handle(machine.clone())), machine }
     }
@@ -178,6 +182,11 @@ impl Shim {
     pub fn fail_allocations(&self, calls: Range<usize>) {
         self.gpu.release();
         *lock(&self.machine.failing_allocations) = Failing { calls, seen: 0, failed: None };
+    }
+
+    /// From now on launches and products do nothing, and results are 0, so that what is left is the host's work.
+    pub fn set_hollow(&self) {
+        self.machine.hollow.store(true, Ordering::Relaxed);
     }
 
     /// Of the launches and products from now on, these fail.
@@ -306,9 +315,14 @@ impl Backend for Handle {
     unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
         self.0.count(|traffic| {
             traffic.reads += usize::from(!to.is_empty());
+            traffic.read_bytes += to.len();
             traffic.waits += 1;
         });
         self.require(from, to.len())?;
+        if self.0.hollow.load(Ordering::Relaxed) {
+            to.fill(0);
+            return Ok(());
+        }
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
         Ok(())
@@ -328,6 +342,9 @@ impl Backend for Handle {
         lock(&self.0.launched).push(kernel.to_owned());
         self.0.count(|traffic| traffic.launches += 1);
         self.0.launch()?;
+        if self.0.hollow.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let grid = [geometry.grid[0], geometry.grid[1], 1];
         let mut error = [0 as c_char; 512];
         // SAFETY: the pointers are alive for the call with the lengths given; what the kernel does with its arguments is the
@@ -355,6 +372,9 @@ impl Backend for Handle {
     unsafe fn product(&self, args: &Multiply) -> Result<()> {
         self.0.count(|traffic| traffic.products += 1);
         self.0.launch()?;
+        if self.0.hollow.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let Multiply { x, weight, y, n, rows, columns, number, onto } = *args;
         let bytes = if number == Number::F32 { 4 } else { 2 };
         self.require(x, n * columns * bytes)?;

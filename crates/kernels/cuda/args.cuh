@@ -330,6 +330,15 @@ struct TakeArgs {
   uint32_t rows[64];
 };
 
+struct ChooseArgs {
+  const float* x;
+  // [n, 2].
+  uint32_t* out;
+  uint64_t x_stride;
+  uint32_t n;
+  uint32_t width;
+};
+
 static_assert(sizeof(Codec) == 16, "Codec");
 static_assert(sizeof(Run) == 80, "Run");
 static_assert(sizeof(GatherItem) == 48, "GatherItem");
@@ -352,3 +361,4 @@ static_assert(sizeof(PrefillArgs) == 120, "PrefillArgs");
 static_assert(sizeof(NormalizeArgs) == 72, "NormalizeArgs");
 static_assert(sizeof(MapArgs) == 80, "MapArgs");
 static_assert(sizeof(TakeArgs) == 336, "TakeArgs");
+static_assert(sizeof(ChooseArgs) == 32, "ChooseArgs");

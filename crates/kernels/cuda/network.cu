@@ -19,6 +19,10 @@
 //   These seven: x, y f32 where nothing else is said. Floor: every element read and written once over the memory bandwidth.
 //   Launch: grid x, 256 threads, four elements of a row per thread; blocks stride over all of them.
 //
+// choose: of n rows of `width` f32, x_stride elements apart, to out [n, 2] the index of the greatest number, the lowest of equals, 0 where none
+//   is above -infinity, and whether one is NaN or infinite. NaN is never the greatest. Floor: n * width * 4 over the memory bandwidth; of
+//   few rows the latency of one. Launch: grid n, 256 threads, 96 bytes of shared memory.
+//
 // With `vectors`, all rows start at addresses aligned to four elements, and four are one access; else, and at the end of a row,
 // elements are read and written one by one. The bits are the same. Rows of the norms are whole fours then.
 #include "common.cuh"
@@ -273,6 +277,72 @@ __device__ __forceinline__ void cap(const MapArgs& args) {
   in_place(args, [&](float x) { return capped(x, args.factor); });
 }
 
+// The greatest number so far, where it is, and whether there was one that is none.
+struct Choice {
+  float most;
+  uint32_t index;
+  uint32_t bad;
+
+  __device__ __forceinline__ void add(float x, uint32_t at) {
+    // Not for NaN, which is neither below nor above.
+    if (x > most || (x == most && at < index)) {
+      most = x;
+      index = at;
+    }
+  }
+};
+
+// As the device moves the bits of any type.
+__device__ __forceinline__ uint32_t moved(uint32_t bits, unsigned step) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  x = __shfl_xor_sync(ALL_LANES, x, step);
+  memcpy(&bits, &x, sizeof x);
+  return bits;
+}
+
+__device__ __forceinline__ void choose(const ChooseArgs& args) {
+  const float* row = args.x + blockIdx.x * args.x_stride;
+  // -infinity is never above, so where nothing else is, the first index stays.
+  Choice best{-INFINITY, 0, 0};
+  for (unsigned base = threadIdx.x; base < args.width; base += THREADS * AHEAD) {
+    float ahead[AHEAD];
+#pragma unroll
+    for (unsigned u = 0; u < AHEAD; ++u) {
+      const unsigned at = base + u * THREADS;
+      ahead[u] = at < args.width ? __ldg(row + at) : 0.0f;
+    }
+#pragma unroll
+    for (unsigned u = 0; u < AHEAD; ++u) {
+      const unsigned at = base + u * THREADS;
+      if (at >= args.width) continue;
+      if (ahead[u] > best.most) {
+        best.most = ahead[u];
+        best.index = at;
+      }
+      // Infinities less themselves are NaN too.
+      if (ahead[u] - ahead[u] != 0.0f) best.bad = 1;
+    }
+  }
+#pragma unroll
+  for (unsigned step = WARP / 2; step > 0; step /= 2) {
+    const float most = __shfl_xor_sync(ALL_LANES, best.most, step);
+    const uint32_t index = moved(best.index, step), bad = moved(best.bad, step);
+    best.add(most, index);
+    best.bad |= bad;
+  }
+  Choice* of_warps = shared_memory<Choice>();
+  if (threadIdx.x % WARP == 0) of_warps[threadIdx.x / WARP] = best;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (unsigned warp = 1; warp < THREADS / WARP; ++warp) {
+    best.add(of_warps[warp].most, of_warps[warp].index);
+    best.bad |= of_warps[warp].bad;
+  }
+  args.out[2 * blockIdx.x] = best.most == -INFINITY ? 0 : best.index;
+  args.out[2 * blockIdx.x + 1] = best.bad;
+}
+
 }  // namespace network
 
 #define NETWORK_NORM(FORMAT, O, TEAM)                                                                              \
@@ -291,6 +361,7 @@ __device__ __forceinline__ void cap(const MapArgs& args) {
 NETWORK(f32, float)
 NETWORK(f16, __half)
 NETWORK(bf16, __nv_bfloat16)
+KERNEL(choose, ChooseArgs, network::THREADS, network::choose)
 KERNEL(add, MapArgs, network::THREADS, network::add)
 KERNEL(scale, MapArgs, network::THREADS, network::scale)
 KERNEL(cap, MapArgs, network::THREADS, network::cap)

@@ -162,6 +162,13 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         onto.plus(&self.linear(x, weights, bias, weights.rows())?)
     }
 
+    /// Where rows are far from the host: of each of them the index of the greatest number, the lowest of equals, or None if one of its numbers
+    /// is NaN or infinite.
+    fn greatest(&self, rows: &Self::Matrix) -> Result<Option<Vec<Option<u32>>>> {
+        let _ = rows;
+        Ok(None)
+    }
+
     /// Root-mean-square normalisation of rows.
     fn rms_norm(&self, x: &Self::Matrix, weight: &Self::Vector, eps: f32) -> Result<Self::Input>;
 

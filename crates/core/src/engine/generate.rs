@@ -131,6 +131,7 @@ impl<B: Backend> PreparedPrompt<B> {
         Ok(Generation {
             sequence,
             logits,
+            likeliest: None,
             next: None,
             sampler,
             answer: Answer::new(model.tokenizer().clone(), &context, self.stop, trim),
@@ -189,6 +190,8 @@ pub(super) struct Generation<B: Backend> {
     pub(super) sequence: Sequence<B::Memory>,
     /// Those of the next token.
     pub(super) logits: Vec<f32>,
+    /// The next token, where the device has found it; logits are of an earlier one then.
+    pub(super) likeliest: Option<u32>,
     /// The token that is to be decoded before the next [`Generation::advance`].
     pub(super) next: Option<u32>,
     sampler: Sampler,
@@ -218,7 +221,10 @@ impl<B: Backend> Generation<B> {
             Err(error) => return Err(error),
         }
         let likelihoods = self.most.map(|_| Likelihoods::of(&self.logits));
-        let id = self.sampler.sample(&mut self.logits, &self.history)?;
+        let id = match self.likeliest.take() {
+            Some(id) => id,
+            None => self.sampler.sample(&mut self.logits, &self.history)?,
+        };
         self.first.get_or_insert_with(Instant::now);
         if !self.ignore_eos && model.eos_tokens().contains(&id) {
             return Ok(Some(Finish::Eos));
@@ -233,6 +239,11 @@ impl<B: Backend> Generation<B> {
         }
         self.next = if end.is_none() { Some(id) } else { None };
         Ok(end)
+    }
+
+    /// Whether nothing but the likeliest token matters of the next logits.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.most.is_none() && self.sampler.is_greedy()
     }
 
     /// The cache of a prompt that is not gone on from, and how long it took.

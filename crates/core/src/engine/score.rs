@@ -44,6 +44,8 @@ pub(super) struct Next<'a, M: Memory> {
     pub(super) sequence: &'a mut Sequence<M>,
     /// Where its logits go.
     pub(super) logits: &'a mut Vec<f32>,
+    /// Where the likeliest token goes, if that is all that is wanted and the device has found it. None: logits are wanted.
+    pub(super) likeliest: Option<&'a mut Option<u32>>,
     /// Where the milliseconds are added, if they are to be.
     pub(super) time: Option<&'a mut f64>,
 }
@@ -125,9 +127,13 @@ impl<M: Memory> Scoring<M> {
     pub(super) fn take_next(&mut self) -> Option<(u32, Next<'_, M>, Option<Next<'_, M>>)> {
         let token = self.next.take()?;
         let time = Some(&mut self.timings.decode);
-        let own = Next { sequence: &mut self.sequence, logits: &mut self.logits, time };
+        let own = Next { sequence: &mut self.sequence, logits: &mut self.logits, likeliest: None, time };
         let full = self.full.as_mut();
-        Some((token, own, full.map(|Full { sequence, logits, .. }| Next { sequence, logits, time: None })))
+        Some((
+            token,
+            own,
+            full.map(|Full { sequence, logits, .. }| Next { sequence, logits, likeliest: None, time: None }),
+        ))
     }
 
     fn finish(&mut self, events: &Events) {

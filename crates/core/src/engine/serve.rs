@@ -19,7 +19,7 @@ use super::{channels, codebooks, directions, heads, prompt, sensitivity, sharing
 use crate::backend::Backend;
 use crate::cache::Memory;
 use crate::error::{Error, Result};
-use crate::model::{Asked, ImageCounter, ImageTokens, LoadOptions, Model, ModelInfo, Place};
+use crate::model::{Asked, Decoded, ImageCounter, ImageTokens, LoadOptions, Model, ModelInfo, Place};
 use crate::sequence::Sequence;
 use crate::text::Tokenizer;
 use crate::wire::{Batching, Event, Finish, ModelRequest, Progress};
@@ -413,9 +413,11 @@ impl<B: Backend> ModelRunner<B> {
         for Running { number, work } in &mut self.running {
             match work {
                 Work::Generation(generation, _) => {
-                    let Generation { sequence, logits, next, .. } = &mut **generation;
+                    let greedy = generation.is_greedy();
+                    let Generation { sequence, logits, next, likeliest, .. } = &mut **generation;
                     if let Some(token) = next.take() {
-                        own.push(*number, token, Next { sequence, logits, time: None });
+                        let likeliest = greedy.then_some(likeliest);
+                        own.push(*number, token, Next { sequence, logits, likeliest, time: None });
                     }
                 }
                 Work::Scoring(scoring) => {
@@ -459,16 +461,24 @@ impl<'a, M: Memory> SharedStep<'a, M> {
             return Vec::new();
         }
         let start = Instant::now();
+        // Logits come from a device all at once, if one sequence wants its own.
+        let likeliest = self.nexts.iter().all(|next| next.likeliest.is_some());
         let mut sequences: Vec<_> = self.nexts.iter_mut().map(|next| &mut *next.sequence).collect();
-        let decoded = model.decode_batch(&self.tokens, &mut sequences);
+        let decoded = model.decode_step(&self.tokens, &mut sequences, likeliest);
         let took = milliseconds(start.elapsed());
         let decoded = match decoded {
             Ok(decoded) => decoded,
             Err(error) => return self.numbers.into_iter().map(|number| (number, error.clone())).collect(),
         };
-        let take = |((number, next), decoded): ((u64, Next<'_, M>), Result<Vec<f32>>)| match decoded {
-            Ok(logits) => {
-                *next.logits = logits;
+        let take = |((number, next), decoded): ((u64, Next<'_, M>), Result<Decoded>)| match decoded {
+            Ok(decoded) => {
+                match (decoded, next.likeliest) {
+                    (Decoded::Logits(logits), _) => *next.logits = logits,
+                    (Decoded::Likeliest(token), Some(to)) => *to = Some(token),
+                    (Decoded::Likeliest(_), None) => {
+                        return Some((number, Error::Internal("a token in place of logits".into())));
+                    }
+                }
                 next.time.into_iter().for_each(|time| *time += took);
                 None
             }

@@ -68,6 +68,15 @@ use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::gguf::Origin;
 use source::Source;
 
+/// The outcome of a step for one sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    /// Those of the next token, `[vocab]`, all finite.
+    Logits(Vec<f32>),
+    /// The next token that has the greatest logit, the lowest of equals; all logits are finite.
+    Likeliest(u32),
+}
+
 /// Stands between a prompt and its repetition, as in KVzip's published code.
 const INSTRUCTION: &str = "\n\nRepeat the previous context exactly.";
 
@@ -437,6 +446,22 @@ impl<B: Backend> Model<B> {
         tokens: &[u32],
         sequences: &mut [&mut Sequence<B::Memory>],
     ) -> Result<Vec<Result<Vec<f32>>>> {
+        let decoded = self.decode_step(tokens, sequences, false)?;
+        let logits = |decoded: Decoded| match decoded {
+            Decoded::Logits(logits) => Ok(logits),
+            Decoded::Likeliest(_) => Err(Error::Internal("a token in place of logits".into())),
+        };
+        Ok(decoded.into_iter().map(|decoded| decoded.and_then(logits)).collect())
+    }
+
+    /// As [`Model::decode_batch`]. With `likeliest` the device itself may look for the likeliest token of each sequence, the lowest of equals,
+    /// and its logits stay where they are.
+    pub fn decode_step(
+        &self,
+        tokens: &[u32],
+        sequences: &mut [&mut Sequence<B::Memory>],
+        likeliest: bool,
+    ) -> Result<Vec<Result<Decoded>>> {
         if tokens.len() != sequences.len() || tokens.is_empty() {
             return Err(Error::Internal(format!("{} tokens for {} sequences", tokens.len(), sequences.len())));
         }
@@ -448,8 +473,21 @@ impl<B: Backend> Model<B> {
             members.iter_mut().for_each(|member| member.attempt(Sequence::begin_step));
             let hidden = self.network.forward(x, &mut Pass::Step(&mut members), &|| Ok(()))?;
             // Before the sequences are whole again: without their logits they cannot go on.
-            let logits = self.network.logits(&hidden)?.to_vec()?;
+            let logits = self.network.logits(&hidden)?;
+            let greatest = if likeliest { self.backend.greatest(&logits)? } else { None };
+            // Rows of sequences that have failed may hold anything.
+            let whole = greatest
+                .filter(|rows| rows.iter().zip(&members).all(|(row, member)| row.is_some() || member.failed.is_some()));
+            let logits = if whole.is_some() { Vec::new() } else { logits.to_vec()? };
             members.iter_mut().for_each(|member| member.attempt(Sequence::finish_step));
+            if let Some(rows) = whole {
+                let each = members.into_iter().zip(rows).map(|(member, row)| match (member.failed, row) {
+                    (Some(error), _) => Err(error),
+                    (None, Some(token)) => Ok(Decoded::Likeliest(token)),
+                    (None, None) => Err(Error::Internal("a row without a likeliest token".into())),
+                });
+                return Ok(each.collect());
+            }
             // Those of one sequence stay where they are.
             let rows = match tokens.len() {
                 1 => vec![logits],
@@ -457,7 +495,10 @@ impl<B: Backend> Model<B> {
             };
             let each = members.into_iter().zip(rows).map(|(member, logits)| match member.failed {
                 Some(error) => Err(error),
-                None => numbers::require_finite("logits", &logits, self.info.weights).map(|()| logits),
+                None => {
+                    let finite = numbers::require_finite("logits", &logits, self.info.weights);
+                    finite.map(|()| Decoded::Logits(logits))
+                }
             });
             Ok(each.collect())
         })

@@ -54,6 +54,11 @@ impl Sampler {
         Ok(token)
     }
 
+    /// Whether every token is the likeliest, by the logits as they come.
+    pub fn is_greedy(&self) -> bool {
+        self.options.temperature == 0.0 && self.options.repetition_penalty == 1.0 && !self.counts()
+    }
+
     fn counts(&self) -> bool {
         self.options.frequency_penalty != 0.0 || self.options.presence_penalty != 0.0
     }

@@ -406,3 +406,36 @@ fn arguments_that_do_not_fit_are_refused_before_a_launch() {
     assert_eq!(text(cuda::place_columns(&shim, x(8), 4, out(18), 6, 2)), "18 results of 2 rows of 6");
     assert!(shim.launched().is_empty());
 }
+
+/// The greatest of each row, against a scan: ties, rows of nothing but minus infinity, and numbers that are none, in every place.
+#[test]
+fn the_greatest_of_a_row_is_the_first_and_what_is_no_number_is_told() {
+    for width in [1, 3, 31, 32, 255, 256, 257, 1025, 3000] {
+        let mut rows: Vec<Vec<f32>> = vec![vec![f32::NEG_INFINITY; width], vec![f32::NAN; width], vec![-0.0; width]];
+        for place in [0, width / 3, width / 2, width - 1] {
+            let mut row: Vec<f32> = noise(place as u64 + 1, width).iter().map(|x| (x * 8.0).round()).collect();
+            rows.push(row.clone());
+            for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 9.0] {
+                row[place] = special;
+                rows.push(row.clone());
+            }
+        }
+        let all = rows.concat();
+        let got = in_both_orders(3, |shim| {
+            let x = upload(shim, &all, 1);
+            let mut out = Buffer::<u32>::new(shim, 2 * rows.len()).expect("room");
+            cuda::choose(shim, x.slice(1..x.len()), width, out.all_mut()).expect("it runs");
+            out.read().expect("contents")
+        });
+        for (row, got) in rows.iter().zip(got.chunks_exact(2)) {
+            let mut best = (f32::NEG_INFINITY, 0);
+            for (index, x) in row.iter().enumerate() {
+                if *x > best.0 {
+                    best = (*x, index);
+                }
+            }
+            let bad = row.iter().any(|x| !x.is_finite());
+            assert_eq!(got, [best.1 as u32, u32::from(bad)], "{width}");
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! Several sequences in one step, on the CPU and on the shim.
 
 use prefixkv_core::backend::Backend;
-use prefixkv_core::device::Cpu;
-use prefixkv_core::model::{LoadOptions, Model};
+use prefixkv_core::device::{Cpu, Cuda};
+use prefixkv_core::model::{Decoded, LoadOptions, Model};
+use prefixkv_core::sample;
 use prefixkv_core::sequence::Sequence;
 use serde_json::{Value, json};
 
@@ -67,6 +68,60 @@ fn a_batch_on_the_device_equals_its_sequences_alone() {
     let shim = shim();
     check(cuda(&shim));
     assert_eq!(shim.allocated(), 0);
+}
+
+#[test]
+fn the_likeliest_token_of_a_device_is_the_greatest_of_its_logits() {
+    let shim = shim();
+    let mut reader = Reader::text(FOLDER, cuda(&shim), 80);
+    let mut batch: Vec<Sequence<Cuda>> = sequences(&mut reader).into_iter().map(|(sequence, _)| sequence).collect();
+    let mut twins: Vec<Sequence<Cuda>> = batch.iter().map(|sequence| sequence.fork().expect("no cap")).collect();
+    let mut tokens: Vec<u32> = (50..).take(batch.len()).collect();
+    for step in 0..20 {
+        let mut members: Vec<&mut Sequence<Cuda>> = batch.iter_mut().collect();
+        let logits = reader.model.decode_batch(&tokens, &mut members).expect("decodes");
+        let mut members: Vec<&mut Sequence<Cuda>> = twins.iter_mut().collect();
+        shim.traffic();
+        let found = reader.model.decode_step(&tokens, &mut members, true).expect("decodes");
+        let asked = shim.traffic();
+        assert!(asked.reads > 0 && found.len() == tokens.len());
+        tokens = logits.iter().map(|logits| sample::argmax(logits.as_ref().expect("no limit")) as u32).collect();
+        for (token, found) in tokens.iter().zip(found) {
+            assert_eq!(found.expect("no limit"), Decoded::Likeliest(*token), "step {step}");
+        }
+    }
+}
+
+/// A model whose last norm is beyond all measure has no likeliest token, and says what it has in place of numbers.
+#[test]
+fn a_row_of_no_numbers_is_refused_as_its_logits_are() {
+    let folder = std::env::temp_dir().join(format!("prefixkv-no-numbers-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for file in std::fs::read_dir(root().join("tests/golden/fixtures/llama3-rope")).expect("the fixture") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), folder.join(file.file_name())).expect("a copy");
+    }
+    let weights = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("weights");
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let tensors: Value = serde_json::from_slice(&bytes[8..header]).expect("a header");
+    let norm = &tensors["model.norm.weight"]["data_offsets"];
+    let [start, end] = [0, 1].map(|side| header + norm[side].as_u64().expect("an offset") as usize);
+    // The greatest bfloat16.
+    bytes[start..end].fill(0x7f);
+    std::fs::write(&weights, bytes).expect("weights");
+
+    let shim = shim();
+    let reader = Reader::text(folder.to_str().expect("text"), cuda(&shim), 20);
+    std::fs::remove_dir_all(&folder).expect("the folder goes");
+    let step = |likeliest| {
+        let mut sequence = reader.sequence(&json!({ "method": "full" }));
+        reader.model.prefill(&reader.prompt, &[], &mut sequence, &|| Ok(())).expect_err("no numbers");
+        let mut decoded = reader.model.decode_step(&[7], &mut [&mut sequence], likeliest).expect("a step");
+        decoded.pop().expect("a row").expect_err("no numbers")
+    };
+    let (error, other) = (step(true), step(false));
+    assert_eq!((error.code(), error.to_string()), ("numbers", other.to_string()));
 }
 
 #[test]

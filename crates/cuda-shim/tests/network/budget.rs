@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use prefixkv_core::Error;
 use prefixkv_core::device::Cuda;
+use prefixkv_core::model::Decoded;
 use prefixkv_core::sequence::Sequence;
 use prefixkv_cuda_shim::{Shim, Traffic};
 use serde_json::{Value, json};
@@ -33,16 +35,17 @@ fn methods() -> [(&'static str, Value); 5] {
     ]
 }
 
-const COLUMNS: &str = "kernels | products | to the device | from it | within it | allocations | frees | waits";
-type Counts = [i64; 8];
+const COLUMNS: &str =
+    "kernels | products | to the device | from it | bytes from it | within it | allocations | frees | waits";
+type Counts = [i64; 9];
 
 fn counts(traffic: Traffic) -> Counts {
-    let Traffic { launches, products, allocations, frees, writes, reads, copies, waits } = traffic;
-    [launches, products, writes, reads, copies, allocations, frees, waits].map(|count| count as i64)
+    let Traffic { launches, products, allocations, frees, writes, reads, read_bytes, copies, waits } = traffic;
+    [launches, products, writes, reads, read_bytes, copies, allocations, frees, waits].map(|count| count as i64)
 }
 
 fn sum(all: &[Counts]) -> Counts {
-    all.iter().fold([0; 8], |sum, counts| std::array::from_fn(|i| sum[i] + counts[i]))
+    all.iter().fold([0; 9], |sum, counts| std::array::from_fn(|i| sum[i] + counts[i]))
 }
 
 /// Of as many steps as no other counts, the least if several are equally many.
@@ -80,9 +83,13 @@ impl Read {
         let step = |_: usize| {
             let mut members: Vec<&mut Sequence<Cuda>> = sequences.iter_mut().collect();
             self.shim.traffic();
-            let rows = self.reader.model.decode_batch(&tokens, &mut members).expect("decodes");
+            let rows = self.reader.model.decode_step(&tokens, &mut members, true).expect("decodes");
             let asked = counts(self.shim.traffic());
-            tokens = rows.into_iter().map(|row| argmax(&row.expect("no limit"))).collect();
+            let token = |row: Result<Decoded, Error>| match row.expect("no limit") {
+                Decoded::Likeliest(token) => token,
+                Decoded::Logits(_) => panic!("logits that nobody asked for"),
+            };
+            tokens = rows.into_iter().map(token).collect();
             asked
         };
         // The first copies what the sequences have in common.

@@ -8,6 +8,7 @@ mod fork;
 mod gemma3;
 #[path = "../../../core/tests/models/layers/golden.rs"]
 mod golden;
+mod host;
 mod internvl;
 mod launches;
 mod layers;

@@ -166,4 +166,6 @@ shared! {
     }
 
     TakeArgs { map: MapArgs, rows: Rows }
+
+    ChooseArgs { x: Address, out: Address, x_stride: u64, n: u32, width: u32 }
 }

@@ -35,8 +35,8 @@ pub use gather::{GatherItem, MoveItem, NormItem, gather, key_norms, move_entries
 pub use lane::{Lane, parts_mut};
 pub use memory::{Buffer, Element, Held, Plain, Slice, SliceMut};
 pub use network::{
-    Function, activate, add, add_bias, cap, convert, glu, head_norms, layer_norm, place_columns, rms_norm, scale,
-    take_rows,
+    Function, activate, add, add_bias, cap, choose, convert, glu, head_norms, layer_norm, place_columns, rms_norm,
+    scale, take_rows,
 };
 pub use prefill::{Gather, prefill};
 pub use product::{Multiply, Number, product, product_onto};

@@ -2,7 +2,7 @@
 //!
 //! Results in f16 and bf16 are those in f32, rounded to nearest even.
 
-use super::args::{MapArgs, NormalizeArgs, Rows as Numbers, TakeArgs};
+use super::args::{ChooseArgs, MapArgs, NormalizeArgs, Rows as Numbers, TakeArgs};
 use super::memory::Upload;
 use super::{Element, Geometry, Gpu, Plain, Result, Slice, SliceMut, blocks, count, require};
 use crate::activation::Gate;
@@ -359,6 +359,26 @@ pub fn take_rows<T: Element>(
     let _sent = upload.send()?;
     // SAFETY: as above.
     unsafe { map(gpu, &format!("copy_{}_f32", T::NAME), &by) }
+}
+
+/// Of every row of `x`, `[n, width]`, the index of the greatest number (the lowest of equals, 0 where none is above minus infinity), and
+/// whether one is NaN or infinite: pairs in `out`, `[n, 2]`.
+pub fn choose(gpu: &Gpu, x: Slice<'_, f32>, width: usize, out: SliceMut<'_, u32>) -> Result<()> {
+    let n = rows_of(x.len(), width, "elements")?;
+    require_results(out.len(), n, 2)?;
+    if n == 0 {
+        return Ok(());
+    }
+    let args = ChooseArgs {
+        x: x.address(),
+        out: out.address(),
+        x_stride: width as u64,
+        n: count(n, "rows")?,
+        width: count(width, "elements")?,
+    };
+    let geometry = Geometry { grid: [args.n, 1], threads: THREADS, shared: THREADS / 32 * 12 };
+    // SAFETY: lengths were checked above; the target is borrowed uniquely.
+    unsafe { gpu.launch("choose", geometry, &args) }
 }
 
 /// Copies `x`, `[n, width]`, to the columns `column .. column + width` of `out`, `[n, out_width]`.

@@ -155,6 +155,13 @@ impl Backend for Cuda {
         Ok(Matrix::from(sum))
     }
 
+    fn greatest(&self, rows: &Matrix) -> Result<Option<Vec<Option<u32>>>> {
+        let mut found = Buffer::<u32>::working(&self.gpu, 2 * rows.rows())?;
+        cuda::choose(&self.gpu, rows.all(), rows.columns(), found.all_mut())?;
+        let of = |pair: &[u32]| if pair[1] == 0 { Some(pair[0]) } else { None };
+        Ok(Some(found.read()?.chunks_exact(2).map(of).collect()))
+    }
+
     fn rms_norm(&self, x: &Matrix, weight: &Buffer<f32>, eps: f32) -> Result<Input> {
         filled!(self, (x.rows(), x.columns()), out => cuda::rms_norm(&self.gpu, x.all(), weight.all(), eps, out))
     }

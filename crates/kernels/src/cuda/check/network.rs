@@ -19,6 +19,7 @@ pub(super) fn all(check: &mut Check<'_>) {
     formats::<bf16>(check);
     check.kernel("add".into(), 0.0, &rows(), sums);
     check.kernel("add_bias".into(), 0.0, &rows(), biases);
+    check.kernel("choose".into(), 0.0, &rows(), choices);
     check.kernel("place_columns".into(), 0.0, &rows(), places);
     check.kernel("scale".into(), 0.0, &rows(), scales);
     check.kernel("cap".into(), 1e-5, &rows(), caps);
@@ -232,6 +233,27 @@ fn takes<T: Format>(gpu: &Gpu, case: &Rows) -> Result<f64> {
     let got = result::<f32>(gpu, n * width, out_shift, |out| cuda::take_rows(gpu, from, width, &rows, out))?;
     let row = |row: &u32| widened(&table[*row as usize * width..][..width]);
     Ok(exact(&got, &rows.iter().flat_map(row).collect::<Vec<_>>()))
+}
+
+/// Rows with equal numbers, and every fourth with one that is none.
+fn choices(gpu: &Gpu, case: &Rows) -> Result<f64> {
+    let Rows { n, width, shift, out_shift } = *case;
+    let mut x: Vec<f32> = noise(1, n * width).iter().map(|x| (x * 16.0).round()).collect();
+    for (row, x) in x.chunks_exact_mut(width).enumerate().filter(|(row, _)| row % 4 == 3) {
+        x[row * 7919 % width] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][row / 4 % 3];
+    }
+    let on_device = upload(gpu, &x, shift)?;
+    let from = on_device.slice(shift..on_device.len());
+    let mut out = Buffer::<u32>::new(gpu, out_shift + 2 * n)?;
+    cuda::choose(gpu, from, width, out.all_mut().split_at(out_shift).1)?;
+    let mut got = vec![0; 2 * n];
+    out.read_at(out_shift, &mut got)?;
+    let want = x.chunks_exact(width).flat_map(|row| {
+        let most = row.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
+        let index = row.iter().position(|x| *x == most).unwrap_or(0);
+        [index as u32, u32::from(row.iter().any(|x| !x.is_finite()))]
+    });
+    Ok(if got.into_iter().eq(want) { 0.0 } else { f64::INFINITY })
 }
 
 /// Between columns that must stay.
