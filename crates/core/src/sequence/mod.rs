@@ -573,9 +573,9 @@ impl<M: Memory> Sequence<M> {
         &mut self.layers[layer]
     }
 
-    /// The lanes of all layers, to change them.
-    pub(crate) fn all_lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane<M>> {
-        self.layers.iter_mut().flatten()
+    /// The lanes that some layers have, to change them.
+    pub(crate) fn all_lanes_mut(&mut self, layers: Range<usize>) -> impl Iterator<Item = &mut Lane<M>> {
+        self.layers[layers].iter_mut().flatten()
     }
 
     /// Elements of a head.

@@ -4,7 +4,7 @@ use prefixkv_cuda_shim::{Order, Shim};
 use prefixkv_kernels::attention::AttentionParams;
 use prefixkv_kernels::codec::{KvCodec, Run};
 use prefixkv_kernels::cuda::{
-    AppendItem, Buffer, Error, Lane, MoveItem, New, Planner, Queries, Rows, SliceMut, StepLane,
+    AppendItem, Buffer, Error, Lane, MoveItem, New, Planner, Queries, Rows, SliceMut, Step, StepLane,
 };
 use prefixkv_kernels::rotary;
 
@@ -87,8 +87,8 @@ fn memory_that_a_step_does_not_hold_is_refused_and_what_it_holds_stays() {
     drop((keys, values, held));
     step.decode(0, &mut queries, out.all_mut()).expect("it runs");
     assert_eq!(out.read().expect("read"), vec![0.5; 2 * HEADS * DIM]);
-    let sums = step.sums().expect("read");
-    assert_eq!(sums.len(), 1);
+    let sums = Step::sums(&[&step, &step]).expect("read");
+    assert_eq!((sums.len(), &sums[0]), (2, &sums[1]));
     assert!(sums[0].iter().all(|sum| (sum - 0.2).abs() < 1e-6), "{sums:?}");
     let with = shim.allocated();
     drop(step);

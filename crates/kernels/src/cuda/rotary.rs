@@ -29,8 +29,8 @@ impl<T> Rows<'_, T> {
     }
 }
 
-/// Cosines and sines of a run of positions, on the device.
-#[derive(Debug)]
+/// Cosines and sines of a run of positions, on the device. Clones share their memory.
+#[derive(Clone, Debug)]
 pub struct Angles {
     _memory: Held,
     cosines: u64,

@@ -236,19 +236,29 @@ impl Step {
         unsafe { decode::launch::<O>(&self.gpu, decode, self.sent.all().address(), &bases) }
     }
 
-    /// The probabilities that were asked for, lane by lane, in the order in which the lanes were described. One read.
-    pub fn sums(&self) -> Result<Vec<Vec<f32>>> {
-        if self.asked.is_empty() {
-            return Ok(Vec::new());
-        }
-        let all = self.sums.read()?;
+    /// The probabilities that were asked for in steps of one device, lane by lane, in the order in which the lanes were described. One read.
+    pub fn sums(steps: &[&Step]) -> Result<Vec<Vec<f32>>> {
+        let asked: Vec<&Step> = steps.iter().filter(|step| !step.asked.is_empty()).copied().collect();
+        let all = match asked[..] {
+            [] => return Ok(Vec::new()),
+            [only] => only.sums.read()?,
+            [first, ..] => {
+                let mut joined = Buffer::working(&first.gpu, asked.iter().map(|step| step.sums.len()).sum())?;
+                let mut at = 0;
+                for step in &asked {
+                    joined.copy(at, step.sums.all())?;
+                    at += step.sums.len();
+                }
+                joined.read()?
+            }
+        };
         let mut rest = &all[..];
-        let mut parts = Vec::with_capacity(self.asked.len());
-        for len in &self.asked {
+        let lens = asked.iter().flat_map(|step| &step.asked);
+        let parts = lens.map(|len| {
             let (part, left) = rest.split_at(*len);
-            parts.push(part.to_vec());
             rest = left;
-        }
-        Ok(parts)
+            part.to_vec()
+        });
+        Ok(parts.collect())
     }
 }

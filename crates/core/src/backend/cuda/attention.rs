@@ -122,20 +122,21 @@ fn step_of<O: Element>(
     rotary: &Rotary,
     members: &mut [BatchItem<'_, Cuda>],
 ) -> Result<Buffer<O>> {
-    let (heads, plan, angles) = (kind.heads, rotary.plan()?, rotary.angles(kind.rope)?);
-    let (number, stores) = plan.number(kind)?;
-    let mut queries = if stores {
-        let mut queries = Buffer::working(gpu, members.len() * heads.width())?;
-        plan.step.append(number, new(fused, heads, angles), turned(fused, heads, queries.all_mut()))?;
-        plan.written(number, members);
-        queries
-    } else {
-        rotated(gpu, fused, heads, angles)?
-    };
-    let mut out = Buffer::<O>::working(gpu, members.len() * heads.width())?;
-    plan.step.decode(number, &mut queries, out.all_mut())?;
-    plan.stepped(number, members)?;
-    Ok(out)
+    let (heads, angles) = (kind.heads, rotary.angles(kind.rope)?);
+    rotary.step(gpu, kind, members, |planned, members| {
+        let mut queries = if planned.stores {
+            let mut queries = Buffer::working(gpu, members.len() * heads.width())?;
+            let turned = turned(fused, heads, queries.all_mut());
+            planned.step.append(planned.number, new(fused, heads, angles), turned)?;
+            planned.written(kind.layer, members);
+            queries
+        } else {
+            rotated(gpu, fused, heads, angles)?
+        };
+        let mut out = Buffer::<O>::working(gpu, members.len() * heads.width())?;
+        planned.step.decode(planned.number, &mut queries, out.all_mut())?;
+        Ok(out)
+    })
 }
 
 pub(super) fn bidirectional(cuda: &Cuda, fused: &Matrix, heads: Heads) -> Result<Buffer<f32>> {
