@@ -149,6 +149,10 @@ impl ReadLane for Left {
         not_there()
     }
 
+    fn at_once(&self) -> usize {
+        1
+    }
+
     fn keys(&self, _: &[Entry]) -> Result<Vec<f32>> {
         not_there()
     }

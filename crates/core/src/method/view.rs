@@ -36,6 +36,9 @@ pub trait ReadLane {
     /// [`ReadLane::key_norm`] of every place.
     fn key_norms(&self) -> Result<Vec<f32>>;
 
+    /// Entries whose keys or values are best read together.
+    fn at_once(&self) -> usize;
+
     /// The keys of entries as the lane holds them, rotated or not, `[entries, heads, head_dim]`: read from the cache, and from the device, only now.
     fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>>;
 

@@ -31,6 +31,10 @@ impl<M: Memory> ReadLane for Lane<M> {
         Lane::key_norms(self)
     }
 
+    fn at_once(&self) -> usize {
+        M::READ_AT_ONCE
+    }
+
     fn keys(&self, entries: &[Entry]) -> Result<Vec<f32>> {
         Lane::keys(self, entries)
     }

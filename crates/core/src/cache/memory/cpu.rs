@@ -35,6 +35,7 @@ impl Memory for Cpu {
     const READS_BASES: bool = true;
     const READS_GAINS: bool = true;
     const ATTENDS_AMONG: bool = true;
+    const READ_AT_ONCE: usize = 64;
     type Entries = OnCpu;
     type New<'a> = New<'a>;
 

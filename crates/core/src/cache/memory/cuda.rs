@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use prefixkv_kernels::codec::{Codec, Parts, Run};
+use half::f16;
+use prefixkv_kernels::codec::{Codec, Dtype, Parts, Run};
 use prefixkv_kernels::cuda::{
     self, AppendItem, Buffer, EncodeItem, GatherItem, Held, MoveItem, NormItem, Slice, SliceMut, Source,
 };
@@ -33,6 +34,7 @@ impl Memory for Cuda {
     const READS_BASES: bool = false;
     const READS_GAINS: bool = false;
     const ATTENDS_AMONG: bool = false;
+    const READ_AT_ONCE: usize = 1024;
     type Entries = OnGpu;
     /// Rows are written later, those of all sequences of a step in one launch.
     type New<'a> = ();
@@ -87,6 +89,34 @@ impl OnGpu {
         let mut words = vec![0f32; bytes.len().div_ceil(size_of::<f32>())];
         f32::bytes_mut(&mut words)[..bytes.len()].copy_from_slice(&bytes);
         Ok(words)
+    }
+
+    /// The keys or values of some entries, plain, `[slots, heads, dim]`, in one read of no more than these.
+    fn collected(&self, form: Form<'_>, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
+        self.require_written()?;
+        let Form { heads, dim, capacity, .. } = form;
+        let Parts { keys, values, .. } = self.run(form, capacity).parts;
+        let (from, codec) = match side {
+            Side::Keys => (keys, form.codec.key),
+            Side::Values => (values, form.codec.value),
+        };
+        let (n, row, gpu) = (slots.len(), codec.row(dim), self.data.gpu());
+        let slots: Vec<u32> = slots.iter().map(|slot| self.source(*slot)).collect();
+        let mut to = Buffer::<u8>::working(gpu, heads * n * row)?;
+        let item = GatherItem { from, capacity, slots: &slots, heads, to: to.all_mut(), to_capacity: n, at: 0, row };
+        cuda::gather(gpu, &mut [item])?;
+        let bytes = to.read()?;
+        let numbers: Vec<f32> = match codec.dtype {
+            Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect(),
+            _ => bytes.as_chunks::<2>().0.iter().map(|bytes| f16::from_ne_bytes(*bytes).to_f32()).collect(),
+        };
+        let mut out = Vec::with_capacity(numbers.len());
+        for index in 0..n {
+            for head in 0..heads {
+                out.extend_from_slice(&numbers[(head * n + index) * dim..][..dim]);
+            }
+        }
+        Ok(out)
     }
 
     /// The runs that attention reads.
@@ -195,6 +225,14 @@ impl Entries for OnGpu {
 
     fn read(&self, form: Form<'_>, side: Side, slots: &[u32]) -> Result<Vec<f32>> {
         let Form { codec, heads, dim, capacity, .. } = form;
+        let of_side = match side {
+            Side::Keys => codec.key,
+            Side::Values => codec.value,
+        };
+        // Numbers that stand for themselves are collected on the device, so that no others come.
+        if matches!(of_side.dtype, Dtype::F32 | Dtype::F16) && of_side.scales_row(dim) == 0 {
+            return self.collected(form, side, slots);
+        }
         let words = self.words()?;
         let run = Run::of(codec, f32::bytes(&words), heads, dim, capacity, capacity);
         let mut out = vec![0.0; slots.len() * heads * dim];

@@ -27,6 +27,9 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     /// Whether some positions of a prompt can attend among themselves.
     const ATTENDS_AMONG: bool;
 
+    /// Entries that methods look at together: on a device each reading waits for it.
+    const READ_AT_ONCE: usize;
+
     /// Keys and values of a segment.
     type Entries: Entries;
 

@@ -57,9 +57,6 @@ impl Score for Mix {
     }
 }
 
-/// Entries whose keys or values are looked at together: they are read from the cache, where they may be encoded or on a device.
-const BLOCK: usize = 64;
-
 /// The factor that gives a key length 1.
 fn unit(key: &[f32]) -> f64 {
     let length = key.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -70,7 +67,7 @@ fn unit(key: &[f32]) -> f64 {
 fn means(input: &LaneInput<'_>, heads: usize) -> Result<Vec<f64>> {
     let mut means = Vec::new();
     let n = input.sorted.len() as f64;
-    for entries in input.sorted.chunks(BLOCK) {
+    for entries in input.sorted.chunks(input.lane.at_once()) {
         let keys = input.lane.keys(entries)?;
         let width = keys.len() / entries.len();
         means.resize(width, 0.0);
@@ -88,17 +85,19 @@ fn means(input: &LaneInput<'_>, heads: usize) -> Result<Vec<f64>> {
 fn measured(input: &LaneInput<'_>, heads: usize, before: usize, means: &[f64]) -> Result<(Vec<f32>, Vec<f32>)> {
     let (mut different, mut norms) = (vec![0.0; heads * before], vec![0.0; heads * before]);
     let dim = means.len() / heads;
-    for (block, entries) in input.sorted[..before].chunks(BLOCK).enumerate() {
+    // They are read from the cache, where they may be encoded or on a device.
+    let together = input.lane.at_once();
+    for (block, entries) in input.sorted[..before].chunks(together).enumerate() {
         for (row, keys) in input.lane.keys(entries)?.chunks_exact(means.len()).enumerate() {
             for (head, (key, mean)) in keys.chunks_exact(dim).zip(means.chunks_exact(dim)).enumerate() {
                 let cosine = key.iter().zip(mean).map(|(x, mean)| f64::from(*x) * mean).sum::<f64>() * unit(key);
-                different[head * before + block * BLOCK + row] = -cosine as f32;
+                different[head * before + block * together + row] = -cosine as f32;
             }
         }
         for (row, values) in input.lane.values(entries)?.chunks_exact(means.len()).enumerate() {
             for (head, value) in values.chunks_exact(dim).enumerate() {
                 let square: f64 = value.iter().map(|x| f64::from(*x).powi(2)).sum();
-                norms[head * before + block * BLOCK + row] = square.sqrt() as f32;
+                norms[head * before + block * together + row] = square.sqrt() as f32;
             }
         }
     }
